@@ -1,0 +1,57 @@
+# make run · make install · make check · make test · make bench
+# Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3)
+PYTHON ?= python3
+PORT ?= 7860
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-test
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run install check test bench docs format clean
+
+run: install
+	@$(BIN)/studio ui --port $(PORT)
+
+install: $(STAMP)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; '$(PYTHON)' is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "venv is missing. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@command -v c++ >/dev/null || { echo "A C++ compiler is needed. On Debian or Ubuntu: apt-get install build-essential"; exit 1; }
+	@echo "Installing into $(VENV): torch and llama.cpp take some minutes the first time."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(PIP) --editable '.[demo]'
+	@$(BIN)/python -m studio.export.toolchain
+	@touch $@
+
+$(TEST_STAMP): $(STAMP)
+	@$(PIP) --editable '.[demo,test]'
+	@bash tests/install_chromium.sh $(BIN)/python
+	@touch $@
+
+check: $(TEST_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy studio app.py
+	$(BIN)/lint-imports
+	$(BIN)/python -m studio.config.docs --check
+
+test: $(TEST_STAMP)
+	$(BIN)/python -m pytest
+
+bench: $(TEST_STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+docs: $(TEST_STAMP)
+	$(BIN)/python -m studio.config.docs
+
+format: $(TEST_STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,172 @@
+/* The four charts: Plotly, fed with new points only, so that zoom and hover survive an update.
+   A chart shows at most 4000 points of a series: beyond that every second, third, … one (the last included). */
+"use strict";
+
+window.studio.charts = (() => {
+  const SHOWN = 4000;
+  const SPECS = {
+    loss: { colour: "--c1" }, learning_rate: { colour: "--c2" }, grad_norm: { colour: "--c4" }, tokens_per_second: { colour: "--c5" },
+  };
+  const CONFIG = { displayModeBar: false, displaylogo: false, responsive: false, doubleClick: "reset+autosize" };
+
+  let loading = null;
+  function loadPlotly(url) {
+    loading ??= new Promise((resolve, reject) => {
+      if (window.Plotly) return resolve();
+      const script = window.studio.h("script", { src: url, onload: () => resolve(), onerror: () => { loading = null; reject(new Error("charts")); } });
+      document.head.append(script);
+    });
+    return loading;
+  }
+
+  /** A run's numbers by metric: parallel arrays of step, tokens, time (s) and value. */
+  class Series {
+    constructor() { this.step = []; this.tokens = []; this.time = []; this.y = []; this.smooth = []; this.mean = 0; this.weight = 0; }
+    push(event, value, factor) {
+      this.step.push(event.step); this.tokens.push(event.tokens ?? null); this.time.push(event.elapsed ?? null);
+      const number = typeof value === "number" ? value : null; // "nan" leaves a gap
+      this.y.push(number);
+      this.smooth.push(this.soften(number, factor));
+    }
+    /** Exponential moving average without the bias of its start. */
+    soften(value, factor) {
+      if (value === null) return null;
+      this.mean = factor * this.mean + (1 - factor) * value;
+      this.weight = factor * this.weight + (1 - factor);
+      return this.mean / this.weight;
+    }
+    resmooth(factor) {
+      this.mean = 0; this.weight = 0;
+      this.smooth = this.y.map((value) => this.soften(value, factor));
+    }
+    get length() { return this.y.length; }
+  }
+
+  const withAlpha = (colour, alpha) => {
+    const part = (at) => parseInt(colour.slice(at, at + 2), 16);
+    return colour.startsWith("#") ? `rgba(${part(1)},${part(3)},${part(5)},${alpha})` : colour;
+  };
+
+  class Board {
+    constructor(root) {
+      this.root = root;
+      this.plots = Object.fromEntries([...root.querySelectorAll("[data-chart]")].map((plot) => [plot.dataset.chart, plot]));
+      this.x = "step"; this.scale = "linear"; this.factor = 0.6; this.total = null;
+      this.run = null; this.other = null; this.drawn = {}; this.stride = 1; this.ready = false;
+      this.queue = Promise.resolve();
+    }
+
+    async open(url) {
+      await loadPlotly(url);
+      this.ready = true;
+      new ResizeObserver(() => {
+        if (this.root.offsetParent) Object.values(this.plots).forEach((plot) => plot.data && window.Plotly.Plots.resize(plot));
+      }).observe(this.root);
+      window.studio.on("theme", () => this.redraw());
+      this.redraw();
+    }
+
+    /** Names of the traces of a chart, in drawing order: [whose, metric, field, look]. */
+    traces(chart) {
+      if (chart === "loss") return [
+        ["run", "loss", "y", "faint"], ["run", "loss", "smooth", "line"], ["run", "eval_loss", "y", "points"],
+        ["other", "loss", "smooth", "dashed"], ["other", "eval_loss", "y", "dashed points"],
+      ];
+      return [["run", chart, "y", "line"], ["other", chart, "y", "dashed"]];
+    }
+
+    pick(series, field, from = 0) {
+      const x = [], y = [];
+      if (series) for (let i = from; i < series.length; i++) {
+        if (i % this.stride && series.length > SHOWN) continue;
+        x.push(series[this.x][i]); y.push(series[field][i]);
+      }
+      return { x, y };
+    }
+
+    look(chart, metric, kind) {
+      const token = window.studio.token, colour = token(metric === "eval_loss" ? "--c3" : SPECS[chart].colour);
+      const points = kind.includes("points"), dashed = kind.includes("dashed");
+      return {
+        mode: points ? "lines+markers" : "lines",
+        line: { color: kind === "faint" ? withAlpha(colour, 0.25) : dashed ? withAlpha(colour, 0.55) : colour, width: kind === "faint" ? 1 : 2, dash: dashed ? "dot" : "solid" },
+        marker: { size: 7, color: token("--card"), line: { color: colour, width: 2 } },
+        hoverinfo: kind === "faint" ? "skip" : "all",
+      };
+    }
+
+    layout(chart) {
+      const token = window.studio.token, ink = token("--ink-2"), line = token("--line");
+      const axis = { color: ink, gridcolor: line, linecolor: line, zeroline: false, tickfont: { size: 11, color: ink }, automargin: false, fixedrange: false };
+      const stepRange = this.x === "step" && this.total ? { range: [0, this.total], autorange: false } : { autorange: true, rangemode: "tozero" };
+      const scale = this.scale === "log" && chart !== "learning_rate" && chart !== "tokens_per_second" ? "log" : "linear";
+      return {
+        uirevision: `${this.run?.id}|${this.x}|${scale}`, height: 220, margin: { l: 46, r: 10, t: 8, b: 28 }, showlegend: false,
+        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: token("--sans"), size: 11, color: ink },
+        hovermode: "x unified", hoverlabel: { bgcolor: token("--card"), bordercolor: token("--line-2"), font: { color: token("--ink"), size: 12, family: token("--sans") } },
+        dragmode: "zoom",
+        xaxis: { ...axis, ...stepRange, showgrid: false, hoverformat: this.x === "time" ? ".1f" : ",d", ticksuffix: this.x === "time" ? " s" : "", title: { text: "" } },
+        yaxis: { ...axis, type: scale, rangemode: scale === "log" ? "normal" : "tozero", hoverformat: ".4g", exponentformat: "e", nticks: 6 },
+      };
+    }
+
+    title(whose, metric) {
+      const name = metric === "eval_loss" ? "validation" : metric === "loss" ? "training" : "";
+      return whose === "other" ? [this.other?.name, name].filter(Boolean).join(" ") : name || this.run?.name || "";
+    }
+
+    /** Show another run, or other axes: everything is drawn again. */
+    redraw() {
+      if (!this.ready || !this.run) return;
+      const longest = Math.max(0, ...Object.values(this.run.series).map((series) => series.length));
+      this.stride = Math.max(1, Math.ceil(longest / SHOWN) * (longest > SHOWN ? 2 : 1));
+      for (const [chart, plot] of Object.entries(this.plots)) {
+        const data = this.traces(chart).map(([whose, metric, field, kind]) => {
+          const series = this[whose]?.series[metric];
+          if (whose === "run") this.drawn[metric] = series?.length || 0;
+          return { type: "scatter", name: this.title(whose, metric), ...this.pick(series, field), ...this.look(chart, metric, kind) };
+        });
+        this.later(() => window.Plotly.react(plot, data, this.layout(chart), CONFIG));
+      }
+    }
+
+    /** Add what the run has got since the last call. */
+    extend() {
+      if (!this.ready || !this.run) return;
+      const series = this.run.series;
+      const longest = Math.max(0, ...Object.values(series).map((one) => one.length));
+      if (longest > SHOWN && longest / this.stride > SHOWN) return void this.redraw();
+      for (const [chart, plot] of Object.entries(this.plots)) {
+        const x = [], y = [], at = [], metrics = new Set();
+        this.traces(chart).forEach(([whose, metric, field], index) => {
+          if (whose !== "run" || !series[metric] || series[metric].length <= (this.drawn[metric] || 0)) return;
+          const fresh = this.pick(series[metric], field, this.drawn[metric] || 0);
+          metrics.add(metric);
+          if (!fresh.x.length) return;
+          x.push(fresh.x); y.push(fresh.y); at.push(index);
+        });
+        metrics.forEach((metric) => { this.drawn[metric] = series[metric].length; });
+        if (at.length) this.later(() => window.Plotly.extendTraces(plot, { x, y }, at));
+      }
+    }
+
+    /** Plotly's calls are promises; one after the other, and a failed one does not stop the next. */
+    later(call) {
+      this.queue = this.queue.then(call).catch((error) => console.warn("chart", error));
+      return this.queue;
+    }
+
+    show(run) { this.run = run; this.drawn = {}; this.redraw(); }
+    compare(other) { this.other = other; this.redraw(); }
+    setTotal(total) { if (total && total !== this.total) { this.total = total; this.redraw(); } }
+    setX(x) { this.x = x; this.redraw(); }
+    setScale(scale) { this.scale = scale; this.redraw(); }
+    setFactor(factor) {
+      this.factor = factor;
+      for (const run of [this.run, this.other]) if (run) Object.values(run.series).forEach((series) => series.resmooth(factor));
+      this.redraw();
+    }
+  }
+
+  return { Board, Series };
+})();

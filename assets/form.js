@@ -1,0 +1,291 @@
+/* The run's form: what is shown of a plan and of a choice, without a request and with text only.
+   Handlers return plain values to pieces (studio/ui/components/choices.py); a piece publishes them on a topic and
+   every other piece that is in the document draws from it. No value is ever read as markup. */
+window.studioForm = window.studioForm || (() => {
+  const root = document.documentElement;
+  const latest = {}, listeners = {};
+  const state = { name: "", row: 1, set: {}, sequence: 0, shown: 0, waiting: false };
+
+  function publish(topic, data) {
+    latest[topic] = data;
+    listeners[topic] = (listeners[topic] || []).filter((one) => one.element.isConnected);
+    for (const one of listeners[topic]) one.draw(data);
+  }
+
+  function subscribe(topic, element, draw) {
+    (listeners[topic] = listeners[topic] || []).push({ element, draw });
+    if (topic in latest) draw(latest[topic]);
+  }
+
+  function make(tag, className, text, parent) {
+    const node = document.createElement(tag);
+    if (className) node.className = className;
+    if (text !== undefined && text !== null) node.textContent = text;
+    if (parent) parent.append(node);
+    return node;
+  }
+
+  function pill(level, text, parent) {
+    const words = { warning: "warn", error: "bad", info: "", good: "ok" };
+    return make("span", `pill ${words[level] ?? level}`, text, parent);
+  }
+
+  /* ---- what a handler is given besides the fields: the run's name, and a number that tells old replies. */
+  function before(values) {
+    state.sequence += 1;
+    state.waiting = true;
+    const mine = state.sequence;
+    setTimeout(() => { if (state.waiting && mine === state.sequence) publish("busy", true); }, 350);
+    const last = values.length - 1;
+    restoreName(values[last]);
+    values[last] = meta();
+    return values;
+  }
+
+  const meta = () => JSON.stringify({ name: state.name, sequence: state.sequence, row: state.row, set: state.set });
+
+  function withMeta(values) {
+    values[values.length - 1] = meta();
+    return values;
+  }
+
+  function restoreName(text) {
+    if (state.restored || !text) return;
+    try { state.name = JSON.parse(text).restored || ""; state.restored = true; } catch { /* what a handler left there */ }
+  }
+
+  /** A run was started: the next one gets a name of its own. */
+  function started() { state.name = ""; window.studio.refresh(); }
+
+  function receivePlan(data) {
+    if (!data || data.sequence < state.shown) return;
+    state.shown = data.sequence;
+    if (data.sequence >= state.sequence) { state.waiting = false; publish("busy", false); }
+    apply(data.method, data.tuning);
+    publish("plan", data);
+    mark();
+  }
+
+  /* ---- which fields apply: one rule, so that fields of tabs that are not open yet obey it too. */
+  let applied;
+  function apply(method, tuning) {
+    if (!/^\w+$/.test(`${method}${tuning}`)) return;
+    if (!applied) applied = document.head.appendChild(document.createElement("style"));
+    applied.textContent = `.field.by-method:not(.for-method-${method}),.field.by-tuning:not(.for-tuning-${tuning})` +
+      "{display:none!important}";
+    state.method = method; state.tuning = tuning;
+  }
+
+  function mark() {
+    const plan = latest.plan;
+    if (!plan) return;
+    const changed = new Set(plan.changed), wrong = new Set(plan.errors.map((error) => error.field));
+    for (const field of document.querySelectorAll(".field[id]")) {
+      field.classList.toggle("changed", changed.has(field.id));
+      field.classList.toggle("wrong", wrong.has(field.id));
+      const note = plan.notes[field.id];
+      if (note) field.dataset.note = note; else delete field.dataset.note;
+    }
+  }
+
+  /* ---- cards */
+  function cards({ element, props, watch }) {
+    const group = element.querySelector(".choices");
+    group.setAttribute("aria-label", props.legend);
+    const name = `cards-${Math.random().toString(36).slice(2)}`;
+    let texts = {}, list = props.cards;
+    const draw = () => {
+      group.replaceChildren(...list.map((card) => {
+        const on = card.value === props.value;
+        const label = make("label", `choice${on ? " on" : ""}`);
+        const input = make("input", "", null, label);
+        Object.assign(input, { type: "radio", name, value: card.value, checked: on });
+        input.addEventListener("change", () => choose(card.value));
+        make("b", "", card.title, label);
+        if (card.badge) pill(card.level || "info", card.badge, label);
+        make("small", "", texts[card.value] || card.text, label);
+        return label;
+      }));
+    };
+    const choose = (value) => {
+      props.value = value;
+      for (const label of group.children) label.classList.toggle("on", label.firstChild.value === value);
+      if (props.topic === "tuning.name") apply(state.method, value);
+      if (props.topic === "method.name") apply(value, state.tuning);
+    };
+    draw();
+    watch(["value", "cards"], () => { list = props.cards; draw(); });
+    if (props.topic) subscribe("plan", element, (plan) => {
+      if (!plan.cards[props.topic]) return;
+      texts = plan.cards[props.topic];
+      for (const label of group.children) {
+        const text = texts[label.firstChild.value];
+        if (text) label.lastChild.textContent = text;
+      }
+    });
+  }
+
+  /* ---- the fold of advanced options */
+  function fold({ element, props }) {
+    const button = element.querySelector("button");
+    const target = () => document.getElementById(props.target);
+    const show = (open) => {
+      button.setAttribute("aria-expanded", open);
+      target()?.classList.toggle("open", open);
+    };
+    button.setAttribute("aria-controls", props.target);
+    button.addEventListener("click", () => show(button.getAttribute("aria-expanded") !== "true"));
+    const title = (plan) => {
+      const count = plan ? props.fields.filter((id) => plan.changed.includes(id)).length : 0;
+      button.textContent = count ? `Advanced (${count} changed)` : "Advanced";
+      if (plan && plan.errors.some((error) => props.fields.includes(error.field))) show(true);
+    };
+    title();
+    subscribe("plan", element, title);
+    requestAnimationFrame(mark);
+  }
+
+  /* ---- the plan line */
+  function planline({ element, props, trigger, watch }) {
+    const find = (name) => element.querySelector(`.${name}`);
+    const start = find("plan-start"), name = find("plan-name"), list = find("plan-errors");
+    name.value = state.name;
+    name.addEventListener("input", () => { state.name = name.value; });
+    name.addEventListener("change", () => trigger("input"));
+    const go = () => {
+      state.name = name.value;
+      const plan = latest.plan;
+      if (plan && plan.errors.length) { list.hidden = false; return; }
+      start.disabled = true;
+      setTimeout(() => { start.disabled = false; }, 1500);
+      trigger("submit");
+    };
+    start.addEventListener("click", go);
+    name.addEventListener("keydown", (event) => { if (event.key === "Enter") go(); });
+    find("plan-more").addEventListener("click", () => { list.hidden = !list.hidden; });
+    const label = () => {
+      const busy = window.studio.state.jobs.some((job) => !window.studio.isFinal(job));
+      start.textContent = busy ? "Add to queue" : latest.plan && latest.plan.demo ? "Start the demo" : "Start training";
+    };
+    window.studio.on("jobs", () => { if (element.isConnected) label(); });
+    subscribe("plan", element, (plan) => {
+      const errors = plan.errors;
+      find("plan-what").textContent = plan.what;
+      const text = find("plan-text");
+      text.textContent = errors.length ? errors[0].sentence : plan.line;
+      text.classList.toggle("wrong", errors.length > 0);
+      const more = find("plan-more");
+      more.hidden = errors.length < 2;
+      more.textContent = `all ${errors.length} problems`;
+      list.replaceChildren(...errors.map((error) => make("li", "", error.sentence)));
+      if (errors.length < 2) list.hidden = true;
+      label();
+      start.classList.toggle("blocked", errors.length > 0);
+      start.setAttribute("aria-disabled", errors.length > 0);
+      name.placeholder = plan.name;
+      if (document.activeElement !== name) name.value = state.name;
+    });
+    subscribe("busy", element, (busy) => {
+      element.querySelector(".plan").classList.toggle("busy", busy);
+      find("plan-busy").textContent = busy ? (latest.phase || "counting tokens …") : "";
+    });
+    const take = () => { if (props.value) receivePlan(props.value); };
+    take();
+    watch("value", take);
+  }
+
+  /* ---- memory of the plan */
+  const SHADES = ["var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)", "var(--line-2)"];
+  const gigabytes = (bytes) => `${bytes >= 1e10 ? (bytes / 1e9).toFixed(1) : (bytes / 1e9).toFixed(2)} GB`;
+
+  function stack(bar, legend, parts, whole, unit) {
+    const shown = parts.filter((part) => part.value > 0);
+    bar.replaceChildren(...shown.map((part) => {
+      const piece = make("i");
+      piece.style.width = `${100 * part.value / whole}%`;
+      piece.style.background = part.color;
+      piece.title = `${part.name} ${unit(part.value)}`;
+      return piece;
+    }));
+    legend.replaceChildren(...shown.map((part) => {
+      const item = make("span");
+      make("i", "", "", item).style.background = part.color;
+      item.append(`${part.name} ${unit(part.value)}`);
+      return item;
+    }));
+  }
+
+  function memory({ element }) {
+    const find = (name) => element.querySelector(`.${name}`);
+    subscribe("plan", element, (plan) => {
+      const data = plan.memory;
+      find("memory-empty").hidden = !!data;
+      find("memory-body").hidden = !data;
+      find("memory-total").textContent = data ? `${gigabytes(data.total)} of ${gigabytes(data.available)} free` : "";
+      find("memory-total").classList.toggle("wrong", !!data && !data.fits);
+      if (!data) return;
+      const parts = data.parts.map((part, i) => ({ name: part.name, value: part.bytes, color: SHADES[i] }));
+      stack(find("stack"), find("legend"), parts, Math.max(data.available, data.total), gigabytes);
+    });
+  }
+
+  /* ---- facts of the chosen model */
+  function facts({ element, props, watch }) {
+    const draw = () => {
+      const data = props.value;
+      if (!data) return;
+      element.querySelector(".facts-title").textContent = data.title;
+      const state = element.querySelector(".facts-state");
+      state.textContent = data.state;
+      state.className = `facts-state pill ${data.level}`;
+      const note = element.querySelector(".facts-note");
+      note.textContent = data.note;
+      note.classList.toggle("wrong", data.level === "bad");
+      element.querySelector(".facts").replaceChildren(...data.facts.map(([name, value]) => {
+        const item = make("div");
+        make("dt", "", name, item);
+        make("dd", "num", value, item);
+        return item;
+      }));
+    };
+    draw();
+    watch("value", draw);
+  }
+
+  /* ---- the run as YAML */
+  function yaml({ element, props, trigger, watch }) {
+    const find = (name) => element.querySelector(`.${name}`);
+    const show = find("yaml-show"), body = find("yaml-body"), said = find("yaml-said");
+    show.addEventListener("click", () => {
+      if (body.hidden) { trigger("click"); return; }
+      body.hidden = true; show.textContent = "Show as YAML"; show.setAttribute("aria-expanded", false);
+    });
+    find("yaml-copy").addEventListener("click", async () => {
+      try { await navigator.clipboard.writeText(find("yaml-text").textContent); said.textContent = "copied"; }
+      catch { said.textContent = "the browser does not allow copying: mark the text and press Ctrl+C"; }
+    });
+    find("yaml-save").addEventListener("click", () => {
+      const url = URL.createObjectURL(new Blob([find("yaml-text").textContent], { type: "application/yaml" }));
+      const link = make("a");
+      Object.assign(link, { href: url, download: `${(latest.plan || {}).name || "run"}.yaml` });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(url), 1000);
+    });
+    watch("value", () => {
+      const data = props.value || {};
+      find("yaml-problem").replaceChildren(...(data.errors || []).map((text) => make("li", "", text)));
+      said.textContent = data.said || "";
+      if (!data.text) return;
+      find("yaml-text").textContent = data.text;
+      body.hidden = false; show.textContent = "Hide YAML"; show.setAttribute("aria-expanded", true);
+    });
+  }
+
+  function note({ element, props, watch }) {
+    const draw = () => { element.querySelector(".note-text").textContent = props.value || ""; };
+    draw();
+    watch("value", draw);
+  }
+
+  return { publish, subscribe, make, pill, stack, before, withMeta, started, note, cards, fold, planline, memory, facts, yaml, latest, state };
+})();

@@ -1,0 +1,96 @@
+/* Samples and log of the selected job. Lines are appended as text nodes: a log can contain anything. */
+"use strict";
+
+window.studio.log = (() => {
+  const KEPT = 5000;
+  const ALERT = /\b(warning|error|exception|traceback|failed|critical)\b/i;
+  let root = null, part = null, lines = [], alerts = 0, show = "follow", words = "", jobId = "";
+
+  function mount(element) {
+    if (element.dataset.mounted) return;
+    element.dataset.mounted = "yes";
+    root = element;
+    part = (name) => root.querySelector(`[data-part="${name}"]`);
+    const buttons = [...root.querySelectorAll("[data-show]")];
+    buttons.forEach((button) => button.addEventListener("click", () => {
+      show = button.dataset.show;
+      buttons.forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+      draw();
+    }));
+    part("search").addEventListener("input", (event) => { words = event.target.value.toLowerCase(); draw(); });
+    draw();
+  }
+
+  const wanted = (line) => (show !== "warnings" || ALERT.test(line)) && (!words || line.toLowerCase().includes(words));
+
+  function nodes(some) {
+    const made = document.createDocumentFragment();
+    for (const line of some) {
+      if (!wanted(line)) continue;
+      if (ALERT.test(line)) made.append(window.studio.h("span", { class: "alert" }, `${line}\n`));
+      else made.append(`${line}\n`);
+    }
+    return made;
+  }
+
+  function draw() {
+    if (!root) return;
+    part("log-card").hidden = !jobId;
+    const box = part("lines");
+    box.replaceChildren(nodes(lines));
+    if (!box.childNodes.length) box.append(jobId && (words || show === "warnings") ? "No such line." : "Nothing yet.");
+    window.studio.put(part("alerts"), String(alerts));
+    if (show === "follow") box.scrollTop = box.scrollHeight;
+  }
+
+  /** Begin with another job. */
+  function reset(id) {
+    jobId = id; lines = []; alerts = 0;
+    if (!root) return;
+    const link = part("log-link");
+    if (id) link.setAttribute("href", `/api/jobs/${encodeURIComponent(id)}/files/log.txt`);
+    draw();
+  }
+
+  /** Add lines; progress bars that rewrite their line (\r) count as their last state. */
+  function add(more, skipped) {
+    if (!more.length) return;
+    const clean = more.map((line) => line.slice(line.lastIndexOf("\r", line.length - 2) + 1).replace(/\r$/, ""));
+    if (skipped) clean.unshift("… the beginning is in the download");
+    const first = !lines.length;
+    lines.push(...clean);
+    alerts += clean.filter((line) => ALERT.test(line)).length;
+    if (!root) return;
+    if (first || lines.length > KEPT) {
+      lines = lines.slice(-KEPT);
+      return draw();
+    }
+    const box = part("lines");
+    if (box.firstChild && box.childNodes.length === 1 && !lines.some(wanted)) return;
+    if (lines.length === clean.length || box.textContent === "No such line.") return draw();
+    box.append(nodes(clean));
+    window.studio.put(part("alerts"), String(alerts));
+    if (show === "follow") box.scrollTop = box.scrollHeight;
+  }
+
+  /** Table of samples: the first answer to each prompt beside the newest. */
+  function samples(events) {
+    if (!root) return;
+    part("samples").hidden = !events.length;
+    if (!events.length) return;
+    const h = window.studio.h, answer = (event) => String(event.text ?? event.answer ?? event.output ?? "");
+    const prompts = [...new Set(events.map((event) => String(event.prompt ?? "")))].slice(0, 8);
+    const steps = events.map((event) => event.step ?? 0), last = Math.max(...steps), first = Math.min(...steps);
+    window.studio.put(part("sample-step"), `step ${last}`);
+    const names = ["Prompt", `Step ${first}`, ...(last > first ? [`Step ${last}`] : [])];
+    part("sample-head").replaceChildren(...names.map((name) => h("th", { scope: "col" }, name)));
+    part("sample-rows").replaceChildren(...prompts.map((prompt) => {
+      const of = events.filter((event) => String(event.prompt ?? "") === prompt);
+      const cells = [h("td", {}, prompt), h("td", { class: last > first ? "muted" : "mono" }, answer(of[0]))];
+      if (last > first) cells.push(h("td", { class: "mono" }, answer(of[of.length - 1])));
+      return h("tr", {}, ...cells);
+    }));
+  }
+
+  return { mount, reset, add, samples };
+})();

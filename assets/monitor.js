@@ -1,0 +1,346 @@
+/* The selected job, live. Reads /api/jobs/ID/events and /log from where it was, once a second while the Training
+   tab is visible, and draws only what is new. A reader is thrown away when another job is selected. */
+"use strict";
+
+window.studio.monitor = (() => {
+  const { h, put, number, signed, duration, bytes, NONE } = window.studio;
+  const WORDS = {
+    queued: ["Waiting", ""], starting: ["Starting", "live"], running: ["Running", "live"], stopping: ["Stopping", "warn"],
+    completed: ["Done", "ok"], stopped: ["Stopped", ""], failed: ["Failed", "bad"], lost: ["Lost", "bad"],
+  };
+  const BARS = { completed: "ok", failed: "bad", lost: "bad", stopped: "off" };
+  const UPDATES = []; // milliseconds of the last drawings, for measuring
+
+  /** What is known of one job, and where its files were read to. */
+  class Reader {
+    constructor(id, factor) {
+      Object.assign(this, { id, factor, name: id, after: 0, logAfter: 0, series: {}, phases: [], notices: [], samples: [], memory: 0, eta: null, state: null, summary: null, about: null, complete: false });
+    }
+
+    take(event) {
+      this.memory = Math.max(this.memory, event.memory_gb || 0);
+      if (event.kind === "phase") this.takePhase(event);
+      else if (event.kind === "notice") this.notices.push(event);
+      else if (event.kind === "sample") this.samples.push(event);
+      else if (event.kind === "metric") {
+        for (const [name, value] of Object.entries(event.values || {})) {
+          (this.series[name] ??= new window.studio.charts.Series()).push(event, value, this.factor);
+        }
+        if (typeof event.eta === "number") this.eta = { seconds: event.eta, at: event.time };
+      }
+    }
+
+    takePhase(event) {
+      const last = this.phases[this.phases.length - 1];
+      if (last && last.phase === event.phase) Object.assign(last, event, { begun: last.begun });
+      else this.phases.push({ ...event, begun: event.time });
+    }
+
+    /** Read everything new; true when something came. */
+    async read(path) {
+      let came = false, more = true;
+      while (more) {
+        const answer = await window.studio.fetchJson(`${path}/events?after=${this.after}`);
+        if (answer.next < this.after) Object.assign(this, new Reader(this.id, this.factor), { about: this.about });
+        answer.events.forEach((event) => this.take(event));
+        came ||= answer.events.length > 0;
+        this.after = answer.next;
+        this.skew = answer.now - Date.now() / 1000;
+        this.state = answer.state;
+        this.summary = answer.summary;
+        more = answer.more;
+      }
+      return came;
+    }
+
+    /** Seconds left, counted down between reports. */
+    left() {
+      return this.eta === null ? null : Math.max(0, this.eta.seconds - (Date.now() / 1000 + this.skew - this.eta.at));
+    }
+  }
+
+  let root = null, part = null, board = null, reader = null, other = null, poller = null, asked = null;
+
+  const path = (id) => `/api/jobs/${encodeURIComponent(id)}`;
+  const shown = () => root !== null && root.isConnected && root.offsetParent !== null;
+
+  async function tick() {
+    if (!shown() || !reader) return 1000;
+    const mine = reader;
+    if (mine.complete) { drawHead(); return 5000; }
+    mine.about ??= await window.studio.fetchJson(path(mine.id));
+    const began = performance.now();
+    const came = await mine.read(path(mine.id));
+    const log = await window.studio.fetchJson(`${path(mine.id)}/log?after=${mine.logAfter}`);
+    if (mine !== reader) return 0;
+    if (log.restarted) window.studio.log.reset(mine.id);
+    mine.logAfter = log.next;
+    const drawing = performance.now();
+    window.studio.log.add(log.lines, log.skipped);
+    draw(came);
+    UPDATES.push([performance.now() - drawing, drawing - began]);
+    if (UPDATES.length > 200) UPDATES.shift();
+    if (log.lines.length && log.next) mine.logMore = true; else mine.logMore = false;
+    // A final state was read before the events, so nothing can follow it; the environment may have changed since.
+    if (mine.state.final && !mine.logMore) {
+      mine.about = await window.studio.fetchJson(path(mine.id));
+      mine.complete = true;
+      draw(false);
+    }
+    return mine.logMore && mine.state.final ? 0 : 1000;
+  }
+
+  /* ---- drawing ---- */
+
+  function draw(came) {
+    if (!reader || !reader.state) return;
+    drawHead();
+    drawNotices();
+    const training = reader.about?.kind === "train";
+    const begun = training && Object.keys(reader.series).length > 0;
+    part("training").hidden = !begun;
+    if (begun) {
+      drawTiles();
+      board.setTotal(reader.summary.total_steps);
+      if (board.run !== reader) board.show(reader); else if (came) board.extend();
+      label();
+    }
+    window.studio.log.samples(reader.samples);
+  }
+
+  function drawHead() {
+    const { state, summary, about } = reader;
+    if (!state || !about) return;
+    const row = window.studio.selected();
+    const stopping = !state.final && (state.status === "stopping" || state.stop_asked);
+    const [word, look] = WORDS[stopping ? "stopping" : state.status] || [state.status, ""];
+    put(part("pill"), word);
+    part("pill").className = `pill ${look}`;
+    put(part("name"), about.name || reader.id);
+    const epochs = about.config?.training?.epochs;
+    put(part("about"), [about.line, about.kind === "train" && summary.epoch !== null && epochs ? `epoch ${summary.epoch.toFixed(1)} of ${number(epochs)}` : ""].filter(Boolean).join(" · "));
+    part("stop").hidden = state.final || stopping;
+    part("stop-now").hidden = state.final || !stopping || state.stop_now;
+    put(part("stop"), about.kind === "train" && state.status !== "queued" ? "Stop and save" : "Stop");
+    const [share, count, left] = progress(row, stopping);
+    const bar = part("bar");
+    bar.className = `bar ${BARS[state.status] || ""}${share === null && !state.final ? " unknown" : ""}`;
+    bar.firstElementChild.style.width = `${100 * (share ?? 0)}%`;
+    if (share === null) bar.removeAttribute("aria-valuenow"); else bar.setAttribute("aria-valuenow", String(Math.round(100 * share)));
+    bar.setAttribute("aria-valuetext", count);
+    put(part("count"), count);
+    put(part("left"), left);
+    put(part("phases"), phaseLine());
+  }
+
+  /** [share or null, what is counted, time left] */
+  function progress(row, stopping) {
+    const { state, summary } = reader, total = summary.total_steps;
+    const took = state.started && state.finished ? `in ${duration(state.finished - state.started)}` : "";
+    if (state.status === "queued") return [0, row?.word || "waiting", ""];
+    if (state.final && total) return [summary.step / total, `step ${number(summary.step)} of ${number(total)}`, took];
+    if (state.final) return [state.status === "completed" ? 1 : 0, state.status === "completed" ? "done" : state.status, took];
+    const phase = reader.phases[reader.phases.length - 1];
+    if (stopping) return [null, summary.phase && summary.phase !== "stopping" && summary.phase !== "training" ? summary.phase : "finishing the step, then saving", ""];
+    if (phase && phase.phase !== "training") {
+      const begunAgo = duration(Math.max(0, Date.now() / 1000 + reader.skew - phase.begun));
+      if (!phase.total) return [null, phase.phase, begunAgo];
+      const amount = phase.unit === "bytes" ? `${bytes(phase.done)} of ${bytes(phase.total)}` : `${number(Math.round(phase.done))} of ${number(phase.total)} ${phase.unit}`.trim();
+      return [phase.done / phase.total, `${phase.phase}: ${amount}`, begunAgo];
+    }
+    if (!total) return [null, phase?.phase || "starting", ""];
+    const left = reader.left();
+    return [summary.step / total, `step ${number(summary.step)} of ${number(total)}`, left === null ? "" : `${duration(left)} left`];
+  }
+
+  /** The phases so far with the time each took. */
+  function phaseLine() {
+    return reader.phases.map((phase, index) => {
+      const end = reader.phases[index + 1]?.begun ?? (reader.state.final || phase.state === "end" ? Math.max(phase.time, phase.begun) : null);
+      return end === null ? phase.phase : `${phase.phase} ${duration(end - phase.begun)}`;
+    }).join(" · ");
+  }
+
+  function drawNotices() {
+    const { state } = reader;
+    const seen = new Map();
+    for (const notice of reader.notices) if (notice.level !== "info") seen.set(notice.text, notice);
+    if (["failed", "lost"].includes(state.status) && state.reason) seen.set(state.reason, { level: "error", text: state.reason, fix: state.fix });
+    const all = [...seen.values()].sort((a, b) => (a.level === "error" ? 0 : 1) - (b.level === "error" ? 0 : 1));
+    const key = JSON.stringify(all.map((notice) => [notice.level, notice.text, notice.fix]));
+    const box = part("notices");
+    if (box.dataset.key === key) return;
+    box.dataset.key = key;
+    box.replaceChildren(...all.slice(0, 4).map((notice) => h("div", { class: `notice ${notice.level === "error" ? "error" : "warning"}` },
+      h("b", {}, sentence(notice.text)), notice.fix ? h("span", {}, sentence(notice.fix)) : null)));
+    if (all.length > 4) box.append(h("p", { class: "muted" }, `and ${all.length - 4} more in the log`));
+  }
+
+  function sentence(text) {
+    const whole = String(text);
+    return whole ? whole[0].toUpperCase() + whole.slice(1) + (/[.?!]$/.test(whole) ? "" : ".") : "";
+  }
+
+  function tile(name, value, note, look = "") {
+    const box = root.querySelector(`[data-tile="${name}"]`);
+    put(box.querySelector("b"), value);
+    put(box.querySelector("em"), note);
+    box.querySelector("em").className = look;
+  }
+
+  const newest = (name) => {
+    const series = reader.series[name];
+    return series ? series.y[series.length - 1] ?? (reader.summary.values[name] ?? null) : null;
+  };
+
+  function drawTiles() {
+    const { series, summary, about } = reader, training = about.config?.training || {};
+    const loss = series.loss?.y || [], back = Math.min(10, loss.length - 1);
+    const change = back > 0 ? loss[loss.length - 1] - loss[loss.length - 1 - back] : null;
+    tile("loss", number(newest("loss")), change === null ? "" : `${signed(change)} in ${back} steps`, change < 0 ? "good" : "");
+    const best = summary.best, last = newest("eval_loss");
+    if (best === null) tile("eval_loss", NONE, "not measured yet");
+    else if (last === best[0]) tile("eval_loss", number(last), `best, step ${number(best[1])}`, "good");
+    else tile("eval_loss", number(last), `best ${number(best[0])}, step ${number(best[1])}`);
+    const warm = training.warmup && summary.total_steps ? Math.ceil(training.warmup * summary.total_steps) : 0;
+    const schedule = String(training.scheduler || "").replaceAll("_", " ");
+    tile("learning_rate", number(newest("learning_rate"), 4), [schedule, warm ? (summary.step < warm ? "warming up" : "warm-up done") : ""].filter(Boolean).join(", "));
+    const plan = about.environment?.plan || {};
+    const seen = summary.tokens ? number(summary.tokens) : "";
+    tile("tokens_per_second", number(rounded(newest("tokens_per_second"))), seen ? (plan.tokens ? `${seen} of ${number(plan.tokens)} seen` : `${seen} seen`) : "");
+    const planned = plan.total_bytes;
+    tile("memory", reader.memory ? `${reader.memory.toPrecision(3)} GB` : NONE, planned ? `planned ${bytes(planned)}` : "", planned && reader.memory * 1e9 > 1.1 * planned ? "warn" : "");
+    const norm = newest("grad_norm"), limit = training.max_grad_norm;
+    tile("grad_norm", number(norm), limit ? (norm > limit ? `clipped at ${number(limit)}` : `below the limit ${number(limit)}`) : "not limited");
+  }
+
+  const rounded = (value) => (typeof value === "number" && value >= 100 ? Math.round(value) : value);
+
+  /** What the charts say, for those who cannot see them. */
+  function label() {
+    for (const [name, plot] of Object.entries(board.plots)) {
+      const last = newest(name), text = `${plot.closest("section").getAttribute("aria-label")}: ${number(last)} at step ${reader.summary.step}`;
+      plot.setAttribute("aria-label", text);
+    }
+  }
+
+  /* ---- acts ---- */
+
+  function ask(now) {
+    asked = { id: reader.id, now };
+    const name = reader.about.name, train = reader.about.kind === "train", waits = reader.state.status === "queued";
+    put(part("ask-title"), now ? `Stop ${name} now?` : `Stop ${name}?`);
+    put(part("ask-text"), now ? "The process is ended at once. What was not saved yet is lost."
+      : waits ? "It has not begun; it is taken out of the line."
+      : train ? "The current step is finished and what was learned so far is saved." : "What it was working on is lost; finished files stay.");
+    put(part("ask-yes"), now ? "Stop now" : train && !waits ? "Stop and save" : "Stop");
+    part("ask").showModal();
+  }
+
+  async function stop() {
+    part("ask").close();
+    try {
+      await window.studio.postJson(`${path(asked.id)}/stop`, { now: asked.now });
+    } catch (error) {
+      problem(`The stop did not reach the studio (${error.message}). Try again.`);
+    }
+    poller.now();
+    window.studio.refresh();
+  }
+
+  function problem(text) {
+    part("problem").hidden = !text;
+    put(part("problem"), text);
+  }
+
+  function choose(id) {
+    reader = id ? new Reader(id, board.factor) : null;
+    window.studio.log.reset(id);
+    window.studio.log.samples([]);
+    part("training").hidden = true;
+    part("notices").replaceChildren();
+    delete part("notices").dataset.key;
+    for (const name of ["pill", "about", "count", "left", "phases"]) put(part(name), "");
+    const row = window.studio.selected();
+    put(part("name"), row ? row.name : "");
+    part("pill").className = "pill";
+    part("stop").hidden = part("stop-now").hidden = true;
+    part("bar").className = "bar unknown";
+    fillCompare();
+    poller?.now();
+  }
+
+  /* ---- comparing ---- */
+
+  function fillCompare() {
+    const select = part("compare"), runs = window.studio.state.jobs.filter((job) => job.kind === "train" && job.id !== reader?.id && job.step > 0);
+    const key = runs.map((job) => job.id).join();
+    if (select.dataset.key === key) return;
+    select.dataset.key = key;
+    const kept = runs.some((job) => job.id === select.value) ? select.value : "";
+    select.replaceChildren(h("option", { value: "" }, "no other run"), ...runs.map((job) => h("option", { value: job.id }, job.name)));
+    select.value = kept;
+    if (!kept && other) compare("");
+  }
+
+  async function compare(id) {
+    other = id ? new Reader(id, board.factor) : null;
+    if (!other) return board.compare(null);
+    const mine = other;
+    try {
+      mine.name = window.studio.state.jobs.find((job) => job.id === id)?.name || id;
+      await mine.read(path(id));
+      if (mine === other) board.compare(mine);
+    } catch (error) {
+      problem(`The other run could not be read (${error.message}).`);
+    }
+  }
+
+  /* ---- the tab's own line ---- */
+
+  function tabLine() {
+    const { jobs, job: id } = window.studio.state, job = jobs.find((one) => one.id === id);
+    document.body.dataset.jobs = jobs.length ? "some" : "none";
+    if (!job) return window.studio.summary("training", jobs.length ? "" : "nothing yet");
+    const word = (WORDS[job.status] || [job.status])[0].toLowerCase();
+    const share = job.total_steps ? job.step / job.total_steps : job.total ? job.done / job.total : null;
+    const done = window.studio.isFinal(job);
+    window.studio.summary("training", !done && share !== null ? `${word}, ${Math.floor(100 * share)} %` : done && job.best !== null && job.status === "completed" ? `${word}, loss ${number(job.best, 3)}` : word);
+  }
+
+  function mount(element) {
+    if (element.dataset.mounted) return;
+    element.dataset.mounted = "yes";
+    root = element;
+    part = (name) => root.querySelector(`[data-part="${name}"]`);
+    board = new window.studio.charts.Board(root.querySelector(".charts"));
+    board.open(root.querySelector(".monitor").dataset.plotly).catch(() => problem("The charts could not be loaded; reload the page."));
+    part("stop").addEventListener("click", () => ask(false));
+    part("stop-now").addEventListener("click", () => ask(true));
+    part("ask-no").addEventListener("click", () => part("ask").close());
+    part("ask-yes").addEventListener("click", stop);
+    part("smooth").addEventListener("input", (event) => { board.setFactor(Number(event.target.value)); if (reader) reader.factor = board.factor; });
+    part("compare").addEventListener("change", (event) => compare(event.target.value));
+    segment("x", (value) => board.setX(value));
+    segment("y", (value) => board.setScale(value));
+    window.studio.on("job", choose);
+    window.studio.on("jobs", fillCompare);
+    choose(window.studio.state.job);
+    poller = window.studio.poll(tick, problem);
+    new IntersectionObserver(() => { if (shown()) poller.now(); }).observe(root);
+  }
+
+  function segment(name, act) {
+    const buttons = [...root.querySelectorAll(`[data-${name}]`)];
+    buttons.forEach((button) => button.addEventListener("click", () => {
+      buttons.forEach((one) => one.setAttribute("aria-pressed", String(one === button)));
+      act(button.dataset[name]);
+    }));
+  }
+
+  window.studio.on("jobs", tabLine);
+  window.studio.on("job", tabLine);
+  tabLine();
+
+  return { mount, UPDATES, get reader() { return reader; }, get board() { return board; } };
+})();

@@ -1,0 +1,223 @@
+/* The data as the model sees it: a row as coloured tokens, lengths, findings, sources, split.
+   Loaded after form.js. Rows come from anyone's file, so all of it is put in as text. */
+(() => {
+  const { make, pill, publish, subscribe, stack } = window.studioForm;
+  const SVG = "http://www.w3.org/2000/svg";
+  const whole = (value) => Math.round(value).toLocaleString("en-US");
+
+  /* ---- one row. The value holds the row that is wanted; a reply comes as topic "row". */
+  function tokens({ element, props, watch, trigger }) {
+    const find = (name) => element.querySelector(`.${name}`);
+    let view = "tokens", data = null, wanted = 1;
+    const ask = (row) => { wanted = row; window.studioForm.state.row = row; trigger("select"); find("row-body").classList.add("stale"); };
+    find("row-back").addEventListener("click", () => ask(Math.max(1, (data ? data.index : 1) - 1)));
+    find("row-next").addEventListener("click", () => ask(data ? Math.min(data.total, data.index + 1) : 1));
+    find("row-number").addEventListener("change", (event) => {
+      const row = parseInt(event.target.value, 10);
+      if (row > 0) ask(data ? Math.min(data.total, row) : row);
+    });
+    for (const button of element.querySelectorAll(".seg [data-view]")) {
+      button.addEventListener("click", () => { view = button.dataset.view; draw(); });
+    }
+    const draw = () => {
+      for (const button of element.querySelectorAll(".seg [data-view]")) {
+        const on = button.dataset.view === view;
+        button.classList.toggle("on", on);
+        button.setAttribute("aria-pressed", on);
+      }
+      const body = find("row-body");
+      body.classList.remove("stale");
+      find("row-counts").hidden = !data || data.problem || view !== "tokens";
+      if (!data) return;
+      find("row-number").value = data.index;
+      find("row-number").max = data.total;
+      find("row-total").textContent = `of ${whole(data.total)}`;
+      find("row-back").disabled = data.index <= 1;
+      find("row-next").disabled = data.index >= data.total;
+      if (data.problem) { body.replaceChildren(make("p", "problem", data.problem)); return; }
+      find("row-trained").textContent = `trained on: ${whole(data.trained)}`;
+      find("row-context").textContent = `context: ${whole(data.tokens.length - data.trained)}`;
+      find("row-more").textContent = data.more ? `the first ${whole(data.tokens.length)} of ${whole(data.length)} tokens` : "";
+      body.replaceChildren({ tokens: asTokens, raw: asRaw, conversation: asConversation }[view](data));
+    };
+    watch("value", () => { if (props.value) { data = props.value; draw(); } });
+    if (props.value) { data = props.value; }
+    draw();
+  }
+
+  function asTokens(data) {
+    const box = make("div", "tokens");
+    box.append(...data.tokens.map((token) => {
+      const [text, id, trained, special] = token;
+      const span = make("span", `${trained ? "t" : "s"}${special ? " sp" : ""}`, text);
+      span.title = `id ${id}${trained ? ", trained on" : ", context"}`;
+      return span;
+    }));
+    return box;
+  }
+
+  function asRaw(data) { return make("pre", "raw", data.raw); }
+
+  function asConversation(data) {
+    if (!data.messages) return make("p", "muted", "This row is plain text, not a conversation.");
+    const box = make("div", "talk");
+    for (const message of data.messages) {
+      const turn = make("div", `turn ${message.role === "assistant" ? "it" : "you"}`, null, box);
+      make("small", "", message.role, turn);
+      make("div", "", message.content, turn);
+    }
+    return box;
+  }
+
+  /* ---- histogram of tokens per row */
+  function lengths({ element }) {
+    const find = (name) => element.querySelector(`.${name}`);
+    const draw = (data) => {
+      const one = data && data.lengths;
+      find("lengths-figures").textContent = one
+        ? `median ${whole(one.median)} · 95 % under ${whole(one.p95 + 1)} · longest ${whole(one.longest)}` : "";
+      find("lengths-plot").replaceChildren();
+      if (!one || !one.counts.length) return;
+      find("lengths-plot").append(histogram(one, find("lengths-plot").clientWidth || 560));
+    };
+    subscribe("data", element, draw);
+    new ResizeObserver(() => draw(window.studioForm.latest.data)).observe(find("lengths-plot"));
+  }
+
+  function shape(tag, attributes, parent, text) {
+    const node = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    if (text !== undefined) node.textContent = text;
+    if (parent) parent.append(node);
+    return node;
+  }
+
+  function histogram(one, width) {
+    const height = 190, floor = 160, top = 26, pad = 4;
+    const low = one.edges[0], high = one.edges[one.edges.length - 1];
+    // The limit is drawn in where it is near the data; far beyond it, it would squeeze the bars into a corner.
+    const near = one.limit <= high + 0.6 * (high - low + 1);
+    const end = near ? Math.max(high, one.limit + 1) : high;
+    const x = (value) => pad + (value - low) / (end - low) * (width - 2 * pad);
+    const most = Math.max(...one.counts);
+    const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, height, width: "100%", role: "img" });
+    shape("title", {}, svg, `Tokens per row: from ${one.shortest} to ${one.longest}, median ${one.median}, limit ${one.limit}`);
+    one.counts.forEach((count, i) => {
+      const left = x(one.edges[i]), right = x(one.edges[i + 1]);
+      const tall = count ? Math.max(1.5, count / most * (floor - top)) : 0;
+      const over = one.edges[i + 1] - 1 > one.limit;
+      const bar = shape("rect", { x: left + 1, width: Math.max(1, right - left - 2), y: floor - tall, height: tall, rx: 2,
+        fill: over ? "var(--c3)" : "var(--c1)" }, svg);
+      shape("title", {}, bar, `${one.edges[i]}–${one.edges[i + 1] - 1} tokens: ${whole(count)} rows`);
+    });
+    shape("line", { x1: pad, x2: width - pad, y1: floor + .5, y2: floor + .5, stroke: "var(--line-2)" }, svg);
+    const step = niceStep((end - low) / Math.max(3, width / 70));
+    for (let tick = Math.ceil(low / step) * step; tick <= end; tick += step) {
+      shape("text", { x: x(tick), y: floor + 18, "text-anchor": "middle", class: "axis" }, svg, whole(tick));
+    }
+    const many = one.over_limit;
+    const says = `limit ${whole(one.limit)} tokens: ${many ? `${whole(many)} row${many > 1 ? "s are" : " is"} longer` : "no row is longer"}`;
+    if (near) {
+      const at = x(Math.max(low, one.limit));
+      shape("line", { x1: at, x2: at, y1: 6, y2: floor, stroke: "var(--bad)", "stroke-dasharray": "4 3" }, svg);
+      const left = at > width / 2;
+      shape("text", { x: at + (left ? -8 : 8), y: 16, "text-anchor": left ? "end" : "start", class: "limit" }, svg, says);
+    } else {
+      shape("text", { x: width - pad, y: 16, "text-anchor": "end", class: "limit" }, svg, `${says} →`);
+    }
+    return svg;
+  }
+
+  function niceStep(rough) {
+    const power = 10 ** Math.floor(Math.log10(Math.max(1, rough)));
+    return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= rough) || 10 * power;
+  }
+
+  /* ---- head, findings, split: all from topic "data", which the head publishes */
+  function dataHead({ element, props, watch }) {
+    const find = (name) => element.querySelector(`.${name}`);
+    const take = () => {
+      const data = props.value;
+      if (!data) return;
+      find("data-name").textContent = data.name;
+      const state = find("data-state");
+      state.textContent = data.state;
+      state.className = `data-state pill ${data.level}`;
+      find("data-counts").textContent = data.counts;
+      publish("data", data);
+    };
+    take();
+    watch("value", take);
+  }
+
+  function findings({ element, trigger }) {
+    const box = element.querySelector(".findings");
+    subscribe("data", element, (data) => {
+      box.replaceChildren(...data.findings.map((finding) => {
+        const item = make("li", "finding");
+        pill(finding.level, finding.label, item);
+        const text = make("div", "", null, item);
+        make("b", "", finding.text, text);
+        if (finding.fix) make("p", "muted", finding.fix, text);
+        const row = make("div", "row wrap", null, text);
+        for (const action of finding.actions || []) {
+          const button = make("button", "btn small", action.label, row);
+          button.type = "button";
+          button.addEventListener("click", () => {
+            window.studioForm.state.set = action.set;
+            trigger("select");
+          });
+        }
+        return item;
+      }));
+    });
+  }
+
+  function split({ element }) {
+    const card = element.querySelector(".card");
+    subscribe("data", element, (data) => {
+      card.hidden = !data.split;
+      if (!data.split) return;
+      const parts = [
+        { name: "training", value: data.split.train, color: "var(--c1)" },
+        { name: "validation", value: data.split.validation, color: "var(--c3)" },
+      ];
+      stack(card.querySelector(".stack"), card.querySelector(".legend"), parts, data.split.train + data.split.validation, whole);
+    });
+  }
+
+  /* ---- the list of files: the value is the option itself, [{path, format}] */
+  function sources({ element, props, watch }) {
+    const body = element.querySelector("tbody");
+    const set = (list) => { props.value = list; draw(); };
+    const draw = () => {
+      const list = props.value || [];
+      const known = ((window.studioForm.latest.data || {}).sources) || {};
+      element.querySelector(".sources-empty").hidden = list.length > 0;
+      body.replaceChildren(...list.map((source, i) => {
+        const line = make("tr");
+        const told = known[source.path] || {};
+        const name = make("td", "path", source.path.split("/").slice(-2).join("/"), line);
+        name.title = told.file || source.path;
+        const format = make("select", "", null, make("td", "", null, line));
+        format.setAttribute("aria-label", `Format of ${source.path}`);
+        for (const word of props.formats) {
+          const text = word === "auto" && told.format ? `auto: ${told.format}` : word;
+          Object.assign(make("option", "", text, format), { value: word, selected: word === source.format });
+        }
+        format.addEventListener("change", () => set(list.map((other, j) => (j === i ? { ...other, format: format.value } : other))));
+        make("td", "num", told.rows === undefined ? "" : whole(told.rows), line);
+        const remove = make("button", "btn quiet small", "✕", make("td", "num", null, line));
+        remove.type = "button";
+        remove.setAttribute("aria-label", `Remove ${source.path}`);
+        remove.addEventListener("click", () => set(list.filter((_, j) => j !== i)));
+        return line;
+      }));
+    };
+    draw();
+    watch("value", draw);
+    subscribe("data", element, draw);
+  }
+
+  Object.assign(window.studioForm, { tokens, lengths, dataHead, findings, split, sources });
+})();

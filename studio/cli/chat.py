@@ -1,0 +1,44 @@
+"""`studio chat`: one question to a run, a model or a GGUF file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from studio.cli.output import answer, say
+from studio.cli.train import Json
+from studio.settings import read_settings
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("chat")(chat)
+
+
+def chat(
+    target: Annotated[str, typer.Argument(metavar="RUN|MODEL|GGUF", help="Who answers.")],
+    prompt: Annotated[str, typer.Option("--prompt", help="What is asked.")],
+    system: Annotated[str, typer.Option("--system", help="System message.")] = "",
+    temperature: Annotated[float, typer.Option("--temperature", help="0 always gives the likeliest answer.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Longest answer, in tokens.")] = 256,
+    as_json: Json = False,
+) -> None:
+    """Ask a model one question and print its answer as it comes."""
+    from studio.chat.ask import ask  # the client library is slow to import
+
+    def show(piece: str) -> None:
+        if not as_json:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
+    said = ask(
+        read_settings(), target, prompt, system=system, temperature=temperature, max_tokens=max_tokens, on_text=show,
+        on_phase=say,
+    )  # fmt: skip
+    if as_json:
+        answer(True, said.as_dict(), "")
+    else:
+        sys.stdout.write("\n")
+        say(said.line())

@@ -1,0 +1,49 @@
+"""`studio data inspect`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from studio.cli.output import answer
+from studio.cli.train import Json
+from studio.config.model import EMBEDDED_MODEL
+from studio.data.client import DataWorker
+from studio.data.sources import resolve_path
+from studio.models.catalogue import resolve_model
+from studio.settings import read_settings
+
+group = typer.Typer(help="Look at data before training.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command group."""
+    app.add_typer(group, name="data")
+
+
+@group.callback()
+def _group() -> None:
+    """Look at data before training."""
+
+
+@group.command("inspect")
+def inspect(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A JSON or JSONL file, or demo/train.jsonl.")],
+    model: Annotated[str, typer.Option("--model", help="Whose tokens are counted.")] = EMBEDDED_MODEL,
+    as_json: Json = False,
+) -> None:
+    """Say what a file holds: rows, format, lengths, and what is wrong with it."""
+    settings = read_settings()
+    path = resolve_path(file, settings)
+    reference = resolve_model(model, settings, fetch=False)
+    with DataWorker(settings) as worker:
+        found = worker.call("inspect", path=str(path), model=str(reference.path))
+    lengths = found["lengths"]
+    lines = [
+        f"{path}",
+        f"{found['rows']} rows · {found['format']} · {found['tokens']:,} tokens, {found['supervised_tokens']:,} of them trained on",
+        f"tokens a row: median {lengths['median']}, 95 % under {lengths['p95']}, longest {lengths['longest']}",
+        *(f"{finding.get('level', 'info')}: {finding['text']}" for finding in found["findings"]),
+    ]
+    answer(as_json, found, "\n".join(lines))

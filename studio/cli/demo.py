@@ -1,0 +1,116 @@
+"""`studio demo`: the whole chain without a browser, and a verdict on it.
+
+Train on the demo data, measure before and after, export, prove the files. It fails when any step falls short of
+what docs/benchmarks.md promises.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from studio.cli.output import answer, say, table
+from studio.cli.results import run_evaluation, run_export
+from studio.cli.train import Json, Sets, checked_run, trained_summary
+from studio.cli.watch import follow, raise_unless_completed
+from studio.config.jobs import DEMO_TEST
+from studio.config.presets import DEMO, load_named
+from studio.errors import StudioError
+from studio.jobs import JobFolder, find_job, read_events, submit
+from studio.settings import Settings, read_settings
+
+TYPES = ["f16", "q8_0", "q4_k_m"]
+BEFORE_AT_MOST = 0.05
+AFTER_AT_LEAST = 0.97
+GGUF_MAY_LOSE = 0.03
+
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("demo")(demo)
+
+
+def demo(sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006
+    """Train, evaluate and export the demo; fails when a step falls short."""
+    settings = read_settings()
+    began = time.monotonic()
+    run = _train(settings, sets)
+    evaluation = run_evaluation(settings, run.id, {"data": DEMO_TEST})
+    export = run_export(settings, run.id, {"types": TYPES, "evaluate": DEMO_TEST})
+    jobs = [run, find_job(settings.jobs, evaluation["id"]), find_job(settings.jobs, export["id"])]
+    result = _result(jobs, evaluation, export, time.monotonic() - began)
+    answer(as_json, result, _table(result, export))
+    if result["short"]:
+        raise StudioError("; ".join(result["short"]), where="demo", fix="'studio jobs log' shows what happened")
+
+
+def _train(settings: Settings, sets: list[str]) -> JobFolder:
+    checked = checked_run(load_named(DEMO, sets))
+    say(checked.plan.line())
+    job = submit(settings, "train", "demo", checked.config.model_dump(mode="json"))
+    raise_unless_completed(job, follow(job))
+    return job
+
+
+def _result(
+    jobs: list[JobFolder], evaluation: dict[str, Any], export: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    before, after = evaluation["before"]["exact_match"], evaluation["after"]["exact_match"]
+    files = {item["type"]: item for item in export["files"]}
+    match = {name: item["exact_match"]["exact_match"] for name, item in files.items()}
+    short = []
+    if before >= BEFORE_AT_MOST:
+        short.append(f"exact match before is {before:.1%}, which leaves nothing to learn")
+    if after < AFTER_AT_LEAST:
+        short.append(f"exact match after is {after:.1%}, below {AFTER_AT_LEAST:.0%}")
+    for name, item in files.items():
+        if item["verdict"] == "differs":
+            short.append(f"{name} does not answer like the trained model")
+        if match[name] < after - GGUF_MAY_LOSE:
+            short.append(f"{name} has exact match {match[name]:.1%}, the trained model {after:.1%}")
+    return {
+        "ok": not short,
+        "short": short,
+        "run": jobs[0].id,
+        "jobs": [job.id for job in jobs],
+        "rows": evaluation["after"]["total"],
+        "exact_match": {"before": before, "after": after, "gguf": match},
+        "agreement": {name: {"top1": item["top1"], "mean_kl": item["mean_kl"]} for name, item in files.items()},
+        "training": trained_summary(jobs[0]),
+        "seconds": {"total": round(seconds, 1), **_seconds_by_phase(jobs)},
+        "peak_memory_gb": max(round(job.environment().get("peak_memory_bytes", 0) / 1e9, 3) for job in jobs),
+    }
+
+
+def _seconds_by_phase(jobs: list[JobFolder]) -> dict[str, float]:
+    """Seconds of each phase, named kind.phase, from the jobs' own events."""
+    seconds: dict[str, float] = {}
+    for job in jobs:
+        began: dict[str, float] = {}
+        offset = -1
+        following = 0
+        while following != offset:
+            offset = following
+            events, following = read_events(job.events_path, offset)
+            for event in events:
+                if event["kind"] == "phase" and event["state"] == "begin":
+                    began[event["phase"]] = event["time"]
+                elif event["kind"] == "phase" and event["state"] == "end" and event["phase"] in began:
+                    name = f"{job.request.kind}.{event['phase']}"
+                    seconds[name] = round(seconds.get(name, 0.0) + event["time"] - began.pop(event["phase"]), 2)
+    return seconds
+
+
+def _table(result: dict[str, Any], export: dict[str, Any]) -> Any:
+    match = result["exact_match"]
+    rows = [
+        ("base model", f"{match['before']:.1%}", ""),
+        ("trained model", f"{match['after']:.1%}", ""),
+        *((item["type"], f"{match['gguf'][item['type']]:.1%}", item["verdict"]) for item in export["files"]),
+    ]
+    made = table("model", f"exact match on {result['rows']} rows", "verdict", rows=rows)
+    made.caption = f"{result['seconds']['total']:.0f} s, peak memory {result['peak_memory_gb']:.1f} GB"
+    return made

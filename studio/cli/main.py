@@ -1,0 +1,70 @@
+"""`studio`: the commands, and what an error becomes.
+
+Exit codes: 0 done, 1 failed, 2 wrong input, 130 stopped. With `--json` stdout holds one JSON object, also for
+an error; everything that is for a person goes to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import click
+import typer
+
+from studio import __version__
+from studio.cli import chat, data, demo, doctor, jobs, results, train, ui
+from studio.cli.output import report_error
+from studio.errors import InputError, StudioError
+
+app = typer.Typer(
+    name="studio",
+    help="Fine-tune a language model and take it away as a proven GGUF file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for module in (ui, demo, train, results, chat, data, jobs, doctor):
+    module.add_to(app)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    if version:
+        print(f"finetune-studio {__version__}")
+        raise typer.Exit
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in arguments
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except StudioError as error:
+        report_error(error, as_json)
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError:
+        return InputError.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"'{context.command_path} --help' shows the options" if context else "'studio --help' shows the commands"
+        report_error(InputError(error.format_message(), fix=hint), as_json)
+        return InputError.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("stopped", file=sys.stderr)
+        return 130
+    except OSError as error:
+        report_error(_from_os(error), as_json)
+        return 1
+    except Exception as error:  # the boundary of the process: a person still gets a sentence
+        traceback.print_exc()
+        report_error(StudioError(f"an unexpected error ({error})", fix="Please report it as a bug"), as_json)
+        return 1
+
+
+def _from_os(error: OSError) -> StudioError:
+    place = str(error.filename) if error.filename else ""
+    return StudioError((error.strerror or str(error)).lower(), where=place, fix="Check the path and the free space")

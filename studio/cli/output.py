@@ -1,0 +1,50 @@
+"""Two ways to answer: a line or table for a person, or one JSON object for a script."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from studio.errors import InputErrors, StudioError
+
+#: Everything that is not the answer: progress, notices, errors.
+stderr = Console(stderr=True, highlight=False)
+stdout = Console(highlight=False, soft_wrap=True)
+
+
+def answer(as_json: bool, values: dict[str, Any], text: str | Table) -> None:
+    """Print the result: `values` as JSON, or `text` for a person."""
+    if as_json:
+        print(json.dumps(values, ensure_ascii=False, default=str))
+    elif isinstance(text, Table):
+        stdout.print(text)
+    else:
+        stdout.print(text, markup=False)
+
+
+def say(text: str) -> None:
+    """Tell the person something beside the answer."""
+    stderr.print(text, markup=False, soft_wrap=True)
+
+
+def report_error(error: StudioError, as_json: bool) -> None:
+    """Print an error's sentence, and its parts as JSON where a script listens."""
+    if as_json:
+        errors = error.errors if isinstance(error, InputErrors) else [error]
+        body = {"error": {**error.as_dict(), "exit_code": error.exit_code}, "errors": [one.as_dict() for one in errors]}
+        print(json.dumps(body, ensure_ascii=False))
+    print(error.sentence, file=sys.stderr)
+
+
+def table(*columns: str, rows: list[tuple[Any, ...]]) -> Table:
+    """Make a plain table."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column)
+    for row in rows:
+        made.add_row(*(str(cell) for cell in row))
+    return made

@@ -1,0 +1,111 @@
+"""`studio evaluate` and `studio export`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from studio.cli.output import answer, table
+from studio.cli.train import Json
+from studio.cli.watch import follow, raise_unless_completed
+from studio.config.jobs import DEMO_TEST, EvaluateConfig, ExportConfig
+from studio.config.load import build
+from studio.data.sources import resolve_path
+from studio.errors import StudioError
+from studio.jobs import JobFolder, find_job, submit
+from studio.jobs.files import read_json
+from studio.settings import Settings, read_settings
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A training run's id or name.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("evaluate")(evaluate)
+    app.command("export")(export)
+
+
+def evaluate(
+    run: Run,
+    data: Annotated[str, typer.Option("--data", help="File of rows with expected answers.")] = DEMO_TEST,
+    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many rows.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure exact match of a run on held-out rows, before and after."""
+    report = run_evaluation(read_settings(), run, {"data": data, "limit": limit})
+    before, after = report["before"], report["after"]
+    text = (
+        f"exact match on {after['total']} rows of {data}: "
+        f"{before['correct']} before ({before['exact_match']:.1%}), {after['correct']} after ({after['exact_match']:.1%})"
+    )
+    answer(as_json, report, text)
+
+
+def export(
+    run: Run,
+    to: Annotated[str, typer.Option("--to", help="Destination.")] = "gguf",
+    types: Annotated[str, typer.Option("--type", help="GGUF types, with commas between.")] = "q4_k_m",
+    rows: Annotated[str | None, typer.Option("--evaluate", help="File of rows on which each file answers too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Export a run to GGUF files, each proven against the trained model."""
+    wanted = [part.strip().lower() for part in types.split(",") if part.strip()]
+    report = run_export(read_settings(), run, {"to": to, "types": wanted, "evaluate": rows})
+    answer(as_json, report, _export_table(report))
+    differing = [item["type"] for item in report["files"] if item["verdict"] == "differs"]
+    if differing:
+        raise StudioError(
+            f"{', '.join(differing)} does not answer like the trained model",
+            where=f"export of {report['name']}",
+            fix="Choose a larger type, such as q8_0",
+        )
+
+
+def run_evaluation(settings: Settings, run: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Submit an evaluation, follow it and return its report.
+
+    Raises:
+        StudioError: it did not complete.
+    """
+    job = find_job(settings.jobs, run, "train")
+    config = build(EvaluateConfig, {"run": job.id, **options})
+    config = config.model_copy(update={"data": str(resolve_path(config.data, settings))})
+    submitted = submit(settings, "evaluate", f"{job.request.name}-evaluation", config.model_dump(mode="json"))
+    return finished_report(submitted, "evaluation.json")
+
+
+def run_export(settings: Settings, run: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Submit an export, follow it and return its report.
+
+    Raises:
+        StudioError: it did not complete.
+    """
+    job = find_job(settings.jobs, run, "train")
+    config = build(ExportConfig, {"run": job.id, **options})
+    if config.evaluate is not None:
+        config = config.model_copy(update={"evaluate": str(resolve_path(config.evaluate, settings))})
+    submitted = submit(settings, "export", f"{job.request.name}-gguf", config.model_dump(mode="json"))
+    return finished_report(submitted, "export.json")
+
+
+def finished_report(job: JobFolder, name: str) -> dict[str, Any]:
+    """Follow a job to its end and return its report with the job's id and path.
+
+    Raises:
+        StudioError: it did not complete.
+    """
+    raise_unless_completed(job, follow(job))
+    return {"id": job.id, "path": str(job.path), **read_json(job.report / name)}
+
+
+def _export_table(report: dict[str, Any]) -> Any:
+    rows = [
+        (
+            item["type"], f"{item['bytes'] / 1e6:.0f} MB", f"{item['top1']:.1%}", f"{item['mean_kl']:.2g}",
+            f"{item['exact_match']['correct']} / {item['exact_match']['total']}" if item.get("exact_match") else "–",
+            item["verdict"], item["file"],
+        )
+        for item in report["files"]
+    ]  # fmt: skip
+    return table("type", "size", "same next token", "mean KL", "exact match", "verdict", "file", rows=rows)

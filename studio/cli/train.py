@@ -1,0 +1,105 @@
+"""`studio train` and `studio plan`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from studio.cli.output import answer, say
+from studio.cli.watch import follow, raise_unless_completed
+from studio.config import RunConfig
+from studio.config.presets import load_named
+from studio.data.client import DataWorker
+from studio.jobs import JobFolder, Summaries, submit
+from studio.settings import read_settings
+from studio.train.preflight import Checked, check
+
+Sets = Annotated[list[str], typer.Option("--set", help="Change one option: --set training.epochs=3", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+File = Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A run's YAML file, or a preset such as demo/sft.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("train")(train)
+    app.command("plan")(plan)
+
+
+def train(
+    file: File,
+    sets: Sets = [],  # noqa: B006 - typer's way to declare a repeatable option
+    name: Annotated[str, typer.Option("--name", help="Name of the run; by default the file's.")] = "",
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once; 'studio jobs' follows it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model as a YAML file or preset says."""
+    checked = checked_run(load_named(file, sets))
+    say(checked.plan.line())
+    job = submit(read_settings(), "train", name or default_name(file), checked.config.model_dump(mode="json"))
+    if detach:
+        answer(as_json, {"id": job.id, "path": str(job.path), "status": "queued"}, f"{job.id} is queued")
+        return
+    state = follow(job)
+    raise_unless_completed(job, state)
+    result = trained_summary(job)
+    best = result["best_eval_loss"]
+    answer(
+        as_json,
+        result,
+        f"{job.request.name} is trained: loss {result['loss']}, best validation loss {best if best is not None else '–'}\n"
+        f"{job.model}",
+    )
+
+
+def plan(file: File, sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006
+    """Show steps, tokens, parameters, memory and time of a run without starting it."""
+    checked = checked_run(load_named(file, sets))
+    values = {"line": checked.plan.line(), "plan": checked.plan.as_dict(), "lengths": asdict(checked.lengths)}
+    answer(as_json, {**values, "findings": checked.findings}, plan_text(checked))
+
+
+def checked_run(config: RunConfig) -> Checked:
+    """Run every check that can be made before the start.
+
+    Raises:
+        InputError, StudioError: something is wrong with the run or the computer.
+    """
+    settings = read_settings()
+    with DataWorker(settings) as worker:
+        return check(config, settings, worker)
+
+
+def plan_text(checked: Checked) -> str:
+    """The plan as lines for a terminal."""
+    plan = checked.plan
+    lines = [plan.line(), ""]
+    lines += [f"  {name:<12} {size / 1e9:7.3f} GB" for name, size in plan.memory.items()]
+    lines += ["", *(f"  {name} = {choice.value}: {choice.reason}" for name, choice in plan.choices.items())]
+    lines += [f"  {finding['text']}" for finding in checked.findings if finding.get("text")]
+    return "\n".join(lines)
+
+
+def trained_summary(job: JobFolder) -> dict[str, Any]:
+    """What a finished run reports to a script."""
+    summary = Summaries().of(job)
+    environment = job.environment()
+    return {
+        "id": job.id,
+        "name": job.request.name,
+        "status": job.state().status,
+        "path": str(job.path),
+        "model": str(job.model),
+        "steps": summary.step,
+        "tokens": summary.tokens,
+        "loss": summary.values.get("loss"),
+        "best_eval_loss": summary.best[0] if summary.best else None,
+        "seconds": summary.elapsed,
+        "peak_memory_gb": round(environment.get("peak_memory_bytes", 0) / 1e9, 3),
+    }
+
+
+def default_name(file: str) -> str:
+    """Name of a run made from a file or preset: its last part without the ending."""
+    return file.rstrip("/").split("/")[-1].removesuffix(".yaml").removesuffix(".yml")

@@ -1,0 +1,126 @@
+"""The schema as a flat list, for everything that is made from it: form, `--set`, YAML comments, docs.
+
+Nothing here knows an option by name.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from studio.config.option import Options
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """One option as its declaration says it.
+
+    Attributes:
+        path: dotted name, such as `training.learning_rate`.
+        kind: choice, flag, integer, number, text or list.
+        auto: True when the word `auto` is allowed beside the kind.
+        optional: True when it may be empty (null).
+        choices: the allowed words of a choice.
+        minimum, maximum: inclusive or exclusive bounds, None where there is none.
+        methods, tunings: where it applies; empty means everywhere.
+    """
+
+    path: str
+    title: str
+    help: str
+    kind: Literal["choice", "flag", "integer", "number", "text", "list"]
+    default: Any
+    auto: bool
+    optional: bool
+    choices: tuple[str, ...]
+    unit: str | None
+    tier: str
+    methods: tuple[str, ...]
+    tunings: tuple[str, ...]
+    differs: str | None
+    minimum: float | None
+    maximum: float | None
+
+    @property
+    def section(self) -> str:
+        """First part of the path; empty for a top-level option."""
+        return self.path.rpartition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.rpartition(".")[2]
+
+    def applies(self, method: str, tuning: str) -> bool:
+        """True when this method with this tuning uses the option."""
+        return (not self.methods or method in self.methods) and (not self.tunings or tuning in self.tunings)
+
+
+def options_of(model: type[BaseModel], prefix: str = "") -> Iterator[OptionSpec]:
+    """Walk a config class and its sections in the order of declaration."""
+    for name, info in model.model_fields.items():
+        path = f"{prefix}{name}"
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Options):
+            yield from options_of(annotation, f"{path}.")
+        else:
+            yield _spec(path, info)
+
+
+def _spec(path: str, info: FieldInfo) -> OptionSpec:
+    extra: dict[str, Any] = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    members = _members(info.annotation)
+    words = tuple(str(word) for member in members if get_origin(member) is Literal for word in get_args(member))
+    plain = [member for member in members if get_origin(member) is not Literal and member is not type(None)]
+    bounds = _bounds(info)
+    default = info.get_default(call_default_factory=True)
+    return OptionSpec(
+        path=path,
+        title=info.title or path,
+        help=info.description or "",
+        kind=_kind(plain, words),
+        default=None if default is PydanticUndefined else default,
+        auto="auto" in words and bool(plain),
+        optional=type(None) in members,
+        choices=() if plain else words,
+        unit=extra.get("unit"),
+        tier=extra.get("tier", "advanced"),
+        methods=tuple(extra.get("methods", ())),
+        tunings=tuple(extra.get("tunings", ())),
+        differs=extra.get("differs"),
+        minimum=bounds[0],
+        maximum=bounds[1],
+    )
+
+
+def _members(annotation: Any) -> list[Any]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [part for member in get_args(annotation) for part in _members(member)]
+    return [annotation]
+
+
+def _kind(plain: list[Any], words: tuple[str, ...]) -> Literal["choice", "flag", "integer", "number", "text", "list"]:
+    if not plain:
+        return "choice"
+    if bool in plain:
+        return "flag"
+    if any(get_origin(member) is list for member in plain) and str not in plain:
+        return "list"
+    if str in plain:
+        return "text"
+    return "number" if float in plain else "integer"
+
+
+def _bounds(info: FieldInfo) -> tuple[float | None, float | None]:
+    low: float | None = None
+    high: float | None = None
+    for rule in info.metadata:
+        low = getattr(rule, "ge", getattr(rule, "gt", low))
+        high = getattr(rule, "le", getattr(rule, "lt", high))
+    return low, high

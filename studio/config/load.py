@@ -1,0 +1,173 @@
+"""YAML in and out, `--set a.b=c`, and errors that a person can act on.
+
+All problems of a config are reported at once, each with the dotted name of its option. Keys that do not exist
+are errors that name the nearest one that does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from studio.config.describe import OptionSpec, options_of
+from studio.config.run import RunConfig
+from studio.errors import InputError, InputErrors
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        InputError: missing, not UTF-8, not YAML (with line and column), or not a mapping.
+    """
+    try:
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("there is no such file", where=str(path), fix="Check the path") from error
+    except IsADirectoryError as error:
+        raise InputError("this is a folder", where=str(path), fix="Give a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"byte {error.start} is not UTF-8", where=str(path), fix="Save the file as UTF-8") from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
+        raise InputError(f"not valid YAML: {error.problem}", where=place, fix="Check the indentation there") from error
+    except YAMLError as error:
+        raise InputError(f"not valid YAML: {error}", where=str(path)) from error
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise InputError(f"a {type(raw).__name__} instead of sections", where=str(path), fix="Begin with 'model:'")
+    return raw
+
+
+def build(model: type[Config], raw: dict[str, Any], where: str = "") -> Config:
+    """Validate `raw` as a config; every problem becomes one sentence.
+
+    Args:
+        model: the config class.
+        raw: plain values, as YAML gives them.
+        where: file name for the messages.
+
+    Raises:
+        InputErrors: at least one key or value is wrong.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise InputErrors([_problem(model, item, where) for item in error.errors()]) from error
+
+
+def load_run(path: Path, sets: list[str] | None = None) -> RunConfig:
+    """Read a run's YAML file and apply `--set` values to it."""
+    raw = load_yaml(path)
+    for item in sets or []:
+        apply_set(raw, item)
+    return build(RunConfig, raw, str(path))
+
+
+def apply_set(raw: dict[str, Any], item: str) -> None:
+    """Change `raw` by one `a.b=c`; the value is read as YAML, so `true`, `1e-3` and `[a, b]` work.
+
+    Raises:
+        InputError: no `=`, an unknown option, or a value that is not YAML.
+    """
+    path, equals, text = item.partition("=")
+    path = path.strip()
+    if not equals or not path:
+        raise InputError(f"'{item}' is not OPTION=VALUE", where="--set", fix="Write it like training.epochs=3")
+    known = {spec.path for spec in options_of(RunConfig)}
+    if path not in known:
+        raise _unknown(path, sorted(known), "--set")
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise InputError(f"'{text}' is not a YAML value", where=f"--set {path}") from error
+    target = raw
+    *sections, name = path.split(".")
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise InputError(f"'{section}' is not a section", where="--set")
+    target[name] = _numeric_text(value)
+
+
+def dump_run(config: RunConfig, comments: bool = True) -> str:
+    """Write a run as YAML, each option with its help as a comment."""
+    specs = {spec.path: spec for spec in options_of(RunConfig)}
+    document = _commented(config.model_dump(mode="json"), "", specs if comments else {})
+    yaml = YAML()
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    stream = io.StringIO()
+    yaml.dump(document, stream)
+    return stream.getvalue()
+
+
+def _commented(values: dict[str, Any], prefix: str, specs: dict[str, OptionSpec]) -> CommentedMap:
+    document = CommentedMap()
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and path not in specs:
+            document[key] = _commented(value, f"{path}.", specs)
+            continue
+        document[key] = CommentedSeq(value) if isinstance(value, list) else value
+        spec = specs.get(path)
+        if spec is not None:
+            document.yaml_set_comment_before_after_key(key, before=describe_line(spec), indent=2 * path.count("."))
+    return document
+
+
+def describe_line(spec: OptionSpec) -> str:
+    """Help, choices and unit of an option in one line."""
+    notes = []
+    if spec.choices:
+        notes.append(" | ".join(spec.choices))
+    if spec.unit:
+        notes.append(spec.unit)
+    return spec.help + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _problem(model: type[BaseModel], item: Any, where: str) -> InputError:
+    parts = [str(part) for part in item["loc"]]
+    known = [spec.path for spec in options_of(model)] + list(model.model_fields)
+    # Pydantic appends which member of a union it tried; the person only knows the option.
+    while len(parts) > 1 and ".".join(parts) not in known and not parts[-1].isdigit() and item["type"] != "extra_forbidden":
+        if parts[-2].isdigit():
+            break
+        parts.pop()
+    path = ".".join(parts)
+    if item["type"] == "extra_forbidden":
+        return _unknown(path, known, where)
+    message = item["msg"].removeprefix("Value error, ")
+    given = item.get("input")
+    shown = "" if isinstance(given, dict | list) or item["type"] == "missing" else f" (it is {given!r})"
+    place = f"{where}: {path}" if where and path else where or path
+    return InputError(f"{message[0].lower()}{message[1:]}{shown}", where=place)
+
+
+def _unknown(path: str, known: list[str], where: str) -> InputError:
+    near = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
+    if not near:  # right name in the wrong section
+        near = [candidate for candidate in known if candidate.rpartition(".")[2] == path.rpartition(".")[2]][:1]
+    fix = f"Did you mean '{near[0]}'?" if near else "docs/config.md lists all options"
+    return InputError(f"there is no option '{path}'", where=where, fix=fix)
+
+
+def _numeric_text(value: Any) -> Any:
+    # YAML 1.2 reads 1e-3 as a number only with a dot; people write it without.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,38 @@
+"""Which model is trained, and in which numbers it is held."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from studio.config.option import Options, option
+
+EMBEDDED_MODEL = "smollm2-135m-instruct"
+
+
+class ModelConfig(Options):
+    """Section `model`."""
+
+    path: str = option(
+        EMBEDDED_MODEL,
+        "The embedded model's name, a folder with a Hugging Face checkpoint, or a Hub id such as org/name.",
+        title="Model",
+        tier="basic",
+        min_length=1,
+    )
+    revision: str = option(
+        "main", "Branch, tag or commit of a Hub model.", title="Revision", min_length=1
+    )  # fmt: skip
+    dtype: Literal["auto", "float32", "bfloat16"] = option(
+        "auto",
+        "Numbers the frozen weights are held in; auto takes bfloat16 where this device is measured to be faster with it.",
+        title="Number format",
+        differs="TRL loads float32 and switches bf16 autocast on everywhere, also where a CPU only emulates it.",
+    )
+    attention: Literal["auto", "sdpa", "eager"] = option(
+        "auto", "Attention code; auto takes sdpa.", title="Attention"
+    )  # fmt: skip
+    trust_remote_code: bool = option(
+        False,
+        "Run Python code that comes with the model. It can do anything you can: leave it off unless you have read it.",
+        title="Trust the model's code",
+    )

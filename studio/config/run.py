@@ -1,0 +1,29 @@
+"""A whole run, and the rules that span its sections."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from studio.config.data import DataConfig
+from studio.config.method import MethodConfig
+from studio.config.model import ModelConfig
+from studio.config.option import Options
+from studio.config.training import TrainingConfig
+from studio.config.tuning import TuningConfig
+
+
+class RunConfig(Options):
+    """One training run: the sections of the YAML file, in the order of work."""
+
+    model: ModelConfig = Field(default_factory=ModelConfig, description="The model that is trained.")
+    data: DataConfig = Field(default_factory=DataConfig, description="The examples, and how they become tokens.")
+    method: MethodConfig = Field(default_factory=MethodConfig, description="What the model is taught.")
+    tuning: TuningConfig = Field(default_factory=TuningConfig, description="Which of its numbers change.")
+    training: TrainingConfig = Field(default_factory=TrainingConfig, description="How long and how fast.")
+
+    @model_validator(mode="after")
+    def _micro_batch_divides(self) -> RunConfig:
+        micro, batch = self.training.micro_batch_size, self.training.batch_size
+        if micro != "auto" and batch % micro:
+            raise ValueError(f"training.micro_batch_size: {micro} does not divide training.batch_size {batch}")
+        return self

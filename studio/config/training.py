@@ -1,0 +1,87 @@
+"""How long, how fast and with which optimizer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from studio.config.option import Options, option
+
+Auto = Literal["auto"]
+
+
+class TrainingConfig(Options):
+    """Section `training`. The terms are those of transformers' TrainingArguments unless said otherwise."""
+
+    epochs: float = option(
+        2.0, "How often the whole data is gone through.", title="Epochs", unit="epochs", tier="basic", gt=0, le=1000,
+        differs="transformers: 3.",
+    )  # fmt: skip
+    max_steps: int | None = option(
+        None, "Stop after this many updates, whatever the epochs say; empty for no limit.", title="Step limit",
+        unit="steps", ge=1,
+    )  # fmt: skip
+    batch_size: int = option(
+        8,
+        "Examples per update. How many are computed at a time follows from the memory plan.",
+        title="Batch size",
+        unit="examples",
+        tier="basic",
+        ge=1,
+        le=65536,
+        differs="This is the effective size; in TRL it is per device and before accumulation.",
+    )
+    micro_batch_size: int | Auto = option(
+        "auto", "Examples computed at a time; auto takes the most that the memory plan allows.", title="Micro-batch",
+        unit="examples",
+    )  # fmt: skip
+    learning_rate: float | Auto = option(
+        "auto",
+        "Size of a step. auto takes it from the table in docs/config.md, by method, tuning and model size.",
+        title="Learning rate",
+        tier="basic",
+        differs="TRL: 2e-5 for everything, which is too small for an adapter.",
+    )
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = option(
+        "cosine", "How the learning rate changes over the run.", title="Schedule", differs="transformers: linear."
+    )  # fmt: skip
+    warmup: float = option(
+        0.05, "Share of the steps in which the learning rate rises from 0.", title="Warm-up", ge=0, le=1,
+        differs="transformers: none.",
+    )  # fmt: skip
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = option(
+        "adamw_torch_fused", "Rule by which gradients become steps.", title="Optimizer"
+    )  # fmt: skip
+    weight_decay: float = option(0.0, "Pull of the weights towards 0.", title="Weight decay", ge=0, le=1)
+    max_grad_norm: float = option(
+        1.0, "Longer gradients are shortened to this length; 0 leaves them.", title="Gradient limit", ge=0
+    )  # fmt: skip
+    activation_checkpointing: bool | Auto = option(
+        "auto",
+        "Compute activations twice to save memory; auto only when the plan says that they do not fit.",
+        title="Save activation memory",
+        differs="TRL: always on, which costs a third of the speed also where memory is plenty.",
+    )
+    eval_steps: int | Auto = option(
+        "auto", "Updates between validations; auto is eight times in a run.", title="Validate every", unit="steps"
+    )  # fmt: skip
+    save_steps: int | Auto = option(
+        "auto", "Updates between checkpoints; auto is once an epoch.", title="Save every", unit="steps"
+    )  # fmt: skip
+    save_total_limit: int = option(2, "Checkpoints kept; older ones are removed.", title="Checkpoints kept", ge=1)
+    seed: int = option(42, "Start of all random numbers; the same seed gives the same run.", title="Seed", ge=0, lt=2**32)
+
+    @field_validator("micro_batch_size", "eval_steps", "save_steps")
+    @classmethod
+    def _count(cls, value: int | str) -> int | str:
+        if value != "auto" and int(value) < 1:
+            raise ValueError("a whole number from 1, or auto")
+        return value
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _rate(cls, value: float | str) -> float | str:
+        if value != "auto" and not 0 < float(value) <= 1:
+            raise ValueError("a number above 0 and at most 1, or auto")
+        return value

@@ -1,0 +1,202 @@
+"""The page's side of the data worker: starts it, asks it, restarts it.
+
+The worker holds a tokenizer (and so about 130 MB) that the page's process must not hold. It is started by the
+first call and ends by itself when idle or when this process is gone. Calls from several threads wait for each
+other; results are plain values, errors are the worker's own StudioError and InputError objects.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from typing import IO, Any
+
+from studio.data.wire import error_from_dict, to_line
+from studio.errors import StudioError
+from studio.settings import Settings
+
+OnProgress = Callable[[str, float, float | None], None]
+TIMEOUT_SECONDS = 120.0
+IDLE_SECONDS = 900.0
+_LOG_TAIL_BYTES = 2000
+
+
+class DataWorker:
+    """A warm worker process, one per page process.
+
+    Args:
+        settings: the studio's settings.
+        confined: allow only data and model files below `settings.roots`; the page sets it.
+        idle_seconds: the worker ends after this long without a call; the next call starts another.
+    """
+
+    def __init__(
+        self, settings: Settings, *, confined: bool = False, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
+        self.settings, self.confined, self.idle_seconds = settings, confined, idle_seconds
+        self._lock = threading.Lock()
+        self._process: _Process | None = None
+        self._count = 0
+
+    def call(
+        self, op: str, *, timeout: float = TIMEOUT_SECONDS, on_progress: OnProgress | None = None, **args: Any
+    ) -> dict[str, Any]:
+        """Ask the worker and return its answer; `studio.data.operations` lists the operations.
+
+        Args:
+            op: inspect, preview, lengths, template or ping.
+            timeout: seconds, the wait for other calls included.
+            on_progress: called with (phase, done, total or None), in this thread.
+            args: the operation's arguments, plain values.
+
+        Raises:
+            InputError: the data, the model or an argument cannot be used.
+            StudioError: the worker did not answer in time, or ended twice.
+        """
+        deadline = time.monotonic() + timeout
+        if not self._lock.acquire(timeout=timeout):
+            raise _too_late(op, timeout)
+        try:
+            try:
+                return self._ask(op, args, deadline, timeout, on_progress)
+            except _EndedError:
+                # It was idle and left, or it crashed: a fresh one gets the question once more.
+                try:
+                    return self._ask(op, args, deadline, timeout, on_progress)
+                except _EndedError as error:
+                    raise StudioError(
+                        f"the data worker ended twice ({error})",
+                        where=f"data worker, {op}",
+                        fix="Check the free memory; `studio doctor` shows what is missing",
+                    ) from error
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """End the worker; the next call starts another."""
+        with self._lock:
+            self._drop()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while a worker runs, else None."""
+        process = self._process
+        return process.popen.pid if process is not None and process.popen.poll() is None else None
+
+    def _ask(
+        self, op: str, args: dict[str, Any], deadline: float, timeout: float, on_progress: OnProgress | None
+    ) -> dict[str, Any]:
+        if self._process is None or self._process.popen.poll() is not None:
+            self._drop()
+            self._process = _Process(self.settings, self.idle_seconds)
+        process = self._process
+        self._count += 1
+        number = self._count
+        args = {**args, "confined": True} if self.confined else args
+        try:
+            process.send(to_line({"id": number, "op": op, "args": args}))
+            while True:
+                message = process.receive(deadline - time.monotonic())
+                if message.get("id") != number:
+                    continue
+                if "progress" in message:
+                    if on_progress is not None:
+                        on_progress(*message["progress"])
+                elif "error" in message:
+                    raise error_from_dict(message["error"])
+                else:
+                    result: dict[str, Any] = message["result"]
+                    return result
+        except queue.Empty:
+            # It may be in the middle of anything; a new one is the only state that is known.
+            self._drop()
+            raise _too_late(op, timeout) from None
+        except _EndedError:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
+
+
+class _EndedError(Exception):
+    """The worker's process is gone; the text has its exit code and the end of its output."""
+
+
+class _Process:
+    """One worker process. Its answers are read by a thread, so its pipe never fills; stderr goes to a file."""
+
+    def __init__(self, settings: Settings, idle_seconds: float) -> None:
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "studio.data.worker", "--idle", str(idle_seconds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, "STUDIO_HOME": str(settings.home)},
+        )
+        threading.Thread(target=self._read, name="data-worker-answers", daemon=True).start()
+
+    def send(self, line: bytes) -> None:
+        """Write a request. Requests are short, and the worker's reading thread always takes them."""
+        if self.popen.stdin is None:
+            raise _EndedError("it has no input")
+        try:
+            self.popen.stdin.write(line)
+            self.popen.stdin.flush()
+        except (BrokenPipeError, ValueError) as error:
+            raise _EndedError(self._ending()) from error
+
+    def receive(self, seconds: float) -> dict[str, Any]:
+        """Return the next message, waiting so long; `queue.Empty` if none comes."""
+        message = self._answers.get(timeout=max(0.0, seconds))
+        if message is None:
+            raise _EndedError(self._ending())
+        return message
+
+    def end(self) -> None:
+        """Kill the process; it holds nothing that could be lost."""
+        self.popen.kill()
+        self.popen.wait()
+        for pipe in (self.popen.stdin, self._log):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue  # a request that it did not read any more
+
+    def _read(self) -> None:
+        if self.popen.stdout is not None:
+            with self.popen.stdout as lines:
+                for line in lines:
+                    try:
+                        self._answers.put(json.loads(line))
+                    except ValueError:
+                        break  # a line cut short by its death
+        self._answers.put(None)
+
+    def _ending(self) -> str:
+        code = self.popen.wait(timeout=10)
+        size = os.fstat(self._log.fileno()).st_size
+        # pread: the worker shares this file's position.
+        tail = os.pread(self._log.fileno(), _LOG_TAIL_BYTES, max(0, size - _LOG_TAIL_BYTES))
+        lines = tail.decode("utf-8", "replace").strip().splitlines()
+        return f"exit code {code}" + (f": {lines[-1]}" if lines else "")
+
+
+def _too_late(op: str, timeout: float) -> StudioError:
+    return StudioError(
+        f"the data worker gave no answer within {timeout:g} s",
+        where=f"data worker, {op}",
+        fix="Try again; a very large file is better inspected with `studio data inspect FILE`",
+    )

@@ -1,0 +1,126 @@
+"""Findings: what is worth saying about data that can be used.
+
+Each says how many rows, what it means for the result and what to do; nothing here refuses or changes a row. It sees
+only equal rows (same tokens), not similar ones.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from studio.config.data import DataConfig
+from studio.data.formats import Example
+from studio.data.masks import Masked
+from studio.data.report import DataReport, Finding
+
+_NAMED_ROWS = 5
+_NOTES: dict[str, tuple[str, str]] = {
+    "straddling": (
+        "the first token of an answer also holds blanks of the template, so it is not trained on",
+        "Begin answers without a blank or line break",
+    ),
+    "rewritten": (
+        "the model's chat template changes an answer (it leaves out reasoning, for instance)",
+        "Look at the row's tokens in the Data tab: what is coloured is what is learned",
+    ),
+    "prompt_extra": (
+        "the prompt that the model gets in use has more text before the answer than the training text",
+        "Begin answers as the model's own answers begin (with its reasoning block, for instance)",
+    ),
+    "header": ("the chat template has no generation prompt, so the turn's header is learned with the answer", ""),
+    "no_stop": (
+        "nothing marks the end of an answer, so the model does not learn to stop",
+        "Use a model whose tokenizer has an end-of-turn or EOS token",
+    ),
+    "control": (
+        "the text holds control tokens of the model, which are read as such and not as text",
+        "Remove them from the rows unless they are meant",
+    ),
+}
+
+
+class _HasIds(Protocol):
+    input_ids: list[int]
+
+
+def collect_findings(
+    report: DataReport,
+    config: DataConfig,
+    examples: Sequence[Sequence[Example]],
+    masked: Sequence[Masked],
+    train: Sequence[_HasIds],
+    validation: Sequence[_HasIds],
+) -> None:
+    """Add the findings and the counts of equal rows to `report`.
+
+    Args:
+        report: with its sources and lengths filled in.
+        config: section `data`.
+        examples: the rows of each source.
+        masked: all rows as tokens, before truncation.
+        train, validation: the two parts after it.
+    """
+    add = report.findings.append
+    add_length_findings(report, config)
+    seen = Counter(tuple(one.input_ids) for one in train)
+    report.duplicates_train = sum(seen.values()) - len(seen)
+    report.duplicates_across = sum(tuple(one.input_ids) in seen for one in validation)
+    if report.duplicates_across:
+        add(
+            Finding(
+                "warning",
+                report.duplicates_across,
+                "the same row in training and validation: the validation loss looks better than it is",
+                "Remove the doubles from the file",
+            )
+        )
+    if report.duplicates_train:
+        add(Finding("info", report.duplicates_train, "the same row more than once in training", "Remove the doubles"))
+    report.findings += note_findings(masked)
+    report.findings += unused_keys(example for rows in examples for example in rows)
+    if config.validation != 0 and not validation:
+        text = "no row is left for validation, so there is no validation loss"
+        add(Finding("warning", 0, text, "Give more rows, or a file"))
+
+
+def add_length_findings(report: DataReport, config: DataConfig) -> None:
+    """Add what happened to the rows over the limit."""
+    limit = config.max_length
+    dropped = sum(source.dropped for source in report.sources)
+    empty = sum(source.dropped_unsupervised for source in report.sources)
+    fix = f"Set data.max_length to {report.lengths.longest} to keep everything"
+    for count, text in (
+        (dropped, f"longer than {limit} tokens and left out"),
+        (report.cut, f"longer than {limit} tokens and cut: these answers do not learn to stop"),
+        (empty, f"left out because the first {limit} tokens hold no answer"),
+    ):
+        if count:
+            report.findings.append(Finding("warning", count, text, fix))
+
+
+def note_text(note: str) -> str:
+    """Return what a note of a mask means, as a sentence for one row."""
+    text, fix = _NOTES[note]
+    return f"{text[:1].upper()}{text[1:]}." + (f" {fix}." if fix else "")
+
+
+def note_findings(masked: Iterable[Masked]) -> list[Finding]:
+    """Findings that the masks noted, with the first rows of each."""
+    rows: dict[str, list[int]] = {}
+    for one in masked:
+        for note in one.notes:
+            rows.setdefault(note, []).append(one.row)
+    return [
+        Finding("info" if note == "header" else "warning", len(where), *_NOTES[note], rows=tuple(where[:_NAMED_ROWS]))
+        for note, where in rows.items()
+    ]
+
+
+def unused_keys(examples: Iterable[Example]) -> list[Finding]:
+    """A finding that names the keys of the rows that were not read, if there are any."""
+    counts = Counter(key for example in examples for key in example.unused)
+    if not counts:
+        return []
+    return [Finding("info", max(counts.values()), f"keys that are not read: {', '.join(sorted(counts)[:10])}")]

@@ -1,0 +1,324 @@
+"""Loss masks: which tokens of an example the model is trained to write.
+
+A conversation is rendered by the tokenizer's own chat template, tokenized whole and once, and the answers' character
+spans (`spans`) are laid over the token offsets. No template is known by name and none needs `{% generation %}`.
+A token that lies across the start of an answer is context: the model is never asked for it. It is counted.
+
+    <|im_start|> user \\n 2 + 2 ? <|im_end|> \\n <|im_start|> assistant \\n 4 <|im_end|> \\n
+         .        .   .  . . . .     .       .       .           .      .  #     #       .
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from studio.data.formats import Example, Message
+from studio.data.sources import place
+from studio.data.spans import Span, TemplateRefusedError, TurnEnds, UnmaskableError, locate_answers
+from studio.errors import InputError
+
+IGNORED = -100
+TrainOn = Literal["assistant", "last", "all"]
+
+
+@dataclass
+class Masked:
+    """An example as tokens, before any cut.
+
+    Attributes:
+        input_ids: (T,) token ids.
+        labels: (T,) the same ids where the loss counts, -100 elsewhere.
+        row, path: where the example came from.
+        notes: what is worth a finding: "straddling", "rewritten", "prompt_extra", "header", "control", "no_stop".
+        text: the text that the tokens tile.
+        ends: (T,) character at which each token ends in `text`; an added BOS or EOS has no characters.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    row: int
+    path: str
+    notes: tuple[str, ...] = ()
+    text: str = field(default="", repr=False)
+    ends: list[int] = field(default_factory=list, repr=False)
+
+    @property
+    def supervised(self) -> int:
+        """Number of tokens that the loss counts."""
+        return len(self.labels) - self.labels.count(IGNORED)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token as a person sees it. A character made of several tokens is shown at its first."""
+
+    text: str
+    id: int
+    trained: bool
+    special: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"text": self.text, "id": self.id, "trained": self.trained, "special": self.special}
+
+
+class Masker:
+    """Turns examples into masked tokens with one tokenizer.
+
+    Args:
+        tokenizer: a transformers tokenizer with a fast backend (it reports offsets).
+        train_on: assistant (every answer), last (only the last one) or all (every token of the text).
+
+    Raises:
+        InputError: the tokenizer reports no offsets.
+    """
+
+    def __init__(self, tokenizer: Any, train_on: TrainOn = "assistant") -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise InputError(
+                f"the tokenizer {type(tokenizer).__name__} does not tell which characters a token covers",
+                where="model.path",
+                fix="Use a model whose folder has a tokenizer.json",
+            )
+        self.tokenizer, self.train_on = tokenizer, train_on
+        special = set(tokenizer.all_special_tokens)
+        added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
+        special |= {content for content, is_special in added.items() if is_special}
+        self._special_ids = set(tokenizer.convert_tokens_to_ids(sorted(special)))
+        self._ends = TurnEnds(_any_of(special), _any_of(text for text in added if text not in special and text.strip()))
+
+    def encode(self, examples: Sequence[Example]) -> list[Masked]:
+        """Return the examples as masked tokens, in order; faster with some hundreds at a time.
+
+        Raises:
+            InputError: a row has nothing to learn, or the chat template cannot render or show it exactly.
+        """
+        masked: list[Masked | None] = [None] * len(examples)
+        chats = [i for i, example in enumerate(examples) if example.messages is not None]
+        rendered = [self._rendered(examples[i]) for i in chats]
+        if chats:
+            texts = [text for text, _, _ in rendered]
+            ids, offsets = self._tokens(texts, special=False)
+            for at, i in enumerate(chats):
+                text, spans, notes = rendered[at]
+                masked[i] = self._masked(examples[i], ids[at], offsets[at], text, spans, notes)
+        for i, example in enumerate(examples):
+            if example.text is not None:
+                masked[i] = self._plain(example, example.text, 0)
+            elif example.prompt is not None and example.completion is not None:
+                trained_from = 0 if self.train_on == "all" else len(example.prompt)
+                masked[i] = self._plain(example, example.prompt + example.completion, trained_from)
+        done = [one for one in masked if one is not None]
+        for one in done:
+            if not one.supervised:
+                raise InputError(
+                    "the row has 0 supervised tokens, so there is nothing to learn from it",
+                    where=place(one.path, one.row),
+                    fix="Write a longer answer, or set method.train_on: all",
+                )
+        return done
+
+    def pieces(self, masked: Masked) -> list[Piece]:
+        """Return the tokens as text with what happens to them; the texts joined are the rendered text."""
+        pieces, at = [], 0
+        for token, label, end in zip(masked.input_ids, masked.labels, masked.ends, strict=False):
+            text = masked.text[at:end]
+            special = token in self._special_ids
+            if not text and special and (end == 0 or end == len(masked.text)):
+                text = str(self.tokenizer.convert_ids_to_tokens(token))
+            pieces.append(Piece(text, token, label != IGNORED, special))
+            at = max(at, end)
+        return pieces
+
+    def stop_text(self) -> str | None:
+        """Return what ends an answer in this template, None if the tokenizer has no template.
+
+        Raises:
+            InputError: the template cannot show where an answer ends.
+        """
+        if not self.tokenizer.chat_template:
+            return None
+        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        try:
+            text, spans = locate_answers(self._render, messages, [1], self._ends)
+        except (TemplateRefusedError, UnmaskableError) as error:
+            raise InputError(
+                f"the model's chat template does not show where an answer ends: {error}",
+                where="model.path",
+                fix="Set method.train_on: all, or correct the template",
+            ) from error
+        return text[spans[0].content_end : spans[0].end]
+
+    def _rendered(self, example: Example) -> tuple[str, list[tuple[int, int]], tuple[str, ...]]:
+        messages = example.messages or []
+        where = place(example.path, example.row)
+        if not self.tokenizer.chat_template:
+            raise InputError(
+                "the model's tokenizer has no chat template, so a conversation cannot be written as text",
+                where=where,
+                fix="Set model.path to the instruct or chat variant of the model, or use rows of prompt and completion",
+            )
+        try:
+            if self.train_on == "all":
+                text = self._render(messages, False)
+                return text, [(0, len(text))], self._notes(messages, [])
+            answers = [i for i, one in enumerate(messages) if one["role"] == "assistant" and i >= example.trained_from]
+            wanted = answers[-1:] if self.train_on == "last" else answers
+            text, spans = locate_answers(self._render, messages, wanted, self._ends)
+        except TemplateRefusedError as error:
+            raise InputError(
+                f"the model's chat template refuses the row: {error}",
+                where=where,
+                fix="Change the order or the roles of its messages to what the model expects",
+            ) from error
+        except UnmaskableError as error:
+            raise InputError(
+                f"the answers cannot be told exactly from the rest in this model's chat template: {error}",
+                where=where,
+                fix="Set method.train_on: last or all, or correct the template"
+                if self.train_on == "assistant"
+                else "Set method.train_on: all, or correct the template",
+            ) from error
+        return text, [(span.start, span.end) for span in spans], self._notes(messages, spans)
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            # A template is a program that others wrote; what it raises for a row is about the row.
+            raise TemplateRefusedError(str(error) or type(error).__name__) from error
+        return str(text)
+
+    def _notes(self, messages: Sequence[Message], spans: Sequence[Span]) -> tuple[str, ...]:
+        notes = []
+        if any(span.rewritten for span in spans):
+            notes.append("rewritten")
+        if any(span.prompt_extra for span in spans):
+            notes.append("prompt_extra")
+        if any(span.header for span in spans):
+            notes.append("header")
+        if any(span.end == span.content_end for span in spans):
+            notes.append("no_stop")
+        pattern = self._ends.special
+        if pattern is not None and any(pattern.search(message["content"]) for message in messages):
+            notes.append("control")
+        return tuple(notes)
+
+    def _tokens(self, texts: Sequence[str], special: bool) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+        encoded = self.tokenizer(
+            list(texts),
+            add_special_tokens=special,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            truncation=False,
+            padding=False,
+            verbose=False,
+        )
+        return encoded["input_ids"], encoded["offset_mapping"]
+
+    def _masked(
+        self,
+        example: Example,
+        ids: list[int],
+        offsets: list[tuple[int, int]],
+        text: str,
+        spans: Sequence[tuple[int, int]],
+        notes: tuple[str, ...],
+    ) -> Masked:
+        labels, ends, straddling = lay_over(ids, offsets, spans)
+        if straddling:
+            notes = (*notes, "straddling")
+        return Masked(list(ids), labels, example.row, example.path, notes, text, ends)
+
+    def _plain(self, example: Example, text: str, trained_from: int) -> Masked:
+        """Text without a template: BOS if the tokenizer adds one, the text, EOS.
+
+        The prompt is tokenized by itself, since that is how the model meets it when it is used, so no token lies
+        across the start of the completion.
+        """
+        parts = [text] if trained_from == 0 else [text[:trained_from], text[trained_from:]]
+        ids: list[int] = []
+        ends: list[int] = []
+        at, start = 0, 0
+        for number, part in enumerate(parts):
+            (part_ids,), (offsets,) = self._tokens([part], special=number == 0)
+            if number == 0 and len(parts) == 2:
+                # An EOS that the tokenizer adds to the prompt would stand in the middle.
+                while part_ids and part_ids[-1] == self.tokenizer.eos_token_id and offsets[-1] == (0, 0):
+                    part_ids, offsets = part_ids[:-1], offsets[:-1]
+            start = len(ids)
+            ids += part_ids
+            ends += [at + end for _, end in offsets]
+            at += len(part)
+        if len(parts) == 1:
+            start = 0
+        ids, ends, start = self._trim_added(ids, ends, start, len(text))
+        labels = [IGNORED] * start + ids[start:]
+        notes = () if self.tokenizer.eos_token_id is not None else ("no_stop",)
+        pattern = self._ends.special
+        if pattern is not None and pattern.search(text):
+            notes = (*notes, "control")
+        return Masked(ids, labels, example.row, example.path, notes, text, ends)
+
+    def _trim_added(self, ids: list[int], ends: list[int], start: int, length: int) -> tuple[list[int], list[int], int]:
+        """Leave one BOS and one EOS where the text brought its own, and see to an EOS at the end."""
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:
+            ids, ends, start = ids[1:], ends[1:], max(0, start - 1)
+        if eos is not None and ids[-2:] == [eos, eos]:
+            ids, ends = ids[:-1], ends[:-1]
+        if eos is not None and ids[-1:] != [eos]:
+            ids, ends = [*ids, eos], [*ends, length]
+        running = 0
+        for k, end in enumerate(ends):
+            # Added tokens report (0, 0).
+            running = max(running, end)
+            ends[k] = running
+        return ids, ends, start
+
+
+def lay_over(
+    ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
+) -> tuple[list[int], list[int], int]:
+    """Lay character spans over tokens.
+
+    Args:
+        ids: (T,) token ids.
+        offsets: (T,) (start, end) of each token in characters. Blanks that a tokenizer leaves out of them belong to
+            the token that follows.
+        spans: (start, end) in characters, ascending and disjoint.
+
+    Returns:
+        labels (T,): the id where a token lies wholly in a span, -100 elsewhere; ends (T,): running end of each token,
+        so that the tokens tile the text; number of tokens across a span's border, which are not supervised.
+    """
+    labels = [IGNORED] * len(ids)
+    ends: list[int] = []
+    straddling = at = which = 0
+    for k, (start, end) in enumerate(offsets):
+        # A further token of the same character starts before `at` and ends there; it shares the character's fate.
+        start, end = min(start, at), max(end, at)
+        while which < len(spans) and spans[which][1] <= start and spans[which][1] < end:
+            which += 1
+        if which < len(spans) and end > start:
+            left, right = spans[which]
+            if left <= start and end <= right:
+                labels[k] = ids[k]
+            elif start < right and left < end:
+                straddling += 1
+        at = end
+        ends.append(end)
+    return labels, ends, straddling
+
+
+def _any_of(words: Iterable[str]) -> re.Pattern[str] | None:
+    longest_first = sorted((word for word in words if word), key=lambda word: (-len(word), word))
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None

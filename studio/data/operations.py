@@ -1,0 +1,316 @@
+"""What the data worker can be asked: inspect, preview, lengths, template, ping.
+
+Each takes and returns plain values; texts of rows stay text (no HTML is made here). Tokenizers are kept by
+folder, results by the size and time of the files they came from, so asking again costs a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from studio.config.data import DataConfig, DataSource
+from studio.config.method import MethodConfig
+from studio.config.model import EMBEDDED_MODEL, ModelConfig
+from studio.data.findings import note_findings, note_text, unused_keys
+from studio.data.formats import FormatName, detect_format, parse_row
+from studio.data.masks import IGNORED, Masker
+from studio.data.prepare import mask_examples, parse_source, prepare_data
+from studio.data.report import summarize_lengths
+from studio.data.sources import Row, Stamp, confine, place, read_rows, resolve_path
+from studio.data.wire import error_to_dict
+from studio.errors import InputError, StudioError
+from studio.settings import Settings, read_settings
+
+# (phase, done, total or None); a download counts bytes.
+Progress = Callable[[str, float, float | None], None]
+Values = dict[str, Any]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+_KEPT_RESULTS = 64
+_KEPT_ROWS_BYTES = 64 * 1024 * 1024
+
+
+class Operations:
+    """The operations and what they remember."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or read_settings()
+        self._tokenizers: dict[str, Any] = {}
+        self._results: OrderedDict[str, Values] = OrderedDict()
+        self._rows: tuple[tuple[Path, Stamp], list[tuple[int, Row]]] | None = None
+
+    def run(self, op: str, args: Values, progress: Progress) -> Values:
+        """Run one operation.
+
+        Raises:
+            InputError: the operation, an argument, a file or a row cannot be used.
+        """
+        known: dict[str, Callable[..., Values]] = {
+            "inspect": self.inspect, "preview": self.preview, "lengths": self.lengths, "template": self.template,
+            "ping": self.ping,
+        }  # fmt: skip
+        if op not in known:
+            raise InputError(f"'{op}' is not an operation", where="data worker", fix=f"Use one of: {', '.join(known)}")
+        return known[op](progress, **args)
+
+    def inspect(
+        self,
+        progress: Progress,
+        *,
+        path: str,
+        format: str = "auto",
+        model: Values | str | None = None,
+        max_length: int = 1024,
+        train_on: str = "assistant",
+        confined: bool = False,
+    ) -> Values:
+        """Read one file whole.
+
+        Returns:
+            path, file, format, rows, bytes, sha256, findings; with a model also lengths (figures and histogram),
+            tokens, supervised_tokens and stop_text.
+        """
+        source = _section(DataSource, {"path": path, "format": format}, "data.train")
+        method = _section(MethodConfig, {"train_on": train_on}, "method")
+        file = resolve_path(path, self.settings, confined)
+        key: list[Any] = ["inspect", str(file), _stamp(file), format, max_length, train_on]
+        folder = None
+        if model is not None:
+            folder, chosen = self._model(model, confined, progress)
+            key += [str(folder), _tokenizer_stamp(folder), chosen.trust_remote_code]
+
+        def compute() -> Values:
+            parsed = parse_source(source, self.settings, "train", lambda done: progress("reading data", done, None))
+            report, examples = parsed
+            result: Values = {
+                "path": path, "file": str(file), "format": report.format, "rows": report.rows,
+                "bytes": report.bytes, "sha256": report.sha256,
+            }  # fmt: skip
+            findings = unused_keys(examples)
+            if folder is not None:
+                masker = Masker(self._tokenizer(folder, chosen.trust_remote_code), method.train_on)
+                masked = mask_examples(examples, masker, lambda done: progress("tokenizing", done, len(examples)))
+                lengths = summarize_lengths([len(one.input_ids) for one in masked], max_length)
+                result["lengths"] = _plain(lengths)
+                result["tokens"] = lengths.tokens
+                result["supervised_tokens"] = sum(one.supervised for one in masked)
+                chat = examples[0].messages is not None
+                result["stop_text"] = masker.stop_text() if chat and train_on != "all" else None
+                findings = note_findings(masked) + findings
+            result["findings"] = [_plain(one) for one in findings]
+            return result
+
+        return self._kept(key, compute)
+
+    def preview(
+        self,
+        progress: Progress,
+        *,
+        row: int = 1,
+        source: int = 0,
+        data: Values | None = None,
+        method: Values | None = None,
+        model: Values | str | None = None,
+        confined: bool = False,
+    ) -> Values:
+        """Show one row as the model sees it.
+
+        Args:
+            row: place of the row among the file's rows, from 1.
+            source: which of data.train, from 0.
+            data, method, model: sections of the configuration; defaults where left out.
+
+        Returns:
+            row (its number in the file), rows (how many), path, format, raw (the row), messages (or None), tokens
+            [{text, id, trained, special}], trained, context, length, limit, over_limit, notes, stop_text, problem
+            (None, or the parts of the error that keeps this row from being used; then tokens are empty).
+        """
+        config = _section(DataConfig, data, "data")
+        chosen_method = _section(MethodConfig, method, "method")
+        if not 0 <= source < len(config.train):
+            raise InputError(f"there is no source {source}", where="data.train", fix="Choose one of the files")
+        one = config.train[source]
+        file = resolve_path(one.path, self.settings, confined)
+        numbered, rows, first = self._row(file, row)
+        number, raw = numbered
+        folder, chosen = self._model(model, confined, progress)
+        result: Values = {
+            "row": number, "rows": rows, "path": one.path, "format": one.format, "raw": raw, "messages": None,
+            "tokens": [], "trained": 0, "context": 0, "length": 0, "limit": config.max_length, "over_limit": False,
+            "notes": [], "stop_text": None, "problem": None,
+        }  # fmt: skip
+        masker = Masker(self._tokenizer(folder, chosen.trust_remote_code), chosen_method.train_on)
+        try:
+            name: FormatName = detect_format([first], file) if one.format == "auto" else one.format
+            result["format"] = name
+            example = parse_row(raw, number, file, name)
+            result["messages"] = example.messages
+            (masked,) = masker.encode([example])
+        except InputError as error:
+            result["problem"] = error_to_dict(error)
+            return result
+        length = len(masked.input_ids)
+        result["tokens"] = [piece.as_dict() for piece in masker.pieces(masked)]
+        result["trained"] = length - masked.labels.count(IGNORED)
+        result["context"], result["length"] = length - result["trained"], length
+        result["over_limit"] = length > config.max_length
+        result["notes"] = [note_text(note) for note in masked.notes]
+        if example.messages is not None and chosen_method.train_on != "all":
+            result["stop_text"] = masker.stop_text()
+        return result
+
+    def lengths(
+        self,
+        progress: Progress,
+        *,
+        data: Values | None = None,
+        method: Values | None = None,
+        model: Values | str | None = None,
+        seed: int = 42,
+        confined: bool = False,
+    ) -> Values:
+        """Prepare the data as a run would.
+
+        Returns:
+            train and validation: tokens of each example after truncation; supervised and validation_supervised:
+            how many of them the loss counts; report: the DataReport as plain values.
+        """
+        config = _section(DataConfig, data, "data")
+        chosen_method = _section(MethodConfig, method, "method")
+        named = [one.path for one in config.train]
+        named += [config.validation] if isinstance(config.validation, str) else []
+        files = [resolve_path(path, self.settings, confined) for path in named]
+        folder, chosen = self._model(model, confined, progress)
+        key = ["lengths", config.model_dump(), chosen_method.model_dump(), seed, [str(file) for file in files]]
+        key += [[_stamp(file) for file in files], str(folder), _tokenizer_stamp(folder), chosen.trust_remote_code]
+
+        def compute() -> Values:
+            tokenizer = self._tokenizer(folder, chosen.trust_remote_code)
+            done = prepare_data(config, chosen_method, tokenizer, self.settings, progress, seed)
+            return {
+                "train": [len(one.input_ids) for one in done.train],
+                "validation": [len(one.input_ids) for one in done.validation],
+                "supervised": [len(one.labels) - one.labels.count(IGNORED) for one in done.train],
+                "validation_supervised": [
+                    len(one.labels) - one.labels.count(IGNORED) for one in done.validation
+                ],
+                "report": done.report.as_dict(),
+            }
+
+        return self._kept(key, compute)
+
+    def template(self, progress: Progress, *, model: Values | str | None = None, confined: bool = False) -> Values:
+        """Say whether the model has a chat template whose answers can be told exactly.
+
+        Returns:
+            has_template, exact, stop_text (what ends an answer), reason (why it is not exact, else "").
+        """
+        folder, chosen = self._model(model, confined, progress)
+        masker = Masker(self._tokenizer(folder, chosen.trust_remote_code))
+        if not masker.tokenizer.chat_template:
+            return {"has_template": False, "exact": False, "stop_text": None, "reason": "it has no chat template"}
+        try:
+            return {"has_template": True, "exact": True, "stop_text": masker.stop_text(), "reason": ""}
+        except InputError as error:
+            return {"has_template": True, "exact": False, "stop_text": None, "reason": error.sentence}
+
+    def ping(self, progress: Progress, *, confined: bool = False) -> Values:
+        """Return the worker's pid."""
+        return {"pid": os.getpid()}
+
+    def _kept(self, key: list[Any], compute: Callable[[], Values]) -> Values:
+        text = json.dumps(key)
+        if text not in self._results:
+            self._results[text] = compute()
+            if len(self._results) > _KEPT_RESULTS:
+                self._results.popitem(last=False)
+        self._results.move_to_end(text)
+        return self._results[text]
+
+    def _row(self, file: Path, place_: int) -> tuple[tuple[int, Row], int | None, tuple[int, Row]]:
+        """(number, row) at a place, how many rows there are (None for a large file), and the first row."""
+        stamp = Stamp.of(file)
+        if stamp.size > _KEPT_ROWS_BYTES:
+            rows = read_rows(file)
+            first = next(rows)
+            found = next(itertools.islice(itertools.chain([first], rows), max(0, place_ - 1), None), None)
+            count = None
+        else:
+            if self._rows is None or self._rows[0] != (file, stamp):
+                self._rows = ((file, stamp), list(read_rows(file)))
+            kept = self._rows[1]
+            first, count = kept[0], len(kept)
+            found = kept[place_ - 1] if 0 < place_ <= count else None
+        if found is None or place_ < 1:
+            have = f"the file has {count:,}" if count is not None else "the file has fewer"
+            raise InputError(f"there is no row {place_}; {have}", where=place(file), fix="Choose a row from 1 on")
+        return found, count, first
+
+    def _model(self, model: Values | str | None, confined: bool, progress: Progress) -> tuple[Path, ModelConfig]:
+        """The folder of a model whose tokenizer is asked for; one with a tokenizer and no weights will do."""
+        config = _section(ModelConfig, {"path": model} if isinstance(model, str) else model, "model")
+        folder = Path(config.path).expanduser()
+        if (folder / "tokenizer.json").is_file():
+            return (confine(folder, self.settings) if confined else folder.absolute()), config
+
+        from studio.models.catalogue import resolve_model
+
+        # The embedded model is made in seconds from a package that is here; a download is for the run to start.
+        here = config.path.strip() == EMBEDDED_MODEL
+        found = resolve_model(
+            config.path, self.settings, revision=config.revision, on_progress=progress, fetch=here
+        )
+        return found.path, config
+
+    def _tokenizer(self, folder: Path, trust_remote_code: bool) -> Any:
+        from transformers import AutoTokenizer
+
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise InputError(
+                "the model has no tokenizer.json", where=str(folder), fix="Use a model folder with a fast tokenizer"
+            )
+        key = json.dumps([str(folder), _tokenizer_stamp(folder), trust_remote_code])
+        if key not in self._tokenizers:
+            try:
+                self._tokenizers[key] = AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=trust_remote_code
+                )
+            except (OSError, ValueError, KeyError, ImportError) as error:
+                raise StudioError(
+                    f"the model's tokenizer cannot be loaded: {error}",
+                    where=str(folder),
+                    fix="Check model.path; the folder must hold a complete Hugging Face checkpoint",
+                ) from error
+        return self._tokenizers[key]
+
+
+def _section(kind: Any, values: Values | None, name: str) -> Any:
+    """Values of the page as a checked section of the configuration."""
+    try:
+        return kind.model_validate(values or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([name, *map(str, first["loc"])])
+        raise InputError(str(first["msg"]), where=where, fix="Correct the value") from error
+
+
+def _stamp(file: Path) -> list[int]:
+    stamp = Stamp.of(file) if file.is_file() else Stamp(0, 0)
+    return [stamp.size, stamp.mtime_ns]
+
+
+def _tokenizer_stamp(folder: Path) -> list[list[int]]:
+    return [_stamp(folder / name) for name in _TOKENIZER_FILES]
+
+
+def _plain(value: Any) -> Values:
+    return asdict(value)

@@ -1,0 +1,250 @@
+"""From the files of a configuration to masked token lists for training and validation.
+
+Reading, parsing, masking, truncation, split, in that order, each counted in the report. Truncation is never silent.
+The split depends on the rows and the seed alone, so every model is validated on the same rows of the same files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from studio.config.data import DataConfig, DataSource
+from studio.config.method import MethodConfig
+from studio.data.findings import collect_findings
+from studio.data.formats import Example, FormatName, detect_format, parse_row
+from studio.data.masks import IGNORED, Masked, Masker
+from studio.data.report import DataReport, SourceReport, summarize_lengths
+from studio.data.sources import file_sha256, place, read_rows, resolve_path
+from studio.errors import InputError, InputErrors
+from studio.settings import Settings
+
+# (phase name, rows done, rows in all or None while unknown)
+OnPhase = Callable[[str, int, int | None], None]
+SHOWN_ERRORS = 5
+BATCH_ROWS = 256
+
+
+@dataclass
+class Encoded:
+    """One example ready for training.
+
+    Attributes:
+        input_ids: (T,) token ids, T <= data.max_length.
+        labels: (T,) the ids that the loss counts, -100 elsewhere; at least one is not -100.
+        row: number of the row in its file.
+        path: name of the file.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    row: int
+    path: str
+
+
+@dataclass
+class Prepared:
+    """The result of `prepare_data`."""
+
+    train: list[Encoded]
+    validation: list[Encoded]
+    report: DataReport = field(default_factory=DataReport)
+
+
+class Parsed(NamedTuple):
+    """A file's rows, understood."""
+
+    source: SourceReport
+    examples: list[Example]
+
+
+def prepare_data(
+    config: DataConfig,
+    method: MethodConfig,
+    tokenizer: Any,
+    settings: Settings,
+    on_phase: OnPhase | None = None,
+    seed: int = 42,
+) -> Prepared:
+    """Read, mask, truncate and split the data of a run.
+
+    Args:
+        config: section `data`.
+        method: section `method`.
+        tokenizer: the model's transformers tokenizer (fast backend).
+        settings: for `demo/...` and uploaded files.
+        on_phase: called with ("reading data" | "tokenizing", rows done, rows in all or None).
+        seed: start of the random split; the run's `training.seed`.
+
+    Raises:
+        InputError: a file or a row cannot be used, or no row is left. Up to five bad rows are named at once.
+    """
+    tell = on_phase or (lambda name, done, total: None)
+    masker = Masker(tokenizer, method.train_on)
+    own_file = isinstance(config.validation, str)
+    parsed = [
+        parse_source(one, settings, "train", lambda done: tell("reading data", done, None)) for one in config.train
+    ]
+    if isinstance(config.validation, str):
+        file = DataSource(path=config.validation)
+        parsed.append(parse_source(file, settings, "validation", lambda done: tell("reading data", done, None)))
+    total = sum(len(one.examples) for one in parsed)
+    masked: list[list[Masked]] = []
+    for one in parsed:
+        before = sum(map(len, masked))
+        masked.append(mask_examples(one.examples, masker, _from(tell, before, total)))
+    flat = list(itertools.chain.from_iterable(masked))
+    report = DataReport([one.source for one in parsed], seed=seed, stop_text=_stop_text(masker, parsed))
+    report.lengths = summarize_lengths([len(one.input_ids) for one in flat], config.max_length)
+    if config.truncation == "error":
+        _refuse_long(flat, config.max_length)
+
+    trained = sum(len(rows) for one, rows in zip(parsed, masked, strict=True) if one.source.part == "train")
+    away = set(range(trained, len(flat))) if own_file else choose_validation(trained, float(config.validation), seed)
+    train: list[Encoded] = []
+    validation: list[Encoded] = []
+    at = 0
+    for one, rows in zip(parsed, masked, strict=True):
+        for row in rows:
+            if (example := _within(row, config, one.source)) is not None:
+                (validation if at in away else train).append(example)
+            at += 1
+    if not train:
+        raise InputError(
+            f"no row is left to train on: of {trained:,} rows none is within {config.max_length} tokens with an answer",
+            where="data.train",
+            fix=f"Raise data.max_length (the longest row has {report.lengths.longest} tokens), or give shorter rows",
+        )
+    report.train_rows, report.validation_rows = len(train), len(validation)
+    report.tokens = sum(one.source.tokens for one in parsed)
+    report.supervised_tokens = sum(one.source.supervised_tokens for one in parsed)
+    collect_findings(report, config, [one.examples for one in parsed], flat, train, validation)
+    return Prepared(train, validation, report)
+
+
+def parse_source(
+    source: DataSource, settings: Settings, part: str, on_rows: Callable[[int], None] | None = None
+) -> Parsed:
+    """Read a file and understand its rows.
+
+    Raises:
+        InputError: the file or one of its rows cannot be used.
+        InputErrors: several rows cannot be used; the first five are named.
+    """
+    path = resolve_path(source.path, settings)
+    rows = read_rows(path)
+    first = list(itertools.islice(rows, 1))
+    name: FormatName = detect_format(first, path) if source.format == "auto" else source.format
+    examples: list[Example] = []
+    errors: list[InputError] = []
+    bad = 0
+    for count, (number, row) in enumerate(itertools.chain(first, rows), 1):
+        try:
+            examples.append(parse_row(row, number, path, name))
+        except InputError as error:
+            bad += 1
+            if len(errors) < SHOWN_ERRORS:
+                errors.append(error)
+        if on_rows and count % 1000 == 0:
+            on_rows(count)
+    if errors:
+        _raise_all(errors, bad, path)
+    report = SourceReport(
+        path=source.path,
+        file=str(path),
+        part="validation" if part == "validation" else "train",
+        sha256=file_sha256(path),
+        bytes=path.stat().st_size,
+        format=name,
+        rows=len(examples),
+    )
+    if on_rows:
+        on_rows(len(examples))
+    return Parsed(report, examples)
+
+
+def mask_examples(
+    examples: Sequence[Example], masker: Masker, on_rows: Callable[[int], None] | None = None
+) -> list[Masked]:
+    """Return the examples as masked tokens, some hundreds at a time.
+
+    Raises:
+        InputError: a row cannot be masked.
+    """
+    masked: list[Masked] = []
+    for batch in _batches(examples):
+        masked += masker.encode(batch)
+        if on_rows:
+            on_rows(len(masked))
+    return masked
+
+
+def choose_validation(rows: int, share: float, seed: int) -> set[int]:
+    """Return the places (from 0) of the rows kept away from training.
+
+    At least one and never all where the share is above 0 and there are two rows or more.
+    """
+    if share <= 0 or rows < 2:
+        return set()
+    count = min(rows - 1, max(1, round(rows * share)))
+    return set(random.Random(seed).sample(range(rows), count))
+
+
+def _from(tell: OnPhase, before: int, total: int) -> Callable[[int], None]:
+    return lambda done: tell("tokenizing", before + done, total)
+
+
+def _batches(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
+    for at in range(0, len(examples), BATCH_ROWS):
+        yield examples[at : at + BATCH_ROWS]
+
+
+def _within(masked: Masked, config: DataConfig, source: SourceReport) -> Encoded | None:
+    """The example within the limit, or None if it is left out; counted in `source`."""
+    ids, labels = masked.input_ids, masked.labels
+    if len(ids) > config.max_length:
+        if config.truncation == "drop":
+            source.dropped += 1
+            return None
+        ids, labels = ids[: config.max_length], labels[: config.max_length]
+        # The first label has no token before it that could predict it.
+        if all(label == IGNORED for label in labels[1:]):
+            source.dropped_unsupervised += 1
+            return None
+        source.cut += 1
+    source.kept += 1
+    source.tokens += len(ids)
+    source.supervised_tokens += len(labels) - labels.count(IGNORED)
+    return Encoded(ids, labels, masked.row, masked.path)
+
+
+def _refuse_long(rows: Sequence[Masked], limit: int) -> None:
+    long = [row for row in rows if len(row.input_ids) > limit]
+    if not long:
+        return
+    longest = max(len(row.input_ids) for row in long)
+    named = ", ".join(f"{place(row.path, row.row)} ({len(row.input_ids)} tokens)" for row in long[:SHOWN_ERRORS])
+    more = f" and {len(long) - SHOWN_ERRORS:,} more" if len(long) > SHOWN_ERRORS else ""
+    are = "row is" if len(long) == 1 else "rows are"
+    raise InputError(
+        f"{len(long):,} of {len(rows):,} {are} longer than {limit} tokens: {named}{more}; the longest has {longest}",
+        where="data.max_length",
+        fix=f"Set data.max_length to {longest}, or data.truncation to drop (leave them out) or cut (keep their start)",
+    )
+
+
+def _raise_all(errors: list[InputError], bad: int, path: Path) -> None:
+    if len(errors) == 1:
+        raise errors[0]
+    if bad > len(errors):
+        errors.append(InputError(f"{bad - len(errors):,} more rows cannot be used", where=path.name))
+    raise InputErrors(errors)
+
+
+def _stop_text(masker: Masker, parsed: Sequence[Parsed]) -> str | None:
+    chat = any(example.messages is not None for one in parsed for example in one.examples[:1])
+    return masker.stop_text() if chat and masker.train_on != "all" else None

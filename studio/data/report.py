@@ -1,0 +1,147 @@
+"""What was found in the data: counts, lengths and findings, as plain values.
+
+The page, the command line and a job's environment.json show the same report. It is made by `prepare` and by the
+data worker; it holds no text of the rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class SourceReport:
+    """One file.
+
+    Attributes:
+        path: as the configuration names it.
+        file: where it was found.
+        part: what it is used for; a share kept away from training is counted in `validation_rows`.
+        sha256: of its bytes.
+        rows: rows read.
+        kept: rows that became examples (training and validation together).
+        dropped: over-long rows left out (truncation: drop).
+        dropped_unsupervised: rows left out because a cut left nothing to learn.
+        cut: over-long rows shortened (truncation: cut).
+        tokens, supervised_tokens: of the kept examples.
+    """
+
+    path: str
+    file: str
+    part: Literal["train", "validation"]
+    sha256: str
+    bytes: int
+    format: str
+    rows: int = 0
+    kept: int = 0
+    dropped: int = 0
+    dropped_unsupervised: int = 0
+    cut: int = 0
+    tokens: int = 0
+    supervised_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about the data that a person should know: how many rows, what it means, what to do."""
+
+    level: Literal["info", "warning"]
+    count: int
+    text: str
+    fix: str = ""
+    rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class LengthSummary:
+    """Tokens per row before any cut.
+
+    Attributes:
+        edges: (B + 1,) borders of the histogram's bars in tokens; bar i counts edges[i] <= length < edges[i + 1].
+        counts: (B,) rows in each bar.
+    """
+
+    rows: int = 0
+    tokens: int = 0
+    shortest: int = 0
+    median: int = 0
+    p95: int = 0
+    longest: int = 0
+    over_limit: int = 0
+    limit: int = 0
+    edges: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+@dataclass
+class DataReport:
+    """All files together. `lengths` covers every row read, also those dropped."""
+
+    sources: list[SourceReport] = field(default_factory=list)
+    train_rows: int = 0
+    validation_rows: int = 0
+    tokens: int = 0
+    supervised_tokens: int = 0
+    lengths: LengthSummary = field(default_factory=LengthSummary)
+    duplicates_train: int = 0
+    duplicates_across: int = 0
+    seed: int = 0
+    stop_text: str | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def dropped(self) -> int:
+        """Rows left out, for whatever reason."""
+        return sum(source.dropped + source.dropped_unsupervised for source in self.sources)
+
+    @property
+    def cut(self) -> int:
+        """Rows shortened."""
+        return sum(source.cut for source in self.sources)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with `dropped` and `cut` summed."""
+        return {**asdict(self), "dropped": self.dropped, "cut": self.cut}
+
+    def line(self) -> str:
+        """One line: "600 rows · 58,312 tokens, 26,504 of them trained on"."""
+        rows = self.train_rows + self.validation_rows
+        parts = [f"{rows:,} row{'' if rows == 1 else 's'}"]
+        parts.append(f"{self.tokens:,} tokens, {self.supervised_tokens:,} of them trained on")
+        parts += [f"{self.dropped:,} dropped"] if self.dropped else []
+        parts += [f"{self.cut:,} cut"] if self.cut else []
+        return " · ".join(parts)
+
+
+def summarize_lengths(lengths: Sequence[int], limit: int, bars: int = 24) -> LengthSummary:
+    """Return the figures and the histogram of some lengths in tokens.
+
+    Args:
+        lengths: tokens of each row.
+        limit: longest length allowed.
+        bars: bars wanted; fewer where the lengths do not differ by as many.
+    """
+    if not lengths:
+        return LengthSummary(limit=limit)
+    ordered = sorted(lengths)
+    low, high = ordered[0], ordered[-1]
+    width = max(1, math.ceil((high + 1 - low) / bars))
+    edges = list(range(low, high + 1 + width, width))
+    counts = [0] * (len(edges) - 1)
+    for length in ordered:
+        counts[(length - low) // width] += 1
+    return LengthSummary(
+        rows=len(ordered),
+        tokens=sum(ordered),
+        shortest=low,
+        median=ordered[(len(ordered) - 1) // 2],
+        p95=ordered[math.ceil(0.95 * len(ordered)) - 1],
+        longest=high,
+        over_limit=sum(length > limit for length in ordered),
+        limit=limit,
+        edges=tuple(edges),
+        counts=tuple(counts),
+    )

@@ -1,0 +1,36 @@
+"""What passes between the page's process and the data worker: one JSON object a line.
+
+    to the worker    {"id": 7, "op": "preview", "args": {...}}
+    from it          {"id": 7, "progress": ["tokenizing", 256, 560]}      any number of times
+                     {"id": 7, "result": {...}}   or   {"id": 7, "error": {...}}
+
+Errors that a person is meant to read arrive as the same classes they were raised as. Light: both sides import it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from studio.errors import InputError, InputErrors, StudioError
+
+
+def to_line(message: dict[str, Any]) -> bytes:
+    """Return a message as one line of ASCII, whatever characters its texts have."""
+    return json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def error_to_dict(error: StudioError) -> dict[str, Any]:
+    """Return the parts of an error, and those of each error that it holds."""
+    parts: dict[str, Any] = {**error.as_dict(), "input": isinstance(error, InputError)}
+    if isinstance(error, InputErrors):
+        parts["errors"] = [error_to_dict(one) for one in error.errors]
+    return parts
+
+
+def error_from_dict(parts: dict[str, Any]) -> StudioError:
+    """Return the error that `error_to_dict` took apart."""
+    if parts.get("errors"):
+        return InputErrors([InputError(one["what"], where=one["where"], fix=one["fix"]) for one in parts["errors"]])
+    kind = InputError if parts.get("input") else StudioError
+    return kind(parts["what"], where=parts["where"], fix=parts["fix"])

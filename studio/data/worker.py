@@ -1,0 +1,83 @@
+"""The data worker: `python -m studio.data.worker`, a warm process that tokenizes for the page.
+
+It reads requests from standard input and answers on standard output (`wire`). It leaves when its input ends,
+even in the middle of an answer, so it never outlives the page, and when nobody asked anything for `--idle`
+seconds. It keeps torch out: the tokenizer does not need it, and it would cost 190 MB and 2 seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from typing import Any, BinaryIO
+
+from studio.data.wire import error_to_dict, to_line
+from studio.errors import StudioError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Answer requests until the input ends or the idle time is over; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m studio.data.worker", description=__doc__)
+    parser.add_argument("--idle", type=float, default=900.0, help="seconds without a request before it leaves")
+    idle: float = parser.parse_args(arguments).idle
+    # Ctrl-C in the terminal is for the page, which then closes our input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a library prints must not stand between the answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    # transformers takes a missing torch for what it is and loads tokenizers without it.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+
+    from studio.data.operations import Operations
+
+    operations = Operations()
+    requests: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
+    while True:
+        try:
+            line = requests.get(timeout=idle)
+        except queue.Empty:
+            return 0
+        _answer(operations, line, answers)
+
+
+def _listen(requests_in: BinaryIO, requests: queue.Queue[bytes]) -> None:
+    for line in requests_in:
+        requests.put(line)
+    # The page is gone; nobody waits for what is being computed.
+    os._exit(0)
+
+
+def _answer(operations: Any, line: bytes, answers: BinaryIO) -> None:
+    request = json.loads(line)
+    number = request["id"]
+
+    def progress(name: str, done: float, total: float | None) -> None:
+        answers.write(to_line({"id": number, "progress": [name, done, total]}))
+        answers.flush()
+
+    try:
+        reply = {"id": number, "result": operations.run(request["op"], request["args"], progress)}
+    except StudioError as error:
+        reply = {"id": number, "error": error_to_dict(error)}
+    except Exception as error:  # a bug of ours must not end the worker for everybody
+        traceback.print_exc()
+        ours = StudioError(
+            f"the data worker failed: {type(error).__name__}: {error}",
+            where=f"data worker, {request['op']}",
+            fix="This is a bug in the studio; please report it with the row that caused it",
+        )
+        reply = {"id": number, "error": error_to_dict(ours)}
+    answers.write(to_line(reply))
+    answers.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

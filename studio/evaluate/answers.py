@@ -1,0 +1,106 @@
+"""Greedy answers of a transformers model to many questions, and whether they are exactly right.
+
+Two passes. First the expected answer is fed in, and the model's choice at each of its positions is compared: if
+all agree, greedy decoding gives exactly this answer, so it need not be generated. The rest is generated in
+batches. On a model that knows its task this is ten times faster than generating everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from studio.evaluate.questions import Question
+from studio.evaluate.score import exact_match
+
+FORCED_BATCH = 16
+GENERATED_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to one question."""
+
+    text: str
+    right: bool
+
+
+def answer_all(
+    model: Any, tokenizer: Any, questions: list[Question], max_new_tokens: int, on_done: Callable[[int], None]
+) -> list[Answer]:
+    """Answer every question greedily.
+
+    Args:
+        model: a causal language model (or PEFT model) in evaluation mode.
+        tokenizer: its tokenizer.
+        questions: what is asked.
+        max_new_tokens: where an answer is cut.
+        on_done: called with the number of questions answered so far.
+    """
+    answers: dict[int, Answer] = {}
+    order = sorted(range(len(questions)), key=lambda at: len(questions[at].prompt_ids))
+    for batch in _batches(order, FORCED_BATCH):
+        for at, right in zip(batch, _forced(model, [questions[at] for at in batch]), strict=True):
+            if right:
+                answers[at] = Answer(questions[at].expected, True)
+        on_done(len(answers))
+    for batch in _batches([at for at in order if at not in answers], GENERATED_BATCH):
+        texts = _generated(model, tokenizer, [questions[at].prompt_ids for at in batch], max_new_tokens)
+        for at, text in zip(batch, texts, strict=True):
+            answers[at] = Answer(text, exact_match(questions[at].expected, text))
+        on_done(len(answers))
+    return [answers[at] for at in range(len(questions))]
+
+
+@torch.inference_mode()
+def _forced(model: Any, questions: list[Question]) -> list[bool]:
+    """For each question: does the model choose every token of the expected answer, given those before it?"""
+    rows = [question.prompt_ids + question.answer_ids for question in questions]
+    length = max(map(len, rows))
+    ids = torch.zeros((len(rows), length), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for at, row in enumerate(rows):  # padded on the right: causal attention never sees it
+        ids[at, : len(row)] = torch.tensor(row)
+        mask[at, : len(row)] = 1
+    device = next(model.parameters()).device
+    keep = max(len(question.answer_ids) for question in questions) + length - min(map(len, rows)) + 1
+    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), logits_to_keep=keep).logits
+    chosen = logits.argmax(-1).cpu()
+    first = length - chosen.shape[1]  # position of the first kept row of logits
+    right = []
+    for at, question in enumerate(questions):
+        begin = len(question.prompt_ids) - 1 - first
+        expected = torch.tensor(question.answer_ids)
+        right.append(bool(torch.equal(chosen[at, begin : begin + len(expected)], expected)))
+    return right
+
+
+@torch.inference_mode()
+def _generated(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[str]:
+    length = max(map(len, prompts))
+    device = next(model.parameters()).device
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    ids = torch.full((len(prompts), length), pad)
+    mask = torch.zeros_like(ids)
+    for at, prompt in enumerate(prompts):  # padded on the left, so that all answers begin at one position
+        ids[at, length - len(prompt) :] = torch.tensor(prompt)
+        mask[at, length - len(prompt) :] = 1
+    output = model.generate(
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        pad_token_id=pad,
+    )
+    return tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
+
+
+def _batches(items: list[int], size: int) -> Iterator[list[int]]:
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]

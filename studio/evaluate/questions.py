@@ -1,0 +1,62 @@
+"""Rows of a file as questions with one expected answer, as text and as tokens.
+
+The tokens come from the same masks as in training, so a question is rendered exactly as it was trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.data.formats import detect_format, parse_row, split_prompt
+from studio.data.masks import IGNORED, Masker
+from studio.data.sources import read_rows
+from studio.errors import InputError
+
+
+@dataclass(frozen=True)
+class Question:
+    """One held-out row.
+
+    Attributes:
+        row: its number in the file.
+        prompt: what is shown of the question (the last message, or the plain prompt).
+        expected: the expected answer's text.
+        prompt_ids: tokens before the answer.
+        answer_ids: tokens of the expected answer with its end of turn.
+    """
+
+    row: int
+    prompt: str
+    expected: str
+    prompt_ids: list[int]
+    answer_ids: list[int]
+
+
+def read_questions(path: Path, tokenizer: Any, limit: int | None = None) -> list[Question]:
+    """Read the rows of `path` as questions.
+
+    Raises:
+        InputError: the file or a row cannot be used.
+    """
+    rows = list(read_rows(path))[:limit]
+    if not rows:
+        raise InputError("the file has no rows", where=str(path), fix="Give a file with expected answers")
+    format_name = detect_format(rows[:1], path)
+    examples = [parse_row(row, number, path, format_name) for number, row in rows]
+    questions = []
+    for example, masked in zip(examples, Masker(tokenizer, "last").encode(examples), strict=True):
+        prompt, expected = split_prompt(example)
+        begin = next(at for at, label in enumerate(masked.labels) if label != IGNORED)
+        end = max(at for at, label in enumerate(masked.labels) if label != IGNORED) + 1
+        questions.append(
+            Question(
+                row=example.row,
+                prompt=prompt if isinstance(prompt, str) else prompt[-1]["content"],
+                expected=expected,
+                prompt_ids=masked.input_ids[:begin],
+                answer_ids=masked.input_ids[begin:end],
+            )
+        )
+    return questions

@@ -1,0 +1,134 @@
+"""An evaluation from request to report: load once, answer as base, answer as tuned, compare.
+
+The base model's answers come from the same weights with the adapter switched off; only full fine-tuning needs a
+second model, loaded after the first is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from studio.config.jobs import EvaluateConfig
+from studio.config.load import build
+from studio.data.sources import resolve_path
+from studio.errors import InputError
+from studio.evaluate.answers import Answer, answer_all
+from studio.evaluate.questions import Question, read_questions
+from studio.jobs import JobFolder, find_job
+from studio.jobs.files import write_json
+from studio.jobs.worker import JobContext
+from studio.models.device import device_info
+from studio.train.quiet import quiet_libraries
+from studio.train.worker import peak_memory_bytes
+
+SPARE_TOKENS = 16
+
+
+def evaluate(context: JobContext) -> None:
+    """Run the evaluation job of `context`.
+
+    Raises:
+        InputError: there is no such run, it has no model, or the rows cannot be used.
+    """
+    quiet_libraries()
+    config = build(EvaluateConfig, context.config, "job.yaml")
+    run = require_model(find_job(context.settings.jobs, config.run, "train"))
+    with context.phase("reading data", unit="rows"):
+        tokenizer = AutoTokenizer.from_pretrained(run.model)
+        path = resolve_path(config.data, context.settings)
+        questions = read_questions(path, tokenizer, config.limit)
+    longest = max(len(question.answer_ids) for question in questions) + SPARE_TOKENS
+    max_new_tokens = longest if config.max_new_tokens == "auto" else int(config.max_new_tokens)
+
+    answers: dict[str, tuple[list[Answer], float]] = {}
+    for side, model in _sides(context, run):
+        context.check_stop()
+        with context.phase(f"answers of the {side} model", len(questions), "rows") as phase:
+            began = time.monotonic()
+            answers[side] = answer_all(model, tokenizer, questions, max_new_tokens, phase.set), time.monotonic() - began
+    _report(context, config, run, questions, answers)
+
+
+def require_model(run: JobFolder) -> JobFolder:
+    """Return a run that has a trained model.
+
+    Raises:
+        InputError: the run has not saved one.
+    """
+    if not any((run.model / name).exists() for name in ("adapter_config.json", "config.json")):
+        raise InputError(
+            f"run '{run.request.name}' has no trained model (it is {run.state().status})",
+            fix="Wait until it is done, or choose another run",
+        )
+    return run
+
+
+def _sides(context: JobContext, run: JobFolder) -> Iterator[tuple[str, Any]]:
+    """Yield ("base", model) and ("tuned", model), one copy of the weights at a time."""
+    base_path = Path(run.environment()["base_model"]["path"])
+    fast = device_info(context.settings).bf16_fast
+    dtype = torch.bfloat16 if fast else torch.float32
+    with context.phase("loading model"):
+        base = _load(base_path, dtype)
+        adapted = (run.model / "adapter_config.json").exists()
+        model = PeftModel.from_pretrained(base, run.model).eval() if adapted else base
+    with _autocast(dtype):
+        with model.disable_adapter() if adapted else contextlib.nullcontext():
+            yield "base", model
+        if not adapted:
+            del base, model
+            with context.phase("loading model"):
+                model = _load(run.model, dtype)
+        yield "tuned", model
+
+
+def _load(path: Path, dtype: torch.dtype) -> Any:
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True).eval()
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+def _autocast(dtype: torch.dtype) -> Any:
+    """The adapter is float32 over a bfloat16 base: compute both as in training."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def _report(
+    context: JobContext,
+    config: EvaluateConfig,
+    run: JobFolder,
+    questions: list[Question],
+    answers: dict[str, tuple[list[Answer], float]],
+) -> None:
+    (base, base_seconds), (tuned, tuned_seconds) = answers["base"], answers["tuned"]
+    rows = [
+        {
+            "row": question.row, "prompt": question.prompt, "expected": question.expected,
+            "before": before.text, "after": after.text, "before_ok": before.right, "after_ok": after.right,
+        }
+        for question, before, after in zip(questions, base, tuned, strict=True)
+    ]  # fmt: skip
+    summary = {"before": _score(base, base_seconds), "after": _score(tuned, tuned_seconds)}
+    context.job.report.mkdir(exist_ok=True)
+    write_json(
+        context.job.report / "evaluation.json", {"run": run.id, "name": run.request.name, "data": config.data, **summary, "rows": rows}
+    )
+    context.environment(peak_memory_bytes=peak_memory_bytes())
+    context.result("evaluation", {"run": run.id, **summary})
+    context.log(f"exact match {summary['before']['correct']} → {summary['after']['correct']} of {len(rows)}")
+
+
+def _score(answers: list[Answer], seconds: float) -> dict[str, Any]:
+    right = sum(answer.right for answer in answers)
+    return {
+        "exact_match": round(right / len(answers), 4), "correct": right, "total": len(answers),
+        "seconds": round(seconds, 2),
+    }  # fmt: skip

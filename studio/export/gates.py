@@ -1,0 +1,90 @@
+"""The GGUF types: how large each is, and how far from the trained model it may be.
+
+The limits are about three times what was measured on SmolLM2-135M (../shared/reference/export_merge_serve.md,
+section 4). They catch breakage (a wrong rope, tokenizer or permutation gives a divergence above 1 nat), they are no
+certificate of quality: larger models lose less, and exact match on real rows says what a type costs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["as trained", "as expected", "differs"]
+# What a reference computed in 16 bits adds by itself (bf16 against fp32: mean KL 1.4e-3, top-1 95.9 %), times three.
+COARSE_KL, COARSE_TOP1 = 0.005, 0.05
+
+
+@dataclass(frozen=True)
+class GgufTypeInfo:
+    """One type.
+
+    Attributes:
+        constant: name of llama.cpp's file type, without its LLAMA_FTYPE_ prefix.
+        bits: stored bits per weight when no tensor falls back to another type.
+        max_mean_kl: largest mean KL divergence, nats per token.
+        min_top1: smallest share of positions with the same most likely token.
+        by_converter: written by the converter itself; the other types are quantised from its f16 file.
+    """
+
+    constant: str
+    bits: float
+    max_mean_kl: float
+    min_top1: float
+    by_converter: bool = False
+
+
+TYPES: dict[str, GgufTypeInfo] = {
+    "f32": GgufTypeInfo("ALL_F32", 32.0, 1e-3, 0.98, True),
+    "f16": GgufTypeInfo("MOSTLY_F16", 16.0, 1e-3, 0.98, True),
+    "bf16": GgufTypeInfo("MOSTLY_BF16", 16.0, 3e-3, 0.96, True),
+    "q8_0": GgufTypeInfo("MOSTLY_Q8_0", 8.5, 0.02, 0.92),
+    "q6_k": GgufTypeInfo("MOSTLY_Q6_K", 6.6, 0.05, 0.88),
+    "q5_k_m": GgufTypeInfo("MOSTLY_Q5_K_M", 5.7, 0.25, 0.80),
+    "q5_k_s": GgufTypeInfo("MOSTLY_Q5_K_S", 5.5, 0.25, 0.80),
+    "q4_k_m": GgufTypeInfo("MOSTLY_Q4_K_M", 4.9, 0.25, 0.80),
+    "q4_k_s": GgufTypeInfo("MOSTLY_Q4_K_S", 4.6, 0.30, 0.78),
+    "q4_0": GgufTypeInfo("MOSTLY_Q4_0", 4.6, 0.80, 0.55),
+    "q3_k_m": GgufTypeInfo("MOSTLY_Q3_K_M", 3.9, 0.50, 0.65),
+    "q2_k": GgufTypeInfo("MOSTLY_Q2_K", 3.0, 1.00, 0.50),
+}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The limits that one file is held to."""
+
+    max_mean_kl: float
+    min_top1: float
+
+
+def gate_of(kind: str, reference_dtype: str = "float32") -> Gate:
+    """Return the limits of a type; wider when the reference itself had to be computed in 16 bits."""
+    info = TYPES[kind]
+    if reference_dtype == "float32":
+        return Gate(info.max_mean_kl, info.min_top1)
+    return Gate(info.max_mean_kl + COARSE_KL, info.min_top1 - COARSE_TOP1)
+
+
+def judge(kind: str, gate: Gate, mean_kl: float, top1: float, prompts_equal: bool, stops: bool) -> Verdict:
+    """Say in two words whether a file is the trained model.
+
+    NaN fails: every comparison with it is written so that it must hold, not so that it must not.
+    """
+    inside = mean_kl <= gate.max_mean_kl and top1 >= gate.min_top1 and math.isfinite(mean_kl)
+    if not (inside and prompts_equal and stops):
+        return "differs"
+    return "as trained" if TYPES[kind].by_converter else "as expected"
+
+
+def largest_bytes(kind: str, half_bytes: int) -> int:
+    """Bytes that a file may take, from the size of the 16-bit file.
+
+    Tensors whose width is no multiple of 256 fall back to wider types (SmolLM2 q4_k_m: 6.2 bits instead of 4.9),
+    and embeddings may be kept wider, so up to 1.6 times the nominal size is allowed for, never more than q8_0.
+    """
+    bits = TYPES[kind].bits
+    if bits < 8.5:
+        bits = min(bits * 1.6, 8.5)
+    return int(half_bytes * bits / 16)

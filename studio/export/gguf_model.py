@@ -1,0 +1,158 @@
+"""A GGUF loaded by llama.cpp: token ids, logits at chosen positions, greedy answers.
+
+Through llama-cpp-python's `Llama` for what people use (loading, chat template, tokenizer) and through the C API for
+what that class cannot do: logits of some positions only, and a common beginning kept from one prompt to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from studio.errors import StudioError
+
+BATCH_TOKENS = 512
+
+
+class GgufModel:
+    """One loaded file; close it after use.
+
+    Args:
+        path: the file.
+        context: longest sequence, in tokens.
+        threads: CPU threads.
+
+    Raises:
+        StudioError: llama.cpp cannot load it.
+    """
+
+    def __init__(self, path: Path, context: int, threads: int) -> None:
+        try:
+            self._llama = llama_cpp.Llama(
+                model_path=str(path),
+                n_ctx=context,
+                n_batch=BATCH_TOKENS,
+                n_threads=threads,
+                n_threads_batch=threads,
+                verbose=False,
+            )
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StudioError(f"llama.cpp cannot load it: {error}", where=path.name) from error
+        model = self._llama.model
+        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self._memory = llama_cpp.llama_get_memory(self._llama.ctx)
+        self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
+        self._kept: list[int] = []
+        self.vocabulary = self._llama.n_vocab()
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        llama_cpp.llama_batch_free(self._batch)
+        self._llama.close()
+
+    @property
+    def template(self) -> str:
+        """The chat template that the file carries; empty for none."""
+        return str(self._llama.metadata.get("tokenizer.chat_template", ""))
+
+    def is_end(self, token: int) -> bool:
+        """Does generation stop at this token?"""
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of a rendered text, with the special tokens that stand in it and no others."""
+        return self._llama.tokenize(text.encode("utf-8"), add_bos=False, special=True)
+
+    def chat_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Token ids that a chat with llama-cpp-python feeds to the model.
+
+        Raises:
+            StudioError: the file's template cannot be rendered.
+        """
+        seen: list[list[int]] = []
+
+        class Seen(Exception):
+            pass
+
+        def catch(*args: Any, **options: Any) -> Any:
+            seen.append(list(options["prompt"]))
+            raise Seen
+
+        # The chat handler renders, tokenises and then calls this method of the instance: the prompt is caught there.
+        self._llama.create_completion = catch  # type: ignore[method-assign]
+        try:
+            self._llama.create_chat_completion(messages=[dict(message) for message in messages])  # type: ignore[misc]
+        except Seen:
+            return seen[0]
+        except Exception as error:  # a template raises whatever it likes
+            raise StudioError(f"llama.cpp cannot render the chat template: {error}") from error
+        finally:
+            del self._llama.create_completion
+        raise StudioError("llama-cpp-python answered without a prompt")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of an answer, without special tokens."""
+        return self._llama.detokenize(list(ids)).decode("utf-8", "replace")
+
+    def logits(self, ids: Sequence[int], first: int) -> npt.NDArray[np.float32]:
+        """Logits after each of the positions first, first + 1, … of a sequence: (len(ids) - first, vocabulary).
+
+        What `ids` has in common with the previous call is not computed again.
+
+        Raises:
+            StudioError: llama.cpp fails.
+        """
+        same = 0
+        for kept, token in zip(self._kept, ids, strict=False):
+            if kept != token:
+                break
+            same += 1
+        same = min(same, first)
+        if not llama_cpp.llama_memory_seq_rm(self._memory, 0, same, -1):
+            # A recurrent state cannot be cut back; it starts anew.
+            llama_cpp.llama_memory_seq_rm(self._memory, 0, -1, -1)
+            same = 0
+        table = np.empty((len(ids) - first, self.vocabulary), np.float32)
+        for begin in range(same, len(ids), BATCH_TOKENS):
+            self._run(ids, begin, min(len(ids), begin + BATCH_TOKENS), first, table)
+        self._kept = list(ids)
+        return table
+
+    def _run(self, ids: Sequence[int], begin: int, end: int, first: int, table: npt.NDArray[np.float32]) -> None:
+        batch = self._batch
+        batch.n_tokens = end - begin
+        for slot, position in enumerate(range(begin, end)):
+            batch.token[slot] = ids[position]
+            batch.pos[slot] = position
+            batch.n_seq_id[slot] = 1
+            batch.seq_id[slot][0] = 0
+            batch.logits[slot] = position >= first
+        code = llama_cpp.llama_decode(self._llama.ctx, batch)
+        if code != 0:
+            self._kept = []
+            raise StudioError(f"llama.cpp could not compute {end - begin} tokens (llama_decode: {code})")
+        for slot, position in enumerate(range(begin, end)):
+            if position >= first:
+                values = llama_cpp.llama_get_logits_ith(self._llama.ctx, slot)
+                table[position - first] = np.ctypeslib.as_array(values, shape=(self.vocabulary,))
+
+    def greedy(self, prompt: Sequence[int], most: int) -> tuple[list[int], bool]:
+        """The most likely answer token by token, without its end token; and whether it ended by itself.
+
+        Args:
+            prompt: token ids.
+            most: longest answer, tokens.
+        """
+        answer: list[int] = []
+        while len(answer) < most:
+            ids = [*prompt, *answer]
+            token = int(self.logits(ids, len(ids) - 1)[0].argmax())
+            if self.is_end(token):
+                return answer, True
+            answer.append(token)
+        return answer, False

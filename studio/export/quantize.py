@@ -1,0 +1,136 @@
+"""GGUF to a smaller GGUF by llama.cpp, in a process of its own, since it can end in a signal (seen: SIGBUS).
+
+There is no callback for progress: the lines that it logs, `[  3/ 272] blk…`, are counted. The source and the target
+must not be one file (llama.cpp would destroy it); the target appears only when it is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.errors import InputError, StudioError
+from studio.export.gates import TYPES
+from studio.export.steps import ProgressPhase, StepResult, Watcher, run_own_step, serve_step
+
+_LINE = re.compile(r"^\s*\[\s*(\d+)/\s*(\d+)\]")
+# The rest of a tensor's line comes in pieces of its own; the fallbacks are counted in one line at the end.
+_PIECE = re.compile(r"^\s*(converting to|size =|-> falling back|warning: .*not divisible|\.*$)|llama_model_loader: - kv")
+_FALLBACK = re.compile(r"(\d+) of (\d+) tensor\(s\) required fallback quantization")
+# What llama.cpp says just before it gives up.
+_FAILED = re.compile(r"failed to quantize:|error loading model|failed to load|is not within|No space left|iostream", re.I)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """How a quantisation ended: what the person should know about the file, and its cost."""
+
+    notes: list[str]
+    result: StepResult
+
+
+def quantize(
+    source: Path, target: Path, kind: str, threads: int, watcher: Watcher, phase: ProgressPhase
+) -> Quantized:
+    """Write `source` as another type.
+
+    Args:
+        source: GGUF of f32, f16 or bf16.
+        target: file to write; its folder also takes the request of the process.
+        kind: a key of `gates.TYPES`.
+        threads: CPU threads.
+        watcher: the job.
+        phase: gets tensors done.
+
+    Raises:
+        InputError: source and target are the same file.
+        StudioError: llama.cpp refused; says why.
+        StoppedError: a stop was asked for.
+    """
+    if target.exists() and source.exists() and os.path.samefile(source, target):
+        raise InputError(
+            "the source and the target are the same file, which llama.cpp would destroy",
+            where=str(source),
+            fix="Give the target another name",
+        )
+    partial = target.with_name(target.name + ".part")
+    request = {"source": str(source), "target": str(partial), "type": kind, "threads": threads}
+    heard: list[str] = []
+    listener = _Listener(watcher, heard)
+    try:
+        result = run_own_step("studio.export.quantize", request, target.parent, listener, phase.set)
+        if result.error is not None:
+            raise result.error
+        if result.code != 0 or not partial.is_file():
+            said = next((line for line in reversed(heard) if _FAILED.search(line)), "")
+            raise StudioError(
+                f"llama.cpp could not write {kind}: {said.strip() or result.ending()}",
+                where=source.name,
+                fix="The job's log has its whole output",
+            )
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Quantized(notes(heard, result.answer), result)
+
+
+def notes(lines: list[str], answer: dict[str, object]) -> list[str]:
+    """What the log says that a person should know."""
+    found = next((match for line in lines if (match := _FALLBACK.search(line))), None)
+    if found is None:
+        return []
+    widths = answer.get("widths")
+    odd = [width for width in widths if isinstance(width, int) and width % 256] if isinstance(widths, list) else []
+    why = f": width {odd[0]} is no multiple of 256" if odd else ""
+    return [f"{found[1]} of {found[2]} tensors kept at higher precision{why}"]
+
+
+class _Listener:
+    """A watcher that also keeps the lines."""
+
+    def __init__(self, watcher: Watcher, heard: list[str]) -> None:
+        self._heard, self.log_line = heard, watcher.log
+        self.phase, self.notice, self.should_stop = watcher.phase, watcher.notice, watcher.should_stop
+
+    def log(self, text: str) -> None:
+        self._heard.append(text)
+        self.log_line(text)
+
+
+def _work(request: dict[str, object], report: object) -> dict[str, object]:
+    import ctypes
+
+    import llama_cpp
+
+    @llama_cpp.llama_log_callback
+    def on_log(level: int, text: bytes, data: object) -> None:
+        line = text.decode("utf-8", "replace")
+        if (found := _LINE.match(line)) and callable(report):
+            report(float(found[1]), float(found[2]))
+        elif not _PIECE.match(line):
+            print(line.rstrip("\n"), flush=True)
+
+    llama_cpp.llama_log_set(on_log, ctypes.c_void_p(0))
+    params = llama_cpp.llama_model_quantize_default_params()
+    info = TYPES[str(request["type"])]
+    params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{info.constant}")
+    params.nthread = int(str(request["threads"]))
+    source, target = str(request["source"]), str(request["target"])
+    code = llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params))
+    if code != 0:
+        sys.exit(1)
+    return {"widths": _widths(source)}
+
+
+def _widths(path: str) -> list[int]:
+    """Row lengths of the matrices, smallest first: they decide which types fit."""
+    from gguf import GGUFReader
+
+    return sorted({int(tensor.shape[0]) for tensor in GGUFReader(path).tensors if len(tensor.shape) > 1})
+
+
+if __name__ == "__main__":
+    raise SystemExit(serve_step(_work))

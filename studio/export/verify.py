@@ -1,0 +1,115 @@
+"""One GGUF against the trained model, in a process with llama.cpp: same prompts, same answers?
+
+Prompt ids of many conversation shapes must be equal, the chat template carried, the end-of-turn token must end
+generation, and the next-token distributions must be close: KL(trained || GGUF) in nats, and how often the most likely
+token is the same. Equality of generated text is not asked for: two almost equal candidates swap in any quantisation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from studio.export.gguf_model import GgufModel
+from studio.export.steps import Report, serve_step
+
+SHOWN = 3
+
+
+def compare(
+    trained: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Per position: KL divergence (nats) of the GGUF from the trained model, and whether the top token is the same.
+
+    Args:
+        trained: (P, V) natural logarithms of probabilities.
+        logits: (P, V) of the GGUF. V may be larger (a padded vocabulary): what is beyond is left out.
+    """
+    logits = logits[:, : trained.shape[1]].astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    other = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    ours = trained[:, : other.shape[1]].astype(np.float64)
+    divergence = (np.exp(ours) * (ours - other)).sum(axis=1)
+    return np.maximum(divergence, 0.0), ours.argmax(axis=1) == other.argmax(axis=1)
+
+
+def summary(divergence: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> dict[str, float | int | None]:
+    """Mean and 99th percentile of the divergence, share of equal top tokens; None where nothing was compared."""
+    if not len(same):
+        return {"positions": 0, "top1": None, "mean_kl": None, "p99_kl": None}
+    return {
+        "positions": len(same),
+        "top1": float(same.mean()),
+        "mean_kl": float(divergence.mean()),
+        "p99_kl": float(np.percentile(divergence, 99)),
+    }
+
+
+def compare_prompts(model: GgufModel, prompts: Sequence[dict[str, Any]]) -> tuple[int, list[str]]:
+    """(Number of prompts with equal ids, what differs in the first few others)."""
+    equal, differing = 0, []
+    for prompt in prompts:
+        ids = model.text_ids(prompt["text"]) if prompt["messages"] is None else model.chat_ids(prompt["messages"])
+        if ids == prompt["ids"]:
+            equal += 1
+        elif len(differing) < SHOWN:
+            place = next(
+                (i for i, (a, b) in enumerate(zip(ids, prompt["ids"], strict=False)) if a != b), min(len(ids), len(prompt["ids"]))
+            )
+            differing.append(
+                f"prompt '{prompt['name']}': {len(ids)} tokens in llama.cpp, {len(prompt['ids'])} in training, "
+                f"different from token {place + 1} on"
+            )
+    return equal, differing
+
+
+def verify(request: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Compare one file.
+
+    Args:
+        request: {"file", "folder" (of cases.json and reference.npy), "threads"}.
+        report: called with (positions done, positions in all).
+
+    Returns:
+        Numbers by name; `studio.export.gates.judge` makes a verdict of them.
+
+    Raises:
+        StudioError: llama.cpp cannot load or run the file.
+    """
+    folder = Path(request["folder"])
+    cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+    trained = np.load(folder / "reference.npy", mmap_mode="r")
+    longest = max(len(text["ids"]) for text in cases["texts"])
+    model = GgufModel(Path(request["file"]), longest + 8, request["threads"])
+    try:
+        equal, notes = compare_prompts(model, cases["prompts"])
+        divergences, sames, supervised, done = [], [], [], 0
+        for text in cases["texts"]:
+            logits = model.logits(text["ids"], text["first"])
+            divergence, same = compare(trained[done : done + len(logits)], logits)
+            divergences.append(divergence)
+            sames.append(same)
+            supervised += text["supervised"]
+            done += len(logits)
+            report(done, len(trained))
+        divergence, same, counted = np.concatenate(divergences), np.concatenate(sames), np.array(supervised, bool)
+        return {
+            "overall": summary(divergence, same),
+            "answers": summary(divergence[counted], same[counted]),
+            "prompts_compared": len(cases["prompts"]),
+            "prompts_equal": equal,
+            "template_carried": model.template == cases["template"],
+            "end_of_turn_stops": cases["end"] is not None and model.is_end(cases["end"]),
+            "notes": notes,
+        }
+    finally:
+        model.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(serve_step(verify))

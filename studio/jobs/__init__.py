@@ -1,0 +1,28 @@
+"""The spine: every long piece of work is a job, and a job is a folder.
+
+`folder` and `state` say what a job is, `events` how it reports, `worker` how its process behaves,
+`supervisor` who starts and ends it, `summary` what lists show. Readers and the work share files and signals
+only, so either side may die at any moment. Light: nothing here imports torch or gradio.
+"""
+
+from studio.jobs.client import ensure_supervisor, request_stop, submit, wait
+from studio.jobs.events import read_events
+from studio.jobs.folder import JobFolder, JobRequest, find_job, list_jobs
+from studio.jobs.state import FINAL, JobState
+from studio.jobs.summary import JobSummary, Summaries
+
+__all__ = [
+    "FINAL",
+    "JobFolder",
+    "JobRequest",
+    "JobState",
+    "JobSummary",
+    "Summaries",
+    "ensure_supervisor",
+    "find_job",
+    "list_jobs",
+    "read_events",
+    "request_stop",
+    "submit",
+    "wait",
+]

@@ -1,0 +1,81 @@
+"""What the page, the command line and scripts do with jobs: submit, stop, wait.
+
+They never start the work themselves: they write a folder and make sure that a supervisor runs. So no request,
+thread or terminal owns a job.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from studio.jobs.files import write_json
+from studio.jobs.folder import JobFolder, Kind, create_job
+from studio.jobs.state import JobState
+from studio.settings import Settings
+
+
+def submit(settings: Settings, kind: Kind, name: str, config: dict[str, Any]) -> JobFolder:
+    """Queue a job and make sure that it will be started.
+
+    Raises:
+        InputError: the name cannot be used.
+        OSError: the home cannot be written.
+    """
+    job = create_job(settings.jobs, kind, name, config)
+    ensure_supervisor(settings)
+    return job
+
+
+def ensure_supervisor(settings: Settings) -> None:
+    """Start a supervisor for this home unless one holds its lock.
+
+    The job's folder must be written before: a supervisor that is about to leave looks once more after it has
+    given up the lock, so either it sees the job or we see the lock free.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(supervisor_lock(settings.home))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return
+    lock.release()
+    with (settings.home / "supervisor.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "studio.jobs.supervisor"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=settings.home,
+            env={**os.environ, "STUDIO_HOME": str(settings.home)},
+        )  # fmt: skip
+
+
+def supervisor_lock(home: Path) -> Path:
+    """File that the one supervisor of a home holds locked."""
+    return home / "supervisor.lock"
+
+
+def request_stop(job: JobFolder, *, now: bool = False) -> None:
+    """Ask a job to stop: finish the step and save. With `now`, do not wait for that (SIGTERM, then SIGKILL).
+
+    Stopping is confirmed by the state, not by this call.
+    """
+    if not job.state().final:
+        write_json(job.stop_path, {"asked": time.time(), "now": now})
+
+
+def wait(job: JobFolder, on_change: Callable[[JobState], None] | None = None, seconds: float | None = None) -> JobState:
+    """Wait until a job is over and return its state; after `seconds` return whatever it is then."""
+    end = None if seconds is None else time.monotonic() + seconds
+    while True:
+        state = job.state()
+        if on_change is not None:
+            on_change(state)
+        if state.final or (end is not None and time.monotonic() > end):
+            return state
+        time.sleep(0.2)

@@ -1,0 +1,96 @@
+"""What a job's state is, and whether its process lives.
+
+A process is known by its id *and* its start time, because ids are used again. The worker writes the state
+while it lives; the supervisor only once the worker is dead (or was never started).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from studio.jobs.files import read_json, write_json
+
+Status = Literal["queued", "starting", "running", "stopping", "completed", "stopped", "failed", "lost"]
+FINAL: frozenset[str] = frozenset({"completed", "stopped", "failed", "lost"})
+ACTIVE: frozenset[str] = frozenset({"starting", "running", "stopping"})
+
+
+@dataclass(frozen=True)
+class JobState:
+    """Content of state.json. Times are Unix seconds.
+
+    Attributes:
+        status: where the job is in its life.
+        pid: process id of the worker, None before it ran.
+        process_start: the worker's start time as the kernel gives it.
+        reason: one sentence on why it ended, for failed, lost and stopped.
+        fix: what to do about it.
+        exit_code: the process's exit status, negative for a signal; None where nobody saw it.
+    """
+
+    status: Status = "queued"
+    pid: int | None = None
+    process_start: float | None = None
+    created: float = field(default_factory=time.time)
+    started: float | None = None
+    finished: float | None = None
+    reason: str = ""
+    fix: str = ""
+    exit_code: int | None = None
+
+    @property
+    def final(self) -> bool:
+        """True when nothing will change any more."""
+        return self.status in FINAL
+
+    def alive(self) -> bool:
+        """True when the recorded process exists and is the one that was recorded."""
+        return self.pid is not None and self.process_start is not None and is_alive(self.pid, self.process_start)
+
+    def with_(self, **changes: Any) -> JobState:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+
+def read_state(path: Path) -> JobState:
+    """Read state.json; a job whose file is missing counts as lost.
+
+    Fields that a later version wrote are ignored.
+    """
+    raw = read_json(path)
+    if not isinstance(raw, dict):
+        return JobState(status="lost", reason="the job's state file is missing", created=0.0)
+    known = {f.name for f in fields(JobState)}
+    return JobState(**{key: value for key, value in raw.items() if key in known})
+
+
+def write_state(path: Path, state: JobState) -> None:
+    """Write state.json whole."""
+    write_json(path, asdict(state))
+
+
+def process_start(pid: int) -> float | None:
+    """Return the start time of a process in Unix seconds, None when there is no such process."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+def is_alive(pid: int, start: float) -> bool:
+    """True when `pid` exists and began at `start` (the kernel's clock ticks allow 0.1 s)."""
+    found = process_start(pid)
+    return found is not None and abs(found - start) < 0.1
+
+
+def own_identity() -> tuple[int, float]:
+    """Return this process's id and start time."""
+    pid = os.getpid()
+    return pid, psutil.Process(pid).create_time()

@@ -1,0 +1,112 @@
+"""What a list of jobs shows of each: kept up to date by reading only what is new.
+
+A `Summaries` object remembers byte offsets. It belongs to a reader (the page, the command line); losing it
+costs one reading of the logs and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from studio.jobs.events import PAGE_BYTES, read_events
+from studio.jobs.folder import JobFolder
+from studio.jobs.state import JobState
+
+
+@dataclass
+class JobSummary:
+    """The latest of everything that a job has reported.
+
+    Attributes:
+        phase: name of the phase it is in.
+        done, total, unit: how far that phase is; total None where the end is not known.
+        step, total_steps: updates of a training run.
+        values: the newest value of each metric.
+        best: the lowest validation loss and its step.
+        results: named results, such as an evaluation's.
+        peak_memory_gb: highest resident memory seen (1e9 bytes).
+        eta: seconds left, None before there is a pace to tell it from.
+    """
+
+    phase: str = ""
+    done: float = 0.0
+    total: float | None = None
+    unit: str = ""
+    step: int = 0
+    total_steps: int | None = None
+    epoch: float | None = None
+    tokens: int = 0
+    elapsed: float = 0.0
+    values: dict[str, Any] = field(default_factory=dict)
+    best: tuple[float, int] | None = None
+    results: dict[str, Any] = field(default_factory=dict)
+    notices: list[dict[str, Any]] = field(default_factory=list)
+    peak_memory_gb: float = 0.0
+    eta: float | None = None
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Take in one event."""
+        self.peak_memory_gb = max(self.peak_memory_gb, float(event.get("memory_gb") or 0.0))
+        match event.get("kind"):
+            case "phase":
+                self.phase, self.unit = event["phase"], event.get("unit", "")
+                self.done, self.total = event.get("done") or 0.0, event.get("total")
+            case "metric":
+                self._add_metric(event)
+            case "result":
+                self.results[event["name"]] = event["values"]
+            case "notice":
+                self.notices.append(event)
+
+    def _add_metric(self, event: dict[str, Any]) -> None:
+        values = event.get("values", {})
+        self.values.update(values)
+        self.step = max(self.step, event.get("step", 0))
+        self.total_steps = event.get("total_steps", self.total_steps)
+        self.epoch = event.get("epoch", self.epoch)
+        self.tokens = event.get("tokens", self.tokens)
+        self.elapsed = event.get("elapsed", self.elapsed)
+        self.eta = event.get("eta", self.eta)
+        loss = values.get("eval_loss")
+        if isinstance(loss, float) and (self.best is None or loss < self.best[0]):
+            self.best = (loss, event.get("step", 0))
+
+
+class Summaries:
+    """Summaries of many jobs, each read on from where it was left. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[int, JobSummary]] = {}
+
+    def of(self, job: JobFolder) -> JobSummary:
+        """Return the summary of a job, up to date."""
+        key = str(job.path)
+        with self._lock:
+            offset, summary = self._known.get(key, (0, JobSummary()))
+            while True:
+                events, following = read_events(job.events_path, offset)
+                if following < offset:  # the file was replaced: begin again
+                    summary = JobSummary()
+                for event in events:
+                    summary.add(event)
+                advanced, offset = following - offset, following
+                if advanced < PAGE_BYTES // 2:
+                    break
+            self._known[key] = (offset, summary)
+            return summary
+
+
+def status_word(state: JobState, summary: JobSummary) -> str:
+    """The state in a few words, for a list: 'step 52 of 126', 'waiting', 'done', 'failed: …'."""
+    if state.status == "queued":
+        return "waiting"
+    if state.status == "completed":
+        return "done"
+    if state.final:
+        return f"{state.status}: {state.reason}" if state.reason else state.status
+    if summary.total_steps:
+        return f"step {summary.step} of {summary.total_steps}"
+    return summary.phase or state.status

@@ -1,0 +1,250 @@
+"""Which models there are, and how a name in `model.path` becomes a folder that is known to be whole.
+
+Three sources: the embedded model, a folder on this machine, the Hub. Making or fetching one happens in a child
+process, so this module stays light enough for the page and a stop ends the work at once. A folder's files are
+checked by their headers here; whether transformers knows the architecture is found out by the worker.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from studio.config.model import EMBEDDED_MODEL
+from studio.errors import InputError, StudioError
+from studio.models import embedded, hub
+from studio.models.shape import ModelShape, read_config, read_tensors, weight_files
+from studio.settings import Settings
+
+Source = Literal["embedded", "local", "hub"]
+Progress = Callable[[str, float, float | None], None]
+"""Called with the phase's name, how much is done, and the total; bytes for a download, steps otherwise."""
+
+_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "spiece.model", "vocab.txt")
+_WHERE = "model.path"
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model that is on this machine and whole: what was asked for, where it lies, where it came from."""
+
+    name: str
+    path: Path
+    source: Source
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One line of the list of models. `path` and `parameters` are None for what is not here yet."""
+
+    name: str
+    path: Path | None
+    source: Source
+    parameters: int | None
+    ready: bool
+
+
+def resolve_model(
+    path: str, settings: Settings, *, revision: str = "main", on_progress: Progress | None = None, fetch: bool = True
+) -> ModelRef:
+    """Find the model, making or fetching it when it is not here yet.
+
+    Args:
+        path: the embedded model's name, a folder (absolute, or relative to the working directory), or a Hub id.
+            An existing folder wins over a Hub id of the same form.
+        settings: where prepared and downloaded models lie.
+        revision: branch, tag or commit of a Hub model.
+        on_progress: told how far the making or fetching is. An exception of it stops the work.
+        fetch: False to fail instead of making or fetching anything.
+
+    Raises:
+        InputError: there is no such model, or what is there cannot be trained; the sentence says why.
+        StudioError: no network, no space, or no right to write.
+    """
+    text = path.strip()
+    report = on_progress or (lambda name, done, total: None)
+    if text == EMBEDDED_MODEL:
+        return ModelRef(text, _embedded(settings, report, fetch), "embedded")
+    folder = Path(text).expanduser()
+    if folder.exists():
+        return ModelRef(text, check_folder(folder.absolute()), "local")
+    if not hub.is_hub_id(text):
+        raise _unknown(text, settings)
+    target = hub.hub_folder(settings, text, revision)
+    if hub.hub_name(target) is None:
+        if not fetch:
+            raise _absent(text, "Start the run, which downloads it, or give the folder of a checkpoint")
+        _run_child("studio.models.hub", [text, revision], settings, report)
+    return ModelRef(text, check_folder(target), "hub")
+
+
+def known_models(settings: Settings) -> list[ModelInfo]:
+    """List the embedded model and everything under `settings.models`, the embedded one first, then by name."""
+    ready = embedded.is_ready(settings)
+    made = embedded.checkpoint_path(settings)
+    found = [ModelInfo(EMBEDDED_MODEL, made if ready else None, "embedded", embedded.PARAMETERS, ready)]
+    folders = sorted(settings.models.iterdir()) if settings.models.is_dir() else []
+    for folder in folders:
+        if folder.name.startswith(".") or folder == made or not folder.is_dir():
+            continue
+        name = hub.hub_name(folder)
+        if name is None and folder.name.startswith("hub--"):
+            name = folder.name.removeprefix("hub--").replace("--at--", "@").replace("--", "/")
+            found.append(ModelInfo(name, None, "hub", None, False))
+            continue
+        try:
+            parameters = ModelShape.from_folder(folder).parameters
+        except InputError:
+            continue  # Not a checkpoint: a person may keep other things here.
+        found.append(ModelInfo(name or str(folder), folder, "hub" if name else "local", parameters, True))
+    return found
+
+
+def check_folder(folder: Path) -> Path:
+    """Check that a folder holds a whole checkpoint that can be trained, and return it.
+
+    Raises:
+        InputError: it does not; the sentence says what it holds instead and what to give.
+    """
+    if folder.is_file():
+        what = "is a GGUF file, which can be chatted with but not trained" if folder.suffix == ".gguf" else "is a file"
+        raise _refused(folder, what, "Give the folder of the original Hugging Face checkpoint")
+    if not (folder / "config.json").is_file():
+        raise _refused(folder, *_instead_of_config(folder))
+    read_config(folder)
+    if not weight_files(folder):
+        if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
+            raise _refused(
+                folder,
+                "holds its weights only as pickled files (.bin, .pt), which can run code when they are opened",
+                "Get the model with .safetensors files; the studio opens no others",
+            )
+        raise _refused(folder, "has a config.json but no .safetensors weights", "Copy or download the whole model")
+    if not read_tensors(folder):
+        raise _refused(folder, "has weight files without a single tensor", "Copy or download the model again")
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise _refused(
+            folder, "has no tokenizer (tokenizer.json)", "Copy the tokenizer files of the base model into the folder"
+        )
+    return folder
+
+
+def confine(path: str | Path, settings: Settings) -> Path:
+    """Return the real path of what the page named, if it lies in the studio's home or in an allowed root.
+
+    Symbolic links are followed first, so a link cannot lead out. Commands of a terminal are not confined.
+
+    Raises:
+        InputError: it lies elsewhere.
+    """
+    try:
+        real = Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"'{path}' is not a path", where="path", fix="Give a file or folder") from error
+    if not any(real.is_relative_to(Path(root).resolve()) for root in (settings.home, *settings.roots)):
+        raise InputError(
+            f"the page may not read '{path}', which lies outside the studio's folders",
+            where=str(real),
+            fix=f"Start the studio with STUDIO_ROOTS={real.parent} to allow it, or copy it into {settings.home}",
+        )
+    return real
+
+
+def confine_model(path: str, settings: Settings) -> str:
+    """Return what the page named as a model, if it is the embedded one, a Hub id, or a folder it may read.
+
+    Raises:
+        InputError: it is a folder elsewhere.
+    """
+    text = path.strip()
+    if text == EMBEDDED_MODEL or (hub.is_hub_id(text) and not Path(text).exists()):
+        return text
+    return str(confine(text, settings))
+
+
+def _embedded(settings: Settings, report: Progress, fetch: bool) -> Path:
+    if not embedded.is_ready(settings):
+        if not fetch:
+            raise _absent(EMBEDDED_MODEL, "Start a run, or `studio doctor --prepare`, which makes it in half a minute")
+        if "torch" in sys.modules:  # A worker: it needs torch anyway, so a second process would only cost time.
+            return embedded.prepare(settings, report)
+        _run_child("studio.models.embedded", [], settings, report)
+    return embedded.checkpoint_path(settings)
+
+
+def _run_child(module: str, arguments: list[str], settings: Settings, report: Progress) -> None:
+    """Run a module that prints JSON lines (phase, path or error) and pass them on."""
+    search = os.pathsep.join(filter(None, (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH"))))
+    env = {**os.environ, "STUDIO_HOME": str(settings.home), "PYTHONPATH": search}
+    last: dict[str, Any] = {}
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        command = [sys.executable, "-m", module, *arguments]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env)
+        try:
+            for line in child.stdout or ():
+                if not line.startswith("{"):
+                    continue
+                last = json.loads(line)
+                if "phase" in last:
+                    report(last["phase"], last["done"], last["total"])
+            code = child.wait()
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        errors.seek(0)
+        tail = [line for line in errors.read().splitlines() if line.strip()][-1:]
+    if "error" in last:
+        kind = InputError if last["input"] else StudioError
+        raise kind(last["error"]["what"], where=last["error"]["where"], fix=last["error"]["fix"])
+    if code or "path" not in last:
+        detail = tail[0].strip() if tail else "no message"
+        raise StudioError(
+            f"getting the model ready ended with code {code} ({detail})",
+            where=_WHERE,
+            fix="Check memory and disk space (`studio doctor`), then start again",
+        )
+
+
+def _instead_of_config(folder: Path) -> tuple[str, str]:
+    """What a folder without config.json is, and what to give instead."""
+    if (folder / "adapter_config.json").is_file():
+        try:
+            base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+        except (OSError, ValueError, AttributeError):
+            base = None
+        return "holds an adapter, not a model", f"Give its base model ({base})" if base else "Give its base model"
+    if any(folder.glob("*.gguf")):
+        return "holds GGUF files, which cannot be trained", "Give the folder of the original Hugging Face checkpoint"
+    inner = sorted(child.parent.name for child in folder.glob("*/config.json"))
+    if inner:
+        return "has no config.json itself", f"Give a folder inside it: {', '.join(inner[:5])}"
+    return "has no config.json", "Give the folder of a Hugging Face checkpoint"
+
+
+def _refused(folder: Path, what: str, fix: str) -> InputError:
+    return InputError(f"{folder} {what}", where=_WHERE, fix=fix)
+
+
+def _absent(name: str, fix: str) -> InputError:
+    return InputError(f"{name} is not on this machine yet", where=_WHERE, fix=fix)
+
+
+def _unknown(text: str, settings: Settings) -> InputError:
+    names = [info.name for info in known_models(settings)]
+    near = difflib.get_close_matches(text, names, n=1, cutoff=0.6)
+    hint = f"Did you mean {near[0]}? Otherwise" if near else f"Use {EMBEDDED_MODEL}, or"
+    return InputError(
+        f"'{text}' is no model: no such folder, and not of the form org/name",
+        where=_WHERE,
+        fix=f"{hint} give a folder with a Hugging Face checkpoint or a Hub id such as Qwen/Qwen3-0.6B",
+    )

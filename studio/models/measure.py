@@ -1,0 +1,57 @@
+"""`python -m studio.models.measure`: how fast this machine multiplies matrices, as one JSON line.
+
+A process of its own, because it needs torch and the page must not. Best of several runs, since another program
+may be busy meanwhile; about a second besides the import. `device` keeps the result.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+# (tokens, inputs, outputs) of one product; the size of a block of a 1 B model on a CPU, large enough on a GPU.
+_SHAPES = {"cpu": (1024, 1024, 2048), "cuda": (8192, 4096, 4096), "mps": (4096, 2048, 2048)}
+_SECONDS = 0.4
+
+
+def measure() -> dict[str, Any]:
+    """Return {"kind", "name", "memory_bytes", "free_bytes", "gflops": {dtype: GFLOP/s}, "bf16_native"}.
+
+    `memory_bytes` and `free_bytes` are those of the accelerator and None on a CPU. `bf16_native` is False on an
+    older GPU, where bfloat16 is emulated, and None where the speed alone decides.
+    """
+    import torch
+
+    kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    free, total = torch.cuda.mem_get_info() if kind == "cuda" else (None, None)
+    name = torch.cuda.get_device_name() if kind == "cuda" else "Apple GPU" if kind == "mps" else ""
+    gflops = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        gflops[str(dtype).removeprefix("torch.")] = round(_speed(torch, kind, dtype), 1)
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else None
+    return {
+        "kind": kind, "name": name, "memory_bytes": total, "free_bytes": free, "gflops": gflops, "bf16_native": native,
+    }  # fmt: skip
+
+
+def _speed(torch: Any, kind: str, dtype: Any) -> float:
+    """GFLOP/s of the fastest product within the time; the first two warm up."""
+    tokens, inputs, outputs = _SHAPES[kind]
+    x = torch.randn(tokens, inputs, device=kind, dtype=dtype)
+    weight = torch.randn(outputs, inputs, device=kind, dtype=dtype)
+    wait = {"cuda": torch.cuda.synchronize, "mps": getattr(torch, "mps", torch).synchronize if kind == "mps" else None}
+    synchronize = wait.get(kind) or (lambda: None)
+    times: list[float] = []
+    end = time.perf_counter() + _SECONDS
+    while len(times) < 5 or time.perf_counter() < end:
+        begin = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        synchronize()
+        times.append(time.perf_counter() - begin)
+    return 2e-9 * tokens * inputs * outputs / min(times[2:])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(measure()) + "\n")

@@ -1,0 +1,136 @@
+"""How much memory a training run takes, part by part, from a model's shape. Pure arithmetic, no device is asked.
+
+Activations are counted tensor by tensor for a Llama-like block: what PyTorch keeps from the forward pass for the
+backward pass. What cannot be counted (the allocator's slack, PyTorch's own code) is measured; each such number is
+a constant here with the measurement behind it, and docs/models.md has the table of plan against measured peak.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from studio.models.shape import Linear, ModelShape
+
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "runtime")
+LOGIT_CHUNK = 1024  # Supervised tokens whose logits exist at a time (studio.train.engine.loss).
+
+# Resident bytes of a training process before it holds a model: Python, torch, transformers, datasets, TRL, rows.
+RUNTIME_CPU = 760_000_000
+# The CUDA context and the workspaces of cuBLAS on the GPU. From NVIDIA's figures, not measured here.
+RUNTIME_CUDA = 900_000_000
+# Bytes per logit while a chunk's loss and gradient are made: bf16 and fp32 logits, log-softmax, both gradients.
+LOGIT_BYTES = {True: 16, False: 12}
+SLACK = 1.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What decides the memory of a run besides the model.
+
+    Attributes:
+        adapter: the layers that get an adapter; None when every weight is trained.
+        rank: of the adapter.
+        dtype_bytes: bytes of one frozen weight in memory (2 or 4).
+        autocast: products are computed in bfloat16.
+        optimizer: `training.optimizer`.
+        micro_batch: examples computed at a time.
+        length: tokens of the longest of them, to which the others are padded.
+        supervised: tokens of a micro-batch that the loss counts.
+        checkpointing: blocks keep only their input and are computed again in the backward pass.
+        cuda: on a GPU, where memory is counted there.
+    """
+
+    adapter: tuple[Linear, ...] | None
+    rank: int
+    dtype_bytes: int
+    autocast: bool
+    optimizer: str
+    micro_batch: int
+    length: int
+    supervised: int
+    checkpointing: bool
+    cuda: bool = False
+
+
+def adapter_parameters(targets: tuple[Linear, ...], rank: int) -> int:
+    """Parameters of a LoRA adapter: A is (rank, inputs) and B is (outputs, rank) for each target."""
+    return sum(rank * (linear.inputs + linear.outputs) for linear in targets)
+
+
+def estimate(shape: ModelShape, load: Load) -> dict[str, int]:
+    """Return the bytes of each of `PARTS`. Their sum is the expected peak of the training process."""
+    trainable = shape.parameters if load.adapter is None else adapter_parameters(load.adapter, load.rank)
+    linear = sum(layer.inputs * layer.outputs for layer in shape.linears)
+    if load.adapter is None:
+        # Float32 masters; autocast keeps a bfloat16 copy of every matrix for the length of a step.
+        weights = 4 * trainable + (2 * (linear + shape.vocab * shape.hidden) if load.autocast else 0)
+    else:
+        weights = load.dtype_bytes * shape.parameters + 4 * trainable
+    tokens = load.micro_batch * load.length
+    return {
+        "weights": weights,
+        "gradients": 4 * trainable,
+        "optimizer": optimizer_bytes(shape, load),
+        "activations": round(SLACK * tokens * activation_bytes_per_token(shape, load)),
+        "logits": min(LOGIT_CHUNK, load.supervised) * shape.vocab * LOGIT_BYTES[load.autocast],
+        "runtime": RUNTIME_CUDA if load.cuda else RUNTIME_CPU,
+    }
+
+
+def optimizer_bytes(shape: ModelShape, load: Load) -> int:
+    """AdamW holds two float32 moments a parameter, Adafactor a row and a column a matrix, SGD nothing."""
+    if load.optimizer == "sgd":
+        return 0
+    if load.adapter is None:
+        count, sides = shape.parameters, sum(layer.inputs + layer.outputs for layer in shape.linears)
+        sides += shape.vocab + shape.hidden
+    else:
+        count = adapter_parameters(load.adapter, load.rank)
+        sides = sum(layer.inputs + layer.outputs + 2 * load.rank for layer in load.adapter)
+    return 4 * sides if load.optimizer == "adafactor" else 8 * count
+
+
+def activation_bytes_per_token(shape: ModelShape, load: Load) -> float:
+    """Bytes that one token of a micro-batch keeps until the backward pass, over all layers."""
+    block = _block_bytes(shape, load)
+    if not load.checkpointing:
+        return shape.layers * block + _transient_bytes(shape, load)
+    stream = 2 if load.autocast and load.adapter is not None else 4
+    return shape.layers * stream * shape.hidden + block + _transient_bytes(shape, load)
+
+
+def _block_bytes(shape: ModelShape, load: Load) -> float:
+    """Bytes a token keeps in one block (H hidden, Q query width, K key/value width, I intermediate width).
+
+    c is the bytes of a computed number: 2 under autocast, else 4.
+
+    - Each of the two norms keeps its input in float32 (4 H). A trained norm also keeps its normalized output.
+    - A linear layer keeps its input only when its weight is trained, or an adapter's. PEFT casts the input anew
+      for every adapter, so q, k, v (and gate, up) each keep a copy of the same input; full tuning shares one.
+    - Attention keeps q, k, v after the rotation, k and v repeated to the query heads, the output, and a
+      float32 log-sum per head.
+    - SwiGLU keeps gate, silu(gate) and up (3 c I); the down projection keeps its input (c I).
+    """
+    c = 2 if load.autocast else 4
+    hidden, inner = shape.hidden, shape.intermediate
+    query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    norms = 2 * 4 * hidden
+    attention = c * (query + 2 * key + query) + 4 * shape.heads
+    if key != query:
+        attention += 2 * c * query
+    swiglu = 3 * c * inner
+    if load.adapter is None:
+        inputs = c * (hidden + query + hidden + inner)
+        return norms + 2 * c * hidden + attention + swiglu + inputs
+    layers = max(1, shape.layers)
+    # Without autocast the adapter takes the very tensor that the block computed, so copies cost nothing more.
+    copies = sum(linear.inputs for linear in load.adapter) / layers
+    shared = 0.0 if load.autocast else max(0.0, copies - 2 * hidden - query - inner)
+    low_rank = c * load.rank * len(load.adapter) / layers
+    return norms + attention + swiglu + c * (copies - shared) + low_rank
+
+
+def _transient_bytes(shape: ModelShape, load: Load) -> float:
+    """What one block needs besides, at the moment of its backward pass: gradients of its widest tensors."""
+    c = 2 if load.autocast else 4
+    return 3 * c * shape.intermediate + 4 * shape.intermediate

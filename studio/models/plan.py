@@ -1,0 +1,346 @@
+"""What a run will be before it starts: steps, memory, time, and every `auto` resolved with its reason.
+
+A pure function of the run's config, the model's shape, the data's lengths and the device. The page shows it, the
+worker follows it, the job keeps it beside the measured peak. It does not look at files.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from studio.config import RunConfig
+from studio.models import rates, speed
+from studio.models.device import DeviceInfo
+from studio.models.memory import PARTS, Load, adapter_parameters, estimate
+from studio.models.shape import ModelShape
+
+USABLE = 0.9  # Share of the free memory that a plan may fill: others' needs change while a run goes on.
+EVALUATIONS = 8
+GIVEN = "your setting"
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What the plan needs to know of the tokenized training data.
+
+    Attributes:
+        count: training examples.
+        total_tokens: tokens of all of them.
+        max: tokens of the longest.
+        supervised_tokens: tokens of all of them that the loss counts.
+        validation_count: examples kept for validation.
+    """
+
+    count: int
+    total_tokens: int
+    max: int
+    supervised_tokens: int
+    validation_count: int = 0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A resolved option: the value, why it is this one, and where that comes from."""
+
+    value: Any
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will happen. Bytes are bytes, `seconds` is training with validation, without loading; None if unknown.
+
+    Attributes:
+        parameters, trainable: of the model; and how many of them (or of the adapter) change.
+        adapter_bytes: size of the saved adapter, 0 for full tuning.
+        steps: updates in all; `steps_per_epoch` of them go once through the data.
+        tokens: training tokens gone through in all, without padding.
+        dtype: of the weights in memory; `autocast` says whether products are computed in bfloat16.
+        memory: bytes by part; they sum to `total_bytes`, the expected peak of the training process.
+        available_bytes: free memory of the device now; a run `fits` if it needs at most 90 % of it.
+        advice: sentences naming the settings to change when it does not fit, the least costly first.
+        choices: option path → Choice, for every option that can be `auto`.
+    """
+
+    tuning: str
+    rank: int
+    parameters: int
+    trainable: int
+    adapter_bytes: int
+    steps: int
+    steps_per_epoch: int
+    epochs: float
+    tokens: int
+    micro_batch: int
+    accumulation: int
+    activation_checkpointing: bool
+    learning_rate: float
+    dtype: str
+    autocast: bool
+    eval_steps: int
+    save_steps: int
+    seconds: float | None
+    memory: dict[str, int]
+    available_bytes: int
+    fits: bool
+    advice: list[str] = field(default_factory=list)
+    choices: dict[str, Choice] = field(default_factory=dict)
+
+    @property
+    def total_bytes(self) -> int:
+        """Expected peak memory of the training process."""
+        return sum(self.memory.values())
+
+    def line(self) -> str:
+        """The plan in one line for the page and the log."""
+        name = f"LoRA r{self.rank}" if self.tuning == "lora" else "Full tuning"
+        many = "epoch" if self.epochs == 1 else "epochs"
+        updates = "step" if self.steps == 1 else "steps"
+        parts = [
+            name,
+            f"{_millions(self.trainable)} of {_millions(self.parameters)} trainable",
+            f"{self.epochs:.3g} {many} = {self.steps:,} {updates}",
+            "time not known yet" if self.seconds is None else f"about {_duration(self.seconds)}",
+            f"{self.total_bytes / 1e9:.1f} of {self.available_bytes / 1e9:.1f} GB",
+        ]
+        return " · ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON values, with `total_bytes` and `line`."""
+        return asdict(self) | {"total_bytes": self.total_bytes, "line": self.line()}
+
+
+def make_plan(config: RunConfig, shape: ModelShape, lengths: Lengths, device: DeviceInfo) -> Plan:
+    """Resolve every `auto` and say what the run takes.
+
+    Raises:
+        InputError: `tuning.target_modules` names a layer that the model does not have.
+        ValueError: there is no training example (the data's checks refuse that before).
+    """
+    if lengths.count < 1:
+        raise ValueError("a plan needs at least one training example")
+    training, lora = config.training, config.tuning.name == "lora"
+    targets = shape.targets(config.tuning.target_modules) if lora else None
+    trainable = shape.parameters if targets is None else adapter_parameters(targets, config.tuning.rank)
+    choices: dict[str, Choice] = {}
+
+    dtype, autocast = _dtype(config, device, choices)
+    rate = _rate(config, shape, choices)
+    load = Load(
+        adapter=targets, rank=config.tuning.rank, dtype_bytes=2 if dtype == "bfloat16" else 4, autocast=autocast,
+        optimizer=training.optimizer, micro_batch=1, length=max(1, lengths.max), supervised=0,
+        checkpointing=False, cuda=device.kind == "cuda",
+    )  # fmt: skip
+    load, memory = _fit(config, shape, lengths, device, load, choices)
+    micro, accumulation = load.micro_batch, training.batch_size // load.micro_batch
+    per_epoch = max(1, math.ceil(math.ceil(lengths.count / micro) / accumulation))
+    steps = training.max_steps or math.ceil(training.epochs * per_epoch)
+    epochs = steps / per_epoch if training.max_steps else training.epochs
+    plan = Plan(
+        tuning=config.tuning.name,
+        rank=config.tuning.rank,
+        parameters=shape.parameters,
+        trainable=trainable,
+        adapter_bytes=4 * trainable if lora else 0,
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        epochs=epochs,
+        tokens=round(lengths.total_tokens * epochs),
+        micro_batch=micro,
+        accumulation=accumulation,
+        activation_checkpointing=load.checkpointing,
+        learning_rate=rate,
+        dtype=dtype,
+        autocast=autocast,
+        eval_steps=_eval_steps(config, lengths, steps, choices),
+        save_steps=_save_steps(config, steps, per_epoch, choices),
+        seconds=None,
+        memory=memory,
+        available_bytes=device.available_bytes,
+        fits=_fits(memory, device),
+        choices=choices,
+    )
+    seconds = speed.training_seconds(shape, load, _work(lengths, plan), device)
+    return replace(plan, seconds=seconds, advice=[] if plan.fits else _advice(config, shape, plan, load, device))
+
+
+def _dtype(config: RunConfig, device: DeviceInfo, choices: dict[str, Choice]) -> tuple[str, bool]:
+    """Return (dtype of the weights in memory, whether products are computed in bfloat16)."""
+    asked, full = config.model.dtype, config.tuning.name == "full"
+    source = "measured on this device" if device.measured else "the processor's flags; not measured yet"
+    fast = device.bf16_fast if asked == "auto" else asked == "bfloat16"
+    if device.measured:
+        ratio = device.gflops.get("bfloat16", 0.0) / max(device.gflops.get("float32", 0.0), 1e-9)
+        reason = f"bfloat16 products are {ratio:.1f} times as fast as float32 here"
+    else:
+        reason = "this device has bfloat16 arithmetic" if fast else "this device only emulates bfloat16"
+    if asked != "auto":
+        reason, source = "as set", GIVEN
+    if full and fast:
+        reason += "; full tuning keeps float32 weights, whose small updates bfloat16 would lose"
+    dtype = "bfloat16" if fast and not full else "float32"
+    choices["model.dtype"] = Choice(dtype, reason, source)
+    return dtype, fast
+
+
+def _rate(config: RunConfig, shape: ModelShape, choices: dict[str, Choice]) -> float:
+    asked = config.training.learning_rate
+    if asked != "auto":
+        choice = Choice(float(asked), "as set", GIVEN)
+    else:
+        row = rates.rate_for(config.method.name, config.tuning.name, shape.parameters)
+        choice = Choice(row.value, row.reason, row.source)
+    choices["training.learning_rate"] = choice
+    return float(choice.value)
+
+
+def _fit(
+    config: RunConfig,
+    shape: ModelShape,
+    lengths: Lengths,
+    device: DeviceInfo,
+    load: Load,
+    choices: dict[str, Choice],
+) -> tuple[Load, dict[str, int]]:
+    """Choose micro-batch and checkpointing: first without recomputing, the largest micro-batch that fits."""
+    training = config.training
+    asked_micro, asked_saving = training.micro_batch_size, training.activation_checkpointing
+    # More examples at a time than there are would only make the plan larger than the run.
+    sizes = [asked_micro] if asked_micro != "auto" else _divisors(training.batch_size, lengths.count)
+    ways = [asked_saving] if asked_saving != "auto" else [False, True]
+    tried: list[tuple[Load, dict[str, int]]] = []
+    for checkpointing in ways:
+        for micro in sizes:
+            candidate = replace(
+                load,
+                micro_batch=int(micro),
+                checkpointing=bool(checkpointing),
+                supervised=math.ceil(micro * lengths.supervised_tokens / lengths.count),
+            )
+            tried.append((candidate, estimate(shape, candidate)))
+    # Nothing fits: show the smallest, so that the advice starts from it.
+    best = next((pair for pair in tried if _fits(pair[1], device)), min(tried, key=lambda pair: sum(pair[1].values())))
+    chosen, fits = best[0], _fits(best[1], device)
+    limit = f"{USABLE:.0%} of the {device.available_bytes / 1e9:.1f} GB that are free"
+    plan_source = "memory plan"
+    if asked_micro != "auto":
+        choices["training.micro_batch_size"] = Choice(chosen.micro_batch, "as set", GIVEN)
+    else:
+        whole = chosen.micro_batch == sizes[0]
+        reason = "the whole batch fits" if whole else f"the largest divisor of {training.batch_size} within {limit}"
+        reason = reason if fits else f"even the smallest does not fit in {limit}"
+        choices["training.micro_batch_size"] = Choice(chosen.micro_batch, reason, plan_source)
+    if asked_saving != "auto":
+        choice = Choice(chosen.checkpointing, "as set", GIVEN)
+    elif chosen.checkpointing:
+        choice = Choice(True, f"without it not even one example fits in {limit}", plan_source)
+        if not fits:
+            choice = Choice(True, "it saves the most memory, though not enough", plan_source)
+    else:
+        choice = Choice(False, "activations fit, so nothing needs to be computed twice", plan_source)
+    choices["training.activation_checkpointing"] = choice
+    return best
+
+
+def _eval_steps(config: RunConfig, lengths: Lengths, steps: int, choices: dict[str, Choice]) -> int:
+    asked = config.training.eval_steps
+    if not lengths.validation_count:
+        choice = Choice(0, "there are no validation rows", "data.validation")
+    elif asked != "auto":
+        choice = Choice(int(asked), "as set", GIVEN)
+    else:
+        every = max(1, steps // EVALUATIONS)
+        choice = Choice(every, f"about {EVALUATIONS} validations in {steps} steps", "rule")
+    choices["training.eval_steps"] = choice
+    return int(choice.value)
+
+
+def _save_steps(config: RunConfig, steps: int, per_epoch: int, choices: dict[str, Choice]) -> int:
+    asked = config.training.save_steps
+    if asked != "auto":
+        choice = Choice(int(asked), "as set", GIVEN)
+    else:
+        choice = Choice(min(steps, per_epoch), "once an epoch", "rule")
+    choices["training.save_steps"] = choice
+    return int(choice.value)
+
+
+def _work(lengths: Lengths, plan: Plan) -> speed.Work:
+    evaluations = plan.steps // plan.eval_steps + 1 if plan.eval_steps else 0
+    mean = lengths.total_tokens / lengths.count
+    return speed.Work(
+        tokens=plan.tokens,
+        examples=round(lengths.count * plan.epochs),
+        mean_length=mean,
+        max_length=lengths.max,
+        supervised_share=lengths.supervised_tokens / max(1, lengths.total_tokens),
+        validation_tokens=round(evaluations * lengths.validation_count * mean),
+    )
+
+
+def _advice(config: RunConfig, shape: ModelShape, plan: Plan, load: Load, device: DeviceInfo) -> list[str]:
+    """Name the settings that would make it fit, each with what it would need then; the least costly first."""
+    usable = USABLE * device.available_bytes
+    sentences = []
+
+    def consider(setting: str, changed: Load) -> None:
+        total = sum(estimate(shape, changed).values())
+        if total < plan.total_bytes:
+            verdict = "which fits" if total <= usable else "which alone is not enough"
+            sentences.append(f"{setting}: it then needs {total / 1e9:.1f} GB, {verdict}.")
+
+    if load.micro_batch > 1:
+        share = max(1, load.supervised // load.micro_batch)
+        consider("Set training.micro_batch_size to 1", replace(load, micro_batch=1, supervised=share))
+    if not load.checkpointing:
+        consider("Set training.activation_checkpointing to true", replace(load, checkpointing=True))
+    if load.adapter is None:
+        small = replace(
+            load, adapter=shape.linears, dtype_bytes=2 if load.autocast else 4, checkpointing=True, micro_batch=1
+        )
+        consider("Set tuning.name to lora", small)
+    elif load.dtype_bytes == 4:
+        consider("Set model.dtype to bfloat16", replace(load, dtype_bytes=2, autocast=True))
+    if load.length > 256:
+        half = load.length // 2
+        consider(f"Set data.max_length to {half}", replace(load, length=half))
+    smallest = estimate(shape, replace(load, micro_batch=1, length=256, supervised=128, checkpointing=True))
+    if sum(smallest.values()) > usable or not sentences:
+        sentences.append(
+            f"Choose a smaller model in model.path: the weights of this one take {plan.memory['weights'] / 1e9:.1f} GB."
+        )
+    return sentences
+
+
+def _fits(memory: dict[str, int], device: DeviceInfo) -> bool:
+    return sum(memory[part] for part in PARTS) <= USABLE * device.available_bytes
+
+
+def _divisors(batch: int, count: int) -> list[int]:
+    """Divisors of the batch size, the largest first, none larger than the number of examples."""
+    found = [size for size in range(batch, 0, -1) if batch % size == 0]
+    return [size for size in found if size <= count] or [1]
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e9:.3g} B" if count >= 1e9 else f"{count / 1e6:.3g} M"
+
+
+def _duration(seconds: float) -> str:
+    """Rounded as an estimate should be: 40 s, 2 min 40 s, 1 h 20 min, 3 d 4 h."""
+    if seconds < 60:
+        return f"{max(5, round(seconds / 5) * 5)} s"
+    if seconds < 600:
+        whole = round(seconds / 10) * 10
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(round(minutes / 10) * 10, 60)
+    if hours < 48:
+        return f"{hours} h" + (f" {minutes} min" if minutes else "")
+    days, hours = divmod(hours, 24)
+    return f"{days} d" + (f" {hours} h" if hours else "")

@@ -1,0 +1,277 @@
+"""How large a model is, read from `config.json` and the headers of its safetensors files. No torch.
+
+A header lists every tensor with its shape, so the count is exact for any family, and a 140 GB checkpoint is
+measured by reading a few hundred kilobytes. It does not say what a model costs to train: that is `plan`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from studio.errors import InputError
+
+_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_HEADER_LIMIT = 100_000_000  # The format's own limit, in bytes.
+_NOT_LINEAR = ("embed", "norm", "wte", "wpe", "lm_head", "score", "classifier", "conv", "rotary")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One stored tensor: its name, safetensors dtype ("BF16") and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in the file."""
+        return self.size * _BYTES.get(self.dtype, 4)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear layer inside the blocks: y (…, outputs) = x (…, inputs) Wᵀ."""
+
+    name: str
+    inputs: int
+    outputs: int
+
+    @property
+    def suffix(self) -> str:
+        """Last part of the name, which `tuning.target_modules` names (`q_proj`)."""
+        return self.name.rsplit(".", 1)[-1]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the plan needs to know of a model.
+
+    Attributes:
+        family: transformers' `model_type` ("llama").
+        parameters: elements of all weights; a matrix that the output head shares is counted once.
+        hidden, layers, heads, kv_heads, head_dim, vocab, intermediate: as in `config.json`.
+        context: longest position the model was made for, in tokens; None if it does not say.
+        tied: whether the output head is the embedding matrix.
+        linears: the linear layers inside the blocks, which `all-linear` means. The head is not one of them.
+        dtype: type of most stored weights ("bfloat16").
+        dtype_bytes: bytes of one stored weight, on average.
+        file_bytes: bytes of the weights on the disk.
+    """
+
+    family: str
+    parameters: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    intermediate: int
+    context: int | None
+    tied: bool
+    dtype: str
+    dtype_bytes: float
+    file_bytes: int
+    linears: tuple[Linear, ...] = field(repr=False, default=())
+
+    @classmethod
+    def from_folder(cls, path: Path) -> ModelShape:
+        """Read the shape of the checkpoint in the folder `path`.
+
+        Raises:
+            InputError: no usable `config.json`, or a safetensors file that is missing, cut short or not one.
+        """
+        return cls.from_parts(read_config(path), read_tensors(path), where=str(path))
+
+    @classmethod
+    def from_parts(cls, config: dict[str, Any], tensors: list[Tensor], *, where: str = "config.json") -> ModelShape:
+        """Build the shape from an already read config and tensor list.
+
+        Raises:
+            InputError: the config lacks a size that no other value of it gives.
+        """
+        text = config.get("text_config")
+        core = {**config, **text} if isinstance(text, dict) else config
+
+        def number(*names: str, default: int | None = None) -> int:
+            for name in names:
+                value = core.get(name)
+                if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                    return value
+            if default is None:
+                raise InputError(
+                    f"config.json has no usable {names[0]}, so this is not a text model the studio knows",
+                    where=where,
+                    fix="Choose a causal language model, such as Llama, Qwen, Mistral, Gemma, Phi or SmolLM",
+                )
+            return default
+
+        hidden = number("hidden_size", "n_embd", "d_model")
+        heads = number("num_attention_heads", "n_head", default=max(1, hidden // 64))
+        layers = number("num_hidden_layers", "n_layer", "num_layers")
+        names = {tensor.name for tensor in tensors}
+        tied = bool(core.get("tie_word_embeddings", config.get("tie_word_embeddings", True)))
+        heads_stored = [tensor for tensor in tensors if tensor.name.endswith("lm_head.weight")]
+        # A tied head that was saved all the same is the embedding once more: transformers shares the two again.
+        repeated = sum(t.size for t in heads_stored) if tied and any("embed" in n or "wte" in n for n in names) else 0
+        floats = {kind: sum(t.bytes for t in tensors if t.dtype == kind) for kind in {t.dtype for t in tensors}}
+        main = max(floats, key=lambda kind: floats[kind]) if floats else "F32"
+        total = sum(tensor.size for tensor in tensors)
+        size = sum(tensor.bytes for tensor in tensors)
+        return cls(
+            family=str(config.get("model_type", "unknown")),
+            parameters=total - repeated,
+            hidden=hidden,
+            layers=layers,
+            heads=heads,
+            kv_heads=number("num_key_value_heads", default=heads),
+            head_dim=number("head_dim", default=max(1, hidden // heads)),
+            vocab=number("vocab_size"),
+            intermediate=number("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden),
+            context=number("max_position_embeddings", "n_positions", "n_ctx", default=0) or None,
+            tied=tied and (not heads_stored or repeated > 0),
+            dtype=_FLOATS.get(main, main.lower()),
+            dtype_bytes=size / total if total else 4.0,
+            file_bytes=size,
+            linears=tuple(_linears(tensors)),
+        )
+
+    def targets(self, wanted: str | list[str]) -> tuple[Linear, ...]:
+        """Return the linear layers that `tuning.target_modules` means.
+
+        Raises:
+            InputError: a name fits no linear layer of this model.
+        """
+        if wanted == "all-linear":
+            return self.linears
+        names = [wanted] if isinstance(wanted, str) else wanted
+        known = sorted({linear.suffix for linear in self.linears})
+        for name in names:
+            if not any(_fits(linear, name) for linear in self.linears):
+                raise InputError(
+                    f"the model has no linear layer named '{name}'",
+                    where="tuning.target_modules",
+                    fix=f"Use all-linear or some of: {', '.join(known)}",
+                )
+        return tuple(linear for linear in self.linears if any(_fits(linear, name) for name in names))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read `config.json` of a checkpoint folder.
+
+    Raises:
+        InputError: it is missing or not a JSON object.
+    """
+    file = path / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"config.json cannot be read ({error.strerror})", where=str(path),
+            fix="Give the folder of a Hugging Face checkpoint in model.path",
+        ) from error  # fmt: skip
+    except ValueError as error:
+        raise InputError(
+            f"config.json is not valid JSON ({error})", where=str(file), fix="Copy or download the model again"
+        ) from error
+    if not isinstance(config, dict):
+        raise InputError("config.json is not a JSON object", where=str(file), fix="Copy or download the model again")
+    return config
+
+
+def weight_files(path: Path) -> list[Path]:
+    """Return the safetensors files that make up the checkpoint, in order; empty if there are none.
+
+    Raises:
+        InputError: the index is unreadable, or a shard it names is missing.
+    """
+    index = path / "model.safetensors.index.json"
+    if not index.is_file():
+        single = path / "model.safetensors"
+        return [single] if single.is_file() else sorted(path.glob("model*.safetensors"))
+    try:
+        names = sorted({Path(str(name)).name for name in json.loads(index.read_text())["weight_map"].values()})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(
+            "the index of the weight files cannot be read", where=str(index), fix="Copy or download the model again"
+        ) from error
+    missing = [name for name in names if not (path / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(names)} weight files are missing, first {missing[0]}",
+            where=str(path),
+            fix="Copy or download the model again; a download that broke off goes on where it stopped",
+        )
+    return [path / name for name in names]
+
+
+def read_tensors(path: Path) -> list[Tensor]:
+    """List every tensor of a checkpoint folder, from the headers alone.
+
+    Raises:
+        InputError: a file is missing, cut short, or not a safetensors file.
+    """
+    return [tensor for file in weight_files(path) for tensor in read_header(file)]
+
+
+def read_header(file: Path) -> list[Tensor]:
+    """Read one safetensors header and check that the file is as long as it says.
+
+    Raises:
+        InputError: the file is cut short (a broken download, a Git LFS pointer) or not a safetensors file.
+    """
+    broken = InputError(
+        "this is not a whole safetensors file: a download or copy broke off, or it is a Git LFS pointer",
+        where=str(file),
+        fix="Copy or download the model again (with git: git lfs pull)",
+    )
+    try:
+        length = file.stat().st_size
+        with file.open("rb") as handle:
+            header_length = int.from_bytes(handle.read(8), "little")
+            if not 0 < header_length <= min(_HEADER_LIMIT, length):
+                raise broken
+            header = json.loads(handle.read(header_length))
+        entries = [(str(name), value) for name, value in header.items() if name != "__metadata__"]
+        end = max((int(value["data_offsets"][1]) for _, value in entries), default=0)
+        tensors = [
+            Tensor(name, str(value["dtype"]), tuple(int(size) for size in value["shape"])) for name, value in entries
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise broken from error
+    if 8 + header_length + end != length:
+        raise broken
+    return tensors
+
+
+def _linears(tensors: list[Tensor]) -> list[Linear]:
+    """Every two-dimensional weight inside a numbered block that is neither an embedding, a norm nor the head."""
+    found = []
+    for tensor in tensors:
+        parts = tensor.name.split(".")
+        inside = any(part.isdigit() for part in parts[:-1])
+        if parts[-1] != "weight" or len(tensor.shape) != 2 or not inside:
+            continue
+        if any(word in part for part in parts[-2:-1] for word in _NOT_LINEAR):
+            continue
+        found.append(Linear(".".join(parts[:-1]), inputs=tensor.shape[1], outputs=tensor.shape[0]))
+    return found
+
+
+def _fits(linear: Linear, name: str) -> bool:
+    """PEFT's rule for a list of names: the whole module name, or its end at a dot."""
+    return linear.name == name or linear.name.endswith("." + name)

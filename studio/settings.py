@@ -1,0 +1,110 @@
+"""Where the studio lives and listens: the only module that reads STUDIO_* from the environment.
+
+Nothing here is about a run; that is `studio.config`. Values are read on each call, so a test or a second
+process with another environment never sees a stale copy.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.errors import InputError
+
+_PACKAGE = Path(__file__).resolve().parent
+# A checkout keeps these beside the package, a built wheel inside it (pyproject.toml, force-include).
+_SHIPPED = _PACKAGE.parent if (_PACKAGE.parent / "assets").is_dir() else _PACKAGE
+ASSETS = _SHIPPED / "assets"
+PRESETS = _SHIPPED / "presets"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The studio's own settings.
+
+    Attributes:
+        home: folder of everything a person makes or downloads (jobs, models, exports).
+        host: address the page listens on; only loopback addresses are allowed without a password.
+        port: port of the page.
+        roots: folders (besides `home`) from which the page may read data and models.
+        token: secret of the page; None means that this machine's users are trusted.
+        chat_idle_seconds: a loaded chat model that nobody used for this long is unloaded.
+    """
+
+    home: Path
+    host: str
+    port: int
+    roots: tuple[Path, ...]
+    token: str | None
+    chat_idle_seconds: float
+
+    @property
+    def jobs(self) -> Path:
+        """Folder of the job folders."""
+        return self.home / "jobs"
+
+    @property
+    def models(self) -> Path:
+        """Folder of prepared and downloaded checkpoints."""
+        return self.home / "models"
+
+    @property
+    def uploads(self) -> Path:
+        """Folder of data files that came through the page."""
+        return self.home / "uploads"
+
+    @property
+    def temporary(self) -> Path:
+        """Folder of files that may be removed when no studio process runs."""
+        return self.home / "tmp"
+
+
+def read_settings() -> Settings:
+    """Read STUDIO_HOME, STUDIO_HOST, STUDIO_PORT, STUDIO_ROOTS, STUDIO_TOKEN, STUDIO_CHAT_IDLE.
+
+    Raises:
+        InputError: a value cannot be used.
+    """
+    env = os.environ
+    home = Path(env.get("STUDIO_HOME") or "~/.finetune-studio").expanduser().absolute()
+    extra = [Path(part).expanduser().resolve() for part in env.get("STUDIO_ROOTS", "").split(os.pathsep) if part]
+    return Settings(
+        home=home,
+        host=env.get("STUDIO_HOST") or "127.0.0.1",
+        port=_port(env.get("STUDIO_PORT") or "7860"),
+        roots=(home.resolve(), ASSETS, *extra),
+        token=env.get("STUDIO_TOKEN") or None,
+        chat_idle_seconds=_seconds(env.get("STUDIO_CHAT_IDLE") or "600"),
+    )
+
+
+def browser_secret(settings: Settings) -> str:
+    """Return the secret of this home that signs what the browser keeps, making it once.
+
+    It lies in a file that only the owner can read, so a restarted server still understands its pages.
+    """
+    path = settings.home / "browser.secret"
+    if not path.exists():
+        settings.home.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+    return path.read_text()
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise InputError(f"'{text}' is not a port", where="STUDIO_PORT", fix="Give a number from 1 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if value <= 0:
+        raise InputError(f"'{text}' is not a number of seconds", where="STUDIO_CHAT_IDLE", fix="Give a number above 0")
+    return value

@@ -1,0 +1,14 @@
+"""`python -m studio.train JOB_DIR`: the process of a training job."""
+
+from studio.jobs.worker import JobContext, run_worker
+
+
+def _work(context: JobContext) -> None:
+    # torch and transformers take seconds to import: that too is a phase the person sees.
+    with context.phase("loading libraries"):
+        from studio.train.worker import train
+    train(context)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_worker("train", _work))

@@ -1,0 +1,145 @@
+"""What the trainer does is told to the job: metrics, progress, validation, stop.
+
+Speed counts real (non-padding) tokens over the time of the steps themselves: validation and saving are not
+training, so they lower the progress but not the tokens a second.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from studio.errors import StudioError
+from studio.jobs.worker import JobContext, Phase
+
+if TYPE_CHECKING:
+    from studio.train.trainer import SupervisedTrainer
+
+PACE_STEPS = 20
+
+
+class JobCallback(TrainerCallback):
+    """Writes the events of one training run.
+
+    Args:
+        context: the job.
+        phase: the phase `training`, whose total is the number of steps.
+        evaluations: how many validations the plan expects, for the time left.
+    """
+
+    def __init__(self, context: JobContext, phase: Phase, evaluations: int) -> None:
+        self._context, self._phase = context, phase
+        self._trainer: SupervisedTrainer | None = None
+        self._evaluations_left = evaluations
+        self._pace: deque[float] = deque(maxlen=PACE_STEPS)
+        self._step_began = self._train_began = self._evaluation_began = 0.0
+        self._evaluation_seconds: deque[float] = deque(maxlen=3)
+        self._training_seconds = 0.0
+        self._tokens_before = 0
+        self._speed = 0.0
+        self._validating: Phase | None = None
+        self.stopped = False
+
+    def watch(self, trainer: SupervisedTrainer) -> None:
+        """Say whose tokens are counted; the trainer needs its callbacks before it exists."""
+        self._trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._train_began = time.monotonic()
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._step_began = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        seconds = time.monotonic() - self._step_began
+        self._pace.append(seconds)
+        self._training_seconds += seconds
+        tokens = self._trainer.tokens_seen if self._trainer else 0
+        self._speed = (tokens - self._tokens_before) / max(seconds, 1e-9)
+        self._tokens_before = tokens
+        self._phase.set(state.global_step, state.max_steps)
+        if self._context.should_stop():
+            control.should_save = control.should_training_stop = self.stopped = True
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        logs = logs or {}
+        if "loss" not in logs or self._trainer is None:
+            return
+        values = {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
+        values["tokens_per_second"] = round(self._speed, 2)
+        values["mean_token_accuracy"] = round(self._trainer.accuracy, 5)
+        self._metric(state, values)
+        self._context.log(
+            f"training  {state.global_step:>5} of {state.max_steps}   loss {logs['loss']:.4f}   "
+            f"lr {logs.get('learning_rate', 0):.2e}   {self._speed:.0f} tokens/s"
+        )
+        if not math.isfinite(logs["loss"]):
+            raise StudioError(
+                f"the loss became {logs['loss']} at step {state.global_step}",
+                fix=f"Lower training.learning_rate (it is {args.learning_rate:g}) or set model.dtype to float32",
+            )
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, eval_dataloader: Any = None, **_: Any
+    ) -> None:
+        if self._validating is None:
+            self._evaluation_began = time.monotonic()
+            self._validating = self._context.phase("validating", len(eval_dataloader) if eval_dataloader else None, "batches")
+            self._validating.__enter__()
+        self._validating.advance()
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if self._validating is not None:
+            self._validating.__exit__(None, None, None)
+            self._validating = None
+            self._evaluation_seconds.append(time.monotonic() - self._evaluation_began)
+            self._evaluations_left = max(0, self._evaluations_left - 1)
+        loss = (metrics or {}).get("eval_loss")
+        if loss is not None:
+            self._metric(state, {"eval_loss": loss})
+            self._context.log(f"validation  step {state.global_step}   loss {loss:.4f}")
+        self._phase.set(state.global_step, state.max_steps)
+
+    def _metric(self, state: TrainerState, values: dict[str, float]) -> None:
+        trainer = self._trainer
+        self._context.metric(
+            state.global_step,
+            values,
+            total_steps=state.max_steps,
+            epoch=round(state.epoch or 0.0, 4),
+            epochs=state.num_train_epochs,
+            tokens=trainer.tokens_seen if trainer else 0,
+            supervised_tokens=trainer.supervised_seen if trainer else 0,
+            elapsed=round(time.monotonic() - self._train_began, 2),
+            training_seconds=round(self._training_seconds, 2),
+            eta=self._seconds_left(state),
+        )
+
+    def _seconds_left(self, state: TrainerState) -> float | None:
+        if not self._pace:
+            return None
+        steps = (state.max_steps - state.global_step) * sum(self._pace) / len(self._pace)
+        seconds = self._evaluation_seconds
+        validations = self._evaluations_left * (sum(seconds) / len(seconds)) if seconds else 0.0
+        return round(steps + validations, 1)

@@ -1,0 +1,77 @@
+"""The model card that lies beside a trained model: what it is, what it was made of, how to use it.
+
+Only facts of this run; TRL's own card is replaced because it advertises rather than documents.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from studio.config import RunConfig
+
+CARD = """\
+---
+base_model: {base}
+library_name: {library}
+pipeline_tag: text-generation
+tags: [finetune-studio, {method}, {tuning}]
+---
+# {name}
+
+{base} after {tuning_text} with {method} on {rows} examples ({tokens} tokens seen, {steps} steps).
+
+| measure | value |
+|---|---|
+| training loss, last step | {loss} |
+| validation loss, best | {best} |
+| learning rate | {rate:g} |
+| seed | {seed} |
+
+Data: {data}
+
+```python
+{usage}
+```
+
+Made with Finetune Studio; `run.yaml` beside this file repeats the run: `studio train run.yaml`.
+"""
+
+
+def write_card(folder: Path, name: str, base: str, config: RunConfig, facts: dict[str, Any]) -> None:
+    """Write README.md into a model's folder.
+
+    Args:
+        folder: the model or adapter.
+        name: the run's name.
+        base: name of the base model.
+        config: the run.
+        facts: rows, tokens, steps, loss, best, rate, data (text).
+    """
+    adapter = config.tuning.name != "full"
+    text = CARD.format(
+        name=name,
+        base=base,
+        library="peft" if adapter else "transformers",
+        method=config.method.name,
+        tuning=config.tuning.name,
+        tuning_text=f"LoRA of rank {config.tuning.rank}" if adapter else "full fine-tuning",
+        seed=config.training.seed,
+        usage=_usage(adapter, base),
+        **facts,
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _usage(adapter: bool, base: str) -> str:
+    if adapter:
+        return (
+            "from peft import PeftModel\n"
+            "from transformers import AutoModelForCausalLM\n\n"
+            f'base = AutoModelForCausalLM.from_pretrained("{base}")\n'
+            'model = PeftModel.from_pretrained(base, "this folder")'
+        )
+    return (
+        "from transformers import AutoModelForCausalLM\n\n"
+        'model = AutoModelForCausalLM.from_pretrained("this folder")'
+    )

@@ -1,0 +1,113 @@
+"""Cross-entropy whose logits exist only at supervised positions.
+
+A model's own loss makes (B, T, V) logits for every token; in fine-tuning most tokens are context and padding.
+Here the hidden states of supervised positions are gathered first, and projected in chunks. TRL does this on
+Triton devices only; on a CPU it projects every position.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 1024  # supervised tokens projected at a time: 1,024 × 49,152 logits in fp32 are 0.2 GB
+# Heads that do more than a matrix product. Their models keep the library's loss.
+_SCALED_HEADS = (
+    "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling",
+    "output_router_logits",
+)  # fmt: skip
+_AGREEMENT = 2e-2  # bf16 rounds a loss of about 3 to steps of 0.016; a wrong head is off by whole units
+
+
+@dataclass
+class SupervisedOutput:
+    """What a forward pass with `supervised_loss=True` returns.
+
+    Attributes:
+        loss: sum of the losses of supervised tokens divided by `num_items` (or by their number).
+        correct: how many supervised tokens the model would have chosen itself.
+        count: number of supervised tokens.
+    """
+
+    loss: torch.Tensor
+    correct: torch.Tensor
+    count: torch.Tensor
+
+
+def attach(model: nn.Module) -> bool:
+    """Let `model(..., labels=..., supervised_loss=True)` return a `SupervisedOutput`.
+
+    Must happen before PEFT wraps the model. Without the flag the model is as it was.
+
+    Returns:
+        False when the model's head is not a plain linear layer; then nothing is changed.
+    """
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or any(getattr(config, name, None) for name in _SCALED_HEADS):
+        return False
+    original = model.forward
+
+    @functools.wraps(type(model).forward)
+    def forward(*args: Any, supervised_loss: bool = False, num_items: Any = None, **kwargs: Any) -> Any:
+        if not supervised_loss:
+            return original(*args, **kwargs)
+        labels = kwargs.pop("labels")
+        hidden = model.base_model(*args, **kwargs).last_hidden_state
+        return supervised_loss_of(hidden, model.get_output_embeddings(), labels, num_items)
+
+    model.forward = forward
+    return True
+
+
+def supervised_loss_of(hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor, num_items: Any) -> SupervisedOutput:
+    """Loss of the next token at the positions whose label is not -100.
+
+    Args:
+        hidden: (B, T, H) last hidden states.
+        head: output projection, weight (V, H).
+        labels: (B, T), -100 where a token does not count; position t predicts label t + 1.
+        num_items: supervised tokens of the whole update, over all its micro-batches; None for this batch's.
+    """
+    wanted = labels[:, 1:]
+    mask = wanted != -100
+    states, targets = hidden[:, :-1][mask], wanted[mask]
+    total = hidden.sum() * 0.0  # keeps the graph when no token counts
+    correct = torch.zeros((), dtype=torch.long, device=hidden.device)
+    pieces = list(zip(states.split(CHUNK), targets.split(CHUNK), strict=True)) if len(targets) else []
+    for state, target in pieces:
+        if len(pieces) > 1 and torch.is_grad_enabled():  # recompute a chunk's logits rather than keep them all
+            part, hits = checkpoint(_chunk, state, target, head, use_reentrant=False)
+        else:
+            part, hits = _chunk(state, target, head)
+        total, correct = total + part, correct + hits
+    count = mask.sum()
+    divisor = count if num_items is None else torch.as_tensor(num_items, device=hidden.device)
+    return SupervisedOutput(total / divisor.clamp(min=1), correct, count)
+
+
+def _chunk(states: torch.Tensor, targets: torch.Tensor, head: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = head(states).float()
+    return functional.cross_entropy(logits, targets, reduction="sum"), (logits.argmax(-1) == targets).sum()
+
+
+@torch.no_grad()
+def agrees(model: nn.Module, input_ids: list[int], labels: list[int]) -> bool:
+    """True when the attached loss equals the model's own on one example.
+
+    A guard for architectures nobody here has seen: a head with a scale of its own would train wrongly in silence.
+    """
+    device = next(model.parameters()).device
+    batch = {
+        "input_ids": torch.tensor([input_ids], device=device),
+        "labels": torch.tensor([labels], device=device),
+    }
+    own = model(**batch).loss.float()
+    ours = model(**batch, supervised_loss=True).loss.float()
+    return bool((own - ours).abs() <= _AGREEMENT * own.abs().clamp(min=1.0))

@@ -1,0 +1,20 @@
+"""Full fine-tuning: every weight changes, so every weight is held in float32.
+
+AdamW's updates are smaller than what bfloat16 can add to a weight (8 bits of mantissa): masters in float32,
+products in bfloat16 under autocast where the device is faster with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from studio.config.tuning import TuningConfig
+
+
+def prepare_full(model: PreTrainedModel, tuning: TuningConfig) -> Any:
+    """Make every parameter trainable; there is no adapter, so None is returned."""
+    model.float()
+    model.requires_grad_(True)
+    return None

@@ -1,0 +1,168 @@
+"""The page's own routes: jobs, events and logs from a byte offset, downloads, stop, and our static files.
+
+Everything live on the page comes from here by `fetch`, because a GET of our own has status codes, needs no
+queue and survives a restart. The gate stands before these routes as before all others; nothing here trusts a
+name from the address: jobs and files are looked up among those that exist.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Query
+from pydantic import BaseModel
+from starlette.responses import FileResponse, Response
+
+from studio.jobs import JobFolder, request_stop
+from studio.jobs.events import read_events, read_lines
+from studio.ui.device import device_line
+from studio.ui.runlist import RunBook, state_dict, summary_dict
+from studio.ui.services import Services
+from studio.ui.theme import served_assets
+
+FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
+LOG_BYTES = 256 * 1024
+
+
+class Stop(BaseModel):
+    """Body of a stop. `now` does not wait for the step to finish."""
+
+    now: bool = False
+
+
+class Json(Response):
+    """JSON that is valid for a browser whatever a job wrote: NaN and infinity become text."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Encode `content`."""
+        try:
+            return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", errors="replace")
+        except ValueError:
+            return json.dumps(_finite(content), ensure_ascii=False).encode("utf-8", errors="replace")
+
+
+def make_router(services: Services) -> APIRouter:
+    """Make the routes over these services."""
+    router = APIRouter()
+    book = RunBook(services.settings, services.summaries)
+    assets = served_assets()
+
+    def job_of(job_id: str) -> JobFolder:
+        job = book.find(job_id)
+        if job is None:
+            raise HTTPException(404, "there is no such job")
+        return job
+
+    @router.get("/api/jobs")
+    def jobs() -> Response:
+        return Json(book.rows(), headers={"cache-control": "no-store"})
+
+    @router.get("/api/device")
+    def device() -> Response:
+        return Json(device_line(services.settings), headers={"cache-control": "no-store"})
+
+    @router.get("/api/jobs/{job_id}")
+    def job(job_id: str) -> Response:
+        found = job_of(job_id)
+        files = [
+            {"name": name, "bytes": path.stat().st_size, "url": f"/api/jobs/{found.id}/files/{name}"}
+            for name, path in downloads(found).items()
+        ]
+        request = book.request(found)
+        answer = book.row(found) | {
+            "state": state_dict(found, found.state()),
+            "summary": summary_dict(book.summary(found)),
+            "config": request.config,
+            "environment": found.environment(),
+            "files": files,
+        }
+        return Json(answer, headers={"cache-control": "no-store"})
+
+    @router.get("/api/jobs/{job_id}/events")
+    def events(job_id: str, after: int = Query(0, ge=0)) -> Response:
+        found = job_of(job_id)
+        state = found.state()  # before the events: a final state means that they are all there
+        page, following = read_events(found.events_path, after)
+        answer = {
+            "next": following,
+            "more": following < _size(found.events_path) and bool(page),
+            "events": page,
+            "now": time.time(),
+            "state": state_dict(found, state),
+            "summary": summary_dict(book.summary(found)),
+        }
+        return Json(answer, headers={"cache-control": "no-store"})
+
+    @router.get("/api/jobs/{job_id}/log")
+    def log(job_id: str, after: int = Query(0, ge=0)) -> Response:
+        found = job_of(job_id)
+        size = _size(found.log_path)
+        # A log of many megabytes is shown from its last part on: the download has all of it.
+        skipped = after == 0 and size > LOG_BYTES
+        lines, following = read_lines(found.log_path, size - LOG_BYTES if skipped else after, LOG_BYTES)
+        texts = [line.decode("utf-8", errors="replace") for line in lines[1 if skipped else 0 :]]
+        answer = {"next": following, "lines": texts, "skipped": skipped, "restarted": following < after}
+        return Json(answer, headers={"cache-control": "no-store"})
+
+    @router.get("/api/jobs/{job_id}/files/{name}")
+    def download(job_id: str, name: str) -> Response:
+        found = job_of(job_id)
+        path = downloads(found).get(name)
+        if path is None:
+            raise HTTPException(404, "there is no such file")
+        return FileResponse(path, filename=path.name, media_type="application/octet-stream")
+
+    @router.post("/api/jobs/{job_id}/stop")
+    def stop(job_id: str, body: Stop) -> Response:
+        found = job_of(job_id)
+        request_stop(found, now=body.now)
+        return Json(state_dict(found, found.state()))
+
+    @router.get("/studio/{name}")
+    def asset(name: str) -> Response:
+        path = assets.get(name)
+        if path is None:
+            raise HTTPException(404, "there is no such file")
+        return FileResponse(path, headers=FOR_EVER)
+
+    return router
+
+
+def downloads(job: JobFolder) -> dict[str, Path]:
+    """Files of a job that may be downloaded, by name: its log, exports and reports.
+
+    A link that leads out of the job's folder is left out.
+    """
+    found: dict[str, Path] = {}
+    root = job.path.resolve()
+    for path in [job.log_path, *_files(job.report), *_files(job.exports)]:
+        if path.is_file() and path.resolve().is_relative_to(root):
+            found[path.name] = path
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

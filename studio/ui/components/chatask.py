@@ -1,0 +1,91 @@
+"""Between a chat pane and the chat servers: ask one target, list and unload what is loaded.
+
+Everything that can take long (preparing a model, starting its process) happens in the thread of the turn and is
+told as a phase. No key of a server leaves this process.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from studio.chat.client import AnswerStats, stream
+from studio.errors import InputError, StoppedError
+from studio.settings import Settings
+from studio.ui.components.chatpane import Ask, Finished, Loading, News, Piece
+from studio.ui.components.chattargets import ChatTarget, server_target
+
+if TYPE_CHECKING:
+    from studio.chat.manager import ChatManager
+
+LARGEST_ANSWER = 32_768
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. `max_tokens` is the longest answer."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+    @classmethod
+    def checked(cls, temperature: Any, top_p: Any, max_tokens: Any) -> Sampling:
+        """Make one of what the form holds.
+
+        Raises:
+            InputError: a value is missing or out of its bounds.
+        """
+        bounds = [
+            ("Temperature", temperature, 0.0, 2.0), ("Top p", top_p, 0.01, 1.0),
+            ("Longest answer", max_tokens, 1, LARGEST_ANSWER),
+        ]  # fmt: skip
+        for name, value, low, high in bounds:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not low <= value <= high:
+                raise InputError(
+                    f"'{value}' is no number from {low:g} to {high:g}", where=name, fix="Correct it under Settings"
+                )
+        return cls(float(temperature), float(top_p), int(max_tokens))
+
+
+def make_ask(chats: ChatManager, settings: Settings, target: ChatTarget, sampling: Sampling) -> Ask:
+    """Return how a pane's thread asks this target."""
+
+    def ask(messages: list[dict[str, str]], stop: threading.Event, tell: Callable[[News], None]) -> None:
+        def loading(phase: str, seconds: float) -> None:
+            if stop.is_set():
+                raise StoppedError("loading was stopped")
+            tell(Loading(phase))
+
+        tell(Loading("finding the model"))
+        handle = chats.open(server_target(settings, target), loading)
+        tell(Loading("reading the question"))
+        figures: list[AnswerStats] = []
+        pieces = stream(
+            handle, target.model_id, messages, on_end=figures.append,
+            temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens,
+        )  # fmt: skip
+        with closing(pieces):  # closing it cancels the answer on the server
+            for piece in pieces:
+                if stop.is_set():
+                    return
+                tell(Piece(piece))
+        for stats in figures:
+            tell(Finished(stats.completion_tokens, stats.finish_reason))
+
+    return ask
+
+
+def loaded_line(chats: ChatManager) -> str:
+    """What is loaded, in one line with its memory; "" when nothing is."""
+    parts = [f"{one.target.name} ({one.memory / 1e9:.2f} GB)" for one in chats.loaded()]
+    return f"Loaded: {', '.join(parts)}" if parts else ""
+
+
+def unload_all(chats: ChatManager) -> None:
+    """Free the memory of all loaded models."""
+    chats.close_all()

@@ -1,0 +1,174 @@
+"""What a chat pane can talk to: the base model of a run, the run itself, the GGUF files of its exports.
+
+The page names a target by a key and the key is looked up among the targets that exist, so no path comes from
+the browser. Also here: what a conversation with a run starts from (its system prompt, three of its questions).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from studio.chat.target import Target
+from studio.config import RunConfig
+from studio.config.jobs import DEMO_TEST
+from studio.data.formats import detect_format, parse_row, split_prompt
+from studio.data.sources import confine, read_rows, resolve_path
+from studio.errors import InputError, StudioError
+from studio.jobs import JobFolder
+from studio.settings import Settings
+from studio.ui.components.selected import has_model, jobs_of
+
+EXAMPLES = 3
+DEMO_FOLDER = "demo"
+
+
+@dataclass(frozen=True)
+class ChatTarget:
+    """One thing to talk to.
+
+    Attributes:
+        key: what the page keeps: "base", "tuned", or "gguf/JOB/FILE".
+        title: name of the model, run or file.
+        kind: "base", "tuned" or "GGUF".
+        model_id: model that is asked for in the chat server's API: "base", "tuned" or "gguf".
+        run: the finished run that is loaded (base and tuned share its server), None for a plain model or a file.
+        gguf: the file, None for a checkpoint.
+        model: path or name of a plain model, "" otherwise.
+    """
+
+    key: str
+    title: str
+    kind: str
+    model_id: str
+    run: JobFolder | None = None
+    gguf: Path | None = None
+    model: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the choice is called in the list."""
+        return f"{self.title} · {self.kind}"
+
+
+def targets_of(settings: Settings, run: JobFolder | None) -> list[ChatTarget]:
+    """Return what can be talked to; without a finished run that is the default base model alone."""
+    base = short_name(base_name(run))
+    if run is None or not has_model(run):
+        return [ChatTarget("base", base, "base", "base", model=_asked_model(run))]
+    targets = [
+        ChatTarget("base", base, "base", "base", run=run),
+        ChatTarget("tuned", run.request.name, "tuned", "tuned", run=run),
+    ]
+    for job in jobs_of(settings, run, "export"):
+        for path in sorted(job.exports.glob("*.gguf")) if job.exports.is_dir() else []:
+            targets.append(ChatTarget(f"gguf/{job.id}/{path.name}", path.name, "GGUF", "gguf", gguf=path))
+    return targets
+
+
+def find_target(targets: list[ChatTarget], key: str) -> ChatTarget:
+    """Return the target of a key.
+
+    Raises:
+        InputError: it is not one of them any more.
+    """
+    for target in targets:
+        if target.key == key:
+            return target
+    raise InputError("this model is not there any more", fix="Pick another one above the pane")
+
+
+def base_name(run: JobFolder | None) -> str:
+    """Name of the base model: as the run's environment has it, or as it was asked for."""
+    recorded = run.environment().get("base_model", {}) if run is not None else {}
+    return str(recorded.get("name") or _asked_model(run))
+
+
+def server_target(settings: Settings, target: ChatTarget) -> Target:
+    """Return what a chat server has to load; may prepare or fetch a model, so not for a request's thread.
+
+    Raises:
+        InputError: a part of it is missing.
+    """
+    # Imported here: the catalogue is wanted at the first question, not when the page starts.
+    from studio.chat.ask import gguf_target, job_target, resolve_target
+
+    if target.gguf is not None:
+        return gguf_target(target.gguf)
+    if target.run is not None:
+        return job_target(target.run, settings)
+    return resolve_target(target.model, settings)
+
+
+def short_name(name: str) -> str:
+    """Last part of a path or of a Hub id; the embedded model's name is written as its makers do."""
+    last = name.rstrip("/").rsplit("/", 1)[-1]
+    return "SmolLM2-135M-Instruct" if last.lower() == "smollm2-135m-instruct" else last
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a conversation starts from.
+
+    Attributes:
+        system: system prompt of the first training row, "" when it has none.
+        questions: user texts of rows that were not trained on where there are such.
+        problem: why the rows could not be read, "" when they could.
+    """
+
+    system: str
+    questions: tuple[str, ...]
+    problem: str = ""
+
+
+def opening_of(settings: Settings, run: JobFolder | None) -> Opening:
+    """Read how a conversation with a run starts, from the data that it was trained on."""
+    config = _config(run)
+    sources = [source.path for source in config.data.train]
+    try:
+        trained = _prompts(settings, sources[0], 1)
+        held_out = _held_out(config)
+        prompts = _prompts(settings, held_out, EXAMPLES) if held_out else _prompts(settings, sources[0], EXAMPLES)
+    except (StudioError, OSError) as error:
+        return Opening("", (), str(error))
+    system = next((m["content"] for prompt in trained for m in prompt if m["role"] == "system"), "")
+    questions = tuple(prompt[-1]["content"] for prompt in prompts if prompt)
+    return Opening(system, questions)
+
+
+def _held_out(config: RunConfig) -> str | None:
+    if Path(config.data.train[0].path).parts[:1] == (DEMO_FOLDER,):
+        return DEMO_TEST
+    validation = config.data.validation
+    return validation if isinstance(validation, str) else None
+
+
+def _prompts(settings: Settings, path: str, count: int) -> list[list[dict[str, str]]]:
+    """Messages before the answer, for the first rows that are conversations."""
+    file = confine(resolve_path(path, settings), settings)
+    rows = list(islice(read_rows(file), count))
+    kind = detect_format(rows, file)
+    found = []
+    for number, row in rows:
+        example = parse_row(row, number, file, kind)
+        if example.messages is None:
+            return []
+        prompt, _ = split_prompt(example)
+        found.append(prompt if isinstance(prompt, list) else [])
+    return found
+
+
+def _config(run: JobFolder | None) -> RunConfig:
+    """The run's config; the default one (the demo) without a run or when another version wrote it."""
+    try:
+        return RunConfig.model_validate(run.request.config) if run is not None else RunConfig()
+    except ValueError:
+        return RunConfig()
+
+
+def _asked_model(run: JobFolder | None) -> str:
+    section: Any = run.request.config.get("model") if run is not None else None
+    asked = section.get("path") if isinstance(section, dict) else None
+    return str(asked or RunConfig().model.path)

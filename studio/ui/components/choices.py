@@ -1,0 +1,47 @@
+"""Pieces with own markup: how they are made, and cards of which one is chosen.
+
+Every piece is a `gr.HTML` with a constant template; what it shows travels as its value and is put in by
+assets/form.js or assets/tokens.js with textContent, so that no data is ever read as markup or as a template.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from studio.ui.theme import script_tags
+
+CARDS = '<div class="choices" role="radiogroup"></div>'
+
+
+def piece(template: str, mount: str, *, value: Any = None, **kwargs: Any) -> gr.HTML:
+    """Make a piece.
+
+    Args:
+        template: constant markup.
+        mount: name of the function of `studioForm` (assets/form.js, assets/tokens.js) that brings it to life.
+        value: first value, anything that JSON can hold.
+        kwargs: further arguments and props of `gr.HTML`.
+    """
+    return gr.HTML(
+        value=value,
+        html_template=template,
+        head=script_tags("form.js", "tokens.js"),
+        js_on_load=f"studioForm.{mount}({{element, props, trigger, watch}})",
+        apply_default_css=False,
+        **kwargs,
+    )
+
+
+def choice_cards(label: str, cards: list[dict[str, str]], value: str, elem_id: str, topic: str = "") -> gr.HTML:
+    """Make cards of which one is chosen; the component's value is the word of that one.
+
+    Args:
+        label: what is chosen, for those who do not see the heading.
+        cards: for each its `value`, `title` and `text`.
+        value: the word that is chosen at first.
+        elem_id: id of the component.
+        topic: a topic of the page's bus that brings newer texts by word, "" for none.
+    """
+    return piece(CARDS, "cards", value=value, cards=cards, topic=topic, legend=label, elem_id=elem_id)

@@ -1,0 +1,115 @@
+"""The evaluation card of the Training tab: start an evaluation of the selected run and see what it found.
+
+The handlers only write a job and say which evaluations there are; progress and report come to the browser from
+our own routes (assets/evaluation.js), so a reload or a restart shows the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from studio.config.describe import options_of
+from studio.config.jobs import DEMO_TEST, EvaluateConfig
+from studio.config.load import build as build_config
+from studio.jobs import JobFolder, submit
+from studio.settings import Settings
+from studio.ui.components.selected import (
+    has_model,
+    jobs_of,
+    require_model,
+    rows_choices,
+    rows_path,
+    selected_run,
+    when,
+)
+from studio.ui.errors import guard
+from studio.ui.page import Page
+from studio.ui.theme import script_tags
+
+TEMPLATE = '<div class="evaluation-view" role="group" aria-label="Evaluation result"></div>'
+# "refresh" is the event by which the browser says that a training run has ended (see __getattr__ of gr.HTML).
+ON_LOAD = "window.studioEvaluation.mount(element, props, watch, name => trigger(name)); // 'refresh'"
+HINTS = {
+    "none": "Pick a run in the list at the left.",
+    "wait": "The evaluation can start when the run is done.",
+    "ready": "The same rows are answered by the base model and by the tuned one; an answer counts if it matches exactly.",
+    "empty": "This run left no model, so there is nothing to evaluate.",
+}
+
+
+def build(page: Page) -> None:
+    """Build the card; called inside the Training tab."""
+    EvaluationCard(page)
+
+
+class EvaluationCard:
+    """The card's components and handlers."""
+
+    def __init__(self, page: Page) -> None:
+        self.settings = page.services.settings
+        specs = {spec.path: spec for spec in options_of(EvaluateConfig)}
+        with gr.Column(elem_classes=["card", "evaluation-card"], elem_id="evaluation"):
+            gr.HTML(html_template="<h2>Evaluate</h2>", apply_default_css=False)
+            with gr.Row(elem_classes=["evaluation-form"]):
+                self.data = gr.Dropdown(
+                    [("Demo test rows", DEMO_TEST)], value=DEMO_TEST, label=specs["data"].title, info=specs["data"].help,
+                    allow_custom_value=True, interactive=True, scale=3, elem_id="evaluate-data",
+                )  # fmt: skip
+                self.limit = gr.Number(
+                    None, label=specs["limit"].title, info=specs["limit"].help, minimum=1, precision=0, interactive=True,
+                    scale=2, elem_id="evaluate-limit",
+                )  # fmt: skip
+                self.start = gr.Button(
+                    "Evaluate", variant="primary", scale=0, min_width=120, interactive=False, elem_id="evaluate-start"
+                )
+            self.view = gr.HTML(
+                value=card_value(self.settings, None),
+                html_template=TEMPLATE,
+                head=script_tags("watch.js", "evaluation.js"),
+                js_on_load=ON_LOAD,
+                apply_default_css=False,
+                elem_id="evaluation-view",
+            )
+        shared: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        fresh = [self.view, self.data, self.start]
+        gr.on(None, guard(self.refresh), page.job, fresh, **shared)
+        self.view.refresh(guard(self.refresh), page.job, fresh, **shared)
+        self.start.click(guard(self.submit), [page.job, self.data, self.limit], self.view, **shared)
+
+    def refresh(self, job_id: str) -> list[Any]:
+        """Show the newest evaluation of the selected run."""
+        run = selected_run(self.settings, job_id)
+        ready = run is not None and has_model(run)
+        return [
+            card_value(self.settings, run),
+            gr.Dropdown(choices=rows_choices(self.settings, run, DEMO_TEST)),
+            gr.Button(interactive=ready),
+        ]
+
+    def submit(self, job_id: str, data: str | None, limit: float | None) -> dict[str, Any]:
+        """Queue an evaluation of the selected run and show it."""
+        run = require_model(self.settings, job_id)
+        rows = rows_path(self.settings, data or DEMO_TEST)
+        asked = {"run": run.id, "data": rows, "limit": int(limit) if limit else None}
+        config = build_config(EvaluateConfig, asked)
+        submit(self.settings, "evaluate", run.request.name, config.model_dump(mode="json"))
+        return card_value(self.settings, run)
+
+
+def card_value(settings: Settings, run: JobFolder | None) -> dict[str, Any]:
+    """What the browser needs: which evaluations the run has, newest first, or a hint when there is none."""
+    if run is None:
+        return {"run": "", "waiting": "", "hint": HINTS["none"], "evaluations": []}
+    final = run.state().final
+    hint = "ready" if has_model(run) else "empty" if final else "wait"
+    found = [{"id": job.id, "what": _what(job), "when": when(job)} for job in jobs_of(settings, run, "evaluate")]
+    return {"run": run.id, "waiting": "" if final else run.id, "hint": HINTS[hint], "evaluations": found}
+
+
+def _what(job: JobFolder) -> str:
+    config = job.request.config
+    limit = config.get("limit")
+    rows = f"first {limit} rows of {config.get('data')}" if limit else f"rows of {config.get('data')}"
+    return "rows of the demo's test set" if rows == f"rows of {DEMO_TEST}" else rows

@@ -1,0 +1,58 @@
+"""The exports of a run, newest first: progress while one is made, then its report and its files.
+
+The value names the jobs only; everything else comes to the browser from our own routes (assets/export.js), and
+files are links to a route that sends them from where they lie.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from studio.jobs import JobFolder
+from studio.settings import Settings
+from studio.ui.components.selected import has_model, jobs_of, when
+from studio.ui.theme import script_tags
+
+TEMPLATE = '<div class="export-view"></div>'
+# The words in quotes are the component's own events (see __getattr__ of gr.HTML): "chat" carries {job, file}.
+ON_LOAD = "window.studioExport.mount(element, props, watch, (name, data) => trigger(name, data)); // 'refresh' 'chat'"
+
+
+def export_report(value: dict[str, Any]) -> gr.HTML:
+    """Make the component; its value is what `report_value` returns."""
+    return gr.HTML(
+        value=value,
+        html_template=TEMPLATE,
+        head=script_tags("watch.js", "export.js"),
+        js_on_load=ON_LOAD,
+        apply_default_css=False,
+        elem_id="export-report",
+    )
+
+
+def report_value(settings: Settings, run: JobFolder | None) -> dict[str, Any]:
+    """Which exports the run has, newest first; `waiting` names the run while it is still training."""
+    if run is None:
+        return {"run": "", "waiting": "", "exports": []}
+    exports = [{"id": job.id, "what": types_of(job), "when": when(job)} for job in jobs_of(settings, run, "export")]
+    return {"run": run.request.name, "waiting": "" if run.state().final else run.id, "exports": exports}
+
+
+def types_of(job: JobFolder) -> str:
+    """The types of an export in one line: 'Q4_K_M, F16'."""
+    types = job.request.config.get("types")
+    return ", ".join(str(kind).upper() for kind in types) if isinstance(types, list) else ""
+
+
+def empty_sentence(run: JobFolder | None) -> str:
+    """What to do when nothing can be exported; "" when something can."""
+    if run is None:
+        return "Pick a finished run in the list at the left: it becomes a file for llama.cpp, Ollama and LM Studio."
+    if has_model(run):
+        return ""
+    name = run.request.name
+    if not run.state().final:
+        return f"'{name}' can be exported when it is done."
+    return f"'{name}' left no model, so there is nothing to export."

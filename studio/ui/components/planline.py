@@ -1,0 +1,304 @@
+"""The plan of a run: one line above Start on the tabs where a run is set up, and the memory it needs.
+
+The line is computed from the form's values after every change, by the same check that Start and the command line
+use. There is one line for each of those tabs, because gradio renders a component once; all get the same value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.context import Context
+
+from studio.config import RunConfig
+from studio.config.model import EMBEDDED_MODEL
+from studio.errors import InputError, InputErrors, StudioError
+from studio.jobs import submit
+from studio.models import embedded, hub
+from studio.models.catalogue import confine_model
+from studio.models.plan import Plan
+from studio.train import preflight
+from studio.ui.components.choices import piece
+from studio.ui.form import METHOD, TUNING, Form, Values, field_id
+from studio.ui.errors import UNEXPECTED, guard, logger
+from studio.ui.page import Page
+from studio.ui.services import Services
+
+LINE = """
+<div class="studio">
+  <div class="plan num">
+    <div class="plan-said grow"><b class="plan-what"></b> <span class="plan-text muted" role="status"></span>
+      <span class="plan-busy muted"></span>
+      <button type="button" class="plan-more btn quiet" hidden></button>
+      <ul class="plan-errors" hidden></ul></div>
+    <label class="plan-named"><span class="sr">Run name</span>
+      <input class="plan-name field-input" type="text" maxlength="60" autocomplete="off" spellcheck="false"></label>
+    <button type="button" class="plan-start btn primary">Start training</button>
+  </div>
+</div>
+"""
+MEMORY = """
+<section class="studio card num" aria-label="Memory plan">
+  <div class="row-flex wrap-flex"><h3>Memory plan</h3><span class="grow"></span><span class="memory-total muted"></span></div>
+  <p class="memory-empty muted">It is made as soon as the model is here and the settings are valid.</p>
+  <div class="memory-body" hidden><div class="stack"></div><div class="legend"></div></div>
+</section>
+"""
+TITLES = {"lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA", "full": "Full"}
+# Names that say what a file is for, not what it is about: its folder names the run then.
+_PLAIN_NAMES = {"train", "training", "data", "dataset", "examples"}
+
+
+def plan_line() -> gr.HTML:
+    """Make a plan line. Events: `submit` (Start was pressed), `input` (the name was changed)."""
+    return piece(LINE, "planline", elem_classes=["plan-block"])
+
+
+def memory_bar() -> gr.HTML:
+    """Make the bar of the memory plan."""
+    return piece(MEMORY, "memory", elem_id="memory-plan")
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What the page adds to the form's values.
+
+    Attributes:
+        name: of the run, "" for ours.
+        sequence: number of the request, so that an old reply is not shown over a newer one.
+        row: the row that is wanted in the token view, from 1.
+        set: options that a button of a finding sets.
+    """
+
+    name: str = ""
+    sequence: int = 0
+    row: int = 1
+    set: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, text: Any) -> Meta:
+        """Read what assets/form.js sends; anything else counts as nothing."""
+        try:
+            given = json.loads(text)
+            wanted = given["set"] if isinstance(given["set"], dict) else {}
+            return cls(str(given["name"]).strip()[:60], int(given["sequence"]), max(1, int(given["row"])), wanted)
+        except (TypeError, ValueError, KeyError):
+            return cls()
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Makes plans and starts runs from the form's values."""
+
+    form: Form
+    services: Services
+
+    def confined(self, values: Values) -> RunConfig:
+        """Return the config, with every path in it checked to lie where the page may read.
+
+        Raises:
+            InputErrors: a value or a path is wrong.
+        """
+        config = self.form.config(values)
+        # The data worker of the page confines the data files itself (DataWorker(confined=True)).
+        confine_model(config.model.path, self.services.settings)
+        return config
+
+    def payload(self, values: Values, meta: Meta) -> dict[str, Any]:
+        """Return what the plan lines show; a wrong value is part of it, never an exception."""
+        method, tuning = str(values.get(METHOD)), str(values.get(TUNING))
+        shown: dict[str, Any] = {
+            "sequence": meta.sequence, "method": method, "tuning": tuning, "errors": [], "notes": {}, "cards": {},
+            "what": f"{TITLES.get(tuning, tuning)} · {method.upper()}", "line": "", "memory": None, "demo": False,
+            "changed": [field_id(path) for path in self.form.changed(values)], "name": "", "waits": "",
+        }  # fmt: skip
+        try:
+            config = self.confined(values)
+            shown["name"] = self.default_name(config)
+            shown["demo"] = not shown["changed"]
+            shown["waits"] = waits_for(config, self.services)
+            if shown["waits"]:
+                shown["line"] = shown["waits"]
+                return shown
+            self._add_plan(shown, config)
+        except InputErrors as wrong:
+            shown["errors"] = [self.problem(error) for error in wrong.errors]
+        except StudioError as error:
+            shown["errors"] = [self.problem(error)]
+        except Exception:
+            logger.exception("the plan could not be made")
+            shown["errors"] = [{"sentence": UNEXPECTED, "field": ""}]
+        return shown
+
+    def _add_plan(self, shown: dict[str, Any], config: RunConfig) -> None:
+        checked = preflight.check(config, self.services.settings, self.services.data)
+        plan = checked.plan
+        head, _, rest = plan.line().partition(" · ")
+        shown["what"], shown["line"] = f"{head} · {config.method.name.upper()}", rest
+        shown["memory"] = memory_value(plan)
+        shown["notes"] = {
+            field_id(path): f"now {_plain(choice.value)}: {choice.reason}"
+            for path, choice in plan.choices.items()
+            if values_of(config, path) == "auto"
+        }
+        shown["cards"] = {TUNING: self._tunings(config, plan)}
+
+    def _tunings(self, config: RunConfig, plan: Plan) -> dict[str, str]:
+        """What each tuning would change and cost, by its word."""
+        texts = {config.tuning.name: _cost(plan)}
+        for word in self.form.specs[TUNING].choices:
+            if word in texts:
+                continue
+            other = config.model_copy(deep=True)
+            other.tuning.name = word  # type: ignore[assignment]
+            try:
+                texts[word] = _cost(preflight.check(other, self.services.settings, self.services.data).plan)
+            except StudioError as error:
+                texts[word] = error.what
+        return texts
+
+    def problem(self, error: StudioError) -> dict[str, str]:
+        """Turn an error into what the line shows: the option's label instead of its dotted name."""
+        spec = self.form.specs.get(error.where.rpartition(": ")[2] or error.where)
+        if spec is None:
+            return {"sentence": error.sentence, "field": ""}
+        told = InputError(error.what, where=spec.title, fix=error.fix)
+        return {"sentence": told.sentence, "field": field_id(spec.path)}
+
+    def default_name(self, config: RunConfig) -> str:
+        """Return a name from data and tuning that no job of this home has."""
+        file = Path(config.data.train[0].path)
+        about = file.parent.name if file.stem.lower() in _PLAIN_NAMES and file.parent.name else file.stem
+        parts = [about, config.tuning.name]
+        if self.form.specs["tuning.rank"].applies(config.method.name, config.tuning.name):
+            parts.append(str(config.tuning.rank))
+        return self.free_name("-".join(parts))
+
+    def free_name(self, wanted: str) -> str:
+        """Return the wanted name, or the next free one with a number."""
+        plain = re.sub(r"[^\w.-]+", "-", wanted).strip("-.")[:52] or "run"
+        taken = self._names()
+        number = 2
+        name = plain
+        while name in taken:
+            name, number = f"{plain}-{number}", number + 1
+        return name
+
+    def _names(self) -> set[str]:
+        # A job's folder is named after time and name, so that no job.yaml needs to be read on every key.
+        jobs = self.services.settings.jobs
+        return {path.name[16:] for path in jobs.iterdir()} if jobs.is_dir() else set()
+
+    def start(self, values: Values, meta: Meta) -> str:
+        """Check once more, queue the run and return its id.
+
+        Raises:
+            InputError: a value is wrong, or the name is taken.
+        """
+        config = self.confined(values)
+        name = meta.name or self.default_name(config)
+        if name in self._names():
+            raise InputError(f"there is a run '{name}' already", where="Run name", fix=f"Take '{self.free_name(name)}'")
+        if waits_for(config, self.services):
+            config = preflight.with_absolute_paths(config, self.services.settings)
+        else:
+            config = preflight.check(config, self.services.settings, self.services.data).config
+        return submit(self.services.settings, "train", name, config.model_dump(mode="json")).id
+
+
+# Put before a handler's request: the last value becomes what `Meta.read` reads.
+COUNTED = "(...values) => studioForm.before(values)"
+WITH_META = "(...values) => studioForm.withMeta(values)"
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+def wire(page: Page) -> None:
+    """Connect the form with plan, draft and Start; called by the last tab, when every component exists."""
+    form = page.form
+    planner = Planner(form, page.services)
+    inputs = [*form.inputs, form.meta]
+
+    def update(*values: Any) -> list[Any]:
+        raw, meta = form.raw(values[:-1]), Meta.read(values[-1])
+        shown = planner.payload(raw, meta)
+        return [*[shown for _ in form.lines], {"values": raw, "name": meta.name}, shown["what"]]
+
+    def restore(draft: Any) -> list[Any]:
+        name = draft.get("name", "") if isinstance(draft, dict) else ""
+        return [*form.restored(draft), json.dumps({"restored": name})]
+
+    def start(*values: Any) -> tuple[str, Any]:
+        job = planner.start(form.raw(values[:-1]), Meta.read(values[-1]))
+        return job, gr.Tabs(selected="training")
+
+    outputs = [*form.lines, form.draft, page.summaries["method"]]
+    calculate: dict[str, Any] = {"fn": guard(update), "inputs": inputs, "outputs": outputs, "js": COUNTED, **QUIET}
+    triggers = [component.change for component in form.inputs] + [line.input for line in form.lines]
+    gr.on(triggers, queue=False, trigger_mode="always_last", **calculate)
+    gr.on(
+        [line.submit for line in form.lines], guard(start), inputs, [page.job, page.tabs],
+        js=WITH_META, concurrency_limit=1, **QUIET,
+    ).success(None, None, None, js="() => studioForm.started()", **QUIET).then(queue=False, **calculate)  # fmt: skip
+    for connect in form.wiring:
+        connect()
+
+    inspect: dict[str, Any] = {**form.inspect, **QUIET}
+    seen = [form.components[path].change for path, spec in form.specs.items() if spec.section in ("data", "method", "model")]
+    gr.on(seen, trigger_mode="always_last", concurrency_limit=8, **inspect)
+    prepare: dict[str, Any] = {**form.prepare, **QUIET}
+    opened = Context.root_block.load(guard(restore), form.draft, inputs, **QUIET)
+    ready = opened.then(queue=False, **calculate).then(concurrency_limit=8, **prepare)
+    ready.then(queue=False, **calculate)
+    ready.then(concurrency_limit=8, **inspect)
+    form.components["model.path"].change(concurrency_limit=8, trigger_mode="always_last", **prepare).then(
+        queue=False, **calculate
+    ).then(concurrency_limit=8, **inspect)
+
+
+def waits_for(config: RunConfig, services: Services) -> str:
+    """Say why the plan must wait for the model ("" if it need not): such a run may be started all the same."""
+    path = config.model.path.strip()
+    if path == EMBEDDED_MODEL:
+        ready = embedded.is_ready(services.settings)
+        return "" if ready else "the model is made ready first (once, about half a minute), then the plan is shown here"
+    if hub.is_hub_id(path) and not Path(path).exists():
+        folder = hub.hub_folder(services.settings, path, config.model.revision)
+        if hub.hub_name(folder) is None:
+            return f"{path} is downloaded when the run starts, and the plan is made then"
+    return ""
+
+
+def values_of(config: RunConfig, path: str) -> Any:
+    """Return the value of an option by its dotted name."""
+    value: Any = config
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def memory_value(plan: Plan) -> dict[str, Any]:
+    """Parts of the plan's memory, in bytes, for the bar."""
+    parts = [{"name": name, "bytes": value} for name, value in plan.memory.items()]
+    return {"parts": parts, "total": plan.total_bytes, "available": plan.available_bytes, "fits": plan.fits}
+
+
+def _cost(plan: Plan) -> str:
+    share = "all " if plan.trainable == plan.parameters else f"{_millions(plan.trainable)} of "
+    return f"{share}{_millions(plan.parameters)} parameters · {plan.total_bytes / 1e9:.1f} GB"
+
+
+def _millions(count: int) -> str:
+    if count >= 1_000_000_000:
+        return f"{count / 1e9:.2f} B"
+    return f"{count / 1e6:.1f} M" if count < 100_000_000 else f"{count / 1e6:.0f} M"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,126 @@
+"""The run that Chat, Export and Evaluate work on, and the jobs that were made of it.
+
+The list at the left may select an evaluation or an export too: then the run it belongs to is meant. Everything
+is looked up in the job folders each time; nothing is remembered between requests.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from studio.data.sources import confine, resolve_path
+from studio.errors import InputError, StudioError
+from studio.jobs import JobFolder, find_job, list_jobs
+from studio.jobs.folder import Kind
+from studio.settings import Settings
+
+RowsChoice = tuple[str, str]
+
+
+def selected_run(settings: Settings, job_id: str) -> JobFolder | None:
+    """Return the training run that a selection means; None when nothing (or a removed job) is selected."""
+    try:
+        job = find_job(settings.jobs, _id(job_id)) if job_id else None
+        if job is not None and job.request.kind != "train":
+            job = find_job(settings.jobs, _id(str(job.request.config.get("run", ""))), kind="train")
+    except StudioError:
+        return None
+    return job
+
+
+def has_model(run: JobFolder) -> bool:
+    """True when a run left a model: it completed, or it was stopped and had saved one."""
+    return run.state().final and (run.model / "config.json").exists() or (
+        run.state().final and (run.model / "adapter_config.json").exists()
+    )
+
+
+def require_model(settings: Settings, job_id: str) -> JobFolder:
+    """Return the selected run.
+
+    Raises:
+        InputError: no run is selected, or it has no model (yet).
+    """
+    run = selected_run(settings, job_id)
+    if run is None:
+        raise InputError("no run is selected", fix="Pick a finished run in the list at the left")
+    state = run.state()
+    if not state.final:
+        raise InputError(
+            f"'{run.request.name}' is still {state.status}", fix="Wait until it is done, or stop it and save"
+        )
+    if not has_model(run):
+        raise InputError(
+            f"'{run.request.name}' {state.status} without saving a model", fix="Pick another run, or start it again"
+        )
+    return run
+
+
+def jobs_of(settings: Settings, run: JobFolder, kind: Kind) -> list[JobFolder]:
+    """Return the evaluations or exports of a run, newest first."""
+    found = []
+    for job in list_jobs(settings.jobs):
+        try:
+            request = job.request
+        except StudioError:
+            continue  # a folder that is not ours; the list of jobs shows it as such
+        # By name only the newest run of that name is meant, as in `find_job`; jobs of the page carry the id.
+        wanted = str(request.config.get("run", ""))
+        if request.kind == kind and (wanted == run.id or _newest_named(settings, wanted) == run.id):
+            found.append(job)
+    return found
+
+
+def when(job: JobFolder) -> str:
+    """Local time at which a job was made, for a list: '24 Nov 15:30'."""
+    return time.strftime("%d %b %H:%M", time.localtime(job.state().created)).lstrip("0")
+
+
+def rows_choices(settings: Settings, run: JobFolder | None, demo_test: str) -> list[RowsChoice]:
+    """Return (label, path) of files whose rows have answers: the demo's, the run's validation file, uploads."""
+    choices = [("Demo test rows", demo_test)]
+    validation = _section(run, "data").get("validation") if run is not None else None
+    if isinstance(validation, str) and not _is_number(validation):
+        choices.append((f"{Path(validation).name} (validation)", validation))
+    if settings.uploads.is_dir():
+        uploads = sorted(path for path in settings.uploads.rglob("*") if path.suffix in (".jsonl", ".json"))
+        choices += [(path.name, str(path)) for path in uploads]
+    return choices
+
+
+def rows_path(settings: Settings, path: str) -> str:
+    """Return the file that the page named, if it may be read from the page.
+
+    Raises:
+        InputError: there is none, or it lies outside the studio's folders.
+    """
+    found = resolve_path(path, settings)
+    confine(found, settings)
+    return path if path.strip().startswith("demo/") else str(found)
+
+
+def _section(run: JobFolder, name: str) -> dict[str, Any]:
+    section = run.request.config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _newest_named(settings: Settings, wanted: str) -> str:
+    try:
+        return find_job(settings.jobs, _id(wanted), kind="train").id if wanted else ""
+    except StudioError:
+        return ""
+
+
+def _id(text: str) -> str:
+    """A selection is a name, never a path: `find_job` would follow an absolute one out of the home."""
+    return Path(text).name
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

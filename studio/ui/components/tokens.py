@@ -1,0 +1,70 @@
+"""One row as the model sees it: raw, as a conversation, or as coloured tokens with their ids.
+
+Drawn by assets/tokens.js with one element a token. gradio's HighlightedText makes three times as many and blocks
+the page for a second at 2,000 tokens. Only the first `SHOWN` tokens are sent; how many there are is said.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gradio as gr
+
+from studio.ui.components.choices import piece
+
+SHOWN = 4000
+TEMPLATE = """
+<section class="studio card row-view" aria-label="One row as the model sees it">
+  <div class="row-flex wrap-flex">
+    <h3>Row <input class="row-number" type="number" min="1" value="1" aria-label="Row number">
+      <span class="row-total muted num"></span> as the model sees it</h3>
+    <span class="grow"></span>
+    <span class="seg" role="group" aria-label="View">
+      <button type="button" data-view="raw">Raw</button>
+      <button type="button" data-view="conversation">Conversation</button>
+      <button type="button" data-view="tokens">Tokens</button>
+    </span>
+    <span class="seg" role="group" aria-label="Rows">
+      <button type="button" class="row-back" aria-label="Previous row">‹</button>
+      <button type="button" class="row-next" aria-label="Next row">›</button>
+    </span>
+  </div>
+  <div class="row-flex wrap-flex row-counts num" hidden>
+    <span class="row-trained pill ok"></span><span class="row-context pill"></span>
+    <span class="muted">hover a token for its id</span><span class="row-more muted"></span>
+  </div>
+  <div class="row-body" tabindex="0" aria-live="polite"><p class="muted">Reading the first row …</p></div>
+</section>
+"""
+
+
+def token_view() -> gr.HTML:
+    """Make the view; its `select` event asks for another row ({"row": N}, from 1)."""
+    return piece(TEMPLATE, "tokens", elem_id="row-view")
+
+
+def row_value(preview: dict[str, Any], index: int) -> dict[str, Any]:
+    """Turn the worker's answer to `preview` into what the view draws.
+
+    Args:
+        preview: with `tokens` [{text, id, trained, special}], `raw`, `messages`, `rows`, `problem`.
+        index: place of the row among the file's rows, from 1.
+    """
+    tokens = preview["tokens"]
+    return {
+        "index": index,
+        "total": preview["rows"] or index + 1,
+        "tokens": [[one["text"], one["id"], one["trained"], one["special"]] for one in tokens[:SHOWN]],
+        "length": len(tokens),
+        "more": len(tokens) > SHOWN,
+        "trained": preview["trained"],
+        "raw": json.dumps(preview["raw"], ensure_ascii=False, indent=2),
+        "messages": preview["messages"],
+        "problem": (preview.get("problem") or {}).get("sentence", ""),
+    }
+
+
+def problem_value(sentence: str, index: int = 1) -> dict[str, Any]:
+    """What the view shows when there is no row to show."""
+    return {"index": index, "total": index, "tokens": [], "trained": 0, "raw": "", "messages": None, "problem": sentence}

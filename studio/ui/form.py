@@ -1,0 +1,249 @@
+"""The form of a run, made from the schema: a component for each option, values in, a config out.
+
+No option is known by name here. An option that the chosen method or tuning does not use stays in the document
+and is hidden by a class (assets/form.js, no request); `config` leaves its value out. What a draft keeps are the
+raw values, so that a half-typed number survives a reload too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from studio.config import RunConfig
+from studio.config.describe import OptionSpec, options_of
+from studio.config.load import build
+from studio.config.presets import DEMO, load_named
+from studio.errors import InputError, InputErrors
+from studio.settings import browser_secret
+from studio.ui.components.choices import piece
+from studio.ui.page import Page
+
+# The two options by which others apply or not (`OptionSpec.applies`).
+METHOD, TUNING = "method.name", "tuning.name"
+RADIO_UP_TO = 4
+SWITCH = {"auto": "auto", "on": True, "off": False}
+DRAFT_KEY = "finetune-studio.draft.v1"
+FOLD = """<button type="button" class="fold" aria-expanded="false"></button>"""
+
+Values = dict[str, Any]
+
+
+class Form:
+    """The components of all options of a run.
+
+    Attributes:
+        specs: the options by dotted name, in the order of declaration.
+        components: the component of each option that has been placed.
+        draft: what the browser keeps: {"values": {path: value}, "name": text}.
+        start: the values that the page opens with: the demo's. `changed` compares with them.
+        meta: slot of handlers for what assets/form.js adds to the values (`planline.Meta`).
+        lines: the plan lines of the tabs.
+        wiring: run once every component exists, for events that take all of them as inputs.
+        prepare, inspect: handlers of the tabs (fn, inputs, outputs) that run when the page opens.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.specs: dict[str, OptionSpec] = {spec.path: spec for spec in options_of(RunConfig)}
+        self.components: dict[str, Component] = {}
+        self.draft = gr.BrowserState(
+            None, storage_key=DRAFT_KEY, secret=browser_secret(page.services.settings)
+        )
+        self.start: Values = self.raw(self.values(load_named(DEMO)))
+        self.meta = gr.Textbox("", visible=False)
+        self.lines: list[gr.HTML] = []
+        self.wiring: list[Callable[[], None]] = []
+        self.prepare: dict[str, Any] = {}
+        self.inspect: dict[str, Any] = {}
+
+    # ---- components
+
+    def of_section(self, section: str) -> list[str]:
+        """Return the options of a section that are not placed yet."""
+        return [path for path, spec in self.specs.items() if spec.section == section and path not in self.components]
+
+    def place(self, paths: Iterable[str]) -> None:
+        """Render a component for each option, here."""
+        for path in paths:
+            self.own(path, make_component(self.specs[path], self.start[path]))
+
+    def place_tiers(self, paths: Iterable[str], fold_id: str) -> None:
+        """Render the basic options, and the advanced ones behind a fold that says how many were changed."""
+        paths = list(paths)
+        advanced = [path for path in paths if self.specs[path].tier != "basic"]
+        with gr.Column(elem_classes=["fields"]):
+            self.place(path for path in paths if path not in advanced)
+        if advanced:
+            piece(FOLD, "fold", fields=[field_id(path) for path in advanced], target=fold_id)
+            with gr.Column(elem_classes=["fields", "folded"], elem_id=fold_id):
+                self.place(advanced)
+
+    def own(self, path: str, component: Component) -> Component:
+        """Take a component that was made elsewhere as the one of an option."""
+        if path in self.components:
+            raise ValueError(f"{path} is placed twice")
+        self.components[path] = component
+        return component
+
+    @property
+    def inputs(self) -> list[Component]:
+        """The components in the order of `specs`: inputs and outputs of handlers."""
+        return [self.components[path] for path in self.specs]
+
+    # ---- values
+
+    def raw(self, values: Iterable[Any]) -> Values:
+        """Name the values of `inputs`."""
+        return dict(zip(self.specs, values, strict=True))
+
+    def config(self, values: Values) -> RunConfig:
+        """Turn the form's values into a config.
+
+        Raises:
+            InputErrors: at least one is wrong; each error's `where` is the option's dotted name.
+        """
+        method, tuning = str(values.get(METHOD)), str(values.get(TUNING))
+        document: dict[str, Any] = {}
+        errors: list[InputError] = []
+        for path, spec in self.specs.items():
+            if path not in values or not spec.applies(method, tuning):
+                continue
+            try:
+                value = from_field(spec, values[path])
+            except InputError as error:
+                errors.append(error)
+                continue
+            target = document
+            for part in spec.section.split("."):
+                target = target.setdefault(part, {})
+            target[spec.name] = value
+        try:
+            config = build(RunConfig, document)
+        except InputErrors as wrong:
+            # What could not be read is missing above; its default must not add a second sentence.
+            errors += [error for error in wrong.errors if error.where not in {known.where for known in errors}]
+        if errors:
+            raise InputErrors(errors)
+        return config
+
+    def values(self, config: RunConfig) -> list[Any]:
+        """Return what the components show for a config, in the order of `inputs`."""
+        document = config.model_dump(mode="json")
+        return [to_field(spec, _at(document, path)) for path, spec in self.specs.items()]
+
+    def restored(self, draft: Any) -> list[Any]:
+        """Return the values of a draft in the order of `inputs`; options that it does not know stay as they are."""
+        kept = draft.get("values") if isinstance(draft, dict) else None
+        if not isinstance(kept, dict):
+            return [gr.skip() for _ in self.specs]
+        return [kept[path] if path in kept else gr.skip() for path in self.specs]
+
+    def changed(self, values: Values) -> list[str]:
+        """Return the options that apply and whose value is another than at the start."""
+        method, tuning = str(values.get(METHOD)), str(values.get(TUNING))
+        return [
+            path
+            for path, spec in self.specs.items()
+            if path in values and spec.applies(method, tuning) and not _same(spec, values[path], self.start[path])
+        ]
+
+
+def make_component(spec: OptionSpec, value: Any) -> Component:
+    """Make the component of an option: its label, help with unit, choices and where it applies.
+
+    Args:
+        spec: the option.
+        value: what it shows at first, in the form's terms (`to_field`).
+    """
+    common: dict[str, Any] = {
+        "label": spec.title,
+        "info": spec.help + (f" ({spec.unit})" if spec.unit else ""),
+        "elem_id": field_id(spec.path),
+        "elem_classes": ["field", *applies_classes(spec)],
+        "interactive": True,
+    }
+    if spec.kind == "choice" or (spec.kind == "flag" and spec.auto):
+        words = list(spec.choices) or list(SWITCH)
+        if len(words) <= RADIO_UP_TO:
+            return gr.Radio(words, value=value, **common)
+        return gr.Dropdown(words, value=value, **common)
+    if spec.kind == "flag":
+        return gr.Checkbox(value=value, **common)
+    if spec.kind in ("integer", "number") and not spec.auto:
+        # Bounds are left to the schema: gradio would refuse the whole event with a toast, we say it in the plan line.
+        step = 1 if spec.kind == "integer" else "any"
+        return gr.Number(value=value, precision=0 if spec.kind == "integer" else None, step=step, **common)  # type: ignore[arg-type]
+    return gr.Textbox(value=value, lines=1, max_lines=1, **common)
+
+
+def field_id(path: str) -> str:
+    """Id of an option's component in the document."""
+    return f"f-{path.replace('.', '-')}"
+
+
+def applies_classes(spec: OptionSpec) -> list[str]:
+    """Classes that say where an option applies; assets/form.js hides it elsewhere."""
+    classes = [f"for-method-{word}" for word in spec.methods] + [f"for-tuning-{word}" for word in spec.tunings]
+    return classes + (["by-method"] if spec.methods else []) + (["by-tuning"] if spec.tunings else [])
+
+
+def from_field(spec: OptionSpec, value: Any) -> Any:
+    """Turn what a component holds into what the config takes.
+
+    Raises:
+        InputError: empty, or text where a number belongs.
+    """
+    if isinstance(value, str):
+        value = value.strip()
+    if value is None or value == "":
+        if spec.optional:
+            return None
+        if spec.auto:
+            return "auto"
+        if spec.kind != "list":
+            raise InputError("it is empty", where=spec.path, fix=f"Enter a value; the default is {spec.default}")
+    if spec.kind == "flag" and spec.auto:
+        return SWITCH.get(str(value), value)
+    if spec.kind in ("integer", "number") and isinstance(value, str) and value != "auto":
+        return _number(spec, value)
+    return value
+
+
+def to_field(spec: OptionSpec, value: Any) -> Any:
+    """Turn a value of the config into what the component holds; the inverse of `from_field`."""
+    if spec.kind == "flag":
+        return {True: "on", False: "off"}.get(value, "auto") if spec.auto else value
+    if spec.kind == "list":
+        return [item if isinstance(item, dict) else item.model_dump(mode="json") for item in value or []]
+    if spec.kind == "text":
+        return ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+    if spec.kind in ("integer", "number") and spec.auto:
+        return "auto" if value == "auto" else f"{value:g}" if isinstance(value, float) else str(value)
+    return value
+
+
+def _number(spec: OptionSpec, text: str) -> float | int:
+    plain = text.replace(",", ".") if text.count(",") == 1 and "." not in text else text
+    try:
+        return int(plain) if spec.kind == "integer" else float(plain)
+    except ValueError as error:
+        kind = "whole number" if spec.kind == "integer" else "number"
+        word = "a " + kind + (" or auto" if spec.auto else "")
+        raise InputError(f"'{text}' is not {word}", where=spec.path, fix=f"The default is {spec.default}") from error
+
+
+def _same(spec: OptionSpec, value: Any, other: Any) -> bool:
+    try:
+        return bool(from_field(spec, value) == from_field(spec, other))
+    except InputError:
+        return False
+
+
+def _at(document: dict[str, Any], path: str) -> Any:
+    value: Any = document
+    for part in path.split("."):
+        value = value[part]
+    return value

@@ -1,0 +1,33 @@
+"""What the page works with: made once for each web process and passed to every tab.
+
+It holds readers and handles only. Jobs belong to nobody here: they live in their folders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from studio.jobs import Summaries
+from studio.settings import Settings
+
+if TYPE_CHECKING:
+    from studio.chat.manager import ChatManager
+    from studio.data.client import DataWorker
+
+
+@dataclass(frozen=True)
+class Services:
+    """The services that handlers call.
+
+    Attributes:
+        settings: the studio's own settings.
+        summaries: what lists show of each job, read incrementally.
+        data: the warm process that tokenizes for previews and counts.
+        chats: the chat servers, one for each loaded model.
+    """
+
+    settings: Settings
+    summaries: Summaries
+    data: DataWorker
+    chats: ChatManager

@@ -1,0 +1,312 @@
+"""Data tab: the files, a row as the model sees it, how long rows are, what was found, and the split.
+
+Every number comes from the data worker; nothing is computed here. A file that cannot be used is a finding with its
+sentence, not a failure: what was chosen stays as it was.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.config import RunConfig
+from studio.config.data import DataSource
+from studio.config.describe import options_of
+from studio.data.sources import resolve_path
+from studio.errors import InputError, StudioError
+from studio.models.catalogue import confine
+from studio.settings import Settings
+from studio.ui.components.choices import piece
+from studio.ui.components.lengths import length_chart
+from studio.ui.components.planline import QUIET, WITH_META, Meta, plan_line, waits_for
+from studio.ui.components.tokens import problem_value, row_value, token_view
+from studio.ui.errors import guard
+from studio.ui.form import Values, field_id
+from studio.ui.page import Page
+from studio.ui.services import Services
+
+TRAIN, LIMIT, TRUNCATION = "data.train", "data.max_length", "data.truncation"
+ACTED = (LIMIT, TRUNCATION)
+DEMO = {"path": "demo/train.jsonl", "format": "auto"}
+UPLOAD_BYTES = 512 * 1024**2
+ENDINGS = (".json", ".jsonl", ".ndjson")
+HEAD = """
+<div class="studio row-flex wrap-flex head"><h2 class="data-name">Data</h2><span class="data-state pill">reading</span>
+<span class="data-counts muted num" role="status"></span></div>
+"""
+SOURCES = """
+<div class="studio"><table aria-label="Files"><thead><tr><th>File</th><th>Format</th><th class="num">Rows</th><th></th></tr>
+</thead><tbody></tbody></table><p class="sources-empty muted">No file yet: upload one, name its path, or take the demo.</p></div>
+"""
+FINDINGS = """
+<section class="studio card" aria-label="Findings"><h3>Findings</h3><ul class="findings">
+<li class="muted">Reading the data …</li></ul></section>
+"""
+SPLIT = """
+<div class="studio"><section class="card num" aria-label="Split" hidden><h3>Split</h3><div class="stack"></div>
+<div class="legend"></div></section></div>
+"""
+
+
+NOTE = '<p class="studio note-text wrong" role="alert"></p>'
+
+
+def build(page: Page) -> None:
+    """Build the tab."""
+    form, services = page.form, page.services
+    head = piece(HEAD, "dataHead", elem_id="data-head")
+    with gr.Row(elem_classes=["two-columns"]):
+        with gr.Column(elem_classes=["stacked"]):
+            view = token_view()
+            length_chart()
+        with gr.Column(elem_classes=["stacked"]):
+            with gr.Column(elem_classes=["card-block"]):
+                gr.HTML('<div class="studio"><h3>Files</h3></div>', padding=False)
+                formats = next(spec.choices for spec in options_of(DataSource) if spec.name == "format")
+                sources = form.own(TRAIN, piece(SOURCES, "sources", value=[DEMO], formats=list(formats), elem_id=field_id(TRAIN)))
+                with gr.Row(elem_classes=["add-data"]):
+                    path = gr.Textbox(
+                        "", label="Path of a file", placeholder="/path/to/rows.jsonl", show_label=False, lines=1,
+                        max_lines=1, elem_id="data-path", interactive=True, scale=3,
+                    )  # fmt: skip
+                    add = gr.Button("Add", elem_id="data-add", size="sm", scale=0, min_width=70)
+                with gr.Row(elem_classes=["add-data"]):
+                    upload = gr.UploadButton(
+                        "Upload JSON or JSONL", file_types=list(ENDINGS), file_count="single", type="filepath",
+                        elem_id="data-upload", size="sm",
+                    )  # fmt: skip
+                    demo = gr.Button("Take the demo set", elem_id="data-demo", size="sm")
+                problem = piece(NOTE, "note", elem_id="data-problem")
+            findings = piece(FINDINGS, "findings", elem_id="findings")
+            piece(SPLIT, "split", elem_id="split")
+            with gr.Column(elem_classes=["card-block"]):
+                gr.HTML('<div class="studio"><h3>Limits and split</h3></div>', padding=False)
+                form.place_tiers(form.of_section("data"), "data-advanced")
+    form.lines.append(plan_line())
+
+    def add_path(text: str, current: list[dict[str, str]]) -> tuple[Any, Any, str]:
+        if not text.strip():
+            raise InputError("there is no path", where="Path of a file", fix="Enter the path of a JSON or JSONL file")
+        try:
+            file = confine(resolve_path(text, services.settings), services.settings)
+        except InputError as error:
+            return gr.skip(), gr.skip(), error.sentence
+        named = text.strip() if text.strip().startswith("demo/") else str(file)
+        return joined(current, named), "", ""
+
+    def take_upload(file: str, current: list[dict[str, str]]) -> tuple[Any, str]:
+        try:
+            return joined(current, str(keep_upload(Path(file), services.settings))), ""
+        except InputError as error:
+            return gr.skip(), error.sentence
+
+    gr.on([add.click, path.submit], guard(add_path), [path, sources], [sources, path, problem], **QUIET)
+    upload.upload(guard(take_upload), [upload, sources], [sources, problem], **QUIET)
+    demo.click(lambda: ([DEMO], ""), None, [sources, problem], queue=False, **QUIET)
+
+    def act(text: str) -> list[Any]:
+        wanted = Meta.read(text).set
+        return [wanted.get(option, gr.skip()) for option in ACTED]
+
+    def inspect(*values: Any) -> Iterator[tuple[Any, Any, Any]]:
+        yield from inspected(form.raw(values), page)
+
+    def move(*values: Any) -> dict[str, Any]:
+        row = Meta.read(values[-1]).row
+        try:
+            return preview_row(form.config(form.raw(values[:-1])), services, row)
+        except StudioError as error:
+            return problem_value(error.sentence, row)
+
+    def connect() -> None:
+        # An action of a finding sets options, as the person would in the fields below it.
+        targets = [form.components[option] for option in ACTED]
+        findings.select(guard(act), form.meta, targets, js=WITH_META, queue=False, **QUIET)
+        view.select(guard(move), [*form.inputs, form.meta], view, js=WITH_META, concurrency_limit=8, **QUIET)
+        form.inspect = {"fn": guard(inspect), "inputs": form.inputs, "outputs": [head, view, page.summaries["data"]]}
+
+    form.wiring.append(connect)
+
+
+def joined(current: list[dict[str, str]] | None, path: str) -> list[dict[str, str]]:
+    """Return the files with one more. The demo set, which nobody chose, makes room for the first own file."""
+    kept = [source for source in current or [] if source != DEMO or path.startswith("demo/")]
+    if any(source["path"] == path for source in kept):
+        return kept
+    return [*kept, {"path": path, "format": "auto"}]
+
+
+def keep_upload(file: Path, settings: Settings) -> Path:
+    """Move an uploaded file into the uploads under its own name; a name that is taken gets a number.
+
+    Raises:
+        InputError: too large, or neither .json nor .jsonl.
+    """
+    name = re.sub(r"[^\w.-]+", "-", file.name).lstrip(".-") or "data.jsonl"
+    if file.suffix.lower() not in ENDINGS:
+        raise InputError(f"'{file.name}' is no JSON file", where="Upload", fix=f"Upload a file that ends in {', '.join(ENDINGS)}")
+    size = file.stat().st_size
+    if size > UPLOAD_BYTES:
+        raise InputError(
+            f"'{file.name}' has {size / 1e6:,.0f} MB; an upload may have {UPLOAD_BYTES / 1e6:,.0f} MB", where="Upload",
+            fix="Put the file on this computer and enter its path instead",
+        )  # fmt: skip
+    settings.uploads.mkdir(parents=True, exist_ok=True)
+    stem, suffix = Path(name).stem, Path(name).suffix
+    for number in range(1, 10_000):
+        target = settings.uploads / (name if number == 1 else f"{stem}-{number}{suffix}")
+        try:
+            with target.open("xb") as out, file.open("rb") as source:
+                shutil.copyfileobj(source, out)
+        except FileExistsError:
+            continue
+        return target
+    raise InputError(f"there are too many files named '{name}'", where=str(settings.uploads), fix="Remove some of them")
+
+
+def inspected(values: Values, page: Page) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any]]:
+    """Yield what the tab shows: first what the files are, then the first row, then the whole count."""
+    services = page.services
+    try:
+        config = page.form.config(values)
+    except StudioError as error:
+        wrong = [problem for problem in getattr(error, "errors", [error]) if problem.where.startswith("data")]
+        if wrong:
+            yield failed("Data", wrong), gr.skip(), "to be corrected"
+            return
+        config = page.form.config({path: value for path, value in values.items() if path.startswith("data.")})
+    name = data_name(config)
+    waits = waits_for(config, services)
+    if waits:
+        yield waiting(name, waits), problem_value("The tokens can be shown as soon as the model is here."), name
+        return
+    shown, summary = whole_count(config, services, name)
+    yield shown, gr.skip(), summary
+    try:
+        yield gr.skip(), preview_row(config, services, 1), gr.skip()
+    except StudioError as error:
+        yield gr.skip(), problem_value(error.sentence), gr.skip()
+
+
+def whole_count(config: RunConfig, services: Services, name: str) -> tuple[dict[str, Any], str]:
+    """Count the data as a run would; where a run would refuse it, show the files as they are and say why."""
+    sections = {"data": config.data.model_dump(), "method": config.method.model_dump(), "model": config.model.model_dump()}
+    try:
+        report = services.data.call("lengths", seed=config.training.seed, **sections)["report"]
+    except StudioError as error:
+        return refused(config, services, name, error), f"{name} · to be corrected"
+    rows = report["train_rows"] + report["validation_rows"]
+    shown = {
+        "name": name,
+        "state": f"ready for {config.method.name.upper()}",
+        "level": "ok",
+        "counts": f"{rows:,} rows · {report['tokens']:,} tokens, {report['supervised_tokens']:,} of them trained on",
+        "sources": {one["path"]: source_value(one) for one in report["sources"]},
+        "lengths": report["lengths"],
+        "split": {"train": report["train_rows"], "validation": report["validation_rows"]},
+        "findings": [finding_value(one, report["lengths"]) for one in report["findings"]] or [NOTHING_FOUND],
+    }
+    return shown, f"{name} · {rows:,} rows"
+
+
+NOTHING_FOUND = {"level": "good", "label": "0", "text": "over-long rows, equal rows, broken or empty answers", "fix": ""}
+
+
+def refused(config: RunConfig, services: Services, name: str, error: StudioError) -> dict[str, Any]:
+    """What is shown of data that a run would refuse: its figures where they can be had, and what to do."""
+    shown = failed(name, getattr(error, "errors", [error]))
+    model, data = config.model.model_dump(), config.data
+    for source in data.train:
+        try:
+            one = services.data.call(
+                "inspect", path=source.path, format=source.format, model=model, max_length=data.max_length,
+                train_on=config.method.train_on,
+            )  # fmt: skip
+        except StudioError:
+            continue  # its sentence is among the findings already
+        shown["sources"][source.path] = source_value(one)
+        longest = one["lengths"]
+        if shown["lengths"] is None or longest["over_limit"]:
+            shown["lengths"] = longest
+            shown["counts"] = f"{one['rows']:,} rows · {one['tokens']:,} tokens, {one['supervised_tokens']:,} of them trained on"
+        if longest["over_limit"] and data.truncation == "error":
+            many = longest["over_limit"]
+            shown["findings"] = [
+                {
+                    "level": "warning",
+                    "label": f"{many:,} row{'s' if many > 1 else ''}",
+                    "text": f"longer than {longest['limit']:,} tokens",
+                    "fix": "Now: refused. Raise the limit, leave them out, or cut them.",
+                    "actions": length_actions(longest["longest"]),
+                }
+            ]
+            return shown
+    return shown
+
+
+def length_actions(longest: int) -> list[dict[str, Any]]:
+    """The three ways out of over-long rows, as buttons that set the options."""
+    return [
+        {"label": f"Raise the limit to {longest:,}", "set": {LIMIT: longest}},
+        {"label": "Leave them out", "set": {TRUNCATION: "drop"}},
+        {"label": "Cut them", "set": {TRUNCATION: "cut"}},
+    ]
+
+
+def failed(name: str, errors: list[Any]) -> dict[str, Any]:
+    """What is shown of data that cannot be used at all."""
+    return {
+        "name": name, "state": "to be corrected", "level": "bad", "counts": "", "sources": {}, "lengths": None,
+        "split": None,
+        "findings": [{"level": "error", "label": "wrong", "text": one.sentence, "fix": ""} for one in errors],
+    }  # fmt: skip
+
+
+def waiting(name: str, why: str) -> dict[str, Any]:
+    """What is shown while the model, and so its tokenizer, is not here."""
+    return {
+        "name": name, "state": "waiting for the model", "level": "", "counts": "", "sources": {}, "lengths": None,
+        "split": None, "findings": [{"level": "info", "label": "later", "text": why[0].upper() + why[1:], "fix": ""}],
+    }  # fmt: skip
+
+
+def finding_value(finding: dict[str, Any], lengths: dict[str, Any]) -> dict[str, Any]:
+    """One finding as the list shows it."""
+    rows = finding.get("rows") or []
+    where = f" Rows {', '.join(map(str, rows))}{' …' if finding['count'] > len(rows) else ''}." if rows else ""
+    long = "longer than" in finding["text"]
+    return {
+        "level": finding["level"],
+        "label": f"{finding['count']:,}",
+        "text": finding["text"],
+        "fix": (f"{finding['fix']}." if finding["fix"] else "") + where,
+        "actions": length_actions(lengths["longest"])[:1] if long else [],
+    }
+
+
+def source_value(source: dict[str, Any]) -> dict[str, Any]:
+    """What the list of files shows beside a path."""
+    return {"format": source["format"], "rows": source["rows"], "file": source["file"]}
+
+
+def preview_row(config: RunConfig, services: Services, row: int) -> dict[str, Any]:
+    """Ask the worker for a row; rows of all files are numbered through only within the first file."""
+    answer = services.data.call(
+        "preview", row=row, data=config.data.model_dump(), method=config.method.model_dump(),
+        model=config.model.model_dump(),
+    )  # fmt: skip
+    return row_value(answer, row)
+
+
+def data_name(config: RunConfig) -> str:
+    """What the data is called in little room."""
+    file = Path(config.data.train[0].path)
+    name = file.parent.name if file.parent.name == "demo" else file.stem
+    more = len(config.data.train) - 1
+    return f"{name} + {more}" if more else name
+

@@ -1,0 +1,118 @@
+"""Method tab: what is taught, which of the model's numbers change, the settings, the memory, and the run as a file.
+
+The last of the set-up tabs, so it also connects the form with the plan line (`planline.wire`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.config import RunConfig
+from studio.config.describe import OptionSpec
+from studio.config.load import dump_run, load_run
+from studio.config.presets import load_named, preset_names
+from studio.errors import InputErrors, StudioError
+from studio.ui.components.choices import choice_cards, piece
+from studio.ui.components.planline import QUIET, TITLES, Planner, memory_bar, plan_line, wire
+from studio.ui.errors import guard
+from studio.ui.form import METHOD, TUNING, field_id
+from studio.ui.page import Page
+
+FILE = """
+<div class="studio yaml">
+  <div class="row-flex wrap-flex"><button type="button" class="yaml-show btn small" aria-expanded="false">Show as YAML</button>
+    <span class="yaml-said muted" role="status"></span></div>
+  <ul class="yaml-problem wrong" role="alert"></ul>
+  <div class="yaml-body" hidden>
+    <div class="row-flex wrap-flex"><span class="muted">The same run without a browser: studio train run.yaml</span>
+      <span class="grow"></span><button type="button" class="yaml-copy btn small">Copy</button>
+      <button type="button" class="yaml-save btn small">Download</button></div>
+    <pre class="yaml-text log" tabindex="0" aria-label="The run as YAML"></pre>
+  </div>
+</div>
+"""
+HEADINGS = {
+    "settings": '<div class="studio row-flex wrap-flex"><h3>Settings</h3><span class="grow"></span>'
+    '<span class="muted">left as they are, they work</span></div>',
+    "file": '<div class="studio"><h3>This run as a file</h3></div>',
+}
+YAML_BYTES = 1_000_000
+
+
+def build(page: Page) -> None:
+    """Build the tab."""
+    form = page.form
+    with gr.Column(elem_classes=["card-block"]):
+        gr.HTML('<div class="studio"><h3>What to teach</h3></div>', padding=False)
+        form.own(METHOD, option_cards(form.specs[METHOD], form.start[METHOD]))
+        form.place_tiers(form.of_section("method"), "method-advanced")
+    with gr.Column(elem_classes=["card-block"]):
+        gr.HTML('<div class="studio"><h3>What changes in the model</h3></div>', padding=False)
+        form.own(TUNING, option_cards(form.specs[TUNING], form.start[TUNING]))
+    with gr.Column(elem_classes=["card-block"]):
+        gr.HTML(HEADINGS["settings"], padding=False)
+        form.place_tiers([*form.of_section("tuning"), *form.of_section("training")], "settings-advanced")
+    memory_bar()
+    with gr.Column(elem_classes=["card-block"]):
+        gr.HTML(HEADINGS["file"], padding=False)
+        with gr.Row(elem_classes=["file-row"]):
+            preset = gr.Dropdown(
+                preset_names(), value=None, label="Load a preset", elem_id="preset", interactive=True, scale=2
+            )
+            upload = gr.UploadButton(
+                "Load a YAML file", file_types=[".yaml", ".yml"], type="filepath", elem_id="yaml-upload", size="sm"
+            )
+        file = piece(FILE, "yaml", elem_id="yaml")
+    form.lines.append(plan_line())
+    planner = Planner(form, page.services)
+
+    def show(*values: Any) -> dict[str, Any]:
+        try:
+            return {"text": dump_run(form.config(form.raw(values)))}
+        except InputErrors as wrong:
+            return problems([planner.problem(error)["sentence"] for error in wrong.errors])
+
+    def load_preset(name: str | None) -> list[Any]:
+        if not name:
+            return [*[gr.skip() for _ in form.inputs], gr.skip()]
+        return filled(load_named(name), name)
+
+    def load_file(path: str) -> list[Any]:
+        file, nothing = Path(path), [gr.skip() for _ in form.inputs]
+        if file.stat().st_size > YAML_BYTES:
+            return [*nothing, problems([f"{file.name}: this is larger than 1 MB. Give the YAML file of a run."])]
+        try:
+            return filled(load_run(file), file.name)
+        except StudioError as error:
+            return [*nothing, problems(error.sentence.replace(str(file), file.name).splitlines())]
+
+    def filled(config: RunConfig, name: str) -> list[Any]:
+        return [*form.values(config), {"said": f"{name} is loaded"}]
+
+    def connect() -> None:
+        file.click(guard(show), form.inputs, file, queue=False, **QUIET)
+        preset.input(guard(load_preset), preset, [*form.inputs, file], queue=False, **QUIET)
+        upload.upload(guard(load_file), upload, [*form.inputs, file], **QUIET)
+
+    form.wiring.append(connect)
+    wire(page)
+
+
+def option_cards(spec: OptionSpec, value: str) -> gr.HTML:
+    """Make the cards of a choice; what each means is read from the option's own help ("lora: …; full: …")."""
+    meaning = {}
+    for part in spec.help.rstrip(".").split(";"):
+        word, _, text = part.partition(":")
+        meaning[word.strip()] = text.strip()
+    cards = [
+        {"value": word, "title": TITLES.get(word, word.upper()), "text": meaning.get(word, "")} for word in spec.choices
+    ]
+    return choice_cards(spec.title, cards, value, field_id(spec.path), topic=spec.path)
+
+
+def problems(sentences: list[str]) -> dict[str, Any]:
+    """What the file's piece shows when something is wrong."""
+    return {"errors": sentences}

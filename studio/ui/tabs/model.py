@@ -1,0 +1,217 @@
+"""Model tab: which model is trained, whether it is here, and what it is.
+
+The embedded model is made ready in the background when the page first wants it, once for all pages, so that the
+plan and the rows' tokens can be shown before the first run. A Hub model is not fetched here: that is the first
+phase of a run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from studio.config.model import EMBEDDED_MODEL
+from studio.errors import StudioError
+from studio.models import hub
+from studio.models.catalogue import confine_model, known_models, resolve_model
+from studio.models.device import device_info
+from studio.models.shape import ModelShape
+from studio.settings import Settings
+from studio.ui.components.choices import choice_cards, piece
+from studio.ui.components.planline import plan_line
+from studio.ui.errors import UNEXPECTED, guard, logger
+from studio.ui.form import Form
+from studio.ui.page import Page
+
+PATH, REVISION = "model.path", "model.revision"
+TITLES = {EMBEDDED_MODEL: "SmolLM2-135M-Instruct"}
+LICENCES = {EMBEDDED_MODEL: "Apache-2.0"}
+FACTS = """
+<section class="studio card" aria-label="The chosen model">
+  <div class="row-flex wrap-flex"><h3 class="facts-title">Model</h3><span class="facts-state pill">…</span></div>
+  <p class="facts-note muted" role="status"></p>
+  <dl class="facts"></dl>
+</section>
+"""
+
+
+class Preparation:
+    """Making the embedded model ready and measuring this computer, once for each web process.
+
+    Attributes:
+        text: what is being done now; "" when nothing is.
+        error: the sentence of the failure, "" for none.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.text, self.error = settings, "", ""
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def needed(self) -> bool:
+        """Whether something is missing: the model, or how fast this computer is."""
+        return not self._ready() or not device_info(self.settings).measured
+
+    def _ready(self) -> bool:
+        return known_models(self.settings)[0].ready
+
+    def begin(self) -> None:
+        """Start it unless it runs."""
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self.error, self.text = "", "starting"
+                self._thread = threading.Thread(target=self._work, name="prepare-model", daemon=True)
+                self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether it is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            if not self._ready():
+                resolve_model(EMBEDDED_MODEL, self.settings, on_progress=self._tell)
+            if not device_info(self.settings).measured:
+                self.text = "measuring this computer"
+                device_info(self.settings, measure=True)
+        except StudioError as error:
+            self.error = error.sentence
+        except Exception:
+            logger.exception("preparing the embedded model")
+            self.error = UNEXPECTED
+        finally:
+            self.text = ""
+
+    def _tell(self, phase: str, done: float, total: float | None) -> None:
+        self.text = f"{phase}, {done / total:.0%}" if total else phase
+
+
+def build(page: Page) -> None:
+    """Build the tab, and the form that the next tabs go on with."""
+    settings = page.services.settings
+    form = page.form = Form(page)
+    preparation = Preparation(settings)
+    gr.HTML(HEAD, padding=False)
+    with gr.Column(elem_classes=["card-block"]):
+        cards = choice_cards("Model", model_cards(settings), EMBEDDED_MODEL, "model-cards")
+        form.place_tiers(form.of_section("model"), "model-advanced")
+        gr.HTML(HUB_NOTE, padding=False)
+    facts = piece(FACTS, "facts", elem_id="model-facts")
+    form.lines.append(plan_line())
+
+    path, revision = form.components[PATH], form.components[REVISION]
+
+    def describe(path: str, revision: str) -> dict[str, Any]:
+        return model_facts(path, revision, settings)
+
+    def show(path: str, revision: str) -> tuple[Any, Any, Any]:
+        chosen = path.strip()
+        return describe(path, revision), gr.HTML(value=chosen, cards=model_cards(settings)), short_name(chosen)
+
+    def prepare(path: str, revision: str) -> Iterator[tuple[Any, Any, Any]]:
+        if path.strip() == EMBEDDED_MODEL and preparation.needed:
+            preparation.begin()
+            while preparation.running:
+                yield preparing(describe(path, revision), preparation.text), gr.skip(), short_name(path)
+                time.sleep(0.4)
+        shown = show(path, revision)
+        if preparation.error:
+            shown = ({**shown[0], "state": "not ready", "level": "bad", "note": preparation.error}, *shown[1:])
+        yield shown
+
+    outputs = [facts, cards, page.summaries["model"]]
+    # The card is only another way to fill the path: the path is the option.
+    cards.change(None, cards, path, js="value => value", api_visibility="private", queue=False, show_progress="hidden")
+    gr.on(
+        [path.change, revision.change], guard(show), [path, revision], outputs,
+        queue=False, trigger_mode="always_last", show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
+    form.prepare = {"fn": guard(prepare), "inputs": [path, revision], "outputs": outputs}
+
+
+HEAD = '<div class="studio head"><h2>Model</h2><p class="muted">What the training starts from.</p></div>'
+HUB_NOTE = (
+    '<p class="studio muted small">A folder must hold a Hugging Face checkpoint with .safetensors weights. '
+    "A Hub id such as Qwen/Qwen3-0.6B is downloaded in the first phase of the training, with its progress shown there.</p>"
+)
+
+
+def model_cards(settings: Settings) -> list[dict[str, str]]:
+    """Cards of the models that are known here, the embedded one first."""
+    cards = []
+    for info in known_models(settings):
+        facts = [f"{info.parameters / 1e6:,.0f} M parameters"] if info.parameters else []
+        if info.path is not None:
+            facts.append(f"{_folder_bytes(info.path) / 1e6:,.0f} MB")
+        if info.name in LICENCES:
+            facts.append(LICENCES[info.name])
+        here = {"embedded": "comes with the studio", "local": "on this computer", "hub": "downloaded"}[info.source]
+        cards.append(
+            {
+                "value": info.name,
+                "title": TITLES.get(info.name, info.name.rsplit("/", 1)[-1]),
+                "text": " · ".join([*facts, here if info.ready or info.source == "embedded" else "download not complete"]),
+                "badge": "ready" if info.ready else "is made ready",
+                "level": "ok" if info.ready else "info",
+            }
+        )
+    return cards
+
+
+def short_name(path: str) -> str:
+    """What a model is called in little room."""
+    text = path.strip()
+    return TITLES.get(text, text.rstrip("/").rsplit("/", 1)[-1])[:60]
+
+
+def model_facts(path: str, revision: str, settings: Settings) -> dict[str, Any]:
+    """What is known of a model, for the facts' card; a model that cannot be used is said, not raised."""
+    text = path.strip()
+    shown: dict[str, Any] = {"title": short_name(text) or "Model", "state": "ready", "level": "ok", "note": "", "facts": []}
+    try:
+        confine_model(text, settings)
+        found = resolve_model(text, settings, revision=revision.strip() or "main", fetch=False)
+        shape = ModelShape.from_folder(found.path)
+    except StudioError as error:
+        if text == EMBEDDED_MODEL:
+            return {**shown, "state": "is made ready", "level": "", "note": "", "facts": []}
+        if hub.is_hub_id(text):
+            return {**shown, "state": "not here yet", "level": "warn", "note": HUB_ABSENT}
+        return {**shown, "state": "cannot be used", "level": "bad", "note": error.sentence}
+    heads = f"{shape.heads}" if shape.heads == shape.kv_heads else f"{shape.heads}, {shape.kv_heads} for keys and values"
+    shown["facts"] = [
+        ["Parameters", f"{shape.parameters:,}"],
+        ["Family", shape.family],
+        ["Layers", f"{shape.layers}"],
+        ["Hidden size", f"{shape.hidden:,}"],
+        ["Attention heads", heads],
+        ["Context", f"{shape.context:,} tokens" if shape.context else "not said"],
+        ["Vocabulary", f"{shape.vocab:,} tokens" + (", shared with the output" if shape.tied else "")],
+        ["Stored as", shape.dtype],
+        ["On disk", f"{shape.file_bytes / 1e6:,.0f} MB"],
+        ["Folder", str(found.path)],
+    ]
+    if text in LICENCES:
+        shown["facts"].insert(1, ["Licence", LICENCES[text]])
+    return shown
+
+
+HUB_ABSENT = (
+    "It is not on this computer. The first phase of the training downloads it and shows how far it is; plan and "
+    "token view can be shown after that."
+)
+
+
+def preparing(shown: dict[str, Any], text: str) -> dict[str, Any]:
+    """The facts' card while the embedded model is being made ready."""
+    return {**shown, "state": "one moment", "level": "live", "note": f"Getting ready, once: {text} …"}
+
+
+def _folder_bytes(folder: Any) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

@@ -1,0 +1,61 @@
+"""The Training tab: the selected job live, or, while there is none, the way to the first one.
+
+Everything that moves is drawn by the browser from our GET routes; the only handler here starts the demo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from studio.config.presets import DEMO, load_named
+from studio.jobs import submit
+from studio.ui.components import evaluation
+from studio.ui.components.monitor import JobLog, Monitor
+from studio.ui.errors import as_toast
+from studio.ui.page import Page
+from studio.ui.services import Services
+
+START = "Start the demo"
+
+
+def build(page: Page) -> None:
+    """Build the tab inside its `gr.Tab`."""
+    with gr.Column(elem_id="training-empty", elem_classes=["card", "empty", "only-without-jobs"]):
+        gr.Markdown(
+            "## Nothing has been trained yet\n\nThe demo teaches a small model to turn messages into JSON. It takes "
+            "about three minutes on this machine and needs no download."
+        )
+        with gr.Row(elem_classes=["empty-buttons"]):
+            start = gr.Button(START, variant="primary", elem_id="start-demo")
+            choose = gr.Button("Choose a model", elem_id="choose-model")
+    with gr.Column(elem_id="training-job", elem_classes=["only-with-jobs"]):
+        Monitor(elem_id="monitor")
+        evaluation.build(page)
+        JobLog(elem_id="job-log")
+
+    def start_and_show() -> Iterator[tuple[Any, Any]]:
+        yield gr.skip(), gr.Button("Checking data and memory …", interactive=False)
+        try:
+            job_id = start_demo(page.services)
+        except Exception as error:
+            yield gr.skip(), gr.Button(START, interactive=True)
+            raise as_toast(error) from error
+        yield job_id, gr.Button(START, interactive=True)
+
+    start.click(start_and_show, None, [page.job, start], show_progress="hidden", api_visibility="private")
+    choose.click(None, None, None, js="() => { window.studio.openTab('model') }", api_visibility="private")
+
+
+def start_demo(services: Services) -> str:
+    """Check and submit the demo preset; return the id of its job.
+
+    Raises:
+        StudioError: it cannot be started, for instance because memory or disk do not suffice.
+    """
+    from studio.train.preflight import check
+
+    checked = check(load_named(DEMO), services.settings, services.data)
+    return submit(services.settings, "train", "demo", checked.config.model_dump(mode="json")).id

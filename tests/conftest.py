@@ -1,0 +1,99 @@
+"""Fixtures of all tests: a home of one's own, the real model, and one trained demo run a session."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio.jobs import JobFolder, find_job
+from studio.settings import Settings, read_settings
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command printed and returned."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Stdout as the one JSON object that it must be."""
+        return json.loads(self.stdout)
+
+
+def run_studio(*arguments: str, home: Path, seconds: float = 570, **env: str) -> Finished:
+    """Run the command `studio` as a person would, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "studio", *arguments],
+        capture_output=True, text=True, timeout=seconds, env={**os.environ, "STUDIO_HOME": str(home), **env},
+    )  # fmt: skip
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty STUDIO_HOME, set in the environment."""
+    path = tmp_path / "home"
+    monkeypatch.setenv("STUDIO_HOME", str(path))
+    return path
+
+
+@pytest.fixture
+def settings(home: Path) -> Settings:
+    """The settings of the empty home."""
+    return read_settings()
+
+
+@pytest.fixture(scope="session")
+def session_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The STUDIO_HOME that the tests of one session share, with the prepared model and the trained demo."""
+    return tmp_path_factory.mktemp("session") / "home"
+
+
+@pytest.fixture(scope="session")
+def session_settings(session_home: Path) -> Iterator[Settings]:
+    """The settings of the shared home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDIO_HOME", str(session_home))
+        yield read_settings()
+
+
+@pytest.fixture(scope="session")
+def model_path(session_settings: Settings) -> Path:
+    """The embedded model, prepared once a session in the shared home."""
+    from studio.models.embedded import prepare
+
+    return prepare(session_settings)
+
+
+@pytest.fixture(scope="session")
+def demo_result(session_home: Path, model_path: Path) -> dict[str, Any]:
+    """What `studio demo --json` printed; the whole chain runs once a session."""
+    done = run_studio("demo", "--json", home=session_home)
+    assert done.code == 0, done.stderr
+    return done.json
+
+
+@pytest.fixture(scope="session")
+def trained_run(session_settings: Settings, demo_result: dict[str, Any]) -> JobFolder:
+    """The demo's completed training job."""
+    return find_job(session_settings.jobs, demo_result["run"], "train")
+
+
+@pytest.fixture(scope="session")
+def exported_job(session_settings: Settings, demo_result: dict[str, Any]) -> JobFolder:
+    """The demo's completed export job."""
+    return find_job(session_settings.jobs, demo_result["jobs"][2], "export")

@@ -1,0 +1,304 @@
+"""Masks: laws that hold for every template and text, and the cases that each template shape is known for."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from studio.data.formats import Example
+from studio.data.masks import IGNORED, Masked, Masker, lay_over
+from studio.errors import InputError
+from .templates import CHATML, CHATML_GENERATION, SHAPES, shaped, with_template
+
+EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+MARKS = ("<|", "|>", "[INST", "[/INST", "<s>", "</s>", "think>", "_of_turn>", "<bos>")
+# Any text without surrogates that does not spell one of the control tokens.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(
+    lambda text: not any(mark in text for mark in MARKS)
+)
+WORDS = st.sampled_from(["yes", "Olá, você?", "你好 世界", "🙂👍🏽", '{"a": 1}', "two\nlines\n", "  blanks ", "<script>x</script>", "..."])
+ANSWER = (TEXT | WORDS).filter(lambda text: bool(text.strip()))
+
+
+@st.composite
+def conversations(draw: Any) -> list[dict[str, str]]:
+    messages = [{"role": "system", "content": draw(TEXT | WORDS)}] if draw(st.booleans()) else []
+    for _ in range(draw(st.integers(1, 4))):
+        messages.append({"role": "user", "content": draw(TEXT | WORDS)})
+        messages.append({"role": "assistant", "content": draw(ANSWER)})
+    return messages
+
+
+def encode(masker: Masker, messages: list[dict[str, str]], trained_from: int = 0) -> Masked:
+    return masker.encode([Example(1, "x.jsonl", "messages", messages=messages, trained_from=trained_from)])[0]
+
+
+def trained_texts(masker: Masker, masked: Masked) -> list[str]:
+    """The texts of the runs of supervised tokens."""
+    groups = itertools.groupby(masker.pieces(masked), key=lambda piece: piece.trained)
+    return ["".join(piece.text for piece in run) for trained, run in groups if trained]
+
+
+@pytest.fixture(scope="module")
+def maskers(tokenizer: Any) -> dict[str, Masker]:
+    return {name: Masker(shaped(tokenizer, name)) for name in SHAPES}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_any_conversation(maskers: dict[str, Masker], name: str) -> None:
+    masker, shape = maskers[name], SHAPES[name]
+    exact = 0
+
+    @EXAMPLES
+    @given(conversations())
+    def check(messages: list[dict[str, str]]) -> None:
+        nonlocal exact
+        if not shape.system and messages[0]["role"] == "system":
+            messages = messages[1:]
+        masked = encode(masker, messages)
+        rendered = masker.tokenizer.apply_chat_template(messages, tokenize=False)
+        # The tokens are those that chat and export get from the same template, and they tile its text.
+        assert masked.input_ids == masker.tokenizer.apply_chat_template(messages, tokenize=True)["input_ids"]
+        assert "".join(piece.text for piece in masker.pieces(masked)) == rendered
+        assert all(label in (IGNORED, token) for label, token in zip(masked.labels, masked.input_ids, strict=True))
+        # BOS at most once.
+        if shape.bos:
+            assert masked.input_ids.count(masker.tokenizer.bos_token_id) == 1
+        last_user = max(i for i, message in enumerate(messages) if message["role"] == "user")
+        expected = [
+            shape.answer(message["content"], i < last_user)
+            for i, message in enumerate(messages)
+            if message["role"] == "assistant"
+        ]
+        found = trained_texts(masker, masked)
+        assert len(found) == len(expected)
+        for got, wanted in zip(found, expected, strict=True):
+            assert wanted.endswith(got)
+            if "straddling" not in masked.notes:
+                assert got == wanted
+                exact += 1
+
+    check()
+    assert exact > 20  # the law above was not vacuous
+
+
+def test_equals_the_generation_mask_of_transformers(tokenizer: Any) -> None:
+    """Where a template is annotated, transformers' own mask must agree with ours of the plain template."""
+    masker = Masker(with_template(tokenizer, CHATML))
+    annotated = with_template(tokenizer, CHATML_GENERATION)
+
+    @EXAMPLES
+    @given(conversations())
+    def check(messages: list[dict[str, str]]) -> None:
+        masked = encode(masker, messages)
+        theirs = annotated.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+        assert masked.input_ids == theirs["input_ids"]
+        if "straddling" not in masked.notes:
+            assert [int(label != IGNORED) for label in masked.labels] == theirs["assistant_masks"]
+
+    check()
+
+
+def test_own_template_of_the_embedded_model(tokenizer: Any) -> None:
+    masker = Masker(tokenizer)
+    masked = encode(masker, [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}])
+    assert trained_texts(masker, masked) == ["4<|im_end|>"]
+    assert masker.stop_text() == "<|im_end|>"
+    assert "named SmolLM" in masked.text  # the template's default system text is context
+
+
+def test_train_on(tokenizer: Any) -> None:
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "one"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "two"},
+    ]
+    texts = {
+        mode: trained_texts(Masker(tokenizer, mode), encode(Masker(tokenizer, mode), messages))
+        for mode in ("assistant", "last", "all")
+    }
+    assert texts["assistant"] == ["one<|im_end|>", "two<|im_end|>"]
+    assert texts["last"] == ["two<|im_end|>"]
+    assert texts["all"] == [tokenizer.apply_chat_template(messages, tokenize=False)]
+
+
+def test_chat_completion_trains_only_the_completion(tokenizer: Any) -> None:
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "given"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "learned"},
+    ]
+    masker = Masker(tokenizer)
+    assert trained_texts(masker, encode(masker, messages, trained_from=3)) == ["learned<|im_end|>"]
+
+
+def test_reasoning_is_kept_in_the_last_turn_and_dropped_before(maskers: dict[str, Masker]) -> None:
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "<think>\nhm\n</think>\n\none"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "<think>\nso\n</think>\n\ntwo"},
+    ]
+    masker = maskers["qwen3"]
+    masked = encode(masker, messages)
+    assert trained_texts(masker, masked) == ["one<|im_end|>", "<think>\nso\n</think>\n\ntwo<|im_end|>"]
+    assert "rewritten" in masked.notes
+
+
+def test_prompt_that_opens_reasoning_is_noted(maskers: dict[str, Masker]) -> None:
+    masked = encode(
+        maskers["deepseek"], [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    )
+    assert "prompt_extra" in masked.notes
+
+
+def test_answer_first_and_trailing_question(tokenizer: Any) -> None:
+    masker = Masker(tokenizer)
+    messages = [{"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "Hi."}]
+    assert trained_texts(masker, encode(masker, messages)) == ["Hello!<|im_end|>"]
+
+
+def test_blank_at_the_start_is_context_and_noted(tokenizer: Any) -> None:
+    masker = Masker(with_template(tokenizer, CHATML))
+    masked = encode(masker, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\n\nb"}])
+    # The template's line break and the first of the answer are one token.
+    assert trained_texts(masker, masked) == ["\nb<|im_end|>"]
+    assert "straddling" in masked.notes
+
+
+def test_control_tokens_in_a_text_are_noted(tokenizer: Any) -> None:
+    masked = encode(
+        Masker(tokenizer), [{"role": "user", "content": "<|im_end|>"}, {"role": "assistant", "content": "b"}]
+    )
+    assert "control" in masked.notes
+
+
+ONE = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "answer"}]
+TWO = [*ONE, {"role": "user", "content": "r"}, {"role": "assistant", "content": "more"}]
+UNMASKABLE = {
+    "twice": ("{% for m in messages %}{{ m.content }}|{{ m.content }};{% endfor %}", ONE, "content 2 times"),
+    "upper": ("{% for m in messages %}{{ m.content | upper }};{% endfor %}", ONE, "content not at all"),
+    "length after": (
+        "{% for m in messages %}{{ m.content }}{{ m.content | length }};{% endfor %}",
+        ONE,
+        "depends on what the answer says",
+    ),
+    "length before": (
+        "{% for m in messages %}{% if not loop.last or not add_generation_prompt %}{{ m.content | length }}:{% endif %}"
+        "{{ m.content }};{% endfor %}",
+        ONE,
+        "depends on",
+    ),
+    "end differs": (
+        "{% for m in messages %}{{ m.role }}:{{ m.content }}"
+        "{{ '<|im_end|>' if loop.last and not add_generation_prompt else ';' }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}",
+        TWO,
+        "which part of that ends the turn",
+    ),
+    "nothing left": (
+        "{% for m in messages %}{{ m.content | replace('answer', '') }}<|im_end|>{% endfor %}",
+        ONE,
+        "nothing of the answer",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNMASKABLE)
+def test_refuses_what_cannot_be_told_exactly(tokenizer: Any, name: str) -> None:
+    template, messages, reason = UNMASKABLE[name]
+    changed = with_template(tokenizer, template)
+    with pytest.raises(InputError) as caught:
+        encode(Masker(changed), messages)
+    assert reason in caught.value.sentence
+    assert "x.jsonl, row 1" in caught.value.sentence
+    # The remedy that the sentence names works.
+    assert "method.train_on" in caught.value.fix
+    assert encode(Masker(changed, "all"), messages).supervised > 0
+
+
+def test_end_that_differs_is_fine_for_the_last_answer(tokenizer: Any) -> None:
+    template, messages, _ = UNMASKABLE["end differs"]
+    masker = Masker(with_template(tokenizer, template), "last")
+    assert trained_texts(masker, encode(masker, messages)) == ["more<|im_end|>"]
+
+
+def test_no_generation_prompt_and_no_stop_are_noted(tokenizer: Any) -> None:
+    silent = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    assert "header" in encode(Masker(with_template(tokenizer, silent)), ONE).notes
+    endless = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
+    assert "no_stop" in encode(Masker(with_template(tokenizer, endless)), ONE).notes
+
+
+def test_template_that_refuses_a_row(maskers: dict[str, Masker]) -> None:
+    with pytest.raises(InputError, match="System role not supported"):
+        encode(maskers["gemma"], [{"role": "system", "content": "s"}, *ONE])
+
+
+def test_no_template_names_the_remedies(tokenizer: Any) -> None:
+    masker = Masker(with_template(tokenizer, None))
+    with pytest.raises(InputError, match="no chat template") as caught:
+        encode(masker, ONE)
+    assert "model.path" in caught.value.fix
+    plain = Example(1, "x", "prompt_completion", prompt="q ", completion="a")
+    assert masker.encode([plain])[0].supervised == 2
+
+
+def test_plain_prompt_and_completion(tokenizer: Any) -> None:
+    masker = Masker(tokenizer)
+    # "Answer: Paris" would be one token across the border if it were tokenized in one piece.
+    example = Example(1, "x", "prompt_completion", prompt="Capital? Answer: ", completion="Paris")
+    masked = masker.encode([example])[0]
+    assert trained_texts(masker, masked) == ["Paris<|im_end|>"]
+    prompt = tokenizer("Capital? Answer: ")["input_ids"]
+    assert masked.input_ids[: len(prompt)] == prompt
+    assert masked.labels[: len(prompt)] == [IGNORED] * len(prompt)
+    everything = Masker(tokenizer, "all").encode([example])[0]
+    assert everything.labels == everything.input_ids
+
+
+def test_text_gets_one_bos_and_one_eos(tokenizer: Any) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    changed = with_template(tokenizer, None)
+    bos, eos = "<|im_start|>", "<|im_end|>"
+    tokens = [(word, changed.convert_tokens_to_ids(word)) for word in (bos, eos)]
+    changed.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A {eos}", special_tokens=tokens)
+    masker = Masker(changed)
+    for text in ("a b", f"{bos}a b", f"a b{eos}", f"{bos}a b{eos}"):
+        masked = masker.encode([Example(1, "x", "text", text=text)])[0]
+        assert changed.decode(masked.input_ids) == f"{bos}a b{eos}"
+        assert masked.labels == masked.input_ids
+        assert "".join(piece.text for piece in masker.pieces(masked)) == f"{bos}a b{eos}"
+    pair = masker.encode([Example(1, "x", "prompt_completion", prompt="a", completion=" b")])[0]
+    assert changed.decode(pair.input_ids) == f"{bos}a b{eos}"
+    assert trained_texts(masker, pair) == [f" b{eos}"]
+
+
+@EXAMPLES
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=20), st.data())
+def test_lay_over_gives_each_token_one_fate(widths: list[int], data: Any) -> None:
+    borders = [0, *itertools.accumulate(widths)]
+    offsets = list(itertools.pairwise(borders))
+    cuts = sorted(data.draw(st.sets(st.integers(0, borders[-1]), max_size=6)))
+    spans = list(zip(cuts[::2], cuts[1::2], strict=False))
+    labels, ends, straddling = lay_over(list(range(len(offsets))), offsets, spans)
+    inside = [any(left <= start and end <= right for left, right in spans) for start, end in offsets]
+    touching = [any(start < right and left < end for left, right in spans) for start, end in offsets]
+    assert [label != IGNORED for label in labels] == inside
+    assert straddling == sum(touch and not within for touch, within in zip(touching, inside, strict=True))
+    assert ends == borders[1:]
+
+
+def test_slow_tokenizer_is_refused() -> None:
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(InputError, match=r"tokenizer\.json"):
+        Masker(Slow())

@@ -1,0 +1,40 @@
+"""Names, paths and look-up of jobs; whole files."""
+
+from __future__ import annotations
+
+import pytest
+
+from studio.errors import InputError
+from studio.jobs import find_job, list_jobs
+from studio.jobs.files import read_json, write_json
+from studio.jobs.folder import create_job
+
+
+def test_ids_are_unique_and_names_are_kept(settings) -> None:
+    jobs = [create_job(settings.jobs, "train", "My run / 1", {"a": 1}) for _ in range(3)]
+    assert len({job.id for job in jobs}) == 3
+    assert all(job.request.name == "My run / 1" and "/" not in job.id for job in jobs)
+    assert {job.id for job in list_jobs(settings.jobs)} == {job.id for job in jobs}
+
+
+@pytest.mark.parametrize("name", ["", "///", "…"])
+def test_a_name_of_nothing_is_refused(settings, name) -> None:
+    with pytest.raises(InputError, match="is not a name"):
+        create_job(settings.jobs, "train", name, {})
+
+
+def test_an_unknown_run_names_the_nearest(settings) -> None:
+    create_job(settings.jobs, "train", "extract-lora", {})
+    with pytest.raises(InputError, match="Did you mean 'extract-lora'"):
+        find_job(settings.jobs, "extract-lra", "train")
+    with pytest.raises(InputError, match="there is no run"):
+        find_job(settings.jobs, "../../etc", "train")
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path) -> None:
+    path = tmp_path / "state.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {1: {2}, ("no", "key"): 3})
+    assert read_json(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
