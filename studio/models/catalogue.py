@@ -174,7 +174,7 @@ def confine_model(path: str, settings: Settings) -> str:
 def _embedded(settings: Settings, report: Progress, fetch: bool) -> Path:
     if not embedded.is_ready(settings):
         if not fetch:
-            raise _absent(EMBEDDED_MODEL, "Start a run, or `studio doctor --prepare`, which makes it in half a minute")
+            raise _absent(EMBEDDED_MODEL, "Start a run, which makes it in half a minute")
         if "torch" in sys.modules:  # A worker: it needs torch anyway, so a second process would only cost time.
             return embedded.prepare(settings, report)
         _run_child("studio.models.embedded", [], settings, report)

@@ -23,12 +23,12 @@ class Rate:
 
 
 RATES = (
-    Rate("sft", "lora", 1e9, 1e-3, "a small model's adapter learns well from large steps", "measured on the demo"),
+    Rate("sft", "lora", 1e9, 1e-3, "small models bear large steps", "rule of the studio, not compared"),
     Rate("sft", "lora", 1e10, 2e-4, "the usual step of an adapter", "Dettmers et al. 2023, arXiv:2305.14314"),
     Rate("sft", "lora", math.inf, 1e-4, "large models take half the step", "Dettmers et al. 2023, arXiv:2305.14314"),
     Rate("sft", "full", 1e9, 5e-5, "every weight moves, so each moves little", "transformers' default"),
-    Rate("sft", "full", 1e10, 1e-5, "larger models need smaller steps", "TRL's and Alpaca's order, 1e-5 to 2e-5"),
-    Rate("sft", "full", math.inf, 5e-6, "larger models need smaller steps", "half of the row before"),
+    Rate("sft", "full", 1e10, 1e-5, "larger models need smaller steps", "half of TRL's default, 2e-5"),
+    Rate("sft", "full", math.inf, 5e-6, "larger models need smaller steps", "rule of the studio, not compared"),
 )  # fmt: skip
 
 

@@ -12,9 +12,13 @@ from studio.models.device import DeviceInfo
 from studio.models.memory import Load, adapter_parameters
 from studio.models.shape import ModelShape
 
-# Share of the measured matrix speed that a whole training step reaches; see docs/models.md for the measurements.
-EFFICIENCY = {("cpu", True): 0.35, ("cpu", False): 0.60, ("cuda", True): 0.35, ("cuda", False): 0.50}
-_OTHER = 0.30
+# Share of the measured matrix speed that the linear layers of a training step reach, by (device, autocast), and
+# that attention reaches. CPU, bfloat16: solved from two runs of SmolLM2-135M on a quiet machine of 900 GFLOP/s,
+# 610 tokens/s in batches of 8 × 100 tokens and 307 tokens/s in 2 × 1,024 (docs/models.md). CPU, float32: from a
+# run of 5.4 s for 512 tokens on one thread. GPU: not measured; what such models usually reach.
+LINEAR = {("cpu", True): 0.38, ("cpu", False): 0.65, ("cuda", True): 0.35, ("cuda", False): 0.50}
+ATTENTION = {("cpu", True): 0.13, ("cpu", False): 0.20, ("cuda", True): 0.25, ("cuda", False): 0.25}
+_OTHER = 0.25
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,13 @@ def training_seconds(shape: ModelShape, load: Load, work: Work, device: DeviceIn
     peak = device.gflops.get("bfloat16" if load.autocast else "float32")
     if not peak:
         return None
-    share = EFFICIENCY.get((device.kind, load.autocast), _OTHER)
+    kind = (device.kind, load.autocast)
+    linear, attention = LINEAR.get(kind, _OTHER), ATTENTION.get(kind, _OTHER)
+    train, validate = step_flops(shape, load, work), forward_flops(shape, load, work)
+    per_token = [flops[0] / linear + flops[1] / attention for flops in (train, validate)]
     padded = padded_length(work, load.micro_batch) / max(1.0, work.mean_length)
-    train = work.tokens * padded * step_flops_per_token(shape, load, work)
-    validate = work.validation_tokens * padded * forward_flops_per_token(shape, load, work)
-    return (train + validate) / (peak * 1e9 * share)
+    total = work.tokens * per_token[0] + work.validation_tokens * per_token[1]
+    return total * padded / (peak * 1e9)
 
 
 def padded_length(work: Work, micro_batch: int) -> float:
@@ -59,22 +65,30 @@ def padded_length(work: Work, micro_batch: int) -> float:
     return max(work.mean_length, longest)
 
 
-def forward_flops_per_token(shape: ModelShape, load: Load, work: Work) -> float:
-    """Operations of one token forward: 2 a weight, the head at supervised tokens only, attention over the row."""
+def forward_flops(shape: ModelShape, load: Load, work: Work) -> tuple[float, float]:
+    """Operations of one token forward: (in linear layers, in attention).
+
+    2 a weight, the head at supervised tokens only; attention multiplies a token's query with the whole padded row
+    and the weights with the values, since the causal half that is not needed is not skipped everywhere.
+    """
     linear = sum(layer.inputs * layer.outputs for layer in shape.linears)
     adapter = adapter_parameters(load.adapter, load.rank) if load.adapter else 0
     head = shape.vocab * shape.hidden * work.supervised_share
-    attention = 2 * shape.layers * shape.heads * shape.head_dim * padded_length(work, load.micro_batch)
-    return 2 * (linear + adapter + head) + 2 * attention
+    attention = 4 * shape.layers * shape.heads * shape.head_dim * padded_length(work, load.micro_batch)
+    return 2 * (linear + adapter + head), attention
 
 
-def step_flops_per_token(shape: ModelShape, load: Load, work: Work) -> float:
-    """Operations of one token forward and backward.
+def step_flops(shape: ModelShape, load: Load, work: Work) -> tuple[float, float]:
+    """Operations of one token forward and backward: (in linear layers, in attention).
 
-    Backward needs the gradient of the input (as much as forward) and of each trained weight (as much again).
-    Checkpointing adds a second forward pass.
+    Backward needs the gradient of the input (as much as forward) and of each trained weight (as much again); in
+    attention of both factors. Checkpointing adds a second forward pass.
     """
-    forward = forward_flops_per_token(shape, load, work)
-    linear = sum(layer.inputs * layer.outputs for layer in shape.linears)
-    trained = adapter_parameters(load.adapter, load.rank) if load.adapter is not None else linear
-    return forward * (3 if load.checkpointing else 2) + 2 * trained
+    linear, attention = forward_flops(shape, load, work)
+    weights = sum(layer.inputs * layer.outputs for layer in shape.linears)
+    if load.adapter is not None:
+        trained: float = adapter_parameters(load.adapter, load.rank)
+    else:
+        trained = weights + shape.vocab * shape.hidden * work.supervised_share
+    again = 1 if load.checkpointing else 0
+    return linear * (2 + again) + 2 * trained, attention * (3 + again)

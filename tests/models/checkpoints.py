@@ -21,7 +21,10 @@ def tensor_shapes(tied: bool = True, **sizes: int) -> dict[str, tuple[int, ...]]
     """Names and shapes of a Llama checkpoint of these sizes."""
     s = {**SIZES, **sizes}
     hidden, inner, key = s["hidden"], s["inner"], s["hidden"] * s["kv_heads"] // s["heads"]
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (s["vocab"], hidden), "model.norm.weight": (hidden,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (s["vocab"], hidden),
+        "model.norm.weight": (hidden,),
+    }
     for layer in range(s["layers"]):
         block = f"model.layers.{layer}."
         shapes |= {
@@ -103,10 +106,10 @@ def serve_hub(hub: Hub) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             return
 
-        def do_HEAD(self) -> None:  # noqa: N802 - the library's name
+        def do_HEAD(self) -> None:
             self.answer(body=False)
 
-        def do_GET(self) -> None:  # noqa: N802 - the library's name
+        def do_GET(self) -> None:
             self.answer(body=True)
 
         def answer(self, body: bool) -> None:

@@ -6,12 +6,12 @@ import socket
 from pathlib import Path
 
 import pytest
-from checkpoints import Hub, serve_hub, write_checkpoint
 
 from studio.errors import InputError, StoppedError, StudioError
 from studio.models import hub
 from studio.models.catalogue import known_models, resolve_model
 from studio.settings import Settings
+from tests.models.checkpoints import Hub, serve_hub, write_checkpoint
 
 
 @pytest.fixture(autouse=True)

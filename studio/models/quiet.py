@@ -1,0 +1,27 @@
+"""Libraries say in the log what helps a person, and nothing else.
+
+Progress bars of others would fill the log with half lines, and a local model needs no network: looking for one
+only delays the start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+
+def quiet_libraries() -> None:
+    """Switch off bars, telemetry and network look-ups of the Hugging Face libraries in this process."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")

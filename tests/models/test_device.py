@@ -1,0 +1,78 @@
+"""The device is described without torch, and its measurement is kept until something changes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from studio.models import device
+from studio.models.device import device_info
+from studio.settings import Settings
+
+
+def test_unmeasured_device_knows_memory_and_needs_no_torch(settings: Settings) -> None:
+    info = device_info(settings)
+    assert (info.kind, info.gflops, info.measured) == ("cpu", {}, False)
+    assert 0 < info.available_bytes <= info.memory_bytes
+    assert info.cores >= 1 and info.free_disk > 0 and info.name
+    code = (
+        "import sys; from studio.settings import read_settings; from studio.models.device import device_info;"
+        "import studio.models.plan; device_info(read_settings());"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_measurement_is_made_once_and_kept(settings: Settings, monkeypatch) -> None:
+    info = device_info(settings, measure=True)
+    assert info.measured and set(info.gflops) == {"float32", "bfloat16"}
+    assert all(speed > 0 for speed in info.gflops.values())
+    if info.kind == "cpu":
+        assert info.bf16_fast == (info.gflops["bfloat16"] > device.BF16_GAIN * info.gflops["float32"])
+    monkeypatch.setattr(device, "_measure", lambda: (_ for _ in ()).throw(AssertionError("measured twice")))
+    again = device_info(settings, measure=True)
+    assert (again.gflops, again.kind) == (info.gflops, info.kind)
+
+
+def test_other_processor_or_damage_is_measured_anew(settings: Settings, monkeypatch) -> None:
+    made: list[int] = []
+    result = {"kind": "cpu", "name": "", "gflops": {"float32": 100.0, "bfloat16": 110.0}, "bf16_native": None}
+
+    def measure() -> dict[str, object]:
+        made.append(1)
+        return result
+
+    monkeypatch.setattr(device, "_measure", measure)
+    assert not device_info(settings, measure=True).bf16_fast
+    file = settings.home / "device.json"
+    content = json.loads(file.read_text())
+    content["key"]["processor"] = "another"
+    file.write_text(json.dumps(content))
+    device_info(settings, measure=True)
+    file.write_text("{")
+    device_info(settings, measure=True)
+    assert len(made) == 3
+
+
+def test_gpu_shows_its_own_memory(settings: Settings, monkeypatch) -> None:
+    result = {
+        "kind": "cuda", "name": "A GPU", "memory_bytes": 80 * 10**9, "free_bytes": 79 * 10**9,
+        "gflops": {"float32": 50_000.0, "bfloat16": 700_000.0}, "bf16_native": True,
+    }  # fmt: skip
+    monkeypatch.setattr(device, "_measure", lambda: result)
+    monkeypatch.setattr(device.shutil, "which", lambda name: None)
+    info = device_info(settings, measure=True)
+    assert (info.kind, info.name, info.available_bytes, info.bf16_fast) == ("cuda", "A GPU", 79 * 10**9, True)
+
+
+def test_container_limits_count(settings: Settings, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(device, "_CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("1000000000\n")
+    (tmp_path / "memory.current").write_text("700000000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 100000000\n")
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert device.memory() == (1_000_000_000, 400_000_000)
+    assert device.cores() == 1
+    (tmp_path / "memory.max").write_text("max\n")
+    assert device.memory()[0] > 1_000_000_000

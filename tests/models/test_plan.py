@@ -1,0 +1,191 @@
+"""The plan is arithmetic: parts sum up, more costs more, every automatic choice has a reason, advice works."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from studio.config import RunConfig
+from studio.models.device import DeviceInfo
+from studio.models.memory import PARTS
+from studio.models.plan import USABLE, Lengths, Plan, _duration, make_plan
+from studio.models.rates import RATES, rate_for
+from studio.models.shape import ModelShape, Tensor
+from tests.models.checkpoints import llama_config, tensor_shapes
+
+SIZES = {"hidden": 576, "inner": 1536, "layers": 30, "heads": 9, "kv_heads": 3, "vocab": 49152}
+SHAPE = ModelShape.from_parts(
+    llama_config(**SIZES), [Tensor(name, "BF16", size) for name, size in tensor_shapes(**SIZES).items()]
+)
+DEVICE = DeviceInfo(
+    "cpu", "a processor", 2, 25 * 10**9, 20 * 10**9, 10**11, {"float32": 200.0, "bfloat16": 900.0}, True
+)
+LENGTHS = Lengths(count=500, total_tokens=40_000, max=120, supervised_tokens=15_000, validation_count=50)
+
+
+def plan(lengths: Lengths = LENGTHS, device: DeviceInfo = DEVICE, **sections: Any) -> Plan:
+    return make_plan(RunConfig(**sections), SHAPE, lengths, device)
+
+
+def test_default_run() -> None:
+    made = plan()
+    assert made.parameters == 134_515_008
+    assert made.trainable == 4_884_480
+    assert (made.steps, made.steps_per_epoch, made.micro_batch, made.accumulation) == (126, 63, 8, 1)
+    assert (made.learning_rate, made.dtype, made.autocast) == (1e-3, "bfloat16", True)
+    assert (made.eval_steps, made.save_steps) == (15, 63)
+    assert made.fits and not made.advice and not made.activation_checkpointing
+    assert made.line().startswith("LoRA r16 · 4.88 M of 135 M trainable · 2 epochs = 126 steps · about ")
+    assert made.line().endswith(" of 20.0 GB")
+    json.dumps(made.as_dict())
+
+
+def test_parts_sum_to_the_total() -> None:
+    made = plan()
+    assert set(made.memory) == set(PARTS)
+    assert made.as_dict()["total_bytes"] == made.total_bytes == sum(made.memory.values())
+
+
+def test_every_auto_has_a_reason_and_a_source() -> None:
+    automatic = ("model.dtype", "training.learning_rate", "training.micro_batch_size",
+                 "training.activation_checkpointing", "training.eval_steps", "training.save_steps")  # fmt: skip
+    made = plan()
+    assert set(made.choices) == set(automatic)
+    assert all(choice.reason and choice.source for choice in made.choices.values())
+    asked = plan(
+        model={"dtype": "float32"},
+        training={
+            "learning_rate": 1e-5, "micro_batch_size": 2, "activation_checkpointing": True, "eval_steps": 3,
+            "save_steps": 4,
+        },
+    )  # fmt: skip
+    assert {choice.source for choice in asked.choices.values()} == {"your setting"}
+    assert (asked.dtype, asked.autocast, asked.learning_rate) == ("float32", False, 1e-5)
+    assert (asked.micro_batch, asked.accumulation, asked.activation_checkpointing) == (2, 4, True)
+    assert (asked.eval_steps, asked.save_steps) == (3, 4)
+
+
+def test_full_tuning_keeps_float32_weights() -> None:
+    made = plan(tuning={"name": "full"})
+    assert (made.dtype, made.autocast, made.adapter_bytes) == ("float32", True, 0)
+    assert made.trainable == made.parameters
+    assert made.memory["optimizer"] == 8 * made.parameters
+    assert plan(tuning={"name": "full"}, training={"optimizer": "sgd"}).memory["optimizer"] == 0
+    assert "Full tuning · 135 M of 135 M" in made.line()
+
+
+def test_slow_bfloat16_is_not_chosen() -> None:
+    slow = replace(DEVICE, gflops={"float32": 200.0, "bfloat16": 20.0}, bf16_fast=False)
+    made = plan(device=slow)
+    assert (made.dtype, made.autocast) == ("float32", False)
+    assert "0.1 times" in made.choices["model.dtype"].reason
+
+
+def test_unmeasured_device_gives_no_time() -> None:
+    made = plan(device=replace(DEVICE, gflops={}))
+    assert made.seconds is None and "time not known yet" in made.line()
+
+
+def test_steps_follow_the_trainer() -> None:
+    # 10 rows in batches of 8 = 2 updates an epoch; the last one is smaller.
+    short = replace(LENGTHS, count=10, total_tokens=800, supervised_tokens=300)
+    assert plan(short, training={"epochs": 1.5}).steps == 3
+    limited = plan(short, training={"max_steps": 5})
+    assert (limited.steps, limited.epochs) == (5, 2.5)
+    assert plan(replace(short, validation_count=0)).eval_steps == 0
+    one = plan(Lengths(1, 50, 50, 10, 0))
+    assert (one.micro_batch, one.accumulation, one.steps) == (1, 8, 2)
+
+
+def test_micro_batch_shrinks_before_anything_is_computed_twice() -> None:
+    long = Lengths(500, 500 * 900, 1000, 100_000, 0)
+    whole = plan(long)
+    tight = plan(long, device=replace(DEVICE, available_bytes=int(whole.total_bytes * 0.6 / USABLE)))
+    assert whole.micro_batch == 8 > tight.micro_batch >= 1
+    assert tight.fits and not tight.activation_checkpointing
+    tighter = replace(
+        DEVICE, available_bytes=int(plan(long, training={"micro_batch_size": 1}).total_bytes * 0.8 / USABLE)
+    )
+    saving = plan(long, device=tighter)
+    assert saving.activation_checkpointing and saving.fits
+    assert "not even one example" in saving.choices["training.activation_checkpointing"].reason
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_following_the_advice_makes_it_fit(tuning: str) -> None:
+    long = Lengths(500, 500 * 1800, 2000, 200_000, 0)
+    sections: dict[str, Any] = {
+        "tuning": {"name": tuning}, "training": {"micro_batch_size": 8, "activation_checkpointing": False},
+    }  # fmt: skip
+    device = replace(DEVICE, available_bytes=4_000_000_000)
+    made = plan(long, device=device, **sections)
+    assert not made.fits and made.advice
+    text = " ".join(made.advice)
+    assert "training.micro_batch_size" in text and "training.activation_checkpointing" in text
+    sections["training"] = {"micro_batch_size": 1, "activation_checkpointing": True}
+    sections["tuning"] = {"name": "lora"}
+    assert plan(long, device=device, **sections).fits
+
+
+def test_too_large_a_model_says_so() -> None:
+    made = plan(device=replace(DEVICE, available_bytes=500_000_000))
+    assert not made.fits
+    assert "smaller model" in made.advice[-1] and "0.3 GB" in made.advice[-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    micro=st.sampled_from([1, 2, 4]), length=st.integers(8, 4096), rank=st.integers(1, 128),
+    full=st.booleans(), saving=st.booleans(), dtype=st.sampled_from(["float32", "bfloat16"]),
+)  # fmt: skip
+def test_more_never_costs_less(micro: int, length: int, rank: int, full: bool, saving: bool, dtype: str) -> None:
+    def total(micro: int, length: int, rank: int) -> int:
+        lengths = Lengths(100, 100 * length, length, 50 * length, 0)
+        return plan(
+            lengths,
+            model={"dtype": dtype},
+            tuning={"name": "full" if full else "lora", "rank": rank},
+            training={"batch_size": 8, "micro_batch_size": micro, "activation_checkpointing": saving},
+        ).total_bytes
+
+    here = total(micro, length, rank)
+    assert here <= total(2 * micro, length, rank)
+    assert here <= total(micro, length + 8, rank)
+    assert here <= total(micro, length, rank + 1)
+
+
+def test_checkpointing_and_adapters_save_memory() -> None:
+    long = Lengths(500, 500 * 900, 1000, 100_000, 0)
+    fixed: dict[str, Any] = {"micro_batch_size": 4}
+    plain = plan(long, training={**fixed, "activation_checkpointing": False})
+    saved = plan(long, training={**fixed, "activation_checkpointing": True})
+    full = plan(long, tuning={"name": "full"}, training={**fixed, "activation_checkpointing": False})
+    assert saved.total_bytes < plain.total_bytes < full.total_bytes
+    assert (saved.seconds or 0) > (plain.seconds or 0)
+
+
+def test_no_examples_is_our_bug() -> None:
+    with pytest.raises(ValueError, match="example"):
+        plan(Lengths(0, 0, 0, 0, 0))
+
+
+def test_rates_cover_every_size() -> None:
+    for tuning in ("lora", "full"):
+        rows = [row for row in RATES if row.tuning == tuning]
+        assert [row.value for row in rows] == sorted((row.value for row in rows), reverse=True)
+        assert all(row.reason and row.source for row in rows)
+        assert rate_for("sft", tuning, 10**12).below == float("inf")
+    assert rate_for("sft", "lora", 7 * 10**9).value == 2e-4
+    with pytest.raises(KeyError):
+        rate_for("sft", "none", 1)
+
+
+def test_durations_are_round() -> None:
+    assert [_duration(s) for s in (1, 42, 60, 161, 1234, 4800, 7200, 300_000)] == [
+        "5 s", "40 s", "1 min", "2 min 40 s", "21 min", "1 h 20 min", "2 h", "3 d 11 h",
+    ]  # fmt: skip
