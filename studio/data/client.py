@@ -37,9 +37,7 @@ class DataWorker:
         idle_seconds: the worker ends after this long without a call; the next call starts another.
     """
 
-    def __init__(
-        self, settings: Settings, *, confined: bool = False, idle_seconds: float = IDLE_SECONDS
-    ) -> None:
+    def __init__(self, settings: Settings, *, confined: bool = False, idle_seconds: float = IDLE_SECONDS) -> None:
         self.settings, self.confined, self.idle_seconds = settings, confined, idle_seconds
         self._lock = threading.Lock()
         self._process: _Process | None = None

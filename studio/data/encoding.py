@@ -14,8 +14,8 @@ from studio.errors import InputError
 
 _EXPORT = "Export the data as JSONL: one JSON object in each line, UTF-8"
 BINARY_KINDS = {
-    "a Parquet file": "Convert it: python -c \"import pandas; pandas.read_parquet('IN').to_json('OUT.jsonl', "
-    "orient='records', lines=True)\"",
+    "a Parquet file": "Run `python -c \"import pandas; pandas.read_parquet('IN').to_json('OUT.jsonl', "
+    "orient='records', lines=True)\"`, and use that file",
     "a ZIP archive (or an Excel file)": "Unpack it, or export the sheet as JSONL",
     "a gzip archive": "Unpack it with gunzip",
     "a Zstandard archive": "Unpack it with unzstd",
@@ -104,7 +104,7 @@ def _not_utf8(path: Path, row: int | None, likely: str, found: str) -> InputErro
     return InputError(
         f"not UTF-8: {found}; the file looks like {likely}",
         where=path.name if row is None else f"{path.name}, row {row}",
-        fix=f"Convert it: iconv -f {likely} -t UTF-8 {name} > {shlex.quote('utf8-' + path.name)}",
+        fix=f"Run `iconv -f {likely} -t UTF-8 {name} > {shlex.quote('utf8-' + path.name)}`, and use that file",
     )
 
 

@@ -34,6 +34,10 @@ _NOTES: dict[str, tuple[str, str]] = {
         "nothing marks the end of an answer, so the model does not learn to stop",
         "Use a model whose tokenizer has an end-of-turn or EOS token",
     ),
+    "lost": (
+        "the model's tokenizer has no token for a character and leaves it out (a control character, for instance)",
+        "Remove such characters from the rows",
+    ),
     "control": (
         "the text holds control tokens of the model, which are read as such and not as text",
         "Remove them from the rows unless they are meant",

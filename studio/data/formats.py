@@ -107,7 +107,7 @@ def parse_row(row: dict[str, Any], number: int, path: Path | str, format: Format
     for key in _REFUSED_IN_ROW:
         if row.get(key) not in (None, [], "", {}):
             raise where.error(
-                "preference rows are not read by sft" if key in ("chosen", "rejected") else "it is not read yet",
+                "preference rows are not read by sft" if key in ("chosen", "rejected") else f"'{key}' is not read yet",
                 key,
                 f"Remove '{key}' from the rows, or use rows without it",
             )
@@ -220,7 +220,9 @@ def _message(turn: Any, label: str, where: _Where, role_key: str, content_key: s
         )
     for key in _REFUSED_IN_MESSAGE:
         if turn.get(key) not in (None, [], "", {}):
-            raise where.error("it is not read yet", f"{label}.{key}", f"Remove '{key}', or write it into the content")
+            raise where.error(
+                f"'{key}' is not read yet", f"{label}.{key}", f"Remove '{key}', or write it into the content"
+            )
     role = where.need(turn, role_key, label)
     known = SHAREGPT_ROLES if role_key == "from" else {name: name for name in ROLES}
     if not isinstance(role, str) or role not in known:
@@ -271,7 +273,9 @@ def _instruction(row: dict[str, Any], where: _Where) -> list[Message]:
         messages.append({"role": "system", "content": system})
     history = row.get("history") or []
     if not isinstance(history, list):
-        raise where.error(f"a list of [question, answer] is needed, not {_kind(history)}", "history")
+        raise where.error(
+            f"a list of [question, answer] is needed, not {_kind(history)}", "history", 'Write [["...", "..."]]'
+        )
     for i, pair in enumerate(history):
         label = f"history[{i}]"
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:

@@ -32,7 +32,8 @@ class Masked:
         input_ids: (T,) token ids.
         labels: (T,) the same ids where the loss counts, -100 elsewhere.
         row, path: where the example came from.
-        notes: what is worth a finding: "straddling", "rewritten", "prompt_extra", "header", "control", "no_stop".
+        notes: what is worth a finding: "straddling", "rewritten", "prompt_extra", "header", "control", "no_stop",
+            "lost".
         text: the text that the tokens tile.
         ends: (T,) character at which each token ends in `text`; an added BOS or EOS has no characters.
     """
@@ -113,11 +114,12 @@ class Masker:
                 masked[i] = self._plain(example, example.prompt + example.completion, trained_from)
         done = [one for one in masked if one is not None]
         for one in done:
-            if not one.supervised:
+            # The first token has none before it that could predict it, so its label never counts.
+            if all(label == IGNORED for label in one.labels[1:]):
                 raise InputError(
                     "the row has 0 supervised tokens, so there is nothing to learn from it",
                     where=place(one.path, one.row),
-                    fix="Write a longer answer, or set method.train_on: all",
+                    fix="Write a longer answer" + ("" if self.train_on == "all" else ", or set method.train_on: all"),
                 )
         return done
 
@@ -178,9 +180,7 @@ class Masker:
             raise InputError(
                 f"the answers cannot be told exactly from the rest in this model's chat template: {error}",
                 where=where,
-                fix="Set method.train_on: last or all, or correct the template"
-                if self.train_on == "assistant"
-                else "Set method.train_on: all, or correct the template",
+                fix=f"Set method.train_on: {'last or all' if error.only_middle else 'all'}, or correct the template",
             ) from error
         return text, [(span.start, span.end) for span in spans], self._notes(messages, spans)
 
@@ -236,6 +236,8 @@ class Masker:
         labels, ends, straddling = lay_over(ids, offsets, spans)
         if straddling:
             notes = (*notes, "straddling")
+        if loses_text(text, offsets):
+            notes = (*notes, "lost")
         return Masked(list(ids), labels, example.row, example.path, notes, text, ends)
 
     def _plain(self, example: Example, text: str, trained_from: int) -> Masked:
@@ -248,12 +250,14 @@ class Masker:
         ids: list[int] = []
         ends: list[int] = []
         at, start = 0, 0
+        lost = False
         for number, part in enumerate(parts):
             (part_ids,), (offsets,) = self._tokens([part], special=number == 0)
             if number == 0 and len(parts) == 2:
                 # An EOS that the tokenizer adds to the prompt would stand in the middle.
                 while part_ids and part_ids[-1] == self.tokenizer.eos_token_id and offsets[-1] == (0, 0):
                     part_ids, offsets = part_ids[:-1], offsets[:-1]
+            lost = lost or loses_text(part, offsets)
             start = len(ids)
             ids += part_ids
             ends += [at + end for _, end in offsets]
@@ -262,10 +266,12 @@ class Masker:
             start = 0
         ids, ends, start = self._trim_added(ids, ends, start, len(text))
         labels = [IGNORED] * start + ids[start:]
-        notes = () if self.tokenizer.eos_token_id is not None else ("no_stop",)
+        notes: tuple[str, ...] = () if self.tokenizer.eos_token_id is not None else ("no_stop",)
         pattern = self._ends.special
         if pattern is not None and pattern.search(text):
             notes = (*notes, "control")
+        if lost:
+            notes = (*notes, "lost")
         return Masked(ids, labels, example.row, example.path, notes, text, ends)
 
     def _trim_added(self, ids: list[int], ends: list[int], start: int, length: int) -> tuple[list[int], list[int], int]:
@@ -317,6 +323,21 @@ def lay_over(
         at = end
         ends.append(end)
     return labels, ends, straddling
+
+
+def loses_text(text: str, offsets: Sequence[tuple[int, int]]) -> bool:
+    """Return whether a character other than a blank has no token; a tokenizer then drops it without a word.
+
+    Args:
+        text: the text that was tokenized.
+        offsets: (T,) (start, end) of each token in characters.
+    """
+    at = 0
+    for start, end in offsets:
+        if start > at and text[at:start].strip():
+            return True
+        at = max(at, end)
+    return bool(text[at:].strip())
 
 
 def _any_of(words: Iterable[str]) -> re.Pattern[str] | None:

@@ -199,9 +199,7 @@ class Operations:
                 "train": [len(one.input_ids) for one in done.train],
                 "validation": [len(one.input_ids) for one in done.validation],
                 "supervised": [len(one.labels) - one.labels.count(IGNORED) for one in done.train],
-                "validation_supervised": [
-                    len(one.labels) - one.labels.count(IGNORED) for one in done.validation
-                ],
+                "validation_supervised": [len(one.labels) - one.labels.count(IGNORED) for one in done.validation],
                 "report": done.report.as_dict(),
             }
 
@@ -265,9 +263,7 @@ class Operations:
 
         # The embedded model is made in seconds from a package that is here; a download is for the run to start.
         here = config.path.strip() == EMBEDDED_MODEL
-        found = resolve_model(
-            config.path, self.settings, revision=config.revision, on_progress=progress, fetch=here
-        )
+        found = resolve_model(config.path, self.settings, revision=config.revision, on_progress=progress, fetch=here)
         return found.path, config
 
     def _tokenizer(self, folder: Path, trust_remote_code: bool) -> Any:

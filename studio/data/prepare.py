@@ -177,7 +177,9 @@ def mask_examples(
     """
     masked: list[Masked] = []
     for batch in _batches(examples):
-        masked += masker.encode(batch)
+        for one in masker.encode(batch):
+            one.text, one.ends = "", []  # only a preview needs them
+            masked.append(one)
         if on_rows:
             on_rows(len(masked))
     return masked
@@ -229,9 +231,10 @@ def _refuse_long(rows: Sequence[Masked], limit: int) -> None:
     longest = max(len(row.input_ids) for row in long)
     named = ", ".join(f"{place(row.path, row.row)} ({len(row.input_ids)} tokens)" for row in long[:SHOWN_ERRORS])
     more = f" and {len(long) - SHOWN_ERRORS:,} more" if len(long) > SHOWN_ERRORS else ""
-    are = "row is" if len(long) == 1 else "rows are"
+    are = "is" if len(long) == 1 else "are"
+    what = f"{len(long):,} of {len(rows):,} rows {are} longer than {limit} tokens"
     raise InputError(
-        f"{len(long):,} of {len(rows):,} {are} longer than {limit} tokens: {named}{more}; the longest has {longest}",
+        f"{what}: {named}{more}; the longest has {longest}",
         where="data.max_length",
         fix=f"Set data.max_length to {longest}, or data.truncation to drop (leave them out) or cut (keep their start)",
     )

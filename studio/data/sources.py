@@ -135,9 +135,9 @@ def _read_lines(file: BinaryIO, path: Path, offset: int) -> Iterator[tuple[int, 
                 where=place(path, number),
                 fix="Remove it, or check that each line holds one object only",
             )
-        text = decode(line, path, offset, number)
+        text = decode(line, path, offset, number).rstrip("\r\n")
         offset += len(line)
-        if text.isspace():
+        if not text.strip():
             continue
         try:
             value = _DECODER.decode(text)
@@ -158,7 +158,7 @@ def _whole_object(first: str, file: BinaryIO, path: Path, offset: int) -> Iterat
         return None
     here = file.tell()
     try:
-        value = _DECODER.decode(first + decode(file.read(), path, offset, 2))
+        value = _DECODER.decode(first + "\n" + decode(file.read(), path, offset, 2))
     except (ValueError, RecursionError):
         file.seek(here)
         return None
@@ -254,7 +254,8 @@ def _bad_json(error: Exception, text: str, path: Path, number: int) -> NoReturn:
     if "\n" not in text.rstrip("\n"):
         line = number
     before = text[: error.pos].rstrip()
-    if before.endswith(",") and rest[:1] in "}]":
+    # Python 3.13 names the comma, earlier ones the bracket after it.
+    if (before.endswith(",") and rest[:1] in "}]") or "trailing comma" in error.msg:
         fix = "Remove the comma before the closing bracket"
     elif rest.startswith("'"):
         fix = "Use double quotes instead of single ones"

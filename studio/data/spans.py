@@ -23,7 +23,16 @@ Render = Callable[[Sequence[Message], bool], str]
 
 
 class UnmaskableError(Exception):
-    """The template does not show exactly where an answer begins or ends; the text says why."""
+    """The template does not show exactly where an answer begins or ends; the text says why.
+
+    Args:
+        reason: why.
+        only_middle: True if the last answer of the conversation does not have this trouble.
+    """
+
+    def __init__(self, reason: str, only_middle: bool = False) -> None:
+        self.only_middle = only_middle
+        super().__init__(reason)
 
 
 class TemplateRefusedError(Exception):
@@ -102,9 +111,7 @@ def locate_answers(
 class _Search:
     """The search for one answer."""
 
-    def __init__(
-        self, render: Render, messages: Sequence[Message], index: int, full: str, ends: TurnEnds
-    ) -> None:
+    def __init__(self, render: Render, messages: Sequence[Message], index: int, full: str, ends: TurnEnds) -> None:
         self.render, self.messages, self.index, self.full, self.ends = render, messages, index, full, ends
         self.mark = _unused_word("xa", full)
 
@@ -125,7 +132,8 @@ class _Search:
         if not after.startswith(stop):
             raise UnmaskableError(
                 f"{self._name} is followed by {after[:20]!r}, but at the end of a text by {tail[:20]!r}: "
-                "which part of that ends the turn cannot be told"
+                "which part of that ends the turn cannot be told",
+                only_middle=not last,
             )
         return replace(span, end=content_end + len(stop), rewritten=content not in shown)
 

@@ -1,0 +1,124 @@
+"""docs/data.md: its example rows are read, and each sentence of its table of errors is the one a person gets.
+
+`python -m tests.data.test_docs` prints the table's rows, to be pasted when a sentence changes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from studio.config.data import DataConfig, DataSource
+from studio.config.method import MethodConfig
+from studio.data.formats import detect_format, parse_row
+from studio.data.masks import Masker
+from studio.data.prepare import prepare_data
+from studio.errors import InputError
+from studio.settings import Settings
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+GOOD = '{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}\n'
+ALPACA = '{"instruction": "Add.", "output": "4"}\n'
+LONG = GOOD.replace('"4"', '"' + "word " * 50 + '"')
+# name in the table -> (content of orders.jsonl, or None for no such file; changes to the configuration)
+CASES: dict[str, tuple[bytes | None, dict[str, Any]]] = {
+    "no such file": (None, {}),
+    "a folder": (None, {"path": "."}),
+    "an empty file": (b"", {}),
+    "bad JSON in row 17": ((GOOD * 16).encode() + b'{"messages": [{"role" "user"}]}\n', {}),
+    "an object over several lines": (GOOD.encode() + b'{\n"messages": []\n}\n', {}),
+    "a list in row 2": (GOOD.encode() + b"[1, 2]\n", {}),
+    "NaN": (b'{"text": NaN}\n', {}),
+    "a missing key in row 3": ((ALPACA * 2).encode() + b'{"instruction": "Add.", "answer": "4"}\n', {}),
+    "unknown keys": (b'{"question": "2+2?", "answer": "4"}\n', {}),
+    "a number for a text": (b'{"text": 5}\n', {}),
+    "an unknown role": (GOOD.replace('"user"', '"bot"').encode(), {}),
+    "an empty answer": (GOOD.replace('"4"', '""').encode(), {}),
+    "no answer": (b'{"messages": [{"role": "user", "content": "2+2?"}]}\n', {}),
+    "tool calls": (GOOD.replace('"content": "4"', '"content": "4", "tool_calls": [{"id": "1"}]').encode(), {}),
+    "latin-1": (GOOD.replace("4", "quatro é").encode("latin-1"), {}),
+    "UTF-16": (GOOD.encode("utf-16"), {}),
+    "a Parquet file": (b"PAR1\x00\x00", {}),
+    "a row over max_length": ((GOOD + LONG).encode(), {"max_length": 64}),
+    "nothing left": (LONG.encode(), {"max_length": 8, "truncation": "drop"}),
+    "0 supervised tokens": (
+        b'{"messages": [{"role": "user", "content": "say th"}, {"role": "assistant", "content": "e"}]}\n',
+        {"template": "{% for m in messages %}{{ m.content }}{% endfor %}"},
+    ),
+    "a model without a template": (GOOD.encode(), {"template": None}),
+    "a template that cannot be masked": (
+        GOOD.encode(),
+        {"template": "{% for m in messages %}{{ m.content }}|{{ m.content }};{% endfor %}"},
+    ),
+}
+
+
+def sentences(tokenizer: Any, folder: Path) -> dict[str, str]:
+    """What each case says, with the temporary folder left out."""
+    from .templates import with_template
+
+    said = {}
+    for name, (content, changes) in CASES.items():
+        place = folder / re.sub(r"\W+", "-", name)
+        place.mkdir()
+        if content is not None:
+            (place / "orders.jsonl").write_bytes(content)
+        else:
+            (place / "order.jsonl").write_text(GOOD)
+        changes = dict(changes)
+        used = with_template(tokenizer, changes.pop("template")) if "template" in changes else tokenizer
+        source = DataSource(path=str(place / changes.pop("path", "orders.jsonl")))
+        settings = Settings(folder, "127.0.0.1", 7860, (folder,), None, 600)
+        try:
+            prepare_data(DataConfig(train=[source], validation=0, **changes), MethodConfig(), used, settings)
+            said[name] = "no error"
+        except InputError as error:
+            said[name] = error.sentence.replace(f"{place}/", "").replace(str(place), ".")
+    return said
+
+
+def table_row(name: str, sentence: str) -> str:
+    """One line of the table; a bar in a sentence would end its cell."""
+    return f"| {name} | {sentence.replace('|', chr(92) + '|')} |"
+
+
+def test_every_error_of_the_page(tokenizer: Any, tmp_path: Path) -> None:
+    table = PAGE.read_text().split("## Errors")[1].splitlines()
+    rows = [line for line in table if line.startswith("| ") and not line.startswith("| file ")]
+    assert rows == [table_row(name, said) for name, said in sentences(tokenizer, tmp_path).items()]
+
+
+def test_every_example_row_of_the_page(tokenizer: Any) -> None:
+    examples = re.findall(r"^\| `(\w+)` \| `(\{.*\})` \|$", PAGE.read_text(), re.MULTILINE)
+    assert len(examples) == 6
+    for name, text in examples:
+        row = json.loads(text)
+        assert detect_format([(1, row)], "page") == name
+        assert Masker(tokenizer).encode([parse_row(row, 1, "page", name)])[0].supervised > 0
+
+
+def test_the_drawn_mask(tokenizer: Any) -> None:
+    row = {"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}
+    masker = Masker(tokenizer)
+    (masked,) = masker.encode([parse_row(row, 1, "page", "messages")])
+    pieces = masker.pieces(masked)
+    drawn = PAGE.read_text().split("```")[1].splitlines()
+    shown = "".join(piece.text for piece in pieces).replace("\n", "⏎")
+    assert drawn[1].replace(" ", "") in shown.replace(" ", "")
+    assert [piece.text for piece in pieces if piece.trained] == ["4", "<|im_end|>"]
+    assert drawn[2].count("#") == 2
+
+
+if __name__ == "__main__":
+    from transformers import AutoTokenizer
+
+    from studio.models.embedded import prepare
+    from studio.settings import read_settings
+
+    own = AutoTokenizer.from_pretrained(prepare(read_settings()))
+    with tempfile.TemporaryDirectory() as scratch:
+        for case, text in sentences(own, Path(scratch)).items():
+            print(table_row(case, text))
