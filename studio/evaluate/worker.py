@@ -26,8 +26,7 @@ from studio.jobs import JobFolder, find_job
 from studio.jobs.files import write_json
 from studio.jobs.worker import JobContext
 from studio.models.device import device_info
-from studio.train.quiet import quiet_libraries
-from studio.train.worker import peak_memory_bytes
+from studio.models.quiet import quiet_libraries
 
 SPARE_TOKENS = 16
 
@@ -118,10 +117,8 @@ def _report(
     ]  # fmt: skip
     summary = {"before": _score(base, base_seconds), "after": _score(tuned, tuned_seconds)}
     context.job.report.mkdir(exist_ok=True)
-    write_json(
-        context.job.report / "evaluation.json", {"run": run.id, "name": run.request.name, "data": config.data, **summary, "rows": rows}
-    )
-    context.environment(peak_memory_bytes=peak_memory_bytes())
+    head = {"run": run.id, "name": run.request.name, "data": config.data}
+    write_json(context.job.report / "evaluation.json", {**head, **summary, "rows": rows})
     context.result("evaluation", {"run": run.id, **summary})
     context.log(f"exact match {summary['before']['correct']} → {summary['after']['correct']} of {len(rows)}")
 

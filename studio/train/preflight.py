@@ -6,14 +6,18 @@ Light: the tokenizing is done by the data worker, so that neither the page nor `
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
+from studio.config.model import EMBEDDED_MODEL
 from studio.data.client import DataWorker
 from studio.data.sources import resolve_path
 from studio.errors import InputError, StudioError
+from studio.jobs import list_jobs
+from studio.jobs.state import ACTIVE
 from studio.models.catalogue import resolve_model
 from studio.models.device import device_info
 from studio.models.plan import Lengths, Plan, make_plan
@@ -43,22 +47,58 @@ class Checked:
     findings: list[dict[str, Any]] = field(default_factory=list)
 
 
-def check(config: RunConfig, settings: Settings, data: DataWorker) -> Checked:
+def check(
+    config: RunConfig,
+    settings: Settings,
+    data: DataWorker,
+    *,
+    fetch: bool = False,
+    on_progress: Callable[[str, float, float | None], None] | None = None,
+) -> Checked:
     """Check model, data, memory and disk of a run.
+
+    Args:
+        config: the run.
+        settings: the studio's settings.
+        data: counts the tokens.
+        fetch: download a Hub model that is not here yet; without it that is an error. The embedded model is made
+            in any case, since it comes from a package that is here.
+        on_progress: told (what, done, total) of the slow parts.
 
     Raises:
         InputError: something that was asked for cannot be done; the sentence says what to change.
         StudioError: the computer lacks something (disk, memory).
     """
     config = with_absolute_paths(config, settings)
-    model = resolve_model(config.model.path, settings, revision=config.model.revision, fetch=False)
-    counted = data.call("lengths", config=config.model_dump(mode="json"), model=str(model.path))
-    lengths = Lengths(**counted["lengths"])
-    plan = make_plan(config, ModelShape.from_folder(model.path), lengths, device_info(settings))
+    model = resolve_model(
+        config.model.path,
+        settings,
+        revision=config.model.revision,
+        on_progress=on_progress,
+        fetch=fetch or config.model.path == EMBEDDED_MODEL,
+    )
+    counted = data.call(
+        "lengths",
+        data=config.data.model_dump(),
+        method=config.method.model_dump(),
+        model={**config.model.model_dump(), "path": str(model.path)},
+        seed=config.training.seed,
+        on_progress=on_progress,
+    )
+    lengths = Lengths(
+        count=len(counted["train"]),
+        total_tokens=sum(counted["train"]),
+        max=max(counted["train"]),
+        supervised_tokens=sum(counted["supervised"]),
+        validation_count=len(counted["validation"]),
+    )
+    # A measurement beside a running job would be wrong, and it is kept for good.
+    device = device_info(settings, measure=not any(job.state().status in ACTIVE for job in list_jobs(settings.jobs)))
+    plan = make_plan(config, ModelShape.from_folder(model.path), lengths, device)
     disk = _disk_bytes(config, plan)
     _require_disk(settings, disk)
     _require_memory(plan)
-    return Checked(config, plan, lengths, disk, counted.get("findings", []))
+    return Checked(config, plan, lengths, disk, counted["report"]["findings"])
 
 
 def _disk_bytes(config: RunConfig, plan: Plan) -> int:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,11 @@ from studio.jobs.worker import JobContext, Phase
 from studio.models.catalogue import ModelRef, resolve_model
 from studio.models.device import device_info
 from studio.models.plan import Lengths, Plan, make_plan
+from studio.models.quiet import quiet_libraries
 from studio.models.shape import ModelShape
 from studio.train.callbacks import JobCallback
 from studio.train.card import write_card
 from studio.train.engine import loss as engine_loss
-from studio.train.quiet import quiet_libraries
 from studio.train.trainer import SupervisedTrainer, build_trainer, training_arguments
 from studio.train.tuning import PREPARE
 
@@ -174,7 +172,7 @@ def _save(
     write_card(folder, context.job.request.name, reference.name, config, result)
     (folder / "run.yaml").write_text(dump_run(config), encoding="utf-8")
     context.result("training", result)
-    context.environment(peak_memory_bytes=peak_memory_bytes(), peak_gpu_bytes=_peak_gpu_bytes())
+    context.environment(peak_gpu_bytes=_peak_gpu_bytes())
 
 
 def _copy_vocabulary(source: Path, target: Path) -> None:
@@ -197,12 +195,6 @@ def _record(
         data=prepared.report.as_dict(),
         plan=plan.as_dict(),
     )
-
-
-def peak_memory_bytes() -> int:
-    """Highest resident memory of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _peak_gpu_bytes() -> int | None:

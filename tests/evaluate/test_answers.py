@@ -1,0 +1,38 @@
+"""The two-pass evaluation says what plain greedy decoding says, row by row."""
+
+from __future__ import annotations
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from studio.evaluate.answers import answer_all
+from studio.evaluate.questions import read_questions
+from studio.settings import ASSETS
+
+
+def test_two_passes_equal_plain_greedy_decoding(trained_run, model_path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(trained_run.model)
+    questions = read_questions(ASSETS / "demo" / "test.jsonl", tokenizer, 6)
+    base = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    tuned = PeftModel.from_pretrained(base, trained_run.model).eval()
+    counted: list[int] = []
+    ours = answer_all(tuned, tokenizer, questions, 80, counted.append)
+    assert counted[-1] == len(questions)
+    with tuned.disable_adapter():
+        untrained = answer_all(tuned, tokenizer, questions, 24, lambda done: None)
+    for question, answer, before in zip(questions, ours, untrained, strict=True):
+        prompt = torch.tensor([question.prompt_ids])
+        plain = tuned.generate(prompt, max_new_tokens=80, do_sample=False, pad_token_id=tokenizer.eos_token_id)
+        text = tokenizer.decode(plain[0, prompt.shape[1] :], skip_special_tokens=True)
+        assert answer.text == text
+        assert answer.right == (text == question.expected)
+        assert not before.right
+    assert sum(answer.right for answer in ours) >= 5
+
+
+def test_questions_are_rendered_as_in_training(model_path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    (question,) = read_questions(ASSETS / "demo" / "test.jsonl", tokenizer, 1)
+    assert tokenizer.decode(question.prompt_ids).endswith("<|im_start|>assistant\n")
+    assert tokenizer.decode(question.answer_ids) == question.expected + "<|im_end|>"
