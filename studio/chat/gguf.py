@@ -103,7 +103,7 @@ class GgufBackend:
 
     def begin(self, model: str, ids: Sequence[int]) -> GgufDecoder:
         """A new answer; the cache starts empty, so the same seed gives the same answer whatever was before."""
-        self._llama.reset()
+        self._llama.reset()  # type: ignore[no-untyped-call]
         return GgufDecoder(self._llama, self._size, ids)
 
     def _template(self) -> Jinja2ChatFormatter | None:

@@ -175,7 +175,6 @@ class HfBackend:
         """A new answer."""
         return HfDecoder(self, self._voices[model], ids)
 
-    @torch.inference_mode()
     def forward(self, voice: Voice, ids: Sequence[int], cache: Any) -> tuple[Logits, Any]:
         """One step: read ids (T) after `cache`; return the last logits (V,) and the grown cache."""
         if self._switches and voice.adapter != self._adapter_on:
@@ -183,8 +182,10 @@ class HfBackend:
                 layer._disable_adapters = not voice.adapter
             self._adapter_on = voice.adapter
         tokens = torch.tensor([list(ids)], device=self._device)
-        output = voice.module(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return output.logits[0, -1].float().cpu().numpy(), output.past_key_values
+        with torch.inference_mode():
+            output = voice.module(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            logits: Logits = output.logits[0, -1].float().cpu().numpy()
+        return logits, output.past_key_values
 
     def _load(self, folder: Path) -> Any:
         if not (folder / "config.json").is_file():

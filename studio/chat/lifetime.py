@@ -24,7 +24,7 @@ class Lifetime:
     Args:
         idle: seconds without a request after which the process ends; 0 for never.
         parent: pid whose end ends this process; None for none.
-        parent_started: creation time of that process (psutil), so that a reused pid is not taken for it.
+        parent_started: its start as `process_start` gives it, so that a reused pid is not taken for it.
     """
 
     def __init__(self, idle: float, parent: int | None = None, parent_started: float | None = None) -> None:

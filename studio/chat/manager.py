@@ -26,7 +26,7 @@ from studio.chat.client import AnswerStats, ChatHandle, stream
 from studio.chat.target import Target
 from studio.errors import InputError, StoppedError, StudioError
 from studio.jobs.diagnosis import read_tail
-from studio.jobs.state import own_identity
+from studio.jobs.state import own_identity, process_start
 from studio.settings import Settings
 
 __all__ = ["AnswerStats", "ChatHandle", "ChatManager", "Loaded", "Target", "stream"]
@@ -95,7 +95,7 @@ class ChatManager:
             wanted = target.loaded_as()
             with self._guard:
                 server = self._servers.get(target)
-            if server and server.handle and server.process.poll() is None and server.loaded_as == wanted:
+            if server and server.handle and _lives(server) and server.loaded_as == wanted:
                 return server.handle
             if server:
                 self._end(target, server)
@@ -130,7 +130,7 @@ class ChatManager:
                 memory = psutil.Process(server.process.pid).memory_info().rss
             except psutil.Error:
                 memory = 0
-            if server.process.poll() is None:
+            if _lives(server):
                 found.append(Loaded(target, server.handle, memory, time.monotonic() - server.started))
             else:
                 self._end(target, server)
@@ -214,6 +214,11 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Signal a child of ours; poll() first, so that a pid that was given to someone else is never hit."""
     if process.poll() is None:
         process.send_signal(number)
+
+
+def _lives(server: _Server) -> bool:
+    """Whether the process runs. While its threads are ending it is a zombie that cannot be waited for yet."""
+    return server.process.poll() is None and process_start(server.process.pid) is not None
 
 
 def _phase(log: Path) -> str:

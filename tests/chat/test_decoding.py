@@ -98,6 +98,6 @@ def test_stop_filter_equals_a_cut_of_the_whole_text_however_it_is_split() -> Non
         assert stop_filter.met == bool(places)
         met += stop_filter.met
         # Of two stops the one that is complete first counts; both ends are what a reader could have seen.
-        assert not places or text.startswith(sent) and not any(stop in sent for stop in stops)
+        assert not places or (text.startswith(sent) and not any(stop in sent for stop in stops))
         assert places or sent == text
     assert 500 < met < 1900
