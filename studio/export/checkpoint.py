@@ -7,7 +7,6 @@ which holds no Python file and no `auto_map`; with HF_HUB_OFFLINE set, no other 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ def link_checkpoint(source: Path, target: Path, base: Path | None) -> Path:
     """Make a folder that shows a full checkpoint to the converter; weights are linked, not copied."""
     target.mkdir()
     for file in weight_files(source):
-        os.symlink(file.resolve(), target / file.name)
+        (target / file.name).symlink_to(file.resolve())
     if (source / INDEX).is_file():
         shutil.copyfile(source / INDEX, target / INDEX)
     copy_small_files(source, base, target)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from studio.errors import StudioError
-from studio.export.steps import ProgressPhase, StepResult, Watcher, run_step
+from studio.export.steps import QUIET, ProgressPhase, StepResult, Watcher, run_step
 from studio.export.toolchain import Toolchain
 
 _PERCENT = re.compile(r"Writing:\s+(\d+)%")
@@ -24,7 +24,7 @@ _KNOWN = (
         "Keep the adapter or the merged checkpoint, which transformers and vLLM can serve",
     ),
     (
-        r"(?:File not found|Missing) \S*tokenizer\.model",
+        r"(?:File not found:|Missing) \S*tokenizer\.model",
         "the converter needs the file tokenizer.model of the base model, which is not in its folder",
         "Put the base model's tokenizer.model into the base model's folder and export again",
     ),
@@ -68,8 +68,7 @@ def convert(
         "--outfile", str(partial), "--outtype", kind, "--model-name", name,
     ]  # fmt: skip
     try:
-        # Offline, so that nothing named in a configuration is fetched, code least of all.
-        result = run_step(command, watcher, follow, {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"})
+        result = run_step(command, watcher, follow, QUIET)
         if result.code != 0 or not partial.is_file():
             raise refusal(result, checkpoint)
         partial.replace(target)

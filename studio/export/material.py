@@ -70,7 +70,7 @@ SHAPES: dict[str, list[Message]] = {
     "unicode": [_user("Übersetze »Straße« ins 日本語, затем на русский; naïve café, Ελλάδα, العربية, हिन्दी, e\u0301.")],
     "emoji": [_user("Rate this 👍🏽 👩‍👩‍👧‍👦 🇩🇪 🏴‍☠️ from 1️⃣ to 🔟!")],
     "white space": [_user("  two  spaces,\ttabs\t\t, \n\n\nthree lines, \u00a0hard space\u2003em space, end   \n")],
-    "code": [_user("```python\ndef f(x):\n    return {'a': [x ** 2, -1e-9], \"b\": f\"{x!r}\"}\n```\nWhat does <f> do?")],
+    "code": [_user('```python\ndef f(x):\n    return {\'a\': [x ** 2, -1e-9], "b": f"{x!r}"}\n```\nWhat does <f> do?')],
     "special-looking": [_user("Are <|im_end|>, <|endoftext|>, </s>, [INST] and <|start_header_id|> words?")],
     "digits and rules": [_user("2024-11-24 10:00:00 #1 $3,999.00 1234567890 ____ ---- ===== //// \\n %20 &amp; @me")],
     "empty system": [{"role": "system", "content": ""}, _user("Go on.")],
@@ -82,15 +82,15 @@ BUILT_IN_TEXTS = (
     "The ferry leaves at seven in the morning and comes back after dark. Between the two trips the crew repairs nets, "
     "paints the railing and argues about the weather. On Thursday the wind turned, so the captain waited until noon. "
     "Nobody on the island minded; the post office had enough stamps and the baker had flour for another week.",
-    "To change a bicycle tyre: 1. Release the brake. 2. Open the quick release and take out the wheel. 3. Push one side "
-    "of the tyre over the rim with two levers. 4. Pull out the tube, find the hole and patch it. 5. Put everything back "
-    "in the opposite order and pump it up to 4.5 bar.",
+    "To change a bicycle tyre: 1. Release the brake. 2. Open the quick release and take out the wheel. 3. Push one "
+    "side of the tyre over the rim with two levers. 4. Pull out the tube, find the hole and patch it. 5. Put all "
+    "of it back in the opposite order and pump it up to 4.5 bar.",
     "def median(values):\n    ordered = sorted(values)\n    middle = len(ordered) // 2\n    if len(ordered) % 2:\n"
     "        return ordered[middle]\n    return (ordered[middle - 1] + ordered[middle]) / 2\n\n\n"
     "print(median([3, 1, 2]))  # prints 2\n",
-    "In 1998 the town had 4,210 inhabitants, in 2008 there were 3,955 and in 2018 only 3,512. Most of those who left were "
-    "between 18 and 30 years old. The school now shares its teachers with the next village, and the bus that connects the "
-    "two runs every forty minutes, except on Sundays.",
+    "In 1998 the town had 4,210 inhabitants, in 2008 there were 3,955 and in 2018 only 3,512. Most of those who left "
+    "were between 18 and 30 years old. The school now shares its teachers with the next village, and the bus that "
+    "connects the two runs every forty minutes, except on Sundays.",
 )
 
 

@@ -1,6 +1,6 @@
 """LoRA adapter + base model = full checkpoint, one tensor at a time.
 
-The base is read tensor by tensor and written in shards of at most 512 MB, so memory does not grow with the model
+The base is read tensor by tensor and written in shards of at most 128 MB, so memory does not grow with the model
 (PEFT's merge holds it whole). The sum W + B·A·s is made in float32 and rounded once, when it is written: rounding
 B·A first, as a bfloat16 model does, costs up to one more step of bfloat16. Covers LoRA, rsLoRA, rank and alpha
 patterns, DoRA and biases; whatever else an adapter holds goes through PEFT's merge_and_unload instead.
@@ -23,7 +23,7 @@ from studio.errors import InputError
 from studio.export.checkpoint import INDEX, SINGLE, copy_small_files, read_object, weight_files, write_object
 from studio.export.steps import Report, serve_step
 
-SHARD_BYTES = 512 * 1024 * 1024
+SHARD_BYTES = 128 * 1024 * 1024
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _PREFIX = "base_model.model."
 _HALVES = {".lora_A.weight": "a", ".lora_B.weight": "b", ".lora_magnitude_vector": "magnitude"}
@@ -114,7 +114,9 @@ def read_delta(adapter: Path, config: dict[str, Any], model_config: dict[str, An
     """
     file = adapter / "adapter_model.safetensors"
     if not file.is_file():
-        raise InputError("adapter_model.safetensors is missing", where=str(adapter), fix="Export a run that was completed")
+        raise InputError(
+            "adapter_model.safetensors is missing", where=str(adapter), fix="Export a run that was completed"
+        )
     _require_covered(config, model_config)
     found = AdapterDelta(transposed=bool(config.get("fan_in_fan_out")))
     for key, tensor in load_file(file).items():
@@ -123,7 +125,7 @@ def read_delta(adapter: Path, config: dict[str, Any], model_config: dict[str, An
         if suffix is None:
             if not name.endswith(".bias") or ".lora_" in name:
                 raise _Uncovered(f"{key} is neither a LoRA matrix nor a bias")
-            found.replaced[name] = tensor
+            found.replaced[name.replace(".base_layer.", ".")] = tensor
             continue
         if tensor.dim() > 2:
             raise _Uncovered(f"{key} belongs to a convolution")
@@ -264,7 +266,9 @@ def _through_peft(base: Path, adapter: Path, target: Path, dtype: torch.dtype) -
         merged = peft_model.merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError, KeyError) as error:
         raise InputError(
-            f"PEFT cannot merge this adapter: {error}", where=str(adapter), fix="Only an adapter that PEFT can merge can become a GGUF"
+            f"PEFT cannot merge this adapter: {error}",
+            where=str(adapter),
+            fix="Only an adapter that PEFT can merge can become a GGUF",
         ) from error
     merged.to(dtype).save_pretrained(target)
     return {"method": "peft", "merged": len(peft_model.targeted_module_names), "kept_wide": []}

@@ -6,7 +6,6 @@ must not be one file (llama.cpp would destroy it); the target appears only when 
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from dataclasses import dataclass
@@ -18,10 +17,14 @@ from studio.export.steps import ProgressPhase, StepResult, Watcher, run_own_step
 
 _LINE = re.compile(r"^\s*\[\s*(\d+)/\s*(\d+)\]")
 # The rest of a tensor's line comes in pieces of its own; the fallbacks are counted in one line at the end.
-_PIECE = re.compile(r"^\s*(converting to|size =|-> falling back|warning: .*not divisible|\.*$)|llama_model_loader: - kv")
+_PIECE = re.compile(
+    r"^\s*(converting to|size =|-> falling back|warning: .*not divisible|\.*$)|llama_model_loader: - kv"
+)
 _FALLBACK = re.compile(r"(\d+) of (\d+) tensor\(s\) required fallback quantization")
 # What llama.cpp says just before it gives up.
-_FAILED = re.compile(r"failed to quantize:|error loading model|failed to load|is not within|No space left|iostream", re.I)
+_FAILED = re.compile(
+    r"failed to quantize:|error loading model|failed to load|is not within|No space left|iostream", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,7 @@ class Quantized:
     result: StepResult
 
 
-def quantize(
-    source: Path, target: Path, kind: str, threads: int, watcher: Watcher, phase: ProgressPhase
-) -> Quantized:
+def quantize(source: Path, target: Path, kind: str, threads: int, watcher: Watcher, phase: ProgressPhase) -> Quantized:
     """Write `source` as another type.
 
     Args:
@@ -50,7 +51,7 @@ def quantize(
         StudioError: llama.cpp refused; says why.
         StoppedError: a stop was asked for.
     """
-    if target.exists() and source.exists() and os.path.samefile(source, target):
+    if target.exists() and source.exists() and source.samefile(target):
         raise InputError(
             "the source and the target are the same file, which llama.cpp would destroy",
             where=str(source),
@@ -105,7 +106,6 @@ def _work(request: dict[str, object], report: object) -> dict[str, object]:
 
     import llama_cpp
 
-    @llama_cpp.llama_log_callback
     def on_log(level: int, text: bytes, data: object) -> None:
         line = text.decode("utf-8", "replace")
         if (found := _LINE.match(line)) and callable(report):
@@ -113,7 +113,8 @@ def _work(request: dict[str, object], report: object) -> dict[str, object]:
         elif not _PIECE.match(line):
             print(line.rstrip("\n"), flush=True)
 
-    llama_cpp.llama_log_set(on_log, ctypes.c_void_p(0))
+    callback = llama_cpp.llama_log_callback(on_log)  # named, so that it lives as long as it may be called
+    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
     params = llama_cpp.llama_model_quantize_default_params()
     info = TYPES[str(request["type"])]
     params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{info.constant}")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+import transformers
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -74,6 +75,7 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         "template": tokenizer.chat_template or "",
     }
     (folder / "cases.json").write_text(json.dumps(cases, ensure_ascii=False), encoding="utf-8")
+    transformers.utils.logging.disable_progress_bar()
     dtype, device = _precision(Path(request["base"]))
     if dtype != torch.float32:
         notes.append("too little memory for float32: the reference was computed in 16 bits, with wider limits")
@@ -86,18 +88,20 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         "positions": sum(len(text.supervised) for text in texts),
         "own_text": bool(examples),
         "rows": len(questions),
+        "end": Masker(tokenizer).stop_text() or "",
+        "system": _own_system(tokenizer),
         "notes": notes,
     }
 
 
-@torch.inference_mode()
 def _table(model: Any, texts: list[ComparedText], path: Path, report: Report) -> None:
     total, done = sum(len(text.supervised) for text in texts), 0
     table: np.memmap[Any, Any] | None = None
     for text in texts:
         ids = torch.tensor([text.ids], device=model.device)
-        logits = model(input_ids=ids, logits_to_keep=len(text.supervised)).logits[0].float()
-        values = torch.log_softmax(logits, dim=-1).cpu().numpy()
+        with torch.inference_mode():
+            logits = model(input_ids=ids, logits_to_keep=len(text.supervised)).logits[0].float()
+            values = torch.log_softmax(logits, dim=-1).cpu().numpy()
         if table is None:
             table = np.lib.format.open_memmap(path, "w+", np.float32, (total, values.shape[1]))
         table[done : done + len(values)] = values
@@ -125,7 +129,7 @@ def _examples(path: str | None) -> tuple[list[Example], list[str]]:
 
 
 def _prompts(examples: list[Example]) -> list[tuple[int, Any]]:
-    prompts = []
+    prompts: list[tuple[int, Any]] = []
     for example in examples:
         if example.text is not None:
             prompts.append((example.row, example.text))
@@ -143,6 +147,24 @@ def _end_token(tokenizer: Any) -> int | None:
     stop = Masker(tokenizer).stop_text()
     ids = ids_of(tokenizer, stop) if stop else []
     return ids[0] if ids else tokenizer.eos_token_id
+
+
+def _own_system(tokenizer: Any) -> str:
+    """The system message that the template adds when a conversation has none; empty for none."""
+    if not tokenizer.chat_template:
+        return ""
+    question, mark = [{"role": "user", "content": "?"}], "\u2063system\u2063"
+    try:
+        plain, given = (
+            str(tokenizer.apply_chat_template(messages, tokenize=False))
+            for messages in (question, [{"role": "system", "content": mark}, *question])
+        )
+    except Exception:  # a template raises whatever it likes; one without a system role adds none
+        return ""
+    before, found, after = given.partition(mark)
+    if not found or not plain.startswith(before) or not plain.endswith(after):
+        return ""
+    return plain[len(before) : len(plain) - len(after)].strip()
 
 
 def _precision(base: Path) -> tuple[torch.dtype, str]:

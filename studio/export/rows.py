@@ -46,7 +46,8 @@ def answer_rows(request: dict[str, Any], report: Report) -> dict[str, Any]:
     most = max(len(row["answer_ids"]) for row in rows) + SPARE_TOKENS
     context = max(len(row["prompt_ids"]) for row in rows) + most + 8
     model = GgufModel(Path(request["file"]), context, request["threads"])
-    correct, unfinished, wrong = 0, 0, []
+    correct, unfinished = 0, 0
+    wrong: list[dict[str, Any]] = []
     try:
         for done, row in enumerate(rows, 1):
             if forced_right(model, row["prompt_ids"], row["answer_ids"]):

@@ -54,7 +54,9 @@ def installed_version() -> str:
     try:
         return importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError as error:
-        raise StudioError(f"{PACKAGE} is not installed", fix=f"Run: {sys.executable} -m pip install {PACKAGE}") from error
+        raise StudioError(
+            f"{PACKAGE} is not installed", fix=f"Run: {sys.executable} -m pip install {PACKAGE}"
+        ) from error
 
 
 def places(settings: Settings) -> list[Path]:
@@ -211,7 +213,9 @@ def _reason(result: StepResult) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """`python -m studio.export.toolchain [--sdist FILE]`: install the converter if it is missing."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Install llama.cpp's converter (needed for GGUF export).")
+    parser = argparse.ArgumentParser(
+        prog=COMMAND, description="Install llama.cpp's converter (needed for GGUF export)."
+    )
     parser.add_argument("--sdist", type=Path, help="source package of llama-cpp-python at hand, or its folder")
     arguments = parser.parse_args(argv)
     settings = read_settings()

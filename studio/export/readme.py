@@ -1,0 +1,82 @@
+"""The README beside exported files: what they are, and how to run them elsewhere. Short, and only what was checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from studio.export.files import in_words
+
+
+def readme(name: str, base: str, files: Sequence[dict[str, Any]], end: str, system: str) -> str:
+    """Text of README.md.
+
+    Args:
+        name: the run's name.
+        base: the base model's name.
+        files: entries of the report.
+        end: text that ends an answer in this template; empty if there is none.
+        system: system message that the chat template adds by itself; empty for none.
+    """
+    rows = "\n".join(
+        f"| {file['file']} | {in_words(file['bytes'])} | {_percent(file['top1'])} | {_number(file['mean_kl'])} "
+        f"| {_match(file['exact_match'])} | {file['verdict']} | `{file['sha256']}` |"
+        for file in files
+    )
+    first = files[0]["file"]
+    return f"""# {name} as GGUF
+
+Made by Finetune Studio from {base}. Each file was loaded again with llama.cpp and compared with the trained
+model: how often the most likely next token is the same, the mean KL divergence (nats per token), and exact match on
+rows where rows were given. Licence and limits of the base model apply.
+
+| File | Size | Same next token | Mean KL | Exact match | Verdict | SHA-256 |
+|---|---|---|---|---|---|---|
+{rows}
+
+## llama.cpp
+
+    llama-cli -m {first} --jinja -cnv
+    llama-server -m {first} --jinja --port 8080
+
+`--jinja` uses the chat template inside the file, which is the one that the model was trained with.
+
+## Ollama
+
+Ollama does not run the template inside the file: it guesses one from a list, and silently uses none when nothing is
+near. So write it yourself, in Go's template language, as below, and compare a few answers with those of llama.cpp.
+{_modelfile(first, end, system)}
+"""
+
+
+def _modelfile(file: str, end: str, system: str) -> str:
+    if end.strip() != "<|im_end|>":
+        stop = f'\n    PARAMETER stop "{end.strip()}"' if end.strip() and '"' not in end else ""
+        return f"""
+    FROM ./{file}
+    TEMPLATE \"\"\"(this model's chat markup; see tokenizer.chat_template in the file)\"\"\"{stop}
+"""
+    said = f'\n    SYSTEM """{system}"""' if system and '"""' not in system else ""
+    return f"""
+    FROM ./{file}
+    TEMPLATE \"\"\"{{{{- range .Messages }}}}<|im_start|>{{{{ .Role }}}}
+    {{{{ .Content }}}}<|im_end|>
+    {{{{ end }}}}<|im_start|>assistant
+    \"\"\"{said}
+    PARAMETER stop "<|im_end|>"
+
+Save these lines without their indentation as `Modelfile`, then `ollama create {file.removesuffix(".gguf")}` and
+`ollama run {file.removesuffix(".gguf")}`. (Written from Ollama's documentation and source; not run here.)
+"""
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"
+
+
+def _match(value: dict[str, Any] | None) -> str:
+    return "–" if value is None else f"{value['correct']} / {value['total']}"

@@ -1,0 +1,122 @@
+"""What is exported: the run's folder, its base model, and the rows it is compared on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.data.sources import resolve_path
+from studio.errors import InputError
+from studio.export.checkpoint import is_checkpoint, read_object, weight_bytes
+from studio.jobs import JobFolder, find_job, list_jobs
+from studio.jobs.files import read_json
+from studio.settings import Settings
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained model.
+
+    Attributes:
+        run: the training job.
+        base: folder of the base model; for a full fine-tune only its small files may be needed.
+        adapter: folder of the adapter; None for a full checkpoint.
+    """
+
+    run: JobFolder
+    base: Path | None
+    adapter: Path | None
+
+    @property
+    def model(self) -> Path:
+        """Folder of the run's result, with the tokenizer it was trained with."""
+        return self.run.model
+
+    @property
+    def weights(self) -> Path:
+        """Folder whose weights make the model (with an adapter: to which it is added)."""
+        return self.base if self.adapter is not None and self.base is not None else self.model
+
+    @property
+    def half_bytes(self) -> int:
+        """About the bytes of the model in 16 bits."""
+        wide = str(read_object(self.weights / "config.json").get("dtype", "")) == "float32"
+        return weight_bytes(self.weights) // (2 if wide else 1)
+
+
+def open_source(settings: Settings, wanted: str) -> Source:
+    """Find a run and what belongs to it.
+
+    Raises:
+        InputError: no such run, it has no model, or its base model is gone.
+    """
+    run = find_job(settings.jobs, wanted, "train")
+    base_text = run.environment().get("base_model", {}).get("path")
+    base = Path(base_text) if base_text else None
+    if (run.model / "adapter_config.json").is_file():
+        if base is None or not is_checkpoint(base):
+            raise InputError(
+                f"the base model of run '{run.request.name}' is not there: {base_text or 'its path was not recorded'}",
+                where=str(run.path),
+                fix="Put the model back at that path; an adapter alone is not a model",
+            )
+        return Source(run, base, run.model)
+    if is_checkpoint(run.model):
+        return Source(run, base if base is not None and base.is_dir() else None, None)
+    raise InputError(
+        f"run '{run.request.name}' has no trained model (it is {run.state().status})",
+        fix="Wait until it is done, or export another run",
+    )
+
+
+def texts_from(run: JobFolder, evaluate: Path | None, settings: Settings) -> Path | None:
+    """The file whose rows both models are compared on: held-out rows where there are some, else training rows.
+
+    Fidelity is measured, not quality, so rows that were trained on will do. None when no file can be found any more.
+    """
+    data: dict[str, Any] = run.request.config.get("data") or {}
+    named = [
+        data.get("validation"),
+        *(source.get("path") for source in data.get("train") or [{"path": "demo/train.jsonl"}]),
+    ]
+    for path in [evaluate, *named]:
+        if isinstance(path, Path):
+            return path
+        if isinstance(path, str) and path:
+            try:
+                return resolve_path(path, settings)
+            except InputError:
+                continue
+    return None
+
+
+def trained_score(settings: Settings, run: JobFolder, rows: Path) -> dict[str, Any] | None:
+    """Exact match of the trained model on the same file, when it was measured: the newest evaluation's "after"."""
+    for job in list_jobs(settings.jobs):
+        if job.request.kind != "evaluate" or job.state().status != "completed":
+            continue
+        report = read_json(job.report / "evaluation.json") or {}
+        whole = job.request.config.get("limit") is None
+        if report.get("run") == run.id and whole and _same_file(str(report.get("data", "")), rows, settings):
+            after: dict[str, Any] = report["after"]
+            return {"correct": after["correct"], "total": after["total"], "exact_match": after["exact_match"]}
+    return None
+
+
+def _same_file(named: str, path: Path, settings: Settings) -> bool:
+    try:
+        return resolve_path(named, settings).samefile(path)
+    except (InputError, OSError):
+        return False
+
+
+def cpu_threads() -> int:
+    """CPU threads for llama.cpp: the cores that this process may use, as its own default would be, at most 16.
+
+    More than the idle ones do no harm since the steps wait passively (`steps.QUIET`). With spinning threads, on two
+    cores that others used too, 621 tokens took 76 s instead of 5 s.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)

@@ -1,0 +1,131 @@
+"""Fixtures of the export: an adapter that stands in for a trained one, runs that hold it, and one real export."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from studio.export.steps import QuietWatcher
+from studio.jobs import JobFolder
+from studio.jobs.files import write_json
+from studio.jobs.folder import create_job
+from studio.jobs.state import JobState, write_state
+from studio.settings import ASSETS, Settings
+
+TYPES = ["f16", "q8_0", "q4_k_m"]
+
+
+def perturb(model: Any, std: float) -> Any:
+    """Give lora_B the values that training would: it starts at zero, where nothing could go wrong."""
+    torch.manual_seed(7)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "lora_embedding_B" in name:
+            torch.nn.init.normal_(parameter, std=std)
+    return model
+
+
+@pytest.fixture(scope="session")
+def adapter(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter of the embedded model, as a training run saves it."""
+    folder = tmp_path_factory.mktemp("adapter") / "model"
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    perturb(get_peft_model(model, config), 0.01).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model_path).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_run(session_settings: Settings, model_path: Path) -> Callable[[Path], JobFolder]:
+    """Make a completed training job whose result is the given folder."""
+
+    def make(model: Path) -> JobFolder:
+        data = {"train": [{"path": "demo/train.jsonl"}], "validation": "demo/validation.jsonl"}
+        run = create_job(session_settings.jobs, "train", "stand in", {"data": data})
+        shutil.copytree(model, run.model)
+        write_json(run.environment_path, {"base_model": {"name": "smollm2-135m-instruct", "path": str(model_path)}})
+        write_state(run.state_path, JobState(status="completed"))
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three of the demo's test rows."""
+    path = tmp_path_factory.mktemp("rows") / "three.jsonl"
+    path.write_text("".join((ASSETS / "demo" / "test.jsonl").read_text().splitlines(keepends=True)[:3]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def exported(
+    session_settings: Settings, adapter: Path, make_run: Callable[[Path], JobFolder], rows_file: Path
+) -> JobFolder:
+    """A finished export of the stand-in to three types, by the process that the studio starts."""
+    run = make_run(adapter)
+    config = {"run": run.id, "types": TYPES, "evaluate": str(rows_file)}
+    job = create_job(session_settings.jobs, "export", "stand in", config)
+    with job.log_path.open("w") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "studio.export", str(job.path)], stdout=log, stderr=log, timeout=580
+        )
+    assert done.returncode == 0, job.log_path.read_text()[-3000:]
+    return job
+
+
+@pytest.fixture(scope="session")
+def report(exported: JobFolder) -> dict[str, Any]:
+    """report/export.json of the real export."""
+    return json.loads((exported.report / "export.json").read_text())
+
+
+class Recorder(QuietWatcher):
+    """A watcher that keeps what it is told, and asks to stop after so many polls."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.lines: list[str] = []
+        self.notices: list[str] = []
+        self.polls, self.stop_after = 0, stop_after
+
+    def log(self, text: str) -> None:
+        self.lines.append(text)
+
+    def notice(self, level: str, text: str, fix: str = "") -> None:
+        self.notices.append(text)
+
+    def should_stop(self) -> bool:
+        self.polls += 1
+        return self.stop_after is not None and self.polls > self.stop_after
+
+
+@pytest.fixture
+def watcher() -> Recorder:
+    """A watcher that nobody stops."""
+    return Recorder()
+
+
+class Counter:
+    """A phase that keeps what it was set to."""
+
+    def __init__(self) -> None:
+        self.values: list[tuple[float, float | None]] = []
+
+    def set(self, done: float, total: float | None = None) -> None:
+        self.values.append((done, total))
+
+
+@pytest.fixture
+def counter() -> Counter:
+    """A phase to look at."""
+    return Counter()

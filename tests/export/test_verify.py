@@ -1,0 +1,116 @@
+"""A GGUF that is not the trained model is caught."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGUFReader
+
+from studio.errors import StudioError
+from studio.export.gates import gate_of, judge
+from studio.export.steps import require, run_own_step
+from studio.export.verify import compare, summary
+from studio.jobs import JobFolder
+from tests.export.conftest import TYPES, Recorder
+
+
+def test_divergence_of_equal_distributions_is_zero_and_ignores_a_shift() -> None:
+    logits = np.random.default_rng(1).normal(size=(5, 11)).astype(np.float32)
+    trained = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    divergence, same = compare(trained, logits + 3)
+    assert divergence.max() < 1e-6
+    assert same.all()
+    padded = np.concatenate([logits, np.full((5, 3), -4.0, np.float32)], axis=1)
+    assert compare(trained, padded)[0].max() < 1e-6
+
+
+def test_divergence_is_kl_of_the_trained_from_the_other() -> None:
+    trained, other = np.log([[0.5, 0.5]]).astype(np.float32), np.log([[0.9, 0.1]]).astype(np.float32)
+    divergence, same = compare(trained, other)
+    assert divergence[0] == pytest.approx(0.5 * np.log(0.5 / 0.9) + 0.5 * np.log(0.5 / 0.1), rel=1e-5)
+    assert compare(other, trained)[0][0] != pytest.approx(divergence[0])
+    assert same.all(), "a tie goes to the first, as in greedy generation"
+
+
+def test_nan_is_not_hidden() -> None:
+    divergence, same = compare(np.log([[0.5, 0.5]]).astype(np.float32), np.array([[np.nan, 1.0]], np.float32))
+    assert np.isnan(summary(divergence, same)["mean_kl"])
+    assert summary(divergence[:0], same[:0]) == {"positions": 0, "top1": None, "mean_kl": None, "p99_kl": None}
+
+
+def test_real_files_are_inside_their_limits(report: dict[str, Any]) -> None:
+    assert [file["type"] for file in report["files"]] == TYPES
+    for file in report["files"]:
+        assert file["verdict"] == ("as trained" if file["type"] == "f16" else "as expected"), file
+        assert file["prompt_ids_equal"]
+        assert file["prompts_compared"] >= 12
+        assert file["template_carried"]
+        assert file["end_of_turn_stops"]
+    by_type = {file["type"]: file for file in report["files"]}
+    assert by_type["f16"]["mean_kl"] < 1e-4 < by_type["q8_0"]["mean_kl"] < by_type["q4_k_m"]["mean_kl"]
+
+
+@pytest.fixture(scope="module")
+def asked(exported: JobFolder, model_path: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the trained model's answers."""
+    folder = tmp_path_factory.mktemp("asked")
+    request = {
+        "base": str(model_path), "adapter": str(adapter), "tokenizer": str(adapter),
+        "texts_from": None, "rows_from": None, "limit": None, "folder": str(folder),
+    }  # fmt: skip
+    answer = require(run_own_step("studio.export.reference", request, folder, Recorder()), "reference").answer
+    assert answer["own_text"] is False
+    assert answer["notes"] == ["compared on built-in text: the run's own data is not there any more"]
+    assert answer["end"].startswith("<|im_end|>")
+    assert answer["system"] == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    return folder
+
+
+def broken(file: Path, target: Path, tensor: str) -> Path:
+    """A copy in which the rows of one tensor are rotated, as a wrong permutation of heads would do."""
+    shutil.copyfile(file, target)
+    reader = GGUFReader(target, "r+")
+    data = next(one for one in reader.tensors if one.name == tensor).data
+    data[:] = np.roll(data, 7, axis=0)
+    data.flush() if hasattr(data, "flush") else None
+    return target
+
+
+def test_rotated_rows_are_caught(exported: JobFolder, asked: Path, tmp_path: Path) -> None:
+    file = broken(next(exported.exports.glob("*-f16.gguf")), tmp_path / "b.gguf", "blk.3.attn_q.weight")
+    request = {"file": str(file), "folder": str(asked), "threads": 1}
+    found = require(run_own_step("studio.export.verify", request, tmp_path, Recorder()), "verify").answer
+    numbers = found["overall"]
+    assert found["prompts_equal"] == found["prompts_compared"]
+    assert judge("f16", gate_of("f16"), numbers["mean_kl"], numbers["top1"], True, True) == "differs"
+    assert numbers["mean_kl"] > 10 * gate_of("f16").max_mean_kl
+
+
+def test_another_template_and_tokenizer_are_caught(exported: JobFolder, asked: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "asked"
+    shutil.copytree(asked, folder)
+    cases = json.loads((folder / "cases.json").read_text())
+    cases["template"] += " "
+    cases["end"] = 42
+    cases["prompts"][2]["ids"][5] += 1
+    cases["texts"] = cases["texts"][:1]
+    (folder / "cases.json").write_text(json.dumps(cases))
+    request = {"file": str(next(exported.exports.glob("*-f16.gguf"))), "folder": str(folder), "threads": 1}
+    found = require(run_own_step("studio.export.verify", request, tmp_path, Recorder()), "verify").answer
+    assert not found["template_carried"]
+    assert not found["end_of_turn_stops"]
+    assert found["prompts_equal"] == found["prompts_compared"] - 1
+    assert "from token 6 on" in found["notes"][0]
+
+
+def test_a_file_that_llama_cpp_cannot_load_is_a_sentence(asked: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF and nothing more")
+    request = {"file": str(tmp_path / "bad.gguf"), "folder": str(asked), "threads": 1}
+    result = run_own_step("studio.export.verify", request, tmp_path, Recorder())
+    with pytest.raises(StudioError, match=r"bad\.gguf: llama\.cpp cannot load it"):
+        require(result, "verify")
