@@ -84,20 +84,20 @@ window.studio.charts = (() => {
       return { x, y };
     }
 
-    look(chart, metric, kind) {
+    look(chart, metric, kind, count = 0) {
       const token = window.studio.token, colour = token(metric === "eval_loss" ? "--c3" : SPECS[chart].colour);
       const points = kind.includes("points"), dashed = kind.includes("dashed");
       return {
         mode: points ? "lines+markers" : "lines",
         line: { color: kind === "faint" ? withAlpha(colour, 0.25) : dashed ? withAlpha(colour, 0.55) : colour, width: kind === "faint" ? 1 : 2, dash: dashed ? "dot" : "solid" },
-        marker: { size: 7, color: token("--card"), line: { color: colour, width: 2 } },
+        marker: { size: count > 60 ? 3 : 7, color: token("--card"), line: { color: colour, width: 2 } },
         hoverinfo: kind === "faint" ? "skip" : "all",
       };
     }
 
     layout(chart) {
       const token = window.studio.token, ink = token("--ink-2"), line = token("--line");
-      const axis = { color: ink, gridcolor: line, linecolor: line, zeroline: false, tickfont: { size: 11, color: ink }, automargin: false, fixedrange: false };
+      const axis = { color: ink, gridcolor: line, showline: false, zeroline: false, tickfont: { size: 11, color: ink }, automargin: false, fixedrange: false };
       const stepRange = this.x === "step" && this.total ? { range: [0, this.total], autorange: false } : { autorange: true, rangemode: "tozero" };
       const scale = this.scale === "log" && chart !== "learning_rate" && chart !== "tokens_per_second" ? "log" : "linear";
       return {
@@ -106,7 +106,7 @@ window.studio.charts = (() => {
         hovermode: "x unified", hoverlabel: { bgcolor: token("--card"), bordercolor: token("--line-2"), font: { color: token("--ink"), size: 12, family: token("--sans") } },
         dragmode: "zoom",
         xaxis: { ...axis, ...stepRange, showgrid: false, hoverformat: this.x === "time" ? ".1f" : ",d", ticksuffix: this.x === "time" ? " s" : "", title: { text: "" } },
-        yaxis: { ...axis, type: scale, rangemode: scale === "log" ? "normal" : "tozero", hoverformat: ".4g", exponentformat: "e", nticks: 6 },
+        yaxis: { ...axis, type: scale, rangemode: scale === "log" ? "normal" : "tozero", hoverformat: ".4g", nticks: 6, ...(scale === "log" ? { tickformat: "~g" } : {}) },
       };
     }
 
@@ -124,7 +124,7 @@ window.studio.charts = (() => {
         const data = this.traces(chart).map(([whose, metric, field, kind]) => {
           const series = this[whose]?.series[metric];
           if (whose === "run") this.drawn[metric] = series?.length || 0;
-          return { type: "scatter", name: this.title(whose, metric), ...this.pick(series, field), ...this.look(chart, metric, kind) };
+          return { type: "scatter", name: this.title(whose, metric), ...this.pick(series, field), ...this.look(chart, metric, kind, series?.length) };
         });
         this.later(() => window.Plotly.react(plot, data, this.layout(chart), CONFIG));
       }

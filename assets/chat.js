@@ -1,4 +1,4 @@
-/* A chat pane: draws the value {"messages", "head", "busy", ...} that Python sends about 20 times a second.
+/* A chat pane: draws the value {"messages", "speed", "hint", "busy"} that Python sends about 20 times a second.
    The template of the component is constant, so gradio leaves these nodes alone; only changed texts are touched.
    Questions and answers enter through textContent: whatever a model writes stays text. */
 (() => {
@@ -14,8 +14,6 @@
   };
 
   const drawPane = (root, list, value) => {
-    setText(root.querySelector(".chat-kind"), value.kind || "");
-    root.querySelector(".chat-kind").hidden = !value.kind;
     setText(root.querySelector(".chat-speed"), value.speed || "");
     const messages = value.messages || [];
     const stick = list.scrollHeight - list.scrollTop - list.clientHeight < 40;

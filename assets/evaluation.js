@@ -3,7 +3,7 @@
 (() => {
   "use strict";
   const {
-    make, fileAddress, fetchJson, follow, untilFinal, isFinal, progress, setTrouble, percent, duration, statusPill, stopButton,
+    make, breakable, fileAddress, fetchJson, follow, untilFinal, isFinal, progress, setTrouble, percent, duration, statusPill, stopButton,
   } = window.studioWatch;
   const PAGE_ROWS = 10;
 
@@ -36,7 +36,7 @@
     view.stop();
     view.job = jobs[0].id;
     const shown = jobs.find((one) => one.id === job);
-    const head = make("div", "row wrap evaluation-head");
+    const head = make("div", "row-flex wrap-flex evaluation-head");
     const body = make("div", "evaluation-body");
     view.root.replaceChildren(head, body);
     view.head = head;
@@ -59,7 +59,7 @@
   const drawChoice = (view, jobs) => {
     view.choice = null;
     if (jobs.length < 2) return;
-    const select = make("select", "small-select");
+    const select = make("select", "field-input");
     select.setAttribute("aria-label", "Which evaluation");
     jobs.forEach((one) => {
       const option = make("option", "", `${one.when} · ${one.what}`);
@@ -93,7 +93,7 @@
     const before = score("Before training", report.before), after = score("After training", report.after);
     const arrow = make("span", "score-arrow", "→");
     arrow.setAttribute("aria-hidden", "true");
-    after.classList.add("gain");
+    if (report.after.exact_match > report.before.exact_match) after.classList.add("gain");
     const box = make("div", "scores", null, before, arrow, after);
     const points = (report.after.exact_match - report.before.exact_match) * 100;
     box.append(make("p", "muted num score-note",
@@ -117,7 +117,7 @@
       cell.scope = "col";
       return cell;
     }));
-    const scroll = make("div", "table-scroll", null, make("table", "", null, make("thead", "", null, head), body));
+    const scroll = make("div", "scroll-x", null, make("table", "", null, make("thead", "", null, head), body));
     scroll.tabIndex = 0;
     scroll.setAttribute("role", "region");
     scroll.setAttribute("aria-label", "Answers side by side");
@@ -135,12 +135,12 @@
     box.checked = state.wrong;
     box.dataset.act = "wrong";
     box.addEventListener("change", () => { state.wrong = box.checked; state.page = 0; redraw(); });
-    return make("div", "row wrap answers-bar", null, make("h3", "", "Answers side by side"), make("span", "grow"),
+    return make("div", "row-flex wrap-flex answers-bar", null, make("h3", "", "Answers side by side"), make("span", "grow"),
       make("label", "check", null, box, make("span", "", `only wrong (${wrong})`)));
   };
 
   const pager = (shown, pages, state, redraw) => {
-    const bar = make("div", "row answers-pager");
+    const bar = make("div", "row-flex answers-pager");
     if (pages < 2) return bar;
     const first = state.page * PAGE_ROWS + 1, last = Math.min(shown.length, first + PAGE_ROWS - 1);
     const step = (label, by) => {
@@ -156,11 +156,14 @@
   };
 
   const answerRow = (row) => make("tr", "", null,
-    make("td", "num", row.row), make("td", "prompt", promptText(row.prompt)), make("td", "mono", row.expected),
-    answer(row.before, row.before_ok), answer(row.after, row.after_ok));
+    cell("Row", make("td", "num", row.row)), cell("Prompt", make("td", "prompt", promptText(row.prompt))),
+    cell("Expected", breakable(make("td", "mono"), row.expected)),
+    cell("Before", answer(row.before, row.before_ok)), cell("After", answer(row.after, row.after_ok)));
+
+  const cell = (label, node) => { node.dataset.label = label; return node; };
 
   const answer = (text, right) => make("td", "", null,
-    make("span", `pill ${right ? "ok" : "bad"}`, right ? "✓ right" : "✗ wrong"), make("div", "mono answer-text", text));
+    make("span", `pill ${right ? "ok" : "bad"}`, right ? "✓ right" : "✗ wrong"), breakable(make("div", "mono answer-text"), text));
 
   const promptText = (prompt) => {
     if (typeof prompt === "string") return prompt;

@@ -32,24 +32,26 @@
   /* One export; all but the newest are folded and ask for nothing until they are opened. */
   const exportCard = (view, value, job, index, trigger) => {
     const title = make("h2", "", `GGUF of ${value.run}`);
-    const head = make("div", "row wrap export-head", null, title, make("span", "muted", index ? `${job.what} · ${job.when}` : ""));
+    const head = make("div", "row-flex wrap-flex export-head", null, title, make("span", "muted", index ? `${job.what} · ${job.when}` : ""));
     const body = make("div", "export-body");
-    const start = () => { view.stops.push(watchExport(value, job, head, body, trigger)); };
+    const start = () => { view.stops.push(watchExport(view, value, job, head, body, trigger)); };
     if (index === 0) {
       start();
-      return make("section", "card export-card", null, head, body);
+      return make("section", "card-block export-card", null, head, body);
     }
-    const fold = make("details", "card export-card older");
+    const fold = make("details", "card-block export-card older");
     const line = make("summary", "", `Earlier: ${job.what} · ${job.when}`);
     fold.append(line, head, body);
     fold.addEventListener("toggle", () => { if (fold.open && !body.childElementCount) start(); });
     return fold;
   };
 
-  const watchExport = (value, job, head, body, trigger) => {
-    let reported = false;
-    return follow(body, job.id, ({ state, phases, notices }) => {
+  const watchExport = (view, value, job, head, body, trigger) => {
+    let reported = false, wasLive = false;
+    return follow(view.root, job.id, ({ state, phases, notices }) => {
       const title = head.firstElementChild;
+      if (wasLive && isFinal(state.status)) trigger("refresh"); // the line under the tab's name, the Chat tab's list
+      wasLive = !isFinal(state.status);
       if (state.status === "completed") {
         if (!reported) { reported = true; loadReport(value, job, head, body, trigger); }
         return;
@@ -101,7 +103,7 @@
       return cell;
     }));
     const rows = report.files.map((file) => fileRow(file, job, trigger, report.files.length > 1));
-    const scroll = make("div", "table-scroll", null, make("table", "", null, make("thead", "", null, head), make("tbody", "", null, ...rows)));
+    const scroll = make("div", "scroll-x", null, make("table", "", null, make("thead", "", null, head), make("tbody", "", null, ...rows)));
     scroll.tabIndex = 0;
     scroll.setAttribute("role", "region");
     scroll.setAttribute("aria-label", "Exported files");

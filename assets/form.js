@@ -89,11 +89,11 @@ window.studioForm = window.studioForm || (() => {
   }
 
   /* ---- cards */
-  function cards({ element, props, watch }) {
+  function cards({ element, props, watch }, constants) {
     const group = element.querySelector(".choices");
-    group.setAttribute("aria-label", props.legend);
+    group.setAttribute("aria-label", constants.legend);
     const name = `cards-${Math.random().toString(36).slice(2)}`;
-    let texts = {}, list = props.cards;
+    let texts = {}, list = constants.cards;
     const draw = () => {
       group.replaceChildren(...list.map((card) => {
         const on = card.value === props.value;
@@ -110,14 +110,15 @@ window.studioForm = window.studioForm || (() => {
     const choose = (value) => {
       props.value = value;
       for (const label of group.children) label.classList.toggle("on", label.firstChild.value === value);
-      if (props.topic === "tuning.name") apply(state.method, value);
-      if (props.topic === "method.name") apply(value, state.tuning);
+      if (constants.topic === "tuning.name") apply(state.method, value);
+      if (constants.topic === "method.name") apply(value, state.tuning);
     };
     draw();
-    watch(["value", "cards"], () => { list = props.cards; draw(); });
-    if (props.topic) subscribe("plan", element, (plan) => {
-      if (!plan.cards[props.topic]) return;
-      texts = plan.cards[props.topic];
+    watch("value", draw);
+    subscribe(constants.topic, element, (newer) => { list = newer; draw(); });
+    subscribe("plan", element, (plan) => {
+      if (!plan.cards[constants.topic]) return;
+      texts = plan.cards[constants.topic];
       for (const label of group.children) {
         const text = texts[label.firstChild.value];
         if (text) label.lastChild.textContent = text;
@@ -126,19 +127,19 @@ window.studioForm = window.studioForm || (() => {
   }
 
   /* ---- the fold of advanced options */
-  function fold({ element, props }) {
+  function fold({ element }, constants) {
     const button = element.querySelector("button");
-    const target = () => document.getElementById(props.target);
+    const target = () => document.getElementById(constants.target);
     const show = (open) => {
       button.setAttribute("aria-expanded", open);
       target()?.classList.toggle("open", open);
     };
-    button.setAttribute("aria-controls", props.target);
+    button.setAttribute("aria-controls", constants.target);
     button.addEventListener("click", () => show(button.getAttribute("aria-expanded") !== "true"));
     const title = (plan) => {
-      const count = plan ? props.fields.filter((id) => plan.changed.includes(id)).length : 0;
+      const count = plan ? constants.fields.filter((id) => plan.changed.includes(id)).length : 0;
       button.textContent = count ? `Advanced (${count} changed)` : "Advanced";
-      if (plan && plan.errors.some((error) => props.fields.includes(error.field))) show(true);
+      if (plan && plan.errors.some((error) => constants.fields.includes(error.field))) show(true);
     };
     title();
     subscribe("plan", element, title);
@@ -155,7 +156,7 @@ window.studioForm = window.studioForm || (() => {
     const go = () => {
       state.name = name.value;
       const plan = latest.plan;
-      if (plan && plan.errors.length) { list.hidden = false; return; }
+      if (plan && plan.errors.length) { list.hidden = false; return; } // says what is wrong, all of it
       start.disabled = true;
       setTimeout(() => { start.disabled = false; }, 1500);
       trigger("submit");
@@ -165,7 +166,7 @@ window.studioForm = window.studioForm || (() => {
     find("plan-more").addEventListener("click", () => { list.hidden = !list.hidden; });
     const label = () => {
       const busy = window.studio.state.jobs.some((job) => !window.studio.isFinal(job));
-      start.textContent = busy ? "Add to queue" : latest.plan && latest.plan.demo ? "Start the demo" : "Start training";
+      start.textContent = busy ? "Add to queue" : "Start training";
     };
     window.studio.on("jobs", () => { if (element.isConnected) label(); });
     subscribe("plan", element, (plan) => {
@@ -181,7 +182,6 @@ window.studioForm = window.studioForm || (() => {
       if (errors.length < 2) list.hidden = true;
       label();
       start.classList.toggle("blocked", errors.length > 0);
-      start.setAttribute("aria-disabled", errors.length > 0);
       name.placeholder = plan.name;
       if (document.activeElement !== name) name.value = state.name;
     });
@@ -234,6 +234,7 @@ window.studioForm = window.studioForm || (() => {
     const draw = () => {
       const data = props.value;
       if (!data) return;
+      publish("models", data.cards);
       element.querySelector(".facts-title").textContent = data.title;
       const state = element.querySelector(".facts-state");
       state.textContent = data.state;

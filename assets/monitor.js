@@ -9,7 +9,7 @@ window.studio.monitor = (() => {
     completed: ["Done", "ok"], stopped: ["Stopped", ""], failed: ["Failed", "bad"], lost: ["Lost", "bad"],
   };
   const BARS = { completed: "ok", failed: "bad", lost: "bad", stopped: "off" };
-  const UPDATES = []; // milliseconds of the last drawings, for measuring
+  const UPDATES = []; // of the last updates [ms of drawing, ms of reading], for measuring
 
   /** What is known of one job, and where its files were read to. */
   class Reader {
@@ -69,6 +69,7 @@ window.studio.monitor = (() => {
     const mine = reader;
     if (mine.complete) { drawHead(); return 5000; }
     mine.about ??= await window.studio.fetchJson(path(mine.id));
+    mine.name = mine.about.name || mine.id;
     const began = performance.now();
     const came = await mine.read(path(mine.id));
     const log = await window.studio.fetchJson(`${path(mine.id)}/log?after=${mine.logAfter}`);
@@ -78,9 +79,10 @@ window.studio.monitor = (() => {
     const drawing = performance.now();
     window.studio.log.add(log.lines, log.skipped);
     draw(came);
+    await board.queue;
     UPDATES.push([performance.now() - drawing, drawing - began]);
     if (UPDATES.length > 200) UPDATES.shift();
-    if (log.lines.length && log.next) mine.logMore = true; else mine.logMore = false;
+    mine.logMore = log.lines.length > 0;
     // A final state was read before the events, so nothing can follow it; the environment may have changed since.
     if (mine.state.final && !mine.logMore) {
       mine.about = await window.studio.fetchJson(path(mine.id));
@@ -196,8 +198,8 @@ window.studio.monitor = (() => {
   function drawTiles() {
     const { series, summary, about } = reader, training = about.config?.training || {};
     const loss = series.loss?.y || [], back = Math.min(10, loss.length - 1);
-    const change = back > 0 ? loss[loss.length - 1] - loss[loss.length - 1 - back] : null;
-    tile("loss", number(newest("loss")), change === null ? "" : `${signed(change)} in ${back} steps`, change < 0 ? "good" : "");
+    const now = loss[loss.length - 1], before = loss[loss.length - 1 - back], known = back > 0 && now !== null && before !== null;
+    tile("loss", number(newest("loss")), known ? `${signed(now - before)} in ${back} steps` : "", known && now < before ? "good" : "");
     const best = summary.best, last = newest("eval_loss");
     if (best === null) tile("eval_loss", NONE, "not measured yet");
     else if (last === best[0]) tile("eval_loss", number(last), `best, step ${number(best[1])}`, "good");
@@ -211,9 +213,10 @@ window.studio.monitor = (() => {
     const planned = plan.total_bytes;
     tile("memory", reader.memory ? `${reader.memory.toPrecision(3)} GB` : NONE, planned ? `planned ${bytes(planned)}` : "", planned && reader.memory * 1e9 > 1.1 * planned ? "warn" : "");
     const norm = newest("grad_norm"), limit = training.max_grad_norm;
-    tile("grad_norm", number(norm), limit ? (norm > limit ? `clipped at ${number(limit)}` : `below the limit ${number(limit)}`) : "not limited");
+    tile("grad_norm", number(norm), limit ? (norm > limit ? `clipped at ${plain(limit)}` : `below the limit ${plain(limit)}`) : "not limited");
   }
 
+  const plain = (value) => (Number.isInteger(value) ? value.toFixed(1) : number(value));
   const rounded = (value) => (typeof value === "number" && value >= 100 ? Math.round(value) : value);
 
   /** What the charts say, for those who cannot see them. */

@@ -5,7 +5,7 @@ window.studio.runs = (() => {
   const { h, put } = window.studio;
   const LEVELS = { queued: "wait", starting: "run-ing", running: "run-ing", stopping: "run-ing", completed: "ok", stopped: "off", failed: "bad", lost: "bad" };
 
-  /** "step 52 of 84", "waiting, 2nd in line", "done, 3 min, 2 h ago" */
+  /** "step 52 of 84", "waiting, 2nd in line", "done 2 h ago" */
   function progress(job) {
     const studio = window.studio;
     if (job.status === "queued") return job.word;
@@ -14,10 +14,9 @@ window.studio.runs = (() => {
       if (job.phase && job.phase !== "training" && job.total) return `${job.phase} ${Math.floor((100 * job.done) / job.total)} %`;
       return job.word;
     }
-    const took = job.started && job.finished ? `, ${studio.roughly(job.finished - job.started)}` : "";
-    const when = job.finished ? ` · ${studio.ago(job.finished)}` : "";
-    if (job.status === "completed") return `done${took}${when}`;
-    if (job.status === "stopped") return `stopped${took}${when}`;
+    const when = job.finished ? ` ${studio.ago(job.finished)}` : "";
+    if (job.status === "completed") return `done${when}`;
+    if (job.status === "stopped") return `stopped${when}`;
     return `${job.status}${job.reason ? `: ${job.reason}` : ""}`;
   }
 
@@ -62,7 +61,10 @@ window.studio.runs = (() => {
         put(item.name, job.name || job.id);
         put(item.best, job.best === null ? (job.kind === "train" && !studio.isFinal(job) ? studio.NONE : "") : studio.number(job.best, 3));
         put(item.line, [job.line, progress(job)].filter(Boolean).join(" · "));
-        item.button.title = job.best === null ? "" : `best validation loss, step ${job.best_step}`;
+        item.button.title = [
+          job.best === null ? "" : `best validation loss ${studio.number(job.best)}, step ${job.best_step}`,
+          job.started && job.finished ? `took ${studio.duration(job.finished - job.started)}` : "",
+        ].filter(Boolean).join("; ");
         item.button.classList.toggle("on", on);
         if (on) item.button.setAttribute("aria-current", "true"); else item.button.removeAttribute("aria-current");
         return item.row;

@@ -199,8 +199,8 @@ window.studio = (() => {
     if (value === null || value === undefined || !Number.isFinite(value)) return NONE;
     const size = Math.abs(value);
     let text;
-    if (size !== 0 && (size < 1e-3 || size >= 1e6)) text = value.toExponential(digits - 2).replace(/\.?0+e/, "e").replace("e+", "e");
-    else if (Number.isInteger(value)) text = value.toLocaleString("en-US");
+    if (Number.isInteger(value) && size < 1e12) text = value.toLocaleString("en-US");
+    else if (size !== 0 && (size < 1e-3 || size >= 1e6)) text = value.toExponential(digits - 2).replace(/\.?0+e/, "e").replace("e+", "e");
     else text = size >= 1000 ? Math.round(value).toLocaleString("en-US") : value.toPrecision(digits);
     return text.replace(/^-/, MINUS);
   }

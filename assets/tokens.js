@@ -94,9 +94,10 @@
 
   function histogram(one, width) {
     const height = 190, floor = 160, top = 26, pad = 4;
-    const low = one.edges[0], high = one.edges[one.edges.length - 1];
-    // The limit is drawn in where it is near the data; far beyond it, it would squeeze the bars into a corner.
-    const near = one.limit <= high + 0.6 * (high - low + 1);
+    const first = one.edges[0], high = one.edges[one.edges.length - 1], reach = 0.6 * (high - first + 1);
+    // The limit is drawn in where it is near the data; far from it, it would squeeze the bars into a corner.
+    const near = one.limit <= high + reach && one.limit >= first - reach;
+    const low = near ? Math.min(first, one.limit) : first;
     const end = near ? Math.max(high, one.limit + 1) : high;
     const x = (value) => pad + (value - low) / (end - low) * (width - 2 * pad);
     const most = Math.max(...one.counts);
@@ -113,17 +114,20 @@
     shape("line", { x1: pad, x2: width - pad, y1: floor + .5, y2: floor + .5, stroke: "var(--line-2)" }, svg);
     const step = niceStep((end - low) / Math.max(3, width / 70));
     for (let tick = Math.ceil(low / step) * step; tick <= end; tick += step) {
+      if (x(tick) < 14 || x(tick) > width - 14) continue;
       shape("text", { x: x(tick), y: floor + 18, "text-anchor": "middle", class: "axis" }, svg, whole(tick));
     }
     const many = one.over_limit;
     const says = `limit ${whole(one.limit)} tokens: ${many ? `${whole(many)} row${many > 1 ? "s are" : " is"} longer` : "no row is longer"}`;
     if (near) {
-      const at = x(Math.max(low, one.limit));
+      const at = x(one.limit);
       shape("line", { x1: at, x2: at, y1: 6, y2: floor, stroke: "var(--bad)", "stroke-dasharray": "4 3" }, svg);
       const left = at > width / 2;
       shape("text", { x: at + (left ? -8 : 8), y: 16, "text-anchor": left ? "end" : "start", class: "limit" }, svg, says);
     } else {
-      shape("text", { x: width - pad, y: 16, "text-anchor": "end", class: "limit" }, svg, `${says} →`);
+      const below = one.limit < first;
+      shape("text", { x: below ? pad : width - pad, y: 16, "text-anchor": below ? "start" : "end", class: "limit" }, svg,
+        below ? `← ${says}` : `${says} →`);
     }
     return svg;
   }
@@ -144,10 +148,16 @@
       state.textContent = data.state;
       state.className = `data-state pill ${data.level}`;
       find("data-counts").textContent = data.counts;
+      publish("reading", false);
       publish("data", data);
     };
     take();
     watch("value", take);
+    subscribe("reading", element, (reading) => {
+      if (!reading) return;
+      find("data-state").textContent = "counting tokens …";
+      find("data-state").className = "data-state pill live";
+    });
   }
 
   function findings({ element, trigger }) {
@@ -187,7 +197,7 @@
   }
 
   /* ---- the list of files: the value is the option itself, [{path, format}] */
-  function sources({ element, props, watch }) {
+  function sources({ element, props, watch }, constants) {
     const body = element.querySelector("tbody");
     const set = (list) => { props.value = list; draw(); };
     const draw = () => {
@@ -201,7 +211,7 @@
         name.title = told.file || source.path;
         const format = make("select", "", null, make("td", "", null, line));
         format.setAttribute("aria-label", `Format of ${source.path}`);
-        for (const word of props.formats) {
+        for (const word of constants.formats) {
           const text = word === "auto" && told.format ? `auto: ${told.format}` : word;
           Object.assign(make("option", "", text, format), { value: word, selected: word === source.format });
         }

@@ -13,6 +13,13 @@
     return node;
   };
 
+  /* Text in an element that may break after commas: JSON without spaces stays readable in a narrow column. */
+  const breakable = (node, text) => {
+    const parts = String(text ?? "").split(/(?<=,)/);
+    node.replaceChildren(...parts.flatMap((part, index) => (index ? [document.createElement("wbr"), part] : [part])));
+    return node;
+  };
+
   const address = (path) => new URL(path, document.baseURI).toString();
   const fileAddress = (job, name) =>
     address(`api/jobs/${encodeURIComponent(job)}/files/${name.split("/").map(encodeURIComponent).join("/")}`);
@@ -66,14 +73,14 @@
     const done = event.state === "end";
     const row = make("li", `phase ${done ? "over" : event.state === "broken" ? "broken" : "now"}`);
     row.append(make("span", "phase-name", event.phase));
-    const bar = make("span", "bar");
+    const bar = make("span", `bar ${done ? "ok" : event.state === "broken" ? "bad" : ""}`);
     const share = done ? 1 : event.total ? Math.min(1, event.done / event.total) : null;
     bar.setAttribute("role", "progressbar");
     bar.setAttribute("aria-label", event.phase);
     if (share === null) bar.classList.add("unknown");
     else bar.setAttribute("aria-valuenow", String(Math.round(share * 100)));
     const fill = make("i");
-    fill.style.width = share === null ? "35%" : `${(share * 100).toFixed(1)}%`;
+    fill.style.width = share === null ? "" : `${(share * 100).toFixed(1)}%`;
     bar.append(fill);
     row.append(bar, make("span", "muted num phase-count", done ? "done" : event.total ? countText(event) : "working …"));
     return row;
@@ -182,7 +189,7 @@
   };
 
   window.studioWatch = {
-    make, address, fileAddress, fetchJson, follow, untilFinal, isFinal, progress, setTrouble, phaseRow, round4, bytes, percent, duration, statusPill,
+    make, breakable, address, fileAddress, fetchJson, follow, untilFinal, isFinal, progress, setTrouble, phaseRow, round4, bytes, percent, duration, statusPill,
     stopButton, copyButton,
   };
 })();

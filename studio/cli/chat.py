@@ -26,19 +26,26 @@ def chat(
     as_json: Json = False,
 ) -> None:
     """Ask a model one question and print its answer as it comes."""
-    from studio.chat.ask import ask  # the client library is slow to import
+    from studio.chat.ask import ask, resolve_target  # the client library is slow to import
+    from studio.chat.manager import ChatManager
 
     def show(piece: str) -> None:
         if not as_json:
             sys.stdout.write(piece)
             sys.stdout.flush()
 
-    said = ask(
-        read_settings(), target, prompt, system=system, temperature=temperature, max_tokens=max_tokens, on_text=show,
-        on_phase=say,
-    )  # fmt: skip
+    settings = read_settings()
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": prompt})
+    wanted = resolve_target(target, settings)
+    say(f"loading {wanted.name} …")
+    manager = ChatManager(settings)
+    try:
+        said = ask(manager, wanted, messages, on_text=show, temperature=temperature, max_tokens=max_tokens)
+    finally:
+        manager.close_all()
     if as_json:
         answer(True, said.as_dict(), "")
     else:
         sys.stdout.write("\n")
-        say(said.line())
+        say(f"{said.model}: {said.stats.completion_tokens} tokens in {said.stats.seconds:.1f} s")

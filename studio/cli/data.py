@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import typer
@@ -36,13 +37,14 @@ def inspect(
     """Say what a file holds: rows, format, lengths, and what is wrong with it."""
     settings = read_settings()
     path = resolve_path(file, settings)
-    reference = resolve_model(model, settings, fetch=False)
-    with DataWorker(settings) as worker:
+    reference = resolve_model(model, settings, fetch=True)
+    with contextlib.closing(DataWorker(settings)) as worker:
         found = worker.call("inspect", path=str(path), model=str(reference.path))
     lengths = found["lengths"]
     lines = [
         f"{path}",
-        f"{found['rows']} rows · {found['format']} · {found['tokens']:,} tokens, {found['supervised_tokens']:,} of them trained on",
+        f"{found['rows']} rows · {found['format']} · {found['tokens']:,} tokens, "
+        f"{found['supervised_tokens']:,} of them trained on",
         f"tokens a row: median {lengths['median']}, 95 % under {lengths['p95']}, longest {lengths['longest']}",
         *(f"{finding.get('level', 'info')}: {finding['text']}" for finding in found["findings"]),
     ]

@@ -7,7 +7,7 @@ what docs/benchmarks.md promises.
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -44,7 +44,8 @@ def demo(sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006
     result = _result(jobs, evaluation, export, time.monotonic() - began)
     answer(as_json, result, _table(result, export))
     if result["short"]:
-        raise StudioError("; ".join(result["short"]), where="demo", fix="'studio jobs log' shows what happened")
+        say("demo: " + "; ".join(result["short"]))
+        raise typer.Exit(StudioError.exit_code)
 
 
 def _train(settings: Settings, sets: list[str]) -> JobFolder:

@@ -85,6 +85,7 @@ def _list(as_json: bool) -> None:
                 "total_steps": summary.total_steps, "best_eval_loss": best,
             }
         )  # fmt: skip
-        age = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.created))
-        rows.append((job.id, job.request.kind, status_word(state, summary), "–" if best is None else f"{best:.4g}", age))
+        created = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.created))
+        shown = "–" if best is None else f"{best:.4g}"
+        rows.append((job.id, job.request.kind, status_word(state, summary), shown, created))
     answer(as_json, {"jobs": values}, table("id", "kind", "state", "best loss", "created", rows=rows))

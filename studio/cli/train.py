@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from studio.cli.output import answer, say
+from studio.cli.output import answer, say, stderr
 from studio.cli.watch import follow, raise_unless_completed
 from studio.config import RunConfig
 from studio.config.presets import load_named
@@ -67,8 +68,12 @@ def checked_run(config: RunConfig) -> Checked:
         InputError, StudioError: something is wrong with the run or the computer.
     """
     settings = read_settings()
-    with DataWorker(settings) as worker:
-        return check(config, settings, worker)
+    with stderr.status("checking …") as status, contextlib.closing(DataWorker(settings)) as worker:
+
+        def show(name: str, done: float, total: float | None) -> None:
+            status.update(f"{name} {done:,.0f}" + (f" of {total:,.0f}" if total else ""))
+
+        return check(config, settings, worker, fetch=True, on_progress=show)
 
 
 def plan_text(checked: Checked) -> str:

@@ -21,7 +21,7 @@ class Options(BaseModel):
 
 def option(
     default: Any,
-    help: str,  # noqa: A002 - the field's own term
+    help: str,
     *,
     title: str,
     unit: str | None = None,

@@ -28,7 +28,7 @@ class JobState:
     Attributes:
         status: where the job is in its life.
         pid: process id of the worker, None before it ran.
-        process_start: the worker's start time as the kernel gives it.
+        process_start: when the worker began, as `process_start` gives it.
         reason: one sentence on why it ended, for failed, lost and stopped.
         fix: what to do about it.
         exit_code: the process's exit status, negative for a signal; None where nobody saw it.
@@ -76,21 +76,29 @@ def write_state(path: Path, state: JobState) -> None:
 
 
 def process_start(pid: int) -> float | None:
-    """Return the start time of a process in Unix seconds, None when there is no such process."""
+    """Return when a process began, None when there is no such process (a zombie is none).
+
+    On Linux in clock ticks since boot, which a change of the clock does not move; elsewhere in Unix seconds.
+    """
+    stat = Path(f"/proc/{pid}/stat")
     try:
+        if stat.parent.parent.joinpath("stat").exists():
+            # The name in parentheses may hold spaces; state is field 3, start time field 22 (proc(5)).
+            values = stat.read_text().rpartition(")")[2].split()
+            return None if values[0] == "Z" else float(values[19])
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
+    except (OSError, psutil.Error):
         return None
 
 
 def is_alive(pid: int, start: float) -> bool:
-    """True when `pid` exists and began at `start` (the kernel's clock ticks allow 0.1 s)."""
+    """True when `pid` exists and began at `start`, as `process_start` gave it."""
     found = process_start(pid)
     return found is not None and abs(found - start) < 0.1
 
 
 def own_identity() -> tuple[int, float]:
-    """Return this process's id and start time."""
+    """Return this process's id and start."""
     pid = os.getpid()
-    return pid, psutil.Process(pid).create_time()
+    return pid, process_start(pid) or 0.0

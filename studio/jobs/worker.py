@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import sys
 import time
@@ -191,6 +192,7 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
     try:
         (job.path / ".reserve").write_bytes(bytes(RESERVE_BYTES))
         work(context)
+        context.environment(peak_memory_bytes=max(peak_memory_bytes(), job.environment().get("peak_memory_bytes", 0)))
     except StoppedError as error:
         context.finish("stopped", error.what, error.fix, StoppedError.exit_code)
         return StoppedError.exit_code
@@ -206,6 +208,12 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
         return 1
     context.finish("completed")
     return 0
+
+
+def peak_memory_bytes() -> int:
+    """Highest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _explain(error: BaseException) -> Diagnosis:

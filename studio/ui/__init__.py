@@ -25,7 +25,7 @@ def _import_gradio() -> None:
             raise OSError("no interface file is wanted")
         return original(thing)
 
-    inspect.getfile = getfile
+    inspect.getfile = getfile  # type: ignore[assignment]
     try:
         import gradio  # noqa: F401
         from gradio import component_meta

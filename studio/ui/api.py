@@ -17,7 +17,7 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
 
-from studio.jobs import JobFolder, request_stop
+from studio.jobs import JobFolder, ensure_supervisor, request_stop
 from studio.jobs.events import read_events, read_lines
 from studio.ui.device import device_line
 from studio.ui.runlist import RunBook, state_dict, summary_dict
@@ -122,6 +122,7 @@ def make_router(services: Services) -> APIRouter:
     def stop(job_id: str, body: Stop) -> Response:
         found = job_of(job_id)
         request_stop(found, now=body.now)
+        ensure_supervisor(services.settings)  # it may have been killed, and a stop needs one
         return Json(state_dict(found, found.state()))
 
     @router.get("/studio/{name}")

@@ -6,8 +6,6 @@ own without starting a second thread. It imports no torch; all work happens in o
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import socket
 import sys
@@ -18,16 +16,27 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
+from studio.chat.manager import ChatManager
+from studio.data.client import DataWorker
 from studio.errors import InputError, StudioError
-from studio.jobs import Summaries
+from studio.jobs import Summaries, ensure_supervisor, list_jobs
 from studio.settings import Settings, read_settings
 from studio.ui import api, gate
-from studio.ui.components.runs import RunList
+from studio.ui.components.runs import run_list
 from studio.ui.page import TABS, Page, build_page
 from studio.ui.services import Services
+from studio.ui.tabs import chat, data, export, method, model, training
 from studio.ui.theme import page_head, studio_theme
 
 MAX_UPLOAD = "2gb"
+BUILDERS = {
+    "model": model.build,
+    "data": data.build,
+    "method": method.build,
+    "training": training.build,
+    "chat": chat.build,
+    "export": export.build,
+}
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -43,8 +52,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Jobs that were queued or running when the computer went down are taken up, or their end is recorded.
+        if any(not job.state().final for job in list_jobs(settings.jobs)):
+            ensure_supervisor(settings)
         yield
-        close_services(services)
+        services.chats.close_all()
+        services.data.close()
 
     app = FastAPI(openapi_url=None, lifespan=lifespan)
     app.include_router(api.make_router(services))
@@ -58,18 +71,10 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def make_services(settings: Settings) -> Services:
-    """Make what the handlers call."""
-    data = chats = None
-    if importlib.util.find_spec("studio.data.client"):
-        data = importlib.import_module("studio.data.client").DataWorker(settings)
-    if importlib.util.find_spec("studio.chat.manager"):
-        chats = importlib.import_module("studio.chat.manager").ChatManager(settings)
-    return Services(settings=settings, summaries=Summaries(), data=data, chats=chats)
-
-
-def close_services(services: Services) -> None:
-    if services.chats is not None:
-        services.chats.close_all()
+    """Make what the handlers call; processes start with the first call."""
+    # Confined: what the page names must lie below the roots of the settings, whoever uses it.
+    data = DataWorker(settings, confined=True)
+    return Services(settings=settings, summaries=Summaries(), data=data, chats=ChatManager(settings))
 
 
 def build_blocks(services: Services) -> gr.Blocks:
@@ -78,7 +83,7 @@ def build_blocks(services: Services) -> gr.Blocks:
         page = build_page(services)
         with gr.Row(elem_id="frame"):
             with gr.Column(elem_id="side"):
-                RunList()
+                run_list()
             with gr.Column(elem_id="work"):
                 _build_tabs(page)
     return blocks
@@ -88,10 +93,7 @@ def _build_tabs(page: Page) -> None:
     with gr.Tabs(selected="training", elem_id="tabs", overflow_behavior="wrap") as page.tabs:
         for name, title in TABS.items():
             with gr.Tab(title, id=name, elem_id=f"tab-{name}"):
-                if importlib.util.find_spec(f"studio.ui.tabs.{name}"):
-                    importlib.import_module(f"studio.ui.tabs.{name}").build(page)
-                else:
-                    gr.Markdown(f"{title}: being built")
+                BUILDERS[name](page)
 
 
 def serve(settings: Settings) -> None:

@@ -1,27 +1,30 @@
-"""The line on this machine at the foot of the left column: processor, memory, disk.
+"""The line on this machine at the foot of the left column: processor or GPU, memory, disk.
 
-It shows the measured speed once `studio.models.device` has measured it; it starts no measurement itself.
+It shows the measured speed once there is one (`studio.models.device` keeps it); it starts no measurement.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from typing import Any
-
-import psutil
-
+from studio.models.device import DeviceInfo, device_info
 from studio.settings import Settings
 from studio.ui.text import gigabytes
 
+SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
-def device_line(settings: Settings) -> dict[str, Any]:
+
+def device_line(settings: Settings) -> dict[str, str]:
     """Return {"first", "second"}: two short lines of text."""
-    memory = psutil.virtual_memory()
-    folder = settings.home if settings.home.exists() else settings.home.parent
-    disk = shutil.disk_usage(folder).free if folder.exists() else 0
+    return describe(device_info(settings))
+
+
+def describe(device: DeviceInfo) -> dict[str, str]:
+    """Word the facts of a device; speed of the dtype that training would use, in GFLOP/s."""
+    first = [f"CPU · {device.cores} cores" if device.kind == "cpu" else device.name]
+    dtype = "bfloat16" if device.bf16_fast and "bfloat16" in device.gflops else next(iter(device.gflops), None)
+    if dtype is not None:
+        first.append(f"{SHORT.get(dtype, dtype)} {device.gflops[dtype]:,.0f} GFLOP/s")
+    used, total = device.memory_bytes - device.available_bytes, device.memory_bytes
     return {
-        "first": f"CPU · {os.cpu_count()} cores",
-        "second": f"memory {gigabytes(memory.total - memory.available)} of {gigabytes(memory.total)} GB"
-        f" · disk {disk / 1e9:.0f} GB",
+        "first": " · ".join(first),
+        "second": f"memory {gigabytes(used)} of {gigabytes(total)} GB · disk {device.free_disk / 1e9:.0f} GB",
     }

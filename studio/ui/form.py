@@ -7,17 +7,19 @@ raw values, so that a half-typed number survives a reload too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.context import Context
 
 from studio.config import RunConfig
 from studio.config.describe import OptionSpec, options_of
 from studio.config.load import build
 from studio.config.presets import DEMO, load_named
-from studio.errors import InputError, InputErrors
+from studio.errors import InputError, InputErrors, StudioError
 from studio.settings import browser_secret
 from studio.ui.components.choices import piece
 from studio.ui.page import Page
@@ -49,9 +51,9 @@ class Form:
     def __init__(self, page: Page) -> None:
         self.specs: dict[str, OptionSpec] = {spec.path: spec for spec in options_of(RunConfig)}
         self.components: dict[str, Component] = {}
-        self.draft = gr.BrowserState(
-            None, storage_key=DRAFT_KEY, secret=browser_secret(page.services.settings)
-        )
+        with _outside_tabs():
+            secret = browser_secret(page.services.settings)
+            self.draft = gr.BrowserState(None, storage_key=DRAFT_KEY, secret=secret)
         self.start: Values = self.raw(self.values(load_named(DEMO)))
         self.meta = gr.Textbox("", visible=False)
         self.lines: list[gr.HTML] = []
@@ -77,7 +79,7 @@ class Form:
         with gr.Column(elem_classes=["fields"]):
             self.place(path for path in paths if path not in advanced)
         if advanced:
-            piece(FOLD, "fold", fields=[field_id(path) for path in advanced], target=fold_id)
+            piece(FOLD, "fold", constants={"fields": [field_id(path) for path in advanced], "target": fold_id})
             with gr.Column(elem_classes=["fields", "folded"], elem_id=fold_id):
                 self.place(advanced)
 
@@ -134,6 +136,14 @@ class Form:
         document = config.model_dump(mode="json")
         return [to_field(spec, _at(document, path)) for path, spec in self.specs.items()]
 
+    def problem(self, error: StudioError) -> dict[str, str]:
+        """Return {"sentence", "field"} of an error: an option's label for its dotted name, and its id."""
+        spec = self.specs.get(error.where.rpartition(": ")[2])
+        if spec is None:
+            return {"sentence": error.sentence, "field": ""}
+        told = StudioError(error.what, where=spec.title, fix=error.fix)
+        return {"sentence": told.sentence, "field": field_id(spec.path)}
+
     def restored(self, draft: Any) -> list[Any]:
         """Return the values of a draft in the order of `inputs`; options that it does not know stay as they are."""
         kept = draft.get("values") if isinstance(draft, dict) else None
@@ -149,6 +159,17 @@ class Form:
             for path, spec in self.specs.items()
             if path in values and spec.applies(method, tuning) and not _same(spec, values[path], self.start[path])
         ]
+
+
+@contextmanager
+def _outside_tabs() -> Iterator[None]:
+    """Put components beside the tabs: gradio does not store a BrowserState of a tab that was not opened yet."""
+    inside = Context.block
+    Context.block = Context.root_block
+    try:
+        yield
+    finally:
+        Context.block = inside
 
 
 def make_component(spec: OptionSpec, value: Any) -> Component:
@@ -172,10 +193,10 @@ def make_component(spec: OptionSpec, value: Any) -> Component:
         return gr.Dropdown(words, value=value, **common)
     if spec.kind == "flag":
         return gr.Checkbox(value=value, **common)
-    if spec.kind in ("integer", "number") and not spec.auto:
+    if is_number(spec):
         # Bounds are left to the schema: gradio would refuse the whole event with a toast, we say it in the plan line.
         step = 1 if spec.kind == "integer" else "any"
-        return gr.Number(value=value, precision=0 if spec.kind == "integer" else None, step=step, **common)  # type: ignore[arg-type]
+        return gr.Number(value=value, precision=0 if spec.kind == "integer" else None, step=step, **common)
     return gr.Textbox(value=value, lines=1, max_lines=1, **common)
 
 
@@ -198,13 +219,14 @@ def from_field(spec: OptionSpec, value: Any) -> Any:
     """
     if isinstance(value, str):
         value = value.strip()
+    if spec.kind == "list" and not value:
+        raise InputError("it is empty", where=spec.path, fix="Add at least one")
     if value is None or value == "":
         if spec.optional:
             return None
         if spec.auto:
             return "auto"
-        if spec.kind != "list":
-            raise InputError("it is empty", where=spec.path, fix=f"Enter a value; the default is {spec.default}")
+        raise InputError("it is empty", where=spec.path, fix=f"Enter a value; the default is {spec.default}")
     if spec.kind == "flag" and spec.auto:
         return SWITCH.get(str(value), value)
     if spec.kind in ("integer", "number") and isinstance(value, str) and value != "auto":
@@ -220,9 +242,14 @@ def to_field(spec: OptionSpec, value: Any) -> Any:
         return [item if isinstance(item, dict) else item.model_dump(mode="json") for item in value or []]
     if spec.kind == "text":
         return ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
-    if spec.kind in ("integer", "number") and spec.auto:
-        return "auto" if value == "auto" else f"{value:g}" if isinstance(value, float) else str(value)
+    if spec.kind in ("integer", "number") and not is_number(spec):
+        return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     return value
+
+
+def is_number(spec: OptionSpec) -> bool:
+    """Whether an option is a number and nothing else. gradio's Number turns an empty value into 0 when it is drawn."""
+    return spec.kind in ("integer", "number") and not spec.auto and not spec.optional
 
 
 def _number(spec: OptionSpec, text: str) -> float | int:

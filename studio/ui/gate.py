@@ -111,7 +111,7 @@ class Gate:
         self.token = settings.token.encode() if settings.token else None
         # Cookies ignore ports, so each port has a name of its own; the value is derived, never the password.
         self.cookie = f"studio-{settings.port}"
-        self.pass_value = hmac.new(self.token, b"finetune-studio page", hashlib.sha256).hexdigest() if self.token else ""
+        self.pass_value = _pass_value(self.token) if self.token else ""
         self._wrong: list[float] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,6 +171,10 @@ class Gate:
             self.cookie, self.pass_value, httponly=True, samesite="strict", secure=request.url.scheme == "https"
         )
         return answer
+
+
+def _pass_value(token: bytes) -> str:
+    return hmac.new(token, b"finetune-studio page", hashlib.sha256).hexdigest()
 
 
 async def _given_token(request: Request) -> bytes | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from studio.errors import StudioError
@@ -35,7 +36,8 @@ class RunBook:
         jobs = list_jobs(self._settings.jobs)
         with self._lock:
             rows = [self._row(job) for job in jobs]
-        waiting = sorted((row for row in rows if row["status"] == "queued"), key=lambda row: (row["created"], row["id"]))
+        queued = (row for row in rows if row["status"] == "queued")
+        waiting = sorted(queued, key=lambda row: (row["created"], row["id"]))
         for place, row in enumerate(waiting, start=1):
             row["place"], row["word"] = place, place_words(place)
         return rows
@@ -135,7 +137,7 @@ def _name(section: Any) -> str:
     return str(section.get("name") or "") if isinstance(section, dict) else ""
 
 
-def _changed(path: Any) -> int:
+def _changed(path: Path) -> int:
     try:
         return int(path.stat().st_mtime_ns)
     except FileNotFoundError:

@@ -6,14 +6,11 @@ It holds readers and handles only. Jobs belong to nobody here: they live in thei
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from studio.chat.manager import ChatManager
+from studio.data.client import DataWorker
 from studio.jobs import Summaries
 from studio.settings import Settings
-
-if TYPE_CHECKING:
-    from studio.chat.manager import ChatManager
-    from studio.data.client import DataWorker
 
 
 @dataclass(frozen=True)

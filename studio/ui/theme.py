@@ -17,20 +17,20 @@ from studio.settings import ASSETS
 
 def studio_theme() -> gr.themes.Base:
     """Return the theme: indigo on slate, IBM Plex in the weights whose files exist (400 and 700)."""
-    font, mono = gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), gr.themes.LocalFont(
-        "IBM Plex Mono", weights=(400, 700)
-    )
+    sans = gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700))
+    mono = gr.themes.LocalFont("IBM Plex Mono", weights=(400, 700))
     theme = gr.themes.Base(
         primary_hue="indigo",
         secondary_hue="indigo",
         neutral_hue="slate",
-        font=[font, "system-ui", "sans-serif"],
+        font=[sans, "system-ui", "sans-serif"],
         font_mono=[mono, "ui-monospace", "monospace"],
         radius_size=gr.themes.sizes.radius_sm,
         spacing_size=gr.themes.sizes.spacing_md,
         text_size=gr.themes.sizes.text_md,
     )
-    return theme.set(**_both(_TOKENS))
+    colours = {name: f"var({token})" for name, token in _TOKENS.items()}
+    return theme.set(**_both(colours | _SHAPES))
 
 
 # gradio's variable → our token. Each is set for light and dark: the token itself switches.
@@ -89,28 +89,45 @@ _TOKENS = {
 }
 
 
-def _both(tokens: dict[str, str]) -> dict[str, str]:
-    light = {name: f"var({token})" for name, token in tokens.items()}
-    return light | {f"{name}_dark": value for name, value in light.items() if _has_dark(name)} | {
-        "block_shadow": "none",
-        "block_shadow_dark": "none",
-        "button_primary_shadow": "none",
-        "input_shadow": "none",
-        "block_title_text_weight": "700",
-        "block_label_text_weight": "700",
-        "button_large_text_weight": "700",
-        "button_medium_text_weight": "700",
-        "button_small_text_weight": "700",
-    }
+# What is not a colour and so has one value.
+_SHAPES = {
+    "block_shadow": "none",
+    "button_primary_shadow": "none",
+    "input_shadow": "none",
+    "input_shadow_focus": "0 0 0 1px var(--brand)",
+    "input_border_width": "1px",
+    "input_radius": "6px",
+    "input_padding": "7px 10px",
+    "button_border_width": "1px",
+    "button_large_padding": "7px 14px",
+    "button_medium_padding": "6px 12px",
+    "button_small_padding": "4px 11px",
+    "button_large_text_size": "13.5px",
+    "button_medium_text_size": "13.5px",
+    "button_small_text_size": "13px",
+    "button_large_text_weight": "700",
+    "button_medium_text_weight": "700",
+    "button_small_text_weight": "700",
+    "button_large_radius": "6px",
+    "button_medium_radius": "6px",
+    "button_small_radius": "6px",
+    "block_radius": "10px",
+    "block_title_text_weight": "700",
+    "block_title_text_size": "13px",
+    "block_label_text_weight": "700",
+    "block_info_text_size": "12px",
+    "checkbox_border_width": "1px",
+}
+
+
+def _both(values: dict[str, str]) -> dict[str, str]:
+    """Set each variable for light and, where gradio has one, for dark."""
+    return values | {f"{name}_dark": value for name, value in values.items() if f"{name}_dark" in _dark_names()}
 
 
 @functools.cache
 def _dark_names() -> frozenset[str]:
     return frozenset(name for name in vars(gr.themes.Base()) if name.endswith("_dark"))
-
-
-def _has_dark(name: str) -> bool:
-    return f"{name}_dark" in _dark_names()
 
 
 def served_assets() -> dict[str, Path]:

@@ -7,10 +7,10 @@ told as a phase. No key of a server leaves this process.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from studio.chat.client import AnswerStats, stream
 from studio.errors import InputError, StoppedError
@@ -62,14 +62,16 @@ def make_ask(chats: ChatManager, settings: Settings, target: ChatTarget, samplin
             tell(Loading(phase))
 
         tell(Loading("finding the model"))
-        handle = chats.open(server_target(settings, target), loading)
+        wanted = server_target(settings, target)
+        tell(Loading("loading the model"))
+        handle = chats.open(wanted, loading)
         tell(Loading("reading the question"))
         figures: list[AnswerStats] = []
         pieces = stream(
             handle, target.model_id, messages, on_end=figures.append,
             temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens,
         )  # fmt: skip
-        with closing(pieces):  # closing it cancels the answer on the server
+        with closing(cast("Generator[str, None, None]", pieces)):  # closing it cancels the answer on the server
             for piece in pieces:
                 if stop.is_set():
                     return

@@ -24,9 +24,8 @@ SHOW_SECONDS = 0.05
 MAX_MESSAGES, MAX_CHARACTERS = 400, 400_000
 
 TEMPLATE = """
-<div class="chat-pane">
-  <div class="row chat-head"><span class="pill chat-kind" hidden></span><span class="grow"></span>
-    <span class="muted num chat-speed" role="status"></span></div>
+<div class="studio chat-pane">
+  <p class="muted num chat-speed" role="status"></p>
   <p class="muted chat-hint" hidden></p>
   <div class="chat-messages" role="log" tabindex="0" aria-label="Conversation"></div>
 </div>
@@ -71,7 +70,7 @@ Ask = Callable[[list[dict[str, str]], threading.Event, Callable[[News], None]], 
 def chat_pane(elem_id: str) -> gr.HTML:
     """Make a pane; its value is what `empty_pane` returns."""
     return gr.HTML(
-        value=empty_pane("", ""),
+        value=empty_pane(""),
         html_template=TEMPLATE,
         head=script_tags("watch.js", "chat.js"),
         js_on_load="window.studioChat.mount(element, props, watch)",
@@ -81,14 +80,9 @@ def chat_pane(elem_id: str) -> gr.HTML:
     )
 
 
-def empty_pane(kind: str, hint: str) -> PaneValue:
-    """Return the value of a pane without a conversation.
-
-    Args:
-        kind: "base", "tuned" or "GGUF".
-        hint: a sentence in place of the conversation.
-    """
-    return {"kind": kind, "speed": "", "hint": hint, "busy": False, "messages": []}
+def empty_pane(hint: str) -> PaneValue:
+    """Return the value of a pane without a conversation, with a sentence in its place."""
+    return {"speed": "", "hint": hint, "busy": False, "messages": []}
 
 
 def read_messages(value: Any) -> list[Message]:
@@ -158,10 +152,7 @@ class Turn:
                 {"role": "user", "content": self.question, "note": "", "failed": False},
                 {"role": "assistant", "content": self.text, "note": self._note(), "failed": self.failed},
             ]
-            return {
-                "kind": self.base.get("kind", ""), "hint": "", "speed": self._speed(), "busy": not self.over,
-                "messages": messages,
-            }  # fmt: skip
+            return {"hint": "", "speed": self._speed(), "busy": not self.over, "messages": messages}
 
     def end(self) -> None:
         """The person stopped: show what there is, without waiting for the model."""

@@ -6,6 +6,7 @@ assets/form.js or assets/tokens.js with textContent, so that no data is ever rea
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gradio as gr
@@ -15,23 +16,31 @@ from studio.ui.theme import script_tags
 CARDS = '<div class="choices" role="radiogroup"></div>'
 
 
-def piece(template: str, mount: str, *, value: Any = None, **kwargs: Any) -> gr.HTML:
+def piece(template: str, mount: str, *, value: Any = None, constants: Any = None, **kwargs: Any) -> gr.HTML:
     """Make a piece.
 
     Args:
         template: constant markup.
         mount: name of the function of `studioForm` (assets/form.js, assets/tokens.js) that brings it to life.
         value: first value, anything that JSON can hold.
-        kwargs: further arguments and props of `gr.HTML`.
+        constants: what the function is told besides, from our own code only. Not as props of the component:
+            gradio loses those when a handler's reply comes before the component's tab was opened.
+        kwargs: further arguments of `gr.HTML`.
     """
     return gr.HTML(
         value=value,
         html_template=template,
         head=script_tags("form.js", "tokens.js"),
-        js_on_load=f"studioForm.{mount}({{element, props, trigger, watch}})",
+        js_on_load=f"studioForm.{mount}({{element, props, trigger, watch}}, {json.dumps(constants or {})})",
         apply_default_css=False,
+        elem_classes=["piece", *(kwargs.pop("elem_classes", []))],
         **kwargs,
     )
+
+
+def markup(text: str) -> gr.HTML:
+    """Make a piece of constant markup, such as a heading."""
+    return gr.HTML(text, apply_default_css=False, elem_classes=["piece"])
 
 
 def choice_cards(label: str, cards: list[dict[str, str]], value: str, elem_id: str, topic: str = "") -> gr.HTML:
@@ -42,6 +51,7 @@ def choice_cards(label: str, cards: list[dict[str, str]], value: str, elem_id: s
         cards: for each its `value`, `title` and `text`.
         value: the word that is chosen at first.
         elem_id: id of the component.
-        topic: a topic of the page's bus that brings newer texts by word, "" for none.
+        topic: the option whose texts a plan brings by word, "" for none.
     """
-    return piece(CARDS, "cards", value=value, cards=cards, topic=topic, legend=label, elem_id=elem_id)
+    constants = {"cards": cards, "topic": topic, "legend": label}
+    return piece(CARDS, "cards", value=value, constants=constants, elem_id=elem_id)

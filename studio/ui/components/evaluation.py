@@ -24,17 +24,19 @@ from studio.ui.components.selected import (
     selected_run,
     when,
 )
+from studio.ui.components.textline import heading
 from studio.ui.errors import guard
 from studio.ui.page import Page
 from studio.ui.theme import script_tags
 
-TEMPLATE = '<div class="evaluation-view" role="group" aria-label="Evaluation result"></div>'
+TEMPLATE = '<div class="studio evaluation-view" role="group" aria-label="Evaluation result"></div>'
 # "refresh" is the event by which the browser says that a training run has ended (see __getattr__ of gr.HTML).
 ON_LOAD = "window.studioEvaluation.mount(element, props, watch, name => trigger(name)); // 'refresh'"
+LIMITS = [("All rows", ""), *((f"First {count}", str(count)) for count in (10, 20, 50, 100))]
 HINTS = {
     "none": "Pick a run in the list at the left.",
     "wait": "The evaluation can start when the run is done.",
-    "ready": "The same rows are answered by the base model and by the tuned one; an answer counts if it matches exactly.",
+    "ready": "The base model and the tuned one answer the same rows; an answer counts if it matches exactly.",
     "empty": "This run left no model, so there is nothing to evaluate.",
 }
 
@@ -50,16 +52,19 @@ class EvaluationCard:
     def __init__(self, page: Page) -> None:
         self.settings = page.services.settings
         specs = {spec.path: spec for spec in options_of(EvaluateConfig)}
-        with gr.Column(elem_classes=["card", "evaluation-card"], elem_id="evaluation"):
-            gr.HTML(html_template="<h2>Evaluate</h2>", apply_default_css=False)
+        with gr.Column(elem_classes=["card-block", "evaluation-card"], elem_id="evaluation"):
+            heading("Evaluate", "exact match before and after")
             with gr.Row(elem_classes=["evaluation-form"]):
                 self.data = gr.Dropdown(
-                    [("Demo test rows", DEMO_TEST)], value=DEMO_TEST, label=specs["data"].title, info=specs["data"].help,
-                    allow_custom_value=True, interactive=True, scale=3, elem_id="evaluate-data",
+                    [("Demo test rows", DEMO_TEST)], value=DEMO_TEST, label=specs["data"].title,
+                    info=specs["data"].help, allow_custom_value=True, interactive=True, scale=3,
+                    elem_id="evaluate-data", elem_classes=["field"],
                 )  # fmt: skip
-                self.limit = gr.Number(
-                    None, label=specs["limit"].title, info=specs["limit"].help, minimum=1, precision=0, interactive=True,
-                    scale=2, elem_id="evaluate-limit",
+                # Not gr.Number, which shows 0 where it is empty.
+                self.limit = gr.Dropdown(
+                    LIMITS, value="", label=specs["limit"].title, info=specs["limit"].help,
+                    allow_custom_value=True, interactive=True, scale=2, elem_id="evaluate-limit",
+                    elem_classes=["field"],
                 )  # fmt: skip
                 self.start = gr.Button(
                     "Evaluate", variant="primary", scale=0, min_width=120, interactive=False, elem_id="evaluate-start"
@@ -88,11 +93,11 @@ class EvaluationCard:
             gr.Button(interactive=ready),
         ]
 
-    def submit(self, job_id: str, data: str | None, limit: float | None) -> dict[str, Any]:
+    def submit(self, job_id: str, data: str | None, limit: str | None) -> dict[str, Any]:
         """Queue an evaluation of the selected run and show it."""
         run = require_model(self.settings, job_id)
         rows = rows_path(self.settings, data or DEMO_TEST)
-        asked = {"run": run.id, "data": rows, "limit": int(limit) if limit else None}
+        asked = {"run": run.id, "data": rows, "limit": limit or None}
         config = build_config(EvaluateConfig, asked)
         submit(self.settings, "evaluate", run.request.name, config.model_dump(mode="json"))
         return card_value(self.settings, run)

@@ -15,7 +15,7 @@ from studio.settings import Settings
 from studio.ui.components.selected import has_model, jobs_of, when
 from studio.ui.theme import script_tags
 
-TEMPLATE = '<div class="export-view"></div>'
+TEMPLATE = '<div class="studio export-view"></div>'
 # The words in quotes are the component's own events (see __getattr__ of gr.HTML): "chat" carries {job, file}.
 ON_LOAD = "window.studioExport.mount(element, props, watch, (name, data) => trigger(name, data)); // 'refresh' 'chat'"
 

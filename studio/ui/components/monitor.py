@@ -6,8 +6,6 @@ Two components with constant markup, filled by assets/monitor.js, charts.js and 
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from studio.ui.theme import asset_url, script_tags
@@ -53,7 +51,8 @@ MONITOR = f"""
     <button type="button" class="btn small danger" data-part="stop-now" hidden>Stop now</button>
   </div>
   <div class="row-flex num progress">
-    <div class="bar" data-part="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100"><i></i></div>
+    <div class="bar" data-part="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100">
+      <i></i></div>
     <b data-part="count"></b>
     <span class="muted" data-part="left"></span>
   </div>
@@ -63,15 +62,20 @@ MONITOR = f"""
   <div data-part="training" hidden>
     <div class="tiles num">{_TILES}</div>
     <div class="row-flex wrap-flex controls">
-      <label class="muted row-flex">Smoothing <input type="range" min="0" max="0.95" step="0.05" value="0.6" data-part="smooth"></label>
+      <label class="muted row-flex">Smoothing
+        <input type="range" min="0" max="0.95" step="0.05" value="0.6" data-part="smooth"></label>
       <span class="seg" role="group" aria-label="Horizontal axis">
-        <button type="button" data-x="step" aria-pressed="true">Step</button><button type="button" data-x="tokens" aria-pressed="false">Tokens</button><button type="button" data-x="time" aria-pressed="false">Time</button>
+        <button type="button" data-x="step" aria-pressed="true">Step</button>
+        <button type="button" data-x="tokens" aria-pressed="false">Tokens</button>
+        <button type="button" data-x="time" aria-pressed="false">Time</button>
       </span>
       <span class="seg" role="group" aria-label="Vertical axis">
-        <button type="button" data-y="linear" aria-pressed="true">Linear</button><button type="button" data-y="log" aria-pressed="false">Log</button>
+        <button type="button" data-y="linear" aria-pressed="true">Linear</button>
+        <button type="button" data-y="log" aria-pressed="false">Log</button>
       </span>
       <span class="grow"></span>
-      <label class="muted row-flex">Compare with <select class="field-input" data-part="compare"><option value="">no other run</option></select></label>
+      <label class="muted row-flex">Compare with
+        <select class="field-input" data-part="compare"><option value="">no other run</option></select></label>
     </div>
     <div class="charts">{_CHARTS}</div>
   </div>
@@ -90,13 +94,17 @@ LOG = """
 <div class="studio joblog">
   <section class="card" data-part="samples" aria-label="Samples while training" hidden>
     <div class="row-flex"><h3>Samples while training</h3><span class="muted num" data-part="sample-step"></span></div>
-    <div class="scroll-x" tabindex="0" role="region" aria-label="Table of samples"><table><thead><tr data-part="sample-head"></tr></thead><tbody data-part="sample-rows"></tbody></table></div>
+    <div class="scroll-x" tabindex="0" role="region" aria-label="Table of samples"><table>
+      <thead><tr data-part="sample-head"></tr></thead><tbody data-part="sample-rows"></tbody></table></div>
   </section>
   <section class="card" data-part="log-card" aria-label="Log" hidden>
     <div class="row-flex wrap-flex"><h3>Log</h3><span class="grow"></span>
       <input type="search" class="field-input" placeholder="Search" aria-label="Search the log" data-part="search">
       <span class="seg" role="group" aria-label="Lines shown">
-        <button type="button" data-show="follow" aria-pressed="true">Follow</button><button type="button" data-show="all" aria-pressed="false">All</button><button type="button" data-show="warnings" aria-pressed="false">Warnings <span data-part="alerts">0</span></button>
+        <button type="button" data-show="follow" aria-pressed="true">Follow</button>
+        <button type="button" data-show="all" aria-pressed="false">All</button>
+        <button type="button" data-show="warnings" aria-pressed="false">Warnings <span
+        data-part="alerts">0</span></button>
       </span>
       <a class="btn small" data-part="log-link" download>Download</a>
     </div>
@@ -106,37 +114,22 @@ LOG = """
 """
 
 
-class Monitor(gr.HTML):
-    """State, progress, tiles and charts of the selected job."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(
-            value=None,
-            html_template=MONITOR,
-            head=script_tags("charts.js", "log.js", "monitor.js"),
-            js_on_load="window.studio.monitor.mount(element)",
-            apply_default_css=False,
-            **kwargs,
-        )
-
-    def api_info(self) -> dict[str, Any]:
-        """The component carries no value."""
-        return {"type": "null"}
+def job_monitor() -> gr.HTML:
+    """Make state, progress, tiles and charts of the selected job."""
+    return _drawn(MONITOR, "window.studio.monitor.mount(element)", "monitor")
 
 
-class JobLog(gr.HTML):
-    """Samples and log of the selected job."""
+def job_log() -> gr.HTML:
+    """Make samples and log of the selected job."""
+    return _drawn(LOG, "window.studio.log.mount(element)", "job-log")
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(
-            value=None,
-            html_template=LOG,
-            head=script_tags("charts.js", "log.js", "monitor.js"),
-            js_on_load="window.studio.log.mount(element)",
-            apply_default_css=False,
-            **kwargs,
-        )
 
-    def api_info(self) -> dict[str, Any]:
-        """The component carries no value."""
-        return {"type": "null"}
+def _drawn(template: str, on_load: str, elem_id: str) -> gr.HTML:
+    return gr.HTML(
+        value=None,
+        html_template=template,
+        head=script_tags("charts.js", "log.js", "monitor.js"),
+        js_on_load=on_load,
+        apply_default_css=False,
+        elem_id=elem_id,
+    )

@@ -17,6 +17,7 @@ from gradio.context import Context
 
 from studio.config import RunConfig
 from studio.config.model import EMBEDDED_MODEL
+from studio.data.sources import resolve_path
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import submit
 from studio.models import embedded, hub
@@ -24,8 +25,8 @@ from studio.models.catalogue import confine_model
 from studio.models.plan import Plan
 from studio.train import preflight
 from studio.ui.components.choices import piece
-from studio.ui.form import METHOD, TUNING, Form, Values, field_id
 from studio.ui.errors import UNEXPECTED, guard, logger
+from studio.ui.form import METHOD, TUNING, Form, Values, field_id
 from studio.ui.page import Page
 from studio.ui.services import Services
 
@@ -44,7 +45,8 @@ LINE = """
 """
 MEMORY = """
 <section class="studio card num" aria-label="Memory plan">
-  <div class="row-flex wrap-flex"><h3>Memory plan</h3><span class="grow"></span><span class="memory-total muted"></span></div>
+  <div class="row-flex wrap-flex"><h3>Memory plan</h3><span class="grow"></span>
+    <span class="memory-total muted"></span></div>
   <p class="memory-empty muted">It is made as soon as the model is here and the settings are valid.</p>
   <div class="memory-body" hidden><div class="stack"></div><div class="legend"></div></div>
 </section>
@@ -114,22 +116,21 @@ class Planner:
         method, tuning = str(values.get(METHOD)), str(values.get(TUNING))
         shown: dict[str, Any] = {
             "sequence": meta.sequence, "method": method, "tuning": tuning, "errors": [], "notes": {}, "cards": {},
-            "what": f"{TITLES.get(tuning, tuning)} · {method.upper()}", "line": "", "memory": None, "demo": False,
+            "what": f"{TITLES.get(tuning, tuning)} · {method.upper()}", "line": "", "memory": None,
             "changed": [field_id(path) for path in self.form.changed(values)], "name": "", "waits": "",
         }  # fmt: skip
         try:
             config = self.confined(values)
             shown["name"] = self.default_name(config)
-            shown["demo"] = not shown["changed"]
             shown["waits"] = waits_for(config, self.services)
             if shown["waits"]:
                 shown["line"] = shown["waits"]
                 return shown
             self._add_plan(shown, config)
         except InputErrors as wrong:
-            shown["errors"] = [self.problem(error) for error in wrong.errors]
+            shown["errors"] = [self.form.problem(error) for error in wrong.errors]
         except StudioError as error:
-            shown["errors"] = [self.problem(error)]
+            shown["errors"] = [self.form.problem(error)]
         except Exception:
             logger.exception("the plan could not be made")
             shown["errors"] = [{"sentence": UNEXPECTED, "field": ""}]
@@ -150,7 +151,7 @@ class Planner:
 
     def _tunings(self, config: RunConfig, plan: Plan) -> dict[str, str]:
         """What each tuning would change and cost, by its word."""
-        texts = {config.tuning.name: _cost(plan)}
+        texts: dict[str, str] = {config.tuning.name: _cost(plan)}
         for word in self.form.specs[TUNING].choices:
             if word in texts:
                 continue
@@ -162,14 +163,6 @@ class Planner:
                 texts[word] = error.what
         return texts
 
-    def problem(self, error: StudioError) -> dict[str, str]:
-        """Turn an error into what the line shows: the option's label instead of its dotted name."""
-        spec = self.form.specs.get(error.where.rpartition(": ")[2] or error.where)
-        if spec is None:
-            return {"sentence": error.sentence, "field": ""}
-        told = InputError(error.what, where=spec.title, fix=error.fix)
-        return {"sentence": told.sentence, "field": field_id(spec.path)}
-
     def default_name(self, config: RunConfig) -> str:
         """Return a name from data and tuning that no job of this home has."""
         file = Path(config.data.train[0].path)
@@ -178,6 +171,13 @@ class Planner:
         if self.form.specs["tuning.rank"].applies(config.method.name, config.tuning.name):
             parts.append(str(config.tuning.rank))
         return self.free_name("-".join(parts))
+
+    def _require_files(self, config: RunConfig) -> None:
+        """Check that the data files are there and may be read by the page; `preflight.check` includes this."""
+        named = [source.path for source in config.data.train]
+        named += [config.data.validation] if isinstance(config.data.validation, str) else []
+        for path in named:
+            resolve_path(path, self.services.settings, confined=True)
 
     def free_name(self, wanted: str) -> str:
         """Return the wanted name, or the next free one with a number."""
@@ -205,15 +205,18 @@ class Planner:
         if name in self._names():
             raise InputError(f"there is a run '{name}' already", where="Run name", fix=f"Take '{self.free_name(name)}'")
         if waits_for(config, self.services):
+            self._require_files(config)
             config = preflight.with_absolute_paths(config, self.services.settings)
         else:
             config = preflight.check(config, self.services.settings, self.services.data).config
         return submit(self.services.settings, "train", name, config.model_dump(mode="json")).id
 
 
-# Put before a handler's request: the last value becomes what `Meta.read` reads.
-COUNTED = "(...values) => studioForm.before(values)"
-WITH_META = "(...values) => studioForm.withMeta(values)"
+# Put before a handler's request: the last value becomes what `Meta.read` reads. While none of our pieces is in the
+# document (another tab is open), the script is not loaded, and there is nothing to add.
+COUNTED = "(...values) => window.studioForm ? studioForm.before(values) : values"
+WITH_META = "(...values) => window.studioForm ? studioForm.withMeta(values) : values"
+READING = "(...values) => { window.studioForm?.publish('reading', true); return values }"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -247,9 +250,10 @@ def wire(page: Page) -> None:
     for connect in form.wiring:
         connect()
 
-    inspect: dict[str, Any] = {**form.inspect, **QUIET}
-    seen = [form.components[path].change for path, spec in form.specs.items() if spec.section in ("data", "method", "model")]
-    gr.on(seen, trigger_mode="always_last", concurrency_limit=8, **inspect)
+    inspect: dict[str, Any] = {**form.inspect, "js": READING, **QUIET}
+    seen = ("data", "method", "model")
+    shown_by = [form.components[path].change for path, spec in form.specs.items() if spec.section in seen]
+    gr.on(shown_by, trigger_mode="always_last", concurrency_limit=8, **inspect)
     prepare: dict[str, Any] = {**form.prepare, **QUIET}
     opened = Context.root_block.load(guard(restore), form.draft, inputs, **QUIET)
     ready = opened.then(queue=False, **calculate).then(concurrency_limit=8, **prepare)

@@ -5,8 +5,6 @@ The markup is constant; assets/runs.js fills it from /api/jobs, names as text on
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from studio.ui.theme import script_tags
@@ -33,20 +31,13 @@ TEMPLATE = """
 """
 
 
-class RunList(gr.HTML):
-    """The list of jobs; selecting one sets `Page.job`."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(
-            value=None,
-            html_template=TEMPLATE,
-            head=script_tags("runs.js"),
-            js_on_load="window.studio.runs.mount(element)",
-            apply_default_css=False,
-            elem_id="run-list",
-            **kwargs,
-        )
-
-    def api_info(self) -> dict[str, Any]:
-        """The component carries no value."""
-        return {"type": "null"}
+def run_list() -> gr.HTML:
+    """Make the list of jobs; selecting one sets `Page.job`."""
+    return gr.HTML(
+        value=None,
+        html_template=TEMPLATE,
+        head=script_tags("runs.js"),
+        js_on_load="window.studio.runs.mount(element)",
+        apply_default_css=False,
+        elem_id="run-list",
+    )

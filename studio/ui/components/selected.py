@@ -22,9 +22,9 @@ RowsChoice = tuple[str, str]
 def selected_run(settings: Settings, job_id: str) -> JobFolder | None:
     """Return the training run that a selection means; None when nothing (or a removed job) is selected."""
     try:
-        job = find_job(settings.jobs, _id(job_id)) if job_id else None
+        job = find_job(settings.jobs, _id(settings, job_id)) if job_id else None
         if job is not None and job.request.kind != "train":
-            job = find_job(settings.jobs, _id(str(job.request.config.get("run", ""))), kind="train")
+            job = find_job(settings.jobs, _id(settings, str(job.request.config.get("run", ""))), kind="train")
     except StudioError:
         return None
     return job
@@ -32,7 +32,7 @@ def selected_run(settings: Settings, job_id: str) -> JobFolder | None:
 
 def has_model(run: JobFolder) -> bool:
     """True when a run left a model: it completed, or it was stopped and had saved one."""
-    return run.state().final and (run.model / "config.json").exists() or (
+    return (run.state().final and (run.model / "config.json").exists()) or (
         run.state().final and (run.model / "adapter_config.json").exists()
     )
 
@@ -60,15 +60,17 @@ def require_model(settings: Settings, job_id: str) -> JobFolder:
 
 def jobs_of(settings: Settings, run: JobFolder, kind: Kind) -> list[JobFolder]:
     """Return the evaluations or exports of a run, newest first."""
+    # A name means the newest run of that name, as in `find_job`; jobs of the page carry the id.
+    meant = {run.id, str(run.path)}
+    if _newest_named(settings, run.request.name) == run.id:
+        meant.add(run.request.name)
     found = []
     for job in list_jobs(settings.jobs):
         try:
             request = job.request
         except StudioError:
             continue  # a folder that is not ours; the list of jobs shows it as such
-        # By name only the newest run of that name is meant, as in `find_job`; jobs of the page carry the id.
-        wanted = str(request.config.get("run", ""))
-        if request.kind == kind and (wanted == run.id or _newest_named(settings, wanted) == run.id):
+        if request.kind == kind and str(request.config.get("run", "")) in meant:
             found.append(job)
     return found
 
@@ -108,14 +110,20 @@ def _section(run: JobFolder, name: str) -> dict[str, Any]:
 
 def _newest_named(settings: Settings, wanted: str) -> str:
     try:
-        return find_job(settings.jobs, _id(wanted), kind="train").id if wanted else ""
+        return find_job(settings.jobs, _id(settings, wanted), kind="train").id if wanted else ""
     except StudioError:
         return ""
 
 
-def _id(text: str) -> str:
-    """A selection is a name, never a path: `find_job` would follow an absolute one out of the home."""
-    return Path(text).name
+def _id(settings: Settings, text: str) -> str:
+    """Return an id or name; a path (as `studio evaluate PATH` records it) only where it is a job of this home.
+
+    `find_job` would follow any absolute path, and a selection comes from the browser.
+    """
+    path = Path(text)
+    if path.parent == settings.jobs:
+        return path.name
+    return "" if path.is_absolute() else text
 
 
 def _is_number(text: str) -> bool:

@@ -67,4 +67,5 @@ def row_value(preview: dict[str, Any], index: int) -> dict[str, Any]:
 
 def problem_value(sentence: str, index: int = 1) -> dict[str, Any]:
     """What the view shows when there is no row to show."""
-    return {"index": index, "total": index, "tokens": [], "trained": 0, "raw": "", "messages": None, "problem": sentence}
+    nothing = {"tokens": [], "trained": 0, "raw": "", "messages": None}
+    return {**nothing, "index": index, "total": index, "problem": sentence}

@@ -15,9 +15,10 @@ import gradio as gr
 
 from studio.errors import InputError, StudioError
 from studio.ui.components.chatask import Sampling, loaded_line, make_ask, unload_all
-from studio.ui.components.chatpane import Turn, chat_pane, empty_pane, show_turns
+from studio.ui.components.chatpane import Ask, Turn, chat_pane, empty_pane, show_turns
 from studio.ui.components.chattargets import EXAMPLES, ChatTarget, find_target, opening_of, targets_of
 from studio.ui.components.selected import selected_run
+from studio.ui.components.textline import heading, text_line
 from studio.ui.errors import guard
 from studio.ui.page import Page
 
@@ -90,16 +91,18 @@ class ChatTab:
     def __init__(self, page: Page) -> None:
         self.page, self.settings, self.chats = page, page.services.settings, page.services.chats
         self.live = LiveTurns()
-        with gr.Column(elem_id="chat", elem_classes=["stackv"]) as column:
+        with gr.Column(elem_id="chat") as column:
             self._build_head()
-            with gr.Row(elem_classes=["chat-panes"]):
-                with gr.Column(elem_classes=["card", "pane"], min_width=300):
+            with gr.Row(elem_classes=["chat-panes"], equal_height=True):
+                with gr.Column(elem_classes=["card-block", "chat-card"], min_width=300):
                     self.left = self._target_choice("Left pane", "chat-left-target")
                     self.left_pane = chat_pane("chat-left")
-                with gr.Column(elem_classes=["card", "pane"], min_width=300):
+                with gr.Column(elem_classes=["card-block", "chat-card"], min_width=300):
                     self.right = self._target_choice("Right pane", "chat-right-target")
                     self.right_pane = chat_pane("chat-right")
-                    self.open_training = gr.Button("Open Training", visible=False, size="sm", elem_id="chat-open-training")
+                    self.open_training = gr.Button(
+                        "Open Training", visible=False, size="sm", elem_id="chat-open-training"
+                    )
             self._build_composer()
         self.opened = [
             self.left, self.right, self.left_pane, self.right_pane, page.summaries["chat"], page.tabs
@@ -108,16 +111,13 @@ class ChatTab:
         if isinstance(column.parent, gr.Tab):  # an export may have made files since
             column.parent.select(
                 guard(self.reload_choices), [page.job, self.left, self.right],
-                [self.left, self.right, self.loaded, self.unload], api_visibility="private", show_progress="hidden",
+                [self.left, self.right, self.right_pane, self.open_training, self.loaded, self.unload],
+                api_visibility="private", show_progress="hidden",
             )  # fmt: skip
 
     def _build_head(self) -> None:
         with gr.Row(elem_classes=["chat-title"]):
-            gr.HTML(
-                html_template='<div class="row wrap"><h2 class="tab-title">Chat</h2>'
-                '<span class="muted">the same question to both</span></div>',
-                apply_default_css=False,
-            )
+            heading("Chat", "the same question to both")
             self.clear = gr.Button("New conversation", size="sm", scale=0, min_width=150, elem_id="chat-clear")
         with gr.Accordion("Settings", open=False, elem_id="chat-settings"):
             self.system = gr.Textbox(
@@ -130,17 +130,20 @@ class ChatTab:
                     elem_id="chat-temperature",
                 )  # fmt: skip
                 self.top_p = gr.Slider(
-                    0.05, 1, 1, step=0.05, label="Top p", info="Share of likely words to draw from.", elem_id="chat-top-p"
-                )
+                    0.05, 1, 1, step=0.05, label="Top p", info="Share of likely words to draw from.",
+                    elem_id="chat-top-p",
+                )  # fmt: skip
                 self.max_tokens = gr.Number(
                     DEFAULT_MAX_TOKENS, label="Longest answer (tokens)", minimum=1, maximum=32768, precision=0,
                     info="A longer one is cut.", elem_id="chat-max-tokens",
                 )  # fmt: skip
 
     def _target_choice(self, label: str, elem_id: str) -> gr.Dropdown:
+        # Own values are allowed because gradio would check the key against a list that may be older than the run's
+        # exports; `find_target` checks it against what exists.
         return gr.Dropdown(
             [], value=None, label=label, show_label=False, container=False, interactive=True, elem_id=elem_id,
-            elem_classes=["chat-target"], filterable=False,
+            elem_classes=["chat-target"], allow_custom_value=True,
         )  # fmt: skip
 
     def _build_composer(self) -> None:
@@ -157,10 +160,7 @@ class ChatTab:
             self.send = gr.Button("Send", variant="primary", scale=0, min_width=88, elem_id="chat-send")
             self.stop = gr.Button("Stop", interactive=False, scale=0, min_width=76, elem_id="chat-stop")
         with gr.Row(elem_classes=["chat-loaded"]):
-            self.loaded = gr.Textbox(
-                "", label="Loaded models", show_label=False, container=False, interactive=False, scale=1,
-                elem_id="chat-loaded-line",
-            )  # fmt: skip
+            self.loaded = text_line("", "chat-loaded-line", look="muted num")
             self.unload = gr.Button("Unload", size="sm", scale=0, min_width=90, visible=False, elem_id="chat-unload")
 
     def _wire(self) -> None:
@@ -199,7 +199,7 @@ class ChatTab:
         run = selected_run(self.settings, job_id)
         targets, opening = targets_of(self.settings, run), opening_of(self.settings, run)
         right = targets[1].key if len(targets) > 1 else ""
-        panes = self._empty(targets, "base", right)
+        panes = self._empty(right)
         chips = [*opening.questions, *[""] * EXAMPLES][:EXAMPLES]
         return [
             *self._choices(targets, "base", right),
@@ -212,9 +212,13 @@ class ChatTab:
         ]
 
     def reload_choices(self, job_id: str, left: str | None, right: str | None) -> list[Any]:
-        """Offer what can be talked to now; the conversation stays."""
+        """Offer what can be talked to now; the conversation stays, unless the right pane had nobody to talk to."""
         targets = targets_of(self.settings, selected_run(self.settings, job_id))
-        return [*self._choices(targets, left or "base", right or ""), *self._loaded()]
+        first = not right and len(targets) > 1
+        return [
+            *self._choices(targets, left or "", right or ""), empty_pane(ASK_HINT) if first else gr.skip(),
+            gr.Button(visible=len(targets) < 2), *self._loaded(),
+        ]  # fmt: skip
 
     def open_with(self, job_id: str, key: str, request: gr.Request) -> list[Any]:
         """Open the tab with the target of this key at the right, in a new conversation."""
@@ -223,18 +227,18 @@ class ChatTab:
         find_target(targets, key)
         left = "tuned"  # what the file should answer like
         return [
-            *self._choices(targets, left, key), *self._empty(targets, left, key), self._summary(targets, left, key),
+            *self._choices(targets, left, key), *self._empty(key), self._summary(targets, left, key),
             gr.Tabs(selected="chat"),
         ]  # fmt: skip
 
-    def restart(self, job_id: str, left: str, right: str, request: gr.Request) -> list[Any]:
+    def restart(self, job_id: str, left: str, right: str | None, request: gr.Request) -> list[Any]:
         """Begin a new conversation, with what the two panes talk to now."""
         self.live.stop(str(request.session_hash), discard=True)
         targets = targets_of(self.settings, selected_run(self.settings, job_id))
-        return [*self._empty(targets, left, right), self._summary(targets, left, right)]
+        return [*self._empty(right or ""), self._summary(targets, left, right or "")]
 
     def answer(
-        self, job_id: str, question: str, left: str, right: str, left_value: Any, right_value: Any, system: str,
+        self, job_id: str, question: str, left: str, right: str | None, left_value: Any, right_value: Any, system: str,
         temperature: float, top_p: float, max_tokens: float, request: gr.Request,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Ask both models and show both answers while they are written."""
@@ -247,13 +251,15 @@ class ChatTab:
         session = str(request.session_hash)
         live = self.live.begin(session)
         turns = [
-            Turn(_value(value, target), question.strip(), system, make_ask(self.chats, self.settings, target, sampling), live.stop)
+            Turn(_value(value), question.strip(), system, self._ask(target, sampling), live.stop)
             for _, target, value in asked
         ]
         panes = [pane for pane, _, _ in asked]
         try:
             first: dict[Any, Any] = {
-                self.message: "", self.send: gr.Button(interactive=False), self.stop: gr.Button(interactive=True)
+                self.message: "",
+                self.send: gr.Button(interactive=False),
+                self.stop: gr.Button(interactive=True),
             }
             for views in show_turns(turns, live.stop):
                 if live.discard:
@@ -263,6 +269,9 @@ class ChatTab:
         finally:
             live.stop.set()
             self.live.end(session, live)
+
+    def _ask(self, target: ChatTarget, sampling: Sampling) -> Ask:
+        return make_ask(self.chats, self.settings, target, sampling)
 
     def rested(self) -> list[Any]:
         """After an answer, however it ended: Send again, and what is loaded now."""
@@ -290,15 +299,13 @@ class ChatTab:
         line = loaded_line(self.chats)
         return [line or "No model is loaded; the first question loads it.", gr.Button(visible=bool(line))]
 
-    def _empty(self, targets: list[ChatTarget], left: str, right: str) -> list[dict[str, Any]]:
-        first = empty_pane(find_target(targets, left).kind, ASK_HINT)
-        return [first, empty_pane(find_target(targets, right).kind, ASK_HINT) if right else empty_pane("", NO_RUN_HINT)]
+    def _empty(self, right: str) -> list[dict[str, Any]]:
+        return [empty_pane(ASK_HINT), empty_pane(ASK_HINT if right else NO_RUN_HINT)]
 
     def _summary(self, targets: list[ChatTarget], left: str, right: str) -> str:
         kinds = [find_target(targets, key).kind for key in (left, right) if key]
         return " | ".join(kinds)
 
 
-def _value(value: Any, target: ChatTarget) -> dict[str, Any]:
-    kept = value if isinstance(value, dict) else {}
-    return {**empty_pane(target.kind, ""), "messages": kept.get("messages", [])}
+def _value(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else empty_pane("")

@@ -21,7 +21,7 @@ from studio.data.sources import resolve_path
 from studio.errors import InputError, StudioError
 from studio.models.catalogue import confine
 from studio.settings import Settings
-from studio.ui.components.choices import piece
+from studio.ui.components.choices import markup, piece
 from studio.ui.components.lengths import length_chart
 from studio.ui.components.planline import QUIET, WITH_META, Meta, plan_line, waits_for
 from studio.ui.components.tokens import problem_value, row_value, token_view
@@ -40,8 +40,10 @@ HEAD = """
 <span class="data-counts muted num" role="status"></span></div>
 """
 SOURCES = """
-<div class="studio"><table aria-label="Files"><thead><tr><th>File</th><th>Format</th><th class="num">Rows</th><th></th></tr>
-</thead><tbody></tbody></table><p class="sources-empty muted">No file yet: upload one, name its path, or take the demo.</p></div>
+<div class="studio"><table aria-label="Files">
+<thead><tr><th>File</th><th>Format</th><th class="num">Rows</th><th><span class="sr">Remove</span></th></tr></thead>
+<tbody></tbody></table>
+<p class="sources-empty muted">No file yet: upload one, name its path, or take the demo.</p></div>
 """
 FINDINGS = """
 <section class="studio card" aria-label="Findings"><h3>Findings</h3><ul class="findings">
@@ -66,9 +68,12 @@ def build(page: Page) -> None:
             length_chart()
         with gr.Column(elem_classes=["stacked"]):
             with gr.Column(elem_classes=["card-block"]):
-                gr.HTML('<div class="studio"><h3>Files</h3></div>', padding=False)
+                markup('<div class="studio"><h3>Files</h3></div>')
                 formats = next(spec.choices for spec in options_of(DataSource) if spec.name == "format")
-                sources = form.own(TRAIN, piece(SOURCES, "sources", value=[DEMO], formats=list(formats), elem_id=field_id(TRAIN)))
+                sources = piece(
+                    SOURCES, "sources", value=form.start[TRAIN], constants={"formats": formats}, elem_id=field_id(TRAIN)
+                )
+                form.own(TRAIN, sources)
                 with gr.Row(elem_classes=["add-data"]):
                     path = gr.Textbox(
                         "", label="Path of a file", placeholder="/path/to/rows.jsonl", show_label=False, lines=1,
@@ -85,7 +90,7 @@ def build(page: Page) -> None:
             findings = piece(FINDINGS, "findings", elem_id="findings")
             piece(SPLIT, "split", elem_id="split")
             with gr.Column(elem_classes=["card-block"]):
-                gr.HTML('<div class="studio"><h3>Limits and split</h3></div>', padding=False)
+                markup('<div class="studio"><h3>Limits and split</h3></div>')
                 form.place_tiers(form.of_section("data"), "data-advanced")
     form.lines.append(plan_line())
 
@@ -149,7 +154,8 @@ def keep_upload(file: Path, settings: Settings) -> Path:
     """
     name = re.sub(r"[^\w.-]+", "-", file.name).lstrip(".-") or "data.jsonl"
     if file.suffix.lower() not in ENDINGS:
-        raise InputError(f"'{file.name}' is no JSON file", where="Upload", fix=f"Upload a file that ends in {', '.join(ENDINGS)}")
+        fix = f"Upload a file that ends in {', '.join(ENDINGS)}"
+        raise InputError(f"'{file.name}' is no JSON file", where="Upload", fix=fix)
     size = file.stat().st_size
     if size > UPLOAD_BYTES:
         raise InputError(
@@ -169,15 +175,19 @@ def keep_upload(file: Path, settings: Settings) -> Path:
     raise InputError(f"there are too many files named '{name}'", where=str(settings.uploads), fix="Remove some of them")
 
 
-def inspected(values: Values, page: Page) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any]]:
-    """Yield what the tab shows: first what the files are, then the first row, then the whole count."""
+def inspected(values: Values, page: Page) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None, str]]:
+    """Yield (head, row, summary): first the whole count, then the first row with it.
+
+    Each value is given whole each time: gradio takes a skipped one of a tab that is not open yet for a new value.
+    """
     services = page.services
     try:
         config = page.form.config(values)
     except StudioError as error:
         wrong = [problem for problem in getattr(error, "errors", [error]) if problem.where.startswith("data")]
         if wrong:
-            yield failed("Data", wrong), gr.skip(), "to be corrected"
+            said = [page.form.problem(one)["sentence"] for one in wrong]
+            yield failed("Data", said), problem_value("There is no row to show yet."), "to be corrected"
             return
         config = page.form.config({path: value for path, value in values.items() if path.startswith("data.")})
     name = data_name(config)
@@ -185,27 +195,30 @@ def inspected(values: Values, page: Page) -> Iterator[tuple[dict[str, Any], dict
     if waits:
         yield waiting(name, waits), problem_value("The tokens can be shown as soon as the model is here."), name
         return
-    shown, summary = whole_count(config, services, name)
-    yield shown, gr.skip(), summary
+    shown, summary = whole_count(config, page, name)
+    yield shown, None, summary
     try:
-        yield gr.skip(), preview_row(config, services, 1), gr.skip()
+        row = preview_row(config, services, 1)
     except StudioError as error:
-        yield gr.skip(), problem_value(error.sentence), gr.skip()
+        row = problem_value(error.sentence)
+    yield shown, row, summary
 
 
-def whole_count(config: RunConfig, services: Services, name: str) -> tuple[dict[str, Any], str]:
+def whole_count(config: RunConfig, page: Page, name: str) -> tuple[dict[str, Any], str]:
     """Count the data as a run would; where a run would refuse it, show the files as they are and say why."""
-    sections = {"data": config.data.model_dump(), "method": config.method.model_dump(), "model": config.model.model_dump()}
     try:
-        report = services.data.call("lengths", seed=config.training.seed, **sections)["report"]
+        report = page.services.data.call(
+            "lengths", data=config.data.model_dump(), method=config.method.model_dump(),
+            model=config.model.model_dump(), seed=config.training.seed,
+        )["report"]  # fmt: skip
     except StudioError as error:
-        return refused(config, services, name, error), f"{name} · to be corrected"
+        return refused(config, page, name, error), f"{name} · to be corrected"
     rows = report["train_rows"] + report["validation_rows"]
     shown = {
         "name": name,
         "state": f"ready for {config.method.name.upper()}",
         "level": "ok",
-        "counts": f"{rows:,} rows · {report['tokens']:,} tokens, {report['supervised_tokens']:,} of them trained on",
+        "counts": counts(rows, report["tokens"], report["supervised_tokens"]),
         "sources": {one["path"]: source_value(one) for one in report["sources"]},
         "lengths": report["lengths"],
         "split": {"train": report["train_rows"], "validation": report["validation_rows"]},
@@ -214,16 +227,21 @@ def whole_count(config: RunConfig, services: Services, name: str) -> tuple[dict[
     return shown, f"{name} · {rows:,} rows"
 
 
-NOTHING_FOUND = {"level": "good", "label": "0", "text": "over-long rows, equal rows, broken or empty answers", "fix": ""}
+def counts(rows: int, tokens: int, supervised: int) -> str:
+    """How much there is, in one line."""
+    return f"{rows:,} row{'' if rows == 1 else 's'} · {tokens:,} tokens, {supervised:,} of them trained on"
 
 
-def refused(config: RunConfig, services: Services, name: str, error: StudioError) -> dict[str, Any]:
+NOTHING_FOUND = {"level": "good", "label": "0", "text": "over-long rows, equal rows, broken or empty answers"}
+
+
+def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dict[str, Any]:
     """What is shown of data that a run would refuse: its figures where they can be had, and what to do."""
-    shown = failed(name, getattr(error, "errors", [error]))
+    shown = failed(name, [page.form.problem(one)["sentence"] for one in getattr(error, "errors", [error])])
     model, data = config.model.model_dump(), config.data
     for source in data.train:
         try:
-            one = services.data.call(
+            one = page.services.data.call(
                 "inspect", path=source.path, format=source.format, model=model, max_length=data.max_length,
                 train_on=config.method.train_on,
             )  # fmt: skip
@@ -233,7 +251,7 @@ def refused(config: RunConfig, services: Services, name: str, error: StudioError
         longest = one["lengths"]
         if shown["lengths"] is None or longest["over_limit"]:
             shown["lengths"] = longest
-            shown["counts"] = f"{one['rows']:,} rows · {one['tokens']:,} tokens, {one['supervised_tokens']:,} of them trained on"
+            shown["counts"] = counts(one["rows"], one["tokens"], one["supervised_tokens"])
         if longest["over_limit"] and data.truncation == "error":
             many = longest["over_limit"]
             shown["findings"] = [
@@ -258,12 +276,12 @@ def length_actions(longest: int) -> list[dict[str, Any]]:
     ]
 
 
-def failed(name: str, errors: list[Any]) -> dict[str, Any]:
+def failed(name: str, sentences: list[str]) -> dict[str, Any]:
     """What is shown of data that cannot be used at all."""
     return {
         "name": name, "state": "to be corrected", "level": "bad", "counts": "", "sources": {}, "lengths": None,
         "split": None,
-        "findings": [{"level": "error", "label": "wrong", "text": one.sentence, "fix": ""} for one in errors],
+        "findings": [{"level": "error", "label": "wrong", "text": text, "fix": ""} for text in sentences],
     }  # fmt: skip
 
 
@@ -309,4 +327,3 @@ def data_name(config: RunConfig) -> str:
     name = file.parent.name if file.parent.name == "demo" else file.stem
     more = len(config.data.train) - 1
     return f"{name} + {more}" if more else name
-

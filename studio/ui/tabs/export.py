@@ -17,6 +17,7 @@ from studio.export.gates import TYPES
 from studio.jobs import JobFolder, submit
 from studio.ui.components.exportreport import empty_sentence, export_report, report_value, types_of
 from studio.ui.components.selected import jobs_of, require_model, rows_choices, rows_path, selected_run
+from studio.ui.components.textline import heading, text_line
 from studio.ui.errors import guard
 from studio.ui.page import Page
 from studio.ui.tabs.chat import ChatTab
@@ -36,26 +37,20 @@ class ExportTab:
         self.page, self.settings = page, page.services.settings
         specs = {spec.path: spec for spec in options_of(ExportConfig)}
         empty = empty_sentence(None)
-        with gr.Column(elem_id="export", elem_classes=["stackv"]):
-            self.empty = gr.Textbox(
-                empty, label="What to do", show_label=False, container=False, interactive=False, lines=1,
-                elem_id="export-empty", elem_classes=["empty-line"],
-            )  # fmt: skip
-            with gr.Column(elem_classes=["card", "export-form"], elem_id="export-form", visible=False) as self.form:
-                gr.HTML(
-                    html_template='<div class="row wrap"><h2>Export to GGUF</h2>'
-                    '<span class="muted">for llama.cpp, Ollama and LM Studio</span></div>',
-                    apply_default_css=False,
-                )
+        with gr.Column(elem_id="export"):
+            self.empty = text_line(empty, "export-empty", look="export-empty")
+            with gr.Column(elem_classes=["card-block"], elem_id="export-form", visible=False) as self.form:
+                heading("Export to GGUF", "for llama.cpp, Ollama and LM Studio")
                 self.types = gr.CheckboxGroup(
                     [(type_label(kind), kind) for kind in get_args(GgufType)], value=specs["types"].default,
                     label=specs["types"].title, info=specs["types"].help, interactive=True, elem_id="export-types",
+                    elem_classes=["field"],
                 )  # fmt: skip
                 with gr.Row(elem_classes=["export-row"]):
                     self.rows = gr.Dropdown(
                         [NO_ROWS, ("Demo test rows", DEMO_TEST)], value="", label="Check exact match on rows",
                         info=specs["evaluate"].help, allow_custom_value=True, interactive=True, scale=3,
-                        elem_id="export-rows",
+                        elem_id="export-rows", elem_classes=["field"],
                     )  # fmt: skip
                     self.start = gr.Button(
                         "Export to GGUF", variant="primary", scale=0, min_width=160, elem_id="export-start"
@@ -80,7 +75,7 @@ class ExportTab:
         run = selected_run(self.settings, job_id)
         empty = empty_sentence(run)
         return [
-            gr.Textbox(empty, visible=bool(empty)),
+            gr.HTML(value=empty, visible=bool(empty)),
             gr.Column(visible=not empty),
             gr.Dropdown(choices=[NO_ROWS, *rows_choices(self.settings, run, DEMO_TEST)]),
             report_value(self.settings, run),
@@ -101,8 +96,9 @@ class ExportTab:
         jobs = jobs_of(self.settings, run, "export") if run is not None else []
         if not jobs:
             return "nothing yet"
-        status = jobs[0].state().status
-        return types_of(jobs[0]) if status == "completed" else f"{types_of(jobs[0])}: {status}"
+        state = jobs[0].state()
+        words = "" if state.status == "completed" else f": {state.status}" if state.final else ": being made"
+        return f"{types_of(jobs[0])}{words}"
 
 
 def gguf_key(event: gr.EventData) -> str:

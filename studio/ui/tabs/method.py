@@ -15,15 +15,16 @@ from studio.config.describe import OptionSpec
 from studio.config.load import dump_run, load_run
 from studio.config.presets import load_named, preset_names
 from studio.errors import InputErrors, StudioError
-from studio.ui.components.choices import choice_cards, piece
-from studio.ui.components.planline import QUIET, TITLES, Planner, memory_bar, plan_line, wire
+from studio.ui.components.choices import choice_cards, markup, piece
+from studio.ui.components.planline import QUIET, TITLES, memory_bar, plan_line, wire
 from studio.ui.errors import guard
 from studio.ui.form import METHOD, TUNING, field_id
 from studio.ui.page import Page
 
 FILE = """
 <div class="studio yaml">
-  <div class="row-flex wrap-flex"><button type="button" class="yaml-show btn small" aria-expanded="false">Show as YAML</button>
+  <div class="row-flex wrap-flex">
+    <button type="button" class="yaml-show btn small" aria-expanded="false">Show as YAML</button>
     <span class="yaml-said muted" role="status"></span></div>
   <ul class="yaml-problem wrong" role="alert"></ul>
   <div class="yaml-body" hidden>
@@ -46,18 +47,18 @@ def build(page: Page) -> None:
     """Build the tab."""
     form = page.form
     with gr.Column(elem_classes=["card-block"]):
-        gr.HTML('<div class="studio"><h3>What to teach</h3></div>', padding=False)
+        markup('<div class="studio"><h3>What to teach</h3></div>')
         form.own(METHOD, option_cards(form.specs[METHOD], form.start[METHOD]))
         form.place_tiers(form.of_section("method"), "method-advanced")
     with gr.Column(elem_classes=["card-block"]):
-        gr.HTML('<div class="studio"><h3>What changes in the model</h3></div>', padding=False)
+        markup('<div class="studio"><h3>What changes in the model</h3></div>')
         form.own(TUNING, option_cards(form.specs[TUNING], form.start[TUNING]))
     with gr.Column(elem_classes=["card-block"]):
-        gr.HTML(HEADINGS["settings"], padding=False)
+        markup(HEADINGS["settings"])
         form.place_tiers([*form.of_section("tuning"), *form.of_section("training")], "settings-advanced")
     memory_bar()
     with gr.Column(elem_classes=["card-block"]):
-        gr.HTML(HEADINGS["file"], padding=False)
+        markup(HEADINGS["file"])
         with gr.Row(elem_classes=["file-row"]):
             preset = gr.Dropdown(
                 preset_names(), value=None, label="Load a preset", elem_id="preset", interactive=True, scale=2
@@ -67,13 +68,12 @@ def build(page: Page) -> None:
             )
         file = piece(FILE, "yaml", elem_id="yaml")
     form.lines.append(plan_line())
-    planner = Planner(form, page.services)
 
     def show(*values: Any) -> dict[str, Any]:
         try:
             return {"text": dump_run(form.config(form.raw(values)))}
         except InputErrors as wrong:
-            return problems([planner.problem(error)["sentence"] for error in wrong.errors])
+            return problems([form.problem(error)["sentence"] for error in wrong.errors])
 
     def load_preset(name: str | None) -> list[Any]:
         if not name:
@@ -108,7 +108,8 @@ def option_cards(spec: OptionSpec, value: str) -> gr.HTML:
         word, _, text = part.partition(":")
         meaning[word.strip()] = text.strip()
     cards = [
-        {"value": word, "title": TITLES.get(word, word.upper()), "text": meaning.get(word, "")} for word in spec.choices
+        {"value": word, "title": TITLES.get(word, word.upper()), "text": meaning.get(word, "")}
+        for word in sorted(spec.choices, key=lambda word: word != value)
     ]
     return choice_cards(spec.title, cards, value, field_id(spec.path), topic=spec.path)
 

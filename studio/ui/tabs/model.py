@@ -16,12 +16,13 @@ import gradio as gr
 
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import StudioError
+from studio.jobs import list_jobs
 from studio.models import hub
 from studio.models.catalogue import confine_model, known_models, resolve_model
 from studio.models.device import device_info
 from studio.models.shape import ModelShape
 from studio.settings import Settings
-from studio.ui.components.choices import choice_cards, piece
+from studio.ui.components.choices import choice_cards, markup, piece
 from studio.ui.components.planline import plan_line
 from studio.ui.errors import UNEXPECTED, guard, logger
 from studio.ui.form import Form
@@ -55,10 +56,16 @@ class Preparation:
     @property
     def needed(self) -> bool:
         """Whether something is missing: the model, or how fast this computer is."""
-        return not self._ready() or not device_info(self.settings).measured
+        return not self._ready() or self._to_measure()
 
     def _ready(self) -> bool:
         return known_models(self.settings)[0].ready
+
+    def _to_measure(self) -> bool:
+        # Beside a running job the figure would be too low, and it is kept for good.
+        if device_info(self.settings).measured:
+            return False
+        return all(job.state().final for job in list_jobs(self.settings.jobs))
 
     def begin(self) -> None:
         """Start it unless it runs."""
@@ -77,7 +84,7 @@ class Preparation:
         try:
             if not self._ready():
                 resolve_model(EMBEDDED_MODEL, self.settings, on_progress=self._tell)
-            if not device_info(self.settings).measured:
+            if self._to_measure():
                 self.text = "measuring this computer"
                 device_info(self.settings, measure=True)
         except StudioError as error:
@@ -97,22 +104,21 @@ def build(page: Page) -> None:
     settings = page.services.settings
     form = page.form = Form(page)
     preparation = Preparation(settings)
-    gr.HTML(HEAD, padding=False)
     with gr.Column(elem_classes=["card-block"]):
-        cards = choice_cards("Model", model_cards(settings), EMBEDDED_MODEL, "model-cards")
+        markup('<div class="studio"><h3>Base model</h3></div>')
+        cards = choice_cards("Model", [], form.start[PATH], "model-cards", topic="models")
         form.place_tiers(form.of_section("model"), "model-advanced")
-        gr.HTML(HUB_NOTE, padding=False)
+        markup(HUB_NOTE)
     facts = piece(FACTS, "facts", elem_id="model-facts")
     form.lines.append(plan_line())
 
     path, revision = form.components[PATH], form.components[REVISION]
 
     def describe(path: str, revision: str) -> dict[str, Any]:
-        return model_facts(path, revision, settings)
+        return model_facts(path, revision, settings) | {"cards": model_cards(settings)}
 
     def show(path: str, revision: str) -> tuple[Any, Any, Any]:
-        chosen = path.strip()
-        return describe(path, revision), gr.HTML(value=chosen, cards=model_cards(settings)), short_name(chosen)
+        return describe(path, revision), path.strip(), short_name(path)
 
     def prepare(path: str, revision: str) -> Iterator[tuple[Any, Any, Any]]:
         if path.strip() == EMBEDDED_MODEL and preparation.needed:
@@ -135,10 +141,9 @@ def build(page: Page) -> None:
     form.prepare = {"fn": guard(prepare), "inputs": [path, revision], "outputs": outputs}
 
 
-HEAD = '<div class="studio head"><h2>Model</h2><p class="muted">What the training starts from.</p></div>'
 HUB_NOTE = (
     '<p class="studio muted small">A folder must hold a Hugging Face checkpoint with .safetensors weights. '
-    "A Hub id such as Qwen/Qwen3-0.6B is downloaded in the first phase of the training, with its progress shown there.</p>"
+    "A Hub id such as Qwen/Qwen3-0.6B is downloaded in the first phase of the training, which shows its progress.</p>"
 )
 
 
@@ -152,11 +157,13 @@ def model_cards(settings: Settings) -> list[dict[str, str]]:
         if info.name in LICENCES:
             facts.append(LICENCES[info.name])
         here = {"embedded": "comes with the studio", "local": "on this computer", "hub": "downloaded"}[info.source]
+        if not info.ready and info.source != "embedded":
+            here = "download not complete"
         cards.append(
             {
                 "value": info.name,
                 "title": TITLES.get(info.name, info.name.rsplit("/", 1)[-1]),
-                "text": " · ".join([*facts, here if info.ready or info.source == "embedded" else "download not complete"]),
+                "text": " · ".join([*facts, here]),
                 "badge": "ready" if info.ready else "is made ready",
                 "level": "ok" if info.ready else "info",
             }
@@ -173,7 +180,8 @@ def short_name(path: str) -> str:
 def model_facts(path: str, revision: str, settings: Settings) -> dict[str, Any]:
     """What is known of a model, for the facts' card; a model that cannot be used is said, not raised."""
     text = path.strip()
-    shown: dict[str, Any] = {"title": short_name(text) or "Model", "state": "ready", "level": "ok", "note": "", "facts": []}
+    shown: dict[str, Any] = {"title": short_name(text) or "Model", "state": "ready", "level": "ok"}
+    shown |= {"note": "", "facts": []}
     try:
         confine_model(text, settings)
         found = resolve_model(text, settings, revision=revision.strip() or "main", fetch=False)
@@ -184,7 +192,7 @@ def model_facts(path: str, revision: str, settings: Settings) -> dict[str, Any]:
         if hub.is_hub_id(text):
             return {**shown, "state": "not here yet", "level": "warn", "note": HUB_ABSENT}
         return {**shown, "state": "cannot be used", "level": "bad", "note": error.sentence}
-    heads = f"{shape.heads}" if shape.heads == shape.kv_heads else f"{shape.heads}, {shape.kv_heads} for keys and values"
+    heads = f"{shape.heads}" + ("" if shape.heads == shape.kv_heads else f", {shape.kv_heads} for keys and values")
     shown["facts"] = [
         ["Parameters", f"{shape.parameters:,}"],
         ["Family", shape.family],

@@ -12,8 +12,10 @@ import gradio as gr
 
 from studio.config.presets import DEMO, load_named
 from studio.jobs import submit
+from studio.train import preflight
 from studio.ui.components import evaluation
-from studio.ui.components.monitor import JobLog, Monitor
+from studio.ui.components.monitor import job_log, job_monitor
+from studio.ui.components.planline import waits_for
 from studio.ui.errors import as_toast
 from studio.ui.page import Page
 from studio.ui.services import Services
@@ -32,9 +34,9 @@ def build(page: Page) -> None:
             start = gr.Button(START, variant="primary", elem_id="start-demo")
             choose = gr.Button("Choose a model", elem_id="choose-model")
     with gr.Column(elem_id="training-job", elem_classes=["only-with-jobs"]):
-        Monitor(elem_id="monitor")
+        job_monitor()
         evaluation.build(page)
-        JobLog(elem_id="job-log")
+        job_log()
 
     def start_and_show() -> Iterator[tuple[Any, Any]]:
         yield gr.skip(), gr.Button("Checking data and memory …", interactive=False)
@@ -52,10 +54,15 @@ def build(page: Page) -> None:
 def start_demo(services: Services) -> str:
     """Check and submit the demo preset; return the id of its job.
 
+    While the model is still to be made ready there is nothing to plan with: the job makes it, plans then, and
+    shows both.
+
     Raises:
         StudioError: it cannot be started, for instance because memory or disk do not suffice.
     """
-    from studio.train.preflight import check
-
-    checked = check(load_named(DEMO), services.settings, services.data)
-    return submit(services.settings, "train", "demo", checked.config.model_dump(mode="json")).id
+    config = load_named(DEMO)
+    if waits_for(config, services):
+        config = preflight.with_absolute_paths(config, services.settings)
+    else:
+        config = preflight.check(config, services.settings, services.data).config
+    return submit(services.settings, "train", "demo", config.model_dump(mode="json")).id

@@ -1,0 +1,84 @@
+"""docs/config.md, made from the declarations; `make check` fails when it is stale.
+
+`python -m studio.config.docs` writes it, `--check` only compares.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from studio.config.describe import OptionSpec, options_of
+from studio.config.jobs import EvaluateConfig, ExportConfig
+from studio.config.run import RunConfig
+
+_DOCS = Path(__file__).resolve().parents[2] / "docs"
+_INTRO = """\
+# Options of a run
+
+Made from the declarations in `studio/config` by `make docs`; do not edit. A run's YAML file has these sections;
+`studio train FILE --set training.epochs=3` changes one option. An unknown key is an error that names the nearest
+known one. `auto` is resolved before the start, and the plan says to what and why.
+
+"""
+
+
+def config_page() -> str:
+    """The text of docs/config.md."""
+    parts = [_INTRO]
+    for name, info in RunConfig.model_fields.items():
+        parts.append(f"## {name}\n\n{info.description}\n\n")
+        parts.append(_table([spec for spec in options_of(RunConfig) if spec.path.startswith(f"{name}.")]))
+    parts.append("## Evaluation\n\n`studio evaluate RUN`, or **Evaluate** in the Training tab.\n\n")
+    parts.append(_table(list(options_of(EvaluateConfig))))
+    parts.append("## Export\n\n`studio export RUN`, or the Export tab.\n\n")
+    parts.append(_table(list(options_of(ExportConfig))))
+    return "\n".join("".join(parts).splitlines()) + "\n"
+
+
+def _table(specs: list[OptionSpec]) -> str:
+    rows = ["| option | default | values | what it does |", "|---|---|---|---|"]
+    for spec in specs:
+        note = f" *Differs:* {spec.differs}" if spec.differs else ""
+        where = f" Only for {', '.join(spec.methods + spec.tunings)}." if spec.methods or spec.tunings else ""
+        rows.append(f"| `{spec.path}` | {_default(spec)} | {_values(spec)} | {spec.help}{where}{note} |".replace("\n", " "))
+    return "\n".join(rows) + "\n\n"
+
+
+def _default(spec: OptionSpec) -> str:
+    value: Any = spec.default
+    if value is None:
+        return "empty" if spec.optional else "required"
+    if isinstance(value, list):
+        return ", ".join(f"`{getattr(item, 'path', item)}`" for item in value)
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _values(spec: OptionSpec) -> str:
+    if spec.choices:
+        return " \\| ".join(spec.choices)
+    bounds = ""
+    if spec.minimum is not None:
+        bounds += f" from {spec.minimum:g}"
+    if spec.maximum is not None:
+        bounds += f" to {spec.maximum:g}"
+    unit = f", {spec.unit}" if spec.unit else ""
+    return f"{spec.kind}{' or auto' if spec.auto else ''}{bounds}{unit}"
+
+
+def main() -> int:
+    """Write or check the page; returns 1 when `--check` finds it stale."""
+    path = _DOCS / "config.md"
+    text = config_page()
+    if "--check" in sys.argv:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            print("docs/config.md is stale: run 'make docs'", file=sys.stderr)
+            return 1
+        return 0
+    path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,81 @@
+"""Measure the chain on this machine: the demo, the page's cold start, the training speed.
+
+    make bench            all of it, in a home of its own; about ten minutes on two cores
+Prints a Markdown table that docs/benchmarks.md can take over, and exits with 1 when a goal is missed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.benchmarks.page import cold_start
+from tests.conftest import run_studio
+
+
+def main() -> int:
+    """Run all measurements; returns the exit code."""
+    load = os.getloadavg()[0]
+    print(f"{_machine()}; load before {load:.2f}" + (" (busy: times are too high)" if load > 1 else ""))
+    missed: list[str] = []
+    rows: list[tuple[str, str, str]] = []
+
+    def measure(name: str, value: float, unit: str, goal: float, at_least: bool = False) -> None:
+        good = value >= goal if at_least else value <= goal
+        rows.append((name, f"{value:.4g} {unit}", f"{'≥' if at_least else '≤'} {goal:g} {unit}"))
+        if not good:
+            missed.append(name)
+
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        started = time.monotonic()
+        done = run_studio("demo", "--json", home=home, seconds=1800)
+        seconds = time.monotonic() - started
+        if done.code not in (0, 1):
+            print(done.stderr)
+            return 1
+        result = done.json
+        measure("exact match before", 100 * result["exact_match"]["before"], "%", 5)
+        measure("exact match after", 100 * result["exact_match"]["after"], "%", 97, at_least=True)
+        for kind, value in result["exact_match"]["gguf"].items():
+            measure(f"exact match {kind}", 100 * value, "%", 100 * result["exact_match"]["after"] - 3, at_least=True)
+        for kind, value in result["agreement"].items():
+            rows.append((f"{kind}: same next token, mean KL", f"{value['top1']:.2%}, {value['mean_kl']:.3g}", ""))
+        measure("training, validations included", result["seconds"]["train.training"], "s", 180)
+        rows.append(("tokens a second", f"{result['training']['tokens'] / result['training']['seconds']:.0f}", ""))
+        measure("whole demo, cold", seconds, "s", 480)
+        measure("peak memory", result["peak_memory_gb"], "GB", 6)
+        for name, value in result["seconds"].items():
+            rows.append((f"phase {name}", f"{value:.1f} s", ""))
+        page = cold_start(home)
+        measure("page: start to HTTP 200", page.seconds, "s", 4)
+        measure("page: memory", page.megabytes, "MB", 250)
+        rows.append(("page: torch among its modules", str(page.has_torch), "False"))
+        if page.has_torch:
+            missed.append("page without torch")
+    print("\n| measure | here | goal |\n|---|---|---|")
+    print("\n".join(f"| {name} | {value} | {goal} |" for name, value, goal in rows))
+    for name in missed:
+        print(f"missed: {name}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def _machine() -> str:
+    try:
+        name = subprocess.run(["lscpu"], capture_output=True, text=True, check=True).stdout
+        model = next(line.split(":")[1].strip() for line in name.splitlines() if line.startswith("Model name"))
+    except (OSError, StopIteration, subprocess.CalledProcessError):
+        model = platform.processor()
+    memory = psutil.virtual_memory().total / 1e9
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()}, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,259 @@
+"""Fixtures of the browser tests: Chromium, a web process with a home of its own, and runs written by hand.
+
+`page` fails a test that left an error in the browser's console. `serve` starts a web process on any home;
+`server` is one with an empty home.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+
+from studio.config import RunConfig
+from studio.jobs import JobFolder
+from studio.jobs.events import EventWriter
+from studio.jobs.files import write_json
+from studio.jobs.folder import create_job
+from studio.jobs.state import JobState, process_start, write_state
+from studio.settings import Settings, read_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+# Chromium's own traffic is off: a machine without a network would log it as errors.
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+START_SECONDS = 90.0
+# Machines that run tests are busy: drawing four charts may take seconds there.
+expect.set_options(timeout=30_000)
+
+
+@dataclass
+class Server:
+    """A web process that can be killed and started again on the same port."""
+
+    home: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    @property
+    def settings(self) -> Settings:
+        return replace(read_settings(), home=self.home, port=self.port)
+
+    def start(self) -> None:
+        env = {"STUDIO_HOME": str(self.home), "STUDIO_PORT": str(self.port), "NO_PROXY": "127.0.0.1"}
+        log = (self.home.parent / f"server-{self.port}.log").open("ab")
+        command = [sys.executable, "app.py"]
+        self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env}, stdout=log, stderr=log)
+        log.close()
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            assert self.process.poll() is None, (self.home.parent / f"server-{self.port}.log").read_text()
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                urllib.request.urlopen(f"{self.url}api/jobs", timeout=10).close()
+                return
+            time.sleep(0.1)
+        pytest.fail("the page did not come up")
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(20)
+            self.process = None
+
+
+@dataclass
+class FakeRun:
+    """A job written by hand, whose process is a sleeping one."""
+
+    job: JobFolder
+    process: subprocess.Popen[bytes]
+    events: EventWriter = field(init=False)
+    step: int = 0
+    total: int = 40
+
+    def __post_init__(self) -> None:
+        self.events = EventWriter(self.job.events_path)
+        start = process_start(self.process.pid)
+        state = JobState(status="running", pid=self.process.pid, process_start=start, started=time.time())
+        write_state(self.job.state_path, state)
+
+    def phase(self, name: str, done: float, total: float | None, unit: str = "", state: str = "progress") -> None:
+        self.events.write("phase", phase=name, state=state, done=done, total=total, unit=unit, memory_gb=0.5)
+
+    def train(self, steps: int) -> None:
+        for _ in range(steps):
+            self.step += 1
+            values = {"loss": 2.0 / self.step, "learning_rate": 1e-3, "grad_norm": 1.0 + 1 / self.step}
+            values["tokens_per_second"] = 600.0
+            if self.step % 5 == 0:
+                values["eval_loss"] = 2.2 / self.step
+            self.events.write(
+                "metric", step=self.step, total_steps=self.total, epoch=2 * self.step / self.total,
+                tokens=600 * self.step, elapsed=1.0 * self.step, eta=float(self.total - self.step), values=values,
+                memory_gb=2.0,
+            )  # fmt: skip
+            self.phase("training", self.step, self.total, "steps")
+
+    def log(self, text: str) -> None:
+        with self.job.log_path.open("a") as file:
+            file.write(f"{text}\n")
+
+    def finish(self, status: Any = "completed", reason: str = "", fix: str = "") -> None:
+        self.events.write("done", status=status, reason=reason, fix=fix)
+        write_state(
+            self.job.state_path,
+            self.job.state().with_(status=status, reason=reason, fix=fix, finished=time.time(), exit_code=0),
+        )
+        self.end()
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium where it is, else Playwright's own."""
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium")
+        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[[Path], Server]]:
+    """Start a web process on a home; all are ended with the session."""
+    servers: list[Server] = []
+
+    def start(home: Path) -> Server:
+        home.mkdir(parents=True, exist_ok=True)
+        server = Server(home, free_port())
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.end()
+
+
+@pytest.fixture(scope="module")
+def server(serve: Callable[[Path], Server], model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A web process whose home holds the prepared model and no job, shared by a module's tests."""
+    home = tmp_path_factory.mktemp("browser") / "home"
+    # Links, not copies; not a symbolic link, because the page may only read below its own home.
+    shutil.copytree(model_path, home / "models" / model_path.name, copy_function=os.link)
+    return serve(home)
+
+
+@pytest.fixture
+def leftovers() -> Iterator[list[Path]]:
+    """Folders that are removed after the page is closed: a page that still polls would log their absence."""
+    folders: list[Path] = []
+    yield folders
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def fake_run(server: Server, tmp_path: Path, leftovers: list[Path]) -> Iterator[Callable[..., FakeRun]]:
+    """Make runs in the server's home; they are removed after the test."""
+    runs: list[FakeRun] = []
+
+    def make(name: str = "fake", kind: Any = "train", config: dict[str, Any] | None = None) -> FakeRun:
+        # Made elsewhere and moved: a supervisor of this home must never see it queued and start it.
+        made = create_job(tmp_path, kind, name, config or RunConfig().model_dump(mode="json"))
+        write_json(made.environment_path, {"plan": {"total_bytes": 2_200_000_000}})
+        process = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        run = FakeRun(made, process)
+        server.settings.jobs.mkdir(exist_ok=True)
+        run.job = JobFolder(made.path.rename(server.settings.jobs / made.id))
+        runs.append(run)
+        return run
+
+    yield make
+    for run in runs:
+        run.end()
+        shutil.rmtree(run.job.path)
+
+
+@pytest.fixture
+def console() -> list[str]:
+    """Errors of the browser's console; a test that causes some on purpose clears the list."""
+    return []
+
+
+@pytest.fixture
+def pending() -> set[Request]:
+    """Gradio's requests that are under way in the page."""
+    return set()
+
+
+@pytest.fixture
+def settle(page: Page, pending: set[Request]) -> Callable[[], None]:
+    """Wait until gradio has had no request for a second.
+
+    Playwright's `networkidle` never comes on a busy machine, because the page asks for news every second.
+    """
+
+    def wait() -> None:
+        quiet, end = 0, time.monotonic() + 60
+        while quiet < 5:
+            assert time.monotonic() < end, f"gradio is still busy: {[request.url for request in pending]}"
+            page.wait_for_timeout(200)
+            quiet = 0 if pending else quiet + 1
+
+    return wait
+
+
+@pytest.fixture
+def page(browser: Browser, console: list[str], leftovers: list[Path], pending: set[Request]) -> Iterator[Page]:
+    """A page of 1440 × 900 in a context of its own; an error in its console fails the test."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
+    tab = context.new_page()
+    tab.set_default_timeout(30_000)
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            console.append(f"{message.text} {message.location.get('url', '')}".strip())
+
+    def begun(request: Request) -> None:
+        if "/gradio_api/" in request.url and "/heartbeat/" not in request.url:
+            pending.add(request)
+
+    tab.on("request", begun)
+    tab.on("requestfinished", pending.discard)
+    tab.on("requestfailed", pending.discard)
+    tab.on("console", note)
+    tab.on("pageerror", lambda error: console.append(str(error)))
+    yield tab
+    context.close()
+    assert console == []

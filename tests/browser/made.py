@@ -1,0 +1,19 @@
+"""Opening a tab of the page for one job, shared by the tests of Chat, Evaluate and Export."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+PWNED = "() => window.pwned === undefined && document.querySelector('.gradio-container img[src=x]') === null"
+
+
+def open_tab(page: Page, url: str, tab: str, job: str) -> None:
+    page.goto(f"{url}#tab={tab}&job={job}")
+    expect(page.get_by_role("tab", name=tab.title(), exact=True)).to_have_attribute("aria-selected", "true")
+    if job:
+        page.wait_for_function("id => document.querySelector('#job-id textarea, #job-id input')?.value === id", arg=job)
+
+
+def as_text(page: Page) -> None:
+    """Nothing of what a model or a file said has become markup or script."""
+    assert page.evaluate(PWNED)

@@ -1,0 +1,135 @@
+"""The Chat tab in a real browser: without a run, with hostile answers, and with the trained run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from studio.jobs import JobFolder
+from tests.browser.made import as_text, open_tab
+from tests.ui.made_jobs import SCRIPT, made_run
+
+if TYPE_CHECKING:
+    from tests.browser.conftest import Server
+
+ANSWER_MS = 240_000  # a cold model on two busy cores
+DRAWN = """script => {
+  const pane = document.querySelector('#chat-left .chat-pane');
+  const element = document.createElement('div');
+  element.append(pane.cloneNode(true));
+  document.body.append(element);
+  const messages = [{role: 'user', content: script}, {role: 'assistant', content: script, note: script}];
+  const props = {value: {messages}};
+  window.studioChat.mount(element, props, () => {});
+  const texts = [...element.querySelectorAll('.bubble-text')].map(node => node.textContent);
+  const nodes = element.querySelectorAll('.chat-messages img, .chat-messages script').length;
+  return {texts, nodes};
+}"""
+UPDATES = """() => { window.updates = {left: 0, right: 0}; for (const side of ['left', 'right'])
+  new MutationObserver(() => window.updates[side]++).observe(document.querySelector(`#chat-${side} .chat-messages`),
+    {subtree: true, childList: true, characterData: true}) }"""
+
+
+@pytest.fixture
+def run(server: Server) -> Iterator[JobFolder]:
+    made = made_run(server.settings.jobs)
+    yield made
+    shutil.rmtree(server.settings.jobs)
+
+
+def test_without_a_run_the_base_model_can_be_asked(page: Page, server: Server) -> None:
+    open_tab(page, server.url, "chat", "")
+    expect(page.locator("#chat-left-target input")).to_have_value("SmolLM2-135M-Instruct · base")
+    expect(page.locator("#chat-right")).to_contain_text("Nothing is trained yet")
+    page.locator("#chat-open-training").click()
+    expect(page.get_by_role("tab", name="Training", exact=True)).to_have_attribute("aria-selected", "true")
+
+
+def test_examples_and_system_prompt_come_from_the_run(page: Page, server: Server, run: JobFolder) -> None:
+    open_tab(page, server.url, "chat", run.id)
+    expect(page.locator("#chat-examples button")).to_have_count(3)
+    page.locator("#chat-example-0").click()
+    expect(page.locator("#chat-message textarea")).to_have_value(
+        "Order for Helen: 5 tape measures, to be shipped to Melbourne. There is no hurry."
+    )
+    page.locator("#chat-settings button").first.click()
+    expect(page.locator("#chat-system textarea")).to_have_value("Order to JSON.")
+    assert [v["id"] for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")] == []
+
+
+def test_script_in_an_answer_is_text(page: Page, server: Server, run: JobFolder) -> None:
+    open_tab(page, server.url, "chat", run.id)
+    page.wait_for_function("() => window.studioChat !== undefined")
+    assert page.evaluate(DRAWN, SCRIPT) == {"texts": [SCRIPT, SCRIPT], "nodes": 0}
+    page.wait_for_timeout(300)
+    as_text(page)
+
+
+def test_a_model_that_cannot_be_loaded_is_a_sentence(page: Page, server: Server, run: JobFolder) -> None:
+    (run.model / "adapter_config.json").write_text("{}")
+    (run.model / "adapter_model.safetensors").write_bytes(b"no weights")
+    run.environment_path.write_text(json.dumps({"base_model": {"name": "gone", "path": str(run.path)}}))
+    (run.path / "config.json").write_text("{}")
+    open_tab(page, server.url, "chat", run.id)
+    expect(page.locator("#chat-right-target input")).to_have_value("demo · tuned")
+    page.locator("#chat-message textarea").fill("hello")
+    page.keyboard.press("Enter")
+    expect(page.locator("#chat-right .bubble.failed .bubble-note")).not_to_be_empty(timeout=ANSWER_MS)
+    expect(page.locator("#chat-send")).to_be_enabled()
+    assert "Traceback" not in page.locator("#chat-right").inner_text()
+
+
+def test_base_and_tuned_answer_side_by_side(
+    page: Page, serve: Callable[[Path], Server], session_home: Path, trained_run: JobFolder
+) -> None:
+    server = serve(session_home)
+    open_tab(page, server.url, "chat", trained_run.id)
+    expect(page.locator("#chat-right-target input")).to_have_value(f"{trained_run.request.name} · tuned")
+    page.evaluate(UPDATES)
+    page.locator("#chat-example-0").click()
+    page.get_by_role("button", name="Send", exact=True).click()
+    for side in ("left", "right"):
+        expect(page.locator(f"#chat-{side} .bubble.it .bubble-text")).not_to_be_empty(timeout=ANSWER_MS)
+    for side in ("left", "right"):
+        expect(page.locator(f"#chat-{side} .chat-messages")).to_have_attribute("aria-busy", "false", timeout=ANSWER_MS)
+        expect(page.locator(f"#chat-{side} .chat-speed")).to_contain_text("first token")
+    order = json.loads(page.locator("#chat-right .bubble-text").last.inner_text())
+    assert (order["customer"], order["city"]) == ("Helen", "Melbourne")
+    updates = page.evaluate("window.updates")
+    assert updates["left"] >= 5 and updates["right"] >= 5
+    expect(page.locator("#chat-loaded-line")).to_contain_text("Loaded:")
+
+    page.locator("#chat-message textarea").fill("Tell me a very long story about a harbour and its keeper.")
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator("#chat-left .bubble.it .bubble-text").last).not_to_be_empty(timeout=ANSWER_MS)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator("#chat-left .chat-messages")).to_have_attribute("aria-busy", "false", timeout=5_000)
+    expect(page.locator("#chat-send")).to_be_enabled()
+    page.locator("#chat-unload").click()
+    expect(page.locator("#chat-loaded-line")).to_contain_text("No model is loaded")
+
+
+def test_chat_with_the_exported_file(
+    page: Page, serve: Callable[[Path], Server], session_home: Path, exported_job: JobFolder, trained_run: JobFolder
+) -> None:
+    server = serve(session_home)
+    name = sorted(path.name for path in exported_job.exports.glob("*.gguf"))[0]
+    open_tab(page, server.url, "export", trained_run.id)
+    earlier = page.locator("details.older summary")
+    for index in range(earlier.count()):
+        earlier.nth(index).click()
+    page.get_by_role("button", name=f"Chat with {name}", exact=True).first.click()
+    expect(page.locator("#chat-right-target input")).to_have_value(f"{name} · GGUF")
+    page.locator("#chat-example-0").click()
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator("#chat-right .chat-messages")).to_have_attribute("aria-busy", "true")
+    expect(page.locator("#chat-right .chat-messages")).to_have_attribute("aria-busy", "false", timeout=ANSWER_MS)
+    answer = json.loads(page.locator("#chat-right .bubble-text").last.inner_text())
+    assert answer["customer"] == "Helen"

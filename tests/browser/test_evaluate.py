@@ -1,0 +1,94 @@
+"""The evaluation card in a real browser: a finished report, a running evaluation, and a real one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from studio.config.jobs import EvaluateConfig
+from studio.jobs import JobFolder
+from tests.browser.made import as_text, open_tab
+from tests.ui.made_jobs import SCRIPT, made_evaluation, made_run
+
+if TYPE_CHECKING:
+    from tests.browser.conftest import FakeRun, Server
+
+    MakeRun = Callable[..., FakeRun]
+
+ROWS = "#evaluation-view tbody tr"
+
+
+@pytest.fixture
+def run(server: Server) -> Iterator[JobFolder]:
+    made = made_run(server.settings.jobs)
+    yield made
+    shutil.rmtree(server.settings.jobs)
+
+
+def test_report_shows_both_scores_and_answers_as_text(page: Page, server: Server, run: JobFolder) -> None:
+    made_evaluation(server.settings.jobs, run)
+    open_tab(page, server.url, "training", run.id)
+    expect(page.locator(".score b")).to_have_text(["0.0 %", "96.0 %"])
+    expect(page.locator(".score em").last).to_contain_text("24 of 25 right")
+    expect(page.locator(ROWS)).to_have_count(10)
+    expect(page.locator(f"{ROWS} >> nth=0")).to_contain_text("✗ wrong")
+    expect(page.locator(f"{ROWS} >> nth=0")).to_contain_text("✓ right")
+    assert SCRIPT in page.locator(f"{ROWS} >> nth=0").inner_text().replace("\n", "")
+    as_text(page)
+
+
+def test_filter_pages_and_reload(page: Page, server: Server, run: JobFolder) -> None:
+    made_evaluation(server.settings.jobs, run)
+    open_tab(page, server.url, "training", run.id)
+    page.get_by_role("button", name="Next", exact=True).click()
+    expect(page.locator(".answers-pager")).to_contain_text("11–20 of 25")
+    page.get_by_role("button", name="Next", exact=True).click()
+    expect(page.locator(ROWS)).to_have_count(5)
+    page.get_by_label("only wrong (1)").check()
+    expect(page.locator(ROWS)).to_have_count(1)
+    expect(page.locator(f"{ROWS} td >> nth=0")).to_have_text("2")
+    page.reload()
+    expect(page.locator(".score b")).to_have_text(["0.0 %", "96.0 %"])
+
+
+def test_progress_is_live_and_a_failure_says_why(page: Page, server: Server, run: JobFolder, fake_run: MakeRun) -> None:
+    fake = fake_run("demo", "evaluate", EvaluateConfig(run=run.id).model_dump(mode="json"))
+    open_tab(page, server.url, "training", run.id)
+    fake.phase("answers of the base model", 12, 120, "rows", "begin")
+    expect(page.locator("#evaluation-view .phase-count")).to_have_text("12 of 120 rows")
+    fake.phase("answers of the base model", 60, 120, "rows")
+    expect(page.locator("#evaluation-view .phase-count")).to_have_text("60 of 120 rows")
+    expect(page.locator("#evaluation-view").get_by_role("button", name="Stop", exact=True)).to_be_visible()
+    fake.finish("failed", "row 3 of x.jsonl has no answer", "Add the key 'completion'")
+    expect(page.locator("#evaluation-view .notice.error")).to_contain_text("row 3 of x.jsonl has no answer")
+
+
+def test_unfinished_run_cannot_be_evaluated_until_it_is_done(page: Page, server: Server, fake_run: MakeRun) -> None:
+    fake = fake_run("young")
+    fake.job.model.mkdir()
+    (fake.job.model / "adapter_config.json").write_text("{}")
+    open_tab(page, server.url, "training", fake.job.id)
+    expect(page.locator("#evaluate-start")).to_be_disabled()
+    expect(page.locator("#evaluation-view")).to_contain_text("when the run is done")
+    fake.finish()
+    expect(page.locator("#evaluate-start")).to_be_enabled()
+
+
+def test_evaluate_button_measures_the_trained_run(
+    page: Page, serve: Callable[[Path], Server], session_home: Path, trained_run: JobFolder
+) -> None:
+    server = serve(session_home)
+    open_tab(page, server.url, "training", trained_run.id)
+    page.get_by_role("combobox", name="Row limit").click()
+    page.get_by_role("option", name="First 10", exact=True).click()
+    page.get_by_role("button", name="Evaluate", exact=True).click()
+    expect(page.locator("#evaluation-view .pill").first).to_have_text("done", timeout=240_000)
+    expect(page.locator(".score em").last).to_contain_text("of 10 right")
+    after = float(page.locator(".score b").last.inner_text().removesuffix(" %"))
+    before = float(page.locator(".score b").first.inner_text().removesuffix(" %"))
+    assert before <= 10 and after >= 80

@@ -1,0 +1,99 @@
+"""The Export tab in a real browser: reports, downloads, live phases, and one real export."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from studio.config.jobs import ExportConfig
+from studio.jobs import JobFolder
+from tests.browser.made import as_text, open_tab
+from tests.ui.made_jobs import made_export, made_run
+
+if TYPE_CHECKING:
+    from tests.browser.conftest import FakeRun, Server
+
+    MakeRun = Callable[..., FakeRun]
+
+
+@pytest.fixture
+def run(server: Server) -> Iterator[JobFolder]:
+    made = made_run(server.settings.jobs)
+    yield made
+    shutil.rmtree(server.settings.jobs)
+
+
+def test_without_a_run_there_is_one_sentence(page: Page, server: Server) -> None:
+    open_tab(page, server.url, "export", "")
+    expect(page.locator("#export-empty")).to_contain_text("Pick a finished run")
+    expect(page.get_by_role("button", name="Export to GGUF", exact=True)).to_have_count(0)
+
+
+def test_report_has_every_number_and_notes_are_text(page: Page, server: Server, run: JobFolder) -> None:
+    export = made_export(server.settings.jobs, run)
+    open_tab(page, server.url, "export", run.id)
+    expect(page.get_by_role("heading", name="GGUF of demo", exact=True)).to_be_visible()
+    row = page.locator("#export-report tbody tr").first
+    for text in ("Q4_K_M", "105 MB", "96.2 %", "0.0123", "99 / 100", "as expected", "kept at higher precision"):
+        expect(row).to_contain_text(text)
+    expect(page.locator("#export-report")).to_contain_text("Prompt tokens equal in training, chat and llama.cpp for 8")
+    expect(page.locator("#export-report code").first).to_have_text(f"{10:064x}")
+    expect(page.locator("#summary-export textarea, #summary-export input")).to_have_value("Q4_K_M, F16")
+    as_text(page)
+    assert export.exports.is_dir()
+
+
+def test_download_sends_the_file_from_where_it_lies(page: Page, server: Server, run: JobFolder) -> None:
+    made_export(server.settings.jobs, run)
+    open_tab(page, server.url, "export", run.id)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download Q4_K_M · 105 MB", exact=True).click()
+    assert download.value.suggested_filename == "demo-q4_k_m.gguf"
+    assert download.value.path().read_bytes() == b"GGUFq4_k_m"
+    assert not list((server.settings.temporary / "gradio").rglob("*.gguf"))
+
+
+def test_chat_with_it_opens_the_file_beside_the_tuned_model(page: Page, server: Server, run: JobFolder) -> None:
+    made_export(server.settings.jobs, run)
+    open_tab(page, server.url, "export", run.id)
+    page.get_by_role("button", name="Chat with demo-f16.gguf", exact=True).click()
+    expect(page.get_by_role("tab", name="Chat", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#chat-right-target input")).to_have_value("demo-f16.gguf · GGUF")
+    expect(page.locator("#chat-left-target input")).to_have_value("demo · tuned")
+
+
+def test_phases_are_live_and_older_exports_are_folded(
+    page: Page, server: Server, run: JobFolder, fake_run: MakeRun
+) -> None:
+    made_export(server.settings.jobs, run)
+    config = ExportConfig.model_validate({"run": run.id, "types": ["q8_0"]})
+    fake = fake_run("zdemo", "export", config.model_dump(mode="json"))
+    open_tab(page, server.url, "export", run.id)
+    fake.phase("merging", 1, 1, "", "end")
+    fake.phase("quantizing q8_0", 100, 272, "tensors")
+    expect(page.locator("#export-report .phase")).to_have_count(2)
+    expect(page.locator("#export-report .phase-count")).to_have_text(["done", "100 of 272 tensors"])
+    page.locator("summary", has_text="Earlier: Q4_K_M, F16").click()
+    expect(page.locator("details.older tbody tr")).to_have_count(2)
+    fake.finish("failed", "no room on the disk", "Free some space")
+    expect(page.locator("#export-report .notice.error")).to_contain_text("no room on the disk. Free some space")
+
+
+def test_export_button_makes_a_proven_file(
+    page: Page, serve: Callable[[Path], Server], session_home: Path, trained_run: JobFolder
+) -> None:
+    server = serve(session_home)
+    open_tab(page, server.url, "export", trained_run.id)
+    page.locator("#export-types label", has_text="Q4_K_M").click()
+    page.locator("#export-types label", has_text="Q8_0").click()
+    page.get_by_role("button", name="Export to GGUF", exact=True).click()
+    expect(page.locator("#export-report .phase").first).to_be_visible(timeout=60_000)
+    first = page.locator(".export-card").first
+    expect(first.locator(".pill", has_text="verified")).to_be_visible(timeout=400_000)
+    expect(first.locator("tbody tr")).to_contain_text(["Q8_0"])
+    expect(first).to_contain_text("Prompt tokens equal")

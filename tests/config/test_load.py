@@ -1,0 +1,144 @@
+"""YAML, `--set` and the sentences for what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studio.config import RunConfig
+from studio.config.describe import options_of
+from studio.config.jobs import EvaluateConfig, ExportConfig
+from studio.config.load import apply_set, build, dump_run, load_run
+from studio.config.presets import load_named, preset_names
+from studio.errors import InputError, InputErrors
+
+CONFIGS = st.builds(
+    lambda epochs, batch, rate, rank, text, cut, name: build(
+        RunConfig,
+        {
+            "model": {"path": text},
+            "data": {"truncation": cut, "validation": 0.2},
+            "tuning": {"name": name, "rank": rank},
+            "training": {"epochs": epochs, "batch_size": batch, "learning_rate": rate},
+        },
+    ),
+    epochs=st.floats(0.01, 1000),
+    batch=st.integers(1, 4096),
+    rate=st.one_of(st.just("auto"), st.floats(1e-9, 1.0)),
+    rank=st.integers(1, 1024),
+    text=st.text(min_size=1).filter(lambda text: text.strip() == text and text.isprintable()),
+    cut=st.sampled_from(["error", "drop", "cut"]),
+    name=st.sampled_from(["lora", "full"]),
+)
+
+
+@given(config=CONFIGS, comments=st.booleans())
+def test_yaml_round_trip(config: RunConfig, comments: bool, tmp_path_factory) -> None:
+    path = tmp_path_factory.mktemp("yaml") / "run.yaml"
+    path.write_text(dump_run(config, comments), encoding="utf-8")
+    assert load_run(path) == config
+
+
+def test_every_option_explains_itself() -> None:
+    for model in (RunConfig, EvaluateConfig, ExportConfig):
+        for spec in options_of(model):
+            assert spec.help.endswith("."), spec.path
+            assert spec.title, spec.path
+            assert spec.tier in ("basic", "advanced")
+    assert 6 <= sum(spec.tier == "basic" for spec in options_of(RunConfig)) <= 14
+
+
+def test_the_yaml_carries_the_help_as_comments() -> None:
+    text = dump_run(RunConfig())
+    for spec in options_of(RunConfig):
+        assert f"# {spec.help}" in text
+
+
+@pytest.mark.parametrize(
+    ("item", "path", "value"),
+    [
+        ("training.learning_rate=1e-3", ("training", "learning_rate"), 0.001),
+        ("training.epochs=3", ("training", "epochs"), 3),
+        ("data.shuffle=false", ("data", "shuffle"), False),
+        ("tuning.target_modules=[q_proj, v_proj]", ("tuning", "target_modules"), ["q_proj", "v_proj"]),
+        ("training.max_steps=", ("training", "max_steps"), None),
+        ("model.path=a=b", ("model", "path"), "a=b"),
+    ],
+)
+def test_set_reads_values_as_yaml(item, path, value) -> None:
+    raw: dict = {}
+    apply_set(raw, item)
+    assert raw[path[0]][path[1]] == value
+    build(RunConfig, raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentences"),
+    [
+        ({"trainng": {}}, ["there is no option 'trainng'. Did you mean 'training'?"]),
+        ({"training": {"epoch": 1}}, ["no option 'training.epoch'. Did you mean 'training.epochs'?"]),
+        ({"training": {"rank": 8}}, ["no option 'training.rank'. Did you mean 'tuning.rank'?"]),
+        ({"training": {"batch_size": 0}}, ["training.batch_size: input should be greater than or equal to 1 (it is 0)"]),
+        ({"data": {"train": [{"file": "a"}]}}, ["data.train.0.path: field required", "data.train.0.file"]),
+        ({"data": {"validation": 1.5}}, ["data.validation: a share from 0 to below 1"]),
+        ({"training": {"micro_batch_size": 3}}, ["micro_batch_size: 3 does not divide training.batch_size 8"]),
+        ({"training": {"learning_rate": "fast"}}, ["training.learning_rate"]),
+        ({"tuning": {"alpha": -1}}, ["tuning.alpha: a number above 0, or auto (it is -1)"]),
+    ],
+)
+def test_wrong_configs_say_what_is_wrong_where_and_what_to_do(raw, sentences) -> None:
+    with pytest.raises(InputErrors) as caught:
+        build(RunConfig, raw, "run.yaml")
+    for sentence in sentences:
+        assert sentence in caught.value.sentence
+    assert all(line.startswith("run.yaml: ") for line in caught.value.sentence.splitlines())
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(InputErrors) as caught:
+        build(RunConfig, {"training": {"epochs": 0, "seed": -1}, "modle": {}})
+    assert len(caught.value.errors) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"model: [\n", "not valid YAML"),
+        (b"- a\n- b\n", "a list instead of sections"),
+        (b"model:\n  path: \xff\xfe\n", "byte 15 is not UTF-8"),
+        (None, "there is no such file"),
+    ],
+)
+def test_unreadable_files_are_named(tmp_path: Path, content, sentence) -> None:
+    path = tmp_path / "run.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load_run(path)
+    assert sentence in caught.value.sentence
+    assert "run.yaml" in caught.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("item", "sentence"),
+    [
+        ("epochs", "is not OPTION=VALUE"),
+        ("training.epoch=1", "Did you mean 'training.epochs'?"),
+        ("training.epochs=[", "is not a YAML value"),
+    ],
+)
+def test_wrong_sets_are_sentences(item, sentence) -> None:
+    with pytest.raises(InputError) as caught:
+        apply_set({}, item)
+    assert sentence in caught.value.sentence
+
+
+def test_presets_load_by_name_and_a_wrong_name_gets_the_nearest() -> None:
+    assert "demo/sft" in preset_names()
+    for name in preset_names():
+        assert isinstance(load_named(name), RunConfig)
+    with pytest.raises(InputError, match="Did you mean 'demo/sft'"):
+        load_named("demo/sf")

@@ -1,0 +1,77 @@
+"""Finished job folders with reports, made without any work, for tests of the tabs that show them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from studio.config import RunConfig
+from studio.config.jobs import EvaluateConfig, ExportConfig
+from studio.jobs import JobFolder
+from studio.jobs.files import write_json
+from studio.jobs.folder import create_job
+from studio.jobs.state import JobState, write_state
+from studio.settings import ASSETS
+
+SCRIPT = (
+    '<script>window.pwned=1</script><img src=x onerror="window.pwned=2">${Object.assign(window,{pwned:3})}{{value}}'
+)
+
+
+def finish(job: JobFolder, status: str = "completed", reason: str = "", fix: str = "") -> None:
+    now = time.time()
+    state = JobState(created=now - 60, started=now - 50, finished=now, reason=reason, fix=fix)
+    write_state(job.state_path, state.with_(status=status))
+
+
+def made_run(jobs: Path, name: str = "demo", status: str = "completed", model: bool = True) -> JobFolder:
+    run = create_job(jobs, "train", name, RunConfig().model_dump(mode="json"))
+    if model:
+        run.model.mkdir()
+        (run.model / "adapter_config.json").write_text("{}")
+    finish(run, status)
+    return run
+
+
+def made_evaluation(jobs: Path, run: JobFolder, rows: int = 25) -> JobFolder:
+    job = create_job(jobs, "evaluate", run.request.name, EvaluateConfig(run=run.id).model_dump(mode="json"))
+    lines = (ASSETS / "demo" / "test.jsonl").read_text().splitlines()[:rows]
+    answers: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        messages = json.loads(line)["messages"]
+        expected, right = messages[-1]["content"], number != 2
+        answers.append({
+            "row": number, "prompt": messages[:-1], "expected": expected, "before": SCRIPT if number == 1 else "Sure!",
+            "after": expected if right else SCRIPT, "before_ok": False, "after_ok": right,
+        })  # fmt: skip
+    right = sum(answer["after_ok"] for answer in answers)
+    before = {"exact_match": 0.0, "correct": 0, "total": rows, "seconds": 61.2}
+    after = {"exact_match": right / rows, "correct": right, "total": rows, "seconds": 9.5}
+    job.report.mkdir()
+    report = {"run": run.id, "data": "demo/test.jsonl", "before": before, "after": after, "rows": answers}
+    write_json(job.report / "evaluation.json", report)
+    finish(job)
+    return job
+
+
+def made_export(jobs: Path, run: JobFolder, types: tuple[str, ...] = ("q4_k_m", "f16")) -> JobFolder:
+    config = ExportConfig.model_validate({"run": run.id, "types": list(types)})
+    job = create_job(jobs, "export", run.request.name, config.model_dump(mode="json"))
+    job.exports.mkdir()
+    job.report.mkdir()
+    files = []
+    for number, kind in enumerate(types):
+        name = f"{run.request.name}-{kind}.gguf"
+        (job.exports / name).write_bytes(b"GGUF" + kind.encode())
+        files.append({
+            "type": kind, "file": name, "bytes": 105_454_432 * (number + 1),
+            "sha256": f"{number + 10:064x}", "top1": 0.9621, "mean_kl": 0.0123, "p99_kl": 0.1,
+            "prompt_ids_equal": True, "prompts_compared": 8, "verdict": "as expected",
+            "gate": {"mean_kl": 0.25, "top1": 0.8}, "notes": [f"{SCRIPT} kept at higher precision"],
+            "exact_match": {"exact_match": 0.99, "correct": 99, "total": 100}, "seconds": {"convert": 1.0},
+        })  # fmt: skip
+    write_json(job.report / "export.json", {"run": run.id, "files": files})
+    finish(job)
+    return job

@@ -1,0 +1,103 @@
+"""The Export tab without a browser: what it offers, what it submits, what it refuses."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import gradio as gr
+import pytest
+
+from studio.config.jobs import GgufType
+from studio.errors import InputError, InputErrors
+from studio.jobs import Summaries
+from studio.settings import Settings
+from studio.ui.components.exportreport import report_value
+from studio.ui.page import build_page
+from studio.ui.services import Services
+from studio.ui.tabs import chat, export
+from studio.ui.tabs.export import ExportTab, gguf_key
+from tests.ui.made_jobs import made_export, made_run
+
+
+@pytest.fixture
+def tab(settings: Settings) -> ExportTab:
+    chats: Any = SimpleNamespace(loaded=lambda: [])
+    services = Services(settings=settings, summaries=Summaries(), data=None, chats=chats)  # type: ignore[arg-type]
+    with gr.Blocks():
+        page = build_page(services)
+        with gr.Tabs() as page.tabs:
+            with gr.Tab("Chat", id="chat"):
+                chat.build(page)
+            with gr.Tab("Export", id="export"):
+                return ExportTab(page)
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What was submitted; nothing is started."""
+    jobs: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        export, "submit", lambda settings, kind, name, config: jobs.append({**config, "kind": kind, "name": name})
+    )
+    return jobs
+
+
+def test_all_types_of_the_schema_are_offered_and_its_default_is_chosen(tab: ExportTab) -> None:
+    assert [value for _, value in tab.types.choices] == list(get_args(GgufType))
+    assert tab.types.value == ["q4_k_m"] and ("Q4_K_M · 4.9 bits", "q4_k_m") in tab.types.choices
+
+
+def test_export_submits_the_types(tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]]) -> None:
+    run = made_run(settings.jobs)
+    tab.submit(run.id, ["q8_0", "f16"], "demo/test.jsonl")
+    tab.submit(run.id, ["q4_k_m"], "")
+    assert (submitted[0]["kind"], submitted[0]["run"], submitted[0]["types"]) == ("export", run.id, ["q8_0", "f16"])
+    assert submitted[0]["evaluate"] == "demo/test.jsonl" and submitted[1]["evaluate"] is None
+
+
+def test_wrong_wishes_are_refused(tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]]) -> None:
+    run = made_run(settings.jobs)
+    for types in ([], ["q9"]):
+        with pytest.raises(InputErrors, match="types"):
+            tab.submit(run.id, types, "")
+    with pytest.raises(InputError, match="may not read"):
+        tab.submit(run.id, ["f16"], "/etc/hosts")
+    with pytest.raises(InputError, match="no run is selected"):
+        tab.submit("", ["f16"], "")
+    with pytest.raises(InputError, match="still running"):
+        tab.submit(made_run(settings.jobs, "young", status="running").id, ["f16"], "")
+    assert submitted == []
+
+
+def test_refresh_shows_the_form_or_one_sentence(tab: ExportTab, settings: Settings) -> None:
+    empty, form, *_, summary = tab.refresh("")
+    assert empty.visible and "Pick a finished run" in empty.value and not form.visible and summary == "nothing yet"
+    run = made_run(settings.jobs)
+    made_export(settings.jobs, run)
+    empty, form, _, value, summary = tab.refresh(run.id)
+    assert not empty.visible and form.visible and summary == "Q4_K_M, F16" and len(value["exports"]) == 1
+    young = made_run(settings.jobs, "young", status="running")
+    assert "when it is done" in tab.refresh(young.id)[0].value
+    assert report_value(settings, young)["waiting"] == young.id
+
+
+def test_exports_of_another_run_are_not_shown(settings: Settings) -> None:
+    run, other = made_run(settings.jobs), made_run(settings.jobs, "other")
+    made_export(settings.jobs, other)
+    assert report_value(settings, run)["exports"] == []
+
+
+def test_an_export_that_names_its_run_by_name_means_the_newest(settings: Settings) -> None:
+    older = made_run(settings.jobs)
+    newer = made_run(settings.jobs)
+    job = made_export(settings.jobs, newer)
+    (job.path / "job.yaml").write_text("kind: export\nname: demo\nconfig: {run: demo, types: [f16]}\n")
+    assert [one["id"] for one in report_value(settings, newer)["exports"]] == [job.id]
+    assert report_value(settings, older)["exports"] == []
+
+
+def test_key_of_the_file_to_chat_with_comes_from_the_event() -> None:
+    event: Any = SimpleNamespace(job="20261124-1-x", file="x-f16.gguf")
+    assert gguf_key(event) == "gguf/20261124-1-x/x-f16.gguf"
+    assert gguf_key(SimpleNamespace()) == "gguf//"  # type: ignore[arg-type]

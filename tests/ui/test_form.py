@@ -1,0 +1,226 @@
+"""The form without a browser: components from the schema, values in and out, plans, uploads, names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from studio.config import RunConfig
+from studio.config.describe import OptionSpec, options_of
+from studio.config.load import dump_run, load_run
+from studio.config.presets import load_named, preset_names
+from studio.data.client import DataWorker
+from studio.errors import InputError, InputErrors
+from studio.jobs import Summaries, find_job
+from studio.jobs.folder import create_job
+from studio.settings import Settings
+from studio.ui.components.planline import Meta, Planner
+from studio.ui.components.tokens import SHOWN, row_value
+from studio.ui.form import Form, from_field, is_number, make_component, to_field
+from studio.ui.page import Page, build_page
+from studio.ui.services import Services
+from studio.ui.tabs import data, method, model
+
+SPECS = list(options_of(RunConfig))
+
+
+@pytest.fixture
+def page(settings: Settings) -> Page:
+    """A page whose set-up tabs are built."""
+    services = Services(settings=settings, summaries=Summaries(), data=DataWorker(settings), chats=None)  # type: ignore[arg-type]
+    with gr.Blocks():
+        page = build_page(services)
+        with gr.Tabs() as page.tabs:
+            for name, module in (("model", model), ("data", data), ("method", method)):
+                with gr.Tab(name, id=name):
+                    module.build(page)
+    return page
+
+
+@pytest.fixture
+def form(page: Page) -> Form:
+    return page.form
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.path)
+def test_every_option_is_on_the_page_once(spec: OptionSpec, form: Form) -> None:
+    assert list(form.components) and set(form.components) == set(form.specs)
+    component = form.components[spec.path]
+    if spec.path not in ("data.train", "method.name", "tuning.name"):
+        assert component.label == spec.title
+        assert spec.help in component.info and (spec.unit or "") in component.info
+
+
+@pytest.mark.parametrize("name", [*preset_names(), ""])
+def test_config_to_form_and_back(form: Form, name: str) -> None:
+    config = load_named(name) if name else RunConfig()
+    assert form.config(form.raw(form.values(config))) == config
+
+
+def test_the_page_opens_with_the_demo(form: Form) -> None:
+    assert form.config(form.start) == load_named("demo/sft")
+    assert form.changed(form.start) == []
+
+
+def test_yaml_round_trip_through_the_form(form: Form, tmp_path: Path) -> None:
+    values = {
+        **form.start,
+        "tuning.target_modules": "q_proj, v_proj",
+        "training.seed": 7,
+        "training.learning_rate": "3e-4",
+    }
+    config = form.config(values)
+    file = tmp_path / "run.yaml"
+    file.write_text(dump_run(config))
+    again = form.raw(form.values(load_run(file)))
+    assert form.config(again) == config
+    assert again["tuning.target_modules"] == "q_proj, v_proj" and again["training.learning_rate"] == "0.0003"
+
+
+def test_all_wrong_values_are_said_at_once(form: Form) -> None:
+    values = {
+        **form.start,
+        "tuning.rank": 5000,
+        "training.learning_rate": "abc",
+        "training.epochs": None,
+        "data.train": [],
+    }
+    with pytest.raises(InputErrors) as caught:
+        form.config(values)
+    assert {error.where for error in caught.value.errors} == {
+        "tuning.rank", "training.learning_rate", "training.epochs", "data.train",
+    }  # fmt: skip
+    assert form.problem(caught.value.errors[0])["sentence"].split(":")[0] in {spec.title for spec in SPECS}
+
+
+def test_what_does_not_apply_is_left_out(form: Form) -> None:
+    values = {**form.start, "tuning.name": "full", "tuning.rank": 0, "tuning.dropout": 7}
+    config = form.config(values)
+    assert config.tuning.name == "full" and config.tuning.rank == RunConfig().tuning.rank
+    assert form.changed(values) == ["tuning.name"]
+
+
+def test_conditional_fields_carry_their_classes(form: Form) -> None:
+    assert {"by-tuning", "for-tuning-lora"} <= set(form.components["tuning.rank"].elem_classes)
+    assert "by-tuning" not in form.components["training.epochs"].elem_classes
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.auto or spec.optional], ids=lambda spec: spec.path)
+def test_automatic_and_empty_values(spec: OptionSpec) -> None:
+    assert not is_number(spec)
+    with gr.Blocks():
+        assert not isinstance(make_component(spec, to_field(spec, spec.default)), gr.Number)
+    assert from_field(spec, "") == (None if spec.optional else "auto")
+
+
+def test_a_draft_is_restored_by_name(form: Form) -> None:
+    kept = form.restored({"values": {"training.seed": 9, "gone.option": 1}})
+    assert kept[list(form.specs).index("training.seed")] == 9
+    assert len(kept) == len(form.specs)
+    for broken in (None, 3, {}, {"values": []}):
+        assert len(form.restored(broken)) == len(form.specs)
+
+
+def test_meta_takes_nothing_from_garbage() -> None:
+    assert Meta.read('{"name": " x ", "sequence": 4, "row": 0, "set": []}') == Meta("x", 4, 1, {})
+    for text in (None, "", "[]", '{"name": 1}', "{"):
+        assert Meta.read(text) == Meta()
+
+
+def test_names_are_free(page: Page, settings: Settings) -> None:
+    planner = Planner(page.form, page.services)
+    config = page.form.config(page.form.start)
+    assert planner.default_name(config) == "demo-lora-16"
+    create_job(settings.jobs, "train", "demo-lora-16", config.model_dump(mode="json"))
+    assert planner.default_name(config) == "demo-lora-16-2"
+    with pytest.raises(InputError, match="demo-lora-16-2"):
+        planner.start(page.form.start, Meta(name="demo-lora-16"))
+
+
+def test_a_run_may_be_queued_before_its_model_is_here(page: Page, settings: Settings, monkeypatch: Any) -> None:
+    monkeypatch.setattr("studio.jobs.client.ensure_supervisor", lambda settings: None)
+    planner = Planner(page.form, page.services)
+    values = {**page.form.start, "model.path": "someone/some-model"}
+    assert "downloaded when the run starts" in planner.payload(values, Meta())["line"]
+    job = find_job(settings.jobs, planner.start(values, Meta(name="later")))
+    assert job.request.config["model"]["path"] == "someone/some-model"
+    outside = {**values, "data.train": [{"path": "/etc/passwd", "format": "auto"}]}
+    with pytest.raises(InputError):
+        planner.start(outside, Meta(name="outside"))
+
+
+def test_paths_outside_are_refused(page: Page) -> None:
+    planner = Planner(page.form, page.services)
+    shown = planner.payload({**page.form.start, "model.path": "/etc"}, Meta(sequence=3))
+    assert shown["sequence"] == 3 and "outside" in shown["errors"][0]["sentence"]
+
+
+def test_an_upload_never_replaces_a_file(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "rows of mine.jsonl"
+    file.write_text("1")
+    first = data.keep_upload(file, settings)
+    file.write_text("2")
+    second = data.keep_upload(file, settings)
+    assert (first.name, second.name) == ("rows-of-mine.jsonl", "rows-of-mine-2.jsonl")
+    assert (first.read_text(), second.read_text()) == ("1", "2")
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl.exe"])
+def test_only_json_is_taken(settings: Settings, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match="no JSON file"):
+        data.keep_upload(tmp_path / name, settings)
+
+
+def test_a_large_upload_is_refused(settings: Settings, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(data, "UPLOAD_BYTES", 3)
+    (tmp_path / "a.json").write_text("[{}]")
+    with pytest.raises(InputError, match="an upload may have"):
+        data.keep_upload(tmp_path / "a.json", settings)
+
+
+def test_the_demo_makes_room_for_own_data() -> None:
+    own = data.joined([data.DEMO], "/x/a.jsonl")
+    assert own == [{"path": "/x/a.jsonl", "format": "auto"}]
+    assert data.joined(own, "/x/a.jsonl") == own
+    assert [one["path"] for one in data.joined(own, "/x/b.jsonl")] == ["/x/a.jsonl", "/x/b.jsonl"]
+
+
+def test_a_long_row_is_shown_in_part() -> None:
+    tokens = [{"text": "a", "id": 1, "trained": False, "special": False}] * (SHOWN + 5)
+    shown = row_value({"tokens": tokens, "raw": {}, "messages": None, "rows": 3, "trained": 0, "problem": None}, 2)
+    assert len(shown["tokens"]) == SHOWN and shown["more"] and shown["length"] == SHOWN + 5
+    json.dumps(shown)
+
+
+class FakeData:
+    """A data worker that refuses the run but knows the files."""
+
+    def call(self, op: str, **args: Any) -> dict[str, Any]:
+        if op == "lengths":
+            raise InputError("8 rows are longer than 160 tokens", where="data.max_length", fix="Raise it")
+        lengths = {"over_limit": 8, "limit": 160, "longest": 196, "edges": [1, 2], "counts": [3]}
+        known = {"format": "messages", "rows": 9, "file": "/x", "tokens": 5, "supervised_tokens": 2}
+        return {**known, "lengths": lengths}
+
+
+def test_long_rows_are_a_finding_with_buttons(page: Page) -> None:
+    services = SimpleNamespace(data=FakeData(), settings=page.services.settings)
+    asked = SimpleNamespace(form=page.form, services=services)
+    shown, summary = data.whole_count(page.form.config(page.form.start), asked, "demo")  # type: ignore[arg-type]
+    assert summary == "demo · to be corrected"
+    assert [action["set"] for action in shown["findings"][0]["actions"]] == [
+        {"data.max_length": 196}, {"data.truncation": "drop"}, {"data.truncation": "cut"},
+    ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield
