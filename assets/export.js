@@ -59,6 +59,8 @@
       head.replaceChildren(title, statusPill(state.status), make("span", "muted", job.what), make("span", "grow"));
       if (!isFinal(state.status)) head.append(stopButton(job.id));
       body.replaceChildren(...progress(state, phases, notices));
+      // A file that differs fails the job, but it was made and compared: what was found is shown below the reason.
+      if (state.status === "failed" && !reported) { reported = true; appendReport(job, body, trigger); }
     }, (trouble) => setTrouble(body, trouble));
   };
 
@@ -70,6 +72,13 @@
     } catch (error) {
       body.replaceChildren(make("p", "notice error", `The report cannot be read: ${error.message}.`));
     }
+  };
+
+  const appendReport = async (job, body, trigger) => {
+    const answer = await fetch(fileAddress(job.id, "export.json"));
+    if (!answer.ok) return; // it failed before any file was compared
+    const report = await answer.json();
+    if (report.files.length) body.append(table(report, job, trigger), summary(report), hashes(report));
   };
 
   const drawHead = (head, report, job, trigger) => {

@@ -27,7 +27,6 @@ AFTER_AT_LEAST = 0.97
 GGUF_MAY_LOSE = 0.03
 
 
-
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
     app.command("demo")(demo)

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from studio.cli.output import answer, table
+from studio.cli.output import answer, say, table
 from studio.cli.train import Json
 from studio.cli.watch import follow, raise_unless_completed
 from studio.config.jobs import DEMO_TEST, EvaluateConfig, ExportConfig
 from studio.config.load import build
 from studio.data.sources import resolve_path
 from studio.errors import StudioError
-from studio.jobs import JobFolder, find_job, submit
+from studio.jobs import find_job, submit
 from studio.jobs.files import read_json
 from studio.settings import Settings, read_settings
 
@@ -37,7 +37,8 @@ def evaluate(
     before, after = report["before"], report["after"]
     text = (
         f"exact match on {after['total']} rows of {data}: "
-        f"{before['correct']} before ({before['exact_match']:.1%}), {after['correct']} after ({after['exact_match']:.1%})"
+        f"{before['correct']} before ({before['exact_match']:.1%}), "
+        f"{after['correct']} after ({after['exact_match']:.1%})"
     )
     answer(as_json, report, text)
 
@@ -53,6 +54,9 @@ def export(
     wanted = [part.strip().lower() for part in types.split(",") if part.strip()]
     report = run_export(read_settings(), run, {"to": to, "types": wanted, "evaluate": rows})
     answer(as_json, report, _export_table(report))
+    if report["status"] != "completed":
+        say(report["reason"])
+        raise typer.Exit(StudioError.exit_code)
 
 
 def run_evaluation(settings: Settings, run: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -65,31 +69,28 @@ def run_evaluation(settings: Settings, run: str, options: dict[str, Any]) -> dic
     config = build(EvaluateConfig, {"run": job.id, **options})
     config = config.model_copy(update={"data": str(resolve_path(config.data, settings))})
     submitted = submit(settings, "evaluate", f"{job.request.name}-evaluation", config.model_dump(mode="json"))
-    return finished_report(submitted, "evaluation.json")
+    raise_unless_completed(submitted, follow(submitted))
+    return {"id": submitted.id, "path": str(submitted.path), **read_json(submitted.report / "evaluation.json")}
 
 
 def run_export(settings: Settings, run: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Submit an export, follow it and return its report.
+    """Submit an export, follow it and return its report, which also has the job's `status` and `reason`.
+
+    A file that differs from the trained model fails the job, but its report is what the person needs.
 
     Raises:
-        StudioError: it did not complete.
+        StudioError: it made no report.
     """
     job = find_job(settings.jobs, run, "train")
     config = build(ExportConfig, {"run": job.id, **options})
     if config.evaluate is not None:
         config = config.model_copy(update={"evaluate": str(resolve_path(config.evaluate, settings))})
     submitted = submit(settings, "export", f"{job.request.name}-gguf", config.model_dump(mode="json"))
-    return finished_report(submitted, "export.json")
-
-
-def finished_report(job: JobFolder, name: str) -> dict[str, Any]:
-    """Follow a job to its end and return its report with the job's id and path.
-
-    Raises:
-        StudioError: it did not complete.
-    """
-    raise_unless_completed(job, follow(job))
-    return {"id": job.id, "path": str(job.path), **read_json(job.report / name)}
+    state = follow(submitted)
+    report = read_json(submitted.report / "export.json")
+    if state.status != "failed" or not report:
+        raise_unless_completed(submitted, state)
+    return {"id": submitted.id, "path": str(submitted.path), "status": state.status, "reason": state.reason, **report}
 
 
 def _export_table(report: dict[str, Any]) -> Any:

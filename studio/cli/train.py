@@ -17,7 +17,9 @@ from studio.jobs import JobFolder, Summaries, submit
 from studio.settings import read_settings
 from studio.train.preflight import Checked, check
 
-Sets = Annotated[list[str], typer.Option("--set", help="Change one option: --set training.epochs=3", show_default=False)]
+Sets = Annotated[
+    list[str], typer.Option("--set", help="Change one option: --set training.epochs=3", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 File = Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A run's YAML file, or a preset such as demo/sft.")]
 
@@ -46,12 +48,8 @@ def train(
     raise_unless_completed(job, state)
     result = trained_summary(job)
     best = result["best_eval_loss"]
-    answer(
-        as_json,
-        result,
-        f"{job.request.name} is trained: loss {result['loss']}, best validation loss {best if best is not None else '–'}\n"
-        f"{job.model}",
-    )
+    losses = f"loss {result['loss']:.4g}" + (f", best validation loss {best:.4g}" if best is not None else "")
+    answer(as_json, result, f"{job.request.name} is trained: {losses}\n{job.model}")
 
 
 def plan(file: File, sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006

@@ -49,7 +49,7 @@ class DataConfig(Options):
     )
     truncation: Literal["error", "drop", "cut"] = option(
         "error",
-        "For an example over the limit: error refuses the data, drop leaves the row out, cut keeps its start. Always counted.",
+        "For an example over the limit: error refuses the data, drop leaves the row out, cut keeps its start; counted.",
         title="Too long examples",
         differs="TRL cuts without a word; a cut answer teaches the model to stop in mid-sentence.",
     )

@@ -42,7 +42,9 @@ def _table(specs: list[OptionSpec]) -> str:
     for spec in specs:
         note = f" *Differs:* {spec.differs}" if spec.differs else ""
         where = f" Only for {', '.join(spec.methods + spec.tunings)}." if spec.methods or spec.tunings else ""
-        rows.append(f"| `{spec.path}` | {_default(spec)} | {_values(spec)} | {spec.help}{where}{note} |".replace("\n", " "))
+        rows.append(
+            f"| `{spec.path}` | {_default(spec)} | {_values(spec)} | {spec.help}{where}{note} |".replace("\n", " ")
+        )
     return "\n".join(rows) + "\n\n"
 
 

@@ -22,7 +22,9 @@ class EvaluateConfig(Options):
         DEMO_TEST, "File of rows with expected answers that were not trained on.", title="Rows", tier="basic",
         min_length=1,
     )  # fmt: skip
-    limit: int | None = option(None, "Only the first so many rows; empty for all.", title="Row limit", unit="rows", ge=1)
+    limit: int | None = option(
+        None, "Only the first so many rows; empty for all.", title="Row limit", unit="rows", ge=1
+    )
     max_new_tokens: int | Literal["auto"] = option(
         "auto",
         "Longest answer; a longer one is cut and counts as wrong. auto is the longest expected answer and 16 more.",

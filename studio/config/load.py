@@ -141,7 +141,12 @@ def _problem(model: type[BaseModel], item: Any, where: str) -> InputError:
     parts = [str(part) for part in item["loc"]]
     known = [spec.path for spec in options_of(model)] + list(model.model_fields)
     # Pydantic appends which member of a union it tried; the person only knows the option.
-    while len(parts) > 1 and ".".join(parts) not in known and not parts[-1].isdigit() and item["type"] != "extra_forbidden":
+    while (
+        len(parts) > 1
+        and ".".join(parts) not in known
+        and not parts[-1].isdigit()
+        and item["type"] != "extra_forbidden"
+    ):
         if parts[-2].isdigit():
             break
         parts.pop()

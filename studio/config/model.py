@@ -24,7 +24,7 @@ class ModelConfig(Options):
     )  # fmt: skip
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto",
-        "Numbers the frozen weights are held in; auto takes bfloat16 where this device is measured to be faster with it.",
+        "Numbers the frozen weights are held in; auto takes bfloat16 where this device is faster with it.",
         title="Number format",
         differs="TRL loads float32 and switches bf16 autocast on everywhere, also where a CPU only emulates it.",
     )

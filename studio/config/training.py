@@ -70,7 +70,9 @@ class TrainingConfig(Options):
         "auto", "Updates between checkpoints; auto is once an epoch.", title="Save every", unit="steps"
     )  # fmt: skip
     save_total_limit: int = option(2, "Checkpoints kept; older ones are removed.", title="Checkpoints kept", ge=1)
-    seed: int = option(42, "Start of all random numbers; the same seed gives the same run.", title="Seed", ge=0, lt=2**32)
+    seed: int = option(
+        42, "Start of all random numbers; the same seed gives the same run.", title="Seed", ge=0, lt=2**32
+    )
 
     @field_validator("micro_batch_size", "eval_steps", "save_steps")
     @classmethod

@@ -55,9 +55,7 @@ class JobFolder:
             raw = YAML(typ="safe").load((self.path / "job.yaml").read_text(encoding="utf-8"))
             return JobRequest(kind=raw["kind"], name=raw["name"], config=raw["config"])
         except (OSError, KeyError, TypeError) as error:
-            raise InputError(
-                "job.yaml cannot be read, so this is not a job folder", where=str(self.path)
-            ) from error
+            raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
 
     def state(self) -> JobState:
         """Read where the job is now."""

@@ -43,6 +43,7 @@ class _Stop:
     termed: float | None = None
     killed: bool = False
 
+
 # Threads that spin while they wait take the processor from each other on a busy machine: a step beside other work
 # took up to thirty times as long. A value in the environment wins.
 _WORKER_ENV = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}

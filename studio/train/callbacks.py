@@ -49,14 +49,17 @@ class JobCallback(TrainerCallback):
         self._trainer = trainer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the clock of the run."""
         self._train_began = time.monotonic()
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the clock of a step."""
         self._step_began = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
+        """Count the step's tokens and obey a stop."""
         seconds = time.monotonic() - self._step_began
         self._pace.append(seconds)
         self._training_seconds += seconds
@@ -76,6 +79,7 @@ class JobCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
+        """Write the numbers of a step; a loss that is no number ends the run."""
         logs = logs or {}
         if "loss" not in logs or self._trainer is None:
             return
@@ -94,11 +98,19 @@ class JobCallback(TrainerCallback):
             )
 
     def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, eval_dataloader: Any = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **_: Any,
     ) -> None:
+        """Show how far a validation is."""
         if self._validating is None:
             self._evaluation_began = time.monotonic()
-            self._validating = self._context.phase("validating", len(eval_dataloader) if eval_dataloader else None, "batches")
+            self._validating = self._context.phase(
+                "validating", len(eval_dataloader) if eval_dataloader else None, "batches"
+            )
             self._validating.__enter__()
         self._validating.advance()
 
@@ -110,6 +122,7 @@ class JobCallback(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
+        """Write the validation loss."""
         if self._validating is not None:
             self._validating.__exit__(None, None, None)
             self._validating = None

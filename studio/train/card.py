@@ -72,6 +72,5 @@ def _usage(adapter: bool, base: str) -> str:
             'model = PeftModel.from_pretrained(base, "this folder")'
         )
     return (
-        "from transformers import AutoModelForCausalLM\n\n"
-        'model = AutoModelForCausalLM.from_pretrained("this folder")'
+        'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("this folder")'
     )

@@ -28,6 +28,19 @@ from studio.settings import ASSETS, Settings
 _SPARE_BYTES = 200 * 1000**2
 
 
+class DoesNotFitError(InputError):
+    """The run needs more memory than is free; `plan` says of what."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        needed, free = plan.total_bytes / 1e9, plan.available_bytes / 1e9
+        super().__init__(
+            f"this run needs {needed:.1f} GB of memory and {free:.1f} GB are free",
+            where="training",
+            fix=" ".join(plan.advice),
+        )
+
+
 @dataclass(frozen=True)
 class Checked:
     """What is known of a run before it starts.
@@ -97,7 +110,8 @@ def check(
     plan = make_plan(config, ModelShape.from_folder(model.path), lengths, device)
     disk = _disk_bytes(config, plan)
     _require_disk(settings, disk)
-    _require_memory(plan)
+    if not plan.fits:
+        raise DoesNotFitError(plan)
     return Checked(config, plan, lengths, disk, counted["report"]["findings"])
 
 
@@ -115,15 +129,6 @@ def _require_disk(settings: Settings, needed: int) -> None:
             f"the disk has {free / 1e9:.1f} GB free and this run needs {(needed + _SPARE_BYTES) / 1e9:.1f} GB",
             where=str(settings.home),
             fix="Free some space, or point STUDIO_HOME to another disk",
-        )
-
-
-def _require_memory(plan: Plan) -> None:
-    if not plan.fits:
-        raise InputError(
-            f"this run needs {plan.total_bytes / 1e9:.1f} GB of memory and {plan.available_bytes / 1e9:.1f} GB are free",
-            where="training",
-            fix=" ".join(plan.advice),
         )
 
 

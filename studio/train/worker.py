@@ -68,7 +68,9 @@ def train(context: JobContext) -> None:
     with context.phase("saving"):
         _save(context, config, reference, trainer, tokenizer, prepared)
     if callback.stopped:
-        raise StoppedError(f"it was stopped at step {trainer.state.global_step} of {plan.steps}; what it learned is saved")
+        raise StoppedError(
+            f"it was stopped at step {trainer.state.global_step} of {plan.steps}; what it learned is saved"
+        )
 
 
 def _resolve(context: JobContext, config: RunConfig) -> ModelRef:
@@ -188,7 +190,9 @@ def _record(
     context.environment(
         versions={name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         platform=platform.platform(),
-        device=torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
+        device=torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine(),
         threads=torch.get_num_threads(),
         seed=config.training.seed,
         base_model={"name": reference.name, "path": str(reference.path), "source": reference.source},

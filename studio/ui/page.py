@@ -15,6 +15,7 @@ from studio.ui.services import Services
 
 if TYPE_CHECKING:
     from studio.ui.form import Form
+    from studio.ui.tabs.chat import ChatTab
 
 # In the order of work. The key is the tab's id: `gr.Tabs(selected="data")` opens it.
 TABS: dict[str, str] = {
@@ -38,6 +39,7 @@ class Page:
         tabs: give `gr.Tabs(selected="training")` to it to open a tab.
         summaries: one hidden text for each tab; what a handler returns to it appears under the tab's name.
         form: the form of a run, set by the first tab that builds it.
+        chat: the Chat tab, to which the Export tab hands a file.
     """
 
     services: Services
@@ -45,6 +47,7 @@ class Page:
     summaries: dict[str, gr.Textbox]
     tabs: gr.Tabs = field(init=False)
     form: Form = field(init=False)
+    chat: ChatTab = field(init=False)
 
     def notify(self, text: str, level: str = "info") -> None:
         """Show a toast (info or warning) from within a handler; failures are raised instead (`errors.guard`)."""

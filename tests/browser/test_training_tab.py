@@ -234,9 +234,7 @@ def test_evaluation_shows_phases_without_charts(page: Page, server: Server, fake
     expect(page.locator("#monitor .charts")).to_be_hidden()
 
 
-def test_dark_is_kept_and_reaches_the_charts(
-    page: Page, server: Server, fake_run: MakeRun, settle: Settle
-) -> None:
+def test_dark_is_kept_and_reaches_the_charts(page: Page, server: Server, fake_run: MakeRun, settle: Settle) -> None:
     run = fake_run("dark")
     run.train(5)
     open_page(page, server)

@@ -31,7 +31,10 @@ BAD_FILES = {
         lines({"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "b"}, {"prompt": "a"}),
         ["data.jsonl", "row 3", "completion"],
     ),
-    "wrong encoding": (json.dumps({"text": "caf\u00e9"}, ensure_ascii=False).encode("latin-1"), ["data.jsonl", "UTF-8"]),
+    "wrong encoding": (
+        json.dumps({"text": "caf\u00e9"}, ensure_ascii=False).encode("latin-1"),
+        ["data.jsonl", "UTF-8"],
+    ),
     "0 supervised tokens": (
         lines(GOOD, {"messages": [{"role": "user", "content": "hello"}]}),
         ["data.jsonl", "row 2", "assistant"],

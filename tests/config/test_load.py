@@ -81,7 +81,10 @@ def test_set_reads_values_as_yaml(item, path, value) -> None:
         ({"trainng": {}}, ["there is no option 'trainng'. Did you mean 'training'?"]),
         ({"training": {"epoch": 1}}, ["no option 'training.epoch'. Did you mean 'training.epochs'?"]),
         ({"training": {"rank": 8}}, ["no option 'training.rank'. Did you mean 'tuning.rank'?"]),
-        ({"training": {"batch_size": 0}}, ["training.batch_size: input should be greater than or equal to 1 (it is 0)"]),
+        (
+            {"training": {"batch_size": 0}},
+            ["training.batch_size: input should be greater than or equal to 1 (it is 0)"],
+        ),
         ({"data": {"train": [{"file": "a"}]}}, ["data.train.0.path: field required", "data.train.0.file"]),
         ({"data": {"validation": 1.5}}, ["data.validation: a share from 0 to below 1"]),
         ({"training": {"micro_batch_size": 3}}, ["micro_batch_size: 3 does not divide training.batch_size 8"]),

@@ -14,7 +14,9 @@ JSON_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(fields=st.dictionaries(st.sampled_from(["text", "name", "unit"]), JSON_TEXT), cuts=st.lists(st.integers(1, 400)))
-def test_any_text_survives_and_any_page_size_gives_all(fields: dict[str, str], cuts: list[int], tmp_path_factory) -> None:
+def test_any_text_survives_and_any_page_size_gives_all(
+    fields: dict[str, str], cuts: list[int], tmp_path_factory
+) -> None:
     path = tmp_path_factory.mktemp("events") / "events.jsonl"
     path.touch()
     writer = EventWriter(path)

@@ -137,8 +137,11 @@ class Planner:
         return shown
 
     def _add_plan(self, shown: dict[str, Any], config: RunConfig) -> None:
-        checked = preflight.check(config, self.services.settings, self.services.data)
-        plan = checked.plan
+        try:
+            plan = preflight.check(config, self.services.settings, self.services.data).plan
+        except preflight.DoesNotFitError as error:
+            shown["memory"] = memory_value(error.plan)
+            raise
         head, _, rest = plan.line().partition(" · ")
         shown["what"], shown["line"] = f"{head} · {config.method.name.upper()}", rest
         shown["memory"] = memory_value(plan)

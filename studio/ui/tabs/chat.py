@@ -77,7 +77,7 @@ class LiveTurns:
 
 def build(page: Page) -> None:
     """Build the tab; other tabs find it as `page.chat`."""
-    page.chat = ChatTab(page)  # type: ignore[attr-defined]
+    page.chat = ChatTab(page)
 
 
 class ChatTab:

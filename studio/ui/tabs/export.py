@@ -20,7 +20,6 @@ from studio.ui.components.selected import jobs_of, require_model, rows_choices, 
 from studio.ui.components.textline import heading, text_line
 from studio.ui.errors import guard
 from studio.ui.page import Page
-from studio.ui.tabs.chat import ChatTab
 
 NO_ROWS = ("No rows", "")
 
@@ -60,7 +59,7 @@ class ExportTab:
         fresh = [self.empty, self.form, self.rows, self.report, page.summaries["export"]]
         gr.on(None, guard(self.refresh), page.job, fresh, **shared)
         self.report.refresh(guard(self.refresh), page.job, fresh, **shared)
-        chat: ChatTab = page.chat  # type: ignore[attr-defined]
+        chat = page.chat
 
         def chat_with(job_id: str, event: gr.EventData, request: gr.Request) -> list[Any]:
             return chat.open_with(job_id, gguf_key(event), request)

@@ -1,0 +1,107 @@
+"""The whole chain as a newcomer clicks it, on the real model: demo, evaluate, chat, export, chat with the file.
+
+In the middle the tab is closed and the web process killed with SIGKILL; training must end normally and the page
+must show the whole curve.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import signal
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, expect
+
+from studio.jobs import list_jobs, read_events, wait
+from tests.browser.conftest import Server
+
+TRAINING_SECONDS = 420
+ANSWER_MS = 120_000
+POINTS = "count => document.querySelector('[data-chart=loss]')?.data?.some(trace => trace.x.length >= count)"
+
+
+def test_a_newcomer_gets_a_proven_file(
+    browser: Browser, page: Page, console: list[str], serve: Callable[[Path], Server], tmp_path_factory
+) -> None:
+    artifacts = tmp_path_factory.mktemp("chain")
+    server = serve(artifacts / "home")
+
+    # One press trains; the first phase is visible at once, before there is any number.
+    page.goto(server.url)
+    page.get_by_role("button", name="Start the demo", exact=True).click()
+    expect(page.locator("[data-part=count]")).to_contain_text(
+        re.compile("loading|preparing|reading|tokenizing|step"), timeout=60_000
+    )
+    expect(page.locator("[data-part=count]")).to_contain_text(re.compile(r"step \d+ of \d+"), timeout=180_000)
+    page.wait_for_function(POINTS, arg=3)
+    page.screenshot(path=artifacts / "training.png")
+    address = page.url
+    (job,) = list_jobs(server.settings.jobs)
+    assert job.id in address
+
+    # The tab is closed and the web process killed: the training does not notice.
+    page.context.close()
+    server.end(signal.SIGKILL)
+    before = job.state()
+    assert before.alive()
+    time.sleep(3)
+    server.start()
+    after = job.state()
+    assert (after.pid, after.process_start) == (before.pid, before.process_start)
+
+    tab = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    tab.goto(address)
+    assert wait(job, seconds=TRAINING_SECONDS).status == "completed"
+    events, _ = read_events(job.events_path)
+    steps = [event["step"] for event in events if event["kind"] == "metric" and "loss" in event["values"]]
+    assert steps == list(range(1, steps[-1] + 1))
+    tab.wait_for_function(POINTS, arg=len(steps), timeout=60_000)
+    expect(tab.locator("[data-part=pill]")).to_have_text("Done")
+    tab.screenshot(path=artifacts / "trained.png")
+
+    # A number before and after, with the answers side by side.
+    tab.get_by_role("button", name="Evaluate", exact=True).click()
+    expect(tab.locator("#evaluation-view .pill").first).to_have_text("done", timeout=300_000)
+    scores = [float(text.removesuffix(" %")) for text in tab.locator(".score b").all_inner_texts()]
+    assert scores[0] < 5
+    assert scores[-1] >= 97
+    expect(tab.locator(".score em").last).to_contain_text("of 120 right")
+    tab.screenshot(path=artifacts / "evaluated.png", full_page=True)
+
+    # Base and tuned answer the same question.
+    tab.get_by_role("tab", name="Chat", exact=True).click()
+    tab.locator("#chat-example-0").click()
+    tab.get_by_role("button", name="Send", exact=True).click()
+    for side in ("left", "right"):
+        expect(tab.locator(f"#chat-{side} .chat-speed")).to_contain_text("first token", timeout=ANSWER_MS)
+    assert "customer" in json.loads(tab.locator("#chat-right .bubble-text").last.inner_text())
+    tab.screenshot(path=artifacts / "chat.png")
+
+    # One press exports; the file is proven, downloaded without a copy, and answers in the same tab.
+    tab.get_by_role("tab", name="Export", exact=True).click()
+    tab.get_by_role("button", name="Export to GGUF", exact=True).click()
+    card = tab.locator(".export-card").first
+    expect(card.locator(".pill", has_text="verified")).to_be_visible(timeout=400_000)
+    expect(card.locator("tbody tr")).to_contain_text(["Q4_K_M"])
+    tab.screenshot(path=artifacts / "exported.png")
+    exported = next(job for job in list_jobs(server.settings.jobs) if job.request.kind == "export")
+    (file,) = exported.exports.glob("*.gguf")
+    (line,) = json.loads((exported.report / "export.json").read_text(encoding="utf-8"))["files"]
+    with urllib.request.urlopen(f"{server.url}api/jobs/{exported.id}/files/{file.name}") as download:
+        assert "attachment" in download.headers["Content-Disposition"]
+        assert hashlib.sha256(download.read()).hexdigest() == line["sha256"]
+    assert not list(server.home.rglob(f"tmp/**/{file.name}")), "the download made a copy"
+    card.get_by_role("button", name=f"Chat with {file.name}", exact=True).first.click()
+    expect(tab.locator("#chat-right-target input")).to_have_value(f"{file.name} · GGUF")
+    tab.locator("#chat-example-0").click()
+    tab.get_by_role("button", name="Send", exact=True).click()
+    expect(tab.locator("#chat-right .chat-messages")).to_have_attribute("aria-busy", "true")
+    expect(tab.locator("#chat-right .chat-messages")).to_have_attribute("aria-busy", "false", timeout=ANSWER_MS)
+    assert "customer" in json.loads(tab.locator("#chat-right .bubble-text").last.inner_text())
+    tab.context.close()
+    console.clear()  # the first tab was closed beside a request
