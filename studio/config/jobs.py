@@ -11,6 +11,7 @@ from studio.config.option import Options, option
 GgufType = Literal[
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q4_0", "q3_k_m", "q2_k",
 ]  # fmt: skip
+DEFAULT_TYPES: tuple[GgufType, ...] = ("q4_k_m",)
 DEMO_TEST = "demo/test.jsonl"
 
 
@@ -39,7 +40,7 @@ class ExportConfig(Options):
     run: str = option(..., "The training run (its id or name) that is exported.", title="Run", min_length=1)
     to: Literal["gguf"] = option("gguf", "gguf: files for llama.cpp, Ollama and LM Studio.", title="Destination")
     types: list[GgufType] = Field(
-        default_factory=lambda: ["q4_k_m"],
+        default_factory=lambda: list(DEFAULT_TYPES),
         min_length=1,
         title="Types",
         description="Number formats to make: q4_k_m is small, q8_0 close to the original, f16 exact.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 Tier = Literal["basic", "advanced"]
 
@@ -44,7 +45,7 @@ def option(
         differs: why our default is not TRL's or PEFT's, where it is not.
         bounds: pydantic's `ge`, `gt`, `le`, `lt`, `min_length`, `pattern`.
     """
-    extra = {
+    extra: JsonDict = {
         "unit": unit, "tier": tier, "methods": list(methods), "tunings": list(tunings), "differs": differs,
     }  # fmt: skip
     if callable(default):

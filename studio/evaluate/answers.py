@@ -98,7 +98,8 @@ def _generated(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tok
         top_k=None,
         pad_token_id=pad,
     )
-    return tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
+    texts: list[str] = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
+    return texts
 
 
 def _batches(items: list[int], size: int) -> Iterator[list[int]]:

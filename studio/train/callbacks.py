@@ -83,7 +83,7 @@ class JobCallback(TrainerCallback):
         logs = logs or {}
         if "loss" not in logs or self._trainer is None:
             return
-        values = {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
+        values: dict[str, float] = {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
         values["tokens_per_second"] = round(self._speed, 2)
         values["mean_token_accuracy"] = round(self._trainer.accuracy, 5)
         self._metric(state, values)
@@ -155,4 +155,5 @@ class JobCallback(TrainerCallback):
         steps = (state.max_steps - state.global_step) * sum(self._pace) / len(self._pace)
         seconds = self._evaluation_seconds
         validations = self._evaluations_left * (sum(seconds) / len(seconds)) if seconds else 0.0
-        return round(steps + validations, 1)
+        left: float = steps + validations
+        return round(left, 1)

@@ -250,8 +250,8 @@ def page(browser: Browser, console: list[str], leftovers: list[Path], pending: s
             pending.add(request)
 
     tab.on("request", begun)
-    tab.on("requestfinished", pending.discard)
-    tab.on("requestfailed", pending.discard)
+    tab.on("requestfinished", lambda request: pending.discard(request))
+    tab.on("requestfailed", lambda request: pending.discard(request))
     tab.on("console", note)
     tab.on("pageerror", lambda error: console.append(str(error)))
     yield tab
