@@ -106,7 +106,7 @@ window.studio.charts = (() => {
         hovermode: "x unified", hoverlabel: { bgcolor: token("--card"), bordercolor: token("--line-2"), font: { color: token("--ink"), size: 12, family: token("--sans") } },
         dragmode: "zoom",
         xaxis: { ...axis, ...stepRange, showgrid: false, hoverformat: this.x === "time" ? ".1f" : ",d", ticksuffix: this.x === "time" ? " s" : "", title: { text: "" } },
-        yaxis: { ...axis, type: scale, rangemode: scale === "log" ? "normal" : "tozero", hoverformat: ".4g", nticks: 6, ...(scale === "log" ? { tickformat: "~g" } : {}) },
+        yaxis: { ...axis, type: scale, rangemode: scale === "log" ? "normal" : "tozero", hoverformat: ".4g", nticks: 6, exponentformat: "e", ...(scale === "log" ? { tickformat: "~g" } : {}) },
       };
     }
 

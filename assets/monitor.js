@@ -155,12 +155,16 @@ window.studio.monitor = (() => {
     return [summary.step / total, `step ${number(summary.step)} of ${number(total)}`, left === null ? "" : `${duration(left)} left`];
   }
 
-  /** The phases so far with the time each took. */
+  /** The phases so far in the order they first came, each with its time in all: validations interrupt the training. */
   function phaseLine() {
-    return reader.phases.map((phase, index) => {
+    const spent = new Map();
+    let open = null;
+    reader.phases.forEach((phase, index) => {
       const end = reader.phases[index + 1]?.begun ?? (reader.state.final || phase.state === "end" ? Math.max(phase.time, phase.begun) : null);
-      return end === null ? phase.phase : `${phase.phase} ${duration(end - phase.begun)}`;
-    }).join(" · ");
+      if (end === null) open = phase.phase;
+      spent.set(phase.phase, (spent.get(phase.phase) || 0) + (end === null ? 0 : end - phase.begun));
+    });
+    return [...spent].map(([name, seconds]) => (name === open && !seconds ? name : `${name} ${duration(seconds)}`)).join(" · ");
   }
 
   function drawNotices() {

@@ -197,12 +197,12 @@ def fake_run(server: Server, tmp_path: Path, leftovers: list[Path]) -> Iterator[
         server.settings.jobs.mkdir(exist_ok=True)
         run.job = JobFolder(made.path.rename(server.settings.jobs / made.id))
         runs.append(run)
+        leftovers.append(run.job.path)
         return run
 
     yield make
     for run in runs:
         run.end()
-        shutil.rmtree(run.job.path)
 
 
 @pytest.fixture
@@ -212,30 +212,30 @@ def console() -> list[str]:
 
 
 @pytest.fixture
-def pending() -> set[Request]:
-    """Gradio's requests that are under way in the page."""
-    return set()
-
-
-@pytest.fixture
-def settle(page: Page, pending: set[Request]) -> Callable[[], None]:
-    """Wait until gradio has had no request for a second.
+def settle(page: Page) -> Callable[[], None]:
+    """Wait until gradio has begun or ended no request for three seconds.
 
     Playwright's `networkidle` never comes on a busy machine, because the page asks for news every second.
     """
+    last = time.monotonic()
+
+    def note(request: Request) -> None:
+        nonlocal last
+        if "/gradio_api/" in request.url:
+            last = time.monotonic()
+
+    for event in ("request", "requestfinished", "requestfailed"):
+        page.on(event, note)  # type: ignore[call-overload]
 
     def wait() -> None:
-        quiet, end = 0, time.monotonic() + 60
-        while quiet < 5:
-            assert time.monotonic() < end, f"gradio is still busy: {[request.url for request in pending]}"
+        while time.monotonic() - last < 3:
             page.wait_for_timeout(200)
-            quiet = 0 if pending else quiet + 1
 
     return wait
 
 
 @pytest.fixture
-def page(browser: Browser, console: list[str], leftovers: list[Path], pending: set[Request]) -> Iterator[Page]:
+def page(browser: Browser, console: list[str], leftovers: list[Path]) -> Iterator[Page]:
     """A page of 1440 × 900 in a context of its own; an error in its console fails the test."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
     tab = context.new_page()
@@ -245,13 +245,6 @@ def page(browser: Browser, console: list[str], leftovers: list[Path], pending: s
         if message.type == "error":
             console.append(f"{message.text} {message.location.get('url', '')}".strip())
 
-    def begun(request: Request) -> None:
-        if "/gradio_api/" in request.url and "/heartbeat/" not in request.url:
-            pending.add(request)
-
-    tab.on("request", begun)
-    tab.on("requestfinished", lambda request: pending.discard(request))
-    tab.on("requestfailed", lambda request: pending.discard(request))
     tab.on("console", note)
     tab.on("pageerror", lambda error: console.append(str(error)))
     yield tab

@@ -75,6 +75,7 @@ def test_a_newcomer_gets_a_proven_file(
 
     # Base and tuned answer the same question.
     tab.get_by_role("tab", name="Chat", exact=True).click()
+    expect(tab.locator("#chat-right-target input")).to_have_value("demo · tuned")
     tab.locator("#chat-example-0").click()
     tab.get_by_role("button", name="Send", exact=True).click()
     for side in ("left", "right"):

@@ -111,7 +111,10 @@ class ChatTab:
         if isinstance(column.parent, gr.Tab):  # an export may have made files since
             column.parent.select(
                 guard(self.reload_choices), [page.job, self.left, self.right],
-                [self.left, self.right, self.right_pane, self.open_training, self.loaded, self.unload],
+                [
+                    self.left, self.right, self.right_pane, self.open_training, self.loaded, self.unload,
+                    page.summaries["chat"],
+                ],
                 api_visibility="private", show_progress="hidden",
             )  # fmt: skip
 
@@ -218,6 +221,7 @@ class ChatTab:
         return [
             *self._choices(targets, left or "", right or ""), empty_pane(ASK_HINT) if first else gr.skip(),
             gr.Button(visible=len(targets) < 2), *self._loaded(),
+            self._summary(targets, left or "base", right or (targets[1].key if first else "")),
         ]  # fmt: skip
 
     def open_with(self, job_id: str, key: str, request: gr.Request) -> list[Any]:
