@@ -33,17 +33,23 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006
-    """Train, evaluate and export the demo; fails when a step falls short."""
+    """Train, evaluate and export the demo; ends with 1 at the first step that falls short."""
     settings = read_settings()
     began = time.monotonic()
     run = _train(settings, sets)
     evaluation = run_evaluation(settings, run.id, {"data": DEMO_TEST})
-    export = run_export(settings, run.id, {"types": TYPES, "evaluate": DEMO_TEST})
-    jobs = [run, find_job(settings.jobs, evaluation["id"]), find_job(settings.jobs, export["id"])]
-    result = _result(jobs, evaluation, export, time.monotonic() - began)
-    answer(as_json, result, _table(result, export))
-    if result["short"]:
-        say("demo: " + "; ".join(result["short"]))
+    jobs = [run, find_job(settings.jobs, evaluation["id"])]
+    short = _short_of_learning(evaluation)
+    files: list[dict[str, Any]] = []
+    if not short:
+        export = run_export(settings, run.id, {"types": TYPES, "evaluate": DEMO_TEST})
+        jobs.append(find_job(settings.jobs, export["id"]))
+        files = export["files"]
+        short = _short_of_proof(evaluation["after"]["exact_match"], files)
+    result = _result(jobs, evaluation, files, short, time.monotonic() - began)
+    answer(as_json, result, _table(result, files))
+    if short:
+        say("demo: " + "; ".join(short))
         raise typer.Exit(StudioError.exit_code)
 
 
@@ -55,30 +61,46 @@ def _train(settings: Settings, sets: list[str]) -> JobFolder:
     return job
 
 
-def _result(
-    jobs: list[JobFolder], evaluation: dict[str, Any], export: dict[str, Any], seconds: float
-) -> dict[str, Any]:
+def _short_of_learning(evaluation: dict[str, Any]) -> list[str]:
     before, after = evaluation["before"]["exact_match"], evaluation["after"]["exact_match"]
-    files = {item["type"]: item for item in export["files"]}
-    match = {name: item["exact_match"]["exact_match"] for name, item in files.items()}
     short = []
     if before >= BEFORE_AT_MOST:
         short.append(f"exact match before is {before:.1%}, which leaves nothing to learn")
     if after < AFTER_AT_LEAST:
         short.append(f"exact match after is {after:.1%}, below {AFTER_AT_LEAST:.0%}")
-    for name, item in files.items():
+    return short
+
+
+def _short_of_proof(after: float, files: list[dict[str, Any]]) -> list[str]:
+    short = []
+    for item in files:
+        match = item["exact_match"]["exact_match"]
         if item["verdict"] == "differs":
-            short.append(f"{name} does not answer like the trained model")
-        if match[name] < after - GGUF_MAY_LOSE:
-            short.append(f"{name} has exact match {match[name]:.1%}, the trained model {after:.1%}")
+            short.append(f"{item['type']} does not answer like the trained model")
+        if match < after - GGUF_MAY_LOSE:
+            short.append(f"{item['type']} has exact match {match:.1%}, the trained model {after:.1%}")
+    return short
+
+
+def _result(
+    jobs: list[JobFolder],
+    evaluation: dict[str, Any],
+    files: list[dict[str, Any]],
+    short: list[str],
+    seconds: float,
+) -> dict[str, Any]:
     return {
         "ok": not short,
         "short": short,
         "run": jobs[0].id,
         "jobs": [job.id for job in jobs],
         "rows": evaluation["after"]["total"],
-        "exact_match": {"before": before, "after": after, "gguf": match},
-        "agreement": {name: {"top1": item["top1"], "mean_kl": item["mean_kl"]} for name, item in files.items()},
+        "exact_match": {
+            "before": evaluation["before"]["exact_match"],
+            "after": evaluation["after"]["exact_match"],
+            "gguf": {item["type"]: item["exact_match"]["exact_match"] for item in files},
+        },
+        "agreement": {item["type"]: {"top1": item["top1"], "mean_kl": item["mean_kl"]} for item in files},
         "training": trained_summary(jobs[0]),
         "seconds": {"total": round(seconds, 1), **_seconds_by_phase(jobs)},
         "peak_memory_gb": max(round(job.environment().get("peak_memory_bytes", 0) / 1e9, 3) for job in jobs),
@@ -104,12 +126,12 @@ def _seconds_by_phase(jobs: list[JobFolder]) -> dict[str, float]:
     return seconds
 
 
-def _table(result: dict[str, Any], export: dict[str, Any]) -> Any:
+def _table(result: dict[str, Any], files: list[dict[str, Any]]) -> Any:
     match = result["exact_match"]
     rows = [
         ("base model", f"{match['before']:.1%}", ""),
         ("trained model", f"{match['after']:.1%}", ""),
-        *((item["type"], f"{match['gguf'][item['type']]:.1%}", item["verdict"]) for item in export["files"]),
+        *((item["type"], f"{match['gguf'][item['type']]:.1%}", item["verdict"]) for item in files),
     ]
     made = table("model", f"exact match on {result['rows']} rows", "verdict", rows=rows)
     made.caption = f"{result['seconds']['total']:.0f} s, peak memory {result['peak_memory_gb']:.1f} GB"

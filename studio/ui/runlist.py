@@ -6,6 +6,7 @@ once, summaries read on from where they were, and a finished job's row is kept w
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -114,7 +115,8 @@ def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSumm
 def method_line(request: JobRequest) -> str:
     """Tuning and method of a training run ('LoRA · SFT'), or the kind of another job and what it works on."""
     if request.kind != "train":
-        return " · ".join(filter(None, [KINDS[request.kind], str(request.config.get("run") or "")]))
+        run = re.sub(r"^\d{8}-\d{6}-", "", str(request.config.get("run") or ""))  # the time is said by the row itself
+        return " · ".join(filter(None, [KINDS[request.kind], run]))
     method, tuning = (_name(request.config.get(section)) for section in ("method", "tuning"))
     return " · ".join(filter(None, [TUNINGS.get(tuning, tuning), METHODS.get(method, method)]))
 

@@ -238,15 +238,14 @@ def settle(page: Page) -> Callable[[], None]:
 def page(browser: Browser, console: list[str], leftovers: list[Path]) -> Iterator[Page]:
     """A page of 1440 × 900 in a context of its own; an error in its console fails the test."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
-    tab = context.new_page()
-    tab.set_default_timeout(30_000)
+    context.set_default_timeout(30_000)
 
     def note(message: ConsoleMessage) -> None:
         if message.type == "error":
             console.append(f"{message.text} {message.location.get('url', '')}".strip())
 
-    tab.on("console", note)
-    tab.on("pageerror", lambda error: console.append(str(error)))
-    yield tab
+    context.on("console", note)
+    context.on("weberror", lambda error: console.append(str(error.error)))
+    yield context.new_page()
     context.close()
     assert console == []

@@ -114,22 +114,3 @@ def test_base_and_tuned_answer_side_by_side(
     expect(page.locator("#chat-send")).to_be_enabled()
     page.locator("#chat-unload").click()
     expect(page.locator("#chat-loaded-line")).to_contain_text("No model is loaded")
-
-
-def test_chat_with_the_exported_file(
-    page: Page, serve: Callable[[Path], Server], session_home: Path, exported_job: JobFolder, trained_run: JobFolder
-) -> None:
-    server = serve(session_home)
-    name = sorted(path.name for path in exported_job.exports.glob("*.gguf"))[0]
-    open_tab(page, server.url, "export", trained_run.id)
-    earlier = page.locator("details.older summary")
-    for index in range(earlier.count()):
-        earlier.nth(index).click()
-    page.get_by_role("button", name=f"Chat with {name}", exact=True).first.click()
-    expect(page.locator("#chat-right-target input")).to_have_value(f"{name} · GGUF")
-    page.locator("#chat-example-0").click()
-    page.get_by_role("button", name="Send", exact=True).click()
-    expect(page.locator("#chat-right .chat-messages")).to_have_attribute("aria-busy", "true")
-    expect(page.locator("#chat-right .chat-messages")).to_have_attribute("aria-busy", "false", timeout=ANSWER_MS)
-    answer = json.loads(page.locator("#chat-right .bubble-text").last.inner_text())
-    assert answer["customer"] == "Helen"

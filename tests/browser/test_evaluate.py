@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,18 +76,3 @@ def test_unfinished_run_cannot_be_evaluated_until_it_is_done(page: Page, server:
     expect(page.locator("#evaluation-view")).to_contain_text("when the run is done")
     fake.finish()
     expect(page.locator("#evaluate-start")).to_be_enabled()
-
-
-def test_evaluate_button_measures_the_trained_run(
-    page: Page, serve: Callable[[Path], Server], session_home: Path, trained_run: JobFolder
-) -> None:
-    server = serve(session_home)
-    open_tab(page, server.url, "training", trained_run.id)
-    page.get_by_role("combobox", name="Row limit").click()
-    page.get_by_role("option", name="First 10", exact=True).click()
-    page.get_by_role("button", name="Evaluate", exact=True).click()
-    expect(page.locator("#evaluation-view .pill").first).to_have_text("done", timeout=240_000)
-    expect(page.locator(".score em").last).to_contain_text("of 10 right")
-    after = float(page.locator(".score b").last.inner_text().removesuffix(" %"))
-    before = float(page.locator(".score b").first.inner_text().removesuffix(" %"))
-    assert before <= 10 and after >= 80

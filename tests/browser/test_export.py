@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,18 +81,3 @@ def test_phases_are_live_and_older_exports_are_folded(
     expect(page.locator("details.older tbody tr")).to_have_count(2)
     fake.finish("failed", "no room on the disk", "Free some space")
     expect(page.locator("#export-report .notice.error")).to_contain_text("no room on the disk. Free some space")
-
-
-def test_export_button_makes_a_proven_file(
-    page: Page, serve: Callable[[Path], Server], session_home: Path, trained_run: JobFolder
-) -> None:
-    server = serve(session_home)
-    open_tab(page, server.url, "export", trained_run.id)
-    page.locator("#export-types label", has_text="Q4_K_M").click()
-    page.locator("#export-types label", has_text="Q8_0").click()
-    page.get_by_role("button", name="Export to GGUF", exact=True).click()
-    expect(page.locator("#export-report .phase").first).to_be_visible(timeout=60_000)
-    first = page.locator(".export-card").first
-    expect(first.locator(".pill", has_text="verified")).to_be_visible(timeout=400_000)
-    expect(first.locator("tbody tr")).to_contain_text(["Q8_0"])
-    expect(first).to_contain_text("Prompt tokens equal")
