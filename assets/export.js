@@ -60,7 +60,8 @@
       if (!isFinal(state.status)) head.append(stopButton(job.id));
       body.replaceChildren(...progress(state, phases, notices));
       // A file that differs fails the job, but it was made and compared: what was found is shown below the reason.
-      if (state.status === "failed" && !reported) { reported = true; appendReport(job, body, trigger); }
+      const compared = phases.some((phase) => phase.phase === "checksums");
+      if (state.status === "failed" && compared && !reported) { reported = true; appendReport(job, body, trigger); }
     }, (trouble) => setTrouble(body, trouble));
   };
 
@@ -75,10 +76,8 @@
   };
 
   const appendReport = async (job, body, trigger) => {
-    const answer = await fetch(fileAddress(job.id, "export.json"));
-    if (!answer.ok) return; // it failed before any file was compared
-    const report = await answer.json();
-    if (report.files.length) body.append(table(report, job, trigger), summary(report), hashes(report));
+    const report = await fetchJson(fileAddress(job.id, "export.json"));
+    body.append(table(report, job, trigger), summary(report), hashes(report));
   };
 
   const drawHead = (head, report, job, trigger) => {

@@ -195,7 +195,10 @@ def fake_run(server: Server, tmp_path: Path, leftovers: list[Path]) -> Iterator[
         process = subprocess.Popen(["sleep", "600"], start_new_session=True)
         run = FakeRun(made, process)
         server.settings.jobs.mkdir(exist_ok=True)
-        run.job = JobFolder(made.path.rename(server.settings.jobs / made.id))
+        target = server.settings.jobs / made.id
+        while target.exists():  # a test before this one made a run of the same name in the same second
+            target = target.with_name(f"{target.name}-again")
+        run.job = JobFolder(made.path.rename(target))
         runs.append(run)
         leftovers.append(run.job.path)
         return run

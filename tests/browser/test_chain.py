@@ -80,6 +80,7 @@ def test_a_newcomer_gets_a_proven_file(
     tab.get_by_role("button", name="Send", exact=True).click()
     for side in ("left", "right"):
         expect(tab.locator(f"#chat-{side} .chat-speed")).to_contain_text("first token", timeout=ANSWER_MS)
+        expect(tab.locator(f"#chat-{side} .chat-messages")).to_have_attribute("aria-busy", "false", timeout=ANSWER_MS)
     assert "customer" in json.loads(tab.locator("#chat-right .bubble-text").last.inner_text())
     tab.screenshot(path=artifacts / "chat.png")
 

@@ -30,6 +30,14 @@ def open_page(page: Page, server: Server, address: str = "") -> None:
     expect(page.get_by_role("tab", name="Training", exact=True)).to_be_visible()
 
 
+def reopen(page: Page) -> Page:
+    """Close the tab and open its address in another one."""
+    address, tab = page.url, page.context.new_page()
+    page.close()
+    tab.goto(address)
+    return tab
+
+
 def points(page: Page, chart: str, count: int) -> None:
     page.wait_for_function(f"count => ({POINTS})('{chart}') === count", arg=count)
 
@@ -62,9 +70,7 @@ def test_empty_page_offers_the_demo(page: Page, server: Server) -> None:
     expect(page.get_by_role("tab", name="Model", exact=True)).to_have_attribute("aria-selected", "true")
 
 
-def test_phases_then_curve_then_the_same_after_reopening(
-    page: Page, server: Server, fake_run: MakeRun, settle: Settle
-) -> None:
+def test_phases_then_curve_then_the_same_after_reopening(page: Page, server: Server, fake_run: MakeRun) -> None:
     run = fake_run("live")
     run.phase("preparing model", 3e8, 1e9, "bytes")
     open_page(page, server)
@@ -83,8 +89,7 @@ def test_phases_then_curve_then_the_same_after_reopening(
     points(page, "grad_norm", 15)
     assert f"job={run.job.id}" in page.url
     expect(page.locator(".run.on")).to_contain_text("step 15 of 40")
-    settle()  # gradio logs an error for a request that a reload cuts off
-    page.reload()
+    page = reopen(page)
     points(page, "loss", 15)
     run.train(25)
     run.finish()
@@ -234,7 +239,7 @@ def test_evaluation_shows_phases_without_charts(page: Page, server: Server, fake
     expect(page.locator("#monitor .charts")).to_be_hidden()
 
 
-def test_dark_is_kept_and_reaches_the_charts(page: Page, server: Server, fake_run: MakeRun, settle: Settle) -> None:
+def test_dark_is_kept_and_reaches_the_charts(page: Page, server: Server, fake_run: MakeRun) -> None:
     run = fake_run("dark")
     run.train(5)
     open_page(page, server)
@@ -243,8 +248,7 @@ def test_dark_is_kept_and_reaches_the_charts(page: Page, server: Server, fake_ru
     light = page.evaluate(colour)
     page.get_by_role("button", name="Dark or light", exact=True).click()
     page.wait_for_function(f"light => ({colour})() !== light", arg=light)
-    settle()  # gradio logs an error for a request that a reload cuts off
-    page.reload()
+    page = reopen(page)
     points(page, "loss", 5)
     assert page.evaluate("document.body.classList.contains('dark')") is True
     assert page.evaluate(colour) != light
