@@ -34,7 +34,7 @@ class Finished:
         return json.loads(self.stdout)
 
 
-def run_studio(*arguments: str, home: Path, seconds: float = 570, **env: str) -> Finished:
+def run_studio(*arguments: str, home: Path, seconds: float = 1100, **env: str) -> Finished:
     """Run the command `studio` as a person would, in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "studio", *arguments],

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 from studio.jobs import list_jobs, read_events, wait
 from tests.browser.conftest import Server
 
-TRAINING_SECONDS = 420
+TRAINING_SECONDS = 600
 ANSWER_MS = 120_000
 POINTS = "count => document.querySelector('[data-chart=loss]')?.data?.some(trace => trace.x.length >= count)"
 
