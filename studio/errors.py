@@ -26,12 +26,15 @@ class StudioError(Exception):
     def sentence(self) -> str:
         """All three parts as one line of text."""
         place = f"{self.where}: " if self.where else ""
-        remedy = f" {self.fix}{'' if self.fix.endswith('?') else '.'}" if self.fix else ""
-        return f"{place}{self.what}.{remedy}"
+        return f"{place}{_ended(self.what)}{' ' + _ended(self.fix) if self.fix else ''}"
 
     def as_dict(self) -> dict[str, str]:
         """The parts for JSON output and for the page."""
         return {"what": self.what, "where": self.where, "fix": self.fix, "sentence": self.sentence}
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith(("?", "!")) else f"{text}."
 
 
 class InputError(StudioError):

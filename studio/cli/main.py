@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import Any
 
-import click
 import typer
 
 from studio import __version__
 from studio.cli import chat, data, demo, doctor, jobs, results, train, ui
 from studio.cli.output import report_error
 from studio.errors import InputError, StudioError
+
+# typer brings click inside itself and shows its classes only by way of this one.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="studio",
@@ -41,19 +44,20 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--json" in arguments
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, prog_name="studio", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except StudioError as error:
         report_error(error, as_json)
         return error.exit_code
-    except click.exceptions.NoArgsIsHelpError:
-        return InputError.exit_code
-    except click.ClickException as error:
+    except _USAGE_ERROR as error:
         context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command: its help is the answer
+            print(error.format_message(), file=sys.stderr)
+            return InputError.exit_code
         hint = f"'{context.command_path} --help' shows the options" if context else "'studio --help' shows the commands"
         report_error(InputError(error.format_message(), fix=hint), as_json)
         return InputError.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("stopped", file=sys.stderr)
         return 130
     except OSError as error:
