@@ -18,6 +18,7 @@ from studio.settings import Settings, read_settings
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the studio does for its workers
 
 
 @dataclass(frozen=True)

@@ -191,8 +191,11 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
     signal.signal(signal.SIGTERM, _on_term)
     try:
         (job.path / ".reserve").write_bytes(bytes(RESERVE_BYTES))
-        work(context)
-        context.environment(peak_memory_bytes=max(peak_memory_bytes(), job.environment().get("peak_memory_bytes", 0)))
+        try:
+            work(context)
+        finally:  # also of a run that was stopped or failed
+            kept = job.environment().get("peak_memory_bytes", 0)
+            context.environment(peak_memory_bytes=max(peak_memory_bytes(), kept))
     except StoppedError as error:
         context.finish("stopped", error.what, error.fix, StoppedError.exit_code)
         return StoppedError.exit_code

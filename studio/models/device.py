@@ -32,6 +32,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
+# Before the first measurement: torch's CPU build on Linux.
+IMPORT_BYTES = 458_000_000
+
+
 @dataclass(frozen=True)
 class DeviceInfo:
     """The device a run would use.
@@ -44,6 +48,7 @@ class DeviceInfo:
         available_bytes: how much of it is free now.
         free_disk: free bytes on the disk of the studio's home.
         gflops: measured speed of matrix products by dtype, GFLOP/s; empty before the first measurement.
+        import_bytes: resident memory of a process that has imported the libraries of a training run.
         bf16_fast: whether bfloat16 is worth using: measured, or guessed from the processor's flags before that.
     """
 
@@ -55,6 +60,7 @@ class DeviceInfo:
     free_disk: int
     gflops: dict[str, float] = field(default_factory=dict)
     bf16_fast: bool = False
+    import_bytes: int = IMPORT_BYTES
 
     @property
     def measured(self) -> bool:
@@ -108,6 +114,7 @@ def _describe(kept: dict[str, Any] | None, processor: str, flags: set[str], sett
     place = next((path for path in (settings.home, *settings.home.parents) if path.exists()), Path("/"))
     kind: Kind = kept["kind"] if kept else "cpu"
     gflops = {str(name): float(speed) for name, speed in kept["gflops"].items()} if kept else {}
+    loaded = int(kept.get("import_bytes", IMPORT_BYTES)) if kept else IMPORT_BYTES
     name = processor
     if kept and kind != "cpu":
         name = str(kept["name"])
@@ -119,7 +126,7 @@ def _describe(kept: dict[str, Any] | None, processor: str, flags: set[str], sett
         fast = bool(kept["bf16_native"])
     else:
         fast = kind == "cpu" and gflops["bfloat16"] > BF16_GAIN * gflops["float32"]
-    return DeviceInfo(kind, name, cores(), total, free, shutil.disk_usage(place).free, gflops, fast)
+    return DeviceInfo(kind, name, cores(), total, free, shutil.disk_usage(place).free, gflops, fast, loaded)
 
 
 def _measure() -> dict[str, Any]:
@@ -146,7 +153,7 @@ def _read(file: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     try:
         content = json.loads(file.read_text())
         measured = content["measured"]
-        whole = content["key"] == key and {"kind", "gflops"} <= set(measured)
+        whole = content["key"] == key and {"kind", "gflops", "import_bytes"} <= set(measured)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return measured if whole else None

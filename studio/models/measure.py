@@ -11,16 +11,19 @@ import sys
 import time
 from typing import Any
 
+import psutil
+
 # (tokens, inputs, outputs) of one product; the size of a block of a 1 B model on a CPU, large enough on a GPU.
 _SHAPES = {"cpu": (1024, 1024, 2048), "cuda": (8192, 4096, 4096), "mps": (4096, 2048, 2048)}
 _SECONDS = 0.4
 
 
 def measure() -> dict[str, Any]:
-    """Return {"kind", "name", "memory_bytes", "free_bytes", "gflops": {dtype: GFLOP/s}, "bf16_native"}.
+    """Return {"kind", "name", "memory_bytes", "free_bytes", "gflops": {dtype: GFLOP/s}, "bf16_native", "import_bytes"}.
 
     `memory_bytes` and `free_bytes` are those of the accelerator and None on a CPU. `bf16_native` is False on an
-    older GPU, where bfloat16 is emulated, and None where the speed alone decides.
+    older GPU, where bfloat16 is emulated, and None where the speed alone decides. `import_bytes` is the resident
+    memory with the libraries of a training run imported: a CUDA build of torch takes half a gigabyte more.
     """
     import torch
 
@@ -30,10 +33,19 @@ def measure() -> dict[str, Any]:
     gflops = {}
     for dtype in (torch.float32, torch.bfloat16):
         gflops[str(dtype).removeprefix("torch.")] = round(_speed(torch, kind, dtype), 1)
+    loaded = _import_bytes()
     native = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else None
     return {
         "kind": kind, "name": name, "memory_bytes": total, "free_bytes": free, "gflops": gflops, "bf16_native": native,
+        "import_bytes": loaded,
     }  # fmt: skip
+
+
+def _import_bytes() -> int:
+    from transformers import AutoModelForCausalLM  # noqa: F401 - imported to be measured
+    from trl import SFTTrainer  # noqa: F401
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def _speed(torch: Any, kind: str, dtype: Any) -> float:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from studio.models.device import IMPORT_BYTES
 from studio.models.shape import Linear, ModelShape
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "runtime")
 LOGIT_CHUNK = 1024  # Supervised tokens whose logits exist at a time (studio.train.engine.loss).
 
-# Resident bytes of a training process without its model: Python, torch, transformers, datasets, TRL are 0.51 GB when
-# imported; threads, rows and a job's own modules add 0.02 (a bare loop) to 0.12 (a whole training job).
-RUNTIME_CPU = 600_000_000
+# What a whole training job on a CPU takes beside its imports and what is counted below: threads, rows, and memory that
+# the allocator keeps between batches of other lengths. 0.45 GB in two whole demo runs with validations (torch 2.13
+# CPU build, torch 2.15 CUDA build), 0.1 to 0.3 GB in runs of a few steps.
+JOB_BYTES = 420_000_000
 # The CUDA context and the workspaces of cuBLAS on the GPU: an assumption, not measured here.
 RUNTIME_CUDA = 900_000_000
 # Bytes per logit while a chunk's loss and gradient are made: bf16 and fp32 logits, log-softmax, both gradients.
@@ -38,6 +40,7 @@ class Load:
         supervised: tokens of a micro-batch that the loss counts.
         checkpointing: blocks keep only their input and are computed again in the backward pass.
         cuda: on a GPU, where memory is counted there.
+        import_bytes: resident memory of a process with the libraries imported.
     """
 
     adapter: tuple[Linear, ...] | None
@@ -50,6 +53,7 @@ class Load:
     supervised: int
     checkpointing: bool
     cuda: bool = False
+    import_bytes: int = IMPORT_BYTES
 
 
 def adapter_parameters(targets: tuple[Linear, ...], rank: int) -> int:
@@ -73,7 +77,7 @@ def estimate(shape: ModelShape, load: Load) -> dict[str, int]:
         "optimizer": optimizer_bytes(shape, load),
         "activations": round(tokens * activation_bytes_per_token(shape, load)),
         "logits": min(LOGIT_CHUNK, load.supervised) * shape.vocab * LOGIT_BYTES[load.autocast],
-        "runtime": RUNTIME_CUDA if load.cuda else RUNTIME_CPU,
+        "runtime": RUNTIME_CUDA if load.cuda else load.import_bytes + JOB_BYTES,
     }
 
 

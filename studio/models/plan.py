@@ -132,7 +132,7 @@ def make_plan(config: RunConfig, shape: ModelShape, lengths: Lengths, device: De
     load = Load(
         adapter=targets, rank=config.tuning.rank, dtype_bytes=2 if dtype == "bfloat16" else 4, autocast=autocast,
         optimizer=training.optimizer, micro_batch=1, length=max(1, lengths.max), supervised=0,
-        checkpointing=False, cuda=device.kind == "cuda",
+        checkpointing=False, cuda=device.kind == "cuda", import_bytes=device.import_bytes,
     )  # fmt: skip
     load, memory = _fit(config, shape, lengths, device, load, choices)
     micro, accumulation = load.micro_batch, training.batch_size // load.micro_batch
