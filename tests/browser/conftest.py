@@ -180,7 +180,8 @@ def leftovers() -> Iterator[list[Path]]:
     folders: list[Path] = []
     yield folders
     for folder in folders:
-        shutil.rmtree(folder)
+        if folder.exists():  # it may lie in another one that was left over
+            shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,10 +37,10 @@ UPDATES = """() => { window.updates = {left: 0, right: 0}; for (const side of ['
 
 
 @pytest.fixture
-def run(server: Server) -> Iterator[JobFolder]:
+def run(server: Server, leftovers: list[Path]) -> JobFolder:
     made = made_run(server.settings.jobs)
-    yield made
-    shutil.rmtree(server.settings.jobs)
+    leftovers.append(server.settings.jobs)
+    return made
 
 
 def test_without_a_run_the_base_model_can_be_asked(page: Page, server: Server) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,10 +23,10 @@ ROWS = "#evaluation-view tbody tr"
 
 
 @pytest.fixture
-def run(server: Server) -> Iterator[JobFolder]:
+def run(server: Server, leftovers: list[Path]) -> JobFolder:
     made = made_run(server.settings.jobs)
-    yield made
-    shutil.rmtree(server.settings.jobs)
+    leftovers.append(server.settings.jobs)
+    return made
 
 
 def test_report_shows_both_scores_and_answers_as_text(page: Page, server: Server, run: JobFolder) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def run(server: Server) -> Iterator[JobFolder]:
+def run(server: Server, leftovers: list[Path]) -> JobFolder:
     made = made_run(server.settings.jobs)
-    yield made
-    shutil.rmtree(server.settings.jobs)
+    leftovers.append(server.settings.jobs)
+    return made
 
 
 def test_without_a_run_there_is_one_sentence(page: Page, server: Server) -> None:
