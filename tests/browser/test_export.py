@@ -57,9 +57,12 @@ def test_download_sends_the_file_from_where_it_lies(page: Page, server: Server, 
     assert not list((server.settings.temporary / "gradio").rglob("*.gguf"))
 
 
-def test_chat_with_it_opens_the_file_beside_the_tuned_model(page: Page, server: Server, run: JobFolder) -> None:
+def test_chat_with_it_opens_the_file_beside_the_tuned_model(
+    page: Page, server: Server, run: JobFolder, settle: Callable[[], None]
+) -> None:
     made_export(server.settings.jobs, run)
     open_tab(page, server.url, "export", run.id)
+    settle()  # gradio may lose an event that comes while the tab is still being filled for the selected run
     page.get_by_role("button", name="Chat with demo-f16.gguf", exact=True).click()
     expect(page.get_by_role("tab", name="Chat", exact=True)).to_have_attribute("aria-selected", "true")
     expect(page.locator("#chat-right-target input")).to_have_value("demo-f16.gguf · GGUF")
