@@ -23,7 +23,7 @@ import psutil
 from studio.errors import StoppedError, StudioError
 from studio.jobs.diagnosis import Diagnosis, from_exception
 from studio.jobs.events import EventWriter
-from studio.jobs.files import read_json, write_json
+from studio.jobs.files import write_json
 from studio.jobs.folder import JobFolder, Kind
 from studio.jobs.state import own_identity, write_state
 from studio.settings import Settings, read_settings
@@ -232,8 +232,3 @@ def _on_term(number: int, frame: FrameType | None) -> None:
 def _json_number(value: float) -> float | str:
     number = float(value)
     return number if number - number == 0 else str(number)
-
-
-def stop_asked(job: JobFolder) -> bool:
-    """True when a stop was asked for (for readers; the worker itself uses `should_stop`)."""
-    return isinstance(read_json(job.stop_path), dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 PWNED = "() => window.pwned === undefined && document.querySelector('.gradio-container img[src=x]') === null"
@@ -17,3 +18,12 @@ def open_tab(page: Page, url: str, tab: str, job: str) -> None:
 def as_text(page: Page) -> None:
     """Nothing of what a model or a file said has become markup or script."""
     assert page.evaluate(PWNED)
+
+
+def serious(page: Page) -> list[tuple[str, list[str]]]:
+    found = Axe().run(page).response["violations"]
+    return [
+        (one["id"], [node["html"][:200] for node in one["nodes"]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]

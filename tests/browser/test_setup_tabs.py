@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import TimeoutError as Late
 
 from studio.jobs import find_job
 from studio.settings import ASSETS
+from tests.browser.made import serious
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server
@@ -52,15 +52,6 @@ def upload(page: Page, button: str, file: Path) -> None:
     with page.expect_file_chooser() as chooser:
         page.locator(button).click()
     chooser.value.set_files(file)
-
-
-def serious(page: Page) -> list[tuple[str, list[str]]]:
-    found = Axe().run(page).response["violations"]
-    return [
-        (one["id"], [node["html"][:200] for node in one["nodes"]])
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
 
 
 def test_rank_changes_the_plan(page: Page, server: Server) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from studio.config.jobs import EvaluateConfig
+from tests.browser.made import serious
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server
@@ -49,15 +49,6 @@ def drag(page: Page, plot: Locator) -> None:
     page.mouse.down()
     page.mouse.move(box["x"] + 220, box["y"] + 150, steps=6)
     page.mouse.up()
-
-
-def serious(page: Page) -> list[tuple[str, list[str]]]:
-    found = Axe().run(page).response["violations"]
-    return [
-        (one["id"], [node["html"][:200] for node in one["nodes"]])
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
 
 
 def test_empty_page_offers_the_demo(page: Page, server: Server) -> None:
