@@ -45,7 +45,7 @@ class Form:
         meta: slot of handlers for what assets/form.js adds to the values (`planline.Meta`).
         lines: the plan lines of the tabs.
         wiring: run once every component exists, for events that take all of them as inputs.
-        prepare, inspect: handlers of the tabs (fn, inputs, outputs) that run when the page opens.
+        prepare, count, preview: handlers of the tabs (fn, inputs, outputs) that run when the page opens.
     """
 
     def __init__(self, page: Page) -> None:
@@ -59,7 +59,8 @@ class Form:
         self.lines: list[gr.HTML] = []
         self.wiring: list[Callable[[], None]] = []
         self.prepare: dict[str, Any] = {}
-        self.inspect: dict[str, Any] = {}
+        self.count: dict[str, Any] = {}
+        self.preview: dict[str, Any] = {}
 
     # ---- components
 

@@ -7,7 +7,7 @@ an unopened tab into the document. They are hidden by style, not by `visible=Fal
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -26,6 +26,12 @@ TABS: dict[str, str] = {
     "chat": "Chat",
     "export": "Export",
 }
+
+# How an event is sent. gradio's queue answers over one stream for each page, and an event that joins while that
+# stream is being closed is not answered until the next one comes (6.31: the client keeps no count of what is open).
+# So only handlers that yield use the queue; the others are a plain request each.
+STREAMED: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+QUIET: dict[str, Any] = {**STREAMED, "queue": False}
 
 
 @dataclass

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from studio.evaluate.score import exact_match
@@ -43,7 +44,10 @@ def test_kept_beginnings_do_not_change_logits(model: GgufModel) -> None:
 def test_one_pass_agrees_with_generation(model: GgufModel) -> None:
     prompt = model.chat_ids(PROMPT)
     answer, ended = model.greedy(prompt, 12)
-    assert answer
+    # Where two tokens are nearly equal, the sums of a longer block may order them differently: those are left out.
+    best = np.sort(model.logits([*prompt, *answer[:-1]], len(prompt) - 1), axis=1)
+    answer = answer[: int(np.cumprod(best[:, -1] - best[:, -2] > 0.3).sum())]
+    assert len(answer) >= 3
     assert forced_right(model, prompt, answer)
     changed = [*answer[:-1], answer[-1] + 1]
     assert not forced_right(model, prompt, changed)

@@ -26,7 +26,7 @@ from studio.ui.components.selected import (
 )
 from studio.ui.components.textline import heading
 from studio.ui.errors import guard
-from studio.ui.page import Page
+from studio.ui.page import QUIET, Page
 from studio.ui.theme import script_tags
 
 TEMPLATE = '<div class="studio evaluation-view" role="group" aria-label="Evaluation result"></div>'
@@ -77,11 +77,10 @@ class EvaluationCard:
                 apply_default_css=False,
                 elem_id="evaluation-view",
             )
-        shared: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         fresh = [self.view, self.data, self.start]
-        gr.on(None, guard(self.refresh), page.job, fresh, **shared)
-        self.view.refresh(guard(self.refresh), page.job, fresh, **shared)
-        self.start.click(guard(self.submit), [page.job, self.data, self.limit], self.view, **shared)
+        gr.on(None, guard(self.refresh), page.job, fresh, **QUIET)
+        self.view.refresh(guard(self.refresh), page.job, fresh, **QUIET)
+        self.start.click(guard(self.submit), [page.job, self.data, self.limit], self.view, **QUIET)
 
     def refresh(self, job_id: str) -> list[Any]:
         """Show the newest evaluation of the selected run."""

@@ -27,7 +27,7 @@ from studio.train import preflight
 from studio.ui.components.choices import piece
 from studio.ui.errors import UNEXPECTED, guard, logger
 from studio.ui.form import METHOD, TUNING, Form, Values, field_id
-from studio.ui.page import Page
+from studio.ui.page import QUIET, STREAMED, Page
 from studio.ui.services import Services
 
 LINE = """
@@ -220,7 +220,6 @@ class Planner:
 COUNTED = "(...values) => window.studioForm ? studioForm.before(values) : values"
 WITH_META = "(...values) => window.studioForm ? studioForm.withMeta(values) : values"
 READING = "(...values) => { window.studioForm?.publish('reading', true); return values }"
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def wire(page: Page) -> None:
@@ -245,26 +244,27 @@ def wire(page: Page) -> None:
     outputs = [*form.lines, form.draft, page.summaries["method"]]
     calculate: dict[str, Any] = {"fn": guard(update), "inputs": inputs, "outputs": outputs, "js": COUNTED, **QUIET}
     triggers = [component.change for component in form.inputs] + [line.input for line in form.lines]
-    gr.on(triggers, queue=False, trigger_mode="always_last", **calculate)
+    gr.on(triggers, trigger_mode="always_last", **calculate)
     gr.on(
         [line.submit for line in form.lines], guard(start), inputs, [page.job, page.tabs],
-        js=WITH_META, concurrency_limit=1, **QUIET,
-    ).success(None, None, None, js="() => studioForm.started()", **QUIET).then(queue=False, **calculate)  # fmt: skip
+        js=WITH_META, **QUIET,
+    ).success(None, None, None, js="() => studioForm.started()", **QUIET).then(**calculate)  # fmt: skip
     for connect in form.wiring:
         connect()
 
-    inspect: dict[str, Any] = {**form.inspect, "js": READING, **QUIET}
+    count: dict[str, Any] = {**form.count, "js": READING, **QUIET}
+    preview: dict[str, Any] = {**form.preview, **QUIET}
     seen = ("data", "method", "model")
     shown_by = [form.components[path].change for path, spec in form.specs.items() if spec.section in seen]
-    gr.on(shown_by, trigger_mode="always_last", concurrency_limit=8, **inspect)
-    prepare: dict[str, Any] = {**form.prepare, **QUIET}
+    gr.on(shown_by, trigger_mode="always_last", **count).then(**preview)
+    prepare: dict[str, Any] = {**form.prepare, **STREAMED, "concurrency_limit": 8}
     opened = Context.root_block.load(guard(restore), form.draft, inputs, **QUIET)
-    ready = opened.then(queue=False, **calculate).then(concurrency_limit=8, **prepare)
-    ready.then(queue=False, **calculate)
-    ready.then(concurrency_limit=8, **inspect)
-    form.components["model.path"].change(concurrency_limit=8, trigger_mode="always_last", **prepare).then(
-        queue=False, **calculate
-    ).then(concurrency_limit=8, **inspect)
+    ready = opened.then(**calculate).then(**prepare)
+    ready.then(**calculate)
+    ready.then(**count).then(**preview)
+    form.components["model.path"].change(trigger_mode="always_last", **prepare).then(**calculate).then(**count).then(
+        **preview
+    )
 
 
 def waits_for(config: RunConfig, services: Services) -> str:

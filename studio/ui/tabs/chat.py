@@ -20,7 +20,7 @@ from studio.ui.components.chattargets import EXAMPLES, ChatTarget, find_target, 
 from studio.ui.components.selected import selected_run
 from studio.ui.components.textline import heading, text_line
 from studio.ui.errors import guard
-from studio.ui.page import Page
+from studio.ui.page import QUIET, STREAMED, Page
 
 MAX_QUESTION = 100_000
 DEFAULT_MAX_TOKENS = 256
@@ -115,7 +115,7 @@ class ChatTab:
                     self.left, self.right, self.right_pane, self.open_training, self.loaded, self.unload,
                     page.summaries["chat"],
                 ],
-                api_visibility="private", show_progress="hidden",
+                **QUIET,
             )  # fmt: skip
 
     def _build_head(self) -> None:
@@ -168,31 +168,30 @@ class ChatTab:
 
     def _wire(self) -> None:
         page = self.page
-        shared: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         fresh = [
             self.left, self.right, self.left_pane, self.right_pane, self.system, *self.examples, self.open_training,
             self.loaded, self.unload, page.summaries["chat"],
         ]  # fmt: skip
-        gr.on(None, guard(self.refresh), page.job, fresh, **shared)
+        gr.on(None, guard(self.refresh), page.job, fresh, **QUIET)
         panes = [self.left_pane, self.right_pane]
         for change in (self.left.input, self.right.input, self.clear.click):
-            change(guard(self.restart), [page.job, self.left, self.right], [*panes, page.summaries["chat"]], **shared)
+            change(guard(self.restart), [page.job, self.left, self.right], [*panes, page.summaries["chat"]], **QUIET)
         asked = [
             page.job, self.message, self.left, self.right, self.left_pane, self.right_pane, self.system,
             self.temperature, self.top_p, self.max_tokens,
         ]  # fmt: skip
         gr.on(
             [self.send.click, self.message.submit], guard(self.answer), asked,
-            [self.message, *panes, self.send, self.stop], concurrency_limit=MAX_LIVE, **shared,
-        ).then(self.rested, None, [self.send, self.stop, self.loaded, self.unload], **shared)  # fmt: skip
-        self.stop.click(self.on_stop, None, None, queue=False, **shared)
-        self.unload.click(guard(self.on_unload), None, [self.loaded, self.unload], **shared)
+            [self.message, *panes, self.send, self.stop], concurrency_limit=MAX_LIVE, **STREAMED,
+        ).then(self.rested, None, [self.send, self.stop, self.loaded, self.unload], **QUIET)  # fmt: skip
+        self.stop.click(self.on_stop, None, None, **QUIET)
+        self.unload.click(guard(self.on_unload), None, [self.loaded, self.unload], **QUIET)
         for example in self.examples:
             example.click(
                 None, example, self.message, api_visibility="private",
                 js="text => { document.querySelector('#chat-message textarea')?.focus(); return text }",
             )  # fmt: skip
-        self.open_training.click(lambda: gr.Tabs(selected="training"), None, page.tabs, **shared)
+        self.open_training.click(lambda: gr.Tabs(selected="training"), None, page.tabs, **QUIET)
 
     # ---- handlers
 

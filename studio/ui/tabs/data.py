@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ from studio.models.catalogue import confine
 from studio.settings import Settings
 from studio.ui.components.choices import markup, piece
 from studio.ui.components.lengths import length_chart
-from studio.ui.components.planline import QUIET, WITH_META, Meta, plan_line, waits_for
+from studio.ui.components.planline import WITH_META, Meta, plan_line, waits_for
 from studio.ui.components.tokens import problem_value, row_value, token_view
 from studio.ui.errors import guard
 from studio.ui.form import Values, field_id
-from studio.ui.page import Page
+from studio.ui.page import QUIET, Page
 from studio.ui.services import Services
 
 TRAIN, LIMIT, TRUNCATION = "data.train", "data.max_length", "data.truncation"
@@ -112,14 +111,17 @@ def build(page: Page) -> None:
 
     gr.on([add.click, path.submit], guard(add_path), [path, sources], [sources, path, problem], **QUIET)
     upload.upload(guard(take_upload), [upload, sources], [sources, problem], **QUIET)
-    demo.click(lambda: ([DEMO], ""), None, [sources, problem], queue=False, **QUIET)
+    demo.click(lambda: ([DEMO], ""), None, [sources, problem], **QUIET)
 
     def act(text: str) -> list[Any]:
         wanted = Meta.read(text).set
         return [wanted.get(option, gr.skip()) for option in ACTED]
 
-    def inspect(*values: Any) -> Iterator[tuple[Any, Any, Any]]:
-        yield from inspected(form.raw(values), page)
+    def count(*values: Any) -> tuple[dict[str, Any], str]:
+        return counted(form.raw(values), page)
+
+    def preview(*values: Any) -> dict[str, Any]:
+        return first_row(form.raw(values), page)
 
     def move(*values: Any) -> dict[str, Any]:
         row = Meta.read(values[-1]).row
@@ -131,9 +133,10 @@ def build(page: Page) -> None:
     def connect() -> None:
         # An action of a finding sets options, as the person would in the fields below it.
         targets = [form.components[option] for option in ACTED]
-        findings.select(guard(act), form.meta, targets, js=WITH_META, queue=False, **QUIET)
-        view.select(guard(move), [*form.inputs, form.meta], view, js=WITH_META, concurrency_limit=8, **QUIET)
-        form.inspect = {"fn": guard(inspect), "inputs": form.inputs, "outputs": [head, view, page.summaries["data"]]}
+        findings.select(guard(act), form.meta, targets, js=WITH_META, **QUIET)
+        view.select(guard(move), [*form.inputs, form.meta], view, js=WITH_META, **QUIET)
+        form.count = {"fn": guard(count), "inputs": form.inputs, "outputs": [head, page.summaries["data"]]}
+        form.preview = {"fn": guard(preview), "inputs": form.inputs, "outputs": view}
 
     form.wiring.append(connect)
 
@@ -175,33 +178,41 @@ def keep_upload(file: Path, settings: Settings) -> Path:
     raise InputError(f"there are too many files named '{name}'", where=str(settings.uploads), fix="Remove some of them")
 
 
-def inspected(values: Values, page: Page) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None, str]]:
-    """Yield (head, row, summary): first the whole count, then the first row with it.
+def counted(values: Values, page: Page) -> tuple[dict[str, Any], str]:
+    """Count the whole data: what its head shows, and its summary."""
+    config, wrong = data_config(values, page)
+    if config is None:
+        return failed("Data", wrong), "to be corrected"
+    name = data_name(config)
+    waits = waits_for(config, page.services)
+    return (waiting(name, waits), name) if waits else whole_count(config, page, name)
 
-    Each value is given whole each time: gradio takes a skipped one of a tab that is not open yet for a new value.
-    """
-    services = page.services
+
+def first_row(values: Values, page: Page) -> dict[str, Any]:
+    """Return the first row as tokens, or why there is none."""
+    config, _ = data_config(values, page)
+    if config is None:
+        return problem_value("There is no row to show yet.")
+    if waits_for(config, page.services):
+        return problem_value("The tokens can be shown as soon as the model is here.")
     try:
-        config = page.form.config(values)
+        return preview_row(config, page.services, 1)
+    except StudioError as error:
+        return problem_value(error.sentence)
+
+
+def data_config(values: Values, page: Page) -> tuple[RunConfig | None, list[str]]:
+    """Return the config and no sentences, or none and what is wrong with the data's options.
+
+    Options of other sections may be wrong: the data is shown all the same.
+    """
+    try:
+        return page.form.config(values), []
     except StudioError as error:
         wrong = [problem for problem in getattr(error, "errors", [error]) if problem.where.startswith("data")]
         if wrong:
-            said = [page.form.problem(one)["sentence"] for one in wrong]
-            yield failed("Data", said), problem_value("There is no row to show yet."), "to be corrected"
-            return
-        config = page.form.config({path: value for path, value in values.items() if path.startswith("data.")})
-    name = data_name(config)
-    waits = waits_for(config, services)
-    if waits:
-        yield waiting(name, waits), problem_value("The tokens can be shown as soon as the model is here."), name
-        return
-    shown, summary = whole_count(config, page, name)
-    yield shown, None, summary
-    try:
-        row = preview_row(config, services, 1)
-    except StudioError as error:
-        row = problem_value(error.sentence)
-    yield shown, row, summary
+            return None, [page.form.problem(one)["sentence"] for one in wrong]
+    return page.form.config({path: value for path, value in values.items() if path.startswith("data.")}), []
 
 
 def whole_count(config: RunConfig, page: Page, name: str) -> tuple[dict[str, Any], str]:

@@ -19,7 +19,7 @@ from studio.ui.components.exportreport import empty_sentence, export_report, rep
 from studio.ui.components.selected import jobs_of, require_model, rows_choices, rows_path, selected_run
 from studio.ui.components.textline import heading, text_line
 from studio.ui.errors import guard
-from studio.ui.page import Page
+from studio.ui.page import QUIET, Page
 
 NO_ROWS = ("No rows", "")
 
@@ -55,18 +55,17 @@ class ExportTab:
                         "Export to GGUF", variant="primary", scale=0, min_width=160, elem_id="export-start"
                     )
             self.report = export_report(report_value(self.settings, None))
-        shared: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         fresh = [self.empty, self.form, self.rows, self.report, page.summaries["export"]]
-        gr.on(None, guard(self.refresh), page.job, fresh, **shared)
-        self.report.refresh(guard(self.refresh), page.job, fresh, **shared)
+        gr.on(None, guard(self.refresh), page.job, fresh, **QUIET)
+        self.report.refresh(guard(self.refresh), page.job, fresh, **QUIET)
         chat = page.chat
 
         def chat_with(job_id: str, event: gr.EventData, request: gr.Request) -> list[Any]:
             return chat.open_with(job_id, gguf_key(event), request)
 
-        self.report.chat(guard(chat_with), page.job, chat.opened, **shared)
+        self.report.chat(guard(chat_with), page.job, chat.opened, **QUIET)
         self.start.click(
-            guard(self.submit), [page.job, self.types, self.rows], [self.report, page.summaries["export"]], **shared
+            guard(self.submit), [page.job, self.types, self.rows], [self.report, page.summaries["export"]], **QUIET
         )
 
     def refresh(self, job_id: str) -> list[Any]:

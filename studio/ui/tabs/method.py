@@ -16,10 +16,10 @@ from studio.config.load import dump_run, load_run
 from studio.config.presets import load_named, preset_names
 from studio.errors import InputErrors, StudioError
 from studio.ui.components.choices import choice_cards, markup, piece
-from studio.ui.components.planline import QUIET, TITLES, memory_bar, plan_line, wire
+from studio.ui.components.planline import TITLES, memory_bar, plan_line, wire
 from studio.ui.errors import guard
 from studio.ui.form import METHOD, TUNING, field_id
-from studio.ui.page import Page
+from studio.ui.page import QUIET, Page
 
 FILE = """
 <div class="studio yaml">
@@ -93,8 +93,8 @@ def build(page: Page) -> None:
         return [*form.values(config), {"said": f"{name} is loaded"}]
 
     def connect() -> None:
-        file.click(guard(show), form.inputs, file, queue=False, **QUIET)
-        preset.input(guard(load_preset), preset, [*form.inputs, file], queue=False, **QUIET)
+        file.click(guard(show), form.inputs, file, **QUIET)
+        preset.input(guard(load_preset), preset, [*form.inputs, file], **QUIET)
         upload.upload(guard(load_file), upload, [*form.inputs, file], **QUIET)
 
     form.wiring.append(connect)

@@ -26,7 +26,7 @@ from studio.ui.components.choices import choice_cards, markup, piece
 from studio.ui.components.planline import plan_line
 from studio.ui.errors import UNEXPECTED, guard, logger
 from studio.ui.form import Form
-from studio.ui.page import Page
+from studio.ui.page import QUIET, Page
 
 PATH, REVISION = "model.path", "model.revision"
 TITLES = {EMBEDDED_MODEL: "SmolLM2-135M-Instruct"}
@@ -133,10 +133,10 @@ def build(page: Page) -> None:
 
     outputs = [facts, cards, page.summaries["model"]]
     # The card is only another way to fill the path: the path is the option.
-    cards.change(None, cards, path, js="value => value", api_visibility="private", queue=False, show_progress="hidden")
+    cards.change(None, cards, path, js="value => value", **QUIET)
     gr.on(
         [path.change, revision.change], guard(show), [path, revision], outputs,
-        queue=False, trigger_mode="always_last", show_progress="hidden", api_visibility="private",
+        trigger_mode="always_last", **QUIET,
     )  # fmt: skip
     form.prepare = {"fn": guard(prepare), "inputs": [path, revision], "outputs": outputs}
 

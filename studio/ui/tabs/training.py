@@ -5,9 +5,6 @@ Everything that moves is drawn by the browser from our GET routes; the only hand
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import gradio as gr
 
 from studio.config.presets import DEMO, load_named
@@ -16,8 +13,8 @@ from studio.train import preflight
 from studio.ui.components import evaluation
 from studio.ui.components.monitor import job_log, job_monitor
 from studio.ui.components.planline import waits_for
-from studio.ui.errors import as_toast
-from studio.ui.page import Page
+from studio.ui.errors import guard
+from studio.ui.page import QUIET, Page
 from studio.ui.services import Services
 
 START = "Start the demo"
@@ -38,16 +35,9 @@ def build(page: Page) -> None:
         evaluation.build(page)
         job_log()
 
-    def start_and_show() -> Iterator[tuple[Any, Any]]:
-        yield gr.skip(), gr.Button("Checking data and memory …", interactive=False)
-        try:
-            job_id = start_demo(page.services)
-        except Exception as error:
-            yield gr.skip(), gr.Button(START, interactive=True)
-            raise as_toast(error) from error
-        yield job_id, gr.Button(START, interactive=True)
-
-    start.click(start_and_show, None, [page.job, start], show_progress="hidden", api_visibility="private")
+    start.click(lambda: gr.Button("Checking data and memory …", interactive=False), None, start, **QUIET).then(
+        guard(lambda: start_demo(page.services)), None, page.job, **QUIET
+    ).then(lambda: gr.Button(START, interactive=True), None, start, **QUIET)
     choose.click(None, None, None, js="() => { window.studio.openTab('model') }", api_visibility="private")
 
 
