@@ -1,4 +1,4 @@
-/* The four charts: Plotly, fed with new points only, so that zoom and hover survive an update.
+/* The charts, four for every run and those of its method: Plotly, fed with new points only, so that zoom and hover survive an update.
    A chart shows at most 4000 points of a series: beyond that every second, third, … one (the last included). */
 "use strict";
 
@@ -66,13 +66,39 @@ window.studio.charts = (() => {
       this.redraw();
     }
 
+    /** Make the charts of a method's own metrics, [{name, title}], after the first one. */
+    setMetrics(metrics) {
+      const key = metrics.map((metric) => metric.name).join();
+      if (key === (this.own ?? "")) return;
+      this.own = key;
+      for (const section of this.root.querySelectorAll("[data-own]")) {
+        const plot = section.querySelector(".plot");
+        delete this.plots[plot.dataset.chart];
+        if (plot.data) window.Plotly.purge(plot);
+        section.remove();
+      }
+      const h = window.studio.h;
+      let last = this.root.firstElementChild;
+      for (const { name, title } of metrics) {
+        const plot = h("div", { class: "plot", "data-chart": name, role: "img", "aria-label": title });
+        const section = h("section", { class: "card chart", "data-own": "yes", "aria-label": title }, h("div", { class: "row-flex" }, h("h3", {}, title)), plot);
+        last.after(section);
+        last = section;
+        this.plots[name] = plot;
+      }
+      this.redraw();
+    }
+
     /** Names of the traces of a chart, in drawing order: [whose, metric, field, look]. */
     traces(chart) {
       if (chart === "loss") return [
         ["run", "loss", "y", "faint"], ["run", "loss", "smooth", "line"], ["run", "eval_loss", "y", "points"],
         ["other", "loss", "smooth", "dashed"], ["other", "eval_loss", "y", "dashed points"],
       ];
-      return [["run", chart, "y", "line"], ["other", chart, "y", "dashed"]];
+      if (SPECS[chart]) return [["run", chart, "y", "line"], ["other", chart, "y", "dashed"]];
+      return [
+        ["run", chart, "y", "faint"], ["run", chart, "smooth", "line"], ["run", `eval_${chart}`, "y", "points"], ["other", chart, "smooth", "dashed"],
+      ];
     }
 
     pick(series, field, from = 0) {
@@ -85,7 +111,7 @@ window.studio.charts = (() => {
     }
 
     look(chart, metric, kind, count = 0) {
-      const token = window.studio.token, colour = token(metric === "eval_loss" ? "--c3" : SPECS[chart].colour);
+      const token = window.studio.token, colour = token(metric.startsWith("eval_") ? "--c3" : SPECS[chart]?.colour ?? "--c2");
       const points = kind.includes("points"), dashed = kind.includes("dashed");
       return {
         mode: points ? "lines+markers" : "lines",
@@ -111,7 +137,7 @@ window.studio.charts = (() => {
     }
 
     title(whose, metric) {
-      const name = metric === "eval_loss" ? "validation" : metric === "loss" ? "training" : "";
+      const name = metric.startsWith("eval_") ? "validation" : metric === "loss" ? "training" : "";
       return whose === "other" ? [this.other?.name, name].filter(Boolean).join(" ") : name || this.run?.name || "";
     }
 

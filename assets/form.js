@@ -249,8 +249,16 @@ window.studioForm = window.studioForm || (() => {
         return item;
       }));
     };
+    /** Say how far the embedded model is, while it is made ready. */
+    async function ask() {
+      if (!element.isConnected || props.value?.level !== "live") return;
+      const { text } = await window.studio.fetchJson("/api/preparing").catch(() => ({ text: "" }));
+      if (text && props.value?.level === "live") element.querySelector(".facts-note").textContent = `Getting ready, once: ${text} …`;
+      setTimeout(ask, 500);
+    }
     draw();
-    watch("value", draw);
+    ask();
+    watch("value", () => { draw(); ask(); });
   }
 
   /* ---- the run as YAML */

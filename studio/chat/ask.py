@@ -94,6 +94,12 @@ def job_target(job: JobFolder, settings: Settings) -> Target:
             return gguf_target(files[0])
         what = f"it made {len(files)} files" if files else f"it has made no file (it is {job.state().status})"
         raise InputError(what, where=job.id, fix=f"Give one of {', '.join(map(str, files))}" if files else "")
+    if job.scores:
+        raise InputError(
+            "this run trained a reward model, which scores answers and writes none",
+            where=job.id,
+            fix="Chat with a run of another method",
+        )
     adapter = (job.model / "adapter_config.json").is_file()
     if not adapter and not (job.model / "config.json").is_file():
         raise InputError(

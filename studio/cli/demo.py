@@ -7,7 +7,7 @@ what docs/benchmarks.md promises.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,8 @@ from studio.cli.train import Json, Sets, checked_run, trained_summary
 from studio.cli.watch import follow, raise_unless_completed
 from studio.config.jobs import DEMO_TEST
 from studio.config.presets import DEMO, load_named
-from studio.errors import StudioError
+from studio.errors import InputError, StudioError
+from studio.export.source import open_source
 from studio.jobs import JobFolder, find_job, read_events, submit
 from studio.settings import Settings, read_settings
 
@@ -32,11 +33,19 @@ def add_to(app: typer.Typer) -> None:
     app.command("demo")(demo)
 
 
-def demo(sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006
+def demo(
+    sets: Sets = [],  # noqa: B006
+    run_: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="A completed run of the demo, instead of a new one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Train, evaluate and export the demo; ends with 1 at the first step that falls short."""
     settings = read_settings()
     began = time.monotonic()
-    run = _train(settings, sets)
+    if run_ is not None and sets:
+        raise InputError("a run that exists cannot be changed", where="--set", fix="Leave out --run or --set")
+    run = _train(settings, sets) if run_ is None else open_source(settings, run_).run
     evaluation = run_evaluation(settings, run.id, {"data": DEMO_TEST})
     jobs = [run, find_job(settings.jobs, evaluation["id"])]
     short = _short_of_learning(evaluation)

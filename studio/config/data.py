@@ -8,7 +8,9 @@ from pydantic import Field, field_validator
 
 from studio.config.option import Options, option
 
-Format = Literal["auto", "messages", "prompt_completion", "instruction", "text"]
+Format = Literal[
+    "auto", "messages", "prompt_completion", "instruction", "text", "preference", "rated", "prompts"
+]  # fmt: skip
 
 
 class DataSource(Options):
@@ -17,7 +19,8 @@ class DataSource(Options):
     path: str = option(..., "JSON or JSONL file.", title="File", tier="basic", min_length=1)
     format: Format = option(
         "auto",
-        "Shape of a row: messages (chat), prompt_completion, instruction (alpaca) or text; auto looks at the keys.",
+        "Shape of a row: messages (chat), prompt_completion, instruction (alpaca), text, preference (chosen and "
+        "rejected), rated (with a label) or prompts; auto looks at the keys.",
         title="Format",
     )
 

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import field_validator, model_validator
+
 from studio.config.option import Options, option
 
-MethodName = Literal["sft"]
+MethodName = Literal["sft", "pretrain", "dpo", "orpo", "kto", "reward", "ppo", "grpo"]
+RowKind = Literal["answers", "pairs", "rated", "prompts"]
+# What a method learns from: answers to imitate, pairs of a better and a worse one, answers rated good or bad, or
+# prompts whose answers it writes itself.
+ROWS: dict[MethodName, RowKind] = {
+    "sft": "answers", "pretrain": "answers", "dpo": "pairs", "orpo": "pairs", "kto": "rated", "reward": "pairs",
+    "ppo": "prompts", "grpo": "prompts",
+}  # fmt: skip
+DpoLoss = Literal[
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+]  # fmt: skip
+RewardName = Literal["exact_match", "numeric", "json", "regex", "length", "model", "python"]
+ONLINE = ("ppo", "grpo")
+DPO_LOSSES: tuple[str, ...] = DpoLoss.__args__  # type: ignore[attr-defined]
+REWARDS: tuple[str, ...] = RewardName.__args__  # type: ignore[attr-defined]
 
 
 class MethodConfig(Options):
-    """Section `method`."""
+    """Section `method`. The terms are those of TRL's configs unless said otherwise."""
 
     name: MethodName = option(
-        "sft", "sft: learn to answer like the examples.", title="Method", tier="basic"
-    )  # fmt: skip
+        "sft",
+        "sft: answer like the examples; pretrain: go on reading plain text; dpo: prefer the better of two answers; "
+        "orpo: answers and preference in one, without a reference model; kto: answers rated good or bad; "
+        "reward: a model that scores answers; ppo: answers that a reward model scores higher (RLHF); "
+        "grpo: answers that a checkable reward scores higher.",
+        title="Method",
+        tier="basic",
+    )
     train_on: Literal["assistant", "last", "all"] = option(
         "assistant",
         "Which tokens count: every assistant answer, only the last one, or the whole text.",
@@ -23,3 +46,188 @@ class MethodConfig(Options):
         methods=("sft",),
         differs="TRL trains on every token of a conversation, the questions too.",
     )
+    loss: Literal["nll", "dft"] = option(
+        "nll",
+        "nll is cross-entropy; dft weights each token by how likely the model finds it (arXiv:2508.05629).",
+        title="Loss",
+        methods=("sft",),
+    )
+    neftune_noise_alpha: float = option(
+        0.0,
+        "Noise on the embeddings in training (NEFTune, arXiv:2310.05914): 5 is usual, 0 is none.",
+        title="NEFTune noise",
+        methods=("sft",),
+        ge=0,
+        le=100,
+    )
+    beta: float | Literal["auto"] = option(
+        "auto",
+        "How strongly the model is held to its start: the KL weight of dpo, kto, grpo; the weight of orpo's preference "
+        "term. auto is 0.1, and 0 for grpo.",
+        title="Beta",
+        tier="basic",
+        methods=("dpo", "orpo", "kto", "grpo"),
+    )
+    dpo_loss: str | list[DpoLoss] = option(
+        lambda: ["sigmoid"],
+        f"One or several of {', '.join(DPO_LOSSES)}.",
+        title="DPO loss",
+        methods=("dpo",),
+    )
+    dpo_loss_weights: str | list[float] | None = option(
+        None, "Weight of each DPO loss, such as 1, 0.2; empty counts them equally.", title="Loss weights",
+        methods=("dpo",),
+    )  # fmt: skip
+    label_smoothing: float = option(
+        0.0, "Share of pairs that may be labelled the wrong way round; exo_pair needs some (0.001).",
+        title="Label smoothing", methods=("dpo",), ge=0, lt=0.5,
+    )  # fmt: skip
+    orpo_loss: Literal["orpo", "simpo", "cpo"] = option(
+        "orpo",
+        "orpo (arXiv:2403.07691), simpo (2405.14734: average likelihood with a margin) or cpo (2401.08417).",
+        title="Preference loss",
+        methods=("orpo",),
+    )
+    simpo_gamma: float = option(
+        0.5, "Margin that simpo asks of the better answer.", title="SimPO margin", methods=("orpo",), ge=0, le=10
+    )  # fmt: skip
+    kto_loss: Literal["kto", "apo_zero_unpaired"] = option(
+        "kto", "kto (arXiv:2402.01306), or apo_zero_unpaired, which needs no KL estimate.", title="KTO loss",
+        methods=("kto",),
+    )  # fmt: skip
+    desirable_weight: float = option(
+        1.0, "Weight of good answers; raise it when they are few.", title="Weight of good", methods=("kto",), gt=0,
+        le=100,
+    )  # fmt: skip
+    undesirable_weight: float = option(
+        1.0, "Weight of bad answers; raise it when they are few.", title="Weight of bad", methods=("kto",), gt=0,
+        le=100,
+    )  # fmt: skip
+    center_rewards_coefficient: float = option(
+        0.0, "Pulls scores towards 0, so that runs can be compared (arXiv:2312.09244): 0.01 is usual.",
+        title="Centre scores", methods=("reward",), ge=0, le=10,
+    )  # fmt: skip
+    rewards: str | list[RewardName] = option(
+        lambda: ["exact_match"],
+        "What scores an answer, one or several: exact_match and numeric compare with the row's answer; json, regex and "
+        "length check its form; model is a reward model; python is a function of yours.",
+        title="Rewards",
+        tier="basic",
+        methods=ONLINE,
+    )
+    reward_weights: str | list[float] | None = option(
+        None, "Weight of each reward, such as 1, 0.2; empty counts them equally.", title="Reward weights",
+        methods=ONLINE,
+    )  # fmt: skip
+    reward_model: str | None = option(
+        None, "For model: the run that trained it (name or id), or the folder of a reward model.",
+        title="Reward model", tier="basic", methods=ONLINE,
+    )  # fmt: skip
+    reward_schema: str | None = option(
+        None, "For json: a JSON Schema file that the answer must fit; empty asks for valid JSON only.",
+        title="JSON schema", methods=ONLINE,
+    )  # fmt: skip
+    reward_pattern: str | None = option(
+        None, "For regex: a pattern that must fit the whole answer, such as ^\\d+$.", title="Pattern", methods=ONLINE
+    )  # fmt: skip
+    reward_length: int | None = option(
+        None, "For length: the wanted number of tokens; the reward falls with the distance from it.",
+        title="Wanted length", unit="tokens", methods=ONLINE, ge=1,
+    )  # fmt: skip
+    reward_python: str | None = option(
+        None,
+        "For python: FILE.py:FUNCTION, called with prompts, completions and the row's other keys; returns one number "
+        "each. It runs with your rights.",
+        title="Python reward",
+        methods=ONLINE,
+    )
+    trust_reward_code: bool = option(
+        False, "Run the file of the Python reward. Leave it off unless you have read it.", title="Trust the file",
+        methods=ONLINE,
+    )  # fmt: skip
+    grpo_algorithm: Literal["grpo", "rloo"] = option(
+        "grpo", "grpo compares answers within a group (arXiv:2402.03300), rloo leaves one out (2402.14740).",
+        title="Algorithm", methods=("grpo",),
+    )  # fmt: skip
+    grpo_loss: Literal["dapo", "grpo", "bnpo", "dr_grpo"] = option(
+        "dapo", "How tokens are averaged: dapo over all, grpo within each answer, dr_grpo by a fixed length.",
+        title="GRPO loss", methods=("grpo",),
+    )  # fmt: skip
+    num_generations: int = option(
+        4, "Answers written for each prompt; the batch must be a multiple of it.", title="Answers a prompt",
+        tier="basic", methods=("grpo",), ge=2, le=64, differs="TRL: 8 for GRPO.",
+    )  # fmt: skip
+    max_completion_length: int = option(
+        64, "Longest answer that is written in training.", title="Longest answer", unit="tokens", tier="basic",
+        methods=ONLINE, ge=1, le=65536, differs="TRL: 512, which takes minutes a step on a CPU.",
+    )  # fmt: skip
+    temperature: float = option(
+        1.0, "How varied the written answers are; 1 draws from the model's own probabilities.", title="Temperature",
+        methods=ONLINE, gt=0, le=10,
+    )  # fmt: skip
+    clip_range: float = option(
+        0.2, "How far one update may move the probability of a token (epsilon).", title="Clip range", methods=ONLINE,
+        gt=0, lt=1,
+    )  # fmt: skip
+    ppo_epochs: int = option(
+        4, "Updates made from each batch of written answers.", title="Updates a batch", methods=("ppo",), ge=1, le=64
+    )  # fmt: skip
+    kl_coef: float = option(
+        0.05, "Weight of the KL divergence from the start in each token's reward.", title="KL weight", tier="basic",
+        methods=("ppo",), ge=0, le=10,
+    )  # fmt: skip
+    kl_target: float | None = option(
+        None, "KL per answer that the weight is steered to (Ziegler 2019); empty keeps the weight.",
+        title="KL target", methods=("ppo",), gt=0,
+    )  # fmt: skip
+    vf_coef: float = option(0.1, "Weight of the value function's loss.", title="Value weight", methods=("ppo",), ge=0)
+    gamma: float = option(1.0, "Discount of later rewards.", title="Discount", methods=("ppo",), gt=0, le=1)
+    lam: float = option(
+        0.95, "Lambda of generalised advantage estimation (arXiv:1506.02438).", title="GAE lambda", methods=("ppo",),
+        ge=0, le=1,
+    )  # fmt: skip
+    whiten_rewards: bool = option(
+        True, "Bring the scores of the answers to mean 0 and deviation 1, by the running figures.",
+        title="Normalise scores", methods=("ppo",), differs="TRL 1.12: off; KL weight and scores then have one scale.",
+    )  # fmt: skip
+
+    @field_validator("dpo_loss", "rewards", mode="before")
+    @classmethod
+    def _words(cls, value: object, info: object) -> object:
+        allowed = DPO_LOSSES if getattr(info, "field_name", "") == "dpo_loss" else REWARDS
+        words = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        if not words or not isinstance(words, list):
+            raise ValueError("at least one word is needed")
+        for word in words:
+            if word not in allowed:
+                raise ValueError(f"'{word}' is not one of {', '.join(allowed)}")
+        if len(set(words)) < len(words):
+            raise ValueError("each may be named once")
+        return words
+
+    @field_validator("dpo_loss_weights", "reward_weights", mode="before")
+    @classmethod
+    def _numbers(cls, value: object) -> object:
+        if isinstance(value, str):
+            try:
+                value = [float(part) for part in value.split(",") if part.strip()] or None
+            except ValueError as error:
+                raise ValueError("numbers with commas between them, such as 1, 0.2") from error
+        return [value] if isinstance(value, int | float) else value
+
+    @field_validator("beta")
+    @classmethod
+    def _strength(cls, value: float | str) -> float | str:
+        if value != "auto" and not 0 <= float(value) <= 100:
+            raise ValueError("a number from 0 to 100, or auto")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> MethodConfig:
+        for option_, weights, words in (
+            ("dpo_loss_weights", self.dpo_loss_weights, self.dpo_loss),
+            ("reward_weights", self.reward_weights, self.rewards),
+        ):
+            if weights is not None and len(weights) != len(words):
+                raise ValueError(f"{option_}: {len(weights)} weights for {len(words)} of {', '.join(words)}")
+        return self

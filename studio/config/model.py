@@ -31,6 +31,16 @@ class ModelConfig(Options):
     attention: Literal["auto", "sdpa", "eager"] = option(
         "auto", "Attention code; auto takes sdpa.", title="Attention"
     )  # fmt: skip
+    rope_scaling: Literal["none", "linear", "dynamic", "yarn", "llama3"] = option(
+        "none",
+        "Stretch the positions to read longer texts than the model was made for. Short prompts get a little worse, "
+        "most with linear.",
+        title="Longer context",
+    )
+    rope_factor: float = option(
+        2.0, "How many times longer: 2 makes 4,096 tokens 8,192. Only with a longer context.", title="Context factor",
+        gt=1, le=64,
+    )  # fmt: skip
     trust_remote_code: bool = option(
         False,
         "Run Python code that comes with the model. It can do anything you can: leave it off unless you have read it.",

@@ -43,15 +43,23 @@ class TrainingConfig(Options):
         tier="basic",
         differs="TRL: 2e-5 for everything, which is too small for an adapter.",
     )
-    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = option(
+    scheduler: Literal[
+        "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "cosine_with_min_lr",
+        "polynomial", "inverse_sqrt", "warmup_stable_decay",
+    ] = option(
         "cosine", "How the learning rate changes over the run.", title="Schedule", differs="transformers: linear."
     )  # fmt: skip
     warmup: float = option(
         0.05, "Share of the steps in which the learning rate rises from 0.", title="Warm-up", ge=0, le=1,
         differs="transformers: none.",
     )  # fmt: skip
-    optimizer: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = option(
-        "adamw_torch_fused", "Rule by which gradients become steps.", title="Optimizer"
+    optimizer: Literal[
+        "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", "adamw_8bit",
+        "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit", "ademamix_8bit",
+    ] = option(
+        "adamw_torch_fused",
+        "Rule by which gradients become steps. Those with 8bit hold their state in a quarter of the memory.",
+        title="Optimizer",
     )  # fmt: skip
     weight_decay: float = option(0.0, "Pull of the weights towards 0.", title="Weight decay", ge=0, le=1)
     max_grad_norm: float = option(

@@ -8,8 +8,9 @@ from pydantic import field_validator
 
 from studio.config.option import Options, option
 
-TuningName = Literal["full", "lora"]
-ADAPTERS = ("lora",)
+TuningName = Literal["full", "lora", "qlora", "dora"]
+ADAPTERS = ("lora", "qlora", "dora")
+TITLES: dict[str, str] = {"full": "Full", "lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA"}
 
 
 class TuningConfig(Options):
@@ -17,7 +18,8 @@ class TuningConfig(Options):
 
     name: TuningName = option(
         "lora",
-        "lora: a small adapter beside frozen weights; full: every weight.",
+        "lora: a small adapter beside frozen weights; full: every weight; qlora: an adapter beside weights in 4 bits, "
+        "for the least memory; dora: an adapter that also learns the length of each weight's rows, slower.",
         title="Tuning",
         tier="basic",
     )
@@ -49,6 +51,86 @@ class TuningConfig(Options):
         tunings=ADAPTERS,
         differs="PEFT's default by family is often q and v only, which learns less.",
     )
+
+    init: Literal["default", "gaussian", "pissa", "olora", "orthogonal"] = option(
+        "default",
+        "How the adapter starts: default begins at the base model; pissa (arXiv:2404.02948) and olora (2406.01775) "
+        "begin at its main directions and learn faster at first.",
+        title="Start of the adapter",
+        tunings=("lora", "dora"),
+    )
+    rslora: bool = option(
+        False, "Scale by alpha / √rank, which keeps large ranks stable (arXiv:2312.03732).", title="rsLoRA",
+        tunings=ADAPTERS,
+    )  # fmt: skip
+    lora_plus_ratio: float | None = option(
+        None, "LoRA+ (arXiv:2402.12354): how much larger the rate of B is than that of A; 16 is usual, empty is 1.",
+        title="LoRA+ ratio", tunings=("lora", "qlora"), ge=1, le=1000,
+    )  # fmt: skip
+    rank_pattern: str | dict[str, int] | None = option(
+        None, "Other ranks for some layers, such as q_proj=32, v_proj=8.", title="Ranks by layer", tunings=ADAPTERS
+    )  # fmt: skip
+    alpha_pattern: str | dict[str, float] | None = option(
+        None, "Other alphas for some layers, such as q_proj=64.", title="Alphas by layer", tunings=ADAPTERS
+    )  # fmt: skip
+    layers_to_transform: str | list[int] | None = option(
+        None, "Only these blocks get an adapter, from 0, such as 0-3, 28, 29; empty is all.", title="Blocks",
+        tunings=ADAPTERS,
+    )  # fmt: skip
+    modules_to_save: str | list[str] | None = option(
+        None, "Layers trained whole beside the adapter and saved with it, such as lm_head, embed_tokens.",
+        title="Trained whole", tunings=("lora", "dora"),
+    )  # fmt: skip
+    bits: Literal["4", "8"] = option(
+        "4", "Bits of a frozen weight: 4 (NF4) or 8 (LLM.int8).", title="Bits", tunings=("qlora",)
+    )  # fmt: skip
+    quant_type: Literal["nf4", "fp4"] = option(
+        "nf4", "Kind of 4-bit numbers (Dettmers et al. 2023, arXiv:2305.14314).", title="4-bit numbers",
+        tunings=("qlora",),
+    )  # fmt: skip
+    double_quant: bool = option(
+        True, "Quantise the scales too, which saves 0.4 bits a weight.", title="Double quantisation",
+        tunings=("qlora",), differs="bitsandbytes: off.",
+    )  # fmt: skip
+    dora: bool = option(False, "Learn the length of each row too (QDoRA).", title="With DoRA", tunings=("qlora",))
+    adapter: str | None = option(
+        None,
+        "Go on from this adapter: a run (name or id) or a folder. Its rank and layers are kept.",
+        title="Existing adapter",
+        tunings=("lora", "dora", "qlora"),
+    )
+    merge_adapter: bool = option(
+        False, "Merge the existing adapter into the weights first and train a new one on top.",
+        title="New adapter on top", tunings=("lora", "dora"),
+    )  # fmt: skip
+
+    @field_validator("rank_pattern", "alpha_pattern", mode="before")
+    @classmethod
+    def _pattern(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        if any(not name.strip() or not number.strip().replace(".", "", 1).isdigit() for name, _, number in pairs):
+            raise ValueError("layer=number with commas between them, such as q_proj=32, v_proj=8")
+        return {name.strip(): float(number) for name, _, number in pairs} or None
+
+    @field_validator("layers_to_transform", mode="before")
+    @classmethod
+    def _blocks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        blocks: list[int] = []
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            first, _, last = part.partition("-")
+            if not first.isdigit() or (last and not last.isdigit()) or int(last or first) < int(first):
+                raise ValueError("numbers from 0 and ranges, such as 0-3, 28")
+            blocks += range(int(first), int(last or first) + 1)
+        return blocks or None
+
+    @field_validator("modules_to_save", mode="before")
+    @classmethod
+    def _whole(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] or None if isinstance(value, str) else value
 
     @field_validator("alpha")
     @classmethod

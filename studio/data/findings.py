@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from studio.config.data import DataConfig
 from studio.data.formats import Example
-from studio.data.masks import Masked
 from studio.data.report import DataReport, Finding
+from studio.data.units import Unit
 
 _NAMED_ROWS = 5
 _NOTES: dict[str, tuple[str, str]] = {
@@ -45,17 +44,13 @@ _NOTES: dict[str, tuple[str, str]] = {
 }
 
 
-class _HasIds(Protocol):
-    input_ids: list[int]
-
-
 def collect_findings(
     report: DataReport,
     config: DataConfig,
     examples: Sequence[Sequence[Example]],
-    masked: Sequence[Masked],
-    train: Sequence[_HasIds],
-    validation: Sequence[_HasIds],
+    units: Sequence[Unit],
+    train: Sequence[Unit],
+    validation: Sequence[Unit],
 ) -> None:
     """Add the findings and the counts of equal rows to `report`.
 
@@ -63,14 +58,14 @@ def collect_findings(
         report: with its sources and lengths filled in.
         config: section `data`.
         examples: the rows of each source.
-        masked: all rows as tokens, before truncation.
+        units: all rows as tokens, before truncation.
         train, validation: the two parts after it.
     """
     add = report.findings.append
     add_length_findings(report, config)
-    seen = Counter(tuple(one.input_ids) for one in train)
+    seen = Counter(one.key for one in train)
     report.duplicates_train = sum(seen.values()) - len(seen)
-    report.duplicates_across = sum(tuple(one.input_ids) in seen for one in validation)
+    report.duplicates_across = sum(one.key in seen for one in validation)
     if report.duplicates_across:
         add(
             Finding(
@@ -82,7 +77,7 @@ def collect_findings(
         )
     if report.duplicates_train:
         add(Finding("info", report.duplicates_train, "the same row more than once in training", "Remove the doubles"))
-    report.findings += note_findings(masked)
+    report.findings += note_findings(units)
     report.findings += unused_keys(example for rows in examples for example in rows)
     if config.validation != 0 and not validation:
         text = "no row is left for validation, so there is no validation loss"
@@ -110,10 +105,10 @@ def note_text(note: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." + (f" {fix}." if fix else "")
 
 
-def note_findings(masked: Iterable[Masked]) -> list[Finding]:
+def note_findings(units: Iterable[Unit]) -> list[Finding]:
     """Findings that the masks noted, with the first rows of each."""
     rows: dict[str, list[int]] = {}
-    for one in masked:
+    for one in units:
         for note in one.notes:
             rows.setdefault(note, []).append(one.row)
     return [

@@ -1,13 +1,13 @@
-"""What a row means: messages, prompt and completion, instruction, or text.
+"""Rows with answers to imitate: messages, prompt and completion, instruction, or text.
 
-The keys of the first rows decide the format of a file; a later row that differs is an error, never a guess. Nothing
-is dropped in silence: keys that change what would be learned (tool calls, images, weights) are refused by name.
+Nothing is dropped in silence: keys that change what would be learned (tool calls, images, weights) are refused by
+name. `rows` decides which format a file has; `preference` reads pairs, ratings and prompts.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from studio.data.sources import place
 from studio.errors import InputError
 
-FormatName = Literal["messages", "prompt_completion", "instruction", "text"]
+FormatName = Literal["messages", "prompt_completion", "instruction", "text", "preference", "rated", "prompts"]
 Message = dict[str, str]
 FORMATS: tuple[FormatName, ...] = ("messages", "prompt_completion", "instruction", "text")
 ROLES = ("system", "user", "assistant", "tool")
@@ -24,34 +24,23 @@ SHAREGPT_ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
     "system": "system", "tool": "tool", "observation": "tool",
 }  # fmt: skip
-_KEYS: dict[FormatName, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "prompt_completion": ("prompt", "completion"),
-    "instruction": ("instruction", "output"),
-    "text": ("text",),
-}
-_USED: dict[FormatName, tuple[str, ...]] = {
+_USED: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "system"),
     "prompt_completion": ("prompt", "completion"),
     "instruction": ("instruction", "input", "output", "system", "history"),
     "text": ("text",),
 }
-# Keys that would change what is learned, so leaving them out in silence would train something else.
-_REFUSED_IN_ROW = ("tools", "functions", "images", "image", "videos", "audios", "chosen", "rejected")
 _REFUSED_IN_MESSAGE = (
     "tool_calls", "function_call", "weight", "thinking", "reasoning", "reasoning_content", "images", "audio",
 )  # fmt: skip
-_RENAMES = {
-    "response": "completion", "answer": "completion", "question": "prompt", "query": "prompt", "chat": "messages",
-    "dialogue": "messages", "dialog": "messages", "conversation": "messages", "content": "text", "document": "text",
-}  # fmt: skip
+LABELS = ("label", "kto_tag")
 
 
 @dataclass(frozen=True)
 class Example:
     """One row, understood.
 
-    Exactly one of `messages`, `text` and (`prompt`, `completion`) is given.
+    Exactly one of `messages`, `text` and `prompt` is given; a prompt has a `completion` unless the model writes it.
 
     Attributes:
         row: its number in the file, from 1.
@@ -63,6 +52,10 @@ class Example:
         prompt: plain text before the completion; no chat template is used.
         completion: plain text to be learned.
         text: plain text of which every token is learned.
+        rejected: the same prompt with the worse answer, whole messages or the plain answer.
+        label: whether the answer is a good one.
+        answer: what a written answer is compared with, for the methods whose model writes it.
+        columns: the row's other keys, which a reward function is given.
         unused: keys of the row that were not read.
     """
 
@@ -74,47 +67,19 @@ class Example:
     prompt: str | None = None
     completion: str | None = None
     text: str | None = None
+    rejected: list[Message] | str | None = None
+    label: bool | None = None
+    answer: str | None = None
+    columns: dict[str, Any] = field(default_factory=dict, compare=False)
     unused: tuple[str, ...] = field(default=(), compare=False)
 
 
-def detect_format(rows: Iterable[tuple[int, dict[str, Any]]], path: Path | str) -> FormatName:
-    """Return the format that the keys of the first rows say.
-
-    Args:
-        rows: (number, row) of the first rows; only the first is decisive, the rest is for `parse_row` to check.
-        path: the file, for the error.
-
-    Raises:
-        InputError: no format has these keys.
-    """
-    for number, row in rows:
-        if "messages" in row or "conversations" in row:
-            return "messages"
-        for name in FORMATS:
-            if all(key in row for key in _KEYS[name]):
-                return name
-        raise _unknown_format(row, number, path)
-    raise InputError("there is no row", where=str(path), fix="Put one JSON object in each line")
-
-
-def parse_row(row: dict[str, Any], number: int, path: Path | str, format: FormatName) -> Example:
-    """Return what a row means.
-
-    Raises:
-        InputError: a key is missing, a value has the wrong type, a role is unknown, or there is nothing to learn.
-    """
-    where = _Where(path, number)
-    for key in _REFUSED_IN_ROW:
-        if row.get(key) not in (None, [], "", {}):
-            raise where.error(
-                "preference rows are not read by sft" if key in ("chosen", "rejected") else f"'{key}' is not read yet",
-                key,
-                f"Remove '{key}' from the rows, or use rows without it",
-            )
+def parse_answer(row: dict[str, Any], where: Where, format: FormatName) -> Example:
+    """Return what a row of one of the answer `FORMATS` means."""
     unused = tuple(key for key in row if key not in _USED[format])
-    name = Path(path).name
+    name, number = Path(where.path).name, where.number
     if format == "messages":
-        return Example(number, name, format, messages=_conversation(row, where), unused=unused)
+        return Example(number, name, format, messages=conversation(row, where), unused=unused)
     if format == "prompt_completion":
         return _prompt_completion(row, where, unused)
     if format == "instruction":
@@ -147,16 +112,18 @@ def split_prompt(example: Example) -> tuple[list[Message] | str, str]:
     )
 
 
-class _Where:
+class Where:
     """The place of a row, and the checks whose errors name it."""
 
     def __init__(self, path: Path | str, number: int) -> None:
         self.path, self.number = path, number
 
     def error(self, what: str, key: str = "", fix: str = "") -> InputError:
+        """An error at this row's key, to be raised."""
         return InputError(what, where=place(self.path, self.number, key), fix=fix)
 
     def need(self, row: dict[str, Any], key: str, within: str = "") -> Any:
+        """Value at `key`, which must be there."""
         if key not in row:
             keys = ", ".join(map(str, row)) or "none"
             raise InputError(
@@ -186,7 +153,8 @@ class _Where:
         raise self.error(what, label, "Use text only")
 
 
-def _conversation(row: dict[str, Any], where: _Where) -> list[Message]:
+def conversation(row: dict[str, Any], where: Where, answered: bool = True) -> list[Message]:
+    """Return the messages of a row; with `answered`, one of them must be an answer."""
     if "messages" in row or "conversations" not in row:
         key, role_key, content_key = "messages", "role", "content"
     else:
@@ -195,23 +163,25 @@ def _conversation(row: dict[str, Any], where: _Where) -> list[Message]:
     if key == "conversations" and isinstance(turns, list) and turns and isinstance(turns[0], dict):
         # Some files have the outer name of ShareGPT and the inner ones of OpenAI.
         role_key, content_key = ("role", "content") if "role" in turns[0] else (role_key, content_key)
-    messages = _messages(turns, key, where, role_key, content_key)
+    messages = messages_of(turns, key, where, role_key, content_key)
     if row.get("system") is not None and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": where.text(row, "system")})
-    _require_answer(messages, key, where)
+    if answered:
+        _require_answer(messages, key, where)
     return messages
 
 
-def _messages(
-    turns: Any, key: str, where: _Where, role_key: str = "role", content_key: str = "content"
+def messages_of(
+    turns: Any, key: str, where: Where, role_key: str = "role", content_key: str = "content"
 ) -> list[Message]:
+    """Return the checked messages of a list."""
     if not isinstance(turns, list) or not turns:
         what = "the list is empty" if turns == [] else f"a list of messages is needed, not {_kind(turns)}"
         raise where.error(what, key, f'Write [{{"{role_key}": "user", "{content_key}": "..."}}, ...]')
     return [_message(turn, f"{key}[{i}]", where, role_key, content_key) for i, turn in enumerate(turns)]
 
 
-def _message(turn: Any, label: str, where: _Where, role_key: str, content_key: str) -> Message:
+def _message(turn: Any, label: str, where: Where, role_key: str, content_key: str) -> Message:
     if not isinstance(turn, dict):
         raise where.error(
             f"a message is an object, not {_kind(turn)}: {_short(turn)}",
@@ -235,22 +205,22 @@ def _message(turn: Any, label: str, where: _Where, role_key: str, content_key: s
     return {"role": known[role], "content": content}
 
 
-def _require_answer(messages: list[Message], key: str, where: _Where) -> None:
+def _require_answer(messages: list[Message], key: str, where: Where) -> None:
     if not any(message["role"] == "assistant" for message in messages):
         roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
         what = f"there is no assistant turn, so nothing to learn; roles are: {roles}"
         raise where.error(what, key, "Add the answer, or remove the row")
 
 
-def _prompt_completion(row: dict[str, Any], where: _Where, unused: tuple[str, ...]) -> Example:
+def _prompt_completion(row: dict[str, Any], where: Where, unused: tuple[str, ...]) -> Example:
     prompt, completion = where.need(row, "prompt"), where.need(row, "completion")
     name = Path(where.path).name
-    chat = [isinstance(value, list) and bool(value) and _is_message(value[0]) for value in (prompt, completion)]
+    chat = [isinstance(value, list) and bool(value) and is_message(value[0]) for value in (prompt, completion)]
     if any(chat):
         if not all(chat):
             plain = "prompt" if chat[1] else "completion"
             raise where.error("the other half is a list of messages, this is not", plain, "Write both the same way")
-        before, after = _messages(prompt, "prompt", where), _messages(completion, "completion", where)
+        before, after = messages_of(prompt, "prompt", where), messages_of(completion, "completion", where)
         _require_answer(after, "completion", where)
         return Example(
             where.number, name, "prompt_completion", messages=before + after, trained_from=len(before), unused=unused
@@ -263,11 +233,24 @@ def _prompt_completion(row: dict[str, Any], where: _Where, unused: tuple[str, ..
     )
 
 
-def _is_message(value: Any) -> bool:
+def is_message(value: Any) -> bool:
+    """Whether a value looks like a message of a conversation."""
     return isinstance(value, dict) and "role" in value
 
 
-def _instruction(row: dict[str, Any], where: _Where) -> list[Message]:
+def _instruction(row: dict[str, Any], where: Where) -> list[Message]:
+    return [*instruction_prompt(row, where), {"role": "assistant", "content": _output(row, where)}]
+
+
+def _output(row: dict[str, Any], where: Where) -> str:
+    output = where.text(row, "output")
+    if not output.strip():
+        raise where.error("the answer is empty", "output", "Write it, or remove the row")
+    return output
+
+
+def instruction_prompt(row: dict[str, Any], where: Where) -> list[Message]:
+    """Return the messages before the answer of an alpaca row: system, history, instruction with its input."""
     messages: list[Message] = []
     if system := where.text(row, "system", default=""):
         messages.append({"role": "system", "content": system})
@@ -285,22 +268,9 @@ def _instruction(row: dict[str, Any], where: _Where) -> list[Message]:
             raise where.error("the answer is empty", f"{label}[1]", "Write it, or remove the pair")
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     parts = [where.text(row, "instruction"), where.text(row, "input", default="")]
-    output = where.text(row, "output")
-    if not output.strip():
-        raise where.error("the answer is empty", "output", "Write it, or remove the row")
     # One line break between the two, as most tools that read this format have it.
     messages.append({"role": "user", "content": "\n".join(part for part in parts if part)})
-    return [*messages, {"role": "assistant", "content": output}]
-
-
-def _unknown_format(row: dict[str, Any], number: int, path: Path | str) -> InputError:
-    keys = ", ".join(map(str, row)) or "none"
-    close = [f"'{key}' to '{_RENAMES[key]}'" for key in row if key in _RENAMES and _RENAMES[key] not in row]
-    wanted = "messages; prompt, completion; instruction, output; or text"
-    fix = f"Rename {' and '.join(close)}" if close else f"Name the keys {wanted}"
-    if "chosen" in row and "rejected" in row:
-        fix = "These are preference rows, which sft does not read; give rows with one answer each"
-    return InputError(f"no format has these keys: {keys}", where=place(path, number), fix=fix)
+    return messages
 
 
 def _kind(value: Any) -> str:

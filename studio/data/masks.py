@@ -123,6 +123,26 @@ class Masker:
                 )
         return done
 
+    def prompt(self, example: Example) -> Masked:
+        """Return a prompt as tokens, up to where the model begins its answer; none of them is trained on.
+
+        Raises:
+            InputError: the chat template refuses the messages, or there is none.
+        """
+        if example.messages is None:
+            text = example.prompt or ""
+            (ids,), (offsets,) = self._tokens([text], special=True)
+            while ids and ids[-1] == self.tokenizer.eos_token_id and offsets[-1] == (0, 0):
+                ids, offsets = ids[:-1], offsets[:-1]
+        else:
+            self._require_template(example)
+            try:
+                text = self._render(example.messages, True)
+            except TemplateRefusedError as error:
+                raise self._refused(example, error) from error
+            (ids,), (offsets,) = self._tokens([text], special=False)
+        return self._masked(example, ids, offsets, text, [], self._notes(example.messages or [], []))
+
     def pieces(self, masked: Masked) -> list[Piece]:
         """Return the tokens as text with what happens to them; the texts joined are the rendered text."""
         pieces, at = [], 0
@@ -157,12 +177,7 @@ class Masker:
     def _rendered(self, example: Example) -> tuple[str, list[tuple[int, int]], tuple[str, ...]]:
         messages = example.messages or []
         where = place(example.path, example.row)
-        if not self.tokenizer.chat_template:
-            raise InputError(
-                "the model's tokenizer has no chat template, so a conversation cannot be written as text",
-                where=where,
-                fix="Set model.path to the instruct or chat variant of the model, or use rows of prompt and completion",
-            )
+        self._require_template(example)
         try:
             if self.train_on == "all":
                 text = self._render(messages, False)
@@ -171,11 +186,7 @@ class Masker:
             wanted = answers[-1:] if self.train_on == "last" else answers
             text, spans = locate_answers(self._render, messages, wanted, self._ends)
         except TemplateRefusedError as error:
-            raise InputError(
-                f"the model's chat template refuses the row: {error}",
-                where=where,
-                fix="Change the order or the roles of its messages to what the model expects",
-            ) from error
+            raise self._refused(example, error) from error
         except UnmaskableError as error:
             raise InputError(
                 f"the answers cannot be told exactly from the rest in this model's chat template: {error}",
@@ -183,6 +194,21 @@ class Masker:
                 fix=f"Set method.train_on: {'last or all' if error.only_middle else 'all'}, or correct the template",
             ) from error
         return text, [(span.start, span.end) for span in spans], self._notes(messages, spans)
+
+    def _require_template(self, example: Example) -> None:
+        if not self.tokenizer.chat_template:
+            raise InputError(
+                "the model's tokenizer has no chat template, so a conversation cannot be written as text",
+                where=place(example.path, example.row),
+                fix="Set model.path to the instruct or chat variant of the model, or use rows of prompt and completion",
+            )
+
+    def _refused(self, example: Example, error: Exception) -> InputError:
+        return InputError(
+            f"the model's chat template refuses the row: {error}",
+            where=place(example.path, example.row),
+            fix="Change the order or the roles of its messages to what the model expects",
+        )
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         from jinja2 import TemplateError

@@ -18,14 +18,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import MethodConfig
+from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.config.model import EMBEDDED_MODEL, ModelConfig
 from studio.data.findings import note_findings, note_text, unused_keys
-from studio.data.formats import FormatName, detect_format, parse_row
+from studio.data.formats import FormatName
 from studio.data.masks import IGNORED, Masker
-from studio.data.prepare import mask_examples, parse_source, prepare_data
+from studio.data.prepare import encode_examples, parse_source, prepare_data, train_on
 from studio.data.report import summarize_lengths
+from studio.data.rows import detect_format, kind_of, parse_row
 from studio.data.sources import Row, Stamp, confine, place, read_rows, resolve_path
+from studio.data.units import both_answers
 from studio.data.wire import error_to_dict
 from studio.errors import InputError, StudioError
 from studio.settings import Settings, read_settings
@@ -69,26 +71,29 @@ class Operations:
         format: str = "auto",
         model: Values | str | None = None,
         max_length: int = 1024,
-        train_on: str = "assistant",
+        method: Values | None = None,
         confined: bool = False,
     ) -> Values:
-        """Read one file whole.
+        """Read one file whole, as `method` would; without one, as the first method that could use its rows.
 
         Returns:
             path, file, format, rows, bytes, sha256, findings; with a model also lengths (figures and histogram),
             tokens, supervised_tokens and stop_text.
         """
         source = _section(DataSource, {"path": path, "format": format}, "data.train")
-        method = _section(MethodConfig, {"train_on": train_on}, "method")
+        asked = _section(MethodConfig, method, "method")
         file = resolve_path(path, self.settings, confined)
-        key: list[Any] = ["inspect", str(file), _stamp(file), format, max_length, train_on]
+        kind: RowKind = ROWS[asked.name] if method else kind_of(next(read_rows(file))[1], file)
+        key: list[Any] = ["inspect", str(file), _stamp(file), format, max_length, kind, train_on(asked)]
         folder = None
         if model is not None:
             folder, chosen = self._model(model, confined, progress)
             key += [str(folder), _tokenizer_stamp(folder), chosen.trust_remote_code]
 
         def compute() -> Values:
-            parsed = parse_source(source, self.settings, "train", lambda done: progress("reading data", done, None))
+            parsed = parse_source(
+                source, self.settings, "train", lambda done: progress("reading data", done, None), kind
+            )
             report, examples = parsed
             result: Values = {
                 "path": path, "file": str(file), "format": report.format, "rows": report.rows,
@@ -96,15 +101,15 @@ class Operations:
             }  # fmt: skip
             findings = unused_keys(examples)
             if folder is not None:
-                masker = Masker(self._tokenizer(folder, chosen.trust_remote_code), method.train_on)
-                masked = mask_examples(examples, masker, lambda done: progress("tokenizing", done, len(examples)))
-                lengths = summarize_lengths([len(one.input_ids) for one in masked], max_length)
-                result["lengths"] = _plain(lengths)
-                result["tokens"] = lengths.tokens
-                result["supervised_tokens"] = sum(one.supervised for one in masked)
+                masker = Masker(self._tokenizer(folder, chosen.trust_remote_code), train_on(asked))
+                told = len(examples)
+                units = encode_examples(kind, examples, masker, lambda done: progress("tokenizing", done, told))
+                result["lengths"] = _plain(summarize_lengths([one.length for one in units], max_length))
+                result["tokens"] = sum(one.tokens for one in units)
+                result["supervised_tokens"] = sum(one.supervised for one in units)
                 chat = examples[0].messages is not None
-                result["stop_text"] = masker.stop_text() if chat and train_on != "all" else None
-                findings = note_findings(masked) + findings
+                result["stop_text"] = masker.stop_text() if chat and masker.train_on != "all" else None
+                findings = note_findings(units) + findings
             result["findings"] = [_plain(one) for one in findings]
             return result
 
@@ -130,8 +135,9 @@ class Operations:
 
         Returns:
             row (its number in the file), rows (how many), path, format, raw (the row), messages (or None), tokens
-            [{text, id, trained, special}], trained, context, length, limit, over_limit, notes, stop_text, problem
-            (None, or the parts of the error that keeps this row from being used; then tokens are empty).
+            [{text, id, trained, special}], rejected (tokens of a pair's worse answer), trained, context, length,
+            limit, over_limit, notes, stop_text, problem (None, or the parts of the
+            error that keeps this row from being used; then tokens are empty).
         """
         config = _section(DataConfig, data, "data")
         chosen_method = _section(MethodConfig, method, "method")
@@ -144,26 +150,28 @@ class Operations:
         folder, chosen = self._model(model, confined, progress)
         result: Values = {
             "row": number, "rows": rows, "path": one.path, "format": one.format, "raw": raw, "messages": None,
-            "tokens": [], "trained": 0, "context": 0, "length": 0, "limit": config.max_length, "over_limit": False,
-            "notes": [], "stop_text": None, "problem": None,
+            "tokens": [], "rejected": [], "trained": 0, "context": 0, "length": 0, "limit": config.max_length,
+            "over_limit": False, "notes": [], "stop_text": None, "problem": None,
         }  # fmt: skip
-        masker = Masker(self._tokenizer(folder, chosen.trust_remote_code), chosen_method.train_on)
+        kind = ROWS[chosen_method.name]
+        masker = Masker(self._tokenizer(folder, chosen.trust_remote_code), train_on(chosen_method))
         try:
-            name: FormatName = detect_format([first], file) if one.format == "auto" else one.format
+            name: FormatName = detect_format([first], file, kind) if one.format == "auto" else one.format
             result["format"] = name
-            example = parse_row(raw, number, file, name)
+            example = parse_row(raw, number, file, name, kind)
             result["messages"] = example.messages
-            (masked,) = masker.encode([example])
+            seen = [masker.prompt(example)] if kind == "prompts" else masker.encode(both_answers(example))
         except InputError as error:
             result["problem"] = error_to_dict(error)
             return result
-        length = len(masked.input_ids)
-        result["tokens"] = [piece.as_dict() for piece in masker.pieces(masked)]
-        result["trained"] = length - masked.labels.count(IGNORED)
-        result["context"], result["length"] = length - result["trained"], length
-        result["over_limit"] = length > config.max_length
-        result["notes"] = [note_text(note) for note in masked.notes]
-        if example.messages is not None and chosen_method.train_on != "all":
+        result["tokens"] = [piece.as_dict() for piece in masker.pieces(seen[0])]
+        result["rejected"] = [piece.as_dict() for masked in seen[1:] for piece in masker.pieces(masked)]
+        result["length"] = max(len(masked.input_ids) for masked in seen)
+        result["trained"] = sum(masked.supervised for masked in seen)
+        result["context"] = sum(masked.labels.count(IGNORED) for masked in seen)
+        result["over_limit"] = result["length"] > config.max_length
+        result["notes"] = [note_text(note) for note in dict.fromkeys(n for masked in seen for n in masked.notes)]
+        if example.messages is not None and masker.train_on != "all":
             result["stop_text"] = masker.stop_text()
         return result
 
@@ -180,8 +188,11 @@ class Operations:
         """Prepare the data as a run would.
 
         Returns:
-            train and validation: tokens of each example after truncation; supervised and validation_supervised:
-            how many of them the loss counts; report: the DataReport as plain values.
+            train and validation: tokens of each example's longest sequence after truncation; tokens: of all its
+            sequences; supervised and validation_supervised: how many of them the loss counts; good: answers
+            rated so; answered: prompts
+            with
+            an answer to compare with; report: the DataReport as plain values.
         """
         config = _section(DataConfig, data, "data")
         chosen_method = _section(MethodConfig, method, "method")
@@ -196,10 +207,13 @@ class Operations:
             tokenizer = self._tokenizer(folder, chosen.trust_remote_code)
             done = prepare_data(config, chosen_method, tokenizer, self.settings, progress, seed)
             return {
-                "train": [len(one.input_ids) for one in done.train],
-                "validation": [len(one.input_ids) for one in done.validation],
-                "supervised": [len(one.labels) - one.labels.count(IGNORED) for one in done.train],
-                "validation_supervised": [len(one.labels) - one.labels.count(IGNORED) for one in done.validation],
+                "train": [one.length for one in done.train],
+                "validation": [one.length for one in done.validation],
+                "tokens": [one.tokens for one in done.train],
+                "supervised": [one.supervised for one in done.train],
+                "validation_supervised": [one.supervised for one in done.validation],
+                "good": sum(one.label for one in done.train) if done.kind == "rated" else None,
+                "answered": sum(one.answer is not None for one in done.train) if done.kind == "prompts" else None,
                 "report": done.report.as_dict(),
             }
 

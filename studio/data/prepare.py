@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import MethodConfig
+from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.data.findings import collect_findings
-from studio.data.formats import Example, FormatName, detect_format, parse_row
-from studio.data.masks import IGNORED, Masked, Masker
+from studio.data.formats import Example, FormatName
+from studio.data.masks import Masker, TrainOn
 from studio.data.report import DataReport, SourceReport, summarize_lengths
+from studio.data.rows import detect_format, parse_row
 from studio.data.sources import file_sha256, place, read_rows, resolve_path
+from studio.data.units import Unit, encode
 from studio.errors import InputError, InputErrors
 from studio.settings import Settings
 
@@ -30,29 +32,13 @@ BATCH_ROWS = 256
 
 
 @dataclass
-class Encoded:
-    """One example ready for training.
-
-    Attributes:
-        input_ids: (T,) token ids, T <= data.max_length.
-        labels: (T,) the ids that the loss counts, -100 elsewhere; at least one is not -100.
-        row: number of the row in its file.
-        path: name of the file.
-    """
-
-    input_ids: list[int]
-    labels: list[int]
-    row: int
-    path: str
-
-
-@dataclass
 class Prepared:
-    """The result of `prepare_data`."""
+    """The result of `prepare_data`; `kind` says which units the rows are (`data.units`)."""
 
-    train: list[Encoded]
-    validation: list[Encoded]
+    train: list[Any]
+    validation: list[Any]
     report: DataReport = field(default_factory=DataReport)
+    kind: RowKind = "answers"
 
 
 class Parsed(NamedTuple):
@@ -84,31 +70,33 @@ def prepare_data(
         InputError: a file or a row cannot be used, or no row is left. Up to five bad rows are named at once.
     """
     tell = on_phase or (lambda name, done, total: None)
-    masker = Masker(tokenizer, method.train_on)
+    kind = ROWS[method.name]
+    masker = Masker(tokenizer, train_on(method))
     own_file = isinstance(config.validation, str)
     parsed = [
-        parse_source(one, settings, "train", lambda done: tell("reading data", done, None)) for one in config.train
+        parse_source(one, settings, "train", lambda done: tell("reading data", done, None), kind)
+        for one in config.train
     ]
     if isinstance(config.validation, str):
         file = DataSource(path=config.validation)
-        parsed.append(parse_source(file, settings, "validation", lambda done: tell("reading data", done, None)))
+        parsed.append(parse_source(file, settings, "validation", lambda done: tell("reading data", done, None), kind))
     total = sum(len(one.examples) for one in parsed)
-    masked: list[list[Masked]] = []
+    units: list[list[Unit]] = []
     for one in parsed:
-        before = sum(map(len, masked))
-        masked.append(mask_examples(one.examples, masker, _from(tell, before, total)))
-    flat = list(itertools.chain.from_iterable(masked))
+        before = sum(map(len, units))
+        units.append(encode_examples(kind, one.examples, masker, _from(tell, before, total)))
+    flat = list(itertools.chain.from_iterable(units))
     report = DataReport([one.source for one in parsed], seed=seed, stop_text=_stop_text(masker, parsed))
-    report.lengths = summarize_lengths([len(one.input_ids) for one in flat], config.max_length)
+    report.lengths = summarize_lengths([one.length for one in flat], config.max_length)
     if config.truncation == "error":
         _refuse_long(flat, config.max_length)
 
-    trained = sum(len(rows) for one, rows in zip(parsed, masked, strict=True) if one.source.part == "train")
+    trained = sum(len(rows) for one, rows in zip(parsed, units, strict=True) if one.source.part == "train")
     away = set(range(trained, len(flat))) if own_file else choose_validation(trained, float(config.validation), seed)
-    train: list[Encoded] = []
-    validation: list[Encoded] = []
+    train: list[Unit] = []
+    validation: list[Unit] = []
     at = 0
-    for one, rows in zip(parsed, masked, strict=True):
+    for one, rows in zip(parsed, units, strict=True):
         for row in rows:
             if (example := _within(row, config, one.source)) is not None:
                 (validation if at in away else train).append(example)
@@ -123,11 +111,15 @@ def prepare_data(
     report.tokens = sum(one.source.tokens for one in parsed)
     report.supervised_tokens = sum(one.source.supervised_tokens for one in parsed)
     collect_findings(report, config, [one.examples for one in parsed], flat, train, validation)
-    return Prepared(train, validation, report)
+    return Prepared(train, validation, report, kind)
 
 
 def parse_source(
-    source: DataSource, settings: Settings, part: str, on_rows: Callable[[int], None] | None = None
+    source: DataSource,
+    settings: Settings,
+    part: str,
+    on_rows: Callable[[int], None] | None = None,
+    kind: RowKind = "answers",
 ) -> Parsed:
     """Read a file and understand its rows.
 
@@ -138,13 +130,13 @@ def parse_source(
     path = resolve_path(source.path, settings)
     rows = read_rows(path)
     first = list(itertools.islice(rows, 1))
-    name: FormatName = detect_format(first, path) if source.format == "auto" else source.format
+    name: FormatName = detect_format(first, path, kind) if source.format == "auto" else source.format
     examples: list[Example] = []
     errors: list[InputError] = []
     bad = 0
     for count, (number, row) in enumerate(itertools.chain(first, rows), 1):
         try:
-            examples.append(parse_row(row, number, path, name))
+            examples.append(parse_row(row, number, path, name, kind))
         except InputError as error:
             bad += 1
             if len(errors) < SHOWN_ERRORS:
@@ -167,22 +159,25 @@ def parse_source(
     return Parsed(report, examples)
 
 
-def mask_examples(
-    examples: Sequence[Example], masker: Masker, on_rows: Callable[[int], None] | None = None
-) -> list[Masked]:
-    """Return the examples as masked tokens, some hundreds at a time.
+def train_on(method: MethodConfig) -> TrainOn:
+    """Which tokens of an example count: an option of sft, the whole text for pretrain, else every answer."""
+    return method.train_on if method.name == "sft" else "all" if method.name == "pretrain" else "assistant"
+
+
+def encode_examples(
+    kind: RowKind, examples: Sequence[Example], masker: Masker, on_rows: Callable[[int], None] | None = None
+) -> list[Unit]:
+    """Return the examples as units of a kind, some hundreds at a time.
 
     Raises:
         InputError: a row cannot be masked.
     """
-    masked: list[Masked] = []
-    for batch in _batches(examples):
-        for one in masker.encode(batch):
-            one.text, one.ends = "", []  # only a preview needs them
-            masked.append(one)
+    units: list[Unit] = []
+    for done, batch in enumerate(_batches(examples), 1):
+        units += encode(kind, batch, masker)
         if on_rows:
-            on_rows(len(masked))
-    return masked
+            on_rows(min(done * BATCH_ROWS, len(examples)))
+    return units
 
 
 def choose_validation(rows: int, share: float, seed: int) -> set[int]:
@@ -205,31 +200,30 @@ def _batches(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
         yield examples[at : at + BATCH_ROWS]
 
 
-def _within(masked: Masked, config: DataConfig, source: SourceReport) -> Encoded | None:
+def _within(unit: Unit, config: DataConfig, source: SourceReport) -> Unit | None:
     """The example within the limit, or None if it is left out; counted in `source`."""
-    ids, labels = masked.input_ids, masked.labels
-    if len(ids) > config.max_length:
+    kept: Unit | None = unit
+    if unit.length > config.max_length:
         if config.truncation == "drop":
             source.dropped += 1
             return None
-        ids, labels = ids[: config.max_length], labels[: config.max_length]
-        # The first label has no token before it that could predict it.
-        if all(label == IGNORED for label in labels[1:]):
+        kept = unit.cut(config.max_length)
+        if kept is None:
             source.dropped_unsupervised += 1
             return None
         source.cut += 1
     source.kept += 1
-    source.tokens += len(ids)
-    source.supervised_tokens += len(labels) - labels.count(IGNORED)
-    return Encoded(ids, labels, masked.row, masked.path)
+    source.tokens += kept.tokens if kept else 0
+    source.supervised_tokens += kept.supervised if kept else 0
+    return kept
 
 
-def _refuse_long(rows: Sequence[Masked], limit: int) -> None:
-    long = [row for row in rows if len(row.input_ids) > limit]
+def _refuse_long(rows: Sequence[Unit], limit: int) -> None:
+    long = [row for row in rows if row.length > limit]
     if not long:
         return
-    longest = max(len(row.input_ids) for row in long)
-    named = ", ".join(f"{place(row.path, row.row)} ({len(row.input_ids)} tokens)" for row in long[:SHOWN_ERRORS])
+    longest = max(row.length for row in long)
+    named = ", ".join(f"{place(row.path, row.row)} ({row.length} tokens)" for row in long[:SHOWN_ERRORS])
     more = f" and {len(long) - SHOWN_ERRORS:,} more" if len(long) > SHOWN_ERRORS else ""
     are = "is" if len(long) == 1 else "are"
     what = f"{len(long):,} of {len(rows):,} rows {are} longer than {limit} tokens"

@@ -62,6 +62,11 @@ def require_model(run: JobFolder) -> JobFolder:
     Raises:
         InputError: the run has not saved one.
     """
+    if run.scores:
+        raise InputError(
+            f"run '{run.request.name}' trained a reward model, which scores answers and writes none",
+            fix="Its share of right pairs is in the Training tab",
+        )
     if not any((run.model / name).exists() for name in ("adapter_config.json", "config.json")):
         raise InputError(
             f"run '{run.request.name}' has no trained model (it is {run.state().status})",

@@ -19,8 +19,9 @@ import transformers
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from studio.data.formats import Example, detect_format, parse_row, split_prompt
+from studio.data.formats import Example, split_prompt
 from studio.data.masks import Masker
+from studio.data.rows import detect_format, parse_row
 from studio.data.sources import read_rows
 from studio.errors import InputError
 from studio.evaluate.questions import read_questions

@@ -53,6 +53,11 @@ def open_source(settings: Settings, wanted: str) -> Source:
         InputError: no such run, it has no model, or its base model is gone.
     """
     run = find_job(settings.jobs, wanted, "train")
+    if run.scores:
+        raise InputError(
+            f"run '{run.request.name}' trained a reward model, which scores answers and writes none",
+            fix="Export a run of another method; PPO and GRPO can use this one",
+        )
     base_text = run.environment().get("base_model", {}).get("path")
     base = Path(base_text) if base_text else None
     if (run.model / "adapter_config.json").is_file():

@@ -57,6 +57,11 @@ class JobFolder:
         except (OSError, KeyError, TypeError) as error:
             raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
 
+    @property
+    def scores(self) -> bool:
+        """Whether the job trains a model that scores answers instead of writing them (method reward)."""
+        return bool((self.request.config.get("method") or {}).get("name") == "reward")
+
     def state(self) -> JobState:
         """Read where the job is now."""
         return read_state(self.state_path)

@@ -8,6 +8,7 @@ sum lets all gradients meet all activations, which happens with accumulation; wi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from studio.models.device import IMPORT_BYTES
 from studio.models.shape import Linear, ModelShape
@@ -26,6 +27,26 @@ LOGIT_BYTES = {True: 16, False: 12}
 
 
 @dataclass(frozen=True)
+class MethodCost:
+    """What a method computes for an example, beside one pass of the model over one sequence.
+
+    Attributes:
+        sequences: sequences of an example that are computed together (chosen and rejected).
+        reference: a frozen reference is asked: a second model with full tuning, the adapter off otherwise.
+        logits: where logits are made: at supervised positions in chunks, at every position in chunks, at every
+            position at once, or nowhere (a score).
+        generates: answers are written in training, which needs a cache of keys and values.
+        value: a value head is trained beside the policy.
+    """
+
+    sequences: int = 1
+    reference: bool = False
+    logits: Literal["supervised", "every", "full", "none"] = "supervised"
+    generates: bool = False
+    value: bool = False
+
+
+@dataclass(frozen=True)
 class Load:
     """What decides the memory of a run besides the model.
 
@@ -41,7 +62,17 @@ class Load:
         checkpointing: blocks keep only their input and are computed again in the backward pass.
         cuda: on a GPU, where memory is counted there.
         import_bytes: resident memory of a process with the libraries imported.
+        cost: what the method computes for an example.
+        weight_bits: bits of a quantised weight of the linear layers with its share of the scales; 0 for none.
+        dora: the adapter also learns the length of each row.
+        written: tokens of an answer that is written in training, which `length` includes.
+        batch: examples of an update, whose answers are all written before it.
     """
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch with padding, all sequences of an example counted."""
+        return self.micro_batch * self.cost.sequences * self.length
 
     adapter: tuple[Linear, ...] | None
     rank: int
@@ -54,31 +85,57 @@ class Load:
     checkpointing: bool
     cuda: bool = False
     import_bytes: int = IMPORT_BYTES
+    cost: MethodCost = MethodCost()
+    weight_bits: float = 0.0
+    dora: bool = False
+    written: int = 0
+    batch: int = 1
 
 
-def adapter_parameters(targets: tuple[Linear, ...], rank: int) -> int:
-    """Parameters of a LoRA adapter: A is (rank, inputs) and B is (outputs, rank) for each target."""
-    return sum(rank * (linear.inputs + linear.outputs) for linear in targets)
+def adapter_parameters(targets: tuple[Linear, ...], rank: int, dora: bool = False) -> int:
+    """Parameters of an adapter: A is (rank, inputs), B is (outputs, rank), and with DoRA a length for each output."""
+    return sum(rank * (linear.inputs + linear.outputs) + (linear.outputs if dora else 0) for linear in targets)
 
 
 def estimate(shape: ModelShape, load: Load) -> dict[str, int]:
     """Return the bytes of each of `PARTS`. Their sum is the expected peak of the training process."""
-    trainable = shape.parameters if load.adapter is None else adapter_parameters(load.adapter, load.rank)
+    trainable = shape.parameters if load.adapter is None else adapter_parameters(load.adapter, load.rank, load.dora)
+    if load.cost.value:
+        trainable += trainable if load.adapter is not None else shape.hidden
     linear = sum(layer.inputs * layer.outputs for layer in shape.linears)
     if load.adapter is None:
         # Float32 masters; autocast keeps a bfloat16 copy of every matrix for the length of a step.
         weights = 4 * trainable + (2 * (linear + shape.vocab * shape.hidden) if load.autocast else 0)
     else:
-        weights = load.dtype_bytes * shape.parameters + 4 * trainable
-    tokens = load.micro_batch * load.length
+        quantised = linear if load.weight_bits else 0
+        weights = load.dtype_bytes * (shape.parameters - quantised) + 4 * trainable
+        weights += round(load.weight_bits / 8 * quantised)
+    if load.adapter is None and load.cost.reference:
+        weights += 4 * shape.parameters
     return {
         "weights": weights,
         "gradients": 4 * trainable,
         "optimizer": optimizer_bytes(shape, load),
-        "activations": round(tokens * activation_bytes_per_token(shape, load)),
-        "logits": min(LOGIT_CHUNK, load.supervised) * shape.vocab * LOGIT_BYTES[load.autocast],
+        "activations": round(load.tokens * activation_bytes_per_token(shape, load)) + cache_bytes(shape, load),
+        "logits": logit_rows(load) * shape.vocab * LOGIT_BYTES[load.autocast],
         "runtime": RUNTIME_CUDA if load.cuda else load.import_bytes + JOB_BYTES,
     }
+
+
+def logit_rows(load: Load) -> int:
+    """Tokens whose logits exist at one time."""
+    if load.cost.logits == "none":
+        return 0
+    if load.cost.logits == "full":
+        return load.tokens
+    return min(LOGIT_CHUNK, load.supervised if load.cost.logits == "supervised" else load.tokens)
+
+
+def cache_bytes(shape: ModelShape, load: Load) -> int:
+    """Keys and values of the answers of an update while they are written."""
+    if not load.cost.generates:
+        return 0
+    return load.batch * load.length * shape.layers * 2 * shape.kv_heads * shape.head_dim * (2 if load.autocast else 4)
 
 
 def optimizer_bytes(shape: ModelShape, load: Load) -> int:

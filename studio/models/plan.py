@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from studio.config import RunConfig
+from studio.config.method import ONLINE
+from studio.config.tuning import TITLES, TuningConfig
 from studio.models import rates, speed
 from studio.models.device import DeviceInfo
-from studio.models.memory import PARTS, Load, adapter_parameters, estimate
-from studio.models.shape import ModelShape
+from studio.models.memory import PARTS, Load, MethodCost, adapter_parameters, estimate
+from studio.models.shape import Linear, ModelShape
 
 USABLE = 0.9  # Share of the free memory that a plan may fill: others' needs change while a run goes on.
 EVALUATIONS = 8
@@ -31,6 +33,8 @@ class Lengths:
         max: tokens of the longest.
         supervised_tokens: tokens of all of them that the loss counts.
         validation_count: examples kept for validation.
+        good: answers that are rated good, None where rows are not rated.
+        answered: prompts with an answer to compare with, None where rows are not prompts.
     """
 
     count: int
@@ -38,6 +42,8 @@ class Lengths:
     max: int
     supervised_tokens: int
     validation_count: int = 0
+    good: int | None = None
+    answered: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Plan:
 
     def line(self) -> str:
         """The plan in one line for the page and the log."""
-        name = f"LoRA r{self.rank}" if self.tuning == "lora" else "Full tuning"
+        name = "Full tuning" if self.tuning == "full" else f"{TITLES[self.tuning]} r{self.rank}"
         many = "epoch" if self.epochs == 1 else "epochs"
         updates = "step" if self.steps == 1 else "steps"
         parts = [
@@ -113,8 +119,10 @@ class Plan:
         return asdict(self) | {"total_bytes": self.total_bytes, "line": self.line()}
 
 
-def make_plan(config: RunConfig, shape: ModelShape, lengths: Lengths, device: DeviceInfo) -> Plan:
-    """Resolve every `auto` and say what the run takes.
+def make_plan(
+    config: RunConfig, shape: ModelShape, lengths: Lengths, device: DeviceInfo, cost: MethodCost | None = None
+) -> Plan:
+    """Resolve every `auto` and say what the run takes; `cost` is the method's, by default that of plain answers.
 
     Raises:
         InputError: `tuning.target_modules` names a layer that the model does not have.
@@ -122,21 +130,24 @@ def make_plan(config: RunConfig, shape: ModelShape, lengths: Lengths, device: De
     """
     if lengths.count < 1:
         raise ValueError("a plan needs at least one training example")
-    training, lora = config.training, config.tuning.name == "lora"
-    targets = shape.targets(config.tuning.target_modules) if lora else None
-    trainable = shape.parameters if targets is None else adapter_parameters(targets, config.tuning.rank)
+    training, tuning = config.training, config.tuning
+    dora = tuning.name == "dora" or (tuning.name == "qlora" and tuning.dora)
+    targets = None if tuning.name == "full" else chosen_layers(shape, tuning)
+    trainable = shape.parameters if targets is None else adapter_parameters(targets, tuning.rank, dora)
+    written = config.method.max_completion_length if config.method.name in ONLINE else 0
     choices: dict[str, Choice] = {}
 
     dtype, autocast = _dtype(config, device, choices)
     rate = _rate(config, shape, choices)
     load = Load(
         adapter=targets, rank=config.tuning.rank, dtype_bytes=2 if dtype == "bfloat16" else 4, autocast=autocast,
-        optimizer=training.optimizer, micro_batch=1, length=max(1, lengths.max), supervised=0,
-        checkpointing=False, cuda=device.kind == "cuda", import_bytes=device.import_bytes,
+        optimizer=training.optimizer, micro_batch=1, length=max(1, lengths.max) + written, supervised=0,
+        checkpointing=False, cuda=device.kind == "cuda", import_bytes=device.import_bytes, cost=cost or MethodCost(),
+        weight_bits=weight_bits(tuning), dora=dora, written=written, batch=training.batch_size,
     )  # fmt: skip
     load, memory = _fit(config, shape, lengths, device, load, choices)
     micro, accumulation = load.micro_batch, training.batch_size // load.micro_batch
-    per_epoch = max(1, math.ceil(math.ceil(lengths.count / micro) / accumulation))
+    per_epoch = steps_per_epoch(config, lengths.count, micro, accumulation)
     steps = training.max_steps or math.ceil(training.epochs * per_epoch)
     epochs = steps / per_epoch if training.max_steps else training.epochs
     plan = Plan(
@@ -144,7 +155,7 @@ def make_plan(config: RunConfig, shape: ModelShape, lengths: Lengths, device: De
         rank=config.tuning.rank,
         parameters=shape.parameters,
         trainable=trainable,
-        adapter_bytes=4 * trainable if lora else 0,
+        adapter_bytes=0 if targets is None else 4 * trainable,
         steps=steps,
         steps_per_epoch=per_epoch,
         epochs=epochs,
@@ -165,6 +176,37 @@ def make_plan(config: RunConfig, shape: ModelShape, lengths: Lengths, device: De
     )
     seconds = speed.training_seconds(shape, load, _work(lengths, plan), device)
     return replace(plan, seconds=seconds, advice=[] if plan.fits else _advice(config, shape, plan, load, device))
+
+
+def steps_per_epoch(config: RunConfig, rows: int, micro: int, accumulation: int) -> int:
+    """Updates that go once through the rows.
+
+    grpo writes several answers for each prompt, all of them in the batch; ppo makes several updates of each batch.
+    """
+    method = config.method
+    if method.name == "ppo":
+        return max(1, math.ceil(rows / config.training.batch_size)) * method.ppo_epochs
+    examples = rows * method.num_generations if method.name == "grpo" else rows
+    return max(1, math.ceil(math.ceil(examples / micro) / accumulation))
+
+
+def chosen_layers(shape: ModelShape, tuning: TuningConfig) -> tuple[Linear, ...]:
+    """The layers that get an adapter: of the wanted names, in the wanted blocks."""
+    layers = shape.targets(tuning.target_modules)
+    blocks = tuning.layers_to_transform
+    if not isinstance(blocks, list):
+        return layers
+    return tuple(one for one in layers if any(part.isdigit() and int(part) in blocks for part in one.name.split(".")))
+
+
+def weight_bits(tuning: TuningConfig) -> float:
+    """Bits of a quantised weight with its share of the scales (Dettmers et al. 2023, section 3); 0 for none.
+
+    A block of 64 weights has a float32 scale, 0.5 bits a weight; quantised once more in blocks of 256 it is 0.127.
+    """
+    if tuning.name != "qlora":
+        return 0.0
+    return 8.0 if tuning.bits == "8" else 4.127 if tuning.double_quant else 4.5
 
 
 def _dtype(config: RunConfig, device: DeviceInfo, choices: dict[str, Choice]) -> tuple[str, bool]:
@@ -210,6 +252,8 @@ def _fit(
     asked_micro, asked_saving = training.micro_batch_size, training.activation_checkpointing
     # More examples at a time than there are would only make the plan larger than the run.
     sizes = [asked_micro] if asked_micro != "auto" else _divisors(training.batch_size, lengths.count)
+    if asked_micro == "auto" and config.method.name == "kto" and config.method.kto_loss == "kto":
+        sizes = [size for size in sizes if size > 1] or sizes  # its KL estimate needs another answer in the batch
     ways = [asked_saving] if asked_saving != "auto" else [False, True]
     tried: list[tuple[Load, dict[str, int]]] = []
     for checkpointing in ways:
@@ -218,7 +262,7 @@ def _fit(
                 load,
                 micro_batch=int(micro),
                 checkpointing=bool(checkpointing),
-                supervised=math.ceil(micro * lengths.supervised_tokens / lengths.count),
+                supervised=math.ceil(micro * (lengths.supervised_tokens / lengths.count + load.written)),
             )
             tried.append((candidate, estimate(shape, candidate)))
     # Nothing fits: show the smallest, so that the advice starts from it.

@@ -17,7 +17,8 @@ from studio.errors import StudioError
 from studio.jobs.worker import JobContext, Phase
 
 if TYPE_CHECKING:
-    from studio.train.trainer import SupervisedTrainer
+    from studio.train.counting import Counting
+    from studio.train.methods import Method
 
 PACE_STEPS = 20
 
@@ -29,11 +30,13 @@ class JobCallback(TrainerCallback):
         context: the job.
         phase: the phase `training`, whose total is the number of steps.
         evaluations: how many validations the plan expects, for the time left.
+        method: whose metrics are reported.
     """
 
-    def __init__(self, context: JobContext, phase: Phase, evaluations: int) -> None:
+    def __init__(self, context: JobContext, phase: Phase, evaluations: int, method: Method) -> None:
         self._context, self._phase = context, phase
-        self._trainer: SupervisedTrainer | None = None
+        self._names = [metric.name for metric in method.metrics]
+        self._trainer: Counting | None = None
         self._evaluations_left = evaluations
         self._pace: deque[float] = deque(maxlen=PACE_STEPS)
         self._step_began = self._train_began = self._evaluation_began = 0.0
@@ -44,7 +47,7 @@ class JobCallback(TrainerCallback):
         self._validating: Phase | None = None
         self.stopped = False
 
-    def watch(self, trainer: SupervisedTrainer) -> None:
+    def watch(self, trainer: Counting) -> None:
         """Say whose tokens are counted; the trainer needs its callbacks before it exists."""
         self._trainer = trainer
 
@@ -83,9 +86,11 @@ class JobCallback(TrainerCallback):
         logs = logs or {}
         if "loss" not in logs or self._trainer is None:
             return
-        values: dict[str, float] = {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
+        wanted = ("loss", "learning_rate", "grad_norm", *self._names)
+        values: dict[str, float] = {key: logs[key] for key in wanted if logs.get(key) is not None}
         values["tokens_per_second"] = round(self._speed, 2)
-        values["mean_token_accuracy"] = round(self._trainer.accuracy, 5)
+        if self._trainer.accuracy is not None:
+            values["mean_token_accuracy"] = round(self._trainer.accuracy, 5)
         self._metric(state, values)
         self._context.log(
             f"training  {state.global_step:>5} of {state.max_steps}   loss {logs['loss']:.4f}   "
@@ -128,11 +133,19 @@ class JobCallback(TrainerCallback):
             self._validating = None
             self._evaluation_seconds.append(time.monotonic() - self._evaluation_began)
             self._evaluations_left = max(0, self._evaluations_left - 1)
-        loss = (metrics or {}).get("eval_loss")
-        if loss is not None:
-            self._metric(state, {"eval_loss": loss})
-            self._context.log(f"validation  step {state.global_step}   loss {loss:.4f}")
+        found = metrics or {}
+        names = dict.fromkeys(["eval_loss", *(f"eval_{name.removeprefix('eval_')}" for name in self._names)])
+        values = {name: float(found[name]) for name in names if found.get(name) is not None}
+        if values:
+            self._metric(state, values)
+            told = "   ".join(f"{name.removeprefix('eval_')} {value:.4f}" for name, value in values.items())
+            self._context.log(f"validation  step {state.global_step}   {told}")
         self._phase.set(state.global_step, state.max_steps)
+
+    def samples(self, step: int, samples: list[dict[str, Any]]) -> None:
+        """Show answers that an online method wrote, with their rewards."""
+        for sample in samples:
+            self._context.sample(step=step, **sample)
 
     def _metric(self, state: TrainerState, values: dict[str, float]) -> None:
         trainer = self._trainer

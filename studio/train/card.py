@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
+from studio.config.tuning import TITLES
+from studio.train.methods import METHODS
 
 CARD = """\
 ---
 base_model: {base}
 library_name: {library}
-pipeline_tag: text-generation
+pipeline_tag: {pipeline}
 tags: [finetune-studio, {method}, {tuning}]
 ---
 # {name}
@@ -25,7 +27,7 @@ tags: [finetune-studio, {method}, {tuning}]
 |---|---|
 | training loss, last step | {loss} |
 | validation loss, best | {best} |
-| learning rate | {rate:g} |
+{metrics}| learning rate | {rate:g} |
 | seed | {seed} |
 
 Data: {data}
@@ -46,31 +48,34 @@ def write_card(folder: Path, name: str, base: str, config: RunConfig, facts: dic
         name: the run's name.
         base: name of the base model.
         config: the run.
-        facts: rows, tokens, steps, loss, best, rate, data (text).
+        facts: rows, tokens, steps, loss, best, rate, data (text), metrics (the method's own, as last reported).
     """
     adapter = config.tuning.name != "full"
+    scorer = METHODS[config.method.name].result == "scorer"
+    metrics = "".join(f"| {name}, last | {value:.4g} |\n" for name, value in facts.pop("metrics", {}).items())
     text = CARD.format(
         name=name,
         base=base,
         library="peft" if adapter else "transformers",
         method=config.method.name,
         tuning=config.tuning.name,
-        tuning_text=f"LoRA of rank {config.tuning.rank}" if adapter else "full fine-tuning",
+        tuning_text=f"{TITLES[config.tuning.name]} of rank {config.tuning.rank}" if adapter else "full fine-tuning",
         seed=config.training.seed,
-        usage=_usage(adapter, base),
+        usage=_usage(adapter, base, scorer),
+        pipeline="text-classification" if scorer else "text-generation",
+        metrics=metrics,
         **facts,
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _usage(adapter: bool, base: str) -> str:
+def _usage(adapter: bool, base: str, scorer: bool) -> str:
+    kind, labels = "AutoModelForSequenceClassification" if scorer else "AutoModelForCausalLM", ", num_labels=1"
     if adapter:
         return (
             "from peft import PeftModel\n"
-            "from transformers import AutoModelForCausalLM\n\n"
-            f'base = AutoModelForCausalLM.from_pretrained("{base}")\n'
+            f"from transformers import {kind}\n\n"
+            f'base = {kind}.from_pretrained("{base}"{labels if scorer else ""})\n'
             'model = PeftModel.from_pretrained(base, "this folder")'
         )
-    return (
-        'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("this folder")'
-    )
+    return f'from transformers import {kind}\n\nmodel = {kind}.from_pretrained("this folder")'

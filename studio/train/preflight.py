@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,14 @@ from studio.jobs.state import ACTIVE
 from studio.models.catalogue import resolve_model
 from studio.models.device import device_info
 from studio.models.plan import Lengths, Plan, make_plan
-from studio.models.shape import ModelShape
+from studio.models.shape import ModelShape, read_config
 from studio.settings import ASSETS, Settings
+from studio.train import checks
+from studio.train.methods import METHODS
+from studio.train.runs import find_model
 
+# Options that name a run or a folder; a job gets the folder.
+MODEL_OPTIONS = (("tuning", "adapter"), ("method", "reward_model"))
 # Room for logs, events and one temporary copy beside what the plan counts.
 _SPARE_BYTES = 200 * 1000**2
 
@@ -90,6 +95,10 @@ def check(
         on_progress=on_progress,
         fetch=fetch or config.model.path == EMBEDDED_MODEL,
     )
+    shape = ModelShape.from_folder(model.path)
+    known = checks.Known(config, shape, read_config(model.path), settings)
+    checks.check_model(known)
+    checks.check_method(known)
     counted = data.call(
         "lengths",
         data=config.data.model_dump(),
@@ -100,14 +109,17 @@ def check(
     )
     lengths = Lengths(
         count=len(counted["train"]),
-        total_tokens=sum(counted["train"]),
+        total_tokens=sum(counted["tokens"]),
         max=max(counted["train"]),
         supervised_tokens=sum(counted["supervised"]),
         validation_count=len(counted["validation"]),
+        good=counted["good"],
+        answered=counted["answered"],
     )
+    checks.check_method(replace(known, lengths=lengths))
     # A measurement beside a running job would be wrong, and it is kept for good.
     device = device_info(settings, measure=not any(job.state().status in ACTIVE for job in list_jobs(settings.jobs)))
-    plan = make_plan(config, ModelShape.from_folder(model.path), lengths, device)
+    plan = make_plan(config, shape, lengths, device, METHODS[config.method.name].cost)
     disk = _disk_bytes(config, plan)
     _require_disk(settings, disk)
     if not plan.fits:
@@ -148,7 +160,25 @@ def with_absolute_paths(config: RunConfig, settings: Settings) -> RunConfig:
     folder = Path(config.model.path).expanduser()
     if folder.is_dir():
         raw["model"]["path"] = str(folder.absolute())
+    for section, name in MODEL_OPTIONS:
+        if raw[section][name] and checks.used(config, section, name):
+            raw[section][name] = str(find_model(raw[section][name], settings, f"{section}.{name}"))
+    for name in ("reward_schema", "reward_python"):
+        if raw["method"][name] and checks.used(config, "method", name):
+            raw["method"][name] = str(Path(raw["method"][name]).expanduser().absolute())
     return RunConfig.model_validate(raw)
+
+
+def named_paths(config: RunConfig) -> list[Path]:
+    """Files and folders, other than model and data, that the run would read; the page confines them."""
+    named = [
+        getattr(getattr(config, section), name) for section, name in MODEL_OPTIONS if checks.used(config, section, name)
+    ]
+    if checks.used(config, "method", "reward_schema"):
+        named.append(config.method.reward_schema)
+        named.append((config.method.reward_python or "").rpartition(":")[0] or None)
+    # A run is named without a slash; anything else is a path.
+    return [Path(text).expanduser().absolute() for text in named if text and ("/" in text or text.startswith("~"))]
 
 
 def _absolute(path: str, settings: Settings) -> str:

@@ -13,23 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from studio.config import RunConfig
 from studio.config.load import build, dump_run
-from studio.data.prepare import Encoded, Prepared, prepare_data
+from studio.config.method import ONLINE
+from studio.data.prepare import Prepared, prepare_data
 from studio.errors import StoppedError
-from studio.jobs.worker import JobContext, Phase
+from studio.jobs.worker import JobContext
 from studio.models.catalogue import ModelRef, resolve_model
 from studio.models.device import device_info
 from studio.models.plan import Lengths, Plan, make_plan
 from studio.models.quiet import quiet_libraries
-from studio.models.shape import ModelShape
+from studio.models.shape import ModelShape, read_config
+from studio.train import checks
 from studio.train.callbacks import JobCallback
 from studio.train.card import write_card
-from studio.train.engine import loss as engine_loss
-from studio.train.trainer import SupervisedTrainer, build_trainer, training_arguments
-from studio.train.tuning import PREPARE
+from studio.train.loading import load_model, merge_into
+from studio.train.methods import METHODS, Method
+from studio.train.saving import Start
+from studio.train.setup import Setup
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "finetune-studio")
 
@@ -42,6 +45,7 @@ def train(context: JobContext) -> None:
     """
     quiet_libraries()
     config = build(RunConfig, context.config, "job.yaml")
+    method = METHODS[config.method.name]
     set_seed(config.training.seed)
     if not torch.cuda.is_available():
         torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -50,27 +54,66 @@ def train(context: JobContext) -> None:
     context.check_stop()
     tokenizer = AutoTokenizer.from_pretrained(reference.path, trust_remote_code=config.model.trust_remote_code)
     prepared = _read(context, config, tokenizer)
+    _check(context, config, reference, prepared)
     context.check_stop()
+    if config.tuning.name in ("lora", "dora") and config.tuning.adapter and config.tuning.merge_adapter:
+        with context.phase("merging the adapter"):
+            reference = merge_into(reference, Path(config.tuning.adapter), tokenizer, context.job.path / "base")
     plan = _plan(context, config, reference, prepared)
     _record(context, config, reference, prepared, plan)
 
     with context.phase("loading model"):
-        model = _load(config, plan, reference)
-        example = min(prepared.train, key=lambda row: len(row.input_ids))
-        fast_loss = _attach_loss(context, model, example)
-        peft_config = PREPARE[config.tuning.name](model, config.tuning)
+        example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None
+        loaded = load_model(config, plan, reference.path, tokenizer, example)
+        if example is not None and not loaded.engine_loss:
+            context.notice("info", "this model's head is special: the library's own loss is used, which is slower")
     context.check_stop()
 
     with context.phase("training", plan.steps, "steps") as phase:
-        trainer, callback = _build(context, config, plan, model, tokenizer, prepared, peft_config, phase)
-        trainer.engine_loss = fast_loss
+        callback = JobCallback(context, phase, _evaluations(plan, prepared), method)
+        setup = Setup(
+            config=config,
+            plan=plan,
+            model=loaded.model,
+            base=reference.path,
+            tokenizer=tokenizer,
+            train=prepared.train,
+            validation=prepared.validation,
+            output=context.job.checkpoints,
+            callbacks=[callback],
+            peft_config=loaded.peft_config,
+            engine_loss=loaded.engine_loss,
+            scorer=_scorer(config),
+            on_samples=callback.samples,
+        )
+        trainer = method.build(setup)
+        callback.watch(trainer)
+        start = Start.of(trainer, config)
         trainer.train()
     with context.phase("saving"):
-        _save(context, config, reference, trainer, tokenizer, prepared)
+        _save(context, config, reference, trainer, tokenizer, prepared, start)
     if callback.stopped:
         raise StoppedError(
             f"it was stopped at step {trainer.state.global_step} of {plan.steps}; what it learned is saved"
         )
+
+
+def _scorer(config: RunConfig) -> Path | None:
+    method = config.method
+    used = method.name in ONLINE and "model" in method.rewards and method.reward_model
+    return Path(method.reward_model) if used and method.reward_model else None
+
+
+def _evaluations(plan: Plan, prepared: Prepared) -> int:
+    return plan.steps // plan.eval_steps if prepared.validation and plan.eval_steps else 0
+
+
+def _check(context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared) -> None:
+    """The checks of the page and the command line once more: a config may come from elsewhere, or the data is new."""
+    shape, raw = ModelShape.from_folder(reference.path), read_config(reference.path)
+    known = checks.Known(config, shape, raw, context.settings, lengths_of(prepared))
+    checks.check_model(known)
+    checks.check_method(known)
 
 
 def _resolve(context: JobContext, config: RunConfig) -> ModelRef:
@@ -88,7 +131,8 @@ def _read(context: JobContext, config: RunConfig, tokenizer: PreTrainedTokenizer
 
 def _plan(context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared) -> Plan:
     shape = ModelShape.from_folder(reference.path)
-    plan = make_plan(config, shape, lengths_of(prepared), device_info(context.settings))
+    cost = METHODS[config.method.name].cost
+    plan = make_plan(config, shape, lengths_of(prepared), device_info(context.settings), cost)
     context.notice("info", plan.line())
     if not plan.fits:
         context.notice("warning", "the plan says that this run does not fit into memory", " ".join(plan.advice))
@@ -100,62 +144,26 @@ def lengths_of(prepared: Prepared) -> Lengths:
     rows = prepared.train
     return Lengths(
         count=len(rows),
-        total_tokens=sum(len(row.input_ids) for row in rows),
-        max=max(len(row.input_ids) for row in rows),
-        supervised_tokens=sum(1 for row in rows for label in row.labels if label != -100),
+        total_tokens=sum(row.tokens for row in rows),
+        max=max(row.length for row in rows),
+        supervised_tokens=sum(row.supervised for row in rows),
         validation_count=len(prepared.validation),
+        good=sum(row.label for row in rows) if prepared.kind == "rated" else None,
+        answered=sum(row.answer is not None for row in rows) if prepared.kind == "prompts" else None,
     )
-
-
-def _load(config: RunConfig, plan: Plan, reference: ModelRef) -> PreTrainedModel:
-    attention = "sdpa" if config.model.attention == "auto" else config.model.attention
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        reference.path,
-        dtype=getattr(torch, plan.dtype),
-        attn_implementation=attention,
-        trust_remote_code=config.model.trust_remote_code,
-        local_files_only=True,
-    )
-    return model.to("cuda") if torch.cuda.is_available() else model
-
-
-def _attach_loss(context: JobContext, model: PreTrainedModel, example: Encoded) -> bool:
-    if engine_loss.attach(model) and engine_loss.agrees(model, example.input_ids, example.labels):
-        return True
-    context.notice("info", "this model's output head is special: the library's own loss is used, which is slower")
-    return False
-
-
-def _build(
-    context: JobContext,
-    config: RunConfig,
-    plan: Plan,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prepared: Prepared,
-    peft_config: Any,
-    phase: Phase,
-) -> tuple[SupervisedTrainer, JobCallback]:
-    evaluations = plan.steps // plan.eval_steps if prepared.validation and plan.eval_steps else 0
-    callback = JobCallback(context, phase, evaluations)
-    arguments = training_arguments(
-        config, plan, context.job.checkpoints, validate=bool(prepared.validation), autocast=plan.autocast
-    )  # fmt: skip
-    trainer = build_trainer(model, tokenizer, arguments, prepared.train, prepared.validation, [callback], peft_config)
-    callback.watch(trainer)
-    return trainer, callback
 
 
 def _save(
     context: JobContext,
     config: RunConfig,
     reference: ModelRef,
-    trainer: SupervisedTrainer,
+    trainer: Any,
     tokenizer: PreTrainedTokenizerBase,
     prepared: Prepared,
+    start: Start,
 ) -> None:
     folder = context.job.model
-    trainer.save_model(str(folder))
+    start.save(trainer, folder)
     tokenizer.save_pretrained(str(folder))
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody should have to trust
     _copy_vocabulary(reference.path, folder)
@@ -170,11 +178,19 @@ def _save(
         "best": _shown(min(validations, default=None)),
         "rate": trainer.args.learning_rate,
         "data": ", ".join(source.path for source in config.data.train),
+        "metrics": _last_metrics(history, METHODS[config.method.name]),
     }
-    write_card(folder, context.job.request.name, reference.name, config, result)
+    write_card(folder, context.job.request.name, reference.name, config, dict(result))
     (folder / "run.yaml").write_text(dump_run(config), encoding="utf-8")
     context.result("training", result)
     context.environment(peak_gpu_bytes=_peak_gpu_bytes())
+
+
+def _last_metrics(history: list[dict[str, Any]], method: Method) -> dict[str, float]:
+    """The method's metrics as last reported, those of the validation under their `eval_` name."""
+    names = [name for metric in method.metrics for name in (metric.name, f"eval_{metric.name}")]
+    found = {name: [entry[name] for entry in history if entry.get(name) is not None] for name in names}
+    return {name: round(float(values[-1]), 6) for name, values in found.items() if values}
 
 
 def _copy_vocabulary(source: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from starlette.responses import FileResponse, Response
 
 from studio.jobs import JobFolder, ensure_supervisor, request_stop
 from studio.jobs.events import read_events, read_lines
+from studio.train.methods import METHODS
 from studio.ui.device import device_line
 from studio.ui.runlist import RunBook, state_dict, summary_dict
 from studio.ui.services import Services
@@ -47,6 +48,17 @@ class Json(Response):
             return json.dumps(_finite(content), ensure_ascii=False).encode("utf-8", errors="replace")
 
 
+# Every run has these in a chart or a tile already.
+_COMMON = ("eval_loss", "mean_token_accuracy")
+
+
+def own_metrics(config: dict[str, Any]) -> list[dict[str, str]]:
+    """Name and title of what a run's method reports beside the loss, for its charts."""
+    method = METHODS.get(str((config.get("method") or {}).get("name")))
+    found = method.metrics if method is not None else ()
+    return [{"name": metric.name, "title": metric.title} for metric in found if metric.name not in _COMMON]
+
+
 def make_router(services: Services) -> APIRouter:
     """Make the routes over these services."""
     router = APIRouter()
@@ -67,6 +79,10 @@ def make_router(services: Services) -> APIRouter:
     def device() -> Response:
         return Json(device_line(services.settings), headers={"cache-control": "no-store"})
 
+    @router.get("/api/preparing")
+    def preparing() -> Response:
+        return Json({"text": services.preparation.text}, headers={"cache-control": "no-store"})
+
     @router.get("/api/jobs/{job_id}")
     def job(job_id: str) -> Response:
         found = job_of(job_id)
@@ -80,6 +96,7 @@ def make_router(services: Services) -> APIRouter:
             "summary": summary_dict(book.summary(found)),
             "config": request.config,
             "environment": found.environment(),
+            "metrics": own_metrics(request.config),
             "files": files,
         }
         return Json(answer, headers={"cache-control": "no-store"})

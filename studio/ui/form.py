@@ -58,7 +58,7 @@ class Form:
         self.meta = gr.Textbox("", visible=False)
         self.lines: list[gr.HTML] = []
         self.wiring: list[Callable[[], None]] = []
-        self.prepare: dict[str, Any] = {}
+        self.prepare: list[dict[str, Any]] = []
         self.count: dict[str, Any] = {}
         self.preview: dict[str, Any] = {}
 
@@ -242,7 +242,9 @@ def to_field(spec: OptionSpec, value: Any) -> Any:
     if spec.kind == "list":
         return [item if isinstance(item, dict) else item.model_dump(mode="json") for item in value or []]
     if spec.kind == "text":
-        return ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+        if isinstance(value, dict):
+            return ", ".join(f"{name}={number:g}" for name, number in value.items())
+        return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
     if spec.kind in ("integer", "number") and not is_number(spec):
         return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     return value

@@ -5,12 +5,13 @@ It holds readers and handles only. Jobs belong to nobody here: they live in thei
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from studio.chat.manager import ChatManager
 from studio.data.client import DataWorker
 from studio.jobs import Summaries
 from studio.settings import Settings
+from studio.ui.preparation import Preparation
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Services:
         settings: the studio's own settings.
         summaries: what lists show of each job, read incrementally.
         data: the warm process that tokenizes for previews and counts.
+        preparation: of the embedded model and the figures of this computer.
         chats: the chat servers, one for each loaded model.
     """
 
@@ -28,3 +30,7 @@ class Services:
     summaries: Summaries
     data: DataWorker
     chats: ChatManager
+    preparation: Preparation = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "preparation", Preparation(self.settings))

@@ -15,9 +15,10 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from studio.jobs import list_jobs, read_events, wait
+from studio.jobs import JobFolder, list_jobs, read_events, wait
 from tests.browser.conftest import Server
 
 TRAINING_SECONDS = 600
@@ -26,7 +27,12 @@ POINTS = "count => document.querySelector('[data-chart=loss]')?.data?.some(trace
 
 
 def test_a_newcomer_gets_a_proven_file(
-    browser: Browser, page: Page, console: list[str], serve: Callable[[Path], Server], tmp_path_factory
+    browser: Browser,
+    page: Page,
+    console: list[str],
+    serve: Callable[[Path], Server],
+    tmp_path_factory: pytest.TempPathFactory,
+    clicked_runs: list[JobFolder],
 ) -> None:
     artifacts = tmp_path_factory.mktemp("chain")
     server = serve(artifacts / "home")
@@ -57,6 +63,7 @@ def test_a_newcomer_gets_a_proven_file(
     tab = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
     tab.goto(address)
     assert wait(job, seconds=TRAINING_SECONDS).status == "completed"
+    clicked_runs.append(job)
     events, _ = read_events(job.events_path)
     steps = [event["step"] for event in events if event["kind"] == "metric" and "loss" in event["values"]]
     assert steps == list(range(1, steps[-1] + 1))

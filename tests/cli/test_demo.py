@@ -103,6 +103,8 @@ def test_ctrl_c_stops_saves_and_exits_with_130(session_home, session_settings, m
         [sys.executable, "-m", "studio", "train", "demo/sft", "--name", "interrupted", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "STUDIO_HOME": str(session_home)},
+        # A shell that starts the tests in the background has Ctrl-C switched off for all of them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     end = time.monotonic() + 180
     job = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from studio.config import RunConfig
 from studio.config.describe import options_of
 from studio.config.jobs import EvaluateConfig, ExportConfig
 from studio.config.load import apply_set, build, dump_run, load_run
+from studio.config.method import ROWS
 from studio.config.presets import load_named, preset_names
+from studio.config.tuning import TITLES
 from studio.errors import InputError, InputErrors
 
 CONFIGS = st.builds(
@@ -48,7 +51,9 @@ def test_every_option_explains_itself() -> None:
             assert spec.help.endswith("."), spec.path
             assert spec.title, spec.path
             assert spec.tier in ("basic", "advanced")
-    assert 6 <= sum(spec.tier == "basic" for spec in options_of(RunConfig)) <= 14
+    for method, tuning in itertools.product(ROWS, TITLES):
+        shown = [spec for spec in options_of(RunConfig) if spec.applies(method, tuning)]
+        assert 6 <= sum(spec.tier == "basic" for spec in shown) <= 15, (method, tuning)
 
 
 def test_the_yaml_carries_the_help_as_comments() -> None:

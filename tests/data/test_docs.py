@@ -13,9 +13,9 @@ from typing import Any
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import MethodConfig
-from studio.data.formats import detect_format, parse_row
 from studio.data.masks import Masker
 from studio.data.prepare import prepare_data
+from studio.data.rows import detect_format, parse_row
 from studio.errors import InputError
 from studio.settings import Settings
 

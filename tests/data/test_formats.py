@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.data.formats import FORMATS, FormatName, detect_format, parse_row, split_prompt
+from studio.data.formats import FORMATS, FormatName, split_prompt
+from studio.data.rows import detect_format, parse_row
 from studio.errors import InputError
 
 from .rows import chat

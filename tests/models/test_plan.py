@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.config import RunConfig
+from studio.config.method import ROWS
 from studio.models.device import DeviceInfo
 from studio.models.memory import PARTS
 from studio.models.plan import USABLE, Lengths, Plan, _duration, make_plan
@@ -175,14 +178,14 @@ def test_no_examples_is_our_bug() -> None:
 
 
 def test_rates_cover_every_size() -> None:
-    for tuning in ("lora", "full"):
-        rows = [row for row in RATES if row.tuning == tuning]
+    for method, tuning in itertools.product(ROWS, ("adapter", "full")):
+        rows = [row for row in RATES if row.method == method and row.tuning == tuning]
+        assert rows[-1].below == math.inf
         assert [row.value for row in rows] == sorted((row.value for row in rows), reverse=True)
         assert all(row.reason and row.source for row in rows)
-        assert rate_for("sft", tuning, 10**12).below == float("inf")
     assert rate_for("sft", "lora", 7 * 10**9).value == 2e-4
     with pytest.raises(KeyError):
-        rate_for("sft", "none", 1)
+        rate_for("none", "lora", 1)
 
 
 def test_durations_are_round() -> None:

@@ -55,18 +55,22 @@ def attach(model: nn.Module) -> bool:
     original = model.forward
 
     @functools.wraps(type(model).forward)
-    def forward(*args: Any, supervised_loss: bool = False, num_items: Any = None, **kwargs: Any) -> Any:
+    def forward(
+        *args: Any, supervised_loss: bool = False, num_items: Any = None, loss_name: str = "nll", **kwargs: Any
+    ) -> Any:
         if not supervised_loss:
             return original(*args, **kwargs)
         labels = kwargs.pop("labels")
         hidden = model.base_model(*args, **kwargs).last_hidden_state
-        return supervised_loss_of(hidden, model.get_output_embeddings(), labels, num_items)
+        return supervised_loss_of(hidden, model.get_output_embeddings(), labels, num_items, loss_name)
 
     model.forward = forward
     return True
 
 
-def supervised_loss_of(hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor, num_items: Any) -> SupervisedOutput:
+def supervised_loss_of(
+    hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor, num_items: Any, loss_name: str = "nll"
+) -> SupervisedOutput:
     """Loss of the next token at the positions whose label is not -100.
 
     Args:
@@ -74,6 +78,7 @@ def supervised_loss_of(hidden: torch.Tensor, head: nn.Linear, labels: torch.Tens
         head: output projection, weight (V, H).
         labels: (B, T), -100 where a token does not count; position t predicts label t + 1.
         num_items: supervised tokens of the whole update, over all its micro-batches; None for this batch's.
+        loss_name: nll, or dft, which weights each token's loss by its probability (Wu et al. 2025, arXiv:2508.05629).
     """
     wanted = labels[:, 1:]
     mask = wanted != -100
@@ -83,18 +88,24 @@ def supervised_loss_of(hidden: torch.Tensor, head: nn.Linear, labels: torch.Tens
     pieces = list(zip(states.split(CHUNK), targets.split(CHUNK), strict=True)) if len(targets) else []
     for state, target in pieces:
         if len(pieces) > 1 and torch.is_grad_enabled():  # recompute a chunk's logits rather than keep them all
-            part, hits = checkpoint(_chunk, state, target, head, use_reentrant=False)
+            part, hits = checkpoint(_chunk, state, target, head, loss_name, use_reentrant=False)
         else:
-            part, hits = _chunk(state, target, head)
+            part, hits = _chunk(state, target, head, loss_name)
         total, correct = total + part, correct + hits
     count = mask.sum()
     divisor = count if num_items is None else torch.as_tensor(num_items, device=hidden.device)
     return SupervisedOutput(total / divisor.clamp(min=1), correct, count)
 
 
-def _chunk(states: torch.Tensor, targets: torch.Tensor, head: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
+def _chunk(
+    states: torch.Tensor, targets: torch.Tensor, head: nn.Linear, loss_name: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     logits = head(states).float()
-    return functional.cross_entropy(logits, targets, reduction="sum"), (logits.argmax(-1) == targets).sum()
+    hits = (logits.argmax(-1) == targets).sum()
+    if loss_name == "dft":
+        losses = functional.cross_entropy(logits, targets, reduction="none")
+        return (losses * torch.exp(-losses.detach())).sum(), hits
+    return functional.cross_entropy(logits, targets, reduction="sum"), hits
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from studio.config.tuning import TuningConfig
 
 
-def prepare_full(model: PreTrainedModel, tuning: TuningConfig) -> Any:
+def prepare_full(model: PreTrainedModel, tuning: TuningConfig, task: str) -> Any:
     """Make every parameter trainable; there is no adapter, so None is returned."""
     model.float()
     model.requires_grad_(True)

@@ -1,9 +1,11 @@
-"""LoRA (Hu et al. 2021, arXiv:2106.09685): low-rank matrices beside frozen weights.
+"""LoRA (Hu et al. 2021, arXiv:2106.09685): low-rank matrices beside frozen weights, and the variants that are options.
 
 PEFT keeps the adapter in float32 over a bfloat16 base, which is what an optimizer needs.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from peft import LoraConfig
 from torch import nn
@@ -13,20 +15,36 @@ from studio.config.tuning import TuningConfig
 from studio.errors import InputError
 
 
-def prepare_lora(model: PreTrainedModel, tuning: TuningConfig) -> LoraConfig:
+def prepare_lora(model: PreTrainedModel, tuning: TuningConfig, task: str) -> LoraConfig:
     """Return PEFT's config for this tuning; a new one each time, since trainers change it.
+
+    Args:
+        model: whose layers get an adapter.
+        tuning: section `tuning`.
+        task: PEFT's task type: CAUSAL_LM, or SEQ_CLS for a model that scores (its head is then saved too).
 
     Raises:
         InputError: a target module does not exist in the model, or is its output head.
     """
+    return lora_config(model, tuning, task)
+
+
+def lora_config(model: PreTrainedModel, tuning: TuningConfig, task: str, **changes: Any) -> LoraConfig:
+    """`prepare_lora` with PEFT options that another tuning sets."""
     if isinstance(tuning.target_modules, list):
         _check_names(model, tuning.target_modules)
+    init: Any = True if tuning.init == "default" else tuning.init
     return LoraConfig(
         r=tuning.rank,
         lora_alpha=lora_alpha(tuning),
         lora_dropout=tuning.dropout,
         target_modules=tuning.target_modules,
-        task_type="CAUSAL_LM",
+        task_type=task,
+        use_rslora=tuning.rslora,
+        rank_pattern=_pattern(tuning.rank_pattern),
+        alpha_pattern=_pattern(tuning.alpha_pattern),
+        layers_to_transform=tuning.layers_to_transform,
+        **{"init_lora_weights": init, "modules_to_save": tuning.modules_to_save, **changes},
     )
 
 
@@ -35,9 +53,14 @@ def lora_alpha(tuning: TuningConfig) -> float:
     return 2.0 * tuning.rank if tuning.alpha == "auto" else float(tuning.alpha)
 
 
+def _pattern(given: Any) -> dict[str, Any]:
+    """The schema has made a dict of what was written as text."""
+    return dict(given or {})
+
+
 def _check_names(model: PreTrainedModel, wanted: list[str]) -> None:
     linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    inner = sorted(linear - {"lm_head"})
+    inner = sorted(linear - {"lm_head", "score"})
     for name in wanted:
         if name.rpartition(".")[2] not in inner:
             raise InputError(

@@ -14,7 +14,8 @@ from typing import Any
 from studio.chat.target import Target
 from studio.config import RunConfig
 from studio.config.jobs import DEMO_TEST
-from studio.data.formats import detect_format, parse_row, split_prompt
+from studio.data.formats import split_prompt
+from studio.data.rows import detect_format, parse_row
 from studio.data.sources import confine, read_rows, resolve_path
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder

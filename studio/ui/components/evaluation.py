@@ -37,6 +37,7 @@ HINTS = {
     "none": "Pick a run in the list at the left.",
     "wait": "The evaluation can start when the run is done.",
     "ready": "The base model and the tuned one answer the same rows; an answer counts if it matches exactly.",
+    "scorer": "A reward model scores answers and writes none: its share of right pairs is in the chart above.",
     "empty": "This run left no model, so there is nothing to evaluate.",
 }
 
@@ -107,7 +108,7 @@ def card_value(settings: Settings, run: JobFolder | None) -> dict[str, Any]:
     if run is None:
         return {"run": "", "waiting": "", "hint": HINTS["none"], "evaluations": []}
     final = run.state().final
-    hint = "ready" if has_model(run) else "empty" if final else "wait"
+    hint = "scorer" if run.scores else "ready" if has_model(run) else "empty" if final else "wait"
     found = [{"id": job.id, "what": _what(job), "when": when(job)} for job in jobs_of(settings, run, "evaluate")]
     return {"run": run.id, "waiting": "" if final else run.id, "hint": HINTS[hint], "evaluations": found}
 

@@ -53,6 +53,8 @@ def empty_sentence(run: JobFolder | None) -> str:
     if has_model(run):
         return ""
     name = run.request.name
+    if run.scores:
+        return f"'{name}' is a reward model: it scores answers and writes none, so there is nothing to export."
     if not run.state().final:
         return f"'{name}' can be exported when it is done."
     return f"'{name}' left no model, so there is nothing to export."

@@ -17,7 +17,8 @@ from gradio.context import Context
 
 from studio.config import RunConfig
 from studio.config.model import EMBEDDED_MODEL
-from studio.data.sources import resolve_path
+from studio.config.tuning import TITLES
+from studio.data.sources import confine, resolve_path
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import submit
 from studio.models import embedded, hub
@@ -27,7 +28,7 @@ from studio.train import preflight
 from studio.ui.components.choices import piece
 from studio.ui.errors import UNEXPECTED, guard, logger
 from studio.ui.form import METHOD, TUNING, Form, Values, field_id
-from studio.ui.page import QUIET, STREAMED, Page
+from studio.ui.page import QUIET, Page
 from studio.ui.services import Services
 
 LINE = """
@@ -51,7 +52,6 @@ MEMORY = """
   <div class="memory-body" hidden><div class="stack"></div><div class="legend"></div></div>
 </section>
 """
-TITLES = {"lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA", "full": "Full"}
 # Names that say what a file is for, not what it is about: its folder names the run then.
 _PLAIN_NAMES = {"train", "training", "data", "dataset", "examples"}
 
@@ -109,6 +109,8 @@ class Planner:
         config = self.form.config(values)
         # The data worker of the page confines the data files itself (DataWorker(confined=True)).
         confine_model(config.model.path, self.services.settings)
+        for path in preflight.named_paths(config):
+            confine(path, self.services.settings)
         return config
 
     def payload(self, values: Values, meta: Meta) -> dict[str, Any]:
@@ -257,14 +259,13 @@ def wire(page: Page) -> None:
     seen = ("data", "method", "model")
     shown_by = [form.components[path].change for path, spec in form.specs.items() if spec.section in seen]
     gr.on(shown_by, trigger_mode="always_last", **count).then(**preview)
-    prepare: dict[str, Any] = {**form.prepare, **STREAMED, "concurrency_limit": 8}
+    begin, finish = ({**step, **QUIET} for step in form.prepare)
     opened = Context.root_block.load(guard(restore), form.draft, inputs, **QUIET)
-    ready = opened.then(**calculate).then(**prepare)
+    ready = opened.then(**calculate).then(**begin).then(**finish)
     ready.then(**calculate)
     ready.then(**count).then(**preview)
-    form.components["model.path"].change(trigger_mode="always_last", **prepare).then(**calculate).then(**count).then(
-        **preview
-    )
+    changed = form.components["model.path"].change(trigger_mode="always_last", **begin)
+    changed.then(**finish).then(**calculate).then(**count).then(**preview)
 
 
 def waits_for(config: RunConfig, services: Services) -> str:

@@ -31,7 +31,9 @@ def selected_run(settings: Settings, job_id: str) -> JobFolder | None:
 
 
 def has_model(run: JobFolder) -> bool:
-    """True when a run left a model: it completed, or it was stopped and had saved one."""
+    """True when a run left a model that answers: it completed, or it was stopped and had saved one."""
+    if run.scores:
+        return False
     return (run.state().final and (run.model / "config.json").exists()) or (
         run.state().final and (run.model / "adapter_config.json").exists()
     )
@@ -50,6 +52,11 @@ def require_model(settings: Settings, job_id: str) -> JobFolder:
     if not state.final:
         raise InputError(
             f"'{run.request.name}' is still {state.status}", fix="Wait until it is done, or stop it and save"
+        )
+    if run.scores:
+        raise InputError(
+            f"'{run.request.name}' trained a reward model, which scores answers and writes none",
+            fix="Pick a run of another method; PPO and GRPO can use this one",
         )
     if not has_model(run):
         raise InputError(

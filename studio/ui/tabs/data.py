@@ -254,7 +254,7 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
         try:
             one = page.services.data.call(
                 "inspect", path=source.path, format=source.format, model=model, max_length=data.max_length,
-                train_on=config.method.train_on,
+                method=config.method.model_dump(),
             )  # fmt: skip
         except StudioError:
             continue  # its sentence is among the findings already

@@ -14,9 +14,11 @@ from studio.config import RunConfig
 from studio.config.describe import OptionSpec
 from studio.config.load import dump_run, load_run
 from studio.config.presets import load_named, preset_names
+from studio.config.tuning import TITLES
 from studio.errors import InputErrors, StudioError
+from studio.train.methods import METHODS
 from studio.ui.components.choices import choice_cards, markup, piece
-from studio.ui.components.planline import TITLES, memory_bar, plan_line, wire
+from studio.ui.components.planline import memory_bar, plan_line, wire
 from studio.ui.errors import guard
 from studio.ui.form import METHOD, TUNING, field_id
 from studio.ui.page import QUIET, Page
@@ -103,14 +105,12 @@ def build(page: Page) -> None:
 
 def option_cards(spec: OptionSpec, value: str) -> gr.HTML:
     """Make the cards of a choice; what each means is read from the option's own help ("lora: …; full: …")."""
+    titles = TITLES | {name: method.title for name, method in METHODS.items()}
     meaning = {}
     for part in spec.help.rstrip(".").split(";"):
         word, _, text = part.partition(":")
         meaning[word.strip()] = text.strip()
-    cards = [
-        {"value": word, "title": TITLES.get(word, word.upper()), "text": meaning.get(word, "")}
-        for word in sorted(spec.choices, key=lambda word: word != value)
-    ]
+    cards = [{"value": word, "title": titles.get(word, word), "text": meaning.get(word, "")} for word in spec.choices]
     return choice_cards(spec.title, cards, value, field_id(spec.path), topic=spec.path)
 
 

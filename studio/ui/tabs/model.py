@@ -7,24 +7,19 @@ phase of a run.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import StudioError
-from studio.jobs import list_jobs
 from studio.models import hub
 from studio.models.catalogue import confine_model, known_models, resolve_model
-from studio.models.device import device_info
 from studio.models.shape import ModelShape
 from studio.settings import Settings
 from studio.ui.components.choices import choice_cards, markup, piece
 from studio.ui.components.planline import plan_line
-from studio.ui.errors import UNEXPECTED, guard, logger
+from studio.ui.errors import guard
 from studio.ui.form import Form
 from studio.ui.page import QUIET, Page
 
@@ -40,70 +35,11 @@ FACTS = """
 """
 
 
-class Preparation:
-    """Making the embedded model ready and measuring this computer, once for each web process.
-
-    Attributes:
-        text: what is being done now; "" when nothing is.
-        error: the sentence of the failure, "" for none.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings, self.text, self.error = settings, "", ""
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    @property
-    def needed(self) -> bool:
-        """Whether something is missing: the model, or how fast this computer is."""
-        return not self._ready() or self._to_measure()
-
-    def _ready(self) -> bool:
-        return known_models(self.settings)[0].ready
-
-    def _to_measure(self) -> bool:
-        # Beside a running job the figure would be too low, and it is kept for good.
-        if device_info(self.settings).measured:
-            return False
-        return all(job.state().final for job in list_jobs(self.settings.jobs))
-
-    def begin(self) -> None:
-        """Start it unless it runs."""
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self.error, self.text = "", "starting"
-                self._thread = threading.Thread(target=self._work, name="prepare-model", daemon=True)
-                self._thread.start()
-
-    @property
-    def running(self) -> bool:
-        """Whether it is under way."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def _work(self) -> None:
-        try:
-            if not self._ready():
-                resolve_model(EMBEDDED_MODEL, self.settings, on_progress=self._tell)
-            if self._to_measure():
-                self.text = "measuring this computer"
-                device_info(self.settings, measure=True)
-        except StudioError as error:
-            self.error = error.sentence
-        except Exception:
-            logger.exception("preparing the embedded model")
-            self.error = UNEXPECTED
-        finally:
-            self.text = ""
-
-    def _tell(self, phase: str, done: float, total: float | None) -> None:
-        self.text = f"{phase}, {done / total:.0%}" if total else phase
-
-
 def build(page: Page) -> None:
     """Build the tab, and the form that the next tabs go on with."""
     settings = page.services.settings
     form = page.form = Form(page)
-    preparation = Preparation(settings)
+    preparation = page.services.preparation
     with gr.Column(elem_classes=["card-block"]):
         markup('<div class="studio"><h3>Base model</h3></div>')
         cards = choice_cards("Model", [], form.start[PATH], "model-cards", topic="models")
@@ -120,16 +56,20 @@ def build(page: Page) -> None:
     def show(path: str, revision: str) -> tuple[Any, Any, Any]:
         return describe(path, revision), path.strip(), short_name(path)
 
-    def prepare(path: str, revision: str) -> Iterator[tuple[Any, Any, Any]]:
+    def begin(path: str, revision: str) -> tuple[Any, Any, Any]:
+        shown = show(path, revision)
         if path.strip() == EMBEDDED_MODEL and preparation.needed:
             preparation.begin()
-            while preparation.running:
-                yield preparing(describe(path, revision), preparation.text), gr.skip(), short_name(path)
-                time.sleep(0.4)
+            shown = (preparing(shown[0]), *shown[1:])
+        return shown
+
+    def finish(path: str, revision: str) -> tuple[Any, Any, Any]:
+        if path.strip() == EMBEDDED_MODEL:
+            preparation.wait()
         shown = show(path, revision)
         if preparation.error:
             shown = ({**shown[0], "state": "not ready", "level": "bad", "note": preparation.error}, *shown[1:])
-        yield shown
+        return shown
 
     outputs = [facts, cards, page.summaries["model"]]
     # The card is only another way to fill the path: the path is the option.
@@ -138,7 +78,9 @@ def build(page: Page) -> None:
         [path.change, revision.change], guard(show), [path, revision], outputs,
         trigger_mode="always_last", **QUIET,
     )  # fmt: skip
-    form.prepare = {"fn": guard(prepare), "inputs": [path, revision], "outputs": outputs}
+    form.prepare = [
+        {"fn": guard(step), "inputs": [path, revision], "outputs": outputs} for step in (begin, finish)
+    ]  # fmt: skip
 
 
 HUB_NOTE = (
@@ -216,9 +158,9 @@ HUB_ABSENT = (
 )
 
 
-def preparing(shown: dict[str, Any], text: str) -> dict[str, Any]:
-    """The facts' card while the embedded model is being made ready."""
-    return {**shown, "state": "one moment", "level": "live", "note": f"Getting ready, once: {text} …"}
+def preparing(shown: dict[str, Any]) -> dict[str, Any]:
+    """The facts' card while the embedded model is being made ready; the browser asks how far it is."""
+    return {**shown, "state": "one moment", "level": "live", "note": "Getting ready, once …"}
 
 
 def _folder_bytes(folder: Any) -> int:

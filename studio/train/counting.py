@@ -1,0 +1,74 @@
+"""What every trainer counts and changes alike: real tokens, the optimizer of LoRA+, adapters in float32."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from transformers.trainer_callback import PrinterCallback
+
+from studio.train.setup import Setup
+
+Built = TypeVar("Built", bound=Any)
+
+
+class Counting:
+    """Put before a trainer class.
+
+    Attributes:
+        tokens_seen: non-padding tokens of the training batches so far, all sequences of a pair counted.
+        supervised_seen: how many of them the loss counted.
+        accuracy: share of supervised tokens of the latest batch that the model would have chosen, None if unknown.
+    """
+
+    tokens_seen = 0
+    supervised_seen = 0
+    accuracy: float | None = None
+    setup: Setup
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Count a micro-batch, then let the trainer compute it."""
+        self.count(inputs)
+        return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+
+    def count(self, inputs: Any) -> None:
+        """Add a micro-batch's tokens; masks are (B, T) tensors."""
+        for key, value in inputs.items() if isinstance(inputs, dict) else ():
+            if not isinstance(value, torch.Tensor) or value.dim() != 2:
+                continue
+            if key in ("attention_mask", "chosen_attention_mask", "rejected_attention_mask"):
+                self.tokens_seen += int(value.sum())
+            elif key == "completion_mask":
+                self.supervised_seen += int(value.sum())
+            elif key in ("labels", "chosen_labels", "rejected_labels"):
+                self.supervised_seen += int((value[:, 1:] != -100).sum())
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The trainer's optimizer, or that of LoRA+ with its larger rate for B."""
+        ratio = self.setup.config.tuning.lora_plus_ratio
+        if ratio is None or self.setup.config.tuning.name not in ("lora", "qlora"):
+            return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+        from peft.optimizers import create_loraplus_optimizer
+
+        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)  # type: ignore[attr-defined]
+        self.optimizer = create_loraplus_optimizer(
+            self.model,  # type: ignore[attr-defined]
+            optimizer_class,
+            loraplus_lr_ratio=ratio,
+            loraplus_weight_decay=self.args.weight_decay,  # type: ignore[attr-defined]
+            **options,
+        )
+        return self.optimizer
+
+
+def finish(trainer: Built, setup: Setup) -> Built:
+    """Make the last changes to a trainer that was just built.
+
+    TRL casts adapters over a quantised base to bfloat16, in which small updates are lost; float32 is put back.
+    """
+    trainer.setup = setup
+    trainer.remove_callback(PrinterCallback)  # prints what our own callback writes as events
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()
+    return trainer

@@ -1,0 +1,128 @@
+"""From a checkpoint and a plan to the model that is trained: number format, quantisation, head, existing adapter."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from studio.config import RunConfig
+from studio.models.catalogue import ModelRef
+from studio.models.plan import Plan
+from studio.train.engine import loss as engine_loss
+from studio.train.methods import METHODS
+from studio.train.tuning import PREPARE
+from studio.train.tuning.qlora import keep_layout, quantization
+
+
+@dataclass
+class Loaded:
+    """A model that is ready for a trainer.
+
+    Attributes:
+        model: with every frozen weight frozen; wrapped by PEFT only where an existing adapter goes on.
+        peft_config: of a new adapter, else None.
+        engine_loss: our loss is attached and agrees with the model's own.
+    """
+
+    model: Any
+    peft_config: Any
+    engine_loss: bool
+
+
+def load_model(
+    config: RunConfig, plan: Plan, folder: Path, tokenizer: PreTrainedTokenizerBase, example: Any = None
+) -> Loaded:
+    """Load the checkpoint in `folder` as the run wants it.
+
+    Args:
+        config: the run, with paths resolved.
+        plan: number format.
+        folder: a Hugging Face checkpoint.
+        tokenizer: the model's; a scoring head must know how a sequence is padded.
+        example: a row (`units.Encoded`) to check our loss on, for methods that learn from answers.
+
+    Raises:
+        InputError: a layer that was asked for does not exist.
+    """
+    scorer = METHODS[config.method.name].result == "scorer"
+    model = _load(config, plan, folder, scorer)
+    if scorer:
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    fast = False
+    if example is not None:
+        fast = engine_loss.attach(model) and engine_loss.agrees(model, example.input_ids, example.labels)
+    if config.tuning.adapter and not config.tuning.merge_adapter:
+        model.requires_grad_(False)
+        return Loaded(PeftModel.from_pretrained(model, config.tuning.adapter, is_trainable=True), None, fast)
+    peft_config = PREPARE[config.tuning.name](model, config.tuning, "SEQ_CLS" if scorer else "CAUSAL_LM")
+    return Loaded(model, peft_config, fast)
+
+
+def merge_into(reference: ModelRef, adapter: Path, tokenizer: PreTrainedTokenizerBase, folder: Path) -> ModelRef:
+    """Merge an adapter into its base and write the result, which a new adapter then stands on.
+
+    Merged in float32 and written in the base's own number format.
+    """
+    model = AutoModelForCausalLM.from_pretrained(reference.path, dtype=torch.float32, local_files_only=True)
+    kept = AutoConfig.from_pretrained(reference.path, local_files_only=True).dtype
+    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
+    merged.to(kept or torch.float32).save_pretrained(folder)
+    tokenizer.save_pretrained(str(folder))
+    return replace(reference, path=folder)
+
+
+def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrainedModel:
+    dtype = getattr(torch, plan.dtype)
+    attention = "sdpa" if config.model.attention == "auto" else config.model.attention
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "attn_implementation": attention,
+        "trust_remote_code": config.model.trust_remote_code,
+        "local_files_only": True,
+    }
+    if config.model.rope_scaling != "none":
+        options["config"] = _longer(config, folder)
+    if config.tuning.name == "qlora":
+        options["quantization_config"] = quantization(config.tuning, torch.bfloat16 if plan.autocast else dtype)
+    kind: Any = AutoModelForCausalLM
+    if scorer:
+        kind = AutoModelForSequenceClassification
+        options["num_labels"] = 1
+    # A model that gets a new head says so as a warning, in a table.
+    with contextlib.redirect_stdout(io.StringIO()):
+        model: PreTrainedModel = kind.from_pretrained(folder, **options)
+    if config.tuning.name == "qlora":
+        keep_layout(model)
+        return model
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+def _longer(config: RunConfig, folder: Path) -> Any:
+    """The model's config with its rotary positions stretched (transformers' rope parameters)."""
+    loaded = AutoConfig.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code, local_files_only=True)
+    text = loaded.get_text_config()
+    given = dict(getattr(text, "rope_parameters", None) or {})
+    length, factor = int(text.max_position_embeddings), config.model.rope_factor
+    given |= {"rope_type": config.model.rope_scaling, "factor": factor}
+    if config.model.rope_scaling in ("yarn", "llama3"):
+        given["original_max_position_embeddings"] = length
+    if config.model.rope_scaling == "llama3":
+        given |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    text.rope_parameters = given
+    text.max_position_embeddings = int(length * factor)
+    return loaded

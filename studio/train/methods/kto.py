@@ -1,0 +1,22 @@
+"""Kahneman-Tversky optimisation: answers that are good or bad, each by itself."""
+
+from studio.models.memory import MethodCost
+from studio.train.methods.method import Method, Metric
+
+KTO = Method(
+    name="kto",
+    title="KTO",
+    summary="answers rated good or bad",
+    columns="prompt, completion and label; pairs count as one good and one bad answer",
+    metrics=(
+        Metric("rewards/margins", "Margin", "higher"),
+        Metric("rewards/chosen", "Reward of the good", "higher"),
+        Metric("rewards/rejected", "Reward of the bad", "lower"),
+        Metric("kl", "KL", "neither"),
+    ),
+    cost=MethodCost(sequences=1, reference=True, logits="every"),
+    trainer="kto",
+    beta=0.1,
+    paper="Ethayarajh et al. 2024, arXiv:2402.01306",
+    differs="Rows are mixed once by the seed; TRL takes them in the order of the file, good and bad in blocks.",
+)

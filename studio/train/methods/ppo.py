@@ -1,0 +1,23 @@
+"""Proximal policy optimisation: the model's own answers, scored, within a small step of where it was. RLHF, step 3."""
+
+from studio.models.memory import MethodCost
+from studio.train.methods.method import Method, Metric
+
+PPO = Method(
+    name="ppo",
+    title="PPO",
+    summary="its own answers, scored by a reward model (RLHF)",
+    columns="prompt; answer where a reward compares with it",
+    metrics=(
+        Metric("reward", "Mean reward", "higher"),
+        Metric("objective/kl", "KL from the start", "neither"),
+        Metric("loss/value", "Value loss", "lower"),
+        Metric("policy/clip_fraction", "Clipped", "neither"),
+        Metric("policy/entropy", "Entropy", "neither"),
+        Metric("completions/mean_length", "Tokens an answer", "neither"),
+    ),
+    cost=MethodCost(reference=True, logits="full", generates=True, value=True),
+    trainer="ppo",
+    paper="Schulman et al. 2017, arXiv:1707.06347; Ziegler et al. 2019, arXiv:1909.08593",
+    differs="TRL has none since 1.13: the studio's own, with one base for policy, reference, value and reward.",
+)

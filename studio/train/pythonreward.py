@@ -1,0 +1,78 @@
+"""A reward function of the person's own, from a file in an allowed folder. Loaded in the worker only."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from studio.data.units import Prompt
+from studio.errors import InputError, StudioError
+
+_WHERE = "method.reward_python"
+
+
+def split_reference(text: str) -> tuple[Path, str]:
+    """Split FILE.py:FUNCTION and check, without running it, that the file defines the function.
+
+    Raises:
+        InputError: not of that form, no such file, not Python, or no such function.
+    """
+    file, colon, name = text.rpartition(":")
+    if not colon or not name.isidentifier() or not file.endswith(".py"):
+        raise InputError(f"'{text}' is not FILE.py:FUNCTION", where=_WHERE, fix="Write it like rewards.py:score")
+    path = Path(file).expanduser()
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise InputError(f"the file cannot be read ({error.strerror})", where=f"{_WHERE}: {path}") from error
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"the file is not valid Python: {error}", where=f"{_WHERE}: {path}") from error
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    if name not in names:
+        have = ", ".join(names) or "none"
+        raise InputError(f"there is no function '{name}'; it has: {have}", where=f"{_WHERE}: {path}", fix="Correct it")
+    return path, name
+
+
+def load_function(text: str) -> Any:
+    """Import the file and return its function as a scorer.
+
+    The function is called with `prompts` and `completions` (texts) and every column of the rows as lists, and returns
+    a number for each answer, or None.
+
+    Raises:
+        StudioError: importing or calling it fails, or it returns something else; the sentence quotes its own error.
+    """
+    path, name = split_reference(text)
+    spec = importlib.util.spec_from_file_location("studio_reward_function", path)
+    if spec is None or spec.loader is None:
+        raise StudioError("the file cannot be imported", where=f"{_WHERE}: {path}")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise StudioError(
+            f"importing it fails: {error!r}", where=f"{_WHERE}: {path}", fix="Correct the file"
+        ) from error
+    function = getattr(module, name)
+
+    def score(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float | None]:
+        columns = {key: [row.columns.get(key) for row in prompts] for key in prompts[0].columns}
+        columns["answer"] = [row.answer for row in prompts]
+        asked = [row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"] for row in prompts]
+        try:
+            given = function(prompts=asked, completions=list(answers), **columns)
+            scores = [None if value is None else float(value) for value in given]
+        except Exception as error:
+            raise StudioError(f"{name} fails: {error!r}", where=f"{_WHERE}: {path}", fix="Correct it") from error
+        if len(scores) != len(answers):
+            raise StudioError(
+                f"{name} returned {len(scores)} rewards for {len(answers)} answers", where=f"{_WHERE}: {path}",
+                fix="Return one number for each answer",
+            )  # fmt: skip
+        return scores
+
+    return score

@@ -1,0 +1,50 @@
+"""What a trainer leaves as the run's model: an adapter over the unchanged base, or whole weights."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.config import RunConfig
+
+CHANGES_BASE = ("pissa", "olora")
+
+
+@dataclass
+class Start:
+    """How the adapter began, where that is needed to save it.
+
+    PiSSA and OLoRA begin with a part of the base weights, which they take out of the base. What is saved is turned
+    into a plain adapter of twice the rank over the unchanged base (PEFT's `path_initial_model_for_weight_conversion`),
+    so that chat and export need not know.
+    """
+
+    folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @classmethod
+    def of(cls, trainer: Any, config: RunConfig) -> Start:
+        """Keep the adapter as it is before the first step, if its kind asks for it."""
+        tuning = config.tuning
+        if tuning.name != "lora" or tuning.init not in CHANGES_BASE:
+            return cls()
+        kept = tempfile.TemporaryDirectory(prefix="studio-start-")
+        adapter = trainer.model.peft_config["default"]
+        began, adapter.init_lora_weights = adapter.init_lora_weights, True
+        trainer.model.save_pretrained(kept.name)
+        adapter.init_lora_weights = began
+        return cls(kept)
+
+    def save(self, trainer: Any, folder: Path) -> None:
+        """Write the model or adapter into `folder`."""
+        if self.folder is not None:
+            trainer.model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=self.folder.name)
+            self.folder.cleanup()
+            return
+        trainer.save_model(str(folder))
+        reference = folder / "ref"  # the frozen copy that DPO keeps beside an adapter it goes on with
+        if reference.is_dir():
+            for file in reference.iterdir():
+                file.unlink()
+            reference.rmdir()

@@ -1,0 +1,76 @@
+"""A reward model as a reward: scores a prompt with an answer in one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+from studio.data.units import Prompt
+from studio.errors import InputError
+from studio.models.adapters import adapter_config
+from studio.train.setup import Setup
+
+BATCH = 16
+
+
+def load_scorer(folder: Path, base: Path, dtype: torch.dtype) -> Any:
+    """Load a reward model: a whole checkpoint, or an adapter with its head over `base`."""
+    if adapter_config(folder) is None:
+        model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    else:
+        plain = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=1, dtype=dtype, local_files_only=True
+        )
+        model = PeftModel.from_pretrained(plain, folder)
+    model.eval().requires_grad_(False)
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+def model_scorer(setup: Setup) -> Any:
+    """Return the scorer of `method.reward_model`.
+
+    Raises:
+        InputError: the run names none.
+    """
+    if setup.scorer is None:
+        raise InputError("there is no reward model", where="method.reward_model", fix="Name the run that trained it")
+    model = load_scorer(setup.scorer, setup.base, setup.model.dtype)
+    tokenizer = setup.tokenizer
+    pad = int((tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id) or 0)
+    model.config.get_text_config().pad_token_id = pad
+
+    def score(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+        ids = [row.prompt_ids + _answer_ids(setup.tokenizer, said) for row, said in zip(prompts, answers, strict=True)]
+        scores: list[float] = score_ids(model, ids, pad)
+        return scores
+
+    return score
+
+
+@torch.no_grad()
+def score_ids(model: Any, sequences: Sequence[Sequence[int]], pad: int) -> list[float]:
+    """Score token sequences (prompt with answer), some at a time, padded at the right."""
+    device = next(model.parameters()).device
+    scores: list[float] = []
+    for at in range(0, len(sequences), BATCH):
+        batch = sequences[at : at + BATCH]
+        longest = max(map(len, batch))
+        ids = torch.full((len(batch), longest), pad, dtype=torch.long, device=device)
+        mask = torch.zeros_like(ids)
+        for i, sequence in enumerate(batch):
+            ids[i, : len(sequence)] = torch.tensor(sequence, device=device)
+            mask[i, : len(sequence)] = 1
+        given: list[float] = model(input_ids=ids, attention_mask=mask).logits[:, 0].float().tolist()
+        scores += given
+    return scores
+
+
+def _answer_ids(tokenizer: Any, text: str) -> list[int]:
+    """An answer as the reward model saw answers in training: with the token that ends it."""
+    end = tokenizer.eos_token_id
+    return [*tokenizer(text, add_special_tokens=False)["input_ids"], *([] if end is None else [end])]

@@ -1,0 +1,101 @@
+"""What a trainer is made of, and the arguments that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+from studio.config import RunConfig
+from studio.models.plan import Plan
+from studio.train.methods import METHODS
+
+
+@dataclass
+class Setup:
+    """Everything `Method.build` needs; nothing has been computed yet.
+
+    Attributes:
+        config: the run.
+        plan: what every `auto` was resolved to.
+        model: loaded; wrapped by PEFT already only where an existing adapter is trained on.
+        base: folder of the model, from which a frozen reference is read.
+        tokenizer: the model's.
+        train, validation: units of the method's kind (`data.units`).
+        output: folder of the checkpoints.
+        callbacks: told of every step.
+        peft_config: of a new adapter; None for full tuning and for an existing adapter.
+        engine_loss: the model has our loss attached (`engine.loss`).
+        scorer: folder of a reward model, for the reward `model`.
+        on_samples: told (step, samples) of the answers that an online method writes.
+    """
+
+    config: RunConfig
+    plan: Plan
+    model: PreTrainedModel
+    base: Path
+    tokenizer: PreTrainedTokenizerBase
+    train: list[Any]
+    validation: list[Any]
+    output: Path
+    callbacks: list[TrainerCallback] = field(default_factory=list)
+    peft_config: Any = None
+    engine_loss: bool = False
+    scorer: Path | None = None
+    on_samples: Callable[[int, list[dict[str, Any]]], None] = lambda step, samples: None
+
+    @property
+    def beta(self) -> float:
+        """`method.beta` with `auto` resolved."""
+        asked = self.config.method.beta
+        return METHODS[self.config.method.name].beta if asked == "auto" else float(asked)
+
+
+def common_arguments(setup: Setup) -> dict[str, Any]:
+    """Return what every trainer's config is given; what TRL would do by itself is switched off, with its reason."""
+    config, plan = setup.config, setup.plan
+    training = config.training
+    validate = bool(setup.validation) and bool(plan.eval_steps)
+    return {
+        "output_dir": str(setup.output),
+        "num_train_epochs": training.epochs,
+        "max_steps": training.max_steps or -1,
+        "per_device_train_batch_size": plan.micro_batch,
+        "per_device_eval_batch_size": plan.micro_batch,
+        "gradient_accumulation_steps": plan.accumulation,
+        "learning_rate": plan.learning_rate,
+        "lr_scheduler_type": training.scheduler,
+        "lr_scheduler_kwargs": scheduler_arguments(training.scheduler, plan.steps),
+        "warmup_steps": round(training.warmup * plan.steps),
+        "optim": training.optimizer,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "seed": training.seed,
+        "gradient_checkpointing": plan.activation_checkpointing,
+        "bf16": plan.autocast,
+        "use_cpu": not torch.cuda.is_available(),
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # hides the very numbers that a person must see
+        "eval_strategy": "steps" if validate else "no",
+        "eval_steps": plan.eval_steps if validate else None,
+        "eval_on_start": validate,
+        "save_strategy": "steps",
+        "save_steps": plan.save_steps,
+        "save_total_limit": training.save_total_limit,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_num_workers": 0,
+        "train_sampling_strategy": "random" if config.data.shuffle else "sequential",
+        "include_num_input_tokens_seen": "no",
+    }
+
+
+def scheduler_arguments(name: str, steps: int) -> dict[str, Any]:
+    """Return what a schedule needs beside its name (transformers' `get_scheduler`)."""
+    if name in ("cosine_with_min_lr", "cosine_warmup_with_min_lr"):
+        return {"min_lr_rate": 0.1}
+    return {"num_decay_steps": max(1, steps // 10)} if name == "warmup_stable_decay" else {}

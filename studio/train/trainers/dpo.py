@@ -1,0 +1,51 @@
+"""TRL's DPOTrainer on our tokens. The rows arrive as `prompt_ids`, `chosen_ids` and `rejected_ids`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset
+from trl import DPOConfig, DPOTrainer
+
+from studio.data.units import Pair
+from studio.train.counting import Counting, finish
+from studio.train.reference import reference_model
+from studio.train.setup import Setup, common_arguments
+
+
+class PreferenceTrainer(Counting, DPOTrainer):
+    """DPOTrainer that takes token ids as they are."""
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return dataset
+
+
+def build(setup: Setup) -> PreferenceTrainer:
+    """Put model, reference, rows and arguments together."""
+    method = setup.config.method
+    arguments = DPOConfig(
+        **common_arguments(setup),
+        beta=setup.beta,
+        loss_type=list(method.dpo_loss),
+        loss_weights=method.dpo_loss_weights,
+        label_smoothing=method.label_smoothing,
+        max_length=None,
+    )
+    trainer = PreferenceTrainer(
+        model=setup.model,
+        ref_model=reference_model(setup),
+        args=arguments,
+        train_dataset=pairs(setup.train),
+        eval_dataset=pairs(setup.validation) if setup.validation else None,
+        processing_class=setup.tokenizer,
+        peft_config=setup.peft_config,
+        callbacks=setup.callbacks,
+    )
+    return finish(trainer, setup)
+
+
+def pairs(rows: list[Pair]) -> Dataset:
+    """Return pairs as TRL's collator takes them."""
+    return Dataset.from_dict(
+        {name: [getattr(row, name) for row in rows] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
+    )

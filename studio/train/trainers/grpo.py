@@ -1,0 +1,106 @@
+"""TRL's GRPOTrainer and RLOOTrainer with the studio's rewards; the answers they write are shown as they come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+from studio.data.units import Prompt
+from studio.train.counting import Counting, finish
+from studio.train.rewards import Reward, make_rewards
+from studio.train.setup import Setup, common_arguments
+
+SAMPLES_SHOWN = 4
+
+
+class _Online(Counting):
+    """Counts what was written and reports some of it."""
+
+    def count(self, inputs: Any) -> None:
+        """The prompts of a micro-batch have no tokens yet: `log` takes the trainer's own count."""
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Take the count of tokens, and report the answers of this step with their rewards."""
+        counted = self._metrics["train"].get("num_tokens")  # type: ignore[attr-defined]
+        self.tokens_seen = int(counted[-1]) if counted else self.tokens_seen
+        kept: Any = self._logs  # type: ignore[attr-defined]
+        names = list(kept["rewards"])
+        answers = list(zip(kept["prompt"], kept["completion"], strict=True))[-SAMPLES_SHOWN:]
+        first = len(kept["prompt"]) - len(answers)
+        if self.model.training and answers:  # type: ignore[attr-defined]
+            self.setup.on_samples(
+                self.state.global_step,  # type: ignore[attr-defined]
+                [
+                    {
+                        "prompt": last_text(prompt),
+                        "text": last_text(answer),
+                        "rewards": {name: kept["rewards"][name][first + i] for name in names},
+                    }
+                    for i, (prompt, answer) in enumerate(answers)
+                ],
+            )
+        super().log(logs, start_time)  # type: ignore[misc]
+
+
+class GroupTrainer(_Online, GRPOTrainer):
+    """GRPO with the studio's rewards."""
+
+
+class LeaveOneOutTrainer(_Online, RLOOTrainer):
+    """RLOO with the studio's rewards."""
+
+
+def build(setup: Setup) -> GroupTrainer | LeaveOneOutTrainer:
+    """Put model, prompts, rewards and arguments together."""
+    method = setup.config.method
+    rewards = make_rewards(setup, setup.train)
+    common = {
+        **common_arguments(setup),
+        "beta": setup.beta,
+        "num_generations": method.num_generations,
+        "max_completion_length": method.max_completion_length,
+        "temperature": method.temperature,
+        "epsilon": method.clip_range,
+        "reward_weights": method.reward_weights,
+        "shuffle_dataset": setup.config.data.shuffle,
+        "log_completions": False,
+    }
+    del common["train_sampling_strategy"]  # groups have a sampler of their own
+    if method.grpo_algorithm == "grpo":
+        arguments: Any = GRPOConfig(**common, loss_type=method.grpo_loss)
+        kind: Any = GroupTrainer
+    else:
+        arguments, kind = RLOOConfig(**common), LeaveOneOutTrainer
+    trainer: GroupTrainer | LeaveOneOutTrainer = kind(
+        model=setup.model,
+        reward_funcs=[_as_function(reward) for reward in rewards],
+        args=arguments,
+        train_dataset=_dataset(setup.train),
+        eval_dataset=_dataset(setup.validation) if setup.validation else None,
+        processing_class=setup.tokenizer,
+        peft_config=setup.peft_config,
+        callbacks=setup.callbacks,
+    )
+    return finish(trainer, setup)
+
+
+def _as_function(reward: Reward) -> Any:
+    """A reward as TRL calls it, with the texts of the answers instead of messages."""
+
+    def score(prompts: list[Any], completions: list[Any], row: list[int], **_: Any) -> list[float | None]:
+        return reward(row, [last_text(one) for one in completions])
+
+    score.__name__ = reward.name
+    return score
+
+
+def last_text(value: Any) -> str:
+    """The text of an answer or prompt, which TRL gives as messages where the prompt is a conversation."""
+    return str(value[-1]["content"]) if isinstance(value, list) and value else str(value or "")
+
+
+def _dataset(rows: list[Prompt]) -> Dataset:
+    # The place in the list is enough: a reward looks its prompt, answer and columns up by it.
+    return Dataset.from_list([{"prompt": row.prompt, "row": at} for at, row in enumerate(rows)])

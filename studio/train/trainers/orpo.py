@@ -1,0 +1,74 @@
+"""TRL's ORPOTrainer, and CPOTrainer for simpo and cpo, on our tokens.
+
+Both come from TRL's older code: their collator wants input ids, attention mask and labels of each answer, with the
+prompt in front and not counted.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+from datasets import Dataset
+from trl.experimental.cpo import CPOConfig, CPOTrainer
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+from studio.data.units import Pair
+from studio.train.counting import Counting, finish
+from studio.train.setup import Setup, common_arguments
+
+
+class OddsRatioTrainer(Counting, ORPOTrainer):
+    """ORPO on token ids."""
+
+
+class ContrastiveTrainer(Counting, CPOTrainer):
+    """SimPO and CPO on token ids."""
+
+
+class _Tokenized(Dataset):
+    """Rows that are ready: the trainers' own steps of preparing them change nothing."""
+
+    def map(self, *args: Any, **kwargs: Any) -> _Tokenized:
+        """Return the rows as they are."""
+        return self
+
+
+def build(setup: Setup) -> OddsRatioTrainer | ContrastiveTrainer:
+    """Put model, rows and arguments together."""
+    method = setup.config.method
+    # Rows are within data.max_length already; these trainers ask for a limit all the same.
+    common = {**common_arguments(setup), "beta": setup.beta, "max_length": setup.config.data.max_length}
+    common["remove_unused_columns"] = False
+    if method.orpo_loss == "orpo":
+        arguments: Any = ORPOConfig(**common)
+        kind: Any = OddsRatioTrainer
+    else:
+        simpo = method.orpo_loss == "simpo"
+        loss = {"loss_type": "simpo", "cpo_alpha": 0.0} if simpo else {"loss_type": "sigmoid", "cpo_alpha": 1.0}
+        arguments = CPOConfig(**common, **loss, simpo_gamma=method.simpo_gamma)
+        kind = ContrastiveTrainer
+    trainer: OddsRatioTrainer | ContrastiveTrainer = kind(
+        model=setup.model,
+        args=arguments,
+        train_dataset=_dataset(setup.train),
+        eval_dataset=_dataset(setup.validation) if setup.validation else None,
+        processing_class=setup.tokenizer,
+        peft_config=setup.peft_config,
+        callbacks=setup.callbacks,
+    )
+    return finish(trainer, setup)
+
+
+def _dataset(rows: list[Pair]) -> _Tokenized:
+    columns: dict[str, list[Any]] = {"prompt_input_ids": [row.prompt_ids for row in rows]}
+    for name in ("chosen", "rejected"):
+        answers = [getattr(row, f"{name}_ids") for row in rows]
+        both = [(row.prompt_ids, answer) for row, answer in zip(rows, answers, strict=True)]
+        columns[f"{name}_input_ids"] = [prompt + answer for prompt, answer in both]
+        columns[f"{name}_attention_mask"] = [[1] * (len(prompt) + len(answer)) for prompt, answer in both]
+        columns[f"{name}_labels"] = [[-100] * len(prompt) + answer for prompt, answer in both]
+    rows_: _Tokenized = _Tokenized.from_dict(columns)
+    return rows_

@@ -1,0 +1,42 @@
+"""TRL's RewardTrainer on our tokens: `chosen_ids` and `rejected_ids`, the prompt in front of each."""
+
+from __future__ import annotations
+
+from datasets import Dataset
+from trl import RewardConfig, RewardTrainer
+
+from studio.data.units import Pair
+from studio.train.counting import Counting, finish
+from studio.train.setup import Setup, common_arguments
+
+
+class ScoreTrainer(Counting, RewardTrainer):
+    """RewardTrainer that counts tokens."""
+
+
+def build(setup: Setup) -> ScoreTrainer:
+    """Put model, rows and arguments together; the model has one score for a sequence."""
+    arguments = RewardConfig(
+        **common_arguments(setup),
+        max_length=None,  # TRL would drop longer pairs
+        center_rewards_coefficient=setup.config.method.center_rewards_coefficient or None,
+    )
+    trainer = ScoreTrainer(
+        model=setup.model,
+        args=arguments,
+        train_dataset=_dataset(setup.train),
+        eval_dataset=_dataset(setup.validation) if setup.validation else None,
+        processing_class=setup.tokenizer,
+        peft_config=setup.peft_config,
+        callbacks=setup.callbacks,
+    )
+    return finish(trainer, setup)
+
+
+def _dataset(rows: list[Pair]) -> Dataset:
+    return Dataset.from_dict(
+        {
+            "chosen_ids": [row.prompt_ids + row.chosen_ids for row in rows],
+            "rejected_ids": [row.prompt_ids + row.rejected_ids for row in rows],
+        }
+    )

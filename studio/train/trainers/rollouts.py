@@ -1,0 +1,181 @@
+"""What PPO learns from: answers that the policy writes to a batch of prompts, their scores, and both as tensors.
+
+A batch is a dict of tensors, prompts padded at the left and answers at the right, so that all answers begin at P:
+
+    input_ids, attention_mask    (B, P + L)    . . p p p a a a .
+    completion_mask              (B, L)                  1 1 1 0
+    logps, values, …             (B, L)        figures of the answers' tokens
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from studio.chat.hf import turn_end
+from studio.data.units import Prompt
+from studio.errors import StudioError
+from studio.train.rewards import Reward, make_rewards
+from studio.train.scoring import _answer_ids, score_ids
+from studio.train.setup import Setup
+from studio.train.trainers.actors import Actors, SharedScorer
+
+Batch = dict[str, torch.Tensor]
+_WHOLE = ("input_ids", "attention_mask")  # of prompt and answer; everything else is of the answer only
+
+
+class Writer:
+    """Writes answers with the policy.
+
+    Attributes:
+        ends: ids of the tokens that end an answer.
+    """
+
+    def __init__(self, setup: Setup, actors: Actors) -> None:
+        self._model, self._tokenizer, self._method = actors.base, setup.tokenizer, setup.config.method
+        self._pad = pad_id(setup.tokenizer)
+        given = getattr(actors.base.generation_config, "eos_token_id", None)
+        ends = {self._tokenizer.eos_token_id, *(given if isinstance(given, list) else [given])}
+        if self._tokenizer.chat_template is not None:
+            ends.add(turn_end(self._tokenizer))  # where the template ends a turn with another token, as chat knows
+        self.ends = sorted(end for end in ends if end is not None)
+
+    def write(self, prompts: Sequence[Prompt], sample: bool) -> Batch:
+        """Write one answer to each prompt, by torch's global random numbers, or greedily.
+
+        The model's own generation settings (its top_p, its repetition penalty) are left out: PPO needs the
+        probabilities that the answers were really drawn with.
+        """
+        device = self._model.device
+        width = max(prompt.length for prompt in prompts)
+        ids = torch.full((len(prompts), width), self._pad, device=device)
+        attention = torch.zeros_like(ids)
+        for i, prompt in enumerate(prompts):
+            ids[i, width - prompt.length :] = torch.tensor(prompt.prompt_ids, device=device)
+            attention[i, width - prompt.length :] = 1
+        drawn = {"temperature": self._method.temperature, "top_k": 0, "top_p": 1.0} if sample else {}
+        config = GenerationConfig(
+            do_sample=sample, max_new_tokens=self._method.max_completion_length, use_cache=True,
+            eos_token_id=self.ends or None, pad_token_id=self._pad, **drawn,
+        )  # fmt: skip
+        kept, self._model.generation_config = self._model.generation_config, config
+        try:
+            written = self._model.generate(ids, attention_mask=attention)
+        finally:
+            self._model.generation_config = kept
+        ended = torch.isin(written[:, width:], torch.tensor(self.ends, device=device)).long()
+        mask = (ended.cumsum(-1) - ended == 0).long()  # up to the first token that ends the answer, and that token
+        return {"input_ids": written, "attention_mask": torch.cat([attention, mask], 1), "completion_mask": mask}
+
+    def texts(self, batch: Batch) -> list[str]:
+        """The answers as text, without the tokens that end them."""
+        answers = batch["input_ids"][:, -batch["completion_mask"].shape[1] :].tolist()
+        lengths = batch["completion_mask"].sum(-1).tolist()
+        return [
+            self._tokenizer.decode([one for one in ids[:length] if one not in self.ends], skip_special_tokens=True)
+            for ids, length in zip(answers, lengths, strict=True)
+        ]
+
+
+def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
+    """Cut a batch into some of `size` answers, each without padding that it does not need."""
+    length = batch["completion_mask"].shape[1]
+    width = batch["input_ids"].shape[1] - length
+    for at in range(0, len(batch["input_ids"]), size):
+        part = {name: tensor[at : at + size] for name, tensor in batch.items()}
+        asked = int(part["attention_mask"][:, :width].sum(-1).max())
+        answered = int(part["completion_mask"].sum(-1).max())
+        whole = slice(width - asked, width + answered)
+        yield {name: tensor[:, whole if name in _WHOLE else slice(answered)] for name, tensor in part.items()}
+
+
+@dataclass
+class Experience:
+    """A batch of answers with all that its updates need, and the figures that are reported of it."""
+
+    batch: Batch
+    figures: dict[str, float]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the answers."""
+        return int(self.batch["completion_mask"].sum())
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of some answers.
+
+    Attributes:
+        totals: weighted sums, where a reward that is None counts 0.
+        parts: the rewards by name.
+    """
+
+    totals: list[float]
+    parts: dict[str, list[float | None]]
+
+    @property
+    def mean(self) -> float:
+        """Mean of the totals."""
+        return sum(self.totals) / len(self.totals)
+
+    def means(self) -> dict[str, float]:
+        """Mean of each reward over the answers that it could score."""
+        given = {name: [one for one in values if one is not None] for name, values in self.parts.items()}
+        return {f"rewards/{name}/mean": sum(values) / len(values) for name, values in given.items() if values}
+
+
+class Rewards:
+    """The rewards of a run with their weights; the same for its training and its validation rows."""
+
+    def __init__(self, setup: Setup, actors: Actors) -> None:
+        method = setup.config.method
+        self._weights = list(method.reward_weights or [1.0] * len(method.rewards))
+        shared = "model" in method.rewards and SharedScorer.fits(setup, actors)
+        others = [name for name in method.rewards if not (shared and name == "model")]
+        config = setup.config.model_copy(update={"method": method.model_copy(update={"rewards": others})})
+        made = {reward.name: reward for reward in make_rewards(replace(setup, config=config), setup.train)}
+        if shared:
+            made["model"] = Reward("model", _shared_scorer(setup, actors), setup.train)
+        self._rewards = [made[name] for name in method.rewards]
+        self._validation = [replace(reward, rows=setup.validation) for reward in self._rewards]
+
+    def __call__(self, places: Sequence[int], answers: Sequence[str], validation: bool = False) -> Scored:
+        """Score answers to the rows at these places.
+
+        Raises:
+            StudioError: a reward is not finite.
+        """
+        totals, parts = [0.0] * len(answers), {}
+        for reward, weight in zip(self._validation if validation else self._rewards, self._weights, strict=True):
+            parts[reward.name] = scores = reward(places, answers)
+            for i, score in enumerate(scores):
+                if score is not None and not math.isfinite(score):
+                    raise StudioError(
+                        f"the reward {reward.name} of an answer is {score}", where="method.rewards",
+                        fix="Let it be a finite number, or None where an answer cannot be scored",
+                    )  # fmt: skip
+                totals[i] += weight * (score or 0.0)
+        return Scored(totals, parts)
+
+
+def _shared_scorer(setup: Setup, actors: Actors) -> Any:
+    assert setup.scorer is not None
+    pad = pad_id(setup.tokenizer)
+    scorer = SharedScorer(actors, setup.scorer, pad)
+
+    def score(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+        ids = [row.prompt_ids + _answer_ids(setup.tokenizer, said) for row, said in zip(prompts, answers, strict=True)]
+        return score_ids(scorer, ids, pad)
+
+    return score
+
+
+def pad_id(tokenizer: Any) -> int:
+    """The id that fills up sequences, as `scoring` chooses it; masks keep it from counting."""
+    return int((tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id) or 0)

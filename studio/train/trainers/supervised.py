@@ -1,0 +1,69 @@
+"""TRL's SFTTrainer with our loss and our data, for sft and pretrain.
+
+The rows arrive as `input_ids` and `labels`, so that nothing is tokenized, masked or cut twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from studio.data.units import Encoded
+from studio.train.counting import Counting, finish
+from studio.train.setup import Setup, common_arguments
+
+
+class SupervisedTrainer(Counting, SFTTrainer):
+    """SFTTrainer that computes logits at supervised tokens only."""
+
+    engine_loss = True
+    loss_name = "nll"
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Loss of one micro-batch."""
+        if not self.engine_loss or return_outputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        inputs = {key: inputs[key] for key in ("input_ids", "attention_mask", "labels") if key in inputs}
+        # A validation loss stays cross-entropy, whatever is trained on.
+        loss_name = self.loss_name if self.model.training else "nll"
+        output = model(
+            **inputs, use_cache=False, supervised_loss=True, num_items=num_items_in_batch, loss_name=loss_name
+        )
+        loss = output.loss
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # DDP averages the gradients of the ranks
+        self.accuracy = float(output.correct) / max(1, int(output.count))
+        return loss
+
+
+def build(setup: Setup) -> SupervisedTrainer:
+    """Put model, rows and arguments together."""
+    method = setup.config.method
+    arguments = SFTConfig(
+        **common_arguments(setup),
+        loss_type=method.loss if method.name == "sft" else "nll",
+        neftune_noise_alpha=(method.neftune_noise_alpha or None) if method.name == "sft" else None,
+        max_length=None,  # lengths were checked, cut or refused by the studio already
+        packing=False,
+        shuffle_dataset=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    trainer = SupervisedTrainer(
+        model=setup.model,
+        args=arguments,
+        train_dataset=_dataset(setup.train),
+        eval_dataset=_dataset(setup.validation) if setup.validation else None,
+        processing_class=setup.tokenizer,
+        peft_config=setup.peft_config,
+        callbacks=setup.callbacks,
+    )
+    trainer.engine_loss, trainer.loss_name = setup.engine_loss, arguments.loss_type
+    return finish(trainer, setup)
+
+
+def _dataset(rows: list[Encoded]) -> Dataset:
+    return Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})

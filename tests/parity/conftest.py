@@ -1,0 +1,22 @@
+"""The tiny model that the parity tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.parity.made import make_tiny, one_thread
+
+
+@pytest.fixture(scope="session")
+def tiny(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer random Llama with SmolLM2's tokenizer."""
+    return make_tiny(model_path, tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
