@@ -1,4 +1,4 @@
-# make run · make install · make check · make test · make bench
+# make run · make install · make check · make test · make test-matrix · make bench
 # Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3)
 PYTHON ?= python3
 PORT ?= 7860
@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test bench docs format clean
+.PHONY: run install check test test-matrix bench docs format clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -39,15 +39,22 @@ check: $(TEST_STAMP)
 	$(BIN)/mypy studio app.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m studio.config.docs --check
+	$(BIN)/python -m studio.train.docs --check
+	$(BIN)/python -m studio.models.cards --check
 
 test: $(TEST_STAMP)
 	$(BIN)/python -m pytest
+
+test-matrix: $(TEST_STAMP)
+	$(BIN)/python -m pytest -m matrix
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks
 
 docs: $(TEST_STAMP)
 	$(BIN)/python -m studio.config.docs
+	$(BIN)/python -m studio.train.docs
+	$(BIN)/python -m studio.models.cards
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .

@@ -73,6 +73,13 @@ window.studio.log = (() => {
     if (show === "follow") box.scrollTop = box.scrollHeight;
   }
 
+  /** What an answer's rewards were, under it; null where there are none. */
+  function scored(event) {
+    const rewards = Object.entries(event.rewards || {});
+    const { h, number } = window.studio;
+    return rewards.length ? h("div", { class: "muted num" }, rewards.map(([name, value]) => `${name} ${number(value, 3)}`).join(" · ")) : null;
+  }
+
   /** Table of samples: the first answer to each prompt beside the newest. */
   function samples(events) {
     if (!root) return;
@@ -86,8 +93,8 @@ window.studio.log = (() => {
     part("sample-head").replaceChildren(...names.map((name) => h("th", { scope: "col" }, name)));
     part("sample-rows").replaceChildren(...prompts.map((prompt) => {
       const of = events.filter((event) => String(event.prompt ?? "") === prompt);
-      const cells = [h("td", {}, prompt), h("td", { class: last > first ? "muted" : "mono" }, answer(of[0]))];
-      if (last > first) cells.push(h("td", { class: "mono" }, answer(of[of.length - 1])));
+      const cells = [h("td", {}, prompt), h("td", { class: last > first ? "muted" : "mono" }, answer(of[0]), scored(of[0]))];
+      if (last > first) cells.push(h("td", { class: "mono" }, answer(of[of.length - 1]), scored(of[of.length - 1])));
       return h("tr", {}, ...cells);
     }));
   }

@@ -103,7 +103,7 @@ window.studio.monitor = (() => {
     part("training").hidden = !begun;
     if (begun) {
       drawTiles();
-      board.setMetrics(reader.about.metrics);
+      board.setMetrics(reader.about.metrics.filter(({ name }) => reader.series[name] || reader.series[`eval_${name}`]));
       board.setTotal(reader.summary.total_steps);
       if (board.run !== reader) board.show(reader); else if (came) board.extend();
       label();

@@ -36,7 +36,7 @@
       find("row-next").disabled = data.index >= data.total;
       if (data.problem) { body.replaceChildren(make("p", "problem", data.problem)); return; }
       find("row-trained").textContent = `trained on: ${whole(data.trained)}`;
-      find("row-context").textContent = `context: ${whole(data.tokens.length - data.trained)}`;
+      find("row-context").textContent = `context: ${whole(data.context)}`;
       find("row-more").textContent = data.more ? `the first ${whole(data.tokens.length)} of ${whole(data.length)} tokens` : "";
       body.replaceChildren({ tokens: asTokens, raw: asRaw, conversation: asConversation }[view](data));
     };
@@ -46,14 +46,23 @@
   }
 
   function asTokens(data) {
-    const box = make("div", "tokens");
-    box.append(...data.tokens.map((token) => {
-      const [text, id, trained, special] = token;
-      const span = make("span", `${trained ? "t" : "s"}${special ? " sp" : ""}`, text);
-      span.title = `id ${id}${trained ? ", trained on" : ", context"}`;
-      return span;
-    }));
-    return box;
+    const run = (tokens) => {
+      const box = make("div", "tokens");
+      box.append(...tokens.map((token) => {
+        const [text, id, trained, special] = token;
+        const span = make("span", `${trained ? "t" : "s"}${special ? " sp" : ""}`, text);
+        span.title = `id ${id}${trained ? ", trained on" : ", context"}`;
+        return span;
+      }));
+      return box;
+    };
+    if (!data.rejected?.length) return run(data.tokens);
+    const both = make("div", "pair");
+    for (const [title, tokens] of [["Chosen: made more likely", data.tokens], ["Rejected: made less likely", data.rejected]]) {
+      make("small", "muted", title, both);
+      both.append(run(tokens));
+    }
+    return both;
   }
 
   function asRaw(data) { return make("pre", "raw", data.raw); }

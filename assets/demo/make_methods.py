@@ -13,8 +13,23 @@ from pathlib import Path
 SEED = 136
 ROWS = {"train": 240, "test": 60}
 TOWNS = {
-    "train": "Alder Brook Carrow Dunmore Elmsted Fenwick Garrow Holt Ilford Kelby Lowick Marden Norby Oakham".split(),
-    "test": "Penrith Quarley Rowan Selby Thorpe Upwell".split(),
+    "train": [
+        "Alder",
+        "Brook",
+        "Carrow",
+        "Dunmore",
+        "Elmsted",
+        "Fenwick",
+        "Garrow",
+        "Holt",
+        "Ilford",
+        "Kelby",
+        "Lowick",
+        "Marden",
+        "Norby",
+        "Oakham",
+    ],
+    "test": ["Penrith", "Quarley", "Rowan", "Selby", "Thorpe", "Upwell"],
 }
 ASKED = {
     "distance": ["How far is {a} from {b}?", "What is the distance between {a} and {b}?", "{a} to {b}: how far?"],

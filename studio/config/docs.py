@@ -29,15 +29,16 @@ def config_page() -> str:
     parts = [_INTRO]
     for name, info in RunConfig.model_fields.items():
         parts.append(f"## {name}\n\n{info.description}\n\n")
-        parts.append(_table([spec for spec in options_of(RunConfig) if spec.path.startswith(f"{name}.")]))
+        parts.append(option_table([spec for spec in options_of(RunConfig) if spec.path.startswith(f"{name}.")]))
     parts.append("## Evaluation\n\n`studio evaluate RUN`, or **Evaluate** in the Training tab.\n\n")
-    parts.append(_table(list(options_of(EvaluateConfig))))
+    parts.append(option_table(list(options_of(EvaluateConfig))))
     parts.append("## Export\n\n`studio export RUN`, or the Export tab.\n\n")
-    parts.append(_table(list(options_of(ExportConfig))))
+    parts.append(option_table(list(options_of(ExportConfig))))
     return "\n".join("".join(parts).splitlines()) + "\n"
 
 
-def _table(specs: list[OptionSpec]) -> str:
+def option_table(specs: list[OptionSpec]) -> str:
+    """A Markdown table of options: default, values, what each does."""
     rows = ["| option | default | values | what it does |", "|---|---|---|---|"]
     for spec in specs:
         note = f" *Differs:* {spec.differs}" if spec.differs else ""
@@ -69,13 +70,12 @@ def _values(spec: OptionSpec) -> str:
     return f"{spec.kind}{' or auto' if spec.auto else ''}{bounds}{unit}"
 
 
-def main() -> int:
-    """Write or check the page; returns 1 when `--check` finds it stale."""
-    path = _DOCS / "config.md"
-    text = config_page()
+def write_page(name: str, text: str) -> int:
+    """Write a page of docs/, or with `--check` compare it; returns 1 when it is stale."""
+    path = _DOCS / name
     if "--check" in sys.argv:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            print("docs/config.md is stale: run 'make docs'", file=sys.stderr)
+            print(f"docs/{name} is stale: run 'make docs'", file=sys.stderr)
             return 1
         return 0
     path.write_text(text, encoding="utf-8")
@@ -83,4 +83,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(write_page("config.md", config_page()))

@@ -29,7 +29,7 @@ class ModelConfig(Options):
         differs="TRL loads float32 and switches bf16 autocast on everywhere, also where a CPU only emulates it.",
     )
     attention: Literal["auto", "sdpa", "eager"] = option(
-        "auto", "Attention code; auto takes sdpa.", title="Attention"
+        "auto", "Attention code; auto takes sdpa where the model has it, else eager.", title="Attention"
     )  # fmt: skip
     rope_scaling: Literal["none", "linear", "dynamic", "yarn", "llama3"] = option(
         "none",

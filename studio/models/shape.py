@@ -2,12 +2,14 @@
 
 A header lists every tensor with its shape, so the count is exact for any family, and a 140 GB checkpoint is
 measured by reading a few hundred kilobytes. It does not say what a model costs to train: that is `plan`.
+Where transformers 5 loads something else than the file holds (the experts of a mixture), what it loads counts.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,22 @@ _BYTES = {
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _HEADER_LIMIT = 100_000_000  # The format's own limit, in bytes.
 _NOT_LINEAR = ("embed", "norm", "wte", "wpe", "lm_head", "score", "classifier", "conv", "rotary")
+# Stored, but no weights: causal masks of old GPT checkpoints, rotary tables, the balance of DeepSeek's router, and
+# the scales of 8-bit weights.
+_BUFFER = re.compile(r"\.(masked_bias|inv_freq|e_score_correction_bias|weight_scale_inv)$")
+_MASK = re.compile(r"\.(attn|attention)\.bias$")
+_BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+_EXPERT = re.compile(r"^(.*\.experts)\.(?:\d+\.)?[^.]+(?:\.weight)?$")
+_ROUTERS = ("gate", "router")
+# Their layers are Conv1D, whose weight is (inputs, outputs).
+_TRANSPOSED = ("gpt2", "openai-gpt")
+# Mixtures whose experts PEFT 0.21 adapts when layers of these names are asked for, all-linear included: it takes
+# the names for those of the experts, so the dense layers that have them too (DeepSeek's shared experts) get none.
+_QWEN_EXPERTS = ("gate_proj", "up_proj", "down_proj", "gate")
+_EXPERT_NAMES = {
+    "mixtral": ("w1", "w2", "w3", "gate"), "qwen3_moe": _QWEN_EXPERTS, "deepseek_v2": _QWEN_EXPERTS,
+    "deepseek_v3": _QWEN_EXPERTS,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,11 +80,17 @@ class ModelShape:
 
     Attributes:
         family: transformers' `model_type` ("llama").
-        parameters: elements of all weights; a matrix that the output head shares is counted once.
-        hidden, layers, heads, kv_heads, head_dim, vocab, intermediate: as in `config.json`.
+        parameters: elements of all weights; a matrix that the output head shares is counted once. Masks, tables and
+            blocks that are stored but not loaded (multi-token prediction) are not counted.
+        hidden, layers, heads, kv_heads, vocab: as in `config.json`.
+        head_dim: width of a head's query and key.
+        intermediate: width of the MLP that a token passes: in a mixture of experts, of all that it passes together.
         context: longest position the model was made for, in tokens; None if it does not say.
         tied: whether the output head is the embedding matrix.
-        linears: the linear layers inside the blocks, which `all-linear` means. The head is not one of them.
+        linears: the linear layers inside the blocks. The head is not one of them; nor are the experts of a mixture
+            and its router, which transformers 5 makes parameters: bitsandbytes leaves them as they are.
+        experts: what PEFT adapts of the experts: two stacks a block, with sides so long that rank × (inputs + outputs)
+            is the size of the adapter; the router's share is in the first. Empty where PEFT adapts no experts.
         dtype: type of most stored weights ("bfloat16").
         dtype_bytes: bytes of one stored weight, on average.
         file_bytes: bytes of the weights on the disk.
@@ -87,6 +111,7 @@ class ModelShape:
     dtype_bytes: float
     file_bytes: int
     linears: tuple[Linear, ...] = field(repr=False, default=())
+    experts: tuple[Linear, ...] = field(repr=False, default=())
 
     @classmethod
     def from_folder(cls, path: Path) -> ModelShape:
@@ -123,7 +148,9 @@ class ModelShape:
         hidden = number("hidden_size", "n_embd", "d_model")
         heads = number("num_attention_heads", "n_head", default=max(1, hidden // 64))
         layers = number("num_hidden_layers", "n_layer", "num_layers")
-        names = {tensor.name for tensor in tensors}
+        family = str(config.get("model_type", "unknown"))
+        weights = [tensor for tensor in tensors if _is_weight(tensor, layers)]
+        names = {tensor.name for tensor in weights}
         tied = bool(core.get("tie_word_embeddings", config.get("tie_word_embeddings", True)))
         heads_stored = [tensor for tensor in tensors if tensor.name.endswith("lm_head.weight")]
         # A tied head that was saved all the same is the embedding once more: transformers shares the two again.
@@ -132,42 +159,48 @@ class ModelShape:
         main = max(floats, key=lambda kind: floats[kind]) if floats else "F32"
         total = sum(tensor.size for tensor in tensors)
         size = sum(tensor.bytes for tensor in tensors)
+        one_key = core.get("multi_query") is True and not core.get("new_decoder_architecture")
         return cls(
-            family=str(config.get("model_type", "unknown")),
-            parameters=total - repeated,
+            family=family,
+            parameters=sum(tensor.size for tensor in weights) - repeated,
             hidden=hidden,
             layers=layers,
             heads=heads,
-            kv_heads=number("num_key_value_heads", default=heads),
-            head_dim=number("head_dim", default=max(1, hidden // heads)),
+            kv_heads=1 if one_key else number("num_key_value_heads", "num_kv_heads", default=heads),
+            head_dim=_head_width(core) or number("head_dim", default=max(1, hidden // heads)),
             vocab=number("vocab_size"),
-            intermediate=number("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden),
-            context=number("max_position_embeddings", "n_positions", "n_ctx", default=0) or None,
+            intermediate=_passed_width(core, number("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)),
+            context=number("max_position_embeddings", "n_positions", "n_ctx", "seq_length", default=0) or None,
             tied=tied and (not heads_stored or repeated > 0),
             dtype=_FLOATS.get(main, main.lower()),
             dtype_bytes=size / total if total else 4.0,
             file_bytes=size,
-            linears=tuple(_linears(tensors)),
+            linears=tuple(_linears(weights, family)),
+            experts=tuple(_expert_stacks(weights, core, hidden)) if family in _EXPERT_NAMES else (),
         )
 
     def targets(self, wanted: str | list[str]) -> tuple[Linear, ...]:
         """Return the linear layers that `tuning.target_modules` means.
 
         Raises:
-            InputError: a name fits no linear layer of this model.
+            InputError: a name fits no linear layer of this model, or PEFT would take it for the experts.
         """
+        taken = _EXPERT_NAMES.get(self.family, ())
+        linears = tuple(linear for linear in self.linears if linear.suffix not in taken)
         if wanted == "all-linear":
-            return self.linears
+            return linears + self.experts
         names = [wanted] if isinstance(wanted, str) else wanted
-        known = sorted({linear.suffix for linear in self.linears})
+        known = sorted({linear.suffix for linear in linears})
         for name in names:
-            if not any(_fits(linear, name) for linear in self.linears):
-                raise InputError(
-                    f"the model has no linear layer named '{name}'",
-                    where="tuning.target_modules",
-                    fix=f"Use all-linear or some of: {', '.join(known)}",
-                )
-        return tuple(linear for linear in self.linears if any(_fits(linear, name) for name in names))
+            if any(_fits(linear, name) for linear in linears):
+                continue
+            what = f"the model has no linear layer named '{name}'"
+            if name.rpartition(".")[2] in taken:
+                what = f"'{name}' would adapt all experts of this mixture, and only all-linear may ask for that"
+            raise InputError(
+                what, where="tuning.target_modules", fix=f"Use all-linear or some of: {', '.join(known)}"
+            )  # fmt: skip
+        return tuple(linear for linear in linears if any(_fits(linear, name) for name in names))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -258,8 +291,9 @@ def read_header(file: Path) -> list[Tensor]:
     return tensors
 
 
-def _linears(tensors: list[Tensor]) -> list[Linear]:
-    """Every two-dimensional weight inside a numbered block that is neither an embedding, a norm nor the head."""
+def _linears(tensors: list[Tensor], family: str) -> list[Linear]:
+    """Every two-dimensional weight inside a numbered block that is neither embedding, norm, head, expert nor router."""
+    mixture = any(_EXPERT.match(tensor.name) for tensor in tensors)
     found = []
     for tensor in tensors:
         parts = tensor.name.split(".")
@@ -268,8 +302,59 @@ def _linears(tensors: list[Tensor]) -> list[Linear]:
             continue
         if any(word in part for part in parts[-2:-1] for word in _NOT_LINEAR):
             continue
-        found.append(Linear(".".join(parts[:-1]), inputs=tensor.shape[1], outputs=tensor.shape[0]))
+        if mixture and (_EXPERT.match(tensor.name) or parts[-2] in _ROUTERS):
+            continue
+        outputs, inputs = reversed(tensor.shape) if family in _TRANSPOSED else tensor.shape
+        found.append(Linear(".".join(parts[:-1]), inputs=inputs, outputs=outputs))
     return found
+
+
+def _is_weight(tensor: Tensor, layers: int) -> bool:
+    """Whether transformers makes a parameter of it: no buffer, and no block after the last."""
+    if _BUFFER.search(tensor.name) or (_MASK.search(tensor.name) and len(tensor.shape) == 4):
+        return False
+    block = _BLOCK.search(tensor.name)
+    return block is None or int(block.group(1)) < layers
+
+
+def _expert_stacks(tensors: list[Tensor], core: dict[str, Any], hidden: int) -> list[Linear]:
+    """An adapter of PEFT on each block's experts: a rank an expert, and two for gate and up, which are one stack."""
+    count, inner = _first(core, "n_routed_experts", "num_experts", "num_local_experts"), _expert_width(core)
+    places = dict.fromkeys(match.group(1) for tensor in tensors if (match := _EXPERT.match(tensor.name)))
+    stacks = []
+    for place in places:
+        stacks += [
+            Linear(f"{place}.gate_up_proj", (2 * count + 1) * hidden, outputs=2 * count * 2 * inner + count),
+            Linear(f"{place}.down_proj", count * inner, outputs=count * hidden),
+        ]
+    return stacks
+
+
+def _head_width(core: dict[str, Any]) -> int:
+    """Width of a query in latent attention (DeepSeek): a part without and one with position; 0 for other attention."""
+    parts = core.get("qk_nope_head_dim"), core.get("qk_rope_head_dim")
+    return sum(part for part in parts if isinstance(part, int)) if all(parts) else 0
+
+
+def _expert_width(core: dict[str, Any]) -> int:
+    return _first(core, "moe_intermediate_size", "intermediate_size")
+
+
+def _passed_width(core: dict[str, Any], dense: int) -> int:
+    """Width of the chosen experts and the shared ones together; `dense` without experts."""
+    chosen = _first(core, "num_experts_per_tok")
+    if core.get("model_type") == "qwen":
+        return dense // 2  # Qwen 1 counts gate and up as one
+    if not chosen or not _first(core, "n_routed_experts", "num_experts", "num_local_experts"):
+        return dense
+    shared = _first(core, "n_shared_experts") * _expert_width(core) + _first(core, "shared_expert_intermediate_size")
+    return chosen * _expert_width(core) + shared
+
+
+def _first(core: dict[str, Any], *names: str) -> int:
+    """The first of these values that is a number above 0; else 0."""
+    values = (core.get(name) for name in names)
+    return next((value for value in values if isinstance(value, int) and value > 0), 0)
 
 
 def _fits(linear: Linear, name: str) -> bool:

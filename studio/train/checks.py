@@ -52,7 +52,8 @@ def check_model(known: Known) -> None:
     Raises:
         InputErrors: all that is wrong.
     """
-    _raise(known, (_architecture, _rotary, _targets, _patterns, _blocks, _whole, _ranks, _start, _quantised, _adapter))
+    adapter = (_targets, _experts, _patterns, _blocks, _whole, _ranks, _start, _quantised, _adapter)
+    _raise(known, (_architecture, _rotary, *adapter))
 
 
 def used(config: RunConfig, section: str, name: str) -> bool:
@@ -97,7 +98,8 @@ def _architecture(known: Known) -> None:
             "this is a reward model: it scores texts and cannot write", where="model.path",
             fix="Choose the model it was made from; name the reward model in method.reward_model",
         )  # fmt: skip
-    if any(name.endswith(("ForMaskedLM", "ForConditionalGeneration", "Model")) for name in names) and not scorer:
+    other = ("ForMaskedLM", "ForConditionalGeneration", "Model")
+    if any(name.endswith(other) and not name.endswith("LMHeadModel") for name in names) and not scorer:
         raise InputError(
             f"{names[0]} is no causal language model",
             where="model.path",
@@ -143,6 +145,17 @@ def _targets(known: Known) -> None:
                 fix="Train it whole: name it in tuning.modules_to_save",
             )
     known.shape.targets(wanted)
+
+
+def _experts(known: Known) -> None:
+    tuning = known.config.tuning
+    dora = tuning.name == "dora" or (tuning.name == "qlora" and tuning.dora)
+    if dora and known.shape.experts and tuning.target_modules == "all-linear":
+        raise InputError(
+            "dora cannot be used on the experts of this model, which are one fused parameter",
+            where="tuning.target_modules",
+            fix="Name the attention layers (q_proj, k_proj, v_proj, o_proj), or set tuning.name to lora",
+        )
 
 
 def _patterns(known: Known) -> None:
@@ -195,7 +208,8 @@ def _ranks(known: Known) -> None:
         return
     tuning = known.config.tuning
     targets = known.shape.targets(tuning.target_modules)
-    smallest = min(min(linear.inputs, linear.outputs) for linear in targets)
+    # A gate with one output (the shared expert's) gets an adapter of no use and no harm.
+    smallest = min((side for one in targets if (side := min(one.inputs, one.outputs)) > 1), default=tuning.rank)
     if tuning.rank > smallest:
         raise InputError(
             f"rank {tuning.rank} is more than the smallest layer has, {smallest}, so it would save nothing",

@@ -8,6 +8,7 @@ import torch
 from transformers.trainer_callback import PrinterCallback
 
 from studio.train.setup import Setup
+from studio.train.tuning.dora import exact_lengths
 
 Built = TypeVar("Built", bound=Any)
 
@@ -64,11 +65,14 @@ class Counting:
 def finish(trainer: Built, setup: Setup) -> Built:
     """Make the last changes to a trainer that was just built.
 
-    TRL casts adapters over a quantised base to bfloat16, in which small updates are lost; float32 is put back.
+    TRL casts adapters over a quantised base to bfloat16, in which small updates are lost; float32 is put back. PEFT
+    rounds DoRA's lengths likewise (`exact_lengths`).
     """
     trainer.setup = setup
     trainer.remove_callback(PrinterCallback)  # prints what our own callback writes as events
     for parameter in trainer.model.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()
+    if setup.peft_config is not None and setup.peft_config.use_dora:
+        exact_lengths(trainer.model)
     return trainer

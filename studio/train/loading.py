@@ -88,13 +88,13 @@ def merge_into(reference: ModelRef, adapter: Path, tokenizer: PreTrainedTokenize
 
 def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrainedModel:
     dtype = getattr(torch, plan.dtype)
-    attention = "sdpa" if config.model.attention == "auto" else config.model.attention
     options: dict[str, Any] = {
         "dtype": dtype,
-        "attn_implementation": attention,
         "trust_remote_code": config.model.trust_remote_code,
         "local_files_only": True,
     }
+    if config.model.attention != "auto":  # left out, transformers takes the best that the model has
+        options["attn_implementation"] = config.model.attention
     if config.model.rope_scaling != "none":
         options["config"] = _longer(config, folder)
     if config.tuning.name == "qlora":
@@ -118,11 +118,14 @@ def _longer(config: RunConfig, folder: Path) -> Any:
     text = loaded.get_text_config()
     given = dict(getattr(text, "rope_parameters", None) or {})
     length, factor = int(text.max_position_embeddings), config.model.rope_factor
-    given |= {"rope_type": config.model.rope_scaling, "factor": factor}
+    changes: dict[str, Any] = {"rope_type": config.model.rope_scaling, "factor": factor}
     if config.model.rope_scaling in ("yarn", "llama3"):
-        given["original_max_position_embeddings"] = length
+        changes["original_max_position_embeddings"] = length
     if config.model.rope_scaling == "llama3":
-        given |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    text.rope_parameters = given
-    text.max_position_embeddings = int(length * factor)
+        changes |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    # Models with a window in some layers (Gemma 3) have parameters for each kind of layer; a window stays near.
+    far = "full_attention"
+    text.rope_parameters = {**given, far: {**given[far], **changes}} if far in given else given | changes
+    if config.model.rope_scaling != "dynamic":  # whose limit is that of the model: it stretches what is beyond
+        text.max_position_embeddings = int(length * factor)
     return loaded

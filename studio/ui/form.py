@@ -26,6 +26,7 @@ from studio.ui.page import Page
 
 # The two options by which others apply or not (`OptionSpec.applies`).
 METHOD, TUNING = "method.name", "tuning.name"
+TRAIN = "data.train"
 RADIO_UP_TO = 4
 SWITCH = {"auto": "auto", "on": True, "off": False}
 DRAFT_KEY = "finetune-studio.draft.v1"

@@ -74,7 +74,7 @@ def test_full_tuning_has_no_adapter_fields(page: Page, server: Server) -> None:
     expect(page.locator("#f-tuning-rank")).to_be_hidden()
     planned(page, "plan.tuning === 'full' && plan.memory")
     assert "135 M of 135 M trainable" in said(page, "method")
-    page.locator("#f-tuning-name label", has_text="LoRA").click()
+    page.locator("#f-tuning-name label").filter(has=page.get_by_text("LoRA", exact=True)).click()
     expect(page.locator("#f-tuning-rank")).to_be_visible()
     assert value(page, "tuning.rank") == "16"
 

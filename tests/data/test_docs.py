@@ -15,7 +15,8 @@ from studio.config.data import DataConfig, DataSource
 from studio.config.method import MethodConfig
 from studio.data.masks import Masker
 from studio.data.prepare import prepare_data
-from studio.data.rows import detect_format, parse_row
+from studio.data.rows import detect_format, kind_of, parse_row
+from studio.data.units import encode
 from studio.errors import InputError
 from studio.settings import Settings
 
@@ -93,11 +94,13 @@ def test_every_error_of_the_page(tokenizer: Any, tmp_path: Path) -> None:
 
 def test_every_example_row_of_the_page(tokenizer: Any) -> None:
     examples = re.findall(r"^\| `(\w+)` \| `(\{.*\})` \|$", PAGE.read_text(), re.MULTILINE)
-    assert len(examples) == 6
+    assert len(examples) == 14
     for name, text in examples:
         row = json.loads(text)
-        assert detect_format([(1, row)], "page") == name
-        assert Masker(tokenizer).encode([parse_row(row, 1, "page", name)])[0].supervised > 0
+        kind = kind_of(row)
+        assert detect_format([(1, row)], "page", kind) == name
+        (unit,) = encode(kind, [parse_row(row, 1, "page", name, kind)], Masker(tokenizer))
+        assert (unit.supervised > 0) == (kind != "prompts")
 
 
 def test_the_drawn_mask(tokenizer: Any) -> None:

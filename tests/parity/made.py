@@ -15,6 +15,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCa
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.data.prepare import prepare_data
+from studio.jobs import read_events
+from studio.jobs.folder import create_job
+from studio.jobs.worker import JobContext
 from studio.models.device import device_info
 from studio.models.plan import make_plan
 from studio.models.shape import ModelShape
@@ -24,17 +27,30 @@ from studio.train.methods import METHODS
 from studio.train.setup import Setup
 from studio.train.worker import lengths_of
 
+VOCABULARY = 4096
+
 
 def make_tiny(model_path: Path, folder: Path) -> Path:
-    """Write a two-layer random Llama with SmolLM2's tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    """Write a two-layer random Llama with SmolLM2's tokenizer, cut to its first ids.
+
+    Its 49,152 logits a token would be nearly all that the tests compute. Template, special tokens and splitting are
+    the real ones; longer words are made of more pieces.
+    """
+    AutoTokenizer.from_pretrained(model_path).save_pretrained(folder)
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    bpe = tokenizer["model"]
+    # The ids follow the order of the merges, so what is left is a tokenizer in itself.
+    bpe["vocab"] = {token: id for token, id in bpe["vocab"].items() if id < VOCABULARY}
+    bpe["merges"] = [merge for merge in bpe["merges"] if "".join(merge) in bpe["vocab"]]
+    file.write_text(json.dumps(tokenizer), encoding="utf-8")
+    assert len(AutoTokenizer.from_pretrained(folder)) == VOCABULARY
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, tie_word_embeddings=True,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -62,6 +78,25 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows as JSONL."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def job_for(settings: Settings, folder: Path, rows: Path, **sections: dict[str, Any]) -> JobContext:
+    """A training job on these rows, three at a time; `sections` change its config."""
+    raw: dict[str, Any] = {
+        "model": {"path": str(folder), "dtype": "float32"},
+        "data": {"train": [{"path": str(rows)}], "validation": 0.25, "max_length": 64},
+        "training": {"epochs": 2, "batch_size": 3, "learning_rate": 1e-3},
+    }
+    for name, values in sections.items():
+        raw[name] = {**raw.get(name, {}), **values}
+    job = create_job(settings.jobs, "train", "tiny", build(RunConfig, raw).model_dump(mode="json"))
+    return JobContext(job, settings)
+
+
+def reported(context: JobContext, name: str = "loss") -> list[Any]:
+    """A number of each step, as the job's events tell it."""
+    events, _ = read_events(context.job.events_path)
+    return [event["values"][name] for event in events if event["kind"] == "metric" and name in event["values"]]
 
 
 @dataclass

@@ -3,25 +3,26 @@
 The plain side is what a person would write from the libraries' documentation: rows go to TRL's trainer, which applies
 the chat template and tokenizes by itself. Nothing of the studio is used there. Two things are said to it:
 
-- The template ends the last message with <|im_end|> and not with the line break behind it. TRL counts whatever the
-  template writes after the prompt as the answer; the studio's answer ends with the token that ends it, since nothing
-  that comes later is ever written.
-- KTO rows are mixed beforehand by the seed, as the studio does; TRL keeps the order of the file.
+- Its template ends the last message with <|im_end|>, without the line break behind. TRL counts whatever the template
+  writes after the prompt as the answer; the studio's answer ends with the token that ends it, since nothing that comes
+  later is ever written.
+- Rated answers are mixed beforehand by the seed, as the studio does it once; TRL keeps the order of the file.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig, prepare_model_for_kbit_training
+from peft import LoraConfig
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -29,9 +30,6 @@ from transformers import (
     BitsAndBytesConfig,
     set_seed,
 )
-
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-
 from trl import (
     DPOConfig,
     DPOTrainer,
@@ -46,33 +44,183 @@ from trl import (
 )
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
+from studio.settings import Settings
 from tests.parity.made import demo_rows, logged, make_trainer, trained_weights, write_rows
 
 STEPS = 10
 BATCH = 4
 RATE = 1e-3
-# Both sides add up the same numbers, some in another order; fp32 keeps seven digits.
+SEED = 42
+RANK = 8
+WANTED = 8  # tokens that the reward of grpo asks for: what a random model writes is near it, on both sides
+# Both sides add up the same numbers, some of them in another order; fp32 keeps seven digits.
 TOLERANCE = 1e-4
-# TRL holds a quantised model's adapter in bfloat16 and the studio in float32, so updates are rounded differently.
+# TRL holds the adapter of a quantised model in bfloat16, the studio in float32: updates are rounded differently.
 QUANTISED = 1e-2
-EXPLICIT_SYSTEM = {"role": "system", "content": "Be brief."}
+TRAINERS: dict[str, tuple[Any, Any]] = {
+    "sft": (SFTTrainer, SFTConfig),
+    "pretrain": (SFTTrainer, SFTConfig),
+    "dpo": (DPOTrainer, DPOConfig),
+    "orpo": (ORPOTrainer, ORPOConfig),
+    "kto": (KTOTrainer, KTOConfig),
+    "reward": (RewardTrainer, RewardConfig),
+    "grpo": (GRPOTrainer, GRPOConfig),
+}
 
 
 @dataclass
 class Outcome:
-    """What a run left: a number of each step, and the weights that changed."""
+    """What a run left: the loss and the mean reward of each step, and the weights that changed."""
 
     losses: list[float]
     rewards: list[float]
+    before: dict[str, torch.Tensor]
     weights: dict[str, torch.Tensor]
 
+    @classmethod
+    def of(cls, trainer: Any) -> Outcome:
+        before = trained_weights(trainer)
+        trainer.train()
+        return cls(logged(trainer), logged(trainer, "reward"), before, trained_weights(trainer))
 
-def rows_for(method: str) -> list[dict[str, Any]]:
-    """Rows for exactly the steps of the test."""
+
+def rows_for(method: str, count: int) -> list[dict[str, Any]]:
+    """As many rows as the run takes examples: each is used once."""
     if method == "pretrain":
-        return demo_rows("text_train.jsonl", STEPS * BATCH)
+        return demo_rows("text_train.jsonl", count)
     if method == "sft":
-        return demo_rows("train.jsonl", STEPS * BATCH)
+        return demo_rows("train.jsonl", count)
     if method == "grpo":
-        return [{**row, "answer": row["answer"]} for row in demo_rows("sums_train.jsonl", STEPS * BATCH // 2)]
-    return demo_rows("pairs_train.jsonl", STEPS * BATCH // (2 if method == "kto" else 1))
+        return demo_rows("sums_train.jsonl", count // 2)  # two answers are written for each
+    return demo_rows("pairs_train.jsonl", count // (2 if method == "kto" else 1))
+
+
+def plain(method: str, tuning: str, folder: Path, output: Path, steps: int = STEPS, batch: int = BATCH) -> Outcome:
+    """The run as a script of TRL and PEFT."""
+    set_seed(SEED)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    end = "'<|im_end|>' + '\n'}}"
+    assert end in tokenizer.chat_template
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        end, "'<|im_end|>' + ('' if loop.last and not add_generation_prompt else '\n')}}"
+    )
+    loading: dict[str, Any] = {"dtype": torch.float32}
+    if tuning == "qlora":
+        loading["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        )  # fmt: skip
+    if method == "reward":
+        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, **loading)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, **loading)
+    lora = LoraConfig(
+        r=RANK, lora_alpha=2 * RANK, lora_dropout=0.0, target_modules="all-linear", use_dora=tuning == "dora",
+        task_type="SEQ_CLS" if method == "reward" else "CAUSAL_LM",
+    )  # fmt: skip
+    common: dict[str, Any] = dict(
+        output_dir=str(output), max_steps=steps, per_device_train_batch_size=batch, learning_rate=RATE,
+        lr_scheduler_type="cosine", warmup_steps=1, logging_steps=1, report_to="none", use_cpu=True, bf16=False,
+        gradient_checkpointing=False, seed=SEED, save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    rows = rows_for(method, steps * batch)
+    extra: dict[str, Any] = {}
+    if method == "kto":
+        common["train_sampling_strategy"] = "sequential"
+        rows = [
+            {"prompt": row["prompt"], "completion": row[answer], "label": answer == "chosen"}
+            for row in rows
+            for answer in ("chosen", "rejected")
+        ]
+        random.Random(SEED).shuffle(rows)
+    if method == "sft":
+        rows = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
+    if method == "grpo":
+        common |= {"num_generations": 2, "max_completion_length": 8, "reward_weights": [1.0, 0.5]}
+
+        def nearness(completions: list[Any], **_: Any) -> list[float]:
+            lengths = [len(tokenizer(one[0]["content"], add_special_tokens=False)["input_ids"]) for one in completions]
+            return [max(0.0, 1.0 - abs(length - WANTED) / WANTED) for length in lengths]
+
+        def exact(completions: list[Any], answer: list[str], **_: Any) -> list[float]:
+            return [float(one[0]["content"].strip() == right) for one, right in zip(completions, answer, strict=True)]
+
+        extra["reward_funcs"] = [nearness, exact]
+    trainer_class, config_class = TRAINERS[method]
+    trainer = trainer_class(
+        model=model, args=config_class(**common), train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
+        peft_config=None if tuning == "full" else lora, **extra,
+    )  # fmt: skip
+    return Outcome.of(trainer)
+
+
+def studio(
+    method: str, tuning: str, folder: Path, output: Path, settings: Settings, steps: int = STEPS, batch: int = BATCH
+) -> Outcome:
+    """The run as the studio makes it."""
+    output.mkdir()
+    rows = write_rows(output / "rows.jsonl", rows_for(method, steps * batch))
+    options: dict[str, Any] = {"name": method}
+    if method == "grpo":
+        options |= {
+            "rewards": ["length", "exact_match"], "reward_weights": [1.0, 0.5], "reward_length": WANTED,
+            "num_generations": 2, "max_completion_length": 8,
+        }  # fmt: skip
+    raw = {
+        "model": {"path": str(folder), "dtype": "float32"},
+        "data": {"train": [{"path": str(rows)}], "validation": 0, "max_length": 512},
+        "method": options,
+        "tuning": {"name": tuning, "rank": RANK},
+        "training": {
+            "max_steps": steps, "batch_size": batch, "micro_batch_size": batch, "learning_rate": RATE,
+            "warmup": 1 / steps, "seed": SEED, "save_steps": 10_000,
+        },
+    }  # fmt: skip
+    made = make_trainer(raw, folder, output / "checkpoints", settings)
+    return Outcome.of(made.trainer)
+
+
+def largest(plain_: list[float], studio_: list[float]) -> float:
+    """The largest relative difference."""
+    return max(abs(a - b) / max(abs(a), 1e-3) for a, b in zip(plain_, studio_, strict=True))
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora", "dora"])
+@pytest.mark.parametrize("method", ["pretrain", "dpo", "orpo", "kto", "reward", "grpo"])
+def test_each_step_equals_plain_trl_and_peft(tiny, tmp_path, settings, method: str, tuning: str) -> None:
+    expected = plain(method, tuning, tiny, tmp_path / "plain")
+    found = studio(method, tuning, tiny, tmp_path / "studio", settings)
+    assert len(expected.losses) == len(found.losses) == STEPS
+    print("\nparity:", method, tuning, largest(expected.losses, found.losses))
+    assert largest(expected.losses, found.losses) <= TOLERANCE
+    assert expected.weights.keys() == found.weights.keys()
+    for name, weight in expected.weights.items():
+        assert not torch.equal(weight, expected.before[name]), f"{name} moved"
+        assert torch.equal(found.before[name], expected.before[name])
+        assert float((weight - found.weights[name]).abs().max()) <= TOLERANCE * float(weight.abs().max()), name
+    if method == "grpo":
+        # The loss of an on-policy step is 0 whatever happens; the rewards say whether the same was written.
+        assert len(expected.rewards) == len(found.rewards) == STEPS
+        assert found.rewards == pytest.approx(expected.rewards, abs=1e-6)
+        assert len(set(found.rewards)) > STEPS // 2, "the answers differ"
+    else:
+        assert len(set(found.losses)) >= STEPS - 1, "only the first step has a rate of 0"
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_quantised_steps_equal_plain_trl_and_peft(tiny, tmp_path, settings, method: str) -> None:
+    expected = plain(method, "qlora", tiny, tmp_path / "plain")
+    found = studio(method, "qlora", tiny, tmp_path / "studio", settings)
+    assert len(expected.losses) == len(found.losses) == STEPS
+    print("\nparity:", method, "qlora", largest(expected.losses, found.losses))
+    assert largest(expected.losses, found.losses) <= QUANTISED
+    assert found.losses[-1] < found.losses[0]
+
+
+def test_the_real_model_too(model_path, tmp_path, session_settings) -> None:
+    expected = plain("dpo", "lora", model_path, tmp_path / "plain", steps=3, batch=2)
+    found = studio("dpo", "lora", model_path, tmp_path / "studio", session_settings, steps=3, batch=2)
+    assert len(expected.losses) == len(found.losses) == 3
+    print("\nparity: real dpo lora", largest(expected.losses, found.losses))
+    assert largest(expected.losses, found.losses) <= TOLERANCE
+    assert found.losses[-1] < found.losses[0]

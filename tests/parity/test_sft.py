@@ -16,17 +16,8 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from studio.config.load import build
-from studio.config.run import RunConfig
-from studio.data.prepare import prepare_data
-from studio.models.device import device_info
-from studio.models.plan import make_plan
-from studio.models.shape import ModelShape
 from studio.settings import ASSETS, Settings
-from studio.train.engine import loss as engine_loss
-from studio.train.trainer import build_trainer, training_arguments
-from studio.train.tuning import PREPARE
-from studio.train.worker import lengths_of
+from tests.parity.made import logged, make_trainer
 
 STEPS = 20
 BATCH = 4
@@ -73,33 +64,22 @@ def plain_losses(model_path: Path, rows_file: Path, output: Path) -> list[float]
         model, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=lora
     )
     trainer.train()
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return logged(trainer)
 
 
 def studio_losses(model_path: Path, rows_file: Path, output: Path, settings: Settings) -> list[float]:
-    config = build(
-        RunConfig,
-        {
-            "model": {"path": str(model_path), "dtype": "float32"},
-            "data": {"train": [{"path": str(rows_file)}], "validation": 0},
-            "training": {"max_steps": STEPS, "batch_size": BATCH, "learning_rate": RATE, "warmup": 1 / STEPS},
-        },
-    )
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
-    prepared = prepare_data(config.data, config.method, tokenizer, settings)
-    plan = make_plan(config, ModelShape.from_folder(model_path), lengths_of(prepared), device_info(settings))
-    assert plan.dtype == "float32"
-    assert not plan.autocast
-    set_seed(42)
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
-    assert engine_loss.attach(model)
-    assert engine_loss.agrees(model, prepared.train[0].input_ids, prepared.train[0].labels)
-    peft_config = PREPARE["lora"](model, config.tuning)
-    arguments = training_arguments(config, plan, output, validate=False, autocast=False)
-    arguments.save_strategy = "no"
-    trainer = build_trainer(model, tokenizer, arguments, prepared.train, [], [], peft_config)
-    trainer.train()
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    raw = {
+        "model": {"path": str(model_path), "dtype": "float32"},
+        "data": {"train": [{"path": str(rows_file)}], "validation": 0},
+        "training": {"max_steps": STEPS, "batch_size": BATCH, "learning_rate": RATE, "warmup": 1 / STEPS},
+    }
+    made = make_trainer(raw, model_path, output, settings)
+    assert made.setup.plan.dtype == "float32"
+    assert not made.setup.plan.autocast
+    assert made.setup.engine_loss
+    made.trainer.args.save_strategy = "no"
+    made.trainer.train()
+    return logged(made.trainer)
 
 
 def test_the_loss_of_each_step_equals_plain_trl_and_peft(model_path, rows_file, tmp_path, session_settings) -> None:

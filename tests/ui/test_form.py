@@ -194,7 +194,8 @@ def test_the_demo_makes_room_for_own_data() -> None:
 
 def test_a_long_row_is_shown_in_part() -> None:
     tokens = [{"text": "a", "id": 1, "trained": False, "special": False}] * (SHOWN + 5)
-    shown = row_value({"tokens": tokens, "raw": {}, "messages": None, "rows": 3, "trained": 0, "problem": None}, 2)
+    preview = {"tokens": tokens, "rejected": [], "raw": {}, "messages": None, "rows": 3, "trained": 0, "context": 9}
+    shown = row_value(preview, 2)
     assert len(shown["tokens"]) == SHOWN and shown["more"] and shown["length"] == SHOWN + 5
     json.dumps(shown)
 

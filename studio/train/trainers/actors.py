@@ -5,7 +5,8 @@ With an adapter, each role is the base with another adapter on it, switched by t
     policy     the adapter that is trained and saved ("default")
     reference  no adapter; or "ref", a frozen copy, where the policy does not start at the base
     value      "value", which starts as a copy of the policy's, and a linear head on its last hidden states
-    reward     "reward", where the reward model is an adapter over the same base
+    reward     "reward", where the reward model is an adapter over the same base; over quantised weights it scores with
+               the error of the quantisation, which a reward model of its own would not have, for a copy less in memory
 
 With full tuning the reference is a second model, the value head reads the policy's own last hidden states and
 `method.vf_coef` weighs how much it may change them, and the reward model is loaded by `scoring`.

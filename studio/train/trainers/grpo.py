@@ -19,12 +19,16 @@ class _Online(Counting):
     """Counts what was written and reports some of it."""
 
     def count(self, inputs: Any) -> None:
-        """The prompts of a micro-batch have no tokens yet: `log` takes the trainer's own count."""
+        """The prompts of a micro-batch have no tokens yet; `training_step` takes the trainer's own count."""
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Write answers where it is time, learn from them, and count the tokens of both."""
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self.tokens_seen = int(self.state.num_input_tokens_seen)  # type: ignore[attr-defined]
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Take the count of tokens, and report the answers of this step with their rewards."""
-        counted = self._metrics["train"].get("num_tokens")  # type: ignore[attr-defined]
-        self.tokens_seen = int(counted[-1]) if counted else self.tokens_seen
+        """Report the answers of this step with their rewards."""
         kept: Any = self._logs  # type: ignore[attr-defined]
         names = list(kept["rewards"])
         answers = list(zip(kept["prompt"], kept["completion"], strict=True))[-SAMPLES_SHOWN:]
@@ -55,11 +59,12 @@ class LeaveOneOutTrainer(_Online, RLOOTrainer):
 def build(setup: Setup) -> GroupTrainer | LeaveOneOutTrainer:
     """Put model, prompts, rewards and arguments together."""
     method = setup.config.method
-    rewards = make_rewards(setup, setup.train)
+    rewards = make_rewards(setup, [*setup.train, *setup.validation])
     common = {
         **common_arguments(setup),
         "beta": setup.beta,
         "num_generations": method.num_generations,
+        "num_generations_eval": 1,
         "max_completion_length": method.max_completion_length,
         "temperature": method.temperature,
         "epsilon": method.clip_range,
@@ -77,8 +82,8 @@ def build(setup: Setup) -> GroupTrainer | LeaveOneOutTrainer:
         model=setup.model,
         reward_funcs=[_as_function(reward) for reward in rewards],
         args=arguments,
-        train_dataset=_dataset(setup.train),
-        eval_dataset=_dataset(setup.validation) if setup.validation else None,
+        train_dataset=_dataset(setup.train, 0),
+        eval_dataset=_dataset(setup.validation, len(setup.train)) if setup.validation else None,
         processing_class=setup.tokenizer,
         peft_config=setup.peft_config,
         callbacks=setup.callbacks,
@@ -101,6 +106,6 @@ def last_text(value: Any) -> str:
     return str(value[-1]["content"]) if isinstance(value, list) and value else str(value or "")
 
 
-def _dataset(rows: list[Prompt]) -> Dataset:
+def _dataset(rows: list[Prompt], first: int) -> Dataset:
     # The place in the list is enough: a reward looks its prompt, answer and columns up by it.
-    return Dataset.from_list([{"prompt": row.prompt, "row": at} for at, row in enumerate(rows)])
+    return Dataset.from_list([{"prompt": row.prompt, "row": at} for at, row in enumerate(rows, first)])

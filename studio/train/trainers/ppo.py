@@ -1,8 +1,9 @@
 """Proximal policy optimisation as a transformers trainer: RLHF, step 3 (Ouyang et al. 2022, arXiv:2203.02155).
 
-An update of the trainer is an update of PPO. Before the first of `ppo_epochs` updates the policy writes answers to a
-batch of prompts (`rollouts`), and the others use the same answers again; a checkpoint between two of them keeps them.
-Callbacks, optimizer, schedule, stop and resume are the trainer's. It runs in one process.
+An update of the trainer is an update of PPO. In the first of `ppo_epochs` updates the policy writes answers to a batch
+of prompts (`rollouts`), and the others use the same answers again; a checkpoint between two of them keeps them.
+Callbacks, optimizer, schedule, stop and resume are the trainer's. It runs in one process. An adapter's `dropout` acts
+in the updates and not while answers are written, so that their first ratios are then not exactly 1.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
@@ -87,6 +88,7 @@ class PolicyTrainer(Counting, Trainer):
     """
 
     loss_is_scaled_for_ga = True  # by the tokens of the whole update
+    control: Any
 
     def __init__(self, setup: Setup, actors: Actors, **options: Any) -> None:
         self.setup, self.actors = setup, actors
@@ -97,8 +99,7 @@ class PolicyTrainer(Counting, Trainer):
         self._experience: Experience | None = None
         self._sums: dict[str, float] = {}
         self._counted = 0
-        self._resumed: str | None = None
-        self._random_restored = False
+        self._parts: list[Batch] = []
         super().__init__(model=actors.model, processing_class=setup.tokenizer, **options)
 
     # ---- batches
@@ -117,17 +118,28 @@ class PolicyTrainer(Counting, Trainer):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: Any
-    ) -> tuple[list[Batch], int]:
-        """Return the micro-batches of an update and the number of its answers' tokens."""
-        if self._resumed is not None:
-            self._load_rng_state(self._resumed)
-            self._resumed = None
-        places = torch.cat([next(epoch_iterator)["places"] for _ in range(num_batches)]).tolist()
-        if self._experience is None or self.state.global_step % self._method.ppo_epochs == 0:
-            self._experience = None  # its memory is free while the next is written
-            self._experience = self._write(places)
-        parts = list(micro_batches(self._experience.batch, len(places) // num_batches))
-        return parts, self._experience.tokens
+    ) -> tuple[list[dict[str, Any]], None]:
+        """Fetch the rows of an update; its answers are written in its first `training_step`, as part of its time."""
+        fetched = [next(epoch_iterator)["places"] for _ in range(num_batches)]
+        places = torch.cat(fetched).tolist()
+        return [{"part": part, "places": places} for part in range(num_batches)], None
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Gradients of one micro-batch; before the first of an update that begins a batch, write the batch."""
+        places, part = inputs["places"], inputs["part"]
+        if part == 0:
+            if self._experience is None or self.state.global_step % self._method.ppo_epochs == 0:
+                self._experience = None  # its memory is free while the next is written
+                self._experience = self._write(places)
+            size = len(places) // self.args.gradient_accumulation_steps
+            self._parts = list(micro_batches(self._experience.batch, size))
+        loss: torch.Tensor = super().training_step(model, self._parts[part], self._tokens)
+        return loss
+
+    @property
+    def _tokens(self) -> int:
+        """Tokens of the answers of the update, over which its loss is a mean."""
+        return 0 if self._experience is None else int(self._experience.batch["completion_mask"].sum())
 
     def _write(self, places: list[int]) -> Experience:
         """Let the policy answer these rows, and work out what its tokens were worth."""
@@ -201,27 +213,26 @@ class PolicyTrainer(Counting, Trainer):
         Policy and value function are two passes over the shared base. The value's gradients are made here, while its
         adapter is acting: so recomputed activations are its own, and only one pass is in memory at a time.
         """
-        mask, value = inputs["completion_mask"], None
+        mask = inputs["completion_mask"]
         if self.actors.shared:
             with self.actors.acting(VALUE):
                 with self.accelerator.autocast():
                     values = self.actors.values(inputs)
-                value = value_loss(values, inputs["values"], inputs["returns"], mask) / num_items_in_batch
-                self.accelerator.backward(self._method.vf_coef * value)
+                value = value_loss(values, inputs["values"], inputs["returns"], mask)
+                self.accelerator.backward(self._method.vf_coef * value / num_items_in_batch)
                 value = value.detach()
         with self.accelerator.autocast():
-            logps, entropy, values = self.actors.policy(inputs, self._method.temperature)
-        if values is not None:
-            value = value_loss(values, inputs["values"], inputs["returns"], mask) / num_items_in_batch
+            logps, entropy, own = self.actors.policy(inputs, self._method.temperature)
+        if own is not None:
+            value = value_loss(own, inputs["values"], inputs["returns"], mask)
         surrogate = policy_surrogate(logps, inputs["logps"], inputs["advantages"], mask, self._method.clip_range)
-        policy = surrogate.loss / num_items_in_batch
-        self._add("loss/policy", policy * num_items_in_batch)
-        self._add("loss/value", value * num_items_in_batch)
+        self._add("loss/policy", surrogate.loss)
+        self._add("loss/value", value)
         self._add("policy/clip_fraction", surrogate.clipped)
         self._add("policy/approx_kl", surrogate.approx_kl)
         self._add("policy/entropy", (entropy * mask).sum())
         self._counted += int(mask.sum())
-        return policy + self._method.vf_coef * value
+        return (surrogate.loss + self._method.vf_coef * value) / num_items_in_batch
 
     def _add(self, name: str, total: torch.Tensor) -> None:
         self._sums[name] = self._sums.get(name, 0.0) + float(total.detach())
@@ -287,26 +298,17 @@ class PolicyTrainer(Counting, Trainer):
                 f"the checkpoint has no {STATE}", where=str(file.parent), fix="Resume from another, or start anew"
             )
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._resumed, self._random_restored = resume_from_checkpoint, False
         weights = dict(self.model.named_parameters())
-        with safe_open(file, framework="pt", device=str(self.args.device)) as kept:
-            state = json.loads(kept.metadata()["state"])
-            for name in self.actors.own:
-                weights[name].data.copy_(kept.get_tensor(name))
-            batch = {name.removeprefix("batch/"): kept.get_tensor(name) for name in kept.keys() if name[:6] == "batch/"}
+        kept = load_file(file, device=str(self.args.device))
+        for name in self.actors.own:
+            weights[name].data.copy_(kept.pop(name))
+        with safe_open(file, framework="pt") as opened:
+            state = json.loads(opened.metadata()["state"])
+        batch = {name.removeprefix("batch/"): tensor for name, tensor in kept.items()}
         self._experience = Experience(batch, state["figures"]) if batch else None
         self._kl_weight.weight = state["kl_weight"]
         self._scores = RunningScores(*state["scores"])
         self.tokens_seen, self.supervised_seen = state["tokens"]
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Put the random numbers back once.
-
-        The trainer does it after it fetched the first batch, when the answers of that batch are written already.
-        """
-        if not self._random_restored:
-            self._random_restored = True
-            super()._load_rng_state(checkpoint)
 
 
 def build(setup: Setup) -> PolicyTrainer:

@@ -101,11 +101,6 @@ class Experience:
     batch: Batch
     figures: dict[str, float]
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of the answers."""
-        return int(self.batch["completion_mask"].sum())
-
 
 @dataclass(frozen=True)
 class Scored:
@@ -135,7 +130,7 @@ class Rewards:
 
     def __init__(self, setup: Setup, actors: Actors) -> None:
         method = setup.config.method
-        self._weights = list(method.reward_weights or [1.0] * len(method.rewards))
+        self._weights = [float(weight) for weight in method.reward_weights or [1.0] * len(method.rewards)]
         shared = "model" in method.rewards and SharedScorer.fits(setup, actors)
         others = [name for name in method.rewards if not (shared and name == "model")]
         config = setup.config.model_copy(update={"method": method.model_copy(update={"rewards": others})})
@@ -151,7 +146,8 @@ class Rewards:
         Raises:
             StudioError: a reward is not finite.
         """
-        totals, parts = [0.0] * len(answers), {}
+        totals = [0.0] * len(answers)
+        parts: dict[str, list[float | None]] = {}
         for reward, weight in zip(self._validation if validation else self._rewards, self._weights, strict=True):
             parts[reward.name] = scores = reward(places, answers)
             for i, score in enumerate(scores):
@@ -171,7 +167,8 @@ def _shared_scorer(setup: Setup, actors: Actors) -> Any:
 
     def score(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         ids = [row.prompt_ids + _answer_ids(setup.tokenizer, said) for row, said in zip(prompts, answers, strict=True)]
-        return score_ids(scorer, ids, pad)
+        scores: list[float] = score_ids(scorer, ids, pad)
+        return scores
 
     return score
 

@@ -10,6 +10,7 @@ from typing import Any
 from peft import LoraConfig
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from studio.config.tuning import TuningConfig
 from studio.errors import InputError
@@ -31,14 +32,17 @@ def prepare_lora(model: PreTrainedModel, tuning: TuningConfig, task: str) -> Lor
 
 def lora_config(model: PreTrainedModel, tuning: TuningConfig, task: str, **changes: Any) -> LoraConfig:
     """`prepare_lora` with PEFT options that another tuning sets."""
-    if isinstance(tuning.target_modules, list):
-        _check_names(model, tuning.target_modules)
+    targets = tuning.target_modules
+    if isinstance(targets, list):
+        _check_names(model, targets)
+    elif tuning.layers_to_transform is not None:
+        targets = inner_layers(model)  # PEFT takes blocks with names only, not with all-linear
     init: Any = True if tuning.init == "default" else tuning.init
     return LoraConfig(
         r=tuning.rank,
         lora_alpha=lora_alpha(tuning),
         lora_dropout=tuning.dropout,
-        target_modules=tuning.target_modules,
+        target_modules=targets,
         task_type=task,
         use_rslora=tuning.rslora,
         rank_pattern=_pattern(tuning.rank_pattern),
@@ -58,9 +62,15 @@ def _pattern(given: Any) -> dict[str, Any]:
     return dict(given or {})
 
 
+def inner_layers(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers that can get an adapter: all but the head."""
+    kinds = (nn.Linear, Conv1D)
+    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, kinds)}
+    return sorted(linear - {"lm_head", "score"})
+
+
 def _check_names(model: PreTrainedModel, wanted: list[str]) -> None:
-    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    inner = sorted(linear - {"lm_head", "score"})
+    inner = inner_layers(model)
     for name in wanted:
         if name.rpartition(".")[2] not in inner:
             raise InputError(

@@ -172,7 +172,7 @@ class Planner:
         """Return a name from data and tuning that no job of this home has."""
         file = Path(config.data.train[0].path)
         about = file.parent.name if file.stem.lower() in _PLAIN_NAMES and file.parent.name else file.stem
-        parts = [about, config.tuning.name]
+        parts = [about, *([config.method.name] if config.method.name != "sft" else []), config.tuning.name]
         if self.form.specs["tuning.rank"].applies(config.method.name, config.tuning.name):
             parts.append(str(config.tuning.rank))
         return self.free_name("-".join(parts))

@@ -48,7 +48,8 @@ def row_value(preview: dict[str, Any], index: int) -> dict[str, Any]:
     """Turn the worker's answer to `preview` into what the view draws.
 
     Args:
-        preview: with `tokens` [{text, id, trained, special}], `raw`, `messages`, `rows`, `problem`.
+        preview: with `tokens` and, of a pair, `rejected` [{text, id, trained, special}], `trained`, `context`, `raw`,
+            `messages`, `rows`, `problem`.
         index: place of the row among the file's rows, from 1.
     """
     tokens = preview["tokens"]
@@ -56,6 +57,8 @@ def row_value(preview: dict[str, Any], index: int) -> dict[str, Any]:
         "index": index,
         "total": preview["rows"] or index + 1,
         "tokens": [[one["text"], one["id"], one["trained"], one["special"]] for one in tokens[:SHOWN]],
+        "rejected": [[one["text"], one["id"], one["trained"], one["special"]] for one in preview["rejected"][:SHOWN]],
+        "context": preview["context"],
         "length": len(tokens),
         "more": len(tokens) > SHOWN,
         "trained": preview["trained"],
@@ -67,5 +70,5 @@ def row_value(preview: dict[str, Any], index: int) -> dict[str, Any]:
 
 def problem_value(sentence: str, index: int = 1) -> dict[str, Any]:
     """What the view shows when there is no row to show."""
-    nothing = {"tokens": [], "trained": 0, "raw": "", "messages": None}
+    nothing = {"tokens": [], "rejected": [], "context": 0, "trained": 0, "raw": "", "messages": None}
     return {**nothing, "index": index, "total": index, "problem": sentence}

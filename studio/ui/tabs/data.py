@@ -6,6 +6,7 @@ sentence, not a failure: what was chosen stays as it was.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -25,11 +26,11 @@ from studio.ui.components.lengths import length_chart
 from studio.ui.components.planline import WITH_META, Meta, plan_line, waits_for
 from studio.ui.components.tokens import problem_value, row_value, token_view
 from studio.ui.errors import guard
-from studio.ui.form import Values, field_id
+from studio.ui.form import TRAIN, Values, field_id
 from studio.ui.page import QUIET, Page
 from studio.ui.services import Services
 
-TRAIN, LIMIT, TRUNCATION = "data.train", "data.max_length", "data.truncation"
+LIMIT, TRUNCATION = "data.max_length", "data.truncation"
 ACTED = (LIMIT, TRUNCATION)
 DEMO = {"path": "demo/train.jsonl", "format": "auto"}
 UPLOAD_BYTES = 512 * 1024**2
@@ -117,8 +118,12 @@ def build(page: Page) -> None:
         wanted = Meta.read(text).set
         return [wanted.get(option, gr.skip()) for option in ACTED]
 
+    asked = itertools.count()
+
     def count(*values: Any) -> tuple[dict[str, Any], str]:
-        return counted(form.raw(values), page)
+        # Numbered, because an equal answer would not be drawn and the page would go on saying that it counts.
+        shown, summary = counted(form.raw(values), page)
+        return {**shown, "asked": next(asked)}, summary
 
     def preview(*values: Any) -> dict[str, Any]:
         return first_row(form.raw(values), page)

@@ -20,7 +20,7 @@ from studio.train.methods import METHODS
 from studio.ui.components.choices import choice_cards, markup, piece
 from studio.ui.components.planline import memory_bar, plan_line, wire
 from studio.ui.errors import guard
-from studio.ui.form import METHOD, TUNING, field_id
+from studio.ui.form import METHOD, TRAIN, TUNING, Form, Values, field_id
 from studio.ui.page import QUIET, Page
 
 FILE = """
@@ -94,13 +94,34 @@ def build(page: Page) -> None:
     def filled(config: RunConfig, name: str) -> list[Any]:
         return [*form.values(config), {"said": f"{name} is loaded"}]
 
+    def switch(method: str, *values: Any) -> list[Any]:
+        return demo_of(form, method, form.raw(values))
+
     def connect() -> None:
+        form.components[METHOD].change(guard(switch), [form.components[METHOD], *form.inputs], form.inputs, **QUIET)
         file.click(guard(show), form.inputs, file, **QUIET)
         preset.input(guard(load_preset), preset, [*form.inputs, file], **QUIET)
         upload.upload(guard(load_file), upload, [*form.inputs, file], **QUIET)
 
     form.wiring.append(connect)
     wire(page)
+
+
+def demo_of(form: Form, method: str, values: Values) -> list[Any]:
+    """Return the form's new values after another method was chosen.
+
+    While the data is a demo set, the method brings its own, with the settings of its demo; what the person has
+    changed stays. Other data stays whatever the method: the plan line says if it does not fit.
+    """
+    unchanged = [gr.skip() for _ in form.inputs]
+    wanted = f"demo/{method}"
+    demos = {name: form.raw(form.values(load_named(name))) for name in preset_names() if name.startswith("demo/")}
+    same = [shown for shown in demos.values() if shown[TRAIN] == values[TRAIN]]
+    if wanted not in demos or not same or demos[wanted][TRAIN] == values[TRAIN]:
+        return unchanged
+    old, new = same[0], demos[wanted]
+    moved = [path for path in form.specs if path not in (METHOD, TUNING) and values[path] == old[path] != new[path]]
+    return [new[path] if path in moved else gr.skip() for path in form.specs]
 
 
 def option_cards(spec: OptionSpec, value: str) -> gr.HTML:

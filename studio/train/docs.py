@@ -1,0 +1,72 @@
+"""docs/methods.md, made from the descriptions of the methods, the options and the table of learning rates.
+
+`python -m studio.train.docs` writes it, `--check` only compares.
+"""
+
+from __future__ import annotations
+
+from studio.config.describe import options_of
+from studio.config.docs import option_table, write_page
+from studio.config.run import RunConfig
+from studio.models.rates import RATES
+from studio.train.methods import METHODS, Method
+
+_INTRO = """\
+# Methods
+
+Made from `studio/train/methods`, `studio/config` and `studio/models/rates.py` by `make docs`; do not edit.
+Each method works with each tuning: full, lora, qlora, dora (`studio train demo/METHOD --set tuning.name=TUNING`).
+`make test-matrix` runs all 32 cells on the real model. Every check is made before the model is loaded: a run that
+cannot work is refused with the option to change.
+
+| method | learns from | needs | watch |
+|---|---|---|---|
+"""
+_RATES = """\
+## Learning rates
+
+What `training.learning_rate: auto` means: the first row whose size is above the model's. Adapters are lora, qlora
+and dora.
+
+| method | tuning | up to | rate | why | source |
+|---|---|---|---|---|---|
+"""
+
+
+def methods_page() -> str:
+    """The text of docs/methods.md."""
+    rows = [
+        f"| [{method.title}](#{method.name}) | {method.summary} | {method.columns} | {method.metrics[0].title} |\n"
+        for method in METHODS.values()
+    ]
+    sections = [_section(method) for method in METHODS.values()]
+    rates = [
+        f"| {row.method} | {row.tuning} | {_size(row.below)} | {row.value:g} | {row.reason} | {row.source} |\n"
+        for row in RATES
+    ]
+    return "".join([_INTRO, *rows, "\n", *sections, _RATES, *rates])
+
+
+def _section(method: Method) -> str:
+    watched = "; ".join(
+        f"{metric.title} (`{metric.name}`" + (f", {metric.better} is better)" if metric.better != "neither" else ")")
+        for metric in method.metrics
+    )
+    lines = [
+        f"## {method.name}\n",
+        f"**{method.title}**: {method.summary}. {method.paper}.\n",
+        f"Columns: {method.columns}.\n",
+        f"Reported besides loss, rate and gradient norm: {watched}.\n",
+    ]
+    if method.differs:
+        lines.append(f"Differs from TRL: {method.differs}\n")
+    own = [spec for spec in options_of(RunConfig) if method.name in spec.methods]
+    return "\n".join(lines) + "\n" + (option_table(own) if own else "")
+
+
+def _size(parameters: float) -> str:
+    return "any size" if parameters == float("inf") else f"{parameters / 1e9:g} B"
+
+
+if __name__ == "__main__":
+    raise SystemExit(write_page("methods.md", methods_page()))

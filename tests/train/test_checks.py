@@ -1,0 +1,206 @@
+"""Wrong asks: each is refused before anything is loaded, with a sentence that names the option and what to do."""
+
+# ruff: noqa: E501  (a table of wrong asks reads best with one in a line)
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio.config import RunConfig
+from studio.config.load import build
+from studio.errors import InputError, InputErrors
+from studio.jobs.folder import create_job
+from studio.models.plan import Lengths
+from studio.models.shape import ModelShape, read_config
+from studio.settings import Settings
+from studio.train import checks
+from tests.conftest import run_studio
+
+ROWS = Lengths(count=100, total_tokens=5000, max=60, supervised_tokens=2000, validation_count=0)
+
+
+def asked(sets: dict[str, Any]) -> RunConfig:
+    raw: dict[str, Any] = {}
+    for path, value in sets.items():
+        section, name = path.split(".")
+        raw.setdefault(section, {})[name] = value
+    return build(RunConfig, raw)
+
+
+def refusals(
+    sets: dict[str, Any], model: Path, settings: Settings, lengths: Lengths = ROWS, **raw: Any
+) -> list[InputError]:
+    """Errors of the schema, of the model's checks and of the method's, whichever come first."""
+    try:
+        config = asked(sets)
+        known = checks.Known(config, ModelShape.from_folder(model), read_config(model) | raw, settings, lengths)
+        checks.check_model(known)
+        checks.check_method(known)
+    except InputErrors as wrong:
+        return list(wrong.errors)
+    except InputError as error:
+        return [error]
+    return []
+
+
+# (what is asked, the option that is named, a part of the sentence)
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"method.name": "dpq"}, "method.name", "should be"),
+    ({"tuning.name": "lorra"}, "tuning.name", "should be"),
+    ({"model.dtype": "float16"}, "model.dtype", "should be"),
+    ({"training.optimizer": "muon"}, "training.optimizer", "should be"),
+    ({"training.scheduler": "reduce_lr_on_plateau"}, "training.scheduler", "should be"),
+    ({"method.name": "dpo", "method.dpo_loss": "sigmoid, magic"}, "method.dpo_loss", "'magic' is not one of"),
+    ({"method.name": "dpo", "method.dpo_loss": "sigmoid, sigmoid"}, "method.dpo_loss", "named once"),
+    ({"method.name": "dpo", "method.dpo_loss_weights": "1, 2"}, "method", "2 weights for 1"),
+    ({"method.name": "dpo", "method.dpo_loss_weights": "much"}, "method.dpo_loss_weights", "numbers with commas"),
+    ({"method.name": "dpo", "method.beta": 0}, "method.beta", "nothing is learned"),
+    ({"method.name": "kto", "method.beta": -1}, "method.beta", "from 0 to 100"),
+    ({"method.name": "dpo", "method.dpo_loss": "exo_pair"}, "method.label_smoothing", "needs some smoothing"),
+    ({"method.name": "dpo", "method.dpo_loss": "sft"}, "method.dpo_loss", "learns nothing from the worse"),
+    ({"method.name": "kto", "training.batch_size": 1}, "training.batch_size", "one at a time is not enough"),
+    ({"method.name": "kto", "training.micro_batch_size": 1}, "training.micro_batch_size", "one at a time"),
+    ({"training.micro_batch_size": 3, "training.batch_size": 8}, "", "does not divide"),
+    ({"method.name": "grpo", "method.rewards": "json", "training.batch_size": 6}, "training.batch_size", "whole groups of 4"),
+    ({"method.name": "grpo", "method.rewards": "json", "method.num_generations": 1}, "method.num_generations", "greater"),
+    ({"method.name": "grpo", "method.rewards": "praise"}, "method.rewards", "'praise' is not one of"),
+    ({"method.name": "grpo", "method.rewards": ""}, "method.rewards", "at least one"),
+    ({"method.name": "grpo", "method.rewards": "json", "method.reward_weights": "0"}, "method.reward_weights", "all weights are 0"),
+    ({"method.name": "grpo", "method.rewards": "regex"}, "method.reward_pattern", "needs a pattern"),
+    ({"method.name": "grpo", "method.rewards": "regex", "method.reward_pattern": "("}, "method.reward_pattern", "no regular expression"),
+    ({"method.name": "ppo", "method.rewards": "length"}, "method.reward_length", "needs a number"),
+    ({"method.name": "ppo", "method.rewards": "model"}, "method.reward_model", "not named"),
+    ({"method.name": "ppo", "method.rewards": "model", "method.reward_model": "nobody"}, "method.reward_model", "no run or folder 'nobody'"),
+    ({"method.name": "grpo", "method.rewards": "json", "method.reward_schema": "/no/file.json"}, "method.reward_schema", "no JSON Schema"),
+    ({"method.name": "grpo", "method.rewards": "python"}, "method.reward_python", "not named"),
+    ({"method.name": "grpo", "method.rewards": "python", "method.reward_python": "score"}, "method.reward_python", "not FILE.py:FUNCTION"),
+    ({"method.name": "grpo", "method.rewards": "python", "method.reward_python": "/no/r.py:f"}, "method.reward_python", "cannot be read"),
+    ({"method.name": "ppo", "method.rewards": "json", "method.kl_coef": 0, "method.kl_target": 6}, "method.kl_coef", "cannot be steered"),
+    ({"tuning.rank": 200}, "tuning.rank", "would save nothing"),
+    ({"tuning.rank": 0}, "tuning.rank", "greater"),
+    ({"tuning.alpha": -1}, "tuning.alpha", "above 0"),
+    ({"tuning.target_modules": "q_projj"}, "tuning.target_modules", "no linear layer named 'q_projj'"),
+    ({"tuning.target_modules": "lm_head"}, "tuning.target_modules", "head or embedding, which shares"),
+    ({"tuning.target_modules": "embed_tokens"}, "tuning.target_modules", "head or embedding"),
+    ({"tuning.rank_pattern": "q_projj=8"}, "tuning.rank_pattern", "no linear layer named 'q_projj'"),
+    ({"tuning.rank_pattern": "q_proj"}, "tuning.rank_pattern", "layer=number"),
+    ({"tuning.alpha_pattern": "q_proj=0"}, "tuning.alpha_pattern", "q_proj has 0"),
+    ({"tuning.layers_to_transform": "0-99"}, "tuning.layers_to_transform", "there is no block 99"),
+    ({"tuning.layers_to_transform": "last"}, "tuning.layers_to_transform", "numbers from 0 and ranges"),
+    ({"tuning.modules_to_save": "lm_haed"}, "tuning.modules_to_save", "no layer 'lm_haed'"),
+    ({"tuning.target_modules": "q_proj", "tuning.modules_to_save": "q_proj"}, "tuning.modules_to_save", "gets an adapter and"),
+    ({"tuning.name": "dora", "tuning.init": "pissa"}, "tuning.init", "dora measures their length"),
+    ({"tuning.init": "olora", "tuning.rslora": True}, "tuning.init", "together with rslora"),
+    ({"tuning.merge_adapter": True}, "tuning.merge_adapter", "no adapter to merge"),
+    ({"tuning.adapter": "nobody"}, "tuning.adapter", "no run or folder 'nobody'"),
+    ({"tuning.lora_plus_ratio": 16, "training.optimizer": "sgd"}, "tuning.lora_plus_ratio", "made for AdamW"),
+    ({"tuning.lora_plus_ratio": 0.5}, "tuning.lora_plus_ratio", "greater"),
+    ({"model.rope_factor": 1}, "model.rope_factor", "greater"),
+    ({"training.learning_rate": 2}, "training.learning_rate", "above 0 and at most 1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sets", "option", "part"), WRONG, ids=lambda value: None if isinstance(value, dict) else value
+)
+def test_a_wrong_ask_is_refused_with_the_option(sets, option, part, model_path, session_settings) -> None:
+    errors = refusals(sets, model_path, session_settings)
+    assert errors, "it was accepted"
+    said = " | ".join(error.sentence for error in errors)
+    assert part in said
+    assert option in " ".join(error.where for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("sets", "lengths", "raw", "option", "part"),
+    [
+        ({"method.name": "kto"}, Lengths(9, 90, 10, 40, good=9), {}, "data.train", "all 9 answers are rated good"),
+        ({"method.name": "kto"}, Lengths(9, 90, 10, 40, good=0), {}, "data.train", "rated bad"),
+        ({"method.name": "grpo"}, Lengths(9, 90, 10, 0, answered=4), {}, "method.rewards", "5 of 9 rows have no answer"),
+        ({"method.name": "grpo", "method.rewards": "json", "training.batch_size": 64}, Lengths(9, 90, 10, 0), {}, "training.batch_size", "holds 16 prompts and the data has 9"),
+        ({}, Lengths(9, 90_000, 9000, 40), {}, "data.max_length", "the model was made for 8,192"),
+        ({"method.name": "grpo", "method.rewards": "json", "method.max_completion_length": 9000}, ROWS, {}, "method.max_completion_length", "answers up to 9,000"),
+        ({}, ROWS, {"architectures": ["LlamaForSequenceClassification"]}, "model.path", "scores texts and cannot write"),
+        ({}, ROWS, {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "model.path", "encoder-decoder"),
+        ({}, ROWS, {"architectures": ["BertForMaskedLM"]}, "model.path", "no causal language model"),
+        ({"tuning.name": "qlora"}, ROWS, {"quantization_config": {"quant_method": "gptq"}}, "model.path", "quantised already (gptq)"),
+        ({"model.rope_scaling": "yarn"}, ROWS, {"rope_parameters": None, "rope_theta": None}, "model.rope_scaling", "no rotary positions"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_model_or_data_cannot_do(sets, lengths, raw, option, part, model_path, session_settings) -> None:
+    errors = refusals(sets, model_path, session_settings, lengths, **raw)
+    assert part in " | ".join(error.sentence for error in errors)
+    assert option in " ".join(error.where for error in errors)
+
+
+def test_a_missing_package_is_named_with_its_line(model_path, session_settings, monkeypatch) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    (error,) = refusals({"tuning.name": "qlora"}, model_path, session_settings)
+    assert "pip install bitsandbytes" in error.sentence
+    (error,) = refusals({"training.optimizer": "paged_adamw_8bit"}, model_path, session_settings)
+    assert error.where == "training.optimizer"
+
+
+def test_rewards_that_are_files(model_path, session_settings, tmp_path) -> None:
+    good = tmp_path / "good.py"
+    good.write_text("def score(prompts, completions, **columns):\n    return [0.0] * len(completions)\n")
+    sets = {"method.name": "grpo", "method.rewards": "python", "method.reward_python": f"{good}:score"}
+    (error,) = refusals(sets, model_path, session_settings)
+    assert error.where == "method.trust_reward_code"
+    assert refusals(sets | {"method.trust_reward_code": True}, model_path, session_settings) == []
+    (error,) = refusals(sets | {"method.reward_python": f"{good}:other"}, model_path, session_settings)
+    assert "it has: score" in error.sentence
+    good.write_text("def score(:\n")
+    (error,) = refusals(sets, model_path, session_settings)
+    assert "not valid Python" in error.sentence
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "objekt"}')
+    sets = {"method.name": "grpo", "method.rewards": "json", "method.reward_schema": str(schema)}
+    (error,) = refusals(sets, model_path, session_settings)
+    assert "no JSON Schema" in error.sentence
+
+
+def test_a_run_that_is_named_must_be_of_the_right_kind(model_path, settings, tmp_path) -> None:
+    run = create_job(settings.jobs, "train", "writer", RunConfig().model_dump(mode="json"))
+    wanted = {"method.name": "ppo", "method.rewards": "model", "method.reward_model": "writer"}
+    (error,) = refusals(wanted, model_path, settings)
+    assert "has saved no model" in error.sentence
+    run.model.mkdir(parents=True, exist_ok=True)
+    shutil.copy(model_path / "config.json", run.model / "config.json")
+    (error,) = refusals(wanted, model_path, settings)
+    assert "writes and does not score" in error.sentence
+    config = {"peft_type": "LORA", "task_type": "SEQ_CLS", "target_modules": ["q_proj"]}
+    (run.model / "adapter_config.json").write_text(json.dumps(config))
+    (run.model / "adapter_model.safetensors").write_bytes(b"")
+    assert refusals(wanted, model_path, settings) == []
+    (error,) = refusals({"tuning.adapter": "writer"}, model_path, settings)
+    assert "a reward model's" in error.sentence
+    (run.model / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["c_attn"]}))
+    (error,) = refusals(wanted, model_path, settings)
+    assert "does not have" in error.sentence
+
+
+def test_every_cell_of_the_matrix_is_accepted(model_path, session_settings) -> None:
+    for method in checks.METHODS:
+        for tuning in ("full", "lora", "qlora", "dora"):
+            sets = {"method.name": method, "tuning.name": tuning, "method.rewards": "json"}
+            assert refusals(sets, model_path, session_settings) == [], (method, tuning)
+
+
+def test_the_command_line_refuses_before_a_job_is_made(session_home, model_path, tmp_path) -> None:
+    file = tmp_path / "plain.jsonl"
+    file.write_text('{"prompt": "a", "completion": "b"}\n')
+    run = tmp_path / "run.yaml"
+    run.write_text(f"data: {{train: [{{path: {file}}}]}}\nmethod: {{name: dpo}}\n")
+    before = sorted((session_home / "jobs").glob("*")) if (session_home / "jobs").exists() else []
+    done = run_studio("train", str(run), home=session_home)
+    assert done.code == 2
+    assert "plain.jsonl" in done.stderr and "a pair needs the keys chosen and rejected" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted((session_home / "jobs").glob("*")) == before
