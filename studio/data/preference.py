@@ -32,7 +32,7 @@ def pair(row: dict[str, Any], where: Where) -> Example:
     """Return a pair: the prompt with the better answer, and with the worse one.
 
     Raises:
-        InputError: a key is missing, the two do not share a prompt, or the answers are equal.
+        InputError: a key is missing, the two do not share a prompt, it ends with an answer, or the answers are equal.
     """
     name = Path(where.path).name
     chosen, rejected = where.need(row, "chosen"), where.need(row, "rejected")
@@ -48,6 +48,8 @@ def pair(row: dict[str, Any], where: Where) -> Example:
     better, worse = (_answer(row[key], key, where) for key in ("chosen", "rejected"))
     if not before or better[0]["role"] != "assistant":
         before, better, worse = _shared(better, worse, where)
+    else:
+        _require_open(before, next(key for key in used if key in row), where)
     for key, answer in (("chosen", better), ("rejected", worse)):
         if not any(message["role"] == "assistant" for message in answer):
             raise where.error("there is no assistant turn", key, "Write the answer as the assistant's message")

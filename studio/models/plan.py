@@ -159,7 +159,7 @@ def make_plan(
         steps=steps,
         steps_per_epoch=per_epoch,
         epochs=epochs,
-        tokens=round(lengths.total_tokens * epochs),
+        tokens=_tokens(config, lengths, steps, epochs),
         micro_batch=micro,
         accumulation=accumulation,
         activation_checkpointing=load.checkpointing,
@@ -174,7 +174,7 @@ def make_plan(
         fits=_fits(memory, device),
         choices=choices,
     )
-    seconds = speed.training_seconds(shape, load, _work(lengths, plan), device)
+    seconds = speed.training_seconds(shape, load, _work(config, lengths, plan, load), device)
     return replace(plan, seconds=seconds, advice=[] if plan.fits else _advice(config, shape, plan, load, device))
 
 
@@ -188,6 +188,16 @@ def steps_per_epoch(config: RunConfig, rows: int, micro: int, accumulation: int)
         return max(1, math.ceil(rows / config.training.batch_size)) * method.ppo_epochs
     examples = rows * method.num_generations if method.name == "grpo" else rows
     return max(1, math.ceil(math.ceil(examples / micro) / accumulation))
+
+
+def _tokens(config: RunConfig, lengths: Lengths, steps: int, epochs: float) -> int:
+    """Tokens gone through once each; answers that are written count in full length, which they may stay below."""
+    method = config.method
+    if method.name not in ONLINE:
+        return round(lengths.total_tokens * epochs)
+    batches = math.ceil(steps / method.ppo_epochs) if method.name == "ppo" else steps
+    prompt = lengths.total_tokens / lengths.count
+    return round(batches * config.training.batch_size * (prompt + method.max_completion_length))
 
 
 def chosen_layers(shape: ModelShape, tuning: TuningConfig) -> tuple[Linear, ...]:
@@ -312,16 +322,21 @@ def _save_steps(config: RunConfig, steps: int, per_epoch: int, choices: dict[str
     return int(choice.value)
 
 
-def _work(lengths: Lengths, plan: Plan) -> speed.Work:
+def _work(config: RunConfig, lengths: Lengths, plan: Plan, load: Load) -> speed.Work:
     evaluations = plan.steps // plan.eval_steps + 1 if plan.eval_steps else 0
-    mean = lengths.total_tokens / lengths.count
+    sequences = lengths.count * load.cost.sequences
+    mean = lengths.total_tokens / sequences + load.written
+    written = round(plan.tokens * load.written / mean) if load.written else 0
+    passes = 2 * config.method.ppo_epochs if config.method.name == "ppo" else 1
     return speed.Work(
         tokens=plan.tokens,
-        examples=round(lengths.count * plan.epochs),
+        examples=round(sequences * plan.epochs),
         mean_length=mean,
-        max_length=lengths.max,
+        max_length=load.length,
+        written=written,
+        passes=passes,
         supervised_share=lengths.supervised_tokens / max(1, lengths.total_tokens),
-        validation_tokens=round(evaluations * lengths.validation_count * mean),
+        validation_tokens=round(evaluations * lengths.validation_count * load.cost.sequences * mean),
     )
 
 

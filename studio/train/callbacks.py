@@ -31,14 +31,19 @@ class JobCallback(TrainerCallback):
         phase: the phase `training`, whose total is the number of steps.
         evaluations: how many validations the plan expects, for the time left.
         method: whose metrics are reported.
+        batch_steps: updates that are made of one batch.
     """
 
-    def __init__(self, context: JobContext, phase: Phase, evaluations: int, method: Method) -> None:
+    def __init__(
+        self, context: JobContext, phase: Phase, evaluations: int, method: Method, batch_steps: int = 1
+    ) -> None:
         self._context, self._phase = context, phase
         self._names = [metric.name for metric in method.metrics]
         self._trainer: Counting | None = None
         self._evaluations_left = evaluations
         self._pace: deque[float] = deque(maxlen=PACE_STEPS)
+        self._counts: deque[int] = deque(maxlen=PACE_STEPS)
+        self._batch_steps = batch_steps
         self._step_began = self._train_began = self._evaluation_began = 0.0
         self._evaluation_seconds: deque[float] = deque(maxlen=3)
         self._training_seconds = 0.0
@@ -64,11 +69,15 @@ class JobCallback(TrainerCallback):
     ) -> TrainerControl:
         """Count the step's tokens and obey a stop."""
         seconds = time.monotonic() - self._step_began
-        self._pace.append(seconds)
-        self._training_seconds += seconds
         tokens = self._trainer.tokens_seen if self._trainer else 0
-        self._speed = (tokens - self._tokens_before) / max(seconds, 1e-9)
+        self._pace.append(seconds)
+        self._counts.append(tokens - self._tokens_before)
+        self._training_seconds += seconds
         self._tokens_before = tokens
+        # ppo counts the tokens of a batch once, and makes several updates of it.
+        last = self._batch_steps
+        spent, seen = list(self._pace)[-last:], list(self._counts)[-last:]
+        self._speed = sum(seen) / max(sum(spent), 1e-9)
         self._phase.set(state.global_step, state.max_steps)
         if self._context.should_stop():
             control.should_save = control.should_training_stop = self.stopped = True

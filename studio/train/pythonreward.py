@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,13 +46,15 @@ def load_function(text: str) -> Any:
     a number for each answer, or None.
 
     Raises:
-        StudioError: importing or calling it fails, or it returns something else; the sentence quotes its own error.
+        StudioError: importing or calling it fails, or it returns something else, such as infinity; the sentence
+            quotes its own error.
     """
     path, name = split_reference(text)
     spec = importlib.util.spec_from_file_location("studio_reward_function", path)
     if spec is None or spec.loader is None:
         raise StudioError("the file cannot be imported", where=f"{_WHERE}: {path}")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -73,6 +77,11 @@ def load_function(text: str) -> Any:
                 f"{name} returned {len(scores)} rewards for {len(answers)} answers", where=f"{_WHERE}: {path}",
                 fix="Return one number for each answer",
             )  # fmt: skip
+        bad = next((one for one in scores if one is not None and not math.isfinite(one)), None)
+        if bad is not None:
+            raise StudioError(
+                f"{name} returned {bad}", where=f"{_WHERE}: {path}", fix="Return None for an answer without a reward"
+            )
         return scores
 
     return score

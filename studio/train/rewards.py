@@ -15,10 +15,11 @@ from typing import Any
 
 from studio.data.units import Prompt
 from studio.train.pythonreward import load_function
-from studio.train.schema import read_schema
+from studio.train.schema import read_schema, validator_of
 from studio.train.setup import Setup
 
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+# A minus is not the hyphen of 10-15, and a comma stands between thousands only.
+_NUMBER = re.compile(r"(?<!\d)[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,12 @@ def numeric(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
 def last_number(text: str) -> float | None:
     """The last number in a text, with commas between thousands; None if there is none."""
     found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    return float(found[-1].replace(",", "").replace("−", "-")) if found else None
 
 
 def json_scorer(schema: dict[str, Any] | None) -> Any:
     """1 where the answer is JSON that fits the schema, 0.2 where it is JSON only, else 0; without a schema 1 or 0."""
-    from jsonschema.validators import validator_for
-
-    validator = None if schema is None else validator_for(schema)(schema)
+    validator = None if schema is None else validator_of(schema)
 
     def score(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         return [_json_score(said, validator) for said in answers]
@@ -83,12 +82,16 @@ def json_scorer(schema: dict[str, Any] | None) -> Any:
 
 def _json_score(text: str, validator: Any) -> float:
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):  # a thousand brackets, which a model may well write
         return 0.0
     if validator is None or validator.is_valid(value):
         return 1.0
     return 0.2
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")  # which Python reads all the same
 
 
 def regex_scorer(pattern: str) -> Any:

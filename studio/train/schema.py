@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ def read_schema(path: Path) -> dict[str, Any]:
     """Read a JSON Schema file.
 
     Raises:
-        InputError: it cannot be read, is no JSON, or no schema.
+        InputError: it cannot be read, is no JSON, or no schema, or refers to what is not in it.
     """
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import validator_for
+    from referencing.exceptions import Unresolvable
 
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
         validator_for(schema).check_schema(schema)
-    except (OSError, ValueError, SchemaError, AttributeError, TypeError) as error:
+        if isinstance(schema, dict):
+            for value in ({}, [], "", 0):  # a reference or pattern that is wrong shows when it is used
+                validator_of(schema).is_valid(value)
+    except (OSError, ValueError, SchemaError, AttributeError, TypeError, Unresolvable, re.error) as error:
         what = getattr(error, "message", None) or str(error)
         raise InputError(
             f"this is no JSON Schema: {what}", where=f"method.reward_schema: {path}", fix="Give a JSON Schema file"
@@ -29,3 +34,11 @@ def read_schema(path: Path) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise InputError("a schema is a JSON object", where=f"method.reward_schema: {path}", fix="Write one in braces")
     return schema
+
+
+def validator_of(schema: dict[str, Any]) -> Any:
+    """Return what checks values; it knows the official schemas and fetches nothing."""
+    from jsonschema.validators import validator_for
+    from jsonschema_specifications import REGISTRY
+
+    return validator_for(schema)(schema, registry=REGISTRY)

@@ -45,7 +45,7 @@ def model_scorer(setup: Setup) -> Any:
     model.config.get_text_config().pad_token_id = pad
 
     def score(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
-        ids = [row.prompt_ids + _answer_ids(setup.tokenizer, said) for row, said in zip(prompts, answers, strict=True)]
+        ids = [row.prompt_ids + answer_ids(setup.tokenizer, said) for row, said in zip(prompts, answers, strict=True)]
         scores: list[float] = score_ids(model, ids, pad)
         return scores
 
@@ -70,7 +70,7 @@ def score_ids(model: Any, sequences: Sequence[Sequence[int]], pad: int) -> list[
     return scores
 
 
-def _answer_ids(tokenizer: Any, text: str) -> list[int]:
+def answer_ids(tokenizer: Any, text: str) -> list[int]:
     """An answer as the reward model saw answers in training: with the token that ends it."""
     end = tokenizer.eos_token_id
     return [*tokenizer(text, add_special_tokens=False)["input_ids"], *([] if end is None else [end])]

@@ -70,7 +70,8 @@ def train(context: JobContext) -> None:
     context.check_stop()
 
     with context.phase("training", plan.steps, "steps") as phase:
-        callback = JobCallback(context, phase, _evaluations(plan, prepared), method)
+        repeats = config.method.ppo_epochs if method.name == "ppo" else 1
+        callback = JobCallback(context, phase, _evaluations(plan, prepared), method, repeats)
         setup = Setup(
             config=config,
             plan=plan,

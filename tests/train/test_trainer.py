@@ -147,7 +147,7 @@ BETA = 0.1
 FIRST_LOSS = {
     "sigmoid": LN2, "sigmoid_norm": LN2, "robust": LN2, "aot": LN2, "aot_unpaired": LN2, "hinge": 1.0,
     "ipo": (1 / (2 * BETA)) ** 2, "nca_pair": 2 * LN2, "bco_pair": 2 * LN2, "sppo_hard": 2 * (0.5 / BETA) ** 2,
-    "apo_zero": 1.0, "apo_down": 1.0, "discopop": LN2 / 2 + 0.5 / 2,
+    "apo_zero": 1.0, "apo_down": 1.0, "discopop": (LN2 + 1) / 2,
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from studio.chat.hf import turn_end
 from studio.data.units import Prompt
 from studio.errors import StudioError
 from studio.train.rewards import Reward, make_rewards
-from studio.train.scoring import _answer_ids, score_ids
+from studio.train.scoring import answer_ids, score_ids
 from studio.train.setup import Setup
 from studio.train.trainers.actors import Actors, SharedScorer
 
@@ -166,7 +166,7 @@ def _shared_scorer(setup: Setup, actors: Actors) -> Any:
     scorer = SharedScorer(actors, setup.scorer, pad)
 
     def score(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
-        ids = [row.prompt_ids + _answer_ids(setup.tokenizer, said) for row, said in zip(prompts, answers, strict=True)]
+        ids = [row.prompt_ids + answer_ids(setup.tokenizer, said) for row, said in zip(prompts, answers, strict=True)]
         scores: list[float] = score_ids(scorer, ids, pad)
         return scores
 

@@ -1,0 +1,455 @@
+"""Rows of pairs, ratings and prompts: each accepted shape, each refusal with its sentence, and their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as law
+from hypothesis import strategies as st
+
+from studio.config import RunConfig
+from studio.config.load import build
+from studio.config.method import ROWS, RowKind
+from studio.data.formats import Example
+from studio.data.masks import Masker
+from studio.data.prepare import Prepared, prepare_data
+from studio.data.rows import READ, detect_format, kind_of, parse_row
+from studio.data.units import Pair, Prompt, Rated, both_answers, encode
+from studio.errors import InputError, InputErrors
+from studio.settings import Settings
+
+S = {"role": "system", "content": "s"}
+Q = {"role": "user", "content": "q"}
+A = {"role": "assistant", "content": "a"}
+B = {"role": "assistant", "content": "b"}
+GPT_Q = {"from": "human", "value": "q"}
+GPT_A = {"from": "gpt", "value": "a"}
+GPT_B = {"from": "gpt", "value": "b"}
+
+
+def parse(kind: RowKind, row: dict[str, Any]) -> Example:
+    """A row as a file of it would be understood."""
+    return parse_row(row, 1, "x.jsonl", detect_format([(1, row)], "x.jsonl", kind), kind)
+
+
+# ---- pairs
+
+PAIRS: list[tuple[dict[str, Any], list[dict[str, str]], list[dict[str, str]]]] = [
+    # (row, messages with the better answer, with the worse one)
+    ({"prompt": [Q], "chosen": [A], "rejected": [B]}, [Q, A], [Q, B]),
+    ({"prompt": [S, Q], "chosen": [A], "rejected": [B]}, [S, Q, A], [S, Q, B]),
+    ({"prompt": [Q], "chosen": A, "rejected": B}, [Q, A], [Q, B]),
+    ({"prompt": [Q], "chosen": "a", "rejected": "b"}, [Q, A], [Q, B]),
+    ({"prompt": "q", "chosen": [A], "rejected": [B]}, [Q, A], [Q, B]),
+    ({"prompt": [Q, A, Q], "chosen": [A], "rejected": [B]}, [Q, A, Q, A], [Q, A, Q, B]),
+    ({"prompt": [Q], "chosen": [A, Q, A], "rejected": [B]}, [Q, A, Q, A], [Q, B]),
+    # Both whole conversations: the prompt is what they share, whatever is in `prompt` beside.
+    ({"chosen": [Q, A], "rejected": [Q, B]}, [Q, A], [Q, B]),
+    ({"chosen": [S, Q, A, Q, A], "rejected": [S, Q, A, Q, B]}, [S, Q, A, Q, A], [S, Q, A, Q, B]),
+    ({"prompt": "q", "chosen": [Q, A], "rejected": [Q, B]}, [Q, A], [Q, B]),
+    ({"prompt": [Q], "chosen": [Q, A], "rejected": [Q, B]}, [Q, A], [Q, B]),
+    # alpaca
+    ({"instruction": "q", "chosen": "a", "rejected": "b"}, [Q, A], [Q, B]),
+    (
+        {"instruction": "x", "input": "y", "system": "s", "history": [["q", "a"]], "chosen": "a", "rejected": "b"},
+        [S, Q, A, {**Q, "content": "x\ny"}, A],
+        [S, Q, A, {**Q, "content": "x\ny"}, B],
+    ),
+    # ShareGPT, and messages likewise
+    ({"conversations": [GPT_Q], "chosen": GPT_A, "rejected": GPT_B}, [Q, A], [Q, B]),
+    ({"conversations": [GPT_Q], "chosen": [GPT_A], "rejected": [GPT_B], "system": "s"}, [S, Q, A], [S, Q, B]),
+    ({"messages": [Q], "chosen": A, "rejected": B}, [Q, A], [Q, B]),
+    ({"messages": [S, Q], "chosen": "a", "rejected": "b"}, [S, Q, A], [S, Q, B]),
+]
+
+
+@pytest.mark.parametrize(("row", "better", "worse"), PAIRS)
+def test_shapes_of_a_pair(row: dict[str, Any], better: list[Any], worse: list[Any]) -> None:
+    example = parse("pairs", row)
+    assert example.format == "preference"
+    assert example.messages == better
+    assert example.rejected == worse
+    shared = example.messages[: example.trained_from]
+    assert shared == worse[: example.trained_from]
+    assert better[example.trained_from]["role"] == worse[example.trained_from]["role"] == "assistant"
+    assert [one.messages for one in both_answers(example)] == [better, worse]
+
+
+def test_a_pair_of_texts_stays_text() -> None:
+    row = {"prompt": "q", "chosen": "a", "rejected": "b", "source": "x"}
+    example = parse("pairs", row)
+    assert (example.prompt, example.completion, example.rejected, example.messages) == ("q", "a", "b", None)
+    assert example.unused == ("source",)
+    assert [one.completion for one in both_answers(example)] == ["a", "b"]
+
+
+def test_a_conversation_beside_the_answers_is_not_mistaken_for_answers() -> None:
+    row = {"messages": [Q], "chosen": A, "rejected": B, "score_chosen": 5, "id": 1}
+    assert parse("pairs", row).unused == ("score_chosen", "id")
+
+
+# As the Hub's sets have it: the better conversation once more in `messages`.
+ULTRAFEEDBACK = {"prompt": "q", "chosen": [Q, A], "rejected": [Q, B], "messages": [Q, A], "score_chosen": 8.0}
+
+
+def test_a_copy_of_the_better_answer_is_not_its_prompt() -> None:
+    example = parse("pairs", ULTRAFEEDBACK)
+    assert (example.messages, example.rejected, example.trained_from) == ([Q, A], [Q, B], 1)
+
+
+REFUSED_PAIRS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"prompt": [Q], "chosen": [A], "rejected": [A]}, ["field 'rejected'", "chosen and rejected are the same"]),
+    ({"prompt": "q", "chosen": "a", "rejected": "a"}, ["field 'rejected'", "chosen and rejected are the same"]),
+    ({"chosen": [Q, A], "rejected": [{**Q, "content": "other"}, B]}, ["field 'chosen'", "same prompt", "into prompt"]),
+    ({"chosen": [A], "rejected": [B]}, ["field 'chosen'", "do not begin with the same prompt"]),
+    ({"chosen": "a", "rejected": "b"}, ["field 'chosen'", "do not begin with the same prompt"]),
+    ({"prompt": "  ", "chosen": [A], "rejected": [B]}, ["do not begin with the same prompt"]),
+    ({"prompt": "q", "chosen": " ", "rejected": "b"}, ["field 'chosen'", "chosen is empty", "remove the row"]),
+    ({"prompt": "q", "chosen": "a", "rejected": ""}, ["field 'rejected'", "rejected is empty"]),
+    ({"prompt": [Q], "chosen": "a", "rejected": "\n"}, ["field 'rejected'", "rejected is empty"]),
+    ({"prompt": [Q], "chosen": [{**A, "content": ""}], "rejected": [B]}, ["'chosen[0].content'", "answer is empty"]),
+    ({"prompt": [Q], "chosen": [], "rejected": [B]}, ["field 'chosen'", "the list is empty"]),
+    ({"prompt": [Q], "chosen": 5, "rejected": [B]}, ["field 'chosen'", "a list of messages is needed, not a number"]),
+    ({"prompt": [Q], "chosen": [Q], "rejected": [Q]}, ["field 'chosen'"]),
+    ({"messages": [Q, A], "chosen": Q, "rejected": B}, ["field 'chosen'"]),
+    ({"prompt": [Q], "chosen": [{**A, "role": "bot"}], "rejected": [B]}, ["'chosen[0].role'", "unknown role 'bot'"]),
+    ({"prompt": [Q], "chosen": [A], "rejected": [B], "tools": [{}]}, ["field 'tools'", "not read yet"]),
+    ({"conversations": [GPT_Q], "chosen": {"from": "alien", "value": "a"}, "rejected": GPT_B}, ["chosen[0].from"]),
+    ({"prompt": [Q, A], "chosen": [A], "rejected": [B]}, ["field 'prompt'", "the prompt ends with an answer"]),
+    ({"messages": [Q, A], "chosen": "a", "rejected": "b"}, ["field 'messages'", "the prompt ends with an answer"]),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), REFUSED_PAIRS)
+def test_refused_pairs(row: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        parse("pairs", row)
+    for part in ["x.jsonl, row 1", *said]:
+        assert part in str(caught.value)
+
+
+# ---- rated answers
+
+RATED: list[tuple[dict[str, Any], Any, bool]] = [
+    # (row, messages or (prompt, completion), label)
+    ({"prompt": [Q], "completion": [A], "label": True}, [Q, A], True),
+    ({"prompt": [Q], "completion": [A], "label": False}, [Q, A], False),
+    ({"prompt": "q", "completion": "a", "label": True}, ("q", "a"), True),
+    ({"prompt": "q", "completion": "a", "label": 0}, ("q", "a"), False),
+    ({"messages": [S, Q, A], "label": True}, [S, Q, A], True),
+    ({"messages": [Q, A, Q, B], "kto_tag": False}, [Q, A, Q, B], False),
+    ({"conversations": [GPT_Q, GPT_A], "kto_tag": True}, [Q, A], True),
+    ({"instruction": "q", "output": "a", "label": False}, [Q, A], False),
+]
+
+
+@pytest.mark.parametrize(("row", "meaning", "label"), RATED)
+def test_shapes_of_a_rated_answer(row: dict[str, Any], meaning: Any, label: bool) -> None:
+    example = parse("rated", row)
+    assert example.format == "rated"
+    assert example.label is label
+    if example.messages is None:
+        assert (example.prompt, example.completion) == meaning
+    else:
+        assert example.messages == meaning
+        assert example.trained_from == len(meaning) - 1, "the rating is of the last answer"
+
+
+def test_what_follows_the_rated_answer_is_left_out() -> None:
+    example = parse("rated", {"messages": [Q, A, Q], "label": True})
+    assert example.messages == [Q, A]
+
+
+def test_a_pair_is_two_rated_answers(tokenizer: Any) -> None:
+    example = parse("rated", {"prompt": [Q], "chosen": [A], "rejected": [B]})
+    good, bad = encode("rated", [example], Masker(tokenizer))
+    assert isinstance(good, Rated) and isinstance(bad, Rated)
+    assert (good.label, bad.label) == (True, False)
+    assert good.prompt_ids == bad.prompt_ids
+    assert good.completion_ids != bad.completion_ids
+
+
+REFUSED_RATED: list[tuple[dict[str, Any], list[str]]] = [
+    ({"prompt": "q", "completion": "a", "label": "true"}, ["field 'label'", "true or false, not 'true'", "Write true"]),
+    ({"prompt": "q", "completion": "a", "label": None}, ["field 'label'", "not None"]),
+    ({"prompt": "q", "completion": "a", "label": 0.5}, ["field 'label'", "not 0.5"]),
+    ({"prompt": "q", "completion": "a", "kto_tag": "good"}, ["field 'kto_tag'", "not 'good'"]),
+    ({"prompt": "q", "completion": "a", "label": [True]}, ["field 'label'", "not [True]"]),
+    ({"prompt": "q", "label": True}, ["there is no answer to the label; keys are: prompt, label"]),
+    ({"text": "q", "label": True}, ["there is no answer to the label"]),
+    ({"prompt": "q", "completion": " ", "label": True}, ["field 'completion'", "empty"]),
+    ({"messages": [Q], "label": True}, ["no assistant turn"]),
+    ({"prompt": "q", "completion": "a"}, ["a rated answer needs the key label (true or false)", "prompt, completion"]),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), REFUSED_RATED)
+def test_refused_ratings(row: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        parse("rated", row)
+    for part in ["x.jsonl, row 1", *said]:
+        assert part in str(caught.value)
+
+
+# ---- prompts
+
+PROMPTS: list[tuple[dict[str, Any], Any, str | None, dict[str, Any]]] = [
+    # (row, what is asked, what is right, the other keys)
+    ({"prompt": [Q]}, [Q], None, {}),
+    ({"prompt": "q"}, "q", None, {}),
+    ({"prompt": [S, Q], "answer": "4"}, [S, Q], "4", {"answer": "4"}),
+    ({"prompt": [Q], "answer": 4, "level": 2}, [Q], "4", {"answer": 4, "level": 2}),
+    ({"prompt": [Q], "solution": "4"}, [Q], "4", {"solution": "4"}),
+    ({"prompt": "q", "ground_truth": 0.5}, "q", "0.5", {"ground_truth": 0.5}),
+    ({"prompt": "q", "reference": "r", "answer": None}, "q", "r", {"reference": "r", "answer": None}),
+    ({"messages": [Q, A]}, [Q], "a", {}),
+    ({"messages": [Q, A, Q], "answer": "x"}, [Q, A, Q], "x", {"answer": "x"}),
+    ({"conversations": [GPT_Q, GPT_A], "id": 7}, [Q], "a", {"id": 7}),
+    ({"prompt": "q", "completion": "a"}, "q", "a", {"prompt": "q", "completion": "a"}),
+    ({"prompt": [Q], "completion": [A]}, [Q], "a", {"prompt": [Q], "completion": [A]}),
+    ({"instruction": "q", "output": "a"}, [Q], "a", {"instruction": "q", "output": "a"}),
+]
+
+
+@pytest.mark.parametrize(("row", "asked", "right", "columns"), PROMPTS)
+def test_shapes_of_a_prompt(row: dict[str, Any], asked: Any, right: str | None, columns: dict[str, Any]) -> None:
+    example = parse("prompts", row)
+    assert (example.messages if example.messages is not None else example.prompt) == asked
+    assert example.answer == right
+    assert example.columns == columns
+
+
+REFUSED_PROMPTS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"prompt": [Q, A]}, ["field 'prompt'", "the prompt ends with an answer", "End it with the user's message"]),
+    ({"prompt": " \n"}, ["field 'prompt'", "prompt is empty"]),
+    ({"prompt": []}, ["field 'prompt'", "the list is empty"]),
+    ({"prompt": 5}, ["field 'prompt'", "a text is needed, not a number: 5"]),
+    ({"prompt": "", "completion": "a"}, ["field 'prompt'", "prompt is empty"]),
+    ({"prompt": [Q], "answer": {"a": 1}}, ["field 'answer'", "not an object"]),
+    ({"prompt": [Q], "answer": True}, ["field 'answer'", "not true"]),
+    ({"messages": [A]}, ["no question with an expected answer"]),
+    ({"question": "q"}, ["the model writes the answers itself, so a row needs a prompt; keys are: question"]),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), REFUSED_PROMPTS)
+def test_refused_prompts(row: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        parse("prompts", row)
+    for part in ["x.jsonl", "row 1", *said]:
+        assert part in str(caught.value)
+
+
+# ---- which kind, and rows of another
+
+
+def test_missing_keys_say_what_a_method_needs() -> None:
+    for kind, needed in (
+        ("pairs", "a pair needs the keys chosen and rejected; keys are: text"),
+        ("rated", "a rated answer needs the key label (true or false); keys are: text"),
+        ("prompts", "so a row needs a prompt; keys are: text"),
+    ):
+        with pytest.raises(InputError, match=r"x\.jsonl, row 1") as caught:
+            parse(kind, {"text": "x"})  # type: ignore[arg-type]
+        assert needed in str(caught.value)
+    with pytest.raises(InputError, match="key 'rejected' is missing; keys are: prompt, chosen"):
+        parse_row({"prompt": "q", "chosen": "a"}, 1, "x.jsonl", "preference", "pairs")
+    with pytest.raises(InputError, match="key 'label' is missing"):
+        parse_row({"prompt": "q", "completion": "a"}, 1, "x.jsonl", "rated", "rated")
+
+
+def test_pairs_are_not_read_by_sft() -> None:
+    with pytest.raises(InputError, match=r"These are preference rows: set method\.name to dpo, orpo, kto or reward"):
+        parse("answers", {"prompt": "q", "chosen": "a", "rejected": "b"})
+    with pytest.raises(InputError, match="preference rows are not read by sft"):
+        parse("answers", {"messages": [Q, A], "chosen": [A], "rejected": [B]})
+    parse("answers", {"messages": [Q, A], "chosen": None, "rejected": []})
+    with pytest.raises(InputError, match="rows of format preference are not what this method learns from"):
+        parse_row({"prompt": "q", "chosen": "a", "rejected": "b"}, 1, "x.jsonl", "preference")
+    with pytest.raises(InputError, match="rows of format messages are not what this method learns from"):
+        parse_row({"messages": [Q, A]}, 1, "x.jsonl", "messages", "pairs")
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"prompt": "q", "chosen": "a", "rejected": "b"}, "pairs"),
+        ({"prompt": "q", "completion": "a", "label": True}, "rated"),
+        ({"prompt": "q", "completion": "a"}, "answers"),
+        ({"prompt": "q", "answer": "a"}, "prompts"),
+        ({"nothing": 1}, "answers"),
+    ],
+)
+def test_the_kind_of_a_file(row: dict[str, Any], kind: str) -> None:
+    assert kind_of(row) == kind
+
+
+def test_every_method_reads_something() -> None:
+    assert set(ROWS.values()) == set(READ)
+
+
+# ---- tokens
+
+SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+
+
+def test_the_tokens_of_a_pair_are_those_of_the_template(tokenizer: Any) -> None:
+    row = {"prompt": [{**Q, "content": "How far?"}], "chosen": "It is 3 km.", "rejected": "It is 2 miles."}
+    (unit,) = encode("pairs", [parse("pairs", row)], Masker(tokenizer))
+    assert isinstance(unit, Pair)
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    start = f"{SYSTEM}<|im_start|>user\nHow far?<|im_end|>\n<|im_start|>assistant\n"
+    assert unit.prompt_ids == ids(start)
+    assert unit.prompt_ids + unit.chosen_ids == ids(f"{start}It is 3 km.<|im_end|>")
+    assert unit.prompt_ids + unit.rejected_ids == ids(f"{start}It is 2 miles.<|im_end|>")
+    assert unit.chosen_ids[-1] == unit.rejected_ids[-1] == tokenizer.eos_token_id
+    prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert unit.prompt_ids == prompt, "as the model meets it when it answers"
+    assert unit.length == len(prompt) + max(len(unit.chosen_ids), len(unit.rejected_ids))
+    assert unit.tokens == 2 * len(prompt) + len(unit.chosen_ids) + len(unit.rejected_ids)
+    assert unit.supervised == len(unit.chosen_ids) + len(unit.rejected_ids)
+
+
+def test_the_tokens_of_a_pair_of_texts_have_no_template(tokenizer: Any) -> None:
+    (unit,) = encode(
+        "pairs", [parse("pairs", {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"})], Masker(tokenizer)
+    )
+    assert isinstance(unit, Pair)
+    assert tokenizer.decode(unit.prompt_ids) == "2 + 2 ="
+    assert tokenizer.decode(unit.chosen_ids) == " 4<|im_end|>"
+    assert tokenizer.decode(unit.rejected_ids) == " 5<|im_end|>"
+
+
+def test_only_the_last_turn_differs_in_a_conversation_of_several(tokenizer: Any) -> None:
+    row = {"chosen": [Q, A, {**Q, "content": "r"}, A], "rejected": [Q, A, {**Q, "content": "r"}, B]}
+    (unit,) = encode("pairs", [parse("pairs", row)], Masker(tokenizer))
+    assert isinstance(unit, Pair)
+    assert tokenizer.decode(unit.prompt_ids).endswith("user\nr<|im_end|>\n<|im_start|>assistant\n")
+    assert tokenizer.decode(unit.chosen_ids) == "a<|im_end|>"
+
+
+def test_answers_that_become_the_same_tokens_are_refused(tokenizer: Any, write: Callable[..., Path]) -> None:
+    tokenizer.backend_tokenizer.normalizer, before = _lowercase(), tokenizer.backend_tokenizer.normalizer
+    try:
+        with pytest.raises(InputError, match=r"x\.jsonl, row 1.*the two answers are the same tokens"):
+            encode("pairs", [parse("pairs", {"prompt": "q", "chosen": "Yes", "rejected": "yes"})], Masker(tokenizer))
+    finally:
+        tokenizer.backend_tokenizer.normalizer = before
+
+
+def _lowercase() -> Any:
+    from tokenizers import normalizers
+
+    return normalizers.Lowercase()
+
+
+def test_the_tokens_of_a_prompt_end_where_the_answer_begins(tokenizer: Any) -> None:
+    row = {"prompt": [Q], "answer": "4", "level": 2}
+    (unit,) = encode("prompts", [parse("prompts", row)], Masker(tokenizer))
+    assert isinstance(unit, Prompt)
+    assert tokenizer.decode(unit.prompt_ids) == f"{SYSTEM}<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
+    assert (unit.prompt, unit.answer, unit.columns) == ([Q], "4", {"answer": "4", "level": 2})
+    assert (unit.length, unit.supervised) == (len(unit.prompt_ids), 0)
+
+
+# ---- cuts
+
+IDS = st.lists(st.integers(0, 5), min_size=1, max_size=8)
+
+
+@law(max_examples=200, deadline=None)
+@given(prompt=IDS, chosen=IDS, rejected=IDS, limit=st.integers(1, 20))
+def test_a_cut_pair_is_within_the_limit_and_still_a_pair(
+    prompt: list[int], chosen: list[int], rejected: list[int], limit: int
+) -> None:
+    cut = Pair(prompt, chosen, rejected, 1, "x").cut(limit)
+    if cut is None:
+        left = max(0, limit - len(prompt))
+        assert chosen[:left] == rejected[:left], "no token is left that differs"
+        return
+    assert cut.length <= limit
+    assert cut.prompt_ids == prompt
+    assert chosen[: len(cut.chosen_ids)] == cut.chosen_ids
+    assert rejected[: len(cut.rejected_ids)] == cut.rejected_ids
+    assert cut.chosen_ids != cut.rejected_ids
+    assert cut.chosen_ids and cut.rejected_ids
+
+
+@law(max_examples=100, deadline=None)
+@given(prompt=IDS, answer=IDS, label=st.booleans(), limit=st.integers(1, 20))
+def test_a_cut_rating_keeps_its_prompt(prompt: list[int], answer: list[int], label: bool, limit: int) -> None:
+    cut = Rated(prompt, answer, label, 1, "x").cut(limit)
+    if limit <= len(prompt):
+        assert cut is None
+    else:
+        assert cut is not None
+        assert cut.completion_ids == answer[: limit - len(prompt)]
+        assert (cut.length <= limit, cut.prompt_ids, cut.label) == (True, prompt, label)
+
+
+def test_a_prompt_is_never_cut() -> None:
+    assert Prompt([1, 2, 3], "q", None, 1, "x").cut(2) is None
+
+
+# ---- through a run's data
+
+
+def prepared(
+    method: str, tokenizer: Any, settings: Settings, file: Path, **data: Any
+) -> Prepared:  # fmt: skip
+    config = build(
+        RunConfig, {"data": {"train": [{"path": str(file)}], "validation": 0, **data}, "method": {"name": method}}
+    )
+    return prepare_data(config.data, config.method, tokenizer, settings)
+
+
+def test_a_file_of_pairs_is_cut_dropped_or_refused(
+    tokenizer: Any, settings: Settings, write: Callable[..., Path]
+) -> None:
+    rows = [
+        {"prompt": [Q], "chosen": "yes", "rejected": "no"},
+        {"prompt": [Q], "chosen": "yes " * 30, "rejected": "no " * 30},
+        {"prompt": [Q], "chosen": "yes " * 30 + "a", "rejected": "yes " * 30 + "b"},
+    ]
+    file = write("pairs.jsonl", rows)
+    whole = prepared("dpo", tokenizer, settings, file)
+    assert (whole.kind, len(whole.train)) == ("pairs", 3)
+    limit = whole.train[0].length + 5
+    with pytest.raises(InputError, match=r"2 of 3 rows are longer than .* pairs\.jsonl, row 2"):
+        prepared("dpo", tokenizer, settings, file, max_length=limit)
+    dropped = prepared("dpo", tokenizer, settings, file, max_length=limit, truncation="drop")
+    assert (len(dropped.train), dropped.report.sources[0].dropped) == (1, 2)
+    cut = prepared("dpo", tokenizer, settings, file, max_length=limit, truncation="cut")
+    source = cut.report.sources[0]
+    assert (len(cut.train), source.cut, source.dropped_unsupervised) == (2, 1, 1), "the third is equal where it is cut"
+    assert max(row.length for row in cut.train) == limit
+    assert source.tokens == sum(row.tokens for row in cut.train)
+
+
+def test_five_bad_rows_are_named_at_once(tokenizer: Any, settings: Settings, write: Callable[..., Path]) -> None:
+    good = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    file = write("pairs.jsonl", [good, *({**good, "rejected": "a"} for _ in range(7))])
+    with pytest.raises(InputErrors) as caught:
+        prepared("orpo", tokenizer, settings, file)
+    assert len(caught.value.errors) == 6
+    assert "2 more rows cannot be used" in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["dpo", "orpo", "reward", "kto"])
+def test_the_demo_of_pairs_is_read_by_every_method_of_them(tokenizer: Any, settings: Settings, method: str) -> None:
+    config = build(
+        RunConfig,
+        {"data": {"train": [{"path": "demo/pairs_train.jsonl"}], "validation": 0}, "method": {"name": method}},
+    )
+    read = prepare_data(config.data, config.method, tokenizer, settings)
+    rows = read.report.sources[0].rows
+    assert len(read.train) == rows * (2 if method == "kto" else 1)
+    if method == "kto":
+        assert sum(row.label for row in read.train) == rows
