@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from studio.config import RunConfig
+from studio.models.adapters import adapter_config
 from studio.models.catalogue import ModelRef
 from studio.models.plan import Plan
 from studio.train.engine import loss as engine_loss
@@ -76,9 +77,12 @@ def load_model(
 def merge_into(reference: ModelRef, adapter: Path, tokenizer: PreTrainedTokenizerBase, folder: Path) -> ModelRef:
     """Merge an adapter into its base and write the result, which a new adapter then stands on.
 
-    Merged in float32 and written in the base's own number format.
+    Merged in float32 and written in the base's own number format; a reward model keeps its head.
     """
-    model = AutoModelForCausalLM.from_pretrained(reference.path, dtype=torch.float32, local_files_only=True)
+    scorer = (adapter_config(adapter) or {}).get("task_type") == "SEQ_CLS"
+    kind: Any = AutoModelForSequenceClassification if scorer else AutoModelForCausalLM
+    options: dict[str, Any] = {"num_labels": 1} if scorer else {}
+    model = kind.from_pretrained(reference.path, dtype=torch.float32, local_files_only=True, **options)
     kept = AutoConfig.from_pretrained(reference.path, local_files_only=True).dtype
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
     merged.to(kept or torch.float32).save_pretrained(folder)

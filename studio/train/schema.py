@@ -24,8 +24,9 @@ def read_schema(path: Path) -> dict[str, Any]:
         schema = json.loads(path.read_text(encoding="utf-8"))
         validator_for(schema).check_schema(schema)
         if isinstance(schema, dict):
-            for value in ({}, [], "", 0):  # a reference or pattern that is wrong shows when it is used
-                validator_of(schema).is_valid(value)
+            probes: tuple[Any, ...] = ({}, [], "", 0)
+            for probe in probes:  # a reference or pattern that is wrong shows when it is used
+                validator_of(schema).is_valid(probe)
     except (OSError, ValueError, SchemaError, AttributeError, TypeError, Unresolvable, re.error) as error:
         what = getattr(error, "message", None) or str(error)
         raise InputError(

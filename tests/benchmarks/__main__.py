@@ -1,6 +1,6 @@
-"""Measure the chain on this machine: the demo, the page's cold start, the training speed.
+"""Measure the chain on this machine: the demo, what each method learns, the page's cold start.
 
-    make bench            all of it, in a home of its own; about ten minutes on two cores
+    make bench            all of it, in a home of its own; about half an hour on two cores
 Prints a Markdown table that docs/benchmarks.md can take over, and exits with 1 when a goal is missed.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.benchmarks.methods import RISES, WATCHED, learn
 from tests.benchmarks.page import cold_start
 from tests.conftest import run_studio
 
@@ -54,6 +55,22 @@ def main() -> int:
         measure("peak memory", result["peak_memory_gb"], "GB", 6)
         for name, value in result["seconds"].items():
             rows.append((f"phase {name}", f"{value:.1f} s", ""))
+        for method, (name, goal) in WATCHED.items():
+            learned = learn(method, home)
+            measure(
+                f"{method}: {name}" + (", rise" if method in RISES else ""), learned.reached, "", goal, at_least=True
+            )
+            rows.append(
+                (f"{method}: from, to", f"{learned.first:.3g}, {learned.last:.3g} in {learned.seconds:.0f} s", "")
+            )
+            off = learned.planned / learned.measured - 1
+            rows.append(
+                (
+                    f"{method}: memory planned, measured",
+                    f"{learned.planned / 1e9:.2f}, {learned.measured / 1e9:.2f} GB ({off:+.0%})",
+                    "",
+                )
+            )
         page = cold_start(home)
         measure("page: start to HTTP 200", page.seconds, "s", 4)
         measure("page: memory", page.megabytes, "MB", 250)

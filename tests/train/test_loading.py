@@ -11,10 +11,18 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+)
 
 from studio.config import RunConfig
 from studio.config.load import build
+from studio.errors import InputError
 from studio.jobs.worker import JobContext
 from studio.models.device import device_info
 from studio.models.plan import Lengths, make_plan
@@ -50,7 +58,7 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def run(settings: Settings, tiny: Path, tmp_path: Path, tuning: dict[str, Any], **sections: Any) -> JobContext:
     """Three steps on a few rows; without validation, unless a section asks for it."""
-    file = "pairs_train.jsonl" if sections.get("method", {}).get("name") in ("dpo", "kto", "orpo") else None
+    file = "pairs_train.jsonl" if sections.get("method", {}).get("name") in ("dpo", "kto", "orpo", "reward") else None
     if sections.get("method", {}).get("name") == "grpo":
         file = "sums_train.jsonl"
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows(file, 12) if file else ROWS)
@@ -227,6 +235,29 @@ def test_a_new_adapter_stands_on_a_merged_one(settings, tiny, tmp_path, trainers
     assert (logits(tuned(tiny, first.job.model, second.job.model)) - logits(trainers[1].model)).abs().max() <= SAME
 
 
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_reward_model_is_gone_on_with(settings, tiny, tmp_path, merged) -> None:
+    options: dict[str, Any] = {"method": {"name": "reward"}, "data": FIRST}
+    first = run(settings, tiny, tmp_path, {}, training={"learning_rate": 1e-2}, **options)
+    second = run(settings, tiny, tmp_path, {"adapter": str(first.job.model), "merge_adapter": merged}, **options)
+    assert reported(second, "eval_loss")[0] == pytest.approx(reported(first, "eval_loss")[-1], rel=1e-5)
+    assert adapter_config(second)["task_type"] == "SEQ_CLS"
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+@pytest.mark.parametrize("method", ["sft", "reward", "dpo"])
+def test_a_start_in_the_base_saves_what_is_trained_whole_too(settings, tiny, tmp_path, trainers, init, method) -> None:
+    tuning = {"init": init, **({} if method == "reward" else {"modules_to_save": "lm_head"})}
+    context = run(settings, tiny, tmp_path, tuning, method={"name": method})
+    if method == "reward":
+        plain_ = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1, dtype=torch.float32)
+        saved = PeftModel.from_pretrained(plain_, context.job.model)
+        saved.config.pad_token_id = trainers[0].model.config.pad_token_id
+    else:
+        saved = tuned(tiny, context.job.model)
+    assert (logits(saved) - logits(trainers[0].model)).abs().max() <= SAME
+
+
 # ---- quantised weights
 
 
@@ -274,6 +305,12 @@ def test_frozen_weights_are_held_in_few_bits(settings, tiny, tmp_path, trainers,
         assert layer.lora_B["default"].weight.dtype == torch.float32, "TRL's bfloat16 is undone"
     assert all(tensor.dtype == torch.float32 for tensor in adapter_of(context).values())
     assert (logits(tuned(tiny, context.job.model)) - logits(trainers[0].model)).abs().max() < 0.3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it works there")
+def test_dora_over_8_bits_is_refused_on_a_cpu(settings, tiny, tmp_path) -> None:
+    with pytest.raises(InputError, match=r"tuning\.bits: dora over 8-bit weights works on a GPU only.*Set it to 4"):
+        run(settings, tiny, tmp_path, {"name": "qlora", "dora": True, "bits": "8"})
 
 
 def test_dora_begins_at_the_base_in_bfloat16_too(settings, tiny, tmp_path) -> None:

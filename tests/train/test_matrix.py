@@ -36,14 +36,15 @@ REAL_EVERY_DAY = [("sft", "qlora"), ("dpo", "dora"), ("reward", "qlora")]
 
 
 def run_cell(
-    settings: Settings, model: Path, tmp_path: Path, method: str, tuning: str, rank: int, dtype: str = "auto"
-) -> JobContext:
+    settings: Settings, model: Path, tmp_path: Path, method: str, tuning: str, rank: int, dtype: str = "auto",
+    validation: float = 0,
+) -> JobContext:  # fmt: skip
     """Train the demo of a method for three steps on a few of its rows."""
     raw: dict[str, Any] = load_yaml(PRESETS / "demo" / f"{method}.yaml")
     demo = resolve_path(raw["data"]["train"][0]["path"], settings)
     rows = write_rows(tmp_path / "rows.jsonl", [row for _, row in islice(read_rows(demo), ROWS)])
     raw["model"] = {"path": str(model), "dtype": dtype}
-    raw["data"] |= {"train": [{"path": str(rows)}], "validation": 0, "max_length": 512}
+    raw["data"] |= {"train": [{"path": str(rows)}], "validation": validation, "max_length": 512}
     raw["tuning"] |= {"name": tuning, "rank": rank}
     raw["training"] |= {"max_steps": STEPS, "batch_size": 4}
     if method in ONLINE:
@@ -115,6 +116,18 @@ def test_the_demo_has_a_preset_of_each_method() -> None:
 def test_every_cell_on_the_tiny_model(settings, tiny, tmp_path, method: str, tuning: str) -> None:
     context = run_cell(settings, tiny, tmp_path, method, tuning, rank=8, dtype="float32")
     check_cell(context, tiny, method, tuning)
+
+
+@pytest.mark.parametrize(("method", "tuning"), [(method, "lora") for method in METHODS] + [("dpo", "full")])
+def test_every_method_validates(settings, tiny, tmp_path, method: str, tuning: str) -> None:
+    context = run_cell(settings, tiny, tmp_path, method, tuning, rank=8, dtype="float32", validation=0.25)
+    first = METHODS[method].metrics[0].name
+    for name in dict.fromkeys([f"eval_{first.removeprefix('eval_')}", *([] if method == "ppo" else ["eval_loss"])]):
+        numbers = reported(context, name)
+        assert len(numbers) == STEPS + 1, f"{name} before the first step and after each"
+        assert all(math.isfinite(number) for number in numbers)
+    if METHODS[method].result == "model" and method not in ONLINE:
+        assert reported(context, "eval_loss")[-1] < reported(context, "eval_loss")[0]
 
 
 @pytest.mark.parametrize(("method", "tuning"), REAL_EVERY_DAY)

@@ -16,13 +16,14 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.config.method import DPO_LOSSES
+from studio.config.method import DPO_LOSSES, ONLINE
 from studio.config.training import TrainingConfig
 from studio.errors import InputError, StoppedError, StudioError
 from studio.jobs import Summaries, read_events, request_stop
 from studio.jobs.worker import JobContext
 from studio.settings import Settings
 from studio.train.callbacks import JobCallback
+from studio.train.methods import METHODS
 from studio.train.tuning import PREPARE
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, logged, make_trainer, reported, write_rows
@@ -273,6 +274,45 @@ def test_a_validation_of_online_answers_scores_its_own_rows(settings, tiny, tmp_
     train(context)
     assert reported(context, "eval_reward") == [100.0] * 3
     assert all(reward < 12 for reward in reported(context, "reward"))
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ONLINE])
+def test_every_token_is_counted_once_an_epoch(settings, tiny, tmp_path, method) -> None:
+    file = {"sft": "train.jsonl", "pretrain": "text_train.jsonl"}.get(method, "pairs_train.jsonl")
+    rows = write_rows(tmp_path / "rows.jsonl", demo_rows(file, 11))
+    raw = {
+        "model": {"path": str(tiny), "dtype": "float32"},
+        "data": {"train": [{"path": str(rows)}], "validation": 0},
+        "method": {"name": method},
+        "training": {"epochs": 1, "batch_size": 4, "micro_batch_size": 2},
+    }
+    made = make_trainer(raw, tiny, tmp_path / "out", settings)
+    made.trainer.train()
+    units = made.setup.train
+    assert made.trainer.tokens_seen == sum(unit.tokens for unit in units)
+    # The first token of a text has none before it that could predict it; a score is no token.
+    supervised = sum(unit.supervised for unit in units) - (len(units) if method == "pretrain" else 0)
+    assert made.trainer.supervised_seen == (0 if method == "reward" else supervised)
+
+
+@pytest.mark.parametrize("method", ["dpo", "reward", "grpo"])
+def test_accumulation_does_not_change_what_is_learned(settings, tiny, tmp_path, method) -> None:
+    online = method in ONLINE
+    rows = write_rows(tmp_path / "rows.jsonl", demo_rows("sums_train.jsonl" if online else "pairs_train.jsonl", 8))
+    options = {"rewards": ["length"], "reward_length": 6, "max_completion_length": 8, "num_generations": 2}
+    found = []
+    for micro in (4, 1):
+        raw = {
+            "model": {"path": str(tiny), "dtype": "float32"},
+            "data": {"train": [{"path": str(rows)}], "validation": 0},
+            "method": {"name": method, **(options if online else {})},
+            "training": {"max_steps": 2, "batch_size": 4, "micro_batch_size": micro, "learning_rate": 1e-3},
+        }
+        made = make_trainer(raw, tiny, tmp_path / f"out-{micro}", settings)
+        assert (made.setup.plan.micro_batch, made.setup.plan.accumulation) == (micro, 4 // micro)
+        made.trainer.train()
+        found.append(logged(made.trainer, "reward" if online else "loss"))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
 # ---- options of training
