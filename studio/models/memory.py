@@ -1,8 +1,7 @@
 """How much memory a training run takes, part by part, from a model's shape. Pure arithmetic, no device is asked.
 
 Activations are counted tensor by tensor for a Llama-like block: what PyTorch keeps from the forward pass for the
-backward pass. Nothing is fitted but the runtime; docs/models.md has the table of plan against measured peak. The
-sum lets all gradients meet all activations, which happens with accumulation; without, full tuning peaks 3-9 % lower.
+backward pass. Nothing is fitted but the runtime; docs/memory.md has the table of plan against measured peak.
 """
 
 from __future__ import annotations
@@ -67,6 +66,7 @@ class Load:
         dora: the adapter also learns the length of each row.
         written: tokens of an answer that is written in training, which `length` includes.
         batch: examples of an update, whose answers are all written before it.
+        accumulates: an update has several micro-batches, so that gradients lie beside the next one's activations.
     """
 
     @property
@@ -90,6 +90,7 @@ class Load:
     dora: bool = False
     written: int = 0
     batch: int = 1
+    accumulates: bool = True
 
 
 def adapter_parameters(targets: tuple[Linear, ...], rank: int, dora: bool = False) -> int:
@@ -112,12 +113,16 @@ def estimate(shape: ModelShape, load: Load) -> dict[str, int]:
         weights += round(load.weight_bits / 8 * quantised)
     if load.adapter is None and load.cost.reference:
         weights += 4 * shape.parameters
+    activations = round(load.tokens * activation_bytes_per_token(shape, load)) + cache_bytes(shape, load)
+    logits = logit_rows(load) * shape.vocab * LOGIT_BYTES[load.autocast]
+    # With one micro-batch an update, gradients come while activations and logits go, in the memory these leave.
+    gradients = 4 * trainable if load.accumulates else max(0, 4 * trainable - activations - logits)
     return {
         "weights": weights,
-        "gradients": 4 * trainable,
+        "gradients": gradients,
         "optimizer": optimizer_bytes(shape, load),
-        "activations": round(load.tokens * activation_bytes_per_token(shape, load)) + cache_bytes(shape, load),
-        "logits": logit_rows(load) * shape.vocab * LOGIT_BYTES[load.autocast],
+        "activations": activations,
+        "logits": logits,
         "runtime": RUNTIME_CUDA if load.cuda else load.import_bytes + JOB_BYTES,
     }
 
@@ -188,7 +193,9 @@ def _block_bytes(shape: ModelShape, load: Load) -> float:
     copies = sum(linear.inputs for linear in load.adapter) / layers
     shared = 0.0 if load.autocast else max(0.0, copies - 2 * hidden - query - inner)
     low_rank = c * load.rank * len(load.adapter) / layers
-    return norms + attention + swiglu + c * (copies - shared) + low_rank
+    # DoRA scales what the layer and the adapter give, and keeps both for the gradient of the scale.
+    scaled = 2 * c * sum(linear.outputs for linear in load.adapter) / layers if load.dora else 0.0
+    return norms + attention + swiglu + c * (copies - shared) + low_rank + scaled
 
 
 def _transient_bytes(shape: ModelShape, load: Load) -> float:

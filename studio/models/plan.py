@@ -271,6 +271,7 @@ def _fit(
             candidate = replace(
                 load,
                 micro_batch=int(micro),
+                accumulates=int(micro) < training.batch_size,
                 checkpointing=bool(checkpointing),
                 supervised=math.ceil(micro * (lengths.supervised_tokens / lengths.count + load.written)),
             )

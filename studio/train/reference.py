@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
+from studio.train.saving import CHANGES_BASE
 from studio.train.setup import Setup
+
+REFERENCE = "ref"  # TRL takes the adapter of this name as the reference
 
 
 def reference_model(setup: Setup) -> Any:
@@ -21,9 +25,33 @@ def reference_model(setup: Setup) -> Any:
         setup.base,
         dtype=setup.model.dtype,
         attn_implementation=setup.model.config._attn_implementation,
-        trust_remote_code=setup.config.model.trust_remote_code,
-        local_files_only=True,
+        **reference_options(setup),
     )
     reference.requires_grad_(False)
     reference.eval()
     return reference.to("cuda") if torch.cuda.is_available() else reference
+
+
+def reference_options(setup: Setup) -> dict[str, Any]:
+    """How a reference is read beside number format and attention: with the model's own config, stretched or not."""
+    return {
+        "config": copy.deepcopy(setup.model.config),
+        "trust_remote_code": setup.config.model.trust_remote_code,
+        "local_files_only": True,
+    }
+
+
+def keep_start(trainer: Any, setup: Setup) -> None:
+    """Keep a frozen copy of an adapter that began in the base weights: without it that base is no reference."""
+    if setup.peft_config is None or setup.peft_config.init_lora_weights not in CHANGES_BASE:
+        return
+    config = copy.deepcopy(trainer.model.peft_config["default"])
+    config.init_lora_weights = True  # the copy fills it; otherwise it would take from the base once more
+    trainer.model.add_adapter(REFERENCE, config)
+    weights = dict(trainer.model.named_parameters())
+    for name, weight in weights.items():
+        before, mark, after = name.rpartition(".default")
+        if mark:
+            copied = weights[f"{before}.{REFERENCE}{after}"]
+            copied.data.copy_(weight.data)
+            copied.requires_grad_(False)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
 from studio.config import RunConfig
 
 CHANGES_BASE = ("pissa", "olora")
@@ -32,15 +35,18 @@ class Start:
         kept = tempfile.TemporaryDirectory(prefix="studio-start-")
         adapter = trainer.model.peft_config["default"]
         began, adapter.init_lora_weights = adapter.init_lora_weights, True
-        trainer.model.save_pretrained(kept.name)
+        trainer.model.save_pretrained(kept.name, selected_adapters=["default"])
         adapter.init_lora_weights = began
         return cls(kept)
 
     def save(self, trainer: Any, folder: Path) -> None:
         """Write the model or adapter into `folder`."""
         if self.folder is not None:
-            trainer.model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=self.folder.name)
+            trainer.model.save_pretrained(
+                str(folder), selected_adapters=["default"], path_initial_model_for_weight_conversion=self.folder.name
+            )
             self.folder.cleanup()
+            _add_whole_layers(trainer.model, folder / "adapter_model.safetensors")
             return
         trainer.save_model(str(folder))
         reference = folder / "ref"  # the frozen copy that DPO keeps beside an adapter it goes on with
@@ -48,3 +54,11 @@ class Start:
             for file in reference.iterdir():
                 file.unlink()
             reference.rmdir()
+
+
+def _add_whole_layers(model: Any, file: Path) -> None:
+    """Write the layers that were trained whole, a reward model's head among them: PEFT's conversion leaves them out."""
+    kept = load_file(file)
+    whole = {name: one.contiguous() for name, one in get_peft_model_state_dict(model).items() if name not in kept}
+    if whole:
+        save_file(kept | whole, file, metadata={"format": "pt"})

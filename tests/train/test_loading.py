@@ -58,8 +58,9 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def run(settings: Settings, tiny: Path, tmp_path: Path, tuning: dict[str, Any], **sections: Any) -> JobContext:
     """Three steps on a few rows; without validation, unless a section asks for it."""
-    file = "pairs_train.jsonl" if sections.get("method", {}).get("name") in ("dpo", "kto", "orpo", "reward") else None
-    if sections.get("method", {}).get("name") == "grpo":
+    method = sections.get("method", {}).get("name")
+    file = "pairs_train.jsonl" if method in ("dpo", "kto", "orpo", "reward") else None
+    if method == "grpo":
         file = "sums_train.jsonl"
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows(file, 12) if file else ROWS)
     sections["data"] = {"validation": 0, "max_length": 512, **sections.get("data", {})}
@@ -258,6 +259,32 @@ def test_a_start_in_the_base_saves_what_is_trained_whole_too(settings, tiny, tmp
     assert (logits(saved) - logits(trainers[0].model)).abs().max() <= SAME
 
 
+# What is reported in the first step of a run whose reference is where it began.
+AT_START = {"dpo": ("loss", math.log(2)), "kto": ("loss", 0.5), "grpo": ("kl", 0.0), "rloo": ("kl", 0.0)}
+
+
+def referring(method: str) -> dict[str, Any]:
+    if method not in ("grpo", "rloo"):
+        return {"name": method}
+    return {
+        "name": "grpo", "grpo_algorithm": method, "beta": 0.1, "rewards": ["length"], "reward_length": 6,
+        "max_completion_length": 8, "num_generations": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+@pytest.mark.parametrize("method", AT_START)
+def test_a_start_in_the_base_is_the_reference(settings, tiny, tmp_path, trainers, init, method) -> None:
+    """Without its adapter such a base is not the model that training began with."""
+    context = run(settings, tiny, tmp_path, {"init": init, "rank": 8}, method=referring(method))
+    name, start = AT_START[method]
+    assert reported(context, name)[0] == pytest.approx(start, abs=1e-5)
+    assert reported(context, name)[-1] != pytest.approx(start, abs=1e-7)
+    assert [path.name for path in context.job.model.iterdir() if path.is_dir()] == [], "a single adapter is saved"
+    assert adapter_config(context)["r"] == 16
+    assert (logits(tuned(tiny, context.job.model)) - logits(trainers[0].model)).abs().max() <= SAME
+
+
 # ---- quantised weights
 
 
@@ -368,6 +395,16 @@ def test_stretched_positions(settings, tiny, tmp_path, trainers, kind, tuning) -
         saved = AutoConfig.from_pretrained(context.job.model)
         assert saved.rope_parameters["rope_type"] == kind
         assert saved.max_position_embeddings == config.max_position_embeddings
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("method", AT_START)
+def test_a_stretched_model_has_a_stretched_reference(settings, tiny, tmp_path, method, tuning) -> None:
+    longer = {"rope_scaling": "linear", "rope_factor": 4.0}
+    context = run(settings, tiny, tmp_path, {"name": tuning}, method=referring(method), model=longer)
+    name, start = AT_START[method]
+    assert reported(context, name)[0] == pytest.approx(start, abs=1e-5)
+    assert reported(context, name)[-1] != pytest.approx(start, abs=1e-7)
 
 
 def test_a_model_with_two_kinds_of_positions_is_stretched_where_it_sees_far(settings, tiny, tmp_path) -> None:

@@ -9,7 +9,7 @@ from trl import DPOConfig, DPOTrainer
 
 from studio.data.units import Pair
 from studio.train.counting import Counting, finish
-from studio.train.reference import reference_model
+from studio.train.reference import keep_start, reference_model
 from studio.train.setup import Setup, common_arguments
 
 
@@ -41,6 +41,7 @@ def build(setup: Setup) -> PreferenceTrainer:
         peft_config=setup.peft_config,
         callbacks=setup.callbacks,
     )
+    keep_start(trainer, setup)
     return finish(trainer, setup)
 
 

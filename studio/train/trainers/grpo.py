@@ -9,6 +9,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from studio.data.units import Prompt
 from studio.train.counting import Counting, finish
+from studio.train.reference import keep_start, reference_options
 from studio.train.rewards import Reward, make_rewards
 from studio.train.setup import Setup, common_arguments
 
@@ -72,6 +73,8 @@ def build(setup: Setup) -> GroupTrainer | LeaveOneOutTrainer:
         "shuffle_dataset": setup.config.data.shuffle,
         "log_completions": False,
     }
+    if setup.beta and setup.config.tuning.name == "full":
+        common["model_init_kwargs"] = reference_options(setup)  # TRL reads the reference itself
     del common["train_sampling_strategy"]  # groups have a sampler of their own
     if method.grpo_algorithm == "grpo":
         arguments: Any = GRPOConfig(**common, loss_type=method.grpo_loss)
@@ -88,6 +91,8 @@ def build(setup: Setup) -> GroupTrainer | LeaveOneOutTrainer:
         peft_config=setup.peft_config,
         callbacks=setup.callbacks,
     )
+    if setup.beta:
+        keep_start(trainer, setup)
     return finish(trainer, setup)
 
 

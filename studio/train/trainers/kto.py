@@ -10,7 +10,7 @@ from trl import KTOConfig, KTOTrainer
 
 from studio.data.units import Rated
 from studio.train.counting import Counting, finish
-from studio.train.reference import reference_model
+from studio.train.reference import keep_start, reference_model
 from studio.train.setup import Setup, common_arguments
 
 
@@ -47,6 +47,7 @@ def build(setup: Setup) -> RatedTrainer:
         peft_config=setup.peft_config,
         callbacks=setup.callbacks,
     )
+    keep_start(trainer, setup)
     return finish(trainer, setup)
 
 
