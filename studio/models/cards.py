@@ -16,8 +16,9 @@ from studio.config import RunConfig
 from studio.config.load import load_run
 from studio.config.tuning import TITLES
 from studio.models.device import DeviceInfo
+from studio.models.fit import USABLE, Lengths
 from studio.models.known_shapes import KNOWN, KnownModel, shape_of
-from studio.models.plan import USABLE, Lengths, Plan, make_plan
+from studio.models.plan import Plan, make_plan
 from studio.models.shape import ModelShape
 from studio.settings import PRESETS
 

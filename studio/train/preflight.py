@@ -20,7 +20,8 @@ from studio.jobs import list_jobs
 from studio.jobs.state import ACTIVE
 from studio.models.catalogue import resolve_model
 from studio.models.device import device_info
-from studio.models.plan import Lengths, Plan, make_plan
+from studio.models.fit import Lengths
+from studio.models.plan import Plan, make_plan
 from studio.models.shape import ModelShape, read_config
 from studio.settings import ASSETS, Settings
 from studio.train import checks

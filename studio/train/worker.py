@@ -23,7 +23,8 @@ from studio.errors import StoppedError
 from studio.jobs.worker import JobContext
 from studio.models.catalogue import ModelRef, resolve_model
 from studio.models.device import device_info
-from studio.models.plan import Lengths, Plan, make_plan
+from studio.models.fit import Lengths
+from studio.models.plan import Plan, make_plan
 from studio.models.quiet import quiet_libraries
 from studio.models.shape import ModelShape, read_config
 from studio.train import checks

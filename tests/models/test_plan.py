@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from studio.config import RunConfig
 from studio.config.method import ROWS
 from studio.models.device import DeviceInfo
+from studio.models.fit import USABLE, Lengths
 from studio.models.memory import PARTS
-from studio.models.plan import USABLE, Lengths, Plan, _duration, make_plan
+from studio.models.plan import Plan, _duration, make_plan
 from studio.models.rates import RATES, rate_for
 from studio.models.shape import ModelShape, Tensor
 from tests.models.checkpoints import llama_config, tensor_shapes

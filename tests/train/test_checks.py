@@ -15,10 +15,11 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError, InputErrors
 from studio.jobs.folder import create_job
-from studio.models.plan import Lengths
+from studio.models.fit import Lengths
 from studio.models.shape import ModelShape, read_config
 from studio.settings import Settings
 from studio.train import checks
+from studio.train.methods import METHODS
 from tests.conftest import run_studio
 
 ROWS = Lengths(count=100, total_tokens=5000, max=60, supervised_tokens=2000, validation_count=0)
@@ -140,7 +141,8 @@ def test_what_model_or_data_cannot_do(sets, lengths, raw, option, part, model_pa
 
 
 def test_a_missing_package_is_named_with_its_line(model_path, session_settings, monkeypatch) -> None:
-    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    for module in (checks.model, checks.method):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
     (error,) = refusals({"tuning.name": "qlora"}, model_path, session_settings)
     assert "pip install bitsandbytes" in error.sentence
     (error,) = refusals({"training.optimizer": "paged_adamw_8bit"}, model_path, session_settings)
@@ -187,7 +189,7 @@ def test_a_run_that_is_named_must_be_of_the_right_kind(model_path, settings, tmp
 
 
 def test_every_cell_of_the_matrix_is_accepted(model_path, session_settings) -> None:
-    for method in checks.METHODS:
+    for method in METHODS:
         for tuning in ("full", "lora", "qlora", "dora"):
             sets = {"method.name": method, "tuning.name": tuning, "method.rewards": "json"}
             assert refusals(sets, model_path, session_settings) == [], (method, tuning)

@@ -25,7 +25,8 @@ from studio.config.load import build
 from studio.errors import InputError
 from studio.jobs.worker import JobContext
 from studio.models.device import device_info
-from studio.models.plan import Lengths, make_plan
+from studio.models.fit import Lengths
+from studio.models.plan import make_plan
 from studio.models.shape import ModelShape
 from studio.settings import Settings
 from studio.train.callbacks import JobCallback

@@ -29,7 +29,8 @@ from studio.config.load import build as build_config
 from studio.data.units import Prompt
 from studio.errors import StudioError
 from studio.models.device import device_info
-from studio.models.plan import Lengths, make_plan
+from studio.models.fit import Lengths
+from studio.models.plan import make_plan
 from studio.models.shape import ModelShape
 from studio.train.engine import ppo as engine
 from studio.train.loading import load_model

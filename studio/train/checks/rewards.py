@@ -1,0 +1,93 @@
+"""What the rewards of ppo and grpo need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from studio.config.method import ONLINE
+from studio.errors import InputError
+from studio.models.adapters import adapter_config, require_adapter
+from studio.models.shape import read_config
+from studio.train.checks.known import Known
+from studio.train.pythonreward import split_reference
+from studio.train.runs import find_model
+from studio.train.schema import read_schema
+
+
+def check_rewards(known: Known) -> None:
+    """Refuse a reward that lacks what it needs."""
+    method = known.config.method
+    if method.name not in ONLINE:
+        return
+    if method.reward_weights is not None and not any(method.reward_weights):
+        raise InputError("all weights are 0", where="method.reward_weights", fix="Give at least one other number")
+    for name in method.rewards:
+        _NEEDS.get(name, _compared)(known)
+
+
+def _compared(known: Known) -> None:
+    lengths = known.lengths
+    if lengths is not None and lengths.answered is not None and lengths.answered < lengths.count:
+        raise InputError(
+            f"{lengths.count - lengths.answered:,} of {lengths.count:,} rows have no answer to compare with",
+            where="method.rewards",
+            fix="Add the key answer to each row, or choose json, regex, length, model or python",
+        )
+
+
+def _needs_schema(known: Known) -> None:
+    if known.config.method.reward_schema is not None:
+        read_schema(Path(known.config.method.reward_schema))
+
+
+def _needs_pattern(known: Known) -> None:
+    pattern = known.config.method.reward_pattern
+    if not pattern:
+        raise InputError("the reward regex needs a pattern", where="method.reward_pattern", fix="Write one: ^\\d+$")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"'{pattern}' is no regular expression: {error}", where="method.reward_pattern") from error
+
+
+def _needs_length(known: Known) -> None:
+    if known.config.method.reward_length is None:
+        raise InputError("the reward length needs a number", where="method.reward_length", fix="Say how many tokens")
+
+
+def _needs_model(known: Known) -> None:
+    where = "method.reward_model"
+    if not known.config.method.reward_model:
+        raise InputError(
+            "the reward model is not named", where=where, fix="Train one with method.name reward and name that run here"
+        )
+    folder = find_model(known.config.method.reward_model, known.settings, where)
+    config = adapter_config(folder)
+    if config is not None:
+        if config.get("task_type") != "SEQ_CLS":
+            raise InputError("this run's model writes and does not score", where=where, fix="Name a run of reward")
+        require_adapter(folder, known.shape, where)
+        return
+    names = read_config(folder).get("architectures") or []
+    if not any(str(name).endswith("ForSequenceClassification") for name in names):
+        raise InputError("this model writes and does not score", where=where, fix="Name a run of method reward")
+
+
+def _needs_python(known: Known) -> None:
+    method, where = known.config.method, "method.reward_python"
+    if not method.reward_python:
+        raise InputError("the Python reward is not named", where=where, fix="Write FILE.py:FUNCTION")
+    split_reference(method.reward_python)
+    if not method.trust_reward_code:
+        raise InputError(
+            "the file's code would run with your rights", where="method.trust_reward_code",
+            fix="Read the file, then switch this on",
+        )  # fmt: skip
+
+
+_NEEDS: dict[str, Callable[[Known], None]] = {
+    "json": _needs_schema, "regex": _needs_pattern, "length": _needs_length, "model": _needs_model,
+    "python": _needs_python,
+}  # fmt: skip
