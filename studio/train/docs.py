@@ -8,6 +8,7 @@ from __future__ import annotations
 from studio.config.describe import options_of
 from studio.config.docs import option_table, write_page
 from studio.config.run import RunConfig
+from studio.models.families import FAMILIES, rank_guide
 from studio.models.rates import RATES
 from studio.train.methods import METHODS, Method
 
@@ -32,6 +33,24 @@ and dora.
 |---|---|---|---|---|---|
 """
 
+_RANKS = """
+## Ranks
+
+The plan line shows what a rank costs: trainable parameters and memory. Rules of thumb, not measured here.
+
+| rank | for |
+|---|---|
+"""
+_FAMILIES = """
+## Layers for an adapter, by family
+
+`tuning.target_modules: all-linear` takes every linear layer inside the blocks; a list of names takes those. Names are
+checked against the checkpoint's header before it is loaded.
+
+| family | also | usual names | note |
+|---|---|---|---|
+"""
+
 
 def methods_page() -> str:
     """The text of docs/methods.md."""
@@ -44,7 +63,12 @@ def methods_page() -> str:
         f"| {row.method} | {row.tuning} | {_size(row.below)} | {row.value:g} | {row.reason} | {row.source} |\n"
         for row in RATES
     ]
-    return "".join([_INTRO, *rows, "\n", *sections, _RATES, *rates])
+    ranks = [f"| {advice.rank} | {advice.use} |\n" for advice in rank_guide()]
+    families = [
+        f"| {family.name} | {', '.join(family.also)} | {', '.join(family.targets)} | {family.note} |\n"
+        for family in FAMILIES
+    ]
+    return "".join([_INTRO, *rows, "\n", *sections, _RATES, *rates, _RANKS, *ranks, _FAMILIES, *families])
 
 
 def _section(method: Method) -> str:

@@ -15,7 +15,8 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.errors import StudioError
 from studio.models import hub
 from studio.models.catalogue import confine_model, known_models, resolve_model
-from studio.models.shape import ModelShape
+from studio.models.families import family_of
+from studio.models.shape import ModelShape, read_config
 from studio.settings import Settings
 from studio.ui.components.choices import choice_cards, markup, piece
 from studio.ui.components.planline import plan_line
@@ -134,10 +135,11 @@ def model_facts(path: str, revision: str, settings: Settings) -> dict[str, Any]:
         if hub.is_hub_id(text):
             return {**shown, "state": "not here yet", "level": "warn", "note": HUB_ABSENT}
         return {**shown, "state": "cannot be used", "level": "bad", "note": error.sentence}
+    family = family_of(read_config(found.path))
     heads = f"{shape.heads}" + ("" if shape.heads == shape.kv_heads else f", {shape.kv_heads} for keys and values")
     shown["facts"] = [
         ["Parameters", f"{shape.parameters:,}"],
-        ["Family", shape.family],
+        ["Family", shape.family if family is None else f"{family.name} ({shape.family})"],
         ["Layers", f"{shape.layers}"],
         ["Hidden size", f"{shape.hidden:,}"],
         ["Attention heads", heads],
@@ -146,6 +148,7 @@ def model_facts(path: str, revision: str, settings: Settings) -> dict[str, Any]:
         ["Stored as", shape.dtype],
         ["On disk", f"{shape.file_bytes / 1e6:,.0f} MB"],
         ["Folder", str(found.path)],
+        ["Layers for an adapter", ", ".join(family.targets) if family is not None else "all-linear"],
     ]
     if text in LICENCES:
         shown["facts"].insert(1, ["Licence", LICENCES[text]])
