@@ -63,7 +63,7 @@ class MethodConfig(Options):
     beta: float | Literal["auto"] = option(
         "auto",
         "How strongly the model is held to its start: the KL weight of dpo, kto, grpo; the weight of orpo's preference "
-        "term. auto is 0.1, and 0 for grpo.",
+        "term. auto is 0.1, 2 for simpo and 0 for grpo.",
         title="Beta",
         tier="basic",
         methods=("dpo", "orpo", "kto", "grpo"),

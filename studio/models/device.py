@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+from filelock import FileLock
 
 from studio.errors import StudioError
 from studio.settings import Settings
@@ -83,8 +84,13 @@ def device_info(settings: Settings, measure: bool = False) -> DeviceInfo:
     file = settings.home / "device.json"
     kept = _read(file, key)
     if kept is None and measure:
-        kept = _measure()
-        _write(file, {"key": key, "measured": kept})
+        settings.home.mkdir(parents=True, exist_ok=True)
+        # One at a time: two measurements beside each other would both come out too low, and one is kept for good.
+        with FileLock(file.with_suffix(".lock")):
+            kept = _read(file, key)
+            if kept is None:
+                kept = _measure()
+                _write(file, {"key": key, "measured": kept})
     return _describe(kept, processor, flags, settings)
 
 

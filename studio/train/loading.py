@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,22 @@ def merge_into(reference: ModelRef, adapter: Path, tokenizer: PreTrainedTokenize
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
     merged.to(kept or torch.float32).save_pretrained(folder)
     tokenizer.save_pretrained(str(folder))
+    return replace(reference, path=folder)
+
+
+def stretched_base(config: RunConfig, reference: ModelRef, folder: Path) -> ModelRef:
+    """Write the base model with its positions stretched into `folder`, for whoever puts the adapter on it later.
+
+    An adapter's folder does not say that its base was stretched. The weights are linked, not copied, where they can be.
+    """
+    folder.mkdir(exist_ok=True)
+    for file in reference.path.iterdir():
+        if file.is_file() and file.name != "config.json":
+            try:
+                os.link(file.resolve(), folder / file.name)
+            except OSError:
+                shutil.copy2(file, folder / file.name)
+    _longer(config, reference.path).save_pretrained(folder)
     return replace(reference, path=folder)
 
 

@@ -14,6 +14,9 @@ from studio.config import RunConfig
 from studio.models.plan import Plan
 from studio.train.methods import METHODS
 
+# SimPO's weights average likelihoods, which are small (Meng et al. 2024, arXiv:2405.14734: 2.0 to 2.5).
+SIMPO_BETA = 2.0
+
 
 @dataclass
 class Setup:
@@ -51,7 +54,9 @@ class Setup:
     @property
     def beta(self) -> float:
         """`method.beta` with `auto` resolved."""
-        asked = self.config.method.beta
+        asked, method = self.config.method.beta, self.config.method
+        if asked == "auto" and method.name == "orpo" and method.orpo_loss == "simpo":
+            return SIMPO_BETA
         return METHODS[self.config.method.name].beta if asked == "auto" else float(asked)
 
 

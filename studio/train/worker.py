@@ -30,7 +30,7 @@ from studio.models.shape import ModelShape, read_config
 from studio.train import checks
 from studio.train.callbacks import JobCallback
 from studio.train.card import write_card
-from studio.train.loading import load_model, merge_into
+from studio.train.loading import load_model, merge_into, stretched_base
 from studio.train.methods import METHODS, Method
 from studio.train.saving import Start
 from studio.train.setup import Setup
@@ -61,7 +61,10 @@ def train(context: JobContext) -> None:
         with context.phase("merging the adapter"):
             reference = merge_into(reference, Path(config.tuning.adapter), tokenizer, context.job.path / "base")
     plan = _plan(context, config, reference, prepared)
-    _record(context, config, reference, prepared, plan)
+    base = reference
+    if config.model.rope_scaling != "none" and config.tuning.name != "full":
+        base = stretched_base(config, reference, context.job.path / "stretched")
+    _record(context, config, base, prepared, plan)
 
     with context.phase("loading model"):
         example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 from studio.models import device
 from studio.models.device import device_info
@@ -33,6 +35,21 @@ def test_measurement_is_made_once_and_kept(settings: Settings, monkeypatch) -> N
     monkeypatch.setattr(device, "_measure", lambda: (_ for _ in ()).throw(AssertionError("measured twice")))
     again = device_info(settings, measure=True)
     assert (again.gflops, again.kind) == (info.gflops, info.kind)
+
+
+def test_several_at_once_measure_once(settings: Settings, monkeypatch) -> None:
+    made: list[int] = []
+
+    def measure() -> dict[str, object]:
+        made.append(1)
+        time.sleep(0.2)
+        return {"kind": "cpu", "name": "", "gflops": {"float32": 100.0, "bfloat16": 110.0}, "bf16_native": None}
+
+    monkeypatch.setattr(device, "_measure", measure)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: device_info(settings, measure=True).gflops, range(4)))
+    assert made == [1]
+    assert found == [{"float32": 100.0, "bfloat16": 110.0}] * 4
 
 
 def test_other_processor_or_damage_is_measured_anew(settings: Settings, monkeypatch) -> None:

@@ -95,6 +95,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tuning.layers_to_transform": "last"}, "tuning.layers_to_transform", "numbers from 0 and ranges"),
     ({"tuning.modules_to_save": "lm_haed"}, "tuning.modules_to_save", "no layer 'lm_haed'"),
     ({"tuning.target_modules": "q_proj", "tuning.modules_to_save": "q_proj"}, "tuning.modules_to_save", "gets an adapter and"),
+    ({"tuning.name": "qlora", "tuning.dora": True, "tuning.bits": "8"}, "tuning.dora", "over 8-bit weights fails"),
     ({"tuning.name": "dora", "tuning.init": "pissa"}, "tuning.init", "dora measures their length"),
     ({"tuning.init": "olora", "tuning.rslora": True}, "tuning.init", "together with rslora"),
     ({"tuning.merge_adapter": True}, "tuning.merge_adapter", "no adapter to merge"),

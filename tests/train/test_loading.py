@@ -392,6 +392,10 @@ def test_stretched_positions(settings, tiny, tmp_path, trainers, kind, tuning) -
         assert torch.allclose(inner.model.rotary_emb(hidden, short)[0], plain(tiny).model.rotary_emb(hidden, short)[0])
     else:
         assert config.max_position_embeddings == 4 * length
+    # Chat, evaluation and export put the adapter on the base that the job records, which is stretched.
+    base = Path(context.job.environment()["base_model"]["path"])
+    assert (AutoConfig.from_pretrained(base).rope_parameters["rope_type"] == kind) == (tuning == "lora")
+    assert (base / "model.safetensors").read_bytes() == (tiny / "model.safetensors").read_bytes()
     if tuning == "full":
         saved = AutoConfig.from_pretrained(context.job.model)
         assert saved.rope_parameters["rope_type"] == kind

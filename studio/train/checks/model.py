@@ -62,4 +62,14 @@ def _quantised(known: Known) -> None:
         )
 
 
-MODEL_CHECKS = (_architecture, _rotary, _quantised)
+def _eight_bit_dora(known: Known) -> None:
+    tuning = known.config.tuning
+    if tuning.name == "qlora" and tuning.dora and tuning.bits == "8":
+        raise InputError(
+            "dora over 8-bit weights fails in the second step on a CPU (PEFT 0.21), and is not tried on a GPU",
+            where="tuning.dora",
+            fix="Switch it off, or set tuning.bits to 4",
+        )
+
+
+MODEL_CHECKS = (_architecture, _rotary, _quantised, _eight_bit_dora)
