@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Server
 
 # Every method and every tuning; most of them only with `make test-matrix`.
-EVERYDAY = [("DPO", "QLoRA"), ("KTO", "LoRA"), ("PPO", "LoRA"), ("GRPO", "DoRA")]
+EVERYDAY = [("DPO", "QLoRA"), ("PPO", "LoRA")]
 MATRIX = [
-    ("Pretraining", "DoRA"), ("DPO", "LoRA"), ("ORPO", "LoRA"), ("KTO", "QLoRA"), ("Reward model", "LoRA"),
+    ("KTO", "LoRA"), ("GRPO", "DoRA"), ("Pretraining", "DoRA"), ("DPO", "LoRA"), ("ORPO", "LoRA"), ("KTO", "QLoRA"), ("Reward model", "LoRA"),
     ("SFT", "Full"), ("SFT", "QLoRA"),
 ]  # fmt: skip
 CELLS = [*EVERYDAY, *(pytest.param(*cell, marks=pytest.mark.matrix) for cell in MATRIX)]

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from studio.jobs import find_job, list_jobs
 from studio.settings import ASSETS
 from tests.conftest import run_studio
@@ -88,6 +90,7 @@ def test_plan_inspect_and_doctor_answer_in_json(session_home, model_path) -> Non
     assert doctor.json["device"]["gflops"]["float32"] > 0
 
 
+@pytest.mark.matrix
 def test_a_demo_that_falls_short_exits_with_1(tmp_path, session_home, model_path) -> None:
     done = run_studio(
         "demo", "--json", "--set", "training.max_steps=1", "--set", "data.validation=0",

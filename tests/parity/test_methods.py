@@ -217,6 +217,7 @@ def test_quantised_steps_equal_plain_trl_and_peft(tiny, tmp_path, settings, meth
     assert found.losses[-1] < found.losses[0]
 
 
+@pytest.mark.matrix
 def test_the_real_model_too(model_path, tmp_path, session_settings) -> None:
     expected = plain("dpo", "lora", model_path, tmp_path / "plain", steps=3, batch=2)
     found = studio("dpo", "lora", model_path, tmp_path / "studio", session_settings, steps=3, batch=2)
