@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 # Every method and every tuning; most of them only with `make test-matrix`.
 EVERYDAY = [("DPO", "QLoRA"), ("PPO", "LoRA")]
 MATRIX = [
-    ("KTO", "LoRA"), ("GRPO", "DoRA"), ("Pretraining", "DoRA"), ("DPO", "LoRA"), ("ORPO", "LoRA"), ("KTO", "QLoRA"), ("Reward model", "LoRA"),
-    ("SFT", "Full"), ("SFT", "QLoRA"),
+    ("KTO", "LoRA"), ("GRPO", "DoRA"), ("Pretraining", "DoRA"), ("DPO", "LoRA"), ("ORPO", "LoRA"), ("KTO", "QLoRA"),
+    ("Reward model", "LoRA"), ("SFT", "Full"), ("SFT", "QLoRA"),
 ]  # fmt: skip
 CELLS = [*EVERYDAY, *(pytest.param(*cell, marks=pytest.mark.matrix) for cell in MATRIX)]
 

@@ -1,7 +1,7 @@
 """Every method with every tuning, through the worker: trains, changes what it should, saves what loads again.
 
-The demo's presets are what is run, so each of them is, too. Every day the tiny model goes through half of the 32 cells and
-the real one through two; `make test-matrix` takes both through all.
+The demo's presets are what is run, so each of them is, too. Every day the tiny model goes through half of the 32
+cells and the real one through two; `make test-matrix` takes both through all.
 """
 
 from __future__ import annotations
