@@ -23,7 +23,10 @@ CELLS = [*EVERYDAY, *(pytest.param(*cell, marks=pytest.mark.matrix) for cell in 
 
 
 def choose(page: Page, group: str, title: str) -> None:
+    """Choose a card; a method brings its demo's settings, which must have arrived before one of them is changed."""
     page.locator(f"#f-{group}-name label").filter(has=page.get_by_text(title, exact=True)).click()
+    page.wait_for_timeout(1500)
+    planned(page, "!plan.errors.length")
 
 
 @pytest.mark.parametrize(("method", "tuning"), CELLS)
