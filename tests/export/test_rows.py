@@ -12,14 +12,20 @@ import pytest
 from studio.evaluate.score import exact_match
 from studio.export.gguf_model import GgufModel
 from studio.export.rows import answer_rows, forced_right
-from studio.jobs import JobFolder
+from studio.models.embedded import find_gguf
 
 PROMPT = [{"role": "user", "content": "Say hello."}]
 
 
 @pytest.fixture(scope="module")
-def model(exported: JobFolder) -> Any:
-    loaded = GgufModel(next(exported.exports.glob("*-q8_0.gguf")), 256, 1)
+def file() -> Path:
+    """The model as its package ships it: it repeats what it is told, which a stand-in may not."""
+    return find_gguf()
+
+
+@pytest.fixture(scope="module")
+def model(file: Path) -> Any:
+    loaded = GgufModel(file, 256, 1)
     yield loaded
     loaded.close()
 
@@ -42,7 +48,7 @@ def test_kept_beginnings_do_not_change_logits(model: GgufModel) -> None:
 
 
 def test_one_pass_agrees_with_generation(model: GgufModel) -> None:
-    prompt = model.chat_ids(PROMPT)
+    prompt = model.chat_ids([{"role": "user", "content": "Repeat after me: one two three."}])
     answer, ended = model.greedy(prompt, 12)
     # Where two tokens are nearly equal, the sums of a longer block may order them differently: those are left out.
     best = np.sort(model.logits([*prompt, *answer[:-1]], len(prompt) - 1), axis=1)
@@ -54,10 +60,9 @@ def test_one_pass_agrees_with_generation(model: GgufModel) -> None:
     assert isinstance(ended, bool)
 
 
-def test_rows_are_counted_and_wrong_answers_shown(exported: JobFolder, tmp_path: Path) -> None:
-    file = next(exported.exports.glob("*-q8_0.gguf"))
+def test_rows_are_counted_and_wrong_answers_shown(file: Path, tmp_path: Path) -> None:
     model = GgufModel(file, 128, 1)
-    prompt = model.chat_ids([{"role": "user", "content": "What is the capital of France?"}])
+    prompt = model.chat_ids([{"role": "user", "content": "Repeat after me: one two three."}])
     answer, ended = model.greedy(prompt, 40)
     said = model.decode(answer)
     model.close()
