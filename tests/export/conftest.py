@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from studio.export.steps import QuietWatcher
-from studio.jobs import JobFolder
+from studio.jobs import JobFolder, list_jobs
 from studio.jobs.files import write_json
 from studio.jobs.folder import create_job
 from studio.jobs.state import JobState, write_state
@@ -32,6 +32,15 @@ def perturb(model: Any, std: float) -> Any:
         if "lora_B" in name or "lora_embedding_B" in name:
             torch.nn.init.normal_(parameter, std=std)
     return model
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits(session_settings: Settings) -> Iterator[None]:
+    """Jobs that a test made by hand do not wait in the shared home: the next supervisor would run them."""
+    yield
+    for job in list_jobs(session_settings.jobs):
+        if job.state().status == "queued":
+            write_state(job.state_path, job.state().with_(status="stopped", reason="made by a test"))
 
 
 @pytest.fixture(scope="session")
