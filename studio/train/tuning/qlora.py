@@ -15,22 +15,12 @@ from peft import LoraConfig
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from studio.config.tuning import TuningConfig
-from studio.errors import InputError, StudioError
+from studio.errors import StudioError
 from studio.train.tuning.lora import lora_config
 
 
 def prepare_qlora(model: PreTrainedModel, tuning: TuningConfig, task: str) -> LoraConfig:
-    """Return PEFT's config; arguments and errors as `prepare_lora`.
-
-    Raises:
-        InputError: DoRA over 8 bits on a CPU, where PEFT's reading of a weight loses its scales for bitsandbytes.
-    """
-    if tuning.dora and tuning.bits == "8" and not torch.cuda.is_available():
-        raise InputError(
-            "dora over 8-bit weights works on a GPU only",
-            where="tuning.bits",
-            fix="Set it to 4, or tuning.dora to false",
-        )
+    """Return PEFT's config; arguments and errors as `prepare_lora`."""
     return lora_config(model, tuning, task, use_dora=tuning.dora, modules_to_save=None, init_lora_weights=True)
 
 
