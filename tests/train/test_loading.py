@@ -335,7 +335,6 @@ def test_frozen_weights_are_held_in_few_bits(settings, tiny, tmp_path, trainers,
     assert (logits(tuned(tiny, context.job.model)) - logits(trainers[0].model)).abs().max() < 0.3
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="it works there")
 def test_dora_over_8_bits_is_refused(settings, tiny, tmp_path) -> None:
     with pytest.raises(InputError, match=r"tuning\.dora: dora over 8-bit weights fails.*set tuning\.bits to 4"):
         run(settings, tiny, tmp_path, {"name": "qlora", "dora": True, "bits": "8"})
