@@ -104,6 +104,11 @@ class TuningConfig(Options):
         title="New adapter on top", tunings=("lora", "dora"),
     )  # fmt: skip
 
+    @property
+    def uses_dora(self) -> bool:
+        """Whether the adapter also learns the length of each row: dora, or qlora with it."""
+        return self.name == "dora" or (self.name == "qlora" and self.dora)
+
     @field_validator("rank_pattern", "alpha_pattern", mode="before")
     @classmethod
     def _pattern(cls, value: object) -> object:

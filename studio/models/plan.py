@@ -98,9 +98,8 @@ def make_plan(
     if lengths.count < 1:
         raise ValueError("a plan needs at least one training example")
     training, tuning = config.training, config.tuning
-    dora = tuning.name == "dora" or (tuning.name == "qlora" and tuning.dora)
     targets = None if tuning.name == "full" else chosen_layers(shape, tuning)
-    trainable = shape.parameters if targets is None else adapter_parameters(targets, tuning.rank, dora)
+    trainable = shape.parameters if targets is None else adapter_parameters(targets, tuning.rank, tuning.uses_dora)
     written = config.method.max_completion_length if config.method.name in ONLINE else 0
     choices: dict[str, Choice] = {}
 
@@ -110,7 +109,7 @@ def make_plan(
         adapter=targets, rank=config.tuning.rank, dtype_bytes=2 if dtype == "bfloat16" else 4, autocast=autocast,
         optimizer=training.optimizer, micro_batch=1, length=max(1, lengths.max) + written, supervised=0,
         checkpointing=False, cuda=device.kind == "cuda", import_bytes=device.import_bytes, cost=cost or MethodCost(),
-        weight_bits=weight_bits(tuning), dora=dora, written=written, batch=training.batch_size,
+        weight_bits=weight_bits(tuning), dora=tuning.uses_dora, written=written, batch=training.batch_size,
     )  # fmt: skip
     load, memory = fit(config, shape, lengths, device, load, choices)
     micro, accumulation = load.micro_batch, training.batch_size // load.micro_batch

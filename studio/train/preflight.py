@@ -172,14 +172,14 @@ def with_absolute_paths(config: RunConfig, settings: Settings) -> RunConfig:
 
 def named_paths(config: RunConfig) -> list[Path]:
     """Files and folders, other than model and data, that the run would read; the page confines them."""
-    named = [
+    models = [
         getattr(getattr(config, section), name) for section, name in MODEL_OPTIONS if checks.used(config, section, name)
     ]
-    if checks.used(config, "method", "reward_schema"):
-        named.append(config.method.reward_schema)
-        named.append((config.method.reward_python or "").rpartition(":")[0] or None)
     # A run is named without a slash; anything else is a path.
-    return [Path(text).expanduser().absolute() for text in named if text and ("/" in text or text.startswith("~"))]
+    named = [text for text in models if text and ("/" in text or text.startswith("~"))]
+    if checks.used(config, "method", "reward_schema"):
+        named += filter(None, [config.method.reward_schema, (config.method.reward_python or "").rpartition(":")[0]])
+    return [Path(text).expanduser().absolute() for text in named]
 
 
 def _absolute(path: str, settings: Settings) -> str:

@@ -99,6 +99,18 @@ def common_arguments(setup: Setup) -> dict[str, Any]:
     }
 
 
+def trainer_parts(setup: Setup, dataset: Callable[[list[Any]], Any]) -> dict[str, Any]:
+    """Return what every trainer is made of beside its arguments; `dataset` makes rows what its collator takes."""
+    return {
+        "model": setup.model,
+        "train_dataset": dataset(setup.train),
+        "eval_dataset": dataset(setup.validation) if setup.validation else None,
+        "processing_class": setup.tokenizer,
+        "peft_config": setup.peft_config,
+        "callbacks": setup.callbacks,
+    }
+
+
 def scheduler_arguments(name: str, steps: int) -> dict[str, Any]:
     """Return what a schedule needs beside its name (transformers' `get_scheduler`)."""
     if name in ("cosine_with_min_lr", "cosine_warmup_with_min_lr"):

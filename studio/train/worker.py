@@ -105,8 +105,9 @@ def train(context: JobContext) -> None:
 
 def _scorer(config: RunConfig) -> Path | None:
     method = config.method
-    used = method.name in ONLINE and "model" in method.rewards and method.reward_model
-    return Path(method.reward_model) if used and method.reward_model else None
+    if method.name in ONLINE and "model" in method.rewards and method.reward_model:
+        return Path(method.reward_model)
+    return None
 
 
 def _evaluations(plan: Plan, prepared: Prepared) -> int:

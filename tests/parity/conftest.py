@@ -1,24 +1,5 @@
-"""The tiny model that the parity tests share."""
+"""What the parity tests share: the tiny model, one thread, quiet libraries."""
 
-from __future__ import annotations
+from tests.parity.fixtures import quick_and_quiet, tiny
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from studio.models.quiet import quiet_libraries
-from tests.parity.made import make_tiny, one_thread
-
-
-@pytest.fixture(scope="session")
-def tiny(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer random Llama with the first 4,096 ids of SmolLM2's tokenizer."""
-    return make_tiny(model_path, tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(autouse=True)
-def _quick_and_quiet() -> Iterator[None]:
-    quiet_libraries()
-    with one_thread():
-        yield
+__all__ = ["quick_and_quiet", "tiny"]

@@ -20,6 +20,7 @@ from studio.models.shape import ModelShape, read_config
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.methods import METHODS
+from studio.train.preflight import named_paths
 from tests.conftest import run_studio
 
 ROWS = Lengths(count=100, total_tokens=5000, max=60, supervised_tokens=2000, validation_count=0)
@@ -187,6 +188,18 @@ def test_a_run_that_is_named_must_be_of_the_right_kind(model_path, settings, tmp
     (run.model / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["c_attn"]}))
     (error,) = refusals(wanted, model_path, settings)
     assert "does not have" in error.sentence
+
+
+def test_the_page_confines_every_path_and_no_name_of_a_run(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = asked(
+        {
+            "method.name": "grpo", "method.rewards": "python, json", "method.reward_python": "rewards.py:score",
+            "method.reward_schema": "schema.json", "method.reward_model": "judge", "tuning.adapter": "/somewhere/else",
+        }
+    )  # fmt: skip
+    wanted = [Path("/somewhere/else"), tmp_path / "schema.json", tmp_path / "rewards.py"]
+    assert named_paths(config) == wanted, "a bare file name is a file of the server's folder"
 
 
 def test_every_cell_of_the_matrix_is_accepted(model_path, session_settings) -> None:

@@ -32,8 +32,7 @@ def _targets(known: Known) -> None:
 
 def _experts(known: Known) -> None:
     tuning = known.config.tuning
-    dora = tuning.name == "dora" or (tuning.name == "qlora" and tuning.dora)
-    if dora and known.shape.experts and tuning.target_modules == "all-linear":
+    if tuning.uses_dora and known.shape.experts and tuning.target_modules == "all-linear":
         raise InputError(
             "dora cannot be used on the experts of this model, which are one fused parameter",
             where="tuning.target_modules",

@@ -13,6 +13,8 @@ from studio.models.fit import Lengths
 from studio.models.shape import ModelShape
 from studio.settings import Settings
 
+_OPTIONS = {spec.path: spec for spec in options_of(RunConfig)}
+
 
 @dataclass(frozen=True)
 class Known:
@@ -35,8 +37,7 @@ class Known:
 
 def used(config: RunConfig, section: str, name: str) -> bool:
     """Whether the chosen method and tuning read an option."""
-    spec = next(one for one in options_of(RunConfig) if one.path == f"{section}.{name}")
-    return spec.applies(config.method.name, config.tuning.name)
+    return _OPTIONS[f"{section}.{name}"].applies(config.method.name, config.tuning.name)
 
 
 def raise_all(known: Known, checks: Sequence[Callable[[Known], None]]) -> None:

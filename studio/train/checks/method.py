@@ -62,8 +62,6 @@ def _groups(known: Known) -> None:
             where="training.batch_size",
             fix=f"Set it to {nearest} or {nearest + method.num_generations}, or change method.num_generations",
         )
-    if method.grpo_algorithm == "rloo" and method.beta == 0:
-        return
     lengths = known.lengths
     groups = training.batch_size // method.num_generations
     if lengths is not None and lengths.count < groups:

@@ -10,7 +10,7 @@ from trl import DPOConfig, DPOTrainer
 from studio.data.units import Pair
 from studio.train.counting import Counting, finish
 from studio.train.reference import keep_start, reference_model
-from studio.train.setup import Setup, common_arguments
+from studio.train.setup import Setup, common_arguments, trainer_parts
 
 
 class PreferenceTrainer(Counting, DPOTrainer):
@@ -31,16 +31,7 @@ def build(setup: Setup) -> PreferenceTrainer:
         label_smoothing=method.label_smoothing,
         max_length=None,
     )
-    trainer = PreferenceTrainer(
-        model=setup.model,
-        ref_model=reference_model(setup),
-        args=arguments,
-        train_dataset=pairs(setup.train),
-        eval_dataset=pairs(setup.validation) if setup.validation else None,
-        processing_class=setup.tokenizer,
-        peft_config=setup.peft_config,
-        callbacks=setup.callbacks,
-    )
+    trainer = PreferenceTrainer(ref_model=reference_model(setup), args=arguments, **trainer_parts(setup, pairs))
     keep_start(trainer, setup)
     return finish(trainer, setup)
 

@@ -17,7 +17,7 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from studio.data.units import Pair
 from studio.train.counting import Counting, finish
-from studio.train.setup import Setup, common_arguments
+from studio.train.setup import Setup, common_arguments, trainer_parts
 
 
 class OddsRatioTrainer(Counting, ORPOTrainer):
@@ -50,15 +50,7 @@ def build(setup: Setup) -> OddsRatioTrainer | ContrastiveTrainer:
         loss = {"loss_type": "simpo", "cpo_alpha": 0.0} if simpo else {"loss_type": "sigmoid", "cpo_alpha": 1.0}
         arguments = CPOConfig(**common, **loss, simpo_gamma=method.simpo_gamma)
         kind = ContrastiveTrainer
-    trainer: OddsRatioTrainer | ContrastiveTrainer = kind(
-        model=setup.model,
-        args=arguments,
-        train_dataset=_dataset(setup.train),
-        eval_dataset=_dataset(setup.validation) if setup.validation else None,
-        processing_class=setup.tokenizer,
-        peft_config=setup.peft_config,
-        callbacks=setup.callbacks,
-    )
+    trainer: OddsRatioTrainer | ContrastiveTrainer = kind(args=arguments, **trainer_parts(setup, _dataset))
     return finish(trainer, setup)
 
 

@@ -7,7 +7,7 @@ from trl import RewardConfig, RewardTrainer
 
 from studio.data.units import Pair
 from studio.train.counting import Counting, finish
-from studio.train.setup import Setup, common_arguments
+from studio.train.setup import Setup, common_arguments, trainer_parts
 
 
 class ScoreTrainer(Counting, RewardTrainer):
@@ -21,15 +21,7 @@ def build(setup: Setup) -> ScoreTrainer:
         max_length=None,  # TRL would drop longer pairs
         center_rewards_coefficient=setup.config.method.center_rewards_coefficient or None,
     )
-    trainer = ScoreTrainer(
-        model=setup.model,
-        args=arguments,
-        train_dataset=_dataset(setup.train),
-        eval_dataset=_dataset(setup.validation) if setup.validation else None,
-        processing_class=setup.tokenizer,
-        peft_config=setup.peft_config,
-        callbacks=setup.callbacks,
-    )
+    trainer = ScoreTrainer(args=arguments, **trainer_parts(setup, _dataset))
     return finish(trainer, setup)
 
 

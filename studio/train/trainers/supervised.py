@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from studio.data.units import Encoded
 from studio.train.counting import Counting, finish
-from studio.train.setup import Setup, common_arguments
+from studio.train.setup import Setup, common_arguments, trainer_parts
 
 
 class SupervisedTrainer(Counting, SFTTrainer):
@@ -52,15 +52,7 @@ def build(setup: Setup) -> SupervisedTrainer:
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    trainer = SupervisedTrainer(
-        model=setup.model,
-        args=arguments,
-        train_dataset=_dataset(setup.train),
-        eval_dataset=_dataset(setup.validation) if setup.validation else None,
-        processing_class=setup.tokenizer,
-        peft_config=setup.peft_config,
-        callbacks=setup.callbacks,
-    )
+    trainer = SupervisedTrainer(args=arguments, **trainer_parts(setup, _dataset))
     trainer.engine_loss, trainer.loss_name = setup.engine_loss, arguments.loss_type
     return finish(trainer, setup)
 
