@@ -99,11 +99,12 @@ window.studioForm = window.studioForm || (() => {
         const on = card.value === props.value;
         const label = make("label", `choice${on ? " on" : ""}`);
         const input = make("input", "", null, label);
-        Object.assign(input, { type: "radio", name, value: card.value, checked: on });
+        Object.assign(input, { type: "radio", name, value: card.value, checked: on, disabled: !!card.lacks && !on });
+        label.classList.toggle("off", input.disabled);
         input.addEventListener("change", () => choose(card.value));
         make("b", "", card.title, label);
         if (card.badge) pill(card.level || "info", card.badge, label);
-        make("small", "", texts[card.value] || card.text, label);
+        make("small", "", card.lacks ? `${card.text}. ${card.lacks}` : texts[card.value] || card.text, label);
         return label;
       }));
     };
@@ -229,6 +230,16 @@ window.studioForm = window.studioForm || (() => {
     });
   }
 
+  /* ---- the file of a Python reward */
+  function code({ element }) {
+    const shown = element.querySelector(".code-shown");
+    subscribe("plan", element, (plan) => {
+      shown.hidden = !plan.code;
+      if (!plan.code) return;
+      for (const part of ["title", "said", "text"]) shown.querySelector(`.code-${part}`).textContent = plan.code[part];
+    });
+  }
+
   /* ---- facts of the chosen model */
   function facts({ element, props, watch }) {
     const draw = () => {
@@ -296,5 +307,5 @@ window.studioForm = window.studioForm || (() => {
     watch("value", draw);
   }
 
-  return { publish, subscribe, make, pill, stack, before, withMeta, started, note, cards, fold, planline, memory, facts, yaml, latest, state };
+  return { publish, subscribe, make, pill, stack, before, withMeta, started, note, cards, fold, planline, memory, code, facts, yaml, latest, state };
 })();

@@ -28,9 +28,11 @@ class ModelConfig(Options):
         title="Number format",
         differs="TRL loads float32 and switches bf16 autocast on everywhere, also where a CPU only emulates it.",
     )
-    attention: Literal["auto", "sdpa", "eager"] = option(
-        "auto", "Attention code; auto takes sdpa where the model has it, else eager.", title="Attention"
-    )  # fmt: skip
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"] = option(
+        "auto",
+        "Attention code; auto takes the fastest that device and model have: FlashAttention, sdpa, else eager.",
+        title="Attention",
+    )
     rope_scaling: Literal["none", "linear", "dynamic", "yarn", "llama3"] = option(
         "none",
         "Stretch the positions to read longer texts than the model was made for. Short prompts get a little worse, "

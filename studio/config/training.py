@@ -82,6 +82,15 @@ class TrainingConfig(Options):
         42, "Start of all random numbers; the same seed gives the same run.", title="Seed", ge=0, lt=2**32
     )
 
+    engine: Literal["studio", "unsloth"] = option(
+        "studio",
+        "studio: TRL with the studio's own loss and data, on every device; unsloth: the kernels and model code of "
+        "Unsloth, on an NVIDIA GPU.",
+        title="Engine",
+        methods=("sft", "dpo", "orpo", "kto", "grpo"),
+        tunings=("lora", "qlora"),
+    )
+
     @field_validator("micro_batch_size", "eval_steps", "save_steps")
     @classmethod
     def _count(cls, value: int | str) -> int | str:

@@ -51,6 +51,8 @@ class DeviceInfo:
         gflops: measured speed of matrix products by dtype, GFLOP/s; empty before the first measurement.
         import_bytes: resident memory of a process that has imported the libraries of a training run.
         bf16_fast: whether bfloat16 is worth using: measured, or guessed from the processor's flags before that.
+        capability: CUDA compute capability (major, minor); (0, 0) without a CUDA device.
+        has_nvidia: whether there is an NVIDIA driver, which is known before the first measurement.
     """
 
     kind: Kind
@@ -62,6 +64,8 @@ class DeviceInfo:
     gflops: dict[str, float] = field(default_factory=dict)
     bf16_fast: bool = False
     import_bytes: int = IMPORT_BYTES
+    capability: tuple[int, int] = (0, 0)
+    has_nvidia: bool = False
 
     @property
     def measured(self) -> bool:
@@ -132,7 +136,11 @@ def _describe(kept: dict[str, Any] | None, processor: str, flags: set[str], sett
         fast = bool(kept["bf16_native"])
     else:
         fast = kind == "cpu" and gflops["bfloat16"] > BF16_GAIN * gflops["float32"]
-    return DeviceInfo(kind, name, cores(), total, free, shutil.disk_usage(place).free, gflops, fast, loaded)
+    major, minor = (kept or {}).get("capability") or (0, 0)
+    return DeviceInfo(
+        kind, name, cores(), total, free, shutil.disk_usage(place).free, gflops, fast, loaded,
+        (int(major), int(minor)), _has_nvidia(),
+    )  # fmt: skip
 
 
 def _measure() -> dict[str, Any]:

@@ -19,10 +19,10 @@ _SECONDS = 0.4
 
 
 def measure() -> dict[str, Any]:
-    """Return {"kind", "name", "memory_bytes", "free_bytes", "gflops": {dtype: GFLOP/s}, "bf16_native", "import_bytes"}.
+    """Return what `device` keeps: kind, name, memory_bytes, free_bytes, gflops by dtype, capability and the two below.
 
-    `memory_bytes` and `free_bytes` are those of the accelerator and None on a CPU. `bf16_native` is False on an
-    older GPU, where bfloat16 is emulated, and None where the speed alone decides. `import_bytes` is the resident
+    Memory and capability are those of the accelerator and None on a CPU. `bf16_native` is False on an older GPU, where
+    bfloat16 is emulated, and None where the speed alone decides. `import_bytes` is the resident
     memory with the libraries of a training run imported: a CUDA build of torch takes half a gigabyte more.
     """
     import torch
@@ -37,7 +37,7 @@ def measure() -> dict[str, Any]:
     native = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else None
     return {
         "kind": kind, "name": name, "memory_bytes": total, "free_bytes": free, "gflops": gflops, "bf16_native": native,
-        "import_bytes": loaded,
+        "import_bytes": loaded, "capability": torch.cuda.get_device_capability() if kind == "cuda" else None,
     }  # fmt: skip
 
 

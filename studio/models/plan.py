@@ -14,6 +14,7 @@ from studio.config import RunConfig
 from studio.config.method import ONLINE
 from studio.config.tuning import TITLES, TuningConfig
 from studio.models import rates, speed
+from studio.models.available import ATTENTION, best_attention
 from studio.models.device import DeviceInfo
 from studio.models.fit import GIVEN, Choice, Lengths, advice, fit, fits
 from studio.models.memory import Load, MethodCost, adapter_parameters
@@ -32,6 +33,7 @@ class Plan:
         steps: updates in all; `steps_per_epoch` of them go once through the data.
         tokens: training tokens gone through in all, without padding.
         dtype: of the weights in memory; `autocast` says whether products are computed in bfloat16.
+        attention: transformers' name of the attention code; "auto" leaves the choice to it.
         memory: bytes by part; they sum to `total_bytes`, the expected peak of the training process.
         available_bytes: free memory of the device now; a run `fits` if it needs at most 90 % of it.
         advice: sentences naming the settings to change when it does not fit, the least costly first.
@@ -53,6 +55,7 @@ class Plan:
     learning_rate: float
     dtype: str
     autocast: bool
+    attention: str
     eval_steps: int
     save_steps: int
     seconds: float | None
@@ -132,6 +135,7 @@ def make_plan(
         learning_rate=rate,
         dtype=dtype,
         autocast=autocast,
+        attention=_attention(config, device, autocast, choices),
         eval_steps=_eval_steps(config, lengths, steps, choices),
         save_steps=_save_steps(config, steps, per_epoch, choices),
         seconds=None,
@@ -202,6 +206,19 @@ def _dtype(config: RunConfig, device: DeviceInfo, choices: dict[str, Choice]) ->
     dtype = "bfloat16" if fast and not full else "float32"
     choices["model.dtype"] = Choice(dtype, reason, source)
     return dtype, fast
+
+
+def _attention(config: RunConfig, device: DeviceInfo, half: bool, choices: dict[str, Choice]) -> str:
+    asked = config.model.attention
+    if asked != "auto":
+        choices[ATTENTION] = Choice(asked, "as set", GIVEN)
+        return asked
+    best = best_attention(device, half)
+    if best == "auto":
+        choices[ATTENTION] = Choice("sdpa", "torch's own, where the model has it, else eager", "transformers")
+    else:
+        choices[ATTENTION] = Choice(best, "it is installed and this GPU has it", "this machine")
+    return best
 
 
 def _rate(config: RunConfig, shape: ModelShape, choices: dict[str, Choice]) -> float:

@@ -6,6 +6,8 @@ from studio.jobs.worker import JobContext, run_worker
 def _work(context: JobContext) -> None:
     # torch and transformers take seconds to import: that too is a phase the person sees.
     with context.phase("loading libraries"):
+        if context.config.get("training", {}).get("engine") == "unsloth":
+            import unsloth  # noqa: F401 - replaces parts of the libraries, so it comes before them
         from studio.train.worker import train
     train(context)
 

@@ -25,6 +25,7 @@ from studio.models.adapters import adapter_config
 from studio.models.catalogue import ModelRef
 from studio.models.plan import Plan
 from studio.train.engine import loss as engine_loss
+from studio.train.engine import unsloth
 from studio.train.methods import METHODS
 from studio.train.tuning import PREPARE
 from studio.train.tuning.qlora import keep_layout, quantization
@@ -60,6 +61,8 @@ def load_model(
     Raises:
         InputError: a layer that was asked for does not exist.
     """
+    if config.training.engine == "unsloth":
+        return Loaded(unsloth.load(config, plan, folder), None, False)
     scorer = METHODS[config.method.name].result == "scorer"
     model = _load(config, plan, folder, scorer)
     if scorer:
@@ -115,8 +118,6 @@ def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrain
         "trust_remote_code": config.model.trust_remote_code,
         "local_files_only": True,
     }
-    if config.model.attention != "auto":  # left out, transformers takes the best that the model has
-        options["attn_implementation"] = config.model.attention
     if config.model.rope_scaling != "none":
         options["config"] = _longer(config, folder)
     if config.tuning.name == "qlora":
@@ -125,6 +126,9 @@ def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrain
     if scorer:
         kind = AutoModelForSequenceClassification
         options["num_labels"] = 1
+    # Left out, transformers takes sdpa where the model has it; what auto chose for speed must not fail on a model.
+    if config.model.attention != "auto" or _has_flash(kind, folder):
+        options |= {} if plan.attention == "auto" else {"attn_implementation": plan.attention}
     # A model that gets a new head says so as a warning, in a table.
     with contextlib.redirect_stdout(io.StringIO()):
         model: PreTrainedModel = kind.from_pretrained(folder, **options)
@@ -132,6 +136,13 @@ def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrain
         keep_layout(model)
         return model
     return model.to("cuda") if torch.cuda.is_available() else model
+
+
+def _has_flash(kind: Any, folder: Path) -> bool:
+    """Whether the model's class says that FlashAttention works in it."""
+    loaded = AutoConfig.from_pretrained(folder, local_files_only=True)
+    mapping = kind._model_mapping
+    return type(loaded) in mapping and bool(getattr(mapping[type(loaded)], "_supports_flash_attn", False))
 
 
 def _longer(config: RunConfig, folder: Path) -> Any:

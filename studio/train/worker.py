@@ -30,6 +30,7 @@ from studio.models.shape import ModelShape, read_config
 from studio.train import checks
 from studio.train.callbacks import JobCallback
 from studio.train.card import write_card
+from studio.train.engine import unsloth
 from studio.train.loading import load_model, merge_into, stretched_base
 from studio.train.methods import METHODS, Method
 from studio.train.saving import Start
@@ -69,7 +70,10 @@ def train(context: JobContext) -> None:
     with context.phase("loading model"):
         example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None
         loaded = load_model(config, plan, reference.path, tokenizer, example)
-        if example is not None and not loaded.engine_loss:
+        if config.training.engine == "unsloth":
+            if warning := unsloth.warning():
+                context.notice("warning", warning)
+        elif example is not None and not loaded.engine_loss:
             context.notice("info", "this model's head is special: the library's own loss is used, which is slower")
     context.check_stop()
 

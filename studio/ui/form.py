@@ -20,6 +20,8 @@ from studio.config.describe import OptionSpec, options_of
 from studio.config.load import build
 from studio.config.presets import DEMO, load_named
 from studio.errors import InputError, InputErrors, StudioError
+from studio.models.available import lack
+from studio.models.device import device_info
 from studio.settings import browser_secret
 from studio.ui.components.choices import piece
 from studio.ui.page import Page
@@ -42,6 +44,7 @@ class Form:
         specs: the options by dotted name, in the order of declaration.
         components: the component of each option that has been placed.
         draft: what the browser keeps: {"values": {path: value}, "name": text}.
+        device: this machine, for the choices that it may not have.
         start: the values that the page opens with: the demo's. `changed` compares with them.
         meta: slot of handlers for what assets/form.js adds to the values (`planline.Meta`).
         lines: the plan lines of the tabs.
@@ -52,6 +55,7 @@ class Form:
     def __init__(self, page: Page) -> None:
         self.specs: dict[str, OptionSpec] = {spec.path: spec for spec in options_of(RunConfig)}
         self.components: dict[str, Component] = {}
+        self.device = device_info(page.services.settings)
         with _outside_tabs():
             secret = browser_secret(page.services.settings)
             self.draft = gr.BrowserState(None, storage_key=DRAFT_KEY, secret=secret)
@@ -72,7 +76,8 @@ class Form:
     def place(self, paths: Iterable[str]) -> None:
         """Render a component for each option, here."""
         for path in paths:
-            self.own(path, make_component(self.specs[path], self.start[path]))
+            spec = self.specs[path]
+            self.own(path, make_component(spec, self.start[path], self.lacks(spec)))
 
     def place_tiers(self, paths: Iterable[str], fold_id: str) -> None:
         """Render the basic options, and the advanced ones behind a fold that says how many were changed."""
@@ -84,6 +89,11 @@ class Form:
             piece(FOLD, "fold", constants={"fields": [field_id(path) for path in advanced], "target": fold_id})
             with gr.Column(elem_classes=["fields", "folded"], elem_id=fold_id):
                 self.place(advanced)
+
+    def lacks(self, spec: OptionSpec) -> dict[str, str]:
+        """Say of the words of a choice that this machine cannot take what it lacks."""
+        found = {word: lack(spec.path, word, self.device) for word in spec.choices}
+        return {word: one.sentence for word, one in found.items() if one is not None}
 
     def own(self, path: str, component: Component) -> Component:
         """Take a component that was made elsewhere as the one of an option."""
@@ -174,12 +184,13 @@ def _outside_tabs() -> Iterator[None]:
         Context.block = inside
 
 
-def make_component(spec: OptionSpec, value: Any) -> Component:
+def make_component(spec: OptionSpec, value: Any, lacks: dict[str, str] | None = None) -> Component:
     """Make the component of an option: its label, help with unit, choices and where it applies.
 
     Args:
         spec: the option.
         value: what it shows at first, in the form's terms (`to_field`).
+        lacks: words of a choice that this machine cannot take; their labels say so.
     """
     common: dict[str, Any] = {
         "label": spec.title,
@@ -192,7 +203,8 @@ def make_component(spec: OptionSpec, value: Any) -> Component:
         words = list(spec.choices) or list(SWITCH)
         if len(words) <= RADIO_UP_TO:
             return gr.Radio(words, value=value, **common)
-        return gr.Dropdown(words, value=value, **common)
+        labels = [f"{word} (not on this machine)" if word in (lacks or {}) else word for word in words]
+        return gr.Dropdown(list(zip(labels, words, strict=True)), value=value, **common)
     if spec.kind == "flag":
         return gr.Checkbox(value=value, **common)
     if is_number(spec):

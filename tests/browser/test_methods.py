@@ -80,3 +80,33 @@ def test_a_cell_that_cannot_work_says_why(page: Page, server: Server) -> None:
     fill(page, "training.batch_size", "8")
     fill(page, "method.rewards", "regex")
     planned(page, "plan.errors[0]?.sentence.includes('needs a pattern')")
+
+
+def test_unsloth_is_greyed_with_its_install_line(page: Page, server: Server) -> None:
+    open_tab(page, server, "method")
+    card = page.locator("#f-training-engine label").filter(has=page.get_by_text("Unsloth", exact=True))
+    expect(card).to_contain_text("It needs an NVIDIA GPU")
+    expect(card).to_contain_text("pip install --no-deps unsloth")
+    expect(card.locator("input")).to_be_disabled()
+    expect(page.locator("#f-training-engine label.on")).to_contain_text("Studio")
+    choose(page, "tuning", "Full")
+    expect(page.locator("#f-training-engine")).to_be_hidden()  # it does not train all weights
+
+
+def test_the_code_of_a_python_reward_is_shown_before_it_may_run(page: Page, server: Server) -> None:
+    file = server.settings.uploads / "rewards.py"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("def short(completions, **columns):\n    return [-len(one) for one in completions]  # <b>&\n")
+    open_tab(page, server, "method")
+    choose(page, "method", "GRPO")
+    expect(page.locator("#reward-code .code-shown")).to_be_hidden()
+    fill(page, "method.rewards", "python")
+    expect(page.locator("#f-method-reward_python")).to_be_visible()  # the fold opens, since it is missing
+    fill(page, "method.reward_python", f"{file}:short")
+    planned(page, "plan.code && plan.errors[0]?.sentence.includes('run with your rights')")
+    expect(page.locator("#reward-code .code-title")).to_have_text("rewards.py")
+    expect(page.locator("#reward-code .code-text")).to_have_text(file.read_text())
+    page.locator("#f-method-trust_reward_code input").check()
+    planned(page, "plan.code && !plan.errors.length")
+    fill(page, "method.reward_python", "/etc/rewards.py:short")
+    planned(page, "!plan.code && plan.errors[0]?.sentence.includes('may not read')")

@@ -52,7 +52,7 @@ def form(page: Page) -> Form:
 def test_every_option_is_on_the_page_once(spec: OptionSpec, form: Form) -> None:
     assert list(form.components) and set(form.components) == set(form.specs)
     component = form.components[spec.path]
-    if spec.path not in ("data.train", "method.name", "tuning.name"):
+    if spec.path not in ("data.train", "method.name", "tuning.name", "training.engine"):  # own pieces
         assert component.label == spec.title
         assert spec.help in component.info and (spec.unit or "") in component.info
 
@@ -225,3 +225,10 @@ def test_long_rows_are_a_finding_with_buttons(page: Page) -> None:
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     yield
+
+
+def test_choices_that_this_machine_lacks_say_so(form: Form) -> None:
+    labels = {word: label for label, word in form.components["model.attention"].choices}
+    assert labels["sdpa"] == "sdpa" and labels["flex_attention"] == "flex_attention (not on this machine)"
+    assert "NVIDIA GPU" in form.lacks(form.specs["training.engine"])["unsloth"]
+    assert form.lacks(form.specs["training.optimizer"]) == {}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from studio.config import RunConfig
 from studio.errors import InputError
-from studio.train.checks.known import Known
+from studio.models.available import ATTENTION, ENGINE, NEEDS, lack
+from studio.models.device import device_info
+from studio.train.checks.known import Known, used
 from studio.train.methods import METHODS
 
 
@@ -72,4 +75,52 @@ def _eight_bit_dora(known: Known) -> None:
         )
 
 
-MODEL_CHECKS = (_architecture, _rotary, _quantised, _eight_bit_dora)
+def _attention(known: Known) -> None:
+    word = known.config.model.attention
+    lacking = lack(ATTENTION, word, device_info(known.settings))
+    if lacking is not None:
+        raise InputError(f"{word}: {lacking.what}", where=ATTENTION, fix=lacking.fix)
+    need = NEEDS.get((ATTENTION, word))
+    if need is not None and need.half and known.config.model.dtype == "float32":
+        raise InputError(
+            f"{word} computes in 16 bits only",
+            where="model.dtype",
+            fix="Set it to bfloat16, or model.attention to sdpa",
+        )
+
+
+def _engine(known: Known) -> None:
+    config = known.config
+    if config.training.engine != "unsloth":
+        return
+    if not used(config, "training", "engine"):
+        raise InputError(
+            f"the engine unsloth does not train {config.method.name} with {config.tuning.name}", where=ENGINE,
+            fix="Set it to studio, or choose sft, dpo, orpo, kto or grpo with lora or qlora",
+        )  # fmt: skip
+    lacking = lack(ENGINE, "unsloth", device_info(known.settings))
+    if lacking is not None:
+        raise InputError(f"unsloth: {lacking.what}", where=ENGINE, fix=lacking.fix)
+    for path, asked in unsloth_lacks(config):
+        if asked:
+            raise InputError(
+                f"the engine unsloth does not take {path}", where=path,
+                fix="Leave it as it was, or set training.engine to studio",
+            )  # fmt: skip
+
+
+def unsloth_lacks(config: RunConfig) -> list[tuple[str, bool]]:
+    """Options that Unsloth's calls have no place for, and whether the run sets them."""
+    tuning, model = config.tuning, config.model
+    return [
+        ("tuning.init", tuning.name == "lora" and tuning.init != "default"),
+        ("tuning.dora", tuning.name == "qlora" and tuning.dora),
+        ("tuning.rank_pattern", bool(tuning.rank_pattern)),
+        ("tuning.alpha_pattern", bool(tuning.alpha_pattern)),
+        ("tuning.adapter", bool(tuning.adapter)),
+        ("model.rope_scaling", model.rope_scaling != "none"),
+        ("model.attention", model.attention != "auto"),
+    ]
+
+
+MODEL_CHECKS = (_architecture, _rotary, _quantised, _eight_bit_dora, _attention, _engine)

@@ -9,6 +9,7 @@ KTO = Method(
     summary="answers rated good or bad",
     columns="prompt, completion and label; pairs count as one good and one bad answer",
     metrics=(
+        Metric("rewards/accuracies", "Good above bad", "higher"),
         Metric("rewards/margins", "Margin", "higher"),
         Metric("rewards/chosen", "Reward of the good", "higher"),
         Metric("rewards/rejected", "Reward of the bad", "lower"),

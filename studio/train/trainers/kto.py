@@ -3,19 +3,64 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer
+from trl.trainer.utils import use_adapter
 
 from studio.data.units import Rated
 from studio.train.counting import Counting, finish
-from studio.train.reference import keep_start, reference_model
+from studio.train.reference import REFERENCE, keep_start, reference_model
 from studio.train.setup import Setup, common_arguments
 
 
 class RatedTrainer(Counting, KTOTrainer):
-    """KTOTrainer that takes token ids as they are."""
+    """KTOTrainer that takes token ids as they are, and says how often a good answer of the validation beats a bad one.
+
+    TRL reports means of the rewards only. Two more forward passes for each batch of a validation give each answer's.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._seen: list[Seen] = []
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Note the reward of each answer, then let TRL compute the loss."""
+        batch = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            policy = self._answer_logps(model, batch)
+            if self.ref_model is None:
+                inner = self.accelerator.unwrap_model(model)
+                with use_adapter(inner, adapter_name=REFERENCE if REFERENCE in inner.peft_config else None):
+                    reference = self._answer_logps(model, batch)
+            else:
+                reference = self._answer_logps(self.ref_model, batch)
+        prompts = (batch["attention_mask"].bool() & ~batch["completion_mask"].bool()).cpu()
+        for i, reward in enumerate((self.beta * (policy - reference)).tolist()):
+            prompt = tuple(batch["input_ids"][i].cpu()[prompts[i]].tolist())
+            self._seen.append(Seen(prompt, bool(batch["label"][i]), reward))
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the share to the numbers of a validation."""
+        if self._seen and not self.model.training:
+            share = good_above_bad(self._seen)
+            if share is not None:
+                self._metrics["eval"]["rewards/accuracies"].append(share)
+            self._seen = []
+        super().log(logs, *args, **kwargs)
+
+    def _answer_logps(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """(B,) log-probability of each answer, by the head that TRL fused into the model."""
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        output = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, use_cache=False,
+            fused_lm_head=True,
+        )  # fmt: skip
+        summed: torch.Tensor = output.log_probs[:, 1 - batch["input_ids"].size(1) :].sum(-1)
+        return summed
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset
@@ -49,6 +94,32 @@ def build(setup: Setup) -> RatedTrainer:
     )
     keep_start(trainer, setup)
     return finish(trainer, setup)
+
+
+class Seen(NamedTuple):
+    """An answer of the validation: its prompt's ids, whether it is rated good, and the model's reward for it."""
+
+    prompt: tuple[int, ...]
+    good: bool
+    reward: float
+
+
+def good_above_bad(seen: list[Seen]) -> float | None:
+    """Return the share of (good, bad) answers to the same prompt in which the good one has the larger reward.
+
+    Equal rewards count half, so a model that did not move has 0.5. Where no prompt has both, all good answers are
+    compared with all bad ones (the area under the ROC curve). None if one of the two kinds is missing.
+    """
+    groups: dict[tuple[int, ...], list[Seen]] = {}
+    for one in seen:
+        groups.setdefault(one.prompt, []).append(one)
+    wins = [win for group in groups.values() for win in _wins(group)] or _wins(seen)
+    return sum(wins) / len(wins) if wins else None
+
+
+def _wins(seen: list[Seen]) -> list[float]:
+    good, bad = ([one.reward for one in seen if one.good is kind] for kind in (True, False))
+    return [1.0 if a > b else 0.5 if a == b else 0.0 for a in good for b in bad]
 
 
 def rated(rows: list[Rated], batch: int) -> Dataset:

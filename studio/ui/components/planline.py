@@ -26,6 +26,7 @@ from studio.models.catalogue import confine_model
 from studio.models.plan import Plan
 from studio.train import preflight
 from studio.ui.components.choices import piece
+from studio.ui.components.rewardcode import code_of
 from studio.ui.errors import UNEXPECTED, guard, logger
 from studio.ui.form import METHOD, TUNING, Form, Values, field_id
 from studio.ui.page import QUIET, Page
@@ -120,10 +121,12 @@ class Planner:
             "sequence": meta.sequence, "method": method, "tuning": tuning, "errors": [], "notes": {}, "cards": {},
             "what": f"{TITLES.get(tuning, tuning)} · {method.upper()}", "line": "", "memory": None,
             "changed": [field_id(path) for path in self.form.changed(values)], "name": "", "waits": "",
+            "code": None,
         }  # fmt: skip
         try:
             config = self.confined(values)
             shown["name"] = self.default_name(config)
+            shown["code"] = code_of(config)
             shown["waits"] = waits_for(config, self.services)
             if shown["waits"]:
                 shown["line"] = shown["waits"]

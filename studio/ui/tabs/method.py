@@ -16,11 +16,13 @@ from studio.config.load import dump_run, load_run
 from studio.config.presets import load_named, preset_names
 from studio.config.tuning import TITLES
 from studio.errors import InputErrors, StudioError
+from studio.models.available import ENGINE
 from studio.train.methods import METHODS
 from studio.ui.components.choices import choice_cards, markup, piece
 from studio.ui.components.planline import memory_bar, plan_line, wire
+from studio.ui.components.rewardcode import reward_code
 from studio.ui.errors import guard
-from studio.ui.form import METHOD, TRAIN, TUNING, Form, Values, field_id
+from studio.ui.form import METHOD, TRAIN, TUNING, Form, Values, applies_classes, field_id
 from studio.ui.page import QUIET, Page
 
 FILE = """
@@ -43,6 +45,7 @@ HEADINGS = {
     "file": '<div class="studio"><h3>This run as a file</h3></div>',
 }
 YAML_BYTES = 1_000_000
+ENGINES = {"studio": "Studio", "unsloth": "Unsloth"}
 
 
 def build(page: Page) -> None:
@@ -52,11 +55,13 @@ def build(page: Page) -> None:
         markup('<div class="studio"><h3>What to teach</h3></div>')
         form.own(METHOD, option_cards(form.specs[METHOD], form.start[METHOD]))
         form.place_tiers(form.of_section("method"), "method-advanced")
+        reward_code()
     with gr.Column(elem_classes=["card-block"]):
         markup('<div class="studio"><h3>What changes in the model</h3></div>')
         form.own(TUNING, option_cards(form.specs[TUNING], form.start[TUNING]))
     with gr.Column(elem_classes=["card-block"]):
         markup(HEADINGS["settings"])
+        engine_cards(form)
         form.place_tiers([*form.of_section("tuning"), *form.of_section("training")], "settings-advanced")
     memory_bar()
     with gr.Column(elem_classes=["card-block"]):
@@ -124,14 +129,33 @@ def demo_of(form: Form, method: str, values: Values) -> list[Any]:
     return [new[path] if path in moved else gr.skip() for path in form.specs]
 
 
-def option_cards(spec: OptionSpec, value: str) -> gr.HTML:
-    """Make the cards of a choice; what each means is read from the option's own help ("lora: …; full: …")."""
-    titles = TITLES | {name: method.title for name, method in METHODS.items()}
+def engine_cards(form: Form) -> None:
+    """Place the choice of the engine; one that cannot run here is greyed, with the line that installs it."""
+    spec = form.specs[ENGINE]
+    with gr.Column(elem_classes=["field", "engine", *applies_classes(spec)]):
+        markup('<div class="studio"><b>What computes it</b></div>')
+        form.own(ENGINE, option_cards(spec, form.start[ENGINE], form.lacks(spec)))
+
+
+def option_cards(spec: OptionSpec, value: str, lacks: dict[str, str] | None = None) -> gr.HTML:
+    """Make the cards of a choice; what each means is read from the option's own help ("lora: …; full: …").
+
+    `lacks` says of words that cannot be chosen here why; their cards are greyed.
+    """
+    titles = ENGINES | TITLES | {name: method.title for name, method in METHODS.items()}
     meaning = {}
     for part in spec.help.rstrip(".").split(";"):
         word, _, text = part.partition(":")
         meaning[word.strip()] = text.strip()
-    cards = [{"value": word, "title": titles.get(word, word), "text": meaning.get(word, "")} for word in spec.choices]
+    cards = [
+        {
+            "value": word,
+            "title": titles.get(word, word),
+            "text": meaning.get(word, ""),
+            "lacks": (lacks or {}).get(word, ""),
+        }
+        for word in spec.choices
+    ]
     return choice_cards(spec.title, cards, value, field_id(spec.path), topic=spec.path)
 
 
