@@ -53,6 +53,14 @@ class TrainingConfig(Options):
         0.05, "Share of the steps in which the learning rate rises from 0.", title="Warm-up", ge=0, le=1,
         differs="transformers: none.",
     )  # fmt: skip
+    packing: bool = option(
+        False,
+        "Compute the examples of a micro-batch as one row without padding; each sees only itself, so nothing changes "
+        "but time and memory.",
+        title="Without padding",
+        methods=("sft", "pretrain"),
+        differs="TRL's packing also fills rows up to the limit, which changes how many examples an update has.",
+    )
     optimizer: Literal[
         "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", "adamw_8bit",
         "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit", "ademamix_8bit",

@@ -33,7 +33,9 @@ class Counting:
         return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def count(self, inputs: Any) -> None:
-        """Add a micro-batch's tokens; masks are (B, T) tensors."""
+        """Add a micro-batch's tokens; masks are (B, T) tensors, and without one there is no padding."""
+        if isinstance(inputs, dict) and "position_ids" in inputs and "attention_mask" not in inputs:
+            self.tokens_seen += inputs["input_ids"].numel()
         for key, value in inputs.items() if isinstance(inputs, dict) else ():
             if not isinstance(value, torch.Tensor) or value.dim() != 2:
                 continue

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks.methods import RISES, WATCHED, learn
+from tests.benchmarks.methods import RISES, SEEDS, WATCHED, learn
 from tests.benchmarks.page import cold_start
 from tests.conftest import run_studio
 
@@ -55,18 +55,19 @@ def main() -> int:
         measure("peak memory", result["peak_memory_gb"], "GB", 6)
         for name, value in result["seconds"].items():
             rows.append((f"phase {name}", f"{value:.1f} s", ""))
-        for method, (name, goal) in WATCHED.items():
-            learned = learn(method, home)
-            measure(
-                f"{method}: {name}" + (", rise" if method in RISES else ""), learned.reached, "", goal, at_least=True
-            )
+        for method, seed in ((name, seed) for name, seeds in SEEDS.items() for seed in seeds):
+            name, goal = WATCHED[method]
+            learned = learn(method, home, seed)
+            what = f"{method}, seed {seed}"
+            measure(f"{what}: {name}" + (", rise" if method in RISES else ""), learned.reached, "", goal, at_least=True)
+            kl = "" if learned.kl is None else f", KL {learned.kl:.3g}"
             rows.append(
-                (f"{method}: from, to", f"{learned.first:.3g}, {learned.last:.3g} in {learned.seconds:.0f} s", "")
+                (f"{what}: from, to", f"{learned.first:.3g}, {learned.last:.3g}{kl} in {learned.seconds:.0f} s", "")
             )
             off = learned.planned / learned.measured - 1
             rows.append(
                 (
-                    f"{method}: memory planned, measured",
+                    f"{what}: memory planned, measured",
                     f"{learned.planned / 1e9:.2f}, {learned.measured / 1e9:.2f} GB ({off:+.0%})",
                     "",
                 )

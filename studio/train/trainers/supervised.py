@@ -14,6 +14,12 @@ from studio.data.units import Encoded
 from studio.train.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
 
+# What the collator makes that the model takes; the last five tell of examples that stand in one row.
+_MODEL_INPUTS = (
+    "input_ids", "attention_mask", "labels", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q",
+    "max_length_k",
+)  # fmt: skip
+
 
 class SupervisedTrainer(Counting, SFTTrainer):
     """SFTTrainer that computes logits at supervised tokens only."""
@@ -27,7 +33,7 @@ class SupervisedTrainer(Counting, SFTTrainer):
         """Loss of one micro-batch."""
         if not self.engine_loss or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        inputs = {key: inputs[key] for key in ("input_ids", "attention_mask", "labels") if key in inputs}
+        inputs = {key: inputs[key] for key in _MODEL_INPUTS if key in inputs}
         # A validation loss stays cross-entropy, whatever is trained on.
         loss_name = self.loss_name if self.model.training else "nll"
         output = model(
@@ -49,6 +55,7 @@ def build(setup: Setup) -> SupervisedTrainer:
         neftune_noise_alpha=(method.neftune_noise_alpha or None) if method.name == "sft" else None,
         max_length=None,  # lengths were checked, cut or refused by the studio already
         packing=False,
+        padding_free=setup.config.training.packing,
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
