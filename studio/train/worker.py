@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
@@ -142,7 +144,10 @@ def _read(context: JobContext, config: RunConfig, tokenizer: PreTrainedTokenizer
 def _plan(context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared) -> Plan:
     shape = ModelShape.from_folder(reference.path)
     cost = METHODS[config.method.name].cost
-    plan = make_plan(config, shape, lengths_of(prepared), device_info(context.settings), cost)
+    device = device_info(context.settings)
+    if not device.measured:  # the libraries are imported by now: better than the guess that stands in for them
+        device = replace(device, import_bytes=psutil.Process().memory_info().rss)
+    plan = make_plan(config, shape, lengths_of(prepared), device, cost)
     context.notice("info", plan.line())
     if not plan.fits:
         context.notice("warning", "the plan says that this run does not fit into memory", " ".join(plan.advice))

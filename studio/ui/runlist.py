@@ -12,13 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from studio.config.tuning import TITLES
 from studio.errors import StudioError
 from studio.jobs import JobFolder, JobState, JobSummary, Summaries, list_jobs
 from studio.jobs.files import read_json
 from studio.jobs.folder import JobRequest
 from studio.jobs.summary import status_word
 from studio.settings import Settings
-from studio.ui.text import KINDS, METHODS, TUNINGS, place_words
+from studio.train.methods import METHODS
+from studio.ui.text import KINDS, place_words
 
 Row = dict[str, Any]
 
@@ -118,7 +120,8 @@ def method_line(request: JobRequest) -> str:
         run = re.sub(r"^\d{8}-\d{6}-", "", str(request.config.get("run") or ""))  # the time is said by the row itself
         return " · ".join(filter(None, [KINDS[request.kind], run]))
     method, tuning = (_name(request.config.get(section)) for section in ("method", "tuning"))
-    return " · ".join(filter(None, [TUNINGS.get(tuning, tuning), METHODS.get(method, method)]))
+    titled = METHODS[method].title if method in METHODS else method
+    return " · ".join(filter(None, [TITLES.get(tuning, tuning), titled]))
 
 
 def state_dict(job: JobFolder, state: JobState) -> dict[str, Any]:

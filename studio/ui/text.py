@@ -1,15 +1,10 @@
-"""Words of the server's side of the page: what a method, a tuning and a state are called.
+"""Words of the server's side of the page: what a job and its place are called.
 
 Numbers and times that move are worded in the browser (assets/studio.js), so that they need no request.
 """
 
 from __future__ import annotations
 
-METHODS: dict[str, str] = {
-    "sft": "SFT", "pretrain": "pretraining", "dpo": "DPO", "orpo": "ORPO", "kto": "KTO",
-    "reward": "reward", "ppo": "PPO", "grpo": "GRPO",
-}  # fmt: skip
-TUNINGS: dict[str, str] = {"full": "full", "lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA"}
 KINDS: dict[str, str] = {"train": "training", "evaluate": "evaluation", "export": "export"}
 
 
