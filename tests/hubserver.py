@@ -93,7 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
         verb, _, tail = rest.removeprefix(name).strip("/").partition("/")
         if name in hub.moved:
             return self.redirect(self.path.replace(name, hub.moved[name], 1))
-        if name in hub.gated and not token:
+        # As on the Hub, whoever has no access may see what a gated repository holds, but not read it.
+        described = api and verb != "auth-check" and name in hub.repositories
+        if name in hub.gated and not token and not described:
             return self.fail(403, "GatedRepo")
         revision, _, path = (tail or "main").partition("/")
         if revision not in ("main", COMMIT):
@@ -101,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
         folder = hub.repositories[name]
         if not api:
             return self.file(folder / path)
+        if verb == "auth-check":
+            return self.json({})
         if verb == "tree":
             deep = parse_qs(urlparse(self.path).query).get("recursive", [""])[0].lower() in ("true", "1")
             return self.tree(folder, path, deep)
