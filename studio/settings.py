@@ -51,6 +51,11 @@ class Settings:
         return self.home / "models"
 
     @property
+    def datasets(self) -> Path:
+        """Folder of sets of rows fetched from the Hub."""
+        return self.home / "datasets"
+
+    @property
     def uploads(self) -> Path:
         """Folder of data files that came through the page."""
         return self.home / "uploads"

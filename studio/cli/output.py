@@ -31,6 +31,11 @@ def say(text: str) -> None:
     stderr.print(text, markup=False, soft_wrap=True)
 
 
+def phase_line(name: str, done: float, total: float | None) -> str:
+    """A phase that services report, for a line that is drawn again and again: "tokenizing 256 of 560"."""
+    return f"{name} {done:,.0f}" + (f" of {total:,.0f}" if total else "")
+
+
 def report_error(error: StudioError, as_json: bool) -> None:
     """Print an error's sentence, and its parts as JSON where a script listens."""
     if as_json:

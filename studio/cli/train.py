@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from studio.cli.output import answer, say, stderr
+from studio.cli.output import answer, phase_line, say, stderr
 from studio.cli.watch import follow, raise_unless_completed
 from studio.config import RunConfig
 from studio.config.presets import load_named
@@ -67,11 +67,7 @@ def checked_run(config: RunConfig) -> Checked:
     """
     settings = read_settings()
     with stderr.status("checking …") as status, contextlib.closing(DataWorker(settings)) as worker:
-
-        def show(name: str, done: float, total: float | None) -> None:
-            status.update(f"{name} {done:,.0f}" + (f" of {total:,.0f}" if total else ""))
-
-        return check(config, settings, worker, fetch=True, on_progress=show)
+        return check(config, settings, worker, fetch=True, on_progress=lambda *phase: status.update(phase_line(*phase)))
 
 
 def plan_text(checked: Checked) -> str:

@@ -49,7 +49,7 @@ class DataWorker:
         """Ask the worker and return its answer; `studio.data.operations` lists the operations.
 
         Args:
-            op: inspect, preview, lengths, template or ping.
+            op: inspect, preview, lengths, template, fetch or ping.
             timeout: seconds, the wait for other calls included.
             on_progress: called with (phase, done, total or None), in this thread.
             args: the operation's arguments, plain values.

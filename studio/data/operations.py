@@ -1,4 +1,4 @@
-"""What the data worker can be asked: inspect, preview, lengths, template, ping.
+"""What the data worker can be asked: inspect, preview, lengths, template, fetch, ping.
 
 Each takes and returns plain values; texts of rows stay text (no HTML is made here). Tokenizers are kept by
 folder, results by the size and time of the files they came from, so asking again costs a few milliseconds.
@@ -6,7 +6,6 @@ folder, results by the size and time of the files they came from, so asking agai
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from collections import OrderedDict
@@ -22,11 +21,12 @@ from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.config.model import EMBEDDED_MODEL, ModelConfig
 from studio.data.findings import note_findings, note_text, unused_keys
 from studio.data.formats import FormatName
+from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import IGNORED, Masker
 from studio.data.prepare import encode_examples, parse_source, prepare_data, train_on
 from studio.data.report import summarize_lengths
 from studio.data.rows import detect_format, kind_of, parse_row
-from studio.data.sources import Row, Stamp, confine, place, read_rows, resolve_path
+from studio.data.sources import Row, Stamp, confine, place
 from studio.data.units import both_answers
 from studio.data.wire import error_to_dict
 from studio.errors import InputError, StudioError
@@ -47,7 +47,7 @@ class Operations:
         self.settings = settings or read_settings()
         self._tokenizers: dict[str, Any] = {}
         self._results: OrderedDict[str, Values] = OrderedDict()
-        self._rows: tuple[tuple[Path, Stamp], list[tuple[int, Row]]] | None = None
+        self._rows: tuple[list[list[str | int]], list[tuple[int, Row]]] | None = None
 
     def run(self, op: str, args: Values, progress: Progress) -> Values:
         """Run one operation.
@@ -57,7 +57,7 @@ class Operations:
         """
         known: dict[str, Callable[..., Values]] = {
             "inspect": self.inspect, "preview": self.preview, "lengths": self.lengths, "template": self.template,
-            "ping": self.ping,
+            "fetch": self.fetch, "ping": self.ping,
         }  # fmt: skip
         if op not in known:
             raise InputError(f"'{op}' is not an operation", where="data worker", fix=f"Use one of: {', '.join(known)}")
@@ -72,32 +72,38 @@ class Operations:
         model: Values | str | None = None,
         max_length: int = 1024,
         method: Values | None = None,
+        hub: Values | None = None,
         confined: bool = False,
     ) -> Values:
-        """Read one file whole, as `method` would; without one, as the first method that could use its rows.
+        """Read one source whole, as `method` would; without one, as the first method that could use its rows.
+
+        Args:
+            path, format: of the source.
+            model: whose tokens are counted; None to count none.
+            max_length: the limit that lengths are compared with.
+            method: section `method`.
+            hub: subset, split and revision, where the path is a set of the Hub.
 
         Returns:
-            path, file, format, rows, bytes, sha256, findings; with a model also lengths (figures and histogram),
+            path, file, format, rows, bytes, sha256, commit, findings; with a model also lengths (figures, histogram),
             tokens, supervised_tokens and stop_text.
         """
-        source = _section(DataSource, {"path": path, "format": format}, "data.train")
+        source = _section(DataSource, {"path": path, "format": format, **(hub or {})}, "data.train")
         asked = _section(MethodConfig, method, "method")
-        file = resolve_path(path, self.settings, confined)
-        kind: RowKind = ROWS[asked.name] if method else kind_of(next(read_rows(file))[1], file)
-        key: list[Any] = ["inspect", str(file), _stamp(file), format, max_length, kind, train_on(asked)]
+        located = locate(source, self.settings, confined)
+        kind: RowKind = ROWS[asked.name] if method else _kind_of_first(located)
+        key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, train_on(asked)]
         folder = None
         if model is not None:
             folder, chosen = self._model(model, confined, progress)
             key += [str(folder), _tokenizer_stamp(folder), chosen.trust_remote_code]
 
         def compute() -> Values:
-            parsed = parse_source(
-                source, self.settings, "train", lambda done: progress("reading data", done, None), kind
-            )
+            parsed = parse_source(source, located, "train", lambda done: progress("reading data", done, None), kind)
             report, examples = parsed
             result: Values = {
-                "path": path, "file": str(file), "format": report.format, "rows": report.rows,
-                "bytes": report.bytes, "sha256": report.sha256,
+                "path": path, "file": report.file, "format": report.format, "rows": report.rows,
+                "bytes": report.bytes, "sha256": report.sha256, "commit": report.commit,
             }  # fmt: skip
             findings = unused_keys(examples)
             if folder is not None:
@@ -144,8 +150,9 @@ class Operations:
         if not 0 <= source < len(config.train):
             raise InputError(f"there is no source {source}", where="data.train", fix="Choose one of the files")
         one = config.train[source]
-        file = resolve_path(one.path, self.settings, confined)
-        numbered, rows, first = self._row(file, row)
+        located = locate(one, self.settings, confined)
+        file, kind = located.path, ROWS[chosen_method.name]
+        numbered, rows, (first_number, first) = self._row(located, row)
         number, raw = numbered
         folder, chosen = self._model(model, confined, progress)
         result: Values = {
@@ -153,12 +160,12 @@ class Operations:
             "tokens": [], "rejected": [], "trained": 0, "context": 0, "length": 0, "limit": config.max_length,
             "over_limit": False, "notes": [], "stop_text": None, "problem": None,
         }  # fmt: skip
-        kind = ROWS[chosen_method.name]
         masker = Masker(self._tokenizer(folder, chosen.trust_remote_code), train_on(chosen_method))
         try:
-            name: FormatName = detect_format([first], file, kind) if one.format == "auto" else one.format
+            shown = [(first_number, located.studio_row(first, first_number, kind))]
+            name: FormatName = detect_format(shown, file, kind) if one.format == "auto" else one.format
             result["format"] = name
-            example = parse_row(raw, number, file, name, kind)
+            example = parse_row(located.studio_row(raw, number, kind), number, file, name, kind)
             result["messages"] = example.messages
             seen = [masker.prompt(example)] if kind == "prompts" else masker.encode(both_answers(example))
         except InputError as error:
@@ -196,12 +203,10 @@ class Operations:
         """
         config = _section(DataConfig, data, "data")
         chosen_method = _section(MethodConfig, method, "method")
-        named = [one.path for one in config.train]
-        named += [config.validation] if isinstance(config.validation, str) else []
-        files = [resolve_path(path, self.settings, confined) for path in named]
+        here = [locate(source, self.settings, confined) for source in sources_of(config)]
         folder, chosen = self._model(model, confined, progress)
-        key = ["lengths", config.model_dump(), chosen_method.model_dump(), seed, [str(file) for file in files]]
-        key += [[_stamp(file) for file in files], str(folder), _tokenizer_stamp(folder), chosen.trust_remote_code]
+        key = ["lengths", config.model_dump(), chosen_method.model_dump(), seed, [one.state() for one in here]]
+        key += [str(folder), _tokenizer_stamp(folder), chosen.trust_remote_code]
 
         def compute() -> Values:
             tokenizer = self._tokenizer(folder, chosen.trust_remote_code)
@@ -234,6 +239,18 @@ class Operations:
         except InputError as error:
             return {"has_template": True, "exact": False, "stop_text": None, "reason": error.sentence}
 
+    def fetch(self, progress: Progress, *, data: Values | None = None, confined: bool = False) -> Values:
+        """Fetch the sets of the Hub that `data` names and that are not here yet; bytes are told as progress.
+
+        Returns:
+            sources: the path of each, how many rows it has (None where that is not known yet), and its commit.
+        """
+        found = []
+        for source in sources_of(_section(DataConfig, data, "data")):
+            located = locate(source, self.settings, confined, fetch=progress)
+            found.append({"path": source.path, "rows": located.count, "commit": located.commit})
+        return {"sources": found}
+
     def ping(self, progress: Progress, *, confined: bool = False) -> Values:
         """Return the worker's pid."""
         return {"pid": os.getpid()}
@@ -247,23 +264,24 @@ class Operations:
         self._results.move_to_end(text)
         return self._results[text]
 
-    def _row(self, file: Path, place_: int) -> tuple[tuple[int, Row], int | None, tuple[int, Row]]:
+    def _row(self, located: Located, place_: int) -> tuple[tuple[int, Row], int | None, tuple[int, Row]]:
         """(number, row) at a place, how many rows there are (None for a large file), and the first row."""
-        stamp = Stamp.of(file)
-        if stamp.size > _KEPT_ROWS_BYTES:
-            rows = read_rows(file)
-            first = next(rows)
-            found = next(itertools.islice(itertools.chain([first], rows), max(0, place_ - 1), None), None)
-            count = None
+        if located.bytes > _KEPT_ROWS_BYTES:
+            first = next(located.rows(0))
+            found = next(located.rows(max(0, place_ - 1)), None)
+            count = located.count
         else:
-            if self._rows is None or self._rows[0] != (file, stamp):
-                self._rows = ((file, stamp), list(read_rows(file)))
+            state = located.state()
+            if self._rows is None or self._rows[0] != state:
+                self._rows = (state, list(located.rows(0)))
             kept = self._rows[1]
             first, count = kept[0], len(kept)
             found = kept[place_ - 1] if 0 < place_ <= count else None
         if found is None or place_ < 1:
             have = f"the file has {count:,}" if count is not None else "the file has fewer"
-            raise InputError(f"there is no row {place_}; {have}", where=place(file), fix="Choose a row from 1 on")
+            raise InputError(
+                f"there is no row {place_}; {have}", where=place(located.path), fix="Choose a row from 1 on"
+            )
         return found, count, first
 
     def _model(self, model: Values | str | None, confined: bool, progress: Progress) -> tuple[Path, ModelConfig]:
@@ -316,6 +334,12 @@ def _section(kind: Any, values: Values | None, name: str) -> Any:
 def _stamp(file: Path) -> list[int]:
     stamp = Stamp.of(file) if file.is_file() else Stamp(0, 0)
     return [stamp.size, stamp.mtime_ns]
+
+
+def _kind_of_first(located: Located) -> RowKind:
+    """The first kind of method that could use the first row."""
+    number, row = next(located.rows(0))
+    return kind_of(located.studio_row(row, number, "answers"), located.path)
 
 
 def _tokenizer_stamp(folder: Path) -> list[list[int]]:

@@ -1,13 +1,15 @@
 """From the files of a configuration to masked token lists for training and validation.
 
-Reading, parsing, masking, truncation, split, in that order, each counted in the report. Truncation is never silent.
-The split depends on the rows and the seed alone, so every model is validated on the same rows of the same files.
+Reading, choosing rows, parsing, masking, split, truncation, mixing, in that order, each counted in the report.
+Truncation is never silent. The split depends on the rows and the seed alone, so every model is validated on the same
+rows of the same files; it comes before the mixing, so a row that is repeated is never one of them.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +19,12 @@ from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.data.findings import collect_findings
 from studio.data.formats import Example, FormatName
+from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker, TrainOn
+from studio.data.mixing import choose_rows, mix, mix_findings
 from studio.data.report import DataReport, SourceReport, summarize_lengths
 from studio.data.rows import detect_format, parse_row
-from studio.data.sources import file_sha256, place, read_rows, resolve_path
+from studio.data.sources import place
 from studio.data.units import Unit, encode
 from studio.errors import InputError, InputErrors
 from studio.settings import Settings
@@ -56,7 +60,7 @@ def prepare_data(
     on_phase: OnPhase | None = None,
     seed: int = 42,
 ) -> Prepared:
-    """Read, mask, truncate and split the data of a run.
+    """Read, mask, split, truncate and mix the data of a run.
 
     Args:
         config: section `data`.
@@ -64,22 +68,24 @@ def prepare_data(
         tokenizer: the model's transformers tokenizer (fast backend).
         settings: for `demo/...` and uploaded files.
         on_phase: called with ("reading data" | "tokenizing", rows done, rows in all or None).
-        seed: start of the random split; the run's `training.seed`.
+        seed: start of the random choice of rows, split and mix; the run's `training.seed`.
 
     Raises:
-        InputError: a file or a row cannot be used, or no row is left. Up to five bad rows are named at once.
+        InputError: a file or a row cannot be used, a set of the Hub is not here yet, or no row is left. Up to five
+            bad rows are named at once.
     """
     tell = on_phase or (lambda name, done, total: None)
     kind = ROWS[method.name]
     masker = Masker(tokenizer, train_on(method))
-    own_file = isinstance(config.validation, str)
+    named = sources_of(config)
+    here = [locate(source, settings) for source in named]
     parsed = [
-        parse_source(one, settings, "train", lambda done: tell("reading data", done, None), kind)
-        for one in config.train
-    ]
-    if isinstance(config.validation, str):
-        file = DataSource(path=config.validation)
-        parsed.append(parse_source(file, settings, "validation", lambda done: tell("reading data", done, None), kind))
+        parse_source(
+            source, located, "train" if at < len(config.train) else "validation",
+            lambda done: tell("reading data", done, None), kind, random.Random(f"{seed}/rows/{at}"),
+        )
+        for at, (source, located) in enumerate(zip(named, here, strict=True))
+    ]  # fmt: skip
     total = sum(len(one.examples) for one in parsed)
     units: list[list[Unit]] = []
     for one in parsed:
@@ -92,51 +98,73 @@ def prepare_data(
         _refuse_long(flat, config.max_length)
 
     trained = sum(len(rows) for one, rows in zip(parsed, units, strict=True) if one.source.part == "train")
-    away = set(range(trained, len(flat))) if own_file else choose_validation(trained, float(config.validation), seed)
-    train: list[Unit] = []
-    validation: list[Unit] = []
+    share = 0.0 if isinstance(config.validation, str) else config.validation
+    away = set(range(trained, len(flat))) or choose_validation(trained, share, seed)
+    pools: list[list[Unit]] = [[] for _ in parsed]
+    held: list[list[Unit]] = [[] for _ in parsed]
     at = 0
-    for one, rows in zip(parsed, units, strict=True):
+    for index, (one, rows) in enumerate(zip(parsed, units, strict=True)):
         for row in rows:
             if (example := _within(row, config, one.source)) is not None:
-                (validation if at in away else train).append(example)
+                (held if at in away else pools)[index].append(example)
             at += 1
-    if not train:
+    if not any(pools):
         raise InputError(
             f"no row is left to train on: of {trained:,} rows none is within {config.max_length} tokens with an answer",
             where="data.train",
             fix=f"Raise data.max_length (the longest row has {report.lengths.longest} tokens), or give shorter rows",
         )
+    order = Counter(mix_order := mix(config, [len(pool) for pool in pools[: len(config.train)]], seed))
+    train = [pools[index][row] for index, row in mix_order]
+    validation = list(itertools.chain.from_iterable(held))
+    for index, one in enumerate(parsed):
+        _count_used(one.source, pools[index], held[index], [order[index, row] for row in range(len(pools[index]))])
     report.train_rows, report.validation_rows = len(train), len(validation)
     report.tokens = sum(one.source.tokens for one in parsed)
     report.supervised_tokens = sum(one.source.supervised_tokens for one in parsed)
-    collect_findings(report, config, [one.examples for one in parsed], flat, train, validation)
+    once = [pools[index][row] for index, row in order]
+    collect_findings(report, config, [one.examples for one in parsed], flat, once, validation)
+    report.findings += mix_findings(report.sources)
     return Prepared(train, validation, report, kind)
 
 
 def parse_source(
     source: DataSource,
-    settings: Settings,
+    located: Located,
     part: str,
     on_rows: Callable[[int], None] | None = None,
     kind: RowKind = "answers",
+    rng: random.Random | None = None,
 ) -> Parsed:
-    """Read a file and understand its rows.
+    """Read a source and understand its rows.
+
+    Args:
+        source: as the configuration gives it.
+        located: where it is.
+        part: "train" or "validation".
+        on_rows: told how many rows are read.
+        kind: what the method learns from.
+        rng: chooses the rows where only some are wanted; None to read all.
 
     Raises:
-        InputError: the file or one of its rows cannot be used.
+        InputError: the file or one of its rows cannot be used, or has fewer rows than are wanted.
         InputErrors: several rows cannot be used; the first five are named.
     """
-    path = resolve_path(source.path, settings)
-    rows = read_rows(path)
+    path = located.path
+    wanted = (source.rows or located.sample) if rng else None
+    have, places = _choice(source, located, wanted, rng) if rng and wanted else (None, None)
+    rows = located.rows(0)
+    if places is not None:
+        rows = (one for at, one in enumerate(rows) if at in places)
     first = list(itertools.islice(rows, 1))
-    name: FormatName = detect_format(first, path, kind) if source.format == "auto" else source.format
+    shown = [(number, located.studio_row(row, number, kind)) for number, row in first]
+    name: FormatName = detect_format(shown, path, kind) if source.format == "auto" else source.format
     examples: list[Example] = []
     errors: list[InputError] = []
     bad = 0
     for count, (number, row) in enumerate(itertools.chain(first, rows), 1):
         try:
-            examples.append(parse_row(row, number, path, name, kind))
+            examples.append(parse_row(located.studio_row(row, number, kind), number, path, name, kind))
         except InputError as error:
             bad += 1
             if len(errors) < SHOWN_ERRORS:
@@ -147,16 +175,24 @@ def parse_source(
         _raise_all(errors, bad, path)
     report = SourceReport(
         path=source.path,
-        file=str(path),
+        file=str(located.files[0]),
         part="validation" if part == "validation" else "train",
-        sha256=file_sha256(path),
-        bytes=path.stat().st_size,
+        sha256=located.sha256(),
+        bytes=located.bytes,
         format=name,
-        rows=len(examples),
+        rows=len(examples) if have is None else have,
+        chosen=len(examples),
+        commit=located.commit,
     )
     if on_rows:
         on_rows(len(examples))
     return Parsed(report, examples)
+
+
+def _choice(source: DataSource, located: Located, wanted: int, rng: random.Random) -> tuple[int, set[int]]:
+    """(rows there are, places from 0 of those that are taken); a file is read once more for it, and not kept."""
+    have = located.count if located.count is not None else sum(1 for _ in located.rows(0))
+    return have, set(choose_rows(have, wanted, rng, f"data.train, {source.path}"))
 
 
 def train_on(method: MethodConfig) -> TrainOn:
@@ -191,6 +227,16 @@ def choose_validation(rows: int, share: float, seed: int) -> set[int]:
     return set(random.Random(seed).sample(range(rows), count))
 
 
+def _count_used(source: SourceReport, pool: Sequence[Unit], held: Sequence[Unit], times: Sequence[int]) -> None:
+    """Count what training and validation use of a source; `times` says how often each row of `pool` is trained on."""
+    source.unused = times.count(0)
+    source.kept = len(pool) - source.unused + len(held)
+    source.repeated = sum(times) - (len(pool) - source.unused)
+    for rows, often in ((pool, times), (held, [1] * len(held))):
+        source.tokens += sum(unit.tokens * count for unit, count in zip(rows, often, strict=True))
+        source.supervised_tokens += sum(unit.supervised * count for unit, count in zip(rows, often, strict=True))
+
+
 def _from(tell: OnPhase, before: int, total: int) -> Callable[[int], None]:
     return lambda done: tell("tokenizing", before + done, total)
 
@@ -201,7 +247,7 @@ def _batches(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
 
 
 def _within(unit: Unit, config: DataConfig, source: SourceReport) -> Unit | None:
-    """The example within the limit, or None if it is left out; counted in `source`."""
+    """The example within the limit, or None if it is left out; a cut or a row left out is counted in `source`."""
     kept: Unit | None = unit
     if unit.length > config.max_length:
         if config.truncation == "drop":
@@ -212,9 +258,6 @@ def _within(unit: Unit, config: DataConfig, source: SourceReport) -> Unit | None
             source.dropped_unsupervised += 1
             return None
         source.cut += 1
-    source.kept += 1
-    source.tokens += kept.tokens if kept else 0
-    source.supervised_tokens += kept.supervised if kept else 0
     return kept
 
 

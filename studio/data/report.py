@@ -26,7 +26,11 @@ class SourceReport:
         dropped: over-long rows left out (truncation: drop).
         dropped_unsupervised: rows left out because a cut left nothing to learn.
         cut: over-long rows shortened (truncation: cut).
-        tokens, supervised_tokens: of the kept examples.
+        tokens, supervised_tokens: of the kept examples, repeats included.
+        chosen: rows taken of those read (`rows` of the source); the rest is not looked at further.
+        unused: rows that the mix of several sets left out.
+        repeated: training examples that repeat a row, by the mix.
+        commit: of a set from the Hub.
     """
 
     path: str
@@ -42,6 +46,10 @@ class SourceReport:
     cut: int = 0
     tokens: int = 0
     supervised_tokens: int = 0
+    chosen: int = 0
+    unused: int = 0
+    repeated: int = 0
+    commit: str = ""
 
 
 @dataclass(frozen=True)

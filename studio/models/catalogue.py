@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from studio.config.model import EMBEDDED_MODEL
-from studio.errors import InputError, StudioError
+from studio.errors import InputError
 from studio.models import embedded, hub
+from studio.models.child import Progress, run_child
+from studio.models.hubaccess import is_hub_id
 from studio.models.shape import ModelShape, read_config, read_tensors, weight_files
 from studio.settings import Settings
 
 Source = Literal["embedded", "local", "hub"]
-Progress = Callable[[str, float, float | None], None]
-"""Called with the phase's name, how much is done, and the total; bytes for a download, steps otherwise."""
-
-_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "spiece.model", "vocab.txt")
 _WHERE = "model.path"
+_CHILD = ("getting the model ready", _WHERE)
 
 
 @dataclass(frozen=True)
@@ -77,13 +72,13 @@ def resolve_model(
     folder = Path(text).expanduser()
     if folder.exists():
         return ModelRef(text, check_folder(folder.absolute()), "local")
-    if not hub.is_hub_id(text):
+    if not is_hub_id(text):
         raise _unknown(text, settings)
     target = hub.hub_folder(settings, text, revision)
     if hub.hub_name(target) is None:
         if not fetch:
             raise _absent(text, "Start the run, which downloads it, or give the folder of a checkpoint")
-        _run_child("studio.models.hub", [text, revision], settings, report)
+        run_child("studio.models.hub", [text, revision], settings, report, _CHILD)
     return ModelRef(text, check_folder(target), "hub")
 
 
@@ -166,7 +161,7 @@ def confine_model(path: str, settings: Settings) -> str:
         InputError: it is a folder elsewhere.
     """
     text = path.strip()
-    if text == EMBEDDED_MODEL or (hub.is_hub_id(text) and not Path(text).exists()):
+    if text == EMBEDDED_MODEL or (is_hub_id(text) and not Path(text).exists()):
         return text
     return str(confine(text, settings))
 
@@ -177,42 +172,8 @@ def _embedded(settings: Settings, report: Progress, fetch: bool) -> Path:
             raise _absent(EMBEDDED_MODEL, "Start a run, which makes it in half a minute")
         if "torch" in sys.modules:  # A worker: it needs torch anyway, so a second process would only cost time.
             return embedded.prepare(settings, report)
-        _run_child("studio.models.embedded", [], settings, report)
+        run_child("studio.models.embedded", [], settings, report, _CHILD)
     return embedded.checkpoint_path(settings)
-
-
-def _run_child(module: str, arguments: list[str], settings: Settings, report: Progress) -> None:
-    """Run a module that prints JSON lines (phase, path or error) and pass them on."""
-    search = os.pathsep.join(filter(None, (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH"))))
-    env = {**os.environ, "STUDIO_HOME": str(settings.home), "PYTHONPATH": search}
-    last: dict[str, Any] = {}
-    with tempfile.TemporaryFile("w+", errors="replace") as errors:
-        command = [sys.executable, "-m", module, *arguments]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env)
-        try:
-            for line in child.stdout or ():
-                if not line.startswith("{"):
-                    continue
-                last = json.loads(line)
-                if "phase" in last:
-                    report(last["phase"], last["done"], last["total"])
-            code = child.wait()
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-        errors.seek(0)
-        tail = [line for line in errors.read().splitlines() if line.strip()][-1:]
-    if "error" in last:
-        kind = InputError if last["input"] else StudioError
-        raise kind(last["error"]["what"], where=last["error"]["where"], fix=last["error"]["fix"])
-    if code or "path" not in last:
-        detail = tail[0].strip() if tail else "no message"
-        raise StudioError(
-            f"getting the model ready ended with code {code} ({detail})",
-            where=_WHERE,
-            fix="Check memory and disk space (`studio doctor`), then start again",
-        )
 
 
 def _instead_of_config(folder: Path) -> tuple[str, str]:

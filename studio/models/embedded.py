@@ -30,6 +30,7 @@ from filelock import FileLock, Timeout
 
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError, StudioError
+from studio.models.child import child_main
 from studio.settings import Settings, read_settings
 
 Report = Callable[[str, float, float | None], None]
@@ -263,19 +264,9 @@ def _explained(settings: Settings) -> Iterator[None]:
 
 
 def main() -> int:
-    """`python -m studio.models.embedded`: prepare it, one JSON line a phase, then {"path"} or {"error"}."""
-
-    def say(**line: Any) -> None:
-        print(json.dumps(line), flush=True)
-
+    """`python -m studio.models.embedded`: prepare it, as a child of `models.child`."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
-        path = prepare(read_settings(), lambda name, done, total: say(phase=name, done=done, total=total))
-    except StudioError as error:
-        say(error=error.as_dict(), input=isinstance(error, InputError))
-        return error.exit_code
-    say(path=str(path))
-    return 0
+    return child_main(lambda say: prepare(read_settings(), say))
 
 
 if __name__ == "__main__":

@@ -10,30 +10,24 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
-import threading
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
-from studio.errors import InputError, StudioError
+from studio.config.model import EMBEDDED_MODEL
+from studio.errors import InputError
+from studio.models.child import Progress, child_main
+from studio.models.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
+from studio.models.hubaccess import is_hub_id as is_hub_id
 from studio.settings import Settings, read_settings
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt", "tekken.json")
 _IGNORED = ("*/*", "consolidated*", "training_args*", "adapter_*")
-_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _MARKER = "studio.json"
 _WHERE = "model.path"
-SPARE_BYTES = 500_000_000
-
-
-def is_hub_id(text: str) -> bool:
-    """Whether `text` has the form of a Hub id: org/name."""
-    return _ID.fullmatch(text) is not None and ".." not in text and "--" not in text
 
 
 def hub_folder(settings: Settings, name: str, revision: str = "main") -> Path:
@@ -74,7 +68,7 @@ def download(
         try:
             return _download(name, folder, revision, on_progress or (lambda done, total: None))
         except Exception as error:
-            raise _sentence(error, name, revision) from error
+            raise sentence(error, _asked(name, revision)) from error
 
 
 def _download(name: str, folder: Path, revision: str, on_progress: Callable[[float, float], None]) -> Path:
@@ -85,30 +79,12 @@ def _download(name: str, folder: Path, revision: str, on_progress: Callable[[flo
     sizes = {item.rfilename: int(item.size or 0) for item in info.siblings or []}
     _refuse_untrainable(name, list(sizes))
     total = sum(size for file, size in sizes.items() if _wanted(file))
-    missing = total - _bytes_in(folder)
-    free = shutil.disk_usage(folder.parent).free
-    if missing + SPARE_BYTES > free:
-        raise StudioError(
-            f"{name} needs {missing / 1e9:.1f} GB more on the disk and {free / 1e9:.1f} GB are free",
-            where=str(folder.parent),
-            fix="Free some space, or set STUDIO_HOME to a folder on another disk",
-        )
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.3):
-            on_progress(min(_bytes_in(folder), total), total)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
+    require_space(name, total - bytes_in(folder), folder.parent)
+    with counted_bytes(folder, total, on_progress):
         snapshot_download(
             name, revision=info.sha or revision, local_dir=folder, allow_patterns=list(PATTERNS),
             ignore_patterns=list(_IGNORED), endpoint=endpoint,
         )  # fmt: skip
-    finally:
-        over.set()
-        watcher.join()
     on_progress(total, total)
     (folder / _MARKER).write_text(json.dumps({"hub": name, "revision": revision, "commit": info.sha}) + "\n")
     return folder
@@ -116,18 +92,6 @@ def _download(name: str, folder: Path, revision: str, on_progress: Callable[[flo
 
 def _wanted(file: str) -> bool:
     return any(fnmatch(file, p) for p in PATTERNS) and not any(fnmatch(file, p) for p in _IGNORED)
-
-
-def _bytes_in(folder: Path) -> int:
-    """Bytes of all files, those of an unfinished download (`.cache`) too; files may vanish while we look."""
-    total = 0
-    for parent, _, files in os.walk(folder):
-        for file in files:
-            try:
-                total += (Path(parent) / file).stat().st_size
-            except FileNotFoundError:
-                continue
-    return total
 
 
 def _refuse_untrainable(name: str, files: list[str]) -> None:
@@ -145,68 +109,20 @@ def _refuse_untrainable(name: str, files: list[str]) -> None:
     raise InputError(f"{name} {what}", where=_WHERE, fix=fix)
 
 
-def _sentence(error: Exception, name: str, revision: str) -> StudioError:
-    """Say what a failed download means. Anything not known here is returned as it came, named by its class."""
-    from huggingface_hub import errors
-
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    if isinstance(error, StudioError):
-        return error
-    status = next((getattr(getattr(e, "response", None), "status_code", None) for e in chain), None)
-    access = "Accept its terms on huggingface.co/" + name + " and set HF_TOKEN to a token that may read it"
-    if any(isinstance(e, errors.GatedRepoError) for e in chain):
-        return InputError(f"{name} is gated: its owner asks you to accept terms first", where=_WHERE, fix=access)
-    if any(isinstance(e, errors.RevisionNotFoundError) for e in chain):
-        return InputError(
-            f"{name} has no revision '{revision}'", where="model.revision", fix="Use main, or a branch, tag or commit"
-        )
-    if any(isinstance(e, errors.RepositoryNotFoundError) for e in chain) or status == 404:
-        return InputError(
-            f"the Hub has no model {name} that you may read", where=_WHERE,
-            fix="Check the spelling (org/name); for a private model set HF_TOKEN to a token that may read it",
-        )  # fmt: skip
-    if status in (401, 403):
-        return InputError(f"the Hub refused access to {name} ({status})", where=_WHERE, fix=access)
-    if any(isinstance(e, OSError) and e.errno == 28 for e in chain):
-        return StudioError(
-            f"the disk was full before {name} was complete", where=_WHERE,
-            fix="Free some space and start again (it goes on where it stopped), or set STUDIO_HOME to another disk",
-        )  # fmt: skip
-    if any(isinstance(e, errors.OfflineModeIsEnabled) for e in chain):
-        return StudioError(
-            f"{name} is not on this machine and HF_HUB_OFFLINE forbids fetching it", where=_WHERE,
-            fix="Unset HF_HUB_OFFLINE, or copy the checkpoint here and give its folder",
-        )  # fmt: skip
-    place = os.environ.get("HF_ENDPOINT") or "huggingface.co"
-    detail = f"status {status}" if status else type(chain[-1]).__name__
-    return StudioError(
-        f"{name} could not be fetched: {place} did not answer properly ({detail})", where=_WHERE,
-        fix="Check the network or proxy (HTTPS_PROXY) and start again; what is already fetched is kept. "
-        "Without a network, use smollm2-135m-instruct or the folder of a checkpoint",
-    )  # fmt: skip
+def _asked(name: str, revision: str) -> Asked:
+    otherwise = f"use {EMBEDDED_MODEL} or the folder of a checkpoint"
+    return Asked(name, revision, "model", _WHERE, "model.revision", otherwise)
 
 
 def main() -> int:
-    """`python -m studio.models.hub ID REVISION`: fetch it, JSON lines as in `studio.models.embedded`."""
-
-    def say(**line: Any) -> None:
-        print(json.dumps(line), flush=True)
-
+    """`python -m studio.models.hub ID REVISION`: fetch it, as a child of `models.child`."""
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     name, revision = sys.argv[1:3]
 
-    def progress(done: float, total: float) -> None:
-        say(phase=f"downloading {name}", done=done, total=total)
+    def work(say: Progress) -> Path:
+        return download(name, read_settings(), revision, lambda done, total: say(f"downloading {name}", done, total))
 
-    try:
-        path = download(name, read_settings(), revision, progress)
-    except StudioError as error:
-        say(error=error.as_dict(), input=isinstance(error, InputError))
-        return error.exit_code
-    say(path=str(path))
-    return 0
+    return child_main(work)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 from studio.config import RunConfig
 from studio.config.model import EMBEDDED_MODEL
 from studio.data.client import DataWorker
-from studio.data.sources import resolve_path
+from studio.data.locate import absolute, fetch_sources
 from studio.errors import InputError, StudioError
 from studio.jobs import list_jobs
 from studio.jobs.state import ACTIVE
@@ -23,7 +23,7 @@ from studio.models.device import device_info
 from studio.models.fit import Lengths
 from studio.models.plan import Plan, make_plan
 from studio.models.shape import ModelShape, read_config
-from studio.settings import ASSETS, Settings
+from studio.settings import Settings
 from studio.train import checks
 from studio.train.methods import METHODS
 from studio.train.runs import find_model
@@ -80,8 +80,8 @@ def check(
         config: the run.
         settings: the studio's settings.
         data: counts the tokens.
-        fetch: download a Hub model that is not here yet; without it that is an error. The embedded model is made
-            in any case, since it comes from a package that is here.
+        fetch: download a model or data set of the Hub that is not here yet; without it that is an error. The
+            embedded model is made in any case, since it comes from a package that is here.
         on_progress: told (what, done, total) of the slow parts.
 
     Raises:
@@ -100,6 +100,8 @@ def check(
     known = checks.Known(config, shape, read_config(model.path), settings)
     checks.check_model(known)
     checks.check_method(known)
+    if fetch:
+        fetch_sources(config.data, settings, on_progress or (lambda name, done, total: None))
     counted = data.call(
         "lengths",
         data=config.data.model_dump(),
@@ -155,9 +157,9 @@ def with_absolute_paths(config: RunConfig, settings: Settings) -> RunConfig:
     """
     raw = config.model_dump()
     for source in raw["data"]["train"]:
-        source["path"] = _absolute(source["path"], settings)
+        source["path"] = absolute(source["path"], settings)
     if isinstance(config.data.validation, str):
-        raw["data"]["validation"] = _absolute(config.data.validation, settings)
+        raw["data"]["validation"] = absolute(config.data.validation, settings)
     folder = Path(config.model.path).expanduser()
     if folder.is_dir():
         raw["model"]["path"] = str(folder.absolute())
@@ -180,8 +182,3 @@ def named_paths(config: RunConfig) -> list[Path]:
     if checks.used(config, "method", "reward_schema"):
         named += filter(None, [config.method.reward_schema, (config.method.reward_python or "").rpartition(":")[0]])
     return [Path(text).expanduser().absolute() for text in named]
-
-
-def _absolute(path: str, settings: Settings) -> str:
-    found = resolve_path(path, settings)
-    return path if found.is_relative_to(ASSETS) else str(found)

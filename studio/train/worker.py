@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 from studio.config import RunConfig
 from studio.config.load import build, dump_run
 from studio.config.method import ONLINE
+from studio.data.locate import fetch_sources
 from studio.data.prepare import Prepared, prepare_data
 from studio.errors import StoppedError
 from studio.jobs.worker import JobContext
@@ -135,6 +136,8 @@ def _resolve(context: JobContext, config: RunConfig) -> ModelRef:
 
 
 def _read(context: JobContext, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+    with context.reporter() as report:
+        fetch_sources(config.data, context.settings, report)
     with context.reporter("rows") as report:
         return prepare_data(
             config.data, config.method, tokenizer, context.settings, on_phase=report, seed=config.training.seed

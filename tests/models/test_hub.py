@@ -11,7 +11,8 @@ from studio.errors import InputError, StoppedError, StudioError
 from studio.models import hub
 from studio.models.catalogue import known_models, resolve_model
 from studio.settings import Settings
-from tests.models.checkpoints import Hub, serve_hub, write_checkpoint
+from tests.hubserver import Hub, serve_hub
+from tests.models.checkpoints import write_checkpoint
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,185 @@
+"""Where the rows of a source of the configuration come from: a file, a set of the Hub, an entry of dataset_info.json.
+
+Light, so the page can ask whether a source is there; rows are read by whoever iterates. Nothing is fetched unless a
+function that reports progress is given. A file that exists always wins over a set of the same name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from studio.config.data import DataConfig, DataSource
+from studio.config.method import RowKind
+from studio.data import datasetinfo, hubsets
+from studio.data.datasetinfo import Entry
+from studio.data.hubsets import HubSet
+from studio.data.sources import Row, Stamp, file_sha256, read_rows, resolve_path
+from studio.errors import InputError
+from studio.models.child import Progress
+from studio.settings import ASSETS, Settings
+
+Rows = Iterator[tuple[int, Row]]
+_HUB_ONLY = ("subset", "split", "revision")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A source that is on this machine.
+
+    Attributes:
+        path: what errors about a row name: its file, or the id of a set.
+        files: what its rows are read from.
+        rows: `rows(start)` yields (row number, row as it is stored), leaving out the first `start`.
+        count: how many rows there are, where that is known without reading them.
+        commit: of the Hub's repository; empty for files.
+        entry: of the dataset_info.json that describes the rows.
+        described: that file.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    rows: Callable[[int], Rows]
+    count: int | None = None
+    commit: str = ""
+    entry: Entry | None = None
+    described: Path | None = None
+
+    def studio_row(self, row: Row, number: int, kind: RowKind) -> Row:
+        """Return a row of `rows` in a format of the studio: as it is, or as its entry of dataset_info.json says.
+
+        Raises:
+            InputError: the row is not as the entry says.
+        """
+        return datasetinfo.convert(self.entry, row, number, self.path, kind) if self.entry else row
+
+    @property
+    def sample(self) -> int | None:
+        """How many of the rows dataset_info.json wants; None for all."""
+        return self.entry.num_samples if self.entry else None
+
+    def sha256(self) -> str:
+        """SHA-256 of the file; of several files the SHA-256 of their digests in order."""
+        digests = [file_sha256(file) for file in self.files]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def state(self) -> list[list[str | int]]:
+        """Plain values that change when the files do, or what describes them: path, size and time of each."""
+        files = [*self.files, *([self.described] if self.described else [])]
+        stamps = [(file, Stamp.of(file)) for file in files]
+        return [[str(file), stamp.size, stamp.mtime_ns] for file, stamp in stamps]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the files together."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+def locate(source: DataSource, settings: Settings, confined: bool = False, fetch: Progress | None = None) -> Located:
+    """Find the rows of a source.
+
+    Args:
+        source: one of `data.train`.
+        settings: where uploads and fetched sets lie, and the folders of `confined`.
+        confined: allow only files in `settings.roots`, also those that a dataset_info.json names. Sets of the Hub are
+            allowed.
+        fetch: told how far a download is; None to fetch nothing.
+
+    Raises:
+        InputError: there is no such file, set or entry, it may not be read, or it must be fetched first.
+        StudioError: the download failed.
+    """
+    if (address := datasetinfo.split_address(source.path)) is not None:
+        _refuse_hub_options(source, "dataset_info.json says them")
+        described = resolve_path(address[0], settings, confined)
+        entry = datasetinfo.read_entry(described, address[1])
+        if isinstance(entry.source, HubSet):
+            inner = _hub_set(entry.source, settings, fetch)
+        else:
+            inner = _file(resolve_path(str(entry.source), settings, confined))
+        return replace(inner, entry=entry, described=described)
+    if is_hub_source(source.path, settings):
+        name = source.path.strip()
+        return _hub_set(HubSet(name, source.subset, source.split, source.revision), settings, fetch)
+    path = resolve_path(source.path, settings, confined)
+    if path.name == datasetinfo.FILE_NAME:
+        raise datasetinfo.which_entry(path)
+    _refuse_hub_options(source, "a file has none")
+    return _file(path)
+
+
+def is_hub_source(path: str, settings: Settings) -> bool:
+    """Whether a path means a set of the Hub: it has the form of an id, and there is no file or folder of that name."""
+    text = path.strip()
+    given = Path(text)
+    here = given.parts[:1] == ("demo",) or given.exists() or (settings.uploads / given).exists()
+    return hubsets.is_set_name(text) and not here
+
+
+def absolute(path: str, settings: Settings) -> str:
+    """A path of the configuration as a job keeps it, so that it means the same in another folder.
+
+    Raises:
+        InputError: the file is not there.
+    """
+    if is_hub_source(path, settings):
+        return path.strip()
+    file, name = datasetinfo.split_address(path) or (path, "")
+    found = resolve_path(file, settings)
+    if found.is_relative_to(ASSETS):
+        return path
+    return f"{found}:{name}" if name else str(found)
+
+
+def sources_of(config: DataConfig) -> list[DataSource]:
+    """Return the sources of a run: those that are trained on, then the one that `data.validation` names, if it does.
+
+    A set of the Hub that is trained on too is validated on at the same subset and revision.
+    """
+    path = config.validation
+    if not isinstance(path, str):
+        return list(config.train)
+    same = next((one for one in config.train if one.path == path), None)
+    values = {"subset": same.subset, "revision": same.revision} if same else {}
+    if hubsets.is_set_name(path.strip()) and not Path(path.strip()).exists():
+        return [*config.train, DataSource(path=path, split=config.validation_split, **values)]
+    return [*config.train, DataSource(path=path)]
+
+
+def fetch_sources(config: DataConfig, settings: Settings, report: Progress) -> None:
+    """Fetch the sets of the Hub that a run names and that are not here yet.
+
+    Raises:
+        InputError: a set, or any other source, is not there.
+        StudioError: a download failed.
+    """
+    for source in sources_of(config):
+        locate(source, settings, fetch=report)
+
+
+def _file(path: Path) -> Located:
+    files = tuple(sorted(one for one in path.rglob("*") if one.is_file())) if path.is_dir() else (path,)
+    return Located(path, files, lambda start: islice(read_rows(path), start, None))
+
+
+def _hub_set(asked: HubSet, settings: Settings, fetch: Progress | None) -> Located:
+    found = hubsets.fetched(asked, settings)
+    if found is None:
+        if fetch is None:
+            raise hubsets.absent(asked)
+        found = hubsets.fetch(asked, settings, fetch)
+    files = found.files
+    return Located(Path(asked.name), files, lambda start: hubsets.read_arrow(files, start), found.rows, found.commit)
+
+
+def _refuse_hub_options(source: DataSource, why: str) -> None:
+    for name in _HUB_ONLY:
+        if getattr(source, name) != DataSource.model_fields[name].default:
+            raise InputError(
+                f"'{name}' is for sets named by their Hub id; {why}",
+                where=f"data.train, {source.path}",
+                fix=f"Remove {name}, or name a set of the Hub (org/name)",
+            )

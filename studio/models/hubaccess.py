@@ -1,0 +1,147 @@
+"""What fetching anything from the Hugging Face Hub has in common: ids, progress by bytes on the disk, error sentences.
+
+Light to import. Used by `models.hub` (checkpoints) and `data.hubfetch` (sets of rows); a token comes from the
+environment or from `hf auth login`, through huggingface_hub, and is never read, kept or shown here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.errors import InputError, StudioError
+
+SPARE_BYTES = 500_000_000
+_NAME = r"[A-Za-z0-9][\w.-]{0,95}"
+_ID = re.compile(f"{_NAME}/{_NAME}")
+_ONE_NAME = re.compile(_NAME)
+OnBytes = Callable[[float, float], None]
+
+
+def is_hub_id(text: str, owner: bool = True) -> bool:
+    """Whether `text` has the form of a Hub id: org/name; without `owner` also name alone, as old data sets have it."""
+    known = _ID.fullmatch(text) or (None if owner else _ONE_NAME.fullmatch(text))
+    return known is not None and ".." not in text and "--" not in text
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of the Hub, for the sentences about it.
+
+    Attributes:
+        name: the id.
+        revision: branch, tag or commit.
+        kind: "model" or "data set".
+        where: the option that named it.
+        where_revision: the option that named its revision.
+        otherwise: what can be used without a network.
+    """
+
+    name: str
+    revision: str
+    kind: str
+    where: str
+    where_revision: str
+    otherwise: str
+
+    @property
+    def page(self) -> str:
+        """Address of its page, without https://."""
+        return f"huggingface.co/{'datasets/' if self.kind == 'data set' else ''}{self.name}"
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files, those of an unfinished download too; files may vanish while we look."""
+    total = 0
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            path = Path(parent) / file
+            try:
+                total += 0 if path.is_symlink() else path.stat().st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def require_space(name: str, missing: float, folder: Path) -> None:
+    """Refuse to fetch what does not fit on the disk.
+
+    Raises:
+        StudioError: fewer than `missing` bytes and some to spare are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if missing + SPARE_BYTES > free:
+        raise StudioError(
+            f"{name} needs {missing / 1e9:.1f} GB more on the disk and {free / 1e9:.1f} GB are free",
+            where=str(folder),
+            fix="Free some space, or set STUDIO_HOME to a folder on another disk",
+        )
+
+
+@contextmanager
+def counted_bytes(folder: Path, total: float, on_progress: OnBytes) -> Iterator[None]:
+    """Tell, from a second thread, how many bytes `folder` holds of `total` while the block runs."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.3):
+            on_progress(min(bytes_in(folder), total), total)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def sentence(error: Exception, asked: Asked) -> StudioError:
+    """Say what a failed download means. Anything not known here is named by its class."""
+    from huggingface_hub import errors
+
+    if isinstance(error, StudioError):
+        return error
+    name, where = asked.name, asked.where
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    status = next((getattr(getattr(e, "response", None), "status_code", None) for e in chain), None)
+    access = f"Accept its terms on {asked.page} and set HF_TOKEN to a token that may read it"
+    if any(isinstance(e, errors.GatedRepoError) for e in chain):
+        return InputError(f"{name} is gated: its owner asks you to accept terms first", where=where, fix=access)
+    if any(isinstance(e, errors.RevisionNotFoundError) for e in chain):
+        return InputError(
+            f"{name} has no revision '{asked.revision}'", where=asked.where_revision,
+            fix="Use main, or a branch, tag or commit",
+        )  # fmt: skip
+    if any(isinstance(e, errors.RepositoryNotFoundError) for e in chain) or status == 404:
+        return InputError(
+            f"the Hub has no {asked.kind} {name} that you may read", where=where,
+            fix=f"Check the spelling (org/name); for a private {asked.kind} set HF_TOKEN to a token that may read it",
+        )  # fmt: skip
+    if status in (401, 403):
+        return InputError(f"the Hub refused access to {name} ({status})", where=where, fix=access)
+    if any(isinstance(e, OSError) and e.errno == 28 for e in chain):
+        return StudioError(
+            f"the disk was full before {name} was complete", where=where,
+            fix="Free some space and start again (it goes on where it stopped), or set STUDIO_HOME to another disk",
+        )  # fmt: skip
+    if any(isinstance(e, errors.OfflineModeIsEnabled) for e in chain):
+        return StudioError(
+            f"{name} is not on this machine and HF_HUB_OFFLINE forbids fetching it", where=where,
+            fix=f"Unset HF_HUB_OFFLINE, or {asked.otherwise}",
+        )  # fmt: skip
+    place = os.environ.get("HF_ENDPOINT") or "huggingface.co"
+    detail = f"status {status}" if status else type(chain[-1]).__name__
+    return StudioError(
+        f"{name} could not be fetched: {place} did not answer properly ({detail})", where=where,
+        fix="Check the network or proxy (HTTPS_PROXY) and start again; what is already fetched is kept. "
+        f"Without a network, {asked.otherwise}",
+    )  # fmt: skip
