@@ -21,12 +21,13 @@ from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.config.model import EMBEDDED_MODEL, ModelConfig
 from studio.data.findings import note_findings, note_text, unused_keys
-from studio.data.formats import FormatName
-from studio.data.masks import IGNORED, Masker
-from studio.data.prepare import encode_examples, parse_source, prepare_data, train_on
+from studio.data.masks import Masker
+from studio.data.overlay import IGNORED
+from studio.data.prepare import encode_examples, mapping_of, named_format, parse_source, prepare_data, train_on
 from studio.data.report import summarize_lengths
-from studio.data.rows import detect_format, kind_of, parse_row
+from studio.data.rows import kind_of, parse_row
 from studio.data.sources import Row, Stamp, confine, place, read_rows, resolve_path
+from studio.data.templates import usable_templates, with_template
 from studio.data.units import both_answers
 from studio.data.wire import error_to_dict
 from studio.errors import InputError, StudioError
@@ -69,6 +70,9 @@ class Operations:
         *,
         path: str,
         format: str = "auto",
+        columns: dict[str, str] | str | None = None,
+        tags: dict[str, str] | str | None = None,
+        data: Values | None = None,
         model: Values | str | None = None,
         max_length: int = 1024,
         method: Values | None = None,
@@ -76,15 +80,20 @@ class Operations:
     ) -> Values:
         """Read one file whole, as `method` would; without one, as the first method that could use its rows.
 
+        `data` says which template, system text and reading of control tokens a run would have.
+
         Returns:
-            path, file, format, rows, bytes, sha256, findings; with a model also lengths (figures and histogram),
-            tokens, supervised_tokens and stop_text.
+            path, file, format, reason, rows, bytes, sha256, findings; with a model also lengths (figures and
+            histogram), tokens, supervised_tokens and stop_text.
         """
-        source = _section(DataSource, {"path": path, "format": format}, "data.train")
+        given = {"path": path, "format": format, "columns": columns, "tags": tags}
+        source = _section(DataSource, given, "data.train")
+        config = _section(DataConfig, data, "data")
         asked = _section(MethodConfig, method, "method")
         file = resolve_path(path, self.settings, confined)
-        kind: RowKind = ROWS[asked.name] if method else kind_of(next(read_rows(file))[1], file)
-        key: list[Any] = ["inspect", str(file), _stamp(file), format, max_length, kind, train_on(asked)]
+        kind: RowKind = ROWS[asked.name] if method else kind_of(self._first(source, file), file)
+        key: list[Any] = ["inspect", str(file), _stamp(file), source.model_dump(), max_length, kind, train_on(asked)]
+        key += [config.template, config.system, config.control_tokens]
         folder = None
         if model is not None:
             folder, chosen = self._model(model, confined, progress)
@@ -96,12 +105,14 @@ class Operations:
             )
             report, examples = parsed
             result: Values = {
-                "path": path, "file": str(file), "format": report.format, "rows": report.rows,
+                "path": path, "file": str(file), "format": report.format, "reason": report.reason, "rows": report.rows,
                 "bytes": report.bytes, "sha256": report.sha256,
             }  # fmt: skip
             findings = unused_keys(examples)
             if folder is not None:
-                masker = Masker(self._tokenizer(folder, chosen.trust_remote_code), train_on(asked))
+                own = self._tokenizer(folder, chosen.trust_remote_code)
+                tokenizer = with_template(own, config.template, config.system)
+                masker = Masker(tokenizer, train_on(asked), config.control_tokens)
                 told = len(examples)
                 units = encode_examples(kind, examples, masker, lambda done: progress("tokenizing", done, told))
                 result["lengths"] = _plain(summarize_lengths([one.length for one in units], max_length))
@@ -134,7 +145,8 @@ class Operations:
             data, method, model: sections of the configuration; defaults where left out.
 
         Returns:
-            row (its number in the file), rows (how many), path, format, raw (the row), messages (or None), tokens
+            row (its number in the file), rows (how many), path, format and reason (why it was taken; "" where it was
+            named), raw (the row), messages and tools (or None), tokens
             [{text, id, trained, special}], rejected (tokens of a pair's worse answer), trained, context, length,
             limit, over_limit, notes, stop_text, problem (None, or the parts of the
             error that keeps this row from being used; then tokens are empty).
@@ -149,17 +161,20 @@ class Operations:
         number, raw = numbered
         folder, chosen = self._model(model, confined, progress)
         result: Values = {
-            "row": number, "rows": rows, "path": one.path, "format": one.format, "raw": raw, "messages": None,
+            "row": number, "rows": rows, "path": one.path, "format": one.format, "reason": "", "raw": raw,
+            "messages": None, "tools": None,
             "tokens": [], "rejected": [], "trained": 0, "context": 0, "length": 0, "limit": config.max_length,
             "over_limit": False, "notes": [], "stop_text": None, "problem": None,
         }  # fmt: skip
         kind = ROWS[chosen_method.name]
-        masker = Masker(self._tokenizer(folder, chosen.trust_remote_code), train_on(chosen_method))
+        tokenizer = with_template(self._tokenizer(folder, chosen.trust_remote_code), config.template, config.system)
+        masker = Masker(tokenizer, train_on(chosen_method), config.control_tokens)
         try:
-            name: FormatName = detect_format([first], file, kind) if one.format == "auto" else one.format
+            columns, tags = mapping_of(one)
+            name, result["reason"] = named_format(one, columns, [first], file, kind)
             result["format"] = name
-            example = parse_row(raw, number, file, name, kind)
-            result["messages"] = example.messages
+            example = parse_row(columns.apply(raw, number, file), number, file, name, kind, tags)
+            result["messages"], result["tools"] = example.messages, example.tools
             seen = [masker.prompt(example)] if kind == "prompts" else masker.encode(both_answers(example))
         except InputError as error:
             result["problem"] = error_to_dict(error)
@@ -219,20 +234,32 @@ class Operations:
 
         return self._kept(key, compute)
 
-    def template(self, progress: Progress, *, model: Values | str | None = None, confined: bool = False) -> Values:
-        """Say whether the model has a chat template whose answers can be told exactly.
+    def template(
+        self,
+        progress: Progress,
+        *,
+        model: Values | str | None = None,
+        data: Values | None = None,
+        confined: bool = False,
+    ) -> Values:
+        """Say whether the model has a chat template (its own, or that of `data`) whose answers can be told exactly.
 
         Returns:
-            has_template, exact, stop_text (what ends an answer), reason (why it is not exact, else "").
+            has_template, exact, stop_text (what ends an answer), reason (why it is not exact, else ""), usable (the
+            templates of ours whose tokens the model has).
         """
+        config = _section(DataConfig, data, "data")
         folder, chosen = self._model(model, confined, progress)
-        masker = Masker(self._tokenizer(folder, chosen.trust_remote_code))
-        if not masker.tokenizer.chat_template:
-            return {"has_template": False, "exact": False, "stop_text": None, "reason": "it has no chat template"}
+        own = self._tokenizer(folder, chosen.trust_remote_code)
+        result: Values = {"has_template": False, "exact": False, "stop_text": None, "usable": usable_templates(own)}
         try:
-            return {"has_template": True, "exact": True, "stop_text": masker.stop_text(), "reason": ""}
+            masker = Masker(with_template(own, config.template, config.system))
+            if not masker.tokenizer.chat_template:
+                return {**result, "reason": "it has no chat template"}
+            result["has_template"] = True
+            return {**result, "exact": True, "stop_text": masker.stop_text(), "reason": ""}
         except InputError as error:
-            return {"has_template": True, "exact": False, "stop_text": None, "reason": error.sentence}
+            return {**result, "reason": error.sentence}
 
     def ping(self, progress: Progress, *, confined: bool = False) -> Values:
         """Return the worker's pid."""
@@ -246,6 +273,11 @@ class Operations:
                 self._results.popitem(last=False)
         self._results.move_to_end(text)
         return self._results[text]
+
+    def _first(self, source: DataSource, file: Path) -> Row:
+        """The first row of a file, its columns mapped."""
+        number, row = next(read_rows(file))
+        return mapping_of(source)[0].apply(row, number, file)
 
     def _row(self, file: Path, place_: int) -> tuple[tuple[int, Row], int | None, tuple[int, Row]]:
         """(number, row) at a place, how many rows there are (None for a large file), and the first row."""

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
+from studio.data.columns import Columns
 from studio.data.findings import collect_findings
 from studio.data.formats import Example, FormatName
 from studio.data.masks import Masker, TrainOn
 from studio.data.report import DataReport, SourceReport, summarize_lengths
-from studio.data.rows import detect_format, parse_row
-from studio.data.sources import file_sha256, place, read_rows, resolve_path
+from studio.data.rows import detect, parse_row
+from studio.data.sources import Row, file_sha256, place, read_rows, resolve_path
+from studio.data.templates import template_findings, with_template
 from studio.data.units import Unit, encode
 from studio.errors import InputError, InputErrors
 from studio.settings import Settings
@@ -33,12 +35,18 @@ BATCH_ROWS = 256
 
 @dataclass
 class Prepared:
-    """The result of `prepare_data`; `kind` says which units the rows are (`data.units`)."""
+    """The result of `prepare_data`.
+
+    Attributes:
+        kind: which units the rows are (`data.units`).
+        tokenizer: the one given, with the run's chat template; saved with what is trained on these rows.
+    """
 
     train: list[Any]
     validation: list[Any]
     report: DataReport = field(default_factory=DataReport)
     kind: RowKind = "answers"
+    tokenizer: Any = None
 
 
 class Parsed(NamedTuple):
@@ -71,7 +79,8 @@ def prepare_data(
     """
     tell = on_phase or (lambda name, done, total: None)
     kind = ROWS[method.name]
-    masker = Masker(tokenizer, train_on(method))
+    used = with_template(tokenizer, config.template, config.system)
+    masker = Masker(used, train_on(method), config.control_tokens)
     own_file = isinstance(config.validation, str)
     parsed = [
         parse_source(one, settings, "train", lambda done: tell("reading data", done, None), kind)
@@ -111,7 +120,8 @@ def prepare_data(
     report.tokens = sum(one.source.tokens for one in parsed)
     report.supervised_tokens = sum(one.source.supervised_tokens for one in parsed)
     collect_findings(report, config, [one.examples for one in parsed], flat, train, validation)
-    return Prepared(train, validation, report, kind)
+    report.findings += template_findings(tokenizer, config.template)
+    return Prepared(train, validation, report, kind, used)
 
 
 def parse_source(
@@ -130,13 +140,14 @@ def parse_source(
     path = resolve_path(source.path, settings)
     rows = read_rows(path)
     first = list(itertools.islice(rows, 1))
-    name: FormatName = detect_format(first, path, kind) if source.format == "auto" else source.format
+    columns, tags = mapping_of(source)
+    name, reason = named_format(source, columns, first, path, kind)
     examples: list[Example] = []
     errors: list[InputError] = []
     bad = 0
     for count, (number, row) in enumerate(itertools.chain(first, rows), 1):
         try:
-            examples.append(parse_row(row, number, path, name, kind))
+            examples.append(parse_row(columns.apply(row, number, path), number, path, name, kind, tags))
         except InputError as error:
             bad += 1
             if len(errors) < SHOWN_ERRORS:
@@ -153,10 +164,36 @@ def parse_source(
         bytes=path.stat().st_size,
         format=name,
         rows=len(examples),
+        reason=reason,
     )
     if on_rows:
         on_rows(len(examples))
     return Parsed(report, examples)
+
+
+def mapping_of(source: DataSource) -> tuple[Columns, dict[str, str]]:
+    """Return a source's mapping of columns, and its names for the parts of a turn.
+
+    Raises:
+        InputError: a line of the mapping is not Jinja.
+    """
+    # The validators of `DataSource` have made dicts of the texts.
+    columns = source.columns if isinstance(source.columns, dict) else None
+    return Columns(columns), source.tags if isinstance(source.tags, dict) else {}
+
+
+def named_format(
+    source: DataSource, columns: Columns, first: Sequence[tuple[int, Row]], path: Path, kind: RowKind
+) -> tuple[FormatName, str]:
+    """Return a source's format and why: its own ("" then), or what the keys of the first row say.
+
+    Raises:
+        InputError: no format that the method can use has these keys.
+    """
+    if source.format != "auto":
+        return source.format, ""
+    found = detect([(number, columns.apply(row, number, path)) for number, row in first], path, kind)
+    return found.format, found.reason
 
 
 def train_on(method: MethodConfig) -> TrainOn:

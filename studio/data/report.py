@@ -21,6 +21,7 @@ class SourceReport:
         file: where it was found.
         part: what it is used for; a share kept away from training is counted in `validation_rows`.
         sha256: of its bytes.
+        reason: why the format was taken, such as "the rows have the key messages"; "" where it was named.
         rows: rows read.
         kept: rows that became examples (training and validation together).
         dropped: over-long rows left out (truncation: drop).
@@ -42,6 +43,7 @@ class SourceReport:
     cut: int = 0
     tokens: int = 0
     supervised_tokens: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True)
