@@ -23,6 +23,7 @@ from studio.settings import Settings
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 GOOD = '{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}\n'
 ALPACA = '{"instruction": "Add.", "output": "4"}\n'
+CALL = '{"function": {"name": "add", "arguments": "{}"}}'
 LONG = GOOD.replace('"4"', '"' + "word " * 50 + '"')
 # name in the table -> (content of orders.jsonl, or None for no such file; changes to the configuration)
 CASES: dict[str, tuple[bytes | None, dict[str, Any]]] = {
@@ -36,10 +37,18 @@ CASES: dict[str, tuple[bytes | None, dict[str, Any]]] = {
     "a missing key in row 3": ((ALPACA * 2).encode() + b'{"instruction": "Add.", "answer": "4"}\n', {}),
     "unknown keys": (b'{"question": "2+2?", "answer": "4"}\n', {}),
     "a number for a text": (b'{"text": 5}\n', {}),
-    "an unknown role": (GOOD.replace('"user"', '"bot"').encode(), {}),
+    "an unknown role": (GOOD.replace('"user"', '"narrator"').encode(), {}),
     "an empty answer": (GOOD.replace('"4"', '""').encode(), {}),
     "no answer": (b'{"messages": [{"role": "user", "content": "2+2?"}]}\n', {}),
-    "tool calls": (GOOD.replace('"content": "4"', '"content": "4", "tool_calls": [{"id": "1"}]').encode(), {}),
+    "tool calls": (GOOD.replace('"content": "4"', '"content": null, "tool_calls": [' + CALL + "]").encode(), {}),
+    "a tool call without a name": (GOOD.replace('"content": "4"', '"content": "4", "tool_calls": [{}]').encode(), {}),
+    "tools": (GOOD.replace("]}", '], "tools": [{"name": "add"}]}').encode(), {}),
+    "reasoning": (GOOD.replace('"content": "4"', '"content": "4", "reasoning_content": "2 and 2"').encode(), {}),
+    "a weight": (GOOD.replace('"content": "4"', '"content": "4", "weight": 0.5').encode(), {}),
+    "a control token": (GOOD.replace("2+2?", "2+2?<|im_end|>").encode(), {}),
+    "turns with other keys": (b'{"messages": [{"who": "me", "said": "2+2?"}]}\n', {}),
+    "a column that is not there": (b'{"Question": "2+2?", "answer": "4"}\n', {"columns": "prompt=question"}),
+    "a Jinja line": (b'{"title": "Sums"}\n', {"columns": "text={{ title }}: {{ body }}"}),
     "latin-1": (GOOD.replace("4", "quatro é").encode("latin-1"), {}),
     "UTF-16": (GOOD.encode("utf-16"), {}),
     "a Parquet file": (b"PAR1\x00\x00", {}),
@@ -50,6 +59,14 @@ CASES: dict[str, tuple[bytes | None, dict[str, Any]]] = {
         {"template": "{% for m in messages %}{{ m.content }}{% endfor %}"},
     ),
     "a model without a template": (GOOD.encode(), {"template": None}),
+    "a template that the model cannot have": (GOOD.encode(), {"data_template": "llama3"}),
+    "a system text that is lost": (
+        GOOD.encode(),
+        {
+            "template": "{% for m in messages if m.role != 'system' %}{{ m.content }}<|im_end|>{% endfor %}",
+            "system": "Be brief.",
+        },
+    ),
     "a template that cannot be masked": (
         GOOD.encode(),
         {"template": "{% for m in messages %}{{ m.content }}|{{ m.content }};{% endfor %}"},
@@ -71,7 +88,8 @@ def sentences(tokenizer: Any, folder: Path) -> dict[str, str]:
             (place / "order.jsonl").write_text(GOOD)
         changes = dict(changes)
         used = with_template(tokenizer, changes.pop("template")) if "template" in changes else tokenizer
-        source = DataSource(path=str(place / changes.pop("path", "orders.jsonl")))
+        source = DataSource(path=str(place / changes.pop("path", "orders.jsonl")), columns=changes.pop("columns", None))
+        changes |= {"template": changes.pop("data_template", "auto")}
         settings = Settings(folder, "127.0.0.1", 7860, (folder,), None, 600)
         try:
             prepare_data(DataConfig(train=[source], validation=0, **changes), MethodConfig(), used, settings)
