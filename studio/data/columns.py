@@ -158,7 +158,7 @@ def _written(role: str, line: Callable[[Row], str], row: Row, number: int, path:
         text = line(row)
     except Exception as error:  # a line is a program of the person's; whatever it raises is about this row
         keys = ", ".join(map(str, row)) or "none"
-        what = f"the line for {role} cannot be written: {error}; columns are: {keys}"
+        what = f"the line for {role} cannot be written: {str(error).rstrip('.')}; columns are: {keys}"
         raise InputError(what, where=place(path, number, role), fix=f"Correct '{role}' in columns") from error
     if len(text) > _MAX_TEXT:
         what = f"the line for {role} gives {len(text):,} characters"

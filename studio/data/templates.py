@@ -77,7 +77,7 @@ def missing_tokens(tokenizer: Any, template: str) -> list[str]:
     missing = []
     for word in NEEDED[template]:
         if word == "eos":
-            missing += ["an end-of-text token"] if tokenizer.eos_token is None else []
+            missing += ["end-of-text token"] if tokenizer.eos_token is None else []
         elif len(tokenizer(word, add_special_tokens=False)["input_ids"]) != 1:
             missing.append(word)
     return missing
