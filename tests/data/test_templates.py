@@ -206,3 +206,33 @@ def test_a_saved_model_carries_the_template(
     assert text == "Be brief.\n\nUser: 2+2?\n\nAssistant:"
     # Evaluation and export ask the masks of that tokenizer.
     assert Masker(saved).stop_text() == "<|im_end|>"
+
+
+def test_the_data_worker_shows_the_run_s_template(
+    settings: Settings, model_path: Path, write: Callable[..., Path]
+) -> None:
+    from studio.data.operations import Operations
+
+    operations, model = Operations(settings), str(model_path)
+    path = str(write("x.jsonl", [{"q": "2+2?", "a": "4", "tools": [{"name": "add"}]}] * 2))
+    source = {"path": path, "columns": "instruction=q, output=a"}
+
+    def ask(op: str, **values: Any) -> dict[str, Any]:
+        return operations.run(op, {"model": model, **values}, lambda *_: None)
+
+    told = ask("template")
+    assert (told["exact"], told["stop_text"], told["usable"]) == (True, "<|im_end|>", ["chatml", "mistral", "plain"])
+    assert "which the template gemma needs" in ask("template", data={"template": "gemma"})["reason"]
+
+    own = ask("preview", data={"train": [source]})
+    assert own["problem"]["what"].startswith("the model's chat template does not write the row's tools")
+    shown = ask("preview", data={"train": [source], "template": "chatml", "system": "Be brief."})
+    assert shown["reason"] == "the rows have the keys instruction and output"
+    assert shown["tools"] == [{"type": "function", "function": {"name": "add"}}]
+    text = "".join(piece["text"] for piece in shown["tokens"])
+    assert text.startswith("<|im_start|>system\nBe brief.\n\n# Tools")
+    assert "".join(piece["text"] for piece in shown["tokens"] if piece["trained"]) == "4<|im_end|>"
+
+    told = ask("inspect", path=path, columns=source["columns"], data={"template": "chatml"})
+    assert (told["format"], told["rows"]) == ("instruction", 2)
+    assert told["reason"] == "the rows have the keys instruction and output"
