@@ -28,9 +28,10 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -m studio.export.toolchain
 	@touch $@
 
-$(TEST_STAMP): $(STAMP)
+$(TEST_STAMP): $(STAMP) tests/install_tokenizers.py
 	@$(PIP) --editable '.[demo,test]'
 	@bash tests/install_chromium.sh $(BIN)/python
+	@$(BIN)/python tests/install_tokenizers.py
 	@touch $@
 
 check: $(TEST_STAMP)

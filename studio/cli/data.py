@@ -53,7 +53,7 @@ def inspect(
         locate(DataSource(path=path, **hub), settings, fetch=lambda *phase: status.update(phase_line(*phase)))
     reference = resolve_model(model, settings, fetch=True)
     with contextlib.closing(DataWorker(settings)) as worker:
-        found = worker.call("inspect", path=path, hub=hub, model=str(reference.path))
+        found = worker.call("inspect", path=path, options=hub, model=str(reference.path))
     lengths = found["lengths"]
     lines = [
         f"{path}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -11,6 +12,16 @@ from studio.config.option import Options, option
 Format = Literal[
     "auto", "messages", "prompt_completion", "instruction", "text", "preference", "rated", "prompts"
 ]  # fmt: skip
+
+
+TemplateName = Literal["auto", "chatml", "llama3", "mistral", "gemma", "phi", "plain"]
+# What a column of a file can be to a row, whatever the column is called.
+COLUMN_ROLES = (
+    "messages", "system", "tools", "prompt", "completion", "instruction", "input", "output", "history", "text",
+    "chosen", "rejected", "label", "answer",
+)  # fmt: skip
+# What a file calls the parts of a turn: its two keys, and the words that stand for each role.
+TAG_NAMES = ("role", "content", "user", "assistant", "system", "observation", "function")
 
 
 class DataSource(Options):
@@ -43,6 +54,28 @@ class DataSource(Options):
     rows: int | None = option(
         None, "Take so many rows, chosen by the run's seed; empty takes all.", title="Rows taken", unit="rows", ge=1
     )
+    columns: str | dict[str, str] | None = option(
+        None,
+        "Which column is what, such as prompt=question, completion=answer; a value with {{ }} is a Jinja line over "
+        "the columns, such as text={{ title }}: {{ body }}. Empty takes the columns by their names.",
+        title="Columns",
+    )
+    tags: str | dict[str, str] | None = option(
+        None,
+        "Names inside the turns of a conversation where they are unusual, such as role=speaker, content=utterance, "
+        "user=customer, assistant=agent.",
+        title="Turn names",
+    )
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _columns(cls, value: object) -> object:
+        return named_values(value, COLUMN_ROLES, "prompt=question, completion=answer")
+
+    @field_validator("tags", mode="before")
+    @classmethod
+    def _tags(cls, value: object) -> object:
+        return named_values(value, TAG_NAMES, "role=speaker, content=utterance")
 
 
 class DataConfig(Options):
@@ -75,6 +108,24 @@ class DataConfig(Options):
         "For an example over the limit: error refuses the data, drop leaves the row out, cut keeps its start; counted.",
         title="Too long examples",
         differs="TRL cuts without a word; a cut answer teaches the model to stop in mid-sentence.",
+    )
+    template: TemplateName = option(
+        "auto",
+        "How a conversation is written: auto is the model's own chat template; the others are for a model without "
+        "one. It is saved with the result, for chat and export.",
+        title="Chat template",
+    )
+    system: str = option(
+        "",
+        "System text of the conversations that have none; it becomes part of the saved chat template.",
+        title="System text",
+    )
+    control_tokens: Literal["refuse", "keep"] = option(
+        "refuse",
+        "A row whose text spells a control token, such as <|im_end|>: refuse it, or keep it as that token (only in "
+        "rows of plain text, which bring their own markup).",
+        title="Control tokens in texts",
+        differs="TRL reads them as control tokens without a word.",
     )
     shuffle: bool = option(True, "Mix the rows before each epoch.", title="Shuffle")
     mix: Literal["concatenate", "interleave"] = option(
@@ -111,3 +162,30 @@ class DataConfig(Options):
         if 0 < weighed < len(value):
             raise ValueError(f"{weighed} of {len(value)} sets have a weight; give one to each, or to none")
         return value
+
+
+def named_values(value: object, names: tuple[str, ...], example: str) -> object:
+    """Return `name=value, name=value` as a dict, and check the names of a dict; a comma may stand in a value.
+
+    Raises:
+        ValueError: a text without a name, or a name that is none of `names`.
+    """
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        at = list(re.finditer(rf"(?:^|,)\s*({'|'.join(names)})\s*=", value))
+        if not at or at[0].start() != 0:
+            raise ValueError(f"name=value with commas between them, such as {example}; names are {', '.join(names)}")
+        ends = [*(found.start() for found in at[1:]), len(value)]
+        pairs = [(found.group(1), value[found.end() : end].strip()) for found, end in zip(at, ends, strict=True)]
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("each name may be given once")
+        value = dict(pairs)
+    if isinstance(value, dict):
+        unknown = [str(name) for name in value if name not in names]
+        if unknown:
+            raise ValueError(f"'{unknown[0]}' is not one of {', '.join(names)}")
+        if any(not isinstance(given, str) or not given.strip() for given in value.values()):
+            raise ValueError("each name needs a value")
+        return value or None
+    return value

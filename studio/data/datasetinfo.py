@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from studio.config.method import RowKind
-from studio.data.formats import Where, instruction_prompt
+from studio.data.formats import instruction_prompt
 from studio.data.hubsets import HubSet, is_set_name
 from studio.data.sources import Row
+from studio.data.where import Where
 from studio.errors import InputError
 
 FILE_NAME = "dataset_info.json"

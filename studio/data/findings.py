@@ -28,6 +28,10 @@ _NOTES: dict[str, tuple[str, str]] = {
         "the prompt that the model gets in use has more text before the answer than the training text",
         "Begin answers as the model's own answers begin (with its reasoning block, for instance)",
     ),
+    "other_context": (
+        "the chat template writes the question in another way when the model is used than when it is trained",
+        "Correct the template, or set data.template",
+    ),
     "header": ("the chat template has no generation prompt, so the turn's header is learned with the answer", ""),
     "no_stop": (
         "nothing marks the end of an answer, so the model does not learn to stop",

@@ -10,17 +10,19 @@ A token that lies across the start of an answer is context: the model is never a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from studio.data.formats import Example, Message
+from studio.data.control import ControlTokens, any_of
+from studio.data.formats import Example
+from studio.data.overlay import IGNORED, lay_over, loses_text
+from studio.data.rendering import LostError, Renderer
 from studio.data.sources import place
-from studio.data.spans import Span, TemplateRefusedError, TurnEnds, UnmaskableError, locate_answers
+from studio.data.spans import Render, Span, TemplateRefusedError, TurnEnds, UnmaskableError, locate_answers
+from studio.data.templates import usable_templates
 from studio.errors import InputError
 
-IGNORED = -100
 TrainOn = Literal["assistant", "last", "all"]
 
 
@@ -32,8 +34,8 @@ class Masked:
         input_ids: (T,) token ids.
         labels: (T,) the same ids where the loss counts, -100 elsewhere.
         row, path: where the example came from.
-        notes: what is worth a finding: "straddling", "rewritten", "prompt_extra", "header", "control", "no_stop",
-            "lost".
+        notes: what is worth a finding: "straddling", "rewritten", "prompt_extra", "header",
+            "other_context", "control", "no_stop", "lost".
         text: the text that the tokens tile.
         ends: (T,) character at which each token ends in `text`; an added BOS or EOS has no characters.
     """
@@ -71,13 +73,18 @@ class Masker:
 
     Args:
         tokenizer: a transformers tokenizer with a fast backend (it reports offsets).
-        train_on: assistant (every answer), last (only the last one) or all (every token of the text).
+        train_on: assistant (every answer), last (only the last one) or all (every token of the text). An answer of
+            weight 0 is context in the first two.
+        control_tokens: what a text that spells a control token means: refuse, or keep it as that token. Texts of
+            messages are refused either way, since chat and export would write something else.
 
     Raises:
         InputError: the tokenizer reports no offsets.
     """
 
-    def __init__(self, tokenizer: Any, train_on: TrainOn = "assistant") -> None:
+    def __init__(
+        self, tokenizer: Any, train_on: TrainOn = "assistant", control_tokens: Literal["refuse", "keep"] = "keep"
+    ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise InputError(
                 f"the tokenizer {type(tokenizer).__name__} does not tell which characters a token covers",
@@ -85,11 +92,13 @@ class Masker:
                 fix="Use a model whose folder has a tokenizer.json",
             )
         self.tokenizer, self.train_on = tokenizer, train_on
+        self._renderer = Renderer(tokenizer)
         special = set(tokenizer.all_special_tokens)
         added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
         special |= {content for content, is_special in added.items() if is_special}
         self._special_ids = set(tokenizer.convert_tokens_to_ids(sorted(special)))
-        self._ends = TurnEnds(_any_of(special), _any_of(text for text in added if text not in special and text.strip()))
+        self._ends = TurnEnds(any_of(special), any_of(text for text in added if text not in special and text.strip()))
+        self._control = ControlTokens(tokenizer, self._renderer, special, added, control_tokens == "keep")
 
     def encode(self, examples: Sequence[Example]) -> list[Masked]:
         """Return the examples as masked tokens, in order; faster with some hundreds at a time.
@@ -108,14 +117,22 @@ class Masker:
                 masked[i] = self._masked(examples[i], ids[at], offsets[at], text, spans, notes)
         for i, example in enumerate(examples):
             if example.text is not None:
+                self._control.require_text(example, {"text": example.text})
                 masked[i] = self._plain(example, example.text, 0)
             elif example.prompt is not None and example.completion is not None:
+                self._control.require_text(example, {"prompt": example.prompt, "completion": example.completion})
                 trained_from = 0 if self.train_on == "all" else len(example.prompt)
                 masked[i] = self._plain(example, example.prompt + example.completion, trained_from)
         done = [one for one in masked if one is not None]
-        for one in done:
+        for example, one in zip(examples, done, strict=True):
             # The first token has none before it that could predict it, so its label never counts.
             if all(label == IGNORED for label in one.labels[1:]):
+                if any(message.get("weight", 1) == 0 for message in example.messages or ()):
+                    raise InputError(
+                        "every answer has weight 0, so there is nothing to learn from the row",
+                        where=place(one.path, one.row),
+                        fix="Give one of them weight 1, or remove the row",
+                    )
                 raise InputError(
                     "the row has 0 supervised tokens, so there is nothing to learn from it",
                     where=place(one.path, one.row),
@@ -131,17 +148,14 @@ class Masker:
         """
         if example.messages is None:
             text = example.prompt or ""
+            self._control.require_text(example, {"prompt": text})
             (ids,), (offsets,) = self._tokens([text], special=True)
             while ids and ids[-1] == self.tokenizer.eos_token_id and offsets[-1] == (0, 0):
                 ids, offsets = ids[:-1], offsets[:-1]
-        else:
-            self._require_template(example)
-            try:
-                text = self._render(example.messages, True)
-            except TemplateRefusedError as error:
-                raise self._refused(example, error) from error
-            (ids,), (offsets,) = self._tokens([text], special=False)
-        return self._masked(example, ids, offsets, text, [], self._notes(example.messages or [], []))
+            return self._masked(example, ids, offsets, text, [], self._control.note(text))
+        text, _, notes = self._rendered(example, prompt=True)
+        (ids,), (offsets,) = self._tokens([text], special=False)
+        return self._masked(example, ids, offsets, text, [], notes)
 
     def pieces(self, masked: Masked) -> list[Piece]:
         """Return the tokens as text with what happens to them; the texts joined are the rendered text."""
@@ -165,7 +179,7 @@ class Masker:
             return None
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         try:
-            text, spans = locate_answers(self._render, messages, [1], self._ends)
+            text, spans = locate_answers(self._renderer.of(messages), messages, [1], self._ends)
         except (TemplateRefusedError, UnmaskableError) as error:
             raise InputError(
                 f"the model's chat template does not show where an answer ends: {error}",
@@ -174,55 +188,63 @@ class Masker:
             ) from error
         return text[spans[0].content_end : spans[0].end]
 
-    def _rendered(self, example: Example) -> tuple[str, list[tuple[int, int]], tuple[str, ...]]:
+    def _rendered(self, example: Example, prompt: bool = False) -> tuple[str, list[tuple[int, int]], tuple[str, ...]]:
+        """The text of a conversation, the spans that count (none in a prompt), and the notes."""
         messages = example.messages or []
         where = place(example.path, example.row)
         self._require_template(example)
+        self._control.require_messages(example)
+        if self.train_on == "all" and any(message.get("weight", 1) == 0 for message in messages):
+            raise InputError(
+                "an answer has weight 0, but every token is to be trained on",
+                where=where,
+                fix="Set method.train_on: assistant, or remove the weight",
+            )
         try:
-            if self.train_on == "all":
-                text = self._render(messages, False)
-                return text, [(0, len(text))], self._notes(messages, [])
-            answers = [i for i, one in enumerate(messages) if one["role"] == "assistant" and i >= example.trained_from]
-            wanted = answers[-1:] if self.train_on == "last" else answers
-            text, spans = locate_answers(self._render, messages, wanted, self._ends)
+            render = self._renderer.of(messages, example.tools)
+            text, spans = self._located(render, example, prompt)
+            self._renderer.require_kept(render, messages, text, prompt)
         except TemplateRefusedError as error:
-            raise self._refused(example, error) from error
+            raise InputError(
+                f"the model's chat template refuses the row: {error}",
+                where=where,
+                fix="Change the order or the roles of its messages to what the model expects",
+            ) from error
+        except LostError as error:
+            raise InputError(
+                f"the model's chat template {error}",
+                where=where,
+                fix=error.fix,
+            ) from error
         except UnmaskableError as error:
             raise InputError(
                 f"the answers cannot be told exactly from the rest in this model's chat template: {error}",
                 where=where,
                 fix=f"Set method.train_on: {'last or all' if error.only_middle else 'all'}, or correct the template",
             ) from error
-        return text, [(span.start, span.end) for span in spans], self._notes(messages, spans)
+        if self.train_on == "all" and not prompt:
+            return text, [(0, len(text))], self._notes(spans)
+        return text, [(span.start, span.end) for span in spans], self._notes(spans)
+
+    def _located(self, render: Render, example: Example, prompt: bool) -> tuple[str, list[Span]]:
+        messages = example.messages or []
+        if prompt or self.train_on == "all":
+            return render(messages, prompt), []
+        answers = [i for i, one in enumerate(messages) if one["role"] == "assistant" and i >= example.trained_from]
+        counted = [i for i in answers if messages[i].get("weight", 1)]
+        return locate_answers(render, messages, counted[-1:] if self.train_on == "last" else counted, self._ends)
 
     def _require_template(self, example: Example) -> None:
         if not self.tokenizer.chat_template:
+            names = " or ".join(usable_templates(self.tokenizer))
+            own = f"Set data.template to {names}" if names else "Use rows of prompt and completion"
             raise InputError(
                 "the model's tokenizer has no chat template, so a conversation cannot be written as text",
                 where=place(example.path, example.row),
-                fix="Set model.path to the instruct or chat variant of the model, or use rows of prompt and completion",
+                fix=f"{own}, or model.path to the instruct or chat variant of the model",
             )
 
-    def _refused(self, example: Example, error: Exception) -> InputError:
-        return InputError(
-            f"the model's chat template refuses the row: {error}",
-            where=place(example.path, example.row),
-            fix="Change the order or the roles of its messages to what the model expects",
-        )
-
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            text = self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            # A template is a program that others wrote; what it raises for a row is about the row.
-            raise TemplateRefusedError(str(error) or type(error).__name__) from error
-        return str(text)
-
-    def _notes(self, messages: Sequence[Message], spans: Sequence[Span]) -> tuple[str, ...]:
+    def _notes(self, spans: Sequence[Span]) -> tuple[str, ...]:
         notes = []
         if any(span.rewritten for span in spans):
             notes.append("rewritten")
@@ -230,11 +252,10 @@ class Masker:
             notes.append("prompt_extra")
         if any(span.header for span in spans):
             notes.append("header")
+        if any(span.other_context for span in spans):
+            notes.append("other_context")
         if any(span.end == span.content_end for span in spans):
             notes.append("no_stop")
-        pattern = self._ends.special
-        if pattern is not None and any(pattern.search(message["content"]) for message in messages):
-            notes.append("control")
         return tuple(notes)
 
     def _tokens(self, texts: Sequence[str], special: bool) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
@@ -293,9 +314,7 @@ class Masker:
         ids, ends, start = self._trim_added(ids, ends, start, len(text))
         labels = [IGNORED] * start + ids[start:]
         notes: tuple[str, ...] = () if self.tokenizer.eos_token_id is not None else ("no_stop",)
-        pattern = self._ends.special
-        if pattern is not None and pattern.search(text):
-            notes = (*notes, "control")
+        notes = (*notes, *self._control.note(text))
         if lost:
             notes = (*notes, "lost")
         return Masked(ids, labels, example.row, example.path, notes, text, ends)
@@ -315,57 +334,3 @@ class Masker:
             running = max(running, end)
             ends[k] = running
         return ids, ends, start
-
-
-def lay_over(
-    ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
-) -> tuple[list[int], list[int], int]:
-    """Lay character spans over tokens.
-
-    Args:
-        ids: (T,) token ids.
-        offsets: (T,) (start, end) of each token in characters. Blanks that a tokenizer leaves out of them belong to
-            the token that follows.
-        spans: (start, end) in characters, ascending and disjoint.
-
-    Returns:
-        labels (T,): the id where a token lies wholly in a span, -100 elsewhere; ends (T,): running end of each token,
-        so that the tokens tile the text; number of tokens across a span's border, which are not supervised.
-    """
-    labels = [IGNORED] * len(ids)
-    ends: list[int] = []
-    straddling = at = which = 0
-    for k, (start, end) in enumerate(offsets):
-        # A further token of the same character starts before `at` and ends there; it shares the character's fate.
-        start, end = min(start, at), max(end, at)
-        while which < len(spans) and spans[which][1] <= start and spans[which][1] < end:
-            which += 1
-        if which < len(spans) and end > start:
-            left, right = spans[which]
-            if left <= start and end <= right:
-                labels[k] = ids[k]
-            elif start < right and left < end:
-                straddling += 1
-        at = end
-        ends.append(end)
-    return labels, ends, straddling
-
-
-def loses_text(text: str, offsets: Sequence[tuple[int, int]]) -> bool:
-    """Return whether a character other than a blank has no token; a tokenizer then drops it without a word.
-
-    Args:
-        text: the text that was tokenized.
-        offsets: (T,) (start, end) of each token in characters.
-    """
-    at = 0
-    for start, end in offsets:
-        if start > at and text[at:start].strip():
-            return True
-        at = max(at, end)
-    return bool(text[at:].strip())
-
-
-def _any_of(words: Iterable[str]) -> re.Pattern[str] | None:
-    longest_first = sorted((word for word in words if word), key=lambda word: (-len(word), word))
-    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None

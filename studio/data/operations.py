@@ -20,13 +20,15 @@ from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.config.model import EMBEDDED_MODEL, ModelConfig
 from studio.data.findings import note_findings, note_text, unused_keys
-from studio.data.formats import FormatName
 from studio.data.locate import Located, locate, sources_of
-from studio.data.masks import IGNORED, Masker
+from studio.data.masks import Masker
+from studio.data.overlay import IGNORED
 from studio.data.prepare import encode_examples, parse_source, prepare_data, train_on
+from studio.data.reading import Reading
 from studio.data.report import summarize_lengths
-from studio.data.rows import detect_format, kind_of, parse_row
+from studio.data.rows import kind_of
 from studio.data.sources import Row, Stamp, confine, place
+from studio.data.templates import usable_templates, with_template
 from studio.data.units import both_answers
 from studio.data.wire import error_to_dict
 from studio.errors import InputError, StudioError
@@ -69,30 +71,34 @@ class Operations:
         *,
         path: str,
         format: str = "auto",
+        options: Values | None = None,
+        data: Values | None = None,
         model: Values | str | None = None,
         max_length: int = 1024,
         method: Values | None = None,
-        hub: Values | None = None,
         confined: bool = False,
     ) -> Values:
         """Read one source whole, as `method` would; without one, as the first method that could use its rows.
 
         Args:
             path, format: of the source.
+            options: its others, such as columns, or the subset of a set of the Hub.
+            data: which template, system text and reading of control tokens a run would have.
             model: whose tokens are counted; None to count none.
             max_length: the limit that lengths are compared with.
             method: section `method`.
-            hub: subset, split and revision, where the path is a set of the Hub.
 
         Returns:
-            path, file, format, rows, bytes, sha256, commit, findings; with a model also lengths (figures, histogram),
-            tokens, supervised_tokens and stop_text.
+            path, file, format, reason, rows, bytes, sha256, commit, findings; with a model also lengths (figures and
+            histogram), tokens, supervised_tokens and stop_text.
         """
-        source = _section(DataSource, {"path": path, "format": format, **(hub or {})}, "data.train")
+        source = _section(DataSource, {**(options or {}), "path": path, "format": format}, "data.train")
+        config = _section(DataConfig, data, "data")
         asked = _section(MethodConfig, method, "method")
         located = locate(source, self.settings, confined)
-        kind: RowKind = ROWS[asked.name] if method else _kind_of_first(located)
+        kind: RowKind = ROWS[asked.name] if method else _kind_of_first(source, located)
         key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, train_on(asked)]
+        key += [config.template, config.system, config.control_tokens]
         folder = None
         if model is not None:
             folder, chosen = self._model(model, confined, progress)
@@ -102,12 +108,14 @@ class Operations:
             parsed = parse_source(source, located, "train", lambda done: progress("reading data", done, None), kind)
             report, examples = parsed
             result: Values = {
-                "path": path, "file": report.file, "format": report.format, "rows": report.rows,
-                "bytes": report.bytes, "sha256": report.sha256, "commit": report.commit,
+                "path": path, "file": report.file, "format": report.format, "reason": report.reason,
+                "rows": report.rows, "bytes": report.bytes, "sha256": report.sha256, "commit": report.commit,
             }  # fmt: skip
             findings = unused_keys(examples)
             if folder is not None:
-                masker = Masker(self._tokenizer(folder, chosen.trust_remote_code), train_on(asked))
+                own = self._tokenizer(folder, chosen.trust_remote_code)
+                tokenizer = with_template(own, config.template, config.system)
+                masker = Masker(tokenizer, train_on(asked), config.control_tokens)
                 told = len(examples)
                 units = encode_examples(kind, examples, masker, lambda done: progress("tokenizing", done, told))
                 result["lengths"] = _plain(summarize_lengths([one.length for one in units], max_length))
@@ -140,7 +148,8 @@ class Operations:
             data, method, model: sections of the configuration; defaults where left out.
 
         Returns:
-            row (its number in the file), rows (how many), path, format, raw (the row), messages (or None), tokens
+            row (its number in the file), rows (how many), path, format and reason (why it was taken; "" where it was
+            named), raw (the row), messages and tools (or None), tokens
             [{text, id, trained, special}], rejected (tokens of a pair's worse answer), trained, context, length,
             limit, over_limit, notes, stop_text, problem (None, or the parts of the
             error that keeps this row from being used; then tokens are empty).
@@ -151,22 +160,24 @@ class Operations:
             raise InputError(f"there is no source {source}", where="data.train", fix="Choose one of the files")
         one = config.train[source]
         located = locate(one, self.settings, confined)
-        file, kind = located.path, ROWS[chosen_method.name]
-        numbered, rows, (first_number, first) = self._row(located, row)
+        kind = ROWS[chosen_method.name]
+        numbered, rows, first = self._row(located, row)
         number, raw = numbered
         folder, chosen = self._model(model, confined, progress)
         result: Values = {
-            "row": number, "rows": rows, "path": one.path, "format": one.format, "raw": raw, "messages": None,
+            "row": number, "rows": rows, "path": one.path, "format": one.format, "reason": "", "raw": raw,
+            "messages": None, "tools": None,
             "tokens": [], "rejected": [], "trained": 0, "context": 0, "length": 0, "limit": config.max_length,
             "over_limit": False, "notes": [], "stop_text": None, "problem": None,
         }  # fmt: skip
-        masker = Masker(self._tokenizer(folder, chosen.trust_remote_code), train_on(chosen_method))
+        tokenizer = with_template(self._tokenizer(folder, chosen.trust_remote_code), config.template, config.system)
+        masker = Masker(tokenizer, train_on(chosen_method), config.control_tokens)
         try:
-            shown = [(first_number, located.studio_row(first, first_number, kind))]
-            name: FormatName = detect_format(shown, file, kind) if one.format == "auto" else one.format
+            reading = Reading(one, located, kind)
+            name, result["reason"] = reading.format([first])
             result["format"] = name
-            example = parse_row(located.studio_row(raw, number, kind), number, file, name, kind)
-            result["messages"] = example.messages
+            example = reading.example(raw, number, name)
+            result["messages"], result["tools"] = example.messages, example.tools
             seen = [masker.prompt(example)] if kind == "prompts" else masker.encode(both_answers(example))
         except InputError as error:
             result["problem"] = error_to_dict(error)
@@ -224,20 +235,32 @@ class Operations:
 
         return self._kept(key, compute)
 
-    def template(self, progress: Progress, *, model: Values | str | None = None, confined: bool = False) -> Values:
-        """Say whether the model has a chat template whose answers can be told exactly.
+    def template(
+        self,
+        progress: Progress,
+        *,
+        model: Values | str | None = None,
+        data: Values | None = None,
+        confined: bool = False,
+    ) -> Values:
+        """Say whether the model has a chat template (its own, or that of `data`) whose answers can be told exactly.
 
         Returns:
-            has_template, exact, stop_text (what ends an answer), reason (why it is not exact, else "").
+            has_template, exact, stop_text (what ends an answer), reason (why it is not exact, else ""), usable (the
+            templates of ours whose tokens the model has).
         """
+        config = _section(DataConfig, data, "data")
         folder, chosen = self._model(model, confined, progress)
-        masker = Masker(self._tokenizer(folder, chosen.trust_remote_code))
-        if not masker.tokenizer.chat_template:
-            return {"has_template": False, "exact": False, "stop_text": None, "reason": "it has no chat template"}
+        own = self._tokenizer(folder, chosen.trust_remote_code)
+        result: Values = {"has_template": False, "exact": False, "stop_text": None, "usable": usable_templates(own)}
         try:
-            return {"has_template": True, "exact": True, "stop_text": masker.stop_text(), "reason": ""}
+            masker = Masker(with_template(own, config.template, config.system))
+            if not masker.tokenizer.chat_template:
+                return {**result, "reason": "it has no chat template"}
+            result["has_template"] = True
+            return {**result, "exact": True, "stop_text": masker.stop_text(), "reason": ""}
         except InputError as error:
-            return {"has_template": True, "exact": False, "stop_text": None, "reason": error.sentence}
+            return {**result, "reason": error.sentence}
 
     def fetch(self, progress: Progress, *, data: Values | None = None, confined: bool = False) -> Values:
         """Fetch the sets of the Hub that `data` names and that are not here yet; bytes are told as progress.
@@ -336,10 +359,10 @@ def _stamp(file: Path) -> list[int]:
     return [stamp.size, stamp.mtime_ns]
 
 
-def _kind_of_first(located: Located) -> RowKind:
+def _kind_of_first(source: DataSource, located: Located) -> RowKind:
     """The first kind of method that could use the first row."""
     number, row = next(located.rows(0))
-    return kind_of(located.studio_row(row, number, "answers"), located.path)
+    return kind_of(Reading(source, located, "answers").mapped(row, number), located.path)
 
 
 def _tokenizer_stamp(folder: Path) -> list[list[int]]:

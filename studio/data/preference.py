@@ -10,20 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from studio.data.formats import (
-    LABELS,
-    SHAREGPT_ROLES,
-    Example,
-    FormatName,
-    Message,
-    Where,
-    conversation,
-    instruction_prompt,
-    is_message,
-    messages_of,
-    parse_answer,
-    split_prompt,
-)
+from studio.data.conversations import LIST_KEYS, Message, conversation, is_message, messages_of, with_system
+from studio.data.formats import LABELS, Example, FormatName, instruction_prompt, parse_answer, split_prompt
+from studio.data.where import Where, is_given
 
 _ANSWER_KEYS = ("answer", "solution", "ground_truth", "reference")
 
@@ -36,7 +25,8 @@ def pair(row: dict[str, Any], where: Where) -> Example:
     """
     name = Path(where.path).name
     chosen, rejected = where.need(row, "chosen"), where.need(row, "rejected")
-    if isinstance(chosen, str) and isinstance(rejected, str) and isinstance(row.get("prompt"), str):
+    plain = not is_given(row.get("system"))
+    if plain and isinstance(chosen, str) and isinstance(rejected, str) and isinstance(row.get("prompt"), str):
         for key, text in (("chosen", chosen), ("rejected", rejected)):
             _require_text(text, key, where)
         _require_different(chosen, rejected, where)
@@ -73,7 +63,7 @@ def rated(row: dict[str, Any], where: Where) -> Example:
     rest = {name: value for name, value in row.items() if name != key}
     for format in ("messages", "prompt_completion", "instruction"):
         keys = {"messages": ("messages",), "prompt_completion": ("completion",), "instruction": ("instruction",)}
-        if any(name in rest for name in keys[format]) or (format == "messages" and "conversations" in rest):
+        if any(name in rest for name in keys[format]) or (format == "messages" and LIST_KEYS[1] in rest):
             example = parse_answer(rest, where, format)
             changes = {"format": "rated", "label": bool(label)}
             if example.messages is not None and not example.trained_from:
@@ -97,15 +87,18 @@ def prompt(row: dict[str, Any], where: Where, format: FormatName) -> Example:
         asked, answer = where.need(row, "prompt"), _right_answer(row, where)
         columns = {key: value for key, value in row.items() if key != "prompt"}
         if isinstance(asked, list):
-            messages = messages_of(asked, "prompt", where)
+            messages = with_system(messages_of(asked, "prompt", where), row, where)
             _require_open(messages, "prompt", where)
             return Example(where.number, name, format, messages=messages, answer=answer, columns=columns)
         text = where.text(row, "prompt")
         _require_text(text, "prompt", where)
+        if is_given(row.get("system")):
+            messages = with_system([{"role": "user", "content": text}], row, where)
+            return Example(where.number, name, format, messages=messages, answer=answer, columns=columns)
         return Example(where.number, name, format, prompt=text, answer=answer, columns=columns)
     if format == "messages":
         turns = conversation(row, where, answered=False)
-        columns = {key: value for key, value in row.items() if key not in ("messages", "conversations")}
+        columns = {key: value for key, value in row.items() if key not in LIST_KEYS}
         if turns[-1]["role"] != "assistant":
             return Example(
                 where.number, name, format, messages=turns, answer=_right_answer(row, where), columns=columns
@@ -123,12 +116,12 @@ def _prompt(row: dict[str, Any], where: Where) -> tuple[list[Message], tuple[str
     """Messages of the prompt (none where the two conversations hold it) and the keys that were read."""
     if "instruction" in row:
         return instruction_prompt(row, where), ("instruction", "input", "system", "history")
-    if "messages" in row or "conversations" in row:
-        return conversation(row, where, answered=False), ("messages", "conversations", "system")
+    if any(key in row for key in LIST_KEYS):
+        return conversation(row, where, answered=False), (*LIST_KEYS, "system")
     if isinstance(row.get("prompt"), list) and row["prompt"] and is_message(row["prompt"][0]):
-        return messages_of(row["prompt"], "prompt", where), ("prompt",)
+        return with_system(messages_of(row["prompt"], "prompt", where), row, where), ("prompt", "system")
     if isinstance(row.get("prompt"), str) and row["prompt"].strip():
-        return [{"role": "user", "content": row["prompt"]}], ("prompt",)
+        return with_system([{"role": "user", "content": row["prompt"]}], row, where), ("prompt", "system")
     return [], ("prompt",)
 
 
@@ -136,11 +129,7 @@ def _answer(value: Any, key: str, where: Where) -> list[Message]:
     if isinstance(value, str):
         _require_text(value, key, where)
         return [{"role": "assistant", "content": value}]
-    turns = [value] if isinstance(value, dict) else value
-    if isinstance(turns, list) and turns and isinstance(turns[0], dict) and "from" in turns[0]:
-        messages = messages_of(turns, key, where, "from", "value")
-        return [{**one, "role": SHAREGPT_ROLES.get(one["role"], one["role"])} for one in messages]
-    return messages_of(turns, key, where)
+    return messages_of([value] if isinstance(value, dict) else value, key, where)
 
 
 def _shared(

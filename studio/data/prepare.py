@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.data.findings import collect_findings
-from studio.data.formats import Example, FormatName
+from studio.data.formats import Example
 from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker, TrainOn
 from studio.data.mixing import choose_rows, mix, mix_findings
+from studio.data.reading import Reading
 from studio.data.report import DataReport, SourceReport, summarize_lengths
-from studio.data.rows import detect_format, parse_row
 from studio.data.sources import place
+from studio.data.templates import template_findings, with_template
 from studio.data.units import Unit, encode
 from studio.errors import InputError, InputErrors
 from studio.settings import Settings
@@ -37,12 +38,18 @@ BATCH_ROWS = 256
 
 @dataclass
 class Prepared:
-    """The result of `prepare_data`; `kind` says which units the rows are (`data.units`)."""
+    """The result of `prepare_data`.
+
+    Attributes:
+        kind: which units the rows are (`data.units`).
+        tokenizer: the one given, with the run's chat template; saved with what is trained on these rows.
+    """
 
     train: list[Any]
     validation: list[Any]
     report: DataReport = field(default_factory=DataReport)
     kind: RowKind = "answers"
+    tokenizer: Any = None
 
 
 class Parsed(NamedTuple):
@@ -76,7 +83,8 @@ def prepare_data(
     """
     tell = on_phase or (lambda name, done, total: None)
     kind = ROWS[method.name]
-    masker = Masker(tokenizer, train_on(method))
+    used = with_template(tokenizer, config.template, config.system)
+    masker = Masker(used, train_on(method), config.control_tokens)
     named = sources_of(config)
     here = [locate(source, settings) for source in named]
     parsed = [
@@ -125,7 +133,8 @@ def prepare_data(
     once = [pools[index][row] for index, row in order]
     collect_findings(report, config, [one.examples for one in parsed], flat, once, validation)
     report.findings += mix_findings(report.sources)
-    return Prepared(train, validation, report, kind)
+    report.findings += template_findings(tokenizer, config.template)
+    return Prepared(train, validation, report, kind, used)
 
 
 def parse_source(
@@ -157,14 +166,14 @@ def parse_source(
     if places is not None:
         rows = (one for at, one in enumerate(rows) if at in places)
     first = list(itertools.islice(rows, 1))
-    shown = [(number, located.studio_row(row, number, kind)) for number, row in first]
-    name: FormatName = detect_format(shown, path, kind) if source.format == "auto" else source.format
+    reading = Reading(source, located, kind)
+    name, reason = reading.format(first)
     examples: list[Example] = []
     errors: list[InputError] = []
     bad = 0
     for count, (number, row) in enumerate(itertools.chain(first, rows), 1):
         try:
-            examples.append(parse_row(located.studio_row(row, number, kind), number, path, name, kind))
+            examples.append(reading.example(row, number, name))
         except InputError as error:
             bad += 1
             if len(errors) < SHOWN_ERRORS:
@@ -183,6 +192,7 @@ def parse_source(
         rows=len(examples) if have is None else have,
         chosen=len(examples),
         commit=located.commit,
+        reason=reason,
     )
     if on_rows:
         on_rows(len(examples))

@@ -21,6 +21,7 @@ class SourceReport:
         file: where it was found.
         part: what it is used for; a share kept away from training is counted in `validation_rows`.
         sha256: of its bytes.
+        reason: why the format was taken, such as "the rows have the key messages"; "" where it was named.
         rows: rows read.
         kept: rows that became examples (training and validation together).
         dropped: over-long rows left out (truncation: drop).
@@ -50,6 +51,7 @@ class SourceReport:
     unused: int = 0
     repeated: int = 0
     commit: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,18 @@ The keys of the first row and what the method learns from decide; a later row th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from studio.config.method import RowKind
 from studio.data import preference
-from studio.data.formats import FORMATS, LABELS, Example, FormatName, Where, parse_answer
+from studio.data.columns import suggest_columns
+from studio.data.conversations import LIST_KEYS, tools_of
+from studio.data.formats import FORMATS, LABELS, Example, FormatName, parse_answer
 from studio.data.sources import place
+from studio.data.where import Where, is_given
 from studio.errors import InputError
 
 # The formats that each kind of method can use; the first whose keys are there is taken.
@@ -23,7 +27,6 @@ READ: dict[RowKind, tuple[FormatName, ...]] = {
     "prompts": ("messages", "prompt_completion", "instruction", "prompts"),
 }
 _KEYS: dict[str, tuple[str, ...]] = {
-    "messages": ("messages",),
     "prompt_completion": ("prompt", "completion"),
     "instruction": ("instruction", "output"),
     "text": ("text",),
@@ -31,11 +34,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "prompts": ("prompt",),
 }
 # Keys that would change what is learned, so leaving them out in silence would train something else.
-_REFUSED_IN_ROW = ("tools", "functions", "images", "image", "videos", "audios")
-_RENAMES = {
-    "response": "completion", "answer": "completion", "question": "prompt", "query": "prompt", "chat": "messages",
-    "dialogue": "messages", "dialog": "messages", "conversation": "messages", "content": "text", "document": "text",
-}  # fmt: skip
+_REFUSED_IN_ROW = ("images", "image", "videos", "audios")
+_TOOL_KEYS = ("tools", "functions")
 _NEEDED: dict[str, tuple[str, str]] = {
     "pairs": (
         "a pair needs the keys chosen and rejected",
@@ -52,10 +52,16 @@ _NEEDED: dict[str, tuple[str, str]] = {
 }
 
 
-def detect_format(
-    rows: Iterable[tuple[int, dict[str, Any]]], path: Path | str, kind: RowKind = "answers"
-) -> FormatName:
-    """Return the format that the keys of the first rows say.
+@dataclass(frozen=True)
+class Detected:
+    """The format of a file, and why: "the rows have the keys prompt and completion"."""
+
+    format: FormatName
+    reason: str
+
+
+def detect(rows: Iterable[tuple[int, dict[str, Any]]], path: Path | str, kind: RowKind = "answers") -> Detected:
+    """Return the format that the keys of the first rows say, with the reason.
 
     Args:
         rows: (number, row) of the first rows; only the first is decisive, the rest is for `parse_row` to check.
@@ -67,16 +73,26 @@ def detect_format(
     """
     for number, row in rows:
         for name in READ[kind]:
-            if name == "rated":
-                fits = any(key in row for key in LABELS)
-            elif name == "messages":
-                fits = "messages" in row or "conversations" in row
-            else:
-                fits = all(key in row for key in _KEYS[name])
-            if fits:
-                return name
+            if (keys := _deciding(name, row)) is not None:
+                plural = "s" if len(keys) > 1 else ""
+                return Detected(name, f"the rows have the key{plural} {' and '.join(keys)}")
         raise _unknown_format(row, number, path, kind)
     raise InputError("there is no row", where=str(path), fix="Put one JSON object in each line")
+
+
+def detect_format(
+    rows: Iterable[tuple[int, dict[str, Any]]], path: Path | str, kind: RowKind = "answers"
+) -> FormatName:
+    """Return the format alone; see `detect`."""
+    return detect(rows, path, kind).format
+
+
+def _deciding(name: FormatName, row: dict[str, Any]) -> tuple[str, ...] | None:
+    """The keys of a row that say it has this format, or None."""
+    if name in ("rated", "messages"):
+        found = next((key for key in (LABELS if name == "rated" else LIST_KEYS) if key in row), None)
+        return None if found is None else (found,)
+    return _KEYS[name] if all(key in row for key in _KEYS[name]) else None
 
 
 def kind_of(row: dict[str, Any], path: Path | str = "") -> RowKind:
@@ -92,14 +108,26 @@ def kind_of(row: dict[str, Any], path: Path | str = "") -> RowKind:
 
 
 def parse_row(
-    row: dict[str, Any], number: int, path: Path | str, format: FormatName, kind: RowKind = "answers"
+    row: dict[str, Any],
+    number: int,
+    path: Path | str,
+    format: FormatName,
+    kind: RowKind = "answers",
+    tags: Mapping[str, str] | None = None,
 ) -> Example:
     """Return what a row means to a method of that kind.
+
+    Args:
+        row: the row, its columns mapped (`columns`).
+        number, path: where it is, for the errors.
+        format: how it is written.
+        kind: what the method learns from.
+        tags: what the file calls the parts of a turn (`DataSource.tags`).
 
     Raises:
         InputError: a key is missing, a value has the wrong type, a role is unknown, or there is nothing to learn.
     """
-    where = Where(path, number)
+    where = Where(path, number, tags)
     if format not in READ[kind]:
         raise where.error(
             f"rows of format {format} are not what this method learns from",
@@ -107,8 +135,12 @@ def parse_row(
             f"Give rows of {' or '.join(READ[kind])}",
         )
     for key in _REFUSED_IN_ROW:
-        if row.get(key) not in (None, [], "", {}):
+        if is_given(row.get(key)):
             raise where.error(f"'{key}' is not read yet", key, f"Remove '{key}' from the rows, or use rows without it")
+    return _with_tools(_parsed(row, where, format, kind), row, where)
+
+
+def _parsed(row: dict[str, Any], where: Where, format: FormatName, kind: RowKind) -> Example:
     if format == "preference":
         return preference.pair(row, where)
     if format == "rated":
@@ -116,22 +148,34 @@ def parse_row(
     if kind == "prompts":
         return preference.prompt(row, where, format)
     for key in ("chosen", "rejected"):
-        if row.get(key) not in (None, [], "", {}):
+        if is_given(row.get(key)):
             raise where.error(
                 "preference rows are not read by sft", key, "Use dpo, orpo, kto or reward, or rows with one answer each"
             )
     return parse_answer(row, where, format)
 
 
+def _with_tools(example: Example, row: dict[str, Any], where: Where) -> Example:
+    tools = tools_of(row, where)
+    if tools is not None and example.messages is None:
+        what = "tools are written by the chat template, and a row of plain text has none"
+        raise where.error(what, "tools", "Write prompt and completion as messages, or remove the tools")
+    unused = tuple(key for key in example.unused if key not in _TOOL_KEYS)
+    return replace(example, tools=tools, unused=unused)
+
+
 def _unknown_format(row: dict[str, Any], number: int, path: Path | str, kind: RowKind) -> InputError:
     keys = ", ".join(map(str, row)) or "none"
-    if kind != "answers":
-        return InputError(f"{_NEEDED[kind][0]}; keys are: {keys}", where=place(path, number), fix=_NEEDED[kind][1])
-    close = [f"'{key}' to '{_RENAMES[key]}'" for key in row if key in _RENAMES and _RENAMES[key] not in row]
-    wanted = "messages; prompt, completion; instruction, output; or text"
-    fix = f"Rename {' and '.join(close)}" if close else f"Name the keys {wanted}"
-    if "chosen" in row and "rejected" in row:
+    if kind == "answers":
+        what = f"no format has these keys: {keys}"
+        fix = "Name the keys messages; prompt, completion; instruction, output; or text"
+    else:
+        what, fix = f"{_NEEDED[kind][0]}; keys are: {keys}", _NEEDED[kind][1]
+    if kind == "answers" and "chosen" in row and "rejected" in row:
         fix = (
             "These are preference rows: set method.name to dpo, orpo, kto or reward, or give rows with one answer each"
         )
-    return InputError(f"no format has these keys: {keys}", where=place(path, number), fix=fix)
+    elif mapping := suggest_columns(list(row), kind):
+        text = ", ".join(f"{role}={column}" for role, column in mapping.items())
+        fix = f"Set columns of the file to: {text}"
+    return InputError(what, where=place(path, number), fix=fix)

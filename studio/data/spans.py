@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from studio.data.formats import Message
+from studio.data.conversations import Message
 
 # (messages, add_generation_prompt) -> text
 Render = Callable[[Sequence[Message], bool], str]
@@ -45,11 +45,12 @@ class Span:
 
     Attributes:
         start: first character that the model writes (what follows the generation prompt).
-        content_end: end of what became of the message's content.
+        content_end: end of what became of the message's content; in a tool call, of its last function's name.
         end: end of the turn; `text[content_end:end]` is what tells the model to stop.
         rewritten: the template changed the content by more than the blanks around it.
         prompt_extra: what the generation prompt has and the training text has not ("" as a rule).
         header: True if the template has no generation prompt, so the turn's header is part of the span.
+        other_context: True if the last answer's prompt has another text further before it than training has.
     """
 
     start: int
@@ -58,6 +59,7 @@ class Span:
     rewritten: bool = False
     prompt_extra: str = ""
     header: bool = False
+    other_context: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,10 @@ class TurnEnds:
             if pattern is not None and (match := pattern.search(tail)):
                 return tail[: match.end()]
         return tail
+
+    def is_special(self, text: str) -> bool:
+        """Whether a special token stands in `text`."""
+        return self.special is not None and self.special.search(text) is not None
 
 
 def locate_answers(
@@ -113,7 +119,7 @@ class _Search:
 
     def __init__(self, render: Render, messages: Sequence[Message], index: int, full: str, ends: TurnEnds) -> None:
         self.render, self.messages, self.index, self.full, self.ends = render, messages, index, full, ends
-        self.mark = _unused_word("xa", full)
+        self.mark = unused_word("xa", full)
 
     def span(self) -> Span:
         swapped = _swap(self.messages, self.index, self.mark)
@@ -123,19 +129,22 @@ class _Search:
         content_end = len(self.full) - len(after)
         span = self._start(before, content_end)
         shown = self.full[span.start : content_end]
-        content = self.messages[self.index]["content"].strip()
+        message = self.messages[self.index]
+        said = [message["content"].strip(), message.get("reasoning_content", "").strip()]
         if not shown.strip():
             raise UnmaskableError(f"the template leaves nothing of {self._name}")
         last = self.index == len(self.messages) - 1
         tail = after if last else self._split(self.render(swapped[: self.index + 1], False), self.mark)[1]
         stop = self.ends.of(tail)
+        if "tool_calls" in message and not self.ends.is_special(stop):
+            raise UnmaskableError(f"the template has no end mark after {self._name}, a tool call")
         if not after.startswith(stop):
             raise UnmaskableError(
                 f"{self._name} is followed by {after[:20]!r}, but at the end of a text by {tail[:20]!r}: "
                 "which part of that ends the turn cannot be told",
                 only_middle=not last,
             )
-        return replace(span, end=content_end + len(stop), rewritten=content not in shown)
+        return replace(span, end=content_end + len(stop), rewritten=any(part not in shown for part in said))
 
     def _start(self, before: str, content_end: int) -> Span:
         """The span with its start set: the end of the generation prompt.
@@ -147,14 +156,18 @@ class _Search:
         head = self._prompt(self.messages[: self.index])
         if head is not None and self.full.startswith(head) and len(head) <= content_end:
             inserted = before[len(head) :] if before.startswith(head) else ""
-            header = bool(inserted and self.ends.special and self.ends.special.search(inserted))
+            # Before a call there may be a mark that the model writes itself.
+            header = "tool_calls" not in self.messages[self.index] and self.ends.is_special(inserted)
             return Span(len(head), content_end, content_end, header=header)
         if not self.full.startswith(before) or len(before) > content_end:
             raise UnmaskableError(f"the text before {self._name} depends on what the answer says")
         extra = 0
         prompt_extra = ""
+        other_context = False
         if head is not None and self.index > 0:
             prompt, text = self._after_previous(before)
+            final = not any(message["role"] == "assistant" for message in self.messages[self.index + 1 :])
+            other_context = final and not self.full.startswith(head.removesuffix(prompt))
             if text.startswith(prompt):
                 extra = len(text) - len(prompt)
             elif prompt.startswith(text):
@@ -163,14 +176,18 @@ class _Search:
                 raise UnmaskableError(
                     f"the generation prompt {prompt[-40:]!r} is not what stands before {self._name}: {text[-40:]!r}"
                 )
-        return Span(len(before) - extra, content_end, content_end, prompt_extra=prompt_extra)
+        return Span(
+            len(before) - extra, content_end, content_end, prompt_extra=prompt_extra, other_context=other_context
+        )
 
     def _after_previous(self, before: str) -> tuple[str, str]:
         """What follows the message before the answer: (in the generation prompt, in the training text)."""
-        previous = _unused_word("xb", self.full + self.mark)
+        previous = unused_word("xb", self.full + self.mark)
         marked = _swap(self.messages, self.index - 1, previous)
         prompt = self._split(self.render(marked[: self.index], True), previous)[1]
         whole = self._split(self.render(_swap(marked, self.index, self.mark), False), previous)[1]
+        if self.mark not in whole:
+            raise UnmaskableError(f"the template does not write {self._name} behind the message before it")
         text = self._split(whole, self.mark)[0]
         if not before.endswith(text):
             raise UnmaskableError(f"the text before {self._name} depends on the message before it")
@@ -195,11 +212,19 @@ class _Search:
         return f"the answer in message {self.index + 1}"
 
 
-def _swap(messages: Sequence[Message], index: int, content: str) -> list[Message]:
-    return [{**message, "content": content} if i == index else message for i, message in enumerate(messages)]
+def _swap(messages: Sequence[Message], index: int, word: str) -> list[Message]:
+    """The messages with one said as `word`: its content, or the name of its last call."""
+    message = messages[index]
+    if "tool_calls" in message:
+        *calls, last = message["tool_calls"]
+        changed = {**message, "tool_calls": [*calls, {**last, "function": {**last["function"], "name": word}}]}
+    else:
+        changed = {**message, "content": word}
+    return [*messages[:index], changed, *messages[index + 1 :]]
 
 
-def _unused_word(stem: str, text: str) -> str:
+def unused_word(stem: str, text: str) -> str:
+    """Return a word that `text` does not hold."""
     # Letters only, and no word: nothing that a template would trim, split, escape or look for.
     word = f"studio{stem}mark"
     while word in text:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from studio.config.method import RowKind
-from studio.data.formats import Example, Message
-from studio.data.masks import IGNORED, Masked, Masker
+from studio.data.conversations import Message
+from studio.data.formats import Example
+from studio.data.masks import Masked, Masker
+from studio.data.overlay import IGNORED
 from studio.data.sources import place
 from studio.errors import InputError
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.data.formats import split_prompt
-from studio.data.masks import IGNORED, Masker
+from studio.data.masks import Masker
+from studio.data.overlay import IGNORED
 from studio.data.rows import detect_format, parse_row
 from studio.data.sources import read_rows
 from studio.errors import InputError

@@ -59,6 +59,7 @@ def train(context: JobContext) -> None:
     context.check_stop()
     tokenizer = AutoTokenizer.from_pretrained(reference.path, trust_remote_code=config.model.trust_remote_code)
     prepared = _read(context, config, tokenizer)
+    tokenizer = prepared.tokenizer  # with the run's chat template, which is saved for chat and export
     _check(context, config, reference, prepared)
     context.check_stop()
     if config.tuning.name in ("lora", "dora") and config.tuning.adapter and config.tuning.merge_adapter:

@@ -83,6 +83,7 @@ def test_lengths_are_those_of_a_run(worker: DataWorker, model: str) -> None:
 def test_template(worker: DataWorker, model: str) -> None:
     assert worker.call("template", model=model) == {
         "has_template": True, "exact": True, "stop_text": "<|im_end|>", "reason": "",
+        "usable": ["chatml", "mistral", "plain"],
     }  # fmt: skip
 
 

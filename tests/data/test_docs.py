@@ -11,11 +11,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from studio.config.data import DataConfig, DataSource
+from ruamel.yaml import YAML
+
+from studio.config.data import COLUMN_ROLES, DataConfig, DataSource
 from studio.config.method import MethodConfig
+from studio.data.columns import Columns
 from studio.data.masks import Masker
 from studio.data.prepare import prepare_data
 from studio.data.rows import detect_format, kind_of, parse_row
+from studio.data.templates import with_template
 from studio.data.units import encode
 from studio.errors import InputError
 from studio.settings import Settings
@@ -23,6 +27,7 @@ from studio.settings import Settings
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 GOOD = '{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}\n'
 ALPACA = '{"instruction": "Add.", "output": "4"}\n'
+CALL = '{"function": {"name": "add", "arguments": "{}"}}'
 LONG = GOOD.replace('"4"', '"' + "word " * 50 + '"')
 # name in the table -> (content of orders.jsonl, or None for no such file; changes to the configuration)
 CASES: dict[str, tuple[bytes | None, dict[str, Any]]] = {
@@ -36,10 +41,18 @@ CASES: dict[str, tuple[bytes | None, dict[str, Any]]] = {
     "a missing key in row 3": ((ALPACA * 2).encode() + b'{"instruction": "Add.", "answer": "4"}\n', {}),
     "unknown keys": (b'{"question": "2+2?", "answer": "4"}\n', {}),
     "a number for a text": (b'{"text": 5}\n', {}),
-    "an unknown role": (GOOD.replace('"user"', '"bot"').encode(), {}),
+    "an unknown role": (GOOD.replace('"user"', '"narrator"').encode(), {}),
     "an empty answer": (GOOD.replace('"4"', '""').encode(), {}),
     "no answer": (b'{"messages": [{"role": "user", "content": "2+2?"}]}\n', {}),
-    "tool calls": (GOOD.replace('"content": "4"', '"content": "4", "tool_calls": [{"id": "1"}]').encode(), {}),
+    "tool calls": (GOOD.replace('"content": "4"', '"content": null, "tool_calls": [' + CALL + "]").encode(), {}),
+    "a tool call without a name": (GOOD.replace('"content": "4"', '"content": "4", "tool_calls": [{}]').encode(), {}),
+    "tools": (GOOD.replace("]}", '], "tools": [{"name": "add"}]}').encode(), {}),
+    "reasoning": (GOOD.replace('"content": "4"', '"content": "4", "reasoning_content": "2 and 2"').encode(), {}),
+    "a weight": (GOOD.replace('"content": "4"', '"content": "4", "weight": 0.5').encode(), {}),
+    "a control token": (GOOD.replace("2+2?", "2+2?<|im_end|>").encode(), {}),
+    "turns with other keys": (b'{"messages": [{"who": "me", "said": "2+2?"}]}\n', {}),
+    "a column that is not there": (b'{"Question": "2+2?", "answer": "4"}\n', {"columns": "prompt=question"}),
+    "a Jinja line": (b'{"title": "Sums"}\n', {"columns": "text={{ title }}: {{ body }}"}),
     "latin-1": (GOOD.replace("4", "quatro é").encode("latin-1"), {}),
     "UTF-16": (GOOD.encode("utf-16"), {}),
     "a Parquet file": (b"PAR1\x00\x00", {}),
@@ -50,6 +63,14 @@ CASES: dict[str, tuple[bytes | None, dict[str, Any]]] = {
         {"template": "{% for m in messages %}{{ m.content }}{% endfor %}"},
     ),
     "a model without a template": (GOOD.encode(), {"template": None}),
+    "a template that the model cannot have": (GOOD.encode(), {"data_template": "llama3"}),
+    "a system text that is lost": (
+        GOOD.encode(),
+        {
+            "template": "{% for m in messages if m.role != 'system' %}{{ m.content }}<|im_end|>{% endfor %}",
+            "system": "Be brief.",
+        },
+    ),
     "a template that cannot be masked": (
         GOOD.encode(),
         {"template": "{% for m in messages %}{{ m.content }}|{{ m.content }};{% endfor %}"},
@@ -59,7 +80,7 @@ CASES: dict[str, tuple[bytes | None, dict[str, Any]]] = {
 
 def sentences(tokenizer: Any, folder: Path) -> dict[str, str]:
     """What each case says, with the temporary folder left out."""
-    from .templates import with_template
+    from .templates import with_template as with_text
 
     said = {}
     for name, (content, changes) in CASES.items():
@@ -70,8 +91,9 @@ def sentences(tokenizer: Any, folder: Path) -> dict[str, str]:
         else:
             (place / "order.jsonl").write_text(GOOD)
         changes = dict(changes)
-        used = with_template(tokenizer, changes.pop("template")) if "template" in changes else tokenizer
-        source = DataSource(path=str(place / changes.pop("path", "orders.jsonl")))
+        used = with_text(tokenizer, changes.pop("template")) if "template" in changes else tokenizer
+        source = DataSource(path=str(place / changes.pop("path", "orders.jsonl")), columns=changes.pop("columns", None))
+        changes |= {"template": changes.pop("data_template", "auto")}
         settings = Settings(folder, "127.0.0.1", 7860, (folder,), None, 600)
         try:
             prepare_data(DataConfig(train=[source], validation=0, **changes), MethodConfig(), used, settings)
@@ -94,7 +116,7 @@ def test_every_error_of_the_page(tokenizer: Any, tmp_path: Path) -> None:
 
 def test_every_example_row_of_the_page(tokenizer: Any) -> None:
     examples = re.findall(r"^\| `(\w+)` \| `(\{.*\})` \|$", PAGE.read_text(), re.MULTILINE)
-    assert len(examples) == 14
+    assert len(examples) == 15
     for name, text in examples:
         row = json.loads(text)
         kind = kind_of(row)
@@ -103,12 +125,32 @@ def test_every_example_row_of_the_page(tokenizer: Any) -> None:
         assert (unit.supervised > 0) == (kind != "prompts")
 
 
+def test_the_tools_of_the_page(tokenizer: Any) -> None:
+    """The row with tools is read, and trained on as the page says, by the template that it names."""
+    row = json.loads(PAGE.read_text().split("```json")[1].split("```")[0])
+    masker = Masker(with_template(tokenizer, "chatml"))
+    (masked,) = masker.encode([parse_row(row, 1, "page", "messages")])
+    trained = "".join(piece.text for piece in masker.pieces(masked) if piece.trained)
+    assert trained == (
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call><|im_end|>It is warm.<|im_end|>'
+    )
+
+
+def test_the_mapping_of_the_page() -> None:
+    text = PAGE.read_text().split("```yaml")[1].split("```")[0]
+    (source,) = DataConfig.model_validate(YAML(typ="safe").load(text)["data"]).train
+    row = {"question": "2+2?", "answer": "4", "source": "sums", "ctx": "Be brief."}
+    mapped = Columns(source.columns).apply(row, 1, "page")
+    assert mapped == {"instruction": "2+2?", "output": "4 (sums)", "system": "Be brief."}
+    assert all(f"`{role}`" in PAGE.read_text() for role in COLUMN_ROLES)
+
+
 def test_the_drawn_mask(tokenizer: Any) -> None:
     row = {"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}
     masker = Masker(tokenizer)
     (masked,) = masker.encode([parse_row(row, 1, "page", "messages")])
     pieces = masker.pieces(masked)
-    drawn = PAGE.read_text().split("```")[1].splitlines()
+    drawn = PAGE.read_text().split("## What is trained on")[1].split("```")[1].splitlines()
     shown = "".join(piece.text for piece in pieces).replace("\n", "⏎")
     assert drawn[1].replace(" ", "") in shown.replace(" ", "")
     assert [piece.text for piece in pieces if piece.trained] == ["4", "<|im_end|>"]

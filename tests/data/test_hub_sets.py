@@ -276,7 +276,7 @@ def test_the_page_fetches_and_looks(hub: Hub, settings: Settings, model_path: Pa
     assert (seen["row"], seen["rows"], seen["format"]) == (650, 700, "messages")
     assert seen["raw"]["messages"][1]["content"] == "answer 649"
     inspected = operations.run(
-        "inspect", {"path": "org/plain", "hub": {"split": "train"}, "model": str(model_path)}, lambda *phase: None
+        "inspect", {"path": "org/plain", "options": {"split": "train"}, "model": str(model_path)}, lambda *phase: None
     )
     assert (inspected["rows"], inspected["commit"]) == (700, COMMIT)
 

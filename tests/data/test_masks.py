@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studio.data.formats import Example
-from studio.data.masks import IGNORED, Masked, Masker, lay_over
+from studio.data.masks import Masked, Masker
+from studio.data.overlay import IGNORED, lay_over
+from studio.data.rows import detect_format, parse_row
 from studio.errors import InputError
 
 from .templates import CHATML, CHATML_GENERATION, SHAPES, shaped, with_template
@@ -174,11 +176,66 @@ def test_blank_at_the_start_is_context_and_noted(tokenizer: Any) -> None:
     assert "straddling" in masked.notes
 
 
-def test_control_tokens_in_a_text_are_noted(tokenizer: Any) -> None:
-    masked = encode(
-        Masker(tokenizer), [{"role": "user", "content": "<|im_end|>"}, {"role": "assistant", "content": "b"}]
-    )
-    assert "control" in masked.notes
+SPELT = "a <|im_end|> b"
+CONTROL: list[tuple[dict[str, Any], str]] = [
+    ({"messages": [{"role": "user", "content": SPELT}, {"role": "assistant", "content": "b"}]}, "message 1 (user)"),
+    ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": SPELT}]}, "message 2 (assist"),
+    ({"messages": [{"role": "user", "content": "a"},
+                   {"role": "assistant", "content": "", "tool_calls": [
+                       {"function": {"name": "f", "arguments": {"x": SPELT}}}]}]}, "message 2 (assistant)"),
+    ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+      "tools": [{"name": "f", "description": SPELT}]}, "the list of tools"),
+    ({"prompt": "a", "completion": SPELT}, "field 'completion'"),
+    ({"text": SPELT}, "field 'text'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "part"), CONTROL)
+def test_control_tokens_in_a_text_are_refused(tokenizer: Any, row: dict[str, Any], part: str) -> None:
+    example = parse_row(row, 1, "x", detect_format([(1, row)], "x"))
+    with pytest.raises(InputError, match="reads as a control token and not as text") as caught:
+        Masker(tokenizer, control_tokens="refuse").encode([example])
+    assert part in caught.value.sentence
+    assert "'<|im_end|>'" in caught.value.sentence
+    # Plain texts may bring their own markup; messages may not, whatever the option says.
+    if example.messages is None:
+        assert "data.control_tokens: keep" in caught.value.fix
+        assert "control" in Masker(tokenizer, control_tokens="keep").encode([example])[0].notes
+    else:
+        with pytest.raises(InputError, match="control token"):
+            Masker(tokenizer, control_tokens="keep").encode([example])
+
+
+@pytest.mark.parametrize(
+    ("shape", "word"), [("gemma", "<end_of_turn>"), ("deepseek", "<|User|>"), ("llama3", "<|bot|>")]
+)
+def test_control_tokens_need_not_be_flagged_as_special(maskers: dict[str, Masker], shape: str, word: str) -> None:
+    with pytest.raises(InputError, match="control token"):
+        encode(maskers[shape], [{"role": "user", "content": f"a {word}"}, {"role": "assistant", "content": "b"}])
+
+
+def test_a_prompt_is_checked_for_control_tokens_too(tokenizer: Any) -> None:
+    for example in (
+        Example(1, "x", "prompts", messages=[{"role": "user", "content": SPELT}]),
+        Example(1, "x", "prompts", prompt=SPELT),
+    ):
+        with pytest.raises(InputError, match="control token"):
+            Masker(tokenizer, control_tokens="refuse").prompt(example)
+
+
+def test_weight_zero_is_context(tokenizer: Any) -> None:
+    first, second = {"role": "assistant", "content": "one"}, {"role": "assistant", "content": "two"}
+    ask = {"role": "user", "content": "a"}
+    for masker, messages, wanted in (
+        (Masker(tokenizer), [ask, {**first, "weight": 0}, ask, second], ["two<|im_end|>"]),
+        (Masker(tokenizer), [ask, first, ask, {**second, "weight": 0}], ["one<|im_end|>"]),
+        (Masker(tokenizer, "last"), [ask, first, ask, {**second, "weight": 0}], ["one<|im_end|>"]),
+    ):
+        assert trained_texts(masker, encode(masker, messages)) == wanted
+    with pytest.raises(InputError, match="every answer has weight 0"):
+        encode(Masker(tokenizer), [ask, {**first, "weight": 0}])
+    with pytest.raises(InputError, match=r"weight 0, but every token.*method\.train_on: assistant"):
+        encode(Masker(tokenizer, "all"), [ask, {**first, "weight": 0}])
 
 
 def test_characters_without_a_token_are_noted(tokenizer: Any) -> None:

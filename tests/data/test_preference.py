@@ -116,8 +116,11 @@ REFUSED_PAIRS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prompt": [Q], "chosen": 5, "rejected": [B]}, ["field 'chosen'", "a list of messages is needed, not a number"]),
     ({"prompt": [Q], "chosen": [Q], "rejected": [Q]}, ["field 'chosen'"]),
     ({"messages": [Q, A], "chosen": Q, "rejected": B}, ["field 'chosen'"]),
-    ({"prompt": [Q], "chosen": [{**A, "role": "bot"}], "rejected": [B]}, ["'chosen[0].role'", "unknown role 'bot'"]),
-    ({"prompt": [Q], "chosen": [A], "rejected": [B], "tools": [{}]}, ["field 'tools'", "not read yet"]),
+    (
+        {"prompt": [Q], "chosen": [{**A, "role": "narrator"}], "rejected": [B]},
+        ["'chosen[0].role'", "unknown role 'narrator'"],
+    ),
+    ({"prompt": [Q], "chosen": [A], "rejected": [B], "tools": [{}]}, ["field 'tools[0]'", "a function with a name"]),
     ({"conversations": [GPT_Q], "chosen": {"from": "alien", "value": "a"}, "rejected": GPT_B}, ["chosen[0].from"]),
     ({"prompt": [Q, A], "chosen": [A], "rejected": [B]}, ["field 'prompt'", "the prompt ends with an answer"]),
     ({"messages": [Q, A], "chosen": "a", "rejected": "b"}, ["field 'messages'", "the prompt ends with an answer"]),

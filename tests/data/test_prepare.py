@@ -189,7 +189,8 @@ def test_huge_row_names_itself(prepare: Prepare, write: Write) -> None:
 
 
 def test_notes_become_findings(prepare: Prepare, write: Write) -> None:
-    done = prepare(write("x.jsonl", [{**chat("q<|im_end|>", "a"), "id": 1}, chat("q", "b"), chat("q", "b")]))
+    lines = [{"text": "q<|im_end|>a", "id": 1}, {"text": "b c"}, {"text": "b c"}]
+    done = prepare(write("x.jsonl", lines), control_tokens="keep")
     texts = " ".join(f"{one.count} {one.text} {one.rows}" for one in done.report.findings)
     assert "1 the text holds control tokens" in texts
     assert "keys that are not read: id" in texts

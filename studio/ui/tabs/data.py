@@ -258,8 +258,8 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
     for source in data.train:
         try:
             one = page.services.data.call(
-                "inspect", path=source.path, format=source.format, model=model, max_length=data.max_length,
-                method=config.method.model_dump(),
+                "inspect", path=source.path, format=source.format, options=source.model_dump(), data=data.model_dump(),
+                model=model, max_length=data.max_length, method=config.method.model_dump(),
             )  # fmt: skip
         except StudioError:
             continue  # its sentence is among the findings already

@@ -1,0 +1,166 @@
+"""Columns with other names: which of them is the prompt, the answer, the label.
+
+A mapping gives each role a column's name or a Jinja line over the columns; what comes out is a row that `rows` reads
+like any other. Lines run in Jinja's sandbox, and a name that the row has not is an error, never an empty text.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from studio.config.method import RowKind
+from studio.data.sources import place
+from studio.errors import InputError
+
+Row = dict[str, Any]
+_MAX_TEXT = 64 * 1024 * 1024
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+# Names that data sets use. The order within a role is the order of preference.
+_NAMES: dict[str, tuple[str, ...]] = {
+    "messages": ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "turns"),
+    "chosen": ("chosen", "preferred", "better", "winner", "chosen_response", "response_chosen"),
+    "rejected": ("rejected", "dispreferred", "worse", "loser", "rejected_response", "response_rejected"),
+    "label": ("label", "kto_tag", "rating", "is_good", "thumbs_up", "good", "correct", "feedback"),
+    "system": ("system", "system_prompt", "system_message"),
+    "question": ("instruction", "question", "query", "prompt", "user", "problem", "request", "task", "user_input"),
+    "context": ("input", "context", "passage"),
+    "reply": (
+        "output", "answer", "response", "completion", "reply", "target", "assistant", "solution", "ground_truth",
+    ),
+    "text": ("text", "content", "document", "body", "article"),
+}  # fmt: skip
+
+
+def suggest_columns(keys: Sequence[str], kind: RowKind) -> dict[str, str]:
+    """Return the nearest mapping that makes rows with these keys usable, or {} if none comes near.
+
+    Questions and answers become instruction and output, which go through the chat template.
+
+    Args:
+        keys: the columns of the file.
+        kind: what the method learns from.
+    """
+    found: dict[str, str] = {}
+    # An exact name beats a similar one, whatever the order of the roles.
+    for matches in (_exact, _similar):
+        for role, names in _NAMES.items():
+            if role not in found and (key := matches(names, [key for key in keys if key not in found.values()])):
+                found[role] = key
+    return _mapping(found, kind)
+
+
+def _exact(names: Sequence[str], keys: Sequence[str]) -> str | None:
+    lowered = {key.lower(): key for key in reversed(keys)}
+    return next((lowered[name] for name in names if name in lowered), None)
+
+
+def _similar(names: Sequence[str], keys: Sequence[str]) -> str | None:
+    lowered = {key.lower(): key for key in reversed(keys)}
+    near = (difflib.get_close_matches(name, lowered, n=1, cutoff=0.8) for name in names)
+    return next((lowered[one[0]] for one in near if one), None)
+
+
+def _mapping(found: Mapping[str, str], kind: RowKind) -> dict[str, str]:
+    """The roles that the formats of a kind need, or {} where one of them is not found."""
+    asked = {"instruction": "question", "input": "context", "system": "system"}
+    answered = {**asked, "output": "reply"}
+    forms: dict[str, list[tuple[dict[str, str], tuple[str, ...]]]] = {
+        "answers": [({"messages": "messages"}, ("messages",)), (answered, ("instruction", "output")),
+                    ({"text": "text"}, ("text",))],
+        "pairs": [({**asked, "chosen": "chosen", "rejected": "rejected"}, ("instruction", "chosen", "rejected")),
+                  ({"chosen": "chosen", "rejected": "rejected"}, ("chosen", "rejected"))],
+        "rated": [({"messages": "messages", "label": "label"}, ("messages", "label")),
+                  ({**answered, "label": "label"}, ("instruction", "output", "label"))],
+        "prompts": [({"messages": "messages"}, ("messages",)), (answered, ("instruction", "output")),
+                    ({"prompt": "question", "answer": "reply"}, ("prompt",))],
+    }  # fmt: skip
+    for roles, needed in forms[kind]:
+        mapping = {role: found[meaning] for role, meaning in roles.items() if meaning in found}
+        if all(role in mapping for role in needed):
+            return mapping
+    return {}
+
+
+class Columns:
+    """A mapping, ready to be applied to rows.
+
+    Args:
+        mapping: role to column name or Jinja line; None or {} leaves rows as they are.
+
+    Raises:
+        InputError: a line is not Jinja.
+    """
+
+    def __init__(self, mapping: Mapping[str, str] | None = None) -> None:
+        self._names: dict[str, str] = {}
+        self._lines: dict[str, Callable[[Row], str]] = {}
+        self._read: set[str] = set()
+        for role, value in (mapping or {}).items():
+            if "{{" in value or "{%" in value:
+                self._lines[role], read = _compile(role, value)
+                self._read |= read
+            else:
+                self._names[role] = value
+                self._read.add(value)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._names or self._lines)
+
+    def apply(self, row: Row, number: int, path: Path | str) -> Row:
+        """Return the row with its roles as keys; columns that nothing was read from keep their names.
+
+        Raises:
+            InputError: the row lacks a column, or a line cannot be written out for it.
+        """
+        if not self:
+            return row
+        mapped: Row = {}
+        for role, column in self._names.items():
+            if column not in row:
+                near = difflib.get_close_matches(column, map(str, row), n=1, cutoff=0.5)
+                fix = f"Did you mean '{near[0]}'?" if near else f"Correct '{role}' in columns"
+                keys = ", ".join(map(str, row)) or "none"
+                what = f"there is no column '{column}' for {role}; columns are: {keys}"
+                raise InputError(what, where=place(path, number), fix=fix)
+            mapped[role] = row[column]
+        for role, line in self._lines.items():
+            mapped[role] = _written(role, line, row, number, path)
+        if isinstance(label := mapped.get("label"), str):
+            mapped["label"] = _TRUTH.get(label.strip().lower(), label)
+        return mapped | {key: value for key, value in row.items() if key not in self._read and key not in mapped}
+
+
+def _compile(role: str, line: str) -> tuple[Callable[[Row], str], set[str]]:
+    """A Jinja line as a function of a row, and the names that it reads."""
+    from jinja2 import StrictUndefined, TemplateSyntaxError, meta
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    try:
+        names = meta.find_undeclared_variables(environment.parse(line))
+        template = environment.from_string(line)
+    except TemplateSyntaxError as error:
+        raise InputError(
+            f"the line for {role} is not Jinja: {error.message}",
+            where=f"data.train.columns.{role}",
+            fix="Write columns in double braces, such as {{ title }}",
+        ) from error
+    # `row` reaches the columns whose names are no Jinja names: {{ row["my column"] }}.
+    return lambda row: template.render({**{str(key): value for key, value in row.items()}, "row": row}), names
+
+
+def _written(role: str, line: Callable[[Row], str], row: Row, number: int, path: Path | str) -> str:
+    try:
+        text = line(row)
+    except Exception as error:  # a line is a program of the person's; whatever it raises is about this row
+        keys = ", ".join(map(str, row)) or "none"
+        what = f"the line for {role} cannot be written: {str(error).rstrip('.')}; columns are: {keys}"
+        raise InputError(what, where=place(path, number, role), fix=f"Correct '{role}' in columns") from error
+    if len(text) > _MAX_TEXT:
+        what = f"the line for {role} gives {len(text):,} characters"
+        raise InputError(what, where=place(path, number, role), fix="Shorten it")
+    return text

@@ -1,0 +1,96 @@
+"""The place of a row, and the checks of its values whose errors name it.
+
+Every sentence about a row is made here or through here, so that each says file, row and field. It knows values, not
+formats.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from studio.data.sources import place
+from studio.errors import InputError
+
+
+class Where:
+    """A row of a file.
+
+    Args:
+        path: the file.
+        number: the row's number in it, from 1.
+        tags: what the file calls the parts of a turn (`DataSource.tags`).
+    """
+
+    def __init__(self, path: Path | str, number: int, tags: Mapping[str, str] | None = None) -> None:
+        self.path, self.number, self.tags = path, number, dict(tags or {})
+
+    def error(self, what: str, key: str = "", fix: str = "") -> InputError:
+        """An error at this row's key, to be raised."""
+        return InputError(what, where=place(self.path, self.number, key), fix=fix)
+
+    def need(self, row: dict[str, Any], key: str, within: str = "") -> Any:
+        """Value at `key`, which must be there."""
+        if key not in row:
+            keys = ", ".join(map(str, row)) or "none"
+            raise InputError(
+                f"key '{key}' is missing; keys are: {keys}",
+                where=place(self.path, self.number, within),
+                fix=f"Add '{key}' to the row, or name the file's format in data.train",
+            )
+        return row[key]
+
+    def text(self, row: dict[str, Any], key: str, within: str = "", default: str | None = None) -> str:
+        """Text at `key`; a list of {"type": "text"} parts is joined, anything else refused."""
+        label = f"{within}.{key}" if within else key
+        if default is not None and row.get(key) is None:
+            return default
+        value = self.need(row, key, within)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, list):
+            return "".join(self._part(part, f"{label}[{i}]") for i, part in enumerate(value))
+        raise self.error(f"a text is needed, not {kind(value)}: {short(value)}", label, "Write it in double quotes")
+
+    def _part(self, part: Any, label: str) -> str:
+        if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+            return cast(str, part["text"])
+        type_ = part.get("type") if isinstance(part, dict) else None
+        what = f"content of type '{type_}' is not read" if type_ else f'not a {{"type": "text"}} part: {short(part)}'
+        raise self.error(what, label, "Use text only")
+
+    def json_text(self, value: Any, label: str) -> Any:
+        """`value`, or what it is as JSON where it is a text that holds a list or an object.
+
+        CSV and ShareGPT files write lists this way.
+
+        Raises:
+            InputError: the text begins like JSON and is none.
+        """
+        if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise self.error(f"this is not JSON: {short(value)}", label, "Correct the brackets and quotes") from error
+
+
+def is_given(value: Any) -> bool:
+    """Whether a key holds anything; null, "", [] and {} are as good as no key."""
+    return value not in (None, [], "", {})
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, for a sentence."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "a text"}
+    return names.get(type(value), "a number")
+
+
+def short(value: Any) -> str:
+    """A value as it is shown in a sentence: at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
