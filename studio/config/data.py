@@ -115,9 +115,9 @@ class DataConfig(Options):
         "one. It is saved with the result, for chat and export.",
         title="Chat template",
     )
-    system: str = option(
-        "",
-        "System text of the conversations that have none; it becomes part of the saved chat template.",
+    system: str | None = option(
+        None,
+        "System text of the conversations that have none; it becomes part of the saved chat template. Empty adds none.",
         title="System text",
     )
     control_tokens: Literal["refuse", "keep"] = option(

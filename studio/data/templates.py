@@ -26,13 +26,13 @@ NEEDED: dict[str, tuple[str, ...]] = {
 }
 
 
-def with_template(tokenizer: Any, template: TemplateName = "auto", system: str = "") -> Any:
+def with_template(tokenizer: Any, template: TemplateName = "auto", system: str | None = None) -> Any:
     """Return the tokenizer as the run uses it; the one given is left as it is.
 
     Args:
         tokenizer: the model's transformers tokenizer.
         template: one of ours, or auto for the tokenizer's own.
-        system: system text of the conversations that have none.
+        system: system text of the conversations that have none; None or "" for none.
 
     Raises:
         InputError: the model lacks a token that the template needs, or the template does not write a system text.
