@@ -56,6 +56,12 @@ class DataConfig(Options):
         title="Too long examples",
         differs="TRL cuts without a word; a cut answer teaches the model to stop in mid-sentence.",
     )
+    deduplicate: Literal["none", "exact", "near"] = option(
+        "none",
+        "Leave out rows that repeat an earlier one: exact (equal but for blanks), near (four fifths of the word "
+        "triples in common) or none; counted.",
+        title="Double rows",
+    )
     shuffle: bool = option(True, "Mix the rows before each epoch.", title="Shuffle")
 
     @field_validator("validation")

@@ -27,6 +27,7 @@ from studio.data.prepare import encode_examples, parse_source, prepare_data, tra
 from studio.data.report import summarize_lengths
 from studio.data.rows import detect_format, kind_of, parse_row
 from studio.data.sources import Row, Stamp, confine, place, read_rows, resolve_path
+from studio.data.stream import source_at
 from studio.data.units import both_answers
 from studio.data.wire import error_to_dict
 from studio.errors import InputError, StudioError
@@ -55,13 +56,17 @@ class Operations:
         Raises:
             InputError: the operation, an argument, a file or a row cannot be used.
         """
-        known: dict[str, Callable[..., Values]] = {
-            "inspect": self.inspect, "preview": self.preview, "lengths": self.lengths, "template": self.template,
-            "ping": self.ping,
-        }  # fmt: skip
+        known = self.known()
         if op not in known:
             raise InputError(f"'{op}' is not an operation", where="data worker", fix=f"Use one of: {', '.join(known)}")
         return known[op](progress, **args)
+
+    def known(self) -> dict[str, Callable[..., Values]]:
+        """Return the operations by name."""
+        return {
+            "inspect": self.inspect, "preview": self.preview, "lengths": self.lengths, "template": self.template,
+            "ping": self.ping,
+        }  # fmt: skip
 
     def inspect(
         self,
@@ -130,7 +135,7 @@ class Operations:
 
         Args:
             row: place of the row among the file's rows, from 1.
-            source: which of data.train, from 0.
+            source: which of data.train, from 0; after them comes the file for validation, if there is one.
             data, method, model: sections of the configuration; defaults where left out.
 
         Returns:
@@ -141,9 +146,7 @@ class Operations:
         """
         config = _section(DataConfig, data, "data")
         chosen_method = _section(MethodConfig, method, "method")
-        if not 0 <= source < len(config.train):
-            raise InputError(f"there is no source {source}", where="data.train", fix="Choose one of the files")
-        one = config.train[source]
+        one = source_at(config, source)
         file = resolve_path(one.path, self.settings, confined)
         numbered, rows, first = self._row(file, row)
         number, raw = numbered

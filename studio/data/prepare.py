@@ -1,6 +1,7 @@
 """From the files of a configuration to masked token lists for training and validation.
 
-Reading, parsing, masking, truncation, split, in that order, each counted in the report. Truncation is never silent.
+Reading, parsing, leaving out doubles, masking, truncation, split, in that order, each counted in the report.
+Truncation is never silent.
 The split depends on the rows and the seed alone, so every model is validated on the same rows of the same files.
 """
 
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
+from studio.data.duplicates import deduplicate
 from studio.data.findings import collect_findings
 from studio.data.formats import Example, FormatName
 from studio.data.masks import Masker, TrainOn
@@ -80,6 +82,7 @@ def prepare_data(
     if isinstance(config.validation, str):
         file = DataSource(path=config.validation)
         parsed.append(parse_source(file, settings, "validation", lambda done: tell("reading data", done, None), kind))
+    deduplicate(parsed, config.deduplicate)
     total = sum(len(one.examples) for one in parsed)
     units: list[list[Unit]] = []
     for one in parsed:
