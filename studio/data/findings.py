@@ -46,31 +46,31 @@ NOTES: dict[str, tuple[str, str]] = {
 
 
 # What `profile` looks for beside the notes: level, text, what to do.
-_CHECKS: dict[str, tuple[Literal["info", "warning", "error"], str, str]] = {
+CHECKS: dict[str, tuple[Literal["info", "warning", "error"], str, str]] = {
     "unusable": ("error", "cannot be used", "Correct them, or keep a copy of the data without them"),
-    "empty_answer": ("error", "have an empty answer", "Write it, or keep a copy of the data without these rows"),
-    "too_long": ("warning", "are longer than data.max_length", "Raise data.max_length, or choose data.truncation"),
-    "answer_is_prompt": ("warning", "have an answer that only repeats the question", "Leave them out"),
+    "empty_answer": ("error", "an empty answer", "Write it, or keep a copy of the data without these rows"),
+    "too_long": ("warning", "longer than data.max_length", "Raise data.max_length, or choose data.truncation"),
+    "answer_is_prompt": ("warning", "an answer that only repeats the question", "Leave them out"),
     "broken_characters": (
         "warning",
-        "hold broken characters: control characters, U+FFFD, or text in a wrong encoding such as 'Ã©' for 'é'",
+        "broken characters: control characters, U+FFFD, or text in a wrong encoding such as 'Ã©' for 'é'",
         "Export the data again as UTF-8, or leave the rows out",
     ),
     "secret": (
         "warning",
-        "hold what looks like a key, a password or an e-mail address; the model may learn to repeat it",
+        "what looks like a key, a password or an e-mail address; the model may learn to repeat it",
         "Keep a copy of the data with them hidden, or leave the rows out",
     ),
-    "duplicate": ("info", "repeat an earlier row", "Set data.deduplicate to exact"),
-    "near_duplicate": ("info", "are nearly the same as an earlier row", "Set data.deduplicate to near"),
+    "duplicate": ("info", "the same as an earlier row, but for blanks", "Set data.deduplicate to exact"),
+    "near_duplicate": ("info", "nearly the same as an earlier row", "Set data.deduplicate to near"),
     "leak": (
         "warning",
-        "of the validation stand in the training too: the validation loss looks better than it is",
+        "validation rows that stand in the training too: the validation loss looks better than it is",
         "Set data.deduplicate to exact",
     ),
     "near_leak": (
         "warning",
-        "of the validation are nearly the same as a row of the training: the validation loss looks better than it is",
+        "validation rows that are nearly in the training too: the validation loss looks better than it is",
         "Set data.deduplicate to near",
     ),
 }  # fmt: skip
@@ -88,7 +88,7 @@ def check_finding(check: str, count: int, action: str, places: Sequence[Place] =
     """
     if check in NOTES:
         return note_finding(check, count, action=action, places=tuple(places))
-    level, text, fix = _CHECKS[check]
+    level, text, fix = CHECKS[check]
     return Finding(level, count, text + (f": {detail}" if detail else ""), fix, (), check, action, tuple(places))
 
 
@@ -112,7 +112,7 @@ def collect_findings(
     add = report.findings.append
     add_length_findings(report, config)
     if doubles := sum(source.duplicates for source in report.sources):
-        add(Finding("info", doubles, "repeat an earlier row and were left out", check="duplicate"))
+        add(Finding("info", doubles, "the same as an earlier row, or nearly, and left out", check="duplicate"))
     seen = Counter(one.key for one in train)
     report.duplicates_train = sum(seen.values()) - len(seen)
     report.duplicates_across = sum(one.key in seen for one in validation)

@@ -12,7 +12,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from studio.config.data import DataConfig
@@ -98,8 +98,10 @@ class Profile:
         # Of each usable row: its place, the first row that it equals and the first that it resembles (itself if none).
         self._source, self._row, self._at = array("H"), array("I"), array("I")
         self._equal, self._like, self._share = array("I"), array("I"), array("f")
-        # Of each unit: its row, and its tokens before and after truncation (0: left out).
+        # Of each unit: its row, the tokens of its longest sequence before and after truncation (0: left out), and those
+        # of all its sequences after it, with how many of them the loss counts.
         self._owner, self._length, self._kept = array("I"), array("I"), array("I")
+        self._tokens, self._trained = array("I"), array("I")
         self._doubles = Doubles() if doubles else None
 
     def add(self, reads: Iterable[Read], on_rows: Callable[[int], None]) -> None:
@@ -126,18 +128,20 @@ class Profile:
         fate = {"error": "refused", "drop": "dropped", "cut": "cut"}[self.config.truncation]
         lengths |= {"refused": 0, "dropped": 0, "cut": 0, "without_answer": self._without_answer}
         lengths[fate] = over - self._without_answer
-        validation = self._validation(out)
-        kept = [
-            length for unit, length in enumerate(self._kept)
-            if length and self._owner[unit] not in out and unit not in validation
-        ]  # fmt: skip
+        stays = [unit for unit, owner in enumerate(self._owner) if owner not in out]
+        validation = self._validation(stays)
+        kept = [self._kept[unit] for unit in stays if self._kept[unit] and unit not in validation]
         order = batch.epoch_order(len(kept), self.seed, shuffle=self.config.shuffle)
         held = {self._owner[unit] for unit in validation}
         findings = self._findings()
         return {
             "rows": self.rows, "usable": len(self._row), "unusable": self.unusable,
             "train": len(kept), "validation": sum(bool(self._kept[unit]) for unit in validation),
-            "tokens": dict(self.tokens),
+            "tokens": {
+                "total": self.tokens["total"], "trained": self.tokens["trained"],
+                "kept": sum(self._tokens[unit] for unit in stays),
+                "kept_trained": sum(self._trained[unit] for unit in stays),
+            },
             "padding": batch.padding(kept, self.micro_batch, order) if kept else None,
             "packing": batch.packing(kept, self.config.max_length) if kept else None,
             "lengths": lengths,
@@ -215,10 +219,9 @@ class Profile:
         self._owner.append(number)
         self._length.append(unit.length)
         self._kept.append(kept.length if kept else 0)
-        self.tokens.update(
-            total=unit.tokens, trained=unit.supervised, kept=kept.tokens if kept else 0,
-            kept_trained=kept.supervised if kept else 0,
-        )  # fmt: skip
+        self._tokens.append(kept.tokens if kept else 0)
+        self._trained.append(kept.supervised if kept else 0)
+        self.tokens.update(total=unit.tokens, trained=unit.supervised)
         return over
 
     def _place(self, number: int) -> Place:
@@ -233,9 +236,8 @@ class Profile:
             return set()
         return {number for number, one in enumerate(first) if one != number or self._equal[number] != number}
 
-    def _validation(self, out: set[int]) -> set[int]:
-        """Units that are kept away from training."""
-        units = [unit for unit, owner in enumerate(self._owner) if owner not in out]
+    def _validation(self, units: Sequence[int]) -> set[int]:
+        """Which of the units are kept away from training."""
         if isinstance(self.config.validation, str):
             return {unit for unit in units if self.parts[self._source[self._owner[unit]]] == "validation"}
         return {units[at] for at in choose_validation(len(units), self.config.validation, self.seed)}
@@ -251,7 +253,8 @@ class Profile:
             detail = self._details.get(check, "")
             if check == "secret":
                 detail = ", ".join(f"{one['count']:,} × {kind}" for kind, one in self.secrets.items())
-            found.append(check_finding(check, count, actions.get(check, _USED), self._places[check], detail))
+            one = check_finding(check, count, actions.get(check, _USED), self._places[check], detail)
+            found.append(replace(one, level="error") if one.action == _REFUSED else one)
         return found
 
     def _doubles_found(self, held: set[int], out: set[int], findings: list[Finding]) -> Values:

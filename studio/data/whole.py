@@ -211,8 +211,7 @@ class WholeOperations(Operations):
             tokens), pad (id).
         """
         config, asked = _section(DataConfig, data, "data"), _section(MethodConfig, method, "method")
-        for one in open_sources(config, self.settings, ROWS[asked.name], confined):
-            progress("reading data", 0, one.file.stat().st_size)
+        open_sources(config, self.settings, ROWS[asked.name], confined)  # refuses what the page may not read
         folder, chosen = self._model(model, confined, progress)
         tokenizer = self._tokenizer(folder, chosen.trust_remote_code)
         units = prepare_data(config, asked, tokenizer, self.settings, progress, seed).train
