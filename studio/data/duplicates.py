@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Deduplicate = Literal["none", "exact", "near"]
 THRESHOLD = 0.8
+# About 1 GB of memory; what is shown says it if there are more.
+NEAR_ROWS = 1_000_000
 _HASHES = 128
 _WORDS = 3
 # A row of this share in common is found in 9 of 10 cases at the least; the rest follows from the hashes.
@@ -83,15 +85,16 @@ def similarity(one: Example, other: Example) -> float:
 
 
 class Doubles:
-    """The rows seen so far, as hashes: 16 bytes for each, and about 1.4 kB where near ones are looked for.
+    """The rows seen so far, as hashes: about 0.2 kB for each, and 1 kB more where near ones are looked for.
 
     Args:
         near: look for similar rows too.
         threshold: share of word triples in common from which rows count as similar.
+        most: look for similar ones among so many rows only, which bounds the memory; None for all.
     """
 
-    def __init__(self, near: bool = True, threshold: float = THRESHOLD) -> None:
-        self.near, self.threshold = near, threshold
+    def __init__(self, near: bool = True, threshold: float = THRESHOLD, most: int | None = None) -> None:
+        self.near, self.threshold, self.most = near, threshold, most
         self.count = 0
         self._exact: dict[bytes, int] = {}
         self._sketches: dict[int, Any] = {}
@@ -103,7 +106,9 @@ class Doubles:
         first = self._exact.setdefault(fingerprint(example), number)
         if first != number:
             return Twin(first, True, 1.0)
-        return self._similar(number, shingles(example)) if self.near else None
+        if not self.near or (self.most is not None and number >= self.most):
+            return None
+        return self._similar(number, shingles(example))
 
     def _similar(self, number: int, triples: list[str]) -> Twin | None:
         if not triples:

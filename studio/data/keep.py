@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -65,7 +63,7 @@ class Keep:
         Raises:
             InputError: the name, the format or a check cannot be used.
         """
-        _require_name(name)
+        require_name(name)
         if format not in FORMATS:
             raise InputError(f"'{format}' is not a format", where="format", fix=f"Use one of: {', '.join(FORMATS)}")
         for check in drop:
@@ -247,42 +245,6 @@ def row_of(example: Example, kind: RowKind) -> Values:
     return row
 
 
-def push(name: str, repo: str, private: bool, settings: Settings) -> Values:
-    """Put a kept set on the Hub through `datasets`, with the token in HF_TOKEN.
-
-    Raises:
-        InputError: there is no such set, no token, or the name is not OWNER/NAME.
-        StudioError: the Hub refuses it or cannot be reached.
-    """
-    _require_name(name)
-    folder = settings.home / "data" / name
-    if not (folder / MANIFEST).is_file():
-        raise InputError(f"there is no kept set '{name}'", where=str(folder), fix="Write it with `studio data keep`")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise InputError(f"'{repo}' is not a name on the Hub", where="push", fix="Write it as OWNER/NAME")
-    token = os.environ.get("HF_TOKEN")
-    if not token:
-        raise InputError("there is no token for the Hub", where="HF_TOKEN", fix="Set it to a token that may write")
-    import httpx
-    from datasets import load_dataset
-    from huggingface_hub.errors import HfHubHTTPError
-
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    files = {one["part"]: str(folder / one["file"]) for one in manifest["files"]}
-    kind = "json" if manifest["settings"]["format"] == "jsonl" else "parquet"
-    settings.temporary.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings.temporary) as scratch:
-        try:
-            load_dataset(kind, data_files=files, cache_dir=scratch).push_to_hub(repo, private=private, token=token)
-        except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-            raise StudioError(
-                f"the Hub did not take the data: {str(error).splitlines()[0]}",
-                where=repo,
-                fix="Check the name, and that HF_TOKEN may write there",
-            ) from error
-    return {"repo": repo, "splits": sorted(files)}
-
-
 def _written(example: Example, kind: RowKind) -> Values:
     if example.text is not None:
         return {"text": example.text}
@@ -349,7 +311,12 @@ def _claim(home: Path, name: str) -> Path:
     raise AssertionError("count never ends")
 
 
-def _require_name(name: str) -> None:
+def require_name(name: str) -> None:
+    """Refuse a name that could be a path.
+
+    Raises:
+        InputError: it has other characters than letters, digits, points and dashes.
+    """
     if not _NAME.fullmatch(name):
         raise InputError(
             f"'{name}' is not a name", where="name", fix="Use letters, digits, points and dashes, 64 at the most"

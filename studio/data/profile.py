@@ -1,7 +1,7 @@
 """The profile of a run's data: what is in it, what will be done with each row, and what is worth a look.
 
-Rows stream by; what is kept of one is its place, its lengths and the hashes of `duplicates`, about 60 bytes and 1.4
-kB. A sample gives a first answer about everything but doubles, which only the whole can show. Nothing is changed.
+Rows stream by; what is kept of one is its place, its lengths and the hashes of `duplicates`, about 1.2 kB. A sample
+gives a first answer about everything but doubles, which only the whole can show. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from studio.config.data import DataConfig
 from studio.config.method import RowKind
 from studio.data import batch
 from studio.data.contents import checks_of, is_empty_answer
-from studio.data.duplicates import THRESHOLD, Doubles
+from studio.data.duplicates import NEAR_ROWS, THRESHOLD, Doubles
 from studio.data.findings import check_finding
 from studio.data.formats import Example
 from studio.data.masks import Masker
@@ -102,7 +102,7 @@ class Profile:
         # of all its sequences after it, with how many of them the loss counts.
         self._owner, self._length, self._kept = array("I"), array("I"), array("I")
         self._tokens, self._trained = array("I"), array("I")
-        self._doubles = Doubles() if doubles else None
+        self._doubles = Doubles(most=NEAR_ROWS) if doubles else None
 
     def add(self, reads: Iterable[Read], on_rows: Callable[[int], None]) -> None:
         """Take rows; `on_rows` is told how many there were, every few hundred."""
@@ -279,10 +279,13 @@ class Profile:
         pairs = [self._pair(self._equal[n], n) for n in exact[:NAMED]]
         pairs += [self._pair(self._like[n], n) for n in near[:NAMED]]
         leaks = [self._pair(*pair) for pair in (leaked + near_leaked)[:NAMED]]
+        compared = min(len(self._row), NEAR_ROWS)
         return {
-            "duplicates": {"exact": len(exact), "near": len(near), "threshold": THRESHOLD, "pairs": pairs},
+            "duplicates": {
+                "exact": len(exact), "near": len(near), "near_among": compared, "threshold": THRESHOLD, "pairs": pairs,
+            },
             "leakage": {"exact": len(leaked), "near": len(near_leaked), "pairs": leaks},
-        }
+        }  # fmt: skip
 
     def _crossing(self, first: array[int], held: set[int], out: set[int]) -> list[tuple[int, int]]:
         """(row of the training, row of the validation) for each of the latter that has a like in the former."""

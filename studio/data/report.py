@@ -46,7 +46,7 @@ class SourceReport:
     supervised_tokens: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a row stands.
 

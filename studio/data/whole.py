@@ -16,11 +16,12 @@ from studio.config.data import DataConfig
 from studio.config.method import ROWS, MethodConfig
 from studio.data import batch as batches
 from studio.data import keep as keeping
-from studio.data.duplicates import THRESHOLD, Doubles, fingerprint, similarity, spoken
+from studio.data.duplicates import NEAR_ROWS, THRESHOLD, Doubles, fingerprint, similarity, spoken
 from studio.data.masks import Masker
 from studio.data.operations import Operations, Progress, Values, _section, _stamp, _tokenizer_stamp
 from studio.data.prepare import prepare_data, train_on
 from studio.data.profile import NAMED, Profile, all_rows, sampled_rows, until
+from studio.data.push import push as upload
 from studio.data.report import Place
 from studio.data.stream import Read, Source, open_sources, understood
 from studio.errors import InputError
@@ -107,14 +108,14 @@ class WholeOperations(Operations):
             threshold: share of word triples in common from which rows count as similar, above 0 and up to 1.
 
         Returns:
-            rows, exact, near (how many), threshold, pairs (the first 50 of both kinds: first and second as places,
-            similarity, exact).
+            rows, exact, near (how many), near_among (rows among which near ones were looked for), threshold, pairs
+            (the first 50 of both kinds: first and second as places, similarity, exact).
         """
         if not 0 < threshold <= 1:
             raise InputError(f"{threshold} is not a share", where="threshold", fix="Give a number above 0 and up to 1")
         config, asked = _section(DataConfig, data, "data"), _section(MethodConfig, method, "method")
         kind = ROWS[asked.name]
-        seen, places = Doubles(near, threshold), list[Place]()
+        seen, places = Doubles(near, threshold, NEAR_ROWS), list[Place]()
         found: Values = {"exact": 0, "near": 0, "threshold": threshold, "pairs": []}
         for done, read in enumerate(all_rows(open_sources(config, self.settings, kind, confined), kind), 1):
             if done % 1000 == 0:
@@ -131,7 +132,7 @@ class WholeOperations(Operations):
                     {"first": asdict(places[twin.first]), "second": asdict(read.place), "similarity": twin.similarity,
                      "exact": twin.exact}
                 )  # fmt: skip
-        return {"rows": len(places), **found}
+        return {"rows": len(places), "near_among": min(len(places), NEAR_ROWS) if near else 0, **found}
 
     def pair(
         self,
@@ -274,8 +275,7 @@ class WholeOperations(Operations):
         Returns:
             repo, splits.
         """
-        progress("uploading", 0, None)
-        return keeping.push(name, repo, private, self.settings)
+        return upload(name, repo, private, self.settings, lambda: progress("uploading", 0, None))
 
     def _read(self, sources: list[Source], kind: Any, where: Values) -> Read:
         index, at = where.get("source", 0), where.get("at", 0)

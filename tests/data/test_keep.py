@@ -171,22 +171,6 @@ def test_wrong_requests_are_sentences(keep: Callable[..., Any], args: dict[str, 
         keep([chat("a", "b")], **args)
 
 
-def test_a_push_needs_a_set_a_name_and_a_token(
-    keep: Callable[..., Any], settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def push(**args: Any) -> Any:
-        return WholeOperations(settings).run("push", args, lambda *told: None)
-
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with pytest.raises(InputError, match="there is no kept set 'clean'"):
-        push(name="clean", repo="me/set")
-    keep([chat("a", "b")])
-    with pytest.raises(InputError, match="OWNER/NAME"):
-        push(name="clean", repo="set")
-    with pytest.raises(InputError, match="HF_TOKEN"):
-        push(name="clean", repo="me/set")
-
-
 def test_every_finding_of_a_row_can_be_left_out() -> None:
     from studio.data.findings import CHECKS, NOTES
 
