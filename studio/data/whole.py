@@ -70,7 +70,16 @@ class WholeOperations(Operations):
         kind = ROWS[asked.name]
         sources = open_sources(config, self.settings, kind, confined)
         folder, chosen = self._model(model, confined, progress)
-        key = ["profile", config.model_dump(), kind, train_on(asked), seed, micro_batch, sample]
+        key = [
+            "profile",
+            config.model_dump(),
+            kind,
+            train_on(asked),
+            seed,
+            micro_batch,
+            sample,
+            chosen.trust_remote_code,
+        ]
         key += [[[str(one.file), _stamp(one.file)] for one in sources], str(folder), _tokenizer_stamp(folder)]
 
         def compute() -> Values:
