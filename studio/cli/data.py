@@ -1,22 +1,30 @@
-"""`studio data inspect`."""
+"""`studio data inspect`, `profile` and `keep`."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from studio.cli.output import answer, phase_line, stderr
-from studio.cli.train import Json
+from studio.cli.train import Json, Sets
+from studio.config import RunConfig
 from studio.config.data import DataSource
+from studio.config.load import apply_set, build
 from studio.config.model import EMBEDDED_MODEL
-from studio.data.client import DataWorker
+from studio.config.presets import load_named, preset_names
+from studio.data.client import DataWorker, OnProgress
 from studio.data.locate import absolute, locate
 from studio.models.catalogue import resolve_model
-from studio.settings import read_settings
+from studio.settings import Settings, read_settings
 
 group = typer.Typer(help="Look at data before training.", no_args_is_help=True)
+# A set of many gigabytes takes hours; Ctrl-C ends it at any time.
+_WHOLE_SECONDS = 7 * 24 * 3600.0
+Data = Annotated[str, typer.Argument(metavar="FILE|RUN.yaml", help="A data file, a run's YAML file, or a preset.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -63,3 +71,118 @@ def inspect(
         *(f"{finding.get('level', 'info')}: {finding['text']}" for finding in found["findings"]),
     ]
     answer(as_json, found, "\n".join(lines))
+
+
+@group.command("profile")
+def profile(
+    data: Data,
+    sets: Sets = [],  # noqa: B006 - typer's way to declare a repeatable option
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Rows to draw for a quick answer; 0 for all.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Say what is in the data of a run and what will be done with it; exits with 1 if the run would refuse it."""
+    settings, config = read_settings(), _run(data, sets)
+    training = config.training
+    micro_batch = training.batch_size if training.micro_batch_size == "auto" else training.micro_batch_size
+    with _asking(settings) as (worker, show):
+        found = worker.call(
+            "profile", timeout=_WHOLE_SECONDS, on_progress=show, **_sections(config, settings), seed=training.seed,
+            micro_batch=micro_batch, sample=sample,
+        )  # fmt: skip
+    answer(as_json, found, profile_text(found))
+    if any(finding["level"] == "error" for finding in found["findings"]):
+        raise typer.Exit(1)
+
+
+@group.command("keep")
+def keep(
+    data: Data,
+    name: Annotated[str, typer.Option("--name", help="Name of the new set; a number is added if it is taken.")],
+    sets: Sets = [],  # noqa: B006
+    format: Annotated[str, typer.Option("--format", help="jsonl or parquet.")] = "jsonl",
+    drop: Annotated[
+        list[str], typer.Option("--drop", help="Leave out the rows with this finding of the profile.")
+    ] = [],  # noqa: B006
+    hide_secrets: Annotated[
+        bool, typer.Option("--hide-secrets", help="Replace keys, passwords and e-mail addresses by their kind.")
+    ] = False,
+    push: Annotated[str, typer.Option("--push", help="Also put it on the Hub, as OWNER/NAME, with HF_TOKEN.")] = "",
+    public: Annotated[bool, typer.Option("--public", help="Make it public there; otherwise private.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a cleaned copy of the data of a run, with a manifest of what was left out and why."""
+    settings, config = read_settings(), _run(data, sets)
+    with _asking(settings) as (worker, show):
+        kept = worker.call(
+            "keep", timeout=_WHOLE_SECONDS, on_progress=show, **_sections(config, settings), name=name, format=format,
+            drop=drop, hide_secrets=hide_secrets,
+        )  # fmt: skip
+        if push:
+            kept["push"] = worker.call(
+                "push", timeout=_WHOLE_SECONDS, on_progress=show, name=kept["name"], repo=push, private=not public
+            )
+    answer(as_json, kept, kept_text(kept))
+
+
+def profile_text(found: dict[str, Any]) -> str:
+    """A profile as lines for a terminal."""
+    tokens, lengths = found["tokens"], found["lengths"]
+    sampled = f" ({found['sampled']['text']})" if found["sampled"] else ""
+    lines = [
+        f"{_counted(found['rows'])}{sampled} · {tokens['total']:,} tokens, {tokens['trained']:,} of them trained on",
+        f"tokens a row: median {lengths['median']}, 95 % under {lengths['p95']}, longest {lengths['longest']}, "
+        f"limit {lengths['limit']}",
+    ]
+    if found["padding"]:
+        padding, packing = found["padding"], found["packing"]
+        lines.append(
+            f"in micro-batches of {padding['micro_batch']} {padding['waste']:.1%} would be padding, "
+            f"{packing['waste']:.1%} if rows were joined up to the limit"
+        )
+    for one in found["findings"]:
+        where = ", ".join(f"{Path(place['path']).name} row {place['row']}" for place in one["places"][:3])
+        lines.append(
+            f"{one['level']}, {_counted(one['count'])}: {one['text']} ({one['action']}){where and f': {where}'}"
+        )
+    return "\n".join(lines)
+
+
+def kept_text(kept: dict[str, Any]) -> str:
+    """What was written, as lines for a terminal."""
+    left = ", ".join(f"{count:,} {check}" for check, count in kept["left_out"].items()) or "none"
+    lines = [f"{kept['path']}", f"kept {kept['kept']:,} of {_counted(kept['rows'])}; left out: {left}"]
+    if kept["hidden_secrets"]:
+        lines.append(f"hidden: {kept['hidden_secrets']:,} keys, passwords or addresses")
+    return "\n".join(lines + ([f"pushed to {kept['push']['repo']}"] if "push" in kept else []))
+
+
+def _counted(rows: int) -> str:
+    return f"{rows:,} row{'' if rows == 1 else 's'}"
+
+
+def _run(data: str, sets: list[str]) -> RunConfig:
+    """The run that a YAML file or preset describes, or one that trains on a file with the defaults."""
+    if data in preset_names() or Path(data).suffix in (".yaml", ".yml"):
+        return load_named(data, sets)
+    raw: dict[str, Any] = {"data": {"train": [{"path": data}]}}
+    for item in sets:
+        apply_set(raw, item)
+    return build(RunConfig, raw)
+
+
+def _sections(config: RunConfig, settings: Settings) -> dict[str, Any]:
+    """The sections that the worker asks for, with the model's folder."""
+    reference = resolve_model(config.model.path, settings, revision=config.model.revision, fetch=True)
+    model = {**config.model.model_dump(), "path": str(reference.path)}
+    return {"data": config.data.model_dump(), "method": config.method.model_dump(), "model": model}
+
+
+@contextlib.contextmanager
+def _asking(settings: Settings) -> Iterator[tuple[DataWorker, OnProgress]]:
+    """A data worker, and what shows its progress."""
+    with stderr.status("reading …") as status, contextlib.closing(DataWorker(settings)) as worker:
+
+        def show(name: str, done: float, total: float | None) -> None:
+            status.update(f"{name} {done:,.0f}" + (f" of {total:,.0f}" if total else ""))
+
+        yield worker, show

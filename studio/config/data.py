@@ -127,6 +127,12 @@ class DataConfig(Options):
         title="Control tokens in texts",
         differs="TRL reads them as control tokens without a word.",
     )
+    deduplicate: Literal["none", "exact", "near"] = option(
+        "none",
+        "Leave out rows that repeat an earlier one: exact (equal but for blanks), near (four fifths of the word "
+        "triples in common) or none; counted.",
+        title="Double rows",
+    )
     shuffle: bool = option(True, "Mix the rows before each epoch.", title="Shuffle")
     mix: Literal["concatenate", "interleave"] = option(
         "concatenate",

@@ -7,6 +7,7 @@ other; results are plain values, errors are the worker's own StudioError and Inp
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -15,11 +16,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import IO, Any
 
 from studio.data.wire import error_from_dict, to_line
-from studio.errors import StudioError
+from studio.errors import StoppedError, StudioError
 from studio.settings import Settings
 
 OnProgress = Callable[[str, float, float | None], None]
@@ -42,32 +44,46 @@ class DataWorker:
         self._lock = threading.Lock()
         self._process: _Process | None = None
         self._count = 0
+        # Who asks what now: guards the two below and the worker's input.
+        self._asking = threading.Lock()
+        self._newest: Counter[str] = Counter()
+        self._running: tuple[str, int, _Process] | None = None
 
     def call(
-        self, op: str, *, timeout: float = TIMEOUT_SECONDS, on_progress: OnProgress | None = None, **args: Any
+        self,
+        op: str,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        on_progress: OnProgress | None = None,
+        slot: str = "",
+        **args: Any,
     ) -> dict[str, Any]:
-        """Ask the worker and return its answer; `studio.data.operations` lists the operations.
+        """Ask the worker and return its answer; `studio.data.operations` and `whole` list the operations.
 
         Args:
-            op: inspect, preview, lengths, template, fetch or ping.
+            op: name of the operation.
             timeout: seconds, the wait for other calls included.
             on_progress: called with (phase, done, total or None), in this thread.
+            slot: of all calls with one slot only the newest is of interest; the others end (one browser's profile,
+                for instance). "" is none.
             args: the operation's arguments, plain values.
 
         Raises:
             InputError: the data, the model or an argument cannot be used.
+            StoppedError: a newer call with the slot came, or `cancel`.
             StudioError: the worker did not answer in time, or ended twice.
         """
         deadline = time.monotonic() + timeout
+        turn = self.cancel(slot) if slot else 0
         if not self._lock.acquire(timeout=timeout):
             raise _too_late(op, timeout)
         try:
             try:
-                return self._ask(op, args, deadline, timeout, on_progress)
+                return self._ask(op, args, deadline, timeout, on_progress, (slot, turn))
             except _EndedError:
                 # It was idle and left, or it crashed: a fresh one gets the question once more.
                 try:
-                    return self._ask(op, args, deadline, timeout, on_progress)
+                    return self._ask(op, args, deadline, timeout, on_progress, (slot, turn))
                 except _EndedError as error:
                     raise StudioError(
                         f"the data worker ended twice ({error})",
@@ -76,6 +92,21 @@ class DataWorker:
                     ) from error
         finally:
             self._lock.release()
+
+    def cancel(self, slot: str) -> int:
+        """End the calls with this slot, running and waiting, where the worker next tells its progress.
+
+        The worker stays, with what it has loaded.
+
+        Returns:
+            how often the slot was taken or cancelled.
+        """
+        with self._asking:
+            self._newest[slot] += 1
+            if self._running is not None and self._running[0] == slot:
+                with contextlib.suppress(_EndedError):
+                    self._running[2].send(to_line({"cancel": self._running[1]}))
+            return self._newest[slot]
 
     def close(self) -> None:
         """End the worker; the next call starts another."""
@@ -89,7 +120,13 @@ class DataWorker:
         return process.popen.pid if process is not None and process.popen.poll() is None else None
 
     def _ask(
-        self, op: str, args: dict[str, Any], deadline: float, timeout: float, on_progress: OnProgress | None
+        self,
+        op: str,
+        args: dict[str, Any],
+        deadline: float,
+        timeout: float,
+        on_progress: OnProgress | None,
+        slot: tuple[str, int],
     ) -> dict[str, Any]:
         if self._process is None or self._process.popen.poll() is not None:
             self._drop()
@@ -99,7 +136,11 @@ class DataWorker:
         number = self._count
         args = {**args, "confined": True} if self.confined else args
         try:
-            process.send(to_line({"id": number, "op": op, "args": args}))
+            with self._asking:
+                if slot[0] and self._newest[slot[0]] != slot[1]:
+                    raise StoppedError("nobody waits for this any more", where=f"data worker, {op}")
+                self._running = (slot[0], number, process)
+                process.send(to_line({"id": number, "op": op, "args": args}))
             while True:
                 message = process.receive(deadline - time.monotonic())
                 if message.get("id") != number:
@@ -119,6 +160,9 @@ class DataWorker:
         except _EndedError:
             self._drop()
             raise
+        finally:
+            with self._asking:
+                self._running = None
 
     def _drop(self) -> None:
         process, self._process = self._process, None

@@ -18,6 +18,10 @@ from studio.data.spans import TemplateRefusedError
 from studio.errors import InputError
 
 
+class ControlTokenError(InputError):
+    """A text spells a control token of the model."""
+
+
 class ControlTokens:
     """The control tokens of one tokenizer.
 
@@ -97,8 +101,8 @@ def _markup(renderer: Renderer, added: Iterable[str]) -> set[str]:
     return bracketed | {word for word in added if word in text}
 
 
-def _spelt(example: Example, what: str, key: str, fix: str) -> InputError:
-    return InputError(
+def _spelt(example: Example, what: str, key: str, fix: str) -> ControlTokenError:
+    return ControlTokenError(
         f"{what}, which the model reads as a control token and not as text",
         where=place(example.path, example.row, key),
         fix=fix,

@@ -1,21 +1,22 @@
 """Findings: what is worth saying about data that can be used.
 
-Each says how many rows, what it means for the result and what to do; nothing here refuses or changes a row. It sees
-only equal rows (same tokens), not similar ones.
+Each says how many rows, what it means for the result and what to do; nothing here refuses or changes a row. Of a
+run's data it sees only equal rows (same tokens); `profile` looks further, on demand.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from studio.config.data import DataConfig
 from studio.data.formats import Example
-from studio.data.report import DataReport, Finding
+from studio.data.report import DataReport, Finding, Place
 from studio.data.units import Unit
 
 _NAMED_ROWS = 5
-_NOTES: dict[str, tuple[str, str]] = {
+NOTES: dict[str, tuple[str, str]] = {
     "straddling": (
         "the first token of an answer also holds blanks of the template, so it is not trained on",
         "Begin answers without a blank or line break",
@@ -48,6 +49,58 @@ _NOTES: dict[str, tuple[str, str]] = {
 }
 
 
+# What `profile` looks for beside the notes: level, text, what to do.
+CHECKS: dict[str, tuple[Literal["info", "warning", "error"], str, str]] = {
+    "unusable": ("error", "cannot be used", "Correct them, or keep a copy of the data without them"),
+    "empty_answer": ("error", "an empty answer", "Write it, or keep a copy of the data without these rows"),
+    "control_token": (
+        "error",
+        "a text that spells a control token of the model",
+        "Write it in another way, or keep a copy of the data without these rows",
+    ),
+    "too_long": ("warning", "longer than data.max_length", "Raise data.max_length, or choose data.truncation"),
+    "answer_is_prompt": ("warning", "an answer that only repeats the question", "Leave them out"),
+    "broken_characters": (
+        "warning",
+        "broken characters: control characters, U+FFFD, or text in a wrong encoding such as 'Ã©' for 'é'",
+        "Export the data again as UTF-8, or leave the rows out",
+    ),
+    "secret": (
+        "warning",
+        "what looks like a key, a password or an e-mail address; the model may learn to repeat it",
+        "Keep a copy of the data with them hidden, or leave the rows out",
+    ),
+    "duplicate": ("info", "the same as an earlier row, but for blanks", "Set data.deduplicate to exact"),
+    "near_duplicate": ("info", "nearly the same as an earlier row", "Set data.deduplicate to near"),
+    "leak": (
+        "warning",
+        "validation rows that stand in the training too: the validation loss looks better than it is",
+        "Set data.deduplicate to exact",
+    ),
+    "near_leak": (
+        "warning",
+        "validation rows that are nearly in the training too: the validation loss looks better than it is",
+        "Set data.deduplicate to near",
+    ),
+}  # fmt: skip
+
+
+def check_finding(check: str, count: int, action: str, places: Sequence[Place] = (), detail: str = "") -> Finding:
+    """The finding of a check of `profile`, or of a note of the masks.
+
+    Args:
+        check: its name.
+        count: rows concerned.
+        action: what happens to them.
+        places: the first of them.
+        detail: what is said beside the check's own text.
+    """
+    if check in NOTES:
+        return note_finding(check, count, action=action, places=tuple(places))
+    level, text, fix = CHECKS[check]
+    return Finding(level, count, text + (f": {detail}" if detail else ""), fix, (), check, action, tuple(places))
+
+
 def collect_findings(
     report: DataReport,
     config: DataConfig,
@@ -67,6 +120,8 @@ def collect_findings(
     """
     add = report.findings.append
     add_length_findings(report, config)
+    if doubles := sum(source.duplicates for source in report.sources):
+        add(Finding("info", doubles, "the same as an earlier row, or nearly, and left out", check="duplicate"))
     seen = Counter(one.key for one in train)
     report.duplicates_train = sum(seen.values()) - len(seen)
     report.duplicates_across = sum(one.key in seen for one in validation)
@@ -105,7 +160,7 @@ def add_length_findings(report: DataReport, config: DataConfig) -> None:
 
 def note_text(note: str) -> str:
     """Return what a note of a mask means, as a sentence for one row."""
-    text, fix = _NOTES[note]
+    text, fix = NOTES[note]
     return f"{text[:1].upper()}{text[1:]}." + (f" {fix}." if fix else "")
 
 
@@ -115,10 +170,16 @@ def note_findings(units: Iterable[Unit]) -> list[Finding]:
     for one in units:
         for note in one.notes:
             rows.setdefault(note, []).append(one.row)
-    return [
-        Finding("info" if note == "header" else "warning", len(where), *_NOTES[note], rows=tuple(where[:_NAMED_ROWS]))
-        for note, where in rows.items()
-    ]
+    return [note_finding(note, len(where), rows=tuple(where[:_NAMED_ROWS])) for note, where in rows.items()]
+
+
+def note_finding(
+    note: str, count: int, rows: tuple[int, ...] = (), action: str = "", places: tuple[Place, ...] = ()
+) -> Finding:
+    """The finding that a note of the masks stands for."""
+    level: Literal["info", "warning"] = "info" if note == "header" else "warning"
+    text, fix = NOTES[note]
+    return Finding(level, count, text, fix, rows, note, action, places)
 
 
 def unused_keys(examples: Iterable[Example]) -> list[Finding]:

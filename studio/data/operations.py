@@ -28,6 +28,7 @@ from studio.data.reading import Reading
 from studio.data.report import summarize_lengths
 from studio.data.rows import kind_of
 from studio.data.sources import Row, Stamp, confine, place
+from studio.data.stream import source_at
 from studio.data.templates import usable_templates, with_template
 from studio.data.units import both_answers
 from studio.data.wire import error_to_dict
@@ -57,13 +58,17 @@ class Operations:
         Raises:
             InputError: the operation, an argument, a file or a row cannot be used.
         """
-        known: dict[str, Callable[..., Values]] = {
-            "inspect": self.inspect, "preview": self.preview, "lengths": self.lengths, "template": self.template,
-            "fetch": self.fetch, "ping": self.ping,
-        }  # fmt: skip
+        known = self.known()
         if op not in known:
             raise InputError(f"'{op}' is not an operation", where="data worker", fix=f"Use one of: {', '.join(known)}")
         return known[op](progress, **args)
+
+    def known(self) -> dict[str, Callable[..., Values]]:
+        """Return the operations by name."""
+        return {
+            "inspect": self.inspect, "preview": self.preview, "lengths": self.lengths, "template": self.template,
+            "fetch": self.fetch, "ping": self.ping,
+        }  # fmt: skip
 
     def inspect(
         self,
@@ -113,9 +118,7 @@ class Operations:
             }  # fmt: skip
             findings = unused_keys(examples)
             if folder is not None:
-                own = self._tokenizer(folder, chosen.trust_remote_code)
-                tokenizer = with_template(own, config.template, config.system)
-                masker = Masker(tokenizer, train_on(asked), config.control_tokens)
+                masker = self._masker(folder, chosen, config, asked)
                 told = len(examples)
                 units = encode_examples(kind, examples, masker, lambda done: progress("tokenizing", done, told))
                 result["lengths"] = _plain(summarize_lengths([one.length for one in units], max_length))
@@ -144,7 +147,7 @@ class Operations:
 
         Args:
             row: place of the row among the file's rows, from 1.
-            source: which of data.train, from 0.
+            source: which of data.train, from 0; after them comes the file for validation, if there is one.
             data, method, model: sections of the configuration; defaults where left out.
 
         Returns:
@@ -156,9 +159,7 @@ class Operations:
         """
         config = _section(DataConfig, data, "data")
         chosen_method = _section(MethodConfig, method, "method")
-        if not 0 <= source < len(config.train):
-            raise InputError(f"there is no source {source}", where="data.train", fix="Choose one of the files")
-        one = config.train[source]
+        one = source_at(config, source)
         located = locate(one, self.settings, confined)
         kind = ROWS[chosen_method.name]
         numbered, rows, first = self._row(located, row)
@@ -170,8 +171,7 @@ class Operations:
             "tokens": [], "rejected": [], "trained": 0, "context": 0, "length": 0, "limit": config.max_length,
             "over_limit": False, "notes": [], "stop_text": None, "problem": None,
         }  # fmt: skip
-        tokenizer = with_template(self._tokenizer(folder, chosen.trust_remote_code), config.template, config.system)
-        masker = Masker(tokenizer, train_on(chosen_method), config.control_tokens)
+        masker = self._masker(folder, chosen, config, chosen_method)
         try:
             reading = Reading(one, located, kind)
             name, result["reason"] = reading.format([first])
@@ -320,6 +320,11 @@ class Operations:
         here = config.path.strip() == EMBEDDED_MODEL
         found = resolve_model(config.path, self.settings, revision=config.revision, on_progress=progress, fetch=here)
         return found.path, config
+
+    def _masker(self, folder: Path, model: ModelConfig, config: DataConfig, method: MethodConfig) -> Masker:
+        """The masker that a run would have."""
+        own = self._tokenizer(folder, model.trust_remote_code)
+        return Masker(with_template(own, config.template, config.system), train_on(method), config.control_tokens)
 
     def _tokenizer(self, folder: Path, trust_remote_code: bool) -> Any:
         from transformers import AutoTokenizer

@@ -1,8 +1,8 @@
 """From the files of a configuration to masked token lists for training and validation.
 
-Reading, choosing rows, parsing, masking, split, truncation, mixing, in that order, each counted in the report.
-Truncation is never silent. The split depends on the rows and the seed alone, so every model is validated on the same
-rows of the same files; it comes before the mixing, so a row that is repeated is never one of them.
+Reading, choosing rows, parsing, leaving out doubles, masking, split, truncation, mixing, in that order, each counted
+in the report. Truncation is never silent. The split depends on the rows and the seed alone, so every model is validated
+on the same rows of the same files; it comes before the mixing, so a row that is repeated is never one of them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
+from studio.data.duplicates import deduplicate
 from studio.data.findings import collect_findings
 from studio.data.formats import Example
 from studio.data.locate import Located, locate, sources_of
@@ -94,6 +95,7 @@ def prepare_data(
         )
         for at, (source, located) in enumerate(zip(named, here, strict=True))
     ]  # fmt: skip
+    deduplicate(parsed, config.deduplicate)
     total = sum(len(one.examples) for one in parsed)
     units: list[list[Unit]] = []
     for one in parsed:

@@ -23,6 +23,7 @@ class SourceReport:
         sha256: of its bytes.
         reason: why the format was taken, such as "the rows have the key messages"; "" where it was named.
         rows: rows read.
+        duplicates: rows left out because they repeat an earlier one (data.deduplicate).
         kept: rows that became examples (training and validation together).
         dropped: over-long rows left out (truncation: drop).
         dropped_unsupervised: rows left out because a cut left nothing to learn.
@@ -41,6 +42,7 @@ class SourceReport:
     bytes: int
     format: str
     rows: int = 0
+    duplicates: int = 0
     kept: int = 0
     dropped: int = 0
     dropped_unsupervised: int = 0
@@ -54,15 +56,44 @@ class SourceReport:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row stands.
+
+    Attributes:
+        source: which of the run's sources, from 0, as `preview` takes it; a file for validation comes last.
+        path: as the configuration names it.
+        row: its number in the file, as sentences give it.
+        at: its place among the file's rows, from 1, as `preview` takes it.
+    """
+
+    source: int
+    path: str
+    row: int
+    at: int
+
+
 @dataclass(frozen=True)
 class Finding:
-    """Something about the data that a person should know: how many rows, what it means, what to do."""
+    """Something about the data that a person should know: how many rows, what it means, what to do.
 
-    level: Literal["info", "warning"]
+    Attributes:
+        level: error (the run would refuse the data), warning or info.
+        count: rows concerned.
+        rows: numbers of the first of them, where one file is meant.
+        check: name of what was looked for, as `keep` takes it in `drop`; "" where it has none.
+        action: what happens to these rows if nothing is changed.
+        places: the first of the rows, to be looked at.
+    """
+
+    level: Literal["info", "warning", "error"]
     count: int
     text: str
     fix: str = ""
     rows: tuple[int, ...] = ()
+    check: str = ""
+    action: str = ""
+    places: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +136,7 @@ class DataReport:
     @property
     def dropped(self) -> int:
         """Rows left out, for whatever reason."""
-        return sum(source.dropped + source.dropped_unsupervised for source in self.sources)
+        return sum(one.dropped + one.dropped_unsupervised + one.duplicates for one in self.sources)
 
     @property
     def cut(self) -> int:

@@ -1,6 +1,6 @@
 """What passes between the page's process and the data worker: one JSON object a line.
 
-    to the worker    {"id": 7, "op": "preview", "args": {...}}
+    to the worker    {"id": 7, "op": "preview", "args": {...}}   or   {"cancel": 7}
     from it          {"id": 7, "progress": ["tokenizing", 256, 560]}      any number of times
                      {"id": 7, "result": {...}}   or   {"id": 7, "error": {...}}
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from studio.errors import InputError, InputErrors, StudioError
+from studio.errors import InputError, InputErrors, StoppedError, StudioError
 
 
 def to_line(message: dict[str, Any]) -> bytes:
@@ -23,6 +23,8 @@ def to_line(message: dict[str, Any]) -> bytes:
 def error_to_dict(error: StudioError) -> dict[str, Any]:
     """Return the parts of an error, and those of each error that it holds."""
     parts: dict[str, Any] = {**error.as_dict(), "input": isinstance(error, InputError)}
+    if isinstance(error, StoppedError):
+        parts["stopped"] = True
     if isinstance(error, InputErrors):
         parts["errors"] = [error_to_dict(one) for one in error.errors]
     return parts
@@ -32,5 +34,5 @@ def error_from_dict(parts: dict[str, Any]) -> StudioError:
     """Return the error that `error_to_dict` took apart."""
     if parts.get("errors"):
         return InputErrors([InputError(one["what"], where=one["where"], fix=one["fix"]) for one in parts["errors"]])
-    kind = InputError if parts.get("input") else StudioError
+    kind = InputError if parts.get("input") else StoppedError if parts.get("stopped") else StudioError
     return kind(parts["what"], where=parts["where"], fix=parts["fix"])

@@ -1,8 +1,9 @@
 """The data worker: `python -m studio.data.worker`, a warm process that tokenizes for the page.
 
-It reads requests from standard input and answers on standard output (`wire`). It leaves when its input ends,
-even in the middle of an answer, so it never outlives the page, and when nobody asked anything for `--idle`
-seconds. It keeps torch out: the tokenizer does not need it, and it would cost 190 MB and 2 seconds.
+It reads requests from standard input and answers on standard output (`wire`). A request that is cancelled ends where
+it next tells its progress, and what was loaded for it stays. The worker leaves when its input ends, even in the middle
+of an answer, so it never outlives the page, and when nobody asked anything for `--idle` seconds. It keeps torch out:
+the tokenizer does not need it, and it would cost 190 MB and 2 seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import traceback
 from typing import Any, BinaryIO
 
 from studio.data.wire import error_to_dict, to_line
-from studio.errors import StudioError
+from studio.errors import StoppedError, StudioError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,31 +36,37 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 
-    from studio.data.operations import Operations
+    from studio.data.whole import WholeOperations
 
-    operations = Operations()
-    requests: queue.Queue[bytes] = queue.Queue()
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
+    operations = WholeOperations()
+    requests: queue.Queue[dict[str, Any]] = queue.Queue()
+    cancelled: set[int] = set()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, requests, cancelled), daemon=True).start()
     while True:
         try:
-            line = requests.get(timeout=idle)
+            request = requests.get(timeout=idle)
         except queue.Empty:
             return 0
-        _answer(operations, line, answers)
+        _answer(operations, request, cancelled, answers)
 
 
-def _listen(requests_in: BinaryIO, requests: queue.Queue[bytes]) -> None:
+def _listen(requests_in: BinaryIO, requests: queue.Queue[dict[str, Any]], cancelled: set[int]) -> None:
     for line in requests_in:
-        requests.put(line)
+        request = json.loads(line)
+        if "cancel" in request:
+            cancelled.add(request["cancel"])
+        else:
+            requests.put(request)
     # The page is gone; nobody waits for what is being computed.
     os._exit(0)
 
 
-def _answer(operations: Any, line: bytes, answers: BinaryIO) -> None:
-    request = json.loads(line)
+def _answer(operations: Any, request: dict[str, Any], cancelled: set[int], answers: BinaryIO) -> None:
     number = request["id"]
 
     def progress(name: str, done: float, total: float | None) -> None:
+        if number in cancelled:
+            raise StoppedError("nobody waits for this any more", where=f"data worker, {request['op']}")
         answers.write(to_line({"id": number, "progress": [name, done, total]}))
         answers.flush()
 
