@@ -6,7 +6,6 @@ folder, results by the size and time of the files they came from, so asking agai
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from collections import OrderedDict
@@ -24,9 +23,10 @@ from studio.data.findings import note_findings, note_text, unused_keys
 from studio.data.formats import FormatName
 from studio.data.masks import IGNORED, Masker
 from studio.data.prepare import encode_examples, parse_source, prepare_data, train_on
-from studio.data.report import summarize_lengths
+from studio.data.report import Finding, summarize_lengths
+from studio.data.rowindex import RowIndex, row_index
 from studio.data.rows import detect_format, kind_of, parse_row
-from studio.data.sources import Row, Stamp, confine, place, read_rows, resolve_path
+from studio.data.sources import Row, Stamp, confine, is_plain_text, read_rows, resolve_path
 from studio.data.units import both_answers
 from studio.data.wire import error_to_dict
 from studio.errors import InputError, StudioError
@@ -37,7 +37,11 @@ Progress = Callable[[str, float, float | None], None]
 Values = dict[str, Any]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _KEPT_RESULTS = 64
-_KEPT_ROWS_BYTES = 64 * 1024 * 1024
+_KEPT_INDEXES = 16
+_TEXT_RULE = (
+    "plain text: each block of lines between blank lines is a document of its own",
+    "Use JSONL rows of text for documents with blank lines in them",
+)
 
 
 class Operations:
@@ -47,7 +51,7 @@ class Operations:
         self.settings = settings or read_settings()
         self._tokenizers: dict[str, Any] = {}
         self._results: OrderedDict[str, Values] = OrderedDict()
-        self._rows: tuple[tuple[Path, Stamp], list[tuple[int, Row]]] | None = None
+        self._indexes: OrderedDict[tuple[Path, Stamp], RowIndex] = OrderedDict()
 
     def run(self, op: str, args: Values, progress: Progress) -> Values:
         """Run one operation.
@@ -110,6 +114,8 @@ class Operations:
                 chat = examples[0].messages is not None
                 result["stop_text"] = masker.stop_text() if chat and masker.train_on != "all" else None
                 findings = note_findings(units) + findings
+            if is_plain_text(file):
+                findings = [Finding("info", report.rows, *_TEXT_RULE), *findings]
             result["findings"] = [_plain(one) for one in findings]
             return result
 
@@ -145,7 +151,7 @@ class Operations:
             raise InputError(f"there is no source {source}", where="data.train", fix="Choose one of the files")
         one = config.train[source]
         file = resolve_path(one.path, self.settings, confined)
-        numbered, rows, first = self._row(file, row)
+        numbered, rows, first = self._row(file, row, progress)
         number, raw = numbered
         folder, chosen = self._model(model, confined, progress)
         result: Values = {
@@ -247,24 +253,15 @@ class Operations:
         self._results.move_to_end(text)
         return self._results[text]
 
-    def _row(self, file: Path, place_: int) -> tuple[tuple[int, Row], int | None, tuple[int, Row]]:
-        """(number, row) at a place, how many rows there are (None for a large file), and the first row."""
-        stamp = Stamp.of(file)
-        if stamp.size > _KEPT_ROWS_BYTES:
-            rows = read_rows(file)
-            first = next(rows)
-            found = next(itertools.islice(itertools.chain([first], rows), max(0, place_ - 1), None), None)
-            count = None
-        else:
-            if self._rows is None or self._rows[0] != (file, stamp):
-                self._rows = ((file, stamp), list(read_rows(file)))
-            kept = self._rows[1]
-            first, count = kept[0], len(kept)
-            found = kept[place_ - 1] if 0 < place_ <= count else None
-        if found is None or place_ < 1:
-            have = f"the file has {count:,}" if count is not None else "the file has fewer"
-            raise InputError(f"there is no row {place_}; {have}", where=place(file), fix="Choose a row from 1 on")
-        return found, count, first
+    def _row(self, file: Path, at: int, progress: Progress) -> tuple[tuple[int, Row], int, tuple[int, Row]]:
+        """(number, row) at a place from 1, how many rows there are, and the first row."""
+        key = (file, Stamp.of(file))
+        if key not in self._indexes:
+            self._indexes[key] = row_index(file, self.settings, progress)
+            if len(self._indexes) > _KEPT_INDEXES:
+                self._indexes.popitem(last=False)
+        index = self._indexes[key]
+        return index.row(at), index.count, index.row(1)
 
     def _model(self, model: Values | str | None, confined: bool, progress: Progress) -> tuple[Path, ModelConfig]:
         """The folder of a model whose tokenizer is asked for; one with a tokenizer and no weights will do."""
@@ -314,7 +311,7 @@ def _section(kind: Any, values: Values | None, name: str) -> Any:
 
 
 def _stamp(file: Path) -> list[int]:
-    stamp = Stamp.of(file) if file.is_file() else Stamp(0, 0)
+    stamp = Stamp.of(file) if file.exists() else Stamp(0, 0)
     return [stamp.size, stamp.mtime_ns]
 
 
