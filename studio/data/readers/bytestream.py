@@ -17,7 +17,7 @@ from studio.errors import InputError
 Packing = Literal["gzip", "zstd"]
 # Text packs to a tenth, very repetitive text to a hundredth. An archive may be denser only while it is small.
 MAX_RATIO = 300
-_FREE_BYTES = 32 * 1024 * 1024
+_FREE_BYTES = 8 * 1024 * 1024
 _CHUNK = 1 << 16
 # zstd makes up to 128 KB of 4 bytes, and its decoder gives out all that its input makes: small bites bound it.
 _ZSTD_BITE = 1 << 11

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import itertools
 import math
 import shutil
 import tempfile
@@ -204,10 +205,10 @@ def _rows_of(batch: Any, path: Path, before: int) -> Iterator[tuple[int, Row]]:
 
 def _values(column: Any, name: str, path: Path, before: int) -> list[Any]:
     """A column's values as JSON would hold them."""
-    plain = _is_plain(column.type)
     try:
-        values: list[Any] = column.to_pylist(maps_as_pydicts="strict")
-        return values if plain else [_json_value(value) for value in values]
+        if _is_plain(column.type):
+            return _plain_values(column)
+        return [_json_value(value) for value in column.to_pylist(maps_as_pydicts="strict")]
     except (UnicodeDecodeError, ValueError, OverflowError, KeyError, TypeError):
         for number, one in enumerate(column, before + 1):
             try:
@@ -215,6 +216,28 @@ def _values(column: Any, name: str, path: Path, before: int) -> list[Any]:
             except (UnicodeDecodeError, ValueError, OverflowError, KeyError, TypeError) as error:
                 raise _bad_value(error, path, number, name) from error
         raise
+
+
+def _plain_values(column: Any) -> list[Any]:
+    """What `to_pylist` gives, at a fifth of its time for lists of structs: it makes an object of each inner value."""
+    import pyarrow.compute
+    from pyarrow import types
+
+    kind = column.type
+    if types.is_struct(kind) and kind.num_fields:
+        names = [kind.field(at).name for at in range(kind.num_fields)]
+        fields = zip(*map(_plain_values, column.flatten()), strict=True)
+        there = column.is_valid().to_pylist()
+        return [
+            dict(zip(names, values, strict=True)) if valid else None
+            for valid, values in zip(there, fields, strict=True)
+        ]
+    if types.is_list(kind) or types.is_large_list(kind):
+        inner = iter(_plain_values(column.flatten()))
+        lengths = pyarrow.compute.list_value_length(column).to_pylist()
+        return [None if length is None else list(itertools.islice(inner, length)) for length in lengths]
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def _bad_value(error: Exception, path: Path, number: int, name: str) -> InputError:

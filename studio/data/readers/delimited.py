@@ -63,22 +63,25 @@ class Delimited:
             self._cells = self._reader(self._lines)
 
     def skim(self) -> Iterator[int]:
-        """Yield the numbers of the rows."""
-        return (number for number, _ in self.rows())
+        """Yield the numbers of the rows without reading JSON in their cells."""
+        return (self._number for _ in self._cells_of_rows())
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """Yield (number, row)."""
-        names = self._header
-        while (cells := self._record()) is not None:
-            if not cells:
-                continue
-            if len(cells) != len(names):
-                raise self._uneven(cells)
-            row: Row = dict(zip(names, cells, strict=True))
-            for name in (*_LISTS, *_TEXT_OR_MESSAGES):
-                if name in row:
-                    row[name] = self._value(row[name], name)
+        special = [name for name in (*_LISTS, *_TEXT_OR_MESSAGES) if name in self._header]
+        for cells in self._cells_of_rows():
+            row: Row = dict(zip(self._header, cells, strict=True))
+            for name in special:
+                row[name] = self._value(row[name], name)
             yield self._number, row
+
+    def _cells_of_rows(self) -> Iterator[list[str]]:
+        count = len(self._header)
+        while (cells := self._record()) is not None:
+            if len(cells) == count:
+                yield cells
+            elif cells:
+                raise self._uneven(cells)
 
     def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
         # The limit is one for the whole process; no other part of the studio reads CSV.
