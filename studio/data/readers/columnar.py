@@ -14,6 +14,7 @@ import math
 import shutil
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,9 +164,8 @@ def _slices(batches: _Batches, start: int) -> _Batches:
 
 def _check_schema(schema: Any, path: Path) -> None:
     """Refuse what could not be told apart in a dict, and nesting that later steps could not write."""
-    names = _twice(schema.names)
-    if names:
-        raise InputError(f"two columns are named '{names}'", where=str(path), fix="Give each column a name of its own")
+    if twice := _twice(schema.names):
+        raise InputError(f"two columns are named '{twice}'", where=str(path), fix="Give each column a name of its own")
     if not schema.names:
         raise InputError("the file has no columns", where=str(path), fix="Check what wrote it")
     level = [(field.name, field.type) for field in schema]
@@ -191,7 +191,7 @@ def _fields_twice(column: str, kind: Any, path: Path) -> bool:
 
 
 def _twice(names: list[str]) -> str | None:
-    return next((name for name in names if names.count(name) > 1), None)
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _rows_of(batch: Any, path: Path, before: int) -> Iterator[tuple[int, Row]]:

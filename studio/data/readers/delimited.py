@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,8 @@ from studio.errors import InputError
 _LISTS = ("messages", "conversations", "tools")
 _TEXT_OR_MESSAGES = ("prompt", "completion", "chosen", "rejected")
 _NAMES_SHOWN = 8
+# A row with more lines has a quote that is never closed; saying so at once saves reading the rest of the file.
+_MAX_ROW_LINES = 100_000
 
 
 class Delimited:
@@ -36,7 +39,8 @@ class Delimited:
     """
 
     def __init__(self, stream: IO[bytes], path: Path, tabs: bool) -> None:
-        self._lines, self._path, self._number = Lines(stream, path), path, 0
+        self._lines, self._path = Lines(stream, path), path
+        self._number = self._begun = 0
         first = ""
         for first in self._lines:
             if first.strip():
@@ -86,21 +90,31 @@ class Delimited:
     def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
         # The limit is one for the whole process; no other part of the studio reads CSV.
         csv.field_size_limit(limits.MAX_ROW_BYTES)
-        return csv.reader(lines, delimiter=self._delimiter, strict=True)
+        return csv.reader(self._few(lines), delimiter=self._delimiter, strict=True)
+
+    def _few(self, lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            if self._lines.number - self._begun > _MAX_ROW_LINES:
+                raise InputError(
+                    f"a quoted cell of the row that begins in line {self._begun} goes on for {_MAX_ROW_LINES:,} lines",
+                    where=place(self._path, self._number),
+                    fix="Close the quote; a quote inside a quoted cell is written twice",
+                )
+            yield line
 
     def _record(self, line: int | None = None) -> list[str] | None:
         """Read the next row's cells; None at the end. It begins in the next line, or in `line`."""
-        begun = line or self._lines.number + 1
+        self._begun = line or self._lines.number + 1
         self._number += 1
         try:
             return next(self._cells, None)
         except csv.Error as error:
-            raise self._broken(str(error), begun) from error
+            raise self._broken(str(error)) from error
 
-    def _broken(self, message: str, begun: int) -> InputError:
+    def _broken(self, message: str) -> InputError:
         if "field limit" in message:
             return too_long(self._path, self._number, "Check its quotes: a cell that begins with one must end with one")
-        line = self._lines.number
+        begun, line = self._begun, self._lines.number
         span = f"line {begun}" if begun == line else f"lines {begun} to {line}"
         if "end of data" in message:
             what = f"a quoted cell of the row that begins in line {begun} does not end"
@@ -119,7 +133,7 @@ class Delimited:
         if "" in names or not names:
             at = names.index("") + 1 if names else 1
             raise InputError(f"column {at} of the header has no name", where=where, fix="Name every column")
-        twice = next((name for name in names if names.count(name) > 1), None)
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
         if twice is not None:
             raise InputError(f"two columns are named '{twice}'", where=where, fix="Give each column a name of its own")
         return names

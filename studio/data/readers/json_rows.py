@@ -41,7 +41,7 @@ def json_shape(path: Path, head: bytes) -> Shape:
     with open_unpacked(path) as stream:
         lines = Lines(stream, path, rows=True)
         try:
-            first = next((text for text in lines if text.strip()), "")
+            first = lines.filled()
         except InputError:
             # Longer than a row may be: it may still be a list within an object.
             return "object" if _holds_list(path) else "lines"
@@ -54,8 +54,7 @@ def json_shape(path: Path, head: bytes) -> Shape:
             return "lines"
         if not isinstance(value, dict) or not any(_is_rows(value.get(key)) for key in LIST_KEYS):
             return "lines"
-        only = not any(text.strip() for text in lines)
-        return "object" if only else "lines"
+        return "lines" if lines.filled() else "object"
 
 
 def _is_rows(value: Any) -> bool:
@@ -106,10 +105,8 @@ class JsonLines:
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """Yield (number, row)."""
-        for line in self._lines:
+        while line := self._lines.filled():
             text = line.rstrip("\r\n")
-            if not text.strip():
-                continue
             number = self._lines.number
             try:
                 value = DECODER.decode(text)
@@ -298,7 +295,7 @@ class _Window:
                 self._bad(error)
             else:
                 # A number at the end of the window may go on behind it.
-                if end < len(self._text) or self._ended:
+                if end - self.at <= limits.MAX_ROW_BYTES and (end < len(self._text) or self._ended):
                     self.last = self._text[self.at : end]
                     self.at = end
                     return value
@@ -313,7 +310,10 @@ class _Window:
         bad_json(error, self._text, self._path, max(1, self.number), self._line, self._column, in_list=True)
 
     def _grow(self) -> None:
-        """Forget what has been read and take as much again as is left, so that growing to n costs O(n)."""
+        """Forget what has been read and take as much again as is left, so that growing to n costs O(n).
+
+        Never much more than the largest row is held.
+        """
         read = self._text[: self.at]
         newline = read.rfind("\n")
         self._column = self._column + len(read) if newline < 0 else len(read) - newline - 1
@@ -321,7 +321,8 @@ class _Window:
         self.offset += len(read.encode())
         left = self._text[self.at :]
         ahead = self.offset + len(left.encode())
-        data = self._cut + self._stream.read(max(_CHUNK, len(left)))
+        wanted = max(_CHUNK, min(len(left), limits.MAX_ROW_BYTES + 1 - len(left)))
+        data = self._cut + self._stream.read(wanted)
         self._ended = len(data) == len(self._cut)
         if ahead == 0 and data.startswith(BOM):
             data = data[len(BOM) :]

@@ -42,6 +42,13 @@ class Lines:
             raise StopIteration
         return self.text(line)
 
+    def filled(self) -> str:
+        """Return the next line that is not blank, "" at the end."""
+        line = self.read()
+        while line.isspace():
+            line = self.read()
+        return self.text(line)
+
     def read(self) -> bytes:
         """Return the bytes of the next line, b"" at the end."""
         line = self._stream.readline(limits.MAX_ROW_BYTES + 1)
