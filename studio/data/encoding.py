@@ -43,7 +43,7 @@ def require_text(head: bytes, path: Path) -> None:
         InputError: it is binary (which kind is said), or text in UTF-16 or UTF-32.
     """
     if (kind := first_bytes_kind(head)) is not None:
-        raise InputError(f"this is {kind}, not a text file", where=str(path), fix=BINARY_KINDS.get(kind, _EXPORT))
+        raise InputError(f"this is {kind}, which is not read", where=str(path), fix=BINARY_KINDS.get(kind, _EXPORT))
     if (wide := wide_encoding(head)) is not None:
         raise _not_utf8(path, 1, wide, f"the first bytes are {head[:4].hex(' ')} (offset 0, line 1)")
 

@@ -7,11 +7,11 @@ archive the way to the mark must be unpacked again. Marks are kept in memory and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
-import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from pathlib import Path
 from studio.data.readers.columnar import columnar_count, columnar_rows
 from studio.data.readers.kinds import FileKind, data_files, kind_of_file
 from studio.data.readers.row import Mark, RowNumber
-from studio.data.sources import Row, Stamp, no_rows, open_reader, place
+from studio.data.sources import Row, Stamp, no_rows, open_reader, place, reading
 from studio.errors import InputError
 from studio.settings import Settings
 
@@ -56,16 +56,17 @@ class FileIndex:
         Raises:
             InputError: a row cannot be read; one before `start` does not matter.
         """
-        file_kind = kind_of_file(self.path)
-        if file_kind.columnar:
-            yield from columnar_rows(self.path, file_kind, start)
-            return
-        before, mark = self.marks[bisect_right(self.marks, start, key=lambda one: one[0]) - 1]
-        with open_reader(self.path, file_kind) as reader:
-            reader.move_to(mark)
-            for _ in itertools.islice(reader.skim(), start - before):
-                pass
-            yield from reader.rows()
+        with reading(self.path):
+            file_kind = kind_of_file(self.path)
+            if file_kind.columnar:
+                yield from columnar_rows(self.path, file_kind, start)
+                return
+            before, mark = self.marks[bisect_right(self.marks, start, key=lambda one: one[0]) - 1]
+            with open_reader(self.path, file_kind) as reader:
+                reader.move_to(mark)
+                for _ in itertools.islice(reader.skim(), start - before):
+                    pass
+                yield from reader.rows()
 
 
 class RowIndex:
@@ -116,6 +117,11 @@ def row_index(path: Path, settings: Settings, on_bytes: OnBytes | None = None) -
 
 
 def _file_index(path: Path, settings: Settings, on_bytes: OnBytes) -> FileIndex:
+    with reading(path):
+        return _kept_or_made(path, settings, on_bytes)
+
+
+def _kept_or_made(path: Path, settings: Settings, on_bytes: OnBytes) -> FileIndex:
     stamp = Stamp.of(path)
     kept = settings.home / "cache" / "rows" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
     if stamp.size >= KEPT_FROM_BYTES and (found := _read_kept(kept, path, stamp)) is not None:
@@ -166,17 +172,22 @@ def _read_kept(kept: Path, path: Path, stamp: Stamp) -> FileIndex | None:
 
 def _keep(kept: Path, made: FileIndex) -> None:
     """Write an index whole or not at all; the oldest make room."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
     values = {
         "about": _about(made.path, made.stamp),
         "count": made.count,
         "marks": [[before, *mark] for before, mark in made.marks],
     }
-    with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False, encoding="utf-8") as file:
-        json.dump(values, file)
-    os.replace(file.name, kept)
-    for old in sorted(kept.parent.glob("*.json"), key=lambda one: one.stat().st_mtime)[:-_KEPT_FILES]:
-        old.unlink(missing_ok=True)
+    new = kept.with_suffix(f".{os.getpid()}")
+    # A full disk must not keep a row from being seen; the next worker makes the pass again.
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            new.write_text(json.dumps(values), encoding="utf-8")
+            os.replace(new, kept)
+        finally:
+            new.unlink(missing_ok=True)
+        for old in sorted(kept.parent.glob("*.json"), key=lambda one: one.stat().st_mtime)[:-_KEPT_FILES]:
+            old.unlink(missing_ok=True)
 
 
 def _about(path: Path, stamp: Stamp) -> list[object]:

@@ -27,7 +27,7 @@ from studio.settings import ASSETS, Settings
 
 __all__ = [
     "Row", "Stamp", "TextReader", "confine", "data_files", "file_sha256", "is_plain_text", "no_rows", "open_reader",
-    "place", "read_rows", "resolve_path",
+    "place", "read_rows", "reading", "resolve_path",
 ]  # fmt: skip
 
 
@@ -160,18 +160,30 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
             yield RowNumber(number, file), row
 
 
-def _read_file(path: Path) -> Iterator[tuple[int, Row]]:
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system says about a file that cannot be read into a sentence.
+
+    Raises:
+        InputError: it may not be read, is gone, or its disk fails.
+    """
     try:
+        yield
+    except PermissionError as error:
+        raise InputError("this user may not read the file", where=str(path), fix=f"chmod u+r {path}") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        fix = "Check that it is still there, or copy it to this disk"
+        raise InputError(f"the file cannot be read: {reason}", where=str(path), fix=fix) from error
+
+
+def _read_file(path: Path) -> Iterator[tuple[int, Row]]:
+    with reading(path):
         file_kind = kind_of_file(path)
         empty = True
         for numbered in columnar_rows(path, file_kind) if file_kind.columnar else _text_rows(path, file_kind):
             empty = False
             yield numbered
-    except PermissionError as error:
-        raise InputError("this user may not read the file", where=str(path), fix=f"chmod u+r {path}") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"the file cannot be read: {reason}", where=str(path), fix="Copy it to this disk") from error
     if empty:
         raise no_rows(path, file_kind)
 

@@ -117,6 +117,18 @@ def test_rows_before_what_breaks_a_file_can_be_seen(write: Write, settings: Sett
         row_index(write("z.csv", "a,b\n"), settings)
 
 
+@pytest.mark.usefixtures("fine")
+def test_a_file_that_goes_and_a_disk_that_is_full(write: Write, settings: Settings) -> None:
+    path = write("x.jsonl", ROWS)
+    (settings.home / "cache").write_text("a file where the folder should be")
+    index = row_index(path, settings)
+    assert index.row(7) == (7, ROWS[6])
+    path.unlink()
+    for use in (lambda: index.row(7), lambda: row_index(path, settings)):
+        with pytest.raises(InputError, match=r"x\.jsonl: the file cannot be read: No such file"):
+            use()
+
+
 def test_folder(settings: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()

@@ -109,7 +109,7 @@ def mutated(group: str, seed: int) -> bytes:
         try:
             rows = wrong_values(rows, rng)
             data = WRITERS[file](rows)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, NotImplementedError):
             # Columns of one type cannot hold these values; neither could the tool that wrote the file.
             data = damaged(WRITERS[file](ROWS["plain"]), rng)
     else:

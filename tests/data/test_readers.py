@@ -228,3 +228,15 @@ def test_reading_stays_small(write: Write, tmp_path: Path) -> None:
     count, grown = map(int, done.stdout.split())
     assert count == len(rows)
     assert grown < 40_000  # kB
+
+
+def test_the_page_stays_light(write: Write) -> None:
+    # What only Parquet, Arrow and Zstandard files need is imported when such a file is read.
+    code = (
+        "import sys; from pathlib import Path; from studio.data.sources import read_rows\n"
+        "rows = [list(read_rows(Path(name))) for name in sys.argv[1:]]\n"
+        "print([name for name in ('pyarrow', 'numpy', 'pandas', 'zstandard') if name in sys.modules])"
+    )
+    paths = [str(write(f"rows.{end}", WRITERS[f"rows.{end}"](FORMATS["text"]))) for end in ("jsonl", "csv", "txt")]
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -30,6 +30,8 @@ _BATCH_ROWS = 256
 _BATCH_BYTES = 8 * 1024 * 1024
 # Rows that cost less than a thousandth of a byte hold nothing.
 _MAX_ROWS_PER_BYTE = 1000
+# What the bytes of a damaged file make of pyarrow, beside its own errors (a length that no memory holds, for instance).
+_DAMAGE = (OSError, ValueError, TypeError, IndexError, KeyError, RecursionError, MemoryError)
 _Batches = Iterator[Any]
 
 
@@ -72,7 +74,7 @@ def _opened(path: Path, file_kind: FileKind) -> Iterator[Any]:
                 shutil.copyfileobj(packed, unpacked, 1 << 20)
                 unpacked.seek(0)
                 yield open_table(unpacked, path)
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError, IndexError, KeyError, RecursionError) as error:
+    except (pyarrow.ArrowException, *_DAMAGE) as error:
         raise _damaged(path, file_kind, error) from error
 
 

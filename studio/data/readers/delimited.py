@@ -135,12 +135,14 @@ class Delimited:
             raise InputError(f"column {at} of the header has no name", where=where, fix="Name every column")
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
         if twice is not None:
-            raise InputError(f"two columns are named '{twice}'", where=where, fix="Give each column a name of its own")
+            raise InputError(
+                f"two columns are named '{twice[:60]}'", where=where, fix="Give each column a name of its own"
+            )
         return names
 
     def _uneven(self, cells: list[str]) -> InputError:
         names = self._header
-        shown = ", ".join(names[:_NAMES_SHOWN]) + (" …" if len(names) > _NAMES_SHOWN else "")
+        shown = ", ".join(name[:60] for name in names[:_NAMES_SHOWN]) + (" …" if len(names) > _NAMES_SHOWN else "")
         count = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
         between = {",": "commas", ";": "semicolons", "\t": "tabs"}[self._delimiter]
         return InputError(
