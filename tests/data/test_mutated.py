@@ -6,6 +6,7 @@ GROUP SEED` writes it.
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import sys
@@ -52,21 +53,26 @@ VALUES: list[Any] = [
 
 def wrong_values(rows: Rows, rng: random.Random) -> Rows:
     """Rows in which values, keys and messages have become something else."""
-    rows = json.loads(json.dumps(rows))
+
+    def value() -> Any:
+        # A copy: a value that is put into itself has no end.
+        return copy.deepcopy(rng.choice(VALUES))
+
+    rows = copy.deepcopy(rows)
     for _ in range(rng.randint(1, 3)):
         row = rng.choice(rows)
         key = rng.choice(list(row) or ["new"])
         what = rng.randrange(5)
         if what == 0:
-            row[key] = rng.choice(VALUES)
+            row[key] = value()
         elif what == 1:
-            row[rng.choice(["", "label", "tools", "messages", "text", "é", "a" * 300])] = rng.choice(VALUES)
+            row[rng.choice(["", "label", "tools", "messages", "text", "é", "a" * 300])] = value()
         elif what == 2:
             row.pop(key, None)
         elif isinstance(row.get(key), list) and row[key]:
             message = rng.choice(row[key])
             if isinstance(message, dict):
-                message[rng.choice(["role", "content", "weight", "x"])] = rng.choice(VALUES)
+                message[rng.choice(["role", "content", "weight", "x"])] = value()
         else:
             rows.append(row)
     return rows
