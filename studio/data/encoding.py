@@ -13,29 +13,26 @@ from pathlib import Path
 from studio.errors import InputError
 
 _EXPORT = "Export the data as JSONL: one JSON object in each line, UTF-8"
+PARQUET, ARROW, ARROW_STREAM = "a Parquet file", "an Arrow file", "an Arrow stream"
 BINARY_KINDS = {
-    "a Parquet file": "Run `python -c \"import pandas; pandas.read_parquet('IN').to_json('OUT.jsonl', "
-    "orient='records', lines=True)\"`, and use that file",
     "a ZIP archive (or an Excel file)": "Unpack it, or export the sheet as JSONL",
-    "a gzip archive": "Unpack it with gunzip",
-    "a Zstandard archive": "Unpack it with unzstd",
     "an XZ archive": "Unpack it with unxz",
+    "a bzip2 archive": "Unpack it with bunzip2",
+    "a tar archive": "Unpack it with tar -xf, and name a file or folder of it",
     "a GGUF model": "Name a data file here; models belong in model.path",
-    "a PDF": _EXPORT,
-    "an Arrow file": _EXPORT,
-    "an SQLite database": _EXPORT,
 }
 _MAGIC = (
-    (b"PAR1", "a Parquet file"),
+    (b"PAR1", PARQUET),
+    (b"ARROW1", ARROW),
+    (b"\xff\xff\xff\xff", ARROW_STREAM),
     (b"PK\x03\x04", "a ZIP archive (or an Excel file)"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
     (b"\xfd7zXZ", "an XZ archive"),
+    (b"BZh", "a bzip2 archive"),
     (b"GGUF", "a GGUF model"),
     (b"%PDF", "a PDF"),
-    (b"ARROW1", "an Arrow file"),
     (b"SQLite format 3", "an SQLite database"),
 )
+_UNPACK = {".gz": "gunzip -c", ".zst": "zstd -dc", ".zstd": "zstd -dc"}
 _HIGH_RUNS = re.compile(rb"[\x80-\xff]+")
 
 
@@ -46,7 +43,7 @@ def require_text(head: bytes, path: Path) -> None:
         InputError: it is binary (which kind is said), or text in UTF-16 or UTF-32.
     """
     if (kind := first_bytes_kind(head)) is not None:
-        raise InputError(f"this is {kind}, not a text file", where=str(path), fix=BINARY_KINDS.get(kind, _EXPORT))
+        raise InputError(f"this is {kind}, which is not read", where=str(path), fix=BINARY_KINDS.get(kind, _EXPORT))
     if (wide := wide_encoding(head)) is not None:
         raise _not_utf8(path, 1, wide, f"the first bytes are {head[:4].hex(' ')} (offset 0, line 1)")
 
@@ -56,6 +53,8 @@ def first_bytes_kind(head: bytes) -> str | None:
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
+    if head[257:262] == b"ustar":
+        return "a tar archive"
     if b"\x00" in head and wide_encoding(head) is None:
         return "a binary file"
     return None
@@ -78,14 +77,15 @@ def wide_encoding(head: bytes) -> str | None:
     return None
 
 
-def decode(data: bytes, path: Path, offset: int, row: int | None) -> str:
+def decode(data: bytes, path: Path, offset: int, row: int | None, line: int = 1) -> str:
     """Decode UTF-8.
 
     Args:
         data: the bytes.
         path: their file, for the error.
         offset: place of `data` in the file (bytes).
-        row: number of the row that the bytes are, or None to count lines in `data`.
+        row: number of the row that the bytes are, which is their line too; None where rows are not lines.
+        line: number of the line that `data` begins in, where `row` is None.
 
     Raises:
         InputError: they are not UTF-8; it names the byte, the row, the likely encoding and the iconv command.
@@ -93,18 +93,35 @@ def decode(data: bytes, path: Path, offset: int, row: int | None) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = (row or 1) + data.count(b"\n", 0, error.start)
+        line = (row or line) + data.count(b"\n", 0, error.start)
         likely = likely_encoding(data if len(data) < 1 << 20 else data[error.start : error.start + (1 << 20)], offset)
         found = f"byte 0x{data[error.start]:02x} at offset {offset + error.start} (line {line})"
         raise _not_utf8(path, line if row is not None else None, likely, found) from error
 
 
+def whole_characters(data: bytes) -> int:
+    """Return how many bytes of `data` are whole characters: 1 to 3 bytes less where its last one is cut."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte >= 0xC0:
+            needs = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(data) - back if needs > back else len(data)
+        if byte < 0x80:
+            break
+    return len(data)
+
+
 def _not_utf8(path: Path, row: int | None, likely: str, found: str) -> InputError:
     name = shlex.quote(path.name)
+    target = f"utf8-{path.name}"
+    command = f"iconv -f {likely} -t UTF-8 {name}"
+    if (unpack := _UNPACK.get(path.suffix.lower())) is not None:
+        target = target.removesuffix(path.suffix)
+        command = f"{unpack} {name} | iconv -f {likely} -t UTF-8"
     return InputError(
         f"not UTF-8: {found}; the file looks like {likely}",
         where=path.name if row is None else f"{path.name}, row {row}",
-        fix=f"Run `iconv -f {likely} -t UTF-8 {name} > {shlex.quote('utf8-' + path.name)}`, and use that file",
+        fix=f"Run `{command} > {shlex.quote(target)}`, and use that file",
     )
 
 

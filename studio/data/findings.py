@@ -12,7 +12,8 @@ from typing import Literal
 
 from studio.config.data import DataConfig
 from studio.data.formats import Example
-from studio.data.report import DataReport, Finding, Place
+from studio.data.locate import Located
+from studio.data.report import DataReport, Finding, Place, SourceReport
 from studio.data.units import Unit
 
 _NAMED_ROWS = 5
@@ -180,6 +181,17 @@ def note_finding(
     level: Literal["info", "warning"] = "info" if note == "header" else "warning"
     text, fix = NOTES[note]
     return Finding(level, count, text, fix, rows, note, action, places)
+
+
+_TEXT_RULE = (
+    "plain text: each block of lines between blank lines is a document of its own",
+    "Use JSONL rows of text for documents with blank lines in them",
+)
+
+
+def text_findings(sources: Iterable[tuple[Located, SourceReport]]) -> list[Finding]:
+    """A finding for each plain text file that says how it is cut into documents."""
+    return [Finding("info", report.rows, *_TEXT_RULE) for located, report in sources if located.is_text]
 
 
 def unused_keys(examples: Iterable[Example]) -> list[Finding]:

@@ -17,7 +17,7 @@ from studio.config.method import RowKind
 from studio.data import datasetinfo, hubsets
 from studio.data.datasetinfo import Entry
 from studio.data.hubsets import HubSet
-from studio.data.sources import Row, Stamp, file_sha256, read_rows, resolve_path
+from studio.data.sources import Row, Stamp, file_sha256, is_plain_text, read_rows, resolve_path
 from studio.errors import InputError
 from studio.models.child import Progress
 from studio.settings import ASSETS, Settings
@@ -32,7 +32,7 @@ class Located:
 
     Attributes:
         path: what errors about a row name: its file, or the id of a set.
-        files: what its rows are read from.
+        files: what its rows are read from; a folder stands for the data files in it.
         rows: `rows(start)` yields (row number, row as it is stored), leaving out the first `start`.
         count: how many rows there are, where that is known without reading them.
         commit: of the Hub's repository; empty for files.
@@ -75,7 +75,12 @@ class Located:
     @property
     def bytes(self) -> int:
         """Size of the files together."""
-        return sum(file.stat().st_size for file in self.files)
+        return sum(Stamp.of(file).size for file in self.files)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the rows are the documents of plain text files."""
+        return self.count is None and is_plain_text(self.path)
 
 
 def locate(source: DataSource, settings: Settings, confined: bool = False, fetch: Progress | None = None) -> Located:
@@ -161,8 +166,7 @@ def fetch_sources(config: DataConfig, settings: Settings, report: Progress) -> N
 
 
 def _file(path: Path) -> Located:
-    files = tuple(sorted(one for one in path.rglob("*") if one.is_file())) if path.is_dir() else (path,)
-    return Located(path, files, lambda start: islice(read_rows(path), start, None))
+    return Located(path, (path,), lambda start: islice(read_rows(path), start, None))
 
 
 def _hub_set(asked: HubSet, settings: Settings, fetch: Progress | None) -> Located:

@@ -19,13 +19,14 @@ from pydantic import ValidationError
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.config.model import EMBEDDED_MODEL, ModelConfig
-from studio.data.findings import note_findings, note_text, unused_keys
+from studio.data.findings import note_findings, note_text, text_findings, unused_keys
 from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker
 from studio.data.overlay import IGNORED
 from studio.data.prepare import encode_examples, parse_source, prepare_data, train_on
 from studio.data.reading import Reading
 from studio.data.report import summarize_lengths
+from studio.data.rowindex import RowIndex, row_index
 from studio.data.rows import kind_of
 from studio.data.sources import Row, Stamp, confine, place
 from studio.data.stream import source_at
@@ -40,7 +41,7 @@ Progress = Callable[[str, float, float | None], None]
 Values = dict[str, Any]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _KEPT_RESULTS = 64
-_KEPT_ROWS_BYTES = 64 * 1024 * 1024
+_KEPT_INDEXES = 16
 
 
 class Operations:
@@ -50,7 +51,7 @@ class Operations:
         self.settings = settings or read_settings()
         self._tokenizers: dict[str, Any] = {}
         self._results: OrderedDict[str, Values] = OrderedDict()
-        self._rows: tuple[list[list[str | int]], list[tuple[int, Row]]] | None = None
+        self._indexes: OrderedDict[tuple[Path, Stamp], RowIndex] = OrderedDict()
 
     def run(self, op: str, args: Values, progress: Progress) -> Values:
         """Run one operation.
@@ -127,6 +128,7 @@ class Operations:
                 chat = examples[0].messages is not None
                 result["stop_text"] = masker.stop_text() if chat and masker.train_on != "all" else None
                 findings = note_findings(units) + findings
+            findings = text_findings([(located, report)]) + findings
             result["findings"] = [_plain(one) for one in findings]
             return result
 
@@ -162,7 +164,7 @@ class Operations:
         one = source_at(config, source)
         located = locate(one, self.settings, confined)
         kind = ROWS[chosen_method.name]
-        numbered, rows, first = self._row(located, row)
+        numbered, rows, first = self._row(located, row, progress)
         number, raw = numbered
         folder, chosen = self._model(model, confined, progress)
         result: Values = {
@@ -287,25 +289,21 @@ class Operations:
         self._results.move_to_end(text)
         return self._results[text]
 
-    def _row(self, located: Located, place_: int) -> tuple[tuple[int, Row], int | None, tuple[int, Row]]:
-        """(number, row) at a place, how many rows there are (None for a large file), and the first row."""
-        if located.bytes > _KEPT_ROWS_BYTES:
-            first = next(located.rows(0))
-            found = next(located.rows(max(0, place_ - 1)), None)
-            count = located.count
-        else:
-            state = located.state()
-            if self._rows is None or self._rows[0] != state:
-                self._rows = (state, list(located.rows(0)))
-            kept = self._rows[1]
-            first, count = kept[0], len(kept)
-            found = kept[place_ - 1] if 0 < place_ <= count else None
-        if found is None or place_ < 1:
-            have = f"the file has {count:,}" if count is not None else "the file has fewer"
-            raise InputError(
-                f"there is no row {place_}; {have}", where=place(located.path), fix="Choose a row from 1 on"
-            )
-        return found, count, first
+    def _row(self, located: Located, at: int, progress: Progress) -> tuple[tuple[int, Row], int, tuple[int, Row]]:
+        """(number, row) at a place from 1, how many rows there are, and the first row."""
+        if located.count is not None:  # a set of the Hub: memory-mapped, so any row is at hand
+            found = next(located.rows(at - 1), None) if 0 < at <= located.count else None
+            if found is None:
+                what = f"there is no row {at}; the set has {located.count:,}"
+                raise InputError(what, where=place(located.path), fix="Choose a row from 1 on")
+            return found, located.count, next(located.rows(0))
+        key = (located.path, Stamp.of(located.path))
+        if key not in self._indexes:
+            self._indexes[key] = row_index(located.path, self.settings, progress)
+            if len(self._indexes) > _KEPT_INDEXES:
+                self._indexes.popitem(last=False)
+        index = self._indexes[key]
+        return index.row(at), index.count, index.row(1)
 
     def _model(self, model: Values | str | None, confined: bool, progress: Progress) -> tuple[Path, ModelConfig]:
         """The folder of a model whose tokenizer is asked for; one with a tokenizer and no weights will do."""
@@ -360,7 +358,7 @@ def _section(kind: Any, values: Values | None, name: str) -> Any:
 
 
 def _stamp(file: Path) -> list[int]:
-    stamp = Stamp.of(file) if file.is_file() else Stamp(0, 0)
+    stamp = Stamp.of(file) if file.exists() else Stamp(0, 0)
     return [stamp.size, stamp.mtime_ns]
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.data.duplicates import deduplicate
-from studio.data.findings import collect_findings
+from studio.data.findings import collect_findings, text_findings
 from studio.data.formats import Example
 from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker, TrainOn
@@ -135,6 +135,7 @@ def prepare_data(
     once = [pools[index][row] for index, row in order]
     collect_findings(report, config, [one.examples for one in parsed], flat, once, validation)
     report.findings += mix_findings(report.sources)
+    report.findings += text_findings(zip(here, report.sources, strict=True))
     report.findings += template_findings(tokenizer, config.template)
     return Prepared(train, validation, report, kind, used)
 

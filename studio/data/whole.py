@@ -167,7 +167,7 @@ class WholeOperations(Operations):
         """
         config, asked = _section(DataConfig, data, "data"), _section(MethodConfig, method, "method")
         sources = open_sources(config, self.settings, ROWS[asked.name], confined)
-        reads = [self._read(sources, one) for one in (first, second)]
+        reads = [self._read(sources, one, progress) for one in (first, second)]
         left, right = (self._usable(read) for read in reads)
         shown = [
             {"place": asdict(read.place), "texts": [list(one) for one in spoken(example)]}
@@ -285,11 +285,11 @@ class WholeOperations(Operations):
         """
         return upload(name, repo, private, self.settings, lambda: progress("uploading", 0, None))
 
-    def _read(self, sources: list[Source], where: Values) -> Read:
+    def _read(self, sources: list[Source], where: Values, progress: Progress) -> Read:
         index, at = where.get("source", 0), where.get("at", 0)
         if not isinstance(index, int) or not 0 <= index < len(sources):
             raise InputError(f"there is no source {index}", where="data.train", fix="Choose one of the files")
-        (number, raw), _, _ = self._row(sources[index].located, at)
+        (number, raw), _, _ = self._row(sources[index].located, at, progress)
         return understood(sources[index], at, number, raw)
 
     def _usable(self, read: Read) -> Any:

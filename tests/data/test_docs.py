@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 from ruamel.yaml import YAML
 
 from studio.config.data import COLUMN_ROLES, DataConfig, DataSource
@@ -29,10 +33,19 @@ GOOD = '{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant",
 ALPACA = '{"instruction": "Add.", "output": "4"}\n'
 CALL = '{"function": {"name": "add", "arguments": "{}"}}'
 LONG = GOOD.replace('"4"', '"' + "word " * 50 + '"')
-# name in the table -> (content of orders.jsonl, or None for no such file; changes to the configuration)
-CASES: dict[str, tuple[bytes | None, dict[str, Any]]] = {
+
+
+def _parquet(columns: dict[str, list[Any]]) -> bytes:
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), sink)
+    return sink.getvalue()
+
+
+# name in the table -> (content of orders.jsonl, files by name, or None for no such file; changes to the configuration)
+CASES: dict[str, tuple[bytes | dict[str, bytes] | None, dict[str, Any]]] = {
     "no such file": (None, {}),
-    "a folder": (None, {"path": "."}),
+    "a folder without data": ({"photo.png": b""}, {"path": "."}),
+    "a folder of several kinds": ({"a.jsonl": b"{}", "b.csv": b"text"}, {"path": "."}),
     "an empty file": (b"", {}),
     "bad JSON in row 17": ((GOOD * 16).encode() + b'{"messages": [{"role" "user"}]}\n', {}),
     "an object over several lines": (GOOD.encode() + b'{\n"messages": []\n}\n', {}),
@@ -55,7 +68,32 @@ CASES: dict[str, tuple[bytes | None, dict[str, Any]]] = {
     "a Jinja line": (b'{"title": "Sums"}\n', {"columns": "text={{ title }}: {{ body }}"}),
     "latin-1": (GOOD.replace("4", "quatro é").encode("latin-1"), {}),
     "UTF-16": (GOOD.encode("utf-16"), {}),
-    "a Parquet file": (b"PAR1\x00\x00", {}),
+    "a key twice": (b'{"text": "a", "text": "b"}\n', {}),
+    "too deep": (b'{"text": ' + b"[" * 101 + b"]" * 101 + b"}\n", {}),
+    "a list that is cut off": ({"orders.json": b'[{"text": "a"},\n{"text": "b'}, {"path": "orders.json"}),
+    "two lists in one object": ({"orders.json": b'{"train": [{"text": "a"}], "data": [{}]}'}, {"path": "orders.json"}),
+    "CSV: uneven rows": ({"orders.csv": b"prompt,completion\n2+2=,4\n2+2=,4,5\n"}, {"path": "orders.csv"}),
+    "CSV: an open quote": ({"orders.csv": b'text\n"a\nb\n'}, {"path": "orders.csv"}),
+    "CSV: text behind a quote": ({"orders.csv": b'text\n"a" b\n'}, {"path": "orders.csv"}),
+    "CSV: a name twice": ({"orders.csv": b"text,text\na,b\n"}, {"path": "orders.csv"}),
+    "CSV: a column without a name": ({"orders.csv": b"text,\na,b\n"}, {"path": "orders.csv"}),
+    "CSV: messages that are no JSON": ({"orders.csv": b"messages\nhello\n"}, {"path": "orders.csv"}),
+    "JSON named as CSV": ({"orders.csv": GOOD.encode()}, {"path": "orders.csv"}),
+    "a Parquet file cut off": ({"orders.parquet": _parquet({"text": ["a"]})[:-8]}, {"path": "orders.parquet"}),
+    "Parquet: bytes": (
+        {"orders.parquet": _parquet({"text": ["a"], "image": [b"\xff\xd8"]})},
+        {"path": "orders.parquet"},
+    ),
+    "Parquet: an infinite number": (
+        {"orders.parquet": _parquet({"text": ["a"], "score": [float("inf")]})},
+        {"path": "orders.parquet"},
+    ),
+    "an archive that is cut off": ({"orders.jsonl.gz": gzip.compress(GOOD.encode())[:-9]}, {"path": "orders.jsonl.gz"}),
+    "an archive denser than text": (
+        {"orders.jsonl.gz": gzip.compress(b'{"text": "' + b"0" * 9_000_000 + b'"}')},
+        {"path": "orders.jsonl.gz"},
+    ),
+    "an Excel file": ({"orders.xlsx": b"PK\x03\x04"}, {"path": "orders.xlsx"}),
     "a row over max_length": ((GOOD + LONG).encode(), {"max_length": 64}),
     "nothing left": (LONG.encode(), {"max_length": 8, "truncation": "drop"}),
     "0 supervised tokens": (
@@ -86,10 +124,10 @@ def sentences(tokenizer: Any, folder: Path) -> dict[str, str]:
     for name, (content, changes) in CASES.items():
         place = folder / re.sub(r"\W+", "-", name)
         place.mkdir()
-        if content is not None:
-            (place / "orders.jsonl").write_bytes(content)
-        else:
-            (place / "order.jsonl").write_text(GOOD)
+        if content is None:
+            content = {"order.jsonl": GOOD.encode()}
+        for file, held in (content if isinstance(content, dict) else {"orders.jsonl": content}).items():
+            (place / file).write_bytes(held)
         changes = dict(changes)
         used = with_text(tokenizer, changes.pop("template")) if "template" in changes else tokenizer
         source = DataSource(path=str(place / changes.pop("path", "orders.jsonl")), columns=changes.pop("columns", None))

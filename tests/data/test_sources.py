@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from studio.data.encoding import likely_encoding
-from studio.data.sources import confine, file_sha256, read_rows, resolve_path
+from studio.data.rows import parse_row
+from studio.data.sources import Stamp, confine, file_sha256, read_rows, resolve_path
 from studio.errors import InputError
 from studio.settings import ASSETS, Settings
 
@@ -64,10 +67,17 @@ def test_empty_lines_count_as_lines(write: Write) -> None:
         b'[{"a": 1}]x': ["row 1", "after the end of the list"],
         b'{\n"a": 1\n}\n': ["one JSON object, not a list of rows"],
         b'{"a": "\\ud800"}\n': ["row 1", "half of a character"],
+        b'{"a": 1}\n{"b": {"c": 1, "c": 2}}\n': ["row 2", "the key 'c' stands twice", "Keep one 'c'"],
+        b'{"a": 1e999}\n': ["row 1", "the number 1e999 is too large"],
+        b'{"a": ' + b"[" * 101 + b"]" * 101 + b"}\n": ["row 1", "nested too deeply"],
+        b'{"data": [{"a": 1}],\n "rows": [{"a": 2}]}': ["a second list of rows, 'rows'"],
+        b'{"data": [\n{"a": 1},\n{"a" 2}]}': ["row 2", "line 3, column 6"],
+        b'[{"a": 1},\n{"a": "x': ["row 2", "line 2, column 7", "Close its quotes and brackets"],
         b'{"a": 1' + b"0" * 5000 + b"}\n": ["row 1", "cannot be read"],
         b"[" * 100_000: ["nested too deeply"],
         b"PK\x03\x04zip": ["a ZIP archive"],
-        b"PAR1....": ["a Parquet file", "to_json"],
+        b"PAR1....": ["the Parquet file cannot be read", "copy or download it again"],
+        b"BZh9": ["a bzip2 archive", "bunzip2"],
         b"GGUF\x03": ["model.path"],
         b'{"a": "\x00"}\n': ["a binary file"],
     }.items(),
@@ -110,7 +120,7 @@ def test_wrong_byte_is_found(write: Write) -> None:
 def test_huge_line_is_read_and_a_larger_one_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write("x.jsonl", '{"text": "' + "a" * 5_000_000 + '"}\n')
     assert len(next(read_rows(path))[1]["text"]) == 5_000_000
-    monkeypatch.setattr("studio.data.sources.MAX_ROW_BYTES", 1_000_000)
+    monkeypatch.setattr("studio.data.readers.row.MAX_ROW_BYTES", 1_000_000)
     with pytest.raises(InputError, match="longer than"):
         list(read_rows(path))
 
@@ -155,10 +165,39 @@ def test_missing_file_names_the_nearest(write: Write, settings: Settings, tmp_pa
         resolve_path(str(tmp_path / "no" / "x.jsonl"), settings)
 
 
-def test_folder_names_its_files(write: Write, settings: Settings, tmp_path: Path) -> None:
-    write("orders.jsonl", "x")
-    with pytest.raises(InputError, match=r"is a folder\. Name a file in it: orders\.jsonl"):
-        resolve_path(str(tmp_path), settings)
+def test_folder_is_read_in_the_order_of_names(write: Write, settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "b.jsonl").write_text('{"text": "b"}\n{"text": 5}\n')
+    (folder / "a.jsonl").write_text('{"text": "a"}\n')
+    (folder / "README.md").write_text("about")
+    (folder / "dataset_info.json").write_text("{}")
+    (folder / ".hidden.jsonl").write_text("x")
+    assert resolve_path(str(folder), settings) == folder
+    rows = list(read_rows(folder))
+    assert rows == [(1, {"text": "a"}), (1, {"text": "b"}), (2, {"text": 5})]
+    # A number knows its file, so what later steps say about a row names it.
+    with pytest.raises(InputError, match=r"^b\.jsonl, row 2, field 'text': a text is needed"):
+        parse_row(rows[2][1], rows[2][0], folder, "text")
+    assert [copy.deepcopy(number) for number, _ in rows] == json.loads(json.dumps([number for number, _ in rows]))
+    before = (Stamp.of(folder), file_sha256(folder))
+    (folder / "c.jsonl").write_text("")
+    assert Stamp.of(folder) != before[0] and file_sha256(folder) != before[1]
+    with pytest.raises(InputError, match=r"c\.jsonl: the file is empty"):
+        list(read_rows(folder))
+
+
+def test_folder_that_cannot_be_read(write: Write, settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    with pytest.raises(InputError, match="the folder holds no data file"):
+        resolve_path(str(folder), settings)
+    (folder / "a.jsonl").symlink_to(write("secret.jsonl", '{"text": "a"}'))
+    with pytest.raises(InputError, match="the link leads out of its folder"):
+        resolve_path(str(folder), settings)
+    (folder / "b.csv").write_text("text\na\n")
+    with pytest.raises(InputError, match="several kinds: 1 JSON and 1 CSV"):
+        resolve_path(str(folder), settings)
 
 
 def test_demo_and_uploads_resolve(settings: Settings) -> None:
@@ -185,3 +224,34 @@ def test_file_sha256(write: Write) -> None:
 
 def test_likely_encoding_prefers_the_simplest() -> None:
     assert likely_encoding("é".encode("latin-1"), 5) == "ISO-8859-1"
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64])
+def test_list_is_the_same_through_any_window(write: Write, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    rows = [{"text": "á🙂" * n, "n": [n, -1.5e3, True, None], "s": '\\u0041\\"{['} for n in range(9)]
+    for ascii_only in (False, True):
+        text = json.dumps(rows, ensure_ascii=ascii_only, indent=1)
+        for content in (text, "\ufeff" + text, '{"v": [1, [2]], "data": ' + text + ', "w": {}}'):
+            monkeypatch.setattr("studio.data.readers.json_rows._CHUNK", chunk)
+            assert list(read_rows(write("x.json", content))) == list(enumerate(rows, 1))
+
+
+def test_wrong_byte_in_a_list_is_found_behind_the_window(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studio.data.readers.json_rows._CHUNK", 16)
+    content = b'[{"text": "aaaaaaaaaaaaaaaaaaa"},\n{"text": "b"},\n{"text": "\xe9\xe8"}]'
+    with pytest.raises(InputError, match=rf"byte 0xe9 at offset {content.index(0xE9)} \(line 3\)"):
+        list(read_rows(write("x.json", content)))
+    broken = b'[{"text": "aaaaaaaaaaaaaaaaaaa"},\n{"text": "b"}, {"text": bbb                             }]'
+    with pytest.raises(InputError, match="row 3: bad JSON at line 2, column 25"):
+        list(read_rows(write("y.json", broken)))
+
+
+def test_large_list_takes_little_memory(write: Write) -> None:
+    row = json.dumps({"text": "word " * 2000})
+    path = write("x.json", "[" + ",".join([row] * 3000) + "]")
+    tracemalloc.start()
+    assert sum(1 for _ in read_rows(path)) == 3000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert path.stat().st_size > 25e6
+    assert peak < 4e6

@@ -1,0 +1,192 @@
+"""Rows of CSV and TSV: the first row names the columns, every value is text.
+
+Numbers, dates and empty cells stay the text that they are. Only a conversation or a list of tools, which a cell
+cannot hold otherwise, is read from the JSON in it.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from studio.data.readers import row as limits
+from studio.data.readers.json_text import DECODER, bad_json, checked
+from studio.data.readers.lines import Lines
+from studio.data.readers.row import Mark, Row, place, too_long
+from studio.errors import InputError
+
+# Columns that are lists of objects in every format, and those that may be text or messages.
+_LISTS = ("messages", "conversations", "tools")
+_TEXT_OR_MESSAGES = ("prompt", "completion", "chosen", "rejected")
+_NAMES_SHOWN = 8
+# A row with more lines has a quote that is never closed; saying so at once saves reading the rest of the file.
+_MAX_ROW_LINES = 100_000
+
+
+class Delimited:
+    """Rows of a table of text.
+
+    A row's number is that of a spreadsheet: the header is row 1, and empty rows count.
+
+    Args:
+        stream: the file.
+        path: its name, for errors.
+        tabs: columns are separated by tabs. Else it is commas, or semicolons where the header has no comma.
+    """
+
+    def __init__(self, stream: IO[bytes], path: Path, tabs: bool) -> None:
+        self._lines, self._path = Lines(stream, path), path
+        self._number = self._begun = 0
+        first = ""
+        for first in self._lines:
+            if first.strip():
+                break
+            self._number += 1
+        self._delimiter = "\t" if tabs else ";" if ";" in first and "," not in first else ","
+        self._cells = self._reader(itertools.chain([first], self._lines))
+        self._header = self._checked_header(self._record(self._lines.number))
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far."""
+        return self._lines.offset
+
+    def mark(self) -> Mark:
+        """Return the place behind the last row."""
+        return Mark(self._lines.offset, self._number, self._lines.number)
+
+    def move_to(self, mark: Mark) -> None:
+        """Continue at a mark."""
+        if mark.number > self._number:
+            self._lines.move_to(mark)
+            self._number = mark.number
+            self._cells = self._reader(self._lines)
+
+    def skim(self) -> Iterator[int]:
+        """Yield the numbers of the rows without reading JSON in their cells."""
+        return (self._number for _ in self._cells_of_rows())
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        """Yield (number, row)."""
+        special = [name for name in (*_LISTS, *_TEXT_OR_MESSAGES) if name in self._header]
+        for cells in self._cells_of_rows():
+            row: Row = dict(zip(self._header, cells, strict=True))
+            for name in special:
+                row[name] = self._value(row[name], name)
+            yield self._number, row
+
+    def _cells_of_rows(self) -> Iterator[list[str]]:
+        count = len(self._header)
+        while (cells := self._record()) is not None:
+            if len(cells) == count:
+                yield cells
+            elif cells:
+                raise self._uneven(cells)
+
+    def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
+        # The limit is one for the whole process; no other part of the studio reads CSV.
+        csv.field_size_limit(limits.MAX_ROW_BYTES)
+        return csv.reader(self._few(lines), delimiter=self._delimiter, strict=True)
+
+    def _few(self, lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            if self._lines.number - self._begun > _MAX_ROW_LINES:
+                raise InputError(
+                    f"a quoted cell of the row that begins in line {self._begun} goes on for {_MAX_ROW_LINES:,} lines",
+                    where=place(self._path, self._number),
+                    fix="Close the quote; a quote inside a quoted cell is written twice",
+                )
+            yield line
+
+    def _record(self, line: int | None = None) -> list[str] | None:
+        """Read the next row's cells; None at the end. It begins in the next line, or in `line`."""
+        self._begun = line or self._lines.number + 1
+        self._number += 1
+        try:
+            return next(self._cells, None)
+        except csv.Error as error:
+            raise self._broken(str(error)) from error
+
+    def _broken(self, message: str) -> InputError:
+        if "field limit" in message:
+            return too_long(self._path, self._number, "Check its quotes: a cell that begins with one must end with one")
+        begun, line = self._begun, self._lines.number
+        span = f"line {begun}" if begun == line else f"lines {begun} to {line}"
+        if "end of data" in message:
+            what = f"a quoted cell of the row that begins in line {begun} does not end"
+            fix = "Close the quote; a quote inside a quoted cell is written twice"
+        elif "new-line" in message:
+            what = f"in {span} a carriage return stands alone, as line ends of old Mac files do"
+            fix = f"Run `tr '\\r' '\\n' < {self._path.name} > unix-{self._path.name}`, and use that file"
+        else:
+            what = f"bad quotes in {span}: text follows a closing quote"
+            fix = "Write a quote inside a quoted cell twice, and put the whole cell in quotes"
+        return InputError(what, where=place(self._path, self._number), fix=fix)
+
+    def _checked_header(self, cells: list[str] | None) -> list[str]:
+        names = [cell.strip() for cell in cells or []]
+        where = place(self._path, self._number)
+        if "" in names or not names:
+            at = names.index("") + 1 if names else 1
+            raise InputError(f"column {at} of the header has no name", where=where, fix="Name every column")
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
+        if twice is not None:
+            raise InputError(
+                f"two columns are named '{twice[:60]}'", where=where, fix="Give each column a name of its own"
+            )
+        return names
+
+    def _uneven(self, cells: list[str]) -> InputError:
+        names = self._header
+        shown = ", ".join(name[:60] for name in names[:_NAMES_SHOWN]) + (" …" if len(names) > _NAMES_SHOWN else "")
+        count = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
+        between = {",": "commas", ";": "semicolons", "\t": "tabs"}[self._delimiter]
+        return InputError(
+            f"the row has {count}, the header has {len(names)}: {shown}",
+            where=place(self._path, self._number),
+            fix=f"Put a cell that holds {between} or line breaks in double quotes, and give each column a cell",
+        )
+
+    def _value(self, cell: str, name: str) -> Any:
+        text = cell.strip()
+        if name in _TEXT_OR_MESSAGES:
+            return _messages(text) or cell
+        if not text:
+            return cell
+        try:
+            value = DECODER.decode(text)
+        except (ValueError, RecursionError) as error:
+            if text[:1] not in "[{":
+                raise self._no_list(name, text) from error
+            bad_json(error, text, self._path, self._number, 1, field=name)
+        if not isinstance(value, list):
+            raise self._no_list(name, text)
+        checked({name: value}, text, self._path, self._number)
+        return value
+
+    def _no_list(self, name: str, text: str) -> InputError:
+        return InputError(
+            f"a JSON list is needed, not: {text[:60]}",
+            where=place(self._path, self._number, name),
+            fix='Write it as [{"role": "user", "content": "..."}, ...], or name the column otherwise',
+        )
+
+
+def _messages(text: str) -> list[Any] | dict[str, Any] | None:
+    """Messages written as JSON; None for every other text, since an answer may well be JSON itself."""
+    if not (text.startswith(("[{", "[ {", "{")) and text.endswith(("]", "}"))):
+        return None
+    try:
+        value = DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    found = value if isinstance(value, list) else [value]
+    return value if found and all(map(_is_message, found)) else None
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and ({"role", "content"} <= value.keys() or {"from", "value"} <= value.keys())

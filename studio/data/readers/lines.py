@@ -1,0 +1,82 @@
+"""Lines of a stream, each with its number and its place in bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+from studio.data.encoding import decode
+from studio.data.readers import row as limits
+from studio.data.readers.bytestream import skip_to
+from studio.data.readers.row import Mark, too_long
+from studio.errors import InputError
+
+BOM = b"\xef\xbb\xbf"
+
+
+class Lines:
+    """Lines as text, their ends included.
+
+    Attributes:
+        number: lines read so far, so also the number of the last one.
+        offset: bytes read so far.
+    """
+
+    def __init__(self, stream: IO[bytes], path: Path, rows: bool = False) -> None:
+        """Read the lines of `stream`; with `rows` each line is a row, and errors say so."""
+        self._stream, self._path, self._rows = stream, path, rows
+        self.number = self.offset = 0
+
+    def __iter__(self) -> Lines:
+        """Return itself: lines are read once."""
+        return self
+
+    def __next__(self) -> str:
+        """Return the next line.
+
+        Raises:
+            InputError: it is not UTF-8, holds a NUL, or is longer than a row may be.
+        """
+        line = self.read()
+        if not line:
+            raise StopIteration
+        return self.text(line)
+
+    def filled(self) -> str:
+        """Return the next line that is not blank, "" at the end."""
+        line = self.read()
+        while line.isspace():
+            line = self.read()
+        return self.text(line)
+
+    def read(self) -> bytes:
+        """Return the bytes of the next line, b"" at the end."""
+        line = self._stream.readline(limits.MAX_ROW_BYTES + 1)
+        if not line:
+            return b""
+        self.number += 1
+        if len(line) > limits.MAX_ROW_BYTES:
+            raise too_long(self._path, self.number)
+        if self.offset == 0 and line.startswith(BOM):
+            self.offset = len(BOM)
+            line = line[len(BOM) :] or b"\n"
+        self.offset += len(line)
+        return line
+
+    def text(self, line: bytes) -> str:
+        """Return a line that `read` gave as text."""
+        row = self.number if self._rows else None
+        text = decode(line, self._path, self.offset - len(line), row, self.number)
+        if not self._rows and "\0" in text:
+            raise InputError(
+                f"line {self.number} holds a NUL character, which no text has",
+                where=str(self._path),
+                fix="Export the file again; what wrote it mixed in binary data",
+            )
+        return text
+
+    def move_to(self, mark: Mark) -> None:
+        """Continue at a mark that lies at or behind the present place."""
+        if mark.offset > self.offset:
+            skip_to(self._stream, mark.offset if self._stream.seekable() else mark.offset - self.offset)
+            self.offset, self.number = mark.offset, mark.line
