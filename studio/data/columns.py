@@ -13,6 +13,7 @@ from typing import Any
 
 from studio.config.method import RowKind
 from studio.data.sources import place
+from studio.data.where import names_of
 from studio.errors import InputError
 
 Row = dict[str, Any]
@@ -33,6 +34,9 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "text": ("text", "content", "document", "body", "article"),
 }  # fmt: skip
 
+# Comparing names takes a while, and no table that a person made has more columns.
+_MOST_KEYS = 100
+
 
 def suggest_columns(keys: Sequence[str], kind: RowKind) -> dict[str, str]:
     """Return the nearest mapping that makes rows with these keys usable, or {} if none comes near.
@@ -47,7 +51,8 @@ def suggest_columns(keys: Sequence[str], kind: RowKind) -> dict[str, str]:
     # An exact name beats a similar one, whatever the order of the roles.
     for matches in (_exact, _similar):
         for role, names in _NAMES.items():
-            if role not in found and (key := matches(names, [key for key in keys if key not in found.values()])):
+            free = [key for key in keys[:_MOST_KEYS] if key not in found.values()]
+            if role not in found and (key := matches(names, free)):
                 found[role] = key
     return _mapping(found, kind)
 
@@ -123,7 +128,7 @@ class Columns:
             if column not in row:
                 near = difflib.get_close_matches(column, map(str, row), n=1, cutoff=0.5)
                 fix = f"Did you mean '{near[0]}'?" if near else f"Correct '{role}' in columns"
-                keys = ", ".join(map(str, row)) or "none"
+                keys = names_of(row)
                 what = f"there is no column '{column}' for {role}; columns are: {keys}"
                 raise InputError(what, where=place(path, number), fix=fix)
             mapped[role] = row[column]
@@ -157,7 +162,7 @@ def _written(role: str, line: Callable[[Row], str], row: Row, number: int, path:
     try:
         text = line(row)
     except Exception as error:  # a line is a program of the person's; whatever it raises is about this row
-        keys = ", ".join(map(str, row)) or "none"
+        keys = names_of(row)
         what = f"the line for {role} cannot be written: {str(error).rstrip('.')}; columns are: {keys}"
         raise InputError(what, where=place(path, number, role), fix=f"Correct '{role}' in columns") from error
     if len(text) > _MAX_TEXT:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.where import Where, is_given, kind, short
+from studio.data.where import Where, is_given, kind, names_of, short
 
 Message = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
@@ -120,7 +120,7 @@ class _Turn:
         keys = (usual, *_CONTENT_KEYS)
         self.content_key = where.tags.get("content") or next((key for key in keys if key in turn), usual)
         if not self.role_key:
-            keys_here = ", ".join(map(str, turn)) or "none"
+            keys_here = names_of(turn)
             raise where.error(
                 f"which key says who speaks cannot be told; keys are: {keys_here}",
                 label,
@@ -161,7 +161,7 @@ class _Turn:
         given = self.where.need(self.turn, self.role_key, self.label)
         own = {self.where.tags[tag]: role for tag, role in _TAGGED.items() if tag in self.where.tags}
         known = {**SYNONYMS, **own}
-        word = given if given in own or not isinstance(given, str) else given.lower()
+        word = given if not isinstance(given, str) or given in own else given.lower()
         if not isinstance(word, str) or word not in known:
             fix = f"Use one of: {', '.join(ROLES)}; or set tags of the file, such as user=customer, assistant=agent"
             raise self._error(f"unknown role {short(given)}", self.role_key, fix)

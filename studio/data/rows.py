@@ -16,7 +16,7 @@ from studio.data.columns import suggest_columns
 from studio.data.conversations import LIST_KEYS, tools_of
 from studio.data.formats import FORMATS, LABELS, Example, FormatName, parse_answer
 from studio.data.sources import place
-from studio.data.where import Where, is_given
+from studio.data.where import Where, is_given, names_of
 from studio.errors import InputError
 
 # The formats that each kind of method can use; the first whose keys are there is taken.
@@ -165,7 +165,7 @@ def _with_tools(example: Example, row: dict[str, Any], where: Where) -> Example:
 
 
 def _unknown_format(row: dict[str, Any], number: int, path: Path | str, kind: RowKind) -> InputError:
-    keys = ", ".join(map(str, row)) or "none"
+    keys = names_of(row)
     if kind == "answers":
         what = f"no format has these keys: {keys}"
         fix = "Name the keys messages; prompt, completion; instruction, output; or text"

@@ -7,12 +7,16 @@ formats.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 from studio.data.sources import place
 from studio.errors import InputError
+
+# A row with a thousand keys is a mistake, and its sentence must stay one.
+_SHOWN_KEYS, _SHOWN_KEY = 20, 60
 
 
 class Where:
@@ -34,7 +38,7 @@ class Where:
     def need(self, row: dict[str, Any], key: str, within: str = "") -> Any:
         """Value at `key`, which must be there."""
         if key not in row:
-            keys = ", ".join(map(str, row)) or "none"
+            keys = names_of(row)
             raise InputError(
                 f"key '{key}' is missing; keys are: {keys}",
                 where=place(self.path, self.number, within),
@@ -75,6 +79,14 @@ class Where:
             return json.loads(value)
         except (ValueError, RecursionError) as error:
             raise self.error(f"this is not JSON: {short(value)}", label, "Correct the brackets and quotes") from error
+
+
+def names_of(row: Collection[Any]) -> str:
+    """The keys of a row for a sentence: the first twenty, and how many more there are."""
+    keys = [str(key)[:_SHOWN_KEY] for key in islice(row, _SHOWN_KEYS + 1)]
+    if len(keys) <= _SHOWN_KEYS:
+        return ", ".join(keys) or "none"
+    return f"{', '.join(keys[:_SHOWN_KEYS])} and {len(row) - _SHOWN_KEYS:,} more"
 
 
 def is_given(value: Any) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from studio.config.data import DataSource
+from studio.data.locate import locate
 from studio.data.prepare import parse_source
 from studio.data.rowindex import row_index
 from studio.data.rows import kind_of
@@ -138,7 +139,9 @@ def outcome(path: Path, settings: Settings) -> str:
             json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8")
 
     def parse() -> None:
-        parse_source(DataSource(path=str(path)), settings, "train", kind=kind_of(next(read_rows(path))[1], path))
+        source = DataSource(path=str(path))
+        kind = kind_of(next(read_rows(path))[1], path)
+        parse_source(source, locate(source, settings), "train", kind=kind)
 
     def preview() -> None:
         index = row_index(path, settings)
