@@ -8,8 +8,22 @@
   /* ---- one row. The value holds the row that is wanted; a reply comes as topic "row". */
   function tokens({ element, props, watch, trigger }) {
     const find = (name) => element.querySelector(`.${name}`);
-    let view = "tokens", data = null, wanted = 1;
-    const ask = (row) => { wanted = row; window.studioForm.state.row = row; trigger("select"); find("row-body").classList.add("stale"); };
+    let view = "tokens", data = null, wanted = 1, shown = window.studioForm.latest["show-row"];
+    const ask = (row, source = data ? data.source : 0) => {
+      wanted = row;
+      Object.assign(window.studioForm.state, { row, source });
+      trigger("select");
+      find("row-body").classList.add("stale");
+    };
+    const source = find("row-source");
+    source.addEventListener("change", () => ask(1, source.selectedIndex));
+    // A finding elsewhere on the page names a row.
+    subscribe("show-row", element, (place) => {
+      if (place === shown) return;
+      shown = place;
+      ask(place.at, place.source);
+      element.scrollIntoView({ block: "nearest" });
+    });
     find("row-back").addEventListener("click", () => ask(Math.max(1, (data ? data.index : 1) - 1)));
     find("row-next").addEventListener("click", () => ask(data ? Math.min(data.total, data.index + 1) : 1));
     find("row-number").addEventListener("change", (event) => {
@@ -32,11 +46,18 @@
       find("row-number").value = data.index;
       find("row-number").max = data.total;
       find("row-total").textContent = `of ${whole(data.total)}`;
+      source.hidden = data.sources.length < 2;
+      source.replaceChildren(...data.sources.map((name, i) => {
+        const option = make("option", "", name);
+        option.selected = i === data.source;
+        return option;
+      }));
       find("row-back").disabled = data.index <= 1;
       find("row-next").disabled = data.index >= data.total;
       if (data.problem) { body.replaceChildren(make("p", "problem", data.problem)); return; }
       find("row-trained").textContent = `trained on: ${whole(data.trained)}`;
       find("row-context").textContent = `context: ${whole(data.context)}`;
+      find("row-reason").textContent = data.reason ? `format: ${data.reason}` : "";
       find("row-more").textContent = data.more ? `the first ${whole(data.tokens.length)} of ${whole(data.length)} tokens` : "";
       body.replaceChildren({ tokens: asTokens, raw: asRaw, conversation: asConversation }[view](data));
     };
@@ -49,9 +70,9 @@
     const run = (tokens) => {
       const box = make("div", "tokens");
       box.append(...tokens.map((token) => {
-        const [text, id, trained, special] = token;
-        const span = make("span", `${trained ? "t" : "s"}${special ? " sp" : ""}`, text);
-        span.title = `id ${id}${trained ? ", trained on" : ", context"}`;
+        const [text, id, trained, special, differs] = token;
+        const span = make("span", `${trained ? "t" : "s"}${special ? " sp" : ""}${differs ? " differs" : ""}`, text);
+        span.title = `id ${id}${trained ? ", trained on" : ", context"}${differs ? ", not in the other answer" : ""}`;
         return span;
       }));
       return box;
@@ -183,6 +204,7 @@
           const button = make("button", "btn small", action.label, row);
           button.type = "button";
           button.addEventListener("click", () => {
+            if (action.fetch) { button.disabled = true; button.textContent = "fetching …"; trigger("submit"); return; }
             window.studioForm.state.set = action.set;
             trigger("select");
           });
@@ -205,17 +227,39 @@
     });
   }
 
-  /* ---- the list of files: the value is the option itself, [{path, format}] */
+  /* ---- the list of files: the value is the option itself, a list of sources with the schema's keys */
+  const asText = (value) => (value && typeof value === "object"
+    ? Object.entries(value).map(([name, of]) => `${name}=${of}`).join(", ") : value ?? "");
+
   function sources({ element, props, watch }, constants) {
     const body = element.querySelector("tbody");
+    const open = new Set();
     const set = (list) => { props.value = list; draw(); };
+    const change = (i, values) => set((props.value || []).map((other, j) => (j === i ? { ...other, ...values } : other)));
+
+    function options(source, i) {
+      const cell = make("td", "", null, make("tr", "source-options"));
+      cell.colSpan = 5;
+      const grid = make("div", "option-grid", null, cell);
+      for (const field of constants.fields) {
+        const label = make("label", "", null, grid);
+        make("span", "", field.title, label);
+        const input = make("input", "field-input", null, label);
+        input.value = asText(source[field.name]);
+        input.title = field.help;
+        input.addEventListener("change", () => change(i, { [field.name]: input.value.trim() || undefined }));
+        make("small", "muted", field.help, label);
+      }
+      return cell.parentNode;
+    }
+
     const draw = () => {
       const list = props.value || [];
-      const known = ((window.studioForm.latest.data || {}).sources) || {};
+      const known = ((window.studioForm.latest.data || {}).sources) || [];
       element.querySelector(".sources-empty").hidden = list.length > 0;
-      body.replaceChildren(...list.map((source, i) => {
+      body.replaceChildren(...list.flatMap((source, i) => {
         const line = make("tr");
-        const told = known[source.path] || {};
+        const told = known[i] || {};
         const name = make("td", "path", source.path.split("/").slice(-2).join("/"), line);
         name.title = told.file || source.path;
         const format = make("select", "", null, make("td", "", null, line));
@@ -224,18 +268,25 @@
           const text = word === "auto" && told.format ? `auto: ${told.format}` : word;
           Object.assign(make("option", "", text, format), { value: word, selected: word === source.format });
         }
-        format.addEventListener("change", () => set(list.map((other, j) => (j === i ? { ...other, format: format.value } : other))));
+        if (told.reason) format.title = told.reason;
+        format.addEventListener("change", () => change(i, { format: format.value }));
         make("td", "num", told.rows === undefined ? "" : whole(told.rows), line);
-        const remove = make("button", "btn quiet small", "✕", make("td", "num", null, line));
+        const buttons = make("td", "num", null, line);
+        const more = make("button", "btn quiet small", "Columns, share …", buttons);
+        more.type = "button";
+        more.setAttribute("aria-expanded", open.has(i));
+        more.setAttribute("aria-label", `Options of ${source.path}`);
+        more.addEventListener("click", () => { if (!open.delete(i)) open.add(i); draw(); });
+        const remove = make("button", "btn quiet small", "✕", buttons);
         remove.type = "button";
         remove.setAttribute("aria-label", `Remove ${source.path}`);
-        remove.addEventListener("click", () => set(list.filter((_, j) => j !== i)));
-        return line;
+        remove.addEventListener("click", () => { open.clear(); set(list.filter((_, j) => j !== i)); });
+        return open.has(i) ? [line, options(source, i)] : [line];
       }));
     };
     draw();
     watch("value", draw);
-    subscribe("data", element, draw);
+    subscribe("data", element, () => { if (!body.contains(document.activeElement)) draw(); });
   }
 
   Object.assign(window.studioForm, { tokens, lengths, dataHead, findings, split, sources });

@@ -165,6 +165,24 @@ def fetch_sources(config: DataConfig, settings: Settings, report: Progress) -> N
         locate(source, settings, fetch=report)
 
 
+def absent_set(config: DataConfig, settings: Settings) -> str:
+    """Return the name of the first set of the Hub that a run names and that is not here yet, "" if all are.
+
+    Raises:
+        InputError: a dataset_info.json cannot be read.
+    """
+    for source in sources_of(config):
+        asked = None
+        if (address := datasetinfo.split_address(source.path)) is not None:
+            entry = datasetinfo.read_entry(resolve_path(address[0], settings), address[1])
+            asked = entry.source if isinstance(entry.source, HubSet) else None
+        elif is_hub_source(source.path, settings):
+            asked = HubSet(source.path.strip(), source.subset, source.split, source.revision)
+        if asked is not None and hubsets.fetched(asked, settings) is None:
+            return asked.name
+    return ""
+
+
 def _file(path: Path) -> Located:
     return Located(path, (path,), lambda start: islice(read_rows(path), start, None))
 

@@ -12,6 +12,7 @@ import gradio as gr
 import pytest
 
 from studio.config import RunConfig
+from studio.config.data import DataSource
 from studio.config.describe import OptionSpec, options_of
 from studio.config.load import dump_run, load_run
 from studio.config.presets import load_named, preset_names
@@ -20,6 +21,7 @@ from studio.errors import InputError, InputErrors
 from studio.jobs import Summaries, find_job
 from studio.jobs.folder import create_job
 from studio.settings import Settings
+from studio.ui import datafiles
 from studio.ui.components.planline import Meta, Planner
 from studio.ui.components.tokens import SHOWN, row_value
 from studio.ui.form import Form, from_field, is_number, make_component, to_field
@@ -128,7 +130,7 @@ def test_a_draft_is_restored_by_name(form: Form) -> None:
 
 
 def test_meta_takes_nothing_from_garbage() -> None:
-    assert Meta.read('{"name": " x ", "sequence": 4, "row": 0, "set": []}') == Meta("x", 4, 1, {})
+    assert Meta.read('{"name": " x ", "sequence": 4, "row": 0, "set": []}') == Meta("x", 4, 1, 0, {})
     for text in (None, "", "[]", '{"name": 1}', "{"):
         assert Meta.read(text) == Meta()
 
@@ -162,34 +164,38 @@ def test_paths_outside_are_refused(page: Page) -> None:
 
 
 def test_an_upload_never_replaces_a_file(settings: Settings, tmp_path: Path) -> None:
+    packed = tmp_path / "rows.csv.gz"
+    for name in ("rows.csv.gz", "rows-2.csv.gz"):
+        packed.write_bytes(b"1")
+        assert datafiles.keep_upload(packed, settings).name == name
     file = tmp_path / "rows of mine.jsonl"
     file.write_text("1")
-    first = data.keep_upload(file, settings)
+    first = datafiles.keep_upload(file, settings)
     file.write_text("2")
-    second = data.keep_upload(file, settings)
+    second = datafiles.keep_upload(file, settings)
     assert (first.name, second.name) == ("rows-of-mine.jsonl", "rows-of-mine-2.jsonl")
     assert (first.read_text(), second.read_text()) == ("1", "2")
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl.exe"])
-def test_only_json_is_taken(settings: Settings, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows.jsonl.exe", "rows.gz"])
+def test_only_data_files_are_taken(settings: Settings, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
-    with pytest.raises(InputError, match="no JSON file"):
-        data.keep_upload(tmp_path / name, settings)
+    with pytest.raises(InputError, match="no data file"):
+        datafiles.keep_upload(tmp_path / name, settings)
 
 
 def test_a_large_upload_is_refused(settings: Settings, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(data, "UPLOAD_BYTES", 3)
+    monkeypatch.setattr(datafiles, "UPLOAD_BYTES", 3)
     (tmp_path / "a.json").write_text("[{}]")
     with pytest.raises(InputError, match="an upload may have"):
-        data.keep_upload(tmp_path / "a.json", settings)
+        datafiles.keep_upload(tmp_path / "a.json", settings)
 
 
 def test_the_demo_makes_room_for_own_data() -> None:
-    own = data.joined([data.DEMO], "/x/a.jsonl")
-    assert own == [{"path": "/x/a.jsonl", "format": "auto"}]
-    assert data.joined(own, "/x/a.jsonl") == own
-    assert [one["path"] for one in data.joined(own, "/x/b.jsonl")] == ["/x/a.jsonl", "/x/b.jsonl"]
+    own = datafiles.joined([datafiles.DEMO], "/x/a.jsonl")
+    assert own == [DataSource(path="/x/a.jsonl").model_dump(mode="json")]
+    assert datafiles.joined(own, "/x/a.jsonl") == own
+    assert [one["path"] for one in datafiles.joined(own, "/x/b.jsonl")] == ["/x/a.jsonl", "/x/b.jsonl"]
 
 
 def test_a_long_row_is_shown_in_part() -> None:

@@ -15,6 +15,7 @@ from studio.chat.target import Target
 from studio.config import RunConfig
 from studio.config.jobs import DEMO_TEST
 from studio.data.formats import split_prompt
+from studio.data.readers.kinds import kind_by_name
 from studio.data.rows import detect_format, parse_row
 from studio.data.sources import confine, read_rows, resolve_path
 from studio.errors import InputError, StudioError
@@ -149,6 +150,8 @@ def _held_out(config: RunConfig) -> str | None:
 def _prompts(settings: Settings, path: str, count: int) -> list[list[dict[str, str]]]:
     """Messages before the answer, for the first rows that are conversations."""
     file = confine(resolve_path(path, settings), settings)
+    if kind_by_name(file.name) != "json":
+        return []  # other kinds are read by the data worker, not in the web process
     rows = list(islice(read_rows(file), count))
     kind = detect_format(rows, file)
     found = []

@@ -18,7 +18,8 @@ from gradio.context import Context
 from studio.config import RunConfig
 from studio.config.model import EMBEDDED_MODEL
 from studio.config.tuning import TITLES
-from studio.data.sources import confine, resolve_path
+from studio.data.locate import absent_set, is_hub_source, locate, sources_of
+from studio.data.sources import confine
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import submit
 from studio.models import embedded, hub
@@ -75,12 +76,14 @@ class Meta:
         name: of the run, "" for ours.
         sequence: number of the request, so that an old reply is not shown over a newer one.
         row: the row that is wanted in the token view, from 1.
+        source: of which source, from 0.
         set: options that a button of a finding sets.
     """
 
     name: str = ""
     sequence: int = 0
     row: int = 1
+    source: int = 0
     set: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -89,7 +92,13 @@ class Meta:
         try:
             given = json.loads(text)
             wanted = given["set"] if isinstance(given["set"], dict) else {}
-            return cls(str(given["name"]).strip()[:60], int(given["sequence"]), max(1, int(given["row"])), wanted)
+            return cls(
+                str(given["name"]).strip()[:60],
+                int(given["sequence"]),
+                max(1, int(given["row"])),
+                max(0, int(given.get("source", 0))),
+                wanted,
+            )
         except (TypeError, ValueError, KeyError):
             return cls()
 
@@ -182,10 +191,9 @@ class Planner:
 
     def _require_files(self, config: RunConfig) -> None:
         """Check that the data files are there and may be read by the page; `preflight.check` includes this."""
-        named = [source.path for source in config.data.train]
-        named += [config.data.validation] if isinstance(config.data.validation, str) else []
-        for path in named:
-            resolve_path(path, self.services.settings, confined=True)
+        for source in sources_of(config.data):
+            if not is_hub_source(source.path, self.services.settings):
+                locate(source, self.services.settings, confined=True)
 
     def free_name(self, wanted: str) -> str:
         """Return the wanted name, or the next free one with a number."""
@@ -272,7 +280,7 @@ def wire(page: Page) -> None:
 
 
 def waits_for(config: RunConfig, services: Services) -> str:
-    """Say why the plan must wait for the model ("" if it need not): such a run may be started all the same."""
+    """Say why the plan must wait for model or data ("" if it need not): such a run may be started all the same."""
     path = config.model.path.strip()
     if path == EMBEDDED_MODEL:
         ready = embedded.is_ready(services.settings)
@@ -281,6 +289,8 @@ def waits_for(config: RunConfig, services: Services) -> str:
         folder = hub.hub_folder(services.settings, path, config.model.revision)
         if hub.hub_name(folder) is None:
             return f"{path} is downloaded when the run starts, and the plan is made then"
+    if name := absent_set(config.data, services.settings):
+        return f"{name} is downloaded when the run starts, and the plan is made then"
     return ""
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from studio.data.readers.kinds import kind_by_name
 from studio.data.sources import confine, resolve_path
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, find_job, list_jobs
@@ -94,7 +95,9 @@ def rows_choices(settings: Settings, run: JobFolder | None, demo_test: str) -> l
     if isinstance(validation, str) and not _is_number(validation):
         choices.append((f"{Path(validation).name} (validation)", validation))
     if settings.uploads.is_dir():
-        uploads = sorted(path for path in settings.uploads.rglob("*") if path.suffix in (".jsonl", ".json"))
+        uploads = sorted(
+            path for path in settings.uploads.rglob("*") if kind_by_name(path.name) in ("json", "csv", "tsv")
+        )
         choices += [(path.name, str(path)) for path in uploads]
     return choices
 

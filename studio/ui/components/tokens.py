@@ -7,6 +7,7 @@ the page for a second at 2,000 tokens. Only the first `SHOWN` tokens are sent; h
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -18,7 +19,8 @@ TEMPLATE = """
 <section class="studio card row-view" aria-label="One row as the model sees it">
   <div class="row-flex wrap-flex">
     <h3>Row <input class="row-number" type="number" min="1" value="1" aria-label="Row number">
-      <span class="row-total muted num"></span> as the model sees it</h3>
+      <span class="row-total muted num"></span>
+      <select class="row-source" aria-label="Of which source" hidden></select> as the model sees it</h3>
     <span class="grow"></span>
     <span class="seg" role="group" aria-label="View">
       <button type="button" data-view="raw">Raw</button>
@@ -33,6 +35,7 @@ TEMPLATE = """
   <div class="row-flex wrap-flex row-counts num" hidden>
     <span class="row-trained pill ok"></span><span class="row-context pill"></span>
     <span class="muted">hover a token for its id</span><span class="row-more muted"></span>
+    <span class="row-reason muted"></span>
   </div>
   <div class="row-body" tabindex="0" aria-live="polite"><p class="muted">Reading the first row …</p></div>
 </section>
@@ -44,31 +47,53 @@ def token_view() -> gr.HTML:
     return piece(TEMPLATE, "tokens", elem_id="row-view")
 
 
-def row_value(preview: dict[str, Any], index: int) -> dict[str, Any]:
-    """Turn the worker's answer to `preview` into what the view draws.
+def row_value(preview: dict[str, Any], index: int, source: int = 0, sources: Sequence[str] = ()) -> dict[str, Any]:
+    """Turn the worker's answer to `diff` into what the view draws.
 
     Args:
-        preview: with `tokens` and, of a pair, `rejected` [{text, id, trained, special}], `trained`, `context`, `raw`,
-            `messages`, `rows`, `problem`.
-        index: place of the row among the file's rows, from 1.
+        preview: with `tokens` and, of a pair, `rejected` [{text, id, trained, special}] and `common`, `trained`,
+            `context`, `raw`, `messages`, `rows`, `problem`.
+        index: place of the row among the source's rows, from 1.
+        source: which of the sources it is, from 0.
+        sources: their names.
     """
-    tokens = preview["tokens"]
+    tokens, common = preview["tokens"], preview.get("common") or {"tokens": [], "rejected": []}
     return {
         "index": index,
-        "total": preview["rows"] or index + 1,
-        "tokens": [[one["text"], one["id"], one["trained"], one["special"]] for one in tokens[:SHOWN]],
-        "rejected": [[one["text"], one["id"], one["trained"], one["special"]] for one in preview["rejected"][:SHOWN]],
+        "source": source,
+        "sources": list(sources),
+        "total": preview["rows"],
+        "tokens": _drawn(tokens, common["tokens"]),
+        "rejected": _drawn(preview["rejected"], common["rejected"]),
         "context": preview["context"],
         "length": len(tokens),
         "more": len(tokens) > SHOWN,
         "trained": preview["trained"],
         "raw": json.dumps(preview["raw"], ensure_ascii=False, indent=2),
-        "messages": preview["messages"],
+        "messages": [_turn(message) for message in preview["messages"] or []] or None,
+        "reason": preview.get("reason", ""),
         "problem": (preview.get("problem") or {}).get("sentence", ""),
     }
 
 
 def problem_value(sentence: str, index: int = 1) -> dict[str, Any]:
     """What the view shows when there is no row to show."""
-    nothing = {"tokens": [], "rejected": [], "context": 0, "trained": 0, "raw": "", "messages": None}
-    return {**nothing, "index": index, "total": index, "problem": sentence}
+    nothing = {"tokens": [], "rejected": [], "context": 0, "trained": 0, "raw": "", "messages": None, "reason": ""}
+    return {**nothing, "index": index, "source": 0, "sources": [], "total": index, "problem": sentence}
+
+
+def _drawn(tokens: list[dict[str, Any]], common: Sequence[bool]) -> list[list[Any]]:
+    """[text, id, trained, special, differs] of each token; of a pair, whether the other answer has it not."""
+    differs = [not same for same in common] or [False] * len(tokens)
+    return [
+        [one["text"], one["id"], one["trained"], one["special"], apart]
+        for one, apart in zip(tokens[:SHOWN], differs, strict=False)
+    ]
+
+
+def _turn(message: dict[str, Any]) -> dict[str, str]:
+    """A message for the conversation view; tool calls and reasoning are part of its text."""
+    parts = [message.get("reasoning_content") or "", message.get("content") or ""]
+    parts += [json.dumps(call.get("function", call), ensure_ascii=False) for call in message.get("tool_calls") or []]
+    weight = " (not learned: weight 0)" if message.get("weight", 1) == 0 else ""
+    return {"role": message["role"] + weight, "content": "\n".join(part for part in parts if part)}

@@ -6,9 +6,8 @@ sentence, not a failure: what was chosen stays as it was.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,14 @@ import gradio as gr
 from studio.config import RunConfig
 from studio.config.data import DataSource
 from studio.config.describe import options_of
-from studio.data.sources import resolve_path
+from studio.data.client import DataWorker
+from studio.data.locate import absent_set, sources_of
 from studio.errors import InputError, StudioError
-from studio.models.catalogue import confine
-from studio.settings import Settings
 from studio.ui.components.choices import markup, piece
 from studio.ui.components.lengths import length_chart
-from studio.ui.components.planline import WITH_META, Meta, plan_line, waits_for
+from studio.ui.components.planline import READING, WITH_META, Meta, plan_line, waits_for
 from studio.ui.components.tokens import problem_value, row_value, token_view
+from studio.ui.datafiles import DEMO, UPLOADED, joined, keep_upload, named_source
 from studio.ui.errors import guard
 from studio.ui.form import TRAIN, Values, field_id
 from studio.ui.page import QUIET, Page
@@ -32,9 +31,7 @@ from studio.ui.services import Services
 
 LIMIT, TRUNCATION = "data.max_length", "data.truncation"
 ACTED = (LIMIT, TRUNCATION)
-DEMO = {"path": "demo/train.jsonl", "format": "auto"}
-UPLOAD_BYTES = 512 * 1024**2
-ENDINGS = (".json", ".jsonl", ".ndjson")
+FETCH_SECONDS = 24 * 3600.0
 HEAD = """
 <div class="studio row-flex wrap-flex head"><h2 class="data-name">Data</h2><span class="data-state pill">reading</span>
 <span class="data-counts muted num" role="status"></span></div>
@@ -69,20 +66,19 @@ def build(page: Page) -> None:
         with gr.Column(elem_classes=["stacked"]):
             with gr.Column(elem_classes=["card-block"]):
                 markup('<div class="studio"><h3>Files</h3></div>')
-                formats = next(spec.choices for spec in options_of(DataSource) if spec.name == "format")
                 sources = piece(
-                    SOURCES, "sources", value=form.start[TRAIN], constants={"formats": formats}, elem_id=field_id(TRAIN)
+                    SOURCES, "sources", value=form.start[TRAIN], constants=source_options(), elem_id=field_id(TRAIN)
                 )
                 form.own(TRAIN, sources)
                 with gr.Row(elem_classes=["add-data"]):
                     path = gr.Textbox(
-                        "", label="Path of a file", placeholder="/path/to/rows.jsonl", show_label=False, lines=1,
-                        max_lines=1, elem_id="data-path", interactive=True, scale=3,
+                        "", label="Path or set", placeholder="/path/to/rows.jsonl or org/name", show_label=False,
+                        lines=1, max_lines=1, elem_id="data-path", interactive=True, scale=3,
                     )  # fmt: skip
                     add = gr.Button("Add", elem_id="data-add", size="sm", scale=0, min_width=70)
                 with gr.Row(elem_classes=["add-data"]):
                     upload = gr.UploadButton(
-                        "Upload JSON or JSONL", file_types=list(ENDINGS), file_count="single", type="filepath",
+                        "Upload a file", file_types=UPLOADED, file_count="single", type="filepath",
                         elem_id="data-upload", size="sm",
                     )  # fmt: skip
                     demo = gr.Button("Take the demo set", elem_id="data-demo", size="sm")
@@ -94,17 +90,16 @@ def build(page: Page) -> None:
                 form.place_tiers(form.of_section("data"), "data-advanced")
     form.lines.append(plan_line())
 
-    def add_path(text: str, current: list[dict[str, str]]) -> tuple[Any, Any, str]:
+    def add_path(text: str, current: list[dict[str, Any]]) -> tuple[Any, Any, str]:
         if not text.strip():
-            raise InputError("there is no path", where="Path of a file", fix="Enter the path of a JSON or JSONL file")
+            fix = "Enter a file, a folder, dataset_info.json:NAME, or org/name of a set on the Hub"
+            raise InputError("there is no path", where="Path or set", fix=fix)
         try:
-            file = confine(resolve_path(text, services.settings), services.settings)
-        except InputError as error:
+            return joined(current, named_source(text, services.settings)), "", ""
+        except StudioError as error:
             return gr.skip(), gr.skip(), error.sentence
-        named = text.strip() if text.strip().startswith("demo/") else str(file)
-        return joined(current, named), "", ""
 
-    def take_upload(file: str, current: list[dict[str, str]]) -> tuple[Any, str]:
+    def take_upload(file: str, current: list[dict[str, Any]]) -> tuple[Any, str]:
         try:
             return joined(current, str(keep_upload(Path(file), services.settings))), ""
         except InputError as error:
@@ -118,6 +113,14 @@ def build(page: Page) -> None:
         wanted = Meta.read(text).set
         return [wanted.get(option, gr.skip()) for option in ACTED]
 
+    def fetch(*values: Any) -> str:
+        config, _ = data_config(form.raw(values), page)
+        if config is not None:
+            # A process of its own: the warm one goes on showing rows meanwhile.
+            with contextlib.closing(DataWorker(services.settings, confined=True)) as worker:
+                worker.call("fetch", timeout=FETCH_SECONDS, data=config.data.model_dump())
+        return ""
+
     asked = itertools.count()
 
     def count(*values: Any) -> tuple[dict[str, Any], str]:
@@ -129,11 +132,11 @@ def build(page: Page) -> None:
         return first_row(form.raw(values), page)
 
     def move(*values: Any) -> dict[str, Any]:
-        row = Meta.read(values[-1]).row
+        meta = Meta.read(values[-1])
         try:
-            return preview_row(form.config(form.raw(values[:-1])), services, row)
+            return preview_row(form.config(form.raw(values[:-1])), services, meta.row, meta.source)
         except StudioError as error:
-            return problem_value(error.sentence, row)
+            return problem_value(error.sentence, meta.row)
 
     def connect() -> None:
         # An action of a finding sets options, as the person would in the fields below it.
@@ -142,45 +145,10 @@ def build(page: Page) -> None:
         view.select(guard(move), [*form.inputs, form.meta], view, js=WITH_META, **QUIET)
         form.count = {"fn": guard(count), "inputs": form.inputs, "outputs": [head, page.summaries["data"]]}
         form.preview = {"fn": guard(preview), "inputs": form.inputs, "outputs": view}
+        fetched = findings.submit(guard(fetch), form.inputs, problem, js=READING, **QUIET)
+        fetched.then(**form.count, **QUIET).then(**form.preview, **QUIET)
 
     form.wiring.append(connect)
-
-
-def joined(current: list[dict[str, str]] | None, path: str) -> list[dict[str, str]]:
-    """Return the files with one more. The demo set, which nobody chose, makes room for the first own file."""
-    kept = [source for source in current or [] if source != DEMO or path.startswith("demo/")]
-    if any(source["path"] == path for source in kept):
-        return kept
-    return [*kept, {"path": path, "format": "auto"}]
-
-
-def keep_upload(file: Path, settings: Settings) -> Path:
-    """Move an uploaded file into the uploads under its own name; a name that is taken gets a number.
-
-    Raises:
-        InputError: too large, or neither .json nor .jsonl.
-    """
-    name = re.sub(r"[^\w.-]+", "-", file.name).lstrip(".-") or "data.jsonl"
-    if file.suffix.lower() not in ENDINGS:
-        fix = f"Upload a file that ends in {', '.join(ENDINGS)}"
-        raise InputError(f"'{file.name}' is no JSON file", where="Upload", fix=fix)
-    size = file.stat().st_size
-    if size > UPLOAD_BYTES:
-        raise InputError(
-            f"'{file.name}' has {size / 1e6:,.0f} MB; an upload may have {UPLOAD_BYTES / 1e6:,.0f} MB", where="Upload",
-            fix="Put the file on this computer and enter its path instead",
-        )  # fmt: skip
-    settings.uploads.mkdir(parents=True, exist_ok=True)
-    stem, suffix = Path(name).stem, Path(name).suffix
-    for number in range(1, 10_000):
-        target = settings.uploads / (name if number == 1 else f"{stem}-{number}{suffix}")
-        try:
-            with target.open("xb") as out, file.open("rb") as source:
-                shutil.copyfileobj(source, out)
-        except FileExistsError:
-            continue
-        return target
-    raise InputError(f"there are too many files named '{name}'", where=str(settings.uploads), fix="Remove some of them")
 
 
 def counted(values: Values, page: Page) -> tuple[dict[str, Any], str]:
@@ -189,8 +157,13 @@ def counted(values: Values, page: Page) -> tuple[dict[str, Any], str]:
     if config is None:
         return failed("Data", wrong), "to be corrected"
     name = data_name(config)
-    waits = waits_for(config, page.services)
-    return (waiting(name, waits), name) if waits else whole_count(config, page, name)
+    try:
+        if waits := waits_for(config, page.services):
+            absent = absent_set(config.data, page.services.settings)
+            return waiting(name, waits, bool(absent)), name
+    except StudioError as error:
+        return failed(name, [page.form.problem(error)["sentence"]]), f"{name} · to be corrected"
+    return whole_count(config, page, name)
 
 
 def first_row(values: Values, page: Page) -> dict[str, Any]:
@@ -198,10 +171,10 @@ def first_row(values: Values, page: Page) -> dict[str, Any]:
     config, _ = data_config(values, page)
     if config is None:
         return problem_value("There is no row to show yet.")
-    if waits_for(config, page.services):
-        return problem_value("The tokens can be shown as soon as the model is here.")
     try:
-        return preview_row(config, page.services, 1)
+        if waits_for(config, page.services):
+            return problem_value("The tokens can be shown as soon as model and data are here.")
+        return preview_row(config, page.services, 1, 0)
     except StudioError as error:
         return problem_value(error.sentence)
 
@@ -235,7 +208,7 @@ def whole_count(config: RunConfig, page: Page, name: str) -> tuple[dict[str, Any
         "state": f"ready for {config.method.name.upper()}",
         "level": "ok",
         "counts": counts(rows, report["tokens"], report["supervised_tokens"]),
-        "sources": {one["path"]: source_value(one) for one in report["sources"]},
+        "sources": [source_value(one) for one in report["sources"]],
         "lengths": report["lengths"],
         "split": {"train": report["train_rows"], "validation": report["validation_rows"]},
         "findings": [finding_value(one, report["lengths"]) for one in report["findings"]] or [NOTHING_FOUND],
@@ -262,8 +235,9 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
                 model=model, max_length=data.max_length, method=config.method.model_dump(),
             )  # fmt: skip
         except StudioError:
-            continue  # its sentence is among the findings already
-        shown["sources"][source.path] = source_value(one)
+            shown["sources"].append(None)  # its sentence is among the findings already
+            continue
+        shown["sources"].append(source_value(one))
         longest = one["lengths"]
         if shown["lengths"] is None or longest["over_limit"]:
             shown["lengths"] = longest
@@ -279,7 +253,6 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
                     "actions": length_actions(longest["longest"]),
                 }
             ]
-            return shown
     return shown
 
 
@@ -295,17 +268,20 @@ def length_actions(longest: int) -> list[dict[str, Any]]:
 def failed(name: str, sentences: list[str]) -> dict[str, Any]:
     """What is shown of data that cannot be used at all."""
     return {
-        "name": name, "state": "to be corrected", "level": "bad", "counts": "", "sources": {}, "lengths": None,
+        "name": name, "state": "to be corrected", "level": "bad", "counts": "", "sources": [], "lengths": None,
         "split": None,
         "findings": [{"level": "error", "label": "wrong", "text": text, "fix": ""} for text in sentences],
     }  # fmt: skip
 
 
-def waiting(name: str, why: str) -> dict[str, Any]:
-    """What is shown while the model, and so its tokenizer, is not here."""
+def waiting(name: str, why: str, data: bool) -> dict[str, Any]:
+    """What is shown while the model, and so its tokenizer, is not here, or a set of the Hub (`data`) is not."""
+    finding: dict[str, Any] = {"level": "info", "label": "later", "text": why[0].upper() + why[1:], "fix": ""}
+    if data:
+        finding["actions"] = [{"label": "Fetch it now", "fetch": True}]
     return {
-        "name": name, "state": "waiting for the model", "level": "", "counts": "", "sources": {}, "lengths": None,
-        "split": None, "findings": [{"level": "info", "label": "later", "text": why[0].upper() + why[1:], "fix": ""}],
+        "name": name, "state": f"waiting for the {'data' if data else 'model'}", "level": "", "counts": "",
+        "sources": [], "lengths": None, "split": None, "findings": [finding],
     }  # fmt: skip
 
 
@@ -325,16 +301,32 @@ def finding_value(finding: dict[str, Any], lengths: dict[str, Any]) -> dict[str,
 
 def source_value(source: dict[str, Any]) -> dict[str, Any]:
     """What the list of files shows beside a path."""
-    return {"format": source["format"], "rows": source["rows"], "file": source["file"]}
+    words = ("format", "reason", "rows", "file", "kept")
+    return {word: source[word] for word in words if word in source}
 
 
-def preview_row(config: RunConfig, services: Services, row: int) -> dict[str, Any]:
-    """Ask the worker for a row; rows of all files are numbered through only within the first file."""
+def preview_row(config: RunConfig, services: Services, row: int, source: int) -> dict[str, Any]:
+    """Ask the worker for a row of one of the sources, with what the two answers of a pair have in common."""
     answer = services.data.call(
-        "preview", row=row, data=config.data.model_dump(), method=config.method.model_dump(),
+        "diff", row=row, source=source, data=config.data.model_dump(), method=config.method.model_dump(),
         model=config.model.model_dump(),
     )  # fmt: skip
-    return row_value(answer, row)
+    return row_value(answer, row, source, [short_name(one.path) for one in sources_of(config.data)])
+
+
+def source_options() -> dict[str, Any]:
+    """What the list of files is told of a source's options: the formats, and the others as the schema has them."""
+    specs = {spec.name: spec for spec in options_of(DataSource)}
+    fields = [
+        {"name": name, "title": spec.title, "help": spec.help + (f" ({spec.unit})" if spec.unit else "")}
+        for name, spec in specs.items() if name not in ("path", "format")
+    ]  # fmt: skip
+    return {"formats": specs["format"].choices, "fields": fields}
+
+
+def short_name(path: str) -> str:
+    """A source's path in little room: the last two parts."""
+    return "/".join(path.split("/")[-2:])
 
 
 def data_name(config: RunConfig) -> str:

@@ -1,0 +1,73 @@
+"""The data files of a run as the page adds them: uploads under their own names, paths, sets of the Hub."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from studio.config.data import DataSource
+from studio.data.datasetinfo import split_address
+from studio.data.locate import is_hub_source, locate
+from studio.data.readers.kinds import ENDINGS, PACKED_ENDINGS, kind_by_name
+from studio.errors import InputError
+from studio.settings import Settings
+
+UPLOAD_BYTES = 512 * 1024**2
+DEMO_PATH = "demo/train.jsonl"
+DEMO: dict[str, Any] = DataSource(path=DEMO_PATH).model_dump(mode="json")
+# What a browser offers in its file dialog.
+UPLOADED = [*ENDINGS, *PACKED_ENDINGS]
+
+
+def named_source(text: str, settings: Settings) -> str:
+    """Return the path of a source that a person typed, as the configuration keeps it.
+
+    Raises:
+        InputError: it is not there, or the page may not read it. A set of the Hub may still have to be fetched.
+    """
+    path = text.strip()
+    if is_hub_source(path, settings):
+        return path
+    located = locate(DataSource(path=path), settings, confined=True)
+    if path.startswith("demo/") or split_address(path) is not None:
+        return path
+    return str(located.path.resolve())
+
+
+def joined(current: list[dict[str, Any]] | None, path: str) -> list[dict[str, Any]]:
+    """Return the files with one more. The demo set, which nobody chose, makes room for the first own file."""
+    kept = [source for source in current or [] if source["path"] != DEMO_PATH or path.startswith("demo/")]
+    if any(source["path"] == path for source in kept):
+        return kept
+    return [*kept, DataSource(path=path).model_dump(mode="json")]
+
+
+def keep_upload(file: Path, settings: Settings) -> Path:
+    """Move an uploaded file into the uploads under its own name; a name that is taken gets a number.
+
+    Raises:
+        InputError: too large, or of no kind that is read.
+    """
+    name = re.sub(r"[^\w.-]+", "-", file.name).lstrip(".-") or "data.jsonl"
+    if kind_by_name(name) is None:
+        fix = f"Upload a file that ends in {', '.join(ENDINGS)}, as it is or packed ({', '.join(PACKED_ENDINGS)})"
+        raise InputError(f"'{file.name}' is no data file", where="Upload", fix=fix)
+    size = file.stat().st_size
+    if size > UPLOAD_BYTES:
+        raise InputError(
+            f"'{file.name}' has {size / 1e6:,.0f} MB; an upload may have {UPLOAD_BYTES / 1e6:,.0f} MB", where="Upload",
+            fix="Put the file on this computer and enter its path instead",
+        )  # fmt: skip
+    settings.uploads.mkdir(parents=True, exist_ok=True)
+    stem, dot, endings = name.partition(".")
+    for number in range(1, 10_000):
+        target = settings.uploads / (name if number == 1 else f"{stem}-{number}{dot}{endings}")
+        try:
+            with target.open("xb") as out, file.open("rb") as source:
+                shutil.copyfileobj(source, out)
+        except FileExistsError:
+            continue
+        return target
+    raise InputError(f"there are too many files named '{name}'", where=str(settings.uploads), fix="Remove some of them")
