@@ -104,7 +104,7 @@ def locate(source: DataSource, settings: Settings, confined: bool = False, fetch
         if isinstance(entry.source, HubSet):
             inner = _hub_set(entry.source, settings, fetch)
         else:
-            inner = _file(resolve_path(str(entry.source), settings, confined))
+            inner = of_file(resolve_path(str(entry.source), settings, confined))
         return replace(inner, entry=entry, described=described)
     if is_hub_source(source.path, settings):
         name = source.path.strip()
@@ -113,7 +113,7 @@ def locate(source: DataSource, settings: Settings, confined: bool = False, fetch
     if path.name == datasetinfo.FILE_NAME:
         raise datasetinfo.which_entry(path)
     _refuse_hub_options(source, "a file has none")
-    return _file(path)
+    return of_file(path)
 
 
 def is_hub_source(path: str, settings: Settings) -> bool:
@@ -183,7 +183,8 @@ def absent_set(config: DataConfig, settings: Settings) -> str:
     return ""
 
 
-def _file(path: Path) -> Located:
+def of_file(path: Path) -> Located:
+    """Return a file, or a folder of files, as a source of rows."""
     return Located(path, (path,), lambda start: islice(read_rows(path), start, None))
 
 

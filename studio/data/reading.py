@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from studio.config.data import DataSource
 from studio.config.method import RowKind
@@ -11,6 +12,19 @@ from studio.data.formats import Example, FormatName
 from studio.data.locate import Located
 from studio.data.rows import detect, parse_row
 from studio.data.sources import Row
+
+
+def source_named(data: Mapping[str, Any], path: str) -> DataSource:
+    """Return a run's own source of that path, with its mapping of columns; else one that has only the path.
+
+    Args:
+        data: section `data` of the run, plain values.
+        path: as the run has it, or where its file is.
+    """
+    for values in data.get("train") or []:
+        if values.get("path") == path:
+            return DataSource.model_validate(values)
+    return DataSource(path=path)
 
 
 class Reading:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studio.config.data import DataSource
 from studio.data.formats import split_prompt
+from studio.data.locate import of_file
 from studio.data.masks import Masker
 from studio.data.overlay import IGNORED
-from studio.data.rows import detect_format, parse_row
+from studio.data.reading import Reading
 from studio.data.sources import read_rows
 from studio.errors import InputError
 
@@ -36,8 +38,10 @@ class Question:
     answer_ids: list[int]
 
 
-def read_questions(path: Path, tokenizer: Any, limit: int | None = None) -> list[Question]:
-    """Read the rows of `path` as questions.
+def read_questions(
+    path: Path, tokenizer: Any, limit: int | None = None, source: DataSource | None = None
+) -> list[Question]:
+    """Read the rows of `path` as questions; `source` says how its columns are mapped, where they are.
 
     Raises:
         InputError: the file or a row cannot be used.
@@ -45,8 +49,9 @@ def read_questions(path: Path, tokenizer: Any, limit: int | None = None) -> list
     rows = list(read_rows(path))[:limit]
     if not rows:
         raise InputError("the file has no rows", where=str(path), fix="Give a file with expected answers")
-    format_name = detect_format(rows[:1], path)
-    examples = [parse_row(row, number, path, format_name) for number, row in rows]
+    reading = Reading(source or DataSource(path=str(path)), of_file(path), "answers")
+    format_name, _ = reading.format(rows[:1])
+    examples = [reading.example(row, number, format_name) for number, row in rows]
     questions = []
     for example, masked in zip(examples, Masker(tokenizer, "last").encode(examples), strict=True):
         prompt, expected = split_prompt(example)

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from studio.config.jobs import EvaluateConfig
 from studio.config.load import build
+from studio.data.reading import source_named
 from studio.data.sources import resolve_path
 from studio.errors import InputError
 from studio.evaluate.answers import Answer, answer_all
@@ -43,7 +44,8 @@ def evaluate(context: JobContext) -> None:
     with context.phase("reading data", unit="rows"):
         tokenizer = AutoTokenizer.from_pretrained(run.model)
         path = resolve_path(config.data, context.settings)
-        questions = read_questions(path, tokenizer, config.limit)
+        source = source_named(run.request.config.get("data") or {}, config.data)
+        questions = read_questions(path, tokenizer, config.limit, source)
     longest = max(len(question.answer_ids) for question in questions) + SPARE_TOKENS
     max_new_tokens = longest if config.max_new_tokens == "auto" else int(config.max_new_tokens)
 

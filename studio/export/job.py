@@ -141,7 +141,7 @@ class Export:
             "base": str(self.source.weights),
             "adapter": str(self.source.adapter) if self.source.adapter else None,
             "tokenizer": str(self.source.model),
-            "texts_from": str(texts) if texts else None,
+            "texts_from": texts.model_dump(mode="json") if texts else None,
             "rows_from": str(self.rows) if self.rows else None,
             "limit": None,
             "folder": str(self.work),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ import transformers
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from studio.config.data import DataSource
 from studio.data.formats import Example, split_prompt
+from studio.data.locate import locate
 from studio.data.masks import Masker
-from studio.data.rows import detect_format, parse_row
-from studio.data.sources import read_rows
+from studio.data.reading import Reading
 from studio.errors import InputError
 from studio.evaluate.questions import read_questions
 from studio.export.checkpoint import weight_bytes
@@ -35,6 +37,7 @@ from studio.export.material import (
     spread,
 )
 from studio.export.steps import Report, serve_step
+from studio.settings import read_settings
 
 ROWS_READ = 2000
 ROWS_SPREAD = 64
@@ -47,7 +50,8 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
 
     Args:
         request: {"base", "adapter"|null, "tokenizer", "texts_from"|null, "rows_from"|null, "limit", "folder"}: paths;
-            `texts_from` is a file of the run's data, `rows_from` the file whose rows are answered for exact match.
+            `texts_from` is a source of the run's data (values of `DataSource`), `rows_from` the file whose rows are
+            answered for exact match.
         report: called with (positions done, positions in all).
 
     Returns:
@@ -112,19 +116,18 @@ def _table(model: Any, texts: list[ComparedText], path: Path, report: Report) ->
         table.flush()
 
 
-def _examples(path: str | None) -> tuple[list[Example], list[str]]:
-    """Some rows of the run's data, spread over the file; none, with a note, when it cannot be read any more."""
-    if path is None:
+def _examples(values: dict[str, Any] | None) -> tuple[list[Example], list[str]]:
+    """Some rows of the run's data, spread over the source; none, with a note, when it cannot be read any more."""
+    if values is None:
         return [], ["compared on built-in text: the run's own data is not there any more"]
-    rows = []
     try:
-        for number, row in read_rows(Path(path)):
-            rows.append((number, row))
-            if len(rows) == ROWS_READ:
-                break
-        format_name = detect_format(rows[:1], path)
+        source = DataSource.model_validate(values)
+        located = locate(source, read_settings())
+        reading = Reading(source, located, "answers")
+        rows = list(islice(located.rows(0), ROWS_READ))
+        format_name, _ = reading.format(rows[:1])
         chosen = [rows[i] for i in spread(len(rows), ROWS_SPREAD)]
-        return [parse_row(row, number, path, format_name) for number, row in chosen], []
+        return [reading.example(row, number, format_name) for number, row in chosen], []
     except InputError as error:
         return [], [f"compared on built-in text: {error.sentence}"]
 

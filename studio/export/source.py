@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studio.config.data import DataSource
+from studio.data.locate import locate
+from studio.data.reading import source_named
 from studio.data.sources import resolve_path
 from studio.errors import InputError
 from studio.export.checkpoint import is_checkpoint, read_object, weight_bytes
@@ -76,24 +79,24 @@ def open_source(settings: Settings, wanted: str) -> Source:
     )
 
 
-def texts_from(run: JobFolder, evaluate: Path | None, settings: Settings) -> Path | None:
-    """The file whose rows both models are compared on: held-out rows where there are some, else training rows.
+def texts_from(run: JobFolder, evaluate: Path | None, settings: Settings) -> DataSource | None:
+    """The source whose rows both models are compared on: held-out rows where there are some, else training rows.
 
-    Fidelity is measured, not quality, so rows that were trained on will do. None when no file can be found any more.
+    Fidelity is measured, not quality, so rows that were trained on will do. None when none can be found any more.
     """
     data: dict[str, Any] = run.request.config.get("data") or {}
-    named = [
-        data.get("validation"),
-        *(source.get("path") for source in data.get("train") or [{"path": "demo/train.jsonl"}]),
-    ]
-    for path in [evaluate, *named]:
-        if isinstance(path, Path):
-            return path
-        if isinstance(path, str) and path:
-            try:
-                return resolve_path(path, settings)
-            except InputError:
-                continue
+    validation = data.get("validation")
+    named = [DataSource(path=validation)] if isinstance(validation, str) and validation else []
+    named += [DataSource.model_validate(one) for one in data.get("train") or [{"path": "demo/train.jsonl"}]]
+    if evaluate is not None:
+        named = [source_named(data, str(evaluate))]
+    for source in named:
+        try:
+            located = locate(source, settings)
+        except InputError:
+            continue
+        here = located.entry is None and located.count is None
+        return source.model_copy(update={"path": str(located.path)}) if here else source
     return None
 
 

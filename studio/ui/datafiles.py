@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.config.data import DataSource
+from studio.config.presets import load_named
 from studio.data.datasetinfo import split_address
 from studio.data.locate import is_hub_source, locate
 from studio.data.readers.kinds import ENDINGS, PACKED_ENDINGS, kind_by_name
@@ -15,8 +16,6 @@ from studio.errors import InputError
 from studio.settings import Settings
 
 UPLOAD_BYTES = 512 * 1024**2
-DEMO_PATH = "demo/train.jsonl"
-DEMO: dict[str, Any] = DataSource(path=DEMO_PATH).model_dump(mode="json")
 # What a browser offers in its file dialog.
 UPLOADED = [*ENDINGS, *PACKED_ENDINGS]
 
@@ -36,9 +35,14 @@ def named_source(text: str, settings: Settings) -> str:
     return str(located.path.resolve())
 
 
+def demo_sources(method: str) -> list[dict[str, Any]]:
+    """Return the studio's own demo set for a method, as the list of files holds it."""
+    return [source.model_dump(mode="json") for source in load_named(f"demo/{method}").data.train]
+
+
 def joined(current: list[dict[str, Any]] | None, path: str) -> list[dict[str, Any]]:
-    """Return the files with one more. The demo set, which nobody chose, makes room for the first own file."""
-    kept = [source for source in current or [] if source["path"] != DEMO_PATH or path.startswith("demo/")]
+    """Return the files with one more. A demo set, which nobody chose, makes room for the first own file."""
+    kept = [source for source in current or [] if not source["path"].startswith("demo/") or path.startswith("demo/")]
     if any(source["path"] == path for source in kept):
         return kept
     return [*kept, DataSource(path=path).model_dump(mode="json")]

@@ -164,10 +164,10 @@ def test_sources_that_cannot_be_exported(session_settings: Settings, run: JobFol
 
 
 def test_held_out_rows_come_before_training_rows(session_settings: Settings, run: JobFolder, tmp_path: Path) -> None:
-    assert texts_from(run, tmp_path, session_settings) == tmp_path
-    assert texts_from(run, None, session_settings) == ASSETS / "demo" / "validation.jsonl"
+    assert texts_from(run, ASSETS / "demo" / "test.jsonl", session_settings).path == str(ASSETS / "demo" / "test.jsonl")
+    assert texts_from(run, None, session_settings).path == str(ASSETS / "demo" / "validation.jsonl")
     plain = create_job(session_settings.jobs, "train", "plain", {"data": {"validation": 0.1}})
-    assert texts_from(plain, None, session_settings) == ASSETS / "demo" / "train.jsonl"
+    assert texts_from(plain, None, session_settings).path == str(ASSETS / "demo" / "train.jsonl")
     gone = create_job(session_settings.jobs, "train", "gone", {"data": {"train": [{"path": "/gone.jsonl"}]}})
     assert texts_from(gone, None, session_settings) is None
 

@@ -192,7 +192,7 @@ def test_a_large_upload_is_refused(settings: Settings, tmp_path: Path, monkeypat
 
 
 def test_the_demo_makes_room_for_own_data() -> None:
-    own = datafiles.joined([datafiles.DEMO], "/x/a.jsonl")
+    own = datafiles.joined(datafiles.demo_sources("dpo"), "/x/a.jsonl")
     assert own == [DataSource(path="/x/a.jsonl").model_dump(mode="json")]
     assert datafiles.joined(own, "/x/a.jsonl") == own
     assert [one["path"] for one in datafiles.joined(own, "/x/b.jsonl")] == ["/x/a.jsonl", "/x/b.jsonl"]

@@ -23,9 +23,9 @@ from studio.ui.components.choices import markup, piece
 from studio.ui.components.lengths import length_chart
 from studio.ui.components.planline import READING, WITH_META, Meta, plan_line, waits_for
 from studio.ui.components.tokens import problem_value, row_value, token_view
-from studio.ui.datafiles import DEMO, UPLOADED, joined, keep_upload, named_source
+from studio.ui.datafiles import UPLOADED, demo_sources, joined, keep_upload, named_source
 from studio.ui.errors import guard
-from studio.ui.form import TRAIN, Values, field_id
+from studio.ui.form import METHOD, TRAIN, Values, field_id
 from studio.ui.page import QUIET, Page
 from studio.ui.services import Services
 
@@ -107,7 +107,9 @@ def build(page: Page) -> None:
 
     gr.on([add.click, path.submit], guard(add_path), [path, sources], [sources, path, problem], **QUIET)
     upload.upload(guard(take_upload), [upload, sources], [sources, problem], **QUIET)
-    demo.click(lambda: ([DEMO], ""), None, [sources, problem], **QUIET)
+
+    def take_demo(method: str) -> tuple[Any, str]:
+        return demo_sources(method), ""
 
     def act(text: str) -> list[Any]:
         wanted = Meta.read(text).set
@@ -141,6 +143,7 @@ def build(page: Page) -> None:
     def connect() -> None:
         # An action of a finding sets options, as the person would in the fields below it.
         targets = [form.components[option] for option in ACTED]
+        demo.click(guard(take_demo), form.components[METHOD], [sources, problem], **QUIET)
         findings.select(guard(act), form.meta, targets, js=WITH_META, **QUIET)
         view.select(guard(move), [*form.inputs, form.meta], view, js=WITH_META, **QUIET)
         form.count = {"fn": guard(count), "inputs": form.inputs, "outputs": [head, page.summaries["data"]]}

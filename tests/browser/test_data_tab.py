@@ -1,0 +1,112 @@
+"""The Data tab with data as people have it: uploaded, mapped, seen as tokens, trained on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from studio.jobs import find_job, wait
+from tests.browser.test_methods import choose
+from tests.browser.test_setup_tabs import fill, open_tab, planned, upload
+
+if TYPE_CHECKING:
+    from tests.browser.conftest import Server
+
+SUMS = [(f"What is {n} plus {n + 1}?", f"It is {2 * n + 1}.", f"It is {2 * n + 2}.") for n in range(12)]
+# method -> (columns of the file, the mapping that makes rows of them)
+SETS = {
+    "SFT": (("frage", "antwort"), "instruction=frage, output=antwort"),
+    "DPO": (("frage", "gut", "schlecht"), "instruction=frage, chosen=gut, rejected=schlecht"),
+    "KTO": (("frage", "gut", "schlecht"), "instruction=frage, chosen=gut, rejected=schlecht"),
+}
+
+
+def write_csv(path: Path, columns: tuple[str, ...]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(columns)
+        lines.writerows(row[: len(columns)] for row in SUMS)
+    return path
+
+
+def map_columns(page: Page, mapping: str) -> None:
+    """Open the options of the first source and fill in its columns."""
+    page.locator("#f-data-train").get_by_role("button", name="Options of").first.click()
+    field = page.locator("#f-data-train .source-options label").filter(has_text="Columns").locator("input")
+    field.fill(mapping)
+    field.press("Enter")
+
+
+@pytest.mark.parametrize("method", SETS)
+def test_a_table_is_uploaded_mapped_seen_and_trained_on(
+    page: Page, server: Server, tmp_path: Path, method: str
+) -> None:
+    columns, mapping = SETS[method]
+    open_tab(page, server, "method")
+    if method != "SFT":
+        choose(page, "method", method)
+    page.get_by_role("tab", name="Data", exact=True).click()
+    upload(page, "#data-upload", write_csv(tmp_path / f"{method}.csv", columns))
+    planned(page, "plan.errors.length && plan.errors[0].sentence.includes('frage')")
+    expect(page.locator("#findings")).to_contain_text("frage")
+    map_columns(page, mapping)
+    planned(page, "!plan.errors.length && plan.line.includes('steps')")
+    expect(page.locator(".data-state")).to_have_text(f"ready for {method}")
+    body = page.locator(".row-body")
+    expect(body).to_contain_text("What is 0 plus 1?")
+    if method == "DPO":
+        differs = body.locator(".differs").all_inner_texts()
+        assert [text.strip() for text in differs] == ["1", "2"], "the two answers differ in their number only"
+    page.locator(".row-number").fill("3")
+    page.locator(".row-number").press("Enter")
+    expect(body).to_contain_text("What is 2 plus 3?")
+    fill(page, "data.validation", "0")
+    page.get_by_role("tab", name="Method", exact=True).click()
+    page.locator("#tab-method button.fold").last.click()
+    fill(page, "training.max_steps", "1")
+    fill(page, "training.batch_size", "4")
+    planned(page, "plan.line.includes('1 step ') && !plan.errors.length")
+    name = f"table-{method.lower()}"
+    page.locator("#tab-method .plan-name").fill(name)
+    page.locator("#tab-method .plan-start").click()
+    page.wait_for_function("name => window.studio.state.job.endsWith(name)", arg=name)
+    state = wait(find_job(server.settings.jobs, name, "train"), seconds=300)
+    assert state.status == "completed", state.reason
+
+
+def test_rows_of_the_second_source_are_shown(page: Page, server: Server) -> None:
+    folder = server.settings.uploads
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, answer in (("one.jsonl", "first"), ("two.jsonl", "second")):
+        row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]}
+        (folder / name).write_text(f"{json.dumps(row)}\n" * 3)
+    open_tab(page, server, "data")
+    for name in ("one.jsonl", "two.jsonl"):
+        page.locator("#data-path input, #data-path textarea").first.fill(str(folder / name))
+        page.locator("#data-add").click()
+        expect(page.locator("#f-data-train tbody")).to_contain_text(name)
+    expect(page.locator(".row-source")).to_be_visible()
+    page.locator(".row-source").select_option(index=1)
+    expect(page.locator(".row-body")).to_contain_text("second")
+    expect(page.locator("#f-data-train tbody")).not_to_contain_text("demo/train.jsonl")
+
+
+def test_what_is_no_data_is_a_sentence(page: Page, server: Server, tmp_path: Path) -> None:
+    open_tab(page, server, "data")
+    path = page.locator("#data-path input, #data-path textarea").first
+    path.fill("/etc/passwd")
+    page.locator("#data-add").click()
+    expect(page.locator("#data-problem")).to_contain_text("may not read")
+    path.fill("nobody/nothing")
+    page.locator("#data-add").click()
+    expect(page.locator(".data-state")).to_have_text("waiting for the data")
+    expect(page.locator("#findings")).to_contain_text("nobody/nothing is downloaded when the run starts")
+    expect(page.locator("#findings button")).to_have_text("Fetch it now")
+    page.get_by_role("button", name="Remove nobody/nothing").click()
+    page.locator("#data-demo").click()
+    planned(page, "!plan.errors.length && plan.line.includes('steps')")
