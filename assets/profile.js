@@ -254,7 +254,7 @@
       }
       find("keep-more").textContent = `${others.length} more`;
       const doubles = latest.profile?.doubles;
-      find("keep-doubles").textContent = `${doubles ? `${doubles.toLocaleString("en-US")} doubles: t` : "Doubles: t"}hey are left out as “Double rows” (data.deduplicate) says, in a run too.`;
+      find("keep-doubles").textContent = `${doubles ? `${doubles.toLocaleString("en-US")} doubles` : "Doubles"}: “Double rows” (data.deduplicate) decides whether they are left out, here and in a run.`;
     };
     const tick = (one, count) => {
       const label = make("label", "tick");

@@ -8,20 +8,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from studio.data.client import DataWorker
 from studio.data.keep import DROPPABLE
-from studio.errors import InputError
+from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import Summaries
 from studio.settings import Settings
 from studio.ui.api import make_router
 from studio.ui.components.keepdata import LABELS, kept_value, trained_on
-from studio.ui.components.profile import Asked, place_of, profile_value
+from studio.ui.components.profile import Asked, place_of, profile_value, refusal, sections_of
 from studio.ui.datatasks import told
+from studio.ui.page import Page, build_page
 from studio.ui.services import Services
+from studio.ui.tabs import data, method, model
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -131,7 +134,7 @@ def test_keep_fails_with_a_sentence_or_writes_what_can_be_trained_on(
     assert now["state"] == "failed" and "bad.jsonl, row 2" in now["error"] and "drop: empty_answer" in now["error"]
     task = services.tasks.begin("p4", "keep", [("keep", {**asked, "drop": ["empty_answer"]})], kept_value)
     now = polled(client, "/api/data/p4/keep", lambda one: one["state"] != "running")
-    assert now["shown"]["figures"][:2] == [["Kept", "2 of 3 rows"], ["Left out", "1: an empty answer"]]
+    assert now["shown"]["figures"][:2] == [["Kept", "2 of 3 rows"], ["Left out", "an empty answer (1)"]]
     train, validation = trained_on(task.answers[-1])
     assert train == [{"path": str(session_settings.home / "data" / "card" / "train.jsonl"), "format": "auto"}]
     assert Path(train[0]["path"]).read_text().count("\n") == 2 and not isinstance(validation, str)
@@ -145,6 +148,30 @@ def test_the_page_may_read_only_below_the_roots(
     services.tasks.begin("p5", "profile", [("profile", args)], profile_value)
     now = polled(client, "/api/data/p5/profile", lambda one: one["state"] != "running")
     assert now["state"] == "failed" and "may not read files there" in now["error"]
+
+
+@pytest.fixture(scope="module")
+def page(services: Services, model_path: Path) -> Page:
+    """A page whose set-up tabs are built."""
+    with gr.Blocks():
+        made = build_page(services)
+        with gr.Tabs() as made.tabs:
+            for name, module in (("model", model), ("data", data), ("method", method)):
+                with gr.Tab(name, id=name):
+                    module.build(made)
+    return made
+
+
+def test_only_what_the_data_depends_on_must_be_right(page: Page) -> None:
+    start = page.form.start
+    sections, seed, micro = sections_of(page, {**start, "training.epochs": "x", "training.seed": 7})
+    assert list(sections) == ["data", "method", "model"] and (seed, micro) == (7, 8)
+    assert sections_of(page, {**start, "training.micro_batch_size": "2"})[2] == 2
+    with pytest.raises(InputErrors) as wrong:
+        sections_of(page, {**start, "data.max_length": 1, "training.epochs": "x"})
+    assert refusal(page.form, wrong.value)["error"].startswith("Longest example: ")
+    with pytest.raises(StudioError, match="as soon as the model is here"):
+        sections_of(page, {**start, "model.path": "someone/some-model"})
 
 
 def test_unknown_work_is_not_found(client: TestClient) -> None:

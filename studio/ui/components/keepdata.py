@@ -105,11 +105,12 @@ def keep_card(page: Page) -> gr.HTML:
 
 def kept_value(kept: Values) -> Values:
     """Turn the worker's answer to `keep` into what the card draws."""
-    left = [f"{count:,}: {label_of(check)}" for check, count in kept["left_out"].items()]
+    left = [f"{label_of(check)} ({count:,})" for check, count in kept["left_out"].items()]
+    files = sorted(kept["files"], key=lambda one: one["part"] != "train")
     figures = [
         ["Kept", f"{kept['kept']:,} of {kept['rows']:,} rows"],
         ["Left out", "; ".join(left) or "none"],
-        ["Files", ", ".join(f"{one['file']} ({one['rows']:,})" for one in kept["files"])],
+        ["Files", ", ".join(f"{one['file']} ({one['rows']:,})" for one in files)],
     ]
     if kept["hidden_secrets"]:
         figures.append(["Hidden", f"{kept['hidden_secrets']:,} keys, passwords or addresses"])

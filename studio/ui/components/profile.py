@@ -136,9 +136,9 @@ def sections_of(page: Page, values: Values) -> tuple[Values, int, int]:
     try:
         config = page.form.config(values)
     except InputErrors as wrong:
+        if ours := [error for error in wrong.errors if is_seen(error.where)]:
+            raise InputErrors(ours) from wrong
         names = {error.where for error in wrong.errors}
-        if any(is_seen(name) for name in names):
-            raise
         config = page.form.config({path: value for path, value in values.items() if path not in names})
     if waits_for(config, page.services):
         raise StudioError("the rows can be counted as soon as the model is here", fix="Wait until it is ready")
@@ -243,7 +243,12 @@ def actions(check: str, longest: int) -> list[Values]:
         ]
     if check in _DOUBLES:
         how = _DOUBLES[check]
-        return [{"label": f"Leave {'equal' if how == 'exact' else 'like'} rows out", "set": {"data.deduplicate": how}}]
+        return [
+            {
+                "label": f"Leave {'equal' if how == 'exact' else 'nearly equal'} rows out",
+                "set": {"data.deduplicate": how},
+            }
+        ]
     return []
 
 
