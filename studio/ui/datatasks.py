@@ -7,6 +7,7 @@ and plans are not kept waiting; the page polls for what it has (`/api/data`), wi
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +20,8 @@ Values = dict[str, Any]
 # A set of a hundred million tokens takes hours; the person ends it, not the clock.
 SECONDS = 24 * 3600.0
 KEPT = 32
+# At the end of the studio a copy that is being written gets so long to remove what it wrote.
+CLOSE_SECONDS = 5.0
 
 
 @dataclass
@@ -35,6 +38,8 @@ class Task:
         error: the sentence of the failure, "" for none.
         answers: of the worker, as they came.
         shown: the newest answer as the page draws it.
+        stopped: whether the person ended it.
+        over: set when its thread has ended.
     """
 
     calls: list[tuple[str, Values]]
@@ -47,6 +52,7 @@ class Task:
     answers: list[Values] = field(default_factory=list)
     shown: Values | None = None
     stopped: bool = False
+    over: threading.Event = field(default_factory=threading.Event)
 
     def value(self, after: int) -> Values:
         """Return what the page polls; the answer itself only if there are more than the `after` it has."""
@@ -105,8 +111,11 @@ class DataTasks:
 
     def close(self) -> None:
         """End all tasks and the worker."""
+        end = time.monotonic() + CLOSE_SECONDS
         for page, kind in list(self._tasks):
             self.cancel(page, kind)
+        for task in list(self._tasks.values()):
+            task.over.wait(max(0.0, end - time.monotonic()))
         self.worker.close()
 
     def _work(self, task: Task) -> None:
@@ -128,6 +137,8 @@ class DataTasks:
         except Exception:
             logger.exception("a task of the data worker")
             task.error, task.state = UNEXPECTED, "failed"
+        finally:
+            task.over.set()
 
 
 def told(phase: str, done: float, total: float | None, answers: list[Values]) -> tuple[str, float | None]:

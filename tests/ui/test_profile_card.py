@@ -140,6 +140,19 @@ def test_keep_fails_with_a_sentence_or_writes_what_can_be_trained_on(
     assert Path(train[0]["path"]).read_text().count("\n") == 2 and not isinstance(validation, str)
 
 
+def test_closing_removes_a_copy_that_is_half_written(
+    client: TestClient, services: Services, sections: Callable[..., dict[str, Any]], session_settings: Settings
+) -> None:
+    args = sections([chat(f"What is {n}?", f"It is {n}.") for n in range(30_000)], "many")
+    asked = {**args, "name": "half", "format": "jsonl", "drop": [], "hide_secrets": False}
+    task = services.tasks.begin("p6", "keep", [("keep", asked)], kept_value)
+    polled(client, "/api/data/p6/keep", lambda one: "row" in one["text"])
+    assert (session_settings.home / "data" / "half").exists()
+    services.tasks.close()
+    assert task.state == "stopped" and services.tasks.worker.pid is None
+    assert not (session_settings.home / "data" / "half").exists()
+
+
 def test_the_page_may_read_only_below_the_roots(
     services: Services, client: TestClient, sections: Callable[..., dict[str, Any]]
 ) -> None:
