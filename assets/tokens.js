@@ -272,7 +272,7 @@
         format.addEventListener("change", () => change(i, { format: format.value }));
         make("td", "num", told.rows === undefined ? "" : whole(told.rows), line);
         const buttons = make("td", "num", null, line);
-        const more = make("button", "btn quiet small", "Columns, share …", buttons);
+        const more = make("button", "btn quiet small", "More", buttons);
         more.type = "button";
         more.setAttribute("aria-expanded", open.has(i));
         more.setAttribute("aria-label", `Options of ${source.path}`);

@@ -44,6 +44,7 @@ class DataWorker:
         self._lock = threading.Lock()
         self._process: _Process | None = None
         self._count = 0
+        self._closing = False
         # Who asks what now: guards the two below and the worker's input.
         self._asking = threading.Lock()
         self._newest: Counter[str] = Counter()
@@ -70,7 +71,7 @@ class DataWorker:
 
         Raises:
             InputError: the data, the model or an argument cannot be used.
-            StoppedError: a newer call with the slot came, or `cancel`.
+            StoppedError: a newer call with the slot came, or `cancel`, or `close`.
             StudioError: the worker did not answer in time, or ended twice.
         """
         deadline = time.monotonic() + timeout
@@ -81,6 +82,8 @@ class DataWorker:
             try:
                 return self._ask(op, args, deadline, timeout, on_progress, (slot, turn))
             except _EndedError:
+                if self._closing:
+                    raise _closed(op) from None
                 # It was idle and left, or it crashed: a fresh one gets the question once more.
                 try:
                     return self._ask(op, args, deadline, timeout, on_progress, (slot, turn))
@@ -109,9 +112,16 @@ class DataWorker:
             return self._newest[slot]
 
     def close(self) -> None:
-        """End the worker; the next call starts another."""
-        with self._lock:
-            self._drop()
+        """End the worker, and the call that it is at with a StoppedError; the next call starts another."""
+        self._closing = True
+        try:
+            process = self._process
+            if process is not None:
+                process.popen.kill()
+            with self._lock:
+                self._drop()
+        finally:
+            self._closing = False
 
     @property
     def pid(self) -> int | None:
@@ -137,6 +147,8 @@ class DataWorker:
         args = {**args, "confined": True} if self.confined else args
         try:
             with self._asking:
+                if self._closing:
+                    raise _closed(op)
                 if slot[0] and self._newest[slot[0]] != slot[1]:
                     raise StoppedError("nobody waits for this any more", where=f"data worker, {op}")
                 self._running = (slot[0], number, process)
@@ -234,6 +246,10 @@ class _Process:
         tail = os.pread(self._log.fileno(), _LOG_TAIL_BYTES, max(0, size - _LOG_TAIL_BYTES))
         lines = tail.decode("utf-8", "replace").strip().splitlines()
         return f"exit code {code}" + (f": {lines[-1]}" if lines else "")
+
+
+def _closed(op: str) -> StoppedError:
+    return StoppedError("the studio is being closed", where=f"data worker, {op}")
 
 
 def _too_late(op: str, timeout: float) -> StudioError:

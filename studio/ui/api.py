@@ -17,9 +17,11 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
 
+from studio.errors import StudioError
 from studio.jobs import JobFolder, ensure_supervisor, request_stop
 from studio.jobs.events import read_events, read_lines
 from studio.train.methods import METHODS
+from studio.ui.components.profile import opened_pair, place_of
 from studio.ui.device import device_line
 from studio.ui.runlist import RunBook, state_dict, summary_dict
 from studio.ui.services import Services
@@ -82,6 +84,33 @@ def make_router(services: Services) -> APIRouter:
     @router.get("/api/preparing")
     def preparing() -> Response:
         return Json({"text": services.preparation.text}, headers={"cache-control": "no-store"})
+
+    @router.get("/api/data/{page}/pair")
+    def pair(page: str, first: str, second: str) -> Response:
+        # Of the data that was profiled, whatever the form says by now.
+        task = services.tasks.find(page, "profile")
+        if task is None:
+            raise HTTPException(404, "there is no such profile")
+        # A count of large data keeps the first worker for minutes, a profile the second one.
+        worker = services.data if services.tasks.busy else services.tasks.worker
+        args = {name: task.calls[0][1][name] for name in ("data", "method")}
+        try:
+            answer = worker.call("pair", first=place_of(first), second=place_of(second), **args)
+        except StudioError as error:
+            return Json({"error": error.sentence}, headers={"cache-control": "no-store"})
+        return Json({"error": "", **opened_pair(answer)}, headers={"cache-control": "no-store"})
+
+    @router.get("/api/data/{page}/{kind}")
+    def data_task(page: str, kind: str, after: int = Query(0, ge=0)) -> Response:
+        task = services.tasks.find(page, kind)
+        if task is None:
+            raise HTTPException(404, "there is no such work on data")
+        return Json(task.value(after), headers={"cache-control": "no-store"})
+
+    @router.post("/api/data/{page}/{kind}/cancel")
+    def cancel_data_task(page: str, kind: str) -> Response:
+        services.tasks.cancel(page, kind)
+        return Json({})
 
     @router.get("/api/jobs/{job_id}")
     def job(job_id: str) -> Response:

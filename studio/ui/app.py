@@ -57,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
             ensure_supervisor(settings)
         yield
         services.chats.close_all()
+        services.tasks.close()
         services.data.close()
 
     app = FastAPI(openapi_url=None, lifespan=lifespan)

@@ -18,7 +18,7 @@ import pytest
 
 from studio.data.client import DataWorker
 from studio.data.wire import error_from_dict, error_to_dict
-from studio.errors import InputError, InputErrors, StudioError
+from studio.errors import InputError, InputErrors, StoppedError, StudioError
 from studio.settings import Settings
 
 from .rows import chat
@@ -171,6 +171,25 @@ def test_restarts_after_a_crash(session_settings: Settings) -> None:
     finally:
         worker.close()
     assert worker.pid is None
+
+
+def test_close_ends_the_call_that_runs(session_settings: Settings, write: Write) -> None:
+    path = str(write("long.jsonl", [chat(f"a{n}", "b") for n in range(30_000)]))
+    worker = DataWorker(session_settings)
+    pid = worker.call("ping")["pid"]
+    closer: list[threading.Timer] = []
+
+    def close_soon(phase: str, done: float, total: float | None) -> None:
+        if not closer:
+            closer.append(threading.Timer(0, worker.close))
+            closer[0].start()
+
+    with pytest.raises(StoppedError, match="being closed"):
+        worker.call("duplicates", data={"train": [{"path": path}]}, on_progress=close_soon)
+    closer[0].join()
+    assert worker.pid is None and not psutil.pid_exists(pid)
+    assert worker.call("ping")["pid"] != pid
+    worker.close()
 
 
 def test_time_out_ends_it_and_the_next_call_works(session_settings: Settings) -> None:

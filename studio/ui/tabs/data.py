@@ -20,8 +20,10 @@ from studio.data.client import DataWorker
 from studio.data.locate import absent_set, sources_of
 from studio.errors import InputError, StudioError
 from studio.ui.components.choices import markup, piece
+from studio.ui.components.keepdata import keep_card
 from studio.ui.components.lengths import length_chart
 from studio.ui.components.planline import READING, WITH_META, Meta, plan_line, waits_for
+from studio.ui.components.profile import profile_card
 from studio.ui.components.tokens import problem_value, row_value, token_view
 from studio.ui.datafiles import UPLOADED, demo_sources, joined, keep_upload, named_source
 from studio.ui.errors import guard
@@ -88,6 +90,9 @@ def build(page: Page) -> None:
             with gr.Column(elem_classes=["card-block"]):
                 markup('<div class="studio"><h3>Limits and split</h3></div>')
                 form.place_tiers(form.of_section("data"), "data-advanced")
+    with gr.Row(elem_classes=["two-columns"]):
+        profile_card(page)
+        keep_card(page)
     form.lines.append(plan_line())
 
     def add_path(text: str, current: list[dict[str, Any]]) -> tuple[Any, Any, str]:

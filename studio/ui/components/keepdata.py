@@ -1,0 +1,130 @@
+"""Fix and keep: a cleaned copy of the data under STUDIO_HOME/data, and the run set to train on it.
+
+What may be left out is `studio.data.keep.DROPPABLE`; checks with rows in the last profile come first. The copy is
+written by the second data worker; nothing is written over.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.data.keep import DROPPABLE, FORMATS
+from studio.errors import InputError, StudioError
+from studio.ui.components.choices import piece
+from studio.ui.components.profile import Asked, asking, refusal, sections_of
+from studio.ui.errors import guard
+from studio.ui.form import TRAIN, Values
+from studio.ui.page import QUIET, Page
+
+VALIDATION = "data.validation"
+# What a row has that is left out by a check.
+LABELS = {
+    "unusable": "rows that cannot be used",
+    "empty_answer": "an empty answer",
+    "control_token": "a control token spelt in the text",
+    "too_long": "more tokens than the limit",
+    "answer_is_prompt": "an answer that repeats the question",
+    "broken_characters": "broken characters",
+    "secret": "a key, password or e-mail address",
+    "straddling": "an answer that begins with blanks",
+    "rewritten": "an answer that the chat template changes",
+    "prompt_extra": "more text before the answer in use than in training",
+    "other_context": "a question that the template writes in another way in use",
+    "header": "the turn's header learned with the answer",
+    "no_stop": "no mark at the end of the answer",
+    "lost": "characters that the tokenizer leaves out",
+    "control": "control tokens kept as such",
+}
+TEMPLATE = """
+<section class="studio card keep" aria-label="Fix and keep">
+  <h3>Fix and keep</h3>
+  <p class="muted">Writes a cleaned copy with a note of what was left out and why. Your files stay as they are.</p>
+  <div class="keep-fields">
+    <label>Name<input class="keep-name field-input" type="text" maxlength="64" autocomplete="off" spellcheck="false">
+    </label>
+    <label>Format<select class="keep-format field-input"></select></label>
+  </div>
+  <fieldset class="keep-ticks"><legend>Leave out rows with</legend><div class="keep-found"></div>
+    <details><summary class="keep-more">more</summary><div class="keep-others"></div></details></fieldset>
+  <label class="tick"><input type="checkbox" class="keep-hide"> <span>Hide keys, passwords and e-mail addresses
+    (<code>[API key]</code> instead)</span></label>
+  <p class="keep-doubles muted"></p>
+  <div class="row-flex wrap-flex keep-buttons">
+    <button type="button" class="btn small task-begin">Write a cleaned copy</button>
+    <button type="button" class="btn small task-cancel" hidden>Cancel</button></div>
+  <div class="row-flex task-progress" hidden><div class="bar"><i></i></div>
+    <span class="task-text muted num" role="status"></span></div>
+  <p class="task-note" role="status"></p>
+  <div class="keep-result" hidden>
+    <dl class="facts keep-figures num"></dl>
+    <button type="button" class="btn small primary keep-train">Train on it</button>
+  </div>
+</section>
+"""
+
+
+def keep_card(page: Page) -> gr.HTML:
+    """Make the card and wire it."""
+    checks = [{"check": check, "label": LABELS[check]} for check in DROPPABLE]
+    card = piece(TEMPLATE, "keep", constants={"checks": checks, "formats": FORMATS}, elem_id="keep-data")
+    form, tasks = page.form, page.services.tasks
+
+    def begin(*values: Any) -> Values:
+        asked = Asked.read(values[-1])
+        try:
+            sections, _, _ = sections_of(page, form.raw(values[:-1]))
+        except StudioError as error:
+            return refusal(form, error)
+        drop = asked.get("drop")
+        args = {
+            **sections, "name": str(asked.get("name", "")), "format": str(asked.get("format", "")),
+            "drop": [str(check) for check in drop] if isinstance(drop, list) else [],
+            "hide_secrets": asked.get("hide") is True,
+        }  # fmt: skip
+        tasks.begin(asked.page, "keep", [("keep", args)], kept_value)
+        return {"number": asked.number, "error": ""}
+
+    def train(text: str) -> list[Any]:
+        task = tasks.find(Asked.read(text).page, "keep")
+        if task is None or not task.answers:
+            raise InputError("the copy is not known any more", fix="Add its path to the files")
+        return trained_on(task.answers[-1])
+
+    def connect() -> None:
+        inputs = [*form.inputs, form.meta]
+        card.click(guard(begin), inputs, card, js=asking("keep", form), **QUIET)
+        targets = [form.components[TRAIN], form.components[VALIDATION]]
+        card.select(guard(train), form.meta, targets, js="(text) => [window.studioForm.askingPage(text)]", **QUIET)
+
+    form.wiring.append(connect)
+    return card
+
+
+def kept_value(kept: Values) -> Values:
+    """Turn the worker's answer to `keep` into what the card draws."""
+    left = [f"{label_of(check)} ({count:,})" for check, count in kept["left_out"].items()]
+    files = sorted(kept["files"], key=lambda one: one["part"] != "train")
+    figures = [
+        ["Kept", f"{kept['kept']:,} of {kept['rows']:,} rows"],
+        ["Left out", "; ".join(left) or "none"],
+        ["Files", ", ".join(f"{one['file']} ({one['rows']:,})" for one in files)],
+    ]
+    if kept["hidden_secrets"]:
+        figures.append(["Hidden", f"{kept['hidden_secrets']:,} keys, passwords or addresses"])
+    if kept["unread_keys"]:
+        figures.append(["Keys not written", ", ".join(sorted(kept["unread_keys"])[:10])])
+    return {"figures": [*figures, ["Folder", kept["path"]]]}
+
+
+def label_of(check: str) -> str:
+    """What rows have that a check leaves out; doubles are left out by an option."""
+    return LABELS.get(check, "a double of an earlier row")
+
+
+def trained_on(kept: Values) -> list[Any]:
+    """Values of data.train and data.validation that train on a kept set; a share for validation stays."""
+    files = {one["part"]: str(Path(kept["path"]) / one["file"]) for one in kept["files"]}
+    return [[{"path": files["train"], "format": "auto"}], files.get("validation", gr.skip())]

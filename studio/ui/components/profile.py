@@ -1,0 +1,297 @@
+"""The profile of a run's data: what is in it, what will be done with it, and the rows that are worth a look.
+
+Begun by a button, because it reads everything: first a sample, then the whole. It is made by the second data worker
+(`DataTasks`) and drawn by assets/profile.js, which polls for it. When the settings change it says so and stays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.config import RunConfig
+from studio.errors import InputError, InputErrors, StudioError
+from studio.ui.components.choices import piece
+from studio.ui.components.planline import WITH_META, Meta, waits_for
+from studio.ui.errors import guard
+from studio.ui.form import Form, Values
+from studio.ui.page import QUIET, Page
+
+# The sections that decide how rows are read, and what else the profile depends on.
+SECTIONS = ("data", "method", "model")
+BESIDE = ("training.seed", "training.batch_size", "training.micro_batch_size")
+SAMPLE_ROWS = 2000
+MICRO_BATCH = 8
+ACTED = ("data.max_length", "data.truncation", "data.deduplicate")
+TEMPLATE = """
+<section class="studio card profile" aria-label="Profile">
+  <div class="row-flex wrap-flex"><h3>Profile</h3><span class="task-from pill" hidden></span><span class="grow"></span>
+    <button type="button" class="btn small task-begin">Profile the data</button>
+    <button type="button" class="btn small task-cancel" hidden>Cancel</button></div>
+  <p class="profile-intro muted">Reads every row as the run would and changes nothing: tokens, lost space, doubles,
+    leaks into the validation, broken rows, secrets.</p>
+  <div class="row-flex task-progress" hidden><div class="bar"><i></i></div>
+    <span class="task-text muted num" role="status"></span></div>
+  <p class="task-note" role="status"></p>
+  <div class="profile-body" hidden>
+    <dl class="facts profile-figures num"></dl>
+    <ul class="findings profile-findings"></ul>
+    <div class="profile-more"></div>
+    <div class="profile-pairs"></div>
+  </div>
+</section>
+"""
+_DOUBLES = {"duplicate": "exact", "near_duplicate": "near", "leak": "exact", "near_leak": "near"}
+
+
+def profile_card(page: Page) -> gr.HTML:
+    """Make the card and wire it."""
+    card = piece(TEMPLATE, "profile", elem_id="profile")
+    form = page.form
+
+    def begin(*values: Any) -> Values:
+        asked = Asked.read(values[-1])
+        try:
+            sections, seed, micro = sections_of(page, form.raw(values[:-1]))
+        except StudioError as error:
+            return refusal(form, error)
+        args = {**sections, "seed": seed, "micro_batch": micro}
+        calls = [("profile", {**args, "sample": SAMPLE_ROWS}), ("profile", args)]
+        page.services.tasks.begin(asked.page, "profile", calls, profile_value)
+        return {"number": asked.number, "error": ""}
+
+    def act(text: str) -> list[Any]:
+        wanted = Meta.read(text).set
+        return [wanted.get(option, gr.skip()) for option in ACTED]
+
+    def connect() -> None:
+        inputs = [*form.inputs, form.meta]
+        card.click(guard(begin), inputs, card, js=asking("profile", form), **QUIET)
+        card.select(guard(act), form.meta, [form.components[option] for option in ACTED], js=WITH_META, **QUIET)
+        changed = [form.components[path].change for path in form.specs if is_seen(path)]
+        told = f"(...values) => {{ window.studioForm?.dataValues?.(values, {json.dumps(places(form))}) }}"
+        gr.on(changed, None, form.inputs, None, js=told, **QUIET)
+
+    form.wiring.append(connect)
+    return card
+
+
+class Asked(dict[str, Any]):
+    """What assets/profile.js adds to the form's values: `page` (its id), `number`, and what the card asks for."""
+
+    @classmethod
+    def read(cls, text: Any) -> Asked:
+        """Read it.
+
+        Raises:
+            InputError: it is not what the script sends.
+        """
+        try:
+            given = cls(json.loads(text))
+            given["page"] = str(given["page"])[:40]
+            given["number"] = int(given["number"])
+        except (TypeError, ValueError, KeyError) as error:
+            raise InputError("the page is an old one", fix="Reload the page") from error
+        return given
+
+    @property
+    def page(self) -> str:
+        """Id of the page that asks."""
+        return str(self["page"])
+
+    @property
+    def number(self) -> int:
+        """Number of the request."""
+        return int(self["number"])
+
+
+def is_seen(path: str) -> bool:
+    """Whether the profile depends on an option."""
+    return path.split(".")[0] in SECTIONS or path in BESIDE
+
+
+def places(form: Form) -> list[int]:
+    """Places of the options that the profile depends on among the form's inputs."""
+    return [at for at, path in enumerate(form.specs) if is_seen(path)]
+
+
+def asking(mount: str, form: Form) -> str:
+    """The script before a request of a card: it adds what `Asked.read` reads."""
+    return f"(...values) => window.studioForm.asking('{mount}', values, {json.dumps(places(form))})"
+
+
+def sections_of(page: Page, values: Values) -> tuple[Values, int, int]:
+    """Return the sections for the data worker, the seed and the rows of a micro-batch.
+
+    Options that the data does not depend on may be wrong.
+
+    Raises:
+        InputErrors: the data, the method or the model is wrong.
+        StudioError: the model is not here yet.
+    """
+    try:
+        config = page.form.config(values)
+    except InputErrors as wrong:
+        if ours := [error for error in wrong.errors if is_seen(error.where)]:
+            raise InputErrors(ours) from wrong
+        names = {error.where for error in wrong.errors}
+        config = page.form.config({path: value for path, value in values.items() if path not in names})
+    if waits_for(config, page.services):
+        raise StudioError("the rows can be counted as soon as the model is here", fix="Wait until it is ready")
+    sections = {name: getattr(config, name).model_dump() for name in SECTIONS}
+    return sections, config.training.seed, micro_batch_of(config)
+
+
+def micro_batch_of(config: RunConfig) -> int:
+    """Rows at a time: as set, and at most eight where the plan is to choose."""
+    micro = config.training.micro_batch_size
+    return min(MICRO_BATCH, config.training.batch_size) if micro == "auto" else micro
+
+
+def refusal(form: Form, error: StudioError) -> Values:
+    """What a card shows of a request that cannot be begun."""
+    sentences = [form.problem(one)["sentence"] for one in getattr(error, "errors", [error])]
+    return {"number": 0, "error": "\n".join(sentences)}
+
+
+def profile_value(found: Values) -> Values:
+    """Turn the worker's answer to `profile` into what the card draws.
+
+    Returns:
+        from (of a sample: how much of the data it is), figures [[name, value]], findings, lists ([title, lines]),
+        pairs ([{title, pairs}]), checks ({check: rows}), doubles (rows, None in a sample).
+    """
+    doubles, leaks = found["duplicates"], found["leakage"]
+    several = len({place["source"] for one in found["findings"] for place in one["places"]}) > 1
+    findings = [finding_value(one, found["lengths"]["longest"], several) for one in found["findings"]]
+    nothing = {"level": "good", "label": "0", "text": "Nothing was found that needs a look", "now": "", "fix": "",
+               "check": "", "places": [], "actions": []}  # fmt: skip
+    secrets = [
+        f"{kind}: {one['count']:,} ({', '.join(one['shown'])}{' …' if one['count'] > len(one['shown']) else ''})"
+        for kind, one in found["secrets"].items()
+    ]
+    lists = [["Secrets, masked", secrets], ["Why rows cannot be used", [one["sentence"] for one in found["errors"]]]]
+    pairs = [] if doubles is None else [
+        {"title": f"Doubles: {doubles['exact']:,} equal, {doubles['near']:,} nearly equal", "pairs": doubles["pairs"]},
+        {"title": f"In training and validation: {leaks['exact']:,} equal, {leaks['near']:,} nearly equal",
+         "pairs": leaks["pairs"]},
+    ]  # fmt: skip
+    return {
+        "from": found["sampled"]["text"] if found["sampled"] else "",
+        "figures": figures(found),
+        "findings": findings or [nothing],
+        "lists": [one for one in lists if one[1]],
+        "pairs": [{**one, "pairs": [pair_value(pair) for pair in one["pairs"]]} for one in pairs if one["pairs"]],
+        "checks": {one["check"]: one["count"] for one in found["findings"] if one["check"]},
+        "doubles": None if doubles is None else doubles["exact"] + doubles["near"],
+    }
+
+
+def figures(found: Values) -> list[list[str]]:
+    """The figures of a profile, as [name, value]."""
+    tokens, lengths = found["tokens"], found["lengths"]
+    fates = {"refused": "refused", "dropped": "left out", "cut": "cut", "without_answer": "left out, no answer in it"}
+    over = [f"{lengths[name]:,} {word}" for name, word in fates.items() if lengths[name]]
+    shown = [
+        ["Rows", f"{found['rows']:,}" + (f", {found['unusable']:,} unusable" if found["unusable"] else "")],
+        ["Training / validation", f"{found['train']:,} / {found['validation']:,}"],
+        [f"Longer than {lengths['limit']:,} tokens", ", ".join(over) or "none"],
+        ["Tokens", f"{tokens['total']:,}"],
+        ["Trained on", f"{tokens['trained']:,} ({share(tokens['trained'], tokens['total'])})"],
+        ["Left for the run", f"{tokens['kept']:,} ({share(tokens['kept'], tokens['total'])})"],
+    ]
+    if found["padding"]:
+        shown.append([f"Padding, {found['padding']['micro_batch']} rows at a time", f"{found['padding']['waste']:.1%}"])
+    if found["packing"]:
+        shown.append(["Left empty by packing", f"{found['packing']['waste']:.1%}"])
+    most = sorted(found["turns"].items(), key=lambda one: -one[1])[:3]
+    turns = [f"{count} in {rows:,} row{'' if rows == 1 else 's'}" for count, rows in most]
+    rest = len(found["turns"]) - len(turns)
+    shown.append(["Turns", ", ".join(turns + ([f"{rest} other numbers"] if rest else [])) or "none"])
+    if found["roles"]:
+        shown.append(["Roles", ", ".join(f"{role} {count:,}" for role, count in found["roles"].items())])
+    return shown
+
+
+def finding_value(finding: Values, longest: int, several: bool) -> Values:
+    """One finding as the card lists it; `several` files name the file of a row too."""
+    check, count = finding["check"], finding["count"]
+    text = finding["text"]
+    return {
+        "level": finding["level"],
+        "label": f"{count:,} row{'' if count == 1 else 's'}",
+        "text": text[:1].upper() + text[1:],
+        "now": f"{finding['action'][:1].upper()}{finding['action'][1:]}." if finding["action"] else "",
+        "fix": f"{finding['fix']}." if finding["fix"] else "",
+        "check": check,
+        "places": [{**place_value(place), "label": row_label(place, several)} for place in finding["places"]],
+        "actions": actions(check, longest),
+    }
+
+
+def actions(check: str, longest: int) -> list[Values]:
+    """The ways out of a finding that an option has, as buttons that set it."""
+    if check == "too_long":
+        return [
+            {"label": f"Raise the limit to {longest:,}", "set": {"data.max_length": longest}},
+            {"label": "Leave them out", "set": {"data.truncation": "drop"}},
+            {"label": "Cut them", "set": {"data.truncation": "cut"}},
+        ]
+    if check in _DOUBLES:
+        how = _DOUBLES[check]
+        return [
+            {
+                "label": f"Leave {'equal' if how == 'exact' else 'nearly equal'} rows out",
+                "set": {"data.deduplicate": how},
+            }
+        ]
+    return []
+
+
+def pair_value(pair: Values) -> Values:
+    """A pair as the card lists it."""
+    several = pair["first"]["source"] != pair["second"]["source"]
+    alike = "equal" if pair["exact"] else "alike" if pair["similarity"] is None else f"{pair['similarity']:.0%} alike"
+    label = f"{row_label(pair['first'], several)} and {row_label(pair['second'], several)}: {alike}"
+    return {"label": label, "first": place_value(pair["first"]), "second": place_value(pair["second"])}
+
+
+def opened_pair(answer: Values) -> Values:
+    """Turn the worker's answer to `pair` into what is shown side by side."""
+    sides = [
+        {**place_value(one["place"]), "title": row_label(one["place"], True), "texts": one["texts"]}
+        for one in (answer["first"], answer["second"])
+    ]
+    said = "The same words; blanks may differ." if answer["exact"] else ""
+    return {"sides": sides, "said": said or f"{answer['similarity']:.1%} of the word triples in common."}
+
+
+def place_value(place: Values) -> Values:
+    """Where a row is, as the row view takes it."""
+    return {"source": place["source"], "at": place["at"]}
+
+
+def row_label(place: Values, several: bool) -> str:
+    """What a row is called."""
+    return f"{Path(place['path']).name}, row {place['row']:,}" if several else f"row {place['row']:,}"
+
+
+def share(part: float, whole: float) -> str:
+    """A part in per cent."""
+    return f"{part / whole:.0%}" if whole else "0%"
+
+
+def place_of(text: str) -> Values:
+    """Read a place from an address: SOURCE:AT.
+
+    Raises:
+        InputError: it is none.
+    """
+    parts: Sequence[str] = text.split(":")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) < 12 for part in parts):
+        raise InputError(f"'{text[:40]}' is no place of a row", fix="Reload the page")
+    return {"source": int(parts[0]), "at": int(parts[1])}
