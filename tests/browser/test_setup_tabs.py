@@ -171,7 +171,7 @@ def test_a_bad_file_is_a_sentence_and_nothing_is_lost(page: Page, server: Server
     open_tab(page, server, "data")
     fill(page, "data.max_length", "200")
     upload(page, "#data-upload", file)
-    expect(page.locator(".findings")).to_contain_text("mine.jsonl, row 17: bad JSON")
+    expect(page.locator("#findings .findings")).to_contain_text("mine.jsonl, row 17: bad JSON")
     planned(page, "plan.errors[0]?.sentence.includes('row 17')")
     assert "row 17" in said(page, "data")
     assert value(page, "data.max_length") == "200"
@@ -200,11 +200,11 @@ def test_markup_in_a_row_stays_text(page: Page, server: Server) -> None:
 def test_long_rows_have_buttons_that_mend_them(page: Page, server: Server) -> None:
     open_tab(page, server, "data")
     fill(page, "data.max_length", "68")
-    expect(page.locator(".findings")).to_contain_text("longer than 68 tokens")
+    expect(page.locator("#findings .findings")).to_contain_text("longer than 68 tokens")
     expect(page.locator("#lengths svg")).to_contain_text("rows are longer")
     page.get_by_role("button", name="Leave them out").click()
     expect(page.locator(".data-state")).to_have_text("ready for SFT")
-    expect(page.locator(".findings")).to_contain_text("left out")
+    expect(page.locator("#findings .findings")).to_contain_text("left out")
     planned(page, "!plan.errors.length")
 
 
@@ -212,7 +212,7 @@ def test_paths_outside_are_refused(page: Page, server: Server) -> None:
     open_tab(page, server, "data")
     page.locator("#data-path").locator("input, textarea").first.fill("/etc/passwd")
     page.get_by_role("button", name="Add", exact=True).click()
-    expect(page.locator("#data-problem")).to_contain_text("outside the studio's folders")
+    expect(page.locator("#data-problem")).to_contain_text("the page may not read files there")
     expect(page.locator("#f-data-train tbody tr")).to_have_count(1)
 
 
@@ -261,3 +261,17 @@ def test_start_selects_the_new_run(page: Page, server: Server) -> None:
     expect(page.locator("#tab-method .plan-name")).to_have_value("")
     page.wait_for_function("() => ['completed', 'failed'].includes(studio.state.jobs[0]?.status)", timeout=300_000)
     assert job.state().status == "completed", job.log_path.read_text()[-2000:]
+
+
+def test_a_page_that_nobody_touches_asks_nothing(page: Page, server: Server) -> None:
+    open_tab(page, server, "data")
+    for limit in ("200", "300", "400", "500"):  # quicker than the answers come
+        fill(page, "data.max_length", limit)
+        page.wait_for_timeout(120)
+    planned(page, "!plan.errors.length")
+    page.wait_for_timeout(6000)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "gradio_api" in request.url else None)
+    page.wait_for_timeout(4000)
+    assert asked == []
+    expect(page.locator("#lengths")).to_contain_text("limit 500 tokens")

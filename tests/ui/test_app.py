@@ -135,3 +135,16 @@ def test_open_address_without_password_is_a_sentence(tmp_path: Path) -> None:
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 2
     assert "STUDIO_TOKEN" in output and "Traceback" not in output
+
+
+def test_no_event_has_two_handlers_that_wait_for_the_last_change(server: tuple[subprocess.Popen[str], int]) -> None:
+    """gradio 6.31 repeats a deferred handler by sending its event to all handlers: two of them never come to rest."""
+    waiting: dict[tuple[object, ...], list[str]] = {}
+    for dependency in json.loads(get(server[1], "/config")[1])["dependencies"]:
+        if dependency["trigger_mode"] == "always_last" and dependency["backend_fn"]:
+            for target in dependency["targets"]:
+                if target[0] is None:
+                    continue  # the next step of another handler, which has no event
+                waiting.setdefault(tuple(target), []).append(str(dependency["id"]))
+    assert waiting
+    assert {event: names for event, names in waiting.items() if len(names) > 1} == {}

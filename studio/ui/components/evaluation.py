@@ -79,7 +79,7 @@ class EvaluationCard:
                 elem_id="evaluation-view",
             )
         fresh = [self.view, self.data, self.start]
-        gr.on(None, guard(self.refresh), page.job, fresh, **QUIET)
+        gr.on(None, guard(self.refresh), page.job, fresh, trigger_mode="multiple", **QUIET)
         self.view.refresh(guard(self.refresh), page.job, fresh, **QUIET)
         self.start.click(guard(self.submit), [page.job, self.data, self.limit], self.view, **QUIET)
 

@@ -232,6 +232,8 @@ class Planner:
 # document (another tab is open), the script is not loaded, and there is nothing to add.
 COUNTED = "(...values) => window.studioForm ? studioForm.before(values) : values"
 WITH_META = "(...values) => window.studioForm ? studioForm.withMeta(values) : values"
+# Sections whose options decide what the data looks like as tokens.
+SEEN = ("data", "method", "model")
 READING = "(...values) => { window.studioForm?.publish('reading', true); return values }"
 
 
@@ -256,8 +258,6 @@ def wire(page: Page) -> None:
 
     outputs = [*form.lines, form.draft, page.summaries["method"]]
     calculate: dict[str, Any] = {"fn": guard(update), "inputs": inputs, "outputs": outputs, "js": COUNTED, **QUIET}
-    triggers = [component.change for component in form.inputs] + [line.input for line in form.lines]
-    gr.on(triggers, trigger_mode="always_last", **calculate)
     gr.on(
         [line.submit for line in form.lines], guard(start), inputs, [page.job, page.tabs],
         js=WITH_META, **QUIET,
@@ -265,17 +265,21 @@ def wire(page: Page) -> None:
     for connect in form.wiring:
         connect()
 
-    count: dict[str, Any] = {**form.count, "js": READING, **QUIET}
-    preview: dict[str, Any] = {**form.preview, **QUIET}
-    seen = ("data", "method", "model")
-    shown_by = [form.components[path].change for path, spec in form.specs.items() if spec.section in seen]
-    gr.on(shown_by, trigger_mode="always_last", **count).then(**preview)
+    count: dict[str, Any] = {**form.count, "js": READING, "trigger_mode": "always_last", **QUIET}
+    preview: dict[str, Any] = {**form.preview, "trigger_mode": "always_last", **QUIET}
+    # One handler that waits for the last change on each event, no more: gradio 6.31 repeats a deferred one by sending
+    # the event to all handlers of it, so that two of them keep each other going for ever.
+    seen = [form.components[path].change for path, spec in form.specs.items() if spec.section in SEEN]
+    others = [form.components[path].change for path, spec in form.specs.items() if spec.section not in SEEN]
+    gr.on([*others, *(line.input for line in form.lines)], trigger_mode="always_last", **calculate)
+    gr.on(seen, trigger_mode="always_last", **calculate).then(**count).then(**preview)
+
     begin, finish = ({**step, **QUIET} for step in form.prepare)
     opened = Context.root_block.load(guard(restore), form.draft, inputs, **QUIET)
     ready = opened.then(**calculate).then(**begin).then(**finish)
     ready.then(**calculate)
     ready.then(**count).then(**preview)
-    changed = form.components["model.path"].change(trigger_mode="always_last", **begin)
+    changed = form.components["model.path"].change(trigger_mode="multiple", **begin)
     changed.then(**finish).then(**calculate).then(**count).then(**preview)
 
 

@@ -172,7 +172,7 @@ class ChatTab:
             self.left, self.right, self.left_pane, self.right_pane, self.system, *self.examples, self.open_training,
             self.loaded, self.unload, page.summaries["chat"],
         ]  # fmt: skip
-        gr.on(None, guard(self.refresh), page.job, fresh, **QUIET)
+        gr.on(None, guard(self.refresh), page.job, fresh, trigger_mode="multiple", **QUIET)
         panes = [self.left_pane, self.right_pane]
         for change in (self.left.input, self.right.input, self.clear.click):
             change(guard(self.restart), [page.job, self.left, self.right], [*panes, page.summaries["chat"]], **QUIET)

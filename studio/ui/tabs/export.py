@@ -56,7 +56,7 @@ class ExportTab:
                     )
             self.report = export_report(report_value(self.settings, None))
         fresh = [self.empty, self.form, self.rows, self.report, page.summaries["export"]]
-        gr.on(None, guard(self.refresh), page.job, fresh, **QUIET)
+        gr.on(None, guard(self.refresh), page.job, fresh, trigger_mode="multiple", **QUIET)
         self.report.refresh(guard(self.refresh), page.job, fresh, **QUIET)
         chat = page.chat
 

@@ -103,7 +103,9 @@ def build(page: Page) -> None:
         return demo_of(form, method, form.raw(values))
 
     def connect() -> None:
-        form.components[METHOD].change(guard(switch), [form.components[METHOD], *form.inputs], form.inputs, **QUIET)
+        form.components[METHOD].change(
+            guard(switch), [form.components[METHOD], *form.inputs], form.inputs, trigger_mode="multiple", **QUIET
+        )
         file.click(guard(show), form.inputs, file, **QUIET)
         preset.input(guard(load_preset), preset, [*form.inputs, file], **QUIET)
         upload.upload(guard(load_file), upload, [*form.inputs, file], **QUIET)

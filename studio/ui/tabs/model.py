@@ -77,7 +77,7 @@ def build(page: Page) -> None:
     cards.change(None, cards, path, js="value => value", **QUIET)
     gr.on(
         [path.change, revision.change], guard(show), [path, revision], outputs,
-        trigger_mode="always_last", **QUIET,
+        trigger_mode="multiple", **QUIET,
     )  # fmt: skip
     form.prepare = [
         {"fn": guard(step), "inputs": [path, revision], "outputs": outputs} for step in (begin, finish)
