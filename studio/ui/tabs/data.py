@@ -284,7 +284,9 @@ def failed(name: str, sentences: list[str]) -> dict[str, Any]:
 
 def waiting(name: str, why: str, data: bool) -> dict[str, Any]:
     """What is shown while the model, and so its tokenizer, is not here, or a set of the Hub (`data`) is not."""
-    finding: dict[str, Any] = {"level": "info", "label": "later", "text": why[0].upper() + why[1:], "fix": ""}
+    # A name keeps its own letters.
+    said = why[0].upper() + why[1:] if why.startswith("the ") else why
+    finding: dict[str, Any] = {"level": "info", "label": "later", "text": said, "fix": ""}
     if data:
         finding["actions"] = [{"label": "Fetch it now", "fetch": True}]
     return {
