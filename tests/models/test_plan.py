@@ -56,7 +56,7 @@ def test_parts_sum_to_the_total() -> None:
 
 
 def test_every_auto_has_a_reason_and_a_source() -> None:
-    automatic = ("model.dtype", "training.learning_rate", "training.micro_batch_size",
+    automatic = ("model.attention", "model.dtype", "training.learning_rate", "training.micro_batch_size",
                  "training.activation_checkpointing", "training.eval_steps", "training.save_steps")  # fmt: skip
     made = plan()
     assert set(made.choices) == set(automatic)
