@@ -62,7 +62,7 @@ def test_every_auto_has_a_reason_and_a_source() -> None:
     assert set(made.choices) == set(automatic)
     assert all(choice.reason and choice.source for choice in made.choices.values())
     asked = plan(
-        model={"dtype": "float32"},
+        model={"dtype": "float32", "attention": "eager"},
         training={
             "learning_rate": 1e-5, "micro_batch_size": 2, "activation_checkpointing": True, "eval_steps": 3,
             "save_steps": 4,
