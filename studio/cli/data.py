@@ -181,8 +181,4 @@ def _sections(config: RunConfig, settings: Settings) -> dict[str, Any]:
 def _asking(settings: Settings) -> Iterator[tuple[DataWorker, OnProgress]]:
     """A data worker, and what shows its progress."""
     with stderr.status("reading …") as status, contextlib.closing(DataWorker(settings)) as worker:
-
-        def show(name: str, done: float, total: float | None) -> None:
-            status.update(f"{name} {done:,.0f}" + (f" of {total:,.0f}" if total else ""))
-
-        yield worker, show
+        yield worker, lambda *phase: status.update(phase_line(*phase))

@@ -94,8 +94,7 @@ def best_attention(device: DeviceInfo, half: bool) -> str:
         device: the machine.
         half: whether products are computed in 16 bits.
     """
-    for path, word in NEEDS:
-        need = NEEDS[path, word]
+    for (path, word), need in NEEDS.items():
         if path == ATTENTION and need.half and half and device.kind == "cuda" and lack(path, word, device) is None:
             return word
     return "auto"

@@ -127,8 +127,8 @@ def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrain
         kind = AutoModelForSequenceClassification
         options["num_labels"] = 1
     # Left out, transformers takes sdpa where the model has it; what auto chose for speed must not fail on a model.
-    if config.model.attention != "auto" or _has_flash(kind, folder):
-        options |= {} if plan.attention == "auto" else {"attn_implementation": plan.attention}
+    if plan.attention != "auto" and (config.model.attention != "auto" or _has_flash(config, kind, folder)):
+        options["attn_implementation"] = plan.attention
     # A model that gets a new head says so as a warning, in a table.
     with contextlib.redirect_stdout(io.StringIO()):
         model: PreTrainedModel = kind.from_pretrained(folder, **options)
@@ -138,9 +138,9 @@ def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrain
     return model.to("cuda") if torch.cuda.is_available() else model
 
 
-def _has_flash(kind: Any, folder: Path) -> bool:
+def _has_flash(config: RunConfig, kind: Any, folder: Path) -> bool:
     """Whether the model's class says that FlashAttention works in it."""
-    loaded = AutoConfig.from_pretrained(folder, local_files_only=True)
+    loaded = AutoConfig.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code, local_files_only=True)
     mapping = kind._model_mapping
     return type(loaded) in mapping and bool(getattr(mapping[type(loaded)], "_supports_flash_attn", False))
 

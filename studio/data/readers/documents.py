@@ -12,28 +12,16 @@ from pathlib import Path
 from typing import IO
 
 from studio.data.readers import row as limits
-from studio.data.readers.lines import Lines
-from studio.data.readers.row import Mark, Row, too_long
+from studio.data.readers.lines import LineReader, Lines
+from studio.data.readers.row import Row, too_long
 
 
-class Documents:
+class Documents(LineReader):
     """Rows `{"text": ...}` of a text file; a row's number is that of its first line."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
-        self._lines, self._path = Lines(stream, path), path
-
-    @property
-    def position(self) -> int:
-        """Bytes read so far."""
-        return self._lines.offset
-
-    def mark(self) -> Mark:
-        """Return the place behind the last row."""
-        return Mark(self._lines.offset, self._lines.number, self._lines.number)
-
-    def move_to(self, mark: Mark) -> None:
-        """Continue at a mark."""
-        self._lines.move_to(mark)
+        super().__init__(Lines(stream, path))
+        self._path = path
 
     def skim(self) -> Iterator[int]:
         """Yield the numbers of the rows."""

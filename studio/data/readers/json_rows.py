@@ -16,7 +16,7 @@ from studio.data.encoding import decode, whole_characters
 from studio.data.readers import row as limits
 from studio.data.readers.bytestream import open_unpacked, skip_to
 from studio.data.readers.json_text import DECODER, bad_json, checked, may_be_cut
-from studio.data.readers.lines import BOM, Lines
+from studio.data.readers.lines import BOM, LineReader, Lines
 from studio.data.readers.row import Mark, Row, too_long
 from studio.errors import InputError
 
@@ -78,24 +78,12 @@ def _holds_list(path: Path) -> bool:
                 )
 
 
-class JsonLines:
+class JsonLines(LineReader):
     """Rows of JSONL; a row's number is that of its line."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
-        self._lines, self._path = Lines(stream, path, rows=True), path
-
-    @property
-    def position(self) -> int:
-        """Bytes read so far."""
-        return self._lines.offset
-
-    def mark(self) -> Mark:
-        """Return the place behind the last row."""
-        return Mark(self._lines.offset, self._lines.number, self._lines.number)
-
-    def move_to(self, mark: Mark) -> None:
-        """Continue at a mark."""
-        self._lines.move_to(mark)
+        super().__init__(Lines(stream, path, rows=True))
+        self._path = path
 
     def skim(self) -> Iterator[int]:
         """Yield the numbers of the rows without reading what is in them."""

@@ -80,3 +80,23 @@ class Lines:
         if mark.offset > self.offset:
             skip_to(self._stream, mark.offset if self._stream.seekable() else mark.offset - self.offset)
             self.offset, self.number = mark.offset, mark.line
+
+
+class LineReader:
+    """What readers share whose rows begin and end with lines: how far they are, and marks to go on at."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far."""
+        return self._lines.offset
+
+    def mark(self) -> Mark:
+        """Return the place behind the last row."""
+        return Mark(self._lines.offset, self._lines.number, self._lines.number)
+
+    def move_to(self, mark: Mark) -> None:
+        """Continue at a mark."""
+        self._lines.move_to(mark)
