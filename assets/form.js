@@ -4,7 +4,7 @@
 window.studioForm = window.studioForm || (() => {
   const root = document.documentElement;
   const latest = {}, listeners = {};
-  const state = { name: "", row: 1, source: 0, set: {}, sequence: 0, shown: 0, waiting: false };
+  const state = { name: "", row: 1, source: 0, asked: 0, set: {}, sequence: 0, shown: 0, waiting: false };
 
   function publish(topic, data) {
     latest[topic] = data;
@@ -42,7 +42,8 @@ window.studioForm = window.studioForm || (() => {
     return values;
   }
 
-  const meta = () => JSON.stringify({ name: state.name, sequence: state.sequence, row: state.row, source: state.source, set: state.set });
+  const meta = () => JSON.stringify({ name: state.name, sequence: state.sequence, row: state.row, source: state.source,
+    asked: state.asked, set: state.set });
 
   function withMeta(values) {
     values[values.length - 1] = meta();

@@ -5,13 +5,13 @@
   const SVG = "http://www.w3.org/2000/svg";
   const whole = (value) => Math.round(value).toLocaleString("en-US");
 
-  /* ---- one row. The value holds the row that is wanted; a reply comes as topic "row". */
+  /* ---- one row. A reply to an earlier request than the person's last one is not shown. */
   function tokens({ element, props, watch, trigger }) {
     const find = (name) => element.querySelector(`.${name}`);
-    let view = "tokens", data = null, wanted = 1, shown = window.studioForm.latest["show-row"];
+    let view = "tokens", data = null, shown = window.studioForm.latest["show-row"];
     const ask = (row, source = data ? data.source : 0) => {
-      wanted = row;
-      Object.assign(window.studioForm.state, { row, source });
+      const { state } = window.studioForm;
+      Object.assign(state, { row, source, asked: state.asked + 1 });
       trigger("select");
       find("row-body").classList.add("stale");
     };
@@ -61,9 +61,17 @@
       find("row-more").textContent = data.more ? `the first ${whole(data.tokens.length)} of ${whole(data.length)} tokens` : "";
       body.replaceChildren({ tokens: asTokens, raw: asRaw, conversation: asConversation }[view](data));
     };
-    watch("value", () => { if (props.value) { data = props.value; draw(); } });
-    if (props.value) { data = props.value; }
+    const take = () => {
+      const { state } = window.studioForm;
+      if (!props.value || props.value.asked < state.asked) return;
+      data = props.value;
+      // A change of the form shows the same place again, as far as it is still there.
+      Object.assign(state, { row: data.index, source: data.source });
+      draw();
+    };
+    watch("value", take);
     draw();
+    take();
   }
 
   function asTokens(data) {

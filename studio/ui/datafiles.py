@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from studio.config.data import DataSource
+from studio.config.data import DataConfig, DataSource
 from studio.config.presets import load_named
 from studio.data.datasetinfo import split_address
 from studio.data.locate import is_hub_source, locate
@@ -35,17 +35,24 @@ def named_source(text: str, settings: Settings) -> str:
     return str(located.path.resolve())
 
 
-def demo_sources(method: str) -> list[dict[str, Any]]:
-    """Return the studio's own demo set for a method, as the list of files holds it."""
-    return [source.model_dump(mode="json") for source in load_named(f"demo/{method}").data.train]
+def demo_data(method: str) -> tuple[list[dict[str, Any]], float | str]:
+    """Return the studio's own demo set for a method as the list of files holds it, and its validation."""
+    data = load_named(f"demo/{method}").data
+    return [source.model_dump(mode="json") for source in data.train], data.validation
 
 
-def joined(current: list[dict[str, Any]] | None, path: str) -> list[dict[str, Any]]:
-    """Return the files with one more. A demo set, which nobody chose, makes room for the first own file."""
+def joined(current: list[dict[str, Any]] | None, validation: str, path: str) -> tuple[list[dict[str, Any]], str]:
+    """Return the files with one more, and the validation (as its field holds it).
+
+    A demo set, which nobody chose, makes room for the first own file, and so do its rows for validation: a loss over
+    them would say nothing about own data.
+    """
     kept = [source for source in current or [] if not source["path"].startswith("demo/") or path.startswith("demo/")]
+    if validation.startswith("demo/") and not path.startswith("demo/"):
+        validation = str(DataConfig.model_fields["validation"].default)
     if any(source["path"] == path for source in kept):
-        return kept
-    return [*kept, DataSource(path=path).model_dump(mode="json")]
+        return kept, validation
+    return [*kept, DataSource(path=path).model_dump(mode="json")], validation
 
 
 def keep_upload(file: Path, settings: Settings) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from studio.jobs import find_job, wait
 from tests.browser.test_methods import choose
-from tests.browser.test_setup_tabs import fill, open_tab, planned, upload
+from tests.browser.test_setup_tabs import fill, open_tab, planned, upload, value
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server
@@ -79,7 +80,7 @@ def test_a_table_is_uploaded_mapped_seen_and_trained_on(
     assert state.status == "completed", state.reason
 
 
-def test_rows_of_the_second_source_are_shown(page: Page, server: Server) -> None:
+def test_rows_of_the_second_source_are_shown(page: Page, server: Server, settle: Callable[[], None]) -> None:
     folder = server.settings.uploads
     folder.mkdir(parents=True, exist_ok=True)
     for name, answer in (("one.jsonl", "first"), ("two.jsonl", "second")):
@@ -93,7 +94,17 @@ def test_rows_of_the_second_source_are_shown(page: Page, server: Server) -> None
     expect(page.locator(".row-source")).to_be_visible()
     page.locator(".row-source").select_option(index=1)
     expect(page.locator(".row-body")).to_contain_text("second")
+    page.locator(".row-next").click()
+    expect(page.locator(".row-number")).to_have_value("2")
+    fill(page, "data.max_length", "300")
+    planned(page, "!plan.errors.length")
+    settle()
+    expect(page.locator(".row-body")).to_contain_text("second")
+    expect(page.locator(".row-number")).to_have_value("2")
+    page.get_by_role("button", name=f"Remove {folder / 'two.jsonl'}").click()
+    expect(page.locator(".row-body")).to_contain_text("first")
     expect(page.locator("#f-data-train tbody")).not_to_contain_text("demo/train.jsonl")
+    assert value(page, "data.validation") == "0.1"  # the demo's rows for validation say nothing about own data
 
 
 def test_what_is_no_data_is_a_sentence(page: Page, server: Server, tmp_path: Path) -> None:

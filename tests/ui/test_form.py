@@ -32,9 +32,8 @@ from studio.ui.tabs import data, method, model
 SPECS = list(options_of(RunConfig))
 
 
-@pytest.fixture
-def page(settings: Settings) -> Page:
-    """A page whose set-up tabs are built."""
+def built(settings: Settings) -> Page:
+    """Build a page's set-up tabs."""
     services = Services(settings=settings, summaries=Summaries(), data=DataWorker(settings), chats=None)  # type: ignore[arg-type]
     with gr.Blocks():
         page = build_page(services)
@@ -46,8 +45,15 @@ def page(settings: Settings) -> Page:
 
 
 @pytest.fixture
-def form(page: Page) -> Form:
-    return page.form
+def page(settings: Settings) -> Page:
+    """A page over an empty home, for tests that submit runs or look at its files."""
+    return built(settings)
+
+
+@pytest.fixture(scope="module")
+def form(session_settings: Settings) -> Form:
+    """A form that tests only read: to build one takes more than a second."""
+    return built(session_settings).form
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.path)
@@ -130,7 +136,7 @@ def test_a_draft_is_restored_by_name(form: Form) -> None:
 
 
 def test_meta_takes_nothing_from_garbage() -> None:
-    assert Meta.read('{"name": " x ", "sequence": 4, "row": 0, "set": []}') == Meta("x", 4, 1, 0, {})
+    assert Meta.read('{"name": " x ", "sequence": 4, "row": 0, "set": []}') == Meta("x", 4)
     for text in (None, "", "[]", '{"name": 1}', "{"):
         assert Meta.read(text) == Meta()
 
@@ -192,16 +198,21 @@ def test_a_large_upload_is_refused(settings: Settings, tmp_path: Path, monkeypat
 
 
 def test_the_demo_makes_room_for_own_data() -> None:
-    own = datafiles.joined(datafiles.demo_sources("dpo"), "/x/a.jsonl")
+    demo, held_out = datafiles.demo_data("dpo")
+    assert held_out == "demo/pairs_test.jsonl"
+    own, validation = datafiles.joined(demo, held_out, "/x/a.jsonl")
     assert own == [DataSource(path="/x/a.jsonl").model_dump(mode="json")]
-    assert datafiles.joined(own, "/x/a.jsonl") == own
-    assert [one["path"] for one in datafiles.joined(own, "/x/b.jsonl")] == ["/x/a.jsonl", "/x/b.jsonl"]
+    assert validation == "0.1"  # the demo's rows say nothing about own data
+    assert datafiles.joined(own, "/x/held.jsonl", "/x/a.jsonl") == (own, "/x/held.jsonl")
+    both, _ = datafiles.joined(own, "0", "/x/b.jsonl")
+    assert [one["path"] for one in both] == ["/x/a.jsonl", "/x/b.jsonl"]
 
 
 def test_a_long_row_is_shown_in_part() -> None:
     tokens = [{"text": "a", "id": 1, "trained": False, "special": False}] * (SHOWN + 5)
     preview = {"tokens": tokens, "rejected": [], "raw": {}, "messages": None, "rows": 3, "trained": 0, "context": 9}
-    shown = row_value(preview, 2)
+    shown = row_value(preview, Meta(row=2, asked=5))
+    assert (shown["index"], shown["source"], shown["asked"]) == (2, 0, 5)
     assert len(shown["tokens"]) == SHOWN and shown["more"] and shown["length"] == SHOWN + 5
     json.dumps(shown)
 

@@ -77,6 +77,7 @@ class Meta:
         sequence: number of the request, so that an old reply is not shown over a newer one.
         row: the row that is wanted in the token view, from 1.
         source: of which source, from 0.
+        asked: number of the person's request for a row, so that a reply to an earlier one is not shown over it.
         set: options that a button of a finding sets.
     """
 
@@ -84,6 +85,7 @@ class Meta:
     sequence: int = 0
     row: int = 1
     source: int = 0
+    asked: int = 0
     set: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -97,6 +99,7 @@ class Meta:
                 int(given["sequence"]),
                 max(1, int(given["row"])),
                 max(0, int(given.get("source", 0))),
+                int(given.get("asked", 0)),
                 wanted,
             )
         except (TypeError, ValueError, KeyError):
@@ -266,7 +269,7 @@ def wire(page: Page) -> None:
         connect()
 
     count: dict[str, Any] = {**form.count, "js": READING, "trigger_mode": "always_last", **QUIET}
-    preview: dict[str, Any] = {**form.preview, "trigger_mode": "always_last", **QUIET}
+    preview: dict[str, Any] = {**form.preview, "js": WITH_META, "trigger_mode": "always_last", **QUIET}
     # One handler that waits for the last change on each event, no more: gradio 6.31 repeats a deferred one by sending
     # the event to all handlers of it, so that two of them keep each other going for ever.
     seen = [form.components[path].change for path, spec in form.specs.items() if spec.section in SEEN]

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from studio.ui.components.choices import piece
+from studio.ui.components.planline import Meta
 
 SHOWN = 4000
 TEMPLATE = """
@@ -47,20 +48,20 @@ def token_view() -> gr.HTML:
     return piece(TEMPLATE, "tokens", elem_id="row-view")
 
 
-def row_value(preview: dict[str, Any], index: int, source: int = 0, sources: Sequence[str] = ()) -> dict[str, Any]:
+def row_value(preview: dict[str, Any], place: Meta, sources: Sequence[str] = ()) -> dict[str, Any]:
     """Turn the worker's answer to `diff` into what the view draws.
 
     Args:
         preview: with `tokens` and, of a pair, `rejected` [{text, id, trained, special}] and `common`, `trained`,
             `context`, `raw`, `messages`, `rows`, `problem`.
-        index: place of the row among the source's rows, from 1.
-        source: which of the sources it is, from 0.
+        place: of the row that was asked for.
         sources: their names.
     """
     tokens, common = preview["tokens"], preview.get("common") or {"tokens": [], "rejected": []}
     return {
-        "index": index,
-        "source": source,
+        "index": place.row,
+        "source": place.source,
+        "asked": place.asked,
         "sources": list(sources),
         "total": preview["rows"],
         "tokens": _drawn(tokens, common["tokens"]),
@@ -76,10 +77,11 @@ def row_value(preview: dict[str, Any], index: int, source: int = 0, sources: Seq
     }
 
 
-def problem_value(sentence: str, index: int = 1) -> dict[str, Any]:
+def problem_value(sentence: str, place: Meta) -> dict[str, Any]:
     """What the view shows when there is no row to show."""
     nothing = {"tokens": [], "rejected": [], "context": 0, "trained": 0, "raw": "", "messages": None, "reason": ""}
-    return {**nothing, "index": index, "source": 0, "sources": [], "total": index, "problem": sentence}
+    where = {"index": place.row, "source": 0, "asked": place.asked}
+    return {**nothing, **where, "sources": [], "total": place.row, "problem": sentence}
 
 
 def _drawn(tokens: list[dict[str, Any]], common: Sequence[bool]) -> list[list[Any]]:

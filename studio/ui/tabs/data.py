@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ from studio.ui.components.lengths import length_chart
 from studio.ui.components.planline import READING, WITH_META, Meta, plan_line, waits_for
 from studio.ui.components.profile import profile_card
 from studio.ui.components.tokens import problem_value, row_value, token_view
-from studio.ui.datafiles import UPLOADED, demo_sources, joined, keep_upload, named_source
+from studio.ui.datafiles import UPLOADED, demo_data, joined, keep_upload, named_source
 from studio.ui.errors import guard
 from studio.ui.form import METHOD, TRAIN, Values, field_id
 from studio.ui.page import QUIET, Page
 from studio.ui.services import Services
 
-LIMIT, TRUNCATION = "data.max_length", "data.truncation"
+LIMIT, TRUNCATION, VALIDATION = "data.max_length", "data.truncation", "data.validation"
 ACTED = (LIMIT, TRUNCATION)
 FETCH_SECONDS = 24 * 3600.0
 HEAD = """
@@ -95,26 +96,24 @@ def build(page: Page) -> None:
         keep_card(page)
     form.lines.append(plan_line())
 
-    def add_path(text: str, current: list[dict[str, Any]]) -> tuple[Any, Any, str]:
+    def add_path(text: str, current: list[dict[str, Any]], validation: str) -> tuple[Any, Any, Any, str]:
         if not text.strip():
             fix = "Enter a file, a folder, dataset_info.json:NAME, or org/name of a set on the Hub"
             raise InputError("there is no path", where="Path or set", fix=fix)
         try:
-            return joined(current, named_source(text, services.settings)), "", ""
+            return *joined(current, validation, named_source(text, services.settings)), "", ""
         except StudioError as error:
+            return gr.skip(), gr.skip(), gr.skip(), error.sentence
+
+    def take_upload(file: str, current: list[dict[str, Any]], validation: str) -> tuple[Any, Any, str]:
+        try:
+            return *joined(current, validation, str(keep_upload(Path(file), services.settings))), ""
+        except InputError as error:
             return gr.skip(), gr.skip(), error.sentence
 
-    def take_upload(file: str, current: list[dict[str, Any]]) -> tuple[Any, str]:
-        try:
-            return joined(current, str(keep_upload(Path(file), services.settings))), ""
-        except InputError as error:
-            return gr.skip(), error.sentence
-
-    gr.on([add.click, path.submit], guard(add_path), [path, sources], [sources, path, problem], **QUIET)
-    upload.upload(guard(take_upload), [upload, sources], [sources, problem], **QUIET)
-
-    def take_demo(method: str) -> tuple[Any, str]:
-        return demo_sources(method), ""
+    def take_demo(method: str) -> tuple[Any, str, str]:
+        train, validation = demo_data(method)
+        return train, str(validation), ""
 
     def act(text: str) -> list[Any]:
         wanted = Meta.read(text).set
@@ -136,25 +135,29 @@ def build(page: Page) -> None:
         return {**shown, "asked": next(asked)}, summary
 
     def preview(*values: Any) -> dict[str, Any]:
-        return first_row(form.raw(values), page)
+        return row_again(form.raw(values[:-1]), page, Meta.read(values[-1]))
 
     def move(*values: Any) -> dict[str, Any]:
         meta = Meta.read(values[-1])
         try:
-            return preview_row(form.config(form.raw(values[:-1])), services, meta.row, meta.source)
+            return preview_row(form.config(form.raw(values[:-1])), services, meta)
         except StudioError as error:
-            return problem_value(error.sentence, meta.row)
+            return problem_value(error.sentence, meta)
 
     def connect() -> None:
         # An action of a finding sets options, as the person would in the fields below it.
         targets = [form.components[option] for option in ACTED]
-        demo.click(guard(take_demo), form.components[METHOD], [sources, problem], **QUIET)
+        validation = form.components[VALIDATION]
+        files = [sources, validation]
+        gr.on([add.click, path.submit], guard(add_path), [path, *files], [*files, path, problem], **QUIET)
+        upload.upload(guard(take_upload), [upload, *files], [*files, problem], **QUIET)
+        demo.click(guard(take_demo), form.components[METHOD], [*files, problem], **QUIET)
         findings.select(guard(act), form.meta, targets, js=WITH_META, **QUIET)
         view.select(guard(move), [*form.inputs, form.meta], view, js=WITH_META, **QUIET)
         form.count = {"fn": guard(count), "inputs": form.inputs, "outputs": [head, page.summaries["data"]]}
-        form.preview = {"fn": guard(preview), "inputs": form.inputs, "outputs": view}
+        form.preview = {"fn": guard(preview), "inputs": [*form.inputs, form.meta], "outputs": view}
         fetched = findings.submit(guard(fetch), form.inputs, problem, js=READING, **QUIET)
-        fetched.then(**form.count, **QUIET).then(**form.preview, **QUIET)
+        fetched.then(**form.count, **QUIET).then(**form.preview, js=WITH_META, **QUIET)
 
     form.wiring.append(connect)
 
@@ -174,17 +177,20 @@ def counted(values: Values, page: Page) -> tuple[dict[str, Any], str]:
     return whole_count(config, page, name)
 
 
-def first_row(values: Values, page: Page) -> dict[str, Any]:
-    """Return the first row as tokens, or why there is none."""
+def row_again(values: Values, page: Page, place: Meta) -> dict[str, Any]:
+    """Return the row that the person looks at as tokens, the first one where it is gone, or why there is none."""
+    first = replace(place, row=1, source=0)
     config, _ = data_config(values, page)
     if config is None:
-        return problem_value("There is no row to show yet.")
+        return problem_value("There is no row to show yet.", first)
     try:
         if waits_for(config, page.services):
-            return problem_value("The tokens can be shown as soon as model and data are here.")
-        return preview_row(config, page.services, 1, 0)
+            return problem_value("The tokens can be shown as soon as model and data are here.", first)
+        with contextlib.suppress(StudioError):
+            return preview_row(config, page.services, place)
+        return preview_row(config, page.services, first)
     except StudioError as error:
-        return problem_value(error.sentence)
+        return problem_value(error.sentence, first)
 
 
 def data_config(values: Values, page: Page) -> tuple[RunConfig | None, list[str]]:
@@ -315,13 +321,13 @@ def source_value(source: dict[str, Any]) -> dict[str, Any]:
     return {word: source[word] for word in words if word in source}
 
 
-def preview_row(config: RunConfig, services: Services, row: int, source: int) -> dict[str, Any]:
+def preview_row(config: RunConfig, services: Services, place: Meta) -> dict[str, Any]:
     """Ask the worker for a row of one of the sources, with what the two answers of a pair have in common."""
     answer = services.data.call(
-        "diff", row=row, source=source, data=config.data.model_dump(), method=config.method.model_dump(),
+        "diff", row=place.row, source=place.source, data=config.data.model_dump(), method=config.method.model_dump(),
         model=config.model.model_dump(),
     )  # fmt: skip
-    return row_value(answer, row, source, [short_name(one.path) for one in sources_of(config.data)])
+    return row_value(answer, place, [short_name(one.path) for one in sources_of(config.data)])
 
 
 def source_options() -> dict[str, Any]:
