@@ -61,6 +61,11 @@ class Settings:
         return self.home / "uploads"
 
     @property
+    def tokens(self) -> Path:
+        """Folder of rows as tokens; what is missing there is made again."""
+        return self.home / "cache" / "tokens"
+
+    @property
     def temporary(self) -> Path:
         """Folder of files that may be removed when no studio process runs."""
         return self.home / "tmp"

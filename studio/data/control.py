@@ -38,7 +38,7 @@ class ControlTokens:
     def __init__(
         self, tokenizer: Any, renderer: Renderer, special: Iterable[str], added: Iterable[str], keep: bool
     ) -> None:
-        self._tokenizer, self._keep = tokenizer, keep
+        self._tokenizer, self.keep = tokenizer, keep
         self._pattern = any_of({*special, *_markup(renderer, [word for word in added if word.strip()])})
 
     def require_messages(self, example: Example) -> None:
@@ -62,7 +62,7 @@ class ControlTokens:
         Raises:
             InputError: there is one, and they are not to be kept.
         """
-        if self._keep or self._pattern is None:
+        if self.keep or self._pattern is None:
             return
         first, last = next(iter(texts)), list(texts)[-1]
         for key, text in texts.items():

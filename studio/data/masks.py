@@ -10,20 +10,26 @@ A token that lies across the start of an answer is context: the model is never a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from studio.data.control import ControlTokens, any_of
+from studio.data.conversations import Message
 from studio.data.formats import Example
-from studio.data.overlay import IGNORED, lay_over, loses_text
+from studio.data.overlay import IGNORED, Offsets, lay_over
+from studio.data.plaintext import Texts
 from studio.data.rendering import LostError, Renderer
+from studio.data.shapes import Shapes
 from studio.data.sources import place
-from studio.data.spans import Render, Span, TemplateRefusedError, TurnEnds, UnmaskableError, locate_answers
+from studio.data.spans import Span, TemplateRefusedError, TurnEnds, UnmaskableError, locate_answers
 from studio.data.templates import usable_templates
 from studio.errors import InputError
 
 TrainOn = Literal["assistant", "last", "all"]
+# (text, the characters of it that count as (start, end), notes)
+Rendered = tuple[str, list[tuple[int, int]], tuple[str, ...]]
 
 
 @dataclass
@@ -92,7 +98,8 @@ class Masker:
                 fix="Use a model whose folder has a tokenizer.json",
             )
         self.tokenizer, self.train_on = tokenizer, train_on
-        self._renderer = Renderer(tokenizer)
+        self._renderer, self._texts = Renderer(tokenizer), Texts(tokenizer)
+        self._shapes = Shapes(self._renderer)
         special = set(tokenizer.all_special_tokens)
         added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
         special |= {content for content, is_special in added.items() if is_special}
@@ -108,10 +115,9 @@ class Masker:
         """
         masked: list[Masked | None] = [None] * len(examples)
         chats = [i for i, example in enumerate(examples) if example.messages is not None]
-        rendered = [self._rendered(examples[i]) for i in chats]
         if chats:
-            texts = [text for text, _, _ in rendered]
-            ids, offsets = self._tokens(texts, special=False)
+            rendered = self._all_rendered([examples[i] for i in chats])
+            ids, offsets = self._texts.tokens([text for text, _, _ in rendered], special=False)
             for at, i in enumerate(chats):
                 text, spans, notes = rendered[at]
                 masked[i] = self._masked(examples[i], ids[at], offsets[at], text, spans, notes)
@@ -126,7 +132,7 @@ class Masker:
         done = [one for one in masked if one is not None]
         for example, one in zip(examples, done, strict=True):
             # The first token has none before it that could predict it, so its label never counts.
-            if all(label == IGNORED for label in one.labels[1:]):
+            if one.labels[1:].count(IGNORED) == len(one.labels) - 1:
                 if any(message.get("weight", 1) == 0 for message in example.messages or ()):
                     raise InputError(
                         "every answer has weight 0, so there is nothing to learn from the row",
@@ -140,6 +146,18 @@ class Masker:
                 )
         return done
 
+    def fingerprint(self) -> str:
+        """Return a hash that changes with anything that could make other tokens of the same row."""
+        tokenizer = self.tokenizer
+        parts = [
+            tokenizer.backend_tokenizer.to_str(), repr(tokenizer.chat_template), repr(tokenizer.special_tokens_map),
+            self.train_on, str(self._control.keep),
+        ]  # fmt: skip
+        messages: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        if tokenizer.chat_template:
+            parts.append(repr(self._renderer.many([messages], False)))  # a template may write today's date
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
     def prompt(self, example: Example) -> Masked:
         """Return a prompt as tokens, up to where the model begins its answer; none of them is trained on.
 
@@ -149,12 +167,11 @@ class Masker:
         if example.messages is None:
             text = example.prompt or ""
             self._control.require_text(example, {"prompt": text})
-            (ids,), (offsets,) = self._tokens([text], special=True)
-            while ids and ids[-1] == self.tokenizer.eos_token_id and offsets[-1] == (0, 0):
-                ids, offsets = ids[:-1], offsets[:-1]
+            ids, offsets = self._texts.prompt(text)
             return self._masked(example, ids, offsets, text, [], self._control.note(text))
+        self._require_usable(example)
         text, _, notes = self._rendered(example, prompt=True)
-        (ids,), (offsets,) = self._tokens([text], special=False)
+        (ids,), (offsets,) = self._texts.tokens([text], special=False)
         return self._masked(example, ids, offsets, text, [], notes)
 
     def pieces(self, masked: Masked) -> list[Piece]:
@@ -188,21 +205,31 @@ class Masker:
             ) from error
         return text[spans[0].content_end : spans[0].end]
 
-    def _rendered(self, example: Example, prompt: bool = False) -> tuple[str, list[tuple[int, int]], tuple[str, ...]]:
-        """The text of a conversation, the spans that count (none in a prompt), and the notes."""
+    def _all_rendered(self, examples: Sequence[Example]) -> list[Rendered]:
+        """Render conversations; those of a shape that was searched before are only compared with it."""
+        for example in examples:
+            self._require_usable(example)
+        done: list[Rendered | None] = [None] * len(examples)
+        asked = {i: (one.messages or [], self._wanted(one)) for i, one in enumerate(examples) if not one.tools}
+        for i in self._shapes.unseen(asked):
+            done[i] = self._rendered(examples[i])
+        left = {i: one for i, one in asked.items() if done[i] is None}
+        for i, found in zip(left, self._shapes.locate(list(left.values())), strict=True):
+            if found is not None:
+                text, spans = found
+                done[i] = text, self._counted(text, spans), self._notes(spans)
+        return [one or self._rendered(example) for one, example in zip(done, examples, strict=True)]
+
+    def _rendered(self, example: Example, prompt: bool = False) -> Rendered:
+        """Render a conversation and search it for its answers (of a prompt none)."""
         messages = example.messages or []
         where = place(example.path, example.row)
-        self._require_template(example)
-        self._control.require_messages(example)
-        if self.train_on == "all" and any(message.get("weight", 1) == 0 for message in messages):
-            raise InputError(
-                "an answer has weight 0, but every token is to be trained on",
-                where=where,
-                fix="Set method.train_on: assistant, or remove the weight",
-            )
+        wanted = () if prompt else self._wanted(example)
         try:
             render = self._renderer.of(messages, example.tools)
-            text, spans = self._located(render, example, prompt)
+            text, spans = (
+                locate_answers(render, messages, wanted, self._ends) if wanted else (render(messages, prompt), [])
+            )
             self._renderer.require_kept(render, messages, text, prompt)
         except TemplateRefusedError as error:
             raise InputError(
@@ -222,17 +249,34 @@ class Masker:
                 where=where,
                 fix=f"Set method.train_on: {'last or all' if error.only_middle else 'all'}, or correct the template",
             ) from error
-        if self.train_on == "all" and not prompt:
-            return text, [(0, len(text))], self._notes(spans)
-        return text, [(span.start, span.end) for span in spans], self._notes(spans)
+        if not prompt and not example.tools:
+            self._shapes.learn(render, messages, wanted, text, spans)
+        return text, [] if prompt else self._counted(text, spans), self._notes(spans)
 
-    def _located(self, render: Render, example: Example, prompt: bool) -> tuple[str, list[Span]]:
+    def _wanted(self, example: Example) -> tuple[int, ...]:
+        """Indices of the answers that are searched for."""
+        if self.train_on == "all":
+            return ()
         messages = example.messages or []
-        if prompt or self.train_on == "all":
-            return render(messages, prompt), []
-        answers = [i for i, one in enumerate(messages) if one["role"] == "assistant" and i >= example.trained_from]
-        counted = [i for i in answers if messages[i].get("weight", 1)]
-        return locate_answers(render, messages, counted[-1:] if self.train_on == "last" else counted, self._ends)
+        counted = [
+            i for i, one in enumerate(messages)
+            if one["role"] == "assistant" and i >= example.trained_from and one.get("weight", 1)
+        ]  # fmt: skip
+        return tuple(counted[-1:] if self.train_on == "last" else counted)
+
+    def _counted(self, text: str, spans: Sequence[Span]) -> list[tuple[int, int]]:
+        """The characters that the loss counts."""
+        return [(0, len(text))] if self.train_on == "all" else [(span.start, span.end) for span in spans]
+
+    def _require_usable(self, example: Example) -> None:
+        self._require_template(example)
+        self._control.require_messages(example)
+        if self.train_on == "all" and any(message.get("weight", 1) == 0 for message in example.messages or ()):
+            raise InputError(
+                "an answer has weight 0, but every token is to be trained on",
+                where=place(example.path, example.row),
+                fix="Set method.train_on: assistant, or remove the weight",
+            )
 
     def _require_template(self, example: Example) -> None:
         if not self.tokenizer.chat_template:
@@ -258,79 +302,28 @@ class Masker:
             notes.append("no_stop")
         return tuple(notes)
 
-    def _tokens(self, texts: Sequence[str], special: bool) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
-        encoded = self.tokenizer(
-            list(texts),
-            add_special_tokens=special,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            truncation=False,
-            padding=False,
-            verbose=False,
-        )
-        return encoded["input_ids"], encoded["offset_mapping"]
-
     def _masked(
         self,
         example: Example,
         ids: list[int],
-        offsets: list[tuple[int, int]],
+        offsets: Offsets,
         text: str,
         spans: Sequence[tuple[int, int]],
         notes: tuple[str, ...],
     ) -> Masked:
-        labels, ends, straddling = lay_over(ids, offsets, spans)
-        if straddling:
+        laid = lay_over(text, ids, offsets, spans)
+        if laid.straddling:
             notes = (*notes, "straddling")
-        if loses_text(text, offsets):
+        if laid.lost:
             notes = (*notes, "lost")
-        return Masked(list(ids), labels, example.row, example.path, notes, text, ends)
+        return Masked(ids, laid.labels, example.row, example.path, notes, text, laid.ends)
 
     def _plain(self, example: Example, text: str, trained_from: int) -> Masked:
-        """Text without a template: BOS if the tokenizer adds one, the text, EOS.
-
-        The prompt is tokenized by itself, since that is how the model meets it when it is used, so no token lies
-        across the start of the completion.
-        """
-        parts = [text] if trained_from == 0 else [text[:trained_from], text[trained_from:]]
-        ids: list[int] = []
-        ends: list[int] = []
-        at, start = 0, 0
-        lost = False
-        for number, part in enumerate(parts):
-            (part_ids,), (offsets,) = self._tokens([part], special=number == 0)
-            if number == 0 and len(parts) == 2:
-                # An EOS that the tokenizer adds to the prompt would stand in the middle.
-                while part_ids and part_ids[-1] == self.tokenizer.eos_token_id and offsets[-1] == (0, 0):
-                    part_ids, offsets = part_ids[:-1], offsets[:-1]
-            lost = lost or loses_text(part, offsets)
-            start = len(ids)
-            ids += part_ids
-            ends += [at + end for _, end in offsets]
-            at += len(part)
-        if len(parts) == 1:
-            start = 0
-        ids, ends, start = self._trim_added(ids, ends, start, len(text))
-        labels = [IGNORED] * start + ids[start:]
+        """Text without a template, trained on from a character on."""
+        plain = self._texts.whole(text, trained_from)
+        labels = [IGNORED] * plain.start + plain.ids[plain.start :]
         notes: tuple[str, ...] = () if self.tokenizer.eos_token_id is not None else ("no_stop",)
         notes = (*notes, *self._control.note(text))
-        if lost:
+        if plain.lost:
             notes = (*notes, "lost")
-        return Masked(ids, labels, example.row, example.path, notes, text, ends)
-
-    def _trim_added(self, ids: list[int], ends: list[int], start: int, length: int) -> tuple[list[int], list[int], int]:
-        """Leave one BOS and one EOS where the text brought its own, and see to an EOS at the end."""
-        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        if bos is not None and ids[:2] == [bos, bos]:
-            ids, ends, start = ids[1:], ends[1:], max(0, start - 1)
-        if eos is not None and ids[-2:] == [eos, eos]:
-            ids, ends = ids[:-1], ends[:-1]
-        if eos is not None and ids[-1:] != [eos]:
-            ids, ends = [*ids, eos], [*ends, length]
-        running = 0
-        for k, end in enumerate(ends):
-            # Added tokens report (0, 0).
-            running = max(running, end)
-            ends[k] = running
-        return ids, ends, start
+        return Masked(plain.ids, labels, example.row, example.path, notes, text, plain.ends)

@@ -11,6 +11,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from studio.data.reading import Reading
 from studio.data.report import DataReport, SourceReport, summarize_lengths
 from studio.data.sources import place
 from studio.data.templates import template_findings, with_template
+from studio.data.tokencache import TokenCache
 from studio.data.units import Unit, encode
 from studio.errors import InputError, InputErrors
 from studio.settings import Settings
@@ -86,6 +88,7 @@ def prepare_data(
     kind = ROWS[method.name]
     used = with_template(tokenizer, config.template, config.system)
     masker = Masker(used, train_on(method), config.control_tokens)
+    cache = TokenCache(settings.tokens, masker, kind)
     named = sources_of(config)
     here = [locate(source, settings) for source in named]
     parsed = [
@@ -100,7 +103,15 @@ def prepare_data(
     units: list[list[Unit]] = []
     for one in parsed:
         before = sum(map(len, units))
-        units.append(encode_examples(kind, one.examples, masker, _from(tell, before, total)))
+        tell_rows = _from(tell, before, total)
+        kept = cache.read(one.examples)
+        if kept is None:
+            kept = encode_examples(kind, one.examples, masker, tell_rows)
+            cache.write(one.examples, kept)
+        else:
+            one.source.cached = True
+            tell_rows(len(one.examples))
+        units.append(kept)
     flat = list(itertools.chain.from_iterable(units))
     report = DataReport([one.source for one in parsed], seed=seed, stop_text=_stop_text(masker, parsed))
     report.lengths = summarize_lengths([one.length for one in flat], config.max_length)
@@ -218,14 +229,21 @@ def encode_examples(
 ) -> list[Unit]:
     """Return the examples as units of a kind, some hundreds at a time.
 
+    Two threads take turns: while the tokenizer, which is Rust, works on one's rows, the other renders.
+
     Raises:
         InputError: a row cannot be masked.
     """
     units: list[Unit] = []
-    for done, batch in enumerate(_batches(examples), 1):
-        units += encode(kind, batch, masker)
-        if on_rows:
-            on_rows(min(done * BATCH_ROWS, len(examples)))
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            for done, batch in enumerate(pool.map(lambda rows: encode(kind, rows, masker), _batches(examples)), 1):
+                units += batch
+                if on_rows:
+                    on_rows(min(done * BATCH_ROWS, len(examples)))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return units
 
 

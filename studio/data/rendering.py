@@ -79,17 +79,41 @@ class Renderer:
         Raises:
             TemplateRefusedError: whatever the template raises; it is a program that others wrote.
         """
+        return str(self._apply([_turn(message, way) for message in messages], add_generation_prompt, tools))
+
+    def many(self, conversations: Sequence[Sequence[Message]], add_generation_prompt: bool) -> list[str | None]:
+        """Render conversations without tools and calls in one go, which is faster; None for what the template refuses.
+
+        Args:
+            conversations: the messages of each.
+            add_generation_prompt: whether the texts end where the model begins to answer.
+        """
+        if not conversations:
+            return []
+        way = CallWay()
+        turns = [[_turn(message, way) for message in messages] for messages in conversations]
+        try:
+            return list(self._apply(turns, add_generation_prompt, None))
+        except TemplateRefusedError:  # of any of them: each by itself says which
+            return [self._or_none(messages, add_generation_prompt) for messages in conversations]
+
+    def _or_none(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
+        try:
+            return self.text(messages, add_generation_prompt, None, CallWay())
+        except TemplateRefusedError:
+            return None
+
+    def _apply(self, turns: list[Any], add_generation_prompt: bool, tools: Tools | None) -> Any:
+        """The rendering of one conversation, or of a list of them."""
         from jinja2 import TemplateError
 
-        turns = [_turn(message, way) for message in messages]
         given = {"tools": tools} if tools else {}
         try:
-            text = self.tokenizer.apply_chat_template(
+            return self.tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=add_generation_prompt, **given
             )
         except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
             raise TemplateRefusedError(str(error) or type(error).__name__) from error
-        return str(text)
 
     def require_kept(self, render: Render, messages: Sequence[Message], text: str, prompt: bool = False) -> None:
         """Refuse a rendering that lacks what a user, a system or a tool says.

@@ -33,6 +33,7 @@ class SourceReport:
         unused: rows that the mix of several sets left out.
         repeated: training examples that repeat a row, by the mix.
         commit: of a set from the Hub.
+        cached: whether the rows' tokens were there already (`tokencache`).
     """
 
     path: str
@@ -54,6 +55,7 @@ class SourceReport:
     repeated: int = 0
     commit: str = ""
     reason: str = ""
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

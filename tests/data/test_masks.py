@@ -361,12 +361,34 @@ def test_lay_over_gives_each_token_one_fate(widths: list[int], data: Any) -> Non
     offsets = list(itertools.pairwise(borders))
     cuts = sorted(data.draw(st.sets(st.integers(0, borders[-1]), max_size=6)))
     spans = list(zip(cuts[::2], cuts[1::2], strict=False))
-    labels, ends, straddling = lay_over(list(range(len(offsets))), offsets, spans)
+    text = "a" * borders[-1]
+    labels, ends, straddling, lost = lay_over(text, list(range(len(offsets))), offsets, spans)
     inside = [any(left <= start and end <= right for left, right in spans) for start, end in offsets]
     touching = [any(start < right and left < end for left, right in spans) for start, end in offsets]
     assert [label != IGNORED for label in labels] == inside
     assert straddling == sum(touch and not within for touch, within in zip(touching, inside, strict=True))
-    assert ends == borders[1:]
+    assert ends == borders[1:] and not lost
+    # A character of two tokens: both have its fate, and the others keep theirs.
+    twice = data.draw(st.integers(0, len(offsets) - 1))
+    doubled = [*offsets[: twice + 1], offsets[twice], *offsets[twice + 1 :]]
+    labels, ends, _, _ = lay_over(text, list(range(len(doubled))), doubled, spans)
+    assert [label != IGNORED for label in labels] == [*inside[: twice + 1], inside[twice], *inside[twice + 1 :]]
+    assert ends == [end for _, end in doubled]
+
+
+@pytest.mark.parametrize(
+    ("text", "offsets", "lost"),
+    [
+        ("ab cd", [(0, 2), (3, 5)], False),  # only a blank
+        ("abxcd", [(0, 2), (3, 5)], True),
+        ("abcdx", [(0, 2), (2, 4)], True),
+        ("abcd ", [(0, 2), (2, 4)], False),
+        ("xabcd", [(1, 3), (3, 5)], True),
+        ("x", [], True),
+    ],
+)
+def test_a_character_without_a_token_is_told(text: str, offsets: list[tuple[int, int]], lost: bool) -> None:
+    assert lay_over(text, list(range(len(offsets))), offsets, []).lost is lost
 
 
 def test_a_single_token_cannot_be_learned(tokenizer: Any) -> None:
