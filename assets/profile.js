@@ -6,7 +6,8 @@
   const FEW = 8;
   // Which page asks: the server keeps what it does for each page apart.
   const page = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-  const asked = { profile: 0, keep: 0 }, extras = { profile: () => ({}), keep: () => ({}) };
+  // For each card: number of its last request, the values it was about, and what else it asks with.
+  const asked = {}, askedOf = {}, extras = {};
   const seenKey = (values, seen) => JSON.stringify(seen.map((at) => (typeof values[at] === "object" ? values[at] : String(values[at]))));
 
   /** The form's values changed: whoever shows something of them may say that it is of earlier ones. */
@@ -14,10 +15,10 @@
 
   /** Put before a card's request: which page asks, and for what. */
   function asking(kind, values, seen) {
-    asked[kind] += 1;
+    asked[kind] = (asked[kind] || 0) + 1;
     dataValues(values, seen);
-    extras[kind].of = latest["data-values"];
-    values[values.length - 1] = JSON.stringify({ page, number: asked[kind], ...extras[kind]() });
+    askedOf[kind] = latest["data-values"];
+    values[values.length - 1] = JSON.stringify({ page, number: asked[kind], ...extras[kind]?.() });
     return values;
   }
 
@@ -58,7 +59,7 @@
         note("The studio was restarted meanwhile: begin again.", "wrong");
         return;
       }
-      if (now.shown) { count = now.count; show(now.shown); }
+      if (now.shown) { count = now.count; show(now.shown, askedOf[kind]); }
       if (now.state === "running") { if (!cancel.disabled) progress(now.text, now.share); return 400; }
       running(false);
       ended(now, note);
@@ -81,7 +82,7 @@
   function profile(piece) {
     const { element, trigger } = piece;
     let shown = null, of = "", partly = "";
-    const { find, note } = task("profile", piece, (value) => { shown = value; of = extras.profile.of; partly = ""; draw(); }, (now, say) => {
+    const { find, note } = task("profile", piece, (value, about) => { shown = value; of = about; partly = ""; draw(); }, (now, say) => {
       if (now.state === "failed") say(now.error, "wrong");
       else if (now.state === "stopped") { partly = "Cancelled before the whole was read."; say(""); }
       stale();
@@ -227,6 +228,7 @@
       facts(find("keep-figures"), value.figures);
       find("keep-train").disabled = false;
       find("keep-train").textContent = "Train on it";
+      publish("kept", value.name);
     }, (now, say) => {
       if (now.state === "failed") say(now.error.replace(/drop: (\w+)/, (all, check) => labels[check] ? `the tick “${labels[check]}”` : all), "wrong");
       else if (now.state === "stopped") say("Cancelled; nothing was written.", "muted");
@@ -273,5 +275,22 @@
     });
   }
 
-  Object.assign(window.studioForm, { profile, keep, dataValues, asking, askingPage });
+  /* ---- the copy on the Hub */
+  function push(piece) {
+    const { element } = piece, card = element.querySelector(".card");
+    let said = "";
+    const { find, note } = task("push", piece, (value) => { said = value.said; }, (now, say) => {
+      if (now.state === "failed") say(now.error, "wrong");
+      else if (now.state === "stopped") say("Cancelled. What was sent by then may be on the Hub.", "muted");
+      else say(said, "good");
+    });
+    extras.push = () => ({ repo: find("push-repo").value, public: find("push-public").checked });
+    subscribe("kept", element, (name) => {
+      card.hidden = !name;
+      find("push-name").textContent = name;
+      note("");
+    });
+  }
+
+  Object.assign(window.studioForm, { task, push, profile, keep, dataValues, asking, askingPage });
 })();

@@ -74,22 +74,23 @@
     take();
   }
 
+  function tokenRun(tokens) {
+    const box = make("div", "tokens");
+    box.append(...tokens.map((token) => {
+      const [text, id, trained, special, differs] = token;
+      const span = make("span", `${trained ? "t" : "s"}${special ? " sp" : ""}${differs ? " differs" : ""}`, text);
+      span.title = `id ${id}${trained ? ", trained on" : ", context"}${differs ? ", not in the other answer" : ""}`;
+      return span;
+    }));
+    return box;
+  }
+
   function asTokens(data) {
-    const run = (tokens) => {
-      const box = make("div", "tokens");
-      box.append(...tokens.map((token) => {
-        const [text, id, trained, special, differs] = token;
-        const span = make("span", `${trained ? "t" : "s"}${special ? " sp" : ""}${differs ? " differs" : ""}`, text);
-        span.title = `id ${id}${trained ? ", trained on" : ", context"}${differs ? ", not in the other answer" : ""}`;
-        return span;
-      }));
-      return box;
-    };
-    if (!data.rejected?.length) return run(data.tokens);
+    if (!data.rejected?.length) return tokenRun(data.tokens);
     const both = make("div", "pair");
     for (const [title, tokens] of [["Chosen: made more likely", data.tokens], ["Rejected: made less likely", data.rejected]]) {
       make("small", "muted", title, both);
-      both.append(run(tokens));
+      both.append(tokenRun(tokens));
     }
     return both;
   }
@@ -297,5 +298,5 @@
     subscribe("data", element, () => { if (!body.contains(document.activeElement)) draw(); });
   }
 
-  Object.assign(window.studioForm, { tokens, lengths, dataHead, findings, split, sources });
+  Object.assign(window.studioForm, { tokens, tokenRun, lengths, dataHead, findings, split, sources });
 })();

@@ -66,6 +66,20 @@ def collate(rows: Sequence[Unit], pad: int) -> Values:
     return {**padded, "attention_mask": _filled([[1] * len(one) for one in ids], 0, longest)}
 
 
+def collate_packed(rows: Sequence[Encoded]) -> Values:
+    """Return answers one behind the other without padding, as `training.packing` has them.
+
+    Returns:
+        input_ids, labels and position_ids, each (1, T). Positions begin at 0 with each row, by which attention keeps
+        to the row; the first token of a row has none before it that could predict it.
+    """
+    return {
+        "input_ids": [[token for row in rows for token in row.input_ids]],
+        "labels": [[label for row in rows for label in (IGNORED, *row.labels[1:])]],
+        "position_ids": [[at for row in rows for at in range(row.length)]],
+    }
+
+
 def shape(rows: Sequence[Unit]) -> dict[str, list[int]]:
     """Return the shape of what a collator makes of rows whose ids are not worked out: a pair becomes two rows."""
     many = 2 * len(rows) if isinstance(rows[0], Pair) else len(rows)

@@ -205,6 +205,7 @@ class WholeOperations(Operations):
         model: Values | str | None = None,
         seed: int = 42,
         micro_batch: int = 8,
+        packing: bool = False,
         confined: bool = False,
     ) -> Values:
         """Show the first micro-batch as the trainer gets it on one device.
@@ -213,11 +214,12 @@ class WholeOperations(Operations):
             data, method, model: sections of the configuration.
             seed: `training.seed`, which decides the split and the order.
             micro_batch: rows at a time, as the plan has it.
+            packing: `training.packing`; only sft and pretrain have it.
 
         Returns:
             exact (whether ids and order are the trainer's: for sft, pretrain and dpo), rows (row and path of each),
             shapes, arrays (what the collator makes, (B, T) each; None where not exact), texts ((B, T) texts of the
-            tokens), pad (id).
+            tokens), pad (id), special (ids).
         """
         config, asked = _section(DataConfig, data, "data"), _section(MethodConfig, method, "method")
         open_sources(config, self.settings, ROWS[asked.name], confined)  # refuses what the page may not read
@@ -228,9 +230,9 @@ class WholeOperations(Operations):
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if not exact:
             return {"exact": False, "rows": [], "shapes": batches.shape(units[:micro_batch]), "arrays": None,
-                    "texts": None, "pad": pad}  # fmt: skip
+                    "texts": None, "pad": pad, "special": []}  # fmt: skip
         chosen_rows = [units[at] for at in batches.epoch_order(len(units), seed, shuffle=config.shuffle)[:micro_batch]]
-        arrays = batches.collate(chosen_rows, pad)
+        arrays = batches.collate_packed(chosen_rows) if packing else batches.collate(chosen_rows, pad)
         return {
             "exact": True,
             "rows": [{"row": one.row, "path": one.path} for one in chosen_rows],
@@ -238,6 +240,7 @@ class WholeOperations(Operations):
             "arrays": arrays,
             "texts": [[tokenizer.decode([token]) for token in row] for row in arrays["input_ids"]],
             "pad": pad,
+            "special": sorted(tokenizer.all_special_ids),
         }
 
     def keep(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,11 @@ def test_profile_fix_and_train(page: Page, server: Server, with_data: Callable[.
     folder = server.settings.home / "data" / "mended"
     text = (folder / "train.jsonl").read_text()
     assert SECRET not in text and "[API key]" in text and text.count("\n") == 12
+    push = page.locator("#push-data")
+    expect(push.locator(".push-name")).to_have_text("mended")
+    push.get_by_label("Name there").fill("me/mended")
+    push.get_by_role("button", name="Upload", exact=True).click()
+    expect(push.locator(".task-note")).to_contain_text("there is no token for the Hub", timeout=60_000)
     keep.get_by_role("button", name="Train on it").click()
     expect(page.locator("#f-data-validation input, #f-data-validation textarea")).to_have_value(
         str(folder / "validation.jsonl")
@@ -113,6 +119,34 @@ def test_profile_fix_and_train(page: Page, server: Server, with_data: Callable[.
     planned(page, "plan.memory && !plan.errors.length")
     expect(profile.locator(".task-note")).to_contain_text("The settings were changed since")
     assert json.loads((server.settings.uploads / "mixed.jsonl").read_text().splitlines()[6]) == rows[6]
+    assert page.evaluate(PWNED)
+
+
+def test_the_first_batch(page: Page, with_data: Callable[..., None]) -> None:
+    with_data([chat(HOSTILE if n == 3 else f"Say {n}", f"{n} " * (n + 1)) for n in range(8)])
+    planned(page, "!plan.errors.length")
+    card = page.locator("#first-batch")
+    card.get_by_role("button", name="Show the first batch").click()
+    ended(page, "#first-batch")
+    expect(card.locator(".batch-line")).to_have_count(7)  # the eighth is kept for validation
+    expect(card.locator(".batch-said")).to_contain_text(
+        re.compile(r"7 sequences of \d+ tokens; \d+ of \d+ places are padding")
+    )
+    assert card.locator(".padding").count() == 6
+    first = card.locator(".batch-line").first
+    title = first.locator("small").inner_text()
+    row = int(title.removeprefix("mixed.jsonl, row "))
+    answer = "".join(first.locator(".t").all_inner_texts())
+    assert answer.replace(" ", "").startswith(str(row - 1) * row)
+    page.get_by_role("tab", name="Method", exact=True).click()
+    page.locator("#tab-method .fold").last.click()
+    page.locator("#f-training-packing input[type=checkbox]").check()
+    planned(page, "plan.changed.includes('f-training-packing')")
+    page.get_by_role("tab", name="Data", exact=True).click()
+    expect(card.locator(".task-note")).to_contain_text("The settings were changed since")
+    card.get_by_role("button", name="Show it again").click()
+    expect(card.locator(".batch-said")).to_contain_text("7 rows joined to one sequence", timeout=60_000)
+    expect(card.locator(".padding")).to_have_count(0)
     assert page.evaluate(PWNED)
 
 

@@ -46,18 +46,24 @@ def first_batch(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
     return taken
 
 
+PADDED = ["input_ids", "labels", "attention_mask"]
+PACKED = ["input_ids", "labels", "position_ids"]
+
+
 @pytest.mark.parametrize("order", [{"shuffle": True}, {"shuffle": False}])
 @pytest.mark.parametrize(
-    ("method", "rows", "names"),
+    ("method", "rows", "names", "packing"),
     [
-        ("sft", CHATS, ["input_ids", "labels", "attention_mask"]),
-        ("pretrain", TEXTS, ["input_ids", "labels", "attention_mask"]),
-        ("dpo", PAIRS, ["input_ids", "completion_mask", "attention_mask"]),
+        ("sft", CHATS, PADDED, False),
+        ("sft", CHATS, PACKED, True),
+        ("pretrain", TEXTS, PADDED, False),
+        ("pretrain", TEXTS, PACKED, True),
+        ("dpo", PAIRS, ["input_ids", "completion_mask", "attention_mask"], False),
     ],
 )
 def test_it_is_the_trainers(
     settings: Settings, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, rows: Any, names: Any,
-    order: Any,
+    packing: bool, order: Any,
 ) -> None:  # fmt: skip
     data = {
         "train": [{"path": str(write_rows(tmp_path / "rows.jsonl", rows))}], "validation": 0.2, "max_length": 90,
@@ -65,17 +71,25 @@ def test_it_is_the_trainers(
     }  # fmt: skip
     raw = {
         "model": {"path": str(tiny), "dtype": "float32"}, "data": data, "method": {"name": method},
-        "training": {"seed": 7, "batch_size": 8, "micro_batch_size": 4, "epochs": 1},
+        "training": {"seed": 7, "batch_size": 8, "micro_batch_size": 4, "epochs": 1, "packing": packing},
     }  # fmt: skip
     trainer = make_trainer(raw, tiny, tmp_path / "out", settings).trainer
     real = first_batch(trainer, monkeypatch)
-    args = {"data": data, "method": {"name": method}, "model": str(tiny), "seed": 7, "micro_batch": 4}
+    args = {
+        "data": data,
+        "method": {"name": method},
+        "model": str(tiny),
+        "seed": 7,
+        "micro_batch": 4,
+        "packing": packing,
+    }
     shown = WholeOperations(settings).run("batch", args, lambda *told: None)
     assert shown["exact"]
     for name in names:
         assert shown["arrays"][name] == real[name].tolist()
         assert shown["shapes"][name] == list(real[name].shape)
-    assert any(0 in mask for mask in shown["arrays"]["attention_mask"]), "something is padded"
+    if not packing:
+        assert any(0 in mask for mask in shown["arrays"]["attention_mask"]), "something is padded"
     assert len(shown["rows"]) == 4
     assert len(shown["texts"]) == len(shown["arrays"]["input_ids"])
 

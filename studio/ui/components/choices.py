@@ -1,7 +1,7 @@
 """Pieces with own markup: how they are made, and cards of which one is chosen.
 
 Every piece is a `gr.HTML` with a constant template; what it shows travels as its value and is put in by
-assets/form.js, tokens.js or profile.js with textContent, so that no data is ever read as markup or as a template.
+the scripts of assets with textContent, so that no data is ever read as markup or as a template.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def piece(template: str, mount: str, *, value: Any = None, constants: Any = None
 
     Args:
         template: constant markup.
-        mount: name of the function of `studioForm` (assets/form.js, tokens.js, profile.js) that brings it to life.
+        mount: name of the function of `studioForm` (one of the scripts below) that brings it to life.
         value: first value, anything that JSON can hold.
         constants: what the function is told besides, from our own code only. Not as props of the component:
             gradio loses those when a handler's reply comes before the component's tab was opened.
@@ -30,7 +30,7 @@ def piece(template: str, mount: str, *, value: Any = None, constants: Any = None
     return gr.HTML(
         value=value,
         html_template=template,
-        head=script_tags("form.js", "tokens.js", "profile.js"),
+        head=script_tags("form.js", "tokens.js", "profile.js", "batch.js"),
         js_on_load=f"studioForm.{mount}({{element, props, trigger, watch}}, {json.dumps(constants or {})})",
         apply_default_css=False,
         elem_classes=["piece", *(kwargs.pop("elem_classes", []))],

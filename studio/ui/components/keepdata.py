@@ -116,7 +116,7 @@ def kept_value(kept: Values) -> Values:
         figures.append(["Hidden", f"{kept['hidden_secrets']:,} keys, passwords or addresses"])
     if kept["unread_keys"]:
         figures.append(["Keys not written", ", ".join(sorted(kept["unread_keys"])[:10])])
-    return {"figures": [*figures, ["Folder", kept["path"]]]}
+    return {"figures": [*figures, ["Folder", kept["path"]]], "name": Path(kept["path"]).name}
 
 
 def label_of(check: str) -> str:

@@ -23,7 +23,7 @@ from studio.ui.page import QUIET, Page
 
 # The sections that decide how rows are read, and what else the profile depends on.
 SECTIONS = ("data", "method", "model")
-BESIDE = ("training.seed", "training.batch_size", "training.micro_batch_size")
+BESIDE = ("training.seed", "training.batch_size", "training.micro_batch_size", "training.packing")
 SAMPLE_ROWS = 2000
 MICRO_BATCH = 8
 ACTED = ("data.max_length", "data.truncation", "data.deduplicate")

@@ -21,10 +21,12 @@ from studio.data.client import DataWorker
 from studio.data.locate import absent_set, sources_of
 from studio.errors import InputError, StudioError
 from studio.ui.components.choices import markup, piece
+from studio.ui.components.firstbatch import batch_card
 from studio.ui.components.keepdata import keep_card
 from studio.ui.components.lengths import length_chart
 from studio.ui.components.planline import READING, WITH_META, Meta, plan_line, waits_for
 from studio.ui.components.profile import profile_card
+from studio.ui.components.pushdata import push_card
 from studio.ui.components.tokens import problem_value, row_value, token_view
 from studio.ui.datafiles import UPLOADED, demo_data, joined, keep_upload, named_source
 from studio.ui.errors import guard
@@ -92,8 +94,12 @@ def build(page: Page) -> None:
                 markup('<div class="studio"><h3>Limits and split</h3></div>')
                 form.place_tiers(form.of_section("data"), "data-advanced")
     with gr.Row(elem_classes=["two-columns"]):
-        profile_card(page)
-        keep_card(page)
+        with gr.Column(elem_classes=["stacked"]):
+            profile_card(page)
+            batch_card(page)
+        with gr.Column(elem_classes=["stacked"]):
+            keep_card(page)
+            push_card(page)
     form.lines.append(plan_line())
 
     def add_path(text: str, current: list[dict[str, Any]], validation: str) -> tuple[Any, Any, Any, str]:

@@ -1,0 +1,39 @@
+/* The first batch as the trainer gets it. Loaded after profile.js, whose `task` runs the work. */
+(() => {
+  const { make, subscribe, latest, task, tokenRun } = window.studioForm;
+  const whole = (value) => value.toLocaleString("en-US");
+
+  function firstBatch(piece) {
+    const { element } = piece;
+    let of = null;
+    const { find, note } = task("batch", piece, (shown, about) => {
+      of = about;
+      find("batch-intro").hidden = true;
+      find("batch-said").textContent = shown.said;
+      find("batch-body").hidden = !shown.lines.length;
+      find("batch-body").replaceChildren(...shown.lines.map(line));
+      find("task-begin").textContent = "Show it again";
+      stale();
+    }, (now, say) => {
+      if (now.state === "failed") say(now.error, "wrong");
+    });
+    const stale = () => {
+      if (of === null) return;
+      if (latest["data-values"] !== of) note("The settings were changed since: this is the batch of the earlier ones.", "warn");
+      else if (find("task-note").classList.contains("warn")) note("");
+    };
+    subscribe("data-values", element, stale);
+  }
+
+  function line(one) {
+    const box = make("div", "batch-line");
+    make("small", "muted num", one.title, box);
+    const run = tokenRun(one.tokens);
+    if (one.more) make("span", "muted num", ` … ${whole(one.more)} more tokens `, run);
+    if (one.padding) make("span", "padding num", `${whole(one.padding)} × padding`, run);
+    box.append(run);
+    return box;
+  }
+
+  Object.assign(window.studioForm, { firstBatch });
+})();

@@ -1,0 +1,109 @@
+"""The first batch: the rows that the trainer takes first, as it gets them, with padding or what packing joins.
+
+Begun by a button, because all rows are prepared for it as in a run (the tokens are kept for the run then). It is made
+by the second data worker and drawn by assets/batch.js.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.data.overlay import IGNORED
+from studio.errors import StudioError
+from studio.ui.components.choices import piece
+from studio.ui.components.profile import Asked, asking, refusal, sections_of
+from studio.ui.errors import guard
+from studio.ui.form import Values
+from studio.ui.page import QUIET, Page
+
+SHOWN = 600
+TEMPLATE = """
+<section class="studio card first-batch" aria-label="First batch">
+  <div class="row-flex wrap-flex"><h3>First batch</h3><span class="batch-said muted num"></span>
+    <span class="grow"></span>
+    <button type="button" class="btn small task-begin">Show the first batch</button>
+    <button type="button" class="btn small task-cancel" hidden>Cancel</button></div>
+  <p class="batch-intro muted">The rows of the first step, token for token as the trainer gets them: their order,
+    what is learned, and what is only padding.</p>
+  <div class="row-flex task-progress" hidden><div class="bar"><i></i></div>
+    <span class="task-text muted num" role="status"></span></div>
+  <p class="task-note" role="status"></p>
+  <div class="batch-body" hidden></div>
+</section>
+"""
+
+
+def batch_card(page: Page) -> gr.HTML:
+    """Make the card and wire it."""
+    card = piece(TEMPLATE, "firstBatch", elem_id="first-batch")
+    form = page.form
+
+    def begin(*values: Any) -> Values:
+        asked = Asked.read(values[-1])
+        raw = form.raw(values[:-1])
+        try:
+            sections, seed, micro = sections_of(page, raw)
+        except StudioError as error:
+            return refusal(form, error)
+        packing = raw.get("training.packing") is True and sections["method"]["name"] in ("sft", "pretrain")
+        args = {**sections, "seed": seed, "micro_batch": micro, "packing": packing}
+        page.services.tasks.begin(asked.page, "batch", [("batch", args)], batch_value)
+        return {"number": asked.number, "error": ""}
+
+    def connect() -> None:
+        card.click(guard(begin), [*form.inputs, form.meta], card, js=asking("batch", form), **QUIET)
+
+    form.wiring.append(connect)
+    return card
+
+
+def batch_value(answer: Values) -> Values:
+    """Turn the worker's answer to `batch` into what the card draws.
+
+    Returns:
+        said (how large it is), lines [{title, tokens [[text, id, trained, special]], more (tokens not shown),
+        padding (tokens)}] with one line for each sequence.
+    """
+    if not answer["exact"]:
+        many, longest = answer["shapes"]["input_ids"]
+        said = f"{many:,} sequences of up to {longest:,} tokens; which rows they are is drawn in training"
+        return {"said": said, "lines": []}
+    arrays, special = answer["arrays"], set(answer["special"])
+    many, width = answer["shapes"]["input_ids"]
+    names = [f"{Path(one['path']).name}, row {one['row']:,}" for one in answer["rows"]]
+    if "position_ids" in arrays:
+        lines = [_line(name, *part, special) for name, part in zip(names, _joined(answer), strict=True)]
+        return {"said": f"{len(names):,} rows joined to one sequence of {width:,} tokens, no padding", "lines": lines}
+    titles = names if many == len(names) else [f"{name}, {side}" for side in ("chosen", "rejected") for name in names]
+    lines = []
+    for at, title in enumerate(titles):
+        length = sum(arrays["attention_mask"][at])
+        trained = _trained(arrays, at)
+        parts = (answer["texts"][at][:length], arrays["input_ids"][at][:length], trained[:length])
+        lines.append({**_line(title, *parts, special), "padding": width - length})
+    empty = sum(line["padding"] for line in lines)
+    share = f"{empty:,} of {many * width:,} places are padding ({empty / (many * width):.0%})"
+    return {"said": f"{many:,} sequences of {width:,} tokens; {share}", "lines": lines}
+
+
+def _trained(arrays: Values, at: int) -> list[bool]:
+    if "labels" in arrays:
+        return [label != IGNORED for label in arrays["labels"][at]]
+    return [mark == 1 for mark in arrays["completion_mask"][at]]
+
+
+def _joined(answer: Values) -> list[tuple[list[str], list[int], list[bool]]]:
+    """The rows of a packed sequence: texts, ids, trained. A row begins where positions do."""
+    (ids,), (positions,), (texts,) = (answer["arrays"]["input_ids"], answer["arrays"]["position_ids"], answer["texts"])
+    trained = _trained(answer["arrays"], 0)
+    starts = [at for at, position in enumerate(positions) if position == 0]
+    ends = [*starts[1:], len(ids)]
+    return [(texts[start:end], ids[start:end], trained[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def _line(title: str, texts: list[str], ids: list[int], trained: list[bool], special: set[int]) -> Values:
+    tokens = [list(one) for one in zip(texts, ids, trained, [token in special for token in ids], strict=True)]
+    return {"title": title, "tokens": tokens[:SHOWN], "more": max(0, len(tokens) - SHOWN), "padding": 0}

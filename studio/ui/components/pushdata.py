@@ -1,0 +1,63 @@
+"""A kept set put on the Hugging Face Hub; offered when `keepdata` has written one.
+
+The upload is done by the second data worker with the token of the studio's environment (HF_TOKEN), which no page sees.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.errors import InputError
+from studio.ui.components.choices import piece
+from studio.ui.components.profile import Asked, asking
+from studio.ui.errors import guard
+from studio.ui.form import Values
+from studio.ui.page import QUIET, Page
+
+TEMPLATE = """
+<section class="studio card keep push" aria-label="Put it on the Hub" hidden>
+  <h3>Put it on the Hugging Face Hub</h3>
+  <p class="muted">Uploads <code class="push-name"></code> as a data set, with the token in HF_TOKEN.</p>
+  <div class="keep-fields">
+    <label>Name there<input class="push-repo field-input" type="text" maxlength="96" placeholder="you/your-set"
+      autocomplete="off" spellcheck="false"></label>
+  </div>
+  <label class="tick"><input type="checkbox" class="push-public"> <span>Everyone may see it</span></label>
+  <div class="row-flex wrap-flex keep-buttons">
+    <button type="button" class="btn small task-begin">Upload</button>
+    <button type="button" class="btn small task-cancel" hidden>Cancel</button></div>
+  <div class="row-flex task-progress" hidden><div class="bar"><i></i></div>
+    <span class="task-text muted num" role="status"></span></div>
+  <p class="task-note" role="status"></p>
+</section>
+"""
+
+
+def push_card(page: Page) -> gr.HTML:
+    """Make the card and wire it."""
+    card = piece(TEMPLATE, "push", elem_id="push-data")
+    form, tasks = page.form, page.services.tasks
+
+    def begin(*values: Any) -> Values:
+        asked = Asked.read(values[-1])
+        kept = tasks.find(asked.page, "keep")
+        if kept is None or not kept.answers:
+            raise InputError("the copy is not known any more", fix="Write it again, or use `studio data keep --push`")
+        name = Path(kept.answers[-1]["path"]).name
+        args = {"name": name, "repo": str(asked.get("repo", "")).strip(), "private": asked.get("public") is not True}
+        tasks.begin(asked.page, "push", [("push", args)], push_value)
+        return {"number": asked.number, "error": ""}
+
+    def connect() -> None:
+        card.click(guard(begin), [*form.inputs, form.meta], card, js=asking("push", form), **QUIET)
+
+    form.wiring.append(connect)
+    return card
+
+
+def push_value(pushed: Values) -> Values:
+    """Turn the worker's answer to `push` into what the card draws."""
+    return {"said": f"{pushed['repo']} has it now: {', '.join(pushed['splits'])}."}
