@@ -142,16 +142,22 @@ def absolute(path: str, settings: Settings) -> str:
 def sources_of(config: DataConfig) -> list[DataSource]:
     """Return the sources of a run: those that are trained on, then the one that `data.validation` names, if it does.
 
-    A set of the Hub that is trained on too is validated on at the same subset and revision.
+    A set of the Hub that is trained on too is validated on at the same subset and revision. Where the
+    first training source has columns or tags of its own, its rows are read with them, but for sets that say
+    themselves what they are: the demo's, and those of a dataset_info.json.
     """
     path = config.validation
     if not isinstance(path, str):
         return list(config.train)
     same = next((one for one in config.train if one.path == path), None)
-    values = {"subset": same.subset, "revision": same.revision} if same else {}
+    values: dict[str, Any] = {"subset": same.subset, "revision": same.revision} if same else {}
+    first = config.train[0]
+    told = path.startswith("demo/") or any(datasetinfo.split_address(one) for one in (path, first.path))
+    if (first.columns or first.tags) and not told:
+        values |= {"format": first.format, "columns": first.columns, "tags": first.tags}
     if hubsets.is_set_name(path.strip()) and not Path(path.strip()).exists():
         return [*config.train, DataSource(path=path, split=config.validation_split, **values)]
-    return [*config.train, DataSource(path=path)]
+    return [*config.train, DataSource(path=path, **values)]
 
 
 def fetch_sources(config: DataConfig, settings: Settings, report: Progress) -> None:

@@ -37,7 +37,7 @@ class WholeOperations(Operations):
         """Return the operations by name."""
         return super().known() | {
             "profile": self.profile, "duplicates": self.duplicates, "pair": self.pair, "diff": self.diff,
-            "batch": self.batch, "keep": self.keep, "push": self.push,
+            "batch": self.batch, "keep": self.keep, "push": self.push, "warm": self.warm,
         }  # fmt: skip
 
     def profile(
@@ -279,6 +279,12 @@ class WholeOperations(Operations):
         return keeping.write(
             plan, config, asked.name, sources, masker, self.settings, lambda rows: progress("writing", rows, None)
         )
+
+    def warm(self, progress: Progress, *, model: Values | str | None = None, confined: bool = False) -> Values:
+        """Load a model's tokenizer and the libraries, so that the first question about rows need not wait for them."""
+        folder, chosen = self._model(model, confined, progress)
+        self._masker(folder, chosen, DataConfig(), MethodConfig())
+        return {}
 
     def push(self, progress: Progress, *, name: str, repo: str, private: bool = True, confined: bool = False) -> Values:
         """Put a kept set on the Hugging Face Hub, with the token of the environment (HF_TOKEN).

@@ -6,6 +6,7 @@ and plans are not kept waiting; the page polls for what it has (`/api/data`), wi
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -75,6 +76,20 @@ class DataTasks:
         self._lock = threading.Lock()
         self._tasks: dict[tuple[str, str], Task] = {}
         self._count = 0
+        self._warmed: Values | None = None
+
+    def warm(self, model: Values) -> None:
+        """Let an idle worker load the tokenizer of section `model` meanwhile; the first profile then begins at once."""
+        with self._lock:
+            if self._warmed == model or self.busy:
+                return
+            self._warmed = model
+        threading.Thread(target=self._warm, args=(model,), name="data-warm", daemon=True).start()
+
+    def _warm(self, model: Values) -> None:
+        # What is wrong with the model is said where the person asks for something.
+        with contextlib.suppress(StudioError):
+            self.worker.call("warm", timeout=SECONDS, slot="warm", model=model)
 
     def begin(self, page: str, kind: str, calls: list[tuple[str, Values]], show: Callable[[Values], Values]) -> Task:
         """Start a task; the page's earlier one of this kind is ended."""

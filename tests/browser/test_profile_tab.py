@@ -174,6 +174,8 @@ def test_axe_and_no_sideways_scrolling(browser: Browser, server: Server, scheme:
     open_tab(page, server, "data")
     page.locator("#profile .task-begin").click()
     ended(page, "#profile")
+    page.locator("#first-batch .task-begin").click()
+    expect(page.locator(".batch-line").first).to_be_visible(timeout=60_000)
     page.locator("#keep-data summary").click()
     for link in page.locator(".pair-item > .row-link").all()[:1]:
         link.click()

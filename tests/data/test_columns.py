@@ -185,3 +185,18 @@ def test_several_rows_without_a_column_are_named_at_once(
     with pytest.raises(InputErrors) as caught:
         prepare_data(DataConfig(train=[source]), MethodConfig(), tokenizer, settings)
     assert [error.where for error in caught.value.errors] == ["x.jsonl, row 2", "x.jsonl, row 3"]
+
+
+def test_a_file_for_validation_is_read_with_the_columns_of_training(
+    tokenizer: Any, settings: Settings, write: Callable[..., Path]
+) -> None:
+    train = write("train.csv", "frage,antwort\nEins?,1\nZwei?,2\n")
+    held = write("held.csv", "frage,antwort\nDrei?,3\n")
+    source = {"path": str(train), "columns": "prompt=frage, completion=antwort"}
+    done = prepare_data(DataConfig(train=[source], validation=str(held)), MethodConfig(), tokenizer, settings)
+    assert tokenizer.decode(done.validation[0].input_ids) == "Drei?3<|im_end|>"
+    # A set that says itself what it is keeps its own.
+    mixed = prepare_data(
+        DataConfig(train=[source], validation="demo/validation.jsonl"), MethodConfig(), tokenizer, settings
+    )
+    assert len(mixed.validation) == 40

@@ -31,7 +31,7 @@ TEMPLATE = """
   <div class="row-flex task-progress" hidden><div class="bar"><i></i></div>
     <span class="task-text muted num" role="status"></span></div>
   <p class="task-note" role="status"></p>
-  <div class="batch-body" hidden></div>
+  <div class="batch-body" role="group" aria-label="Rows of the first batch" tabindex="0" hidden></div>
 </section>
 """
 

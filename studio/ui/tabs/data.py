@@ -180,7 +180,9 @@ def counted(values: Values, page: Page) -> tuple[dict[str, Any], str]:
             return waiting(name, waits, bool(absent)), name
     except StudioError as error:
         return failed(name, [page.form.problem(error)["sentence"]]), f"{name} · to be corrected"
-    return whole_count(config, page, name)
+    shown = whole_count(config, page, name)
+    page.services.tasks.warm(config.model.model_dump())
+    return shown
 
 
 def row_again(values: Values, page: Page, place: Meta) -> dict[str, Any]:
