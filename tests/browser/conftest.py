@@ -166,12 +166,16 @@ def serve() -> Iterator[Callable[[Path], Server]]:
 
 
 @pytest.fixture(scope="module")
-def server(serve: Callable[[Path], Server], model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+def server(
+    serve: Callable[[Path], Server], model_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A web process whose home holds the prepared model and no job, shared by a module's tests."""
     home = tmp_path_factory.mktemp("browser") / "home"
     # Links, not copies; not a symbolic link, because the page may only read below its own home.
     shutil.copytree(model_path, home / "models" / model_path.name, copy_function=os.link)
-    return serve(home)
+    server = serve(home)
+    yield server
+    server.end()
 
 
 @pytest.fixture
