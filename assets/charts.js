@@ -35,6 +35,12 @@ window.studio.charts = (() => {
       this.weight = factor * this.weight + (1 - factor);
       return this.mean / this.weight;
     }
+    /** Forget what came after a step: it is done once more. */
+    cut(step, factor) {
+      const kept = this.step.findLastIndex((one) => one <= step) + 1;
+      for (const values of [this.step, this.tokens, this.time, this.y]) values.length = kept;
+      this.resmooth(factor);
+    }
     resmooth(factor) {
       this.mean = 0; this.weight = 0;
       this.smooth = this.y.map((value) => this.soften(value, factor));

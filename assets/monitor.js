@@ -22,12 +22,24 @@ window.studio.monitor = (() => {
       if (event.kind === "phase") this.takePhase(event);
       else if (event.kind === "notice") this.notices.push(event);
       else if (event.kind === "sample") this.samples.push(event);
+      else if (event.kind === "resume") this.goBack(event);
       else if (event.kind === "metric") {
         for (const [name, value] of Object.entries(event.values || {})) {
           (this.series[name] ??= new window.studio.charts.Series()).push(event, value, this.factor);
         }
         if (typeof event.eta === "number") this.eta = { seconds: event.eta, at: event.time };
       }
+    }
+
+    /** The training goes on from a step: what came after it is done once more, and no phase lasted until now. */
+    goBack(event) {
+      for (const series of Object.values(this.series)) series.cut(event.step, this.factor);
+      this.samples = this.samples.filter((sample) => sample.step <= event.step);
+      const last = this.phases[this.phases.length - 1];
+      if (last) last.closed = last.time;
+      this.phases.push({ phase: "going on", state: "end", done: 0, total: null, unit: "", begun: event.time, time: event.time, closed: event.time });
+      this.eta = null;
+      this.redraw = true;
     }
 
     takePhase(event) {
@@ -67,7 +79,8 @@ window.studio.monitor = (() => {
   async function tick() {
     if (!shown() || !reader) return 1000;
     const mine = reader;
-    if (mine.complete) { drawHead(); return 5000; }
+    if (mine.complete && window.studio.isFinal(window.studio.selected() || mine.state)) { drawHead(); return 5000; }
+    mine.complete = false; // it goes on, maybe by another page
     mine.about ??= await window.studio.fetchJson(path(mine.id));
     mine.name = mine.about.name || mine.id;
     const began = performance.now();
@@ -105,7 +118,8 @@ window.studio.monitor = (() => {
       drawTiles();
       board.setMetrics(reader.about.metrics.filter(({ name }) => reader.series[name] || reader.series[`eval_${name}`]));
       board.setTotal(reader.summary.total_steps);
-      if (board.run !== reader) board.show(reader); else if (came) board.extend();
+      if (board.run !== reader || reader.redraw) board.show(reader); else if (came) board.extend();
+      reader.redraw = false;
       label();
     }
     window.studio.log.samples(reader.samples);
@@ -122,6 +136,8 @@ window.studio.monitor = (() => {
     put(part("name"), about.name || reader.id);
     const epochs = about.config?.training?.epochs;
     put(part("about"), [about.line, about.kind === "train" && summary.epoch !== null && epochs ? `epoch ${summary.epoch.toFixed(1)} of ${number(epochs)}` : ""].filter(Boolean).join(" · "));
+    part("resume").hidden = !state.final || about.resumable === null || about.resumable === undefined;
+    put(part("resume"), `Go on from step ${number(about.resumable)}`);
     part("stop").hidden = state.final || stopping;
     part("stop-now").hidden = state.final || !stopping || state.stop_now;
     put(part("stop"), about.kind === "train" && state.status !== "queued" ? "Stop and save" : "Stop");
@@ -161,7 +177,7 @@ window.studio.monitor = (() => {
     const spent = new Map();
     let open = null;
     reader.phases.forEach((phase, index) => {
-      const end = reader.phases[index + 1]?.begun ?? (reader.state.final || phase.state === "end" ? Math.max(phase.time, phase.begun) : null);
+      const end = phase.closed ?? reader.phases[index + 1]?.begun ?? (reader.state.final || phase.state === "end" ? Math.max(phase.time, phase.begun) : null);
       if (end === null) open = phase.phase;
       spent.set(phase.phase, (spent.get(phase.phase) || 0) + (end === null ? 0 : end - phase.begun));
     });
@@ -256,6 +272,21 @@ window.studio.monitor = (() => {
     window.studio.refresh();
   }
 
+  async function goOn() {
+    part("resume").disabled = true;
+    problem("");
+    try {
+      await window.studio.postJson(`${path(reader.id)}/resume`, {});
+      reader.about = null;
+      reader.complete = false;
+      await window.studio.refresh();
+      poller.now();
+    } catch (error) {
+      problem(`It does not go on: ${error.message}`);
+    }
+    part("resume").disabled = false;
+  }
+
   function problem(text) {
     part("problem").hidden = !text;
     put(part("problem"), text);
@@ -272,7 +303,7 @@ window.studio.monitor = (() => {
     const row = window.studio.selected();
     put(part("name"), row ? row.name : "");
     part("pill").className = "pill";
-    part("stop").hidden = part("stop-now").hidden = true;
+    part("resume").hidden = part("stop").hidden = part("stop-now").hidden = true;
     part("bar").className = "bar unknown";
     fillCompare();
     poller?.now();
@@ -323,6 +354,7 @@ window.studio.monitor = (() => {
     part = (name) => root.querySelector(`[data-part="${name}"]`);
     board = new window.studio.charts.Board(root.querySelector(".charts"));
     board.open(root.querySelector(".monitor").dataset.plotly).catch(() => problem("The charts could not be loaded; reload the page."));
+    part("resume").addEventListener("click", goOn);
     part("stop").addEventListener("click", () => ask(false));
     part("stop-now").addEventListener("click", () => ask(true));
     part("ask-no").addEventListener("click", () => part("ask").close());

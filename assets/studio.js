@@ -36,9 +36,14 @@ window.studio = (() => {
     constructor(status, text) { super(text); this.status = status; }
   }
 
+  /** The sentence of a refusal, which FastAPI wraps. */
+  function said(text) {
+    try { const { detail } = JSON.parse(text); return typeof detail === "string" ? detail : text; } catch { return text; }
+  }
+
   async function fetchJson(path, options = {}) {
     const answer = await fetch(path, { signal: AbortSignal.timeout(8000), cache: "no-store", ...options });
-    if (!answer.ok) throw new HttpError(answer.status, await answer.text());
+    if (!answer.ok) throw new HttpError(answer.status, said(await answer.text()));
     return answer.json();
   }
 

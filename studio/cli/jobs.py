@@ -1,4 +1,4 @@
-"""`studio jobs`: list, show, stop, log."""
+"""`studio jobs`: list, show, stop, resume, log."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import typer
 
 from studio.cli.output import answer, say, table
 from studio.cli.train import Json
-from studio.cli.watch import follow
+from studio.cli.watch import follow, raise_unless_completed
 from studio.errors import InputError
-from studio.jobs import Summaries, find_job, list_jobs, request_stop, wait
+from studio.jobs import Summaries, find_job, list_jobs, request_stop, resume, wait
 from studio.jobs.summary import status_word
 from studio.settings import read_settings
 
@@ -25,6 +25,7 @@ class Action(StrEnum):
     list = "list"
     show = "show"
     stop = "stop"
+    resume = "resume"
     log = "log"
 
 
@@ -37,10 +38,11 @@ def jobs(
     action: Annotated[Action, typer.Argument(help="What to do.")] = Action.list,
     job_id: Annotated[str, typer.Argument(metavar="ID", help="A job's id or name.")] = "",
     now: Annotated[bool, typer.Option("--now", help="stop: do not wait for the step to finish.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="resume: return at once.")] = False,
     following: Annotated[bool, typer.Option("--follow", help="show: stay until the job is over.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List jobs, show one, stop one, or print its log."""
+    """List jobs, show one, stop one, let one that ended early go on, or print its log."""
     settings = read_settings()
     if action == Action.list:
         _list(as_json)
@@ -61,6 +63,11 @@ def jobs(
         request_stop(job, now=now)
         say("asked to stop; waiting for it")
         wait(job)
+    elif action == Action.resume:
+        told = job.events_path.stat().st_size
+        say(f"goes on from step {resume(settings, job).step}")
+        if not detach:
+            raise_unless_completed(job, follow(job, told))
     elif following:
         follow(job)
     state, summary = job.state(), Summaries().of(job)

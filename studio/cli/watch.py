@@ -19,14 +19,17 @@ POLL_SECONDS = 0.2
 PLAIN_SECONDS = 10.0  # between lines where no terminal shows bars
 
 
-def follow(job: JobFolder) -> JobState:
+def follow(job: JobFolder, offset: int = 0) -> JobState:
     """Show a job until it is over.
+
+    Args:
+        job: the job.
+        offset: byte of its events from which on they are shown.
 
     Returns:
         Its final state; `raise_unless_completed` turns that into an exit code.
     """
     stops = 0
-    offset = 0
     with _view() as view:
         while True:
             try:

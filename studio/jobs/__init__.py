@@ -1,11 +1,12 @@
 """The spine: every long piece of work is a job, and a job is a folder.
 
 `folder` and `state` say what a job is, `events` how it reports, `worker` how its process behaves,
-`supervisor` who starts and ends it, `summary` what lists show. Readers and the work share files and signals
-only, so either side may die at any moment. Light: nothing here imports torch or gradio.
+`supervisor` who starts and ends it, `checkpoints` from where it goes on, `summary` what lists show. Readers and
+the work share files and signals only, so either side may die at any moment. Light: nothing here imports torch or
+gradio.
 """
 
-from studio.jobs.client import ensure_supervisor, request_stop, submit, wait
+from studio.jobs.client import ensure_supervisor, request_stop, resume, submit, wait
 from studio.jobs.events import read_events
 from studio.jobs.folder import JobFolder, JobRequest, find_job, list_jobs
 from studio.jobs.state import FINAL, JobState
@@ -23,6 +24,7 @@ __all__ = [
     "list_jobs",
     "read_events",
     "request_stop",
+    "resume",
     "submit",
     "wait",
 ]

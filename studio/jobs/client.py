@@ -1,4 +1,4 @@
-"""What the page, the command line and scripts do with jobs: submit, stop, wait.
+"""What the page, the command line and scripts do with jobs: submit, stop, resume, wait.
 
 They never start the work themselves: they write a folder and make sure that a supervisor runs. So no request,
 thread or terminal owns a job.
@@ -16,9 +16,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from studio.errors import InputError
+from studio.jobs.checkpoints import Checkpoint, last_whole
 from studio.jobs.files import write_json
 from studio.jobs.folder import JobFolder, Kind, create_job
-from studio.jobs.state import JobState
+from studio.jobs.state import JobState, write_state
 from studio.settings import Settings
 
 
@@ -67,6 +69,34 @@ def request_stop(job: JobFolder, *, now: bool = False) -> None:
     """
     if not job.state().final:
         write_json(job.stop_path, {"asked": time.time(), "now": now})
+
+
+def resume(settings: Settings, job: JobFolder) -> Checkpoint:
+    """Let a training that ended early go on from its last whole checkpoint, in the same folder.
+
+    Returns:
+        the checkpoint.
+
+    Raises:
+        InputError: it is no training, is not over, is done, or left no whole checkpoint.
+    """
+    name = job.request.name
+    with FileLock(job.path / ".resume.lock"):
+        state = job.state()
+        if job.request.kind != "train":
+            raise InputError(f"'{name}' is no training", where=job.id, fix="Start it again")
+        if not state.final:
+            raise InputError(f"'{name}' is not over ({state.status})", where=job.id, fix="Wait until it is, or stop it")
+        if state.status == "completed":
+            raise InputError(f"'{name}' is done", where=job.id, fix="Start another run, with more epochs")
+        checkpoint = last_whole(job.checkpoints)
+        if checkpoint is None:
+            raise InputError(f"'{name}' left no whole checkpoint", where=job.id, fix="Start it again as a new run")
+        job.stop_path.unlink(missing_ok=True)
+        again = JobState(status="queued", created=state.created, attempt=state.attempt + 1)
+        write_state(job.state_path, again)
+    ensure_supervisor(settings)
+    return checkpoint
 
 
 def wait(job: JobFolder, on_change: Callable[[JobState], None] | None = None, seconds: float | None = None) -> JobState:

@@ -54,7 +54,7 @@ def diagnose(exit_code: int | None, log: Path) -> Diagnosis:
     if exit_code is None:
         return Diagnosis(
             "the process disappeared: the computer was restarted, or something killed it",
-            "Start it again; the last checkpoint is kept",
+            "Let it go on: its last checkpoint is kept",
         )
     last = _last_error_line(tail)
     return Diagnosis(last or f"the process ended with exit status {exit_code}", "The log shows what it did last")

@@ -32,6 +32,7 @@ class JobState:
         reason: one sentence on why it ended, for failed, lost and stopped.
         fix: what to do about it.
         exit_code: the process's exit status, negative for a signal; None where nobody saw it.
+        attempt: how many times it was begun, from 1: a training that goes on after its end has one more.
     """
 
     status: Status = "queued"
@@ -43,6 +44,7 @@ class JobState:
     reason: str = ""
     fix: str = ""
     exit_code: int | None = None
+    attempt: int = 1
 
     @property
     def final(self) -> bool:

@@ -25,6 +25,7 @@ class JobSummary:
         step, total_steps: updates of a training run.
         values: the newest value of each metric.
         best: the lowest validation loss and its step.
+        validations: all of them, (step, loss).
         results: named results, such as an evaluation's.
         peak_memory_gb: highest resident memory seen (1e9 bytes).
         eta: seconds left, None before there is a pace to tell it from.
@@ -41,6 +42,7 @@ class JobSummary:
     elapsed: float = 0.0
     values: dict[str, Any] = field(default_factory=dict)
     best: tuple[float, int] | None = None
+    validations: list[tuple[int, float]] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     notices: list[dict[str, Any]] = field(default_factory=list)
     peak_memory_gb: float = 0.0
@@ -55,6 +57,8 @@ class JobSummary:
                 self.done, self.total = event.get("done") or 0.0, event.get("total")
             case "metric":
                 self._add_metric(event)
+            case "resume":
+                self._go_back(event["step"])
             case "result":
                 self.results[event["name"]] = event["values"]
             case "notice":
@@ -70,8 +74,17 @@ class JobSummary:
         self.elapsed = event.get("elapsed", self.elapsed)
         self.eta = event.get("eta", self.eta)
         loss = values.get("eval_loss")
-        if isinstance(loss, float) and (self.best is None or loss < self.best[0]):
-            self.best = (loss, event.get("step", 0))
+        if isinstance(loss, float):
+            self.validations.append((event.get("step", 0), loss))
+            if self.best is None or loss < self.best[0]:
+                self.best = (loss, event.get("step", 0))
+
+    def _go_back(self, step: int) -> None:
+        """The training goes on from that step: what came after it is done once more."""
+        self.step, self.eta = step, None
+        self.values = {}
+        self.validations = [one for one in self.validations if one[0] <= step]
+        self.best = min(((loss, at) for at, loss in self.validations), default=None)
 
 
 class Summaries:

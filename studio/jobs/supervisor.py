@@ -61,14 +61,14 @@ class Supervisor:
         self.settings, self._command = settings, command
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._stops: dict[str, _Stop] = {}
-        self._over: set[str] = set()
+        self._over: dict[str, int] = {}  # when the state of a job that is over was written
 
     def step(self) -> bool:
         """Look once at every unfinished job; return True while there is one."""
         queued: list[JobFolder] = []
         active = 0
         for job in list_jobs(self.settings.jobs):
-            if job.id in self._over:
+            if self._over.get(job.id) == _written(job):
                 continue
             state = job.state()
             if state.final:
@@ -131,7 +131,7 @@ class Supervisor:
             return  # the state is final but the process is still closing down
         self._children.pop(job.id, None)
         self._stops.pop(job.id, None)
-        self._over.add(job.id)
+        self._over[job.id] = _written(job)
 
     def _press_stop(self, job: JobFolder, state: JobState) -> None:
         """Go on with the phases of a stop: asked, SIGTERM, SIGKILL of the process group."""
@@ -147,6 +147,13 @@ class Supervisor:
         elif not stop.killed and now - stop.termed > TERM_SECONDS:
             os.killpg(state.pid, signal.SIGKILL)  # a worker leads its own group
             stop.killed = True
+
+
+def _written(job: JobFolder) -> int:
+    try:
+        return job.state_path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def supervise(settings: Settings) -> None:

@@ -137,6 +137,11 @@ class JobContext:
         """Show an example of what the model does now."""
         self.event("sample", **fields)
 
+    def resumed(self, step: int) -> None:
+        """Say from which step it goes on: readers forget what came after it, since that is done once more."""
+        self.log(f"goes on from step {step}")
+        self.event("resume", step=step)
+
     def result(self, name: str, values: dict[str, Any]) -> None:
         """Write a named result of the job."""
         self.event("result", name=name, values=values)

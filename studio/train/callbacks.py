@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from studio.errors import StudioError
+from studio.jobs import checkpoints
+from studio.jobs.checkpoints import Checkpoint
 from studio.jobs.worker import JobContext, Phase
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ class JobCallback(TrainerCallback):
         self._batch_steps = batch_steps
         self._step_began = self._train_began = self._evaluation_began = 0.0
         self._evaluation_seconds: deque[float] = deque(maxlen=3)
-        self._training_seconds = 0.0
+        self._training_seconds = self._elapsed_before = 0.0
         self._tokens_before = 0
         self._speed = 0.0
         self._validating: Phase | None = None
@@ -55,6 +58,29 @@ class JobCallback(TrainerCallback):
     def watch(self, trainer: Counting) -> None:
         """Say whose tokens are counted; the trainer needs its callbacks before it exists."""
         self._trainer = trainer
+
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """Count on from a checkpoint; called after `watch`."""
+        done = checkpoint.progress
+        self._elapsed_before = done["elapsed"]
+        self._training_seconds = done["training_seconds"]
+        if self._trainer is not None:
+            self._trainer.tokens_seen = self._tokens_before = int(done["tokens"])
+            self._trainer.supervised_seen = int(done["supervised_tokens"])
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Seal the checkpoint that was just written."""
+        folder = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
+        checkpoints.seal(folder, state.global_step, self._counted())
+
+    def _counted(self) -> dict[str, float]:
+        trainer = self._trainer
+        return {
+            "tokens": trainer.tokens_seen if trainer else 0,
+            "supervised_tokens": trainer.supervised_seen if trainer else 0,
+            "elapsed": round(self._elapsed_before + time.monotonic() - self._train_began, 2),
+            "training_seconds": round(self._training_seconds, 2),
+        }
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock of the run."""
@@ -157,17 +183,13 @@ class JobCallback(TrainerCallback):
             self._context.sample(step=step, **sample)
 
     def _metric(self, state: TrainerState, values: dict[str, float]) -> None:
-        trainer = self._trainer
         self._context.metric(
             state.global_step,
             values,
             total_steps=state.max_steps,
             epoch=round(state.epoch or 0.0, 4),
             epochs=state.num_train_epochs,
-            tokens=trainer.tokens_seen if trainer else 0,
-            supervised_tokens=trainer.supervised_seen if trainer else 0,
-            elapsed=round(time.monotonic() - self._train_began, 2),
-            training_seconds=round(self._training_seconds, 2),
+            **self._counted(),
             eta=self._seconds_left(state),
         )
 

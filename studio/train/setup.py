@@ -34,6 +34,7 @@ class Setup:
         peft_config: of a new adapter; None for full tuning and for an existing adapter.
         engine_loss: the model has our loss attached (`engine.loss`).
         scorer: folder of a reward model, for the reward `model`.
+        resumed: whether the training goes on from a checkpoint.
         on_samples: told (step, samples) of the answers that an online method writes.
     """
 
@@ -49,6 +50,7 @@ class Setup:
     peft_config: Any = None
     engine_loss: bool = False
     scorer: Path | None = None
+    resumed: bool = False
     on_samples: Callable[[int, list[dict[str, Any]]], None] = lambda step, samples: None
 
     @property
@@ -87,7 +89,7 @@ def common_arguments(setup: Setup) -> dict[str, Any]:
         "logging_nan_inf_filter": False,  # hides the very numbers that a person must see
         "eval_strategy": "steps" if validate else "no",
         "eval_steps": plan.eval_steps if validate else None,
-        "eval_on_start": validate,
+        "eval_on_start": validate and not setup.resumed,
         "save_strategy": "steps",
         "save_steps": plan.save_steps,
         "save_total_limit": training.save_total_limit,

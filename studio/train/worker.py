@@ -1,7 +1,7 @@
 """A training run from request to saved model, phase by phase.
 
 Read `train` top-down: prepare, load, plan, train, save. Every phase is visible with a count; a stop is obeyed
-after the step, with everything saved.
+after the step, with everything saved. A run that ended early goes on from its last whole checkpoint.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from studio.config.method import ONLINE
 from studio.data.locate import fetch_sources
 from studio.data.prepare import Prepared, prepare_data
 from studio.errors import StoppedError
+from studio.jobs.checkpoints import Checkpoint, last_whole
 from studio.jobs.worker import JobContext
 from studio.models.catalogue import ModelRef, resolve_model
 from studio.models.device import device_info
@@ -55,6 +56,7 @@ def train(context: JobContext) -> None:
     if not torch.cuda.is_available():
         torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
+    begun = _begun(context)
     reference = _resolve(context, config)
     context.check_stop()
     tokenizer = AutoTokenizer.from_pretrained(reference.path, trust_remote_code=config.model.trust_remote_code)
@@ -97,18 +99,32 @@ def train(context: JobContext) -> None:
             peft_config=loaded.peft_config,
             engine_loss=loaded.engine_loss,
             scorer=_scorer(config),
+            resumed=begun is not None,
             on_samples=callback.samples,
         )
         trainer = method.build(setup)
         callback.watch(trainer)
         start = Start.of(trainer, config)
-        trainer.train()
+        if begun is not None:
+            callback.go_on(begun)
+        trainer.train(resume_from_checkpoint=str(begun.path) if begun is not None else None)
     with context.phase("saving"):
         _save(context, config, reference, trainer, tokenizer, prepared, start)
     if callback.stopped:
         raise StoppedError(
             f"it was stopped at step {trainer.state.global_step} of {plan.steps}; what it learned is saved"
         )
+
+
+def _begun(context: JobContext) -> Checkpoint | None:
+    """The checkpoint that a run goes on from; None in its first attempt."""
+    if context.job.state().attempt == 1:
+        return None
+    begun = last_whole(context.job.checkpoints)
+    if begun is None:
+        context.notice("warning", "no checkpoint is whole any more, so the run begins from its start")
+    context.resumed(begun.step if begun is not None else 0)
+    return begun
 
 
 def _scorer(config: RunConfig) -> Path | None:

@@ -17,8 +17,9 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
 
-from studio.errors import StudioError
-from studio.jobs import JobFolder, ensure_supervisor, request_stop
+from studio.errors import InputError, StudioError
+from studio.jobs import JobFolder, ensure_supervisor, request_stop, resume
+from studio.jobs.checkpoints import last_whole
 from studio.jobs.events import read_events, read_lines
 from studio.train.methods import METHODS
 from studio.ui.components.profile import opened_pair, place_of
@@ -126,6 +127,7 @@ def make_router(services: Services) -> APIRouter:
             "config": request.config,
             "environment": found.environment(),
             "metrics": own_metrics(request.config),
+            "resumable": resumable(found),
             "files": files,
         }
         return Json(answer, headers={"cache-control": "no-store"})
@@ -171,6 +173,15 @@ def make_router(services: Services) -> APIRouter:
         ensure_supervisor(services.settings)  # it may have been killed, and a stop needs one
         return Json(state_dict(found, found.state()))
 
+    @router.post("/api/jobs/{job_id}/resume")
+    def go_on(job_id: str) -> Response:
+        found = job_of(job_id)
+        try:
+            checkpoint = resume(services.settings, found)
+        except InputError as error:
+            raise HTTPException(409, error.sentence) from error
+        return Json({"step": checkpoint.step})
+
     @router.get("/studio/{name}")
     def asset(name: str) -> Response:
         path = assets.get(name)
@@ -179,6 +190,15 @@ def make_router(services: Services) -> APIRouter:
         return FileResponse(path, headers=FOR_EVER)
 
     return router
+
+
+def resumable(job: JobFolder) -> int | None:
+    """Step from which a training that ended early can go on; None if it cannot."""
+    state = job.state()
+    if not state.final or state.status == "completed":
+        return None
+    checkpoint = last_whole(job.checkpoints)
+    return None if checkpoint is None else checkpoint.step
 
 
 def downloads(job: JobFolder) -> dict[str, Path]:

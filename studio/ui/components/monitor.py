@@ -47,6 +47,7 @@ MONITOR = f"""
     <h2 data-part="name"></h2>
     <span class="muted num" data-part="about"></span>
     <span class="grow"></span>
+    <button type="button" class="btn small primary" data-part="resume" hidden>Go on</button>
     <button type="button" class="btn small danger" data-part="stop" hidden>Stop and save</button>
     <button type="button" class="btn small danger" data-part="stop-now" hidden>Stop now</button>
   </div>
