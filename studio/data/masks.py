@@ -11,14 +11,15 @@ A token that lies across the start of an answer is context: the model is never a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from studio.data.bytelevel import lay_over_pieces, other_characters
 from studio.data.control import ControlTokens, any_of
 from studio.data.conversations import Message
 from studio.data.formats import Example
-from studio.data.overlay import IGNORED, Offsets, lay_over
+from studio.data.overlay import IGNORED, lay_over, running_ends
 from studio.data.plaintext import Texts
 from studio.data.rendering import LostError, Renderer
 from studio.data.shapes import Shapes
@@ -43,7 +44,6 @@ class Masked:
         notes: what is worth a finding: "straddling", "rewritten", "prompt_extra", "header",
             "other_context", "control", "no_stop", "lost".
         text: the text that the tokens tile.
-        ends: (T,) character at which each token ends in `text`; an added BOS or EOS has no characters.
     """
 
     input_ids: list[int]
@@ -52,7 +52,12 @@ class Masked:
     path: str
     notes: tuple[str, ...] = ()
     text: str = field(default="", repr=False)
-    ends: list[int] = field(default_factory=list, repr=False)
+    _ends: Callable[[], list[int]] = field(default=list, repr=False, compare=False)
+
+    @property
+    def ends(self) -> list[int]:
+        """(T,) character at which each token ends in `text`; an added BOS or EOS has no characters."""
+        return self._ends()
 
     @property
     def supervised(self) -> int:
@@ -100,6 +105,7 @@ class Masker:
         self.tokenizer, self.train_on = tokenizer, train_on
         self._renderer, self._texts = Renderer(tokenizer), Texts(tokenizer)
         self._shapes = Shapes(self._renderer)
+        self._others = other_characters(tokenizer)
         special = set(tokenizer.all_special_tokens)
         added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
         special |= {content for content, is_special in added.items() if is_special}
@@ -117,10 +123,9 @@ class Masker:
         chats = [i for i, example in enumerate(examples) if example.messages is not None]
         if chats:
             rendered = self._all_rendered([examples[i] for i in chats])
-            ids, offsets = self._texts.tokens([text for text, _, _ in rendered], special=False)
-            for at, i in enumerate(chats):
-                text, spans, notes = rendered[at]
-                masked[i] = self._masked(examples[i], ids[at], offsets[at], text, spans, notes)
+            encoded = self._texts.encode([text for text, _, _ in rendered], special=False)
+            for i, one, (text, spans, notes) in zip(chats, encoded, rendered, strict=True):
+                masked[i] = self._masked(examples[i], one, text, spans, notes)
         for i, example in enumerate(examples):
             if example.text is not None:
                 self._control.require_text(example, {"text": example.text})
@@ -168,11 +173,14 @@ class Masker:
             text = example.prompt or ""
             self._control.require_text(example, {"prompt": text})
             ids, offsets = self._texts.prompt(text)
-            return self._masked(example, ids, offsets, text, [], self._control.note(text))
+            laid = lay_over(text, ids, offsets, [])
+            lost = ("lost",) if laid.lost else ()
+            notes = (*self._control.note(text), *lost)
+            return Masked(ids, laid.labels, example.row, example.path, notes, text, lambda: laid.ends)
         self._require_usable(example)
         text, _, notes = self._rendered(example, prompt=True)
-        (ids,), (offsets,) = self._texts.tokens([text], special=False)
-        return self._masked(example, ids, offsets, text, [], notes)
+        (encoded,) = self._texts.encode([text], special=False)
+        return self._masked(example, encoded, text, [], notes)
 
     def pieces(self, masked: Masked) -> list[Piece]:
         """Return the tokens as text with what happens to them; the texts joined are the rendered text."""
@@ -303,20 +311,18 @@ class Masker:
         return tuple(notes)
 
     def _masked(
-        self,
-        example: Example,
-        ids: list[int],
-        offsets: Offsets,
-        text: str,
-        spans: Sequence[tuple[int, int]],
-        notes: tuple[str, ...],
+        self, example: Example, encoded: Any, text: str, spans: Sequence[tuple[int, int]], notes: tuple[str, ...]
     ) -> Masked:
-        laid = lay_over(text, ids, offsets, spans)
-        if laid.straddling:
+        ids = encoded.ids
+        pieces = self._others is not None and not self._others.search(text) and lay_over_pieces(ids, encoded, spans)
+        if pieces:
+            labels, straddling = pieces
+        else:
+            labels, _, straddling, lost = lay_over(text, ids, encoded.offsets, spans)
+            notes = (*notes, "lost") if lost else notes
+        if straddling:
             notes = (*notes, "straddling")
-        if laid.lost:
-            notes = (*notes, "lost")
-        return Masked(ids, laid.labels, example.row, example.path, notes, text, laid.ends)
+        return Masked(ids, labels, example.row, example.path, notes, text, lambda: running_ends(encoded.offsets))
 
     def _plain(self, example: Example, text: str, trained_from: int) -> Masked:
         """Text without a template, trained on from a character on."""
@@ -326,4 +332,4 @@ class Masker:
         notes = (*notes, *self._control.note(text))
         if plain.lost:
             notes = (*notes, "lost")
-        return Masked(plain.ids, labels, example.row, example.path, notes, text, plain.ends)
+        return Masked(plain.ids, labels, example.row, example.path, notes, text, lambda: plain.ends)

@@ -6,7 +6,7 @@ templates nor messages.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,31 +41,6 @@ def lay_over(text: str, ids: Sequence[int], offsets: Offsets, spans: Sequence[tu
             the token that follows.
         spans: (start, end) in characters, ascending and disjoint.
     """
-    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
-    # As a rule each token has characters of its own and leaves none out; then only those at a border are looked at.
-    if offsets and starts[0] == 0 < ends[0] and starts[1:] == ends[:-1] and len(set(ends)) == len(ends):
-        return Laid(*_over_tiles(ids, starts, ends, spans), bool(text[ends[-1] :].strip()))
-    return Laid(*_over_any(ids, offsets, spans), loses_text(text, offsets))
-
-
-def _over_tiles(
-    ids: Sequence[int], starts: list[int], ends: list[int], spans: Sequence[tuple[int, int]]
-) -> tuple[list[int], list[int], int]:
-    labels = [IGNORED] * len(ids)
-    across = set()
-    for left, right in spans:
-        first, behind = bisect_left(starts, left), bisect_right(ends, right)
-        labels[first:behind] = ids[first:behind]
-        if left < right and first > 0 and left < ends[first - 1]:
-            across.add(first - 1)
-        if left < right and behind < len(ids) and starts[behind] < right:
-            across.add(behind)
-    return labels, ends, len(across)
-
-
-def _over_any(
-    ids: Sequence[int], offsets: Offsets, spans: Sequence[tuple[int, int]]
-) -> tuple[list[int], list[int], int]:
     labels = [IGNORED] * len(ids)
     ends: list[int] = []
     straddling = at = which = 0
@@ -82,7 +57,12 @@ def _over_any(
                 straddling += 1
         at = end
         ends.append(end)
-    return labels, ends, straddling
+    return Laid(labels, ends, straddling, loses_text(text, offsets))
+
+
+def running_ends(offsets: Offsets) -> list[int]:
+    """Return (T,) the character at which each token ends, so that the tokens tile the text."""
+    return list(itertools.accumulate((end for _, end in offsets), max))
 
 
 def loses_text(text: str, offsets: Offsets) -> bool:

@@ -36,24 +36,18 @@ class Texts:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        # Whatever an earlier caller has set would stay in the backend. It is set once: not while a thread tokenizes.
+        tokenizer("", truncation=False, padding=False, split_special_tokens=False)
 
-    def tokens(self, texts: Sequence[str], special: bool) -> tuple[list[list[int]], list[Offsets]]:
-        """Return ids and character offsets of texts, whole; `special` adds what the tokenizer adds to a text."""
-        encoded = self._tokenizer(
-            list(texts),
-            add_special_tokens=special,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            truncation=False,
-            padding=False,
-            verbose=False,
-        )
-        return encoded["input_ids"], encoded["offset_mapping"]
+    def encode(self, texts: Sequence[str], special: bool) -> list[Any]:
+        """Return the `tokenizers.Encoding` of texts, whole; `special` adds what the tokenizer adds to a text."""
+        encoded: list[Any] = self._tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=special)
+        return encoded
 
     def prompt(self, text: str) -> tuple[list[int], Offsets]:
         """Return a text that the model continues: an EOS that the tokenizer adds is left out."""
-        (ids,), (offsets,) = self.tokens([text], special=True)
+        (encoded,) = self.encode([text], special=True)
+        ids, offsets = encoded.ids, encoded.offsets
         while ids and ids[-1] == self._tokenizer.eos_token_id and offsets[-1] == (0, 0):
             ids, offsets = ids[:-1], offsets[:-1]
         return ids, offsets
@@ -65,15 +59,16 @@ class Texts:
         lies across the start of the completion.
         """
         if trained_from == 0:
-            (ids,), (offsets,) = self.tokens([text], special=True)
+            (encoded,) = self.encode([text], special=True)
+            ids, offsets = encoded.ids, encoded.offsets
             lost, start, ends = loses_text(text, offsets), 0, [end for _, end in offsets]
         else:
             prompt, completion = text[:trained_from], text[trained_from:]
             ids, offsets = self.prompt(prompt)
-            (rest,), (rest_offsets,) = self.tokens([completion], special=False)
-            lost = loses_text(prompt, offsets) or loses_text(completion, rest_offsets)
-            start, ids = len(ids), ids + rest
-            ends = [end for _, end in offsets] + [trained_from + end for _, end in rest_offsets]
+            (rest,) = self.encode([completion], special=False)
+            lost = loses_text(prompt, offsets) or loses_text(completion, rest.offsets)
+            start, ids = len(ids), ids + rest.ids
+            ends = [end for _, end in offsets] + [trained_from + end for _, end in rest.offsets]
         ids, ends, start = self._trim_added(ids, ends, start, len(text))
         return PlainText(ids, ends, start, lost)
 

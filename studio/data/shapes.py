@@ -4,7 +4,7 @@
 order, of which the template writes the same text around the contents. That text is learned from the first such row.
 A later row is rendered as it is, and once up to each answer with the generation prompt; only if both are to the
 character what the learned text and its own contents make, its answers stand where theirs did. Any other row is
-searched as before.
+searched as before. Of a template that never looks at contents (`oblivious`) only one row in a batch is rendered.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from studio.data.conversations import Message
+from studio.data.oblivious import only_writes_contents
 from studio.data.rendering import Renderer
 from studio.data.spans import Render, Span, TemplateRefusedError, unused_word
 
@@ -34,20 +35,36 @@ class Shape:
         pieces: (messages + 1) texts: before the first content, between two, behind the last.
         lead: for each wanted answer, characters from where the model begins to write to its content.
         stop: for each, characters behind its content that end the turn.
+        trims: for each message, whether the blanks around its content are left out; None if it cannot be told.
     """
 
     pieces: tuple[str, ...]
     lead: tuple[int, ...]
     stop: tuple[int, ...]
+    trims: tuple[bool, ...] | None = None
 
     def contents(self, messages: Sequence[Message], text: str) -> list[str] | None:
         """The contents as they stand in a rendering, with or without the blanks around them; None for another text."""
         whole = [message["content"] for message in messages]
         for contents in (whole, [one.strip() for one in whole]):
-            parts = itertools.chain.from_iterable(zip(self.pieces, contents, strict=False))
-            if "".join([*parts, self.pieces[-1]]) == text:
+            if self.text(contents) == text:
                 return contents
         return None
+
+    def text(self, contents: Sequence[str]) -> str:
+        """The text with these contents."""
+        parts = itertools.chain.from_iterable(zip(self.pieces, contents, strict=False))
+        return "".join([*parts, self.pieces[-1]])
+
+    def known(self, messages: Sequence[Message], wanted: Sequence[int]) -> Located | None:
+        """The text and the spans without a rendering, of a template that never looks at contents."""
+        if self.trims is None:
+            return None
+        pairs = zip(messages, self.trims, strict=True)
+        contents = [one["content"].strip() if trims else one["content"] for one, trims in pairs]
+        if not all(contents[index].strip() for index in wanted):
+            return None
+        return self.text(contents), self.spans(contents, wanted)
 
     def spans(self, contents: Sequence[str], wanted: Sequence[int]) -> list[Span]:
         """Where the wanted answers stand in that text."""
@@ -71,6 +88,7 @@ class Shapes:
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
+        self._oblivious = only_writes_contents(renderer.tokenizer.chat_template or "")
         self._known: dict[Key, Shape | None] = {}
 
     def unseen(self, conversations: Mapping[int, Conversation]) -> list[int]:
@@ -85,6 +103,19 @@ class Shapes:
     def locate(self, conversations: Sequence[Conversation]) -> list[Located | None]:
         """Return text and spans of conversations, as `spans.locate_answers` does; None where it has to search."""
         shapes = [self._shape(messages, wanted) for messages, wanted in conversations]
+        found: list[Located | None] = [None] * len(conversations)
+        if self._oblivious:
+            for i, shape in enumerate(shapes):
+                found[i] = None if shape is None else shape.known(*conversations[i])
+            # The proof is short, but a rendering is cheap.
+            sure = next((i for i, one in enumerate(found) if one is not None), None)
+            if sure is None or self._compared([conversations[sure]], [shapes[sure]]) == [found[sure]]:
+                return found
+            self._oblivious = False
+        return self._compared(conversations, shapes)
+
+    def _compared(self, conversations: Sequence[Conversation], shapes: Sequence[Shape | None]) -> list[Located | None]:
+        """Render conversations of known shapes and compare them with these."""
         known = [i for i, shape in enumerate(shapes) if shape is not None]
         texts = iter(self._renderer.many([conversations[i][0] for i in known], False))
         asked = [conversations[i][0][:index] for i in known for index in conversations[i][1]]
@@ -162,7 +193,24 @@ def _learned(
         inside = 0 <= lead[-1] <= len(pieces[index]) and 0 <= stop[-1] <= len(pieces[index + 1])
         if not inside or found.content_end != whole.content_end:
             return None
-    return Shape(pieces, tuple(lead), tuple(stop))
+    return Shape(pieces, tuple(lead), tuple(stop), _trims(render, messages, words, pieces))
+
+
+def _trims(
+    render: Render, messages: Sequence[Message], words: Sequence[str], pieces: Sequence[str]
+) -> tuple[bool, ...] | None:
+    """For each message whether blanks around its content are left out, by a rendering with some."""
+    try:
+        text = render([{**one, "content": f" {word} "} for one, word in zip(messages, words, strict=True)], False)
+    except TemplateRefusedError:
+        return None
+    trims, at = [], 0
+    for piece, word in zip(pieces, words, strict=False):
+        at += len(piece)
+        trims.append(not text.startswith(f" {word} ", at))
+        at += len(word) if trims[-1] else len(word) + 2
+    contents = [word if trim else f" {word} " for word, trim in zip(words, trims, strict=True)]
+    return tuple(trims) if Shape(tuple(pieces), (), ()).text(contents) == text else None
 
 
 def _between(text: str, words: Sequence[str]) -> Iterator[str]:

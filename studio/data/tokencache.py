@@ -20,6 +20,7 @@ from typing import Any
 from studio.config.method import RowKind
 from studio.data.formats import Example
 from studio.data.masks import Masker
+from studio.data.overlay import IGNORED
 from studio.data.units import Encoded, Pair, Rated, Unit
 
 LIMIT_BYTES = 4 * 1024**3
@@ -108,15 +109,54 @@ def _versions() -> Iterator[str]:
 def _write(file: Any, names: Sequence[str], units: Sequence[Unit]) -> None:
     import pyarrow as pa
 
-    types = {name: pa.bool_() if name == "label" else pa.list_(pa.int32()) for name in names}
-    schema = pa.schema({**types, "notes": pa.list_(pa.string())})
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    kinds = {name: pa.bool_() if name == "label" else pa.list_(pa.int32()) for name in names}
+    schema = pa.schema({**kinds, "notes": pa.list_(pa.string())})
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_file(file, schema, options=options) as sink:
         for at in range(0, len(units), _ROWS_AT_ONCE):
             part = units[at : at + _ROWS_AT_ONCE]
-            columns = [[getattr(unit, name) for unit in part] for name in schema.names]
-            arrays = [pa.array(values, type=kind) for values, kind in zip(columns, schema.types, strict=True)]
-            sink.write_batch(pa.record_batch(arrays, schema=schema))
+            columns = [_column(part, name) for name in names]
+            notes = pa.array([unit.notes for unit in part], type=schema.field("notes").type)
+            sink.write_batch(pa.record_batch([*columns, notes], schema=schema))
+
+
+def _column(units: Sequence[Unit], name: str) -> Any:
+    """One field of the units for Arrow; by way of numpy, since pyarrow takes ten times as long over nested lists."""
+    import numpy as np
+    import pyarrow as pa
+
+    values = [getattr(unit, name) for unit in units]
+    if name == "label":
+        return pa.array(values, type=pa.bool_())
+    offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    flat = np.concatenate([np.asarray(one, dtype=np.int32) for one in values])
+    if name == "labels":
+        flat, offsets = _runs(flat != IGNORED, offsets)
+    return pa.ListArray.from_arrays(pa.array(offsets, type=pa.int32()), pa.array(flat, type=pa.int32()))
+
+
+def _runs(trained: Any, offsets: Any) -> tuple[Any, Any]:
+    """Where runs of trained tokens begin and end within their rows.
+
+    Args:
+        trained: (N,) of all rows, one behind the other.
+        offsets: (R + 1,) where each row begins.
+
+    Returns:
+        (2S,) begin and end of each run, counted from its row's start; (R + 1,) where those of each row begin.
+    """
+    import numpy as np
+
+    first, last = np.zeros(len(trained), bool), np.zeros(len(trained), bool)
+    filled = offsets[1:] > offsets[:-1]
+    first[offsets[:-1][filled]] = last[offsets[1:][filled] - 1] = True
+    before, behind = np.roll(trained, 1), np.roll(trained, -1)
+    begins = np.flatnonzero(trained & (~before | first))
+    ends = np.flatnonzero(trained & (~behind | last)) + 1
+    row = np.searchsorted(offsets, begins, side="right") - 1
+    runs = np.stack([begins, ends], axis=1) - offsets[row][:, None]
+    counts = np.bincount(row, minlength=len(offsets) - 1)
+    return runs.ravel().astype(np.int32), np.concatenate([[0], 2 * np.cumsum(counts)]).astype(np.int32)
 
 
 def _units(path: Path, unit: Any, names: Sequence[str], examples: Sequence[Example]) -> Iterator[Unit]:
@@ -132,14 +172,24 @@ def _units(path: Path, unit: Any, names: Sequence[str], examples: Sequence[Examp
         reader = pa.ipc.open_file(file)
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
-            columns = [batch.column(name).to_pylist() for name in names]
-            for *values, notes in zip(*columns, batch.column("notes").to_pylist(), strict=True):
+            columns = {name: batch.column(name).to_pylist() for name in (*names, "notes")}
+            if "labels" in columns:
+                pairs = zip(columns["input_ids"], columns["labels"], strict=True)
+                columns["labels"] = [_labels(ids, runs) for ids, runs in pairs]
+            for *values, notes in zip(*columns.values(), strict=True):
                 example = next(sources, None)
                 if example is None:
                     raise ValueError("there are more than the rows make")
                 yield unit(*values, row=example.row, path=example.path, notes=tuple(notes))
     if next(sources, None) is not None:
         raise ValueError("there are fewer than the rows make")
+
+
+def _labels(ids: list[int], runs: list[int]) -> list[int]:
+    labels = [IGNORED] * len(ids)
+    for begin, end in zip(runs[::2], runs[1::2], strict=True):
+        labels[begin:end] = ids[begin:end]
+    return labels
 
 
 def _sources(unit: Any, examples: Sequence[Example]) -> Iterator[Example]:

@@ -1,16 +1,17 @@
 """How fast rows become masked tokens, beside TRL's own preparation of the same rows, on the same cores in one run.
 
     python -m tests.benchmarks.preparation MODEL [ROWS]      MODEL: a folder with a tokenizer; 100,000 rows by default
-Rows are like those of Alpaca: an instruction, in four of ten an input, an answer of 10 to 120 words drawn from 20,000
-made-up ones as often as words of a language are (Zipf). Both read rows that lie in memory or on disk, apply a chat
-template, tokenize and mark the answers. TRL packs them too, where it is asked; the studio packs in the batch.
+Rows are like those of Alpaca: an instruction, in four of ten an input, an answer of one to six sentences, taken from
+Python's own reference. The studio reads them from a file, TRL has them in memory; both apply a chat template, tokenize
+and mark the answers. TRL packs them too, where it is asked; the studio packs in the batch. Each goes over some rows
+first, so that no library is imported in the time that counts.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
+import re
 import sys
 import tempfile
 import time
@@ -18,12 +19,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
 
 ROWS = 100_000
-WORDS = 20_000
+WARM_ROWS = 300
 MAX_LENGTH = 1024
 
 
@@ -58,30 +60,34 @@ def measure(model: Path, rows: int = ROWS) -> Measured:
     from studio.settings import read_settings
     from tests.data.templates import CHATML, CHATML_GENERATION
 
-    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    made = alpaca_rows(rows)
+    plain, annotated = (AutoTokenizer.from_pretrained(model, local_files_only=True) for _ in range(2))
+    plain.chat_template, annotated.chat_template = CHATML, CHATML_GENERATION
+    datasets.disable_caching()
+    datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder, own_home(Path(folder)):
-        file = Path(folder) / "rows.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in made))
-        config = build(RunConfig, {"data": {"train": [{"path": str(file)}], "validation": 0, "max_length": MAX_LENGTH}})
-        tokenizer.chat_template = CHATML
 
-        def ours() -> list[Any]:
-            return prepare_data(config.data, config.method, tokenizer, read_settings()).train
+        def ours(many: int) -> list[Any]:
+            data = {"train": [{"path": f"{folder}/{many}.jsonl"}], "validation": 0, "max_length": MAX_LENGTH}
+            config = build(RunConfig, {"data": data})
+            return prepare_data(config.data, config.method, plain, read_settings()).train
 
-        units, first = timed(ours)
-        _, again = timed(ours)
-        datasets.disable_caching()
-        annotated = AutoTokenizer.from_pretrained(model, local_files_only=True)
-        annotated.chat_template = CHATML_GENERATION
-        trainer, theirs = timed(lambda: trl_trainer(made, annotated, Path(folder), packing=False))
-        _, packed = timed(lambda: trl_trainer(made, annotated, Path(folder), packing=True))
+        def theirs(many: int, packing: bool) -> Any:
+            return trl_trainer(made[many], annotated, Path(folder), packing).train_dataset
+
+        made = {many: alpaca_rows(many) for many in (WARM_ROWS, rows)}
+        for many, some in made.items():
+            Path(folder, f"{many}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+        ours(WARM_ROWS)
+        theirs(WARM_ROWS, True)
+        units, first = timed(lambda: ours(rows))
+        _, again = timed(lambda: ours(rows))
+        dataset, unpacked = timed(lambda: theirs(rows, False))
         different = sum(
-            unit.input_ids != row["input_ids"]
-            or [int(label != -100) for label in unit.labels] != row["assistant_masks"]
-            for unit, row in zip(units, trainer.train_dataset, strict=True)
+            unit.input_ids != row["input_ids"] or unit.labels != row["labels"]
+            for unit, row in zip(units, dataset, strict=True)
         )
-    return Measured(rows, rows / first, rows / again, rows / theirs, rows / packed, different)
+        _, packed = timed(lambda: theirs(rows, True))
+    return Measured(rows, rows / first, rows / again, rows / unpacked, rows / packed, different)
 
 
 def trl_trainer(rows: list[dict[str, str]], tokenizer: Any, folder: Path, packing: bool) -> Any:
@@ -109,17 +115,16 @@ def trl_trainer(rows: list[dict[str, str]], tokenizer: Any, folder: Path, packin
 
 
 def alpaca_rows(count: int) -> list[dict[str, str]]:
-    """Make rows, the same each time."""
+    """Make rows of sentences of Python's own reference (pydoc), the same each time."""
     rng = random.Random(5)
-    letters = "etaoinshrdlucmfwypvbgk"
-    words = ["".join(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(WORDS)]
-    often = list(itertools.accumulate(1 / rank for rank in range(1, WORDS + 1)))
+    text = re.sub(r"\s+", " ", " ".join(topics.values()))
+    sentences = [one for one in re.split(r"(?<=[.:?]) ", text) if 20 < len(one) < 300]
 
-    def text(least: int, most: int) -> str:
-        return " ".join(rng.choices(words, cum_weights=often, k=rng.randint(least, most))).capitalize() + "."
+    def some(least: int, most: int) -> str:
+        return " ".join(rng.choices(sentences, k=rng.randint(least, most)))
 
     return [
-        {"instruction": text(6, 25), "input": text(5, 30) if rng.random() < 0.4 else "", "output": text(10, 120)}
+        {"instruction": some(1, 1), "input": some(1, 2) if rng.random() < 0.4 else "", "output": some(1, 6)}
         for _ in range(count)
     ]
 
