@@ -1,30 +1,45 @@
 """Tokenizers whose tokens are pieces of the text: then only the tokens at a span's borders have to be looked at.
 
 A byte-level BPE (GPT-2, Radford et al. 2019: Llama 3, Qwen, DeepSeek, Mistral Nemo, SmolLM) cuts the bytes of a text
-into tokens and leaves none out. Of a text in ASCII, where each byte is a character, every token therefore has
-characters of its own, one behind the other. Which tokens a span holds can be asked of the Rust encoding then, without
-a Python tuple for each token.
+into tokens, one behind the other. Where it has a token for each byte it leaves none out; several tokens may share a
+character. Which tokens a span holds can be asked of the Rust encoding then, without a Python tuple for each token.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from studio.data.overlay import IGNORED
 
 # Normal forms leave ASCII as it is.
-_HARMLESS = ("NFC", "NFKC", "NFD", "NFKD")
+_NORMAL_FORMS = ("NFC", "NFKC", "NFD", "NFKD")
 
 
-def other_characters(tokenizer: Any) -> re.Pattern[str] | None:
-    """Return a pattern that finds the characters for which the above is not so; None if it is so for no text.
+@dataclass(frozen=True)
+class Pieces:
+    """For which texts the tokens of a tokenizer are pieces of the text.
 
-    Args:
-        tokenizer: a transformers tokenizer with a fast backend.
+    Attributes:
+        missing: bytes for which it has no token; it would leave them out.
+        ascii_only: whether other characters may be changed before they are cut.
     """
+
+    missing: bytes
+    ascii_only: bool
+
+    def fit(self, text: str) -> bool:
+        """Whether it is so for a text."""
+        if self.ascii_only and not text.isascii():
+            return False
+        data = text.encode("utf-8", "surrogatepass")
+        return not self.missing or len(data.translate(None, self.missing)) == len(data)
+
+
+def pieces_of(tokenizer: Any) -> Pieces | None:
+    """Return for which texts the tokens of a transformers tokenizer (fast backend) are pieces; None for none."""
     from tokenizers.models import BPE
 
     backend = tokenizer.backend_tokenizer
@@ -32,19 +47,19 @@ def other_characters(tokenizer: Any) -> re.Pattern[str] | None:
     last = cutter[-1] if cutter else {}
     if (
         not isinstance(model, BPE) or model.dropout or model.byte_fallback
-        or any(part["type"] not in _HARMLESS for part in normalizer)
+        or any(part["type"] not in _NORMAL_FORMS for part in normalizer)
         or last.get("type") != "ByteLevel" or any(part.get("add_prefix_space") for part in cutter)
         or any(part.get("behavior") == "Removed" for part in cutter)
     ):  # fmt: skip
         return None
-    known = [chr(byte) for byte in range(128) if model.token_to_id(_letter(byte)) is not None]
-    return re.compile(f"[^{re.escape(''.join(known))}]") if known else None
+    missing = bytes(byte for byte, letter in enumerate(_letters()) if model.token_to_id(letter) is None)
+    return Pieces(missing, ascii_only=bool(normalizer))
 
 
 def lay_over_pieces(
     ids: Sequence[int], encoding: Any, spans: Sequence[tuple[int, int]]
 ) -> tuple[list[int], int] | None:
-    """Lay character spans over the tokens of a text without any of the `other_characters`.
+    """Lay character spans over the tokens of a text that `Pieces.fit`.
 
     Args:
         ids: (T,) token ids.
@@ -64,6 +79,8 @@ def lay_over_pieces(
         if encoding.token_to_chars(first)[0] < left:
             across.add(first)
             first += 1
+        while last + 1 < len(ids) and encoding.token_to_chars(last + 1)[0] < right:
+            last += 1  # one more token of the span's last character
         if encoding.token_to_chars(last)[1] > right:
             across.add(last)
             last -= 1
@@ -82,8 +99,8 @@ def _flat(made: dict[str, Any]) -> list[dict[str, Any]]:
     return [part for one in made.get("pretokenizers") or made.get("normalizers") or [] for part in _flat(one)]
 
 
-def _letter(byte: int) -> str:
-    """The letter that stands for a byte below 128 in a byte-level vocabulary (`bytes_to_unicode` of GPT-2)."""
-    if 33 <= byte <= 126:
-        return chr(byte)
-    return chr(256 + byte) if byte < 33 else chr(256 + 33)
+def _letters() -> list[str]:
+    """The letter that stands for each byte in a byte-level vocabulary (`bytes_to_unicode` of GPT-2)."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = (chr(256 + number) for number in range(256))
+    return [chr(byte) if byte in shown else next(hidden) for byte in range(256)]

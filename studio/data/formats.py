@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from studio.data.conversations import Message, conversation, is_message, messages_of, require_answer, with_system
@@ -70,7 +69,7 @@ class Example:
 def parse_answer(row: dict[str, Any], where: Where, format: FormatName) -> Example:
     """Return what a row of one of the answer `FORMATS` means."""
     unused = tuple(key for key in row if key not in _USED[format])
-    name, number = Path(where.path).name, where.number
+    name, number = where.name, where.number
     if format == "messages":
         return Example(number, name, format, messages=conversation(row, where), unused=unused)
     if format == "prompt_completion":
@@ -113,7 +112,7 @@ def split_prompt(example: Example) -> tuple[list[Message] | str, str]:
 
 def _prompt_completion(row: dict[str, Any], where: Where, unused: tuple[str, ...]) -> Example:
     prompt, completion = where.need(row, "prompt"), where.need(row, "completion")
-    name = Path(where.path).name
+    name = where.name
     chat = [isinstance(value, list) and bool(value) and is_message(value[0]) for value in (prompt, completion)]
     if any(chat):
         if not all(chat):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from studio.data.bytelevel import lay_over_pieces, other_characters
+from studio.data.bytelevel import lay_over_pieces, pieces_of
 from studio.data.control import ControlTokens, any_of
 from studio.data.conversations import Message
 from studio.data.formats import Example
@@ -105,7 +105,7 @@ class Masker:
         self.tokenizer, self.train_on = tokenizer, train_on
         self._renderer, self._texts = Renderer(tokenizer), Texts(tokenizer)
         self._shapes = Shapes(self._renderer)
-        self._others = other_characters(tokenizer)
+        self._pieces = pieces_of(tokenizer)
         special = set(tokenizer.all_special_tokens)
         added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
         special |= {content for content, is_special in added.items() if is_special}
@@ -314,9 +314,9 @@ class Masker:
         self, example: Example, encoded: Any, text: str, spans: Sequence[tuple[int, int]], notes: tuple[str, ...]
     ) -> Masked:
         ids = encoded.ids
-        pieces = self._others is not None and not self._others.search(text) and lay_over_pieces(ids, encoded, spans)
-        if pieces:
-            labels, straddling = pieces
+        fits = self._pieces is not None and self._pieces.fit(text)
+        if (found := lay_over_pieces(ids, encoded, spans) if fits else None) is not None:
+            labels, straddling = found
         else:
             labels, _, straddling, lost = lay_over(text, ids, encoded.offsets, spans)
             notes = (*notes, "lost") if lost else notes

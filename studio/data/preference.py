@@ -7,7 +7,6 @@ they share); alpaca keys; ShareGPT turns with the two last answers beside them; 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from studio.data.conversations import LIST_KEYS, Message, conversation, is_message, messages_of, with_system
@@ -23,7 +22,7 @@ def pair(row: dict[str, Any], where: Where) -> Example:
     Raises:
         InputError: a key is missing, the two do not share a prompt, it ends with an answer, or the answers are equal.
     """
-    name = Path(where.path).name
+    name = where.name
     chosen, rejected = where.need(row, "chosen"), where.need(row, "rejected")
     plain = not is_given(row.get("system"))
     if plain and isinstance(chosen, str) and isinstance(rejected, str) and isinstance(row.get("prompt"), str):
@@ -82,7 +81,7 @@ def prompt(row: dict[str, Any], where: Where, format: FormatName) -> Example:
     Raises:
         InputError: there is no prompt.
     """
-    name = Path(where.path).name
+    name = where.name
     if format == "prompts":
         asked, answer = where.need(row, "prompt"), _right_answer(row, where)
         columns = {key: value for key, value in row.items() if key != "prompt"}

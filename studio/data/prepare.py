@@ -106,8 +106,8 @@ def prepare_data(
         tell_rows = _from(tell, before, total)
         kept = cache.read(one.examples)
         if kept is None:
-            kept = encode_examples(kind, one.examples, masker, tell_rows)
-            cache.write(one.examples, kept)
+            with cache.keeping(one.examples) as keep:
+                kept = encode_examples(kind, one.examples, masker, tell_rows, keep)
         else:
             one.source.cached = True
             tell_rows(len(one.examples))
@@ -225,7 +225,11 @@ def train_on(method: MethodConfig) -> TrainOn:
 
 
 def encode_examples(
-    kind: RowKind, examples: Sequence[Example], masker: Masker, on_rows: Callable[[int], None] | None = None
+    kind: RowKind,
+    examples: Sequence[Example],
+    masker: Masker,
+    on_rows: Callable[[int], None] | None = None,
+    on_units: Callable[[Sequence[Unit]], None] | None = None,
 ) -> list[Unit]:
     """Return the examples as units of a kind, some hundreds at a time.
 
@@ -239,6 +243,8 @@ def encode_examples(
         try:
             for done, batch in enumerate(pool.map(lambda rows: encode(kind, rows, masker), _batches(examples)), 1):
                 units += batch
+                if on_units:
+                    on_units(batch)
                 if on_rows:
                     on_rows(min(done * BATCH_ROWS, len(examples)))
         except BaseException:

@@ -161,6 +161,8 @@ def _with_tools(example: Example, row: dict[str, Any], where: Where) -> Example:
         what = "tools are written by the chat template, and a row of plain text has none"
         raise where.error(what, "tools", "Write prompt and completion as messages, or remove the tools")
     unused = tuple(key for key in example.unused if key not in _TOOL_KEYS)
+    if tools is None and len(unused) == len(example.unused):
+        return example
     return replace(example, tools=tools, unused=unused)
 
 

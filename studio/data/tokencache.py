@@ -8,12 +8,13 @@ when all of them together grow too large. A damaged entry counts as none.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from studio.data.units import Encoded, Pair, Rated, Unit
 LIMIT_BYTES = 4 * 1024**3
 # Counted up when the same rows would become other tokens by the studio's own doing.
 _FORMAT = 1
-_ROWS_AT_ONCE = 4096
 # What a unit is made of, beside the row that it is from. Prompts are few, and quickly tokenized.
 _UNITS: dict[RowKind, tuple[Any, tuple[str, ...]]] = {
     "answers": (Encoded, ("input_ids", "labels")),
@@ -66,24 +66,26 @@ class TokenCache:
             return None
         return units
 
-    def write(self, examples: Sequence[Example], units: Sequence[Unit]) -> None:
-        """Keep the units of these rows; a disk that is full is no reason to stop."""
-        if self._of is None or not units:
-            return
-        path = self._path(examples)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._folder, prefix=".")
+    @contextlib.contextmanager
+    def keeping(self, examples: Sequence[Example]) -> Iterator[Callable[[Sequence[Unit]], None]]:
+        """Keep the units of these rows as they are made: what is given is called with some hundreds at a time.
+
+        They are kept when the block ends, and not if it raises. A disk that is full is no reason to stop.
+        """
+        entry = None
+        if self._of is not None and examples:
             try:
-                with os.fdopen(handle, "wb") as file:
-                    _write(file, self._of[1], units)
-                os.replace(name, path)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+                entry = _Entry(self._folder, self._of[1])
+            except OSError as error:
+                _warn(error)
+        try:
+            yield entry.add if entry is not None else lambda units: None
+        except BaseException:
+            if entry is not None:
+                entry.drop()
+            raise
+        if entry is not None and entry.close(self._path(examples)):
             self._prune()
-        except OSError as error:
-            logger.warning("the tokens are not kept for the next start: %s", error)
 
     def _path(self, examples: Sequence[Example]) -> Path:
         whole = self._maker.copy()
@@ -106,18 +108,57 @@ def _versions() -> Iterator[str]:
         yield f"{name} {importlib.metadata.version(name)}"
 
 
-def _write(file: Any, names: Sequence[str], units: Sequence[Unit]) -> None:
-    import pyarrow as pa
+class _Entry:
+    """A file that is being written; after an error it takes in nothing more."""
 
-    kinds = {name: pa.bool_() if name == "label" else pa.list_(pa.int32()) for name in names}
-    schema = pa.schema({**kinds, "notes": pa.list_(pa.string())})
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.ipc.new_file(file, schema, options=options) as sink:
-        for at in range(0, len(units), _ROWS_AT_ONCE):
-            part = units[at : at + _ROWS_AT_ONCE]
-            columns = [_column(part, name) for name in names]
-            notes = pa.array([unit.notes for unit in part], type=schema.field("notes").type)
-            sink.write_batch(pa.record_batch([*columns, notes], schema=schema))
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        import pyarrow as pa
+
+        kinds = {name: pa.bool_() if name == "label" else pa.list_(pa.int32()) for name in names}
+        self._schema = pa.schema({**kinds, "notes": pa.list_(pa.string())})
+        self._names = names
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".")
+        self._path, self._file = Path(name), os.fdopen(handle, "wb")
+        self._sink = pa.ipc.new_file(self._file, self._schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+        self._broken = False
+
+    def add(self, units: Sequence[Unit]) -> None:
+        import pyarrow as pa
+
+        if self._broken or not units:
+            return
+        try:
+            notes = pa.array([unit.notes for unit in units], type=self._schema.field("notes").type)
+            columns = [_column(units, name) for name in self._names]
+            self._sink.write_batch(pa.record_batch([*columns, notes], schema=self._schema))
+        except OSError as error:
+            _warn(error)
+            self._broken = True
+
+    def close(self, path: Path) -> bool:
+        """Put the file in its place; False if it was not written whole."""
+        try:
+            self._sink.close()
+            self._file.close()
+            if not self._broken:
+                os.replace(self._path, path)
+        except OSError as error:
+            _warn(error)
+            self._broken = True
+        if self._broken:
+            self.drop()
+        return not self._broken
+
+    def drop(self) -> None:
+        """Leave nothing behind."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def _warn(error: OSError) -> None:
+    logger.warning("the tokens are not kept for the next start: %s", error)
 
 
 def _column(units: Sequence[Unit], name: str) -> Any:

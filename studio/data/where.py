@@ -31,6 +31,11 @@ class Where:
     def __init__(self, path: Path | str, number: int, tags: Mapping[str, str] | None = None) -> None:
         self.path, self.number, self.tags = path, number, dict(tags or {})
 
+    @property
+    def name(self) -> str:
+        """The file's name without its folders."""
+        return self.path.name if isinstance(self.path, Path) else Path(self.path).name
+
     def error(self, what: str, key: str = "", fix: str = "") -> InputError:
         """An error at this row's key, to be raised."""
         return InputError(what, where=place(self.path, self.number, key), fix=fix)

@@ -139,12 +139,14 @@ def test_the_least_used_make_room(tokenizer: Any, settings: Settings, write: Cal
     sets = [[replace(example, text=f"{i} {example.text}")] for i in range(3)]
     cache = TokenCache(settings.tokens, masker, "answers")
     for i, rows in enumerate(sets):
-        cache.write(rows, encode("answers", rows, masker))
+        with cache.keeping(rows) as keep:
+            keep(encode("answers", rows, masker))
         for entry in settings.tokens.glob("*.arrow"):
             os.utime(entry, (i, i)) if entry.stat().st_mtime > 1e6 else None
     sizes = [entry.stat().st_size for entry in settings.tokens.glob("*.arrow")]
     assert len(sizes) == 3 and cache.read(sets[0]) is not None  # reading marks it as used
     small = TokenCache(settings.tokens, masker, "answers", limit_bytes=max(sizes) * 2)
     extra = [replace(example, text="new")]
-    small.write(extra, encode("answers", extra, masker))
+    with small.keeping(extra) as keep:
+        keep(encode("answers", extra, masker))
     assert [cache.read(rows) is not None for rows in (*sets, extra)] == [True, False, False, True]
