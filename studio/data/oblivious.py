@@ -63,11 +63,13 @@ def _may_hide(node: nodes.Node) -> bool:
 
 def _loop_names(tree: nodes.Template) -> set[str]:
     """Names of the messages in loops over all of them, or over all but the first."""
-    return {
-        loop.target.name
-        for loop in tree.find_all(nodes.For)
-        if isinstance(loop.target, nodes.Name) and _is_list(loop.iter) and not loop.test and not loop.recursive
-    }
+    loops = (loop for loop in tree.find_all(nodes.For) if _is_plain(loop))
+    return {loop.target.name for loop in loops if isinstance(loop.target, nodes.Name)}
+
+
+def _is_plain(loop: nodes.For) -> bool:
+    """Whether a loop goes over messages by a name of which every use is looked at."""
+    return isinstance(loop.target, nodes.Name) and _is_list(loop.iter) and not loop.test and not loop.recursive
 
 
 def _is_list(node: nodes.Node) -> bool:
@@ -85,7 +87,7 @@ def _is_bound(name: nodes.Name, known: set[str], parents: dict[nodes.Node, nodes
     if name.ctx == "load" or name.name not in known:
         return False
     loop = parents[name]
-    return not (isinstance(loop, nodes.For) and loop.target is name and _is_list(loop.iter))
+    return not (isinstance(loop, nodes.For) and loop.target is name and _is_plain(loop))
 
 
 def _is_harmless(name: nodes.Name, lists: set[str], messages: set[str], parents: dict[nodes.Node, nodes.Node]) -> bool:
@@ -95,7 +97,7 @@ def _is_harmless(name: nodes.Name, lists: set[str], messages: set[str], parents:
         if isinstance(above, nodes.Getitem) and above.node is node and isinstance(above.arg, nodes.Slice):
             node, above = above, parents[above]
         if isinstance(above, nodes.For) and above.iter is node:
-            return _is_list(node)
+            return _is_plain(above)
         if isinstance(above, nodes.Filter) and above.name in ("length", "count"):
             return True
         # One message by its place.

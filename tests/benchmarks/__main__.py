@@ -1,4 +1,4 @@
-"""Measure the chain on this machine: the demo, what each method learns, the page's cold start.
+"""Measure the chain on this machine: the demo, each method, preparing rows beside TRL, the page's cold start.
 
     make bench            all of it, in a home of its own; about half an hour on two cores
 Prints a Markdown table that docs/benchmarks.md can take over, and exits with 1 when a goal is missed.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.benchmarks import preparation
 from tests.benchmarks.methods import RISES, SEEDS, WATCHED, learn
 from tests.benchmarks.page import cold_start
 from tests.conftest import run_studio
@@ -72,6 +73,14 @@ def main() -> int:
                     "",
                 )
             )
+        prepared = measure_preparation(home)
+        rows.append(("preparation: rows a second, studio", f"{prepared.first:,.0f}; again {prepared.again:,.0f}", ""))
+        rows.append(("preparation: rows a second, TRL", f"{prepared.trl:,.0f}; packed {prepared.trl_packed:,.0f}", ""))
+        measure("preparation, times TRL's speed", prepared.first / prepared.trl, "", 3, at_least=True)
+        measure(
+            "preparation, times TRL's speed with packing", prepared.first / prepared.trl_packed, "", 3, at_least=True
+        )
+        measure("preparation: rows that differ from TRL's", prepared.different, "", 0)
         page = cold_start(home)
         measure("page: start to HTTP 200", page.seconds, "s", 4)
         measure("page: memory", page.megabytes, "MB", 250)
@@ -83,6 +92,12 @@ def main() -> int:
     for name in missed:
         print(f"missed: {name}", file=sys.stderr)
     return 1 if missed else 0
+
+
+def measure_preparation(home: Path) -> preparation.Measured:
+    """Prepare 100,000 rows with the demo's tokenizer."""
+    (model,) = (home / "models").iterdir()
+    return preparation.measure(model)
 
 
 def _machine() -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Server
 
 SUMS = [(f"What is {n} plus {n + 1}?", f"It is {2 * n + 1}.", f"It is {2 * n + 2}.") for n in range(12)]
+BROKEN = ("Broken?", "na\ufffdve", "no")  # its answer has a character that could not be read
 # method -> (columns of the file, the mapping that makes rows of them)
 SETS = {
     "SFT": (("frage", "antwort"), "instruction=frage, output=antwort"),
@@ -32,6 +33,7 @@ def write_csv(path: Path, columns: tuple[str, ...]) -> Path:
         lines = csv.writer(file)
         lines.writerow(columns)
         lines.writerows(row[: len(columns)] for row in SUMS)
+        lines.writerow(BROKEN[: len(columns)])
     return path
 
 
@@ -44,7 +46,7 @@ def map_columns(page: Page, mapping: str) -> None:
 
 
 @pytest.mark.parametrize("method", SETS)
-def test_a_table_is_uploaded_mapped_seen_and_trained_on(
+def test_a_table_is_uploaded_mapped_seen_profiled_mended_and_trained_on(
     page: Page, server: Server, tmp_path: Path, method: str
 ) -> None:
     columns, mapping = SETS[method]
@@ -67,6 +69,23 @@ def test_a_table_is_uploaded_mapped_seen_and_trained_on(
     page.locator(".row-number").press("Enter")
     expect(body).to_contain_text("What is 2 plus 3?")
     fill(page, "data.validation", "0")
+
+    page.locator("#profile .task-begin").click()
+    finding = page.locator("#profile [data-check=broken_characters]")
+    expect(finding.locator(".pill")).to_have_text("1 row", timeout=90_000)
+    finding.locator(".row-link").click()
+    expect(page.locator(".row-number")).to_have_value("13")
+    expect(body).to_contain_text("Broken?")
+    expect(page.locator("#profile .task-begin")).to_be_enabled(timeout=90_000)
+    keep = page.locator("#keep-data")
+    keep.get_by_label("broken characters").check()
+    keep.get_by_label("Name").fill(f"mended-{method.lower()}")
+    keep.locator(".task-begin").click()
+    expect(keep.locator(".keep-figures")).to_contain_text("12 of 13 rows", timeout=60_000)
+    keep.locator(".keep-train").click()
+    expect(page.locator("#f-data-train tbody")).to_contain_text(f"mended-{method.lower()}/train.jsonl")
+    expect(page.locator(".data-counts")).to_contain_text("12 rows" if method != "KTO" else "24 rows")
+
     page.get_by_role("tab", name="Method", exact=True).click()
     page.locator("#tab-method button.fold").last.click()
     fill(page, "training.max_steps", "1")
@@ -76,8 +95,10 @@ def test_a_table_is_uploaded_mapped_seen_and_trained_on(
     page.locator("#tab-method .plan-name").fill(name)
     page.locator("#tab-method .plan-start").click()
     page.wait_for_function("name => window.studio.state.job.endsWith(name)", arg=name)
-    state = wait(find_job(server.settings.jobs, name, "train"), seconds=300)
+    job = find_job(server.settings.jobs, name, "train")
+    state = wait(job, seconds=300)
     assert state.status == "completed", state.reason
+    assert job.request.config["data"]["train"][0]["path"].endswith(f"data/mended-{method.lower()}/train.jsonl")
 
 
 def test_rows_of_the_second_source_are_shown(page: Page, server: Server, settle: Callable[[], None]) -> None:

@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 
 from studio.errors import InputError
 from studio.jobs import JobFolder, read_events, resume, submit, wait
+from studio.jobs.checkpoints import last_whole
 from studio.settings import Settings
+from tests.conftest import run_studio
 from tests.parity.made import demo_rows, write_rows
 
 STEPS, SAVE = 12, 3
@@ -125,6 +127,25 @@ def disturbed(settings: Settings, whole: JobFolder, moments: list[float]) -> int
 def test_a_killed_run_ends_where_the_whole_one_does(session_settings: Settings, whole: JobFolder) -> None:
     seconds = [event["elapsed"] for event in reached(whole) if event["kind"] == "metric"][-1]
     assert disturbed(session_settings, whole, [0.6 * seconds, 0.3 * seconds]) >= 1
+
+
+def test_the_command_line_lets_it_go_on(session_settings: Settings, whole: JobFolder) -> None:
+    job = submit(session_settings, "train", "from-the-terminal", whole.request.config)
+    end = time.monotonic() + SECONDS
+    while last_whole(job.checkpoints) is None:
+        assert time.monotonic() < end and not job.state().final
+        time.sleep(0.01)
+    state = job.state()
+    assert state.pid is not None
+    os.kill(state.pid, signal.SIGKILL)
+    wait(job, seconds=60)
+    done = run_studio("jobs", "resume", "from-the-terminal", "--json", home=session_settings.home)
+    assert done.code == 0, done.stderr
+    assert done.json["state"]["status"] == "completed" and done.json["state"]["attempt"] == 2
+    assert "goes on from step" in done.stderr
+    equal(job, whole)
+    again = run_studio("jobs", "resume", "from-the-terminal", home=session_settings.home)
+    assert again.code == 2 and "is done" in again.stderr
 
 
 @pytest.mark.faults
