@@ -46,6 +46,14 @@ class MethodConfig(Options):
         methods=("sft",),
         differs="TRL trains on every token of a conversation, the questions too.",
     )
+    documents: Literal["separate", "join"] = option(
+        "separate",
+        "separate: each text is an example of its own; join: the texts are read one after the other, each with its end "
+        "mark, and cut where the longest example is reached, so that long texts go on and short ones share an example.",
+        title="Texts",
+        tier="basic",
+        methods=("pretrain",),
+    )
     loss: Literal["nll", "dft"] = option(
         "nll",
         "nll is cross-entropy; dft weights each token by how likely the model finds it (arXiv:2508.05629).",

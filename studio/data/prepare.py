@@ -1,8 +1,9 @@
 """From the files of a configuration to masked token lists for training and validation.
 
-Reading, choosing rows, parsing, leaving out doubles, masking, split, truncation, mixing, in that order, each counted
-in the report. Truncation is never silent. The split depends on the rows and the seed alone, so every model is validated
-on the same rows of the same files; it comes before the mixing, so a row that is repeated is never one of them.
+Reading, choosing rows, parsing, leaving out doubles, masking, split, truncation (or joining), mixing, in that order,
+each counted in the report. Truncation is never silent. The split depends on the rows and the seed alone, so every
+model is validated on the same rows of the same files; it comes before the mixing, so a row that is repeated is never
+one of them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.data.duplicates import deduplicate
 from studio.data.findings import collect_findings, text_findings
 from studio.data.formats import Example
+from studio.data.joining import join_documents, joins
 from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker, TrainOn
 from studio.data.mixing import choose_rows, mix, mix_findings
@@ -132,8 +134,9 @@ def prepare_data(
     flat = list(itertools.chain.from_iterable(units))
     report = DataReport([one.source for one in parsed], seed=seed, stop_text=_stop_text(masker, parsed))
     report.lengths = summarize_lengths([one.length for one in flat], config.max_length)
-    if config.truncation == "error":
-        _refuse_long(flat, config.max_length)
+    joined = joins(method)
+    if config.truncation == "error" and not joined:
+        _refuse_long(flat, config.max_length, method.name)
 
     trained = sum(len(rows) for one, rows in zip(parsed, units, strict=True) if one.source.part == "train")
     share = 0.0 if isinstance(config.validation, str) else config.validation
@@ -143,9 +146,13 @@ def prepare_data(
     at = 0
     for index, (one, rows) in enumerate(zip(parsed, units, strict=True)):
         for row in rows:
-            if (example := _within(row, config, one.source)) is not None:
+            example = row if joined else _within(row, config, one.source)
+            if example is not None:
                 (held if at in away else pools)[index].append(example)
             at += 1
+    if joined:
+        pools = [list(join_documents(rows, config.max_length)) for rows in pools]
+        held = [list(join_documents(rows, config.max_length)) for rows in held]
     if not any(pools):
         raise InputError(
             f"no row is left to train on: of {trained:,} rows none is within {config.max_length} tokens with an answer",
@@ -315,7 +322,7 @@ def _within(unit: Unit, config: DataConfig, source: SourceReport) -> Unit | None
     return kept
 
 
-def _refuse_long(rows: Sequence[Unit], limit: int) -> None:
+def _refuse_long(rows: Sequence[Unit], limit: int, method: str) -> None:
     long = [row for row in rows if row.length > limit]
     if not long:
         return
@@ -327,7 +334,8 @@ def _refuse_long(rows: Sequence[Unit], limit: int) -> None:
     raise InputError(
         f"{what}: {named}{more}; the longest has {longest}",
         where="data.max_length",
-        fix=f"Set data.max_length to {longest}, or data.truncation to drop (leave them out) or cut (keep their start)",
+        fix=f"Set data.max_length to {longest}, or data.truncation to drop (leave them out) or cut (keep their start)"
+        + (", or method.documents to join (they go on in the next example)" if method == "pretrain" else ""),
     )
 
 

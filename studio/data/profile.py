@@ -22,6 +22,7 @@ from studio.data.contents import check_of, checks_of
 from studio.data.duplicates import NEAR_ROWS, THRESHOLD, Doubles
 from studio.data.findings import check_finding
 from studio.data.formats import Example
+from studio.data.joining import joined_lengths
 from studio.data.masks import Masker
 from studio.data.prepare import BATCH_ROWS, choose_validation
 from studio.data.report import Finding, Place, summarize_lengths
@@ -77,14 +78,15 @@ class Profile:
         seed: `training.seed`, of the split and the order.
         micro_batch: rows at a time, for the padding.
         doubles: look for doubles; not of use in a sample.
+        joined: rows are joined and cut anew (`joining`), so none is too long.
     """
 
     def __init__(
         self, config: DataConfig, kind: RowKind, masker: Masker, parts: Sequence[str], *, seed: int, micro_batch: int,
-        doubles: bool = True,
+        doubles: bool = True, joined: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.kind, self.masker, self.parts = config, kind, masker, parts
-        self.seed, self.micro_batch = seed, micro_batch
+        self.seed, self.micro_batch, self.joined = seed, micro_batch, joined
         self.rows = self.unusable = 0
         self.tokens: Counter[str] = Counter()
         self.turns: Counter[int] = Counter()
@@ -127,10 +129,12 @@ class Profile:
         over = lengths["over_limit"]
         fate = {"error": "refused", "drop": "dropped", "cut": "cut"}[self.config.truncation]
         lengths |= {"refused": 0, "dropped": 0, "cut": 0, "without_answer": self._without_answer}
-        lengths[fate] = over - self._without_answer
+        lengths[fate] = 0 if self.joined else over - self._without_answer
         stays = [unit for unit, owner in enumerate(self._owner) if owner not in out]
         validation = self._validation(stays)
         kept = [self._kept[unit] for unit in stays if self._kept[unit] and unit not in validation]
+        if self.joined:
+            kept = joined_lengths(sum(kept), self.config.max_length)
         order = batch.epoch_order(len(kept), self.seed, shuffle=self.config.shuffle)
         held = {self._owner[unit] for unit in validation}
         findings = self._findings()
@@ -213,7 +217,7 @@ class Profile:
     def _measure(self, number: int, unit: Unit) -> bool:
         """Count a unit; returns whether it is over the limit."""
         limit = self.config.max_length
-        over = unit.length > limit
+        over = unit.length > limit and not self.joined
         kept = (unit.cut(limit) if self.config.truncation == "cut" else None) if over else unit
         self._without_answer += over and self.config.truncation == "cut" and kept is None
         self._owner.append(number)

@@ -17,6 +17,7 @@ from studio.config.method import ROWS, MethodConfig
 from studio.data import batch as batches
 from studio.data import keep as keeping
 from studio.data.duplicates import NEAR_ROWS, THRESHOLD, Doubles, fingerprint, similarity, spoken
+from studio.data.joining import joins
 from studio.data.operations import Operations, Progress, Values, _section, _tokenizer_stamp
 from studio.data.prepare import prepare_data, train_on
 from studio.data.profile import NAMED, Profile, all_rows, sampled_rows, until
@@ -74,6 +75,7 @@ class WholeOperations(Operations):
             config.model_dump(),
             kind,
             train_on(asked),
+            joins(asked),
             seed,
             micro_batch,
             sample,
@@ -85,7 +87,7 @@ class WholeOperations(Operations):
             masker = self._masker(folder, chosen, config, asked)
             profile = Profile(
                 config, kind, masker, [one.part for one in sources], seed=seed, micro_batch=micro_batch,
-                doubles=not sample,
+                doubles=not sample, joined=joins(asked),
             )  # fmt: skip
             if not sample:
                 profile.add(all_rows(sources), lambda rows: progress("profile", rows, None))

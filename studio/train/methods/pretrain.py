@@ -15,5 +15,6 @@ PRETRAIN = Method(
     cost=MethodCost(),
     trainer="supervised",
     paper="Gururangan et al. 2020, arXiv:2004.10964",
-    differs="A text over the limit is refused, dropped or cut as data.truncation says; texts are not joined.",
+    differs="A text over the limit is refused, dropped or cut as data.truncation says; with documents: join it goes on "
+    "in the next example.",
 )
