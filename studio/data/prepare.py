@@ -25,12 +25,12 @@ from studio.data.duplicates import deduplicate
 from studio.data.findings import collect_findings, text_findings
 from studio.data.formats import Example
 from studio.data.joining import join_documents, joins
+from studio.data.limits import SHOWN_ERRORS, refuse_long, within
 from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker, TrainOn
 from studio.data.mixing import choose_rows, mix, mix_findings
 from studio.data.reading import Reading
 from studio.data.report import DataReport, SourceReport, summarize_lengths
-from studio.data.sources import place
 from studio.data.templates import template_findings, with_template
 from studio.data.tokencache import TokenCache
 from studio.data.units import Unit, encode
@@ -39,7 +39,6 @@ from studio.settings import Settings
 
 # (phase name, rows done, rows in all or None while unknown)
 OnPhase = Callable[[str, int, int | None], None]
-SHOWN_ERRORS = 5
 BATCH_ROWS = 256
 
 
@@ -136,7 +135,7 @@ def prepare_data(
     report.lengths = summarize_lengths([one.length for one in flat], config.max_length)
     joined = joins(method)
     if config.truncation == "error" and not joined:
-        _refuse_long(flat, config.max_length, method.name)
+        refuse_long(flat, config.max_length, method.name)
 
     trained = sum(len(rows) for one, rows in zip(parsed, units, strict=True) if one.source.part == "train")
     share = 0.0 if isinstance(config.validation, str) else config.validation
@@ -146,7 +145,7 @@ def prepare_data(
     at = 0
     for index, (one, rows) in enumerate(zip(parsed, units, strict=True)):
         for row in rows:
-            example = row if joined else _within(row, config, one.source)
+            example = row if joined else within(row, config, one.source)
             if example is not None:
                 (held if at in away else pools)[index].append(example)
             at += 1
@@ -305,38 +304,6 @@ def _from(tell: OnPhase, before: int, total: int) -> Callable[[int], None]:
 def _batches(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
     for at in range(0, len(examples), BATCH_ROWS):
         yield examples[at : at + BATCH_ROWS]
-
-
-def _within(unit: Unit, config: DataConfig, source: SourceReport) -> Unit | None:
-    """The example within the limit, or None if it is left out; a cut or a row left out is counted in `source`."""
-    kept: Unit | None = unit
-    if unit.length > config.max_length:
-        if config.truncation == "drop":
-            source.dropped += 1
-            return None
-        kept = unit.cut(config.max_length)
-        if kept is None:
-            source.dropped_unsupervised += 1
-            return None
-        source.cut += 1
-    return kept
-
-
-def _refuse_long(rows: Sequence[Unit], limit: int, method: str) -> None:
-    long = [row for row in rows if row.length > limit]
-    if not long:
-        return
-    longest = max(row.length for row in long)
-    named = ", ".join(f"{place(row.path, row.row)} ({row.length} tokens)" for row in long[:SHOWN_ERRORS])
-    more = f" and {len(long) - SHOWN_ERRORS:,} more" if len(long) > SHOWN_ERRORS else ""
-    are = "is" if len(long) == 1 else "are"
-    what = f"{len(long):,} of {len(rows):,} rows {are} longer than {limit} tokens"
-    raise InputError(
-        f"{what}: {named}{more}; the longest has {longest}",
-        where="data.max_length",
-        fix=f"Set data.max_length to {longest}, or data.truncation to drop (leave them out) or cut (keep their start)"
-        + (", or method.documents to join (they go on in the next example)" if method == "pretrain" else ""),
-    )
 
 
 def _raise_all(errors: list[InputError], bad: int, path: Path) -> None:

@@ -14,23 +14,20 @@ import gradio as gr
 from studio.data.overlay import IGNORED
 from studio.errors import StudioError
 from studio.ui.components.choices import piece
-from studio.ui.components.profile import Asked, asking, refusal, sections_of
+from studio.ui.components.datatask import PROGRESS, Asked, asking, buttons, refusal, sections_of
 from studio.ui.errors import guard
 from studio.ui.form import Values
 from studio.ui.page import QUIET, Page
 
 SHOWN = 600
-TEMPLATE = """
+TEMPLATE = f"""
 <section class="studio card first-batch" aria-label="First batch">
   <div class="row-flex wrap-flex"><h3>First batch</h3><span class="batch-said muted num"></span>
     <span class="grow"></span>
-    <button type="button" class="btn small task-begin">Show the first batch</button>
-    <button type="button" class="btn small task-cancel" hidden>Cancel</button></div>
+    {buttons("Show the first batch")}</div>
   <p class="batch-intro muted">The rows of the first step, token for token as the trainer gets them: their order,
     what is learned, and what is only padding.</p>
-  <div class="row-flex task-progress" hidden><div class="bar"><i></i></div>
-    <span class="task-text muted num" role="status"></span></div>
-  <p class="task-note" role="status"></p>
+  {PROGRESS}
   <div class="batch-body" role="group" aria-label="Rows of the first batch" tabindex="0" hidden></div>
 </section>
 """

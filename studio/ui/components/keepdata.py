@@ -14,7 +14,7 @@ import gradio as gr
 from studio.data.keep import DROPPABLE, FORMATS
 from studio.errors import InputError, StudioError
 from studio.ui.components.choices import piece
-from studio.ui.components.profile import Asked, asking, refusal, sections_of
+from studio.ui.components.datatask import PROGRESS, Asked, asking, buttons, refusal, sections_of
 from studio.ui.errors import guard
 from studio.ui.form import TRAIN, Values
 from studio.ui.page import QUIET, Page
@@ -38,7 +38,7 @@ LABELS = {
     "lost": "characters that the tokenizer leaves out",
     "control": "control tokens kept as such",
 }
-TEMPLATE = """
+TEMPLATE = f"""
 <section class="studio card keep" aria-label="Fix and keep">
   <h3>Fix and keep</h3>
   <p class="muted">Writes a cleaned copy with a note of what was left out and why. Your files stay as they are.</p>
@@ -53,11 +53,8 @@ TEMPLATE = """
     (<code>[API key]</code> instead)</span></label>
   <p class="keep-doubles muted"></p>
   <div class="row-flex wrap-flex keep-buttons">
-    <button type="button" class="btn small task-begin">Write a cleaned copy</button>
-    <button type="button" class="btn small task-cancel" hidden>Cancel</button></div>
-  <div class="row-flex task-progress" hidden><div class="bar"><i></i></div>
-    <span class="task-text muted num" role="status"></span></div>
-  <p class="task-note" role="status"></p>
+    {buttons("Write a cleaned copy")}</div>
+  {PROGRESS}
   <div class="keep-result" hidden>
     <dl class="facts keep-figures num"></dl>
     <button type="button" class="btn small primary keep-train">Train on it</button>

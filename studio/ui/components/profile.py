@@ -13,30 +13,23 @@ from typing import Any
 
 import gradio as gr
 
-from studio.config import RunConfig
-from studio.errors import InputError, InputErrors, StudioError
+from studio.errors import InputError, StudioError
 from studio.ui.components.choices import piece
-from studio.ui.components.planline import WITH_META, Meta, waits_for
+from studio.ui.components.datatask import PROGRESS, Asked, asking, buttons, is_seen, places, refusal, sections_of
+from studio.ui.components.planline import WITH_META, Meta
 from studio.ui.errors import guard
-from studio.ui.form import Form, Values
+from studio.ui.form import Values
 from studio.ui.page import QUIET, Page
 
-# The sections that decide how rows are read, and what else the profile depends on.
-SECTIONS = ("data", "method", "model")
-BESIDE = ("training.seed", "training.batch_size", "training.micro_batch_size", "training.packing")
 SAMPLE_ROWS = 2000
-MICRO_BATCH = 8
 ACTED = ("data.max_length", "data.truncation", "data.deduplicate")
-TEMPLATE = """
+TEMPLATE = f"""
 <section class="studio card profile" aria-label="Profile">
   <div class="row-flex wrap-flex"><h3>Profile</h3><span class="task-from pill" hidden></span><span class="grow"></span>
-    <button type="button" class="btn small task-begin">Profile the data</button>
-    <button type="button" class="btn small task-cancel" hidden>Cancel</button></div>
+    {buttons("Profile the data")}</div>
   <p class="profile-intro muted">Reads every row as the run would and changes nothing: tokens, lost space, doubles,
     leaks into the validation, broken rows, secrets.</p>
-  <div class="row-flex task-progress" hidden><div class="bar"><i></i></div>
-    <span class="task-text muted num" role="status"></span></div>
-  <p class="task-note" role="status"></p>
+  {PROGRESS}
   <div class="profile-body" hidden>
     <dl class="facts profile-figures num"></dl>
     <ul class="findings profile-findings"></ul>
@@ -78,84 +71,6 @@ def profile_card(page: Page) -> gr.HTML:
 
     form.wiring.append(connect)
     return card
-
-
-class Asked(dict[str, Any]):
-    """What assets/profile.js adds to the form's values: `page` (its id), `number`, and what the card asks for."""
-
-    @classmethod
-    def read(cls, text: Any) -> Asked:
-        """Read it.
-
-        Raises:
-            InputError: it is not what the script sends.
-        """
-        try:
-            given = cls(json.loads(text))
-            given["page"] = str(given["page"])[:40]
-            given["number"] = int(given["number"])
-        except (TypeError, ValueError, KeyError) as error:
-            raise InputError("the page is an old one", fix="Reload the page") from error
-        return given
-
-    @property
-    def page(self) -> str:
-        """Id of the page that asks."""
-        return str(self["page"])
-
-    @property
-    def number(self) -> int:
-        """Number of the request."""
-        return int(self["number"])
-
-
-def is_seen(path: str) -> bool:
-    """Whether the profile depends on an option."""
-    return path.split(".")[0] in SECTIONS or path in BESIDE
-
-
-def places(form: Form) -> list[int]:
-    """Places of the options that the profile depends on among the form's inputs."""
-    return [at for at, path in enumerate(form.specs) if is_seen(path)]
-
-
-def asking(mount: str, form: Form) -> str:
-    """The script before a request of a card: it adds what `Asked.read` reads."""
-    return f"(...values) => window.studioForm.asking('{mount}', values, {json.dumps(places(form))})"
-
-
-def sections_of(page: Page, values: Values) -> tuple[Values, int, int]:
-    """Return the sections for the data worker, the seed and the rows of a micro-batch.
-
-    Options that the data does not depend on may be wrong.
-
-    Raises:
-        InputErrors: the data, the method or the model is wrong.
-        StudioError: the model is not here yet.
-    """
-    try:
-        config = page.form.config(values)
-    except InputErrors as wrong:
-        if ours := [error for error in wrong.errors if is_seen(error.where)]:
-            raise InputErrors(ours) from wrong
-        names = {error.where for error in wrong.errors}
-        config = page.form.config({path: value for path, value in values.items() if path not in names})
-    if waits_for(config, page.services):
-        raise StudioError("the rows can be counted as soon as the model is here", fix="Wait until it is ready")
-    sections = {name: getattr(config, name).model_dump() for name in SECTIONS}
-    return sections, config.training.seed, micro_batch_of(config)
-
-
-def micro_batch_of(config: RunConfig) -> int:
-    """Rows at a time: as set, and at most eight where the plan is to choose."""
-    micro = config.training.micro_batch_size
-    return min(MICRO_BATCH, config.training.batch_size) if micro == "auto" else micro
-
-
-def refusal(form: Form, error: StudioError) -> Values:
-    """What a card shows of a request that cannot be begun."""
-    sentences = [form.problem(one)["sentence"] for one in getattr(error, "errors", [error])]
-    return {"number": 0, "error": "\n".join(sentences)}
 
 
 def profile_value(found: Values) -> Values:

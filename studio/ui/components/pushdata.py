@@ -12,12 +12,12 @@ import gradio as gr
 
 from studio.errors import InputError
 from studio.ui.components.choices import piece
-from studio.ui.components.profile import Asked, asking
+from studio.ui.components.datatask import PROGRESS, Asked, asking, buttons
 from studio.ui.errors import guard
 from studio.ui.form import Values
 from studio.ui.page import QUIET, Page
 
-TEMPLATE = """
+TEMPLATE = f"""
 <section class="studio card keep push" aria-label="Put it on the Hub" hidden>
   <h3>Put it on the Hugging Face Hub</h3>
   <p class="muted">Uploads <code class="push-name"></code> as a data set, with the token in HF_TOKEN.</p>
@@ -27,11 +27,8 @@ TEMPLATE = """
   </div>
   <label class="tick"><input type="checkbox" class="push-public"> <span>Everyone may see it</span></label>
   <div class="row-flex wrap-flex keep-buttons">
-    <button type="button" class="btn small task-begin">Upload</button>
-    <button type="button" class="btn small task-cancel" hidden>Cancel</button></div>
-  <div class="row-flex task-progress" hidden><div class="bar"><i></i></div>
-    <span class="task-text muted num" role="status"></span></div>
-  <p class="task-note" role="status"></p>
+    {buttons("Upload")}</div>
+  {PROGRESS}
 </section>
 """
 

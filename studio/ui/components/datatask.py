@@ -1,0 +1,108 @@
+"""What the cards share that let the second data worker do something: their buttons, what they ask with, refusals.
+
+A card begins its work by a request of gradio's, with the form's values and what assets/profile.js adds to them, and
+polls for it at /api/data (`DataTasks`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from studio.config import RunConfig
+from studio.errors import InputError, InputErrors, StudioError
+from studio.ui.components.planline import waits_for
+from studio.ui.form import Form, Values
+from studio.ui.page import Page
+
+# The sections that decide how rows are read, and what else the profile depends on.
+SECTIONS = ("data", "method", "model")
+BESIDE = ("training.seed", "training.batch_size", "training.micro_batch_size", "training.packing")
+MICRO_BATCH = 8
+PROGRESS = """<div class="row-flex task-progress" hidden><div class="bar"><i></i></div>
+    <span class="task-text muted num" role="status"></span></div>
+  <p class="task-note" role="status"></p>"""
+
+
+def buttons(label: str) -> str:
+    """Markup of the button that begins the work and of the one that ends it."""
+    return f"""<button type="button" class="btn small task-begin">{label}</button>
+    <button type="button" class="btn small task-cancel" hidden>Cancel</button>"""
+
+
+class Asked(dict[str, Any]):
+    """What assets/profile.js adds to the form's values: `page` (its id), `number`, and what the card asks for."""
+
+    @classmethod
+    def read(cls, text: Any) -> Asked:
+        """Read it.
+
+        Raises:
+            InputError: it is not what the script sends.
+        """
+        try:
+            given = cls(json.loads(text))
+            given["page"] = str(given["page"])[:40]
+            given["number"] = int(given["number"])
+        except (TypeError, ValueError, KeyError) as error:
+            raise InputError("the page is an old one", fix="Reload the page") from error
+        return given
+
+    @property
+    def page(self) -> str:
+        """Id of the page that asks."""
+        return str(self["page"])
+
+    @property
+    def number(self) -> int:
+        """Number of the request."""
+        return int(self["number"])
+
+
+def is_seen(path: str) -> bool:
+    """Whether the profile depends on an option."""
+    return path.split(".")[0] in SECTIONS or path in BESIDE
+
+
+def places(form: Form) -> list[int]:
+    """Places of the options that the profile depends on among the form's inputs."""
+    return [at for at, path in enumerate(form.specs) if is_seen(path)]
+
+
+def asking(mount: str, form: Form) -> str:
+    """The script before a request of a card: it adds what `Asked.read` reads."""
+    return f"(...values) => window.studioForm.asking('{mount}', values, {json.dumps(places(form))})"
+
+
+def sections_of(page: Page, values: Values) -> tuple[Values, int, int]:
+    """Return the sections for the data worker, the seed and the rows of a micro-batch.
+
+    Options that the data does not depend on may be wrong.
+
+    Raises:
+        InputErrors: the data, the method or the model is wrong.
+        StudioError: the model is not here yet.
+    """
+    try:
+        config = page.form.config(values)
+    except InputErrors as wrong:
+        if ours := [error for error in wrong.errors if is_seen(error.where)]:
+            raise InputErrors(ours) from wrong
+        names = {error.where for error in wrong.errors}
+        config = page.form.config({path: value for path, value in values.items() if path not in names})
+    if waits_for(config, page.services):
+        raise StudioError("the rows can be counted as soon as the model is here", fix="Wait until it is ready")
+    sections = {name: getattr(config, name).model_dump() for name in SECTIONS}
+    return sections, config.training.seed, micro_batch_of(config)
+
+
+def micro_batch_of(config: RunConfig) -> int:
+    """Rows at a time: as set, and at most eight where the plan is to choose."""
+    micro = config.training.micro_batch_size
+    return min(MICRO_BATCH, config.training.batch_size) if micro == "auto" else micro
+
+
+def refusal(form: Form, error: StudioError) -> Values:
+    """What a card shows of a request that cannot be begun."""
+    sentences = [form.problem(one)["sentence"] for one in getattr(error, "errors", [error])]
+    return {"number": 0, "error": "\n".join(sentences)}
