@@ -184,8 +184,14 @@ def leftovers() -> Iterator[list[Path]]:
     folders: list[Path] = []
     yield folders
     for folder in folders:
-        if folder.exists():  # it may lie in another one that was left over
-            shutil.rmtree(folder)
+        end = time.monotonic() + 20
+        while folder.exists():  # it may lie in another one that was left over
+            try:
+                shutil.rmtree(folder)
+            except OSError:  # a supervisor wrote something into it meanwhile
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
 
 
 @pytest.fixture

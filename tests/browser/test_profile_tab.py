@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -119,6 +120,8 @@ def test_profile_fix_and_train(page: Page, server: Server, with_data: Callable[.
     planned(page, "plan.memory && !plan.errors.length")
     expect(profile.locator(".task-note")).to_contain_text("The settings were changed since")
     assert json.loads((server.settings.uploads / "mixed.jsonl").read_text().splitlines()[6]) == rows[6]
+    assert server.process is not None
+    assert psutil.Process(server.process.pid).memory_info().rss < 300e6  # data is the workers' to hold
     assert page.evaluate(PWNED)
 
 
