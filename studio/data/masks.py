@@ -137,7 +137,7 @@ class Masker:
         done = [one for one in masked if one is not None]
         for example, one in zip(examples, done, strict=True):
             # The first token has none before it that could predict it, so its label never counts.
-            if one.labels[1:].count(IGNORED) == len(one.labels) - 1:
+            if one.labels[1:].count(IGNORED) >= len(one.labels) - 1:
                 if any(message.get("weight", 1) == 0 for message in example.messages or ()):
                     raise InputError(
                         "every answer has weight 0, so there is nothing to learn from the row",

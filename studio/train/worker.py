@@ -156,9 +156,13 @@ def _read(context: JobContext, config: RunConfig, tokenizer: PreTrainedTokenizer
     with context.reporter() as report:
         fetch_sources(config.data, context.settings, report)
     with context.reporter("rows") as report:
-        return prepare_data(
+        prepared = prepare_data(
             config.data, config.method, tokenizer, context.settings, on_phase=report, seed=config.training.seed
         )  # fmt: skip
+    for source in prepared.report.sources:
+        if source.cached:
+            context.log(f"the tokens of {source.path} were there already")
+    return prepared
 
 
 def _plan(context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared) -> Plan:
