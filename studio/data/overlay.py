@@ -42,11 +42,11 @@ def lay_over(text: str, ids: Sequence[int], offsets: Offsets, spans: Sequence[tu
         spans: (start, end) in characters, ascending and disjoint.
     """
     labels = [IGNORED] * len(ids)
-    ends: list[int] = []
+    ends = running_ends(offsets)
     straddling = at = which = 0
-    for k, (start, end) in enumerate(offsets):
+    for k, ((start, _), end) in enumerate(zip(offsets, ends, strict=True)):
         # A further token of the same character starts before `at` and ends there; it shares the character's fate.
-        start, end = min(start, at), max(end, at)
+        start = min(start, at)
         while which < len(spans) and spans[which][1] <= start and spans[which][1] < end:
             which += 1
         if which < len(spans) and end > start:
@@ -56,7 +56,6 @@ def lay_over(text: str, ids: Sequence[int], offsets: Offsets, spans: Sequence[tu
             elif start < right and left < end:
                 straddling += 1
         at = end
-        ends.append(end)
     return Laid(labels, ends, straddling, loses_text(text, offsets))
 
 

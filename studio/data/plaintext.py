@@ -5,6 +5,7 @@ Such a text is BOS if the tokenizer adds one, the text, EOS: once each, also whe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -81,9 +82,5 @@ class Texts:
             ids, ends = ids[:-1], ends[:-1]
         if eos is not None and ids[-1:] != [eos]:
             ids, ends = [*ids, eos], [*ends, length]
-        running = 0
-        for k, end in enumerate(ends):
-            # Added tokens report (0, 0).
-            running = max(running, end)
-            ends[k] = running
-        return ids, ends, start
+        # Added tokens report (0, 0).
+        return ids, list(itertools.accumulate(ends, max)), start

@@ -7,13 +7,17 @@ polls for it at /api/data (`DataTasks`).
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
+
+import gradio as gr
 
 from studio.config import RunConfig
 from studio.errors import InputError, InputErrors, StudioError
 from studio.ui.components.planline import waits_for
+from studio.ui.errors import guard
 from studio.ui.form import Form, Values
-from studio.ui.page import Page
+from studio.ui.page import QUIET, Page
 
 # The sections that decide how rows are read, and what else the profile depends on.
 SECTIONS = ("data", "method", "model")
@@ -57,6 +61,35 @@ class Asked(dict[str, Any]):
     def number(self) -> int:
         """Number of the request."""
         return int(self["number"])
+
+
+Calls = list[tuple[str, Values]]
+
+
+def begin_by_click(
+    page: Page, card: gr.HTML, kind: str, calls: Callable[[Asked, Values], Calls], show: Callable[[Values], Values]
+) -> None:
+    """Let a card's click begin its work; what cannot be begun is said in the card.
+
+    Args:
+        page: the page, whose form is whole by the time this is called.
+        card: the card.
+        kind: name of the work, for the page's script and `DataTasks`.
+        calls: turns what is asked and the form's values into operations of the data worker with their arguments.
+        show: turns an answer into what the card draws.
+    """
+    form = page.form
+
+    def begin(*values: Any) -> Values:
+        asked = Asked.read(values[-1])
+        try:
+            work = calls(asked, form.raw(values[:-1]))
+        except StudioError as error:
+            return refusal(form, error)
+        page.services.tasks.begin(asked.page, kind, work, show)
+        return {"number": asked.number, "error": ""}
+
+    card.click(guard(begin), [*form.inputs, form.meta], card, js=asking(kind, form), **QUIET)
 
 
 def is_seen(path: str) -> bool:

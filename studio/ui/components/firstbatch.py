@@ -7,17 +7,14 @@ by the second data worker and drawn by assets/batch.js.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from studio.data.overlay import IGNORED
-from studio.errors import StudioError
 from studio.ui.components.choices import piece
-from studio.ui.components.datatask import PROGRESS, Asked, asking, buttons, refusal, sections_of
-from studio.ui.errors import guard
+from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons, sections_of
 from studio.ui.form import Values
-from studio.ui.page import QUIET, Page
+from studio.ui.page import Page
 
 SHOWN = 600
 TEMPLATE = f"""
@@ -36,24 +33,13 @@ TEMPLATE = f"""
 def batch_card(page: Page) -> gr.HTML:
     """Make the card and wire it."""
     card = piece(TEMPLATE, "firstBatch", elem_id="first-batch")
-    form = page.form
 
-    def begin(*values: Any) -> Values:
-        asked = Asked.read(values[-1])
-        raw = form.raw(values[:-1])
-        try:
-            sections, seed, micro = sections_of(page, raw)
-        except StudioError as error:
-            return refusal(form, error)
+    def calls(asked: Asked, raw: Values) -> Calls:
+        sections, seed, micro = sections_of(page, raw)
         packing = raw.get("training.packing") is True and sections["method"]["name"] in ("sft", "pretrain")
-        args = {**sections, "seed": seed, "micro_batch": micro, "packing": packing}
-        page.services.tasks.begin(asked.page, "batch", [("batch", args)], batch_value)
-        return {"number": asked.number, "error": ""}
+        return [("batch", {**sections, "seed": seed, "micro_batch": micro, "packing": packing})]
 
-    def connect() -> None:
-        card.click(guard(begin), [*form.inputs, form.meta], card, js=asking("batch", form), **QUIET)
-
-    form.wiring.append(connect)
+    page.form.wiring.append(lambda: begin_by_click(page, card, "batch", calls, batch_value))
     return card
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import gradio as gr
 
 from studio.data.keep import DROPPABLE, FORMATS
-from studio.errors import InputError, StudioError
+from studio.errors import InputError
 from studio.ui.components.choices import piece
-from studio.ui.components.datatask import PROGRESS, Asked, asking, buttons, refusal, sections_of
+from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons, sections_of
 from studio.ui.errors import guard
 from studio.ui.form import TRAIN, Values
 from studio.ui.page import QUIET, Page
@@ -69,20 +69,15 @@ def keep_card(page: Page) -> gr.HTML:
     card = piece(TEMPLATE, "keep", constants={"checks": checks, "formats": FORMATS}, elem_id="keep-data")
     form, tasks = page.form, page.services.tasks
 
-    def begin(*values: Any) -> Values:
-        asked = Asked.read(values[-1])
-        try:
-            sections, _, _ = sections_of(page, form.raw(values[:-1]))
-        except StudioError as error:
-            return refusal(form, error)
+    def calls(asked: Asked, raw: Values) -> Calls:
+        sections, _, _ = sections_of(page, raw)
         drop = asked.get("drop")
         args = {
             **sections, "name": str(asked.get("name", "")), "format": str(asked.get("format", "")),
             "drop": [str(check) for check in drop] if isinstance(drop, list) else [],
             "hide_secrets": asked.get("hide") is True,
         }  # fmt: skip
-        tasks.begin(asked.page, "keep", [("keep", args)], kept_value)
-        return {"number": asked.number, "error": ""}
+        return [("keep", args)]
 
     def train(text: str) -> list[Any]:
         task = tasks.find(Asked.read(text).page, "keep")
@@ -91,8 +86,7 @@ def keep_card(page: Page) -> gr.HTML:
         return trained_on(task.answers[-1])
 
     def connect() -> None:
-        inputs = [*form.inputs, form.meta]
-        card.click(guard(begin), inputs, card, js=asking("keep", form), **QUIET)
+        begin_by_click(page, card, "keep", calls, kept_value)
         targets = [form.components[TRAIN], form.components[VALIDATION]]
         card.select(guard(train), form.meta, targets, js="(text) => [window.studioForm.askingPage(text)]", **QUIET)
 

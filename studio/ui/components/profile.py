@@ -13,9 +13,9 @@ from typing import Any
 
 import gradio as gr
 
-from studio.errors import InputError, StudioError
+from studio.errors import InputError
 from studio.ui.components.choices import piece
-from studio.ui.components.datatask import PROGRESS, Asked, asking, buttons, is_seen, places, refusal, sections_of
+from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons, is_seen, places, sections_of
 from studio.ui.components.planline import WITH_META, Meta
 from studio.ui.errors import guard
 from studio.ui.form import Values
@@ -46,24 +46,17 @@ def profile_card(page: Page) -> gr.HTML:
     card = piece(TEMPLATE, "profile", elem_id="profile")
     form = page.form
 
-    def begin(*values: Any) -> Values:
-        asked = Asked.read(values[-1])
-        try:
-            sections, seed, micro = sections_of(page, form.raw(values[:-1]))
-        except StudioError as error:
-            return refusal(form, error)
+    def calls(asked: Asked, raw: Values) -> Calls:
+        sections, seed, micro = sections_of(page, raw)
         args = {**sections, "seed": seed, "micro_batch": micro}
-        calls = [("profile", {**args, "sample": SAMPLE_ROWS}), ("profile", args)]
-        page.services.tasks.begin(asked.page, "profile", calls, profile_value)
-        return {"number": asked.number, "error": ""}
+        return [("profile", {**args, "sample": SAMPLE_ROWS}), ("profile", args)]
 
     def act(text: str) -> list[Any]:
         wanted = Meta.read(text).set
         return [wanted.get(option, gr.skip()) for option in ACTED]
 
     def connect() -> None:
-        inputs = [*form.inputs, form.meta]
-        card.click(guard(begin), inputs, card, js=asking("profile", form), **QUIET)
+        begin_by_click(page, card, "profile", calls, profile_value)
         card.select(guard(act), form.meta, [form.components[option] for option in ACTED], js=WITH_META, **QUIET)
         changed = [form.components[path].change for path in form.specs if is_seen(path)]
         told = f"(...values) => {{ window.studioForm?.dataValues?.(values, {json.dumps(places(form))}) }}"

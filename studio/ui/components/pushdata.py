@@ -6,16 +6,14 @@ The upload is done by the second data worker with the token of the studio's envi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from studio.errors import InputError
 from studio.ui.components.choices import piece
-from studio.ui.components.datatask import PROGRESS, Asked, asking, buttons
-from studio.ui.errors import guard
+from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons
 from studio.ui.form import Values
-from studio.ui.page import QUIET, Page
+from studio.ui.page import Page
 
 TEMPLATE = f"""
 <section class="studio card keep push" aria-label="Put it on the Hub" hidden>
@@ -36,22 +34,16 @@ TEMPLATE = f"""
 def push_card(page: Page) -> gr.HTML:
     """Make the card and wire it."""
     card = piece(TEMPLATE, "push", elem_id="push-data")
-    form, tasks = page.form, page.services.tasks
 
-    def begin(*values: Any) -> Values:
-        asked = Asked.read(values[-1])
-        kept = tasks.find(asked.page, "keep")
+    def calls(asked: Asked, raw: Values) -> Calls:
+        kept = page.services.tasks.find(asked.page, "keep")
         if kept is None or not kept.answers:
             raise InputError("the copy is not known any more", fix="Write it again, or use `studio data keep --push`")
         name = Path(kept.answers[-1]["path"]).name
-        args = {"name": name, "repo": str(asked.get("repo", "")).strip(), "private": asked.get("public") is not True}
-        tasks.begin(asked.page, "push", [("push", args)], push_value)
-        return {"number": asked.number, "error": ""}
+        repo, public = str(asked.get("repo", "")).strip(), asked.get("public") is True
+        return [("push", {"name": name, "repo": repo, "private": not public})]
 
-    def connect() -> None:
-        card.click(guard(begin), [*form.inputs, form.meta], card, js=asking("push", form), **QUIET)
-
-    form.wiring.append(connect)
+    page.form.wiring.append(lambda: begin_by_click(page, card, "push", calls, push_value))
     return card
 
 
