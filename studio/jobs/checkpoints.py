@@ -50,10 +50,15 @@ def seal(folder: Path, step: int, progress: dict[str, float]) -> None:
     _sync(folder.parent)
 
 
+def whole(folder: Path) -> list[Checkpoint]:
+    """Return the whole checkpoints, the one with the fewest steps first."""
+    found = [opened for path in folder.glob("checkpoint-*") if (opened := _opened(path)) is not None]
+    return sorted(found, key=lambda one: one.step)
+
+
 def last_whole(folder: Path) -> Checkpoint | None:
     """Return the whole checkpoint with the most steps; None if there is none."""
-    found = [opened for path in folder.glob("checkpoint-*") if (opened := _opened(path)) is not None]
-    return max(found, key=lambda one: one.step, default=None)
+    return next(reversed(whole(folder)), None)
 
 
 def _opened(folder: Path) -> Checkpoint | None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
+import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -25,12 +27,26 @@ KINDS: tuple[Kind, ...] = ("train", "evaluate", "export")
 
 
 @dataclass(frozen=True)
+class Branch:
+    """Where a run begins that does not begin at its start: at a checkpoint of another run.
+
+    Attributes:
+        run: id of the run whose checkpoint it was; only told, never looked up.
+        step: updates made until then.
+    """
+
+    run: str
+    step: int
+
+
+@dataclass(frozen=True)
 class JobRequest:
     """Content of job.yaml: what was asked. Never changes."""
 
     kind: Kind
     name: str
     config: dict[str, Any]
+    branch: Branch | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,8 @@ class JobFolder:
         """
         try:
             raw = YAML(typ="safe").load((self.path / "job.yaml").read_text(encoding="utf-8"))
-            return JobRequest(kind=raw["kind"], name=raw["name"], config=raw["config"])
+            branch = Branch(**raw["branch"]) if raw.get("branch") else None
+            return JobRequest(kind=raw["kind"], name=raw["name"], config=raw["config"], branch=branch)
         except (OSError, KeyError, TypeError) as error:
             raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
 
@@ -116,7 +133,14 @@ class JobFolder:
         return self.path / "report"
 
 
-def create_job(jobs: Path, kind: Kind, name: str, config: dict[str, Any]) -> JobFolder:
+def create_job(
+    jobs: Path,
+    kind: Kind,
+    name: str,
+    config: dict[str, Any],
+    branch: Branch | None = None,
+    fill: Callable[[JobFolder], None] = lambda job: None,
+) -> JobFolder:
     """Make a job's folder in state `queued`.
 
     Args:
@@ -124,9 +148,12 @@ def create_job(jobs: Path, kind: Kind, name: str, config: dict[str, Any]) -> Job
         kind: what kind of work.
         name: the person's name for it; letters, digits, dot, dash and underscore are kept.
         config: full config of that kind.
+        branch: the checkpoint that it begins with, if any.
+        fill: puts what the job needs into its folder, before anybody can see or start it.
 
     Raises:
         InputError: the name has nothing to make a folder name of.
+        OSError: the folder cannot be written; nothing is left of it.
     """
     slug = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60]
     if not slug:
@@ -141,12 +168,20 @@ def create_job(jobs: Path, kind: Kind, name: str, config: dict[str, Any]) -> Job
         except FileExistsError:
             continue
     job = JobFolder(path)
+    request: dict[str, Any] = {"kind": kind, "name": name, "config": config}
+    if branch is not None:
+        request["branch"] = asdict(branch)
     yaml = YAML()
     yaml.default_flow_style = False
-    with (path / "job.yaml").open("w", encoding="utf-8") as file:
-        yaml.dump({"kind": kind, "name": name, "config": config}, file)
-    write_atomic(job.events_path, "")
-    write_state(job.state_path, JobState(status="queued"))
+    try:
+        with (path / "job.yaml").open("w", encoding="utf-8") as file:
+            yaml.dump(request, file)
+        write_atomic(job.events_path, "")
+        fill(job)
+        write_state(job.state_path, JobState(status="queued"))
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     return job
 
 

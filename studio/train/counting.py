@@ -1,4 +1,4 @@
-"""What every trainer counts and changes alike: real tokens, the optimizer of LoRA+, adapters in float32."""
+"""What every trainer counts and changes alike: tokens, LoRA+, the schedule at a checkpoint, adapters in float32."""
 
 from __future__ import annotations
 
@@ -62,6 +62,24 @@ class Counting:
             **options,
         )
         return self.optimizer
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load their state, but keep this run's rate, decay and schedule: a branch may have other ones.
+
+        The state holds the rates that the old schedule had at that step; the trainer would make one step with them.
+        """
+        if checkpoint is None:
+            return
+        optimizer, scheduler = self.optimizer, self.lr_scheduler  # type: ignore[attr-defined]
+        asked = [{name: group[name] for name in ("initial_lr", "weight_decay")} for group in optimizer.param_groups]
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        scheduler.base_lrs = [own["initial_lr"] for own in asked]
+        scheduler._last_lr = [
+            rate * share(scheduler.last_epoch)
+            for rate, share in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        ]
+        for group, own, rate in zip(optimizer.param_groups, asked, scheduler._last_lr, strict=True):
+            group.update(own, lr=rate)
 
 
 def finish(trainer: Built, setup: Setup) -> Built:

@@ -22,7 +22,7 @@ from studio.config.load import build, dump_run
 from studio.config.method import ONLINE
 from studio.data.locate import fetch_sources
 from studio.data.prepare import Prepared, prepare_data
-from studio.errors import StoppedError
+from studio.errors import StoppedError, StudioError
 from studio.jobs.checkpoints import Checkpoint, last_whole
 from studio.jobs.worker import JobContext
 from studio.models.catalogue import ModelRef, resolve_model
@@ -117,10 +117,17 @@ def train(context: JobContext) -> None:
 
 
 def _begun(context: JobContext) -> Checkpoint | None:
-    """The checkpoint that a run goes on from; None in its first attempt."""
-    if context.job.state().attempt == 1:
+    """The checkpoint that a run goes on from; None in its first attempt, unless it branches off another run."""
+    branch = context.job.request.branch
+    if context.job.state().attempt == 1 and branch is None:
         return None
     begun = last_whole(context.job.checkpoints)
+    if begun is None and branch is not None:
+        raise StudioError(
+            f"the checkpoint of step {branch.step} with which this run begins is not whole any more",
+            where=str(context.job.checkpoints),
+            fix="Branch off another checkpoint",
+        )
     if begun is None:
         context.notice("warning", "no checkpoint is whole any more, so the run begins from its start")
     context.resumed(begun.step if begun is not None else 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
 
-from studio.errors import InputError, StudioError
-from studio.jobs import JobFolder, ensure_supervisor, request_stop, resume
-from studio.jobs.checkpoints import last_whole
+from studio.errors import StudioError
+from studio.jobs import JobFolder, ensure_supervisor, request_stop
 from studio.jobs.events import read_events, read_lines
 from studio.train.methods import METHODS
+from studio.ui.branchroutes import checkpoint_steps, make_branch_router, resumable
 from studio.ui.components.profile import opened_pair, place_of
 from studio.ui.device import device_line
 from studio.ui.runlist import RunBook, state_dict, summary_dict
@@ -128,6 +129,8 @@ def make_router(services: Services) -> APIRouter:
             "environment": found.environment(),
             "metrics": own_metrics(request.config),
             "resumable": resumable(found),
+            "checkpoints": checkpoint_steps(found),
+            "branch": asdict(request.branch) if request.branch else None,
             "files": files,
         }
         return Json(answer, headers={"cache-control": "no-store"})
@@ -173,14 +176,7 @@ def make_router(services: Services) -> APIRouter:
         ensure_supervisor(services.settings)  # it may have been killed, and a stop needs one
         return Json(state_dict(found, found.state()))
 
-    @router.post("/api/jobs/{job_id}/resume")
-    def go_on(job_id: str) -> Response:
-        found = job_of(job_id)
-        try:
-            checkpoint = resume(services.settings, found)
-        except InputError as error:
-            raise HTTPException(409, error.sentence) from error
-        return Json({"step": checkpoint.step})
+    router.include_router(make_branch_router(services, job_of))
 
     @router.get("/studio/{name}")
     def asset(name: str) -> Response:
@@ -190,15 +186,6 @@ def make_router(services: Services) -> APIRouter:
         return FileResponse(path, headers=FOR_EVER)
 
     return router
-
-
-def resumable(job: JobFolder) -> int | None:
-    """Step from which a training that ended early can go on; None if it cannot."""
-    state = job.state()
-    if not state.final or state.status == "completed":
-        return None
-    checkpoint = last_whole(job.checkpoints)
-    return None if checkpoint is None else checkpoint.step
 
 
 def downloads(job: JobFolder) -> dict[str, Path]:

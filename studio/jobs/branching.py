@@ -1,0 +1,167 @@
+"""A new run that begins where a checkpoint of another one stands: with changed options, or for more epochs.
+
+The new run gets the checkpoint and the curves until there into its own folder, so the other run stays as it is and
+may be removed. What a checkpoint holds (weights, optimizer state, place in the data) fits only the model, data and
+batch that made it: those cannot change.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from studio.config import RunConfig
+from studio.config.load import build
+from studio.errors import InputError, InputErrors
+from studio.jobs.checkpoints import Checkpoint, whole
+from studio.jobs.client import ensure_supervisor
+from studio.jobs.events import EventWriter, read_events
+from studio.jobs.folder import Branch, JobFolder, create_job
+from studio.settings import Settings
+
+FIXED = (
+    "model", "data", "tuning", "method.name", "method.train_on", "method.documents", "method.num_generations",
+    "method.ppo_epochs", "training.batch_size", "training.optimizer", "training.seed", "training.engine",
+)  # fmt: skip
+
+
+def find_checkpoint(job: JobFolder, step: int | None = None) -> Checkpoint:
+    """Find the whole checkpoint of a run at `step`, or its last one.
+
+    Raises:
+        InputError: it is no training, or there is no such checkpoint; the steps that there are are named.
+    """
+    name = job.request.name
+    if job.request.kind != "train":
+        raise InputError(f"'{name}' is no training", where=job.id, fix="Name a training run")
+    found = whole(job.checkpoints)
+    if not found:
+        raise InputError(f"'{name}' left no whole checkpoint", where=job.id, fix="Start a new run instead")
+    if step is None:
+        return found[-1]
+    for one in found:
+        if one.step == step:
+            return one
+    steps = ", ".join(str(one.step) for one in found)
+    raise InputError(f"'{name}' has no whole checkpoint of step {step}", where=job.id, fix=f"There are: {steps}")
+
+
+def check_changes(job: JobFolder, config: RunConfig) -> None:
+    """Refuse a change that the checkpoints of `job` do not fit.
+
+    Raises:
+        InputErrors: one sentence for each option that cannot change here.
+    """
+    before = build(RunConfig, job.request.config, "job.yaml").model_dump()
+    after = config.model_dump()
+    wrong = [name for fixed in FIXED for name in _differing(fixed, _at(before, fixed), _at(after, fixed))]
+    if wrong:
+        fix = "Start a new run; with 'tuning.adapter' it begins with what this one learned"
+        what = "cannot change at a checkpoint, which fits only the value that it was made with"
+        raise InputErrors([InputError(f"{name} {what}", where=name, fix=fix) for name in wrong])
+
+
+def branch(
+    settings: Settings, job: JobFolder, checkpoint: Checkpoint, name: str, config: RunConfig, steps: int
+) -> JobFolder:
+    """Queue a run that begins at a checkpoint of another one.
+
+    Args:
+        settings: the studio's settings.
+        job: the run whose checkpoint it is.
+        checkpoint: of `find_checkpoint`.
+        name: the new run's name.
+        config: its checked config.
+        steps: updates of the new run in all, as its plan says.
+
+    Raises:
+        InputError: an option was changed that cannot change, or the run would end before it begins.
+        OSError: the disk is full; nothing is left of the new run.
+    """
+    check_changes(job, config)
+    if steps <= checkpoint.step:
+        raise InputError(
+            f"with {steps} steps the run would be over at step {checkpoint.step}, where it is to begin",
+            where="training.epochs",
+            fix="Give more epochs, or a larger training.max_steps where one is set",
+        )
+
+    def fill(made: JobFolder) -> None:
+        shutil.copytree(
+            checkpoint.path, made.checkpoints / checkpoint.path.name, copy_function=_link_or_copy, symlinks=True
+        )
+        writer = EventWriter(made.events_path)
+        for event in history(job.events_path, checkpoint.step):
+            writer.write(
+                event.pop("kind"), **{key: value for key, value in event.items() if key not in ("seq", "time")}
+            )
+        writer.close()
+
+    made = create_job(
+        settings.jobs, "train", name, config.model_dump(mode="json"), Branch(job.id, checkpoint.step), fill
+    )
+    ensure_supervisor(settings)
+    return made
+
+
+def extended(job: JobFolder, epochs: float) -> RunConfig:
+    """Return the config with which a run is gone on with for `epochs` more.
+
+    The schedule is that of the longer run: the rate begins where that one stands after the steps that are made.
+
+    Raises:
+        InputError: the run's length is not given in epochs, or `epochs` is not above 0.
+    """
+    config = build(RunConfig, job.request.config, "job.yaml")
+    if not epochs > 0:
+        raise InputError(f"{epochs:g} more epochs is no extension", where="epochs", fix="Give a number above 0")
+    if config.training.max_steps:
+        raise InputError(
+            f"'{job.request.name}' ends after {config.training.max_steps} steps, whatever the epochs say",
+            where="training.max_steps",
+            fix="Branch off its last checkpoint with a larger training.max_steps",
+        )
+    raw = config.model_dump()
+    raw["training"]["epochs"] = config.training.epochs + epochs
+    return build(RunConfig, raw, "epochs")
+
+
+def history(events: Path, step: int) -> list[dict[str, Any]]:
+    """Metrics and samples of a run until `step`, without what a resumed run made twice."""
+    kept: list[dict[str, Any]] = []
+    offset = 0
+    while True:
+        page, following = read_events(events, offset)
+        for event in page:
+            if event["kind"] == "resume":
+                kept = [one for one in kept if one["step"] <= event["step"]]
+            elif event["kind"] in ("metric", "sample") and event.get("step", step + 1) <= step:
+                kept.append(event)
+        if following == offset:
+            return kept
+        offset = following
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    """Share a checkpoint's file, which nobody writes again; another disk gets a copy."""
+    try:
+        os.link(source, target)
+        return target
+    except OSError:
+        return str(shutil.copy2(source, target))
+
+
+def _at(config: dict[str, Any], dotted: str) -> Any:
+    value: Any = config
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _differing(name: str, before: Any, after: Any) -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted(before.keys() | after.keys())
+        return [one for key in keys for one in _differing(f"{name}.{key}", before.get(key), after.get(key))]
+    return [] if before == after else [name]

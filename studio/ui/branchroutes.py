@@ -1,0 +1,62 @@
+"""Routes by which a finished or stopped training is gone on with: in place, or as a longer run of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, HTTPException
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from studio.errors import StudioError
+from studio.jobs import JobFolder, resume
+from studio.jobs.branching import branch, extended, find_checkpoint
+from studio.jobs.checkpoints import last_whole, whole
+from studio.train import preflight
+from studio.ui.services import Services
+
+
+class Extension(BaseModel):
+    """Body of an extension."""
+
+    epochs: float
+
+
+def make_branch_router(services: Services, job_of: Callable[[str], JobFolder]) -> APIRouter:
+    """Make the routes; `job_of` looks a job up or answers 404."""
+    router = APIRouter()
+
+    @router.post("/api/jobs/{job_id}/resume")
+    def go_on(job_id: str) -> Response:
+        try:
+            return JSONResponse({"step": resume(services.settings, job_of(job_id)).step})
+        except StudioError as error:
+            raise HTTPException(409, error.sentence) from error
+
+    @router.post("/api/jobs/{job_id}/extend")
+    def extend(job_id: str, body: Extension) -> Response:
+        job = job_of(job_id)
+        try:
+            checkpoint = find_checkpoint(job)
+            checked = preflight.check(extended(job, body.epochs), services.settings, services.data)
+            name = f"{job.request.name}-{checked.config.training.epochs:g}-epochs"
+            made = branch(services.settings, job, checkpoint, name, checked.config, checked.plan.steps)
+        except StudioError as error:
+            raise HTTPException(409, error.sentence) from error
+        return JSONResponse({"id": made.id})
+
+    return router
+
+
+def checkpoint_steps(job: JobFolder) -> list[int]:
+    """Steps at which a training has a whole checkpoint, the fewest first."""
+    return [one.step for one in whole(job.checkpoints)]
+
+
+def resumable(job: JobFolder) -> int | None:
+    """Step from which a training that ended early can go on; None if it cannot."""
+    state = job.state()
+    if not state.final or state.status == "completed":
+        return None
+    checkpoint = last_whole(job.checkpoints)
+    return None if checkpoint is None else checkpoint.step

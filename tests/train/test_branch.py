@@ -1,0 +1,90 @@
+"""A branch as a real run: unchanged it ends where the other run did, changed it follows its own schedule from there."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from studio.config import RunConfig
+from studio.config.load import build
+from studio.jobs import JobFolder, read_events, submit, wait
+from studio.jobs.branching import branch, extended, find_checkpoint
+from studio.settings import Settings
+from tests.parity.made import demo_rows, write_rows
+
+SECONDS = 240
+RATE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def parent(tiny: Path, session_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> JobFolder:
+    """Two epochs of three steps, each with a checkpoint."""
+    rows = write_rows(tmp_path_factory.mktemp("branch") / "rows.jsonl", demo_rows("train.jsonl", 12))
+    config = {
+        "model": {"path": str(tiny), "dtype": "float32"},
+        "data": {"train": [{"path": str(rows)}], "validation": 0.0, "max_length": 512},
+        "tuning": {"name": "lora", "rank": 8, "dropout": 0.1},
+        "training": {"epochs": 2, "batch_size": 4, "learning_rate": RATE, "scheduler": "linear", "warmup": 0.0},
+    }
+    return done(submit(session_settings, "train", "parent", build(RunConfig, config).model_dump(mode="json")))
+
+
+def done(job: JobFolder) -> JobFolder:
+    assert wait(job, seconds=SECONDS).status == "completed", job.log_path.read_text()
+    return job
+
+
+def changed(parent: JobFolder, **training: object) -> RunConfig:
+    raw = dict(parent.request.config)
+    return build(RunConfig, {**raw, "training": {**raw["training"], **training}})
+
+
+def values(job: JobFolder, name: str) -> dict[int, float]:
+    events = read_events(job.events_path, 0, 10**8)[0]
+    return {
+        event["step"]: event["values"][name]
+        for event in events
+        if event["kind"] == "metric" and name in event["values"]
+    }
+
+
+def test_a_branch_without_changes_ends_where_the_other_run_did(parent: JobFolder, session_settings: Settings) -> None:
+    child = done(branch(session_settings, parent, find_checkpoint(parent, 3), "same", changed(parent), 6))
+    ours, theirs = (load_file(job.model / "adapter_model.safetensors") for job in (child, parent))
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) <= 1e-6
+    assert values(child, "loss") == pytest.approx(values(parent, "loss"), abs=1e-6)
+    assert values(child, "learning_rate") == pytest.approx(values(parent, "learning_rate"))
+
+
+def test_a_changed_rate_holds_from_the_checkpoint_on(parent: JobFolder, session_settings: Settings) -> None:
+    config = changed(parent, learning_rate=RATE / 10)
+    child = done(branch(session_settings, parent, find_checkpoint(parent, 3), "slower", config, 6))
+    before, after = values(parent, "learning_rate"), values(child, "learning_rate")
+    assert [after[step] for step in (1, 2, 3)] == pytest.approx([before[step] for step in (1, 2, 3)])
+    assert [after[step] for step in (4, 5, 6)] == pytest.approx([before[step] / 10 for step in (4, 5, 6)])
+    assert values(child, "loss")[6] != pytest.approx(values(parent, "loss")[6], abs=1e-6)
+
+
+def test_the_first_step_after_the_checkpoint_has_the_new_rate_already(
+    parent: JobFolder, session_settings: Settings
+) -> None:
+    checkpoint = find_checkpoint(parent, 3)
+    began = load_file(checkpoint.path / "adapter_model.safetensors")
+    config = changed(parent, learning_rate=1e-12, max_steps=4)
+    child = done(branch(session_settings, parent, checkpoint, "still", config, 4))
+    ended = load_file(child.model / "adapter_model.safetensors")
+    assert max(float((ended[name] - began[name]).abs().max()) for name in began) <= 1e-9
+
+
+def test_a_finished_run_goes_on_for_another_epoch(parent: JobFolder, session_settings: Settings) -> None:
+    model = (parent.model / "adapter_model.safetensors").read_bytes()
+    child = done(branch(session_settings, parent, find_checkpoint(parent), "longer", extended(parent, 1), 9))
+    rates = values(child, "learning_rate")
+    assert list(rates) == list(range(1, 10))
+    # The schedule of nine steps, not the end of the one of six.
+    assert [rates[step] for step in (7, 8, 9)] == pytest.approx([RATE * (9 - done) / 9 for done in (6, 7, 8)])
+    assert all(math.isfinite(loss) for loss in values(child, "loss").values())
+    assert (parent.model / "adapter_model.safetensors").read_bytes() == model
