@@ -14,11 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
-from studio.config.model import EMBEDDED_MODEL, ModelConfig
 from studio.data.findings import note_findings, note_text, text_findings, unused_keys
 from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker
@@ -28,18 +25,16 @@ from studio.data.reading import Reading
 from studio.data.report import summarize_lengths
 from studio.data.rowindex import RowIndex, row_index
 from studio.data.rows import kind_of
-from studio.data.sources import Row, Stamp, confine, place
+from studio.data.sources import Row, Stamp, place
 from studio.data.stream import source_at
 from studio.data.templates import usable_templates, with_template
+from studio.data.tokenizers import Tokenizers, section, tokenizer_stamp
 from studio.data.units import both_answers
-from studio.data.wire import error_to_dict
-from studio.errors import InputError, StudioError
+from studio.data.wire import Values, error_to_dict
+from studio.errors import InputError
+from studio.models.child import Progress
 from studio.settings import Settings, read_settings
 
-# (phase, done, total or None); a download counts bytes.
-Progress = Callable[[str, float, float | None], None]
-Values = dict[str, Any]
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _KEPT_RESULTS = 64
 _KEPT_INDEXES = 16
 
@@ -49,7 +44,7 @@ class Operations:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or read_settings()
-        self._tokenizers: dict[str, Any] = {}
+        self.tokenizers = Tokenizers(self.settings)
         self._results: OrderedDict[str, Values] = OrderedDict()
         self._indexes: OrderedDict[tuple[Path, Stamp], RowIndex] = OrderedDict()
 
@@ -98,17 +93,17 @@ class Operations:
             path, file, format, reason, rows, bytes, sha256, commit, findings; with a model also lengths (figures and
             histogram), tokens, supervised_tokens and stop_text.
         """
-        source = _section(DataSource, {**(options or {}), "path": path, "format": format}, "data.train")
-        config = _section(DataConfig, data, "data")
-        asked = _section(MethodConfig, method, "method")
+        source = section(DataSource, {**(options or {}), "path": path, "format": format}, "data.train")
+        config = section(DataConfig, data, "data")
+        asked = section(MethodConfig, method, "method")
         located = locate(source, self.settings, confined)
         kind: RowKind = ROWS[asked.name] if method else _kind_of_first(source, located)
         key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, train_on(asked)]
         key += [config.template, config.system, config.control_tokens]
         folder = None
         if model is not None:
-            folder, chosen = self._model(model, confined, progress)
-            key += [str(folder), _tokenizer_stamp(folder), chosen.trust_remote_code]
+            folder, chosen = self.tokenizers.find(model, confined, progress)
+            key += [str(folder), tokenizer_stamp(folder), chosen.trust_remote_code]
 
         def compute() -> Values:
             parsed = parse_source(source, located, "train", lambda done: progress("reading data", done, None), kind)
@@ -119,7 +114,7 @@ class Operations:
             }  # fmt: skip
             findings = unused_keys(examples)
             if folder is not None:
-                masker = self._masker(folder, chosen, config, asked)
+                masker = self.tokenizers.masker(folder, chosen, config, asked)
                 told = len(examples)
                 units = encode_examples(kind, examples, masker, lambda done: progress("tokenizing", done, told))
                 result["lengths"] = _plain(summarize_lengths([one.length for one in units], max_length))
@@ -159,21 +154,21 @@ class Operations:
             limit, over_limit, notes, stop_text, problem (None, or the parts of the
             error that keeps this row from being used; then tokens are empty).
         """
-        config = _section(DataConfig, data, "data")
-        chosen_method = _section(MethodConfig, method, "method")
+        config = section(DataConfig, data, "data")
+        chosen_method = section(MethodConfig, method, "method")
         one = source_at(config, source)
         located = locate(one, self.settings, confined)
         kind = ROWS[chosen_method.name]
         numbered, rows, first = self._row(located, row, progress)
         number, raw = numbered
-        folder, chosen = self._model(model, confined, progress)
+        folder, chosen = self.tokenizers.find(model, confined, progress)
         result: Values = {
             "row": number, "rows": rows, "path": one.path, "format": one.format, "reason": "", "raw": raw,
             "messages": None, "tools": None,
             "tokens": [], "rejected": [], "trained": 0, "context": 0, "length": 0, "limit": config.max_length,
             "over_limit": False, "notes": [], "stop_text": None, "problem": None,
         }  # fmt: skip
-        masker = self._masker(folder, chosen, config, chosen_method)
+        masker = self.tokenizers.masker(folder, chosen, config, chosen_method)
         try:
             reading = Reading(one, located, kind)
             name, result["reason"] = reading.format([first])
@@ -214,15 +209,15 @@ class Operations:
             with
             an answer to compare with; report: the DataReport as plain values.
         """
-        config = _section(DataConfig, data, "data")
-        chosen_method = _section(MethodConfig, method, "method")
+        config = section(DataConfig, data, "data")
+        chosen_method = section(MethodConfig, method, "method")
         here = [locate(source, self.settings, confined) for source in sources_of(config)]
-        folder, chosen = self._model(model, confined, progress)
+        folder, chosen = self.tokenizers.find(model, confined, progress)
         key = ["lengths", config.model_dump(), chosen_method.model_dump(), seed, [one.state() for one in here]]
-        key += [str(folder), _tokenizer_stamp(folder), chosen.trust_remote_code]
+        key += [str(folder), tokenizer_stamp(folder), chosen.trust_remote_code]
 
         def compute() -> Values:
-            tokenizer = self._tokenizer(folder, chosen.trust_remote_code)
+            tokenizer = self.tokenizers.load(folder, chosen.trust_remote_code)
             done = prepare_data(config, chosen_method, tokenizer, self.settings, progress, seed)
             return {
                 "train": [one.length for one in done.train],
@@ -251,9 +246,9 @@ class Operations:
             has_template, exact, stop_text (what ends an answer), reason (why it is not exact, else ""), usable (the
             templates of ours whose tokens the model has).
         """
-        config = _section(DataConfig, data, "data")
-        folder, chosen = self._model(model, confined, progress)
-        own = self._tokenizer(folder, chosen.trust_remote_code)
+        config = section(DataConfig, data, "data")
+        folder, chosen = self.tokenizers.find(model, confined, progress)
+        own = self.tokenizers.load(folder, chosen.trust_remote_code)
         result: Values = {"has_template": False, "exact": False, "stop_text": None, "usable": usable_templates(own)}
         try:
             masker = Masker(with_template(own, config.template, config.system))
@@ -271,7 +266,7 @@ class Operations:
             sources: the path of each, how many rows it has (None where that is not known yet), and its commit.
         """
         found = []
-        for source in sources_of(_section(DataConfig, data, "data")):
+        for source in sources_of(section(DataConfig, data, "data")):
             located = locate(source, self.settings, confined, fetch=progress)
             found.append({"path": source.path, "rows": located.count, "commit": located.commit})
         return {"sources": found}
@@ -305,71 +300,11 @@ class Operations:
         index = self._indexes[key]
         return index.row(at), index.count, index.row(1)
 
-    def _model(self, model: Values | str | None, confined: bool, progress: Progress) -> tuple[Path, ModelConfig]:
-        """The folder of a model whose tokenizer is asked for; one with a tokenizer and no weights will do."""
-        config = _section(ModelConfig, {"path": model} if isinstance(model, str) else model, "model")
-        folder = Path(config.path).expanduser()
-        if (folder / "tokenizer.json").is_file():
-            return (confine(folder, self.settings) if confined else folder.absolute()), config
-
-        from studio.models.catalogue import resolve_model
-
-        # The embedded model is made in seconds from a package that is here; a download is for the run to start.
-        here = config.path.strip() == EMBEDDED_MODEL
-        found = resolve_model(config.path, self.settings, revision=config.revision, on_progress=progress, fetch=here)
-        return found.path, config
-
-    def _masker(self, folder: Path, model: ModelConfig, config: DataConfig, method: MethodConfig) -> Masker:
-        """The masker that a run would have."""
-        own = self._tokenizer(folder, model.trust_remote_code)
-        return Masker(with_template(own, config.template, config.system), train_on(method), config.control_tokens)
-
-    def _tokenizer(self, folder: Path, trust_remote_code: bool) -> Any:
-        from transformers import AutoTokenizer
-
-        file = folder / "tokenizer.json"
-        if not file.is_file():
-            raise InputError(
-                "the model has no tokenizer.json", where=str(folder), fix="Use a model folder with a fast tokenizer"
-            )
-        key = json.dumps([str(folder), _tokenizer_stamp(folder), trust_remote_code])
-        if key not in self._tokenizers:
-            try:
-                self._tokenizers[key] = AutoTokenizer.from_pretrained(
-                    folder, local_files_only=True, trust_remote_code=trust_remote_code
-                )
-            except (OSError, ValueError, KeyError, ImportError) as error:
-                raise StudioError(
-                    f"the model's tokenizer cannot be loaded: {error}",
-                    where=str(folder),
-                    fix="Check model.path; the folder must hold a complete Hugging Face checkpoint",
-                ) from error
-        return self._tokenizers[key]
-
-
-def _section(kind: Any, values: Values | None, name: str) -> Any:
-    """Values of the page as a checked section of the configuration."""
-    try:
-        return kind.model_validate(values or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join([name, *map(str, first["loc"])])
-        raise InputError(str(first["msg"]), where=where, fix="Correct the value") from error
-
-
-def _stamp(file: Path) -> list[int]:
-    stamp = Stamp.of(file) if file.exists() else Stamp(0, 0)
-    return [stamp.size, stamp.mtime_ns]
-
 
 def _kind_of_first(source: DataSource, located: Located) -> RowKind:
     """The first kind of method that could use the first row."""
     number, row = next(located.rows(0))
     return kind_of(Reading(source, located, "answers").mapped(row, number), located.path)
-
-
-def _tokenizer_stamp(folder: Path) -> list[list[int]]:
-    return [_stamp(folder / name) for name in _TOKENIZER_FILES]
 
 
 def _plain(value: Any) -> Values:

@@ -18,13 +18,16 @@ from studio.data import batch as batches
 from studio.data import keep as keeping
 from studio.data.duplicates import NEAR_ROWS, THRESHOLD, Doubles, fingerprint, similarity, spoken
 from studio.data.joining import joins
-from studio.data.operations import Operations, Progress, Values, _section, _tokenizer_stamp
+from studio.data.operations import Operations
 from studio.data.prepare import prepare_data, train_on
 from studio.data.profile import NAMED, Profile, all_rows, sampled_rows, until
 from studio.data.push import push as upload
 from studio.data.report import Place
 from studio.data.stream import Read, Source, open_sources, understood
+from studio.data.tokenizers import section, tokenizer_stamp
+from studio.data.wire import Values
 from studio.errors import InputError
+from studio.models.child import Progress
 
 # Comparing two answers of more tokens than this would take seconds; frequent tokens then count for less.
 _PRECISE_TOKENS = 4000
@@ -66,10 +69,10 @@ class WholeOperations(Operations):
             sampled (None, or rows, of and text: "from 2,000 of 100,000 rows"), and what `Profile.result` lists.
         """
         deadline = time.monotonic() + _SAMPLE_SECONDS
-        config, asked = _section(DataConfig, data, "data"), _section(MethodConfig, method, "method")
+        config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
         kind = ROWS[asked.name]
         sources = open_sources(config, self.settings, kind, confined)
-        folder, chosen = self._model(model, confined, progress)
+        folder, chosen = self.tokenizers.find(model, confined, progress)
         key = [
             "profile",
             config.model_dump(),
@@ -81,10 +84,10 @@ class WholeOperations(Operations):
             sample,
             chosen.trust_remote_code,
         ]
-        key += [[one.located.state() for one in sources], str(folder), _tokenizer_stamp(folder)]
+        key += [[one.located.state() for one in sources], str(folder), tokenizer_stamp(folder)]
 
         def compute() -> Values:
-            masker = self._masker(folder, chosen, config, asked)
+            masker = self.tokenizers.masker(folder, chosen, config, asked)
             profile = Profile(
                 config, kind, masker, [one.part for one in sources], seed=seed, micro_batch=micro_batch,
                 doubles=not sample, joined=joins(asked),
@@ -123,7 +126,7 @@ class WholeOperations(Operations):
         """
         if not 0 < threshold <= 1:
             raise InputError(f"{threshold} is not a share", where="threshold", fix="Give a number above 0 and up to 1")
-        config, asked = _section(DataConfig, data, "data"), _section(MethodConfig, method, "method")
+        config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
         kind = ROWS[asked.name]
         seen, places = Doubles(near, threshold, NEAR_ROWS), list[Place]()
         found: Values = {"exact": 0, "near": 0, "threshold": threshold, "pairs": []}
@@ -167,7 +170,7 @@ class WholeOperations(Operations):
         Raises:
             InputError: there is no such row, or it cannot be used.
         """
-        config, asked = _section(DataConfig, data, "data"), _section(MethodConfig, method, "method")
+        config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
         sources = open_sources(config, self.settings, ROWS[asked.name], confined)
         reads = [self._read(sources, one, progress) for one in (first, second)]
         left, right = (self._usable(read) for read in reads)
@@ -223,10 +226,10 @@ class WholeOperations(Operations):
             shapes, arrays (what the collator makes, (B, T) each; None where not exact), texts ((B, T) texts of the
             tokens), pad (id), special (ids).
         """
-        config, asked = _section(DataConfig, data, "data"), _section(MethodConfig, method, "method")
+        config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
         open_sources(config, self.settings, ROWS[asked.name], confined)  # refuses what the page may not read
-        folder, chosen = self._model(model, confined, progress)
-        tokenizer = self._tokenizer(folder, chosen.trust_remote_code)
+        folder, chosen = self.tokenizers.find(model, confined, progress)
+        tokenizer = self.tokenizers.load(folder, chosen.trust_remote_code)
         units = prepare_data(config, asked, tokenizer, self.settings, progress, seed).train
         exact = asked.name in ("sft", "pretrain", "dpo")
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -270,13 +273,13 @@ class WholeOperations(Operations):
         Returns:
             path, and the manifest's values.
         """
-        config, asked = _section(DataConfig, data, "data"), _section(MethodConfig, method, "method")
+        config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
         kind = ROWS[asked.name]
         plan = keeping.Keep.checked(name, format, drop or [], hide_secrets)
         masker = None
         if plan.needs_model:
-            folder, chosen = self._model(model, confined, progress)
-            masker = self._masker(folder, chosen, config, asked)
+            folder, chosen = self.tokenizers.find(model, confined, progress)
+            masker = self.tokenizers.masker(folder, chosen, config, asked)
         sources = open_sources(config, self.settings, kind, confined)
         return keeping.write(
             plan, config, asked.name, sources, masker, self.settings, lambda rows: progress("writing", rows, None)
@@ -284,8 +287,8 @@ class WholeOperations(Operations):
 
     def warm(self, progress: Progress, *, model: Values | str | None = None, confined: bool = False) -> Values:
         """Load a model's tokenizer and the libraries, so that the first question about rows need not wait for them."""
-        folder, chosen = self._model(model, confined, progress)
-        self._masker(folder, chosen, DataConfig(), MethodConfig())
+        folder, chosen = self.tokenizers.find(model, confined, progress)
+        self.tokenizers.masker(folder, chosen, DataConfig(), MethodConfig())
         return {}
 
     def push(self, progress: Progress, *, name: str, repo: str, private: bool = True, confined: bool = False) -> Values:

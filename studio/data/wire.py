@@ -14,6 +14,8 @@ from typing import Any
 
 from studio.errors import InputError, InputErrors, StoppedError, StudioError
 
+Values = dict[str, Any]
+
 
 def to_line(message: dict[str, Any]) -> bytes:
     """Return a message as one line of ASCII, whatever characters its texts have."""

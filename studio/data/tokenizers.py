@@ -1,0 +1,101 @@
+"""The tokenizers that the data worker was asked about: found by the model's name, loaded once, kept by folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from studio.config.data import DataConfig
+from studio.config.method import MethodConfig
+from studio.config.model import EMBEDDED_MODEL, ModelConfig
+from studio.data.masks import Masker
+from studio.data.prepare import train_on
+from studio.data.sources import Stamp, confine
+from studio.data.templates import with_template
+from studio.data.wire import Values
+from studio.errors import InputError, StudioError
+from studio.models.child import Progress
+from studio.settings import Settings
+
+_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+class Tokenizers:
+    """Tokenizers by the folder they lie in."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._loaded: dict[str, Any] = {}
+
+    def find(self, model: Values | str | None, confined: bool, progress: Progress) -> tuple[Path, ModelConfig]:
+        """Return the folder of a model whose tokenizer is asked for; one with a tokenizer and no weights will do."""
+        config = section(ModelConfig, {"path": model} if isinstance(model, str) else model, "model")
+        folder = Path(config.path).expanduser()
+        if (folder / "tokenizer.json").is_file():
+            return (confine(folder, self.settings) if confined else folder.absolute()), config
+
+        from studio.models.catalogue import resolve_model
+
+        # The embedded model is made in seconds from a package that is here; a download is for the run to start.
+        here = config.path.strip() == EMBEDDED_MODEL
+        found = resolve_model(config.path, self.settings, revision=config.revision, on_progress=progress, fetch=here)
+        return found.path, config
+
+    def masker(self, folder: Path, model: ModelConfig, config: DataConfig, method: MethodConfig) -> Masker:
+        """Return the masker that a run would have."""
+        own = self.load(folder, model.trust_remote_code)
+        return Masker(with_template(own, config.template, config.system), train_on(method), config.control_tokens)
+
+    def load(self, folder: Path, trust_remote_code: bool) -> Any:
+        """Return the tokenizer of a model folder.
+
+        Raises:
+            InputError: there is no fast tokenizer.
+            StudioError: it cannot be loaded.
+        """
+        from transformers import AutoTokenizer
+
+        if not (folder / "tokenizer.json").is_file():
+            raise InputError(
+                "the model has no tokenizer.json", where=str(folder), fix="Use a model folder with a fast tokenizer"
+            )
+        key = json.dumps([str(folder), tokenizer_stamp(folder), trust_remote_code])
+        if key not in self._loaded:
+            try:
+                self._loaded[key] = AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=trust_remote_code
+                )
+            except (OSError, ValueError, KeyError, ImportError) as error:
+                raise StudioError(
+                    f"the model's tokenizer cannot be loaded: {error}",
+                    where=str(folder),
+                    fix="Check model.path; the folder must hold a complete Hugging Face checkpoint",
+                ) from error
+        return self._loaded[key]
+
+
+def section(kind: Any, values: Values | None, name: str) -> Any:
+    """Return values of the page as a checked section of the configuration.
+
+    Raises:
+        InputError: a value is wrong; the first one is named.
+    """
+    try:
+        return kind.model_validate(values or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([name, *map(str, first["loc"])])
+        raise InputError(str(first["msg"]), where=where, fix="Correct the value") from error
+
+
+def tokenizer_stamp(folder: Path) -> list[list[int]]:
+    """What differs once the tokenizer's files in a folder have changed."""
+    return [_stamp(folder / name) for name in _FILES]
+
+
+def _stamp(file: Path) -> list[int]:
+    stamp = Stamp.of(file) if file.exists() else Stamp(0, 0)
+    return [stamp.size, stamp.mtime_ns]
