@@ -21,7 +21,7 @@ from studio.jobs.index import JobIndex
 from studio.jobs.summary import status_word
 from studio.settings import Settings
 from studio.train.methods import METHODS
-from studio.ui.kept import file_stamp
+from studio.ui.kept import Stamp, file_stamp
 from studio.ui.rowchanges import Changes, KeptRows, Row
 from studio.ui.text import KINDS, place_words
 
@@ -36,9 +36,9 @@ class RunBook:
         self._settings, self._summaries = settings, summaries
         self._lock = threading.Lock()
         self._index = JobIndex(settings.jobs)
-        self._requests: dict[str, JobRequest] = {}
+        self._requests: dict[str, tuple[Stamp, JobRequest]] = {}
         self._rows: dict[str, Row] = {}
-        self._made: dict[str, tuple[tuple[int, ...], Row]] = {}  # of jobs that do not rest: made from which files
+        self._made: dict[str, tuple[Stamp, Row]] = {}  # of jobs that do not rest: made from which files
         self._changes = Changes()
         self._kept = KeptRows(settings.home / "cache" / "runs.json")
 
@@ -74,14 +74,15 @@ class RunBook:
 
     def request(self, job: JobFolder) -> JobRequest:
         """What was asked; a job.yaml that cannot be read gives an empty one under the folder's name."""
+        written = file_stamp(job.path / "job.yaml")  # that of a waiting job may be changed
         found = self._requests.get(job.id)
-        if found is None:
+        if found is None or found[0] != written:
             try:
-                found = job.request
+                found = (written, JobFolder(job.path).request)
             except StudioError:
-                found = JobRequest(kind="train", name=job.id, config={})
+                found = (written, JobRequest(kind="train", name=job.id, config={}))
             self._requests[job.id] = found
-        return found
+        return found[1]
 
     def summary(self, job: JobFolder) -> JobSummary:
         """The latest of what a job reported, as far as it could be read in a moment: a long log takes several."""
