@@ -87,7 +87,7 @@ window.studio.log = (() => {
     if (!events.length) return;
     const h = window.studio.h, answer = (event) => String(event.text ?? event.answer ?? event.output ?? "");
     const prompts = [...new Set(events.map((event) => String(event.prompt ?? "")))].slice(0, 8);
-    const steps = events.map((event) => event.step ?? 0), last = Math.max(...steps), first = Math.min(...steps);
+    const steps = events.map((event) => event.step ?? 0).sort((one, other) => one - other), first = steps[0], last = steps[steps.length - 1];
     window.studio.put(part("sample-step"), `step ${last}`);
     const names = ["Prompt", `Step ${first}`, ...(last > first ? [`Step ${last}`] : [])];
     part("sample-head").replaceChildren(...names.map((name) => h("th", { scope: "col" }, name)));

@@ -48,9 +48,9 @@ window.studio.monitor = (() => {
       else this.phases.push({ ...event, begun: event.time });
     }
 
-    /** Read everything new; true when something came. */
-    async read(path) {
-      let came = false, more = true;
+    /** Read everything new; true when something came. Of a long log `show` is called now and then, before its end. */
+    async read(path, show = () => {}) {
+      let came = false, more = true, shown = 0;
       while (more) {
         const answer = await window.studio.fetchJson(`${path}/events?after=${this.after}`);
         if (answer.next < this.after) Object.assign(this, new Reader(this.id, this.factor), { about: this.about });
@@ -61,13 +61,16 @@ window.studio.monitor = (() => {
         this.state = answer.state;
         this.summary = answer.summary;
         more = answer.more;
+        if (more && performance.now() - shown > 1000) { show(); shown = performance.now(); }
       }
       return came;
     }
 
     /** Seconds left, counted down between reports. */
     left() {
-      return this.eta === null ? null : Math.max(0, this.eta.seconds - (Date.now() / 1000 + this.skew - this.eta.at));
+      if (this.eta === null) return null;
+      const passed = Date.now() / 1000 + this.skew - this.eta.at; // below 0 where a clock was moved back
+      return Math.max(0, this.eta.seconds - Math.max(0, passed));
     }
   }
 
@@ -84,7 +87,7 @@ window.studio.monitor = (() => {
     mine.about ??= await window.studio.fetchJson(path(mine.id));
     mine.name = mine.about.name || mine.id;
     const began = performance.now();
-    const came = await mine.read(path(mine.id));
+    const came = await mine.read(path(mine.id), () => { if (mine === reader) draw(true); });
     const log = await window.studio.fetchJson(`${path(mine.id)}/log?after=${mine.logAfter}`);
     if (mine !== reader) return 0;
     if (log.restarted) window.studio.log.reset(mine.id);
@@ -155,7 +158,7 @@ window.studio.monitor = (() => {
   /** [share or null, what is counted, time left] */
   function progress(row, stopping) {
     const { state, summary } = reader, total = summary.total_steps;
-    const took = state.started && state.finished ? `in ${duration(state.finished - state.started)}` : "";
+    const took = state.started && state.finished ? `in ${duration(Math.max(0, state.finished - state.started))}` : "";
     if (state.status === "queued") return [0, row?.word || "waiting", ""];
     if (state.final && total) return [summary.step / total, `step ${number(summary.step)} of ${number(total)}`, took];
     if (state.final) return [state.status === "completed" ? 1 : 0, state.status === "completed" ? "done" : state.status, took];
@@ -179,7 +182,7 @@ window.studio.monitor = (() => {
     reader.phases.forEach((phase, index) => {
       const end = phase.closed ?? reader.phases[index + 1]?.begun ?? (reader.state.final || phase.state === "end" ? Math.max(phase.time, phase.begun) : null);
       if (end === null) open = phase.phase;
-      spent.set(phase.phase, (spent.get(phase.phase) || 0) + (end === null ? 0 : end - phase.begun));
+      spent.set(phase.phase, (spent.get(phase.phase) || 0) + (end === null ? 0 : Math.max(0, end - phase.begun)));
     });
     return [...spent].map(([name, seconds]) => (name === open && !seconds ? name : `${name} ${duration(seconds)}`)).join(" · ");
   }

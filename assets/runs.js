@@ -63,13 +63,16 @@ window.studio.runs = (() => {
         put(item.line, [job.line, progress(job)].filter(Boolean).join(" · "));
         item.button.title = [
           job.best === null ? "" : `best validation loss ${studio.number(job.best)}, step ${job.best_step}`,
-          job.started && job.finished ? `took ${studio.duration(job.finished - job.started)}` : "",
+          job.started && job.finished ? `took ${studio.duration(Math.max(0, job.finished - job.started))}` : "",
         ].filter(Boolean).join("; ");
         item.button.classList.toggle("on", on);
         if (on) item.button.setAttribute("aria-current", "true"); else item.button.removeAttribute("aria-current");
         return item.row;
       });
-      for (const id of items.keys()) if (!jobs.some((job) => job.id === id)) items.delete(id);
+      if (items.size > jobs.length) {
+        const there = new Set(jobs.map((job) => job.id));
+        for (const id of items.keys()) if (!there.has(id)) items.delete(id);
+      }
       if (wanted.length !== list.children.length || wanted.some((row, index) => list.children[index] !== row)) list.replaceChildren(...wanted);
       const active = jobs.filter((job) => !studio.isFinal(job)).length;
       put(toggle, active ? `Runs (${active})` : "Runs");

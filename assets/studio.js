@@ -247,13 +247,29 @@ window.studio = (() => {
   let jobsPoll = null;
   const problems = [];
 
+  const rows = new Map(); // the jobs by id, as of `version`
+  let version = "";
+
+  /** Take in what changed since the last answer; rows that did not change stay the same objects. */
+  function takeRows(news) {
+    if (news.all) rows.clear();
+    news.gone.forEach((id) => rows.delete(id));
+    const others = news.all || news.gone.length || news.rows.some((row) => !rows.has(row.id));
+    news.rows.forEach((row) => rows.set(row.id, row));
+    version = news.version;
+    if (others) state.jobs = [...rows.values()].sort((one, other) => (one.id < other.id ? 1 : -1));
+    else if (news.rows.length) state.jobs = state.jobs.map((row) => rows.get(row.id));
+  }
+
   async function readJobs() {
-    state.jobs = await fetchJson("/api/jobs");
+    const news = await fetchJson(`/api/jobs?after=${version}`);
+    takeRows(news);
     if (!state.loaded) {
       state.loaded = true;
       chooseFirst();
     }
     emit("jobs", state.jobs);
+    if (news.reading) return 100; // there are many, and the newest are here
     return state.jobs.some((job) => !isFinal(job)) ? 1000 : 2000;
   }
 

@@ -6,12 +6,11 @@ sealed: every file is on the disk (fsync) before a last file with their sizes sa
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.jobs.files import read_json, write_json
+from studio.jobs.files import read_json, sync, write_json
 
 SEAL = "studio.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -41,13 +40,13 @@ def seal(folder: Path, step: int, progress: dict[str, float]) -> None:
     sizes: dict[str, int] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            _sync(path)
+            sync(path)
             sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
     for inner in [path for path in folder.rglob("*") if path.is_dir()]:
-        _sync(inner)
+        sync(inner)
     write_json(folder / SEAL, {"step": step, "progress": progress, "files": sizes})
-    _sync(folder)
-    _sync(folder.parent)
+    sync(folder)
+    sync(folder.parent)
 
 
 def whole(folder: Path) -> list[Checkpoint]:
@@ -70,11 +69,3 @@ def _opened(folder: Path) -> Checkpoint | None:
         return None
     name = _NAME.fullmatch(folder.name)
     return Checkpoint(folder, step, progress) if whole and name is not None and int(name[1]) == step else None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -26,7 +26,7 @@ _MEMORY = "Lower training.micro_batch_size or data.max_length, or set training.a
 _PATTERNS: tuple[tuple[str, str, str], ...] = (
     (r"CUDA out of memory|OutOfMemoryError", "the GPU's memory was full", _MEMORY),
     (r"MemoryError|Cannot allocate memory|DefaultCPUAllocator", "the computer's memory was full", _MEMORY),
-    (r"No space left on device|Errno 28", "the disk was full",
+    (r"No space left on device|Errno 28|PytorchStreamWriter failed|unexpected pos \d+ vs", "the disk was full",
      "Free some space, or point STUDIO_HOME to another disk, and start again"),
     (r"ModuleNotFoundError: No module named '([^']+)'", "the Python package '{0}' is missing",
      "'studio doctor' names the line that installs it"),

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+
+# Given back before the last words are written, so that a full disk cannot swallow the reason.
+RESERVE = ".reserve"
+RESERVE_BYTES = 64 * 1024
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -41,3 +46,46 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+
+
+def write_reserve(folder: Path) -> None:
+    """Take the space that is given back when the disk is full.
+
+    Raises:
+        OSError: it is full already.
+    """
+    (folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))
+
+
+def new_folder(target: Path) -> Path:
+    """Make an empty folder beside `target`, to be filled and then put in its place by `put_folder`."""
+    folder = target.with_name(f".{target.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def put_folder(folder: Path, target: Path) -> None:
+    """Put a filled folder in the place of `target`: until then the older one stays, whatever happens.
+
+    Raises:
+        OSError: the disk is full or broken; `target` is as it was.
+    """
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+    older = target.with_name(f".{target.name}.old")
+    shutil.rmtree(older, ignore_errors=True)
+    if target.exists():
+        target.rename(older)
+    folder.rename(target)
+    sync(target.parent)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content or a folder's names are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,13 +6,19 @@ costs one reading of the logs and nothing else.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
 from studio.jobs.events import PAGE_BYTES, read_events
 from studio.jobs.folder import JobFolder
 from studio.jobs.state import JobState
+
+# Of so many jobs the place in the log is remembered.
+KEPT = 500
 
 
 @dataclass
@@ -29,6 +35,7 @@ class JobSummary:
         results: named results, such as an evaluation's.
         peak_memory_gb: highest resident memory seen (1e9 bytes).
         eta: seconds left, None before there is a pace to tell it from.
+        behind: True while a part of a long log was not read yet.
     """
 
     phase: str = ""
@@ -47,11 +54,12 @@ class JobSummary:
     notices: list[dict[str, Any]] = field(default_factory=list)
     peak_memory_gb: float = 0.0
     eta: float | None = None
+    behind: bool = False
 
     def add(self, event: dict[str, Any]) -> None:
-        """Take in one event."""
-        self.peak_memory_gb = max(self.peak_memory_gb, float(event.get("memory_gb") or 0.0))
-        match event.get("kind"):
+        """Take in one event, as `read_events` gives it."""
+        self.peak_memory_gb = max(self.peak_memory_gb, event.get("memory_gb") or 0.0)
+        match event["kind"]:
             case "phase":
                 self.phase, self.unit = event["phase"], event.get("unit", "")
                 self.done, self.total = event.get("done") or 0.0, event.get("total")
@@ -61,7 +69,7 @@ class JobSummary:
                 self._go_back(event["step"])
             case "result":
                 self.results[event["name"]] = event["values"]
-            case "notice":
+            case "notice" if event["seq"] >= 0 or event not in self.notices[-1:]:  # one word on unreadable lines
                 self.notices.append(event)
 
     def _add_metric(self, event: dict[str, Any]) -> None:
@@ -74,7 +82,7 @@ class JobSummary:
         self.elapsed = event.get("elapsed", self.elapsed)
         self.eta = event.get("eta", self.eta)
         loss = values.get("eval_loss")
-        if isinstance(loss, float):
+        if isinstance(loss, int | float) and math.isfinite(loss):
             self.validations.append((event.get("step", 0), loss))
             if self.best is None or loss < self.best[0]:
                 self.best = (loss, event.get("step", 0))
@@ -92,11 +100,12 @@ class Summaries:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[int, JobSummary]] = {}
+        self._known: OrderedDict[str, tuple[int, JobSummary]] = OrderedDict()  # the last used one last
 
-    def of(self, job: JobFolder) -> JobSummary:
-        """Return the summary of a job, up to date."""
+    def of(self, job: JobFolder, seconds: float | None = None) -> JobSummary:
+        """Return the summary of a job, up to date; with `seconds` after about that time, maybe `behind`."""
         key = str(job.path)
+        end = None if seconds is None else time.monotonic() + seconds
         with self._lock:
             offset, summary = self._known.get(key, (0, JobSummary()))
             while True:
@@ -106,9 +115,13 @@ class Summaries:
                 for event in events:
                     summary.add(event)
                 advanced, offset = following - offset, following
-                if advanced < PAGE_BYTES // 2:
+                summary.behind = advanced >= PAGE_BYTES // 2
+                if not summary.behind or (end is not None and time.monotonic() > end):
                     break
             self._known[key] = (offset, summary)
+            self._known.move_to_end(key)
+            if len(self._known) > KEPT:
+                self._known.popitem(last=False)
             return summary
 
 

@@ -7,6 +7,7 @@ time. It never writes the state of a job whose worker lives.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,10 +20,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from studio.jobs.client import supervisor_lock
-from studio.jobs.diagnosis import diagnose
+from studio.jobs.diagnosis import diagnose, from_exception
 from studio.jobs.events import EventWriter
-from studio.jobs.files import read_json
+from studio.jobs.files import RESERVE, read_json, write_reserve
 from studio.jobs.folder import JobFolder, list_jobs
+from studio.jobs.index import JobIndex
+from studio.jobs.leftovers import MARK, kill_all
 from studio.jobs.state import JobState, write_state
 from studio.settings import Settings, read_settings
 
@@ -61,15 +64,14 @@ class Supervisor:
         self.settings, self._command = settings, command
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._stops: dict[str, _Stop] = {}
-        self._over: dict[str, int] = {}  # when the state of a job that is over was written
+        self._index = JobIndex(settings.jobs)
+        self._began: dict[str, float] = {}  # monotonic time at which a job without a process was first seen
 
     def step(self) -> bool:
         """Look once at every unfinished job; return True while there is one."""
         queued: list[JobFolder] = []
         active = 0
-        for job in list_jobs(self.settings.jobs):
-            if self._over.get(job.id) == _written(job):
-                continue
+        for job in self._index.look()[0]:
             state = job.state()
             if state.final:
                 self._forget(job)
@@ -89,12 +91,16 @@ class Supervisor:
         return bool(active or queued)
 
     def _start(self, job: JobFolder) -> None:
-        write_state(job.state_path, job.state().with_(status="starting", started=time.time()))
+        try:
+            write_state(job.state_path, job.state().with_(status="starting", started=time.time()))
+        except OSError as error:
+            found = from_exception(error)
+            return self._close(job, "failed", found.reason, fix=found.fix)
         with job.log_path.open("ab") as log:
             self._children[job.id] = subprocess.Popen(
                 self._command(job),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=job.path,
-                env={**_WORKER_ENV, **os.environ, "STUDIO_HOME": str(self.settings.home)},
+                env={**_WORKER_ENV, **os.environ, "STUDIO_HOME": str(self.settings.home), MARK: str(job.path)},
             )  # fmt: skip
 
     def _is_gone(self, job: JobFolder, state: JobState) -> bool:
@@ -103,7 +109,8 @@ class Supervisor:
             return child.poll() is not None
         if state.pid is not None:
             return not state.alive()
-        return time.time() - (state.started or 0.0) > START_SECONDS
+        # Not by the time in the state: the computer's clock may have been moved since.
+        return time.monotonic() - self._began.setdefault(job.id, time.monotonic()) > START_SECONDS
 
     def _bury(self, job: JobFolder) -> None:
         """Record the end of a job whose worker died without saying how it ended."""
@@ -112,6 +119,7 @@ class Supervisor:
             return self._forget(job)
         child = self._children.get(job.id)
         code = None if child is None else child.returncode
+        kill_all(job.path)  # whom the worker left behind
         if job.stop_path.exists():
             return self._close(job, "stopped", "it was stopped by force, so its last step was not saved", code)
         found = diagnose(code, job.log_path)
@@ -119,7 +127,12 @@ class Supervisor:
 
     def _close(self, job: JobFolder, status: str, reason: str, code: int | None = None, fix: str = "") -> None:
         end = {"status": status, "reason": reason, "fix": fix, "exit_code": code, "finished": time.time()}
-        write_state(job.state_path, job.state().with_(**end))
+        (job.path / RESERVE).unlink(missing_ok=True)
+        try:
+            write_state(job.state_path, job.state().with_(**end))
+        except OSError:  # the disk is full: the reason has to be told nevertheless
+            (self.settings.home / RESERVE).unlink(missing_ok=True)
+            write_state(job.state_path, job.state().with_(**end))
         writer = EventWriter(job.events_path)
         writer.write("done", status=status, reason=reason, fix=fix)
         writer.close()
@@ -127,11 +140,16 @@ class Supervisor:
 
     def _forget(self, job: JobFolder) -> None:
         child = self._children.get(job.id)
-        if child is not None and child.poll() is None:
-            return  # the state is final but the process is still closing down
+        if child is not None and child.poll() is None:  # the state is final but the process is still closing down
+            if time.monotonic() - self._began.setdefault(job.id, time.monotonic()) > TERM_SECONDS:
+                kill_all(job.path, child.pid)
+            return
+        if child is not None or job.id in self._stops:
+            kill_all(job.path)
         self._children.pop(job.id, None)
         self._stops.pop(job.id, None)
-        self._over[job.id] = _written(job)
+        self._began.pop(job.id, None)
+        self._index.rest(job.id)
 
     def _press_stop(self, job: JobFolder, state: JobState) -> None:
         """Go on with the phases of a stop: asked, SIGTERM, SIGKILL of the process group."""
@@ -145,15 +163,8 @@ class Supervisor:
                 os.kill(state.pid, signal.SIGTERM)
                 stop.termed = now
         elif not stop.killed and now - stop.termed > TERM_SECONDS:
-            os.killpg(state.pid, signal.SIGKILL)  # a worker leads its own group
+            kill_all(job.path, state.pid)
             stop.killed = True
-
-
-def _written(job: JobFolder) -> int:
-    try:
-        return job.state_path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
 
 
 def supervise(settings: Settings) -> None:
@@ -165,8 +176,10 @@ def supervise(settings: Settings) -> None:
         return
     supervisor = Supervisor(settings)
     last_work = time.monotonic()
+    with contextlib.suppress(OSError):
+        write_reserve(settings.home)
     while True:
-        if supervisor.step():
+        if _step(supervisor):
             last_work = time.monotonic()
         elif time.monotonic() - last_work > IDLE_SECONDS:
             lock.release()
@@ -179,6 +192,16 @@ def supervise(settings: Settings) -> None:
                 return
             last_work = time.monotonic()
         time.sleep(POLL_SECONDS)
+
+
+def _step(supervisor: Supervisor) -> bool:
+    """Look once; a disk that is full or broken is no reason to leave the jobs alone."""
+    try:
+        return supervisor.step()
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the log lies on the same disk
+            print(f"{time.strftime('%H:%M:%S')}  {error}", file=sys.stderr, flush=True)
+        return True
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ to read goes through `JobContext`; an exception becomes one sentence in the stat
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -23,14 +24,12 @@ import psutil
 from studio.errors import StoppedError, StudioError
 from studio.jobs.diagnosis import Diagnosis, from_exception
 from studio.jobs.events import EventWriter
-from studio.jobs.files import write_json
+from studio.jobs.files import RESERVE, write_json, write_reserve
 from studio.jobs.folder import JobFolder, Kind
 from studio.jobs.state import own_identity, write_state
 from studio.settings import Settings, read_settings
 
 PROGRESS_SECONDS = 0.25
-# Given back before the last words are written, so that a full disk cannot swallow the reason.
-RESERVE_BYTES = 64 * 1024
 
 
 class Phase:
@@ -174,9 +173,10 @@ class JobContext:
 
     def finish(self, status: str, reason: str = "", fix: str = "", exit_code: int = 0) -> None:
         """Write the end, the last event first: who sees the state sees the whole log."""
-        (self.job.path / ".reserve").unlink(missing_ok=True)
-        self.log(f"{status}: {reason}" if reason else status)
-        self.event("done", status=status, reason=reason, fix=fix)
+        (self.job.path / RESERVE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # log and events may lie on a full disk: the state has the reason too
+            self.log(f"{status}: {reason}" if reason else status)
+            self.event("done", status=status, reason=reason, fix=fix)
         self._events.close()
         self.set_state(status=status, reason=reason, fix=fix, exit_code=exit_code, finished=time.time())
 
@@ -195,7 +195,7 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
     context = JobContext(job, read_settings())
     signal.signal(signal.SIGTERM, _on_term)
     try:
-        (job.path / ".reserve").write_bytes(bytes(RESERVE_BYTES))
+        write_reserve(job.path)
         try:
             work(context)
         finally:  # also of a run that was stopped or failed
@@ -209,8 +209,9 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
         context.finish("failed", reason, error.fix, error.exit_code)
         return error.exit_code
     except BaseException as error:  # the boundary of the process: nothing may leave it without a reason
-        (job.path / ".reserve").unlink(missing_ok=True)
-        traceback.print_exc()
+        (job.path / RESERVE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         found = _explain(error)
         context.finish("failed", found.reason, found.fix, 1)
         return 1

@@ -24,6 +24,7 @@ from studio.data.locate import fetch_sources
 from studio.data.prepare import Prepared, prepare_data
 from studio.errors import StoppedError, StudioError
 from studio.jobs.checkpoints import Checkpoint, last_whole
+from studio.jobs.files import new_folder, put_folder
 from studio.jobs.worker import JobContext
 from studio.models.catalogue import ModelRef, resolve_model
 from studio.models.device import device_info
@@ -208,7 +209,7 @@ def _save(
     prepared: Prepared,
     start: Start,
 ) -> None:
-    folder = context.job.model
+    folder = new_folder(context.job.model)  # a model that was saved when it was stopped stays until this one is whole
     start.save(trainer, folder)
     tokenizer.save_pretrained(str(folder))
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody should have to trust
@@ -228,6 +229,7 @@ def _save(
     }
     write_card(folder, context.job.request.name, reference.name, config, dict(result))
     (folder / "run.yaml").write_text(dump_run(config), encoding="utf-8")
+    put_folder(folder, context.job.model)
     context.result("training", result)
     context.environment(peak_gpu_bytes=_peak_gpu_bytes())
 

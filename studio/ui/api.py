@@ -25,10 +25,12 @@ from studio.train.methods import METHODS
 from studio.ui.branchroutes import checkpoint_steps, make_branch_router, resumable
 from studio.ui.components.profile import opened_pair, place_of
 from studio.ui.device import device_line
+from studio.ui.kept import KeptAnswers, file_stamp
 from studio.ui.runlist import RunBook, state_dict, summary_dict
 from studio.ui.services import Services
 from studio.ui.theme import served_assets
 
+NO_STORE = {"cache-control": "no-store"}
 FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
 LOG_BYTES = 256 * 1024
 
@@ -67,6 +69,7 @@ def make_router(services: Services) -> APIRouter:
     """Make the routes over these services."""
     router = APIRouter()
     book = RunBook(services.settings, services.summaries)
+    kept = KeptAnswers()
     assets = served_assets()
 
     def job_of(job_id: str) -> JobFolder:
@@ -76,8 +79,9 @@ def make_router(services: Services) -> APIRouter:
         return job
 
     @router.get("/api/jobs")
-    def jobs() -> Response:
-        return Json(book.rows(), headers={"cache-control": "no-store"})
+    def jobs(after: str | None = None) -> Response:
+        # Scripts ask without `after` and get all rows; the page gets what changed since its last answer.
+        return Json(book.rows() if after is None else book.changes(after), headers=NO_STORE)
 
     @router.get("/api/device")
     def device() -> Response:
@@ -138,28 +142,38 @@ def make_router(services: Services) -> APIRouter:
     @router.get("/api/jobs/{job_id}/events")
     def events(job_id: str, after: int = Query(0, ge=0)) -> Response:
         found = job_of(job_id)
+        stamp = file_stamp(found.state_path, found.stop_path, found.events_path)
+        answer = kept.get(("events", job_id, after), stamp, lambda: _events(found, after))
+        # The clock for times in the events; the rest is the same for all who are as far.
+        return Response(b'{"now": %.3f, ' % time.time() + answer[1:], media_type=Json.media_type, headers=NO_STORE)
+
+    def _events(found: JobFolder, after: int) -> tuple[bytes, bool]:
         state = found.state()  # before the events: a final state means that they are all there
         page, following = read_events(found.events_path, after)
+        summary = book.summary(found)
         answer = {
             "next": following,
-            "more": following < _size(found.events_path) and bool(page),
+            "more": following < _size(found.events_path) and following != after,
             "events": page,
-            "now": time.time(),
             "state": state_dict(found, state),
-            "summary": summary_dict(book.summary(found)),
+            "summary": summary_dict(summary),
         }
-        return Json(answer, headers={"cache-control": "no-store"})
+        return bytes(Json(answer).body), not summary.behind
 
     @router.get("/api/jobs/{job_id}/log")
     def log(job_id: str, after: int = Query(0, ge=0)) -> Response:
         found = job_of(job_id)
+        answer = kept.get(("log", job_id, after), file_stamp(found.log_path), lambda: _log(found, after))
+        return Response(answer, media_type=Json.media_type, headers=NO_STORE)
+
+    def _log(found: JobFolder, after: int) -> tuple[bytes, bool]:
         size = _size(found.log_path)
         # A log of many megabytes is shown from its last part on: the download has all of it.
         skipped = after == 0 and size > LOG_BYTES
         lines, following = read_lines(found.log_path, size - LOG_BYTES if skipped else after, LOG_BYTES)
         texts = [line.decode("utf-8", errors="replace") for line in lines[1 if skipped else 0 :]]
         answer = {"next": following, "lines": texts, "skipped": skipped, "restarted": following < after}
-        return Json(answer, headers={"cache-control": "no-store"})
+        return bytes(Json(answer).body), True
 
     @router.get("/api/jobs/{job_id}/files/{name}")
     def download(job_id: str, name: str) -> Response:

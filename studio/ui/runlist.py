@@ -1,28 +1,32 @@
 """What the page is told of each job: one plain row, made from the folder.
 
 Polled once a second by every open page, so it reads only what is new: requests never change and are parsed
-once, summaries read on from where they were, and a finished job's row is kept while its files are untouched.
+once, summaries read on from where they were, and the row of a job that is over is kept while its folder is untouched.
 """
 
 from __future__ import annotations
 
 import re
 import threading
+import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from studio.config.tuning import TITLES
 from studio.errors import StudioError
-from studio.jobs import JobFolder, JobState, JobSummary, Summaries, list_jobs
+from studio.jobs import FINAL, JobFolder, JobState, JobSummary, Summaries
 from studio.jobs.files import read_json
 from studio.jobs.folder import JobRequest
+from studio.jobs.index import JobIndex
 from studio.jobs.summary import status_word
 from studio.settings import Settings
 from studio.train.methods import METHODS
+from studio.ui.kept import Stamp, file_stamp
+from studio.ui.rowchanges import Changes, KeptRows, Row
 from studio.ui.text import KINDS, place_words
 
-Row = dict[str, Any]
+# So long one answer may read jobs that were never read before; the rest comes with the next answers.
+LOOK_SECONDS = 0.25
 
 
 class RunBook:
@@ -31,57 +35,104 @@ class RunBook:
     def __init__(self, settings: Settings, summaries: Summaries) -> None:
         self._settings, self._summaries = settings, summaries
         self._lock = threading.Lock()
-        self._requests: dict[str, JobRequest] = {}
-        self._finished: dict[str, tuple[tuple[int, int], Row]] = {}
+        self._index = JobIndex(settings.jobs)
+        self._requests: dict[str, tuple[Stamp, JobRequest]] = {}
+        self._rows: dict[str, Row] = {}
+        self._made: dict[str, tuple[Stamp, Row]] = {}  # of jobs that do not rest: made from which files
+        self._changes = Changes()
+        self._kept = KeptRows(settings.home / "cache" / "runs.json")
 
     def rows(self) -> list[Row]:
         """Rows of all jobs, newest first; queued ones carry their place in the line."""
-        jobs = list_jobs(self._settings.jobs)
         with self._lock:
-            rows = [self._row(job) for job in jobs]
-        queued = (row for row in rows if row["status"] == "queued")
-        waiting = sorted(queued, key=lambda row: (row["created"], row["id"]))
-        for place, row in enumerate(waiting, start=1):
-            row["place"], row["word"] = place, place_words(place)
-        return rows
+            self._look(None)
+            return [dict(self._rows[job_id]) for job_id in sorted(self._rows, reverse=True)]
+
+    def changes(self, after: str) -> dict[str, Any]:
+        """What changed since the answer whose `version` is `after` ("" for everything).
+
+        Returns:
+            `version`; `rows` that are new or changed; `gone`, the ids of those that are not there any more; `all`
+            when the rows are all there are, so that what the reader had is forgotten; `reading`, how many jobs were
+            not read yet because there are many: the next answers bring them.
+        """
+        with self._lock:
+            reading = self._look(LOOK_SECONDS)
+            found = self._changes.since(after, self._rows)
+            return {**found, "reading": reading}
 
     def find(self, job_id: str) -> JobFolder | None:
         """Look a job up among those that exist; the id is compared, never made part of a path."""
-        return next((job for job in list_jobs(self._settings.jobs) if job.id == job_id), None)
+        with self._lock:
+            return self._index.find(job_id)
 
     def row(self, job: JobFolder) -> Row:
         """Row of one job."""
         with self._lock:
-            return self._row(job)
+            self._look(LOOK_SECONDS)
+            return dict(self._rows.get(job.id) or self._row(job))
 
     def request(self, job: JobFolder) -> JobRequest:
         """What was asked; a job.yaml that cannot be read gives an empty one under the folder's name."""
+        written = file_stamp(job.path / "job.yaml")  # that of a waiting job may be changed
         found = self._requests.get(job.id)
-        if found is None:
+        if found is None or found[0] != written:
             try:
-                found = job.request
+                found = (written, JobFolder(job.path).request)
             except StudioError:
-                found = JobRequest(kind="train", name=job.id, config={})
+                found = (written, JobRequest(kind="train", name=job.id, config={}))
             self._requests[job.id] = found
-        return found
+        return found[1]
 
     def summary(self, job: JobFolder) -> JobSummary:
-        """The latest of what a job reported; an event log that is not ours says so as a notice."""
-        try:
-            return self._summaries.of(job)
-        except (KeyError, TypeError, ValueError) as error:
-            text = f"the event log cannot be understood ({type(error).__name__}: {error})"
-            return JobSummary(notices=[{"level": "warning", "text": text, "fix": "Another program wrote it?"}])
+        """The latest of what a job reported, as far as it could be read in a moment: a long log takes several."""
+        return self._summaries.of(job, LOOK_SECONDS)
+
+    def _look(self, seconds: float | None) -> int:
+        """Make the rows that may have changed; after `seconds` leave new ones for the next time and return how many."""
+        jobs, gone = self._index.look()
+        for job_id in gone:
+            for known in (self._rows, self._made, self._requests):
+                known.pop(job_id, None)
+        end = None if seconds is None else time.monotonic() + seconds
+        fresh: dict[str, Row] = {}
+        left = 0
+        for job in jobs:
+            if job.id not in self._rows and end is not None and time.monotonic() > end:
+                left += 1
+            else:
+                fresh[job.id] = self._row(job)
+        queued = (row for row in fresh.values() if row["status"] == "queued")
+        waiting = sorted(queued, key=lambda row: (row["created"], row["id"]))
+        for place, row in enumerate(waiting, start=1):
+            row["place"], row["word"] = place, place_words(place)
+        changed = [job_id for job_id, row in fresh.items() if self._rows.get(job_id) != row]
+        self._rows |= fresh
+        self._changes.note(changed, gone)
+        if not left:
+            self._kept.save(self._rows, self._index.resting)
+        return left
 
     def _row(self, job: JobFolder) -> Row:
-        stamp = (_changed(job.state_path), _changed(job.events_path))
-        kept = self._finished.get(job.id)
-        if kept is not None and kept[0] == stamp:
-            return dict(kept[1])
-        state = job.state()
-        row = make_row(job.id, self.request(job), state, self.summary(job))
-        if state.final:
-            self._finished[job.id] = (stamp, row)
+        """Row of a job that does not rest, without its place in the line."""
+        folder = self._index.stamp(job.id)
+        kept = self._kept.row(job.id, folder) if job.id not in self._rows else None
+        if kept is not None:
+            self._index.rest(job.id)
+            return kept
+        stamp = (folder, *file_stamp(job.state_path, job.events_path))
+        made = self._made.get(job.id)
+        if made is not None and made[0] == stamp:
+            row = made[1]
+        else:
+            summary = self.summary(job)
+            row = make_row(job.id, self.request(job), job.state(), summary)
+            if summary.behind:  # its log goes on being read next time
+                return row
+            self._made[job.id] = (stamp, row)
+        if row["status"] in FINAL and self._index.rest(job.id):
+            del self._made[job.id]
+            self._requests.pop(job.id, None)
         return dict(row)
 
 
@@ -132,18 +183,11 @@ def state_dict(job: JobFolder, state: JobState) -> dict[str, Any]:
 
 
 def summary_dict(summary: JobSummary) -> dict[str, Any]:
-    """Summary for JSON, without its notices: they come as events."""
-    values = asdict(summary)
-    del values["notices"]
+    """Summary for JSON, without what grows with the run: that comes as events."""
+    values = dict(vars(summary))
+    del values["notices"], values["validations"]
     return values
 
 
 def _name(section: Any) -> str:
     return str(section.get("name") or "") if isinstance(section, dict) else ""
-
-
-def _changed(path: Path) -> int:
-    try:
-        return int(path.stat().st_mtime_ns)
-    except FileNotFoundError:
-        return 0

@@ -38,7 +38,7 @@ def test_half_a_line_is_not_read_until_it_is_whole(tmp_path: Path) -> None:
     events, offset = read_events(path)
     assert [event["seq"] for event in events] == [1]
     with path.open("ab") as file:
-        file.write(b'nd": "metric"}\n')
+        file.write(b'nd": "metric", "step": 1}\n')
     events, _ = read_events(path, offset)
     assert [event["seq"] for event in events] == [2]
 
