@@ -17,6 +17,7 @@ from studio.errors import StudioError
 from studio.jobs import JobFolder, JobState, JobSummary, Summaries, list_jobs
 from studio.jobs.files import read_json
 from studio.jobs.folder import JobRequest
+from studio.jobs.labels import NAME as LABELS
 from studio.jobs.summary import status_word
 from studio.settings import Settings
 from studio.train.methods import METHODS
@@ -32,7 +33,7 @@ class RunBook:
         self._settings, self._summaries = settings, summaries
         self._lock = threading.Lock()
         self._requests: dict[str, JobRequest] = {}
-        self._finished: dict[str, tuple[tuple[int, int], Row]] = {}
+        self._finished: dict[str, tuple[tuple[int, ...], Row]] = {}
 
     def rows(self) -> list[Row]:
         """Rows of all jobs, newest first; queued ones carry their place in the line."""
@@ -74,12 +75,12 @@ class RunBook:
             return JobSummary(notices=[{"level": "warning", "text": text, "fix": "Another program wrote it?"}])
 
     def _row(self, job: JobFolder) -> Row:
-        stamp = (_changed(job.state_path), _changed(job.events_path))
+        stamp = (_changed(job.state_path), _changed(job.events_path), _changed(job.path / LABELS))
         kept = self._finished.get(job.id)
         if kept is not None and kept[0] == stamp:
             return dict(kept[1])
         state = job.state()
-        row = make_row(job.id, self.request(job), state, self.summary(job))
+        row = make_row(job.id, self.request(job), state, self.summary(job)) | label_row(job, self.request(job).name)
         if state.final:
             self._finished[job.id] = (stamp, row)
         return dict(row)
@@ -112,6 +113,13 @@ def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSumm
         "started": state.started,
         "finished": state.finished,
     }
+
+
+def label_row(job: JobFolder, asked: str) -> Row:
+    """What a person gave a job later: shown name, tags, note, archive mark; `asked_name` is that of job.yaml."""
+    labels = job.labels()
+    given = {"tags": list(labels.tags), "note": labels.note, "archived": labels.archived}
+    return {"name": labels.name or asked, "asked_name": asked, **given}
 
 
 def method_line(request: JobRequest) -> str:
