@@ -66,13 +66,16 @@ window.studio.charts = (() => {
       await loadPlotly(url);
       this.ready = true;
       new ResizeObserver(() => {
-        if (this.root.offsetParent) Object.values(this.plots).forEach((plot) => plot.data && window.Plotly.Plots.resize(plot));
+        if (this.root.offsetParent) Object.values(this.plots).forEach((plot) => plot.data && plot.offsetParent && window.Plotly.Plots.resize(plot));
       }).observe(this.root);
       window.studio.on("theme", () => this.redraw());
       this.redraw();
     }
 
-    /** Make the charts of a method's own metrics, [{name, title}], after the first one. */
+    /** The chart after which those of the method's own metrics stand. */
+    before() { return this.root.firstElementChild; }
+
+    /** Make the charts of a method's own metrics, [{name, title}]. */
     setMetrics(metrics) {
       const key = metrics.map((metric) => metric.name).join();
       if (key === (this.own ?? "")) return;
@@ -84,7 +87,7 @@ window.studio.charts = (() => {
         section.remove();
       }
       const h = window.studio.h;
-      let last = this.root.firstElementChild;
+      let last = this.before();
       for (const { name, title } of metrics) {
         const plot = h("div", { class: "plot", "data-chart": name, role: "img", "aria-label": title });
         const section = h("section", { class: "card chart", "data-own": "yes", "aria-label": title }, h("div", { class: "row-flex" }, h("h3", {}, title)), plot);
@@ -94,6 +97,12 @@ window.studio.charts = (() => {
       }
       this.redraw();
     }
+
+    /** The run behind a name in `traces`, and whether it gets new points while it is shown. */
+    source(whose) { return this[whose]; }
+    grows(whose) { return whose === "run"; }
+    /** Points of the longest series. */
+    longest() { return Math.max(0, ...Object.values(this.run.series).map((series) => series.length)); }
 
     /** Names of the traces of a chart, in drawing order: [whose, metric, field, look]. */
     traces(chart) {
@@ -150,13 +159,13 @@ window.studio.charts = (() => {
     /** Show another run, or other axes: everything is drawn again. */
     redraw() {
       if (!this.ready || !this.run) return;
-      const longest = Math.max(0, ...Object.values(this.run.series).map((series) => series.length));
+      const longest = this.longest();
       this.stride = Math.max(1, Math.ceil(longest / SHOWN) * (longest > SHOWN ? 2 : 1));
       for (const [chart, plot] of Object.entries(this.plots)) {
         const data = this.traces(chart).map(([whose, metric, field, kind]) => {
-          const series = this[whose]?.series[metric];
-          if (whose === "run") this.drawn[metric] = series?.length || 0;
-          return { type: "scatter", name: this.title(whose, metric), ...this.pick(series, field), ...this.look(chart, metric, kind, series?.length) };
+          const series = this.source(whose)?.series[metric];
+          this.drawn[`${whose} ${metric}`] = series?.length || 0;
+          return { type: "scatter", name: this.title(whose, metric), ...this.pick(series, field), ...this.look(chart, metric, kind, series?.length, whose) };
         });
         this.later(() => window.Plotly.react(plot, data, this.layout(chart), CONFIG));
       }
@@ -165,19 +174,19 @@ window.studio.charts = (() => {
     /** Add what the run has got since the last call. */
     extend() {
       if (!this.ready || !this.run) return;
-      const series = this.run.series;
-      const longest = Math.max(0, ...Object.values(series).map((one) => one.length));
+      const longest = this.longest();
       if (longest > SHOWN && longest / this.stride > SHOWN) return void this.redraw();
       for (const [chart, plot] of Object.entries(this.plots)) {
-        const x = [], y = [], at = [], metrics = new Set();
+        const x = [], y = [], at = [], drawn = new Map();
         this.traces(chart).forEach(([whose, metric, field], index) => {
-          if (whose !== "run" || !series[metric] || series[metric].length <= (this.drawn[metric] || 0)) return;
-          const fresh = this.pick(series[metric], field, this.drawn[metric] || 0);
-          metrics.add(metric);
+          const series = this.source(whose)?.series[metric], key = `${whose} ${metric}`, from = this.drawn[key] || 0;
+          if (!this.grows(whose) || !series || series.length <= from) return;
+          const fresh = this.pick(series, field, from);
+          drawn.set(key, series.length);
           if (!fresh.x.length) return;
           x.push(fresh.x); y.push(fresh.y); at.push(index);
         });
-        metrics.forEach((metric) => { this.drawn[metric] = series[metric].length; });
+        drawn.forEach((length, key) => { this.drawn[key] = length; });
         if (at.length) this.later(() => window.Plotly.extendTraces(plot, { x, y }, at));
       }
     }
@@ -200,5 +209,14 @@ window.studio.charts = (() => {
     }
   }
 
-  return { Board, Series };
+  /** Buttons of which one is pressed: segment(root, "x", act) for those with data-x. */
+  function segment(root, name, act) {
+    const buttons = [...root.querySelectorAll(`[data-${name}]`)];
+    buttons.forEach((button) => button.addEventListener("click", () => {
+      buttons.forEach((one) => one.setAttribute("aria-pressed", String(one === button)));
+      act(button.dataset[name]);
+    }));
+  }
+
+  return { Board, Series, SPECS, segment };
 })();

@@ -136,7 +136,7 @@ window.studio.monitor = (() => {
     const [word, look] = WORDS[stopping ? "stopping" : state.status] || [state.status, ""];
     put(part("pill"), word);
     part("pill").className = `pill ${look}`;
-    put(part("name"), about.name || reader.id);
+    put(part("name"), row?.name || about.name || reader.id);
     const epochs = about.config?.training?.epochs;
     put(part("about"), [about.line, about.kind === "train" && summary.epoch !== null && epochs ? `epoch ${summary.epoch.toFixed(1)} of ${number(epochs)}` : ""].filter(Boolean).join(" · "));
     part("resume").hidden = !state.final || about.resumable === null || about.resumable === undefined;
@@ -255,7 +255,7 @@ window.studio.monitor = (() => {
 
   function ask(now) {
     asked = { id: reader.id, now };
-    const name = reader.about.name, train = reader.about.kind === "train", waits = reader.state.status === "queued";
+    const name = window.studio.selected()?.name || reader.about.name, train = reader.about.kind === "train", waits = reader.state.status === "queued";
     put(part("ask-title"), now ? `Stop ${name} now?` : `Stop ${name}?`);
     put(part("ask-text"), now ? "The process is ended at once. What was not saved yet is lost."
       : waits ? "It has not begun; it is taken out of the line."
@@ -316,7 +316,7 @@ window.studio.monitor = (() => {
 
   function fillCompare() {
     const select = part("compare"), runs = window.studio.state.jobs.filter((job) => job.kind === "train" && job.id !== reader?.id && job.step > 0);
-    const key = runs.map((job) => job.id).join();
+    const key = runs.map((job) => `${job.id} ${job.name}`).join();
     if (select.dataset.key === key) return;
     select.dataset.key = key;
     const kept = runs.some((job) => job.id === select.value) ? select.value : "";
@@ -364,8 +364,9 @@ window.studio.monitor = (() => {
     part("ask-yes").addEventListener("click", stop);
     part("smooth").addEventListener("input", (event) => { board.setFactor(Number(event.target.value)); if (reader) reader.factor = board.factor; });
     part("compare").addEventListener("change", (event) => compare(event.target.value));
-    segment("x", (value) => board.setX(value));
-    segment("y", (value) => board.setScale(value));
+    const { segment } = window.studio.charts;
+    segment(root, "x", (value) => board.setX(value));
+    segment(root, "y", (value) => board.setScale(value));
     window.studio.on("job", choose);
     window.studio.on("jobs", fillCompare);
     choose(window.studio.state.job);
@@ -373,17 +374,9 @@ window.studio.monitor = (() => {
     new IntersectionObserver(() => { if (shown()) poller.now(); }).observe(root);
   }
 
-  function segment(name, act) {
-    const buttons = [...root.querySelectorAll(`[data-${name}]`)];
-    buttons.forEach((button) => button.addEventListener("click", () => {
-      buttons.forEach((one) => one.setAttribute("aria-pressed", String(one === button)));
-      act(button.dataset[name]);
-    }));
-  }
-
   window.studio.on("jobs", tabLine);
   window.studio.on("job", tabLine);
   tabLine();
 
-  return { mount, UPDATES, get reader() { return reader; }, get board() { return board; } };
+  return { mount, Reader, UPDATES, get reader() { return reader; }, get board() { return board; } };
 })();

@@ -1,8 +1,10 @@
-/* The left column: jobs, newest first, with what a person looks for: does it run, how far, how good. */
+/* The left column: jobs with what a person looks for: does it run, how far, how good. Which of them are shown, and in
+   what order, organise.js says; at most PAGE rows are drawn until more are asked for. */
 "use strict";
 
 window.studio.runs = (() => {
   const { h, put } = window.studio;
+  const PAGE = 100;
   const LEVELS = { queued: "wait", starting: "run-ing", running: "run-ing", stopping: "run-ing", completed: "ok", stopped: "off", failed: "bad", lost: "bad" };
 
   /** "step 52 of 84", "waiting, 2nd in line", "done 2 h ago" */
@@ -23,15 +25,18 @@ window.studio.runs = (() => {
   function makeItem(id) {
     const item = {
       dot: h("span", { class: "dot" }), name: h("b"), best: h("span", { class: "num" }), line: h("small"),
+      tick: h("input", { type: "checkbox", onchange: (event) => window.studio.organise.toggle(id, event.target.checked) }),
     };
     item.button = h("button", { type: "button", class: "run", onclick: () => choose(id) }, item.dot, item.name, item.best, item.line);
-    item.row = h("li", {}, item.button);
+    item.row = h("li", {}, h("label", { class: "tick" }, item.tick), item.button);
     return item;
   }
 
   let element = null;
 
   function choose(id) {
+    if (window.studio.organise.state.choosing) return window.studio.organise.toggle(id);
+    window.studio.compare.close();
     window.studio.select(id);
     window.studio.openTab("training");
     setDrawer(false);
@@ -42,46 +47,95 @@ window.studio.runs = (() => {
     element.querySelector(".runs-toggle").setAttribute("aria-expanded", String(open));
   }
 
+  /** What stands at the right: the size where the list is in that order, else the best validation loss. */
+  function figure(job, organised) {
+    const studio = window.studio;
+    if (organised.order === "size") return job.id in organised.sizes ? studio.bytes(organised.sizes[job.id]) : "…";
+    return job.best === null ? (job.kind === "train" && !studio.isFinal(job) ? studio.NONE : "") : studio.number(job.best, 3);
+  }
+
+  function fillItem(item, job, organised) {
+    const studio = window.studio, on = job.id === studio.state.job, name = job.name || job.id;
+    item.dot.className = `dot ${LEVELS[job.status] || "off"}`;
+    put(item.name, name);
+    put(item.best, figure(job, organised));
+    const marks = [...(job.tags || []).map((tag) => `#${tag}`), job.archived ? "archived" : ""];
+    put(item.line, [job.line, progress(job), ...marks].filter(Boolean).join(" · "));
+    item.button.title = [
+      job.best === null ? "" : `best validation loss ${studio.number(job.best)}, step ${job.best_step}`,
+      job.started && job.finished ? `took ${studio.duration(Math.max(0, job.finished - job.started))}` : "",
+      job.note ? job.note.slice(0, 300) : "",
+    ].filter(Boolean).join("; ");
+    item.button.classList.toggle("on", on);
+    if (on) item.button.setAttribute("aria-current", "true"); else item.button.removeAttribute("aria-current");
+    item.tick.checked = organised.chosen.has(job.id);
+    item.tick.setAttribute("aria-label", `Choose ${name}`);
+  }
+
+  /** The line above the runs of one sweep that stand together, which opens their comparison. */
+  function groupRow(title, jobs) {
+    const most = window.studio.compare.MOST, ids = jobs.slice(0, most).map((job) => job.id);
+    const open = () => { window.studio.compare.open(ids); setDrawer(false); };
+    return h("li", { class: "runs-group" }, h("span", {}, title), h("button", { type: "button", class: "btn quiet small", onclick: open }, `Compare ${ids.length}`));
+  }
+
+  const groupOf = (job) => (job.group && typeof job.group === "object" ? job.group.id || job.group.name || "" : job.group || "");
+  const groupTitle = (job) => (typeof job.group === "object" ? job.group.name || job.group.id : job.group);
+
   function mount(root) {
     if (root.dataset.mounted) return;
     root.dataset.mounted = "yes";
     element = root;
-    const studio = window.studio, items = new Map();
+    const studio = window.studio, organise = studio.organise, items = new Map(), groups = new Map();
     const list = root.querySelector(".runs"), problem = root.querySelector(".runs-problem"), toggle = root.querySelector(".runs-toggle");
+    let limit = PAGE;
     root.querySelector(".new-run").addEventListener("click", () => { studio.openTab("model"); setDrawer(false); });
     root.querySelector(".theme-toggle").addEventListener("click", () => studio.setDark(!studio.isDark()));
     toggle.addEventListener("click", () => setDrawer(toggle.getAttribute("aria-expanded") !== "true"));
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") setDrawer(false); });
 
-    function draw(jobs) {
-      const wanted = jobs.map((job) => {
-        if (!items.has(job.id)) items.set(job.id, makeItem(job.id));
-        const item = items.get(job.id), on = job.id === studio.state.job;
-        item.dot.className = `dot ${LEVELS[job.status] || "off"}`;
-        put(item.name, job.name || job.id);
-        put(item.best, job.best === null ? (job.kind === "train" && !studio.isFinal(job) ? studio.NONE : "") : studio.number(job.best, 3));
-        put(item.line, [job.line, progress(job)].filter(Boolean).join(" · "));
-        item.button.title = [
-          job.best === null ? "" : `best validation loss ${studio.number(job.best)}, step ${job.best_step}`,
-          job.started && job.finished ? `took ${studio.duration(Math.max(0, job.finished - job.started))}` : "",
-        ].filter(Boolean).join("; ");
-        item.button.classList.toggle("on", on);
-        if (on) item.button.setAttribute("aria-current", "true"); else item.button.removeAttribute("aria-current");
-        return item.row;
-      });
-      if (items.size > jobs.length) {
-        const there = new Set(jobs.map((job) => job.id));
-        for (const id of items.keys()) if (!there.has(id)) items.delete(id);
+    const more = h("button", { type: "button", class: "btn small", onclick: () => { limit += PAGE; draw(); } });
+    const moreRow = h("li", { class: "runs-more" }, more);
+    const away = h("button", { type: "button", class: "btn quiet small", onclick: () => organise.showArchived() });
+    const awayRow = h("li", { class: "runs-more" }, away);
+
+    function draw() {
+      const found = organise.shown(studio.state.jobs), drawn = found.jobs.slice(0, limit), wanted = [];
+      const together = new Map();
+      if (organise.state.order === "newest") for (const job of found.jobs) {
+        const key = job.kind === "train" ? groupOf(job) : "";
+        if (key && !together.has(key)) together.set(key, []);
+        if (key) together.get(key).push(job);
       }
+      for (const job of drawn) {
+        const members = together.get(groupOf(job));
+        if (members?.length > 1 && members[0] === job) {
+          const ids = members.map((one) => one.id).join();
+          if (groups.get(groupOf(job))?.ids !== ids) groups.set(groupOf(job), { ids, row: groupRow(groupTitle(job), members) });
+          wanted.push(groups.get(groupOf(job)).row);
+        }
+        if (!items.has(job.id)) items.set(job.id, makeItem(job.id));
+        fillItem(items.get(job.id), job, organise.state);
+        wanted.push(items.get(job.id).row);
+      }
+      const kept = new Set(drawn.map((job) => job.id));
+      for (const id of items.keys()) if (!kept.has(id)) items.delete(id);
+      const left = found.jobs.length - drawn.length;
+      put(more, `Show ${Math.min(left, PAGE)} more of ${left}`);
+      if (left) wanted.push(moreRow);
+      put(away, `${found.hidden} archived: show`);
+      if (found.hidden) wanted.push(awayRow);
+      root.querySelector(".runs-none").hidden = found.jobs.length > 0 || found.hidden === studio.state.jobs.length;
       if (wanted.length !== list.children.length || wanted.some((row, index) => list.children[index] !== row)) list.replaceChildren(...wanted);
-      const active = jobs.filter((job) => !studio.isFinal(job)).length;
+      const active = studio.state.jobs.filter((job) => !studio.isFinal(job)).length;
       put(toggle, active ? `Runs (${active})` : "Runs");
     }
 
+    organise.mount(root, (fresh) => { if (fresh) limit = PAGE; draw(); });
     studio.on("jobs", draw);
-    studio.on("job", () => draw(studio.state.jobs));
+    studio.on("job", draw);
     studio.onProblem((text) => put(problem, text));
-    draw(studio.state.jobs);
+    draw();
 
     const device = root.querySelector(".device");
     studio.poll(async () => {
@@ -91,5 +145,5 @@ window.studio.runs = (() => {
     });
   }
 
-  return { mount };
+  return { mount, setDrawer };
 })();

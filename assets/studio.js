@@ -305,7 +305,7 @@ window.studio = (() => {
   else start();
 
   return {
-    state, on, h, put, fetchJson, postJson, poll, select, selected, setBox, openTab, summary, token, isDark, setDark, isFinal,
+    state, on, h, put, address, writeAddress, fetchJson, postJson, poll, select, selected, setBox, openTab, summary, token, isDark, setDark, isFinal,
     number, signed, duration, roughly, ago, bytes, MINUS, NONE,
     refresh: () => jobsPoll?.now(),
     onProblem: (callback) => problems.push(callback),

@@ -1,4 +1,4 @@
-"""`studio jobs`: list, show, stop, resume, log."""
+"""`studio jobs`: list, show, stop, resume, log; keeping and comparing them is in `keep`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Annotated
 
 import typer
 
+from studio.cli import keep
 from studio.cli.output import answer, say, table
 from studio.cli.train import Json
 from studio.cli.watch import follow, raise_unless_completed
 from studio.errors import InputError
 from studio.jobs import Summaries, find_job, list_jobs, request_stop, resume, wait
+from studio.jobs.disk import measure
 from studio.jobs.summary import status_word
 from studio.settings import read_settings
 
@@ -27,28 +29,49 @@ class Action(StrEnum):
     stop = "stop"
     resume = "resume"
     log = "log"
+    compare = "compare"
+    rename = "rename"
+    tag = "tag"
+    note = "note"
+    archive = "archive"
+    unarchive = "unarchive"
+    delete = "delete"
+    clean = "clean"
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command("jobs")(jobs)
+    # `tag ID +good -bad`: -bad is a word here, no option; `keep.require_known` refuses what was meant as one.
+    app.command("jobs", context_settings={"ignore_unknown_options": True})(jobs)
 
 
 def jobs(
     action: Annotated[Action, typer.Argument(help="What to do.")] = Action.list,
     job_id: Annotated[str, typer.Argument(metavar="ID", help="A job's id or name.")] = "",
+    more: Annotated[list[str] | None, typer.Argument(metavar="MORE", help="Name, tags, note, or further ids.")] = None,
     now: Annotated[bool, typer.Option("--now", help="stop: do not wait for the step to finish.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="resume: return at once.")] = False,
     following: Annotated[bool, typer.Option("--follow", help="show: stay until the job is over.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="delete, clean: do not ask.")] = False,
+    form: Annotated[keep.Form, typer.Option("--as", help="compare: how it is printed.")] = keep.Form.table,
     as_json: Json = False,
 ) -> None:
-    """List jobs, show one, stop one, let one that ended early go on, or print its log."""
+    """List jobs, show, stop or resume one, print its log, or compare, name, tag, archive and delete them.
+
+    rename ID NAME · tag ID +good -bad · note ID TEXT · archive ID … · unarchive ID … · compare ID ID … ·
+    delete ID … (for good) · clean ID … (only its checkpoints).
+    """
     settings = read_settings()
+    words = [*([job_id] if job_id else []), *(more or [])]
+    keep.require_known(action.value, words)
     if action == Action.list:
         _list(as_json)
         return
     if not job_id:
         raise InputError(f"'studio jobs {action.value}' needs a job", fix="'studio jobs list' shows their ids")
+    if action.value in keep.VERBS:
+        keep.act(settings, action.value, words, yes=yes, form=form, as_json=as_json)
+        return
     job = find_job(settings.jobs, job_id)
     if action == Action.log:
         text = job.log_path.read_text(encoding="utf-8", errors="replace") if job.log_path.exists() else ""
@@ -59,7 +82,7 @@ def jobs(
         return
     if action == Action.stop:
         if job.state().final:
-            raise InputError(f"'{job.request.name}' is over already ({job.state().status})")
+            raise InputError(f"'{job.name}' is over already ({job.state().status})")
         request_stop(job, now=now)
         say("asked to stop; waiting for it")
         wait(job)
@@ -72,10 +95,11 @@ def jobs(
         follow(job)
     state, summary = job.state(), Summaries().of(job)
     values = {
-        "id": job.id, "name": job.request.name, "kind": job.request.kind, "path": str(job.path),
-        "state": asdict(state), "summary": asdict(summary),
+        "id": job.id, "name": job.name, "kind": job.request.kind, "path": str(job.path),
+        "state": asdict(state), "summary": asdict(summary), "labels": asdict(job.labels()),
+        "disk": measure(job.path).as_dict(),
     }  # fmt: skip
-    text = f"{job.id}\n{job.request.kind} {job.request.name}: {status_word(state, summary)}\n{job.path}"
+    text = f"{job.id}\n{job.request.kind} {job.name}: {status_word(state, summary)}\n{job.path}\n{keep.about(job)}"
     answer(as_json, values, text)
 
 
@@ -83,16 +107,21 @@ def _list(as_json: bool) -> None:
     summaries = Summaries()
     rows, values = [], []
     for job in list_jobs(read_settings().jobs):
-        state, summary = job.state(), summaries.of(job)
+        state, summary, labels = job.state(), summaries.of(job), job.labels()
         best = summary.best[0] if summary.best else None
         values.append(
             {
-                "id": job.id, "name": job.request.name, "kind": job.request.kind, "status": state.status,
+                "id": job.id, "name": job.name, "kind": job.request.kind, "status": state.status,
+                "tags": labels.tags, "archived": labels.archived,
                 "reason": state.reason, "created": state.created, "step": summary.step,
                 "total_steps": summary.total_steps, "best_eval_loss": best,
             }
         )  # fmt: skip
         created = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.created))
         shown = "–" if best is None else f"{best:.4g}"
+        if labels.archived:
+            continue
         rows.append((job.id, job.request.kind, status_word(state, summary), shown, created))
     answer(as_json, {"jobs": values}, table("id", "kind", "state", "best loss", "created", rows=rows))
+    if len(rows) < len(values):
+        say(f"{len(values) - len(rows)} archived; --json lists them too")

@@ -86,6 +86,13 @@ class TrainingConfig(Options):
         "auto", "Updates between checkpoints; auto is once an epoch.", title="Save every", unit="steps"
     )  # fmt: skip
     save_total_limit: int = option(2, "Checkpoints kept; older ones are removed.", title="Checkpoints kept", ge=1)
+    keep_checkpoints: Literal["all", "last", "none"] = option(
+        "all",
+        "Which checkpoints stay once the run is done and its model is saved; they only serve to go on from. The best "
+        "one stays in any case where the run keeps one. A run that ends early keeps all.",
+        title="Checkpoints after the end",
+        differs="transformers: all, and no choice.",
+    )
     seed: int = option(
         42, "Start of all random numbers; the same seed gives the same run.", title="Seed", ge=0, lt=2**32
     )

@@ -7,12 +7,16 @@ sealed: every file is on the disk (fsync) before a last file with their sizes sa
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from studio.jobs.files import read_json, sync, write_json
 
 SEAL = "studio.json"
+BEST = "best.json"
+Kept = Literal["all", "last", "none"]
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -58,6 +62,42 @@ def whole(folder: Path) -> list[Checkpoint]:
 def last_whole(folder: Path) -> Checkpoint | None:
     """Return the whole checkpoint with the most steps; None if there is none."""
     return next(reversed(whole(folder)), None)
+
+
+def keep_only(folder: Path, kept: Kept) -> list[int]:
+    """Remove the checkpoints of a completed run that are not to stay; the one that best.json names always stays.
+
+    Args:
+        folder: the job's checkpoints.
+        kept: all of them, the last whole one, or none.
+
+    Returns:
+        the steps of those that were removed.
+
+    Raises:
+        OSError: one of them could not be removed.
+    """
+    if kept == "all":
+        return []
+    last = last_whole(folder) if kept == "last" else None
+    staying = {best_step(folder), None if last is None else last.step}
+    removed = []
+    for path in sorted(folder.glob("checkpoint-*")):
+        name = _NAME.fullmatch(path.name)
+        if name is None or int(name[1]) in staying or path.is_symlink():
+            continue
+        (path / SEAL).unlink(missing_ok=True)  # from here on it is not whole, however the removal ends
+        shutil.rmtree(path)
+        removed.append(int(name[1]))
+    return sorted(removed)
+
+
+def best_step(folder: Path) -> int | None:
+    """Step of the checkpoint with the best validation, where the run noted it in best.json."""
+    try:
+        return int(read_json(folder / BEST)["step"])
+    except (OSError, TypeError, KeyError, ValueError):
+        return None
 
 
 def _opened(folder: Path) -> Checkpoint | None:

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from studio.errors import InputError
 from studio.jobs.files import read_json, write_atomic
+from studio.jobs.labels import Labels, read_labels
 from studio.jobs.state import JobState, read_state, write_state
 
 Kind = Literal["train", "evaluate", "export"]
@@ -73,6 +74,19 @@ class JobFolder:
             return JobRequest(kind=raw["kind"], name=raw["name"], config=raw["config"], branch=branch)
         except (OSError, KeyError, TypeError) as error:
             raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
+
+    def labels(self) -> Labels:
+        """Name, tags, note and archive mark that a person gave it later."""
+        return read_labels(self.path)
+
+    @property
+    def name(self) -> str:
+        """The name that is shown: the one it was given later, else that of job.yaml.
+
+        Raises:
+            InputError: there is no later one and job.yaml cannot be read.
+        """
+        return self.labels().name or self.request.name
 
     @property
     def scores(self) -> bool:
@@ -186,14 +200,20 @@ def create_job(
 
 
 def list_jobs(jobs: Path) -> list[JobFolder]:
-    """Return all jobs, newest first. Folders without state.json are still being made and are left out."""
+    """Return all jobs, newest first.
+
+    Folders without state.json are still being made and are left out; those with a dot are being removed.
+    """
     if not jobs.is_dir():
         return []
-    return [JobFolder(path) for path in sorted(jobs.iterdir(), reverse=True) if (path / "state.json").exists()]
+    found = [path for path in jobs.iterdir() if not path.name.startswith(".")]
+    return [JobFolder(path) for path in sorted(found, reverse=True) if (path / "state.json").exists()]
 
 
 def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     """Find a job by its id, its folder's path, or its name (the newest of that name).
+
+    A job that was renamed is found by either name; ids come before shown names, these before the first ones.
 
     Raises:
         InputError: there is none; the nearest name is given.
@@ -202,10 +222,17 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     if direct.is_absolute() and (direct / "state.json").exists():
         return JobFolder(direct)
     found = [job for job in list_jobs(jobs) if kind is None or job.request.kind == kind]
+    # The id first: no name that a job is given later may take what refers to another one's id.
     for job in found:
-        if wanted in (job.id, job.request.name):
+        if wanted == job.id:
             return job
-    names = sorted({job.request.name for job in found} | {job.id for job in found})
+    for job in found:
+        if wanted == job.name:
+            return job
+    for job in found:
+        if wanted == job.request.name:
+            return job
+    names = sorted({job.name for job in found} | {job.id for job in found})
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
     what = "run" if kind == "train" else "job"
     fix = f"Did you mean '{near[0]}'?" if near else f"'studio jobs list' shows the {what}s"

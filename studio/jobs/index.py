@@ -118,6 +118,6 @@ def changed_ns(path: Path) -> int:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return [path.name for path in folder.iterdir()]
+        return [path.name for path in folder.iterdir() if not path.name.startswith(".")]  # a dot: being removed
     except FileNotFoundError:
         return []

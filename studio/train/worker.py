@@ -23,7 +23,7 @@ from studio.config.method import ONLINE
 from studio.data.locate import fetch_sources
 from studio.data.prepare import Prepared, prepare_data
 from studio.errors import StoppedError, StudioError
-from studio.jobs.checkpoints import Checkpoint, last_whole
+from studio.jobs.checkpoints import Checkpoint, keep_only, last_whole
 from studio.jobs.files import new_folder, put_folder
 from studio.jobs.worker import JobContext
 from studio.models.catalogue import ModelRef, resolve_model
@@ -115,6 +115,7 @@ def train(context: JobContext) -> None:
         raise StoppedError(
             f"it was stopped at step {trainer.state.global_step} of {plan.steps}; what it learned is saved"
         )
+    _tidy(context, config)
 
 
 def _begun(context: JobContext) -> Checkpoint | None:
@@ -232,6 +233,18 @@ def _save(
     put_folder(folder, context.job.model)
     context.result("training", result)
     context.environment(peak_gpu_bytes=_peak_gpu_bytes())
+
+
+def _tidy(context: JobContext, config: RunConfig) -> None:
+    """Leave as many checkpoints as the run is to have when it is done; failing at that spoils no run."""
+    try:
+        removed = keep_only(context.job.checkpoints, config.training.keep_checkpoints)
+    except OSError as error:
+        text = f"a checkpoint could not be removed ({error.strerror or error})"
+        context.notice("warning", text, "Delete the checkpoints in the Training tab")
+        return
+    if removed:
+        context.log(f"checkpoints removed, as training.keep_checkpoints says: {', '.join(map(str, removed))}")
 
 
 def _last_metrics(history: list[dict[str, Any]], method: Method) -> dict[str, float]:

@@ -7,8 +7,6 @@ name from the address: jobs and files are looked up among those that exist.
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +20,8 @@ from studio.errors import StudioError
 from studio.jobs import JobFolder, ensure_supervisor, request_stop
 from studio.jobs.events import read_events, read_lines
 from studio.train.methods import METHODS
+from studio.ui import compareroutes
+from studio.ui.answers import Json
 from studio.ui.branchroutes import checkpoint_steps, make_branch_router, resumable
 from studio.ui.components.profile import opened_pair, place_of
 from studio.ui.device import device_line
@@ -39,19 +39,6 @@ class Stop(BaseModel):
     """Body of a stop. `now` does not wait for the step to finish."""
 
     now: bool = False
-
-
-class Json(Response):
-    """JSON that is valid for a browser whatever a job wrote: NaN and infinity become text."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        """Encode `content`."""
-        try:
-            return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", errors="replace")
-        except ValueError:
-            return json.dumps(_finite(content), ensure_ascii=False).encode("utf-8", errors="replace")
 
 
 # Every run has these in a chart or a tile already.
@@ -77,6 +64,8 @@ def make_router(services: Services) -> APIRouter:
         if job is None:
             raise HTTPException(404, "there is no such job")
         return job
+
+    router.include_router(compareroutes.make_router(services, book))
 
     @router.get("/api/jobs")
     def jobs(after: str | None = None) -> Response:
@@ -224,13 +213,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

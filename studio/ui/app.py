@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,6 +21,7 @@ from studio.chat.manager import ChatManager
 from studio.data.client import DataWorker
 from studio.errors import InputError, StudioError
 from studio.jobs import Summaries, ensure_supervisor, list_jobs
+from studio.jobs.removal import empty_trash
 from studio.settings import Settings, read_settings
 from studio.ui import api, gate
 from studio.ui.components.runs import run_list
@@ -55,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Jobs that were queued or running when the computer went down are taken up, or their end is recorded.
         if any(not job.state().final for job in list_jobs(settings.jobs)):
             ensure_supervisor(settings)
+        threading.Thread(target=empty_trash, args=(settings.jobs,), daemon=True).start()
         yield
         services.chats.close_all()
         services.tasks.close()

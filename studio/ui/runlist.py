@@ -18,6 +18,7 @@ from studio.jobs import FINAL, JobFolder, JobState, JobSummary, Summaries
 from studio.jobs.files import read_json
 from studio.jobs.folder import JobRequest
 from studio.jobs.index import JobIndex
+from studio.jobs.labels import NAME as LABELS
 from studio.jobs.summary import status_word
 from studio.settings import Settings
 from studio.train.methods import METHODS
@@ -120,13 +121,13 @@ class RunBook:
         if kept is not None:
             self._index.rest(job.id)
             return kept
-        stamp = (folder, *file_stamp(job.state_path, job.events_path))
+        stamp = (folder, *file_stamp(job.state_path, job.events_path, job.path / LABELS))
         made = self._made.get(job.id)
         if made is not None and made[0] == stamp:
             row = made[1]
         else:
-            summary = self.summary(job)
-            row = make_row(job.id, self.request(job), job.state(), summary)
+            summary, request = self.summary(job), self.request(job)
+            row = make_row(job.id, request, job.state(), summary) | label_row(job, request.name)
             if summary.behind:  # its log goes on being read next time
                 return row
             self._made[job.id] = (stamp, row)
@@ -163,6 +164,13 @@ def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSumm
         "started": state.started,
         "finished": state.finished,
     }
+
+
+def label_row(job: JobFolder, asked: str) -> Row:
+    """What a person gave a job later: shown name, tags, note, archive mark; `asked_name` is that of job.yaml."""
+    labels = job.labels()
+    given = {"tags": list(labels.tags), "note": labels.note, "archived": labels.archived}
+    return {"name": labels.name or asked, "asked_name": asked, **given}
 
 
 def method_line(request: JobRequest) -> str:

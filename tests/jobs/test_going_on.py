@@ -10,7 +10,7 @@ import pytest
 
 from studio.errors import InputError
 from studio.jobs import JobFolder, Summaries, client, resume
-from studio.jobs.checkpoints import SEAL, last_whole, seal
+from studio.jobs.checkpoints import BEST, SEAL, Kept, keep_only, last_whole, seal
 from studio.jobs.events import EventWriter
 from studio.jobs.folder import create_job
 from studio.jobs.state import write_state
@@ -68,6 +68,32 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: Callable[[P
     damage(written(tmp_path, 20))
     found = last_whole(tmp_path)
     assert found is not None and found.step == 10
+
+
+@pytest.mark.parametrize(
+    ("kept", "best", "left"),
+    [
+        ("all", None, [5, 10, 20, 30]),
+        ("last", None, [20]),
+        ("last", 5, [5, 20]),
+        ("none", None, []),
+        ("none", 10, [10]),
+        ("none", 99, []),
+    ],
+)
+def test_which_checkpoints_stay_after_the_end(tmp_path: Path, kept: Kept, best: int | None, left: list[int]) -> None:
+    for step in (5, 10, 20):
+        written(tmp_path, step)
+    written(tmp_path, 30, sealed=False)
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    written(elsewhere, 50)
+    (tmp_path / "checkpoint-40").symlink_to(elsewhere / "checkpoint-50", target_is_directory=True)
+    if best is not None:
+        (tmp_path / BEST).write_text(f'{{"step": {best}}}')
+    gone = keep_only(tmp_path, kept)
+    steps = sorted(int(path.name.rpartition("-")[2]) for path in tmp_path.glob("checkpoint-*"))
+    assert steps == [*left, 40] and sorted([*gone, *left]) == [5, 10, 20, 30]
+    assert (elsewhere / "checkpoint-50" / SEAL).exists(), "links are not followed"
 
 
 @pytest.mark.parametrize("status", ["stopped", "failed", "lost"])

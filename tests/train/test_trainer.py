@@ -117,6 +117,17 @@ def test_a_stop_saves_what_was_learned(settings, tiny, tmp_path) -> None:
     assert (context.job.checkpoints / "checkpoint-2" / "optimizer.pt").exists()
 
 
+def test_checkpoints_go_after_the_end_but_for_the_best(settings, tiny, tmp_path) -> None:
+    context = run(
+        settings, tiny, tmp_path, training={"save_steps": 2, "save_total_limit": 3, "keep_checkpoints": "none"}
+    )
+    context.job.checkpoints.mkdir()
+    (context.job.checkpoints / "best.json").write_text('{"step": 4}')
+    train(context)
+    assert [path.name for path in context.job.checkpoints.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert (context.job.model / "adapter_model.safetensors").exists()
+
+
 def test_a_loss_that_is_no_number_ends_the_run_with_the_setting_to_change(settings, tiny, tmp_path) -> None:
     context = run(
         settings, tiny, tmp_path, tuning={"name": "full"},

@@ -62,7 +62,7 @@ def targets_of(settings: Settings, run: JobFolder | None) -> list[ChatTarget]:
         return [ChatTarget("base", base, "base", "base", model=_asked_model(run))]
     targets = [
         ChatTarget("base", base, "base", "base", run=run),
-        ChatTarget("tuned", run.request.name, "tuned", "tuned", run=run),
+        ChatTarget("tuned", run.name, "tuned", "tuned", run=run),
     ]
     for job in jobs_of(settings, run, "export"):
         for path in sorted(job.exports.glob("*.gguf")) if job.exports.is_dir() else []:

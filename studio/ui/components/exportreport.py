@@ -37,7 +37,7 @@ def report_value(settings: Settings, run: JobFolder | None) -> dict[str, Any]:
     if run is None:
         return {"run": "", "waiting": "", "exports": []}
     exports = [{"id": job.id, "what": types_of(job), "when": when(job)} for job in jobs_of(settings, run, "export")]
-    return {"run": run.request.name, "waiting": "" if run.state().final else run.id, "exports": exports}
+    return {"run": run.name, "waiting": "" if run.state().final else run.id, "exports": exports}
 
 
 def types_of(job: JobFolder) -> str:
@@ -52,7 +52,7 @@ def empty_sentence(run: JobFolder | None) -> str:
         return "Pick a finished run in the list at the left: it becomes a file for llama.cpp, Ollama and LM Studio."
     if has_model(run):
         return ""
-    name = run.request.name
+    name = run.name
     if run.scores:
         return f"'{name}' is a reward model: it scores answers and writes none, so there is nothing to export."
     if not run.state().final:

@@ -40,6 +40,20 @@ _CHARTS = "".join(
     for name, title in CHARTS.items()
 )
 
+AXES = """
+<label class="muted row-flex">Smoothing
+  <input type="range" min="0" max="0.95" step="0.05" value="0.6" data-part="smooth"></label>
+<span class="seg" role="group" aria-label="Horizontal axis">
+  <button type="button" data-x="step" aria-pressed="true">Step</button>
+  <button type="button" data-x="tokens" aria-pressed="false">Tokens</button>
+  <button type="button" data-x="time" aria-pressed="false">Time</button>
+</span>
+<span class="seg" role="group" aria-label="Vertical axis">
+  <button type="button" data-y="linear" aria-pressed="true">Linear</button>
+  <button type="button" data-y="log" aria-pressed="false">Log</button>
+</span>
+"""
+
 MONITOR = f"""
 <div class="studio monitor" data-plotly="{asset_url("plotly.min.js")}">
   <div class="row-flex wrap-flex">
@@ -63,17 +77,7 @@ MONITOR = f"""
   <div data-part="training" hidden>
     <div class="tiles num">{_TILES}</div>
     <div class="row-flex wrap-flex controls">
-      <label class="muted row-flex">Smoothing
-        <input type="range" min="0" max="0.95" step="0.05" value="0.6" data-part="smooth"></label>
-      <span class="seg" role="group" aria-label="Horizontal axis">
-        <button type="button" data-x="step" aria-pressed="true">Step</button>
-        <button type="button" data-x="tokens" aria-pressed="false">Tokens</button>
-        <button type="button" data-x="time" aria-pressed="false">Time</button>
-      </span>
-      <span class="seg" role="group" aria-label="Vertical axis">
-        <button type="button" data-y="linear" aria-pressed="true">Linear</button>
-        <button type="button" data-y="log" aria-pressed="false">Log</button>
-      </span>
+      {AXES}
       <span class="grow"></span>
       <label class="muted row-flex">Compare with
         <select class="field-input" data-part="compare"><option value="">no other run</option></select></label>

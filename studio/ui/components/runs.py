@@ -1,6 +1,6 @@
-"""The left column: brand, New run, the jobs, the device.
+"""The left column: brand, New run, the jobs with search, filters and choice, the device.
 
-The markup is constant; assets/runs.js fills it from /api/jobs, names as text only.
+The markup is constant; assets/runs.js and organise.js fill it from /api/jobs, names as text only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,33 @@ TEMPLATE = """
   <div id="runs-body" class="runs-body">
     <button type="button" class="btn primary new-run">New run</button>
     <p class="runs-problem" role="status"></p>
-    <ul class="runs" aria-label="Jobs, newest first"></ul>
+    <div class="runs-tools" data-runs="tools" hidden>
+      <div class="row-flex">
+        <input type="search" class="field-input" placeholder="Search" aria-label="Search jobs" data-runs="search">
+        <button type="button" class="btn small" aria-pressed="false" data-runs="choose">Choose</button>
+      </div>
+      <details><summary>Filter and sort</summary>
+        <label>State <select class="field-input" data-runs="status"><option value="">any</option>
+          <option>running</option><option>waiting</option><option>done</option><option>stopped</option>
+          <option>failed</option></select></label>
+        <label>Tag <select class="field-input" data-runs="tag"><option value="">any</option></select></label>
+        <label>Order <select class="field-input" data-runs="order"><option value="newest">newest first</option>
+          <option value="best">best loss first</option><option value="size">largest first</option></select></label>
+        <label><input type="checkbox" data-runs="archived"> Show archived ones</label>
+      </details>
+    </div>
+    <ul class="runs" aria-label="Jobs"></ul>
+    <p class="runs-none" hidden>No job fits. <button type="button" class="btn quiet small"
+      data-runs="all">Show all</button></p>
+    <div class="runs-acts" role="group" aria-label="With the chosen jobs" data-runs="acts" hidden>
+      <b data-runs="chosen"></b>
+      <div class="row-flex wrap-flex">
+        <button type="button" class="btn small primary" data-runs="compare">Compare</button>
+        <button type="button" class="btn small" data-runs="archive">Archive</button>
+        <button type="button" class="btn small danger" data-runs="delete">Delete</button>
+        <button type="button" class="btn small quiet" data-runs="done">Cancel</button>
+      </div>
+    </div>
     <div class="device num"></div>
   </div>
 </aside>
@@ -36,7 +62,7 @@ def run_list() -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=TEMPLATE,
-        head=script_tags("runs.js"),
+        head=script_tags("compare.js", "keep.js", "organise.js", "runs.js"),
         js_on_load="window.studio.runs.mount(element)",
         apply_default_css=False,
         elem_id="run-list",

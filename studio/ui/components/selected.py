@@ -51,17 +51,15 @@ def require_model(settings: Settings, job_id: str) -> JobFolder:
         raise InputError("no run is selected", fix="Pick a finished run in the list at the left")
     state = run.state()
     if not state.final:
-        raise InputError(
-            f"'{run.request.name}' is still {state.status}", fix="Wait until it is done, or stop it and save"
-        )
+        raise InputError(f"'{run.name}' is still {state.status}", fix="Wait until it is done, or stop it and save")
     if run.scores:
         raise InputError(
-            f"'{run.request.name}' trained a reward model, which scores answers and writes none",
+            f"'{run.name}' trained a reward model, which scores answers and writes none",
             fix="Pick a run of another method; PPO and GRPO can use this one",
         )
     if not has_model(run):
         raise InputError(
-            f"'{run.request.name}' {state.status} without saving a model", fix="Pick another run, or start it again"
+            f"'{run.name}' {state.status} without saving a model", fix="Pick another run, or start it again"
         )
     return run
 

@@ -11,6 +11,8 @@ from studio.config.presets import DEMO, load_named
 from studio.jobs import submit
 from studio.train import preflight
 from studio.ui.components import evaluation
+from studio.ui.components.compare import comparison
+from studio.ui.components.keep import keep_card
 from studio.ui.components.monitor import job_log, job_monitor
 from studio.ui.components.planline import waits_for
 from studio.ui.errors import guard
@@ -33,7 +35,9 @@ def build(page: Page) -> None:
     with gr.Column(elem_id="training-job", elem_classes=["only-with-jobs"]):
         job_monitor()
         evaluation.build(page)
+        keep_card()
         job_log()
+    comparison()
 
     start.click(lambda: gr.Button("Checking data and memory …", interactive=False), None, start, **QUIET).then(
         guard(lambda: start_demo(page.services)), None, page.job, **QUIET

@@ -1,0 +1,263 @@
+"""Several trainings beside each other: the options that differ, and what came of them.
+
+One function for page and command line. A value is marked as best only where the runs measured the same thing; where
+they may not have, a note says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from studio.errors import InputError
+from studio.jobs.differences import NONE, Row, at, differing, full_config
+from studio.jobs.disk import gigabytes
+from studio.jobs.events import read_events
+from studio.jobs.files import read_json
+from studio.jobs.folder import JobFolder
+from studio.jobs.state import JobState
+from studio.jobs.summary import JobSummary, status_word
+
+MOST = 10
+Better = Literal["lower", "higher", "neither"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that a method reports: its key in the events, its title, and which way is better."""
+
+    name: str
+    title: str
+    better: Better
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What page, command line and downloads show.
+
+    Attributes:
+        runs: id, shown name and state of each run, in the order that was asked for.
+        options: only those that differ.
+        results: what came of the runs.
+        notes: what to know before one is called better.
+    """
+
+    runs: list[dict[str, Any]]
+    options: list[Row]
+    results: list[Row]
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one run, read once."""
+
+    job: JobFolder
+    state: JobState
+    summary: JobSummary
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    bytes: int
+    score: tuple[float, str] | None
+
+
+def compare(
+    runs: Sequence[JobFolder],
+    summary_of: Callable[[JobFolder], JobSummary],
+    bytes_of: Callable[[JobFolder], int],
+    measures: Callable[[str], Sequence[Measure]],
+    evaluations: Iterable[JobFolder],
+) -> Comparison:
+    """Compare two to ten trainings.
+
+    Args:
+        runs: in the order of the columns.
+        summary_of: the latest of what a job reported.
+        bytes_of: what a job's folder takes.
+        measures: what a method reports, by its name.
+        evaluations: evaluation jobs, newest first; the newest completed one of each run counts.
+
+    Raises:
+        InputError: too few or too many, one twice, or one that is no training.
+    """
+    _require_comparable(runs)
+    reports = _scores(runs, evaluations)
+    facts, notes = [], []
+    for job in runs:
+        config, problem = full_config(job)
+        notes += [problem] if problem else []
+        facts.append(
+            Facts(job, job.state(), summary_of(job), config, _environment(job), bytes_of(job), reports.get(job.id))
+        )
+    options = differing([one.config for one in facts], [one.environment for one in facts])
+    notes += _cautions(facts, options)
+    methods = list(dict.fromkeys(str(at(one.config, "method.name")) for one in facts))
+    own = {measure.name: measure for method in methods for measure in measures(method)}
+    shown = [
+        {"id": job.id, "name": job.name, "status": one.state.status, "word": status_word(one.state, one.summary)}
+        for job, one in zip(runs, facts, strict=True)
+    ]
+    return Comparison(shown, options, _results(facts, list(own.values()), len(methods) == 1), notes)
+
+
+def _results(facts: Sequence[Facts], measures: Sequence[Measure], same_method: bool) -> list[Row]:
+    loss: Better = "lower" if same_method else "neither"
+    whole: Better = "lower" if all(one.state.status == "completed" for one in facts) else "neither"
+    best = [one.summary.best for one in facts]
+    rows = [
+        _row("best_eval_loss", "Best validation loss", [pair[0] if pair else None for pair in best], loss),
+        _row("best_eval_step", "… at step", [pair[1] if pair else None for pair in best], "neither"),
+        _row("loss", "Training loss, last", [_number(one.summary.values.get("loss")) for one in facts], loss),
+    ]
+    for measure in measures:
+        if measure.name == "eval_loss":
+            continue
+        for name, title in ((measure.name, measure.title), (f"eval_{measure.name}", f"{measure.title}, validation")):
+            values = [_number(one.summary.values.get(name)) for one in facts]
+            if any(value is not None for value in values):
+                rows.append(_row(name, title, values, measure.better))
+    scores = [one.score for one in facts]
+    if any(scores):
+        same_rows = len({score[1] for score in scores if score}) == 1
+        better: Better = "higher" if same_rows else "neither"
+        values = [score[0] if score else None for score in scores]
+        rows.append(_row("exact_match", "Exact match after", values, better, lambda value: f"{value:.1%}"))
+    rows += [
+        _row(
+            "tokens_per_second", "Tokens a second, median",
+            [_median_speed(one.job.events_path, _size(one.job.events_path)) for one in facts], "higher", _rounded,
+        ),
+        _row("peak_memory", "Peak memory", [one.summary.peak_memory_gb * 1e9 or None for one in facts], whole, _bytes),
+        _row("peak_gpu", "Peak GPU memory", [_number(one.environment.get("peak_gpu_bytes")) for one in facts], whole,
+             _bytes),
+        _row("seconds", "Time of training", [one.summary.elapsed or None for one in facts], whole, _seconds),
+        _row("tokens", "Tokens seen", [one.summary.tokens or None for one in facts], "neither"),
+        _row("steps", "Steps", [one.summary.step or None for one in facts], "neither"),
+        _row("bytes", "Disk", [float(one.bytes) for one in facts], whole, _bytes),
+    ]  # fmt: skip
+    return [row for row in rows if any(number is not None for number in row.numbers)]
+
+
+def _row(
+    key: str,
+    title: str,
+    numbers: Sequence[float | None],
+    better: Better,
+    text: Callable[[float], str] | None = None,
+) -> Row:
+    values = [NONE if number is None else (text or figure)(number) for number in numbers]
+    known = {number: shown for number, shown in zip(numbers, values, strict=True) if number is not None}
+    best: list[int] = []
+    # Values that are written alike are equally good: a difference that nobody sees is none.
+    if better != "neither" and len(set(known.values())) > 1:
+        target = known[min(known) if better == "lower" else max(known)]
+        best = [place for place, shown in enumerate(values) if shown == target]
+    return Row(key, title, values, list(numbers), best)
+
+
+def _cautions(facts: Sequence[Facts], options: Sequence[Row]) -> list[str]:
+    changed = {row.key for row in options}
+    if "method.name" in changed:
+        return ["The runs have different methods: their losses measure different things, so none is marked as best."]
+    if any(key.startswith(("data", "model.path", "model.revision")) for key in changed):
+        return ["The runs differ in model or data: their losses may not be measured on the same tokens."]
+    if "training.seed" in changed and any(isinstance(at(one.config, "data.validation"), float) for one in facts):
+        return ["The seed chooses the validation rows: the runs' losses are measured on different ones."]
+    return []
+
+
+def _scores(runs: Sequence[JobFolder], evaluations: Iterable[JobFolder]) -> dict[str, tuple[float, str]]:
+    """Exact match of each run's newest completed evaluation, and which rows it was measured on."""
+    wanted = {name: job.id for job in runs for name in (job.id, str(job.path))}
+    found: dict[str, tuple[float, str]] = {}
+    for job in evaluations:
+        run = wanted.get(str(job.request.config.get("run")))
+        if run is None or run in found or job.state().status != "completed":
+            continue
+        report = read_json(job.report / "evaluation.json") or {}
+        after = report.get("after") or {}
+        score = _number(after.get("exact_match"))
+        if score is not None:
+            found[run] = (score, f"{report.get('data')}, {after.get('total')} rows")
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _median_speed(path: Path, size: int) -> float | None:
+    """Median of the tokens a second that a run reported; read once for each length of the log."""
+    speeds: list[float] = []
+    offset = 0
+    while offset < size:
+        events, following = read_events(path, offset)
+        if following <= offset:
+            break
+        offset = following
+        for event in events:
+            values = event.get("values")
+            speed = _number(values.get("tokens_per_second")) if isinstance(values, dict) else None
+            speeds += [speed] if speed is not None else []
+    return statistics.median(speeds) if speeds else None
+
+
+def _require_comparable(runs: Sequence[JobFolder]) -> None:
+    if not 2 <= len(runs) <= MOST:
+        raise InputError(f"{len(runs)} runs cannot be compared", where="compare", fix=f"Name 2 to {MOST} of them")
+    if len({job.id for job in runs}) < len(runs):
+        raise InputError("a run is named twice", where="compare", fix="Name each once")
+    for job in runs:
+        if job.request.kind != "train":
+            raise InputError(f"'{job.name}' is no training", where="compare", fix="Compare training runs")
+
+
+def _environment(job: JobFolder) -> dict[str, Any]:
+    try:
+        found = job.environment()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def figure(value: float) -> str:
+    """A number as the page writes it: 4 significant digits, thousands with commas."""
+    if float(value).is_integer() and abs(value) < 1e12:
+        return f"{int(value):,}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def _rounded(value: float) -> str:
+    return figure(round(value) if value >= 100 else value)
+
+
+def _bytes(value: float) -> str:
+    return gigabytes(int(value))
+
+
+def _seconds(value: float) -> str:
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _number(value: Any) -> float | None:
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0
+    return float(value) if usable else None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

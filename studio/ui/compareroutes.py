@@ -1,0 +1,124 @@
+"""Routes for keeping and comparing runs: labels, sizes, comparison, removal.
+
+As with the other routes, jobs are looked up among those that exist; a name from the address never becomes a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
+
+from fastapi import APIRouter, HTTPException
+from pydantic import BaseModel
+from starlette.responses import PlainTextResponse, Response
+
+from studio.errors import InputError, StudioError
+from studio.jobs import JobFolder, list_jobs
+from studio.jobs.comparetext import as_csv, as_markdown
+from studio.jobs.disk import DiskBook
+from studio.jobs.labels import change_labels
+from studio.jobs.removal import What, removal_question, remove_checkpoints, remove_job
+from studio.train.comparing import compare_runs
+from studio.train.methods import METHODS
+from studio.ui.answers import NEVER_KEPT, Json
+from studio.ui.services import Services
+
+if TYPE_CHECKING:
+    from studio.ui.runlist import RunBook
+
+# Measuring thousands of folders for the first time takes longer than a request may: the browser asks again.
+SIZES_SECONDS = 2.0
+MANY = 1000
+
+
+class Labels(BaseModel):
+    """Body of a change of labels; what is not given stays."""
+
+    name: str | None = None
+    tags: list[str] | None = None
+    note: str | None = None
+    archived: bool | None = None
+
+
+class Removal(BaseModel):
+    """Body of a question about, or of, a removal."""
+
+    ids: list[str]
+    what: What = "job"
+
+
+def make_router(services: Services, book: RunBook) -> APIRouter:
+    """Make the routes over these services and rows."""
+    router = APIRouter()
+    disk = DiskBook()
+
+    def jobs_of(ids: list[str]) -> list[JobFolder]:
+        known = {job.id: job for job in list_jobs(services.settings.jobs)}
+        if not ids or len(ids) > MANY or any(one not in known for one in ids):
+            raise HTTPException(404, "one of these jobs is not there any more")
+        return [known[one] for one in ids]
+
+    def refusing(work: Callable[[], Response]) -> Response:
+        try:
+            return work()
+        except InputError as error:
+            raise HTTPException(409, error.sentence) from error
+        except StudioError as error:
+            raise HTTPException(500, error.sentence) from error
+
+    @router.get("/api/compare")
+    def comparison(ids: str, form: Literal["json", "markdown", "csv"] = "json") -> Response:
+        runs = jobs_of(list(filter(None, ids.split(","))))
+
+        def answer() -> Response:
+            everything = list_jobs(services.settings.jobs)
+            evaluations = [job for job in everything if book.request(job).kind == "evaluate"]
+            found = compare_runs(runs, services.summaries, disk, evaluations)
+            if form == "json":
+                return Json(found.as_dict() | {"metrics": _charted(runs)}, headers=NEVER_KEPT)
+            text = as_csv(found) if form == "csv" else as_markdown(found)
+            name = "comparison.csv" if form == "csv" else "comparison.md"
+            headers = {**NEVER_KEPT, "content-disposition": f'attachment; filename="{name}"'}
+            return PlainTextResponse(text, headers=headers)
+
+        return refusing(answer)
+
+    @router.get("/api/sizes")
+    def sizes() -> Response:
+        found, complete = disk.sizes(list_jobs(services.settings.jobs), SIZES_SECONDS)
+        return Json({"sizes": found, "complete": complete}, headers=NEVER_KEPT)
+
+    @router.get("/api/jobs/{job_id}/disk")
+    def use(job_id: str) -> Response:
+        return Json(disk.of(jobs_of([job_id])[0]).as_dict(), headers=NEVER_KEPT)
+
+    @router.post("/api/jobs/{job_id}/labels")
+    def label(job_id: str, body: Labels) -> Response:
+        job = jobs_of([job_id])[0]
+        return refusing(lambda: Json(asdict(change_labels(job.path, **body.model_dump()))))
+
+    @router.post("/api/removal/question")
+    def question(body: Removal) -> Response:
+        jobs = jobs_of(body.ids)
+        return refusing(lambda: Json(removal_question(services.settings, jobs, body.what).as_dict()))
+
+    @router.post("/api/removal")
+    def remove(body: Removal) -> Response:
+        jobs = jobs_of(body.ids)
+        act = remove_job if body.what == "job" else remove_checkpoints
+        return refusing(lambda: Json({"freed": sum(act(services.settings, job) for job in jobs)}))
+
+    return router
+
+
+def _charted(runs: list[JobFolder]) -> list[dict[str, str]]:
+    """Name and title of what the runs' methods report beside the loss, those of a validation after the others'."""
+    found: dict[str, str] = {}
+    for job in runs:
+        method = METHODS.get(str((job.request.config.get("method") or {}).get("name")))
+        for metric in method.metrics if method is not None else ():
+            if metric.name != "eval_loss":
+                found[metric.name] = metric.title
+                found[f"eval_{metric.name}"] = f"{metric.title}, validation"
+    return [{"name": name, "title": title} for name, title in found.items()]

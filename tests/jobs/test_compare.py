@@ -1,0 +1,165 @@
+"""Comparing trainings: only options that differ, defaults filled in, best only where it means something."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from studio.config import RunConfig
+from studio.config.describe import options_of
+from studio.errors import InputError
+from studio.jobs import JobFolder, Summaries
+from studio.jobs.compare import Comparison, Row, compare
+from studio.jobs.comparetext import as_csv, as_markdown
+from studio.jobs.disk import DiskBook
+from studio.jobs.files import write_json
+from studio.jobs.folder import create_job
+from studio.jobs.labels import change_labels
+from studio.jobs.state import write_state
+from studio.train.comparing import compare_runs
+from tests.jobs.made import trained
+
+
+def compared(*runs: JobFolder, evaluations: list[JobFolder] | None = None) -> Comparison:
+    return compare_runs(list(runs), Summaries(), DiskBook(), evaluations or [])
+
+
+def rows(found: list[Row]) -> dict[str, Row]:
+    return {row.key: row for row in found}
+
+
+def evaluated(settings, run: JobFolder, score: float, data: str = "test.jsonl") -> JobFolder:
+    job = create_job(settings.jobs, "evaluate", run.name, {"run": run.id})
+    job.report.mkdir()
+    write_json(job.report / "evaluation.json", {"data": data, "after": {"exact_match": score, "total": 50}})
+    write_state(job.state_path, job.state().with_(status="completed"))
+    return job
+
+
+def test_only_what_differs_is_shown_with_defaults_filled_in(settings) -> None:
+    first = trained(settings.jobs, "a", tuning={"rank": 16}, training={"epochs": 2})
+    second = trained(settings.jobs, "b", tuning={"rank": 32}, training={"seed": 7, "packing": True})
+    # As an older version wrote it: without what has its default.
+    raw = first.path / "job.yaml"
+    raw.write_text("kind: train\nname: a\nconfig:\n  training: {epochs: 2}\n")
+    found = rows(compared(JobFolder(first.path), second).options)
+    assert {key: row.values for key, row in found.items()} == {
+        "tuning.rank": ["16", "32"], "training.packing": ["no", "yes"], "training.seed": ["42", "7"]
+    }  # fmt: skip
+    titles = {spec.path: spec.title for spec in options_of(RunConfig)}
+    assert all(row.title == titles[key] and row.best == [] for key, row in found.items())
+    assert compared(second, trained(settings.jobs, "c", **second.request.config)).options == []
+
+
+def test_an_option_that_a_run_does_not_use_is_a_dash(settings) -> None:
+    adapter = trained(settings.jobs, "a", tuning={"name": "lora", "rank": 64})
+    full = trained(settings.jobs, "b", tuning={"name": "full"})
+    found = rows(compared(adapter, full).options)
+    assert found["tuning.rank"].values == ["64", "–"] and found["tuning.name"].values == ["lora", "full"]
+
+
+def test_auto_is_compared_by_what_it_became(settings) -> None:
+    runs = [trained(settings.jobs, name) for name in "abc"]
+    for run, value in zip(runs, (8, 4, 8), strict=True):
+        choices = {"training.micro_batch_size": {"value": value, "reason": "", "source": ""}}
+        write_json(run.environment_path, {"plan": {"choices": choices}})
+    assert compared(runs[0], runs[2]).options == []
+    found = rows(compared(*runs).options)
+    assert found["training.micro_batch_size"].values == ["auto (8)", "auto (4)", "auto (8)"]
+    waiting = trained(settings.jobs, "d", status="queued")
+    assert compared(runs[0], waiting).options == [], "nobody knows yet what its auto becomes"
+
+
+def test_a_file_that_changed_between_two_runs_is_a_difference(settings) -> None:
+    runs = [trained(settings.jobs, name) for name in "ab"]
+    for run, digest in zip(runs, ("a" * 64, "b" * 64), strict=True):
+        write_json(run.environment_path, {"data": {"sources": [{"sha256": digest}]}})
+    found = compared(*runs)
+    assert rows(found.options)["data (SHA-256)"].values == ["a" * 12, "b" * 12]
+    assert "model or data" in found.notes[0]
+
+
+def test_sources_are_named_with_what_is_not_usual(settings) -> None:
+    first = trained(settings.jobs, "a", data={"train": [{"path": "x.jsonl"}]})
+    second = trained(settings.jobs, "b", data={"train": [{"path": "x.jsonl", "rows": 100}, {"path": "y.jsonl"}]})
+    assert rows(compared(first, second).options)["data.train"].values == ["x.jsonl", "x.jsonl rows=100, y.jsonl"]
+
+
+def test_an_option_of_another_version_is_shown_and_said(settings) -> None:
+    first, second = (trained(settings.jobs, name) for name in "ab")
+    text = (second.path / "job.yaml").read_text().replace("  training:\n", "  training:\n    warp_drive: 9\n")
+    (second.path / "job.yaml").write_text(text)
+    found = compared(first, JobFolder(second.path))
+    assert rows(found.options)["training.warp_drive"].values == ["none", "9"]
+    assert "'b' was made by another version" in found.notes[0]
+
+
+def test_results_and_which_is_best(settings) -> None:
+    first = trained(settings.jobs, "a", [0.9, 0.5, 0.7], values={"mean_token_accuracy": 0.8})
+    second = trained(settings.jobs, "b", [0.8, 0.6], values={"mean_token_accuracy": 0.9})
+    scores = [evaluated(settings, first, 0.9), evaluated(settings, first, 0.1), evaluated(settings, second, 0.7)]
+    found = rows(compared(first, second, evaluations=scores).results)
+    loss, step = found["best_eval_loss"], found["best_eval_step"]
+    assert (loss.numbers, loss.best, step.numbers, step.best) == ([0.5, 0.6], [0], [20, 20], [])
+    assert found["loss"].numbers == [2 / 30, 2 / 20] and found["loss"].best == [0]
+    assert found["mean_token_accuracy"].best == [1], "higher is better, as the method says"
+    assert found["exact_match"].values == ["90.0%", "70.0%"] and found["exact_match"].best == [0]
+    assert found["tokens_per_second"].numbers == [515.5, 510.5]
+    assert found["seconds"].numbers == [60, 40] and found["seconds"].best == [1]
+    assert found["peak_memory"].best == [], "equal values are not better"
+    assert found["bytes"].numbers == [float(DiskBook().of(run).total) for run in (first, second)]
+
+
+def test_what_cannot_be_compared_is_not_marked(settings) -> None:
+    first = trained(settings.jobs, "a", [0.5])
+    other = trained(settings.jobs, "b", [0.4], method={"name": "dpo"}, values={"rewards/margins": 1.0})
+    found = compared(first, other)
+    assert rows(found.results)["best_eval_loss"].best == [] and "different methods" in found.notes[0]
+    assert rows(found.results)["rewards/margins"].values == ["–", "1"]
+    going = trained(settings.jobs, "c", [0.3], status="running")
+    results = rows(compared(first, going).results)
+    assert results["best_eval_loss"].best == [1] and results["seconds"].best == results["bytes"].best == []
+    scores = [evaluated(settings, first, 0.9, "x.jsonl"), evaluated(settings, going, 0.5, "y.jsonl")]
+    assert rows(compared(first, going, evaluations=scores).results)["exact_match"].best == []
+    seeded = trained(settings.jobs, "d", [0.3], training={"seed": 1}, data={"validation": 0.1})
+    same = trained(settings.jobs, "e", [0.3], data={"validation": 0.1})
+    assert "The seed chooses" in compared(seeded, same).notes[0]
+
+
+def test_numbers_that_are_none_are_left_out(settings) -> None:
+    first = trained(settings.jobs, "a", [0.5], values={"loss": "nan", "tokens_per_second": "inf"})
+    found = rows(compared(first, trained(settings.jobs, "b", [0.6])).results)
+    assert found["loss"].values[0] == "–" and found["loss"].best == []
+    assert found["tokens_per_second"].numbers == [None, 505.5]
+
+
+@pytest.mark.parametrize("count", [0, 1, 11])
+def test_two_to_ten_trainings(settings, count) -> None:
+    runs = [trained(settings.jobs, f"r{number}") for number in range(count)]
+    with pytest.raises(InputError, match=f"{count} runs cannot be compared"):
+        compared(*runs)
+
+
+def test_no_run_twice_and_trainings_only(settings) -> None:
+    run = trained(settings.jobs, "a")
+    with pytest.raises(InputError, match="named twice"):
+        compared(run, run)
+    with pytest.raises(InputError, match="'a' is no training"):
+        compare([run, evaluated(settings, run, 1.0)], Summaries().of, lambda job: 0, lambda name: (), [])
+
+
+def test_taken_away_as_text(settings) -> None:
+    first = trained(settings.jobs, "a", [0.5], tuning={"rank": 8})
+    second = trained(settings.jobs, "b", [0.6])
+    change_labels(first.path, name="=cmd|' /C calc'!A0")
+    found = compared(first, second)
+    markdown = as_markdown(found)
+    assert "| Best validation loss | **0.5** (best) | 0.6 |" in markdown
+    assert "| `tuning.rank` | 8 | 16 |" in markdown and "=cmd\\|' /C" in markdown
+    assert len({line.replace("\\|", "").count("|") for line in markdown.splitlines() if line.startswith("|")}) == 1
+    table = list(csv.reader(io.StringIO(as_csv(found))))
+    assert table[0] == ["kind", "key", "title", "'=cmd|' /C calc'!A0", "b", "best"], "no formula for a spreadsheet"
+    assert ["result", "best_eval_loss", "Best validation loss", "0.5", "0.6", "'=cmd|' /C calc'!A0"] in table
+    assert ["option", "tuning.rank", "Rank", "8", "16", ""] in table
