@@ -1,4 +1,4 @@
-/* The left column: jobs, newest first, with what a person looks for: does it run, how far, how good. */
+/* The left column: jobs that run, those that wait in their order, then the newest; with what a person looks for: does it run, how far, how good. */
 "use strict";
 
 window.studio.runs = (() => {
@@ -25,7 +25,8 @@ window.studio.runs = (() => {
       dot: h("span", { class: "dot" }), name: h("b"), best: h("span", { class: "num" }), line: h("small"),
     };
     item.button = h("button", { type: "button", class: "run", onclick: () => choose(id) }, item.dot, item.name, item.best, item.line);
-    item.row = h("li", {}, item.button);
+    item.moves = window.studio.queue.moves(id);
+    item.row = h("li", {}, item.button, item.moves);
     return item;
   }
 
@@ -54,7 +55,8 @@ window.studio.runs = (() => {
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") setDrawer(false); });
 
     function draw(jobs) {
-      const wanted = jobs.map((job) => {
+      const waiting = jobs.filter((job) => job.status === "queued").length;
+      const wanted = studio.queue.sorted(jobs).map((job) => {
         if (!items.has(job.id)) items.set(job.id, makeItem(job.id));
         const item = items.get(job.id), on = job.id === studio.state.job;
         item.dot.className = `dot ${LEVELS[job.status] || "off"}`;
@@ -65,12 +67,17 @@ window.studio.runs = (() => {
           job.best === null ? "" : `best validation loss ${studio.number(job.best)}, step ${job.best_step}`,
           job.started && job.finished ? `took ${studio.duration(job.finished - job.started)}` : "",
         ].filter(Boolean).join("; ");
+        studio.queue.drawMoves(item.moves, job, waiting);
         item.button.classList.toggle("on", on);
         if (on) item.button.setAttribute("aria-current", "true"); else item.button.removeAttribute("aria-current");
         return item.row;
       });
       for (const id of items.keys()) if (!jobs.some((job) => job.id === id)) items.delete(id);
-      if (wanted.length !== list.children.length || wanted.some((row, index) => list.children[index] !== row)) list.replaceChildren(...wanted);
+      if (wanted.length !== list.children.length || wanted.some((row, index) => list.children[index] !== row)) {
+        const focused = document.activeElement;
+        list.replaceChildren(...wanted);
+        if (list.contains(focused)) focused.focus(); // a row that was moved keeps it
+      }
       const active = jobs.filter((job) => !studio.isFinal(job)).length;
       put(toggle, active ? `Runs (${active})` : "Runs");
     }
@@ -83,7 +90,7 @@ window.studio.runs = (() => {
     const device = root.querySelector(".device");
     studio.poll(async () => {
       const line = await studio.fetchJson("/api/device");
-      device.replaceChildren(line.first, h("br"), line.second);
+      device.replaceChildren(line.first, h("br"), line.second, ...line.devices.flatMap((text) => [h("br"), text]));
       return 10000;
     });
   }

@@ -1,4 +1,4 @@
-"""`studio jobs`: list, show, stop, resume, log."""
+"""`studio jobs`: list, show, stop, resume, log, and what may be done with the line of waiting ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from studio.cli import queue
 from studio.cli.output import answer, say, table
 from studio.cli.train import Json
 from studio.cli.watch import follow, raise_unless_completed
@@ -27,6 +28,10 @@ class Action(StrEnum):
     stop = "stop"
     resume = "resume"
     log = "log"
+    move = "move"
+    edit = "edit"
+    duplicate = "duplicate"
+    devices = "devices"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,19 +42,28 @@ def add_to(app: typer.Typer) -> None:
 def jobs(
     action: Annotated[Action, typer.Argument(help="What to do.")] = Action.list,
     job_id: Annotated[str, typer.Argument(metavar="ID", help="A job's id or name.")] = "",
+    place: Annotated[str, typer.Argument(metavar="PLACE", help="move: up, down, first or last.")] = "",
+    sets: Annotated[list[str], typer.Option("--set", help="edit, duplicate: change one option.")] = [],  # noqa: B006
+    name: Annotated[str, typer.Option("--name", help="duplicate: name of the new run.")] = "",
     now: Annotated[bool, typer.Option("--now", help="stop: do not wait for the step to finish.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="resume: return at once.")] = False,
     following: Annotated[bool, typer.Option("--follow", help="show: stay until the job is over.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List jobs, show one, stop one, let one that ended early go on, or print its log."""
+    """List jobs, show one, stop one, let one that ended early go on, print its log; move, edit or duplicate one."""
     settings = read_settings()
     if action == Action.list:
         _list(as_json)
         return
+    if action == Action.devices:
+        queue.devices(settings, as_json)
+        return
     if not job_id:
         raise InputError(f"'studio jobs {action.value}' needs a job", fix="'studio jobs list' shows their ids")
     job = find_job(settings.jobs, job_id)
+    if action in (Action.move, Action.edit, Action.duplicate):
+        queue.change(settings, job, action.value, place=place, sets=sets, name=name, as_json=as_json)
+        return
     if action == Action.log:
         text = job.log_path.read_text(encoding="utf-8", errors="replace") if job.log_path.exists() else ""
         if as_json:

@@ -7,6 +7,7 @@ copied to another machine and read there.
 from __future__ import annotations
 
 import difflib
+import io
 import re
 import time
 from dataclasses import dataclass
@@ -26,11 +27,19 @@ KINDS: tuple[Kind, ...] = ("train", "evaluate", "export")
 
 @dataclass(frozen=True)
 class JobRequest:
-    """Content of job.yaml: what was asked. Never changes."""
+    """Content of job.yaml: what was asked. Never changes once the job has begun.
+
+    Attributes:
+        kind: what kind of work.
+        name: the person's name for it.
+        config: full config of that kind.
+        group: what the runs of one sweep have in common, "" for a job of its own.
+    """
 
     kind: Kind
     name: str
     config: dict[str, Any]
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class JobFolder:
         """
         try:
             raw = YAML(typ="safe").load((self.path / "job.yaml").read_text(encoding="utf-8"))
-            return JobRequest(kind=raw["kind"], name=raw["name"], config=raw["config"])
+            return JobRequest(raw["kind"], raw["name"], raw["config"], str(raw.get("group") or ""))
         except (OSError, KeyError, TypeError) as error:
             raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
 
@@ -116,7 +125,7 @@ class JobFolder:
         return self.path / "report"
 
 
-def create_job(jobs: Path, kind: Kind, name: str, config: dict[str, Any]) -> JobFolder:
+def create_job(jobs: Path, kind: Kind, name: str, config: dict[str, Any], group: str = "") -> JobFolder:
     """Make a job's folder in state `queued`.
 
     Args:
@@ -124,6 +133,7 @@ def create_job(jobs: Path, kind: Kind, name: str, config: dict[str, Any]) -> Job
         kind: what kind of work.
         name: the person's name for it; letters, digits, dot, dash and underscore are kept.
         config: full config of that kind.
+        group: what the runs of one sweep have in common.
 
     Raises:
         InputError: the name has nothing to make a folder name of.
@@ -141,13 +151,37 @@ def create_job(jobs: Path, kind: Kind, name: str, config: dict[str, Any]) -> Job
         except FileExistsError:
             continue
     job = JobFolder(path)
-    yaml = YAML()
-    yaml.default_flow_style = False
-    with (path / "job.yaml").open("w", encoding="utf-8") as file:
-        yaml.dump({"kind": kind, "name": name, "config": config}, file)
+    write_request(path, JobRequest(kind, name, config, group))
     write_atomic(job.events_path, "")
     write_state(job.state_path, JobState(status="queued"))
     return job
+
+
+def write_request(folder: Path, request: JobRequest) -> None:
+    """Write a job's job.yaml whole. Of a job that is there already only `jobs.queue.rewrite` may do this."""
+    yaml = YAML()
+    yaml.default_flow_style = False
+    values: dict[str, Any] = {"kind": request.kind, "name": request.name}
+    if request.group:
+        values["group"] = request.group
+    stream = io.StringIO()
+    yaml.dump({**values, "config": request.config}, stream)
+    write_atomic(folder / "job.yaml", stream.getvalue())
+
+
+def taken_names(jobs: Path) -> set[str]:
+    """Return the names of the jobs as their folders have them (time and name), without reading any job.yaml."""
+    return {path.name[16:] for path in jobs.iterdir()} if jobs.is_dir() else set()
+
+
+def free_name(jobs: Path, wanted: str) -> str:
+    """Return a name that no job has: the wanted one, or that with the next free number."""
+    plain = re.sub(r"[^\w.-]+", "-", wanted).strip("-.")[:52] or "run"
+    taken = taken_names(jobs)
+    number, name = 2, plain
+    while name in taken:
+        name, number = f"{plain}-{number}", number + 1
+    return name
 
 
 def list_jobs(jobs: Path) -> list[JobFolder]:

@@ -1,4 +1,4 @@
-"""The one process of a home that starts queued jobs and sees to their end.
+"""The one process of a home that starts queued jobs, one on each free device, and sees to their end.
 
 It is started by whoever submits a job, lives in a session of its own, holds the home's lock, and leaves when
 nothing is to be done. If it is killed, the jobs go on: the next one finds them again by process id and start
@@ -18,12 +18,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from studio.errors import StudioError
 from studio.jobs.client import supervisor_lock
+from studio.jobs.devices import ANY, Device, assign, environment_of, list_devices, wanted_device
 from studio.jobs.diagnosis import diagnose
 from studio.jobs.events import EventWriter
 from studio.jobs.files import read_json
 from studio.jobs.folder import JobFolder, list_jobs
-from studio.jobs.state import JobState, write_state
+from studio.jobs.queue import in_line, queue_lock
+from studio.jobs.state import ACTIVE, JobState, write_state
 from studio.settings import Settings, read_settings
 
 POLL_SECONDS = 0.25
@@ -33,6 +36,9 @@ ASK_SECONDS = 120.0
 TERM_SECONDS = 15.0
 # A worker writes its state within a moment; one that has not after this long never began.
 START_SECONDS = 60.0
+# How long a start waits for the lock of the line, and how long a list of devices is good.
+LOCK_SECONDS = 1.0
+DEVICE_SECONDS = 30.0
 
 
 @dataclass
@@ -55,20 +61,28 @@ def worker_command(job: JobFolder) -> list[str]:
 
 
 class Supervisor:
-    """Starts the oldest queued job when no other runs, and finishes the records of dead ones."""
+    """Starts the first job in line for which a device is free, and finishes the records of dead ones."""
 
-    def __init__(self, settings: Settings, command: Callable[[JobFolder], list[str]] = worker_command) -> None:
-        self.settings, self._command = settings, command
+    def __init__(
+        self,
+        settings: Settings,
+        command: Callable[[JobFolder], list[str]] = worker_command,
+        devices: Callable[[Settings], list[Device]] = list_devices,
+    ) -> None:
+        self.settings, self._command, self._list_devices = settings, command, devices
+        self._devices: list[Device] = []
+        self._listed = float("-inf")
+        self._wanted: dict[str, tuple[tuple[int, int], str]] = {}  # which job.yaml was read, and the device it asks for
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._stops: dict[str, _Stop] = {}
-        self._over: dict[str, int] = {}  # when the state of a job that is over was written
+        self._over: dict[str, tuple[int, int]] = {}  # which writing of the state of a job that is over was read
 
     def step(self) -> bool:
         """Look once at every unfinished job; return True while there is one."""
         queued: list[JobFolder] = []
-        active = 0
+        taken: list[str] = []
         for job in list_jobs(self.settings.jobs):
-            if self._over.get(job.id) == _written(job):
+            if self._is_over(job):
                 continue
             state = job.state()
             if state.final:
@@ -78,24 +92,74 @@ class Supervisor:
             elif self._is_gone(job, state):
                 self._bury(job)
             else:
-                active += 1
+                taken.append(state.device)
                 self._press_stop(job, state)
         for job in [job for job in queued if job.stop_path.exists()]:
             self._close(job, "stopped", "it was stopped before it began")
             queued.remove(job)
-        if queued and not active:
-            self._start(min(queued, key=lambda job: (job.state().created, job.id)))
-            active = 1
-        return bool(active or queued)
+        if queued:
+            line = in_line(queued, self.settings.home)
+            able = assign([(job.id, self._asks_for(job)) for job in line], self._known_devices(), taken)
+            for job in line:
+                if job.id in able:
+                    self._start(job)
+        return bool(taken or queued)
 
     def _start(self, job: JobFolder) -> None:
-        write_state(job.state_path, job.state().with_(status="starting", started=time.time()))
+        device = self._claim(job)
+        if device is None:
+            return
+        try:
+            command = self._command(job)
+        except StudioError as error:
+            return self._close(job, "failed", error.what, fix=error.fix)
         with job.log_path.open("ab") as log:
             self._children[job.id] = subprocess.Popen(
-                self._command(job),
+                command,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=job.path,
-                env={**_WORKER_ENV, **os.environ, "STUDIO_HOME": str(self.settings.home)},
+                env={**_WORKER_ENV, **os.environ, "STUDIO_HOME": str(self.settings.home)}
+                | environment_of(device, self._asks_for(job)),
             )  # fmt: skip
+
+    def _claim(self, job: JobFolder) -> Device | None:
+        """Make a waiting job a starting one, if it still waits and a device for it is still free.
+
+        Under the lock of the line, where nobody else starts a job or changes one that waits.
+        """
+        try:
+            with queue_lock(self.settings.home).acquire(timeout=LOCK_SECONDS):
+                state = job.state()
+                if state.status != "queued" or job.stop_path.exists():
+                    return None
+                others = [other.state() for other in list_jobs(self.settings.jobs) if not self._is_over(other)]
+                taken = [other.device for other in others if other.status in ACTIVE]
+                device = assign([(job.id, self._asks_for(job))], self._known_devices(), taken).get(job.id)
+                if device is not None:
+                    write_state(job.state_path, state.with_(status="starting", started=time.time(), device=device.name))
+                return device
+        except Timeout:  # somebody changes the line just now: at the next look
+            return None
+
+    def _known_devices(self) -> list[Device]:
+        if time.monotonic() - self._listed > DEVICE_SECONDS:
+            self._devices, self._listed = self._list_devices(self.settings), time.monotonic()
+        return self._devices
+
+    def _asks_for(self, job: JobFolder) -> str:
+        """Which device a waiting job asks for; its job.yaml is read again once it was changed."""
+        written = _written(job.path / "job.yaml")
+        kept = self._wanted.get(job.id)
+        if kept is None or kept[0] != written:
+            try:
+                asked = JobFolder(job.path).request
+                kept = (written, wanted_device(asked.kind, asked.config))
+            except StudioError:  # its start says what is wrong
+                kept = (written, ANY)
+            self._wanted[job.id] = kept
+        return kept[1]
+
+    def _is_over(self, job: JobFolder) -> bool:
+        return self._over.get(job.id) == _written(job.state_path)
 
     def _is_gone(self, job: JobFolder, state: JobState) -> bool:
         child = self._children.get(job.id)
@@ -131,7 +195,7 @@ class Supervisor:
             return  # the state is final but the process is still closing down
         self._children.pop(job.id, None)
         self._stops.pop(job.id, None)
-        self._over[job.id] = _written(job)
+        self._over[job.id] = _written(job.state_path)
 
     def _press_stop(self, job: JobFolder, state: JobState) -> None:
         """Go on with the phases of a stop: asked, SIGTERM, SIGKILL of the process group."""
@@ -149,11 +213,13 @@ class Supervisor:
             stop.killed = True
 
 
-def _written(job: JobFolder) -> int:
+def _written(path: Path) -> tuple[int, int]:
+    """When a file was written, and its number: it is replaced by another one on each change."""
     try:
-        return job.state_path.stat().st_mtime_ns
+        found = path.stat()
+        return found.st_mtime_ns, found.st_ino
     except FileNotFoundError:
-        return 0
+        return 0, 0
 
 
 def supervise(settings: Settings) -> None:

@@ -22,6 +22,7 @@ from studio.jobs import JobFolder, ensure_supervisor, request_stop, resume
 from studio.jobs.checkpoints import last_whole
 from studio.jobs.events import read_events, read_lines
 from studio.train.methods import METHODS
+from studio.ui import queueroutes
 from studio.ui.components.profile import opened_pair, place_of
 from studio.ui.device import device_line
 from studio.ui.runlist import RunBook, state_dict, summary_dict
@@ -181,6 +182,8 @@ def make_router(services: Services) -> APIRouter:
         except InputError as error:
             raise HTTPException(409, error.sentence) from error
         return Json({"step": checkpoint.step})
+
+    router.include_router(queueroutes.make_router(services, job_of))
 
     @router.get("/studio/{name}")
     def asset(name: str) -> Response:

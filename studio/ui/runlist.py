@@ -1,7 +1,7 @@
 """What the page is told of each job: one plain row, made from the folder.
 
-Polled once a second by every open page, so it reads only what is new: requests never change and are parsed
-once, summaries read on from where they were, and a finished job's row is kept while its files are untouched.
+Polled once a second by every open page, so it reads only what is new: a request is parsed again only when it was
+changed, summaries read on from where they were, and a finished job's row is kept while its files are untouched.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any
 from studio.config.tuning import TITLES
 from studio.errors import StudioError
 from studio.jobs import JobFolder, JobState, JobSummary, Summaries, list_jobs
+from studio.jobs.devices import wanted_device
 from studio.jobs.files import read_json
 from studio.jobs.folder import JobRequest
+from studio.jobs.queue import place_key
 from studio.jobs.summary import status_word
 from studio.settings import Settings
 from studio.train.methods import METHODS
@@ -31,7 +33,7 @@ class RunBook:
     def __init__(self, settings: Settings, summaries: Summaries) -> None:
         self._settings, self._summaries = settings, summaries
         self._lock = threading.Lock()
-        self._requests: dict[str, JobRequest] = {}
+        self._requests: dict[str, tuple[int, JobRequest]] = {}
         self._finished: dict[str, tuple[tuple[int, int], Row]] = {}
 
     def rows(self) -> list[Row]:
@@ -39,10 +41,12 @@ class RunBook:
         jobs = list_jobs(self._settings.jobs)
         with self._lock:
             rows = [self._row(job) for job in jobs]
-        queued = (row for row in rows if row["status"] == "queued")
-        waiting = sorted(queued, key=lambda row: (row["created"], row["id"]))
-        for place, row in enumerate(waiting, start=1):
-            row["place"], row["word"] = place, place_words(place)
+        queued = [row for row in rows if row["status"] == "queued"]
+        if queued:
+            key = place_key(self._settings.home)
+            queued.sort(key=lambda row: key(row["id"], row["created"]))
+        for place, row in enumerate(queued, start=1):
+            row["place"], row["word"] = place, place_words(place, row["wants"])
         return rows
 
     def find(self, job_id: str) -> JobFolder | None:
@@ -56,14 +60,15 @@ class RunBook:
 
     def request(self, job: JobFolder) -> JobRequest:
         """What was asked; a job.yaml that cannot be read gives an empty one under the folder's name."""
-        found = self._requests.get(job.id)
-        if found is None:
+        written = _changed(job.path / "job.yaml")  # a waiting job may get other settings
+        kept = self._requests.get(job.id)
+        if kept is None or kept[0] != written:
             try:
-                found = job.request
+                kept = (written, job.request)
             except StudioError:
-                found = JobRequest(kind="train", name=job.id, config={})
-            self._requests[job.id] = found
-        return found
+                kept = (written, JobRequest(kind="train", name=job.id, config={}))
+            self._requests[job.id] = kept
+        return kept[1]
 
     def summary(self, job: JobFolder) -> JobSummary:
         """The latest of what a job reported; an event log that is not ours says so as a notice."""
@@ -92,6 +97,7 @@ def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSumm
         "id": job_id,
         "kind": request.kind,
         "name": request.name,
+        "group": request.group,
         "line": method_line(request),
         "run": request.config.get("run") if request.kind != "train" else None,
         "status": state.status,
@@ -99,6 +105,8 @@ def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSumm
         "reason": state.reason,
         "fix": state.fix,
         "place": None,
+        "wants": wanted_device(request.kind, request.config),
+        "device": state.device,
         "best": best,
         "best_step": best_step,
         "step": summary.step,

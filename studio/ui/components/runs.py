@@ -24,7 +24,7 @@ TEMPLATE = """
   <div id="runs-body" class="runs-body">
     <button type="button" class="btn primary new-run">New run</button>
     <p class="runs-problem" role="status"></p>
-    <ul class="runs" aria-label="Jobs, newest first"></ul>
+    <ul class="runs" aria-label="Jobs: those that run, those that wait in their order, then the newest"></ul>
     <div class="device num"></div>
   </div>
 </aside>
@@ -36,7 +36,7 @@ def run_list() -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=TEMPLATE,
-        head=script_tags("runs.js"),
+        head=script_tags("queue.js", "runs.js"),
         js_on_load="window.studio.runs.mount(element)",
         apply_default_css=False,
         elem_id="run-list",
