@@ -4,7 +4,7 @@
 window.studioForm = window.studioForm || (() => {
   const root = document.documentElement;
   const latest = {}, listeners = {};
-  const state = { name: "", row: 1, source: 0, asked: 0, set: {}, sequence: 0, shown: 0, waiting: false };
+  const state = { name: "", row: 1, source: 0, asked: 0, set: {}, sweep: {}, sequence: 0, shown: 0, waiting: false };
 
   function publish(topic, data) {
     latest[topic] = data;
@@ -43,7 +43,10 @@ window.studioForm = window.studioForm || (() => {
   }
 
   const meta = () => JSON.stringify({ name: state.name, sequence: state.sequence, row: state.row, source: state.source,
-    asked: state.asked, set: state.set });
+    asked: state.asked, set: state.set, edit: source()?.edit ? source().job : "", sweep: state.sweep });
+
+  /** The job whose settings the form was filled with: queue.js. */
+  const source = () => window.studio.queue?.from;
 
   function withMeta(values) {
     values[values.length - 1] = meta();
@@ -52,11 +55,26 @@ window.studioForm = window.studioForm || (() => {
 
   function restoreName(text) {
     if (state.restored || !text) return;
-    try { state.name = JSON.parse(text).restored || ""; state.restored = true; } catch { /* what a handler left there */ }
+    try {
+      const kept = JSON.parse(text);
+      state.name = kept.restored || "";
+      state.restored = true;
+      setSweep(kept.sweep);
+    } catch { /* what a handler left there */ }
+  }
+
+  function setSweep(values) {
+    state.sweep = values || {};
+    publish("sweep", state.sweep);
   }
 
   /** A run was started: the next one gets a name of its own. */
-  function started() { state.name = ""; window.studio.refresh(); }
+  function started() {
+    state.name = "";
+    setSweep({});
+    window.studio.queue.saved();
+    window.studio.refresh();
+  }
 
   function receivePlan(data) {
     if (!data || data.sequence < state.shown) return;
@@ -161,21 +179,29 @@ window.studioForm = window.studioForm || (() => {
       if (plan && plan.errors.length) { list.hidden = false; return; } // says what is wrong, all of it
       start.disabled = true;
       setTimeout(() => { start.disabled = false; }, 1500);
+      if (plan?.sweep) find("plan-busy").textContent = `checking ${plan.sweep.count} runs …`;
       trigger("submit");
     };
     start.addEventListener("click", go);
     name.addEventListener("keydown", (event) => { if (event.key === "Enter") go(); });
     find("plan-more").addEventListener("click", () => { list.hidden = !list.hidden; });
+    find("plan-back").addEventListener("click", () => window.studio.queue.back());
     const label = () => {
-      const busy = window.studio.state.jobs.some((job) => !window.studio.isFinal(job));
-      start.textContent = busy ? "Add to queue" : "Start training";
+      const busy = window.studio.state.jobs.some((job) => !window.studio.isFinal(job)), from = source(), runs = latest.plan?.sweep?.count;
+      start.textContent = from?.edit ? `Save changes to ${from.title}` : runs ? (busy ? `Add ${runs} runs to queue` : `Start ${runs} runs`)
+        : busy ? "Add to queue" : "Start training";
+      find("plan-named").hidden = !!from?.edit;
+      find("plan-from").hidden = !from;
+      if (from) window.studio.put(find("plan-from").firstElementChild, window.studio.queue.said());
+      find("plan-back").textContent = from?.edit ? "Leave it as it was" : "Back to what was here";
     };
     window.studio.on("jobs", () => { if (element.isConnected) label(); });
+    subscribe("from", element, label);
     subscribe("plan", element, (plan) => {
       const errors = plan.errors;
       find("plan-what").textContent = plan.what;
       const text = find("plan-text");
-      text.textContent = errors.length ? errors[0].sentence : plan.line;
+      text.textContent = errors.length ? errors[0].sentence : [plan.line, runsText(plan.sweep)].filter(Boolean).join(" · ");
       text.classList.toggle("wrong", errors.length > 0);
       const more = find("plan-more");
       more.hidden = errors.length < 2;
@@ -194,6 +220,12 @@ window.studioForm = window.studioForm || (() => {
     const take = () => { if (props.value) receivePlan(props.value); };
     take();
     watch("value", take);
+  }
+
+  /** "makes 6 runs: about 12 min" */
+  function runsText(sweep) {
+    if (!sweep) return "";
+    return `makes ${sweep.count} ${sweep.count === 1 ? "run" : "runs"}${sweep.seconds === null ? "" : `: about ${window.studio.roughly(sweep.seconds)}`}`;
   }
 
   /* ---- memory of the plan */
@@ -308,5 +340,5 @@ window.studioForm = window.studioForm || (() => {
     watch("value", draw);
   }
 
-  return { publish, subscribe, make, pill, stack, before, withMeta, started, note, cards, fold, planline, memory, code, facts, yaml, latest, state };
+  return { publish, subscribe, make, pill, stack, before, withMeta, started, setSweep, runsText, note, cards, fold, planline, memory, code, facts, yaml, latest, state };
 })();

@@ -84,6 +84,7 @@ window.studio.monitor = (() => {
     const mine = reader;
     if (mine.complete && window.studio.isFinal(window.studio.selected() || mine.state)) { drawHead(); return 5000; }
     mine.complete = false; // it goes on, maybe by another page
+    if (mine.state?.status === "queued") mine.about = null; // its settings may have been changed
     mine.about ??= await window.studio.fetchJson(path(mine.id));
     mine.name = mine.about.name || mine.id;
     const began = performance.now();
@@ -138,12 +139,12 @@ window.studio.monitor = (() => {
     part("pill").className = `pill ${look}`;
     put(part("name"), row?.name || about.name || reader.id);
     const epochs = about.config?.training?.epochs;
-    put(part("about"), [about.line, about.kind === "train" && summary.epoch !== null && epochs ? `epoch ${summary.epoch.toFixed(1)} of ${number(epochs)}` : ""].filter(Boolean).join(" · "));
+    put(part("about"), [about.line, state.device.startsWith("cuda") ? `on ${state.device}` : "", about.kind === "train" && summary.epoch !== null && epochs ? `epoch ${summary.epoch.toFixed(1)} of ${number(epochs)}` : ""].filter(Boolean).join(" · "));
     part("resume").hidden = !state.final || about.resumable === null || about.resumable === undefined;
     put(part("resume"), `Go on from step ${number(about.resumable)}`);
     part("stop").hidden = state.final || stopping;
     part("stop-now").hidden = state.final || !stopping || state.stop_now;
-    put(part("stop"), about.kind === "train" && state.status !== "queued" ? "Stop and save" : "Stop");
+    put(part("stop"), state.status === "queued" ? "Remove from the queue" : about.kind === "train" ? "Stop and save" : "Stop");
     const [share, count, left] = progress(row, stopping);
     const bar = part("bar");
     bar.className = `bar ${BARS[state.status] || ""}${share === null && !state.final ? " unknown" : ""}`;
@@ -256,11 +257,12 @@ window.studio.monitor = (() => {
   function ask(now) {
     asked = { id: reader.id, now };
     const name = window.studio.selected()?.name || reader.about.name, train = reader.about.kind === "train", waits = reader.state.status === "queued";
-    put(part("ask-title"), now ? `Stop ${name} now?` : `Stop ${name}?`);
+    put(part("ask-title"), now ? `Stop ${name} now?` : waits ? `Remove ${name} from the queue?` : `Stop ${name}?`);
+    put(part("ask-no"), waits ? "Leave it there" : "Let it run");
     put(part("ask-text"), now ? "The process is ended at once. What was not saved yet is lost."
-      : waits ? "It has not begun; it is taken out of the line."
+      : waits ? "It has not begun. It stays in the list as stopped, with its settings."
       : train ? "The current step is finished and what was learned so far is saved." : "What it was working on is lost; finished files stay.");
-    put(part("ask-yes"), now ? "Stop now" : train && !waits ? "Stop and save" : "Stop");
+    put(part("ask-yes"), now ? "Stop now" : waits ? "Remove" : train ? "Stop and save" : "Stop");
     part("ask").showModal();
   }
 
@@ -357,6 +359,7 @@ window.studio.monitor = (() => {
     part = (name) => root.querySelector(`[data-part="${name}"]`);
     board = new window.studio.charts.Board(root.querySelector(".charts"));
     board.open(root.querySelector(".monitor").dataset.plotly).catch(() => problem("The charts could not be loaded; reload the page."));
+    window.studio.queue.mount(part("queue-acts"));
     part("resume").addEventListener("click", goOn);
     part("stop").addEventListener("click", () => ask(false));
     part("stop-now").addEventListener("click", () => ask(true));

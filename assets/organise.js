@@ -29,14 +29,14 @@ window.studio.organise = (() => {
   }
 
   const ORDERS = {
-    newest: null, // as they come
+    newest: null, // as they come: those that run and wait before them
     best: (a, b) => (a.best ?? Infinity) - (b.best ?? Infinity),
     size: (a, b) => (state.sizes[b.id] ?? -1) - (state.sizes[a.id] ?? -1),
   };
 
   /** The jobs that fit, in the wanted order; how many archived ones are left out. */
   function shown(jobs) {
-    const found = jobs.filter(fits);
+    const found = window.studio.queue.sorted(jobs.filter(fits));
     if (ORDERS[state.order]) found.sort(ORDERS[state.order]); // stable: newest first among equals
     return { jobs: found, hidden: state.archived ? 0 : jobs.reduce((count, job) => count + (job.archived ? 1 : 0), 0) };
   }

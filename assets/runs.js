@@ -1,5 +1,5 @@
-/* The left column: jobs with what a person looks for: does it run, how far, how good. Which of them are shown, and in
-   what order, organise.js says; at most PAGE rows are drawn until more are asked for. */
+/* The left column: jobs with what a person looks for: does it run, how far, how good. Those that run come first, then
+   those that wait in their order. Which are shown organise.js says; at most PAGE rows are drawn until more are asked for. */
 "use strict";
 
 window.studio.runs = (() => {
@@ -28,7 +28,8 @@ window.studio.runs = (() => {
       tick: h("input", { type: "checkbox", onchange: (event) => window.studio.organise.toggle(id, event.target.checked) }),
     };
     item.button = h("button", { type: "button", class: "run", onclick: () => choose(id) }, item.dot, item.name, item.best, item.line);
-    item.row = h("li", {}, h("label", { class: "tick" }, item.tick), item.button);
+    item.moves = window.studio.queue.moves(id);
+    item.row = h("li", {}, h("label", { class: "tick" }, item.tick), item.button, item.moves);
     return item;
   }
 
@@ -100,6 +101,7 @@ window.studio.runs = (() => {
     const awayRow = h("li", { class: "runs-more" }, away);
 
     function draw() {
+      const waiting = studio.state.jobs.filter((job) => job.status === "queued").length;
       const found = organise.shown(studio.state.jobs), drawn = found.jobs.slice(0, limit), wanted = [];
       const together = new Map();
       if (organise.state.order === "newest") for (const job of found.jobs) {
@@ -116,6 +118,7 @@ window.studio.runs = (() => {
         }
         if (!items.has(job.id)) items.set(job.id, makeItem(job.id));
         fillItem(items.get(job.id), job, organise.state);
+        studio.queue.drawMoves(items.get(job.id).moves, job, waiting);
         wanted.push(items.get(job.id).row);
       }
       const kept = new Set(drawn.map((job) => job.id));
@@ -126,7 +129,11 @@ window.studio.runs = (() => {
       put(away, `${found.hidden} archived: show`);
       if (found.hidden) wanted.push(awayRow);
       root.querySelector(".runs-none").hidden = found.jobs.length > 0 || found.hidden === studio.state.jobs.length;
-      if (wanted.length !== list.children.length || wanted.some((row, index) => list.children[index] !== row)) list.replaceChildren(...wanted);
+      if (wanted.length !== list.children.length || wanted.some((row, index) => list.children[index] !== row)) {
+        const focused = document.activeElement;
+        list.replaceChildren(...wanted);
+        if (list.contains(focused)) focused.focus(); // a row that was moved keeps it
+      }
       const active = studio.state.jobs.filter((job) => !studio.isFinal(job)).length;
       put(toggle, active ? `Runs (${active})` : "Runs");
     }
@@ -140,7 +147,7 @@ window.studio.runs = (() => {
     const device = root.querySelector(".device");
     studio.poll(async () => {
       const line = await studio.fetchJson("/api/device");
-      device.replaceChildren(line.first, h("br"), line.second);
+      device.replaceChildren(line.first, h("br"), line.second, ...line.devices.flatMap((text) => [h("br"), text]));
       return 10000;
     });
   }

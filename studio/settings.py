@@ -7,6 +7,7 @@ process with another environment never sees a stale copy.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from studio.errors import InputError
 _PACKAGE = Path(__file__).resolve().parent
 # A checkout keeps these beside the package, a built wheel inside it (pyproject.toml, force-include).
 _SHIPPED = _PACKAGE.parent if (_PACKAGE.parent / "assets").is_dir() else _PACKAGE
+_DEVICE = re.compile(r"(cpu|cuda:\d+)(?:\*([1-9]\d?))?")
 ASSETS = _SHIPPED / "assets"
 PRESETS = _SHIPPED / "presets"
 
@@ -31,6 +33,8 @@ class Settings:
         roots: folders (besides `home`) from which the page may read data and models.
         token: secret of the page; None means that this machine's users are trusted.
         chat_idle_seconds: a loaded chat model that nobody used for this long is unloaded.
+        devices: names of the devices that jobs may use, each with how many jobs it takes at once; empty for those
+            that are found.
     """
 
     home: Path
@@ -39,6 +43,7 @@ class Settings:
     roots: tuple[Path, ...]
     token: str | None
     chat_idle_seconds: float
+    devices: tuple[tuple[str, int], ...] = ()
 
     @property
     def jobs(self) -> Path:
@@ -72,7 +77,7 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Read STUDIO_HOME, STUDIO_HOST, STUDIO_PORT, STUDIO_ROOTS, STUDIO_TOKEN, STUDIO_CHAT_IDLE.
+    """Read STUDIO_HOME, STUDIO_HOST, STUDIO_PORT, STUDIO_ROOTS, STUDIO_TOKEN, STUDIO_CHAT_IDLE, STUDIO_DEVICES.
 
     Raises:
         InputError: a value cannot be used.
@@ -87,6 +92,7 @@ def read_settings() -> Settings:
         roots=(home.resolve(), ASSETS, *extra),
         token=env.get("STUDIO_TOKEN") or None,
         chat_idle_seconds=_seconds(env.get("STUDIO_CHAT_IDLE") or "600"),
+        devices=_devices(env.get("STUDIO_DEVICES", "")),
     )
 
 
@@ -118,3 +124,17 @@ def _seconds(text: str) -> float:
     if value <= 0:
         raise InputError(f"'{text}' is not a number of seconds", where="STUDIO_CHAT_IDLE", fix="Give a number above 0")
     return value
+
+
+def _devices(text: str) -> tuple[tuple[str, int], ...]:
+    found: dict[str, int] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = _DEVICE.fullmatch(part)
+        if match is None:
+            raise InputError(
+                f"'{part}' is not a device",
+                where="STUDIO_DEVICES",
+                fix="Name them like cuda:0,cuda:1 or cpu, with *2 behind one that takes two jobs at once",
+            )
+        found[match[1]] = int(match[2] or 1)
+    return tuple(found.items())

@@ -1,4 +1,4 @@
-"""`studio jobs`: list, show, stop, resume, log; keeping and comparing them is in `keep`."""
+"""`studio jobs`: list, show, stop, resume, log; `queue` is about those that wait, `keep` about those that are over."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from studio.cli import keep
+from studio.cli import keep, queue
 from studio.cli.output import answer, say, table
 from studio.cli.train import Json
 from studio.cli.watch import follow, raise_unless_completed
@@ -37,6 +37,10 @@ class Action(StrEnum):
     unarchive = "unarchive"
     delete = "delete"
     clean = "clean"
+    move = "move"
+    edit = "edit"
+    duplicate = "duplicate"
+    devices = "devices"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,7 +52,11 @@ def add_to(app: typer.Typer) -> None:
 def jobs(
     action: Annotated[Action, typer.Argument(help="What to do.")] = Action.list,
     job_id: Annotated[str, typer.Argument(metavar="ID", help="A job's id or name.")] = "",
-    more: Annotated[list[str] | None, typer.Argument(metavar="MORE", help="Name, tags, note, or further ids.")] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="MORE", help="Name, tags, note, place, further ids.")
+    ] = None,
+    sets: Annotated[list[str], typer.Option("--set", help="edit, duplicate: change one option.")] = [],  # noqa: B006
+    name: Annotated[str, typer.Option("--name", help="duplicate: name of the new run.")] = "",
     now: Annotated[bool, typer.Option("--now", help="stop: do not wait for the step to finish.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="resume: return at once.")] = False,
     following: Annotated[bool, typer.Option("--follow", help="show: stay until the job is over.")] = False,
@@ -56,10 +64,11 @@ def jobs(
     form: Annotated[keep.Form, typer.Option("--as", help="compare: how it is printed.")] = keep.Form.table,
     as_json: Json = False,
 ) -> None:
-    """List jobs, show, stop or resume one, print its log, or compare, name, tag, archive and delete them.
+    """List jobs, show, stop or resume one, print its log, or change, compare, name, tag, archive and delete them.
 
-    rename ID NAME · tag ID +good -bad · note ID TEXT · archive ID … · unarchive ID … · compare ID ID … ·
-    delete ID … (for good) · clean ID … (only its checkpoints).
+    move ID up|down|first|last · edit ID --set … · duplicate ID · devices · rename ID NAME · tag ID +good -bad ·
+    note ID TEXT · archive ID … · unarchive ID … · compare ID ID … · delete ID … (for good) · clean ID … (only its
+    checkpoints).
     """
     settings = read_settings()
     words = [*([job_id] if job_id else []), *(more or [])]
@@ -67,12 +76,18 @@ def jobs(
     if action == Action.list:
         _list(as_json)
         return
+    if action == Action.devices:
+        queue.devices(settings, as_json)
+        return
     if not job_id:
         raise InputError(f"'studio jobs {action.value}' needs a job", fix="'studio jobs list' shows their ids")
     if action.value in keep.VERBS:
         keep.act(settings, action.value, words, yes=yes, form=form, as_json=as_json)
         return
     job = find_job(settings.jobs, job_id)
+    if action in (Action.move, Action.edit, Action.duplicate):
+        queue.change(settings, job, action.value, place=(more or [""])[0], sets=sets, name=name, as_json=as_json)
+        return
     if action == Action.log:
         text = job.log_path.read_text(encoding="utf-8", errors="replace") if job.log_path.exists() else ""
         if as_json:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from studio.cli.output import answer, phase_line, say, stderr
+from studio.cli.sweep import queue_sweep
 from studio.cli.watch import follow, raise_unless_completed
 from studio.config import RunConfig
 from studio.config.presets import load_named
@@ -35,9 +36,16 @@ def train(
     sets: Sets = [],  # noqa: B006 - typer's way to declare a repeatable option
     name: Annotated[str, typer.Option("--name", help="Name of the run; by default the file's.")] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; 'studio jobs' follows it.")] = False,
+    sweeps: Annotated[
+        list[str],
+        typer.Option("--sweep", help="Queue a run for each value: --sweep tuning.rank=8,16", show_default=False),
+    ] = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Train a model as a YAML file or preset says."""
+    if sweeps:
+        queue_sweep(load_named(file, sets), name or default_name(file), sweeps, as_json)
+        return
     checked = checked_run(load_named(file, sets))
     say(checked.plan.line())
     job = submit(read_settings(), "train", name or default_name(file), checked.config.model_dump(mode="json"))

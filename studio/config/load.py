@@ -98,7 +98,7 @@ def apply_set(raw: dict[str, Any], item: str) -> None:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise InputError(f"'{section}' is not a section", where="--set")
-    target[name] = _numeric_text(value)
+    target[name] = numeric_text(value)
 
 
 def dump_run(config: RunConfig, comments: bool = True) -> str:
@@ -168,7 +168,8 @@ def _unknown(path: str, known: list[str], where: str) -> InputError:
     return InputError(f"there is no option '{path}'", where=where, fix=fix)
 
 
-def _numeric_text(value: Any) -> Any:
+def numeric_text(value: Any) -> Any:
+    """Make a number of a text that is one."""
     # YAML 1.2 reads 1e-3 as a number only with a dot; people write it without.
     if isinstance(value, str):
         try:

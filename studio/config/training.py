@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import field_validator
@@ -105,6 +106,18 @@ class TrainingConfig(Options):
         methods=("sft", "dpo", "orpo", "kto", "grpo"),
         tunings=("lora", "qlora"),
     )
+
+    device: str = option(
+        "any", "Where it is computed: any takes the first device that is free, cuda:0 that GPU, cpu the processor.",
+        title="Device",
+    )  # fmt: skip
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"any|cpu|cuda:\d{1,3}", value):
+            raise ValueError("any, cpu, or a GPU such as cuda:0")
+        return value
 
     @field_validator("micro_batch_size", "eval_steps", "save_steps")
     @classmethod

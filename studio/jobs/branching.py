@@ -100,7 +100,7 @@ def branch(
         writer.close()
 
     made = create_job(
-        settings.jobs, "train", name, config.model_dump(mode="json"), Branch(job.id, checkpoint.step), fill
+        settings.jobs, "train", name, config.model_dump(mode="json"), branch=Branch(job.id, checkpoint.step), fill=fill
     )
     ensure_supervisor(settings)
     return made

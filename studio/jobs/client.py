@@ -24,14 +24,14 @@ from studio.jobs.state import JobState, write_state
 from studio.settings import Settings
 
 
-def submit(settings: Settings, kind: Kind, name: str, config: dict[str, Any]) -> JobFolder:
-    """Queue a job and make sure that it will be started.
+def submit(settings: Settings, kind: Kind, name: str, config: dict[str, Any], group: str = "") -> JobFolder:
+    """Queue a job and make sure that it will be started; `group` is what the runs of one sweep have in common.
 
     Raises:
         InputError: the name cannot be used.
         OSError: the home cannot be written.
     """
-    job = create_job(settings.jobs, kind, name, config)
+    job = create_job(settings.jobs, kind, name, config, group=group)
     ensure_supervisor(settings)
     return job
 

@@ -7,6 +7,7 @@ copied to another machine and read there.
 from __future__ import annotations
 
 import difflib
+import io
 import re
 import shutil
 import time
@@ -42,12 +43,21 @@ class Branch:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """Content of job.yaml: what was asked. Never changes."""
+    """Content of job.yaml: what was asked. Never changes once the job has begun.
+
+    Attributes:
+        kind: what kind of work.
+        name: the person's name for it.
+        config: full config of that kind.
+        branch: the checkpoint that it begins with; None for a run that begins at its start.
+        group: what the runs of one sweep have in common, "" for a job of its own.
+    """
 
     kind: Kind
     name: str
     config: dict[str, Any]
     branch: Branch | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class JobFolder:
         try:
             raw = YAML(typ="safe").load((self.path / "job.yaml").read_text(encoding="utf-8"))
             branch = Branch(**raw["branch"]) if raw.get("branch") else None
-            return JobRequest(kind=raw["kind"], name=raw["name"], config=raw["config"], branch=branch)
+            return JobRequest(raw["kind"], raw["name"], raw["config"], branch, str(raw.get("group") or ""))
         except (OSError, KeyError, TypeError) as error:
             raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
 
@@ -152,7 +162,9 @@ def create_job(
     kind: Kind,
     name: str,
     config: dict[str, Any],
+    *,
     branch: Branch | None = None,
+    group: str = "",
     fill: Callable[[JobFolder], None] = lambda job: None,
 ) -> JobFolder:
     """Make a job's folder in state `queued`.
@@ -163,6 +175,7 @@ def create_job(
         name: the person's name for it; letters, digits, dot, dash and underscore are kept.
         config: full config of that kind.
         branch: the checkpoint that it begins with, if any.
+        group: what the runs of one sweep have in common.
         fill: puts what the job needs into its folder, before anybody can see or start it.
 
     Raises:
@@ -182,14 +195,8 @@ def create_job(
         except FileExistsError:
             continue
     job = JobFolder(path)
-    request: dict[str, Any] = {"kind": kind, "name": name, "config": config}
-    if branch is not None:
-        request["branch"] = asdict(branch)
-    yaml = YAML()
-    yaml.default_flow_style = False
     try:
-        with (path / "job.yaml").open("w", encoding="utf-8") as file:
-            yaml.dump(request, file)
+        write_request(path, JobRequest(kind, name, config, branch, group))
         write_atomic(job.events_path, "")
         fill(job)
         write_state(job.state_path, JobState(status="queued"))
@@ -197,6 +204,35 @@ def create_job(
         shutil.rmtree(path, ignore_errors=True)
         raise
     return job
+
+
+def write_request(folder: Path, request: JobRequest) -> None:
+    """Write a job's job.yaml whole. Of a job that is there already only `jobs.queue.rewrite` may do this."""
+    yaml = YAML()
+    yaml.default_flow_style = False
+    values: dict[str, Any] = {"kind": request.kind, "name": request.name}
+    if request.branch is not None:
+        values["branch"] = asdict(request.branch)
+    if request.group:
+        values["group"] = request.group
+    stream = io.StringIO()
+    yaml.dump({**values, "config": request.config}, stream)
+    write_atomic(folder / "job.yaml", stream.getvalue())
+
+
+def taken_names(jobs: Path) -> set[str]:
+    """Return the names of the jobs as their folders have them (time and name), without reading any job.yaml."""
+    return {path.name[16:] for path in jobs.iterdir()} if jobs.is_dir() else set()
+
+
+def free_name(jobs: Path, wanted: str) -> str:
+    """Return a name that no job has: the wanted one, or that with the next free number."""
+    plain = re.sub(r"[^\w.-]+", "-", wanted).strip("-.")[:52] or "run"
+    taken = taken_names(jobs)
+    number, name = 2, plain
+    while name in taken:
+        name, number = f"{plain}-{number}", number + 1
+    return name
 
 
 def list_jobs(jobs: Path) -> list[JobFolder]:

@@ -33,6 +33,7 @@ class JobState:
         fix: what to do about it.
         exit_code: the process's exit status, negative for a signal; None where nobody saw it.
         attempt: how many times it was begun, from 1: a training that goes on after its end has one more.
+        device: on which device it was started ("cpu", "cuda:0"), "" before that.
     """
 
     status: Status = "queued"
@@ -45,6 +46,7 @@ class JobState:
     fix: str = ""
     exit_code: int | None = None
     attempt: int = 1
+    device: str = ""
 
     @property
     def final(self) -> bool:

@@ -1,4 +1,4 @@
-"""The one process of a home that starts queued jobs and sees to their end.
+"""The one process of a home that starts queued jobs, one on each free device, and sees to their end.
 
 It is started by whoever submits a job, lives in a session of its own, holds the home's lock, and leaves when
 nothing is to be done. If it is killed, the jobs go on: the next one finds them again by process id and start
@@ -19,14 +19,17 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from studio.errors import StudioError
 from studio.jobs.client import supervisor_lock
+from studio.jobs.devices import ANY, Device, assign, environment_of, list_devices, wanted_device
 from studio.jobs.diagnosis import diagnose, from_exception
 from studio.jobs.events import EventWriter
 from studio.jobs.files import RESERVE, read_json, write_reserve
 from studio.jobs.folder import JobFolder, list_jobs
 from studio.jobs.index import JobIndex
 from studio.jobs.leftovers import MARK, kill_all
-from studio.jobs.state import JobState, write_state
+from studio.jobs.queue import in_line, queue_lock
+from studio.jobs.state import ACTIVE, JobState, write_state
 from studio.settings import Settings, read_settings
 
 POLL_SECONDS = 0.25
@@ -36,6 +39,9 @@ ASK_SECONDS = 120.0
 TERM_SECONDS = 15.0
 # A worker writes its state within a moment; one that has not after this long never began.
 START_SECONDS = 60.0
+# How long a start waits for the lock of the line, and how long a list of devices is good.
+LOCK_SECONDS = 1.0
+DEVICE_SECONDS = 30.0
 
 
 @dataclass
@@ -58,10 +64,18 @@ def worker_command(job: JobFolder) -> list[str]:
 
 
 class Supervisor:
-    """Starts the oldest queued job when no other runs, and finishes the records of dead ones."""
+    """Starts the first job in line for which a device is free, and finishes the records of dead ones."""
 
-    def __init__(self, settings: Settings, command: Callable[[JobFolder], list[str]] = worker_command) -> None:
-        self.settings, self._command = settings, command
+    def __init__(
+        self,
+        settings: Settings,
+        command: Callable[[JobFolder], list[str]] = worker_command,
+        devices: Callable[[Settings], list[Device]] = list_devices,
+    ) -> None:
+        self.settings, self._command, self._list_devices = settings, command, devices
+        self._devices: list[Device] = []
+        self._listed = float("-inf")
+        self._wanted: dict[str, tuple[tuple[int, int], str]] = {}  # which job.yaml was read, and the device it asks for
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._stops: dict[str, _Stop] = {}
         self._index = JobIndex(settings.jobs)
@@ -70,7 +84,7 @@ class Supervisor:
     def step(self) -> bool:
         """Look once at every unfinished job; return True while there is one."""
         queued: list[JobFolder] = []
-        active = 0
+        taken: list[str] = []
         for job in self._index.look()[0]:
             state = job.state()
             if state.final:
@@ -80,28 +94,75 @@ class Supervisor:
             elif self._is_gone(job, state):
                 self._bury(job)
             else:
-                active += 1
+                taken.append(state.device)
                 self._press_stop(job, state)
         for job in [job for job in queued if job.stop_path.exists()]:
             self._close(job, "stopped", "it was stopped before it began")
             queued.remove(job)
-        if queued and not active:
-            self._start(min(queued, key=lambda job: (job.state().created, job.id)))
-            active = 1
-        return bool(active or queued)
+        if queued:
+            line = in_line(queued, self.settings.home)
+            able = assign([(job.id, self._asks_for(job)) for job in line], self._known_devices(), taken)
+            for job in line:
+                if job.id in able:
+                    self._start(job)
+        return bool(taken or queued)
 
     def _start(self, job: JobFolder) -> None:
         try:
-            write_state(job.state_path, job.state().with_(status="starting", started=time.time()))
+            device = self._claim(job)
         except OSError as error:
             found = from_exception(error)
             return self._close(job, "failed", found.reason, fix=found.fix)
+        if device is None:
+            return
+        try:
+            command = self._command(job)
+        except StudioError as error:
+            return self._close(job, "failed", error.what, fix=error.fix)
         with job.log_path.open("ab") as log:
             self._children[job.id] = subprocess.Popen(
-                self._command(job),
+                command,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=job.path,
-                env={**_WORKER_ENV, **os.environ, "STUDIO_HOME": str(self.settings.home), MARK: str(job.path)},
+                env={**_WORKER_ENV, **os.environ, "STUDIO_HOME": str(self.settings.home), MARK: str(job.path)}
+                | environment_of(device, self._asks_for(job)),
             )  # fmt: skip
+
+    def _claim(self, job: JobFolder) -> Device | None:
+        """Make a waiting job a starting one, if it still waits and a device for it is still free.
+
+        Under the lock of the line, where nobody else starts a job or changes one that waits.
+        """
+        try:
+            with queue_lock(self.settings.home).acquire(timeout=LOCK_SECONDS):
+                state = job.state()
+                if state.status != "queued" or job.stop_path.exists():
+                    return None
+                others = [other.state() for other in self._index.look()[0]]
+                taken = [other.device for other in others if other.status in ACTIVE]
+                device = assign([(job.id, self._asks_for(job))], self._known_devices(), taken).get(job.id)
+                if device is not None:
+                    write_state(job.state_path, state.with_(status="starting", started=time.time(), device=device.name))
+                return device
+        except Timeout:  # somebody changes the line just now: at the next look
+            return None
+
+    def _known_devices(self) -> list[Device]:
+        if time.monotonic() - self._listed > DEVICE_SECONDS:
+            self._devices, self._listed = self._list_devices(self.settings), time.monotonic()
+        return self._devices
+
+    def _asks_for(self, job: JobFolder) -> str:
+        """Which device a waiting job asks for; its job.yaml is read again once it was changed."""
+        written = _written(job.path / "job.yaml")
+        kept = self._wanted.get(job.id)
+        if kept is None or kept[0] != written:
+            try:
+                asked = JobFolder(job.path).request
+                kept = (written, wanted_device(asked.kind, asked.config))
+            except StudioError:  # its start says what is wrong
+                kept = (written, ANY)
+            self._wanted[job.id] = kept
+        return kept[1]
 
     def _is_gone(self, job: JobFolder, state: JobState) -> bool:
         child = self._children.get(job.id)
@@ -165,6 +226,15 @@ class Supervisor:
         elif not stop.killed and now - stop.termed > TERM_SECONDS:
             kill_all(job.path, state.pid)
             stop.killed = True
+
+
+def _written(path: Path) -> tuple[int, int]:
+    """When a file was written, and its number: it is replaced by another one on each change."""
+    try:
+        found = path.stat()
+        return found.st_mtime_ns, found.st_ino
+    except FileNotFoundError:
+        return 0, 0
 
 
 def supervise(settings: Settings) -> None:

@@ -23,6 +23,7 @@ import psutil
 from filelock import FileLock
 
 from studio.errors import StudioError
+from studio.models import gpus
 from studio.settings import Settings
 
 Kind = Literal["cpu", "cuda", "mps"]
@@ -73,19 +74,24 @@ class DeviceInfo:
         return bool(self.gflops)
 
 
-def device_info(settings: Settings, measure: bool = False) -> DeviceInfo:
+def device_info(settings: Settings, measure: bool = False, wanted: str = "any") -> DeviceInfo:
     """Describe this machine.
 
     Args:
         settings: `settings.home` holds the kept measurement and decides which disk counts.
         measure: measure now if no measurement of this torch on this processor is kept (about five seconds).
+        wanted: option `training.device` of the run that is asked for: "cpu" leaves a GPU out of account, "cuda:1" takes
+            that one's memory, "any" that of the GPU with the most free.
 
     Raises:
         StudioError: the measurement was asked for and torch could not be run.
     """
     processor, flags = _processor()
-    key = {"torch": _version("torch"), "processor": processor, "cores": cores(), "nvidia": _has_nvidia()}
-    file = settings.home / "device.json"
+    without = wanted == "cpu" or gpus.hidden()
+    nvidia = _has_nvidia() and not without
+    key = {"torch": _version("torch"), "processor": processor, "cores": cores(), "nvidia": nvidia}
+    # The processor beside a GPU is measured and kept for itself.
+    file = settings.home / ("device-cpu.json" if without and _has_nvidia() else "device.json")
     kept = _read(file, key)
     if kept is None and measure:
         settings.home.mkdir(parents=True, exist_ok=True)
@@ -93,9 +99,9 @@ def device_info(settings: Settings, measure: bool = False) -> DeviceInfo:
         with FileLock(file.with_suffix(".lock")):
             kept = _read(file, key)
             if kept is None:
-                kept = _measure()
+                kept = _measure(without)
                 _write(file, {"key": key, "measured": kept})
-    return _describe(kept, processor, flags, settings)
+    return _describe(kept, processor, flags, settings, nvidia, wanted)
 
 
 def cores() -> int:
@@ -119,7 +125,9 @@ def memory() -> tuple[int, int]:
     return total, free
 
 
-def _describe(kept: dict[str, Any] | None, processor: str, flags: set[str], settings: Settings) -> DeviceInfo:
+def _describe(
+    kept: dict[str, Any] | None, processor: str, flags: set[str], settings: Settings, nvidia: bool, wanted: str
+) -> DeviceInfo:
     total, free = memory()
     place = next((path for path in (settings.home, *settings.home.parents) if path.exists()), Path("/"))
     kind: Kind = kept["kind"] if kept else "cpu"
@@ -129,7 +137,11 @@ def _describe(kept: dict[str, Any] | None, processor: str, flags: set[str], sett
     if kept and kind != "cpu":
         name = str(kept["name"])
     if kept and kind == "cuda":
-        total, free = int(kept["memory_bytes"]), _free_gpu(int(kept["free_bytes"]))
+        total, free = int(kept["memory_bytes"]), int(kept["free_bytes"])
+        gpu = _gpu(wanted)
+        if gpu is not None:
+            name = gpu.name
+            total, free = (gpu.memory_bytes, gpu.free_bytes) if gpu.memory_bytes else (total, free)
     if kept is None:
         fast = any(flag in flags for flag in _BF16_FLAGS)
     elif kept.get("bf16_native") is not None:
@@ -139,17 +151,16 @@ def _describe(kept: dict[str, Any] | None, processor: str, flags: set[str], sett
     major, minor = (kept or {}).get("capability") or (0, 0)
     return DeviceInfo(
         kind, name, cores(), total, free, shutil.disk_usage(place).free, gflops, fast, loaded,
-        (int(major), int(minor)), _has_nvidia(),
+        (int(major), int(minor)), nvidia,
     )  # fmt: skip
 
 
-def _measure() -> dict[str, Any]:
+def _measure(without_gpu: bool) -> dict[str, Any]:
     search = os.pathsep.join(filter(None, (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "studio.models.measure"]
+    env = {**os.environ, "PYTHONPATH": search} | ({gpus.VISIBLE: ""} if without_gpu else {})
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=180, env={**os.environ, "PYTHONPATH": search}, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=env, check=False)
     except subprocess.TimeoutExpired as error:
         raise StudioError(
             "measuring this machine took over 3 minutes", fix="Close other programs and try again"
@@ -196,17 +207,13 @@ def _has_nvidia() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/dxg").exists()
 
 
-def _free_gpu(otherwise: int) -> int:
-    """Free bytes of the first GPU now; what was free at the measurement if nvidia-smi cannot say."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return otherwise
-    command = [program, "--query-gpu=memory.free", "--format=csv,noheader,nounits", "--id=0"]
-    try:
-        text = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return otherwise
-    return int(text) * 1024**2 if text.isdigit() else otherwise
+def _gpu(wanted: str) -> gpus.Gpu | None:
+    """The GPU that is meant: the one of that number, or the one with the most free memory."""
+    found = gpus.visible_gpus()
+    number = wanted.partition(":")[2]
+    if number:
+        return found[int(number)] if int(number) < len(found) else None
+    return max(found, key=lambda gpu: gpu.free_bytes, default=None)
 
 
 def _reclaimable() -> int:

@@ -17,6 +17,7 @@ from studio.data.client import DataWorker
 from studio.data.locate import absolute, fetch_sources
 from studio.errors import InputError, StudioError
 from studio.jobs import list_jobs
+from studio.jobs.devices import require_device
 from studio.jobs.state import ACTIVE
 from studio.models.catalogue import resolve_model
 from studio.models.device import device_info
@@ -89,6 +90,7 @@ def check(
         StudioError: the computer lacks something (disk, memory).
     """
     config = with_absolute_paths(config, settings)
+    require_device(config.training.device, settings)
     model = resolve_model(
         config.model.path,
         settings,
@@ -121,7 +123,8 @@ def check(
     )
     checks.check_method(replace(known, lengths=lengths))
     # A measurement beside a running job would be wrong, and it is kept for good.
-    device = device_info(settings, measure=not any(job.state().status in ACTIVE for job in list_jobs(settings.jobs)))
+    idle = not any(job.state().status in ACTIVE for job in list_jobs(settings.jobs))
+    device = device_info(settings, measure=idle, wanted=config.training.device)
     plan = make_plan(config, shape, lengths, device, METHODS[config.method.name].cost)
     disk = _disk_bytes(config, plan)
     _require_disk(settings, disk)

@@ -54,7 +54,7 @@ def train(context: JobContext) -> None:
     config = build(RunConfig, context.config, "job.yaml")
     method = METHODS[config.method.name]
     set_seed(config.training.seed)
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
     begun = _begun(context)

@@ -20,7 +20,7 @@ from studio.errors import StudioError
 from studio.jobs import JobFolder, ensure_supervisor, request_stop
 from studio.jobs.events import read_events, read_lines
 from studio.train.methods import METHODS
-from studio.ui import compareroutes
+from studio.ui import compareroutes, queueroutes
 from studio.ui.answers import Json
 from studio.ui.branchroutes import checkpoint_steps, make_branch_router, resumable
 from studio.ui.components.profile import opened_pair, place_of
@@ -180,6 +180,8 @@ def make_router(services: Services) -> APIRouter:
         return Json(state_dict(found, found.state()))
 
     router.include_router(make_branch_router(services, job_of))
+
+    router.include_router(queueroutes.make_router(services, job_of))
 
     @router.get("/studio/{name}")
     def asset(name: str) -> Response:

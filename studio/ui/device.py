@@ -5,6 +5,9 @@ It shows the measured speed once there is one (`studio.models.device` keeps it);
 
 from __future__ import annotations
 
+from typing import Any
+
+from studio.jobs.devices import ANY, Device, list_devices
 from studio.models.device import DeviceInfo, device_info
 from studio.settings import Settings
 from studio.ui.text import gigabytes
@@ -12,9 +15,22 @@ from studio.ui.text import gigabytes
 SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
-def device_line(settings: Settings) -> dict[str, str]:
-    """Return {"first", "second"}: two short lines of text."""
-    return describe(device_info(settings))
+def device_line(settings: Settings) -> dict[str, Any]:
+    """Return {"first", "second", "devices"}: two short lines of text, and one for each device if there are several."""
+    devices = list_devices(settings)
+    several = sum(device.slots for device in devices) > 1
+    return describe(device_info(settings)) | {"devices": list(map(device_words, devices)) if several else []}
+
+
+def device_words(device: Device) -> str:
+    """What a device is called, and how many jobs it takes where that is more than one."""
+    return f"{device.name} · {device.title}" + (f" · {device.slots} jobs at once" if device.slots > 1 else "")
+
+
+def offered_devices(settings: Settings) -> list[tuple[str, str]]:
+    """Return (label, word) of what the option `training.device` can be on this machine."""
+    listed = [(device_words(device), device.name) for device in list_devices(settings)]
+    return [("any · the first that is free", ANY), *listed]
 
 
 def describe(device: DeviceInfo) -> dict[str, str]:

@@ -24,6 +24,7 @@ from studio.models.available import lack
 from studio.models.device import device_info
 from studio.settings import browser_secret
 from studio.ui.components.choices import piece
+from studio.ui.device import offered_devices
 from studio.ui.page import Page
 
 # The two options by which others apply or not (`OptionSpec.applies`).
@@ -45,9 +46,11 @@ class Form:
         components: the component of each option that has been placed.
         draft: what the browser keeps: {"values": {path: value}, "name": text}.
         device: this machine, for the choices that it may not have.
+        offers: good words of options whose words only the machine knows: its devices.
         start: the values that the page opens with: the demo's. `changed` compares with them.
         meta: slot of handlers for what assets/form.js adds to the values (`planline.Meta`).
         lines: the plan lines of the tabs.
+        sweeps: pieces in which values to try are typed; the plan is made again on their `input`.
         wiring: run once every component exists, for events that take all of them as inputs.
         prepare, count, preview: handlers of the tabs (fn, inputs, outputs) that run when the page opens.
     """
@@ -56,12 +59,14 @@ class Form:
         self.specs: dict[str, OptionSpec] = {spec.path: spec for spec in options_of(RunConfig)}
         self.components: dict[str, Component] = {}
         self.device = device_info(page.services.settings)
-        with _outside_tabs():
+        self.offers = {"training.device": offered_devices(page.services.settings)}
+        with outside_tabs():
             secret = browser_secret(page.services.settings)
             self.draft = gr.BrowserState(None, storage_key=DRAFT_KEY, secret=secret)
         self.start: Values = self.raw(self.values(load_named(DEMO)))
         self.meta = gr.Textbox("", visible=False)
         self.lines: list[gr.HTML] = []
+        self.sweeps: list[gr.HTML] = []
         self.wiring: list[Callable[[], None]] = []
         self.prepare: list[dict[str, Any]] = []
         self.count: dict[str, Any] = {}
@@ -77,7 +82,7 @@ class Form:
         """Render a component for each option, here."""
         for path in paths:
             spec = self.specs[path]
-            self.own(path, make_component(spec, self.start[path], self.lacks(spec)))
+            self.own(path, make_component(spec, self.start[path], self.lacks(spec), self.offers.get(path)))
 
     def place_tiers(self, paths: Iterable[str], fold_id: str) -> None:
         """Render the basic options, and the advanced ones behind a fold that says how many were changed."""
@@ -174,7 +179,7 @@ class Form:
 
 
 @contextmanager
-def _outside_tabs() -> Iterator[None]:
+def outside_tabs() -> Iterator[None]:
     """Put components beside the tabs: gradio does not store a BrowserState of a tab that was not opened yet."""
     inside = Context.block
     Context.block = Context.root_block
@@ -184,13 +189,16 @@ def _outside_tabs() -> Iterator[None]:
         Context.block = inside
 
 
-def make_component(spec: OptionSpec, value: Any, lacks: dict[str, str] | None = None) -> Component:
+def make_component(
+    spec: OptionSpec, value: Any, lacks: dict[str, str] | None = None, offered: list[tuple[str, str]] | None = None
+) -> Component:
     """Make the component of an option: its label, help with unit, choices and where it applies.
 
     Args:
         spec: the option.
         value: what it shows at first, in the form's terms (`to_field`).
         lacks: words of a choice that this machine cannot take; their labels say so.
+        offered: (label, word) of a text for which this machine knows good words; others may be typed.
     """
     common: dict[str, Any] = {
         "label": spec.title,
@@ -199,6 +207,8 @@ def make_component(spec: OptionSpec, value: Any, lacks: dict[str, str] | None = 
         "elem_classes": ["field", *applies_classes(spec)],
         "interactive": True,
     }
+    if offered:
+        return gr.Dropdown(offered, value=value, allow_custom_value=True, **common)
     if spec.kind == "choice" or (spec.kind == "flag" and spec.auto):
         words = list(spec.choices) or list(SWITCH)
         if len(words) <= RADIO_UP_TO:

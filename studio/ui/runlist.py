@@ -1,7 +1,7 @@
 """What the page is told of each job: one plain row, made from the folder.
 
-Polled once a second by every open page, so it reads only what is new: requests never change and are parsed
-once, summaries read on from where they were, and the row of a job that is over is kept while its folder is untouched.
+Polled once a second by every open page, so it reads only what is new: a request is parsed again only when it was
+changed, summaries read on from where they were, the row of a job that is over is kept while its folder is untouched.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Any
 from studio.config.tuning import TITLES
 from studio.errors import StudioError
 from studio.jobs import FINAL, JobFolder, JobState, JobSummary, Summaries
+from studio.jobs.devices import wanted_device
 from studio.jobs.files import read_json
 from studio.jobs.folder import JobRequest
 from studio.jobs.index import JobIndex
 from studio.jobs.labels import NAME as LABELS
+from studio.jobs.queue import place_key
 from studio.jobs.summary import status_word
 from studio.settings import Settings
 from studio.train.methods import METHODS
@@ -103,10 +105,12 @@ class RunBook:
                 left += 1
             else:
                 fresh[job.id] = self._row(job)
-        queued = (row for row in fresh.values() if row["status"] == "queued")
-        waiting = sorted(queued, key=lambda row: (row["created"], row["id"]))
+        waiting = [row for row in fresh.values() if row["status"] == "queued"]
+        if waiting:
+            key = place_key(self._settings.home)
+            waiting.sort(key=lambda row: key(row["id"], row["created"]))
         for place, row in enumerate(waiting, start=1):
-            row["place"], row["word"] = place, place_words(place)
+            row["place"], row["word"] = place, place_words(place, row["wants"])
         changed = [job_id for job_id, row in fresh.items() if self._rows.get(job_id) != row]
         self._rows |= fresh
         self._changes.note(changed, gone)
@@ -144,6 +148,7 @@ def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSumm
         "id": job_id,
         "kind": request.kind,
         "name": request.name,
+        "group": request.group,
         "line": method_line(request),
         "run": request.config.get("run") if request.kind != "train" else None,
         "status": state.status,
@@ -151,6 +156,8 @@ def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSumm
         "reason": state.reason,
         "fix": state.fix,
         "place": None,
+        "wants": wanted_device(request.kind, request.config),
+        "device": state.device,
         "best": best,
         "best_step": best_step,
         "step": summary.step,

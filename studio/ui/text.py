@@ -15,9 +15,10 @@ def ordinal(number: int) -> str:
     return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"
 
 
-def place_words(place: int) -> str:
-    """What a queued job's place in the line is called; 1 is next."""
-    return "waiting, next in line" if place == 1 else f"waiting, {ordinal(place)} in line"
+def place_words(place: int, device: str = "any") -> str:
+    """What a queued job's place in the line is called; 1 is next. `device` is the one that it waits for."""
+    waiting = "waiting" if device == "any" else f"waiting for {device}"
+    return f"{waiting}, next in line" if place == 1 else f"{waiting}, {ordinal(place)} in line"
 
 
 def gigabytes(count: float) -> str:

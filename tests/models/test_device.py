@@ -32,7 +32,7 @@ def test_measurement_is_made_once_and_kept(settings: Settings, monkeypatch) -> N
     assert all(speed > 0 for speed in info.gflops.values())
     if info.kind == "cpu":
         assert info.bf16_fast == (info.gflops["bfloat16"] > device.BF16_GAIN * info.gflops["float32"])
-    monkeypatch.setattr(device, "_measure", lambda: (_ for _ in ()).throw(AssertionError("measured twice")))
+    monkeypatch.setattr(device, "_measure", lambda without_gpu: (_ for _ in ()).throw(AssertionError("measured twice")))
     again = device_info(settings, measure=True)
     assert (again.gflops, again.kind) == (info.gflops, info.kind)
 
@@ -41,7 +41,7 @@ def test_several_at_once_measure_once(settings: Settings, monkeypatch) -> None:
     made: list[int] = []
     gflops = {"float32": 100.0, "bfloat16": 110.0}
 
-    def measure() -> dict[str, object]:
+    def measure(without_gpu: bool) -> dict[str, object]:
         made.append(1)
         time.sleep(0.2)
         return {"kind": "cpu", "name": "", "gflops": gflops, "bf16_native": None, "import_bytes": 1}
@@ -57,7 +57,7 @@ def test_other_processor_or_damage_is_measured_anew(settings: Settings, monkeypa
     made: list[int] = []
     result = {"kind": "cpu", "name": "", "gflops": {"float32": 100.0, "bfloat16": 110.0}, "bf16_native": None}
 
-    def measure() -> dict[str, object]:
+    def measure(without_gpu: bool) -> dict[str, object]:
         made.append(1)
         return result
 
@@ -78,7 +78,7 @@ def test_gpu_shows_its_own_memory(settings: Settings, monkeypatch) -> None:
         "kind": "cuda", "name": "A GPU", "memory_bytes": 80 * 10**9, "free_bytes": 79 * 10**9,
         "gflops": {"float32": 50_000.0, "bfloat16": 700_000.0}, "bf16_native": True,
     }  # fmt: skip
-    monkeypatch.setattr(device, "_measure", lambda: result)
+    monkeypatch.setattr(device, "_measure", lambda without_gpu: result)
     monkeypatch.setattr(device.shutil, "which", lambda name: None)
     info = device_info(settings, measure=True)
     assert (info.kind, info.name, info.available_bytes, info.bf16_fast) == ("cuda", "A GPU", 79 * 10**9, True)

@@ -77,7 +77,7 @@ def _eight_bit_dora(known: Known) -> None:
 
 def _attention(known: Known) -> None:
     word = known.config.model.attention
-    lacking = lack(ATTENTION, word, device_info(known.settings))
+    lacking = lack(ATTENTION, word, device_info(known.settings, wanted=known.config.training.device))
     if lacking is not None:
         raise InputError(f"{word}: {lacking.what}", where=ATTENTION, fix=lacking.fix)
     need = NEEDS.get((ATTENTION, word))
@@ -98,7 +98,7 @@ def _engine(known: Known) -> None:
             f"the engine unsloth does not train {config.method.name} with {config.tuning.name}", where=ENGINE,
             fix="Set it to studio, or choose sft, dpo, orpo, kto or grpo with lora or qlora",
         )  # fmt: skip
-    lacking = lack(ENGINE, "unsloth", device_info(known.settings))
+    lacking = lack(ENGINE, "unsloth", device_info(known.settings, wanted=known.config.training.device))
     if lacking is not None:
         raise InputError(f"unsloth: {lacking.what}", where=ENGINE, fix=lacking.fix)
     for path, asked in unsloth_lacks(config):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from studio.ui.components.queueacts import ACTS
 from studio.ui.theme import asset_url, script_tags
 
 CHARTS: dict[str, str] = {
@@ -65,6 +66,7 @@ MONITOR = f"""
     <button type="button" class="btn small danger" data-part="stop" hidden>Stop and save</button>
     <button type="button" class="btn small danger" data-part="stop-now" hidden>Stop now</button>
   </div>
+  {ACTS}
   <div class="row-flex num progress">
     <div class="bar" data-part="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100">
       <i></i></div>

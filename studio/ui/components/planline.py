@@ -7,7 +7,6 @@ use. There is one line for each of those tabs, because gradio renders a componen
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,13 @@ from studio.data.locate import absent_set, is_hub_source, locate, sources_of
 from studio.data.sources import confine
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import submit
+from studio.jobs.devices import require_device
+from studio.jobs.folder import free_name, taken_names
 from studio.models import embedded, hub
 from studio.models.catalogue import confine_model
 from studio.models.plan import Plan
 from studio.train import preflight
+from studio.ui.components import fromrun, sweep
 from studio.ui.components.choices import piece
 from studio.ui.components.rewardcode import code_of
 from studio.ui.errors import UNEXPECTED, guard, logger
@@ -35,6 +37,8 @@ from studio.ui.services import Services
 
 LINE = """
 <div class="studio">
+  <div class="plan-from row-flex wrap-flex" hidden><span class="grow" role="status"></span>
+    <button type="button" class="plan-back btn small"></button></div>
   <div class="plan num">
     <div class="plan-said grow"><b class="plan-what"></b> <span class="plan-text muted" role="status"></span>
       <span class="plan-busy muted"></span>
@@ -79,6 +83,8 @@ class Meta:
         source: of which source, from 0.
         asked: number of the person's request for a row, so that a reply to an earlier one is not shown over it.
         set: options that a button of a finding sets.
+        edit: id of the waiting job whose settings these are, "" for a new run.
+        sweep: values to try by option, as they were typed.
     """
 
     name: str = ""
@@ -87,6 +93,8 @@ class Meta:
     source: int = 0
     asked: int = 0
     set: dict[str, Any] = field(default_factory=dict)
+    edit: str = ""
+    sweep: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, text: Any) -> Meta:
@@ -101,6 +109,8 @@ class Meta:
                 max(0, int(given.get("source", 0))),
                 int(given.get("asked", 0)),
                 wanted,
+                str(given.get("edit", "")),
+                {str(path): str(text) for path, text in dict(given.get("sweep") or {}).items()},
             )
         except (TypeError, ValueError, KeyError):
             return cls()
@@ -120,11 +130,14 @@ class Planner:
             InputErrors: a value or a path is wrong.
         """
         config = self.form.config(values)
+        self._confine(config)
+        return config
+
+    def _confine(self, config: RunConfig) -> None:
         # The data worker of the page confines the data files itself (DataWorker(confined=True)).
         confine_model(config.model.path, self.services.settings)
         for path in preflight.named_paths(config):
             confine(path, self.services.settings)
-        return config
 
     def payload(self, values: Values, meta: Meta) -> dict[str, Any]:
         """Return what the plan lines show; a wrong value is part of it, never an exception."""
@@ -133,7 +146,7 @@ class Planner:
             "sequence": meta.sequence, "method": method, "tuning": tuning, "errors": [], "notes": {}, "cards": {},
             "what": f"{TITLES.get(tuning, tuning)} · {method.upper()}", "line": "", "memory": None,
             "changed": [field_id(path) for path in self.form.changed(values)], "name": "", "waits": "",
-            "code": None,
+            "code": None, "sweep": None,
         }  # fmt: skip
         try:
             config = self.confined(values)
@@ -142,8 +155,11 @@ class Planner:
             shown["waits"] = waits_for(config, self.services)
             if shown["waits"]:
                 shown["line"] = shown["waits"]
-                return shown
-            self._add_plan(shown, config)
+            else:
+                self._add_plan(shown, config)
+            if meta.sweep and not meta.edit:
+                name, settings = meta.name or shown["name"], self.services.settings
+                shown["sweep"] = sweep.estimate(settings, config, name, meta.sweep, self._seconds)
         except InputErrors as wrong:
             shown["errors"] = [self.form.problem(error) for error in wrong.errors]
         except StudioError as error:
@@ -190,7 +206,14 @@ class Planner:
         parts = [about, *([config.method.name] if config.method.name != "sft" else []), config.tuning.name]
         if self.form.specs["tuning.rank"].applies(config.method.name, config.tuning.name):
             parts.append(str(config.tuning.rank))
-        return self.free_name("-".join(parts))
+        return free_name(self.services.settings.jobs, "-".join(parts))
+
+    def _seconds(self, config: RunConfig) -> float | None:
+        """How long a run takes by its plan; None where that is not known."""
+        self._confine(config)
+        if waits_for(config, self.services):
+            return None
+        return preflight.check(config, self.services.settings, self.services.data).plan.seconds
 
     def _require_files(self, config: RunConfig) -> None:
         """Check that the data files are there and may be read by the page; `preflight.check` includes this."""
@@ -198,37 +221,32 @@ class Planner:
             if not is_hub_source(source.path, self.services.settings):
                 locate(source, self.services.settings, confined=True)
 
-    def free_name(self, wanted: str) -> str:
-        """Return the wanted name, or the next free one with a number."""
-        plain = re.sub(r"[^\w.-]+", "-", wanted).strip("-.")[:52] or "run"
-        taken = self._names()
-        number = 2
-        name = plain
-        while name in taken:
-            name, number = f"{plain}-{number}", number + 1
-        return name
-
-    def _names(self) -> set[str]:
-        # A job's folder is named after time and name, so that no job.yaml needs to be read on every key.
-        jobs = self.services.settings.jobs
-        return {path.name[16:] for path in jobs.iterdir()} if jobs.is_dir() else set()
-
     def start(self, values: Values, meta: Meta) -> str:
-        """Check once more, queue the run and return its id.
+        """Check once more, queue the run or runs, or give the edited one its settings; return the id of the first.
 
         Raises:
-            InputError: a value is wrong, or the name is taken.
+            InputError: a value is wrong, the name is taken, or the edited run has begun.
         """
         config = self.confined(values)
+        settings = self.services.settings
+        if meta.edit:
+            return fromrun.save(settings, meta.edit, self._ready(config))
         name = meta.name or self.default_name(config)
-        if name in self._names():
-            raise InputError(f"there is a run '{name}' already", where="Run name", fix=f"Take '{self.free_name(name)}'")
+        if meta.sweep:
+            return sweep.start(settings, config, name, meta.sweep, self._ready)
+        if name in taken_names(settings.jobs):
+            free = free_name(settings.jobs, name)
+            raise InputError(f"there is a run '{name}' already", where="Run name", fix=f"Take '{free}'")
+        return submit(settings, "train", name, self._ready(config).model_dump(mode="json")).id
+
+    def _ready(self, config: RunConfig) -> RunConfig:
+        """Check a run and return it as it is submitted."""
+        self._confine(config)
         if waits_for(config, self.services):
+            require_device(config.training.device, self.services.settings)
             self._require_files(config)
-            config = preflight.with_absolute_paths(config, self.services.settings)
-        else:
-            config = preflight.check(config, self.services.settings, self.services.data).config
-        return submit(self.services.settings, "train", name, config.model_dump(mode="json")).id
+            return preflight.with_absolute_paths(config, self.services.settings)
+        return preflight.check(config, self.services.settings, self.services.data).config
 
 
 # Put before a handler's request: the last value becomes what `Meta.read` reads. While none of our pieces is in the
@@ -249,11 +267,11 @@ def wire(page: Page) -> None:
     def update(*values: Any) -> list[Any]:
         raw, meta = form.raw(values[:-1]), Meta.read(values[-1])
         shown = planner.payload(raw, meta)
-        return [*[shown for _ in form.lines], {"values": raw, "name": meta.name}, shown["what"]]
+        return [*[shown for _ in form.lines], {"values": raw, "name": meta.name, "sweep": meta.sweep}, shown["what"]]
 
     def restore(draft: Any) -> list[Any]:
-        name = draft.get("name", "") if isinstance(draft, dict) else ""
-        return [*form.restored(draft), json.dumps({"restored": name})]
+        known = draft if isinstance(draft, dict) else {}
+        return [*form.restored(draft), json.dumps({"restored": known.get("name", ""), "sweep": known.get("sweep")})]
 
     def start(*values: Any) -> tuple[str, Any]:
         job = planner.start(form.raw(values[:-1]), Meta.read(values[-1]))
@@ -274,7 +292,8 @@ def wire(page: Page) -> None:
     # the event to all handlers of it, so that two of them keep each other going for ever.
     seen = [form.components[path].change for path, spec in form.specs.items() if spec.section in SEEN]
     others = [form.components[path].change for path, spec in form.specs.items() if spec.section not in SEEN]
-    gr.on([*others, *(line.input for line in form.lines)], trigger_mode="always_last", **calculate)
+    named = [piece.input for piece in (*form.lines, *form.sweeps)]
+    gr.on([*others, *named], trigger_mode="always_last", **calculate)
     gr.on(seen, trigger_mode="always_last", **calculate).then(**count).then(**preview)
 
     begin, finish = ({**step, **QUIET} for step in form.prepare)
@@ -282,6 +301,8 @@ def wire(page: Page) -> None:
     ready = opened.then(**calculate).then(**begin).then(**finish)
     ready.then(**calculate)
     ready.then(**count).then(**preview)
+    filled = fromrun.wire(form, page.services.settings).then(**calculate).then(**begin).then(**finish)
+    filled.then(**count).then(**preview)
     changed = form.components["model.path"].change(trigger_mode="multiple", **begin)
     changed.then(**finish).then(**calculate).then(**count).then(**preview)
 

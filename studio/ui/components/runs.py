@@ -39,7 +39,7 @@ TEMPLATE = """
         <label><input type="checkbox" data-runs="archived"> Show archived ones</label>
       </details>
     </div>
-    <ul class="runs" aria-label="Jobs"></ul>
+    <ul class="runs" aria-label="Jobs: those that run, those that wait in their order, then the newest"></ul>
     <p class="runs-none" hidden>No job fits. <button type="button" class="btn quiet small"
       data-runs="all">Show all</button></p>
     <div class="runs-acts" role="group" aria-label="With the chosen jobs" data-runs="acts" hidden>
@@ -62,7 +62,7 @@ def run_list() -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=TEMPLATE,
-        head=script_tags("compare.js", "keep.js", "organise.js", "runs.js"),
+        head=script_tags("compare.js", "keep.js", "queue.js", "organise.js", "runs.js"),
         js_on_load="window.studio.runs.mount(element)",
         apply_default_css=False,
         elem_id="run-list",

@@ -21,6 +21,7 @@ from studio.train.methods import METHODS
 from studio.ui.components.choices import choice_cards, markup, piece
 from studio.ui.components.planline import memory_bar, plan_line, wire
 from studio.ui.components.rewardcode import reward_code
+from studio.ui.components.sweep import sweep_rows
 from studio.ui.errors import guard
 from studio.ui.form import METHOD, TRAIN, TUNING, Form, Values, applies_classes, field_id
 from studio.ui.page import QUIET, Page
@@ -42,6 +43,8 @@ FILE = """
 HEADINGS = {
     "settings": '<div class="studio row-flex wrap-flex"><h3>Settings</h3><span class="grow"></span>'
     '<span class="muted">left as they are, they work</span></div>',
+    "sweep": '<div class="studio row-flex wrap-flex"><h3>Several runs at once</h3><span class="grow"></span>'
+    '<span class="muted">to compare the values of an option</span></div>',
     "file": '<div class="studio"><h3>This run as a file</h3></div>',
 }
 YAML_BYTES = 1_000_000
@@ -63,6 +66,9 @@ def build(page: Page) -> None:
         markup(HEADINGS["settings"])
         engine_cards(form)
         form.place_tiers([*form.of_section("tuning"), *form.of_section("training")], "settings-advanced")
+    with gr.Column(elem_classes=["card-block"], elem_id="sweep-card"):
+        markup(HEADINGS["sweep"])
+        form.sweeps.append(sweep_rows(form.specs))
     memory_bar()
     with gr.Column(elem_classes=["card-block"]):
         markup(HEADINGS["file"])

@@ -1,0 +1,114 @@
+"""The line of waiting jobs: its order, and what may be done to a job while it waits.
+
+Jobs wait in the order in which they were asked for. Once somebody moves one, `queue.json` in the home holds the ids in
+their new order, written whole; jobs that it does not name come after those that it names. It is only an order: without
+it, or damaged, every job is still there and is started.
+
+One lock of the home (`queue.lock`) stands between the supervisor, which makes a waiting job a starting one, and whoever
+changes what waits: so a job is started with its old settings or its new ones, never with something between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from studio.errors import InputError
+from studio.jobs.files import read_json, write_json
+from studio.jobs.folder import JobFolder, list_jobs, write_request
+from studio.settings import Settings
+
+Move = Literal["up", "down", "first", "last"]
+
+
+def queue_lock(home: Path) -> FileLock:
+    """Make the lock that is held while a waiting job is started or changed; each caller its own."""
+    home.mkdir(parents=True, exist_ok=True)
+    return FileLock(home / "queue.lock")
+
+
+def place_key(home: Path) -> Callable[[str, float], tuple[int, float, str]]:
+    """Return the function by whose value waiting jobs are sorted, from a job's id and when it was created."""
+    try:
+        order = read_json(home / "queue.json")
+    except ValueError:  # damaged: the order of asking is left
+        order = None
+    places = {str(job): place for place, job in enumerate(order)} if isinstance(order, list) else {}
+    return lambda job, created: (0, places[job], job) if job in places else (1, created, job)
+
+
+def in_line(jobs: list[JobFolder], home: Path) -> list[JobFolder]:
+    """Sort waiting jobs, first in line first."""
+    key = place_key(home)
+    return sorted(jobs, key=lambda job: key(job.id, job.state().created))
+
+
+def waiting(settings: Settings) -> list[JobFolder]:
+    """Return the jobs that wait, first in line first."""
+    return in_line([job for job in list_jobs(settings.jobs) if job.state().status == "queued"], settings.home)
+
+
+def move(settings: Settings, job: JobFolder, to: Move) -> int:
+    """Give a waiting job another place in the line.
+
+    Returns:
+        its place now, from 1.
+
+    Raises:
+        InputError: it does not wait any more.
+    """
+    with queue_lock(settings.home):
+        _require_waiting(job)
+        order = [one.id for one in waiting(settings)]
+        old = order.index(job.id)
+        order.remove(job.id)
+        new = {"up": max(0, old - 1), "down": old + 1, "first": 0, "last": len(order)}[to]
+        order.insert(new, job.id)
+        write_json(settings.home / "queue.json", order)
+    return order.index(job.id) + 1
+
+
+def rewrite(settings: Settings, job: JobFolder, config: dict[str, Any]) -> None:
+    """Give a waiting job other settings. They must have been checked before: the lock is held for a moment only.
+
+    Raises:
+        InputError: it has begun meanwhile, is to be removed, or goes on from a checkpoint; nothing is changed then.
+    """
+    with queue_lock(settings.home):
+        require_unbegun(job)
+        _require_waiting(job)
+        asked = JobFolder(job.path).request
+        write_request(job.path, replace(asked, config=config))
+
+
+def require_unbegun(job: JobFolder) -> None:
+    """Check that a job is one whose settings can still be changed.
+
+    Raises:
+        InputError: it has begun, or goes on from a checkpoint.
+    """
+    state, name = job.state(), job.request.name
+    if state.status != "queued":
+        raise InputError(
+            f"'{name}' has begun ({state.status}), so its settings stay as they are",
+            where=job.id,
+            fix="Duplicate it to make a run with other settings",
+        )
+    if state.attempt > 1:
+        raise InputError(
+            f"'{name}' goes on from a checkpoint, so its settings stay as they are",
+            where=job.id,
+            fix="Duplicate it to make a run with other settings",
+        )
+
+
+def _require_waiting(job: JobFolder) -> None:
+    state, name = job.state(), job.request.name
+    if state.status != "queued":
+        raise InputError(f"'{name}' does not wait any more ({state.status})", where=job.id)
+    if job.stop_path.exists():
+        raise InputError(f"'{name}' is being taken out of the line", where=job.id)

@@ -1,0 +1,88 @@
+"""The form filled with the settings of a job: of one that waits, to change them, or of any run, to start another one.
+
+The browser (assets/queue.js) puts what it wants into a hidden box, as JSON; the reply goes into a second one. What the
+form had before travels back with the reply, so that the way out can restore it; the server keeps nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gradio as gr
+
+from studio.config import RunConfig
+from studio.config.load import build
+from studio.errors import InputError
+from studio.jobs import JobFolder, list_jobs
+from studio.jobs.folder import free_name
+from studio.jobs.queue import require_unbegun, rewrite
+from studio.settings import Settings
+from studio.ui.errors import guard
+from studio.ui.form import Form, outside_tabs
+from studio.ui.page import QUIET
+
+
+def wire(form: Form, settings: Settings) -> Any:
+    """Make the boxes and connect them; returns the event after which the plan is to be made again."""
+    with outside_tabs(), gr.Column(elem_classes=["studio-hidden"]):
+        asked = gr.Textbox("", label="Fill the form", elem_id="form-fill", interactive=True)
+        reply = gr.Textbox("", label="What the form was filled with", elem_id="form-filled", interactive=True)
+
+    def fill(text: str, *values: Any) -> list[Any]:
+        return filled(form, settings, json.loads(text), form.raw(values))
+
+    event = asked.change(guard(fill), [asked, *form.inputs], [*form.inputs, reply], **QUIET)
+    return event.success(None, reply, None, js="text => { window.studio.queue.filled(text) }", **QUIET)
+
+
+def filled(form: Form, settings: Settings, asked: dict[str, Any], values: dict[str, Any]) -> list[Any]:
+    """Return the form's new values, and the reply.
+
+    Args:
+        form: the form.
+        settings: whose jobs.
+        asked: {"back": draft} to restore what the form had, or {"job": id, "edit": bool} for the settings of a job;
+            with "name", the run name that is typed, and "number", which the reply repeats.
+        values: what the form has.
+
+    Raises:
+        InputError: there is no such training, its settings cannot be read, or it has begun and was to be edited.
+    """
+    if "back" in asked:
+        draft = asked["back"] if isinstance(asked["back"], dict) else {}
+        reply = {"number": asked["number"], "job": "", "edit": False, "name": str(draft.get("name", ""))}
+        return [*form.restored(draft), json.dumps(reply)]
+    job, edit = training(settings, str(asked["job"])), bool(asked["edit"])
+    if edit:
+        require_unbegun(job)
+    config = build(RunConfig, job.request.config, f"{job.id}/job.yaml")
+    kept = {"values": values, "name": str(asked.get("name", ""))}
+    name = "" if edit else free_name(settings.jobs, job.request.name)
+    reply = {
+        "number": asked["number"], "job": job.id, "title": job.request.name, "edit": edit, "name": name, "kept": kept,
+    }  # fmt: skip
+    return [*form.values(config), json.dumps(reply)]
+
+
+def training(settings: Settings, job_id: str) -> JobFolder:
+    """Look a training up among those that exist.
+
+    Raises:
+        InputError: there is none of that id.
+    """
+    for job in list_jobs(settings.jobs):
+        if job.id == job_id and job.request.kind == "train":
+            return job
+    raise InputError("there is no such training any more", where=job_id)
+
+
+def save(settings: Settings, job_id: str, config: RunConfig) -> str:
+    """Give a waiting run other settings; returns its id.
+
+    Raises:
+        InputError: it is gone, or has begun meanwhile.
+    """
+    job = training(settings, job_id)
+    rewrite(settings, job, config.model_dump(mode="json"))
+    return job.id
