@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from studio.errors import InputError
 from studio.jobs.files import read_json, write_atomic
@@ -80,9 +81,10 @@ class JobFolder:
         """
         try:
             raw = YAML(typ="safe").load((self.path / "job.yaml").read_text(encoding="utf-8"))
+            kind, name, config = raw["kind"], raw["name"], raw["config"]
             branch = Branch(**raw["branch"]) if raw.get("branch") else None
-            return JobRequest(raw["kind"], raw["name"], raw["config"], branch, str(raw.get("group") or ""))
-        except (OSError, KeyError, TypeError) as error:
+            return JobRequest(kind, name, config, branch, str(raw.get("group") or ""))
+        except (OSError, KeyError, TypeError, ValueError, YAMLError) as error:
             raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
 
     def labels(self) -> Labels:
