@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from studio.errors import InputError
 
@@ -31,6 +32,7 @@ class Settings:
         roots: folders (besides `home`) from which the page may read data and models.
         token: secret of the page; None means that this machine's users are trusted.
         chat_idle_seconds: a loaded chat model that nobody used for this long is unloaded.
+        webhook: address that is told of every job's end; it may hold a secret, so it is never shown or kept.
     """
 
     home: Path
@@ -39,6 +41,7 @@ class Settings:
     roots: tuple[Path, ...]
     token: str | None
     chat_idle_seconds: float
+    webhook: str | None = field(default=None, repr=False)
 
     @property
     def jobs(self) -> Path:
@@ -72,7 +75,7 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Read STUDIO_HOME, STUDIO_HOST, STUDIO_PORT, STUDIO_ROOTS, STUDIO_TOKEN, STUDIO_CHAT_IDLE.
+    """Read STUDIO_HOME, STUDIO_HOST, STUDIO_PORT, STUDIO_ROOTS, STUDIO_TOKEN, STUDIO_CHAT_IDLE, STUDIO_WEBHOOK.
 
     Raises:
         InputError: a value cannot be used.
@@ -87,6 +90,7 @@ def read_settings() -> Settings:
         roots=(home.resolve(), ASSETS, *extra),
         token=env.get("STUDIO_TOKEN") or None,
         chat_idle_seconds=_seconds(env.get("STUDIO_CHAT_IDLE") or "600"),
+        webhook=_webhook(env.get("STUDIO_WEBHOOK") or ""),
     )
 
 
@@ -118,3 +122,17 @@ def _seconds(text: str) -> float:
     if value <= 0:
         raise InputError(f"'{text}' is not a number of seconds", where="STUDIO_CHAT_IDLE", fix="Give a number above 0")
     return value
+
+
+def _webhook(text: str) -> str | None:
+    if not text:
+        return None
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        # The address is not repeated: it may hold a secret.
+        raise InputError(
+            "this is not an address that can be posted to",
+            where="STUDIO_WEBHOOK",
+            fix="Give one with http:// or https://",
+        )
+    return text

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from studio.jobs.files import read_json, write_json
 
 SEAL = "studio.json"
+BEST = "best.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -54,6 +56,28 @@ def last_whole(folder: Path) -> Checkpoint | None:
     """Return the whole checkpoint with the most steps; None if there is none."""
     found = [opened for path in folder.glob("checkpoint-*") if (opened := _opened(path)) is not None]
     return max(found, key=lambda one: one.step, default=None)
+
+
+def whole_steps(folder: Path) -> list[int]:
+    """Return the steps of all whole checkpoints, in order."""
+    return sorted(opened.step for path in folder.glob("checkpoint-*") if (opened := _opened(path)) is not None)
+
+
+def remove_older(folder: Path, limit: int, keep: int | None = None) -> None:
+    """Remove checkpoints until the newest `limit` whole ones stay, and the one of step `keep` beside them.
+
+    Called once a new one is sealed: what is removed before that could be the last whole one.
+
+    Raises:
+        OSError: one of them could not be removed.
+    """
+    steps = whole_steps(folder)
+    staying = {*steps[-limit:], keep}
+    for path in folder.glob("checkpoint-*"):
+        name = _NAME.fullmatch(path.name)
+        if name is not None and int(name[1]) < steps[-1] and int(name[1]) not in staying:
+            (path / SEAL).unlink(missing_ok=True)  # from here on it is not whole, however the removal ends
+            shutil.rmtree(path)
 
 
 def _opened(folder: Path) -> Checkpoint | None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -23,6 +24,7 @@ from studio.jobs.diagnosis import diagnose
 from studio.jobs.events import EventWriter
 from studio.jobs.files import read_json
 from studio.jobs.folder import JobFolder, list_jobs
+from studio.jobs.notify import expect_end, tell_end
 from studio.jobs.state import JobState, write_state
 from studio.settings import Settings, read_settings
 
@@ -90,11 +92,12 @@ class Supervisor:
 
     def _start(self, job: JobFolder) -> None:
         write_state(job.state_path, job.state().with_(status="starting", started=time.time()))
+        expect_end(self.settings, job)
         with job.log_path.open("ab") as log:
             self._children[job.id] = subprocess.Popen(
                 self._command(job),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=job.path,
-                env={**_WORKER_ENV, **os.environ, "STUDIO_HOME": str(self.settings.home)},
+                env={**_WORKER_ENV, **os.environ, "STUDIO_HOME": str(self.settings.home), "STUDIO_WEBHOOK": ""},
             )  # fmt: skip
 
     def _is_gone(self, job: JobFolder, state: JobState) -> bool:
@@ -114,11 +117,14 @@ class Supervisor:
         code = None if child is None else child.returncode
         if job.stop_path.exists():
             return self._close(job, "stopped", "it was stopped by force, so its last step was not saved", code)
-        found = diagnose(code, job.log_path)
-        return self._close(job, "lost" if code is None else "failed", found.reason, code, found.fix)
+        found = diagnose(code, job.log_path, job.environment())
+        status = "lost" if code is None else "failed"
+        return self._close(job, status, found.reason, code, found.fix, change=found.change, line=found.line)
 
-    def _close(self, job: JobFolder, status: str, reason: str, code: int | None = None, fix: str = "") -> None:
-        end = {"status": status, "reason": reason, "fix": fix, "exit_code": code, "finished": time.time()}
+    def _close(
+        self, job: JobFolder, status: str, reason: str, code: int | None = None, fix: str = "", **more: Any
+    ) -> None:
+        end = {"status": status, "reason": reason, "fix": fix, "exit_code": code, "finished": time.time(), **more}
         write_state(job.state_path, job.state().with_(**end))
         writer = EventWriter(job.events_path)
         writer.write("done", status=status, reason=reason, fix=fix)
@@ -132,6 +138,7 @@ class Supervisor:
         self._children.pop(job.id, None)
         self._stops.pop(job.id, None)
         self._over[job.id] = _written(job)
+        tell_end(self.settings, job)
 
     def _press_stop(self, job: JobFolder, state: JobState) -> None:
         """Go on with the phases of a stop: asked, SIGTERM, SIGKILL of the process group."""
