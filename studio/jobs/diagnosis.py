@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.jobs.causes import CAUSES, CERTAIN_SIGNALS, LESS_MEMORY, SIGNALS, Cause
-from studio.jobs.kernel import oom_kills
+from studio.jobs.kernel import oom_kills, rose
 from studio.jobs.logs import Tail, read_tail
 from studio.models.cures import Cure, first_fitting, said
 
@@ -34,7 +34,7 @@ class Diagnosis:
 
 
 def diagnose(
-    exit_code: int | None, log: Path, environment: dict[str, Any] | None = None, kills: int | None = None
+    exit_code: int | None, log: Path, environment: dict[str, Any] | None = None, kills: dict[str, int] | None = None
 ) -> Diagnosis:
     """Explain the end of a worker.
 
@@ -45,16 +45,15 @@ def diagnose(
         kills: the kernel's count of processes that it ended because memory was full; None asks for it.
     """
     environment, tail = environment or {}, read_tail(log)
-    before, now = environment.get("oom_kills"), oom_kills() if kills is None else kills
-    ended = exit_code is None or exit_code == -signal.SIGKILL
-    if ended and before is not None and now is not None and now > before:
+    full = rose(environment.get("oom_kills") or {}, oom_kills() if kills is None else kills)
+    if full and (exit_code is None or exit_code == -signal.SIGKILL):
         found = Diagnosis("the kernel ended the process because memory was full (SIGKILL)", LESS_MEMORY)
         return with_plan(replace(found, line=_last_line(tail)), environment, gpu=False)
     number = -exit_code if exit_code is not None and exit_code < 0 else None
     if number not in CERTAIN_SIGNALS and (known := _known(tail)) is not None:
         return _of(*known, tail, environment)
     if number == signal.SIGKILL:
-        return _killed(tail, environment, counted=before is not None and now is not None)
+        return _killed(tail, environment, counted=full is not None)
     if number is not None:
         name = signal.Signals(number).name
         reason, fix = SIGNALS.get(number, (f"the process ended with {name}", _LAST))

@@ -8,10 +8,10 @@ CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 
 
-def oom_kills(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
-    """Return how many processes were ended so far, of this machine and of this container; None if nobody counts.
+def oom_kills(proc: Path = PROC, cgroups: Path = CGROUPS) -> dict[str, int]:
+    """Return how many processes were ended so far, by the file that counts: of this machine, and of this container.
 
-    Only a difference means something: whoever asks keeps an earlier value.
+    Only a difference means something: whoever asks keeps an earlier answer for `rose`.
     """
     places = [proc / "vmstat"]
     for line in _lines(proc / "self" / "cgroup"):
@@ -21,8 +21,13 @@ def oom_kills(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
             places += [cgroups / inside / "memory.events", cgroups / "unified" / inside / "memory.events"]
         elif "memory" in controllers.split(","):
             places.append(cgroups / "memory" / inside / "memory.oom_control")
-    counts = [int(words[1]) for place in places for line in _lines(place) if _counts(words := line.split())]
-    return sum(counts) if counts else None
+    return {str(place): int(words[1]) for place in places for line in _lines(place) if _counts(words := line.split())}
+
+
+def rose(before: dict[str, int], now: dict[str, int]) -> bool | None:
+    """Whether a process was ended since `before`; None where nobody counted both times. A restart begins at 0."""
+    both = before.keys() & now.keys()
+    return any(now[place] > before[place] for place in both) if both else None
 
 
 def _counts(words: list[str]) -> bool:
