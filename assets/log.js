@@ -5,19 +5,19 @@ window.studio.log = (() => {
   const KEPT = 5000;
   const ALERT = /\b(warning|error|exception|traceback|failed|critical)\b/i;
   let root = null, part = null, lines = [], alerts = 0, show = "follow", words = "", jobId = "";
+  let excerpt = null; // {first, line, lines}: a place of the log that is shown instead of its end
 
   function mount(element) {
     if (element.dataset.mounted) return;
     element.dataset.mounted = "yes";
     root = element;
     part = (name) => root.querySelector(`[data-part="${name}"]`);
-    const buttons = [...root.querySelectorAll("[data-show]")];
-    buttons.forEach((button) => button.addEventListener("click", () => {
+    root.querySelectorAll("[data-show]").forEach((button) => button.addEventListener("click", () => {
       show = button.dataset.show;
-      buttons.forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+      excerpt = null;
       draw();
     }));
-    part("search").addEventListener("input", (event) => { words = event.target.value.toLowerCase(); draw(); });
+    part("search").addEventListener("input", (event) => { words = event.target.value.toLowerCase(); excerpt = null; draw(); });
     draw();
   }
 
@@ -36,16 +36,44 @@ window.studio.log = (() => {
   function draw() {
     if (!root) return;
     part("log-card").hidden = !jobId;
+    root.querySelectorAll("[data-show]").forEach((button) => button.setAttribute("aria-pressed", String(!excerpt && button.dataset.show === show)));
+    window.studio.put(part("alerts"), String(alerts));
     const box = part("lines");
+    if (excerpt) return drawExcerpt(box);
     box.replaceChildren(nodes(lines));
     if (!box.childNodes.length) box.append(jobId && (words || show === "warnings") ? "No such line." : "Nothing yet.");
-    window.studio.put(part("alerts"), String(alerts));
     if (show === "follow") box.scrollTop = box.scrollHeight;
+  }
+
+  function drawExcerpt(box) {
+    const { h, number } = window.studio, { first, line } = excerpt, last = first + excerpt.lines.length - 1;
+    box.replaceChildren(h("span", { class: "muted" }, `lines ${number(first)} to ${number(last)}\n`));
+    excerpt.lines.forEach((text, index) => {
+      if (first + index === line) box.append(h("span", { class: "at", "aria-current": "true" }, `${text}\n`));
+      else box.append(`${text}\n`);
+    });
+    const mark = box.querySelector(".at");
+    if (mark) box.scrollTop += mark.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 2;
+  }
+
+  /** Show the log around a line, from 1, and mark it: also of a log of which only the end was read. */
+  async function open(line) {
+    const mine = jobId, box = part("lines");
+    try {
+      const answer = await window.studio.fetchJson(`/api/jobs/${encodeURIComponent(mine)}/log/around?line=${line}`);
+      if (mine !== jobId) return;
+      excerpt = answer;
+      draw();
+    } catch (error) {
+      box.append(`The line could not be read (${error.message}).\n`);
+    }
+    part("log-card").scrollIntoView({ block: "center" });
+    box.focus({ preventScroll: true });
   }
 
   /** Begin with another job. */
   function reset(id) {
-    jobId = id; lines = []; alerts = 0;
+    jobId = id; lines = []; alerts = 0; excerpt = null;
     if (!root) return;
     const link = part("log-link");
     if (id) link.setAttribute("href", `/api/jobs/${encodeURIComponent(id)}/files/log.txt`);
@@ -61,6 +89,7 @@ window.studio.log = (() => {
     lines.push(...clean);
     alerts += clean.filter((line) => ALERT.test(line)).length;
     if (!root) return;
+    if (excerpt) return void (lines = lines.slice(-KEPT));
     if (first || lines.length > KEPT) {
       lines = lines.slice(-KEPT);
       return draw();
@@ -99,5 +128,5 @@ window.studio.log = (() => {
     }));
   }
 
-  return { mount, reset, add, samples };
+  return { mount, reset, add, samples, open };
 })();

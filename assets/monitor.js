@@ -114,7 +114,7 @@ window.studio.monitor = (() => {
   function draw(came) {
     if (!reader || !reader.state) return;
     drawHead();
-    drawNotices();
+    window.studio.notices.draw(part("notices"), reader);
     const training = reader.about?.kind === "train";
     const begun = training && Object.keys(reader.series).length > 0;
     part("training").hidden = !begun;
@@ -186,26 +186,6 @@ window.studio.monitor = (() => {
       spent.set(phase.phase, (spent.get(phase.phase) || 0) + (end === null ? 0 : Math.max(0, end - phase.begun)));
     });
     return [...spent].map(([name, seconds]) => (name === open && !seconds ? name : `${name} ${duration(seconds)}`)).join(" · ");
-  }
-
-  function drawNotices() {
-    const { state } = reader;
-    const seen = new Map();
-    for (const notice of reader.notices) if (notice.level !== "info") seen.set(notice.text, notice);
-    if (["failed", "lost"].includes(state.status) && state.reason) seen.set(state.reason, { level: "error", text: state.reason, fix: state.fix });
-    const all = [...seen.values()].sort((a, b) => (a.level === "error" ? 0 : 1) - (b.level === "error" ? 0 : 1));
-    const key = JSON.stringify(all.map((notice) => [notice.level, notice.text, notice.fix]));
-    const box = part("notices");
-    if (box.dataset.key === key) return;
-    box.dataset.key = key;
-    box.replaceChildren(...all.slice(0, 4).map((notice) => h("div", { class: `notice ${notice.level === "error" ? "error" : "warning"}` },
-      h("b", {}, sentence(notice.text)), notice.fix ? h("span", {}, sentence(notice.fix)) : null)));
-    if (all.length > 4) box.append(h("p", { class: "muted" }, `and ${all.length - 4} more in the log`));
-  }
-
-  function sentence(text) {
-    const whole = String(text);
-    return whole ? whole[0].toUpperCase() + whole.slice(1) + (/[.?!]$/.test(whole) ? "" : ".") : "";
   }
 
   function tile(name, value, note, look = "") {

@@ -6,6 +6,8 @@ class into an exit code, the page shows the same sentence. Anything else that is
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class StudioError(Exception):
     """Something failed that the person could not have typed differently (exit code 1).
@@ -35,6 +37,20 @@ class StudioError(Exception):
 
 def _ended(text: str) -> str:
     return text if text.endswith(("?", "!")) else f"{text}."
+
+
+class FailedRunError(StudioError):
+    """A run cannot go on, and other options may keep the next one alive (exit code 1).
+
+    Args:
+        what: what happened.
+        fix: what to do about it.
+        change: options to change, by dotted name; a button starts a run with them.
+    """
+
+    def __init__(self, what: str, *, fix: str, change: dict[str, Any]) -> None:
+        super().__init__(what, fix=fix)
+        self.change = change
 
 
 class InputError(StudioError):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from studio.errors import InputError
 
@@ -35,6 +36,7 @@ class Settings:
         chat_idle_seconds: a loaded chat model that nobody used for this long is unloaded.
         devices: names of the devices that jobs may use, each with how many jobs it takes at once; empty for those
             that are found.
+        webhook: address that is told of every job's end; it may hold a secret, so it is never shown or kept.
     """
 
     home: Path
@@ -44,6 +46,7 @@ class Settings:
     token: str | None
     chat_idle_seconds: float
     devices: tuple[tuple[str, int], ...] = ()
+    webhook: str | None = field(default=None, repr=False)
 
     @property
     def jobs(self) -> Path:
@@ -77,7 +80,7 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Read STUDIO_HOME, STUDIO_HOST, STUDIO_PORT, STUDIO_ROOTS, STUDIO_TOKEN, STUDIO_CHAT_IDLE, STUDIO_DEVICES.
+    """Read STUDIO_HOME, _HOST, _PORT, _ROOTS, _TOKEN, _CHAT_IDLE, _DEVICES and _WEBHOOK from the environment.
 
     Raises:
         InputError: a value cannot be used.
@@ -93,6 +96,7 @@ def read_settings() -> Settings:
         token=env.get("STUDIO_TOKEN") or None,
         chat_idle_seconds=_seconds(env.get("STUDIO_CHAT_IDLE") or "600"),
         devices=_devices(env.get("STUDIO_DEVICES", "")),
+        webhook=_webhook(env.get("STUDIO_WEBHOOK") or ""),
     )
 
 
@@ -138,3 +142,17 @@ def _devices(text: str) -> tuple[tuple[str, int], ...]:
             )
         found[match[1]] = int(match[2] or 1)
     return tuple(found.items())
+
+
+def _webhook(text: str) -> str | None:
+    if not text:
+        return None
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        # The address is not repeated: it may hold a secret.
+        raise InputError(
+            "this is not an address that can be posted to",
+            where="STUDIO_WEBHOOK",
+            fix="Give one with http:// or https://",
+        )
+    return text

@@ -25,7 +25,7 @@ import psutil
 from studio.chat.client import AnswerStats, ChatHandle, stream
 from studio.chat.target import Target
 from studio.errors import InputError, StoppedError, StudioError
-from studio.jobs.diagnosis import read_tail
+from studio.jobs.logs import read_tail
 from studio.jobs.state import own_identity, process_start
 from studio.settings import Settings
 
@@ -223,13 +223,13 @@ def _lives(server: _Server) -> bool:
 
 def _phase(log: Path) -> str:
     """The last phase that the server wrote, such as "loading the model"."""
-    lines = [line for line in read_tail(log).splitlines() if line.startswith("chat: ")]
+    lines = [line for line in read_tail(log).text.splitlines() if line.startswith("chat: ")]
     return lines[-1].removeprefix("chat: ") if lines else "starting"
 
 
 def _death(target: Target, server: _Server, code: int) -> StudioError:
     """The error for a server that ended before it was ready."""
-    lines = [line for line in read_tail(server.log).splitlines() if line.startswith("error: ")]
+    lines = [line for line in read_tail(server.log).text.splitlines() if line.startswith("error: ")]
     if lines:
         sentence = lines[-1].removeprefix("error: ")
         if code == InputError.exit_code:

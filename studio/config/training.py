@@ -10,6 +10,8 @@ from pydantic import field_validator
 from studio.config.option import Options, option
 
 Auto = Literal["auto"]
+Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
+TRACKERS: tuple[str, ...] = Tracker.__args__  # type: ignore[attr-defined]
 
 
 class TrainingConfig(Options):
@@ -83,6 +85,32 @@ class TrainingConfig(Options):
     eval_steps: int | Auto = option(
         "auto", "Updates between validations; auto is eight times in a run.", title="Validate every", unit="steps"
     )  # fmt: skip
+    early_stopping: int | None = option(
+        None, "Stop after so many validations without improvement; empty never does.", title="Stop early after",
+        unit="validations", ge=1,
+    )  # fmt: skip
+    early_stopping_threshold: float = option(
+        0.0, "What counts as an improvement for stopping early: the metric must get better by more than this.",
+        title="Least improvement", ge=0,
+    )  # fmt: skip
+    keep_best: bool | Auto = option(
+        "auto",
+        "Write a checkpoint where the validation is the best so far, and never remove it; auto does so for adapters, "
+        "whose checkpoints are small, where there are validation rows.",
+        title="Keep the best checkpoint",
+        differs="transformers: only checkpoints that were due anyway can be the best.",
+    )
+    load_best_model_at_end: bool = option(
+        False, "Save the weights of the best validation as the run's model instead of the last ones.",
+        title="Save the best weights",
+    )  # fmt: skip
+    metric_for_best_model: str = option(
+        "auto",
+        "Number of a validation that says which is the best; auto is eval_loss, for ppo and grpo eval_reward. Others "
+        "are the method's metrics with eval_ before them (docs/methods.md).",
+        title="Best by",
+        min_length=1,
+    )
     save_steps: int | Auto = option(
         "auto", "Updates between checkpoints; auto is once an epoch.", title="Save every", unit="steps"
     )  # fmt: skip
@@ -93,6 +121,13 @@ class TrainingConfig(Options):
         "one stays in any case where the run keeps one. A run that ends early keeps all.",
         title="Checkpoints after the end",
         differs="transformers: all, and no choice.",
+    )
+    report_to: str | list[Tracker] | None = option(
+        None,
+        f"Trackers that get the run's numbers too, some of {', '.join(TRACKERS)}; empty for none. Without a key or "
+        "address of their own they write into the run's folder.",
+        title="Trackers",
+        differs="transformers: every tracker that is installed.",
     )
     seed: int = option(
         42, "Start of all random numbers; the same seed gives the same run.", title="Seed", ge=0, lt=2**32
@@ -118,6 +153,18 @@ class TrainingConfig(Options):
         if not re.fullmatch(r"any|cpu|cuda:\d{1,3}", value):
             raise ValueError("any, cpu, or a GPU such as cuda:0")
         return value
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _trackers(cls, value: object) -> object:
+        words = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(words, list):
+            return words
+        words = list(dict.fromkeys(word for word in words if word))
+        for word in words:
+            if word not in TRACKERS:
+                raise ValueError(f"'{word}' is not one of {', '.join(TRACKERS)}")
+        return words or None
 
     @field_validator("micro_batch_size", "eval_steps", "save_steps")
     @classmethod

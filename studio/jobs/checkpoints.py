@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -81,15 +82,7 @@ def keep_only(folder: Path, kept: Kept) -> list[int]:
         return []
     last = last_whole(folder) if kept == "last" else None
     staying = {best_step(folder), None if last is None else last.step}
-    removed = []
-    for path in sorted(folder.glob("checkpoint-*")):
-        name = _NAME.fullmatch(path.name)
-        if name is None or int(name[1]) in staying or path.is_symlink():
-            continue
-        (path / SEAL).unlink(missing_ok=True)  # from here on it is not whole, however the removal ends
-        shutil.rmtree(path)
-        removed.append(int(name[1]))
-    return sorted(removed)
+    return _remove(folder, lambda step: step not in staying)
 
 
 def best_step(folder: Path) -> int | None:
@@ -98,6 +91,35 @@ def best_step(folder: Path) -> int | None:
         return int(read_json(folder / BEST)["step"])
     except (OSError, TypeError, KeyError, ValueError):
         return None
+
+
+def whole_steps(folder: Path) -> list[int]:
+    """Return the steps of all whole checkpoints, in order."""
+    return [one.step for one in whole(folder)]
+
+
+def remove_older(folder: Path, limit: int, keep: int | None = None) -> None:
+    """Remove checkpoints until the newest `limit` whole ones stay, and the one of step `keep` beside them.
+
+    Called once a new one is sealed: what is removed before that could be the last whole one.
+
+    Raises:
+        OSError: one of them could not be removed.
+    """
+    steps = whole_steps(folder)
+    staying = {*steps[-limit:], keep}
+    _remove(folder, lambda step: step < steps[-1] and step not in staying)
+
+
+def _remove(folder: Path, goes: Callable[[int], bool]) -> list[int]:
+    removed = []
+    for path in folder.glob("checkpoint-*"):
+        name = _NAME.fullmatch(path.name)
+        if name is not None and goes(int(name[1])) and not path.is_symlink():
+            (path / SEAL).unlink(missing_ok=True)  # from here on it is not whole, however the removal ends
+            shutil.rmtree(path)
+            removed.append(int(name[1]))
+    return sorted(removed)
 
 
 def _opened(folder: Path) -> Checkpoint | None:

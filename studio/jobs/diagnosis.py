@@ -1,86 +1,157 @@
-"""Why a worker ended without saying so: from its exit status and the end of its log.
+"""Why a worker ended: from its exit status, the end of its log and what the kernel counted.
 
-A worker that can still speak writes its own reason (`worker.py`); this is for those that could not.
+A worker that can still speak writes its own reason (`worker.py`), by the same table (`causes.py`). Full memory comes
+with the plan's breakdown and the first change that fits.
 """
 
 from __future__ import annotations
 
 import re
 import signal
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-TAIL_BYTES = 16 * 1024
+from studio.jobs.causes import CAUSES, CERTAIN_SIGNALS, LESS_MEMORY, SIGNALS, Cause
+from studio.jobs.kernel import oom_kills, rose
+from studio.jobs.logs import Tail, read_tail
+from studio.models.cures import Cure, first_fitting, said
+
+_ERROR = re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt|Warning|Exit)\b.*|Fatal Python error: .*)$", re.MULTILINE)
+_FRAME = re.compile(r'^  File "([^"]+)", line (\d+)', re.MULTILINE)
+_LAST = "The log shows what it did last"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One sentence on the cause, and one on what to change."""
+    """One sentence on the cause, one on what to do, the options to change, and the log's line (from 1) that told it."""
 
     reason: str
     fix: str
+    change: dict[str, Any] = field(default_factory=dict)
+    line: int | None = None
 
 
-_MEMORY = "Lower training.micro_batch_size or data.max_length, or set training.activation_checkpointing to true"
-# What the log says, in the words of Python, torch and the kernel → what a person can do.
-_PATTERNS: tuple[tuple[str, str, str], ...] = (
-    (r"CUDA out of memory|OutOfMemoryError", "the GPU's memory was full", _MEMORY),
-    (r"MemoryError|Cannot allocate memory|DefaultCPUAllocator", "the computer's memory was full", _MEMORY),
-    (r"No space left on device|Errno 28|PytorchStreamWriter failed|unexpected pos \d+ vs", "the disk was full",
-     "Free some space, or point STUDIO_HOME to another disk, and start again"),
-    (r"ModuleNotFoundError: No module named '([^']+)'", "the Python package '{0}' is missing",
-     "'studio doctor' names the line that installs it"),
-    (r"PermissionError: .*?'([^']+)'", "'{0}' cannot be written or read", "Check who owns it"),
-)  # fmt: skip
-
-
-def diagnose(exit_code: int | None, log: Path) -> Diagnosis:
+def diagnose(
+    exit_code: int | None, log: Path, environment: dict[str, Any] | None = None, kills: dict[str, int] | None = None
+) -> Diagnosis:
     """Explain the end of a worker.
 
     Args:
         exit_code: as the operating system gave it, negative for a signal; None where nobody saw it.
         log: the worker's output.
+        environment: what the worker noted of itself: its plan, and the kernel's count when it began.
+        kills: the kernel's count of processes that it ended because memory was full; None asks for it.
     """
-    tail = read_tail(log)
-    for pattern, reason, fix in _PATTERNS:
-        found = re.search(pattern, tail)
-        if found:
-            return Diagnosis(reason.format(*found.groups()), fix)
-    if exit_code is not None and exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        if -exit_code == signal.SIGKILL:
-            return Diagnosis("the process was killed (SIGKILL), most often because memory was full", _MEMORY)
-        return Diagnosis(f"the process ended with {name}", "The log shows what it did last")
+    environment, tail = environment or {}, read_tail(log)
+    full = rose(environment.get("oom_kills") or {}, oom_kills() if kills is None else kills)
+    if full and (exit_code is None or exit_code == -signal.SIGKILL):
+        found = Diagnosis("the kernel ended the process because memory was full (SIGKILL)", LESS_MEMORY)
+        return with_plan(replace(found, line=_last_line(tail)), environment, gpu=False)
+    number = -exit_code if exit_code is not None and exit_code < 0 else None
+    if number not in CERTAIN_SIGNALS and (known := _known(tail)) is not None:
+        return _of(*known, tail, environment)
+    if number == signal.SIGKILL:
+        return _killed(tail, environment, counted=full is not None)
+    if number is not None:
+        name = signal.Signals(number).name
+        reason, fix = SIGNALS.get(number, (f"the process ended with {name}", _LAST))
+        return Diagnosis(reason, fix, line=_error_line(tail) or _last_line(tail))
     if exit_code is None:
         return Diagnosis(
             "the process disappeared: the computer was restarted, or something killed it",
             "Let it go on: its last checkpoint is kept",
+            line=_last_line(tail),
         )
-    last = _last_error_line(tail)
-    return Diagnosis(last or f"the process ended with exit status {exit_code}", "The log shows what it did last")
+    errors = list(_ERROR.finditer(tail.text))
+    if not errors:
+        return Diagnosis(f"the process ended with exit status {exit_code}", _LAST, line=_last_line(tail))
+    frames = list(_FRAME.finditer(tail.text, 0, errors[-1].start()))
+    place = f"It came from {Path(frames[-1][1]).name}, line {frames[-1][2]}. " if frames else ""
+    return Diagnosis(errors[-1][0][:300], f"{place}{_LAST}", line=tail.line_at(errors[-1].start()))
 
 
-def from_exception(error: BaseException) -> Diagnosis:
-    """Explain an exception that a worker did not expect, for its state and its last event."""
-    text = f"{type(error).__name__}: {error}"
-    for pattern, reason, fix in _PATTERNS:
-        found = re.search(pattern, text)
+def from_exception(
+    error: BaseException, log: Path | None = None, environment: dict[str, Any] | None = None
+) -> Diagnosis:
+    """Explain an exception that a worker did not expect, for its state and its last event.
+
+    Args:
+        error: the exception, whose traceback is in the log by now.
+        log: the worker's output.
+        environment: what the worker noted of itself.
+    """
+    text = f"{type(error).__module__}.{type(error).__qualname__}: {error}\n"
+    tail = read_tail(log) if log is not None else Tail("", 1)
+    known = _known(Tail(text, 1))
+    if known is not None:
+        found = _of(*known, Tail(text, 1), environment or {})
+        again = list(re.finditer(known[0].pattern, tail.text))
+        return replace(found, line=tail.line_at(again[-1].start()) if again else _error_line(tail))
+    first = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"It came from {Path(frames[-1].filename).name}, line {frames[-1].lineno}. " if frames else ""
+    fix = f"{place}The log has the details; please report it as a bug"
+    return Diagnosis(f"an unexpected error ({first})", fix, line=_error_line(tail))
+
+
+def with_plan(found: Diagnosis, environment: dict[str, Any], gpu: bool) -> Diagnosis:
+    """Add to a diagnosis of full memory what the plan counted, and the first change that fits.
+
+    Args:
+        found: the diagnosis.
+        environment: what the worker noted of itself.
+        gpu: whether it was the GPU's memory.
+    """
+    plan = environment.get("plan") or {}
+    memory, free = plan.get("memory") or {}, int(plan.get("available_bytes") or 0)
+    if not memory:
+        return found
+    total = sum(memory.values())
+    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.items() if size)
+    where = "on the GPU" if gpu else "of memory"
+    counted = f"The plan counted {total / 1e9:.2f} GB ({parts}), and {free / 1e9:.2f} GB {where} were free"
+    cures = [Cure(dict(one["change"]), int(one["bytes"])) for one in plan.get("cures") or []]
+    cure = first_fitting(cures, total, free)
+    if cure is None:
+        return replace(found, fix=f"{counted}. No setting is enough: choose a smaller model in model.path")
+    return replace(found, fix=f"{counted}. {said(cure.change)}: {cure.bytes / 1e9:.2f} GB", change=cure.change)
+
+
+def _known(tail: Tail) -> tuple[Cause, re.Match[str]] | None:
+    """The first row of the table that the text has, where it has it last."""
+    for cause in CAUSES:
+        found = list(re.finditer(cause.pattern, tail.text))
         if found:
-            return Diagnosis(reason.format(*found.groups()), fix)
-    first = " ".join(text.split())[:300]
-    return Diagnosis(f"an unexpected error ({first})", "The log has the details; please report it as a bug")
+            return cause, found[-1]
+    return None
 
 
-def read_tail(log: Path, size: int = TAIL_BYTES) -> str:
-    """Return the last `size` bytes of a file as text; empty when it is not there."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - size))
-            return file.read().decode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
+def _of(cause: Cause, found: re.Match[str], tail: Tail, environment: dict[str, Any]) -> Diagnosis:
+    words = [group for group in found.groups() if group] or ["this model"]
+    diagnosis = Diagnosis(cause.reason.format(*words), cause.fix, line=tail.line_at(found.start()))
+    return with_plan(diagnosis, environment, gpu=cause.name.startswith("gpu")) if cause.memory else diagnosis
 
 
-def _last_error_line(tail: str) -> str:
-    lines = [line for line in tail.splitlines() if re.match(r"^[\w.]*(Error|Exception|Interrupt)\b", line)]
-    return lines[-1][:300] if lines else ""
+def _killed(tail: Tail, environment: dict[str, Any], counted: bool) -> Diagnosis:
+    line = _last_line(tail)
+    if counted:
+        return Diagnosis(
+            "something killed the process (SIGKILL); the kernel did not count full memory",
+            "Let it go on from its last checkpoint; if nobody ended it, a job system with a limit may have",
+            line=line,
+        )
+    found = Diagnosis("the process was killed (SIGKILL), most often because memory was full", LESS_MEMORY, line=line)
+    return with_plan(found, environment, gpu=False)
+
+
+def _error_line(tail: Tail) -> int | None:
+    errors = list(_ERROR.finditer(tail.text))
+    return tail.line_at(errors[-1].start()) if errors else None
+
+
+def _last_line(tail: Tail) -> int | None:
+    """The last line that is not empty."""
+    text = tail.text.rstrip()
+    return tail.line_at(len(text) - 1) if text else None

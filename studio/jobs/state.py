@@ -31,6 +31,8 @@ class JobState:
         process_start: when the worker began, as `process_start` gives it.
         reason: one sentence on why it ended, for failed, lost and stopped.
         fix: what to do about it.
+        change: options, by dotted name, with which a new run would not end like this; a button starts it.
+        line: number (from 1) of the log's line that tells why it ended, None where there is none.
         exit_code: the process's exit status, negative for a signal; None where nobody saw it.
         attempt: how many times it was begun, from 1: a training that goes on after its end has one more.
         device: on which device it was started ("cpu", "cuda:0"), "" before that.
@@ -44,6 +46,8 @@ class JobState:
     finished: float | None = None
     reason: str = ""
     fix: str = ""
+    change: dict[str, Any] = field(default_factory=dict)
+    line: int | None = None
     exit_code: int | None = None
     attempt: int = 1
     device: str = ""

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -28,6 +29,7 @@ from studio.jobs.files import RESERVE, read_json, write_reserve
 from studio.jobs.folder import JobFolder, list_jobs
 from studio.jobs.index import JobIndex
 from studio.jobs.leftovers import MARK, kill_all
+from studio.jobs.notify import expect_end, tell_end
 from studio.jobs.queue import in_line, queue_lock
 from studio.jobs.state import ACTIVE, JobState, write_state
 from studio.settings import Settings, read_settings
@@ -115,6 +117,7 @@ class Supervisor:
             return self._close(job, "failed", found.reason, fix=found.fix)
         if device is None:
             return
+        expect_end(self.settings, job)
         try:
             command = self._command(job)
         except StudioError as error:
@@ -124,7 +127,7 @@ class Supervisor:
                 command,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=job.path,
                 env={**_WORKER_ENV, **os.environ, "STUDIO_HOME": str(self.settings.home), MARK: str(job.path)}
-                | environment_of(device, self._asks_for(job)),
+                | {"STUDIO_WEBHOOK": "", **environment_of(device, self._asks_for(job))},
             )  # fmt: skip
 
     def _claim(self, job: JobFolder) -> Device | None:
@@ -183,11 +186,14 @@ class Supervisor:
         kill_all(job.path)  # whom the worker left behind
         if job.stop_path.exists():
             return self._close(job, "stopped", "it was stopped by force, so its last step was not saved", code)
-        found = diagnose(code, job.log_path)
-        return self._close(job, "lost" if code is None else "failed", found.reason, code, found.fix)
+        found = diagnose(code, job.log_path, job.environment())
+        status = "lost" if code is None else "failed"
+        return self._close(job, status, found.reason, code, found.fix, change=found.change, line=found.line)
 
-    def _close(self, job: JobFolder, status: str, reason: str, code: int | None = None, fix: str = "") -> None:
-        end = {"status": status, "reason": reason, "fix": fix, "exit_code": code, "finished": time.time()}
+    def _close(
+        self, job: JobFolder, status: str, reason: str, code: int | None = None, fix: str = "", **more: Any
+    ) -> None:
+        end = {"status": status, "reason": reason, "fix": fix, "exit_code": code, "finished": time.time(), **more}
         (job.path / RESERVE).unlink(missing_ok=True)
         try:
             write_state(job.state_path, job.state().with_(**end))
@@ -211,6 +217,7 @@ class Supervisor:
         self._stops.pop(job.id, None)
         self._began.pop(job.id, None)
         self._index.rest(job.id)
+        tell_end(self.settings, job)
 
     def _press_stop(self, job: JobFolder, state: JobState) -> None:
         """Go on with the phases of a stop: asked, SIGTERM, SIGKILL of the process group."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import faulthandler
 import os
 import resource
 import signal
@@ -26,6 +27,7 @@ from studio.jobs.diagnosis import Diagnosis, from_exception
 from studio.jobs.events import EventWriter
 from studio.jobs.files import RESERVE, write_json, write_reserve
 from studio.jobs.folder import JobFolder, Kind
+from studio.jobs.kernel import oom_kills
 from studio.jobs.state import own_identity, write_state
 from studio.settings import Settings, read_settings
 
@@ -127,10 +129,17 @@ class JobContext:
         finite = {key: _json_number(value) for key, value in values.items()}
         self.event("metric", step=step, values=finite, **more)
 
-    def notice(self, level: str, text: str, fix: str = "") -> None:
-        """Tell the person something: level is info, warning or error."""
+    def notice(self, level: str, text: str, fix: str = "", change: dict[str, Any] | None = None) -> None:
+        """Tell the person something.
+
+        Args:
+            level: info, warning or error.
+            text: what was noticed.
+            fix: what to do about it.
+            change: options, by dotted name, with which a button starts a new run.
+        """
         self.log(f"{level}: {text} {fix}".rstrip())
-        self.event("notice", level=level, text=text, fix=fix)
+        self.event("notice", level=level, text=text, fix=fix, **({"change": change} if change else {}))
 
     def sample(self, **fields: Any) -> None:
         """Show an example of what the model does now."""
@@ -171,14 +180,19 @@ class JobContext:
         """Change fields of state.json."""
         write_state(self.job.state_path, self.job.state().with_(**changes))
 
-    def finish(self, status: str, reason: str = "", fix: str = "", exit_code: int = 0) -> None:
-        """Write the end, the last event first: who sees the state sees the whole log."""
+    def finish(self, status: str, reason: str = "", fix: str = "", exit_code: int = 0, **more: Any) -> None:
+        """Write the end, the last event first: who sees the state sees the whole log.
+
+        Args:
+            status, reason, fix, exit_code: fields of the state.
+            more: others of them.
+        """
         (self.job.path / RESERVE).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # log and events may lie on a full disk: the state has the reason too
             self.log(f"{status}: {reason}" if reason else status)
             self.event("done", status=status, reason=reason, fix=fix)
         self._events.close()
-        self.set_state(status=status, reason=reason, fix=fix, exit_code=exit_code, finished=time.time())
+        self.set_state(status=status, reason=reason, fix=fix, exit_code=exit_code, finished=time.time(), **more)
 
 
 def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] | None = None) -> int:
@@ -194,7 +208,9 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
     )  # fmt: skip
     context = JobContext(job, read_settings())
     signal.signal(signal.SIGTERM, _on_term)
+    faulthandler.enable()  # a crash in compiled code leaves its place in the log
     try:
+        context.environment(oom_kills=oom_kills())
         write_reserve(job.path)
         try:
             work(context)
@@ -206,14 +222,14 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
         return StoppedError.exit_code
     except StudioError as error:
         reason = f"{error.where}: {error.what}" if error.where else error.what
-        context.finish("failed", reason, error.fix, error.exit_code)
+        context.finish("failed", reason, error.fix, error.exit_code, change=getattr(error, "change", {}))
         return error.exit_code
     except BaseException as error:  # the boundary of the process: nothing may leave it without a reason
         (job.path / RESERVE).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             traceback.print_exc()
-        found = _explain(error)
-        context.finish("failed", found.reason, found.fix, 1)
+        found = _explain(error, job)
+        context.finish("failed", found.reason, found.fix, 1, change=found.change, line=found.line)
         return 1
     context.finish("completed")
     return 0
@@ -225,10 +241,10 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _explain(error: BaseException) -> Diagnosis:
+def _explain(error: BaseException, job: JobFolder) -> Diagnosis:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         error = OSError(f"[Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}")
-    return from_exception(error)
+    return from_exception(error, job.log_path, job.environment())
 
 
 def _on_term(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""How a run is fitted into the free memory: micro-batch, checkpointing, and what to change when it does not fit."""
+"""How a run is fitted into the free memory: micro-batch and checkpointing. What to change is said by `cures`."""
 
 from __future__ import annotations
 
@@ -96,40 +96,6 @@ def fit(
         choice = Choice(False, "activations fit, so nothing needs to be computed twice", plan_source)
     choices["training.activation_checkpointing"] = choice
     return best
-
-
-def advice(shape: ModelShape, memory: dict[str, int], load: Load, device: DeviceInfo) -> list[str]:
-    """Name the settings that would make it fit, each with what it would need then; the least costly first."""
-    usable = USABLE * device.available_bytes
-    sentences = []
-
-    def consider(setting: str, changed: Load) -> None:
-        total = sum(estimate(shape, changed).values())
-        if total < sum(memory.values()):
-            verdict = "which fits" if total <= usable else "which alone is not enough"
-            sentences.append(f"{setting}: it then needs {total / 1e9:.1f} GB, {verdict}.")
-
-    if load.micro_batch > 1:
-        share = max(1, load.supervised // load.micro_batch)
-        consider("Set training.micro_batch_size to 1", replace(load, micro_batch=1, supervised=share))
-    if not load.checkpointing:
-        consider("Set training.activation_checkpointing to true", replace(load, checkpointing=True))
-    if load.adapter is None:
-        small = replace(
-            load, adapter=shape.linears, dtype_bytes=2 if load.autocast else 4, checkpointing=True, micro_batch=1
-        )
-        consider("Set tuning.name to lora", small)
-    elif load.dtype_bytes == 4:
-        consider("Set model.dtype to bfloat16", replace(load, dtype_bytes=2, autocast=True))
-    if load.length > 256:
-        half = load.length // 2
-        consider(f"Set data.max_length to {half}", replace(load, length=half))
-    smallest = estimate(shape, replace(load, micro_batch=1, length=256, supervised=128, checkpointing=True))
-    if sum(smallest.values()) > usable or not sentences:
-        sentences.append(
-            f"Choose a smaller model in model.path: the weights of this one take {memory['weights'] / 1e9:.1f} GB."
-        )
-    return sentences
 
 
 def fits(memory: dict[str, int], device: DeviceInfo) -> bool:

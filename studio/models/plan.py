@@ -15,8 +15,9 @@ from studio.config.method import ONLINE
 from studio.config.tuning import TITLES, TuningConfig
 from studio.models import rates, speed
 from studio.models.available import ATTENTION, best_attention
+from studio.models.cures import Cure, advice, cures
 from studio.models.device import DeviceInfo
-from studio.models.fit import GIVEN, Choice, Lengths, advice, fit, fits
+from studio.models.fit import GIVEN, Choice, Lengths, fit, fits
 from studio.models.memory import Load, MethodCost, adapter_parameters
 from studio.models.shape import Linear, ModelShape
 
@@ -37,6 +38,7 @@ class Plan:
         memory: bytes by part; they sum to `total_bytes`, the expected peak of the training process.
         available_bytes: free memory of the device now; a run `fits` if it needs at most 90 % of it.
         advice: sentences naming the settings to change when it does not fit, the least costly first.
+        cures: what would lower the memory, the least costly first, for a run whose memory was full all the same.
         choices: option path → Choice, for every option that can be `auto`.
     """
 
@@ -58,11 +60,13 @@ class Plan:
     attention: str
     eval_steps: int
     save_steps: int
+    keep_best: bool
     seconds: float | None
     memory: dict[str, int]
     available_bytes: int
     fits: bool
     advice: list[str] = field(default_factory=list)
+    cures: list[Cure] = field(default_factory=list)
     choices: dict[str, Choice] = field(default_factory=dict)
 
     @property
@@ -138,6 +142,7 @@ def make_plan(
         attention=_attention(config, device, autocast, choices),
         eval_steps=_eval_steps(config, lengths, steps, choices),
         save_steps=_save_steps(config, steps, per_epoch, choices),
+        keep_best=_keep_best(config, lengths, choices),
         seconds=None,
         memory=memory,
         available_bytes=device.available_bytes,
@@ -145,7 +150,9 @@ def make_plan(
         choices=choices,
     )
     seconds = speed.training_seconds(shape, load, _work(config, lengths, plan, load), device)
-    return replace(plan, seconds=seconds, advice=[] if plan.fits else advice(shape, memory, load, device))
+    found = cures(config, shape, load, weight_bits(tuning.model_copy(update={"name": "qlora"})))
+    told = [] if plan.fits else advice(found, shape, memory, load, device)
+    return replace(plan, seconds=seconds, advice=told, cures=found)
 
 
 def steps_per_epoch(config: RunConfig, rows: int, micro: int, accumulation: int) -> int:
@@ -253,6 +260,22 @@ def _save_steps(config: RunConfig, steps: int, per_epoch: int, choices: dict[str
         choice = Choice(min(steps, per_epoch), "once an epoch", "rule")
     choices["training.save_steps"] = choice
     return int(choice.value)
+
+
+def _keep_best(config: RunConfig, lengths: Lengths, choices: dict[str, Choice]) -> bool:
+    asked = config.training.keep_best
+    if not lengths.validation_count:
+        choice = Choice(False, "there are no validation rows", "data.validation")
+    elif config.training.load_best_model_at_end:
+        choice = Choice(True, "its weights are saved at the end", "training.load_best_model_at_end")
+    elif asked != "auto":
+        choice = Choice(asked, "as set", GIVEN)
+    elif config.tuning.name == "full":
+        choice = Choice(False, "checkpoints of full tuning are large", "rule")
+    else:
+        choice = Choice(True, "checkpoints of an adapter are small", "rule")
+    choices["training.keep_best"] = choice
+    return bool(choice.value)
 
 
 def _work(config: RunConfig, lengths: Lengths, plan: Plan, load: Load) -> speed.Work:

@@ -6,7 +6,6 @@ training, so they lower the progress but not the tokens a second.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from studio.errors import StudioError
 from studio.jobs import checkpoints
 from studio.jobs.checkpoints import Checkpoint
 from studio.jobs.worker import JobContext, Phase
@@ -54,6 +52,11 @@ class JobCallback(TrainerCallback):
         self._speed = 0.0
         self._validating: Phase | None = None
         self.stopped = False
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second of the newest step."""
+        return self._speed
 
     def watch(self, trainer: Counting) -> None:
         """Say whose tokens are counted; the trainer needs its callbacks before it exists."""
@@ -117,7 +120,7 @@ class JobCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Write the numbers of a step; a loss that is no number ends the run."""
+        """Write the numbers of a step; trackers, which come after, are told the speed too."""
         logs = logs or {}
         if "loss" not in logs or self._trainer is None:
             return
@@ -126,16 +129,12 @@ class JobCallback(TrainerCallback):
         values["tokens_per_second"] = round(self._speed, 2)
         if self._trainer.accuracy is not None:
             values["mean_token_accuracy"] = round(self._trainer.accuracy, 5)
+        logs |= {name: value for name, value in values.items() if name not in logs}
         self._metric(state, values)
         self._context.log(
             f"training  {state.global_step:>5} of {state.max_steps}   loss {logs['loss']:.4f}   "
             f"lr {logs.get('learning_rate', 0):.2e}   {self._speed:.0f} tokens/s"
         )
-        if not math.isfinite(logs["loss"]):
-            raise StudioError(
-                f"the loss became {logs['loss']} at step {state.global_step}",
-                fix=f"Lower training.learning_rate (it is {args.learning_rate:g}) or set model.dtype to float32",
-            )
 
     def on_prediction_step(
         self,

@@ -136,7 +136,7 @@ def check(
 def _disk_bytes(config: RunConfig, plan: Plan) -> int:
     """Checkpoints hold weights and two moments in float32; the result holds the weights once more."""
     weights = 4 * plan.trainable
-    return (3 * weights) * config.training.save_total_limit + weights
+    return (3 * weights) * (config.training.save_total_limit + plan.keep_best) + weights
 
 
 def _require_disk(settings: Settings, needed: int) -> None:

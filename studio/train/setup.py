@@ -92,7 +92,7 @@ def common_arguments(setup: Setup) -> dict[str, Any]:
         "eval_on_start": validate and not setup.resumed,
         "save_strategy": "steps",
         "save_steps": plan.save_steps,
-        "save_total_limit": training.save_total_limit,
+        "save_total_limit": None,  # the studio removes older ones itself, once a new one is sealed
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_num_workers": 0,

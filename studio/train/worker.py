@@ -32,7 +32,8 @@ from studio.models.fit import Lengths
 from studio.models.plan import Plan, make_plan
 from studio.models.quiet import quiet_libraries
 from studio.models.shape import ModelShape, read_config
-from studio.train import checks
+from studio.train import checks, trackers
+from studio.train.best import watched
 from studio.train.callbacks import JobCallback
 from studio.train.card import write_card
 from studio.train.engine import unsloth
@@ -40,6 +41,7 @@ from studio.train.loading import load_model, merge_into, stretched_base
 from studio.train.methods import METHODS, Method
 from studio.train.saving import Start
 from studio.train.setup import Setup
+from studio.train.watching import Watching, load_best
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "finetune-studio")
 
@@ -87,6 +89,8 @@ def train(context: JobContext) -> None:
     with context.phase("training", plan.steps, "steps") as phase:
         repeats = config.method.ppo_epochs if method.name == "ppo" else 1
         callback = JobCallback(context, phase, _evaluations(plan, prepared), method, repeats)
+        watch = watched(config)
+        watching = Watching(context, config, plan, watch, callback)
         setup = Setup(
             config=config,
             plan=plan,
@@ -96,7 +100,7 @@ def train(context: JobContext) -> None:
             train=prepared.train,
             validation=prepared.validation,
             output=context.job.checkpoints,
-            callbacks=[callback],
+            callbacks=[callback, watching],
             peft_config=loaded.peft_config,
             engine_loss=loaded.engine_loss,
             scorer=_scorer(config),
@@ -105,12 +109,15 @@ def train(context: JobContext) -> None:
         )
         trainer = method.build(setup)
         callback.watch(trainer)
+        trackers.attach(trainer, context, list(config.training.report_to or []))
         start = Start.of(trainer, config)
         if begun is not None:
             callback.go_on(begun)
         trainer.train(resume_from_checkpoint=str(begun.path) if begun is not None else None)
     with context.phase("saving"):
-        _save(context, config, reference, trainer, tokenizer, prepared, start)
+        last = trainer.state.global_step
+        saved = load_best(context, trainer, watch) if config.training.load_best_model_at_end else last
+        _save(context, config, reference, trainer, tokenizer, prepared, start, saved, watching.early)
     if callback.stopped:
         raise StoppedError(
             f"it was stopped at step {trainer.state.global_step} of {plan.steps}; what it learned is saved"
@@ -209,6 +216,8 @@ def _save(
     tokenizer: PreTrainedTokenizerBase,
     prepared: Prepared,
     start: Start,
+    saved: int,
+    early: str,
 ) -> None:
     folder = new_folder(context.job.model)  # a model that was saved when it was stopped stays until this one is whole
     start.save(trainer, folder)
@@ -221,6 +230,8 @@ def _save(
     result = {
         "rows": len(prepared.train),
         "steps": trainer.state.global_step,
+        "saved_step": saved,
+        "stopped_early": early,
         "tokens": trainer.tokens_seen,
         "loss": _shown(losses[-1] if losses else None),
         "best": _shown(min(validations, default=None)),

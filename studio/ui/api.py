@@ -18,11 +18,12 @@ from starlette.responses import FileResponse, Response
 
 from studio.errors import StudioError
 from studio.jobs import JobFolder, ensure_supervisor, request_stop
+from studio.jobs.checkpoints import whole_steps
 from studio.jobs.events import read_events, read_lines
 from studio.train.methods import METHODS
 from studio.ui import compareroutes, queueroutes
 from studio.ui.answers import Json
-from studio.ui.branchroutes import checkpoint_steps, make_branch_router, resumable
+from studio.ui.branchroutes import make_branch_router, resumable
 from studio.ui.components.profile import opened_pair, place_of
 from studio.ui.device import device_line
 from studio.ui.kept import KeptAnswers, file_stamp
@@ -122,7 +123,7 @@ def make_router(services: Services) -> APIRouter:
             "environment": found.environment(),
             "metrics": own_metrics(request.config),
             "resumable": resumable(found),
-            "checkpoints": checkpoint_steps(found),
+            "checkpoints": whole_steps(found.checkpoints),
             "branch": asdict(request.branch) if request.branch else None,
             "files": files,
         }

@@ -21,9 +21,11 @@ from studio.chat.manager import ChatManager
 from studio.data.client import DataWorker
 from studio.errors import InputError, StudioError
 from studio.jobs import Summaries, ensure_supervisor, list_jobs
+from studio.jobs.files import write_json
+from studio.jobs.notify import PAGE
 from studio.jobs.removal import empty_trash
 from studio.settings import Settings, read_settings
-from studio.ui import api, gate
+from studio.ui import againroutes, api, gate
 from studio.ui.components.runs import run_list
 from studio.ui.page import TABS, Page, build_page
 from studio.ui.services import Services
@@ -65,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(openapi_url=None, lifespan=lifespan)
     app.include_router(api.make_router(services))
+    app.include_router(againroutes.make_router(services))
     gr.mount_gradio_app(
         app, build_blocks(services), path="/", footer_links=[], run_history=False, show_error=False,
         max_file_size=MAX_UPLOAD, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
@@ -111,6 +114,7 @@ def serve(settings: Settings) -> None:
     app = create_app(settings)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, proxy_headers=False)
     print(f"Finetune Studio: {gate.own_address(settings)}", flush=True)
+    write_json(settings.home / PAGE, {"address": gate.own_address(settings)})  # for what links to the page
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from studio.errors import StudioError
 from studio.jobs import JobFolder, resume
 from studio.jobs.branching import branch, extended, find_checkpoint
-from studio.jobs.checkpoints import last_whole, whole
+from studio.jobs.checkpoints import last_whole
 from studio.train import preflight
 from studio.ui.services import Services
 
@@ -46,11 +46,6 @@ def make_branch_router(services: Services, job_of: Callable[[str], JobFolder]) -
         return JSONResponse({"id": made.id})
 
     return router
-
-
-def checkpoint_steps(job: JobFolder) -> list[int]:
-    """Steps at which a training has a whole checkpoint, the fewest first."""
-    return [one.step for one in whole(job.checkpoints)]
 
 
 def resumable(job: JobFolder) -> int | None:

@@ -10,6 +10,7 @@ from studio.train.checks.adapter import ADAPTER_CHECKS
 from studio.train.checks.known import Known, raise_all, used
 from studio.train.checks.method import METHOD_CHECKS
 from studio.train.checks.model import MODEL_CHECKS
+from studio.train.checks.watching import WATCHING_CHECKS
 
 __all__ = ["Known", "check_method", "check_model", "used"]
 
@@ -29,4 +30,4 @@ def check_method(known: Known) -> None:
     Raises:
         InputErrors: all that is wrong.
     """
-    raise_all(known, METHOD_CHECKS)
+    raise_all(known, (*METHOD_CHECKS, *WATCHING_CHECKS))

@@ -62,6 +62,9 @@ MONITOR = f"""
     <h2 data-part="name"></h2>
     <span class="muted num" data-part="about"></span>
     <span class="grow"></span>
+    <span class="muted" data-part="notify-said" role="status"></span>
+    <button type="button" class="btn small quiet switch" role="switch" aria-checked="false" data-part="notify"
+      title="Notify me when a run is over" hidden>Notify me</button>
     <button type="button" class="btn small primary" data-part="resume" hidden>Go on</button>
     <button type="button" class="btn small danger" data-part="stop" hidden>Stop and save</button>
     <button type="button" class="btn small danger" data-part="stop-now" hidden>Stop now</button>
@@ -123,7 +126,7 @@ LOG = """
 
 def job_monitor() -> gr.HTML:
     """Make state, progress, tiles and charts of the selected job."""
-    return _drawn(MONITOR, "window.studio.monitor.mount(element)", "monitor")
+    return _drawn(MONITOR, "window.studio.monitor.mount(element); window.studio.notify.mount(element)", "monitor")
 
 
 def job_log() -> gr.HTML:
@@ -135,7 +138,7 @@ def _drawn(template: str, on_load: str, elem_id: str) -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=template,
-        head=script_tags("charts.js", "log.js", "monitor.js"),
+        head=script_tags("charts.js", "log.js", "notices.js", "notify.js", "monitor.js"),
         js_on_load=on_load,
         apply_default_css=False,
         elem_id=elem_id,

@@ -1,0 +1,94 @@
+"""TensorBoard, Trackio, W&B and MLflow, through the callbacks of transformers.
+
+They are told what the job's events hold, at the same steps. Without a key or an address in the environment each
+writes into the run's folder and asks no server. A tracker that fails is dropped with a notice: it ends no run.
+"""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers.integrations import INTEGRATION_TO_CALLBACK
+
+from studio.jobs.worker import JobContext
+
+PROJECT = "finetune-studio"
+WANDB_HOST = "api.wandb.ai"
+
+
+class Trackers:
+    """The chosen trackers as one callback of a trainer: what happens is passed on to each that still works."""
+
+    def __init__(self, context: JobContext, working: dict[str, Any]) -> None:
+        self._context, self._working = context, working
+
+    def __getattr__(self, event: str) -> Callable[..., None]:
+        if not event.startswith("on_"):
+            raise AttributeError(event)
+
+        def pass_on(*args: Any, **more: Any) -> None:
+            for name, tracker in list(self._working.items()):
+                try:
+                    getattr(tracker, event)(*args, **more)
+                except Exception as error:  # of another's code and network
+                    del self._working[name]
+                    first = " ".join(str(error).split())[:200]
+                    self._context.notice(
+                        "warning", f"{name} is told nothing more of this run ({type(error).__name__}: {first})",
+                        "The run goes on, and its own charts have everything; training.report_to chooses the trackers",
+                    )  # fmt: skip
+
+        return pass_on
+
+
+def attach(trainer: Any, context: JobContext, chosen: list[str]) -> None:
+    """Let the chosen trackers watch a trainer; called once its own callbacks are there, which complete the numbers."""
+    if not chosen:
+        return
+    for name, value in local_places(context.job.report, dict(os.environ)).items():
+        os.environ[name] = value
+    trainer.args.run_name, trainer.args.project = context.job.request.name, PROJECT
+    trainer.args.trackio_static_space_id = False  # nothing is published
+    working: dict[str, Any] = {}
+    trackers = Trackers(context, working)
+    for name in chosen:
+        working[name] = INTEGRATION_TO_CALLBACK[name]()
+    trainer.add_callback(trackers)
+
+
+def local_places(report: Path, environment: dict[str, str]) -> dict[str, str]:
+    """Return the environment by which trackers write into a folder; what the person has set stays.
+
+    Args:
+        report: the job's folder of reports.
+        environment: as it is.
+    """
+    wanted = {
+        "TENSORBOARD_LOGGING_DIR": str(report / "tensorboard"),
+        "TRACKIO_DIR": str(report / "trackio"),
+        "WANDB_DIR": str(report),  # where it makes a folder wandb
+        "WANDB_PROJECT": PROJECT,
+        "WANDB_CONSOLE": "off",
+        "WANDB_DISABLE_CODE": "true",
+        "WANDB_DISABLE_GIT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{report / 'mlflow.db'}",
+        "MLFLOW_EXPERIMENT_NAME": PROJECT,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+    }
+    if not environment.get("WANDB_API_KEY") and not _has_login(WANDB_HOST):
+        wanted["WANDB_MODE"] = "offline"
+    report.mkdir(exist_ok=True)
+    return {name: value for name, value in wanted.items() if not environment.get(name)}
+
+
+def _has_login(host: str) -> bool:
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,170 @@
+"""Trackers get the run's numbers at the right steps, in the run's folder, without a network; a broken one ends no run.
+
+TensorBoard belongs to the test packages. The others are tried where they are installed, or where STUDIO_TRACKERS
+names a folder into which they were (pip install --target).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio.config import RunConfig
+from studio.config.load import build
+from studio.errors import InputErrors
+from studio.jobs import JobFolder, read_events
+from studio.jobs.worker import JobContext
+from studio.settings import Settings
+from studio.train.trackers import Trackers, local_places
+from studio.train.worker import train
+from tests.parity.made import job_for, write_rows
+
+ROWS = [
+    {"messages": [{"role": "user", "content": f"Say {n}"}, {"role": "assistant", "content": f"The number is {n}."}]}
+    for n in range(12)
+]
+EXTRA = os.environ.get("STUDIO_TRACKERS", "")
+KEYS = {"loss": "train/loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm",
+        "tokens_per_second": "train/tokens_per_second", "eval_loss": "eval/loss"}  # fmt: skip
+
+
+def run(settings: Settings, tiny: Path, tmp_path: Path, *names: str) -> JobContext:
+    rows = write_rows(tmp_path / "rows.jsonl", ROWS)
+    return job_for(settings, tiny, rows, training={"report_to": list(names), "eval_steps": 2})
+
+
+def told(job: JobFolder) -> dict[str, dict[int, float]]:
+    """What the run's own events say, by tracker's name and step."""
+    found: dict[str, dict[int, float]] = {}
+    for event in read_events(job.events_path)[0]:
+        for name, value in event["values"].items() if event["kind"] == "metric" else ():
+            if name in KEYS:
+                found.setdefault(KEYS[name], {})[event["step"]] = value
+    return found
+
+
+def same(got: dict[str, dict[int, float]], job: JobFolder) -> None:
+    expected = told(job)
+    assert set(expected) == set(KEYS.values())
+    for name, values in expected.items():
+        assert list(got[name]) == list(values), name
+        assert list(got[name].values()) == pytest.approx(list(values.values()), rel=1e-5), name
+
+
+def test_tensorboard_files_hold_the_runs_numbers(settings, tiny, tmp_path, monkeypatch) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    context = run(settings, tiny, tmp_path, "tensorboard")
+    with monkeypatch.context() as patch:
+        for name in local_places(tmp_path, {}):
+            patch.setenv(name, "")  # put back afterwards
+        train(context)
+    files = EventAccumulator(str(context.job.report / "tensorboard")).Reload()
+    same({name: {one.step: one.value for one in files.Scalars(name)} for name in KEYS.values()}, context.job)
+
+
+def test_a_missing_package_is_refused_before_loading(settings, tiny, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("studio.train.checks.watching.find_spec", lambda name: None)
+    context = run(settings, tiny, tmp_path, "mlflow")
+    with pytest.raises(InputErrors) as refused:
+        train(context)
+    assert refused.value.where == "training.report_to"
+    assert f"{sys.executable} -m pip install mlflow" in refused.value.fix
+    assert "loading model" not in [event.get("phase") for event in read_events(context.job.events_path)[0]]
+
+
+def test_names_are_words_of_the_list() -> None:
+    def asked(value: Any) -> Any:
+        return build(RunConfig, {"training": {"report_to": value}}).training.report_to
+
+    assert asked("tensorboard, wandb,tensorboard") == asked(["tensorboard", "wandb"]) == ["tensorboard", "wandb"]
+    assert asked("") is asked(None) is asked([]) is None
+    with pytest.raises(InputErrors, match="'tensorbord' is not one of tensorboard"):
+        asked("tensorbord")
+
+
+def test_a_tracker_that_fails_is_dropped_with_a_notice(settings, tiny, tmp_path) -> None:
+    class Broken:
+        calls = 0
+
+        def __getattr__(self, event: str) -> Any:
+            Broken.calls += 1
+            raise RuntimeError("the server is away")
+
+    class Good:
+        def __init__(self) -> None:
+            self.events: list[str] = []
+
+        def __getattr__(self, event: str) -> Any:
+            return lambda *_, **__: self.events.append(event)
+
+    context, good = run(settings, tiny, tmp_path), Good()
+    trackers = Trackers(context, {"wandb": Broken(), "mlflow": good})
+    trackers.on_log(None, None, None, logs={})
+    trackers.on_train_end(None, None, None)
+    assert Broken.calls == 1 and good.events == ["on_log", "on_train_end"]
+    (notice,) = [event for event in read_events(context.job.events_path)[0] if event["kind"] == "notice"]
+    assert notice["text"].startswith("wandb is told nothing more") and "the server is away" in notice["text"]
+
+
+def test_what_the_person_has_set_stays(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # without a login in .netrc
+    places = local_places(tmp_path / "report", {})
+    assert places["WANDB_MODE"] == "offline" and places["TRACKIO_DIR"].startswith(str(tmp_path))
+    own = {"WANDB_API_KEY": "key", "MLFLOW_TRACKING_URI": "http://server:5000", "WANDB_PROJECT": "mine"}
+    places = local_places(tmp_path / "report", own)
+    assert not {"WANDB_MODE", "MLFLOW_TRACKING_URI", "WANDB_PROJECT"} & set(places)
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert "WANDB_MODE" not in local_places(tmp_path / "report", {})
+
+
+def tracked(name: str, settings: Settings, tiny: Path, tmp_path: Path) -> JobContext:
+    """A run with another tracker, in a process of its own that finds the package."""
+    if find_spec(name) is None and not (EXTRA and (Path(EXTRA) / name).is_dir()):
+        pytest.skip(f"{name} is not installed")
+    context = run(settings, tiny, tmp_path, name)
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "MLFLOW", "TRACKIO"))}
+    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(Path.cwd()), EXTRA)))
+    env = {**clean, "PYTHONPATH": path, "STUDIO_HOME": str(settings.home), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "studio.train", str(context.job.path)], cwd=context.job.path, env=env,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert context.job.state().status == "completed", done.stdout + done.stderr
+    problems = [event for event in read_events(context.job.events_path)[0] if event.get("level") == "warning"]
+    assert problems == []
+    return context
+
+
+def test_mlflow_in_a_file(settings, tiny, tmp_path) -> None:
+    context = tracked("mlflow", settings, tiny, tmp_path)
+    with sqlite3.connect(context.job.report / "mlflow.db") as opened:
+        rows = opened.execute("select key, step, value from metrics order by step").fetchall()
+    got: dict[str, dict[int, float]] = {}
+    for key, step, value in rows:
+        name = f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
+        got.setdefault(name, {})[step] = value
+    got["eval/loss"].pop(0, None) if 0 not in told(context.job)["eval/loss"] else None
+    same(got, context.job)
+
+
+def test_wandb_offline(settings, tiny, tmp_path) -> None:
+    context = tracked("wandb", settings, tiny, tmp_path)
+    (file,) = (context.job.report / "wandb").glob("offline-run-*/run-*.wandb")
+    assert file.stat().st_size > 1000
+    data = file.read_bytes()
+    assert all(name.encode() in data for name in KEYS.values())
+
+
+def test_trackio_local(settings, tiny, tmp_path) -> None:
+    context = tracked("trackio", settings, tiny, tmp_path)
+    assert list((context.job.report / "trackio").rglob("*.db")) or list((context.job.report / "trackio").rglob("*"))
