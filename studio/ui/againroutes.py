@@ -15,7 +15,7 @@ from studio.jobs import JobFolder, list_jobs, submit
 from studio.jobs.copies import changed_config
 from studio.jobs.logs import lines_around
 from studio.train import preflight
-from studio.ui.api import Json
+from studio.ui.answers import Json
 from studio.ui.runlist import RunBook
 from studio.ui.services import Services
 
