@@ -76,7 +76,7 @@ class JobSummary:
         values = event.get("values", {})
         self.values.update(values)
         self.step = max(self.step, event.get("step", 0))
-        self.total_steps = event.get("total_steps", self.total_steps)
+        self.total_steps = event.get("total_steps") or self.total_steps
         self.epoch = event.get("epoch", self.epoch)
         self.tokens = event.get("tokens", self.tokens)
         self.elapsed = event.get("elapsed", self.elapsed)

@@ -12,7 +12,7 @@ from studio.config import RunConfig
 from studio.jobs import JobFolder
 from studio.jobs.events import EventWriter
 from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, write_state
+from studio.jobs.state import JobState, own_identity, write_state
 
 DAY = 86_400
 
@@ -52,7 +52,8 @@ def settle(jobs: Path) -> None:
 def long_run(jobs: Path, steps: int, log_bytes: int, status: str = "completed") -> JobFolder:
     """A run of many steps, each with its metrics and its progress, whose log is as long as you like."""
     job = create_job(jobs, "train", f"long-{steps}", RunConfig().model_dump(mode="json"))
-    state = JobState(status="running", started=time.time() - 2 * steps)
+    pid, start = own_identity()
+    state = JobState(status="running", pid=pid, process_start=start, started=time.time() - 2 * steps)
     with job.events_path.open("w") as file:
         for step in range(1, steps + 1):
             write_step(file, step, steps)

@@ -161,9 +161,7 @@ def test_ten_thousand_runs_cost_little(settings: Settings) -> None:
         supervisor.step()
         time.sleep(0.25)
     stepping = (time.process_time() - began) / 5
-    print(
-        f"\nfirst answer {opened:.2f} s, an answer {spent / 40 * 1e3:.1f} ms, first step {begun:.2f} s, steps {stepping:.1%}"
-    )
+    print(f"\nfirst answer {opened:.2f} s, another {spent / 40 * 1e3:.1f} ms; step {begun:.2f} s, then {stepping:.1%}")
     assert opened < 1.0 and spent / 40 < 0.02 and stepping < 0.15
 
 
@@ -198,9 +196,7 @@ def test_the_page_lists_ten_thousand_runs_at_once(
     page.goto(web.url)
     page.wait_for_function("window.listed")
     found = page.evaluate(PAINTED)
-    print(
-        f"\nfirst paint {found['paint']:.0f} ms; list asked for at {found['asked']:.0f}, shown at {found['listed']:.0f} ms"
-    )
+    print("\nfirst paint {paint:.0f} ms; list asked for at {asked:.0f}, shown at {listed:.0f} ms".format(**found))
     assert found["paint"] <= 1000
     assert found["listed"] - found["asked"] <= 1000
     expect(page.locator(".run").first).to_contain_text("run-9999")

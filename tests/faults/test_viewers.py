@@ -109,9 +109,7 @@ def check(server: Server, viewers: int, seconds: float, core: float) -> None:
     share, memory, crowd, step = watch(server, viewers, seconds)
     asked = sum(viewer.answers for viewer in crowd) / seconds
     slowest = max(viewer.slowest for viewer in crowd)
-    print(
-        f"\n{viewers} viewers: {share:.0%} of a core, {memory / 1e6:.0f} MB, {asked:.0f} answers/s, slowest {slowest:.2f} s"
-    )
+    print(f"\n{viewers} viewers: {share:.0%} of a core, {memory / 1e6:.0f} MB, {asked:.0f} answers/s, {slowest:.2f} s")
     assert [failure for viewer in crowd for failure in viewer.failures] == []
     assert all(viewer.step >= step - 2 for viewer in crowd)
     assert memory <= BYTES
