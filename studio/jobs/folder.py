@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from studio.errors import InputError
 from studio.jobs.files import read_json, write_atomic
@@ -54,7 +55,7 @@ class JobFolder:
         try:
             raw = YAML(typ="safe").load((self.path / "job.yaml").read_text(encoding="utf-8"))
             return JobRequest(kind=raw["kind"], name=raw["name"], config=raw["config"])
-        except (OSError, KeyError, TypeError) as error:
+        except (OSError, KeyError, TypeError, ValueError, YAMLError) as error:
             raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
 
     @property
@@ -67,8 +68,12 @@ class JobFolder:
         return read_state(self.state_path)
 
     def environment(self) -> dict[str, Any]:
-        """Versions, device, plan and measured peak; empty before the worker wrote them."""
-        return read_json(self.environment_path) or {}
+        """Versions, device, plan and measured peak; empty before the worker wrote them, or if the file is damaged."""
+        try:
+            found = read_json(self.environment_path)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def state_path(self) -> Path:
@@ -128,7 +133,7 @@ def create_job(jobs: Path, kind: Kind, name: str, config: dict[str, Any]) -> Job
     Raises:
         InputError: the name has nothing to make a folder name of.
     """
-    slug = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60]
+    slug = _slug(name)
     if not slug:
         raise InputError(f"'{name}' is not a name", where="name", fix="Use at least one letter or digit")
     jobs.mkdir(parents=True, exist_ok=True)
@@ -150,11 +155,38 @@ def create_job(jobs: Path, kind: Kind, name: str, config: dict[str, Any]) -> Job
     return job
 
 
+def _slug(name: str) -> str:
+    """What a folder's name has of a job's."""
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60]
+
+
 def list_jobs(jobs: Path) -> list[JobFolder]:
     """Return all jobs, newest first. Folders without state.json are still being made and are left out."""
     if not jobs.is_dir():
         return []
     return [JobFolder(path) for path in sorted(jobs.iterdir(), reverse=True) if (path / "state.json").exists()]
+
+
+def jobs_of_kind(jobs: Path, kind: Kind) -> list[JobFolder]:
+    """Return the jobs of a kind, newest first, without reading the whole of what each was asked."""
+    return [job for job in list_jobs(jobs) if _first_line(job) in (f"kind: {kind}", "") and _is(job, kind)]
+
+
+def _first_line(job: JobFolder) -> str:
+    """`kind: …` as `create_job` writes it; empty if somebody wrote it otherwise."""
+    try:
+        with (job.path / "job.yaml").open(encoding="utf-8") as file:
+            line = file.readline().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return line if line.startswith("kind: ") else ""
+
+
+def _is(job: JobFolder, kind: Kind) -> bool:
+    try:
+        return job.request.kind == kind
+    except InputError:
+        return False  # a folder that is not ours; the list of jobs shows it as such
 
 
 def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
@@ -166,10 +198,14 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     direct = Path(wanted)
     if direct.is_absolute() and (direct / "state.json").exists():
         return JobFolder(direct)
-    found = [job for job in list_jobs(jobs) if kind is None or job.request.kind == kind]
+    found = list_jobs(jobs)
+    # Reading a job.yaml takes milliseconds, and there may be thousands: first those whose folder has the name in it.
+    slug = _slug(wanted)
+    found.sort(key=lambda job: (job.id != wanted, slug not in job.id))  # the newest stay before the older ones
     for job in found:
-        if wanted in (job.id, job.request.name):
+        if wanted in (job.id, job.request.name) and (kind is None or job.request.kind == kind):
             return job
+    found = [job for job in found if kind is None or job.request.kind == kind]
     names = sorted({job.request.name for job in found} | {job.id for job in found})
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
     what = "run" if kind == "train" else "job"

@@ -17,6 +17,7 @@ from studio.jobs import JobState, Summaries, read_events
 from studio.jobs.events import LINE_BYTES, UNREADABLE, EventWriter
 from studio.jobs.folder import JobFolder, create_job
 from studio.jobs.state import write_state
+from studio.jobs.supervisor import Supervisor
 from studio.settings import Settings
 from studio.ui.api import Json
 from studio.ui.runlist import RunBook, summary_dict
@@ -110,6 +111,18 @@ def test_no_reader_breaks_on_anything(lines: list[Any], cut: int, tmp_path_facto
     summary = Summaries().of(JobFolder(path.parent))
     json.loads(bytes(Json({"events": events, "summary": summary_dict(summary)}).body))
     shown(events)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 300, b"[]", b"{}", b'{"status": 5}', b"\xff", b"{"])
+@pytest.mark.parametrize("name", ["state.json", "environment.json", "job.yaml"])
+def test_a_damaged_file_of_one_job_hides_no_other(settings: Settings, name: str, content: bytes) -> None:
+    damaged, sound = job_with(settings, metric(1)), job_with(settings, metric(2))
+    (damaged.path / name).write_bytes(content)
+    rows = {row["id"]: row for row in RunBook(settings, Summaries()).rows()}
+    assert rows[sound.id]["name"] == "strange" and rows[sound.id]["status"] == "running"
+    assert rows[damaged.id]["status"] == ("lost" if name == "state.json" else "running")
+    assert isinstance(JobFolder(damaged.path).environment(), dict)
+    assert Supervisor(settings).step() and sound.state().status == "running"
 
 
 def test_a_torn_last_line_waits(settings: Settings) -> None:
