@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from studio.jobs import JobFolder, read_events, request_stop
+from studio.jobs import JobFolder, list_jobs, read_events, request_stop
 from studio.jobs import supervisor as module
 from studio.jobs.folder import create_job
 from studio.jobs.leftovers import MARK, kill_all
@@ -37,7 +37,8 @@ def work(context):
         subprocess.Popen(SLEEP, start_new_session=True).pid,
     ]
     # One whose parent is gone: it belongs to nobody.
-    code = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], start_new_session=True).pid)"
+    code = "import subprocess, sys; n = subprocess.DEVNULL; "
+    code += "print(subprocess.Popen(sys.argv[1:], start_new_session=True, stdout=n, stderr=n).pid)"
     children.append(int(subprocess.run([sys.executable, "-c", code, *SLEEP], capture_output=True, text=True).stdout))
     context.result("children", {"pids": children})
     if context.config["mode"] == "crash":
@@ -54,8 +55,8 @@ raise SystemExit(run_worker("train", work))
 @pytest.fixture
 def begun(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], tuple[Supervisor, JobFolder, list[psutil.Process]]]:
-    """Start a worker and wait until it has told its children."""
+) -> Iterator[Callable[[str], tuple[Supervisor, JobFolder, list[psutil.Process]]]]:
+    """Start a worker and wait until it has told its children; none of them outlives the test."""
     monkeypatch.setattr(module, "ASK_SECONDS", ASK)
     monkeypatch.setattr(module, "TERM_SECONDS", TERM)
     script = tmp_path / "worker.py"
@@ -71,7 +72,9 @@ def begun(
             time.sleep(0.02)
         return supervisor, job, [psutil.Process(pid) for pid in told[0]["values"]["pids"]]
 
-    return begin
+    yield begin
+    for job in list_jobs(settings.jobs):
+        kill_all(job.path, job.state().pid if job.state().alive() else None)
 
 
 def until(supervisor: Supervisor, gone: Callable[[], bool], seconds: float) -> float:
