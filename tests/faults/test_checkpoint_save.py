@@ -138,7 +138,9 @@ def test_a_save_may_end_at_any_point(
 ) -> None:  # fmt: skip
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows("train.jsonl", 12))
     training = {"max_steps": STEPS, "batch_size": 3, "save_steps": SAVE, "save_total_limit": 2}
-    context = job_for(settings, tiny, rows, tuning={"name": "lora", "rank": 4}, training=training)
+    context = job_for(
+        settings, tiny, rows, data={"max_length": 256}, tuning={"name": "lora", "rank": 4}, training=training
+    )
     folder = context.job.checkpoints
     callback = JobCallback(context, context.phase("training", STEPS, "steps"), 0, METHODS["sft"])
     trainer = make_trainer(context.config, tiny, folder, settings, [callback]).trainer
