@@ -97,7 +97,7 @@ def measured(page: Page, server: Server, job: JobFolder, steps: int) -> dict[str
     # More updates, each of one new step.
     page.evaluate("window.studio.monitor.UPDATES.length = 0")
     with job.events_path.open("a") as file:
-        for step in range(steps + 1, steps + 6):
+        for step in range(steps + 1, steps + 5):
             write_step(file, step, 2 * steps)
             file.flush()
             page.wait_for_function(
