@@ -50,7 +50,7 @@ test-matrix: $(TEST_STAMP)
 	$(BIN)/python -m pytest -m matrix
 
 test-faults: $(TEST_STAMP)
-	$(BIN)/python -m pytest -m faults
+	$(BIN)/python -m pytest -m faults --session-timeout=1200
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks

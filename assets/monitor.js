@@ -9,6 +9,7 @@ window.studio.monitor = (() => {
     completed: ["Done", "ok"], stopped: ["Stopped", ""], failed: ["Failed", "bad"], lost: ["Lost", "bad"],
   };
   const BARS = { completed: "ok", failed: "bad", lost: "bad", stopped: "off" };
+  const CHOICES = 200; // runs that a chart can be compared with, the newest: ten thousand options take seconds
   const UPDATES = []; // of the last updates [ms of drawing, ms of reading], for measuring
 
   /** What is known of one job, and where its files were read to. */
@@ -50,7 +51,7 @@ window.studio.monitor = (() => {
 
     /** Read everything new; true when something came. Of a long log `show` is called now and then, before its end. */
     async read(path, show = () => {}) {
-      let came = false, more = true, shown = 0;
+      let came = false, more = true, drawn = -Infinity;
       while (more) {
         const answer = await window.studio.fetchJson(`${path}/events?after=${this.after}`);
         if (answer.next < this.after) Object.assign(this, new Reader(this.id, this.factor), { about: this.about });
@@ -61,7 +62,7 @@ window.studio.monitor = (() => {
         this.state = answer.state;
         this.summary = answer.summary;
         more = answer.more;
-        if (more && performance.now() - shown > 1000) { show(); shown = performance.now(); }
+        if (more && performance.now() - drawn > 1000) { show(); drawn = performance.now(); }
       }
       return came;
     }
@@ -297,7 +298,8 @@ window.studio.monitor = (() => {
   /* ---- comparing ---- */
 
   function fillCompare() {
-    const select = part("compare"), runs = window.studio.state.jobs.filter((job) => job.kind === "train" && job.id !== reader?.id && job.step > 0);
+    const runs = window.studio.state.jobs.filter((job) => job.kind === "train" && job.id !== reader?.id && job.step > 0).slice(0, CHOICES);
+    const select = part("compare");
     const key = runs.map((job) => `${job.id} ${job.name}`).join();
     if (select.dataset.key === key) return;
     select.dataset.key = key;

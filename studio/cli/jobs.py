@@ -15,7 +15,7 @@ from studio.cli.output import answer, say, table
 from studio.cli.train import Json
 from studio.cli.watch import follow, raise_unless_completed
 from studio.errors import InputError
-from studio.jobs import Summaries, find_job, list_jobs, request_stop, resume, wait
+from studio.jobs import Summaries, ensure_supervisor, find_job, list_jobs, request_stop, resume, wait
 from studio.jobs.disk import measure
 from studio.jobs.summary import status_word
 from studio.settings import read_settings
@@ -99,6 +99,7 @@ def jobs(
         if job.state().final:
             raise InputError(f"'{job.name}' is over already ({job.state().status})")
         request_stop(job, now=now)
+        ensure_supervisor(settings)  # it may have been killed, and a stop needs one
         say("asked to stop; waiting for it")
         wait(job)
     elif action == Action.resume:

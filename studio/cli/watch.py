@@ -94,8 +94,9 @@ class _Bars:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(), TextColumn("{task.fields[note]}"), console=stderr,
+            TextColumn("{task.description:<28}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}", markup=False), TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", markup=False), console=stderr,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
 

@@ -13,8 +13,9 @@ from studio.data.reading import source_named
 from studio.data.sources import resolve_path
 from studio.errors import InputError
 from studio.export.checkpoint import is_checkpoint, read_object, weight_bytes
-from studio.jobs import JobFolder, find_job, list_jobs
+from studio.jobs import JobFolder, find_job
 from studio.jobs.files import read_json
+from studio.jobs.folder import jobs_of_kind
 from studio.settings import Settings
 
 
@@ -102,8 +103,8 @@ def texts_from(run: JobFolder, evaluate: Path | None, settings: Settings) -> Dat
 
 def trained_score(settings: Settings, run: JobFolder, rows: Path) -> dict[str, Any] | None:
     """Exact match of the trained model on the same file, when it was measured: the newest evaluation's "after"."""
-    for job in list_jobs(settings.jobs):
-        if job.request.kind != "evaluate" or job.state().status != "completed":
+    for job in jobs_of_kind(settings.jobs, "evaluate"):
+        if job.state().status != "completed":
             continue
         report = read_json(job.report / "evaluation.json") or {}
         whole = job.request.config.get("limit") is None

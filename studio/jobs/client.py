@@ -23,6 +23,9 @@ from studio.jobs.folder import JobFolder, Kind, create_job
 from studio.jobs.state import JobState, write_state
 from studio.settings import Settings
 
+# So long a supervisor may take to start and to see that a worker is dead.
+BURY_SECONDS = 20.0
+
 
 def submit(settings: Settings, kind: Kind, name: str, config: dict[str, Any], group: str = "") -> JobFolder:
     """Queue a job and make sure that it will be started; `group` is what the runs of one sweep have in common.
@@ -81,6 +84,9 @@ def resume(settings: Settings, job: JobFolder) -> Checkpoint:
         InputError: it is no training, is not over, is done, or left no whole checkpoint.
     """
     name = job.request.name
+    if (state := job.state()).pid is not None and not state.final and not state.alive():
+        ensure_supervisor(settings)  # it was killed with the worker: another one writes how that ended
+        wait(job, seconds=BURY_SECONDS)
     with FileLock(job.path / ".resume.lock"):
         state = job.state()
         if job.request.kind != "train":

@@ -7,6 +7,7 @@ a broken disk, another program's) becomes a notice, so that the readers have to 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -30,7 +31,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {"metric": ("step",), "resume": ("step",),
 _NO_NUMBERS = frozenset(("nan", "inf", "-inf"))
 _ELSE: dict[str, dict[str, Any]] = {
     "phase": {"phase": "", "state": "progress", "done": 0.0, "total": None, "unit": ""},
-    "metric": {"values": {}},
+    "metric": {"values": {}, "total_steps": None},
     "notice": {"level": "warning", "text": "", "fix": ""},
 }
 
@@ -138,7 +139,8 @@ class EventWriter:
                 while written < len(line):  # a disk that gets full takes a part first and refuses the rest
                     written += self._file.write(line[written:])
             except OSError:
-                os.ftruncate(self._file.fileno(), before)
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file.fileno(), before)
                 raise
             self._seq += 1
             return event

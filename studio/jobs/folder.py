@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import itertools
 import re
 import shutil
 import time
@@ -110,8 +111,12 @@ class JobFolder:
         return read_state(self.state_path)
 
     def environment(self) -> dict[str, Any]:
-        """Versions, device, plan and measured peak; empty before the worker wrote them."""
-        return read_json(self.environment_path) or {}
+        """Versions, device, plan and measured peak; empty before the worker wrote them, or if the file is damaged."""
+        try:
+            found = read_json(self.environment_path)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def state_path(self) -> Path:
@@ -184,7 +189,7 @@ def create_job(
         InputError: the name has nothing to make a folder name of.
         OSError: the folder cannot be written; nothing is left of it.
     """
-    slug = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60]
+    slug = _slug(name)
     if not slug:
         raise InputError(f"'{name}' is not a name", where="name", fix="Use at least one letter or digit")
     jobs.mkdir(parents=True, exist_ok=True)
@@ -229,12 +234,17 @@ def taken_names(jobs: Path) -> set[str]:
 
 def free_name(jobs: Path, wanted: str) -> str:
     """Return a name that no job has: the wanted one, or that with the next free number."""
-    plain = re.sub(r"[^\w.-]+", "-", wanted).strip("-.")[:52] or "run"
+    plain = _slug(wanted)[:52] or "run"
     taken = taken_names(jobs)
     number, name = 2, plain
     while name in taken:
         name, number = f"{plain}-{number}", number + 1
     return name
+
+
+def _slug(name: str) -> str:
+    """What a folder's name has of a job's."""
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60]
 
 
 def list_jobs(jobs: Path) -> list[JobFolder]:
@@ -248,6 +258,35 @@ def list_jobs(jobs: Path) -> list[JobFolder]:
     return [JobFolder(path) for path in sorted(found, reverse=True) if (path / "state.json").exists()]
 
 
+def jobs_of_kind(jobs: Path, kind: Kind) -> list[JobFolder]:
+    """Return the jobs of a kind, newest first, without reading the whole of what each was asked."""
+    return [job for job in list_jobs(jobs) if _first_line(job) in (f"kind: {kind}", "") and _is(job, kind)]
+
+
+def _first_line(job: JobFolder) -> str:
+    """`kind: …` as `create_job` writes it; empty if somebody wrote it otherwise."""
+    try:
+        with (job.path / "job.yaml").open(encoding="utf-8") as file:
+            line = file.readline().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return line if line.startswith("kind: ") else ""
+
+
+def _asked_name(job: JobFolder) -> str:
+    try:
+        return job.request.name
+    except InputError:
+        return ""
+
+
+def _is(job: JobFolder, kind: Kind) -> bool:
+    try:
+        return job.request.kind == kind
+    except InputError:
+        return False  # a folder that is not ours; the list of jobs shows it as such
+
+
 def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     """Find a job by its id, its folder's path, or its name (the newest of that name).
 
@@ -259,18 +298,22 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     direct = Path(wanted)
     if direct.is_absolute() and (direct / "state.json").exists():
         return JobFolder(direct)
-    found = [job for job in list_jobs(jobs) if kind is None or job.request.kind == kind]
+    found = list_jobs(jobs)
+    # Reading a job.yaml takes milliseconds, and there may be thousands: first those whose folder has the name in it.
+    slug = _slug(wanted)
+    likely = sorted(found, key=lambda job: slug not in job.id)  # the newest stay before the older ones
     # The id first: no name that a job is given later may take what refers to another one's id.
-    for job in found:
-        if wanted == job.id:
+    matching = itertools.chain(
+        (job for job in found if job.id == wanted),
+        (job for job in found if job.labels().name == wanted),
+        (job for job in likely if not job.labels().name and _asked_name(job) == wanted),
+        (job for job in likely if _asked_name(job) == wanted),
+    )
+    for job in matching:
+        if kind is None or _is(job, kind):
             return job
-    for job in found:
-        if wanted == job.name:
-            return job
-    for job in found:
-        if wanted == job.request.name:
-            return job
-    names = sorted({job.name for job in found} | {job.id for job in found})
+    found = [job for job in found if kind is None or _is(job, kind)]
+    names = sorted({job.labels().name or _asked_name(job) for job in found} | {job.id for job in found})
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
     what = "run" if kind == "train" else "job"
     fix = f"Did you mean '{near[0]}'?" if near else f"'studio jobs list' shows the {what}s"

@@ -10,7 +10,7 @@ import os
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import psutil
 
@@ -67,13 +67,17 @@ class JobState:
 
 
 def read_state(path: Path) -> JobState:
-    """Read state.json; a job whose file is missing counts as lost.
+    """Read state.json; a job whose file is missing or damaged counts as lost.
 
     Fields that a later version wrote are ignored.
     """
-    raw = read_json(path)
-    if not isinstance(raw, dict):
-        return JobState(status="lost", reason="the job's state file is missing", created=0.0)
+    try:
+        raw = read_json(path)
+    except ValueError:
+        raw = {}
+    if not isinstance(raw, dict) or raw.get("status") not in get_args(Status):
+        what = "missing" if raw is None else "damaged"
+        return JobState(status="lost", reason=f"the job's state file is {what}", created=0.0)
     known = {f.name for f in fields(JobState)}
     return JobState(**{key: value for key, value in raw.items() if key in known})
 

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
-from studio.jobs.events import PAGE_BYTES, read_events
+from studio.jobs.events import read_events
 from studio.jobs.folder import JobFolder
 from studio.jobs.state import JobState
 
@@ -76,7 +76,7 @@ class JobSummary:
         values = event.get("values", {})
         self.values.update(values)
         self.step = max(self.step, event.get("step", 0))
-        self.total_steps = event.get("total_steps", self.total_steps)
+        self.total_steps = event.get("total_steps") or self.total_steps
         self.epoch = event.get("epoch", self.epoch)
         self.tokens = event.get("tokens", self.tokens)
         self.elapsed = event.get("elapsed", self.elapsed)
@@ -114,8 +114,8 @@ class Summaries:
                     summary = JobSummary()
                 for event in events:
                     summary.add(event)
-                advanced, offset = following - offset, following
-                summary.behind = advanced >= PAGE_BYTES // 2
+                summary.behind = following != offset
+                offset = following
                 if not summary.behind or (end is not None and time.monotonic() > end):
                     break
             self._known[key] = (offset, summary)

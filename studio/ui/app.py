@@ -6,12 +6,13 @@ own without starting a second thread. It imports no torch; all work happens in o
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import gradio as gr
 import uvicorn
@@ -20,8 +21,9 @@ from fastapi import FastAPI
 from studio.chat.manager import ChatManager
 from studio.data.client import DataWorker
 from studio.errors import InputError, StudioError
-from studio.jobs import Summaries, ensure_supervisor, list_jobs
+from studio.jobs import Summaries
 from studio.jobs.files import write_json
+from studio.jobs.keeper import KEEP_SECONDS, Keeper
 from studio.jobs.notify import PAGE
 from studio.jobs.removal import empty_trash
 from studio.settings import Settings, read_settings
@@ -56,11 +58,10 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # Jobs that were queued or running when the computer went down are taken up, or their end is recorded.
-        if any(not job.state().final for job in list_jobs(settings.jobs)):
-            ensure_supervisor(settings)
+        keeping = asyncio.create_task(_keep_supervised(settings))
         threading.Thread(target=empty_trash, args=(settings.jobs,), daemon=True).start()
         yield
+        keeping.cancel()
         services.chats.close_all()
         services.tasks.close()
         services.data.close()
@@ -75,6 +76,15 @@ def create_app(settings: Settings) -> FastAPI:
     )  # fmt: skip
     app.add_middleware(gate.Gate, settings=settings)
     return app
+
+
+async def _keep_supervised(settings: Settings) -> None:
+    """Jobs that were queued or running when the computer went down are taken up, or their end is recorded."""
+    keeper = Keeper(settings)
+    while True:
+        with suppress(OSError):  # a full disk: the next look is as good
+            await asyncio.to_thread(keeper.look)
+        await asyncio.sleep(KEEP_SECONDS)
 
 
 def make_services(settings: Settings) -> Services:

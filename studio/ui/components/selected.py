@@ -13,8 +13,8 @@ from typing import Any
 from studio.data.readers.kinds import kind_by_name
 from studio.data.sources import confine, resolve_path
 from studio.errors import InputError, StudioError
-from studio.jobs import JobFolder, find_job, list_jobs
-from studio.jobs.folder import Kind
+from studio.jobs import JobFolder, find_job
+from studio.jobs.folder import Kind, jobs_of_kind
 from studio.settings import Settings
 
 RowsChoice = tuple[str, str]
@@ -70,15 +70,7 @@ def jobs_of(settings: Settings, run: JobFolder, kind: Kind) -> list[JobFolder]:
     meant = {run.id, str(run.path)}
     if _newest_named(settings, run.request.name) == run.id:
         meant.add(run.request.name)
-    found = []
-    for job in list_jobs(settings.jobs):
-        try:
-            request = job.request
-        except StudioError:
-            continue  # a folder that is not ours; the list of jobs shows it as such
-        if request.kind == kind and str(request.config.get("run", "")) in meant:
-            found.append(job)
-    return found
+    return [job for job in jobs_of_kind(settings.jobs, kind) if str(job.request.config.get("run", "")) in meant]
 
 
 def when(job: JobFolder) -> str:
