@@ -52,7 +52,7 @@ def told(job: JobFolder, reason: str) -> None:
     state = job.state()
     assert (state.status, state.reason) == ("failed", reason)
     assert "The plan counted 4.00 GB (weights 1.00, activations 3.00), and 5.00 GB of memory were free" in state.fix
-    assert "Set training.micro_batch_size to 1: 2.00 GB" in state.fix
+    assert "Set training.micro_batch_size to 1: it then needs 2.00 GB" in state.fix
     assert state.change == {"training.micro_batch_size": 1}
     assert read_events(job.events_path)[0][-1]["status"] == "failed"
 
