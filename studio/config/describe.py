@@ -16,6 +16,8 @@ from pydantic_core import PydanticUndefined
 
 from studio.config.option import Options
 
+Kind = Literal["choice", "words", "flag", "integer", "number", "text", "list"]
+
 
 @dataclass(frozen=True)
 class OptionSpec:
@@ -23,10 +25,10 @@ class OptionSpec:
 
     Attributes:
         path: dotted name, such as `training.learning_rate`.
-        kind: choice, flag, integer, number, text or list.
+        kind: choice, words (some of several), flag, integer, number, text or list.
         auto: True when the word `auto` is allowed beside the kind.
         optional: True when it may be empty (null).
-        choices: the allowed words of a choice.
+        choices: the allowed words of a choice, or of words.
         minimum, maximum: inclusive or exclusive bounds, None where there is none.
         methods, tunings: where it applies; empty means everywhere.
     """
@@ -34,7 +36,7 @@ class OptionSpec:
     path: str
     title: str
     help: str
-    kind: Literal["choice", "flag", "integer", "number", "text", "list"]
+    kind: Kind
     default: Any
     auto: bool
     optional: bool
@@ -80,15 +82,16 @@ def _spec(path: str, info: FieldInfo) -> OptionSpec:
     plain = [member for member in members if get_origin(member) is not Literal and member is not type(None)]
     bounds = _bounds(info)
     default = info.get_default(call_default_factory=True)
+    several = _words_of_list(plain)
     return OptionSpec(
         path=path,
         title=info.title or path,
         help=info.description or "",
-        kind=_kind(plain, words),
+        kind="words" if several else _kind(plain, words),
         default=None if default is PydanticUndefined else default,
         auto="auto" in words and bool(plain),
         optional=type(None) in members,
-        choices=() if plain else words,
+        choices=several if plain else words,
         unit=extra.get("unit"),
         tier=extra.get("tier", "advanced"),
         methods=tuple(extra.get("methods", ())),
@@ -105,7 +108,15 @@ def _members(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _kind(plain: list[Any], words: tuple[str, ...]) -> Literal["choice", "flag", "integer", "number", "text", "list"]:
+def _words_of_list(plain: list[Any]) -> tuple[str, ...]:
+    """The words of a list of words that is nothing else."""
+    items = [get_args(member)[0] for member in plain if get_origin(member) is list]
+    if len(items) != len(plain) or not items or get_origin(items[0]) is not Literal:
+        return ()
+    return tuple(str(word) for word in get_args(items[0]))
+
+
+def _kind(plain: list[Any], words: tuple[str, ...]) -> Kind:
     if not plain:
         return "choice"
     if bool in plain:

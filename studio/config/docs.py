@@ -53,12 +53,16 @@ def _default(spec: OptionSpec) -> str:
     value: Any = spec.default
     if value is None:
         return "empty" if spec.optional else "required"
+    if value == []:
+        return "none"
     if isinstance(value, list):
         return ", ".join(f"`{getattr(item, 'path', item)}`" for item in value)
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _values(spec: OptionSpec) -> str:
+    if spec.kind == "words":
+        return f"some of {', '.join(spec.choices)}"
     if spec.choices:
         return " \\| ".join(spec.choices)
     bounds = ""

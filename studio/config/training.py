@@ -11,7 +11,6 @@ from studio.config.option import Options, option
 
 Auto = Literal["auto"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
-TRACKERS: tuple[str, ...] = Tracker.__args__  # type: ignore[attr-defined]
 
 
 class TrainingConfig(Options):
@@ -122,10 +121,9 @@ class TrainingConfig(Options):
         title="Checkpoints after the end",
         differs="transformers: all, and no choice.",
     )
-    report_to: str | list[Tracker] | None = option(
-        None,
-        f"Trackers that get the run's numbers too, some of {', '.join(TRACKERS)}; empty for none. Without a key or "
-        "address of their own they write into the run's folder.",
+    report_to: list[Tracker] = option(
+        list,
+        "Trackers that get the run's numbers too; without a key or address of their own they write into its folder.",
         title="Trackers",
         differs="transformers: every tracker that is installed.",
     )
@@ -158,13 +156,7 @@ class TrainingConfig(Options):
     @classmethod
     def _trackers(cls, value: object) -> object:
         words = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-        if not isinstance(words, list):
-            return words
-        words = list(dict.fromkeys(word for word in words if word))
-        for word in words:
-            if word not in TRACKERS:
-                raise ValueError(f"'{word}' is not one of {', '.join(TRACKERS)}")
-        return words or None
+        return list(dict.fromkeys(word for word in words if word)) if isinstance(words, list) else words
 
     @field_validator("micro_batch_size", "eval_steps", "save_steps")
     @classmethod

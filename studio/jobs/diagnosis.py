@@ -116,7 +116,9 @@ def with_plan(found: Diagnosis, environment: dict[str, Any], gpu: bool) -> Diagn
     cure = first_fitting(cures, total, free)
     if cure is None:
         return replace(found, fix=f"{counted}. No setting is enough: choose a smaller model in model.path")
-    return replace(found, fix=f"{counted}. {said(cure.change)}: {cure.bytes / 1e9:.2f} GB", change=cure.change)
+    return replace(
+        found, fix=f"{counted}. {said(cure.change)}: it then needs {cure.bytes / 1e9:.2f} GB", change=cure.change
+    )
 
 
 def _known(tail: Tail) -> tuple[Cause, re.Match[str]] | None:

@@ -109,7 +109,7 @@ def train(context: JobContext) -> None:
         )
         trainer = method.build(setup)
         callback.watch(trainer)
-        trackers.attach(trainer, context, list(config.training.report_to or []))
+        trackers.attach(trainer, context, list(config.training.report_to))
         start = Start.of(trainer, config)
         if begun is not None:
             callback.go_on(begun)

@@ -215,6 +215,8 @@ def make_component(
             return gr.Radio(words, value=value, **common)
         labels = [f"{word} (not on this machine)" if word in (lacks or {}) else word for word in words]
         return gr.Dropdown(list(zip(labels, words, strict=True)), value=value, **common)
+    if spec.kind == "words":
+        return gr.CheckboxGroup(list(spec.choices), value=value, **common)
     if spec.kind == "flag":
         return gr.Checkbox(value=value, **common)
     if is_number(spec):
@@ -243,6 +245,8 @@ def from_field(spec: OptionSpec, value: Any) -> Any:
     """
     if isinstance(value, str):
         value = value.strip()
+    if spec.kind == "words":
+        return list(value or [])
     if spec.kind == "list" and not value:
         raise InputError("it is empty", where=spec.path, fix="Add at least one")
     if value is None or value == "":
@@ -262,6 +266,8 @@ def to_field(spec: OptionSpec, value: Any) -> Any:
     """Turn a value of the config into what the component holds; the inverse of `from_field`."""
     if spec.kind == "flag":
         return {True: "on", False: "off"}.get(value, "auto") if spec.auto else value
+    if spec.kind == "words":
+        return list(value or [])
     if spec.kind == "list":
         return [item if isinstance(item, dict) else item.model_dump(mode="json") for item in value or []]
     if spec.kind == "text":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     MakeRun = Callable[..., FakeRun]
 
 HOSTILE = "<img src=x onerror='window.pwned=1'>"
-FIX = "The plan counted 2.20 GB (weights 0.54, activations 1.20). Set training.micro_batch_size to 1: 1.10 GB"
+FIX = "The plan counted 2.20 GB (weights 0.54, activations 1.2). Set training.micro_batch_size to 1: it then needs 1.10 GB"
 # Neither a permission box nor a desktop is there in a headless browser: what the page asks of both is noted.
 NOTIFICATIONS = """
 window.notes = [];
@@ -87,20 +87,21 @@ def test_an_error_opens_the_log_at_its_line_and_starts_again_with_the_change(
     assert made.state().status == "stopped" and blocker.job.state().status == "running"
 
 
-def test_a_change_that_cannot_be_says_why(page: Page, server: Server, fake_run: MakeRun) -> None:
+def test_a_change_that_cannot_be_says_why(page: Page, server: Server, fake_run: MakeRun, console: list[str]) -> None:
     blocker, run = fake_run("blocker"), fake_run("broken")
     run.finish("failed", "the loss became nan at step 3", "Lower it")
     write_state(run.job.state_path, run.job.state().with_(change={"training.learning_rate": 7}))
     open_tab(page, server.url, "training", run.job.id)
     button = page.locator(".notice.error").get_by_role("button")
     expect(button).to_have_text("Start again with learning rate 7")
-    console_before = len(list_jobs(server.settings.jobs))
+    before = len(list_jobs(server.settings.jobs))
     with page.expect_response(lambda answer: answer.url.endswith("/again")) as refused:
         button.click()
     assert refused.value.status == 409
     expect(page.locator(".notice.error")).to_contain_text("It cannot start: ")
     expect(page.locator(".notice.error")).to_contain_text("above 0 and at most 1")
-    assert len(list_jobs(server.settings.jobs)) == console_before and blocker.job.state().status == "running"
+    assert len(list_jobs(server.settings.jobs)) == before and blocker.job.state().status == "running"
+    assert len(console) == 1 and "409" in console.pop()
 
 
 def test_a_notification_when_a_run_is_over_also_of_a_hidden_tab(

@@ -235,7 +235,7 @@ def test_full_memory_comes_with_the_plan_and_the_first_change_that_fits(tmp_path
     assert "9.00 GB of memory were free" in found.fix
     # 7 GB would fit into what was free, but the plan was wrong already: it takes clearly less.
     assert found.change == {"training.activation_checkpointing": True}
-    assert "Set training.activation_checkpointing to true: 4.00 GB" in found.fix
+    assert "Set training.activation_checkpointing to true: it then needs 4.00 GB" in found.fix
     tight = {"plan": {**PLAN, "available_bytes": 3_000_000_000}}
     assert diagnose(1, log, tight, kills={}).change == {}
     assert "smaller model" in diagnose(1, log, tight, kills={}).fix

@@ -92,7 +92,7 @@ def supervised(settings: Settings, tmp_path: Path, mode: str) -> JobFolder:
     job = create_job(settings.jobs, "train", f"run-{mode}", {"mode": mode})
     supervisor = Supervisor(settings, lambda job: [sys.executable, str(script), str(job.path)])
     end = time.monotonic() + 60
-    while supervisor.step() or not job.state().final:
+    while supervisor.step() or supervisor._children:
         assert time.monotonic() < end
         time.sleep(0.05)
     for thread in threading.enumerate():
@@ -202,7 +202,7 @@ def test_only_addresses_that_can_be_posted_to(monkeypatch, text: str) -> None:
     monkeypatch.setenv("STUDIO_WEBHOOK", text)
     with pytest.raises(InputError) as refused:
         read_settings()
-    assert refused.value.where == "STUDIO_WEBHOOK" and text not in refused.value.sentence
+    assert refused.value.where == "STUDIO_WEBHOOK" and text not in refused.value.what
 
 
 def test_the_worker_does_not_get_the_address(settings, tmp_path) -> None:

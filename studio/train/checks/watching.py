@@ -43,7 +43,7 @@ def _best(known: Known) -> None:
 
 
 def _trackers(known: Known) -> None:
-    for name in known.config.training.report_to or []:
+    for name in known.config.training.report_to:
         if find_spec(name) is None:
             raise InputError(
                 f"the tracker {name} is not installed", where="training.report_to",
