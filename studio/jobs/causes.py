@@ -43,7 +43,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause("memory", r"\bMemoryError\b|DefaultCPUAllocator|std::bad_alloc|_ArrayMemoryError|"
           r"Cannot allocate memory|Unable to allocate [\d.]+ \wiB",
           "the computer's memory was full", LESS_MEMORY, memory=True),
-    Cause("disk", r"No space left on device|Errno 28\b|os error 28\b|PytorchStreamWriter failed|unexpected pos \d+ vs",
+    Cause("disk", r"No space left on device|Errno 28\b|os error 28\b",
           "the disk was full", _DISK),
     Cause("quota", r"Disk quota exceeded|Errno 122\b",
           "the disk space that you may use was full", _DISK),
