@@ -43,7 +43,8 @@ window.studioForm = window.studioForm || (() => {
   }
 
   const meta = () => JSON.stringify({ name: state.name, sequence: state.sequence, row: state.row, source: state.source,
-    asked: state.asked, set: state.set, edit: source()?.edit ? source().job : "", sweep: state.sweep });
+    asked: state.asked, set: state.set, edit: source()?.edit ? source().job : "", sweep: state.sweep,
+    branch: source()?.step ? source().job : "", step: source()?.step || 0 });
 
   /** The job whose settings the form was filled with: queue.js. */
   const source = () => window.studio.queue?.from;

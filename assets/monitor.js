@@ -342,6 +342,7 @@ window.studio.monitor = (() => {
     board = new window.studio.charts.Board(root.querySelector(".charts"));
     board.open(root.querySelector(".monitor").dataset.plotly).catch(() => problem("The charts could not be loaded; reload the page."));
     window.studio.queue.mount(part("queue-acts"));
+    window.studio.branch.mount(root.querySelector(".monitor"));
     part("resume").addEventListener("click", goOn);
     part("stop").addEventListener("click", () => ask(false));
     part("stop-now").addEventListener("click", () => ask(true));

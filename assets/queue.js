@@ -5,7 +5,8 @@
 window.studio.queue = (() => {
   const { h, put } = window.studio;
   const KEY = "studio.form-from";
-  // {job, title, edit, kept}: whose settings the form has, whether they are saved there, and what it had before.
+  // {job, title, edit, step, kept}: whose settings the form has, whether they are saved there, at which checkpoint a
+  // branch begins (0 for a run from its start), and what the form had before.
   let from = null;
   let root = null, number = 0;
   try { from = JSON.parse(sessionStorage.getItem(KEY)); } catch { /* another version wrote it */ }
@@ -64,14 +65,15 @@ window.studio.queue = (() => {
     window.studio.setBox("form-fill", JSON.stringify({ ...wish, name, number: `${Date.now()}-${number}` }));
   }
 
-  /** Fill the form with a job's settings: to be saved there (`edit`), or to start another run. */
-  async function take(id, edit) {
+  /** Fill the form with a job's settings: to be saved there (`edit`), to start another run, or one that begins at a
+      checkpoint (`step`). */
+  async function take(id, edit, step = 0) {
     window.studio.openTab("method");
     for (let tries = 0; !window.studioForm?.latest.plan; tries += 1) { // the form is being drawn, or restores its draft
       if (tries > 600) return say("The form did not open; reload the page.");
       await pause(50);
     }
-    ask({ job: id, edit });
+    ask({ job: id, edit, step });
   }
 
   /** The way out: what the form had before. */
@@ -85,7 +87,7 @@ window.studio.queue = (() => {
     const kept = from?.edit ? from.kept : { ...reply.kept, sweep: state.sweep }; // not the half-done changes of another one
     state.name = reply.name;
     setSweep(reply.job ? {} : from?.kept.sweep);
-    setFrom(reply.job ? { job: reply.job, title: reply.title, edit: reply.edit, kept } : null);
+    setFrom(reply.job ? { job: reply.job, title: reply.title, edit: reply.edit, step: reply.step, kept } : null);
   }
 
   /** Start was pressed, and done: after changes to a waiting run the form gets back what it had. */
@@ -96,6 +98,7 @@ window.studio.queue = (() => {
   /** What the plan line says of the form's source. */
   function said() {
     if (!from) return "";
+    if (from.step) return `A branch of ${from.title}: it begins at step ${from.step}.`;
     if (!from.edit) return `The settings of ${from.title}, for a new run.`;
     const job = window.studio.state.jobs.find((one) => one.id === from.job);
     if (!job) return `${from.title} is gone.`;

@@ -75,6 +75,14 @@ def options_of(model: type[BaseModel], prefix: str = "") -> Iterator[OptionSpec]
             yield _spec(path, info)
 
 
+def value_at(values: dict[str, Any], path: str) -> Any:
+    """Return the value of an option by its dotted name, from a whole config as plain values."""
+    value: Any = values
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
 def _spec(path: str, info: FieldInfo) -> OptionSpec:
     extra: dict[str, Any] = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     members = _members(info.annotation)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
+from studio.config.describe import options_of, value_at
 from studio.config.load import build
 from studio.errors import InputError, InputErrors
 from studio.jobs.checkpoints import Checkpoint, whole
@@ -56,7 +57,13 @@ def check_changes(job: JobFolder, config: RunConfig) -> None:
     """
     before = build(RunConfig, job.request.config, "job.yaml").model_dump()
     after = config.model_dump()
-    wrong = [name for fixed in FIXED for name in _differing(fixed, _at(before, fixed), _at(after, fixed))]
+    used = [spec for spec in options_of(RunConfig) if spec.applies(config.method.name, config.tuning.name)]
+    wrong = [
+        spec.path
+        for spec in used
+        if any(spec.path == fixed or spec.path.startswith(f"{fixed}.") for fixed in FIXED)
+        and value_at(before, spec.path) != value_at(after, spec.path)
+    ]
     if wrong:
         fix = "Start a new run; with 'tuning.adapter' it begins with what this one learned"
         what = "cannot change at a checkpoint, which fits only the value that it was made with"
@@ -151,17 +158,3 @@ def _link_or_copy(source: str, target: str) -> str:
         return target
     except OSError:
         return str(shutil.copy2(source, target))
-
-
-def _at(config: dict[str, Any], dotted: str) -> Any:
-    value: Any = config
-    for part in dotted.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-def _differing(name: str, before: Any, after: Any) -> list[str]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        keys = sorted(before.keys() | after.keys())
-        return [one for key in keys for one in _differing(f"{name}.{key}", before.get(key), after.get(key))]
-    return [] if before == after else [name]

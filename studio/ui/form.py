@@ -16,7 +16,7 @@ from gradio.components import Component
 from gradio.context import Context
 
 from studio.config import RunConfig
-from studio.config.describe import OptionSpec, options_of
+from studio.config.describe import OptionSpec, options_of, value_at
 from studio.config.load import build
 from studio.config.presets import DEMO, load_named
 from studio.errors import InputError, InputErrors, StudioError
@@ -151,7 +151,7 @@ class Form:
     def values(self, config: RunConfig) -> list[Any]:
         """Return what the components show for a config, in the order of `inputs`."""
         document = config.model_dump(mode="json")
-        return [to_field(spec, _at(document, path)) for path, spec in self.specs.items()]
+        return [to_field(spec, value_at(document, path)) for path, spec in self.specs.items()]
 
     def problem(self, error: StudioError) -> dict[str, str]:
         """Return {"sentence", "field"} of an error: an option's label for its dotted name, and its id."""
@@ -299,10 +299,3 @@ def _same(spec: OptionSpec, value: Any, other: Any) -> bool:
         return bool(from_field(spec, value) == from_field(spec, other))
     except InputError:
         return False
-
-
-def _at(document: dict[str, Any], path: str) -> Any:
-    value: Any = document
-    for part in path.split("."):
-        value = value[part]
-    return value

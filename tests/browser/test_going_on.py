@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from playwright.sync_api import Page, expect
 
 from studio.config.presets import load_named
-from studio.jobs import JobFolder, Summaries, submit, wait
+from studio.jobs import JobFolder, Summaries, list_jobs, submit, wait
+from studio.jobs.folder import Branch
 from tests.browser.test_training_tab import POINTS, open_page, points
 
 if TYPE_CHECKING:
@@ -60,3 +61,36 @@ def test_a_killed_training_goes_on_by_a_click(page: Page, server: Server) -> Non
     assert page.evaluate("document.querySelector('[data-chart=loss]').data[1].x") == steps
     expect(page.locator("[data-part=resume]")).to_be_hidden()
     expect(page.locator("[data-part=phases]")).to_contain_text("going on")
+
+
+def test_a_finished_run_is_branched_by_the_form(page: Page, server: Server) -> None:
+    job = next(one for one in list_jobs(server.settings.jobs) if one.request.name == "goes-on")
+    assert job.state().status == "completed"
+    open_page(page, server, f"#job={job.id}&tab=training")
+    page.get_by_role("button", name="Extend …").click()
+    extend = page.get_by_role("dialog", name="Extend goes-on")
+    extend.get_by_role("button", name="Start it").click()
+    expect(extend.get_by_role("alert")).to_contain_text(f"ends after {STEPS} steps, whatever the epochs say")
+    extend.get_by_role("button", name="Cancel").click()
+
+    page.get_by_role("button", name="Branch …").click()
+    dialog = page.get_by_role("dialog", name="Branch off goes-on")
+    expect(dialog.locator("select")).to_have_value(str(STEPS))
+    dialog.locator("select").select_option(str(STEPS - SAVE))
+    dialog.get_by_role("button", name="Fill the form").click()
+    expect(page.locator(".plan-from:visible")).to_contain_text(f"A branch of goes-on: it begins at step {STEPS - SAVE}")
+    advanced = page.locator("#settings-advanced button").first
+    if not page.locator("#f-training-max_steps").is_visible():
+        advanced.click()
+    page.get_by_label("Step limit").fill(str(STEPS + 1))
+    page.get_by_label("Batch size").first.fill("2")
+    wrong = page.locator(".plan-text.wrong:visible")
+    expect(wrong).to_contain_text("cannot change at a checkpoint")
+    page.get_by_label("Batch size").first.fill("4")
+    expect(wrong).to_have_count(0)
+    page.locator(".plan-start:visible").click()
+    expect(page.locator("[data-part=name]")).to_have_text(f"goes-on-from-{STEPS - SAVE}")
+    expect(page.locator("[data-part=pill]")).to_have_text("Done", timeout=120_000)
+    points(page, "loss", STEPS + 1)
+    child = next(one for one in list_jobs(server.settings.jobs) if one.request.branch is not None)
+    assert child.request.branch == Branch(job.id, STEPS - SAVE)

@@ -42,8 +42,9 @@ def filled(form: Form, settings: Settings, asked: dict[str, Any], values: dict[s
     Args:
         form: the form.
         settings: whose jobs.
-        asked: {"back": draft} to restore what the form had, or {"job": id, "edit": bool} for the settings of a job;
-            with "name", the run name that is typed, and "number", which the reply repeats.
+        asked: {"back": draft} to restore what the form had, or {"job": id, "edit": bool, "step": number} for what a job
+            has, with a step for a branch at its checkpoint; with "name", the run name that is typed, and "number",
+            which the reply repeats.
         values: what the form has.
 
     Raises:
@@ -58,9 +59,11 @@ def filled(form: Form, settings: Settings, asked: dict[str, Any], values: dict[s
         require_unbegun(job)
     config = build(RunConfig, job.request.config, f"{job.id}/job.yaml")
     kept = {"values": values, "name": str(asked.get("name", ""))}
-    name = "" if edit else free_name(settings.jobs, job.request.name)
+    step = int(asked.get("step") or 0)
+    name = f"{job.request.name}-from-{step}" if step else job.request.name
     reply = {
-        "number": asked["number"], "job": job.id, "title": job.request.name, "edit": edit, "name": name, "kept": kept,
+        "number": asked["number"], "job": job.id, "title": job.request.name, "edit": edit, "step": step,
+        "name": "" if edit else free_name(settings.jobs, name), "kept": kept,
     }  # fmt: skip
     return [*form.values(config), json.dumps(reply)]
 

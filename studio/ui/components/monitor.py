@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from studio.ui.components.branchacts import DIALOGS
 from studio.ui.components.queueacts import ACTS
 from studio.ui.theme import asset_url, script_tags
 
@@ -97,6 +98,7 @@ MONITOR = f"""
       <button type="button" class="btn danger" data-part="ask-yes"></button>
     </div>
   </dialog>
+  {DIALOGS}
 </div>
 """
 
@@ -138,7 +140,7 @@ def _drawn(template: str, on_load: str, elem_id: str) -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=template,
-        head=script_tags("charts.js", "log.js", "notices.js", "notify.js", "monitor.js"),
+        head=script_tags("charts.js", "log.js", "notices.js", "notify.js", "branch.js", "monitor.js"),
         js_on_load=on_load,
         apply_default_css=False,
         elem_id=elem_id,

@@ -21,6 +21,7 @@ from studio.data.locate import absent_set, is_hub_source, locate, sources_of
 from studio.data.sources import confine
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import submit
+from studio.jobs.branching import branch, check_changes, find_checkpoint
 from studio.jobs.devices import require_device
 from studio.jobs.folder import free_name, taken_names
 from studio.models import embedded, hub
@@ -85,6 +86,8 @@ class Meta:
         set: options that a button of a finding sets.
         edit: id of the waiting job whose settings these are, "" for a new run.
         sweep: values to try by option, as they were typed.
+        branch: id of the run at whose checkpoint the new one begins, "" for one from its start.
+        step: of that checkpoint.
     """
 
     name: str = ""
@@ -95,6 +98,8 @@ class Meta:
     set: dict[str, Any] = field(default_factory=dict)
     edit: str = ""
     sweep: dict[str, str] = field(default_factory=dict)
+    branch: str = ""
+    step: int = 0
 
     @classmethod
     def read(cls, text: Any) -> Meta:
@@ -111,6 +116,8 @@ class Meta:
                 wanted,
                 str(given.get("edit", "")),
                 {str(path): str(text) for path, text in dict(given.get("sweep") or {}).items()},
+                str(given.get("branch", "")),
+                int(given.get("step", 0)),
             )
         except (TypeError, ValueError, KeyError):
             return cls()
@@ -157,7 +164,9 @@ class Planner:
                 shown["line"] = shown["waits"]
             else:
                 self._add_plan(shown, config)
-            if meta.sweep and not meta.edit:
+            if meta.branch:
+                check_changes(fromrun.training(self.services.settings, meta.branch), config)
+            elif meta.sweep and not meta.edit:
                 name, settings = meta.name or shown["name"], self.services.settings
                 shown["sweep"] = sweep.estimate(settings, config, name, meta.sweep, self._seconds)
         except InputErrors as wrong:
@@ -232,12 +241,20 @@ class Planner:
         if meta.edit:
             return fromrun.save(settings, meta.edit, self._ready(config))
         name = meta.name or self.default_name(config)
-        if meta.sweep:
+        if meta.sweep and not meta.branch:
             return sweep.start(settings, config, name, meta.sweep, self._ready)
         if name in taken_names(settings.jobs):
             free = free_name(settings.jobs, name)
             raise InputError(f"there is a run '{name}' already", where="Run name", fix=f"Take '{free}'")
+        if meta.branch:
+            return self._branch(config, meta, name)
         return submit(settings, "train", name, self._ready(config).model_dump(mode="json")).id
+
+    def _branch(self, config: RunConfig, meta: Meta, name: str) -> str:
+        settings, job = self.services.settings, fromrun.training(self.services.settings, meta.branch)
+        checkpoint = find_checkpoint(job, meta.step)
+        checked = preflight.check(config, settings, self.services.data)
+        return branch(settings, job, checkpoint, name, checked.config, checked.plan.steps).id
 
     def _ready(self, config: RunConfig) -> RunConfig:
         """Check a run and return it as it is submitted."""

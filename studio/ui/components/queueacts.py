@@ -3,10 +3,12 @@ copy of it. The markup is constant; assets/queue.js shows what the selected run 
 
 from __future__ import annotations
 
-ACTS = """<div class="row-flex wrap-flex queue-acts" data-part="queue-acts" hidden>
+from studio.ui.components.branchacts import BUTTONS
+
+ACTS = f"""<div class="row-flex wrap-flex queue-acts" data-part="queue-acts" hidden>
     <button type="button" class="btn small" data-act="up">Move up</button>
     <button type="button" class="btn small" data-act="down">Move down</button>
     <button type="button" class="btn small" data-act="edit">Edit</button>
-    <button type="button" class="btn small" data-act="duplicate">Duplicate</button>
+    <button type="button" class="btn small" data-act="duplicate">Duplicate</button>{BUTTONS}
     <span class="muted" data-act="said" role="status"></span>
   </div>"""

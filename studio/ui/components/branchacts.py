@@ -1,0 +1,33 @@
+"""What the Training tab asks before a run is gone on with as another one: from which checkpoint, or for how long.
+
+The markup is constant; assets/branch.js fills it.
+"""
+
+from __future__ import annotations
+
+BUTTONS = """
+    <button type="button" class="btn small" data-act="branch" hidden>Branch …</button>
+    <button type="button" class="btn small" data-act="extend" hidden>Extend …</button>"""
+
+DIALOGS = """
+  <dialog class="ask" data-branch="steps" aria-labelledby="branch-title">
+    <h3 id="branch-title" data-branch="title"></h3>
+    <p class="muted">The form gets this run's settings. Rate, schedule and length may change from the checkpoint on;
+      model, data, tuning and batch size stay, because the checkpoint fits no others.</p>
+    <label class="row-flex">Begin at step <select class="field-input" data-branch="step"></select></label>
+    <div class="row-flex"><span class="grow"></span>
+      <button type="button" class="btn" data-branch="no">Cancel</button>
+      <button type="button" class="btn primary" data-branch="yes">Fill the form</button></div>
+  </dialog>
+  <dialog class="ask" data-extend="epochs" aria-labelledby="extend-title">
+    <h3 id="extend-title" data-extend="title"></h3>
+    <p class="muted">A new run begins at the last checkpoint and follows the schedule of the longer run. This run stays
+      as it is.</p>
+    <label class="row-flex">More epochs
+      <input class="field-input num" type="number" min="0.1" step="any" value="1" data-extend="count"></label>
+    <p class="wrong" role="alert" data-extend="said"></p>
+    <div class="row-flex"><span class="grow"></span>
+      <button type="button" class="btn" data-extend="no">Cancel</button>
+      <button type="button" class="btn primary" data-extend="yes">Start it</button></div>
+  </dialog>
+"""
