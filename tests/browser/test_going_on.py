@@ -18,7 +18,7 @@ from tests.browser.test_training_tab import POINTS, open_page, points
 if TYPE_CHECKING:
     from tests.browser.conftest import Server
 
-STEPS, SAVE = 16, 2
+STEPS, SAVE = 8, 2
 
 
 def short_run(server: Server) -> JobFolder:
@@ -46,12 +46,12 @@ def test_a_killed_training_goes_on_by_a_click(page: Page, server: Server) -> Non
     os.kill(pid, signal.SIGKILL)
     assert wait(job, seconds=60).status == "failed"
     expect(page.locator("[data-part=pill]")).to_have_text("Failed")
-    expect(page.locator("[data-part=notices]")).to_contain_text("was killed (SIGKILL)")
+    expect(page.locator("[data-part=notices]")).to_contain_text("killed the process (SIGKILL)")
     go_on = page.get_by_role("button", name=re.compile(r"Go on from step \d+"))
     expect(go_on).to_be_visible()
     go_on.click()
     expect(go_on).to_be_hidden()
-    expect(page.locator("[data-part=pill]")).to_have_text("Done", timeout=120_000)
+    expect(page.locator("[data-part=pill]")).to_have_text("Done", timeout=240_000)
     points(page, "loss", STEPS)
     steps = page.evaluate("document.querySelector('[data-chart=loss]').data[1].x")
     assert steps == list(range(1, STEPS + 1))
@@ -90,7 +90,7 @@ def test_a_finished_run_is_branched_by_the_form(page: Page, server: Server) -> N
     expect(wrong).to_have_count(0)
     page.locator(".plan-start:visible").click()
     expect(page.locator("[data-part=name]")).to_have_text(f"goes-on-from-{STEPS - SAVE}")
-    expect(page.locator("[data-part=pill]")).to_have_text("Done", timeout=120_000)
+    expect(page.locator("[data-part=pill]")).to_have_text("Done", timeout=240_000)
     points(page, "loss", STEPS + 1)
     child = next(one for one in list_jobs(server.settings.jobs) if one.request.branch is not None)
     assert child.request.branch == Branch(job.id, STEPS - SAVE)
