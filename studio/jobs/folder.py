@@ -138,7 +138,7 @@ def create_job(jobs: Path, kind: Kind, name: str, config: dict[str, Any], group:
     Raises:
         InputError: the name has nothing to make a folder name of.
     """
-    slug = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60]
+    slug = folder_name(name)
     if not slug:
         raise InputError(f"'{name}' is not a name", where="name", fix="Use at least one letter or digit")
     jobs.mkdir(parents=True, exist_ok=True)
@@ -167,6 +167,11 @@ def write_request(folder: Path, request: JobRequest) -> None:
     stream = io.StringIO()
     yaml.dump({**values, "config": request.config}, stream)
     write_atomic(folder / "job.yaml", stream.getvalue())
+
+
+def folder_name(name: str) -> str:
+    """Return what a job's folder is called after its time: letters, digits, dot, dash and underscore of its name."""
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60]
 
 
 def taken_names(jobs: Path) -> set[str]:

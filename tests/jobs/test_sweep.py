@@ -115,9 +115,11 @@ def test_runs_of_a_sweep_share_a_group_and_take_no_name(settings: Settings, monk
     create_job(settings.jobs, "train", "demo-rank-8", {})
     variants = free_variants(settings.jobs, BASE, "demo", {RANK: [8, 16]})
     assert [one.name for one in variants] == ["demo-2-rank-8", "demo-2-rank-16"]
+    create_job(settings.jobs, "train", "my run rank 8", {})
+    assert free_variants(settings.jobs, BASE, "my run", {RANK: [8]})[0].name == "my run-2-rank-8"
     made = submit_all(settings, "demo", [(one.name, one.config) for one in variants])
     assert len({job.request.group for job in made}) == 1 and made[0].request.group.startswith("demo-sweep-")
-    assert len(list_jobs(settings.jobs)) == 3
+    assert len(list_jobs(settings.jobs)) == 4
 
 
 def test_a_changed_copy_leaves_the_first_alone() -> None:
