@@ -12,7 +12,7 @@ from studio.config.load import apply_set, build
 from studio.errors import InputError
 from studio.jobs import JobFolder, ensure_supervisor, list_jobs, submit
 from studio.jobs.devices import list_devices
-from studio.jobs.folder import free_name, taken_names
+from studio.jobs.folder import folder_name, free_name, taken_names
 from studio.jobs.queue import Move, move, require_unbegun, rewrite
 from studio.jobs.state import ACTIVE
 from studio.settings import Settings
@@ -49,7 +49,7 @@ def _edit(settings: Settings, job: JobFolder, sets: list[str], as_json: bool) ->
 
 
 def _duplicate(settings: Settings, job: JobFolder, sets: list[str], name: str, as_json: bool) -> None:
-    if name and name in taken_names(settings.jobs):
+    if name and folder_name(name) in taken_names(settings.jobs):
         raise InputError(f"there is a run '{name}' already", where="--name", fix="Take another one, or leave it out")
     checked = checked_run(_config(job, sets))
     say(checked.plan.line())

@@ -189,7 +189,7 @@ def create_job(
         InputError: the name has nothing to make a folder name of.
         OSError: the folder cannot be written; nothing is left of it.
     """
-    slug = _slug(name)
+    slug = folder_name(name)
     if not slug:
         raise InputError(f"'{name}' is not a name", where="name", fix="Use at least one letter or digit")
     jobs.mkdir(parents=True, exist_ok=True)
@@ -227,6 +227,11 @@ def write_request(folder: Path, request: JobRequest) -> None:
     write_atomic(folder / "job.yaml", stream.getvalue())
 
 
+def folder_name(name: str) -> str:
+    """Return what a job's folder is called after its time: letters, digits, dot, dash and underscore of its name."""
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60]
+
+
 def taken_names(jobs: Path) -> set[str]:
     """Return the names of the jobs as their folders have them (time and name), without reading any job.yaml."""
     return {path.name[16:] for path in jobs.iterdir()} if jobs.is_dir() else set()
@@ -234,17 +239,12 @@ def taken_names(jobs: Path) -> set[str]:
 
 def free_name(jobs: Path, wanted: str) -> str:
     """Return a name that no job has: the wanted one, or that with the next free number."""
-    plain = _slug(wanted)[:52] or "run"
+    plain = folder_name(wanted)[:52] or "run"
     taken = taken_names(jobs)
     number, name = 2, plain
     while name in taken:
         name, number = f"{plain}-{number}", number + 1
     return name
-
-
-def _slug(name: str) -> str:
-    """What a folder's name has of a job's."""
-    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60]
 
 
 def list_jobs(jobs: Path) -> list[JobFolder]:
@@ -300,7 +300,7 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
         return JobFolder(direct)
     found = list_jobs(jobs)
     # Reading a job.yaml takes milliseconds, and there may be thousands: first those whose folder has the name in it.
-    slug = _slug(wanted)
+    slug = folder_name(wanted)
     likely = sorted(found, key=lambda job: slug not in job.id)  # the newest stay before the older ones
     # The id first: no name that a job is given later may take what refers to another one's id.
     matching = itertools.chain(

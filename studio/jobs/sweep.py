@@ -23,7 +23,7 @@ from studio.config.load import build, numeric_text
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs.client import submit
 from studio.jobs.copies import changed_config
-from studio.jobs.folder import JobFolder, taken_names
+from studio.jobs.folder import JobFolder, folder_name, taken_names
 from studio.settings import Settings
 
 # More than these are hardly meant, and each is checked before the first is queued.
@@ -145,7 +145,7 @@ def free_variants(jobs: Path, base: RunConfig, name: str, values: dict[str, list
     """
     taken, number = taken_names(jobs), 2
     variants = expand(base, name, values)
-    while any(one.name in taken for one in variants):
+    while any(folder_name(one.name) in taken for one in variants):
         variants, number = expand(base, f"{name}-{number}", values), number + 1
     return variants
 

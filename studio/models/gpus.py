@@ -48,7 +48,7 @@ def visible_gpus() -> list[Gpu]:
     try:
         done = subprocess.run([program, *_QUERY], capture_output=True, text=True, timeout=5, check=True)
         _last[:] = _read(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         pass  # the last answer stands
     return numbered(_last, os.environ.get(VISIBLE))
 

@@ -23,7 +23,7 @@ from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import submit
 from studio.jobs.branching import branch, check_changes, find_checkpoint
 from studio.jobs.devices import require_device
-from studio.jobs.folder import free_name, taken_names
+from studio.jobs.folder import folder_name, free_name, taken_names
 from studio.models import embedded, hub
 from studio.models.catalogue import confine_model
 from studio.models.plan import Plan
@@ -220,9 +220,8 @@ class Planner:
     def _seconds(self, config: RunConfig) -> float | None:
         """How long a run takes by its plan; None where that is not known."""
         self._confine(config)
-        if waits_for(config, self.services):
-            return None
-        return preflight.check(config, self.services.settings, self.services.data).plan.seconds
+        waits = waits_for(config, self.services)
+        return None if waits else preflight.check(config, self.services.settings, self.services.data).plan.seconds
 
     def _require_files(self, config: RunConfig) -> None:
         """Check that the data files are there and may be read by the page; `preflight.check` includes this."""
@@ -236,16 +235,15 @@ class Planner:
         Raises:
             InputError: a value is wrong, the name is taken, or the edited run has begun.
         """
-        config = self.confined(values)
-        settings = self.services.settings
+        config, settings = self.confined(values), self.services.settings
         if meta.edit:
             return fromrun.save(settings, meta.edit, self._ready(config))
         name = meta.name or self.default_name(config)
         if meta.sweep and not meta.branch:
             return sweep.start(settings, config, name, meta.sweep, self._ready)
-        if name in taken_names(settings.jobs):
-            free = free_name(settings.jobs, name)
-            raise InputError(f"there is a run '{name}' already", where="Run name", fix=f"Take '{free}'")
+        if folder_name(name) in taken_names(settings.jobs):
+            fix = f"Take '{free_name(settings.jobs, name)}'"
+            raise InputError(f"there is a run '{name}' already", where="Run name", fix=fix)
         if meta.branch:
             return self._branch(config, meta, name)
         return submit(settings, "train", name, self._ready(config).model_dump(mode="json")).id
