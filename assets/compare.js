@@ -55,6 +55,7 @@ window.studio.compare = (() => {
 
   function restart() {
     if (!root || !ids.length) return;
+    if (!board) build();
     const { Reader } = window.studio.monitor;
     readers = new Map(ids.map((id) => [id, readers.get(id) || new Reader(id, board.factor)]));
     table = null;
@@ -99,6 +100,9 @@ window.studio.compare = (() => {
 
   async function tick() {
     if (!visible() || !ids.length) return 1000;
+    if (!window.studio.state.loaded) return 200;
+    const gone = ids.filter((id) => !row(id)); // deleted by another page, or an old address
+    if (gone.length) { forget(gone); return 0; }
     const mine = readers;
     let came = false, again = false;
     for (const [id, reader] of mine) {
@@ -212,6 +216,14 @@ window.studio.compare = (() => {
     element.dataset.mounted = "yes";
     root = element;
     part = (name) => root.querySelector(`[data-compare="${name}"]`);
+    fromAddress();
+    restart();
+  }
+
+  /** Put the pieces into the page, once something is compared. */
+  function build() {
+    const view = root.querySelector(".compare");
+    view.append(view.querySelector("template").content.cloneNode(true));
     board = makeBoard(part("charts"));
     board.runs = [];
     const { segment } = window.studio.charts;
@@ -222,8 +234,6 @@ window.studio.compare = (() => {
     part("markdown").addEventListener("click", copy);
     poller = window.studio.poll(tick, problem);
     new IntersectionObserver(() => { if (visible()) poller.now(); }).observe(root);
-    fromAddress();
-    restart();
   }
 
   window.addEventListener("hashchange", fromAddress);

@@ -76,12 +76,14 @@ class DiskBook:
     """Sizes of many jobs, each measured again only when its folder has changed. Safe to share between threads."""
 
     _known: dict[str, tuple[tuple[int, ...], DiskUse]] = field(default_factory=dict)
+    _looked: dict[str, float] = field(default_factory=dict)  # when a job's folder was last looked at
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, job: JobFolder) -> DiskUse:
         """Return the sizes of a job, up to date."""
         stamp = _stamp(job)
         with self._lock:
+            self._looked[job.id] = time.monotonic()
             kept = self._known.get(job.id)
         if kept is not None and kept[0] == stamp:
             return kept[1]
@@ -91,14 +93,22 @@ class DiskBook:
         return use
 
     def sizes(self, jobs: Iterable[JobFolder], seconds: float) -> tuple[dict[str, int], bool]:
-        """Return total bytes by id, and whether that is all: what takes longer than `seconds` is left for next time."""
+        """Return total bytes by id, and whether all of them are known.
+
+        Those never measured come first, then those that were not looked at for longest: what takes longer than
+        `seconds` is left for the next call.
+        """
         end = time.monotonic() + seconds
-        sizes: dict[str, int] = {}
-        for job in jobs:
+        with self._lock:
+            looked = dict(self._looked)
+        ordered = sorted(jobs, key=lambda job: looked.get(job.id, 0.0))
+        for job in ordered:
             if time.monotonic() > end:
-                return sizes, False
-            sizes[job.id] = self.of(job).total
-        return sizes, True
+                break
+            self.of(job)
+        with self._lock:
+            sizes = {job.id: self._known[job.id][1].total for job in ordered if job.id in self._known}
+        return sizes, len(sizes) == len(ordered)
 
 
 def gigabytes(count: int) -> str:

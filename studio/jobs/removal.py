@@ -136,6 +136,8 @@ def _remove(settings: Settings, job: JobFolder, what: What) -> int:
         raise InputError(f"{_shown(job)} is being put in the line again", fix="Look at it once more") from error
     try:
         shutil.rmtree(trash)
+    except FileNotFoundError:
+        pass  # a studio that was just started removes it as well
     except OSError as error:
         raise StudioError(
             f"not all of it could be removed ({error.strerror or error})", where=str(error.filename or trash),

@@ -124,7 +124,7 @@ def test_other_axes_and_comparison(page: Page, server: Server, fake_run: MakeRun
     page.wait_for_function("() => document.querySelector('[data-chart=loss]').layout.yaxis.type === 'log'")
     page.get_by_label("Compare with").select_option("older")
     page.wait_for_function("() => document.querySelector('[data-chart=loss]').data[3].x.length === 30")
-    page.locator("#monitor").get_by_label("Smoothing").fill("0")
+    page.get_by_label("Smoothing").fill("0")
     page.wait_for_function(
         "() => { const [raw, smooth] = document.querySelector('[data-chart=loss]').data;"
         " return smooth.y.every((y, i) => Math.abs(y - raw.y[i]) < 1e-9) }"

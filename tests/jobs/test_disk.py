@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,9 +60,15 @@ def test_only_a_change_is_measured_again(settings, monkeypatch) -> None:
     assert book.of(jobs[0]).total == sizes[jobs[0].id] + 400 and len(walked) == 3
 
 
-def test_measuring_many_stops_after_its_time(settings) -> None:
-    jobs = [trained(settings.jobs, f"r{number}") for number in range(3)]
-    assert DiskBook().sizes(jobs, -1) == ({}, False)
+def test_measuring_many_stops_after_its_time_and_goes_on(settings, monkeypatch) -> None:
+    jobs = [trained(settings.jobs, f"r{number}") for number in range(5)]
+    clock = iter(range(1000))
+    monkeypatch.setattr(disk, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    book = DiskBook()
+    assert book.sizes(jobs, -1) == ({}, False)
+    known = [len(book.sizes(jobs, 4)[0]) for _ in range(4)]
+    assert known == [2, 4, 5, 5], "each call measures others"
+    assert book.sizes(jobs, 4)[1] is True
 
 
 @pytest.mark.parametrize(

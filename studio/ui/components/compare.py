@@ -1,7 +1,8 @@
 """Several runs over each other: curves, the options that differ, results.
 
-The markup is constant and stands in the Training tab instead of the selected job while runs are compared;
-assets/compare.js fills it from /api/compare and the runs' events.
+The markup is constant and stands in the Training tab instead of the selected job while runs are compared; it is a
+template, so that a page that compares nothing has no second set of charts. assets/compare.js fills it from
+/api/compare and the runs' events.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _CHARTS = "".join(
 )
 
 TEMPLATE = f"""
-<div class="studio compare" data-plotly="{asset_url("plotly.min.js")}">
+<div class="studio compare" data-plotly="{asset_url("plotly.min.js")}"><template>
   <div class="row-flex wrap-flex">
     <h2 data-compare="title"></h2>
     <span class="grow"></span>
@@ -42,7 +43,7 @@ TEMPLATE = f"""
     <div class="scroll-x" tabindex="0" role="region" aria-label="Table of options and results"><table>
       <thead><tr data-compare="head"></tr></thead><tbody data-compare="body"></tbody></table></div>
   </section>
-</div>
+</template></div>
 """
 
 
