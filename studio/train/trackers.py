@@ -73,6 +73,7 @@ def local_places(report: Path, environment: dict[str, str]) -> dict[str, str]:
         "WANDB_DIR": str(report),  # where it makes a folder wandb
         "WANDB_PROJECT": PROJECT,
         "WANDB_CONSOLE": "off",
+        "WANDB_SILENT": "true",
         "WANDB_DISABLE_CODE": "true",
         "WANDB_DISABLE_GIT": "true",
         "WANDB_ERROR_REPORTING": "false",

@@ -117,6 +117,7 @@ def train(context: JobContext) -> None:
     with context.phase("saving"):
         last = trainer.state.global_step
         saved = load_best(context, trainer, watch) if config.training.load_best_model_at_end else last
+        context.log(f"what is saved are the weights of step {saved}")
         _save(context, config, reference, trainer, tokenizer, prepared, start, saved, watching.early)
     if callback.stopped:
         raise StoppedError(
