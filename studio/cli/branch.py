@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
-from studio.cli.output import say
-from studio.cli.train import checked_run
+from typing import Annotated
+
+import typer
+
+from studio.cli.output import answer, say
+from studio.cli.train import Job, Json, Name, Sets, checked_run
 from studio.config import RunConfig
 from studio.config.load import apply_set, build
-from studio.jobs import JobFolder
+from studio.jobs import JobFolder, find_job
 from studio.jobs.branching import branch, check_changes, extended, find_checkpoint
 from studio.settings import read_settings
 
 
-def branch_off(job: JobFolder, step: int | None, sets: list[str], name: str) -> JobFolder:
-    """Queue a run that begins at the checkpoint of `step` (the last one by default), with some options changed.
+def add_to(group: typer.Typer) -> None:
+    """Register the commands."""
+    group.command("branch")(branch_off)
+    group.command("extend")(extend)
 
-    Raises:
-        InputError, StudioError: see `begin`.
-    """
+
+def branch_off(
+    job_id: Job,
+    step: Annotated[int | None, typer.Option("--step", help="Of the checkpoint; the last one if not given.")] = None,
+    sets: Sets = [],  # noqa: B006 - typer's way to declare a repeatable option
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Queue a run that begins at a checkpoint of another one, with some options changed."""
+    job = find_job(read_settings().jobs, job_id, "train")
     raw = build(RunConfig, job.request.config, "job.yaml").model_dump()
     for item in sets:
         apply_set(raw, item)
-    return begin(job, step, build(RunConfig, raw, "--set"), name)
+    _begin(job, step, build(RunConfig, raw, "--set"), name, as_json)
 
 
-def extend(job: JobFolder, epochs: float, name: str) -> JobFolder:
-    """Queue a run that goes on with a run's result for so many more epochs.
+def extend(
+    job_id: Job,
+    epochs: Annotated[float, typer.Option("--epochs", help="How many more.")],
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Queue a run that goes on from a run's last checkpoint for more epochs."""
+    job = find_job(read_settings().jobs, job_id, "train")
+    _begin(job, None, extended(job, epochs), name, as_json)
 
-    Raises:
-        InputError, StudioError: see `begin`, or the run's length is not given in epochs.
-    """
-    return begin(job, None, extended(job, epochs), name)
 
-
-def begin(job: JobFolder, step: int | None, config: RunConfig, name: str) -> JobFolder:
-    """Check the new run as any other, then queue it.
-
-    Raises:
-        InputError, StudioError: there is no such checkpoint, an option does not fit it, or the run cannot be started.
-    """
+def _begin(job: JobFolder, step: int | None, config: RunConfig, name: str, as_json: bool) -> None:
+    """Check the new run as any other, then queue it."""
     checkpoint = find_checkpoint(job, step)
     check_changes(job, config)  # before the data are counted, which takes its time
     checked = checked_run(config)
-    say(f"begins at step {checkpoint.step} of {job.request.name}: {checked.plan.line()}")
-    wanted = name or f"{job.request.name}-from-{checkpoint.step}"
-    return branch(read_settings(), job, checkpoint, wanted, checked.config, checked.plan.steps)
+    say(f"begins at step {checkpoint.step} of {job.name}: {checked.plan.line()}")
+    wanted = name or f"{job.name}-from-{checkpoint.step}"
+    made = branch(read_settings(), job, checkpoint, wanted, checked.config, checked.plan.steps)
+    answer(as_json, {"id": made.id, "path": str(made.path), "status": "queued"}, f"{made.id} is queued")

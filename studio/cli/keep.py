@@ -5,21 +5,27 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from enum import StrEnum
+from typing import Annotated
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from studio.cli.output import answer, say, table
+from studio.cli.train import Job, Json
 from studio.errors import InputError
 from studio.jobs import JobFolder, Summaries, find_job, list_jobs
 from studio.jobs.compare import Comparison
 from studio.jobs.comparetext import as_csv, as_markdown
 from studio.jobs.disk import PARTS, DiskBook, gigabytes, measure
-from studio.jobs.labels import change_labels, changed_tags
+from studio.jobs.labels import Labels, change_labels, changed_tags
 from studio.jobs.removal import What, removal_question, remove_checkpoints, remove_job
-from studio.settings import Settings
+from studio.settings import read_settings
 from studio.train.comparing import compare_runs
+
+Jobs = Annotated[list[str], typer.Argument(metavar="ID …", help="Ids or names of jobs.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 class Form(StrEnum):
@@ -30,71 +36,88 @@ class Form(StrEnum):
     csv = "csv"
 
 
-# How many words a verb takes after its name: (at least, at most; None is any number).
-VERBS: dict[str, tuple[int, int | None]] = {
-    "compare": (2, None),
-    "rename": (2, 2),
-    "tag": (2, None),
-    "note": (2, 2),
-    "archive": (1, None),
-    "unarchive": (1, None),
-    "delete": (1, None),
-    "clean": (1, None),
-}
-_FIXES = {
-    "compare": "studio jobs compare ID ID …",
-    "rename": "studio jobs rename ID 'another name'; '' gives the first one back",
-    "tag": "studio jobs tag ID +good -bad",
-    "note": "studio jobs note ID 'some text'; '' removes it",
-}
+def add_to(group: typer.Typer) -> None:
+    """Register the commands."""
+    # `tag ID +good -bad`: -bad is a word here, no option; what was meant as one is refused below.
+    words = {"ignore_unknown_options": True}
+    for command in (compare, rename, tag, note, archive, unarchive, delete, clean):
+        group.command(context_settings=words if command is tag else None)(command)
 
 
-def require_known(verb: str, words: list[str]) -> None:
-    """Refuse options that do not exist and words that a verb does not take.
+def compare(
+    job_ids: Jobs,
+    form: Annotated[Form, typer.Option("--as", help="How it is printed.")] = Form.table,
+    as_json: Json = False,
+) -> None:
+    """Show the options that differ between trainings, and their results."""
+    settings = read_settings()
+    if len(job_ids) < 2:
+        raise InputError("one run cannot be compared with itself", fix="Give two or more: studio jobs compare ID ID …")
+    jobs = [find_job(settings.jobs, word, "train") for word in job_ids]
+    evaluations = [job for job in list_jobs(settings.jobs) if job.request.kind == "evaluate"]
+    found = compare_runs(jobs, Summaries(), DiskBook(), evaluations)
+    if as_json or form == Form.table:
+        answer(as_json, found.as_dict(), _table(found))
+        for line in found.notes:
+            say(line)
+    else:
+        sys.stdout.write(as_csv(found) if form == Form.csv else as_markdown(found))
 
-    Raises:
-        InputError: there is one, or too few.
-    """
+
+def rename(
+    job_id: Job,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new name; '' gives the first one back.")],
+    as_json: Json = False,
+) -> None:
+    """Give a job another name; its id and folder stay."""
+    job = find_job(read_settings().jobs, job_id)
+    labels = change_labels(job.path, name=name)
+    _labelled(job, labels, f"{job.id} is now '{job.name}'", as_json)
+
+
+def tag(
+    job_id: Job,
+    words: Annotated[list[str], typer.Argument(metavar="+TAG|-TAG …", help="Tags to add and to take away.")],
+    as_json: Json = False,
+) -> None:
+    """Add tags to a job, and take others away: tag ID +good -bad."""
     for word in words:
         if word.startswith("--") and len(word) > 2:
-            raise InputError(f"no such option: {word}", fix="'studio jobs --help' shows the options")
-    least, most = VERBS.get(verb, (0, 1))
-    if most is not None and len(words) > most:
-        raise InputError(
-            f"'{words[most]}' is one word too many", where=f"studio jobs {verb}",
-            fix=_FIXES.get(verb, "Put a text with spaces in quotes"),
-        )  # fmt: skip
-    if 0 < len(words) < least:
-        raise InputError(f"'studio jobs {verb}' needs more than the job", fix=_FIXES[verb])
+            raise InputError(f"no such option: {word}", fix="'studio jobs tag --help' shows the options")
+    job = find_job(read_settings().jobs, job_id)
+    labels = change_labels(job.path, tags=changed_tags(job.labels().tags, words))
+    _labelled(job, labels, f"'{job.name}': {', '.join(labels.tags) or 'no tags'}", as_json)
 
 
-def act(settings: Settings, verb: str, words: list[str], *, yes: bool, form: Form, as_json: bool) -> None:
-    """Do what a verb says.
+def note(
+    job_id: Job,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The note; '' removes it.")],
+    as_json: Json = False,
+) -> None:
+    """Write a note on a job."""
+    job = find_job(read_settings().jobs, job_id)
+    labels = change_labels(job.path, note=text)
+    _labelled(job, labels, f"'{job.name}' has {'a' if labels.note else 'no'} note", as_json)
 
-    Args:
-        settings: whose jobs.
-        verb: one of `VERBS`.
-        words: a job's id or name, and what the verb takes beside it.
-        yes: delete without asking.
-        form: how a comparison is printed.
-        as_json: one JSON object on stdout.
 
-    Raises:
-        InputError: there is no such job, or what is asked cannot be done.
-    """
-    if verb in ("rename", "tag", "note"):
-        _label(find_job(settings.jobs, words[0]), verb, words[1:], as_json)
-        return
-    jobs = [find_job(settings.jobs, word, "train" if verb == "compare" else None) for word in words]
-    if verb == "compare":
-        _compare(settings, jobs, form, as_json)
-    elif verb in ("archive", "unarchive"):
-        for job in jobs:
-            change_labels(job.path, archived=verb == "archive")
-        told = ", ".join(f"'{job.name}'" for job in jobs)
-        answer(as_json, {"ids": [job.id for job in jobs], "archived": verb == "archive"}, f"{verb}d: {told}")
-    else:
-        _remove(settings, jobs, "job" if verb == "delete" else "checkpoints", yes, as_json)
+def archive(job_ids: Jobs, as_json: Json = False) -> None:
+    """Put jobs away: they are kept whole, but lists leave them out."""
+    _put_away(job_ids, True, as_json)
+
+
+def unarchive(job_ids: Jobs, as_json: Json = False) -> None:
+    """Show jobs in lists again."""
+    _put_away(job_ids, False, as_json)
+
+
+def delete(job_ids: Jobs, yes: Yes = False, as_json: Json = False) -> None:
+    """Delete jobs for good, with their models, checkpoints and exports."""
+    _remove(job_ids, "job", yes, as_json)
+
+
+def clean(job_ids: Jobs, yes: Yes = False, as_json: Json = False) -> None:
+    """Delete only the checkpoints of jobs; their models stay."""
+    _remove(job_ids, "checkpoints", yes, as_json)
 
 
 def about(job: JobFolder) -> str:
@@ -107,28 +130,17 @@ def about(job: JobFolder) -> str:
     return "\n".join([*lines, *([labels.note] if labels.note else [])])
 
 
-def _label(job: JobFolder, verb: str, words: list[str], as_json: bool) -> None:
-    if verb == "rename":
-        labels = change_labels(job.path, name=words[0])
-        told = f"{job.id} is now '{job.name}'"
-    elif verb == "note":
-        labels = change_labels(job.path, note=words[0])
-        told = f"'{job.name}' has {'a' if labels.note else 'no'} note"
-    else:
-        labels = change_labels(job.path, tags=changed_tags(job.labels().tags, words))
-        told = f"'{job.name}': {', '.join(labels.tags) or 'no tags'}"
+def _labelled(job: JobFolder, labels: Labels, told: str, as_json: bool) -> None:
     answer(as_json, {"id": job.id, **asdict(labels), "name": job.name}, told)
 
 
-def _compare(settings: Settings, jobs: list[JobFolder], form: Form, as_json: bool) -> None:
-    evaluations = [job for job in list_jobs(settings.jobs) if job.request.kind == "evaluate"]
-    found = compare_runs(jobs, Summaries(), DiskBook(), evaluations)
-    if as_json or form == Form.table:
-        answer(as_json, found.as_dict(), _table(found))
-        for note in found.notes:
-            say(note)
-    else:
-        sys.stdout.write(as_csv(found) if form == Form.csv else as_markdown(found))
+def _put_away(job_ids: list[str], away: bool, as_json: bool) -> None:
+    settings = read_settings()
+    jobs = [find_job(settings.jobs, word) for word in job_ids]
+    for job in jobs:
+        change_labels(job.path, archived=away)
+    told = f"{'archived' if away else 'unarchived'}: " + ", ".join(f"'{job.name}'" for job in jobs)
+    answer(as_json, {"ids": [job.id for job in jobs], "archived": away}, told)
 
 
 def _table(found: Comparison) -> Table:
@@ -142,7 +154,9 @@ def _table(found: Comparison) -> Table:
     return made
 
 
-def _remove(settings: Settings, jobs: list[JobFolder], what: What, yes: bool, as_json: bool) -> None:
+def _remove(job_ids: list[str], what: What, yes: bool, as_json: bool) -> None:
+    settings = read_settings()
+    jobs = [find_job(settings.jobs, word) for word in job_ids]
     question = removal_question(settings, jobs, what)
     if question.refused:
         raise InputError(" ".join(question.refused))

@@ -1,44 +1,52 @@
-"""What `studio jobs` does with waiting jobs and with devices: move, edit, duplicate, devices."""
+"""`studio jobs` for what waits and where it runs: move, edit, duplicate, devices."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
+
+import typer
 
 from studio.cli.output import answer, say, table
-from studio.cli.train import checked_run
+from studio.cli.train import Job, Json, Name, Sets, checked_run
 from studio.config import RunConfig
 from studio.config.load import apply_set, build
 from studio.errors import InputError
-from studio.jobs import JobFolder, ensure_supervisor, list_jobs, submit
+from studio.jobs import JobFolder, ensure_supervisor, find_job, list_jobs, submit
 from studio.jobs.devices import list_devices
 from studio.jobs.folder import folder_name, free_name, taken_names
 from studio.jobs.queue import Move, move, require_unbegun, rewrite
 from studio.jobs.state import ACTIVE
-from studio.settings import Settings
+from studio.settings import read_settings
 
 
-def change(
-    settings: Settings, job: JobFolder, action: str, *, place: str, sets: list[str], name: str, as_json: bool
+def add_to(group: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (place, edit, duplicate, devices):
+        group.command("move" if command is place else None)(command)
+
+
+def place(
+    job_id: Job,
+    to: Annotated[str, typer.Argument(metavar="PLACE", help=f"One of {', '.join(get_args(Move))}.")],
+    as_json: Json = False,
 ) -> None:
-    """Move, edit or duplicate a job, and say what it is then.
-
-    Raises:
-        InputError, StudioError: something that was asked for cannot be done; nothing was changed.
-    """
-    if action == "move":
-        if place not in get_args(Move):
-            raise InputError("'studio jobs move' needs a place", fix=f"Give one of {', '.join(get_args(Move))}")
-        found = move(settings, job, place)  # type: ignore[arg-type]  # one of its words, as was just checked
-        ensure_supervisor(settings)
-        answer(as_json, {"id": job.id, "place": found}, f"{job.id} is number {found} in the line")
-    elif action == "edit":
-        _edit(settings, job, sets, as_json)
-    else:
-        _duplicate(settings, job, sets, name, as_json)
+    """Give a job that waits another place in the line."""
+    settings = read_settings()
+    if to not in get_args(Move):
+        raise InputError(
+            f"'{to}' is no place", where="studio jobs move", fix=f"Give one of {', '.join(get_args(Move))}"
+        )
+    job = find_job(settings.jobs, job_id)
+    found = move(settings, job, to)  # type: ignore[arg-type]  # one of its words, as was just checked
+    ensure_supervisor(settings)
+    answer(as_json, {"id": job.id, "place": found}, f"{job.id} is number {found} in the line")
 
 
-def _edit(settings: Settings, job: JobFolder, sets: list[str], as_json: bool) -> None:
+def edit(job_id: Job, sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006 - typer's way
+    """Give a run that waits other settings."""
+    settings = read_settings()
+    job = find_job(settings.jobs, job_id)
     if not sets:
         raise InputError("'studio jobs edit' needs a change", fix="Give it like --set training.epochs=3")
     require_unbegun(job)
@@ -48,7 +56,10 @@ def _edit(settings: Settings, job: JobFolder, sets: list[str], as_json: bool) ->
     answer(as_json, {"id": job.id, "path": str(job.path), "status": "queued"}, f"{job.id} has its new settings")
 
 
-def _duplicate(settings: Settings, job: JobFolder, sets: list[str], name: str, as_json: bool) -> None:
+def duplicate(job_id: Job, sets: Sets = [], name: Name = "", as_json: Json = False) -> None:  # noqa: B006
+    """Queue a new run with the whole settings of another one, some of them changed."""
+    settings = read_settings()
+    job = find_job(settings.jobs, job_id)
     if name and folder_name(name) in taken_names(settings.jobs):
         raise InputError(f"there is a run '{name}' already", where="--name", fix="Take another one, or leave it out")
     checked = checked_run(_config(job, sets))
@@ -68,8 +79,9 @@ def _config(job: JobFolder, sets: list[str]) -> RunConfig:
     return build(RunConfig, raw, f"{job.id}/job.yaml")
 
 
-def devices(settings: Settings, as_json: bool) -> None:
+def devices(as_json: Json = False) -> None:
     """List the devices that jobs may use, with what runs on each."""
+    settings = read_settings()
     states = [(job.request.name, job.state()) for job in list_jobs(settings.jobs)]
     values, rows = [], []
     for device in list_devices(settings):

@@ -22,6 +22,9 @@ Sets = Annotated[
     list[str], typer.Option("--set", help="Change one option: --set training.epochs=3", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Job = Annotated[str, typer.Argument(metavar="ID", help="A job's id or name.")]
+Name = Annotated[str, typer.Option("--name", help="Name of the new run; made from the old one's if not given.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Return at once; 'studio jobs show ID --follow' follows it.")]
 File = Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A run's YAML file, or a preset such as demo/sft.")]
 
 
@@ -35,7 +38,7 @@ def train(
     file: File,
     sets: Sets = [],  # noqa: B006 - typer's way to declare a repeatable option
     name: Annotated[str, typer.Option("--name", help="Name of the run; by default the file's.")] = "",
-    detach: Annotated[bool, typer.Option("--detach", help="Return at once; 'studio jobs' follows it.")] = False,
+    detach: Detach = False,
     sweeps: Annotated[
         list[str],
         typer.Option("--sweep", help="Queue a run for each value: --sweep tuning.rank=8,16", show_default=False),

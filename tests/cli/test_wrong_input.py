@@ -109,7 +109,7 @@ def test_a_run_that_does_not_fit_into_memory_says_what_would(command, monkeypatc
         (["trian"], ["No such command"]),
         (["evaluate", "nobody"], ["there is no run 'nobody'"]),
         (["export", "nobody"], ["there is no run 'nobody'"]),
-        (["jobs", "show"], ["needs a job"]),
+        (["jobs", "show"], ["Missing argument 'ID'", "--help"]),
         (["jobs", "show", "nobody"], ["there is no job 'nobody'"]),
         (["data", "inspect", "none.jsonl"], ["none.jsonl"]),
         (["chat", "nobody", "--prompt", "hello"], ["nobody"]),
