@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     MakeRun = Callable[..., FakeRun]
 
 HOSTILE = "<img src=x onerror='window.pwned=1'>"
-FIX = "The plan counted 2.20 GB (weights 0.54). Set training.micro_batch_size to 1: it then needs 1.10 GB"
+FIX = "The plan counted 2.20 GB (weights 0.54, activations 1.2). Set training.micro_batch_size to 1: it needs 1.10 GB"
 # Neither a permission box nor a desktop is there in a headless browser: what the page asks of both is noted.
 NOTIFICATIONS = """
 window.notes = [];
