@@ -262,9 +262,11 @@ window.studio = (() => {
   }
 
   async function readJobs() {
-    const news = await fetchJson(`/api/jobs?after=${version}`);
+    // At first what is seen at once; thousands of older rows come with the next answer.
+    const news = await fetchJson(`/api/jobs?after=${version}${rows.size ? "" : "&newest=200"}`);
     takeRows(news);
-    if (!state.loaded) {
+    const wanted = address().get("job");
+    if (!state.loaded && (!news.reading || !wanted || rows.has(wanted))) {
       state.loaded = true;
       chooseFirst();
     }

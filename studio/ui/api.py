@@ -69,9 +69,9 @@ def make_router(services: Services) -> APIRouter:
     router.include_router(compareroutes.make_router(services, book))
 
     @router.get("/api/jobs")
-    def jobs(after: str | None = None) -> Response:
+    def jobs(after: str | None = None, newest: int | None = Query(None, ge=1)) -> Response:
         # Scripts ask without `after` and get all rows; the page gets what changed since its last answer.
-        return Json(book.rows() if after is None else book.changes(after), headers=NO_STORE)
+        return Json(book.rows() if after is None else book.changes(after, newest), headers=NO_STORE)
 
     @router.get("/api/device")
     def device() -> Response:

@@ -51,8 +51,12 @@ class RunBook:
             self._look(None)
             return [dict(self._rows[job_id]) for job_id in sorted(self._rows, reverse=True)]
 
-    def changes(self, after: str) -> dict[str, Any]:
+    def changes(self, after: str, newest: int | None = None) -> dict[str, Any]:
         """What changed since the answer whose `version` is `after` ("" for everything).
+
+        Args:
+            after: the version that the reader has.
+            newest: of everything only so many; the next answer, for the version that comes with them, has all.
 
         Returns:
             `version`; `rows` that are new or changed; `gone`, the ids of those that are not there any more; `all`
@@ -61,8 +65,11 @@ class RunBook:
         """
         with self._lock:
             reading = self._look(LOOK_SECONDS)
-            found = self._changes.since(after, self._rows)
-            return {**found, "reading": reading}
+            found = {**self._changes.since(after, self._rows), "reading": reading}
+            if newest is not None and found["all"] and len(self._rows) > newest:
+                kept = [self._rows[job_id] for job_id in sorted(self._rows, reverse=True)[:newest]]
+                found |= {"version": "", "rows": kept, "reading": reading + len(self._rows) - newest}
+            return found
 
     def find(self, job_id: str) -> JobFolder | None:
         """Look a job up among those that exist; the id is compared, never made part of a path."""

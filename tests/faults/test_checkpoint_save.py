@@ -21,6 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from studio.errors import StoppedError
 from studio.jobs.checkpoints import Checkpoint, last_whole
 from studio.settings import Settings
 from studio.train.callbacks import JobCallback
@@ -114,7 +115,7 @@ def save_until(trainer: Any, save: Callable[[], None], points: Points) -> int:
             save()
             trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
             code = DONE
-        except InterruptedError:
+        except StoppedError:
             pass
         except BaseException:
             traceback.print_exc()
@@ -125,7 +126,7 @@ def save_until(trainer: Any, save: Callable[[], None], points: Points) -> int:
 
 
 def stopped(number: int, frame: Any) -> None:
-    raise InterruptedError("as a worker's SIGTERM does")
+    raise StoppedError("as in a worker")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,17 @@ def test_the_page_is_told_what_changed(settings: Settings) -> None:
         assert ask(strange)["all"] and len(ask(strange)["rows"]) == 30
 
 
+def test_the_newest_come_first_and_then_all(settings: Settings) -> None:
+    ids = many_runs(settings.jobs, 30)
+    book = RunBook(settings, Summaries())
+    news = book.changes("", newest=10)
+    assert [row["id"] for row in news["rows"]] == ids[:10] and news["all"] and news["reading"] == 20
+    news = book.changes(news["version"])
+    assert len(news["rows"]) == 30 and news["all"] and news["reading"] == 0
+    assert book.changes(news["version"], newest=10)["rows"] == []
+    assert len(book.changes("", newest=30)["rows"]) == 30 and book.changes("", newest=30)["reading"] == 0
+
+
 def test_a_folder_that_is_still_being_made_comes_later(settings: Settings) -> None:
     many_runs(settings.jobs, 3)
     ask = asked(settings)

@@ -95,7 +95,7 @@ def measured(page: Page, server: Server, job: JobFolder, steps: int) -> dict[str
     )
     whole = page.evaluate("performance.now() - window.asked")
     # More updates, each of one new step.
-    page.evaluate("window.studio.monitor.UPDATES.length = 0")
+    page.evaluate("window.studio.monitor.UPDATES.length = 0; performance.clearResourceTimings()")
     with job.events_path.open("a") as file:
         for step in range(steps + 1, steps + 5):
             write_step(file, step, 2 * steps)
