@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from safetensors.torch import load_file
 
+from studio.cli.main import main
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.jobs import JobFolder, read_events, submit, wait
+from studio.data.client import DataWorker
+from studio.jobs import JobFolder, Summaries, branching, find_job, list_jobs, read_events, submit, wait
 from studio.jobs.branching import branch, extended, find_checkpoint
+from studio.jobs.folder import Branch
+from studio.jobs.state import write_state
 from studio.settings import Settings
+from studio.ui import api
+from studio.ui.services import Services
 from tests.parity.made import demo_rows, write_rows
 
 SECONDS = 240
@@ -88,3 +99,58 @@ def test_a_finished_run_goes_on_for_another_epoch(parent: JobFolder, session_set
     assert [rates[step] for step in (7, 8, 9)] == pytest.approx([RATE * (9 - done) / 9 for done in (6, 7, 8)])
     assert all(math.isfinite(loss) for loss in values(child, "loss").values())
     assert (parent.model / "adapter_model.safetensors").read_bytes() == model
+
+
+@pytest.fixture
+def unstarted(parent: JobFolder, session_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is submitted is looked at, not trained."""
+    monkeypatch.setattr(branching, "ensure_supervisor", lambda settings: None)
+    yield
+    for job in list_jobs(session_settings.jobs):
+        if job.state().status == "queued":
+            write_state(job.state_path, job.state().with_(status="stopped"))
+
+
+@pytest.mark.usefixtures("unstarted")
+def test_the_command_line_branches_and_extends(
+    parent: JobFolder, session_settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> tuple[int, dict[str, Any]]:
+        capsys.readouterr()
+        return main(["jobs", *arguments, "--json"]), json.loads(capsys.readouterr().out)
+
+    code, answer = run("branch", parent.id, "--step", "3", "--set", "training.learning_rate=1e-5", "--name", "mine")
+    assert (code, answer["status"]) == (0, "queued")
+    made = find_job(session_settings.jobs, answer["id"])
+    assert (made.request.name, made.request.branch) == ("mine", Branch(parent.id, 3))
+    assert made.request.config["training"]["learning_rate"] == 1e-5
+    code, answer = run("extend", parent.id, "--epochs", "1")
+    made = find_job(session_settings.jobs, answer["id"])
+    assert (made.request.name, made.request.branch) == ("parent-from-6", Branch(parent.id, 6))
+    assert made.request.config["training"]["epochs"] == 3
+    for wrong, said in (
+        (["branch", parent.id, "--step", "5"], "There are: 3, 6"),
+        (["branch", parent.id, "--set", "tuning.rank=4"], "tuning.rank cannot change at a checkpoint"),
+        (["branch", parent.id, "--set", "training.epochs=1"], "over at step 6"),
+        (["extend", parent.id, "--epochs", "0"], "no extension"),
+        (["branch", "nobody"], "there is no run 'nobody'"),
+    ):
+        code, answer = run(*wrong)
+        assert code == 2 and said in answer["error"]["sentence"], answer
+
+
+@pytest.mark.usefixtures("unstarted")
+def test_the_page_extends(parent: JobFolder, session_settings: Settings) -> None:
+    app, data = FastAPI(), DataWorker(session_settings)
+    services = Services(settings=session_settings, summaries=Summaries(), data=data, chats=None)  # type: ignore[arg-type]
+    app.include_router(api.make_router(services))
+    page = TestClient(app)
+    assert page.get(f"/api/jobs/{parent.id}").json()["checkpoints"] == [3, 6]
+    answer = page.post(f"/api/jobs/{parent.id}/extend", json={"epochs": 2})
+    assert answer.status_code == 200, answer.text
+    made = page.get(f"/api/jobs/{answer.json()['id']}").json()
+    assert (made["name"], made["branch"]) == ("parent-4-epochs", {"run": parent.id, "step": 6})
+    refused = page.post(f"/api/jobs/{parent.id}/extend", json={"epochs": 0})
+    assert refused.status_code == 409 and "above 0" in refused.json()["detail"]
+    assert page.post("/api/jobs/none/extend", json={"epochs": 1}).status_code == 404
+    data.close()
