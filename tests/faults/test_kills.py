@@ -47,15 +47,15 @@ def kill(target: str, job: JobFolder, web: Server) -> None:
 
 def until_running(job: JobFolder, *, trains: bool) -> bool:
     """Wait until this attempt's process is there, or trains; False when it is over before."""
-    end, attempt = time.monotonic() + SECONDS, job.state().attempt
+    end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         state = job.state()
         if state.final:
             return False
-        begun = [one for one in reached(job) if one["kind"] == "phase" and one["phase"] == "training"]
-        there = not trains or len([one for one in begun if one["state"] == "begin"]) == attempt
-        if there and state.pid is not None and state.status == "running":
-            return True
+        if state.pid is not None and state.status == "running":
+            begun = [one["time"] for one in reached(job) if one["kind"] == "phase" and one["phase"] == "training"]
+            if not trains or any(at >= (state.started or 0.0) for at in begun):
+                return True
         time.sleep(0.02)
     pytest.fail("it did not begin")
 
