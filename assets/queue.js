@@ -139,5 +139,5 @@ window.studio.queue = (() => {
 
   if (from) window.studioForm?.publish("from", from);
 
-  return { sorted, moves, drawMoves, filled, saved, back, said, mount, get from() { return from; } };
+  return { sorted, moves, drawMoves, take, filled, saved, back, said, mount, get from() { return from; } };
 })();
