@@ -70,6 +70,20 @@ def check_changes(job: JobFolder, config: RunConfig) -> None:
         raise InputErrors([InputError(f"{name} {what}", where=name, fix=fix) for name in wrong])
 
 
+def require_length(step: int, steps: int) -> None:
+    """Refuse a run of so many `steps` in all that is to begin at `step`.
+
+    Raises:
+        InputError: it would be over there.
+    """
+    if steps <= step:
+        raise InputError(
+            f"with {steps} steps the run would be over at step {step}, where it is to begin",
+            where="training.epochs",
+            fix="Give more epochs, or a larger training.max_steps where one is set",
+        )
+
+
 def branch(
     settings: Settings, job: JobFolder, checkpoint: Checkpoint, name: str, config: RunConfig, steps: int
 ) -> JobFolder:
@@ -88,12 +102,7 @@ def branch(
         OSError: the disk is full; nothing is left of the new run.
     """
     check_changes(job, config)
-    if steps <= checkpoint.step:
-        raise InputError(
-            f"with {steps} steps the run would be over at step {checkpoint.step}, where it is to begin",
-            where="training.epochs",
-            fix="Give more epochs, or a larger training.max_steps where one is set",
-        )
+    require_length(checkpoint.step, steps)
 
     def fill(made: JobFolder) -> None:
         shutil.copytree(

@@ -22,7 +22,8 @@ from studio.jobs import Summaries, find_job
 from studio.jobs.folder import create_job
 from studio.settings import Settings
 from studio.ui import datafiles
-from studio.ui.components.planline import Meta, Planner
+from studio.ui.components.meta import Meta
+from studio.ui.components.planline import Planner
 from studio.ui.components.tokens import SHOWN, row_value
 from studio.ui.form import Form, from_field, is_number, make_component, to_field
 from studio.ui.page import Page, build_page

@@ -20,7 +20,8 @@ from studio.settings import Settings
 from studio.ui import device, queueroutes
 from studio.ui.api import make_router
 from studio.ui.components import fromrun, sweep
-from studio.ui.components.planline import Meta, Planner
+from studio.ui.components.meta import Meta
+from studio.ui.components.planline import Planner
 from studio.ui.services import Services
 from tests.ui.test_form import built
 

@@ -14,7 +14,7 @@ import gradio as gr
 
 from studio.config import RunConfig
 from studio.errors import InputError, InputErrors, StudioError
-from studio.ui.components.planline import waits_for
+from studio.ui.components.planwords import waits_for
 from studio.ui.errors import guard
 from studio.ui.form import Form, Values
 from studio.ui.page import QUIET, Page

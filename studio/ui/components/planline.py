@@ -7,7 +7,7 @@ use. There is one line for each of those tabs, because gradio renders a componen
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,21 @@ import gradio as gr
 from gradio.context import Context
 
 from studio.config import RunConfig
-from studio.config.model import EMBEDDED_MODEL
 from studio.config.tuning import TITLES
-from studio.data.locate import absent_set, is_hub_source, locate, sources_of
+from studio.data.locate import is_hub_source, locate, sources_of
 from studio.data.sources import confine
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import submit
-from studio.jobs.branching import branch, check_changes, find_checkpoint
+from studio.jobs.branching import branch, check_changes, find_checkpoint, require_length
 from studio.jobs.devices import require_device
 from studio.jobs.folder import folder_name, free_name, taken_names
-from studio.models import embedded, hub
 from studio.models.catalogue import confine_model
 from studio.models.plan import Plan
 from studio.train import preflight
 from studio.ui.components import fromrun, sweep
 from studio.ui.components.choices import piece
+from studio.ui.components.meta import COUNTED, READING, WITH_META, Meta
+from studio.ui.components.planwords import cost, memory_value, plain, values_of, waits_for
 from studio.ui.components.rewardcode import code_of
 from studio.ui.errors import UNEXPECTED, guard, logger
 from studio.ui.form import METHOD, TUNING, Form, Values, field_id
@@ -74,56 +74,6 @@ def memory_bar() -> gr.HTML:
 
 
 @dataclass(frozen=True)
-class Meta:
-    """What the page adds to the form's values.
-
-    Attributes:
-        name: of the run, "" for ours.
-        sequence: number of the request, so that an old reply is not shown over a newer one.
-        row: the row that is wanted in the token view, from 1.
-        source: of which source, from 0.
-        asked: number of the person's request for a row, so that a reply to an earlier one is not shown over it.
-        set: options that a button of a finding sets.
-        edit: id of the waiting job whose settings these are, "" for a new run.
-        sweep: values to try by option, as they were typed.
-        branch: id of the run at whose checkpoint the new one begins, "" for one from its start.
-        step: of that checkpoint.
-    """
-
-    name: str = ""
-    sequence: int = 0
-    row: int = 1
-    source: int = 0
-    asked: int = 0
-    set: dict[str, Any] = field(default_factory=dict)
-    edit: str = ""
-    sweep: dict[str, str] = field(default_factory=dict)
-    branch: str = ""
-    step: int = 0
-
-    @classmethod
-    def read(cls, text: Any) -> Meta:
-        """Read what assets/form.js sends; anything else counts as nothing."""
-        try:
-            given = json.loads(text)
-            wanted = given["set"] if isinstance(given["set"], dict) else {}
-            return cls(
-                str(given["name"]).strip()[:60],
-                int(given["sequence"]),
-                max(1, int(given["row"])),
-                max(0, int(given.get("source", 0))),
-                int(given.get("asked", 0)),
-                wanted,
-                str(given.get("edit", "")),
-                {str(path): str(text) for path, text in dict(given.get("sweep") or {}).items()},
-                str(given.get("branch", "")),
-                int(given.get("step", 0)),
-            )
-        except (TypeError, ValueError, KeyError):
-            return cls()
-
-
-@dataclass(frozen=True)
 class Planner:
     """Makes plans and starts runs from the form's values."""
 
@@ -163,7 +113,9 @@ class Planner:
             if shown["waits"]:
                 shown["line"] = shown["waits"]
             else:
-                self._add_plan(shown, config)
+                steps = self._add_plan(shown, config).steps
+                if meta.branch:
+                    require_length(meta.step, steps)
             if meta.branch:
                 check_changes(fromrun.training(self.services.settings, meta.branch), config)
             elif meta.sweep and not meta.edit:
@@ -178,7 +130,7 @@ class Planner:
             shown["errors"] = [{"sentence": UNEXPECTED, "field": ""}]
         return shown
 
-    def _add_plan(self, shown: dict[str, Any], config: RunConfig) -> None:
+    def _add_plan(self, shown: dict[str, Any], config: RunConfig) -> Plan:
         try:
             plan = preflight.check(config, self.services.settings, self.services.data).plan
         except preflight.DoesNotFitError as error:
@@ -188,22 +140,23 @@ class Planner:
         shown["what"], shown["line"] = f"{head} · {config.method.name.upper()}", rest
         shown["memory"] = memory_value(plan)
         shown["notes"] = {
-            field_id(path): f"now {_plain(choice.value)}: {choice.reason}"
+            field_id(path): f"now {plain(choice.value)}: {choice.reason}"
             for path, choice in plan.choices.items()
             if values_of(config, path) == "auto"
         }
         shown["cards"] = {TUNING: self._tunings(config, plan)}
+        return plan
 
     def _tunings(self, config: RunConfig, plan: Plan) -> dict[str, str]:
         """What each tuning would change and cost, by its word."""
-        texts: dict[str, str] = {config.tuning.name: _cost(plan)}
+        texts: dict[str, str] = {config.tuning.name: cost(plan)}
         for word in self.form.specs[TUNING].choices:
             if word in texts:
                 continue
             other = config.model_copy(deep=True)
             other.tuning.name = word  # type: ignore[assignment]
             try:
-                texts[word] = _cost(preflight.check(other, self.services.settings, self.services.data).plan)
+                texts[word] = cost(preflight.check(other, self.services.settings, self.services.data).plan)
             except StudioError as error:
                 texts[word] = error.what
         return texts
@@ -264,13 +217,8 @@ class Planner:
         return preflight.check(config, self.services.settings, self.services.data).config
 
 
-# Put before a handler's request: the last value becomes what `Meta.read` reads. While none of our pieces is in the
-# document (another tab is open), the script is not loaded, and there is nothing to add.
-COUNTED = "(...values) => window.studioForm ? studioForm.before(values) : values"
-WITH_META = "(...values) => window.studioForm ? studioForm.withMeta(values) : values"
 # Sections whose options decide what the data looks like as tokens.
 SEEN = ("data", "method", "model")
-READING = "(...values) => { window.studioForm?.publish('reading', true); return values }"
 
 
 def wire(page: Page) -> None:
@@ -320,48 +268,3 @@ def wire(page: Page) -> None:
     filled.then(**count).then(**preview)
     changed = form.components["model.path"].change(trigger_mode="multiple", **begin)
     changed.then(**finish).then(**calculate).then(**count).then(**preview)
-
-
-def waits_for(config: RunConfig, services: Services) -> str:
-    """Say why the plan must wait for model or data ("" if it need not): such a run may be started all the same."""
-    path = config.model.path.strip()
-    if path == EMBEDDED_MODEL and not embedded.is_ready(services.settings):
-        return "the model is made ready first (once, about half a minute), then the plan is shown here"
-    if hub.is_hub_id(path) and not Path(path).exists():
-        folder = hub.hub_folder(services.settings, path, config.model.revision)
-        if hub.hub_name(folder) is None:
-            return f"{path} is downloaded when the run starts, and the plan is made then"
-    if name := absent_set(config.data, services.settings):
-        return f"{name} is downloaded when the run starts, and the plan is made then"
-    return ""
-
-
-def values_of(config: RunConfig, path: str) -> Any:
-    """Return the value of an option by its dotted name."""
-    value: Any = config
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def memory_value(plan: Plan) -> dict[str, Any]:
-    """Parts of the plan's memory, in bytes, for the bar."""
-    parts = [{"name": name, "bytes": value} for name, value in plan.memory.items()]
-    return {"parts": parts, "total": plan.total_bytes, "available": plan.available_bytes, "fits": plan.fits}
-
-
-def _cost(plan: Plan) -> str:
-    share = "all " if plan.trainable == plan.parameters else f"{_millions(plan.trainable)} of "
-    return f"{share}{_millions(plan.parameters)} parameters · {plan.total_bytes / 1e9:.1f} GB"
-
-
-def _millions(count: int) -> str:
-    if count >= 1_000_000_000:
-        return f"{count / 1e9:.2f} B"
-    return f"{count / 1e6:.1f} M" if count < 100_000_000 else f"{count / 1e6:.0f} M"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -16,7 +16,7 @@ import gradio as gr
 from studio.errors import InputError
 from studio.ui.components.choices import piece
 from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons, is_seen, places, sections_of
-from studio.ui.components.planline import WITH_META, Meta
+from studio.ui.components.meta import WITH_META, Meta
 from studio.ui.errors import guard
 from studio.ui.form import Values
 from studio.ui.page import QUIET, Page

@@ -24,7 +24,9 @@ from studio.ui.components.choices import markup, piece
 from studio.ui.components.firstbatch import batch_card
 from studio.ui.components.keepdata import keep_card
 from studio.ui.components.lengths import length_chart
-from studio.ui.components.planline import READING, WITH_META, Meta, plan_line, waits_for
+from studio.ui.components.meta import READING, WITH_META, Meta
+from studio.ui.components.planline import plan_line
+from studio.ui.components.planwords import waits_for
 from studio.ui.components.profile import profile_card
 from studio.ui.components.pushdata import push_card
 from studio.ui.components.tokens import problem_value, row_value, token_view

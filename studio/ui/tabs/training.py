@@ -14,7 +14,7 @@ from studio.ui.components import evaluation
 from studio.ui.components.compare import comparison
 from studio.ui.components.keep import keep_card
 from studio.ui.components.monitor import job_log, job_monitor
-from studio.ui.components.planline import waits_for
+from studio.ui.components.planwords import waits_for
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
 from studio.ui.services import Services
