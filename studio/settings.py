@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,8 @@ _PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = _PACKAGE.parent if (_PACKAGE.parent / "assets").is_dir() else _PACKAGE
 ASSETS = _SHIPPED / "assets"
 PRESETS = _SHIPPED / "presets"
+# The second is the older name of the first.
+PASSWORD_VARIABLES = ("STUDIO_PASSWORD", "STUDIO_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,23 @@ class Settings:
         host: address the page listens on; only loopback addresses are allowed without a password.
         port: port of the page.
         roots: folders (besides `home`) from which the page may read data and models.
-        token: secret of the page; None means that this machine's users are trusted.
+        password: of the page; None without one (`login_file` may still ask for names and passwords).
         chat_idle_seconds: a loaded chat model that nobody used for this long is unloaded.
+        login_file: names with hashes of their passwords (`studio password`); None without one.
     """
 
     home: Path
     host: str
     port: int
     roots: tuple[Path, ...]
-    token: str | None
+    password: str | None
     chat_idle_seconds: float
+    login_file: Path | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether the page asks who is there; otherwise this machine's users are trusted."""
+        return self.password is not None or self.login_file is not None
 
     @property
     def jobs(self) -> Path:
@@ -72,7 +83,7 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Read STUDIO_HOME, STUDIO_HOST, STUDIO_PORT, STUDIO_ROOTS, STUDIO_TOKEN, STUDIO_CHAT_IDLE.
+    """Read STUDIO_HOME, _HOST, _PORT, _ROOTS, _PASSWORD, _LOGIN_FILE and _CHAT_IDLE.
 
     Raises:
         InputError: a value cannot be used.
@@ -85,9 +96,16 @@ def read_settings() -> Settings:
         host=env.get("STUDIO_HOST") or "127.0.0.1",
         port=_port(env.get("STUDIO_PORT") or "7860"),
         roots=(home.resolve(), ASSETS, *extra),
-        token=env.get("STUDIO_TOKEN") or None,
+        password=_password(env),
         chat_idle_seconds=_seconds(env.get("STUDIO_CHAT_IDLE") or "600"),
+        login_file=Path(env["STUDIO_LOGIN_FILE"]).expanduser().absolute() if env.get("STUDIO_LOGIN_FILE") else None,
     )
+
+
+def forget_password() -> None:
+    """Take the page's password out of this process's environment, which every job, its code and its log would get."""
+    for name in PASSWORD_VARIABLES:
+        os.environ.pop(name, None)
 
 
 def browser_secret(settings: Settings) -> str:
@@ -98,10 +116,33 @@ def browser_secret(settings: Settings) -> str:
     path = settings.home / "browser.secret"
     if not path.exists():
         settings.home.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor, name = tempfile.mkstemp(dir=settings.home, prefix=".browser.secret.")  # for its owner only
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
+        # Whole or not there: a second web process that starts now must never sign with half of it.
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            os.replace(name, path)
+        Path(name).unlink(missing_ok=True)
     return path.read_text()
+
+
+def _password(env: Mapping[str, str]) -> str | None:
+    found = {env[name] for name in PASSWORD_VARIABLES if env.get(name)}
+    if len(found) > 1:
+        raise InputError(
+            "STUDIO_PASSWORD and its older name STUDIO_TOKEN differ", where="STUDIO_PASSWORD", fix="Unset STUDIO_TOKEN"
+        )
+    if found and env.get("STUDIO_LOGIN_FILE"):
+        raise InputError(
+            "there are a password and a login file",
+            where="STUDIO_LOGIN_FILE",
+            fix="Set one of them and unset the other",
+        )
+    return next(iter(found), None)
 
 
 def _port(text: str) -> int:

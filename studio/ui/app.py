@@ -20,9 +20,10 @@ from studio.chat.manager import ChatManager
 from studio.data.client import DataWorker
 from studio.errors import InputError, StudioError
 from studio.jobs import Summaries, ensure_supervisor, list_jobs
-from studio.settings import Settings, read_settings
+from studio.settings import Settings, forget_password, read_settings
 from studio.ui import api, gate
 from studio.ui.components.runs import run_list
+from studio.ui.components.signout import sign_out
 from studio.ui.page import TABS, Page, build_page
 from studio.ui.services import Services
 from studio.ui.tabs import chat, data, export, method, model, training
@@ -85,6 +86,8 @@ def build_blocks(services: Services) -> gr.Blocks:
         with gr.Row(elem_id="frame"):
             with gr.Column(elem_id="side"):
                 run_list()
+                if services.settings.asks:
+                    sign_out()
             with gr.Column(elem_id="work"):
                 _build_tabs(page)
     return blocks
@@ -104,6 +107,7 @@ def serve(settings: Settings) -> None:
         InputError: the port is in use, or the address is not allowed.
     """
     gate.check_address(settings)
+    forget_password()  # our settings have it; the processes that we start shall not
     listener = _listen(settings)
     app = create_app(settings)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, proxy_headers=False)
