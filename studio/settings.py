@@ -51,6 +51,19 @@ class Settings:
         """Whether the page asks who is there; otherwise this machine's users are trusted."""
         return self.password is not None or self.login_file is not None
 
+    def readable(self, path: Path) -> Path | None:
+        """`path` with links resolved, if the page may read there: in the home or a root, but no temporary file.
+
+        None otherwise, also for what is no path. Temporary files are what browsers send: nothing of them is read by a
+        path, so that nobody can send a file of code and name it.
+        """
+        try:
+            real = path.expanduser().resolve()
+        except (OSError, RuntimeError, ValueError):  # a NUL, a home of nobody, a loop of links
+            return None
+        inside = any(real.is_relative_to(root.resolve()) for root in (self.home, *self.roots))
+        return real if inside and not real.is_relative_to(self.temporary.resolve()) else None
+
     @property
     def jobs(self) -> Path:
         """Folder of the job folders."""

@@ -24,6 +24,7 @@ from studio.settings import Settings, forget_password, read_settings
 from studio.ui import api, gate
 from studio.ui.components.runs import run_list
 from studio.ui.components.signout import sign_out
+from studio.ui.confined import confine_files
 from studio.ui.page import TABS, Page, build_page
 from studio.ui.services import Services
 from studio.ui.tabs import chat, data, export, method, model, training
@@ -90,6 +91,7 @@ def build_blocks(services: Services) -> gr.Blocks:
                     sign_out()
             with gr.Column(elem_id="work"):
                 _build_tabs(page)
+    confine_files(blocks)
     return blocks
 
 

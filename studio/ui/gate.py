@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.errors import InputError
 from studio.settings import Settings
-from studio.ui.login import GUESS_SECONDS, SESSION_SECONDS, Guesses, Logins, Sessions, require_strong
+from studio.ui.confined import fetches
+from studio.ui.login import GUESS_SECONDS, SESSION_SECONDS, Guesses, Logins, Sessions, read_logins, require_strong
 
 # 'unsafe-inline' and 'unsafe-eval': gradio writes its configuration into an inline script and compiles the
 # templates of gr.HTML. The rest still keeps anything from being loaded from, or sent to, another host.
@@ -68,8 +69,11 @@ def check_address(settings: Settings) -> None:
     """Refuse to listen where others can reach us without a password.
 
     Raises:
-        InputError: the address is not a loopback address, and a password is missing or short.
+        InputError: the address is not a loopback address, and a password is missing or short; or the login file
+            cannot be used.
     """
+    if settings.login_file is not None:
+        read_logins(settings.login_file)  # what is wrong with it is said now, and not at the first request
     if is_loopback(settings.host):
         return
     if not settings.asks:
@@ -120,6 +124,8 @@ class Gate:
             return await send({"type": "websocket.close", "code": 1008})
         request = Request(scope, receive)
         answer = self.refuse(request) or await self.sign_in(request)
+        if answer is None and fetches(request.url.path):
+            answer = PlainTextResponse("Nothing is fetched from another address.", 403)
         begun = False
 
         async def noted(message: Message) -> None:

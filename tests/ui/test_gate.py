@@ -196,16 +196,19 @@ def test_a_long_form_is_a_wrong_one(tmp_path: Path) -> None:
     assert sign_in(page, name="x" * 5000).status_code == 401
 
 
-def test_an_open_address_needs_a_password() -> None:
+def test_an_open_address_needs_a_password(tmp_path: Path) -> None:
+    write_login(tmp_path / "logins", "ada", hash_password(PASSWORD, cost=(16, 8, 1)))
     for host in ("0.0.0.0", "192.168.1.4", "::", "example.org"):
         with pytest.raises(InputError, match=r"no password is set.*Set STUDIO_PASSWORD"):
             check_address(settings_with(host=host))
         with pytest.raises(InputError, match="can be guessed"):
             check_address(settings_with(host=host, password="short"))
         check_address(settings_with(host=host, password=PASSWORD))
-        check_address(settings_with(host=host, login_file=Path("/some/file")))
+        check_address(settings_with(host=host, login_file=tmp_path / "logins"))
     for host in ("127.0.0.1", "localhost", "::1", "127.0.0.2"):
         check_address(settings_with(host=host))
+        with pytest.raises(InputError, match="login file cannot be read"):
+            check_address(settings_with(host=host, login_file=tmp_path / "absent"))
 
 
 def test_any_host_name_only_behind_a_password(tmp_path: Path) -> None:

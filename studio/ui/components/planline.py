@@ -18,7 +18,7 @@ from gradio.context import Context
 from studio.config import RunConfig
 from studio.config.model import EMBEDDED_MODEL
 from studio.config.tuning import TITLES
-from studio.data.locate import absent_set, is_hub_source, locate, sources_of
+from studio.data.locate import absent_set, confine_sources, is_hub_source, locate, sources_of
 from studio.data.sources import confine
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import submit
@@ -120,7 +120,8 @@ class Planner:
             InputErrors: a value or a path is wrong.
         """
         config = self.form.config(values)
-        # The data worker of the page confines the data files itself (DataWorker(confined=True)).
+        # The data worker confines them too, but what names a file that is not there lists the ones beside it.
+        confine_sources(config.data, self.services.settings)
         confine_model(config.model.path, self.services.settings)
         for path in preflight.named_paths(config):
             confine(path, self.services.settings)
@@ -295,7 +296,7 @@ def waits_for(config: RunConfig, services: Services) -> str:
         folder = hub.hub_folder(services.settings, path, config.model.revision)
         if hub.hub_name(folder) is None:
             return f"{path} is downloaded when the run starts, and the plan is made then"
-    if name := absent_set(config.data, services.settings):
+    if name := absent_set(config.data, services.settings, confined=True):
         return f"{name} is downloaded when the run starts, and the plan is made then"
     return ""
 
