@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,6 +23,8 @@ _SHIPPED = _PACKAGE.parent if (_PACKAGE.parent / "assets").is_dir() else _PACKAG
 _DEVICE = re.compile(r"(cpu|cuda:\d+)(?:\*([1-9]\d?))?")
 ASSETS = _SHIPPED / "assets"
 PRESETS = _SHIPPED / "presets"
+# The second is the older name of the first.
+PASSWORD_VARIABLES = ("STUDIO_PASSWORD", "STUDIO_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -32,21 +36,41 @@ class Settings:
         host: address the page listens on; only loopback addresses are allowed without a password.
         port: port of the page.
         roots: folders (besides `home`) from which the page may read data and models.
-        token: secret of the page; None means that this machine's users are trusted.
+        password: of the page; None without one (`login_file` may still ask for names and passwords).
         chat_idle_seconds: a loaded chat model that nobody used for this long is unloaded.
         devices: names of the devices that jobs may use, each with how many jobs it takes at once; empty for those
             that are found.
         webhook: address that is told of every job's end; it may hold a secret, so it is never shown or kept.
+        login_file: names with hashes of their passwords (`studio password`); None without one.
     """
 
     home: Path
     host: str
     port: int
     roots: tuple[Path, ...]
-    token: str | None
+    password: str | None
     chat_idle_seconds: float
     devices: tuple[tuple[str, int], ...] = ()
     webhook: str | None = field(default=None, repr=False)
+    login_file: Path | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether the page asks who is there; otherwise this machine's users are trusted."""
+        return self.password is not None or self.login_file is not None
+
+    def readable(self, path: Path) -> Path | None:
+        """`path` with links resolved, if the page may read there: in the home or a root, but no temporary file.
+
+        None otherwise, also for what is no path. Temporary files are what browsers send: nothing of them is read by a
+        path, so that nobody can send a file of code and name it.
+        """
+        try:
+            real = path.expanduser().resolve()
+        except (OSError, RuntimeError, ValueError):  # a NUL, a home of nobody, a loop of links
+            return None
+        inside = any(real.is_relative_to(root.resolve()) for root in (self.home, *self.roots))
+        return real if inside and not real.is_relative_to(self.temporary.resolve()) else None
 
     @property
     def jobs(self) -> Path:
@@ -80,7 +104,7 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Read STUDIO_HOME, _HOST, _PORT, _ROOTS, _TOKEN, _CHAT_IDLE, _DEVICES and _WEBHOOK from the environment.
+    """Read STUDIO_HOME, _HOST, _PORT, _ROOTS, _PASSWORD, _LOGIN_FILE, _CHAT_IDLE, _DEVICES and _WEBHOOK.
 
     Raises:
         InputError: a value cannot be used.
@@ -93,11 +117,18 @@ def read_settings() -> Settings:
         host=env.get("STUDIO_HOST") or "127.0.0.1",
         port=_port(env.get("STUDIO_PORT") or "7860"),
         roots=(home.resolve(), ASSETS, *extra),
-        token=env.get("STUDIO_TOKEN") or None,
+        password=_password(env),
         chat_idle_seconds=_seconds(env.get("STUDIO_CHAT_IDLE") or "600"),
         devices=_devices(env.get("STUDIO_DEVICES", "")),
         webhook=_webhook(env.get("STUDIO_WEBHOOK") or ""),
+        login_file=Path(env["STUDIO_LOGIN_FILE"]).expanduser().absolute() if env.get("STUDIO_LOGIN_FILE") else None,
     )
+
+
+def forget_password() -> None:
+    """Take the page's password out of this process's environment, which every job, its code and its log would get."""
+    for name in PASSWORD_VARIABLES:
+        os.environ.pop(name, None)
 
 
 def browser_secret(settings: Settings) -> str:
@@ -108,10 +139,33 @@ def browser_secret(settings: Settings) -> str:
     path = settings.home / "browser.secret"
     if not path.exists():
         settings.home.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor, name = tempfile.mkstemp(dir=settings.home, prefix=".browser.secret.")  # for its owner only
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
+        # Whole or not there: a second web process that starts now must never sign with half of it.
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            os.replace(name, path)
+        Path(name).unlink(missing_ok=True)
     return path.read_text()
+
+
+def _password(env: Mapping[str, str]) -> str | None:
+    found = {env[name] for name in PASSWORD_VARIABLES if env.get(name)}
+    if len(found) > 1:
+        raise InputError(
+            "STUDIO_PASSWORD and its older name STUDIO_TOKEN differ", where="STUDIO_PASSWORD", fix="Unset STUDIO_TOKEN"
+        )
+    if found and env.get("STUDIO_LOGIN_FILE"):
+        raise InputError(
+            "there are a password and a login file",
+            where="STUDIO_LOGIN_FILE",
+            fix="Set one of them and unset the other",
+        )
+    return next(iter(found), None)
 
 
 def _port(text: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from studio import __version__
-from studio.cli import chat, data, demo, doctor, jobs, results, train, ui
+from studio.cli import chat, data, demo, doctor, jobs, password, results, train, ui
 from studio.cli.output import report_error
 from studio.errors import InputError, StudioError
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (ui, demo, train, results, chat, data, jobs, doctor):
+for module in (ui, demo, train, results, chat, data, jobs, doctor, password):
     module.add_to(app)
 
 

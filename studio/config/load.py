@@ -43,6 +43,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"not valid YAML: {error.problem}", where=place, fix="Check the indentation there") from error
     except YAMLError as error:
         raise InputError(f"not valid YAML: {error}", where=str(path)) from error
+    except RecursionError as error:
+        raise InputError("lists in lists without end", where=str(path), fix="Give the YAML file of a run") from error
+    except ValueError as error:  # a date that is none, or a number of thousands of digits
+        raise InputError(f"a value cannot be read: {error}", where=str(path), fix="Put it in quotes") from error
     if raw is None:
         return {}
     if not isinstance(raw, dict):

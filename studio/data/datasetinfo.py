@@ -17,7 +17,7 @@ from typing import Any, Literal
 from studio.config.method import RowKind
 from studio.data.formats import instruction_prompt
 from studio.data.hubsets import HubSet, is_set_name
-from studio.data.sources import Row
+from studio.data.sources import Row, as_path, exists
 from studio.data.where import Where
 from studio.errors import InputError
 
@@ -64,7 +64,7 @@ class Entry:
 def split_address(path: str) -> tuple[str, str] | None:
     """(file, name) of "dataset_info.json:NAME"; None if the path is another one."""
     match = _ADDRESS.fullmatch(path.strip())
-    return (match[1], match[2]) if match and not Path(path.strip()).expanduser().exists() else None
+    return (match[1], match[2]) if match and not exists(as_path(path)) else None
 
 
 def which_entry(file: Path) -> InputError:

@@ -18,7 +18,7 @@ from studio.config.method import RowKind
 from studio.data import datasetinfo, hubsets
 from studio.data.datasetinfo import Entry
 from studio.data.hubsets import HubSet
-from studio.data.sources import Row, Stamp, file_sha256, is_plain_text, read_rows, resolve_path
+from studio.data.sources import Row, Stamp, exists, file_sha256, is_plain_text, read_rows, resolve_path
 from studio.errors import InputError
 from studio.models.child import Progress
 from studio.settings import ASSETS, Settings
@@ -121,7 +121,7 @@ def is_hub_source(path: str, settings: Settings) -> bool:
     """Whether a path means a set of the Hub: it has the form of an id, and there is no file or folder of that name."""
     text = path.strip()
     given = Path(text)
-    here = given.parts[:1] == ("demo",) or given.exists() or (settings.uploads / given).exists()
+    here = given.parts[:1] == ("demo",) or exists(given) or exists(settings.uploads / given)
     return hubsets.is_set_name(text) and not here
 
 
@@ -172,16 +172,28 @@ def fetch_sources(config: DataConfig, settings: Settings, report: Progress) -> N
         locate(source, settings, fetch=report)
 
 
-def absent_set(config: DataConfig, settings: Settings) -> str:
+def confine_sources(config: DataConfig, settings: Settings) -> None:
+    """Check that the page may read the files that a run names, before anything is said of them or their folders.
+
+    Raises:
+        InputError: one lies elsewhere.
+    """
+    for source in sources_of(config):
+        if not is_hub_source(source.path, settings):
+            file, _ = datasetinfo.split_address(source.path) or (source.path, "")
+            resolve_path(file, settings, confined=True)
+
+
+def absent_set(config: DataConfig, settings: Settings, confined: bool = False) -> str:
     """Return the name of the first set of the Hub that a run names and that is not here yet, "" if all are.
 
     Raises:
-        InputError: a dataset_info.json cannot be read.
+        InputError: a dataset_info.json cannot be read, or with `confined` the page may not read it.
     """
     for source in sources_of(config):
         asked = None
         if (address := datasetinfo.split_address(source.path)) is not None:
-            entry = datasetinfo.read_entry(resolve_path(address[0], settings), address[1])
+            entry = datasetinfo.read_entry(resolve_path(address[0], settings, confined), address[1])
             asked = entry.source if isinstance(entry.source, HubSet) else None
         elif is_hub_source(source.path, settings):
             asked = HubSet(source.path.strip(), source.subset, source.split, source.revision)

@@ -26,8 +26,8 @@ from studio.errors import InputError
 from studio.settings import ASSETS, Settings
 
 __all__ = [
-    "Row", "Stamp", "TextReader", "confine", "data_files", "file_sha256", "is_plain_text", "no_rows", "open_reader",
-    "place", "read_rows", "reading", "resolve_path",
+    "Row", "Stamp", "TextReader", "as_path", "confine", "data_files", "exists", "file_sha256", "is_plain_text",
+    "no_rows", "open_reader", "place", "read_rows", "reading", "resolve_path",
 ]  # fmt: skip
 
 
@@ -46,10 +46,10 @@ def resolve_path(path: str, settings: Settings, confined: bool = False) -> Path:
         InputError: there is no such file, it is a folder without data files or with several kinds of them, or it
             lies outside of the allowed folders.
     """
-    given = Path(path.strip()).expanduser()
+    given = as_path(path)
     if given.parts[:1] == ("demo",):
         found = ASSETS / given
-    elif given.is_absolute() or given.exists() or not (settings.uploads / given).exists():
+    elif given.is_absolute() or exists(given) or not exists(settings.uploads / given):
         found = given.absolute()
     else:
         found = settings.uploads / given
@@ -59,17 +59,34 @@ def resolve_path(path: str, settings: Settings, confined: bool = False) -> Path:
     return found
 
 
+def as_path(text: str) -> Path:
+    """Return the path that a text means, with ~ as the home of its user."""
+    path = Path(text.strip())
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody of that name has a home: an ordinary name then
+        return path
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something; False also for what can be no path (a NUL in it, or too long)."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def confine(path: Path, settings: Settings) -> Path:
-    """Return `path` with links resolved if it lies in one of `settings.roots`.
+    """Return `path` with links resolved if the page may read there (`Settings.readable`).
 
     Raises:
-        InputError: it lies outside.
+        InputError: it may not.
     """
-    real = path.resolve()
-    if not any(real.is_relative_to(root.resolve()) for root in settings.roots):
+    real = settings.readable(path)
+    if real is None:
         raise InputError(
             "the page may not read files there",
-            where=str(path),
+            where=f"{path!s:.200}",
             fix="Upload the file, or add its folder to STUDIO_ROOTS before starting the studio",
         )
     return real
@@ -210,20 +227,20 @@ def no_rows(path: Path, file_kind: FileKind) -> InputError:
 
 
 def _require_path(path: Path, given: str) -> None:
+    if not exists(path):
+        raise InputError(f"there is no file '{given:.200}'", where=f"{path!s:.200}", fix=_nearest(path))
     if path.is_file():
         return
     if path.is_dir():
         data_files(path)
-    elif path.exists():
-        raise InputError(f"'{given}' is not an ordinary file", where=str(path), fix="Name a data file or a folder")
     else:
-        raise InputError(f"there is no file '{given}'", where=str(path), fix=_nearest(path))
+        raise InputError(f"'{given}' is not an ordinary file", where=str(path), fix="Name a data file or a folder")
 
 
 def _nearest(path: Path) -> str:
     folder = path.parent
-    if not folder.is_dir():
-        return f"Check the path; the folder {folder} does not exist either"
+    if not exists(folder) or not folder.is_dir():
+        return f"Check the path; the folder {folder!s:.200} does not exist either"
     names = [entry.name for entry in folder.iterdir() if entry.is_file()]
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
     if close:

@@ -141,15 +141,13 @@ def confine(path: str | Path, settings: Settings) -> Path:
     Raises:
         InputError: it lies elsewhere.
     """
-    try:
-        real = Path(path).expanduser().resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"'{path}' is not a path", where="path", fix="Give a file or folder") from error
-    if not any(real.is_relative_to(Path(root).resolve()) for root in (settings.home, *settings.roots)):
+    given = Path(path)
+    real = settings.readable(given)
+    if real is None:
         raise InputError(
-            f"the page may not read '{path}', which lies outside the studio's folders",
-            where=str(real),
-            fix=f"Start the studio with STUDIO_ROOTS={real.parent} to allow it, or copy it into {settings.home}",
+            f"the page may not read '{given!s:.200}', which lies outside the studio's folders",
+            where=f"{given!s:.200}",
+            fix=f"Start the studio with its folder in STUDIO_ROOTS to allow it, or copy it into {settings.home}",
         )
     return real
 

@@ -138,7 +138,8 @@ def sentence(error: Exception, asked: Asked) -> StudioError:
             f"{name} is not on this machine and HF_HUB_OFFLINE forbids fetching it", where=where,
             fix=f"Unset HF_HUB_OFFLINE, or {asked.otherwise}",
         )  # fmt: skip
-    place = os.environ.get("HF_ENDPOINT") or "huggingface.co"
+    # Without the name and password that the address of a mirror may hold: this goes into the job's log.
+    place = re.sub(r"//[^/]*@", "//", os.environ.get("HF_ENDPOINT") or "huggingface.co")
     detail = f"status {status}" if status else type(chain[-1]).__name__
     return StudioError(
         f"{name} could not be fetched: {place} did not answer properly ({detail})", where=where,

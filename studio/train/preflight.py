@@ -15,6 +15,7 @@ from studio.config import RunConfig
 from studio.config.model import EMBEDDED_MODEL
 from studio.data.client import DataWorker
 from studio.data.locate import absolute, fetch_sources
+from studio.data.sources import as_path
 from studio.errors import InputError, StudioError
 from studio.jobs import list_jobs
 from studio.jobs.devices import require_device
@@ -184,4 +185,4 @@ def named_paths(config: RunConfig) -> list[Path]:
     named = [text for text in models if text and ("/" in text or text.startswith("~"))]
     if checks.used(config, "method", "reward_schema"):
         named += filter(None, [config.method.reward_schema, (config.method.reward_python or "").rpartition(":")[0]])
-    return [Path(text).expanduser().absolute() for text in named]
+    return [as_path(text).absolute() for text in named]

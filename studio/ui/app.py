@@ -26,9 +26,11 @@ from studio.jobs.files import write_json
 from studio.jobs.keeper import KEEP_SECONDS, Keeper
 from studio.jobs.notify import PAGE
 from studio.jobs.removal import empty_trash
-from studio.settings import Settings, read_settings
+from studio.settings import Settings, forget_password, read_settings
 from studio.ui import againroutes, api, gate
 from studio.ui.components.runs import run_list
+from studio.ui.components.signout import sign_out
+from studio.ui.confined import confine_files
 from studio.ui.page import TABS, Page, build_page
 from studio.ui.services import Services
 from studio.ui.tabs import chat, data, export, method, model, training
@@ -101,8 +103,11 @@ def build_blocks(services: Services) -> gr.Blocks:
         with gr.Row(elem_id="frame"):
             with gr.Column(elem_id="side"):
                 run_list()
+                if services.settings.asks:
+                    sign_out()
             with gr.Column(elem_id="work"):
                 _build_tabs(page)
+    confine_files(blocks)
     return blocks
 
 
@@ -120,6 +125,7 @@ def serve(settings: Settings) -> None:
         InputError: the port is in use, or the address is not allowed.
     """
     gate.check_address(settings)
+    forget_password()  # our settings have it; the processes that we start shall not
     listener = _listen(settings)
     app = create_app(settings)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, proxy_headers=False)

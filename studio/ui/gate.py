@@ -1,18 +1,15 @@
 """Who may talk to the page: one ASGI layer before our routes and before gradio's.
 
 It checks the Host header (DNS rebinding), refuses requests that another site or another port of this machine
-makes, asks for the password where one is set, and adds the security headers. Gradio's own CORS layer and
-`auth=` do none of this for all routes (docs/security.md). It does not limit what a signed-in person may do.
+makes, asks for the password where one is set (`login` knows it), and adds the security headers. Gradio's own CORS
+layer and `auth=` do none of this for all routes (docs/security.md). It does not limit what a signed-in person may do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import ipaddress
-import time
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -20,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.errors import InputError
 from studio.settings import Settings
+from studio.ui.confined import fetches
+from studio.ui.login import GUESS_SECONDS, SESSION_SECONDS, Guesses, Logins, Sessions, read_logins, require_strong
 
 # 'unsafe-inline' and 'unsafe-eval': gradio writes its configuration into an inline script and compiles the
 # templates of gr.HTML. The rest still keeps anything from being loaded from, or sent to, another host.
@@ -36,20 +35,24 @@ HEADERS: dict[str, str] = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-LEAST_TOKEN = 8
-SIGN_IN_PATH = "/sign-in"
+SIGN_IN_PATH, SIGN_OUT_PATH = "/sign-in", "/sign-out"
 FORM_BYTES = 4096
 WRONG_SECONDS = 1.0
-WRONG_PER_MINUTE = 20
+# Answers to whoever is not signed in, and to signing out, must not come back from a cache or by the Back button.
+_NOT_KEPT = {"cache-control": "no-store"}
+_WRONG = "This is not right."
+_TOO_MANY = "Too many wrong passwords. Wait a minute."
 
 SIGN_IN_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Finetune Studio</title>
 <meta name="viewport" content="width=device-width,initial-scale=1"><style>
-:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;display:grid;place-items:center;min-height:90vh}
-form{display:grid;gap:12px;min-width:280px}h1{font-size:20px;margin:0}input,button{font:inherit;padding:8px 12px}
+:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;display:grid;place-items:center;min-height:90vh;
+margin:0}form{display:grid;gap:12px;width:min(320px,84vw)}h1{font-size:20px;margin:0}
+label{display:grid;gap:4px}input,button{font:inherit;padding:8px 12px}p{margin:0;color:light-dark(#b3261e,#ffb4ab)}
 </style></head><body><main><form method="post" action="/sign-in"><h1>Finetune Studio</h1>
-<label for="t">Password (STUDIO_TOKEN)</label>
-<input id="t" name="token" type="password" autocomplete="current-password" autofocus required>
-<button>Sign in</button></form></main></body></html>"""
+[NAME]<label>Password <input name="password" type="password" autocomplete="current-password" required></label>
+[PROBLEM]<button>Sign in</button></form></main></body></html>"""
+NAME_FIELD = """<label>Name <input name="name" autocomplete="username" autocapitalize="none" required></label>
+"""
 
 
 def is_loopback(host: str) -> bool:
@@ -66,22 +69,21 @@ def check_address(settings: Settings) -> None:
     """Refuse to listen where others can reach us without a password.
 
     Raises:
-        InputError: the address is not a loopback address and STUDIO_TOKEN is missing or short.
+        InputError: the address is not a loopback address, and a password is missing or short; or the login file
+            cannot be used.
     """
+    if settings.login_file is not None:
+        read_logins(settings.login_file)  # what is wrong with it is said now, and not at the first request
     if is_loopback(settings.host):
         return
-    if settings.token is None:
+    if not settings.asks:
         raise InputError(
             f"'{settings.host}' can be reached from other machines, and no password is set",
             where="STUDIO_HOST",
-            fix="Set STUDIO_TOKEN to a long secret, or listen on 127.0.0.1",
+            fix="Set STUDIO_PASSWORD to a long secret (or STUDIO_LOGIN_FILE), or listen on 127.0.0.1",
         )
-    if len(settings.token) < LEAST_TOKEN:
-        raise InputError(
-            f"a password of {len(settings.token)} characters can be guessed",
-            where="STUDIO_TOKEN",
-            fix=f"Use at least {LEAST_TOKEN} characters",
-        )
+    if settings.password is not None:
+        require_strong(settings.password, "STUDIO_PASSWORD")
 
 
 def own_address(settings: Settings) -> str:
@@ -96,7 +98,7 @@ def allowed_hosts(settings: Settings) -> frozenset[str] | None:
     Any is right only where a password is asked for: a page that points its own name at this address has no
     cookie for that name, so the password stops it.
     """
-    if settings.token is not None and not is_loopback(settings.host):
+    if settings.asks and not is_loopback(settings.host):
         return None
     names = {"127.0.0.1", "localhost", "[::1]", f"[{settings.host}]" if ":" in settings.host else settings.host}
     return frozenset(f"{name}:{settings.port}" for name in names) | (names if settings.port == 80 else frozenset())
@@ -108,11 +110,11 @@ class Gate:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.hosts = allowed_hosts(settings)
-        self.token = settings.token.encode() if settings.token else None
-        # Cookies ignore ports, so each port has a name of its own; the value is derived, never the password.
+        # Cookies ignore ports, so each port has a name of its own.
         self.cookie = f"studio-{settings.port}"
-        self.pass_value = _pass_value(self.token) if self.token else ""
-        self._wrong: list[float] = []
+        self.logins = Logins(settings) if settings.asks else None
+        self.sessions = Sessions(settings, self.logins) if self.logins is not None else None
+        self.guesses = Guesses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request ourselves, or pass it on; either way the headers are added."""
@@ -122,7 +124,22 @@ class Gate:
             return await send({"type": "websocket.close", "code": 1008})
         request = Request(scope, receive)
         answer = self.refuse(request) or await self.sign_in(request)
-        await (answer or self.app)(scope, receive, _with_headers(send))
+        if answer is None and fetches(request.url.path):
+            answer = PlainTextResponse("Nothing is fetched from another address.", 403)
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await with_headers(message)
+
+        with_headers = _with_headers(send)
+        try:
+            await (answer or self.app)(scope, receive, noted)
+        except Exception:
+            if not begun:  # starlette's own answer to a bug of ours would carry no headers; it still logs the error
+                await PlainTextResponse("Internal Server Error", 500)(scope, receive, with_headers)
+            raise
 
     def refuse(self, request: Request) -> Response | None:
         """Refuse a foreign Host with 400 and what another origin sends with 403; None when it may pass."""
@@ -142,51 +159,56 @@ class Gate:
         return PlainTextResponse("Requests from another site or port are refused.", 403)
 
     async def sign_in(self, request: Request) -> Response | None:
-        """Ask for the password where one is set; None when the request carries it."""
-        if self.token is None or hmac.compare_digest(
-            request.cookies.get(self.cookie, "").encode(), self.pass_value.encode()
-        ):
+        """Ask for the password where one is set; None when the request comes from who has signed in."""
+        if self.logins is None or self.sessions is None:
             return None
-        given = await _given_token(request)
-        if given is not None:
-            if self._too_many():
-                return PlainTextResponse("Too many wrong passwords. Wait a minute.", 429)
-            if hmac.compare_digest(given, self.token):
-                return self._welcome(request)
-            self._wrong.append(time.monotonic())
-            await asyncio.sleep(WRONG_SECONDS)
+        cookie, path = request.cookies.get(self.cookie, ""), request.url.path
+        if path == SIGN_OUT_PATH and request.method == "POST":
+            self.sessions.end(cookie)
+            answer = RedirectResponse(SIGN_IN_PATH, 303, _NOT_KEPT)
+            answer.delete_cookie(self.cookie, httponly=True, samesite="strict")
+            return answer
+        if path == SIGN_IN_PATH and request.method == "POST":
+            return await self._try(request, self.logins, self.sessions)
+        if self.sessions.holds(cookie):
+            return RedirectResponse("/", 303) if path == SIGN_IN_PATH else None
         if "text/html" in request.headers.get("accept", ""):
-            return HTMLResponse(SIGN_IN_PAGE, 401)
-        return PlainTextResponse("The password is needed: open the page and sign in.", 401)
+            return self._form(self.logins, 401)
+        return PlainTextResponse("The password is needed: open the page and sign in.", 401, _NOT_KEPT)
 
-    def _too_many(self) -> bool:
-        self._wrong = [at for at in self._wrong if time.monotonic() - at < 60]
-        return len(self._wrong) >= WRONG_PER_MINUTE
-
-    def _welcome(self, request: Request) -> Response:
-        rest = [(key, value) for key, value in request.query_params.multi_items() if key != "token"]
-        path = "/" if request.url.path == SIGN_IN_PATH else request.url.path
-        answer = RedirectResponse("/" + path.lstrip("/") + (f"?{urlencode(rest)}" if rest else ""), 303)
+    async def _try(self, request: Request, logins: Logins, sessions: Sessions) -> Response:
+        guess = self.guesses.take(request.client.host if request.client else "")
+        if guess is None:
+            return self._form(logins, 429, _TOO_MANY, {"retry-after": f"{GUESS_SECONDS:.0f}"})
+        given = await _given(request)
+        name, password = given.get("name", [""])[0], given.get("password", [""])[0]
+        name = name if logins.named else ""
+        if not await asyncio.to_thread(logins.check, name, password):
+            await asyncio.sleep(WRONG_SECONDS)
+            return self._form(logins, 401, _WRONG)
+        self.guesses.right(guess)
+        answer = RedirectResponse("/", 303, _NOT_KEPT)
+        # Behind a proxy with TLS we see plain HTTP; the browser says what the page's own address is.
+        secure = request.headers.get("origin", "").startswith("https:")
         answer.set_cookie(
-            self.cookie, self.pass_value, httponly=True, samesite="strict", secure=request.url.scheme == "https"
+            self.cookie, sessions.begin(name), int(SESSION_SECONDS), httponly=True, samesite="strict", secure=secure
         )
         return answer
 
+    def _form(self, logins: Logins, status: int, problem: str = "", headers: dict[str, str] | None = None) -> Response:
+        said = f'<p role="alert">{problem}</p>' if problem else ""
+        page = SIGN_IN_PAGE.replace("[NAME]", NAME_FIELD if logins.named else "").replace("[PROBLEM]", said)
+        return HTMLResponse(page, status, _NOT_KEPT | (headers or {}))
 
-def _pass_value(token: bytes) -> str:
-    return hmac.new(token, b"finetune-studio page", hashlib.sha256).hexdigest()
 
-
-async def _given_token(request: Request) -> bytes | None:
-    if request.method == "POST" and request.url.path == SIGN_IN_PATH:
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > FORM_BYTES:
-                return b""
-        return parse_qs(body.decode("utf-8", errors="replace")).get("token", [""])[0].encode()
-    token = request.query_params.get("token") if request.method == "GET" else None
-    return None if token is None else token.encode()
+async def _given(request: Request) -> dict[str, list[str]]:
+    """Fields of the form; none of one that is larger than a name and a password."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > FORM_BYTES:
+            return {}
+    return parse_qs(body.decode("utf-8", errors="replace"))
 
 
 def _with_headers(send: Send) -> Send:

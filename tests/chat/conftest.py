@@ -24,7 +24,7 @@ QUESTIONS = [
 
 
 def make_settings(home: Path, idle: float = 600) -> Settings:
-    return Settings(home=home, host="127.0.0.1", port=7860, roots=(home,), token=None, chat_idle_seconds=idle)
+    return Settings(home=home, host="127.0.0.1", port=7860, roots=(home,), password=None, chat_idle_seconds=idle)
 
 
 def client_of(handle: ChatHandle) -> openai.OpenAI:

@@ -24,7 +24,7 @@ def settings(tmp_path: Path) -> Settings:
     home = tmp_path / "home"
     home.mkdir()
     roots = (home.resolve(), ASSETS)
-    return Settings(home=home, host="127.0.0.1", port=7860, roots=roots, token=None, chat_idle_seconds=600)
+    return Settings(home=home, host="127.0.0.1", port=7860, roots=roots, password=None, chat_idle_seconds=600)
 
 
 @pytest.fixture

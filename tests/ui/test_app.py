@@ -134,7 +134,7 @@ def test_open_address_without_password_is_a_sentence(tmp_path: Path) -> None:
     process = start(tmp_path, free_port(), STUDIO_HOST="0.0.0.0")
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 2
-    assert "STUDIO_TOKEN" in output and "Traceback" not in output
+    assert "STUDIO_PASSWORD" in output and "Traceback" not in output
 
 
 def test_no_event_has_two_handlers_that_wait_for_the_last_change(server: tuple[subprocess.Popen[str], int]) -> None:

@@ -17,7 +17,7 @@ from studio.config.jobs import DEMO_TEST
 from studio.data.formats import split_prompt
 from studio.data.readers.kinds import kind_by_name
 from studio.data.rows import detect_format, parse_row
-from studio.data.sources import confine, read_rows, resolve_path
+from studio.data.sources import read_rows, resolve_path
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder
 from studio.settings import Settings
@@ -149,7 +149,7 @@ def _held_out(config: RunConfig) -> str | None:
 
 def _prompts(settings: Settings, path: str, count: int) -> list[list[dict[str, str]]]:
     """Messages before the answer, for the first rows that are conversations."""
-    file = confine(resolve_path(path, settings), settings)
+    file = resolve_path(path, settings, confined=True)
     if kind_by_name(file.name) != "json":
         return []  # other kinds are read by the data worker, not in the web process
     rows = list(islice(read_rows(file), count))

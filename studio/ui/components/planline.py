@@ -16,7 +16,7 @@ from gradio.context import Context
 
 from studio.config import RunConfig
 from studio.config.tuning import TITLES
-from studio.data.locate import is_hub_source, locate, sources_of
+from studio.data.locate import confine_sources, is_hub_source, locate, sources_of
 from studio.data.sources import confine
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import submit
@@ -91,7 +91,8 @@ class Planner:
         return config
 
     def _confine(self, config: RunConfig) -> None:
-        # The data worker of the page confines the data files itself (DataWorker(confined=True)).
+        # The data worker confines them too, but what names a file that is not there lists the ones beside it.
+        confine_sources(config.data, self.services.settings)
         confine_model(config.model.path, self.services.settings)
         for path in preflight.named_paths(config):
             confine(path, self.services.settings)

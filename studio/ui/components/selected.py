@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.data.readers.kinds import kind_by_name
-from studio.data.sources import confine, resolve_path
+from studio.data.sources import resolve_path
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, find_job
 from studio.jobs.folder import Kind, jobs_of_kind
@@ -98,8 +98,7 @@ def rows_path(settings: Settings, path: str) -> str:
     Raises:
         InputError: there is none, or it lies outside the studio's folders.
     """
-    found = resolve_path(path, settings)
-    confine(found, settings)
+    found = resolve_path(path, settings, confined=True)
     return path if path.strip().startswith("demo/") else str(found)
 
 

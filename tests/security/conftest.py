@@ -1,0 +1,94 @@
+"""The real application, with every service, as the tests of this folder attack it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from studio.settings import ASSETS, Settings, read_settings
+from studio.ui.app import create_app
+
+PASSWORD = "correct horse battery"
+HERE = "http://127.0.0.1:7860"
+
+
+@pytest.fixture(scope="module")
+def page_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home of a module's tests, with a password."""
+    home = tmp_path_factory.mktemp("security") / "home"
+    return replace(
+        read_settings(), home=home, host="127.0.0.1", port=7860, roots=(home, ASSETS), password=PASSWORD,
+        login_file=None,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def app(page_settings: Settings) -> Iterator[FastAPI]:
+    """The page's application, as it is served."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", "")  # create_app sets it; put back afterwards
+        yield create_app(page_settings)
+
+
+def browser(app: FastAPI) -> TestClient:
+    """A client that has not signed in."""
+    return TestClient(app, base_url=HERE, follow_redirects=False, raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def signed_in(app: FastAPI) -> Iterator[TestClient]:
+    """A client that has signed in, with the application's life around it."""
+    with browser(app) as client:
+        assert client.post("/sign-in", data={"password": PASSWORD}).status_code == 303
+        yield client
+
+
+@pytest.fixture(scope="module")
+def outside(page_settings: Settings) -> Path:
+    """A folder beside the home that nobody may read or write through the page."""
+    folder = page_settings.home.parent / "outside"
+    folder.mkdir()
+    return folder
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """The page's event handlers, called as its scripts call them."""
+
+    client: TestClient
+    config: dict[str, Any]
+
+    def call(self, name: str, *data: Any, event: Any = None) -> httpx.Response:
+        """Call a handler by its name with a value for each of its inputs, and with what its event carries."""
+        number = self._one(name)["id"]
+        body = {"fn_index": number, "data": list(data), "session_hash": "tests", "event_data": event}
+        headers = {"content-type": "application/json"}  # encoded here: a client of Python refuses half a character
+        return self.client.post("/gradio_api/run/predict", content=json.dumps(body), headers=headers)
+
+    def form(self, name: str, **changes: Any) -> httpx.Response:
+        """Call a handler of the whole form; options are named as `data__train`, `meta` is the last input."""
+        parts = {part["id"]: part["props"] for part in self.config["components"]}
+        inputs = [parts[number] for number in self._one(name)["inputs"]]
+        values = {str(part.get("elem_id")): part.get("value") for part in inputs}
+        for option, value in changes.items():
+            key = "None" if option == "meta" else f"f-{option.replace('__', '-', 1)}"
+            assert key in values, f"there is no option {option}"
+            values[key] = value
+        return self.call(name, *values.values())
+
+    def _one(self, name: str) -> dict[str, Any]:
+        return next(one for one in self.config["dependencies"] if one["api_name"] == name)
+
+
+@pytest.fixture(scope="module")
+def handlers(signed_in: TestClient) -> Handlers:
+    """The handlers of the page, for who has signed in."""
+    return Handlers(signed_in, signed_in.get("/config").json())

@@ -1,0 +1,165 @@
+"""Passwords, guesses and sessions, without a page around them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pty
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from studio.errors import InputError
+from studio.settings import Settings, read_settings
+from studio.ui import login
+from studio.ui.login import Guesses, Logins, Sessions, fits, hash_password, read_logins, write_login
+
+PASSWORD = "correct horse battery"
+CHEAP = (16, 8, 1)
+
+
+def named(settings: Settings, tmp_path: Path, *names: str) -> Settings:
+    for name in names:
+        write_login(tmp_path / "logins", name, hash_password(f"{PASSWORD} of {name}", cost=CHEAP))
+    return replace(settings, login_file=tmp_path / "logins")
+
+
+def test_a_hash_fits_its_password_only() -> None:
+    hashed = hash_password(PASSWORD)
+    assert fits(PASSWORD, hashed) and not fits(PASSWORD + " ", hashed) and PASSWORD not in hashed
+    assert hashed != hash_password(PASSWORD)  # each has a salt of its own
+    # RFC 7914 section 12: "password", salt "NaCl", N=1024, r=8, p=16
+    assert "/bq+HJ00cgB4VucZDQHp/nxq18vII3gw53N2Y0s3MWI=" in hash_password("password", b"NaCl", (1024, 8, 16))
+
+
+def test_a_login_file_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "logins"
+    path.touch(0o600)
+    path.write_text("# the team\n")
+    with pytest.raises(InputError, match="empty"):
+        read_logins(path)
+    path.unlink()
+    first, second = hash_password("first one", cost=CHEAP), hash_password("second one", cost=CHEAP)
+    assert write_login(path, "ada", first) is False
+    path.write_text("# the team\n\n" + path.read_text())
+    assert write_login(path, "bob", first) is False
+    assert write_login(path, "ada", second) is True
+    assert read_logins(path) == {"ada": second, "bob": first}
+    assert path.read_text().startswith("# the team\n\nada:")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)
+    with pytest.raises(InputError, match="other users may read"):
+        read_logins(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ada", "ada:", "ada:secret", "ada:scrypt$1$2$3", "a da:{}", ":{}", "ada:md5$16$8$1$c2FsdHNhbHQ=$aGFzaA==",
+        "ada:scrypt$1073741824$8$1$c2FsdHNhbHQ=$" + "A" * 43 + "=", "bob:{}\nbob:{}",
+    ],
+)  # fmt: skip
+def test_a_line_that_is_no_login_stops_the_start(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "logins"
+    path.touch(0o600)
+    path.write_text(line.replace("{}", hash_password(PASSWORD, cost=CHEAP)))
+    with pytest.raises(InputError, match=r"line [12]: this is no login"):
+        read_logins(path)
+
+
+def test_names_and_passwords_belong_together(settings: Settings, tmp_path: Path) -> None:
+    logins = Logins(named(settings, tmp_path, "ada", "bob"))
+    assert logins.check("ada", f"{PASSWORD} of ada") and logins.check("bob", f"{PASSWORD} of bob")
+    for name, password in [("ada", f"{PASSWORD} of bob"), ("eve", PASSWORD), ("", ""), ("ada", "")]:
+        assert not logins.check(name, password)
+
+
+def test_a_password_and_a_file_are_not_both_meant(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIO_TOKEN", PASSWORD)
+    assert read_settings().password == PASSWORD  # its older name
+    monkeypatch.setenv("STUDIO_PASSWORD", "another password")
+    with pytest.raises(InputError, match="STUDIO_TOKEN differ"):
+        read_settings()
+    monkeypatch.delenv("STUDIO_TOKEN")
+    monkeypatch.setenv("STUDIO_LOGIN_FILE", "logins")
+    with pytest.raises(InputError, match="a password and a login file"):
+        read_settings()
+
+
+def test_guesses_are_counted_by_address_and_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.repeat(100.0)
+    monkeypatch.setattr(login.time, "monotonic", lambda: next(clock))
+    guesses = Guesses()
+    assert [guesses.take("10.0.0.1") is None for _ in range(login.GUESSES_EACH + 1)][-2:] == [False, True]
+    other = guesses.take("10.0.0.2")
+    assert other is not None
+    guesses.right(other)
+    # A right password takes its own guess back and none before it.
+    assert guesses.take("10.0.0.1") is None
+    # One connection has many addresses of IPv6; an IPv4 address stays what it is behind ::ffff:.
+    assert all(guesses.take(f"2001:db8::{number}") for number in range(login.GUESSES_EACH))
+    assert guesses.take("2001:db8::ffff") is None and guesses.take("2001:db8:0:1::1") is not None
+    assert guesses.take("::ffff:10.0.0.1") is None
+    taken = [guesses.take(f"192.0.2.{number}") is not None for number in range(login.GUESSES_ALL)]
+    assert sum(taken) == login.GUESSES_ALL - 2 * login.GUESSES_EACH - 1
+    clock = itertools.repeat(100.0 + login.GUESS_SECONDS)
+    assert guesses.take("10.0.0.1") is not None
+
+
+def test_a_session_ends_by_time_by_signing_out_and_with_its_password(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = named(settings, tmp_path, "ada", "bob")
+    sessions = Sessions(settings, Logins(settings))
+    ada, bob = sessions.begin("ada"), sessions.begin("bob")
+    assert ada != sessions.begin("ada") and sessions.holds(ada) and sessions.holds(bob)
+    sessions.end(ada)
+    assert not sessions.holds(ada) and sessions.holds(bob)
+    assert not Sessions(settings, Logins(settings)).holds(ada)
+    assert stat.S_IMODE((settings.home / "signed-out.json").stat().st_mode) == 0o600
+    write_login(tmp_path / "logins", "bob", hash_password("a new password", cost=CHEAP))
+    assert not Sessions(settings, Logins(settings)).holds(bob)
+    now = login.time.time()
+    monkeypatch.setattr(login.time, "time", lambda: now + login.SESSION_SECONDS + 1)
+    assert not sessions.holds(bob)
+
+
+def test_no_session_can_be_made_up(settings: Settings, tmp_path: Path) -> None:
+    settings = named(settings, tmp_path, "ada", "bob")
+    sessions = Sessions(settings, Logins(settings))
+    name, until, random, signature = sessions.begin("ada").split(".")
+    other = sessions.begin("bob").split(".")[0]
+    tries = [
+        "", ".", "...", "a.b.c.d", f"{name}.{until}.{random}.", f"{name}.{until}.{random}.{'0' * 64}",
+        f"{name}.{int(until) + 1}.{random}.{signature}", f"{other}.{until}.{random}.{signature}",
+        f".{until}.{random}.{signature}", f"{name}.{until}.x{random}.{signature}", f"é.{until}.{random}.{signature}",
+        f"{name}.{until}.{random}.{signature}é",
+    ]  # fmt: skip
+    assert not any(sessions.holds(one) for one in tries)
+    assert sessions.holds(f"{name}.{until}.{random}.{signature}")
+    elsewhere = replace(settings, home=tmp_path / "another")
+    assert not Sessions(elsewhere, Logins(elsewhere)).holds(f"{name}.{until}.{random}.{signature}")
+
+
+def test_the_command_asks_on_the_terminal(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "studio", "password", "--user", "ada", "--file", str(tmp_path / "logins")]
+    piped = subprocess.run(command, input=f"{PASSWORD}\n{PASSWORD}\n", text=True, capture_output=True)
+    assert piped.returncode == 2 and "terminal" in piped.stderr
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, command)
+    said = b""
+    for question in (b"Password: ", b"Once more: "):
+        while question not in said:
+            said += os.read(terminal, 1000)
+        os.write(terminal, f"{PASSWORD}\n".encode())
+    while b"STUDIO_LOGIN_FILE" not in said:
+        said += os.read(terminal, 1000)
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(terminal)
+    assert PASSWORD.encode() not in said  # not echoed
+    assert fits(PASSWORD, read_logins(tmp_path / "logins")["ada"])
