@@ -305,9 +305,9 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     # The id first: no name that a job is given later may take what refers to another one's id.
     matching = itertools.chain(
         (job for job in found if job.id == wanted),
-        (job for job in found if job.labels().name == wanted),
-        (job for job in likely if not job.labels().name and _asked_name(job) == wanted),
-        (job for job in likely if _asked_name(job) == wanted),
+        (job for job in found if wanted and job.labels().name == wanted),
+        (job for job in likely if wanted and not job.labels().name and _asked_name(job) == wanted),
+        (job for job in likely if wanted and _asked_name(job) == wanted),
     )
     for job in matching:
         if kind is None or _is(job, kind):

@@ -79,9 +79,8 @@ def test_a_finished_run_is_branched_by_the_form(page: Page, server: Server) -> N
     dialog.locator("select").select_option(str(STEPS - SAVE))
     dialog.get_by_role("button", name="Fill the form").click()
     expect(page.locator(".plan-from:visible")).to_contain_text(f"A branch of goes-on: it begins at step {STEPS - SAVE}")
-    advanced = page.locator("#settings-advanced button").first
-    if not page.locator("#f-training-max_steps").is_visible():
-        advanced.click()
+    if not page.get_by_label("Step limit").is_visible():
+        page.get_by_role("button", name=re.compile("^Advanced")).last.click()
     page.get_by_label("Step limit").fill(str(STEPS + 1))
     page.get_by_label("Batch size").first.fill("2")
     wrong = page.locator(".plan-text.wrong:visible")
