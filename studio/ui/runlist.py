@@ -30,6 +30,8 @@ from studio.ui.text import KINDS, place_words
 
 # So long one answer may read jobs that were never read before; the rest comes with the next answers.
 LOOK_SECONDS = 0.25
+# And so long on one run's log: what is shown first must not wait for the end of a long one.
+LOG_SECONDS = 0.05
 
 
 class RunBook:
@@ -96,7 +98,7 @@ class RunBook:
 
     def summary(self, job: JobFolder) -> JobSummary:
         """The latest of what a job reported, as far as it could be read in a moment: a long log takes several."""
-        return self._summaries.of(job, LOOK_SECONDS)
+        return self._summaries.of(job, LOG_SECONDS)
 
     def _look(self, seconds: float | None) -> int:
         """Make the rows that may have changed; after `seconds` leave new ones for the next time and return how many."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MOMENTS = 50
 TARGETS = (
-    ("worker",), ("worker",), ("web",), ("worker", "web"), ("supervisor",), ("worker", "supervisor"),
+    ("worker",), ("web",), ("supervisor",), ("worker", "web"), ("worker", "supervisor"),
     ("worker", "web", "supervisor"),
 )  # fmt: skip
 
@@ -90,14 +90,16 @@ def go_on(web: Server, job: JobFolder) -> JobFolder:
 def test_fifty_moments(whole: JobFolder, serve: Callable[[Path], Server]) -> None:
     web = serve(whole.path.parent.parent)
     seconds = [event["elapsed"] for event in reached(whole) if event["kind"] == "metric"][-1]
-    rng, hits, ended = random.Random(7), {target: 0 for target in TARGETS}, 0
+    rng, ended = random.Random(7), 0
+    left = [TARGETS[number % len(TARGETS)] for number in range(MOMENTS)]
+    rng.shuffle(left)
     job = submit(web.settings, "train", "killed", whole.request.config)
-    while sum(hits.values()) < MOMENTS:
-        targets, in_training = rng.choice(TARGETS), rng.random() < 0.8
-        if until_running(job, trains=in_training):
+    while left:
+        targets: tuple[str, ...] = left[-1]
+        if until_running(job, trains=rng.random() < 0.8):
             time.sleep(rng.uniform(0, 0.6 * seconds))
         if not job.state().final:
-            hits[targets] += 1
+            left.pop()
             for target in targets:
                 kill(target, job, web)
         if "web" in targets and web.process is None:
@@ -116,5 +118,4 @@ def test_fifty_moments(whole: JobFolder, serve: Callable[[Path], Server]) -> Non
         job = go_on(web, job)
     equal(job, whole)
     assert told(web, job) == reached(job)
-    print(f"\n{hits}; {ended + 1} runs ended")
-    assert all(hits.values())
+    print(f"\n{MOMENTS} moments, {ended + 1} runs")
