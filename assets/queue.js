@@ -86,6 +86,7 @@ window.studio.queue = (() => {
     const reply = JSON.parse(text), { state, setSweep } = window.studioForm;
     const kept = from?.edit ? from.kept : { ...reply.kept, sweep: state.sweep }; // not the half-done changes of another one
     state.name = reply.name;
+    state.restored = true; // a draft's name must not come over it, where the form was not seen before
     setSweep(reply.job ? {} : from?.kept.sweep);
     setFrom(reply.job ? { job: reply.job, title: reply.title, edit: reply.edit, step: reply.step, kept } : null);
   }

@@ -80,8 +80,7 @@ window.studio.runs = (() => {
     return h("li", { class: "runs-group" }, h("span", {}, title), h("button", { type: "button", class: "btn quiet small", onclick: open }, `Compare ${ids.length}`));
   }
 
-  const groupOf = (job) => (job.group && typeof job.group === "object" ? job.group.id || job.group.name || "" : job.group || "");
-  const groupTitle = (job) => (typeof job.group === "object" ? job.group.name || job.group.id : job.group);
+  const groupTitle = (group) => group.replace(/-sweep-\d{8}-\d{6}$/, ": sweep"); // as jobs/sweep.py names them
 
   function mount(root) {
     if (root.dataset.mounted) return;
@@ -105,16 +104,16 @@ window.studio.runs = (() => {
       const found = organise.shown(studio.state.jobs), drawn = found.jobs.slice(0, limit), wanted = [];
       const together = new Map();
       if (organise.state.order === "newest") for (const job of found.jobs) {
-        const key = job.kind === "train" ? groupOf(job) : "";
+        const key = job.kind === "train" ? job.group : "";
         if (key && !together.has(key)) together.set(key, []);
         if (key) together.get(key).push(job);
       }
       for (const job of drawn) {
-        const members = together.get(groupOf(job));
+        const members = together.get(job.group);
         if (members?.length > 1 && members[0] === job) {
           const ids = members.map((one) => one.id).join();
-          if (groups.get(groupOf(job))?.ids !== ids) groups.set(groupOf(job), { ids, row: groupRow(groupTitle(job), members) });
-          wanted.push(groups.get(groupOf(job)).row);
+          if (groups.get(job.group)?.ids !== ids) groups.set(job.group, { ids, row: groupRow(groupTitle(job.group), members) });
+          wanted.push(groups.get(job.group).row);
         }
         if (!items.has(job.id)) items.set(job.id, makeItem(job.id));
         fillItem(items.get(job.id), job, organise.state);
