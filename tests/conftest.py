@@ -13,9 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from studio.jobs import JobFolder, find_job
 from studio.settings import Settings, read_settings
+
+# Chromium's own traffic is off: a machine without a network would log it as errors.
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -109,3 +116,13 @@ def trained_run(session_settings: Settings, demo_result: dict[str, Any]) -> JobF
 def exported_job(session_settings: Settings, demo_result: dict[str, Any]) -> JobFolder:
     """The demo's completed export job."""
     return find_job(session_settings.jobs, demo_result["jobs"][2], "export")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium where it is, else Playwright's own."""
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium")
+        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        yield chromium
+        chromium.close()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
 from studio.config import RunConfig
 from studio.jobs import JobFolder
@@ -33,11 +33,6 @@ from studio.jobs.state import JobState, process_start, write_state
 from studio.settings import Settings, read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-# Chromium's own traffic is off: a machine without a network would log it as errors.
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 START_SECONDS = 90.0
 # Machines that run tests are busy: drawing four charts may take seconds there.
 expect.set_options(timeout=30_000)
@@ -136,16 +131,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium where it is, else Playwright's own."""
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium")
-        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="session")
