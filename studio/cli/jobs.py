@@ -53,10 +53,10 @@ def list_all(as_json: Json = False) -> None:
     rows, values = [], []
     for job in list_jobs(read_settings().jobs):
         state, summary, labels = job.state(), summaries.of(job), job.labels()
-        best = summary.best[0] if summary.best else None
+        kind, best = job.heading[0], summary.best[0] if summary.best else None
         values.append(
             {
-                "id": job.id, "name": job.name, "kind": job.request.kind, "status": state.status,
+                "id": job.id, "name": job.name, "kind": kind, "status": state.status,
                 "tags": labels.tags, "archived": labels.archived,
                 "reason": state.reason, "created": state.created, "step": summary.step,
                 "total_steps": summary.total_steps, "best_eval_loss": best,
@@ -66,7 +66,7 @@ def list_all(as_json: Json = False) -> None:
         shown = "–" if best is None else f"{best:.4g}"
         if labels.archived:
             continue
-        rows.append((job.id, job.request.kind, status_word(state, summary), shown, created))
+        rows.append((job.id, kind, status_word(state, summary), shown, created))
     answer(as_json, {"jobs": values}, table("id", "kind", "state", "best loss", "created", rows=rows))
     if len(rows) < len(values):
         say(f"{len(values) - len(rows)} archived; --json lists them too")

@@ -15,10 +15,11 @@ from rich.text import Text
 from studio.cli.output import answer, say, table
 from studio.cli.train import Job, Json
 from studio.errors import InputError
-from studio.jobs import JobFolder, Summaries, find_job, list_jobs
+from studio.jobs import JobFolder, Summaries, find_job
 from studio.jobs.compare import Comparison
 from studio.jobs.comparetext import as_csv, as_markdown
 from studio.jobs.disk import PARTS, DiskBook, gigabytes, measure
+from studio.jobs.folder import jobs_of_kind
 from studio.jobs.labels import Labels, change_labels, changed_tags
 from studio.jobs.removal import What, removal_question, remove_checkpoints, remove_job
 from studio.settings import read_settings
@@ -54,8 +55,7 @@ def compare(
     if len(job_ids) < 2:
         raise InputError("one run cannot be compared with itself", fix="Give two or more: studio jobs compare ID ID …")
     jobs = [find_job(settings.jobs, word, "train") for word in job_ids]
-    evaluations = [job for job in list_jobs(settings.jobs) if job.request.kind == "evaluate"]
-    found = compare_runs(jobs, Summaries(), DiskBook(), evaluations)
+    found = compare_runs(jobs, Summaries(), DiskBook(), jobs_of_kind(settings.jobs, "evaluate"))
     if as_json or form == Form.table:
         answer(as_json, found.as_dict(), _table(found))
         for line in found.notes:

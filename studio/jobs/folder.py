@@ -88,6 +88,20 @@ class JobFolder:
         except (OSError, KeyError, TypeError, ValueError, YAMLError) as error:
             raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
 
+    @cached_property
+    def heading(self) -> tuple[Kind, str]:
+        """Kind and name, without reading the config: of thousands of jobs that would take a minute.
+
+        Raises:
+            InputError: as `request`.
+        """
+        try:
+            head = (self.path / "job.yaml").read_text(encoding="utf-8").partition("\nconfig:")[0]
+            raw = YAML(typ="safe").load(head)
+            return raw["kind"], str(raw["name"])
+        except (OSError, KeyError, TypeError, ValueError, YAMLError):  # another order, or not ours
+            return self.request.kind, self.request.name
+
     def labels(self) -> Labels:
         """Name, tags, note and archive mark that a person gave it later."""
         return read_labels(self.path)
@@ -99,7 +113,7 @@ class JobFolder:
         Raises:
             InputError: there is no later one and job.yaml cannot be read.
         """
-        return self.labels().name or self.request.name
+        return self.labels().name or self.heading[1]
 
     @property
     def scores(self) -> bool:
@@ -260,31 +274,14 @@ def list_jobs(jobs: Path) -> list[JobFolder]:
 
 def jobs_of_kind(jobs: Path, kind: Kind) -> list[JobFolder]:
     """Return the jobs of a kind, newest first, without reading the whole of what each was asked."""
-    return [job for job in list_jobs(jobs) if _first_line(job) in (f"kind: {kind}", "") and _is(job, kind)]
+    return [job for job in list_jobs(jobs) if _heading(job)[0] == kind]
 
 
-def _first_line(job: JobFolder) -> str:
-    """`kind: …` as `create_job` writes it; empty if somebody wrote it otherwise."""
+def _heading(job: JobFolder) -> tuple[str, str]:
     try:
-        with (job.path / "job.yaml").open(encoding="utf-8") as file:
-            line = file.readline().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return line if line.startswith("kind: ") else ""
-
-
-def _asked_name(job: JobFolder) -> str:
-    try:
-        return job.request.name
+        return job.heading
     except InputError:
-        return ""
-
-
-def _is(job: JobFolder, kind: Kind) -> bool:
-    try:
-        return job.request.kind == kind
-    except InputError:
-        return False  # a folder that is not ours; the list of jobs shows it as such
+        return "", ""  # a folder that is not ours; the list of jobs shows it as such
 
 
 def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
@@ -299,21 +296,17 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     if direct.is_absolute() and (direct / "state.json").exists():
         return JobFolder(direct)
     found = list_jobs(jobs)
-    # Reading a job.yaml takes milliseconds, and there may be thousands: first those whose folder has the name in it.
-    slug = folder_name(wanted)
-    likely = sorted(found, key=lambda job: slug not in job.id)  # the newest stay before the older ones
     # The id first: no name that a job is given later may take what refers to another one's id.
     matching = itertools.chain(
         (job for job in found if job.id == wanted),
-        (job for job in found if wanted and job.labels().name == wanted),
-        (job for job in likely if wanted and not job.labels().name and _asked_name(job) == wanted),
-        (job for job in likely if wanted and _asked_name(job) == wanted),
+        (job for job in found if wanted and (job.labels().name or _heading(job)[1]) == wanted),
+        (job for job in found if wanted and _heading(job)[1] == wanted),
     )
     for job in matching:
-        if kind is None or _is(job, kind):
+        if kind is None or _heading(job)[0] == kind:
             return job
-    found = [job for job in found if kind is None or _is(job, kind)]
-    names = sorted({job.labels().name or _asked_name(job) for job in found} | {job.id for job in found})
+    found = [job for job in found if kind is None or _heading(job)[0] == kind]
+    names = sorted({job.labels().name or _heading(job)[1] for job in found} | {job.id for job in found})
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
     what = "run" if kind == "train" else "job"
     fix = f"Did you mean '{near[0]}'?" if near else f"'studio jobs list' shows the {what}s"

@@ -17,7 +17,10 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from studio.config import RunConfig
+from studio.config.load import build
 from studio.errors import InputError
+from studio.jobs.branching import check_changes
 from studio.jobs.files import read_json, write_json
 from studio.jobs.folder import JobFolder, list_jobs, write_request
 from studio.settings import Settings
@@ -76,12 +79,15 @@ def rewrite(settings: Settings, job: JobFolder, config: dict[str, Any]) -> None:
     """Give a waiting job other settings. They must have been checked before: the lock is held for a moment only.
 
     Raises:
-        InputError: it has begun meanwhile, is to be removed, or goes on from a checkpoint; nothing is changed then.
+        InputError: it has begun meanwhile, is to be removed, goes on from a checkpoint, or branches off one that does
+            not fit the new settings; nothing is changed then.
     """
     with queue_lock(settings.home):
         require_unbegun(job)
         _require_waiting(job)
         asked = JobFolder(job.path).request
+        if asked.branch is not None:  # what it begins with fits only what it was made for
+            check_changes(job, build(RunConfig, config, "job.yaml"))
         write_request(job.path, replace(asked, config=config))
 
 

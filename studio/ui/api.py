@@ -21,7 +21,7 @@ from studio.jobs import JobFolder, ensure_supervisor, request_stop
 from studio.jobs.checkpoints import whole_steps
 from studio.jobs.events import read_events, read_lines
 from studio.train.methods import METHODS
-from studio.ui import compareroutes, queueroutes
+from studio.ui import againroutes, compareroutes, queueroutes
 from studio.ui.answers import Json
 from studio.ui.branchroutes import make_branch_router, resumable
 from studio.ui.components.profile import opened_pair, place_of
@@ -183,6 +183,7 @@ def make_router(services: Services) -> APIRouter:
     router.include_router(make_branch_router(services, job_of))
 
     router.include_router(queueroutes.make_router(services, job_of))
+    router.include_router(againroutes.make_router(services, job_of))
 
     @router.get("/studio/{name}")
     def asset(name: str) -> Response:

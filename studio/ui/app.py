@@ -27,7 +27,7 @@ from studio.jobs.keeper import KEEP_SECONDS, Keeper
 from studio.jobs.notify import PAGE
 from studio.jobs.removal import empty_trash
 from studio.settings import Settings, forget_password, read_settings
-from studio.ui import againroutes, api, gate
+from studio.ui import api, gate
 from studio.ui.components.runs import run_list
 from studio.ui.components.signout import sign_out
 from studio.ui.confined import confine_files
@@ -70,7 +70,6 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(openapi_url=None, lifespan=lifespan)
     app.include_router(api.make_router(services))
-    app.include_router(againroutes.make_router(services))
     gr.mount_gradio_app(
         app, build_blocks(services), path="/", footer_links=[], run_history=False, show_error=False,
         max_file_size=MAX_UPLOAD, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,

@@ -17,6 +17,7 @@ from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, list_jobs
 from studio.jobs.comparetext import as_csv, as_markdown
 from studio.jobs.disk import DiskBook
+from studio.jobs.folder import jobs_of_kind
 from studio.jobs.labels import change_labels
 from studio.jobs.removal import What, removal_question, remove_checkpoints, remove_job
 from studio.train.comparing import compare_runs
@@ -54,10 +55,11 @@ def make_router(services: Services, book: RunBook) -> APIRouter:
     disk = DiskBook()
 
     def jobs_of(ids: list[str]) -> list[JobFolder]:
-        known = {job.id: job for job in list_jobs(services.settings.jobs)}
-        if not ids or len(ids) > MANY or any(one not in known for one in ids):
+        found = [book.find(one) for one in ids[:MANY]]
+        there = [job for job in found if job is not None]
+        if not ids or len(there) != len(ids):
             raise HTTPException(404, "one of these jobs is not there any more")
-        return [known[one] for one in ids]
+        return there
 
     def refusing(work: Callable[[], Response]) -> Response:
         try:
@@ -72,8 +74,7 @@ def make_router(services: Services, book: RunBook) -> APIRouter:
         runs = jobs_of(list(filter(None, ids.split(","))))
 
         def answer() -> Response:
-            everything = list_jobs(services.settings.jobs)
-            evaluations = [job for job in everything if book.request(job).kind == "evaluate"]
+            evaluations = jobs_of_kind(services.settings.jobs, "evaluate")
             found = compare_runs(runs, services.summaries, disk, evaluations)
             if form == "json":
                 return Json(found.as_dict() | {"metrics": _charted(runs)}, headers=NEVER_KEPT)

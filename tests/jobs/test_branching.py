@@ -14,6 +14,7 @@ from studio.jobs.branching import branch, check_changes, extended, find_checkpoi
 from studio.jobs.checkpoints import seal
 from studio.jobs.events import EventWriter
 from studio.jobs.folder import Branch, create_job, list_jobs
+from studio.jobs.queue import rewrite
 from studio.settings import Settings
 
 PROGRESS = {"tokens": 30.0, "supervised_tokens": 9.0, "elapsed": 3.0, "training_seconds": 2.0}
@@ -156,3 +157,13 @@ def test_a_disk_that_is_full_leaves_no_half_run(
         made(settings, parent, 6, epochs=3)
     assert [job.id for job in list_jobs(settings.jobs)] == [parent.id]
     assert [path.name for path in settings.jobs.iterdir()] == [parent.id]
+
+
+def test_a_waiting_branch_is_edited_as_far_as_its_checkpoint_fits(settings: Settings, parent: JobFolder) -> None:
+    child = made(settings, parent, 6, epochs=3)
+    rewrite(settings, child, config(epochs=4, learning_rate=1e-5).model_dump(mode="json"))
+    assert JobFolder(child.path).request.config["training"]["epochs"] == 4
+    assert JobFolder(child.path).request.branch == Branch(parent.id, 6)
+    with pytest.raises(InputErrors, match="cannot change at a checkpoint"):
+        rewrite(settings, child, config(epochs=4, batch_size=2).model_dump(mode="json"))
+    assert JobFolder(child.path).request.config["training"]["learning_rate"] == 1e-5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +18,7 @@ from studio.jobs.events import EventWriter
 from studio.jobs.folder import create_job
 from studio.jobs.state import JobState, write_state
 from studio.settings import Settings
-from studio.ui import againroutes
-from studio.ui.againroutes import next_name
+from studio.ui import api
 from studio.ui.services import Services
 from tests.parity.fixtures import tiny
 from tests.parity.made import demo_rows, write_rows
@@ -36,7 +34,7 @@ def page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestCl
     monkeypatch.setattr("studio.jobs.client.ensure_supervisor", lambda settings: None)
     app, data = FastAPI(), DataWorker(settings)
     services = Services(settings=settings, summaries=Summaries(), data=data, chats=None)  # type: ignore[arg-type]
-    app.include_router(againroutes.make_router(services))
+    app.include_router(api.make_router(services))
     yield TestClient(app)
     data.close()
 
@@ -95,10 +93,3 @@ def test_a_copy_has_the_changes_and_the_original_none() -> None:
         "training": {"epochs": 3, "seed": 1}, "tuning": {"name": "qlora"}, "data": {"max_length": 5},
     }  # fmt: skip
     assert config == {"training": {"epochs": 2, "seed": 1}, "tuning": {"name": "full"}}
-
-
-def test_the_next_name_is_free() -> None:
-    assert next_name("demo", {"demo"}) == "demo-2"
-    assert next_name("demo-2", {"demo", "demo-2", "demo-3"}) == "demo-4"
-    assert next_name("demo", set()) == "demo-2"
-    assert Path(next_name("a b", set())).name == "a b-2"
