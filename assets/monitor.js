@@ -242,7 +242,7 @@ window.studio.monitor = (() => {
     put(part("ask-no"), waits ? "Leave it there" : "Let it run");
     put(part("ask-text"), now ? "The process is ended at once. What was not saved yet is lost."
       : waits ? "It has not begun. It stays in the list as stopped, with its settings."
-      : train ? "The current step is finished and what was learned so far is saved." : "What it was working on is lost; finished files stay.");
+      : train ? "The current step is finished and what was learned so far is saved. The device is free then, and the run can go on from there." : "What it was working on is lost; finished files stay.");
     put(part("ask-yes"), now ? "Stop now" : waits ? "Remove" : train ? "Stop and save" : "Stop");
     part("ask").showModal();
   }
