@@ -131,8 +131,12 @@ def stopped(number: int, frame: Any) -> None:
 
 @pytest.mark.parametrize(
     ("end", "code", "power"),
-    [(kill, -signal.SIGKILL, False), (kill, -signal.SIGKILL, True), (terminate, RAISED, False)],
-    ids=["kill", "power cut", "term"],
+    [
+        # A power cut is a kill after which less is there: the everyday test.
+        pytest.param(kill, -signal.SIGKILL, False, id="kill", marks=pytest.mark.faults),
+        pytest.param(kill, -signal.SIGKILL, True, id="power cut"),
+        pytest.param(terminate, RAISED, False, id="term", marks=pytest.mark.faults),
+    ],
 )
 def test_a_save_may_end_at_any_point(
     end: Callable[[], None], code: int, power: bool, tiny: Path, tmp_path: Path, settings: Settings
