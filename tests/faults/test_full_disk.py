@@ -257,9 +257,12 @@ def test_an_export_that_does_not_fit(
     run = make_run(adapter)
     config = {"run": str(run.path), "types": ["q8_0"]}
     job = create_job(settings.jobs, "export", "no room for the file", config)
-    small_disk(job.exports, 20 * MB)
+    files = {path.name: path.read_bytes() for path in job.path.iterdir()}
+    small_disk(job.path, 20 * MB)
+    for name, content in files.items():
+        (job.path / name).write_bytes(content)
     ensure_supervisor(settings)
     state = wait(job, seconds=SECONDS)
-    assert state.status == "failed" and "is free" in state.reason and "Free some space" in state.fix
+    assert state.status == "failed" and "is free" in state.reason and "Free some space" in state.fix, state
     assert [path for path in job.exports.rglob("*") if path.is_file()] == []
     assert (run.model / "adapter_model.safetensors").exists()
