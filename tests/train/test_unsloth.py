@@ -122,7 +122,7 @@ def test_what_it_does_not_take_is_refused_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, tiny: Path
 ) -> None:
     gpu = DeviceInfo(**{**vars(GPU), "capability": (8, 0)})
-    monkeypatch.setattr("studio.train.checks.model.device_info", lambda settings: gpu)
+    monkeypatch.setattr("studio.train.checks.model.device_info", lambda settings, **wanted: gpu)
     monkeypatch.setattr(available, "find_spec", lambda name: True)
     engine = {"training": {"engine": "unsloth"}}
     assert refused(tiny, settings, {**engine, "tuning": {"name": "lora"}}) == ""
