@@ -60,8 +60,8 @@ window.studio.branch = (() => {
     put(button, "Checking …");
     put(extend("said"), "");
     try {
-      const body = JSON.stringify({ epochs: Number(extend("count").value) }), headers = { "content-type": "application/json" };
-      const made = await window.studio.fetchJson(`${path(asked)}/extend`, { method: "POST", headers, body, signal: AbortSignal.timeout(CHECK_MS) });
+      const wish = { epochs: Number(extend("count").value) }, signal = AbortSignal.timeout(CHECK_MS);
+      const made = await window.studio.postJson(`${path(asked)}/extend`, wish, { signal });
       extend("epochs").close();
       await window.studio.refresh();
       window.studio.select(made.id);

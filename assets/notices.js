@@ -33,8 +33,8 @@ window.studio.notices = (() => {
     put(button, "Checking data and memory …");
     put(said, "");
     try {
-      const body = JSON.stringify({ change }), headers = { "content-type": "application/json" };
-      const made = await window.studio.fetchJson(`/api/jobs/${encodeURIComponent(job)}/again`, { method: "POST", headers, body, signal: AbortSignal.timeout(CHECK_MS) });
+      const signal = AbortSignal.timeout(CHECK_MS);
+      const made = await window.studio.postJson(`/api/jobs/${encodeURIComponent(job)}/again`, { change }, { signal });
       await window.studio.refresh();
       window.studio.select(made.id);
     } catch (error) {

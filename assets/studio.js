@@ -47,8 +47,8 @@ window.studio = (() => {
     return answer.json();
   }
 
-  const postJson = (path, body) =>
-    fetchJson(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  const postJson = (path, body, options = {}) =>
+    fetchJson(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), ...options });
 
   /** Call `work` again and again: after `work`'s own wish in ms (default 1000), later after failures; never while
    *  the page is hidden. `problem` is told the failure's text, "" when it is over. Returns {now, stop}. */
