@@ -31,6 +31,7 @@ from studio.jobs.files import write_json
 from studio.jobs.folder import create_job
 from studio.jobs.state import JobState, process_start, write_state
 from studio.settings import Settings, read_settings
+from tests.conftest import Measured
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0
@@ -152,15 +153,17 @@ def serve() -> Iterator[Callable[[Path], Server]]:
 
 @pytest.fixture(scope="module")
 def server(
-    serve: Callable[[Path], Server], model_path: Path, tmp_path_factory: pytest.TempPathFactory
+    serve: Callable[[Path], Server], model_path: Path, tmp_path_factory: pytest.TempPathFactory, measured: Measured
 ) -> Iterator[Server]:
     """A web process whose home holds the prepared model and no job, shared by a module's tests."""
     home = tmp_path_factory.mktemp("browser") / "home"
     # Links, not copies; not a symbolic link, because the page may only read below its own home.
     shutil.copytree(model_path, home / "models" / model_path.name, copy_function=os.link)
+    measured.tell(home)
     server = serve(home)
     yield server
     server.end()
+    measured.learn(home)
 
 
 @pytest.fixture

@@ -218,9 +218,9 @@ def test_quantised_steps_equal_plain_trl_and_peft(tiny, tmp_path, settings, meth
 
 
 @pytest.mark.matrix
-def test_the_real_model_too(model_path, tmp_path, session_settings) -> None:
+def test_the_real_model_too(model_path, tmp_path, settings) -> None:
     expected = plain("dpo", "lora", model_path, tmp_path / "plain", steps=3, batch=2)
-    found = studio("dpo", "lora", model_path, tmp_path / "studio", session_settings, steps=3, batch=2)
+    found = studio("dpo", "lora", model_path, tmp_path / "studio", settings, steps=3, batch=2)
     assert len(expected.losses) == len(found.losses) == 3
     print("\nparity: real dpo lora", largest(expected.losses, found.losses))
     assert largest(expected.losses, found.losses) <= TOLERANCE

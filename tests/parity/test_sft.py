@@ -82,9 +82,9 @@ def studio_losses(model_path: Path, rows_file: Path, output: Path, settings: Set
     return logged(made.trainer)
 
 
-def test_the_loss_of_each_step_equals_plain_trl_and_peft(model_path, rows_file, tmp_path, session_settings) -> None:
+def test_the_loss_of_each_step_equals_plain_trl_and_peft(model_path, rows_file, tmp_path, settings) -> None:
     plain = plain_losses(model_path, rows_file, tmp_path / "plain")
-    studio = studio_losses(model_path, rows_file, tmp_path / "studio", session_settings)
+    studio = studio_losses(model_path, rows_file, tmp_path / "studio", settings)
     assert len(plain) == len(studio) == STEPS
     differences = [abs(a - b) / abs(a) for a, b in zip(plain, studio, strict=True)]
     print("\nparity: largest relative difference", max(differences), "mean", sum(differences) / STEPS)

@@ -143,13 +143,13 @@ def test_every_method_validates(settings, tiny, tmp_path, method: str, tuning: s
 
 
 @pytest.mark.parametrize(("method", "tuning"), REAL_EVERY_DAY)
-def test_some_cells_on_the_real_model(session_settings, model_path, tmp_path, method: str, tuning: str) -> None:
-    context = run_cell(session_settings, model_path, tmp_path, method, tuning, rank=16)
+def test_some_cells_on_the_real_model(settings, model_path, tmp_path, method: str, tuning: str) -> None:
+    context = run_cell(settings, model_path, tmp_path, method, tuning, rank=16)
     check_cell(context, model_path, method, tuning)
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize(("method", "tuning"), [cell for cell in CELLS if cell not in REAL_EVERY_DAY])
-def test_every_other_cell_on_the_real_model(session_settings, model_path, tmp_path, method: str, tuning: str) -> None:
-    context = run_cell(session_settings, model_path, tmp_path, method, tuning, rank=16)
+def test_every_other_cell_on_the_real_model(settings, model_path, tmp_path, method: str, tuning: str) -> None:
+    context = run_cell(settings, model_path, tmp_path, method, tuning, rank=16)
     check_cell(context, model_path, method, tuning)
