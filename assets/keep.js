@@ -143,11 +143,10 @@ window.studio.keep = (() => {
       studio.compare.forget(ids);
       if (going.has(studio.state.job)) studio.select(studio.state.jobs.find((job) => !going.has(job.id) && !job.archived)?.id || "");
     }
-    const options = { method: "POST", headers: { "content-type": "application/json" } };
     try {
       for (const [index, id] of ids.entries()) {
         dialog.bar.firstElementChild.style.width = `${(100 * index) / ids.length}%`;
-        await studio.fetchJson("/api/removal", { ...options, body: JSON.stringify({ ids: [id], what }), signal: AbortSignal.timeout(REMOVAL_MS) });
+        await studio.postJson("/api/removal", { ids: [id], what }, { signal: AbortSignal.timeout(REMOVAL_MS) });
       }
       dialog.box.close();
       if (what === "job") studio.organise.choosing(false);

@@ -82,10 +82,11 @@ def _config(job: JobFolder, sets: list[str]) -> RunConfig:
 def devices(as_json: Json = False) -> None:
     """List the devices that jobs may use, with what runs on each."""
     settings = read_settings()
-    states = [(job.request.name, job.state()) for job in list_jobs(settings.jobs)]
+    states = [(job, job.state()) for job in list_jobs(settings.jobs)]
+    running = [(job.heading[1], state.device) for job, state in states if state.status in ACTIVE]
     values, rows = [], []
     for device in list_devices(settings):
-        on = [name for name, state in states if state.status in ACTIVE and state.device == device.name]
+        on = [name for name, place in running if place == device.name]
         values.append({"name": device.name, "title": device.title, "jobs_at_once": device.slots, "running": on})
         rows.append((device.name, device.title, device.slots, ", ".join(on) or "–"))
     answer(as_json, {"devices": values}, table("device", "what it is", "jobs at once", "running", rows=rows))

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from studio.data.masks import Masker
 from studio.settings import ASSETS, Settings
+
+from .templates import SHAPES, shaped
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +42,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return writer
+
+
+@pytest.fixture(scope="module")
+def maskers(tokenizer: Any) -> dict[str, Masker]:
+    return {name: Masker(shaped(tokenizer, name)) for name in SHAPES}

@@ -7,11 +7,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import AddedToken
+
+from studio.data.formats import Example
+from studio.data.masks import Masked, Masker
 
 
 @dataclass(frozen=True)
@@ -148,3 +152,13 @@ def with_template(tokenizer: Any, template: str | None, shape: Shape | None = No
 def shaped(tokenizer: Any, name: str) -> Any:
     """Return a copy of the tokenizer as one of SHAPES."""
     return with_template(tokenizer, SHAPES[name].template, SHAPES[name])
+
+
+def encode(masker: Masker, messages: list[dict[str, str]], trained_from: int = 0) -> Masked:
+    return masker.encode([Example(1, "x.jsonl", "messages", messages=messages, trained_from=trained_from)])[0]
+
+
+def trained_texts(masker: Masker, masked: Masked) -> list[str]:
+    """The texts of the runs of supervised tokens."""
+    groups = itertools.groupby(masker.pieces(masked), key=lambda piece: piece.trained)
+    return ["".join(piece.text for piece in run) for trained, run in groups if trained]

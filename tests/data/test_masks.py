@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studio.data.formats import Example
-from studio.data.masks import Masked, Masker
+from studio.data.masks import Masker
 from studio.data.overlay import IGNORED, lay_over
 from studio.data.rows import detect_format, parse_row
 from studio.errors import InputError
 
-from .templates import CHATML, CHATML_GENERATION, SHAPES, shaped, with_template
+from .templates import CHATML, CHATML_GENERATION, SHAPES, encode, trained_texts, with_template
 
 EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 MARKS = ("<|", "|>", "[INST", "[/INST", "<s>", "</s>", "think>", "_of_turn>", "<bos>")
@@ -36,21 +36,6 @@ def conversations(draw: Any) -> list[dict[str, str]]:
         messages.append({"role": "user", "content": draw(TEXT | WORDS)})
         messages.append({"role": "assistant", "content": draw(ANSWER)})
     return messages
-
-
-def encode(masker: Masker, messages: list[dict[str, str]], trained_from: int = 0) -> Masked:
-    return masker.encode([Example(1, "x.jsonl", "messages", messages=messages, trained_from=trained_from)])[0]
-
-
-def trained_texts(masker: Masker, masked: Masked) -> list[str]:
-    """The texts of the runs of supervised tokens."""
-    groups = itertools.groupby(masker.pieces(masked), key=lambda piece: piece.trained)
-    return ["".join(piece.text for piece in run) for trained, run in groups if trained]
-
-
-@pytest.fixture(scope="module")
-def maskers(tokenizer: Any) -> dict[str, Masker]:
-    return {name: Masker(shaped(tokenizer, name)) for name in SHAPES}
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -250,77 +235,6 @@ def test_characters_without_a_token_are_noted(tokenizer: Any) -> None:
         assert masker.encode([example])[0].notes == ("lost",)
     plain = Example(1, "x", "text", text="  a  b \n")
     assert masker.encode([plain])[0].notes == ()
-
-
-ONE = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "answer"}]
-TWO = [*ONE, {"role": "user", "content": "r"}, {"role": "assistant", "content": "more"}]
-UNMASKABLE = {
-    "twice": ("{% for m in messages %}{{ m.content }}|{{ m.content }};{% endfor %}", ONE, "content 2 times"),
-    "upper": ("{% for m in messages %}{{ m.content | upper }};{% endfor %}", ONE, "content not at all"),
-    "length after": (
-        "{% for m in messages %}{{ m.content }}{{ m.content | length }};{% endfor %}",
-        ONE,
-        "depends on what the answer says",
-    ),
-    "length before": (
-        "{% for m in messages %}{% if not loop.last or not add_generation_prompt %}{{ m.content | length }}:{% endif %}"
-        "{{ m.content }};{% endfor %}",
-        ONE,
-        "depends on",
-    ),
-    "end differs": (
-        "{% for m in messages %}{{ m.role }}:{{ m.content }}"
-        "{{ '<|im_end|>' if loop.last and not add_generation_prompt else ';' }}{% endfor %}"
-        "{% if add_generation_prompt %}assistant:{% endif %}",
-        TWO,
-        "which part of that ends the turn",
-    ),
-    "nothing left": (
-        "{% for m in messages %}{{ m.content | replace('answer', '') }}<|im_end|>{% endfor %}",
-        ONE,
-        "nothing of the answer",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", UNMASKABLE)
-def test_refuses_what_cannot_be_told_exactly(tokenizer: Any, name: str) -> None:
-    template, messages, reason = UNMASKABLE[name]
-    changed = with_template(tokenizer, template)
-    with pytest.raises(InputError) as caught:
-        encode(Masker(changed), messages)
-    assert reason in caught.value.sentence
-    assert "x.jsonl, row 1" in caught.value.sentence
-    # The remedy that the sentence names works.
-    assert "method.train_on" in caught.value.fix
-    assert encode(Masker(changed, "all"), messages).supervised > 0
-
-
-def test_end_that_differs_is_fine_for_the_last_answer(tokenizer: Any) -> None:
-    template, messages, _ = UNMASKABLE["end differs"]
-    masker = Masker(with_template(tokenizer, template), "last")
-    assert trained_texts(masker, encode(masker, messages)) == ["more<|im_end|>"]
-
-
-def test_no_generation_prompt_and_no_stop_are_noted(tokenizer: Any) -> None:
-    silent = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    assert "header" in encode(Masker(with_template(tokenizer, silent)), ONE).notes
-    endless = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
-    assert "no_stop" in encode(Masker(with_template(tokenizer, endless)), ONE).notes
-
-
-def test_template_that_refuses_a_row(maskers: dict[str, Masker]) -> None:
-    with pytest.raises(InputError, match="System role not supported"):
-        encode(maskers["gemma"], [{"role": "system", "content": "s"}, *ONE])
-
-
-def test_no_template_names_the_remedies(tokenizer: Any) -> None:
-    masker = Masker(with_template(tokenizer, None))
-    with pytest.raises(InputError, match="no chat template") as caught:
-        encode(masker, ONE)
-    assert "model.path" in caught.value.fix
-    plain = Example(1, "x", "prompt_completion", prompt="q ", completion="a")
-    assert masker.encode([plain])[0].supervised == 2
 
 
 def test_plain_prompt_and_completion(tokenizer: Any) -> None:

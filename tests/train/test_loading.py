@@ -1,8 +1,7 @@
-"""The options of an adapter and of loading do what they say, each in three steps on the tiny model."""
+"""The options of an adapter do what they say, each in three steps on the tiny model."""
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,102 +9,24 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
 )
 
-from studio.config import RunConfig
-from studio.config.load import build
-from studio.errors import InputError
-from studio.jobs.worker import JobContext
-from studio.models.device import device_info
-from studio.models.fit import Lengths
-from studio.models.plan import make_plan
-from studio.models.shape import ModelShape
-from studio.settings import Settings
-from studio.train.callbacks import JobCallback
-from studio.train.loading import load_model
-from studio.train.tuning.dora import exact_lengths
-from studio.train.worker import train
-from tests.parity.made import demo_rows, job_for, logged, make_trainer, reported, write_rows
-
-ROWS = [
-    {"messages": [{"role": "user", "content": f"Say {n}"}, {"role": "assistant", "content": f"The number is {n}."}]}
-    for n in range(12)
-]
-RANK = 4
-SAME = 1e-4  # logits of the same numbers, multiplied in another order
-
-
-@pytest.fixture
-def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The trainers that the worker made, for a look at them afterwards."""
-    made: list[Any] = []
-    original = JobCallback.watch
-
-    def watch(self: JobCallback, trainer: Any) -> None:
-        made.append(trainer)
-        original(self, trainer)
-
-    monkeypatch.setattr(JobCallback, "watch", watch)
-    return made
-
-
-def run(settings: Settings, tiny: Path, tmp_path: Path, tuning: dict[str, Any], **sections: Any) -> JobContext:
-    """Three steps on a few rows; without validation, unless a section asks for it."""
-    method = sections.get("method", {}).get("name")
-    file = "pairs_train.jsonl" if method in ("dpo", "kto", "orpo", "reward") else None
-    if method == "grpo":
-        file = "sums_train.jsonl"
-    rows = write_rows(tmp_path / "rows.jsonl", demo_rows(file, 12) if file else ROWS)
-    sections["data"] = {"validation": 0, "max_length": 512, **sections.get("data", {})}
-    sections["training"] = {"max_steps": 3, "batch_size": 4, **sections.get("training", {})}
-    context = job_for(settings, tiny, rows, tuning={"name": "lora", "rank": RANK, **tuning}, **sections)
-    train(context)
-    assert len(reported(context)) == sections["training"]["max_steps"]
-    assert all(math.isfinite(loss) for loss in reported(context))
-    return context
-
-
-def adapter_of(context: JobContext) -> dict[str, torch.Tensor]:
-    return load_file(context.job.model / "adapter_model.safetensors")
-
-
-def adapter_config(context: JobContext) -> dict[str, Any]:
-    return json.loads((context.job.model / "adapter_config.json").read_text())
-
-
-@torch.no_grad()
-def logits(model: Any) -> torch.Tensor:
-    """The model's answer to some tokens; (1, T, V)."""
-    training = model.training
-    found = model.eval()(torch.arange(20, 44)[None]).logits
-    model.train(training)
-    return found
-
-
-def plain(folder: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-
-def tuned(base: Path, *adapters: Path) -> Any:
-    """A base with the adapters of runs; all but the last are merged into it."""
-    model = plain(base)
-    for folder in adapters[:-1]:
-        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
-    return PeftModel.from_pretrained(model, adapters[-1])
-
-
-def layers_of(model: Any) -> dict[str, Any]:
-    """The layers with an adapter, by name."""
-    return {name: module for name, module in model.named_modules() if getattr(module, "lora_A", None)}
-
+from tests.parity.made import reported
+from tests.train.three_steps import (
+    AT_START,
+    RANK,
+    SAME,
+    adapter_config,
+    adapter_of,
+    layers_of,
+    logits,
+    plain,
+    referring,
+    run,
+    tuned,
+)
 
 # ---- the adapter's shape and strength
 
@@ -260,19 +181,6 @@ def test_a_start_in_the_base_saves_what_is_trained_whole_too(settings, tiny, tmp
     assert (logits(saved) - logits(trainers[0].model)).abs().max() <= SAME
 
 
-# What is reported in the first step of a run whose reference is where it began.
-AT_START = {"dpo": ("loss", math.log(2)), "kto": ("loss", 0.5), "grpo": ("kl", 0.0), "rloo": ("kl", 0.0)}
-
-
-def referring(method: str) -> dict[str, Any]:
-    if method not in ("grpo", "rloo"):
-        return {"name": method}
-    return {
-        "name": "grpo", "grpo_algorithm": method, "beta": 0.1, "rewards": ["length"], "reward_length": 6,
-        "max_completion_length": 8, "num_generations": 2,
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 @pytest.mark.parametrize("method", AT_START)
 def test_a_start_in_the_base_is_the_reference(settings, tiny, tmp_path, trainers, init, method) -> None:
@@ -284,148 +192,3 @@ def test_a_start_in_the_base_is_the_reference(settings, tiny, tmp_path, trainers
     assert [path.name for path in context.job.model.iterdir() if path.is_dir()] == [], "a single adapter is saved"
     assert adapter_config(context)["r"] == 16
     assert (logits(tuned(tiny, context.job.model)) - logits(trainers[0].model)).abs().max() <= SAME
-
-
-# ---- quantised weights
-
-
-def test_dora_over_4_bits_survives_a_validation(settings, tiny, tmp_path) -> None:
-    """The first forward pass without gradients packs 4-bit weights anew, in place, unless it is forbidden."""
-    rows = write_rows(tmp_path / "rows.jsonl", ROWS)
-    raw: dict[str, Any] = {
-        "model": {"path": str(tiny), "dtype": "float32"},
-        "data": {"train": [{"path": str(rows)}], "validation": 0.25},
-        "tuning": {"name": "qlora", "dora": True, "rank": RANK},
-        "training": {"max_steps": 3, "batch_size": 3, "learning_rate": 1e-2, "eval_steps": 1},
-    }
-    trainer = make_trainer(raw, tiny, tmp_path / "out", settings).trainer
-    ids = torch.arange(20, 44)[None]
-    before = trainer.model(ids).logits  # with gradients, which never packs
-    assert before.requires_grad
-    trainer.train()
-    trained = trainer.model.train()(ids).logits
-    assert (trained - before).abs().max() > 1e-3
-    trainer.evaluate()
-    assert (trainer.model.train()(ids).logits - trained).abs().max() <= 1e-6
-    assert (logits(trainer.model) - trained).abs().max() <= 1e-6, "and validation sees what training sees"
-    raw["training"]["eval_steps"] = 1000
-    quiet = make_trainer(raw, tiny, tmp_path / "other", settings).trainer
-    quiet.args.eval_on_start = False
-    quiet.train()
-    assert logged(quiet) == pytest.approx(logged(trainer), abs=1e-6), "validations change nothing"
-
-
-@pytest.mark.parametrize(
-    ("bits", "kind", "quant"), [("4", "Linear4bit", "nf4"), ("4", "Linear4bit", "fp4"), ("8", "Linear8bitLt", None)]
-)
-def test_frozen_weights_are_held_in_few_bits(settings, tiny, tmp_path, trainers, bits, kind, quant) -> None:
-    options = {"name": "qlora", "bits": bits, **({"quant_type": quant, "double_quant": False} if quant else {})}
-    context = run(settings, tiny, tmp_path, options)
-    layers = layers_of(trainers[0].model)
-    assert len(layers) == 14
-    for layer in layers.values():
-        base = layer.get_base_layer()
-        assert type(base).__name__ == kind
-        assert base.weight.dtype in (torch.uint8, torch.int8)
-        if quant:
-            assert base.weight.quant_state.quant_type == quant
-            assert base.weight.quant_state.nested is False
-        assert layer.lora_B["default"].weight.dtype == torch.float32, "TRL's bfloat16 is undone"
-    assert all(tensor.dtype == torch.float32 for tensor in adapter_of(context).values())
-    assert (logits(tuned(tiny, context.job.model)) - logits(trainers[0].model)).abs().max() < 0.3
-
-
-def test_dora_over_8_bits_is_refused(settings, tiny, tmp_path) -> None:
-    with pytest.raises(InputError, match=r"tuning\.dora: dora over 8-bit weights fails.*set tuning\.bits to 4"):
-        run(settings, tiny, tmp_path, {"name": "qlora", "dora": True, "bits": "8"})
-
-
-def test_dora_begins_at_the_base_in_bfloat16_too(settings, tiny, tmp_path) -> None:
-    rows = write_rows(tmp_path / "rows.jsonl", demo_rows("pairs_train.jsonl", 4))
-    for tuning in ({"name": "dora"}, {"name": "qlora", "dora": True}):
-        raw = {
-            "model": {"path": str(tiny), "dtype": "bfloat16"},
-            "data": {"train": [{"path": str(rows)}], "validation": 0},
-            "method": {"name": "dpo"},
-            "tuning": {"rank": RANK, **tuning},
-            "training": {"max_steps": 1, "batch_size": 4, "learning_rate": 1e-3},
-        }
-        trainer = make_trainer(raw, tiny, tmp_path / tuning["name"], settings).trainer
-        trainer.train()
-        assert logged(trainer) == pytest.approx([math.log(2)], abs=1e-6), tuning
-
-
-def test_lengths_that_were_learned_are_left_alone(settings, tiny, tmp_path) -> None:
-    context = run(settings, tiny, tmp_path, {"name": "dora"})
-    model = tuned(tiny, context.job.model)
-    before = logits(model)
-    exact_lengths(model)
-    assert torch.equal(logits(model), before)
-
-
-# ---- longer context
-
-
-@pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn", "llama3"])
-@pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_stretched_positions(settings, tiny, tmp_path, trainers, kind, tuning) -> None:
-    length = AutoConfig.from_pretrained(tiny).max_position_embeddings
-    context = run(
-        settings, tiny, tmp_path, {"name": tuning}, model={"rope_scaling": kind, "rope_factor": 4.0},
-        training={"max_steps": 1},
-    )  # fmt: skip
-    model = trainers[0].model
-    config = model.config
-    assert config.rope_parameters["rope_type"] == kind
-    assert config.rope_parameters["factor"] == 4.0
-    inner = model.get_base_model() if tuning == "lora" else model
-    positions = torch.arange(length + 8)[None]
-    hidden = torch.zeros(1, 1, 1)
-    stretched = inner.model.rotary_emb(hidden, positions)[0]
-    usual = plain(tiny).model.rotary_emb(hidden, positions)[0]
-    assert not torch.allclose(stretched[0, -1], usual[0, -1], atol=1e-3), "beyond the limit positions are others"
-    if kind == "dynamic":
-        # Its limit stays that of the model: what is longer than that is stretched by how much it is longer.
-        assert config.max_position_embeddings == length
-        short = torch.arange(16)[None]
-        assert torch.allclose(inner.model.rotary_emb(hidden, short)[0], plain(tiny).model.rotary_emb(hidden, short)[0])
-    else:
-        assert config.max_position_embeddings == 4 * length
-    # Chat, evaluation and export put the adapter on the base that the job records, which is stretched.
-    base = Path(context.job.environment()["base_model"]["path"])
-    assert (AutoConfig.from_pretrained(base).rope_parameters["rope_type"] == kind) == (tuning == "lora")
-    assert (base / "model.safetensors").read_bytes() == (tiny / "model.safetensors").read_bytes()
-    if tuning == "full":
-        saved = AutoConfig.from_pretrained(context.job.model)
-        assert saved.rope_parameters["rope_type"] == kind
-        assert saved.max_position_embeddings == config.max_position_embeddings
-
-
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("method", AT_START)
-def test_a_stretched_model_has_a_stretched_reference(settings, tiny, tmp_path, method, tuning) -> None:
-    longer = {"rope_scaling": "linear", "rope_factor": 4.0}
-    context = run(settings, tiny, tmp_path, {"name": tuning}, method=referring(method), model=longer)
-    name, start = AT_START[method]
-    assert reported(context, name)[0] == pytest.approx(start, abs=1e-5)
-    assert reported(context, name)[-1] != pytest.approx(start, abs=1e-7)
-
-
-def test_a_model_with_two_kinds_of_positions_is_stretched_where_it_sees_far(settings, tiny, tmp_path) -> None:
-    folder = tmp_path / "gemma"
-    config = Gemma3TextConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, sliding_window=8, max_position_embeddings=128, sliding_window_pattern=2,
-    )  # fmt: skip
-    Gemma3ForCausalLM(config).save_pretrained(folder)
-    run_config = build(
-        RunConfig,
-        {"model": {"path": str(folder), "dtype": "float32", "rope_scaling": "linear", "rope_factor": 2.0}},
-    )
-    plan = make_plan(run_config, ModelShape.from_folder(folder), Lengths(4, 40, 10, 20), device_info(settings))
-    loaded = load_model(run_config, plan, folder, AutoTokenizer.from_pretrained(tiny))
-    parameters = loaded.model.config.rope_parameters
-    assert parameters["full_attention"]["rope_type"] == "linear"
-    assert parameters["full_attention"]["factor"] == 2.0
-    assert parameters["sliding_attention"]["rope_type"] == "default"
-    assert loaded.model.config.max_position_embeddings == 256
