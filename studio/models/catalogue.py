@@ -18,8 +18,9 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.models import embedded, hub
 from studio.models.child import Progress, run_child
+from studio.models.headers import read_config, read_tensors, weight_files
 from studio.models.hubaccess import is_hub_id
-from studio.models.shape import ModelShape, read_config, read_tensors, weight_files
+from studio.models.shape import ModelShape
 from studio.settings import Settings
 
 Source = Literal["embedded", "local", "hub"]

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from studio.models.shape import ModelShape, Tensor
+from studio.models.headers import Tensor
+from studio.models.shape import ModelShape
 
 
 @dataclass(frozen=True)

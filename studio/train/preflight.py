@@ -23,8 +23,9 @@ from studio.jobs.state import ACTIVE
 from studio.models.catalogue import resolve_model
 from studio.models.device import device_info
 from studio.models.fit import Lengths
+from studio.models.headers import read_config
 from studio.models.plan import Plan, make_plan
-from studio.models.shape import ModelShape, read_config
+from studio.models.shape import ModelShape
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.methods import METHODS

@@ -29,9 +29,10 @@ from studio.jobs.worker import JobContext
 from studio.models.catalogue import ModelRef, resolve_model
 from studio.models.device import device_info
 from studio.models.fit import Lengths
+from studio.models.headers import read_config
 from studio.models.plan import Plan, make_plan
 from studio.models.quiet import quiet_libraries
-from studio.models.shape import ModelShape, read_config
+from studio.models.shape import ModelShape
 from studio.train import checks, trackers
 from studio.train.best import watched
 from studio.train.callbacks import JobCallback

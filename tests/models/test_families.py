@@ -15,8 +15,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from studio.errors import InputError
 from studio.models.families import FAMILIES, Family, family_of, rank_guide
+from studio.models.headers import Tensor, read_config, read_tensors
 from studio.models.quiet import quiet_libraries
-from studio.models.shape import ModelShape, Tensor, read_config, read_tensors
+from studio.models.shape import ModelShape
 from tests.models.tiny import ARCHITECTURES, save_tiny
 
 RANK = 2

@@ -16,10 +16,11 @@ from studio.config import RunConfig
 from studio.config.method import ROWS
 from studio.models.device import DeviceInfo
 from studio.models.fit import USABLE, Lengths
+from studio.models.headers import Tensor
 from studio.models.memory import PARTS
 from studio.models.plan import Plan, _duration, make_plan
 from studio.models.rates import RATES, rate_for
-from studio.models.shape import ModelShape, Tensor
+from studio.models.shape import ModelShape
 from tests.models.checkpoints import llama_config, tensor_shapes
 
 SIZES = {"hidden": 576, "inner": 1536, "layers": 30, "heads": 9, "kv_heads": 3, "vocab": 49152}

@@ -16,7 +16,8 @@ from studio.config.load import build
 from studio.errors import InputError, InputErrors
 from studio.jobs.folder import create_job
 from studio.models.fit import Lengths
-from studio.models.shape import ModelShape, read_config
+from studio.models.headers import read_config
+from studio.models.shape import ModelShape
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.methods import METHODS

@@ -21,7 +21,8 @@ from studio.config.load import build
 from studio.errors import InputErrors
 from studio.models import available
 from studio.models.device import DeviceInfo
-from studio.models.shape import ModelShape, read_config
+from studio.models.headers import read_config
+from studio.models.shape import ModelShape
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.checks.model import unsloth_lacks

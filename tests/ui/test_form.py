@@ -21,7 +21,7 @@ from studio.errors import InputError, InputErrors
 from studio.jobs import Summaries, find_job
 from studio.jobs.folder import create_job
 from studio.settings import Settings
-from studio.ui import datafiles
+from studio.ui import datafiles, datavalues
 from studio.ui.components.meta import Meta
 from studio.ui.components.planline import Planner
 from studio.ui.components.tokens import SHOWN, row_value
@@ -232,7 +232,7 @@ class FakeData:
 def test_long_rows_are_a_finding_with_buttons(page: Page) -> None:
     services = SimpleNamespace(data=FakeData(), settings=page.services.settings)
     asked = SimpleNamespace(form=page.form, services=services)
-    shown, summary = data.whole_count(page.form.config(page.form.start), asked, "demo")  # type: ignore[arg-type]
+    shown, summary = datavalues.whole_count(page.form.config(page.form.start), asked, "demo")  # type: ignore[arg-type]
     assert summary == "demo · to be corrected"
     assert [action["set"] for action in shown["findings"][0]["actions"]] == [
         {"data.max_length": 196}, {"data.truncation": "drop"}, {"data.truncation": "cut"},

@@ -9,7 +9,7 @@ from pathlib import Path
 from studio.config.method import ONLINE
 from studio.errors import InputError
 from studio.models.adapters import adapter_config, require_adapter
-from studio.models.shape import read_config
+from studio.models.headers import read_config
 from studio.train.checks.known import Known
 from studio.train.pythonreward import split_reference
 from studio.train.runs import find_model

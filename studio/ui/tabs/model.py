@@ -16,7 +16,8 @@ from studio.errors import StudioError
 from studio.models import hub
 from studio.models.catalogue import confine_model, known_models, resolve_model
 from studio.models.families import family_of
-from studio.models.shape import ModelShape, read_config
+from studio.models.headers import read_config
+from studio.models.shape import ModelShape
 from studio.settings import Settings
 from studio.ui.components.choices import choice_cards, markup, piece
 from studio.ui.components.planline import plan_line
