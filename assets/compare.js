@@ -56,7 +56,7 @@ window.studio.compare = (() => {
   function restart() {
     if (!root || !ids.length) return;
     if (!board) build();
-    const { Reader } = window.studio.monitor;
+    const { Reader } = window.studio;
     readers = new Map(ids.map((id) => [id, readers.get(id) || new Reader(id, board.factor)]));
     table = null;
     tableAt = 0;

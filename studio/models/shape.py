@@ -1,8 +1,8 @@
 """How large a model is, read from `config.json` and the headers of its safetensors files. No torch.
 
-The headers list every tensor with its shape, so the count is exact for any family. It does not say what a model costs to
-train: that is `plan`. Where transformers 5 loads something else than the file holds (the experts of a mixture), what it
-loads counts.
+The headers list every tensor with its shape, so the count is exact for any family. It does not say what a model costs
+to train: that is `plan`. Where transformers 5 loads something else than the file holds (the experts of a mixture), what
+it loads counts.
 """
 
 from __future__ import annotations

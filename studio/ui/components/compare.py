@@ -52,7 +52,7 @@ def comparison() -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=TEMPLATE,
-        head=script_tags("charts.js", "log.js", "monitor.js", "compare.js"),
+        head=script_tags("charts.js", "log.js", "reader.js", "monitor.js", "compare.js"),
         js_on_load="window.studio.compare.mount(element)",
         apply_default_css=False,
         elem_id="comparison",

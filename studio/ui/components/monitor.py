@@ -140,7 +140,7 @@ def _drawn(template: str, on_load: str, elem_id: str) -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=template,
-        head=script_tags("charts.js", "log.js", "notices.js", "notify.js", "branch.js", "monitor.js"),
+        head=script_tags("charts.js", "log.js", "notices.js", "notify.js", "branch.js", "reader.js", "monitor.js"),
         js_on_load=on_load,
         apply_default_css=False,
         elem_id=elem_id,
