@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from studio.chat.decoding import Logits, WindowText
 from studio.chat.protocol import ApiError
 from studio.errors import InputError
+from studio.models.headers import SAFE, weight_files
 
 PREFILL_TOKENS = 512  # longest part of a prompt read in one step: others wait no longer than that
 DEFAULT_CONTEXT = 4096  # tokens, where the model's config names no limit
@@ -190,7 +191,7 @@ class HfBackend:
     def _load(self, folder: Path) -> Any:
         if not (folder / "config.json").is_file():
             raise InputError("this folder is not a model: it has no config.json", where=str(folder))
-        if not any(folder.glob("*.safetensors")):
+        if not weight_files(folder):
             raise InputError(
                 "this folder has no weights that are safe to load",
                 where=str(folder),
@@ -200,9 +201,8 @@ class HfBackend:
             folder,
             dtype=self._dtype,
             attn_implementation="sdpa",
-            use_safetensors=True,
-            local_files_only=True,
             trust_remote_code=self._trust,
+            **SAFE,
         )
         return module.to(self._device).eval()
 

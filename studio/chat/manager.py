@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import atexit
 import json
-import os
 import secrets
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from studio.chat.target import Target
 from studio.errors import InputError, StoppedError, StudioError
 from studio.jobs.logs import read_tail
 from studio.jobs.state import own_identity, process_start
+from studio.processes import child_environment, module_command
 from studio.settings import Settings
 
 __all__ = ["AnswerStats", "ChatHandle", "ChatManager", "Loaded", "Target", "stream"]
@@ -38,7 +37,6 @@ LOAD_SECONDS = 900.0  # a model that takes longer is taken for stuck
 TERM_SECONDS = 5.0  # from SIGTERM to SIGKILL
 _POLL_SECONDS = 0.1
 _KEY_VARIABLE = "STUDIO_CHAT_KEY"
-_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -150,14 +148,11 @@ class ChatManager:
         key = secrets.token_urlsafe(32)
         pid, born = own_identity()
         command = [
-            *(sys.executable, "-m", "studio.chat.server", *target.arguments()),
+            *module_command("studio.chat.server", *target.arguments()),
             *("--ready", str(ready), "--parent", str(pid), "--parent-started", repr(born)),
             *("--idle", str(self._settings.chat_idle_seconds)),
         ]
-        paths = [str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
-        environment = {
-            **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), _KEY_VARIABLE: key
-        }  # fmt: skip
+        environment = child_environment(**{_KEY_VARIABLE: key})
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,

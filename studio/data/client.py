@@ -12,7 +12,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import IO, Any
 
 from studio.data.wire import error_from_dict, to_line
 from studio.errors import StoppedError, StudioError
+from studio.processes import child_environment, module_command
 from studio.settings import Settings
 
 OnProgress = Callable[[str, float, float | None], None]
@@ -193,11 +193,11 @@ class _Process:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "studio.data.worker", "--idle", str(idle_seconds)],
+            module_command("studio.data.worker", "--idle", str(idle_seconds)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, "STUDIO_HOME": str(settings.home)},
+            env=child_environment(STUDIO_HOME=str(settings.home)),
         )
         threading.Thread(target=self._read, name="data-worker-answers", daemon=True).start()
 

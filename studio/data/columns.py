@@ -18,6 +18,7 @@ from studio.errors import InputError
 
 Row = dict[str, Any]
 _MAX_TEXT = 64 * 1024 * 1024
+_MAX_FACTOR, _MAX_POWER = 1_000_000, 64
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 # Names that data sets use. The order within a role is the order of preference.
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -144,7 +145,18 @@ def _compile(role: str, line: str) -> tuple[Callable[[Row], str], set[str]]:
     from jinja2 import StrictUndefined, TemplateSyntaxError, meta
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    class Bounded(ImmutableSandboxedEnvironment):
+        """Refuses products and powers of a size that only takes memory; the data worker's own limit bounds the rest."""
+
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            sizes = [len(side) if hasattr(side, "__len__") else abs(side) for side in (left, right)]
+            if max(sizes) > _MAX_FACTOR or (operator == "**" and sizes[1] > _MAX_POWER):
+                raise ValueError(f"'{operator}' of so large a number is not allowed here")
+            return super().call_binop(context, operator, left, right)
+
+    environment = Bounded(undefined=StrictUndefined, keep_trailing_newline=True)
     try:
         names = meta.find_undeclared_variables(environment.parse(line))
         template = environment.from_string(line)
@@ -154,8 +166,18 @@ def _compile(role: str, line: str) -> tuple[Callable[[Row], str], set[str]]:
             where=f"data.train.columns.{role}",
             fix="Write columns in double braces, such as {{ title }}",
         ) from error
-    # `row` reaches the columns whose names are no Jinja names: {{ row["my column"] }}.
-    return lambda row: template.render({**{str(key): value for key, value in row.items()}, "row": row}), names
+
+    def written(row: Row) -> str:
+        parts, length = [], 0
+        # `row` reaches the columns whose names are no Jinja names: {{ row["my column"] }}.
+        for part in template.generate({**{str(key): value for key, value in row.items()}, "row": row}):
+            parts.append(part)
+            length += len(part)
+            if length > _MAX_TEXT:
+                raise ValueError(f"it gives more than {_MAX_TEXT:,} characters")
+        return "".join(parts)
+
+    return written, names
 
 
 def _written(role: str, line: Callable[[Row], str], row: Row, number: int, path: Path | str) -> str:
@@ -165,7 +187,4 @@ def _written(role: str, line: Callable[[Row], str], row: Row, number: int, path:
         keys = names_of(row)
         what = f"the line for {role} cannot be written: {str(error).rstrip('.')}; columns are: {keys}"
         raise InputError(what, where=place(path, number, role), fix=f"Correct '{role}' in columns") from error
-    if len(text) > _MAX_TEXT:
-        what = f"the line for {role} gives {len(text):,} characters"
-        raise InputError(what, where=place(path, number, role), fix="Shorten it")
     return text

@@ -18,6 +18,7 @@ from typing import Any
 from studio.data.keep import MANIFEST, require_name
 from studio.data.wire import error_from_dict, error_to_dict, to_line
 from studio.errors import InputError, StudioError
+from studio.processes import child_environment, module_command
 from studio.settings import Settings, read_settings
 
 _POLL_SECONDS = 0.5
@@ -48,8 +49,8 @@ def push(name: str, repo: str, private: bool, settings: Settings, on_wait: Calla
         raise InputError(f"'{repo}' is not a name on the Hub", where="push", fix="Write it as OWNER/NAME")
     if not os.environ.get("HF_TOKEN"):
         raise InputError("there is no token for the Hub", where="HF_TOKEN", fix="Set it to a token that may write")
-    command = [sys.executable, "-m", "studio.data.push", name, repo, "private" if private else "public"]
-    environment = {**os.environ, "STUDIO_HOME": str(settings.home)}
+    command = module_command("studio.data.push", name, repo, "private" if private else "public")
+    environment = child_environment(STUDIO_HOME=str(settings.home))
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
     ) as process:
@@ -81,10 +82,11 @@ def main(name: str, repo: str, visibility: str) -> int:
 
 
 def _upload(name: str, repo: str, private: bool, settings: Settings) -> dict[str, Any]:
-    import httpx
     from datasets import load_dataset
     from huggingface_hub.errors import HfHubHTTPError
 
+    # Which HTTP library huggingface_hub has under it changes with its versions.
+    http_error = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
     folder = settings.home / "data" / name
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     files = {one["part"]: str(folder / one["file"]) for one in manifest["files"]}
@@ -94,11 +96,13 @@ def _upload(name: str, repo: str, private: bool, settings: Settings) -> dict[str
         data = load_dataset(kind, data_files=files, cache_dir=scratch)
         try:
             data.push_to_hub(repo, private=private, token=os.environ["HF_TOKEN"])
-        except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        except (http_error, OSError, ValueError) as error:
+            # Its own words may quote the token, or the password in a mirror's address.
+            status = getattr(getattr(error, "response", None), "status_code", None)
             raise StudioError(
-                f"the Hub did not take the data: {str(error).splitlines()[0]}",
+                f"the Hub did not take the data ({f'status {status}' if status else type(error).__name__})",
                 where=repo,
-                fix="Check the name, and that HF_TOKEN may write there",
+                fix="Check the name, the network, and that HF_TOKEN may write there",
             ) from error
     return {"repo": repo, "splits": sorted(files)}
 

@@ -13,7 +13,7 @@ from studio.config.method import MethodConfig
 from studio.config.model import EMBEDDED_MODEL, ModelConfig
 from studio.data.masks import Masker
 from studio.data.prepare import train_on
-from studio.data.sources import Stamp, confine
+from studio.data.sources import Stamp
 from studio.data.templates import with_template
 from studio.data.wire import Values
 from studio.errors import InputError, StudioError
@@ -33,12 +33,13 @@ class Tokenizers:
     def find(self, model: Values | str | None, confined: bool, progress: Progress) -> tuple[Path, ModelConfig]:
         """Return the folder of a model whose tokenizer is asked for; one with a tokenizer and no weights will do."""
         config = section(ModelConfig, {"path": model} if isinstance(model, str) else model, "model")
+        from studio.models.catalogue import confine_model, resolve_model
+
+        if confined:  # first of all: what is wrong with a folder tells of what lies in it
+            confine_model(config.path, self.settings)
         folder = Path(config.path).expanduser()
         if (folder / "tokenizer.json").is_file():
-            return (confine(folder, self.settings) if confined else folder.absolute()), config
-
-        from studio.models.catalogue import resolve_model
-
+            return (folder.resolve() if confined else folder.absolute()), config
         # The embedded model is made in seconds from a package that is here; a download is for the run to start.
         here = config.path.strip() == EMBEDDED_MODEL
         found = resolve_model(config.path, self.settings, revision=config.revision, on_progress=progress, fetch=here)

@@ -27,6 +27,7 @@ from studio.jobs import JobFolder, find_job
 from studio.jobs.files import write_json
 from studio.jobs.worker import JobContext
 from studio.models.device import device_info
+from studio.models.headers import SAFE
 from studio.models.quiet import quiet_libraries
 
 SPARE_TOKENS = 16
@@ -97,7 +98,7 @@ def _sides(context: JobContext, run: JobFolder) -> Iterator[tuple[str, Any]]:
 
 
 def _load(path: Path, dtype: torch.dtype) -> Any:
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True).eval()
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **SAFE).eval()
     return model.to("cuda") if torch.cuda.is_available() else model
 
 

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from studio.errors import InputError
 from studio.export.checkpoint import INDEX, SINGLE, copy_small_files, read_object, weight_files, write_object
 from studio.export.steps import Report, serve_step
+from studio.models.headers import SAFE
 
 SHARD_BYTES = 128 * 1024 * 1024
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -260,7 +261,7 @@ def _through_peft(base: Path, adapter: Path, target: Path, dtype: torch.dtype) -
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **SAFE)
     try:
         peft_model = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
         merged = peft_model.merge_and_unload(safe_merge=True)

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 import psutil
 
 from studio.errors import InputError, StoppedError, StudioError
+from studio.processes import child_environment, module_command
 
 MARK = "@studio "
 KEPT_LINES = 200
@@ -41,7 +42,6 @@ QUIET = {
     "PYTHONWARNINGS": "ignore::FutureWarning",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _LINE_END = re.compile(rb"[\r\n]+")
 
 Report = Callable[[float, float | None], None]
@@ -214,13 +214,11 @@ def run_own_step(
         elif report is not None:
             report(said["done"], said["total"])
 
-    # The child must find this very package whatever folder the job was started in.
-    path = os.pathsep.join(part for part in (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")) if part)
     result = run_step(
-        [sys.executable, "-m", module, str(asked), str(answered)],
+        module_command(module, str(asked), str(answered)),
         watcher,
         follow,
-        {"PYTHONPATH": path, **QUIET},
+        {**child_environment(), **QUIET},
     )
     result.error = errors[0] if errors else None
     if result.code == 0:

@@ -6,9 +6,7 @@ thread or terminal owns a job.
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,7 @@ from studio.jobs.checkpoints import Checkpoint, last_whole
 from studio.jobs.files import write_json
 from studio.jobs.folder import JobFolder, Kind, create_job
 from studio.jobs.state import JobState, write_state
+from studio.processes import child_environment, module_command
 from studio.settings import Settings
 
 # So long a supervisor may take to start and to see that a worker is dead.
@@ -54,9 +53,9 @@ def ensure_supervisor(settings: Settings) -> None:
     lock.release()
     with (settings.home / "supervisor.log").open("ab") as log:
         subprocess.Popen(
-            [sys.executable, "-m", "studio.jobs.supervisor"],
+            module_command("studio.jobs.supervisor"),
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=settings.home,
-            env={**os.environ, "STUDIO_HOME": str(settings.home)},
+            env=child_environment(STUDIO_HOME=str(settings.home)),
         )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from studio.jobs.leftovers import MARK, kill_all
 from studio.jobs.notify import expect_end, tell_end
 from studio.jobs.queue import in_line, queue_lock
 from studio.jobs.state import ACTIVE, JobState, write_state
+from studio.processes import child_environment, module_command
 from studio.settings import Settings, read_settings
 
 POLL_SECONDS = 0.25
@@ -62,7 +63,7 @@ _WORKER_ENV = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
 
 def worker_command(job: JobFolder) -> list[str]:
     """The command line of a job's process."""
-    return [sys.executable, "-m", f"studio.{job.request.kind}", str(job.path)]
+    return module_command(f"studio.{job.request.kind}", str(job.path))
 
 
 class Supervisor:
@@ -126,8 +127,9 @@ class Supervisor:
             self._children[job.id] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=job.path,
-                env={**_WORKER_ENV, **os.environ, "STUDIO_HOME": str(self.settings.home), MARK: str(job.path)}
-                | {"STUDIO_WEBHOOK": "", **environment_of(device, self._asks_for(job))},
+                env=_WORKER_ENV
+                | child_environment(STUDIO_HOME=str(self.settings.home), STUDIO_WEBHOOK="")
+                | {MARK: str(job.path), **environment_of(device, self._asks_for(job))},
             )  # fmt: skip
 
     def _claim(self, job: JobFolder) -> Device | None:

@@ -8,6 +8,7 @@ checked by their headers here; whether transformers knows the architecture is fo
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import sys
 from dataclasses import dataclass
@@ -98,9 +99,9 @@ def known_models(settings: Settings) -> list[ModelInfo]:
             found.append(ModelInfo(name, None, "hub", None, False))
             continue
         try:
-            parameters = ModelShape.from_folder(folder).parameters
+            parameters = ModelShape.from_folder(confine_folder(folder, settings)).parameters
         except InputError:
-            continue  # Not a checkpoint: a person may keep other things here.
+            continue  # Not a checkpoint: a person may keep other things here, links out among them.
         found.append(ModelInfo(name or str(folder), folder, "hub" if name else "local", parameters, True))
     return found
 
@@ -153,16 +154,34 @@ def confine(path: str | Path, settings: Settings) -> Path:
     return real
 
 
+def confine_folder(path: str | Path, settings: Settings) -> Path:
+    """Return the real path of a model's or adapter's folder that the page named, if all of it may be read.
+
+    Raises:
+        InputError: it lies elsewhere, or a link in it leads out.
+    """
+    folder = confine(path, settings)
+    if not folder.is_dir():
+        return folder
+    for entry in itertools.chain(folder.iterdir(), folder.glob("*/*")):  # libraries read no deeper
+        if entry.is_symlink() and settings.readable(entry) is None:
+            raise InputError(
+                f"{entry.name} in it is a link that leads out of the studio's folders", where=str(folder),
+                fix="Put the file itself there, or start the studio with the folder of both in STUDIO_ROOTS",
+            )  # fmt: skip
+    return folder
+
+
 def confine_model(path: str, settings: Settings) -> str:
     """Return what the page named as a model, if it is the embedded one, a Hub id, or a folder it may read.
 
     Raises:
-        InputError: it is a folder elsewhere.
+        InputError: it is a folder elsewhere, or a link in it leads there.
     """
     text = path.strip()
     if text == EMBEDDED_MODEL or (is_hub_id(text) and not Path(text).exists()):
         return text
-    return str(confine(text, settings))
+    return str(confine_folder(text, settings))
 
 
 def _embedded(settings: Settings, report: Progress, fetch: bool) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError, StudioError
+from studio.processes import child_environment, module_command
 from studio.settings import Settings
 
 Progress = Callable[[str, float, float | None], None]
 """Called with the phase's name, how much is done, and the total; bytes for a download, steps otherwise."""
-
-_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
 def run_child(
@@ -43,11 +41,10 @@ def run_child(
         InputError, StudioError: the child's own, or that it ended without a result.
     """
     what, where = task
-    search = os.pathsep.join(filter(None, (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH"))))
-    env = {**os.environ, "STUDIO_HOME": str(settings.home), "PYTHONPATH": search, **env}
+    env = child_environment(STUDIO_HOME=str(settings.home), **env)
     last: dict[str, Any] = {}
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
-        command = [sys.executable, "-m", module, *arguments]
+        command = module_command(module, *arguments)
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env)
         try:
             for line in child.stdout or ():

@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -24,12 +23,12 @@ from filelock import FileLock
 
 from studio.errors import StudioError
 from studio.models import gpus
+from studio.processes import child_environment, module_command
 from studio.settings import Settings
 
 Kind = Literal["cpu", "cuda", "mps"]
 # bfloat16 must be this much faster before it is chosen: below, it only costs precision.
 BF16_GAIN = 1.3
-_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _CGROUP = Path("/sys/fs/cgroup")
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 
@@ -156,9 +155,8 @@ def _describe(
 
 
 def _measure(without_gpu: bool) -> dict[str, Any]:
-    search = os.pathsep.join(filter(None, (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "studio.models.measure"]
-    env = {**os.environ, "PYTHONPATH": search} | ({gpus.VISIBLE: ""} if without_gpu else {})
+    command = module_command("studio.models.measure")
+    env = child_environment(**({gpus.VISIBLE: ""} if without_gpu else {}))
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=env, check=False)
     except subprocess.TimeoutExpired as error:

@@ -17,6 +17,8 @@ _BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+# How transformers is told to read a folder: nothing from the network, and no pickled weights, which could run code.
+SAFE: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
 _HEADER_LIMIT = 100_000_000  # The format's own limit, in bytes.
 
 
@@ -63,21 +65,29 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """Return the safetensors files that make up the checkpoint, in order; empty if there are none.
+    """Return the safetensors files that transformers would load, in order; empty if there are none.
 
     Raises:
-        InputError: the index is unreadable, or a shard it names is missing.
+        InputError: the index is unreadable, it names something else than a safetensors file of this folder, or a
+            file that it names is missing.
     """
-    index = path / "model.safetensors.index.json"
+    single, index = path / "model.safetensors", path / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
     if not index.is_file():
-        single = path / "model.safetensors"
-        return [single] if single.is_file() else sorted(path.glob("model*.safetensors"))
+        return []
     try:
-        names = sorted({Path(str(name)).name for name in json.loads(index.read_text())["weight_map"].values()})
+        names = sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
             "the index of the weight files cannot be read", where=str(index), fix="Copy or download the model again"
         ) from error
+    foreign = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+    if foreign:
+        raise InputError(
+            f"the index of the weight files names '{foreign[0]:.80}', which is no .safetensors file of this folder",
+            where=str(index), fix="Copy or download the model again",
+        )  # fmt: skip
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
         raise InputError(

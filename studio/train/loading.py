@@ -23,6 +23,7 @@ from transformers import (
 from studio.config import RunConfig
 from studio.models.adapters import adapter_config
 from studio.models.catalogue import ModelRef
+from studio.models.headers import SAFE
 from studio.models.plan import Plan
 from studio.train.engine import loss as engine_loss
 from studio.train.engine import unsloth
@@ -87,7 +88,7 @@ def merge_into(reference: ModelRef, adapter: Path, tokenizer: PreTrainedTokenize
     scorer = (adapter_config(adapter) or {}).get("task_type") == "SEQ_CLS"
     kind: Any = AutoModelForSequenceClassification if scorer else AutoModelForCausalLM
     options: dict[str, Any] = {"num_labels": 1} if scorer else {}
-    model = kind.from_pretrained(reference.path, dtype=torch.float32, local_files_only=True, **options)
+    model = kind.from_pretrained(reference.path, dtype=torch.float32, **SAFE, **options)
     kept = AutoConfig.from_pretrained(reference.path, local_files_only=True).dtype
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
     merged.to(kept or torch.float32).save_pretrained(folder)
@@ -116,7 +117,7 @@ def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrain
     options: dict[str, Any] = {
         "dtype": dtype,
         "trust_remote_code": config.model.trust_remote_code,
-        "local_files_only": True,
+        **SAFE,
     }
     if config.model.rope_scaling != "none":
         options["config"] = _longer(config, folder)

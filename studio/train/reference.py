@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from studio.models.headers import SAFE
 from studio.train.saving import CHANGES_BASE
 from studio.train.setup import Setup
 
@@ -37,7 +38,7 @@ def reference_options(setup: Setup) -> dict[str, Any]:
     return {
         "config": copy.deepcopy(setup.model.config),
         "trust_remote_code": setup.config.model.trust_remote_code,
-        "local_files_only": True,
+        **SAFE,
     }
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from studio.data.units import Prompt
 from studio.errors import InputError
 from studio.models.adapters import adapter_config
+from studio.models.headers import SAFE
 from studio.train.setup import Setup
 
 BATCH = 16
@@ -21,11 +22,9 @@ BATCH = 16
 def load_scorer(folder: Path, base: Path, dtype: torch.dtype) -> Any:
     """Load a reward model: a whole checkpoint, or an adapter with its head over `base`."""
     if adapter_config(folder) is None:
-        model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype, **SAFE)
     else:
-        plain = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=1, dtype=dtype, local_files_only=True
-        )
+        plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=dtype, **SAFE)
         model = PeftModel.from_pretrained(plain, folder)
     model.eval().requires_grad_(False)
     return model.to("cuda") if torch.cuda.is_available() else model

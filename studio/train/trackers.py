@@ -36,13 +36,21 @@ class Trackers:
                     getattr(tracker, event)(*args, **more)
                 except Exception as error:  # of another's code and network
                     del self._working[name]
-                    first = " ".join(str(error).split())[:200]
+                    first = _without_keys(" ".join(str(error).split()))[:200]
                     self._context.notice(
                         "warning", f"{name} is told nothing more of this run ({type(error).__name__}: {first})",
                         "The run goes on, and its own charts have everything; training.report_to chooses the trackers",
                     )  # fmt: skip
 
         return pass_on
+
+
+def _without_keys(text: str) -> str:
+    """What a service said, which may quote the key that it was given."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and any(word in name for word in ("KEY", "TOKEN", "PASSWORD", "SECRET")):
+            text = text.replace(value, f"[{name}]")
+    return text
 
 
 def attach(trainer: Any, context: JobContext, chosen: list[str]) -> None:

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.errors import InputError
-from studio.settings import Settings
+from studio.settings import ASSETS, Settings
 from studio.ui.confined import fetches
 from studio.ui.login import GUESS_SECONDS, SESSION_SECONDS, Guesses, Logins, Sessions, read_logins, require_strong
 
@@ -43,14 +43,10 @@ _NOT_KEPT = {"cache-control": "no-store"}
 _WRONG = "This is not right."
 _TOO_MANY = "Too many wrong passwords. Wait a minute."
 
-SIGN_IN_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Finetune Studio</title>
-<meta name="viewport" content="width=device-width,initial-scale=1"><style>
-:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;display:grid;place-items:center;min-height:90vh;
-margin:0}form{display:grid;gap:12px;width:min(320px,84vw)}h1{font-size:20px;margin:0}
-label{display:grid;gap:4px}input,button{font:inherit;padding:8px 12px}p{margin:0;color:light-dark(#b3261e,#ffb4ab)}
-</style></head><body><main><form method="post" action="/sign-in"><h1>Finetune Studio</h1>
-[NAME]<label>Password <input name="password" type="password" autocomplete="current-password" required></label>
-[PROBLEM]<button>Sign in</button></form></main></body></html>"""
+SIGN_IN_PAGE = (
+    (ASSETS / "signin.html").read_text(encoding="utf-8")
+    .replace("[ICON]", (ASSETS / "icon.svg").read_text(encoding="utf-8").strip())
+)  # fmt: skip
 NAME_FIELD = """<label>Name <input name="name" autocomplete="username" autocapitalize="none" required></label>
 """
 

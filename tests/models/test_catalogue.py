@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,14 @@ def _shard_gone(folder: Path) -> None:
     (folder / "model-00002-of-00003.safetensors").unlink()
 
 
-def _index_broken(folder: Path) -> None:
-    (folder / "model.safetensors.index.json").write_text("[]")
+def _index_of(name: str) -> Callable[[Path], None]:
+    """The weights in another file, and an index that names `name` for it."""
+
+    def damage(folder: Path) -> None:
+        (folder / "model.safetensors").rename(folder / "x.safetensors")
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": name}}) if name else "[]")
+
+    return damage
 
 
 def _gguf(folder: Path) -> None:
@@ -68,7 +75,13 @@ DAMAGE = {
     "cut": (_cut, ["broke off", "again"]),
     "pointer": (_pointer, ["git lfs pull"]),
     "shard gone": (_shard_gone, ["1 of 3", "model-00002-of-00003.safetensors"]),
-    "index broken": (_index_broken, ["index"]),
+    "index broken": (_index_of(""), ["index"]),
+    "index leads out": (_index_of("../model/x.safetensors"), ["index", "'../model/x.safetensors'", "of this folder"]),
+    "index names a pickle": (_index_of("pytorch_model.bin"), ["index", "'pytorch_model.bin'", "no .safetensors file"]),
+    "weights of no name that is loaded": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "model-x.safetensors"),
+        ["no .safetensors weights"],
+    ),
     "gguf": (_gguf, ["GGUF", "original"]),
     "inner": (_inner, ["checkpoint-7"]),
     "no config": (lambda folder: (folder / "config.json").unlink(), ["config.json"]),

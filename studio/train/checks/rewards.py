@@ -9,7 +9,7 @@ from pathlib import Path
 from studio.config.method import ONLINE
 from studio.errors import InputError
 from studio.models.adapters import adapter_config, require_adapter
-from studio.models.headers import read_config
+from studio.models.headers import read_config, weight_files
 from studio.train.checks.known import Known
 from studio.train.pythonreward import split_reference
 from studio.train.runs import find_model
@@ -73,6 +73,11 @@ def _needs_model(known: Known) -> None:
     names = read_config(folder).get("architectures") or []
     if not any(str(name).endswith("ForSequenceClassification") for name in names):
         raise InputError("this model writes and does not score", where=where, fix="Name a run of method reward")
+    if not weight_files(folder):
+        raise InputError(
+            "this reward model has no .safetensors weights", where=f"{where}: {folder}",
+            fix="Save it again with safetensors; other files can run code when they are opened",
+        )  # fmt: skip
 
 
 def _needs_python(known: Known) -> None:

@@ -17,13 +17,12 @@ from gradio.context import Context
 from studio.config import RunConfig
 from studio.config.tuning import TITLES
 from studio.data.locate import confine_sources, is_hub_source, locate, sources_of
-from studio.data.sources import confine
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import submit
 from studio.jobs.branching import branch, check_changes, find_checkpoint, require_length
 from studio.jobs.devices import require_device
 from studio.jobs.folder import folder_name, free_name, taken_names
-from studio.models.catalogue import confine_model
+from studio.models.catalogue import confine_folder, confine_model
 from studio.models.plan import Plan
 from studio.train import preflight
 from studio.ui.components import fromrun, sweep
@@ -95,7 +94,7 @@ class Planner:
         confine_sources(config.data, self.services.settings)
         confine_model(config.model.path, self.services.settings)
         for path in preflight.named_paths(config):
-            confine(path, self.services.settings)
+            confine_folder(path, self.services.settings)
 
     def payload(self, values: Values, meta: Meta) -> dict[str, Any]:
         """Return what the plan lines show; a wrong value is part of it, never an exception."""

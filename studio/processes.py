@@ -1,0 +1,24 @@
+"""Child processes that run a module of this very package.
+
+Python puts the folder a child starts in before all others (`python -m`), so a `json.py` beside somebody's rows would be
+run. `-P` leaves that folder out, and the package is named instead, wherever it lies.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_PACKAGE_PARENT = Path(__file__).resolve().parent.parent
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command line that runs a module of the studio."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """This process's environment with what such a child needs to find the package, and `more`."""
+    search = os.pathsep.join(filter(None, (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": search, **more}
