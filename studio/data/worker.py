@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import queue
+import resource
 import signal
 import sys
 import threading
@@ -20,6 +21,9 @@ from typing import Any, BinaryIO
 
 from studio.data.wire import error_to_dict, to_line
 from studio.errors import StoppedError, StudioError
+from studio.models.device import memory
+
+LEAST_BYTES = 4_000_000_000
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from studio.data.whole import WholeOperations
 
+    limit_memory()
     operations = WholeOperations()
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
     cancelled: set[int] = set()
@@ -48,6 +53,16 @@ def main(arguments: list[str] | None = None) -> int:
         except queue.Empty:
             return 0
         _answer(operations, request, cancelled, answers)
+
+
+def limit_memory() -> int:
+    """Let this process take half of the machine's memory, 4 GB at least, and return that limit (bytes).
+
+    A template can make a text of any length in one step, and the machine is shared with a training.
+    """
+    limit = max(LEAST_BYTES, memory()[0] // 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    return limit
 
 
 def _listen(requests_in: BinaryIO, requests: queue.Queue[dict[str, Any]], cancelled: set[int]) -> None:
@@ -74,6 +89,12 @@ def _answer(operations: Any, request: dict[str, Any], cancelled: set[int], answe
         reply = {"id": number, "result": operations.run(request["op"], request["args"], progress)}
     except StudioError as error:
         reply = {"id": number, "error": error_to_dict(error)}
+    except MemoryError:
+        many = StudioError(
+            "this takes more memory than the data may have (half of the machine's)",
+            where=f"data worker, {request['op']}", fix="Use fewer or shorter rows",
+        )  # fmt: skip
+        reply = {"id": number, "error": error_to_dict(many)}
     except Exception as error:  # a bug of ours must not end the worker for everybody
         traceback.print_exc()
         ours = StudioError(

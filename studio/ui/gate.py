@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -65,9 +65,11 @@ def check_address(settings: Settings) -> None:
     """Refuse to listen where others can reach us without a password.
 
     Raises:
-        InputError: the address is not a loopback address, and a password is missing or short; or the login file
-            cannot be used.
+        InputError: the password is short, or missing where the address is not a loopback address; or the login
+            file cannot be used.
     """
+    if settings.password is not None:
+        require_strong(settings.password, "STUDIO_PASSWORD")  # other users of this machine can guess, too
     if settings.login_file is not None:
         read_logins(settings.login_file)  # what is wrong with it is said now, and not at the first request
     if is_loopback(settings.host):
@@ -78,8 +80,6 @@ def check_address(settings: Settings) -> None:
             where="STUDIO_HOST",
             fix="Set STUDIO_PASSWORD to a long secret (or STUDIO_LOGIN_FILE), or listen on 127.0.0.1",
         )
-    if settings.password is not None:
-        require_strong(settings.password, "STUDIO_PASSWORD")
 
 
 def own_address(settings: Settings) -> str:
@@ -119,9 +119,6 @@ class Gate:
         if scope["type"] != "http":  # nothing here speaks websocket
             return await send({"type": "websocket.close", "code": 1008})
         request = Request(scope, receive)
-        answer = self.refuse(request) or await self.sign_in(request)
-        if answer is None and fetches(request.url.path):
-            answer = PlainTextResponse("Nothing is fetched from another address.", 403)
         begun = False
 
         async def noted(message: Message) -> None:
@@ -131,6 +128,9 @@ class Gate:
 
         with_headers = _with_headers(send)
         try:
+            answer = self.refuse(request) or await self.sign_in(request)
+            if answer is None and fetches(request.url.path):
+                answer = PlainTextResponse("Nothing is fetched from another address.", 403)
             await (answer or self.app)(scope, receive, noted)
         except Exception:
             if not begun:  # starlette's own answer to a bug of ours would carry no headers; it still logs the error
@@ -143,9 +143,12 @@ class Gate:
         host = headers.get("host", "").lower()
         if len(request.headers.getlist("host")) != 1 or (self.hosts is not None and host not in self.hosts):
             return PlainTextResponse("This Host is not served here. Open the address that the studio printed.", 400)
-        origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host
-        foreign = foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+        # https too: behind a proxy with TLS we see plain HTTP.
+        own = {f"{scheme}://{host}" for scheme in ("http", "https")}
+        origins = {origin.lower() for origin in headers.getlist("origin")}
+        if not origins and request.method not in ("GET", "HEAD") and "referer" in headers:
+            origins = {"/".join(headers["referer"].lower().split("/")[:3])}
+        foreign = not origins <= own or headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
         if not foreign:
             return None
         # Following a link to the page is the one thing that another site may do.

@@ -147,13 +147,25 @@ def test_confined_worker(session_settings: Settings, model_path: Path, write: Wr
             with pytest.raises(InputError, match="may not read files there"):
                 page.call(op, **args)
         assert page.call("preview", row=1, model=str(model_path))["problem"] is None
-        with pytest.raises(InputError, match="may not read files there"):
+        with pytest.raises(InputError, match="may not read"):
             outside = path.parent / "model"
             outside.mkdir()
             (outside / "tokenizer.json").write_text("{}")
             page.call("template", model=str(outside))
     finally:
         page.close()
+
+
+def test_the_worker_takes_no_more_than_its_share_of_the_memory() -> None:
+    code = (
+        "from studio.data import worker; worker.memory = lambda: (10**9, 10**9); worker.LEAST_BYTES = 10**9\n"
+        "assert worker.limit_memory() == 10**9\n"
+        "bytearray(10**8)\n"
+        "try: bytearray(10**9)\n"
+        "except MemoryError: print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"
 
 
 def test_restarts_after_a_crash(session_settings: Settings) -> None:

@@ -24,6 +24,7 @@ from .rows import chat
 
 COMMIT = "a" * 40
 TOKEN = "hf_" + "x" * 30
+SECRET = "CANARY-of-a-mirror"
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -55,7 +56,10 @@ class Hub(BaseHTTPRequestHandler):
         body = self._body()
         self.server.requests.append(("POST", self.path, body, self.headers.get("authorization")))
         if self.server.refuse:
-            return self._answer({"error": "this token may not write"}, 403)
+            said = self.headers.get("authorization")
+            return self._answer(
+                {"error": f"this token may not write: {said}"}, 403, {"X-Error-Message": f"bad: {said}"}
+            )
         if "/preupload/" in self.path:
             files = [{"path": one["path"], "uploadMode": "lfs"} for one in json.loads(body)["files"]]
             files = [{**one, "uploadMode": "regular"} if one["path"] == "README.md" else one for one in files]
@@ -75,9 +79,11 @@ class Hub(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("content-length") or 0))
 
-    def _answer(self, value: Any, code: int = 200) -> None:
+    def _answer(self, value: Any, code: int = 200, headers: dict[str, str] | None = None) -> None:
         text = json.dumps(value).encode()
         self.send_response(code)
+        for name, said in (headers or {}).items():
+            self.send_header(name, said)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(text)))
         self.end_headers()
@@ -130,7 +136,22 @@ def test_what_the_hub_says_is_a_sentence_without_the_token(hub: Any, kept: list[
     hub.refuse = True
     with pytest.raises(StudioError, match="me/set: the Hub did not take the data") as caught:
         push("clean", "me/set", True, settings, lambda: None)
-    assert TOKEN not in caught.value.sentence
+    assert "status 403" in caught.value.sentence and TOKEN not in caught.value.sentence
+
+
+@pytest.mark.parametrize("case", ["mirror with a password", "nobody there", "token with a line break"])
+def test_no_key_is_repeated(
+    hub: Any, kept: list[Any], settings: Settings, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"http://me:{SECRET}@127.0.0.1:{hub.server_port}")
+    hub.refuse = True
+    if case == "nobody there":
+        monkeypatch.setenv("HF_ENDPOINT", f"http://me:{SECRET}@127.0.0.1:9")
+    if case == "token with a line break":
+        monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\n")
+    with pytest.raises(StudioError, match="me/set: the Hub did not take the data") as caught:
+        push("clean", "me/set", True, settings, lambda: None)
+    assert TOKEN not in caught.value.sentence and SECRET not in caught.value.sentence
 
 
 def test_an_upload_can_be_cancelled(hub: Any, kept: list[Any], settings: Settings) -> None:

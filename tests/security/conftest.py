@@ -84,6 +84,12 @@ class Handlers:
             values[key] = value
         return self.call(name, *values.values())
 
+    def values_of(self, name: str, answer: httpx.Response) -> dict[str, Any]:
+        """What a handler gave each component, by its id; what was left alone is an update without a value."""
+        parts = {part["id"]: part["props"].get("elem_id") for part in self.config["components"]}
+        given = zip(self._one(name)["outputs"], answer.json()["data"], strict=True)
+        return {str(parts[number]): one.get("value") if isinstance(one, dict) else one for number, one in given}
+
     def _one(self, name: str) -> dict[str, Any]:
         return next(one for one in self.config["dependencies"] if one["api_name"] == name)
 

@@ -72,6 +72,16 @@ def test_no_tag_runs_code(signed_in: TestClient, handlers: Handlers, tmp_path: P
         assert wrong(answer), "it was taken"
 
 
+def test_the_switches_that_let_code_run_stay_off(signed_in: TestClient, handlers: Handlers) -> None:
+    """A click on Start would be too late: the tokenizer of the model is loaded for the first look at the data."""
+    text = "model: {trust_remote_code: true}\nmethod: {trust_reward_code: true, name: grpo}\n"
+    answer = load(signed_in, handlers, text)
+    assert wrong(answer) == [] and "switched off" in answer.text
+    loaded = handlers.values_of("load_file", answer)
+    assert loaded["f-model-trust_remote_code"] is False and loaded["f-method-trust_reward_code"] is False
+    assert loaded["f-method-name"] == "grpo", "the rest of the file is taken"
+
+
 @pytest.mark.parametrize("line", ELSEWHERE)
 def test_no_option_says_where_results_go(signed_in: TestClient, handlers: Handlers, tmp_path: Path, line: str) -> None:
     (sentence,) = wrong(load(signed_in, handlers, line % (tmp_path / "elsewhere")))

@@ -30,6 +30,7 @@ from studio.errors import InputError
 from studio.jobs import submit, wait
 from studio.models.catalogue import resolve_model
 from studio.settings import Settings
+from studio.train.scoring import load_scorer
 from tests.parity.fixtures import quick_and_quiet, tiny
 from tests.parity.made import demo_rows, make_trainer, write_rows
 from tests.security.conftest import Handlers
@@ -93,6 +94,12 @@ def test_cve_2025_46567_pickled_weights_are_never_opened(settings: Settings, tin
         torch.save({"weight": Evil(target)}, folder / name)
         resolve_model(str(folder), settings)
         (folder / "model.safetensors").unlink()
+        with pytest.raises(InputError, match=r"pickled files.*can run code"):
+            resolve_model(str(folder), settings)
+        with pytest.raises(OSError, match="safetensors"):
+            load_scorer(folder, tiny, torch.float32)
+        # A safetensors file that nobody loads makes no difference.
+        shutil.copy(tiny / "model.safetensors", folder / "model-x.safetensors")
         with pytest.raises(InputError, match=r"pickled files.*can run code"):
             resolve_model(str(folder), settings)
     assert not target.exists()

@@ -211,9 +211,28 @@ def test_models_adapters_and_reward_files(trick: Callable[[str], str], handlers:
     ]  # fmt: skip
     for options in tries:
         refused(handlers.form("update", **options, meta=""))
+        refused(handlers.form("preview", **options, meta=""))
+        refused(handlers.form("count", **options))
         started = handlers.form("start", **options, meta="")
         refused(started)
         assert started.status_code == 500, "a run with it was started"
+
+
+def test_a_link_in_a_model_folder(handlers: Handlers, page_settings: Settings, secret: Path) -> None:
+    """The folder may be read, a file in it leads out: neither its content nor what it holds is told."""
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        folder = page_settings.home / "models" / f"linked-{name}"
+        folder.mkdir(parents=True)
+        (folder / name).symlink_to(secret.parent / ("config.json" if name == "tokenizer.json" else name))
+        shown = handlers.call("show", str(folder), "main")
+        refused(shown)
+        assert shown.json()["data"][0]["state"] != "ready"
+        for call in ("update", "start"):
+            answer = handlers.form(call, model__path=str(folder), meta="")
+            refused(answer)
+            assert "leads out" in answer.text
+        refused(handlers.form("preview", model__path=str(folder), meta=""))
+        refused(handlers.form("count", model__path=str(folder)))
 
 
 def test_files_that_nobody_uploaded(trick: Callable[[str], str], handlers: Handlers) -> None:

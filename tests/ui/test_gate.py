@@ -82,6 +82,12 @@ def test_foreign_host_is_refused(host: str) -> None:
         {"origin": "http://127.0.0.1:9999"},
         {"origin": f"http://localhost:{PORT}"},  # another name of ours is another origin
         {"origin": "null"},
+        {"origin": "http://["},  # not even an address
+        {"origin": f"ftp://127.0.0.1:{PORT}"},
+        {"origin": f"//127.0.0.1:{PORT}"},
+        {"origin": f"chrome-extension://127.0.0.1:{PORT}"},
+        {"origin": f"{HERE}/evil"},
+        {"origin": ""},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},  # another port of this machine
     ],
@@ -90,6 +96,21 @@ def test_other_origins_are_refused(method: str, headers: dict[str, str]) -> None
     answer = client().request(method, "/gradio_api/component_server", headers=headers, content=b"x")
     assert answer.status_code == 403
     assert not any(name.startswith("access-control-") for name in answer.headers)
+
+
+def test_two_origins_are_refused() -> None:
+    for second in ("http://evil.example", "null"):
+        pairs = [("origin", HERE), ("origin", second)]
+        assert client().post("/api/x", headers=pairs).status_code == 403
+
+
+def test_a_foreign_page_that_sends_no_origin_is_told_by_its_referer() -> None:
+    for referer in ("http://evil.example/", f"http://evil.example/{HERE}", "x", ""):
+        assert client().post("/api/x", headers={"referer": referer}).status_code == 403
+    assert client().post("/api/x", headers={"referer": f"{HERE}/?a=b"}).status_code == 200
+    assert client().get("/api/x", headers={"referer": "http://evil.example/"}).status_code == 200, (
+        "a link that was followed"
+    )
 
 
 def test_same_origin_and_no_browser_pass() -> None:

@@ -98,12 +98,13 @@ def build(page: Page) -> None:
         if file.stat().st_size > YAML_BYTES:
             return [*nothing, problems([f"{file.name}: this is larger than 1 MB. Give the YAML file of a run."])]
         try:
-            return filled(load_run(file), file.name)
+            config, kept_off = untrusting(load_run(file))
+            return filled(config, file.name, kept_off)
         except StudioError as error:
             return [*nothing, problems(error.sentence.replace(str(file), file.name).splitlines())]
 
-    def filled(config: RunConfig, name: str) -> list[Any]:
-        return [*form.values(config), {"said": f"{name} is loaded"}]
+    def filled(config: RunConfig, name: str, kept_off: str = "") -> list[Any]:
+        return [*form.values(config), {"said": f"{name} is loaded{kept_off}"}]
 
     def switch(method: str, *values: Any) -> list[Any]:
         return demo_of(form, method, form.raw(values))
@@ -118,6 +119,16 @@ def build(page: Page) -> None:
 
     form.wiring.append(connect)
     wire(page)
+
+
+def untrusting(config: RunConfig) -> tuple[RunConfig, str]:
+    """Switch off what lets code run, in a file that may be somebody else's; the second value says so, if it was on."""
+    model = config.model.model_copy(update={"trust_remote_code": False})
+    method = config.method.model_copy(update={"trust_reward_code": False})
+    if (model, method) == (config.model, config.method):
+        return config, ""
+    words = "; it asks to run code of others, which is switched off: read that code, then switch it on here"
+    return config.model_copy(update={"model": model, "method": method}), words
 
 
 def demo_of(form: Form, method: str, values: Values) -> list[Any]:
