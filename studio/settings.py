@@ -201,8 +201,12 @@ def _devices(text: str) -> tuple[tuple[str, int], ...]:
 def _webhook(text: str) -> str | None:
     if not text:
         return None
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets or a port that are none
+        sound = False
+    if not sound:
         # The address is not repeated: it may hold a secret.
         raise InputError(
             "this is not an address that can be posted to",

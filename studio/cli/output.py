@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from studio.errors import InputErrors, StudioError
 
 #: Everything that is not the answer: progress, notices, errors.
 stderr = Console(stderr=True, highlight=False)
-stdout = Console(highlight=False, soft_wrap=True)
+# A table in a file or pipe is read by programs too: no id is cut to a terminal's width that is not there.
+_WIDE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 240
+stdout = Console(highlight=False, soft_wrap=True, width=_WIDE)
 
 
 def answer(as_json: bool, values: dict[str, Any], text: str | Table) -> None:
@@ -49,7 +53,7 @@ def table(*columns: str, rows: list[tuple[Any, ...]]) -> Table:
     """Make a plain table."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        made.add_column(column)
+        made.add_column(column, overflow="fold")
     for row in rows:
-        made.add_row(*(str(cell) for cell in row))
+        made.add_row(*(Text(str(cell)) for cell in row))  # not markup: a reason may hold brackets
     return made

@@ -41,7 +41,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause("gpu memory", r"CUDA out of memory|torch\.(?:cuda\.)?OutOfMemoryError|CU\w+_STATUS_ALLOC_FAILED",
           "the GPU's memory was full", LESS_MEMORY, memory=True),
     Cause("memory", r"\bMemoryError\b|DefaultCPUAllocator|std::bad_alloc|_ArrayMemoryError|"
-          r"Cannot allocate memory|Unable to allocate [\d.]+ \wiB",
+          r"Cannot allocate memory|could not create a (?:primitive|memory)|Unable to allocate [\d.]+ \wiB",
           "the computer's memory was full", LESS_MEMORY, memory=True),
     Cause("disk", r"No space left on device|Errno 28\b|os error 28\b",
           "the disk was full", _DISK),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from studio.errors import InputError
+
 
 def changed_config(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a config with some options changed.
@@ -12,6 +14,9 @@ def changed_config(config: dict[str, Any], changes: dict[str, Any]) -> dict[str,
     Args:
         config: sections and options, as job.yaml has them.
         changes: new values by dotted name, such as `training.epochs`.
+
+    Raises:
+        InputError: a name goes on below an option.
     """
     changed = copy.deepcopy(config)
     for path, value in changes.items():
@@ -19,5 +24,7 @@ def changed_config(config: dict[str, Any], changes: dict[str, Any]) -> dict[str,
         *sections, name = path.split(".")
         for section in sections:
             target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise InputError(f"there is no option '{path}'", where=path, fix="docs/config.md lists them")
         target[name] = value
     return changed

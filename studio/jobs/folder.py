@@ -7,6 +7,7 @@ copied to another machine and read there.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import io
 import itertools
 import re
@@ -242,8 +243,14 @@ def write_request(folder: Path, request: JobRequest) -> None:
 
 
 def folder_name(name: str) -> str:
-    """Return what a job's folder is called after its time: letters, digits, dot, dash and underscore of its name."""
-    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60]
+    """Return what a job's folder is called after its time: letters, digits, dot, dash and underscore of its name.
+
+    A name in another script gets a folder of its own all the same; "" for what holds no letter and no digit.
+    """
+    slug = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60]
+    if slug or not any(letter.isalnum() for letter in name):
+        return slug
+    return f"run-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def taken_names(jobs: Path) -> set[str]:
@@ -290,10 +297,14 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     A job that was renamed is found by either name; ids come before shown names, these before the first ones.
 
     Raises:
-        InputError: there is none; the nearest name is given.
+        InputError: there is none (the nearest name is given), or it lies in another home.
     """
     direct = Path(wanted)
     if direct.is_absolute() and (direct / "state.json").exists():
+        if direct.resolve().parent != jobs.resolve():
+            raise InputError(
+                "this job lies in another home", where=wanted, fix=f"Set STUDIO_HOME to {direct.parent.parent}"
+            )
         return JobFolder(direct)
     found = list_jobs(jobs)
     # The id first: no name that a job is given later may take what refers to another one's id.

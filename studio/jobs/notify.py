@@ -7,6 +7,7 @@ that its end was not claimed yet. The address may hold a secret; what is logged 
 
 from __future__ import annotations
 
+import atexit
 import json
 import sys
 import threading
@@ -26,6 +27,7 @@ from studio.settings import Settings
 
 UNTOLD = ".untold"
 PAGE = "page.json"  # in the home: where the page listens, written by it
+LEAVE_SECONDS = 30.0
 TIMEOUT_SECONDS = 5.0
 PAUSES = (1.0, 4.0)  # before the second and the third attempt
 WORDS = {"completed": "is done", "stopped": "was stopped", "failed": "failed", "lost": "got lost"}
@@ -50,9 +52,12 @@ def tell_end(settings: Settings, job: JobFolder) -> threading.Thread | None:
     except (StudioError, OSError, ValueError, KeyError, TypeError) as error:
         _log(f"the webhook is not told of {job.id}: its folder cannot be read ({type(error).__name__})")
         return None
-    # Not a daemon: a supervisor that leaves waits for it, for half a minute at most.
-    thread = threading.Thread(target=_post, args=(settings.webhook, body, job.id), name=f"webhook-{job.id}")
+    thread = threading.Thread(
+        target=_post, args=(settings.webhook, body, job.id), name=f"webhook-{job.id}", daemon=True
+    )
     thread.start()
+    # A supervisor that leaves waits for it, but not for ever: a server may answer a byte now and then.
+    atexit.register(thread.join, LEAVE_SECONDS)
     return thread
 
 
@@ -69,12 +74,12 @@ def message(job: JobFolder, state: JobState, summary: JobSummary, page: Any) -> 
     best = summary.best[0] if summary.best is not None else None
     address = page.get("address") if isinstance(page, dict) else None
     url = f"{address}#tab=training&job={job.id}" if address else None
-    text = f"{job.request.name} {WORDS.get(state.status, state.status)}"
+    text = f"{job.name} {WORDS.get(state.status, state.status)}"
     text += f" after {round(seconds)} s" if seconds is not None else ""
     text += f": {state.reason}" if state.reason else ""
     text += f" (best validation loss {best:.4g})" if best is not None else ""
     return {
-        "text": text, "content": text, "id": job.id, "name": job.request.name, "kind": job.request.kind,
+        "text": text, "content": text, "id": job.id, "name": job.name, "kind": job.request.kind,
         "status": state.status, "reason": state.reason, "fix": state.fix, "seconds": seconds, "best_eval_loss": best,
         "steps": summary.step, "url": url,
     }  # fmt: skip

@@ -100,7 +100,8 @@ class Supervisor:
                 taken.append(state.device)
                 self._press_stop(job, state)
         for job in [job for job in queued if job.stop_path.exists()]:
-            self._close(job, "stopped", "it was stopped before it began")
+            again = job.state().attempt > 1
+            self._close(job, "stopped", f"it was stopped before it {'went on' if again else 'began'}")
             queued.remove(job)
         if queued:
             line = in_line(queued, self.settings.home)

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from studio.cli.main import main
+from studio.jobs.state import write_state
 from tests.jobs.made import trained
 
 
@@ -23,6 +24,16 @@ def studio(settings, capsys):
         return code, out, err
 
     return run
+
+
+def test_a_list_is_text_and_no_id_is_cut(studio, settings) -> None:
+    names = [f"a-long-name-of-a-run-that-differs-at-its-end-only-{end}" for end in "ab"]
+    for name in names:
+        job = trained(settings.jobs, name, [0.5], status="failed")
+        write_state(job.state_path, job.state().with_(reason="[/x] [enforce fail] bad end"))
+    code, out, _ = studio("list")
+    assert code == 0 and all(f"{name} " in out for name in names)
+    assert out.count("[/x] [enforce fail] bad end") == 2
 
 
 def test_rename_tag_and_note_are_kept_and_shown(studio, settings) -> None:

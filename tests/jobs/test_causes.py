@@ -142,6 +142,11 @@ def test_each_row_is_told_with_its_line(name: str, tmp_path: Path) -> None:
     assert found.line is not None and found.line >= 6
 
 
+def test_the_memory_has_other_words_in_other_libraries(tmp_path: Path) -> None:
+    for text in ("RuntimeError: could not create a primitive", "MemoryError", "std::bad_alloc"):
+        assert diagnose(1, written(tmp_path, f"{HEAD}{text}\n"), kills={}).reason == "the computer's memory was full"
+
+
 def test_every_row_has_a_log() -> None:
     assert [cause.name for cause in CAUSES] == list(LOGS)
 

@@ -7,7 +7,7 @@ import pytest
 from studio.errors import InputError
 from studio.jobs import find_job, list_jobs
 from studio.jobs.files import read_json, write_json
-from studio.jobs.folder import create_job
+from studio.jobs.folder import create_job, folder_name
 
 
 def test_ids_are_unique_and_names_are_kept(settings) -> None:
@@ -21,6 +21,21 @@ def test_ids_are_unique_and_names_are_kept(settings) -> None:
 def test_a_name_of_nothing_is_refused(settings, name) -> None:
     with pytest.raises(InputError, match="is not a name"):
         create_job(settings.jobs, "train", name, {})
+
+
+def test_a_name_in_another_script_has_a_folder_of_its_own(settings) -> None:
+    first, second, again = (create_job(settings.jobs, "train", name, {}) for name in ("训练", "学习", "训练"))
+    assert (first.name, second.name) == ("训练", "学习")
+    assert all(job.id.isascii() for job in (first, second, again))
+    assert folder_name("训练") != folder_name("学习")
+    assert find_job(settings.jobs, "学习").id == second.id
+
+
+def test_a_job_of_another_home_is_not_taken_for_one_of_ours(settings, tmp_path) -> None:
+    own, foreign = (create_job(jobs, "train", "x", {}) for jobs in (settings.jobs, tmp_path / "other" / "jobs"))
+    assert find_job(settings.jobs, str(own.path)).id == own.id
+    with pytest.raises(InputError, match=r"another home\. Set STUDIO_HOME to .*/other"):
+        find_job(settings.jobs, str(foreign.path))
 
 
 def test_an_unknown_run_names_the_nearest(settings) -> None:

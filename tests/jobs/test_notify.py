@@ -197,7 +197,13 @@ def test_a_real_supervisor_tells_and_keeps_the_secret(home, tmp_path, monkeypatc
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 
-@pytest.mark.parametrize("text", ["ftp://host/x", "file:///etc/passwd", "host/path", "http://", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ftp://host/x", "file:///etc/passwd", "host/path", "http://", "javascript:alert(1)", "http://[::1",
+        "http://host:abc/x", "http://host:99999/x", "http://host:0/x",
+    ],
+)  # fmt: skip
 def test_only_addresses_that_can_be_posted_to(monkeypatch, text: str) -> None:
     monkeypatch.setenv("STUDIO_WEBHOOK", text)
     with pytest.raises(InputError) as refused:

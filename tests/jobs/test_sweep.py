@@ -128,3 +128,8 @@ def test_a_changed_copy_leaves_the_first_alone() -> None:
         "training": {"epochs": 2}, "tuning": {"rank": 4},
     }  # fmt: skip
     assert config == {"training": {"epochs": 1}}
+
+
+def test_a_name_below_an_option_is_refused() -> None:
+    with pytest.raises(InputError, match=r"there is no option 'training\.epochs\.x'"):
+        changed_config({"training": {"epochs": 1}}, {"training.epochs.x": 2})
