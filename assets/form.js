@@ -177,7 +177,11 @@ window.studioForm = window.studioForm || (() => {
     const go = () => {
       state.name = name.value;
       const plan = latest.plan;
-      if (plan && plan.errors.length) { list.hidden = false; return; } // says what is wrong, all of it
+      if (plan && plan.errors.length) { // says what is wrong, all of it, and goes where the first of it is
+        list.hidden = plan.errors.length < 2;
+        document.getElementById(plan.errors[0].field)?.querySelector("input, textarea")?.focus();
+        return;
+      }
       start.disabled = true;
       setTimeout(() => { start.disabled = false; }, 1500);
       if (plan?.sweep) find("plan-busy").textContent = `checking ${plan.sweep.count} runs …`;

@@ -75,7 +75,8 @@ def test_a_cell_that_cannot_work_says_why(page: Page, server: Server) -> None:
     planned(page, "plan.errors[0]?.sentence.includes('whole groups of 4')")
     before = len(list_jobs(server.settings.jobs))
     page.locator("#tab-method .plan-start").click()
-    expect(page.locator("#tab-method .plan-errors")).to_contain_text("whole groups of 4")
+    expect(page.locator("#tab-method .plan-text.wrong")).to_contain_text("whole groups of 4")
+    expect(page.locator("#tab-method .plan-errors")).to_be_hidden()  # there is one, and it is said already
     assert len(list_jobs(server.settings.jobs)) == before, "nothing is started"
     fill(page, "training.batch_size", "8")
     fill(page, "method.rewards", "regex")
