@@ -191,7 +191,7 @@ def _at_hand(sdist: Path) -> Path:
 def _download(folder: Path, watcher: Watcher) -> Path:
     wanted = f"{PACKAGE}=={installed_version()}"
     command = [
-        sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps",
+        sys.executable, "-P", "-m", "pip", "download", "--disable-pip-version-check", "--no-deps",
         "--no-binary", PACKAGE, "--dest", str(folder), wanted,
     ]  # fmt: skip
     result = run_step(command, watcher, watcher.log)

@@ -11,6 +11,7 @@ import pickle
 import re
 import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from studio.data.locate import locate
 from studio.errors import InputError
 from studio.jobs import submit, wait
 from studio.models.catalogue import resolve_model
+from studio.processes import child_environment, module_command
 from studio.settings import Settings
 from studio.train.scoring import load_scorer
 from tests.parity.fixtures import quick_and_quiet, tiny
@@ -75,6 +77,20 @@ def test_cve_2024_52803_no_shell_sees_a_path(settings: Settings, tmp_path: Path)
     assert state.status == "failed" and "there is no run '; touch pwned'" in state.reason
     assert re.fullmatch(r"[\w.-]+", job.id)
     assert list(tmp_path.rglob("pwned")) == [] and not Path("pwned").exists()
+
+
+def test_a_module_beside_the_data_is_not_run(settings: Settings, tmp_path: Path) -> None:
+    """`python -m` looks into the current folder first: a `filelock.py` beside somebody's rows was run by ours."""
+    for name in ("filelock", "numpy", "json", "studio"):
+        (tmp_path / f"{name}.py").write_text("open('pwned', 'w')\n")
+    for module in ("studio.data.worker", "studio.jobs.supervisor", "studio.models.embedded"):
+        done = subprocess.run(
+            module_command(module, "--help"), cwd=tmp_path, input="", text=True, capture_output=True, timeout=60,
+            env=child_environment(STUDIO_HOME=str(settings.home)), check=False,
+        )  # fmt: skip
+        assert "pwned" not in done.stderr and not (tmp_path / "pwned").exists(), module
+    others = re.compile(r'sys\.executable,\s*"-m"')
+    assert [file for file in (ROOT / "studio").rglob("*.py") if others.search(file.read_text(encoding="utf-8"))] == []
 
 
 def test_cve_2025_46567_pickled_weights_are_never_opened(settings: Settings, tiny: Path, tmp_path: Path) -> None:
