@@ -19,7 +19,7 @@ from studio.config.load import build
 from studio.data.client import DataWorker
 from studio.jobs import JobFolder, Summaries, branching, find_job, list_jobs, read_events, submit, wait
 from studio.jobs.branching import branch, extended, find_checkpoint
-from studio.jobs.folder import Branch
+from studio.jobs.request import Branch
 from studio.jobs.state import write_state
 from studio.settings import Settings
 from studio.ui import api
