@@ -12,8 +12,11 @@ window.studio.organise = (() => {
 
   const text = (job) => [job.name, job.asked_name, job.id, job.line, job.note, ...(job.tags || []).map((tag) => `#${tag}`)].join("\n").toLowerCase();
 
+  /** What is put away and over; what runs is shown until it is, whoever archived it. */
+  const away = (job) => job.archived && window.studio.isFinal(job);
+
   function fits(job) {
-    if (job.archived && !state.archived) return false;
+    if (away(job) && !state.archived) return false;
     if (state.status && group(job) !== state.status) return false;
     if (state.tag && !(job.tags || []).includes(state.tag)) return false;
     if (!state.words.length) return true;
@@ -38,7 +41,7 @@ window.studio.organise = (() => {
   function shown(jobs) {
     const found = window.studio.queue.sorted(jobs.filter(fits));
     if (ORDERS[state.order]) found.sort(ORDERS[state.order]); // stable: newest first among equals
-    return { jobs: found, hidden: state.archived ? 0 : jobs.reduce((count, job) => count + (job.archived ? 1 : 0), 0) };
+    return { jobs: found, hidden: state.archived ? 0 : jobs.reduce((count, job) => count + (away(job) ? 1 : 0), 0) };
   }
 
   /* ---- the tools ---- */

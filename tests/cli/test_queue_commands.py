@@ -98,8 +98,9 @@ def test_a_sweep_is_checked_whole_and_queued_whole(line: list[JobFolder], run: R
     assert answer["errors"][0]["where"].startswith("grid-max_length-16-rank-8: ")
     for sweep, words in [
         ("tuning.rank", "is not OPTION=VALUES"), ("tuning.rank=", "has no values"), ("tuning.rnk=1", "tuning.rank"),
+        ("tuning.rank=4,8 --sweep tuning.rank=16", "--sweep names tuning.rank twice"),
     ]:  # fmt: skip
-        code, answer = run("train", "demo/sft", "--sweep", sweep)
+        code, answer = run("train", "demo/sft", "--sweep", *sweep.split())
         assert code == 2 and words in answer["error"]["sentence"]
     assert names(session_settings) == before
 
