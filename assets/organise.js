@@ -119,8 +119,8 @@ window.studio.organise = (() => {
     put(part("compare"), `Compare ${jobs.length}`);
     part("compare").disabled = runs.length !== jobs.length || runs.length < 2 || runs.length > most;
     part("compare").title = runs.length !== jobs.length ? "Only trainings can be compared" : `Choose 2 to ${most} runs`;
-    const away = jobs.length > 0 && jobs.every((job) => job.archived);
-    put(part("archive"), away ? "Take back" : "Archive");
+    const back = jobs.length > 0 && jobs.every((job) => job.archived);
+    put(part("archive"), back ? "Take back" : "Archive");
     part("archive").disabled = part("delete").disabled = !jobs.length;
   }
 
@@ -147,5 +147,5 @@ window.studio.organise = (() => {
     });
   }
 
-  return { mount, shown, toggle, choosing, showArchived, state };
+  return { mount, shown, away, toggle, choosing, showArchived, state };
 })();

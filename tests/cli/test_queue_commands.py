@@ -14,6 +14,7 @@ from studio.config.presets import load_named
 from studio.jobs import JobFolder, client, list_jobs
 from studio.jobs.folder import create_job
 from studio.jobs.queue import waiting
+from studio.jobs.request import Branch
 from studio.jobs.state import write_state
 from studio.settings import Settings
 
@@ -70,6 +71,17 @@ def test_a_waiting_run_is_moved_and_edited(line: list[JobFolder], run: Run, sess
     code, answer = run("jobs", "edit", line[0].id, "--set", "training.epochs=9")
     assert code == 2 and "has begun" in answer["error"]["what"]
     assert JobFolder(line[0].path).request.config == config
+
+
+def test_a_waiting_branch_is_not_cut_below_its_checkpoint(
+    line: list[JobFolder], run: Run, session_settings: Settings
+) -> None:
+    config = load_named("demo/sft", ["training.max_steps=20"]).model_dump(mode="json")
+    job = create_job(session_settings.jobs, "train", "child", config, branch=Branch("parent", 10))
+    code, answer = run("jobs", "edit", job.id, "--set", "training.max_steps=5")
+    assert code == 2 and "over at step 10" in answer["error"]["what"]
+    assert JobFolder(job.path).request.config == config
+    assert run("jobs", "edit", job.id, "--set", "training.max_steps=11")[0] == 0
 
 
 def test_any_run_is_duplicated_with_its_whole_config(
