@@ -141,7 +141,7 @@ window.studio.keep = (() => {
     // Nothing on the page may ask for a job that is not there any more.
     if (what === "job") {
       studio.compare.forget(ids);
-      if (going.has(studio.state.job)) studio.select(studio.state.jobs.find((job) => !going.has(job.id) && !job.archived)?.id || "");
+      if (going.has(studio.state.job)) studio.select(studio.state.jobs.find((job) => !going.has(job.id) && !window.studio.organise.away(job))?.id || "");
     }
     try {
       for (const [index, id] of ids.entries()) {

@@ -12,8 +12,11 @@ window.studio.organise = (() => {
 
   const text = (job) => [job.name, job.asked_name, job.id, job.line, job.note, ...(job.tags || []).map((tag) => `#${tag}`)].join("\n").toLowerCase();
 
+  /** What is put away and over; what runs is shown until it is, whoever archived it. */
+  const away = (job) => job.archived && window.studio.isFinal(job);
+
   function fits(job) {
-    if (job.archived && !state.archived) return false;
+    if (away(job) && !state.archived) return false;
     if (state.status && group(job) !== state.status) return false;
     if (state.tag && !(job.tags || []).includes(state.tag)) return false;
     if (!state.words.length) return true;
@@ -38,7 +41,7 @@ window.studio.organise = (() => {
   function shown(jobs) {
     const found = window.studio.queue.sorted(jobs.filter(fits));
     if (ORDERS[state.order]) found.sort(ORDERS[state.order]); // stable: newest first among equals
-    return { jobs: found, hidden: state.archived ? 0 : jobs.reduce((count, job) => count + (job.archived ? 1 : 0), 0) };
+    return { jobs: found, hidden: state.archived ? 0 : jobs.reduce((count, job) => count + (away(job) ? 1 : 0), 0) };
   }
 
   /* ---- the tools ---- */
@@ -116,8 +119,8 @@ window.studio.organise = (() => {
     put(part("compare"), `Compare ${jobs.length}`);
     part("compare").disabled = runs.length !== jobs.length || runs.length < 2 || runs.length > most;
     part("compare").title = runs.length !== jobs.length ? "Only trainings can be compared" : `Choose 2 to ${most} runs`;
-    const away = jobs.length > 0 && jobs.every((job) => job.archived);
-    put(part("archive"), away ? "Take back" : "Archive");
+    const back = jobs.length > 0 && jobs.every((job) => job.archived);
+    put(part("archive"), back ? "Take back" : "Archive");
     part("archive").disabled = part("delete").disabled = !jobs.length;
   }
 
@@ -144,5 +147,5 @@ window.studio.organise = (() => {
     });
   }
 
-  return { mount, shown, toggle, choosing, showArchived, state };
+  return { mount, shown, away, toggle, choosing, showArchived, state };
 })();

@@ -77,7 +77,8 @@ window.studio.runs = (() => {
   function groupRow(title, jobs) {
     const most = window.studio.compare.MOST, ids = jobs.slice(0, most).map((job) => job.id);
     const open = () => { window.studio.compare.open(ids); setDrawer(false); };
-    return h("li", { class: "runs-group" }, h("span", {}, title), h("button", { type: "button", class: "btn quiet small", onclick: open }, `Compare ${ids.length}`));
+    return h("li", { class: "runs-group" }, h("span", {}, title), h("button", { type: "button", class: "btn quiet small", onclick: open },
+      jobs.length > most ? `Compare the first ${most} of ${jobs.length}` : `Compare ${ids.length}`));
   }
 
   const groupTitle = (group) => group.replace(/-sweep-\d{8}-\d{6}$/, ": sweep"); // as jobs/sweep.py names them

@@ -11,7 +11,10 @@ from studio.cli.train import Job, Json, Name, Sets, checked_run
 from studio.config import RunConfig
 from studio.config.load import apply_set, build
 from studio.jobs import JobFolder, find_job
-from studio.jobs.branching import branch, check_changes, extended, find_checkpoint
+from studio.jobs.branching import branch, check_changes, extended, find_checkpoint, find_end
+from studio.jobs.checkpoints import Checkpoint
+from studio.jobs.folder import free_name, require_free
+from studio.jobs.samedata import require_same_files
 from studio.settings import read_settings
 
 
@@ -33,7 +36,7 @@ def branch_off(
     raw = build(RunConfig, job.request.config, "job.yaml").model_dump()
     for item in sets:
         apply_set(raw, item)
-    _begin(job, step, build(RunConfig, raw, "--set"), name, as_json)
+    _begin(job, find_checkpoint(job, step), build(RunConfig, raw, "--set"), name, as_json)
 
 
 def extend(
@@ -44,15 +47,18 @@ def extend(
 ) -> None:
     """Queue a run that goes on from a run's last checkpoint for more epochs."""
     job = find_job(read_settings().jobs, job_id, "train")
-    _begin(job, None, extended(job, epochs), name, as_json)
+    _begin(job, find_end(job), extended(job, epochs), name, as_json)
 
 
-def _begin(job: JobFolder, step: int | None, config: RunConfig, name: str, as_json: bool) -> None:
+def _begin(job: JobFolder, checkpoint: Checkpoint, config: RunConfig, name: str, as_json: bool) -> None:
     """Check the new run as any other, then queue it."""
-    checkpoint = find_checkpoint(job, step)
+    settings = read_settings()
+    if name:
+        require_free(settings.jobs, name)
     check_changes(job, config)  # before the data are counted, which takes its time
+    require_same_files(job, settings)
     checked = checked_run(config)
     say(f"begins at step {checkpoint.step} of {job.name}: {checked.plan.line()}")
-    wanted = name or f"{job.name}-from-{checkpoint.step}"
-    made = branch(read_settings(), job, checkpoint, wanted, checked.config, checked.plan.steps)
+    wanted = name or free_name(settings.jobs, f"{job.name}-from-{checkpoint.step}")
+    made = branch(settings, job, checkpoint, wanted, checked.config, checked.plan.steps)
     answer(as_json, {"id": made.id, "path": str(made.path), "status": "queued"}, f"{made.id} is queued")

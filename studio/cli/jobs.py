@@ -48,15 +48,15 @@ def _group(context: typer.Context, as_json: Json = False) -> None:
 
 @group.command("list")
 def list_all(as_json: Json = False) -> None:
-    """List the jobs of this home, newest first; archived ones are counted only."""
+    """List the jobs of this home, newest first; archived ones that are over are counted only."""
     summaries = Summaries()
     rows, values = [], []
     for job in list_jobs(read_settings().jobs):
         state, summary, labels = job.state(), summaries.of(job), job.labels()
-        kind, best = job.heading[0], summary.best[0] if summary.best else None
+        kind, best = _kind(job), summary.best[0] if summary.best else None
         values.append(
             {
-                "id": job.id, "name": job.name, "kind": kind, "status": state.status,
+                "id": job.id, "name": job.shown, "kind": kind, "status": state.status,
                 "tags": labels.tags, "archived": labels.archived,
                 "reason": state.reason, "created": state.created, "step": summary.step,
                 "total_steps": summary.total_steps, "best_eval_loss": best,
@@ -64,12 +64,19 @@ def list_all(as_json: Json = False) -> None:
         )  # fmt: skip
         created = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.created))
         shown = "–" if best is None else f"{best:.4g}"
-        if labels.archived:
+        if labels.archived and state.final:
             continue
         rows.append((job.id, kind, status_word(state, summary), shown, created))
     answer(as_json, {"jobs": values}, table("id", "kind", "state", "best loss", "created", rows=rows))
     if len(rows) < len(values):
         say(f"{len(values) - len(rows)} archived; --json lists them too")
+
+
+def _kind(job: JobFolder) -> str:
+    try:
+        return job.heading[0]
+    except InputError:
+        return "?"  # its job.yaml cannot be read, which hides no other job
 
 
 @group.command("show")

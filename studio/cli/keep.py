@@ -19,7 +19,7 @@ from studio.jobs import JobFolder, Summaries, find_job
 from studio.jobs.compare import Comparison
 from studio.jobs.comparetext import as_csv, as_markdown
 from studio.jobs.disk import PARTS, DiskBook, gigabytes, measure
-from studio.jobs.folder import jobs_of_kind
+from studio.jobs.folder import find_only, jobs_of_kind
 from studio.jobs.labels import Labels, change_labels, changed_tags
 from studio.jobs.removal import What, removal_question, remove_checkpoints, remove_job
 from studio.settings import read_settings
@@ -156,7 +156,7 @@ def _table(found: Comparison) -> Table:
 
 def _remove(job_ids: list[str], what: What, yes: bool, as_json: bool) -> None:
     settings = read_settings()
-    jobs = [find_job(settings.jobs, word) for word in job_ids]
+    jobs = list({job.id: job for job in (find_only(settings.jobs, word) for word in job_ids)}.values())
     question = removal_question(settings, jobs, what)
     if question.refused:
         raise InputError(" ".join(question.refused))

@@ -14,7 +14,7 @@ from studio.config.load import apply_set, build
 from studio.errors import InputError
 from studio.jobs import JobFolder, ensure_supervisor, find_job, list_jobs, submit
 from studio.jobs.devices import list_devices
-from studio.jobs.folder import folder_name, free_name, taken_names
+from studio.jobs.folder import free_name, require_free
 from studio.jobs.queue import Move, move, require_unbegun, rewrite
 from studio.jobs.state import ACTIVE
 from studio.settings import read_settings
@@ -52,7 +52,7 @@ def edit(job_id: Job, sets: Sets = [], as_json: Json = False) -> None:  # noqa: 
     require_unbegun(job)
     checked = checked_run(_config(job, sets))
     say(checked.plan.line())
-    rewrite(settings, job, checked.config.model_dump(mode="json"))
+    rewrite(settings, job, checked.config.model_dump(mode="json"), checked.plan.steps)
     answer(as_json, {"id": job.id, "path": str(job.path), "status": "queued"}, f"{job.id} has its new settings")
 
 
@@ -60,8 +60,8 @@ def duplicate(job_id: Job, sets: Sets = [], name: Name = "", as_json: Json = Fal
     """Queue a new run with the whole settings of another one, some of them changed."""
     settings = read_settings()
     job = find_job(settings.jobs, job_id)
-    if name and folder_name(name) in taken_names(settings.jobs):
-        raise InputError(f"there is a run '{name}' already", where="--name", fix="Take another one, or leave it out")
+    if name:
+        require_free(settings.jobs, name)
     checked = checked_run(_config(job, sets))
     say(checked.plan.line())
     name = name or free_name(settings.jobs, job.request.name)
@@ -83,7 +83,7 @@ def devices(as_json: Json = False) -> None:
     """List the devices that jobs may use, with what runs on each."""
     settings = read_settings()
     states = [(job, job.state()) for job in list_jobs(settings.jobs)]
-    running = [(job.heading[1], state.device) for job, state in states if state.status in ACTIVE]
+    running = [(job.shown, state.device) for job, state in states if state.status in ACTIVE]
     values, rows = [], []
     for device in list_devices(settings):
         on = [name for name, place in running if place == device.name]

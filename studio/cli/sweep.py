@@ -54,5 +54,9 @@ def _values(sweeps: list[str]) -> dict[str, list[Any]]:
         path, equals, text = item.partition("=")
         if not equals or not path.strip():
             raise InputError(f"'{item}' is not OPTION=VALUES", where="--sweep", fix="Write it like tuning.rank=8,16")
+        if path.strip() in values:
+            raise InputError(
+                f"--sweep names {path.strip()} twice", where="--sweep", fix="Give all its values at once, with commas"
+            )
         values[path.strip()] = parse_values(path.strip(), text)
     return values

@@ -1,6 +1,6 @@
 """The spine: every long piece of work is a job, and a job is a folder.
 
-`folder` and `state` say what a job is, `events` how it reports, `worker` how its process behaves,
+`folder`, `request` and `state` say what a job is, `events` how it reports, `worker` how its process behaves,
 `supervisor` who starts and ends it, `checkpoints` from where it goes on, `summary` what lists show. Readers and
 the work share files and signals only, so either side may die at any moment. Light: nothing here imports torch or
 gradio.
@@ -8,7 +8,8 @@ gradio.
 
 from studio.jobs.client import ensure_supervisor, request_stop, resume, submit, wait
 from studio.jobs.events import read_events
-from studio.jobs.folder import JobFolder, JobRequest, find_job, list_jobs
+from studio.jobs.folder import JobFolder, find_job, list_jobs
+from studio.jobs.request import JobRequest
 from studio.jobs.state import FINAL, JobState
 from studio.jobs.summary import JobSummary, Summaries
 

@@ -16,10 +16,14 @@ from studio.config import RunConfig
 from studio.config.describe import options_of, value_at
 from studio.config.load import build
 from studio.errors import InputError, InputErrors
-from studio.jobs.checkpoints import Checkpoint, whole
+from studio.jobs.checkpoints import BEST, Checkpoint, best_step, whole
 from studio.jobs.client import ensure_supervisor
 from studio.jobs.events import EventWriter, read_events
-from studio.jobs.folder import Branch, JobFolder, create_job
+from studio.jobs.files import write_json
+from studio.jobs.folder import JobFolder, create_job
+from studio.jobs.request import Branch
+from studio.jobs.samedata import recorded_sources, require_same_files
+from studio.jobs.summary import Summaries
 from studio.settings import Settings
 
 FIXED = (
@@ -47,6 +51,23 @@ def find_checkpoint(job: JobFolder, step: int | None = None) -> Checkpoint:
             return one
     steps = ", ".join(str(one.step) for one in found)
     raise InputError(f"'{name}' has no whole checkpoint of step {step}", where=job.id, fix=f"There are: {steps}")
+
+
+def find_end(job: JobFolder) -> Checkpoint:
+    """Find the checkpoint from which a run is extended: its last one, which must be that of the end once it is done.
+
+    Raises:
+        InputError: as `find_checkpoint`, or the last one was not kept (training.keep_checkpoints).
+    """
+    checkpoint = find_checkpoint(job)
+    last = Summaries().of(job).step if job.state().status == "completed" else 0
+    if checkpoint.step < last:
+        raise InputError(
+            f"'{job.request.name}' ended at step {last}, and its last checkpoint was not kept",
+            where=job.id,
+            fix=f"Branch off step {checkpoint.step}, or start a new run whose 'tuning.adapter' is this one's model",
+        )
+    return checkpoint
 
 
 def check_changes(job: JobFolder, config: RunConfig) -> None:
@@ -98,16 +119,19 @@ def branch(
         steps: updates of the new run in all, as its plan says.
 
     Raises:
-        InputError: an option was changed that cannot change, or the run would end before it begins.
+        InputError: an option was changed that cannot change, a data file has changed, or the run would end before it
+            begins.
         OSError: the disk is full; nothing is left of the new run.
     """
     check_changes(job, config)
     require_length(checkpoint.step, steps)
+    require_same_files(job, settings)
 
     def fill(made: JobFolder) -> None:
-        shutil.copytree(
-            checkpoint.path, made.checkpoints / checkpoint.path.name, copy_function=_link_or_copy, symlinks=True
-        )
+        _share(checkpoint.path, made)
+        _share_best(job, made, checkpoint.step)
+        if sources := recorded_sources(job):  # so that the new run, too, refuses other data
+            write_json(made.environment_path, {"data": {"sources": sources}})
         writer = EventWriter(made.events_path)
         for event in history(job.events_path, checkpoint.step):
             writer.write(
@@ -158,6 +182,21 @@ def history(events: Path, step: int) -> list[dict[str, Any]]:
         if following == offset:
             return kept
         offset = following
+
+
+def _share(checkpoint: Path, made: JobFolder) -> None:
+    shutil.copytree(checkpoint, made.checkpoints / checkpoint.name, copy_function=_link_or_copy, symlinks=True)
+
+
+def _share_best(job: JobFolder, made: JobFolder, step: int) -> None:
+    """Take the best checkpoint until `step` along: what comes later may be worse, and then it is still the best."""
+    best = best_step(job.checkpoints)
+    found = next((one for one in whole(job.checkpoints) if one.step == best), None)
+    if found is None or found.step > step:
+        return
+    if found.step < step:
+        _share(found.path, made)
+    shutil.copy2(job.checkpoints / BEST, made.checkpoints / BEST)
 
 
 def _link_or_copy(source: str, target: str) -> str:

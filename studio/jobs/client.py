@@ -17,7 +17,9 @@ from filelock import FileLock, Timeout
 from studio.errors import InputError
 from studio.jobs.checkpoints import Checkpoint, last_whole
 from studio.jobs.files import write_json
-from studio.jobs.folder import JobFolder, Kind, create_job
+from studio.jobs.folder import JobFolder, create_job
+from studio.jobs.request import Kind
+from studio.jobs.samedata import require_same_files
 from studio.jobs.state import JobState, write_state
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
@@ -80,7 +82,7 @@ def resume(settings: Settings, job: JobFolder) -> Checkpoint:
         the checkpoint.
 
     Raises:
-        InputError: it is no training, is not over, is done, or left no whole checkpoint.
+        InputError: it is no training, is not over, is done, left no whole checkpoint, or its data have changed.
     """
     name = job.request.name
     if (state := job.state()).pid is not None and not state.final and not state.alive():
@@ -97,6 +99,7 @@ def resume(settings: Settings, job: JobFolder) -> Checkpoint:
         checkpoint = last_whole(job.checkpoints)
         if checkpoint is None:
             raise InputError(f"'{name}' left no whole checkpoint", where=job.id, fix="Start it again as a new run")
+        require_same_files(job, settings)
         job.stop_path.unlink(missing_ok=True)
         again = JobState(status="queued", created=state.created, attempt=state.attempt + 1)
         write_state(job.state_path, again)

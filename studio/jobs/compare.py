@@ -23,6 +23,24 @@ from studio.jobs.state import JobState
 from studio.jobs.summary import JobSummary, status_word
 
 MOST = 10
+# Options of a method that say what its loss is: losses of runs that differ in one have no common scale. The others (the
+# noise of NEFTune, how answers are drawn) only say how it is lowered.
+LOSS_OPTIONS = frozenset(
+    f"method.{name}" for name in (
+        "loss", "beta", "dpo_loss", "dpo_loss_weights", "label_smoothing", "orpo_loss", "simpo_gamma", "kto_loss",
+        "desirable_weight", "undesirable_weight", "center_rewards_coefficient", "grpo_algorithm", "grpo_loss",
+        "kl_coef", "kl_target", "vf_coef", "gamma", "lam", "whiten_rewards", "clip_range", "ppo_epochs",
+    )
+)  # fmt: skip
+# And numbers of a method that grow and shrink with those.
+SCALED = frozenset(("rewards/margins", "rewards/chosen", "rewards/rejected", "margin", "loss/value"))
+# Options that say what is scored at all: with others no number of the method is about the same thing.
+SCORING_OPTIONS = frozenset(
+    f"method.{name}" for name in (
+        "train_on", "documents", "rewards", "reward_weights", "reward_model", "reward_schema", "reward_pattern",
+        "reward_length", "reward_python",
+    )
+)  # fmt: skip
 Better = Literal["lower", "higher", "neither"]
 
 
@@ -105,11 +123,11 @@ def compare(
         {"id": job.id, "name": job.name, "status": one.state.status, "word": status_word(one.state, one.summary)}
         for job, one in zip(runs, facts, strict=True)
     ]
-    return Comparison(shown, options, _results(facts, list(own.values()), len(methods) == 1), notes)
+    return Comparison(shown, options, _results(facts, list(own.values()), {row.key for row in options}), notes)
 
 
-def _results(facts: Sequence[Facts], measures: Sequence[Measure], same_method: bool) -> list[Row]:
-    loss: Better = "lower" if same_method else "neither"
+def _results(facts: Sequence[Facts], measures: Sequence[Measure], changed: set[str]) -> list[Row]:
+    loss: Better = "neither" if changed & {"method.name", *LOSS_OPTIONS, *SCORING_OPTIONS} else "lower"
     whole: Better = "lower" if all(one.state.status == "completed" for one in facts) else "neither"
     best = [one.summary.best for one in facts]
     rows = [
@@ -120,16 +138,18 @@ def _results(facts: Sequence[Facts], measures: Sequence[Measure], same_method: b
     for measure in measures:
         if measure.name == "eval_loss":
             continue
+        unlike = changed & SCORING_OPTIONS or (changed & LOSS_OPTIONS and measure.name in SCALED)
+        better: Better = "neither" if unlike else measure.better
         for name, title in ((measure.name, measure.title), (f"eval_{measure.name}", f"{measure.title}, validation")):
             values = [_number(one.summary.values.get(name)) for one in facts]
             if any(value is not None for value in values):
-                rows.append(_row(name, title, values, measure.better))
+                rows.append(_row(name, title, values, better))
     scores = [one.score for one in facts]
     if any(scores):
         same_rows = len({score[1] for score in scores if score}) == 1
-        better: Better = "higher" if same_rows else "neither"
         values = [score[0] if score else None for score in scores]
-        rows.append(_row("exact_match", "Exact match after", values, better, lambda value: f"{value:.1%}"))
+        right: Better = "higher" if same_rows else "neither"
+        rows.append(_row("exact_match", "Exact match after", values, right, lambda value: f"{value:.1%}"))
     rows += [
         _row(
             "tokens_per_second", "Tokens a second, median",
@@ -167,6 +187,9 @@ def _cautions(facts: Sequence[Facts], options: Sequence[Row]) -> list[str]:
     changed = {row.key for row in options}
     if "method.name" in changed:
         return ["The runs have different methods: their losses measure different things, so none is marked as best."]
+    if defining := [row.title for row in options if row.key in LOSS_OPTIONS | SCORING_OPTIONS]:
+        named = ", ".join(defining)
+        return [f"The runs differ in what their losses measure ({named}), so none of the losses is marked as best."]
     if any(key.startswith(("data", "model.path", "model.revision")) for key in changed):
         return ["The runs differ in model or data: their losses may not be measured on the same tokens."]
     if "training.seed" in changed and any(isinstance(at(one.config, "data.validation"), float) for one in facts):
@@ -179,15 +202,25 @@ def _scores(runs: Sequence[JobFolder], evaluations: Iterable[JobFolder]) -> dict
     wanted = {name: job.id for job in runs for name in (job.id, str(job.path))}
     found: dict[str, tuple[float, str]] = {}
     for job in evaluations:
-        run = wanted.get(str(job.request.config.get("run")))
+        run = wanted.get(_run_of(job))
         if run is None or run in found or job.state().status != "completed":
             continue
-        report = read_json(job.report / "evaluation.json") or {}
-        after = report.get("after") or {}
-        score = _number(after.get("exact_match"))
+        try:
+            report = read_json(job.report / "evaluation.json")
+            after = report["after"]
+            score = _number(after["exact_match"])
+        except (OSError, KeyError, TypeError, ValueError):  # an older one may still be whole
+            continue
         if score is not None:
             found[run] = (score, f"{report.get('data')}, {after.get('total')} rows")
     return found
+
+
+def _run_of(job: JobFolder) -> str:
+    try:
+        return str(job.request.config.get("run"))
+    except InputError:
+        return ""
 
 
 @functools.lru_cache(maxsize=64)

@@ -20,6 +20,9 @@ from studio.models.cures import Cure, first_fitting, said
 
 _ERROR = re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt|Warning|Exit)\b.*|Fatal Python error: .*)$", re.MULTILINE)
 _FRAME = re.compile(r'^  File "([^"]+)", line (\d+)', re.MULTILINE)
+# Lines of our own: what a notice tells is no cause of the end, and what stands before a step was survived.
+_NOTICE = re.compile(r"^\d\d:\d\d:\d\d  (?:info|warning): .*$", re.MULTILINE)
+_PROGRESS = re.compile(r"^\d\d:\d\d:\d\d  (?:training +\d+ of \d+|validation  step \d+)  .*$", re.MULTILINE)
 _LAST = "The log shows what it did last"
 
 
@@ -34,7 +37,11 @@ class Diagnosis:
 
 
 def diagnose(
-    exit_code: int | None, log: Path, environment: dict[str, Any] | None = None, kills: dict[str, int] | None = None
+    exit_code: int | None,
+    log: Path,
+    environment: dict[str, Any] | None = None,
+    kills: dict[str, int] | None = None,
+    start: int = 0,
 ) -> Diagnosis:
     """Explain the end of a worker.
 
@@ -43,8 +50,9 @@ def diagnose(
         log: the worker's output.
         environment: what the worker noted of itself: its plan, and the kernel's count when it began.
         kills: the kernel's count of processes that it ended because memory was full; None asks for it.
+        start: byte of the log at which this attempt began.
     """
-    environment, tail = environment or {}, read_tail(log)
+    environment, tail = environment or {}, read_tail(log, start=start)
     full = rose(environment.get("oom_kills") or {}, oom_kills() if kills is None else kills)
     if full and (exit_code is None or exit_code == -signal.SIGKILL):
         found = Diagnosis("the kernel ended the process because memory was full (SIGKILL)", LESS_MEMORY)
@@ -73,7 +81,7 @@ def diagnose(
 
 
 def from_exception(
-    error: BaseException, log: Path | None = None, environment: dict[str, Any] | None = None
+    error: BaseException, log: Path | None = None, environment: dict[str, Any] | None = None, start: int = 0
 ) -> Diagnosis:
     """Explain an exception that a worker did not expect, for its state and its last event.
 
@@ -81,9 +89,10 @@ def from_exception(
         error: the exception, whose traceback is in the log by now.
         log: the worker's output.
         environment: what the worker noted of itself.
+        start: byte of the log at which this attempt began.
     """
     text = f"{type(error).__module__}.{type(error).__qualname__}: {error}\n"
-    tail = read_tail(log) if log is not None else Tail("", 1)
+    tail = read_tail(log, start=start) if log is not None else Tail("", 1)
     known = _known(Tail(text, 1))
     if known is not None:
         found = _of(*known, Tail(text, 1), environment or {})
@@ -122,9 +131,12 @@ def with_plan(found: Diagnosis, environment: dict[str, Any], gpu: bool) -> Diagn
 
 
 def _known(tail: Tail) -> tuple[Cause, re.Match[str]] | None:
-    """The first row of the table that the text has, where it has it last."""
+    """The first row of the table that the text has after its last step, where it has it last."""
+    text = _NOTICE.sub(lambda found: " " * len(found[0]), tail.text)  # places stay what they are
+    steps = list(_PROGRESS.finditer(text))
+    after = steps[-1].end() if steps else 0
     for cause in CAUSES:
-        found = list(re.finditer(cause.pattern, tail.text))
+        found = list(re.compile(cause.pattern).finditer(text, after))
         if found:
             return cause, found[-1]
     return None

@@ -57,10 +57,13 @@ class _File:
     found: int = 0
 
 
-def measure(folder: Path) -> DiskUse:
-    """Walk a folder; what disappears meanwhile counts as nothing."""
+def measure(*folders: Path) -> DiskUse:
+    """Walk folders that would go together; what disappears meanwhile counts as nothing.
+
+    Together, since a run and its branch share the files of a checkpoint: removing one of them frees none of it.
+    """
     files: dict[tuple[int, int], _File] = {}
-    for part, info in _walk(folder, ""):
+    for part, info in (found for folder in folders for found in _walk(folder, "")):
         one = files.setdefault((info.st_dev, info.st_ino), _File(part, info.st_size, info.st_nlink))
         one.found += 1
     use = DiskUse()

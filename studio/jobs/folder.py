@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
 import itertools
 import re
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -25,42 +24,8 @@ from ruamel.yaml.error import YAMLError
 from studio.errors import InputError
 from studio.jobs.files import read_json, write_atomic
 from studio.jobs.labels import Labels, read_labels
+from studio.jobs.request import Branch, JobRequest, Kind, parse_heading, parse_request, write_request
 from studio.jobs.state import JobState, read_state, write_state
-
-Kind = Literal["train", "evaluate", "export"]
-KINDS: tuple[Kind, ...] = ("train", "evaluate", "export")
-
-
-@dataclass(frozen=True)
-class Branch:
-    """Where a run begins that does not begin at its start: at a checkpoint of another run.
-
-    Attributes:
-        run: id of the run whose checkpoint it was; only told, never looked up.
-        step: updates made until then.
-    """
-
-    run: str
-    step: int
-
-
-@dataclass(frozen=True)
-class JobRequest:
-    """Content of job.yaml: what was asked. Never changes once the job has begun.
-
-    Attributes:
-        kind: what kind of work.
-        name: the person's name for it.
-        config: full config of that kind.
-        branch: the checkpoint that it begins with; None for a run that begins at its start.
-        group: what the runs of one sweep have in common, "" for a job of its own.
-    """
-
-    kind: Kind
-    name: str
-    config: dict[str, Any]
-    branch: Branch | None = None
-    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,10 +47,7 @@ class JobFolder:
             InputError: job.yaml is missing or was edited into something else.
         """
         try:
-            raw = YAML(typ="safe").load((self.path / "job.yaml").read_text(encoding="utf-8"))
-            kind, name, config = raw["kind"], raw["name"], raw["config"]
-            branch = Branch(**raw["branch"]) if raw.get("branch") else None
-            return JobRequest(kind, name, config, branch, str(raw.get("group") or ""))
+            return parse_request(YAML(typ="safe").load((self.path / "job.yaml").read_text(encoding="utf-8")))
         except (OSError, KeyError, TypeError, ValueError, YAMLError) as error:
             raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
 
@@ -98,8 +60,7 @@ class JobFolder:
         """
         try:
             head = (self.path / "job.yaml").read_text(encoding="utf-8").partition("\nconfig:")[0]
-            raw = YAML(typ="safe").load(head)
-            return raw["kind"], str(raw["name"])
+            return parse_heading(YAML(typ="safe").load(head))
         except (OSError, KeyError, TypeError, ValueError, YAMLError):  # another order, or not ours
             return self.request.kind, self.request.name
 
@@ -117,6 +78,14 @@ class JobFolder:
         return self.labels().name or self.heading[1]
 
     @property
+    def shown(self) -> str:
+        """The name that is shown, or the id where none can be read."""
+        try:
+            return self.name
+        except InputError:
+            return self.id
+
+    @property
     def scores(self) -> bool:
         """Whether the job trains a model that scores answers instead of writing them (method reward)."""
         return bool((self.request.config.get("method") or {}).get("name") == "reward")
@@ -124,6 +93,16 @@ class JobFolder:
     def state(self) -> JobState:
         """Read where the job is now."""
         return read_state(self.state_path)
+
+    def asked_stop(self) -> dict[str, Any] | None:
+        """What a stop asks for; None where nobody asked. A file that cannot be read asks for no more than that."""
+        try:
+            found = read_json(self.stop_path)
+        except ValueError:
+            return {}
+        if isinstance(found, dict):
+            return found
+        return {} if self.stop_path.exists() else None
 
     def environment(self) -> dict[str, Any]:
         """Versions, device, plan and measured peak; empty before the worker wrote them, or if the file is damaged."""
@@ -228,20 +207,6 @@ def create_job(
     return job
 
 
-def write_request(folder: Path, request: JobRequest) -> None:
-    """Write a job's job.yaml whole. Of a job that is there already only `jobs.queue.rewrite` may do this."""
-    yaml = YAML()
-    yaml.default_flow_style = False
-    values: dict[str, Any] = {"kind": request.kind, "name": request.name}
-    if request.branch is not None:
-        values["branch"] = asdict(request.branch)
-    if request.group:
-        values["group"] = request.group
-    stream = io.StringIO()
-    yaml.dump({**values, "config": request.config}, stream)
-    write_atomic(folder / "job.yaml", stream.getvalue())
-
-
 def folder_name(name: str) -> str:
     """Return what a job's folder is called after its time: letters, digits, dot, dash and underscore of its name.
 
@@ -266,6 +231,18 @@ def free_name(jobs: Path, wanted: str) -> str:
     while name in taken:
         name, number = f"{plain}-{number}", number + 1
     return name
+
+
+def require_free(jobs: Path, name: str) -> None:
+    """Refuse a name that a job has already.
+
+    Raises:
+        InputError: it is taken; a free one is given.
+    """
+    if folder_name(name) in taken_names(jobs):
+        raise InputError(
+            f"there is a run '{name}' already", where="--name", fix=f"Take '{free_name(jobs, name)}', or leave it out"
+        )
 
 
 def list_jobs(jobs: Path) -> list[JobFolder]:
@@ -307,13 +284,7 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
             )
         return JobFolder(direct)
     found = list_jobs(jobs)
-    # The id first: no name that a job is given later may take what refers to another one's id.
-    matching = itertools.chain(
-        (job for job in found if job.id == wanted),
-        (job for job in found if wanted and (job.labels().name or _heading(job)[1]) == wanted),
-        (job for job in found if wanted and _heading(job)[1] == wanted),
-    )
-    for job in matching:
+    for job in _matching(found, wanted):
         if kind is None or _heading(job)[0] == kind:
             return job
     found = [job for job in found if kind is None or _heading(job)[0] == kind]
@@ -322,3 +293,28 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     what = "run" if kind == "train" else "job"
     fix = f"Did you mean '{near[0]}'?" if near else f"'studio jobs list' shows the {what}s"
     raise InputError(f"there is no {what} '{wanted}'", fix=fix)
+
+
+def find_only(jobs: Path, wanted: str) -> JobFolder:
+    """Find a job that is to be removed: as `find_job`, but a name must be that of one job alone.
+
+    Raises:
+        InputError: there is none, or several have that name; their ids are listed.
+    """
+    first = find_job(jobs, wanted)
+    same = {job.id: job for job in _matching(list_jobs(jobs), wanted)}
+    if wanted != first.id and len(same) > 1:
+        raise InputError(
+            f"{len(same)} jobs are called '{wanted}'", fix=f"Name the one that you mean by its id: {', '.join(same)}"
+        )
+    return first
+
+
+def _matching(found: list[JobFolder], wanted: str) -> Iterator[JobFolder]:
+    """Jobs of an id or name, those that are meant most likely first; one may come twice."""
+    # The id first: no name that a job is given later may take what refers to another one's id.
+    return itertools.chain(
+        (job for job in found if job.id == wanted),
+        (job for job in found if wanted and (job.labels().name or _heading(job)[1]) == wanted),
+        (job for job in found if wanted and _heading(job)[1] == wanted),
+    )

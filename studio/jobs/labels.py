@@ -93,7 +93,7 @@ def change_labels(
 
 
 def changed_tags(tags: Iterable[str], changes: Iterable[str]) -> list[str]:
-    """Apply `+good` and `-bad` to some tags; a word without a sign is added.
+    """Apply `+good` and `-bad` to some tags; a word without a sign is added. `#good` is `good`, as lists show it.
 
     Raises:
         InputError: a tag is to be removed that is not there.
@@ -101,7 +101,8 @@ def changed_tags(tags: Iterable[str], changes: Iterable[str]) -> list[str]:
     kept = list(tags)
     for change in changes:
         sign, word = (change[0], change[1:]) if change[:1] in ("+", "-") else ("+", change)
-        found = [tag for tag in kept if tag.casefold() == word.casefold()]
+        word = word.removeprefix("#")
+        found = [tag for tag in kept if tag.removeprefix("#").casefold() == word.casefold()]
         if sign == "-" and not found:
             shown = ", ".join(kept) or "none"
             raise InputError(f"there is no tag '{word}'", where="tags", fix=f"The job's tags: {shown}")
@@ -136,7 +137,7 @@ def _checked_name(text: str) -> str:
 def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
     kept: dict[str, str] = {}
     for tag in tags:
-        word = tag.strip()
+        word = tag.strip().removeprefix("#")
         if not _TAG.fullmatch(word) or word.startswith("-") or not word.isprintable():
             raise InputError(
                 f"'{word}' is not a tag", where="tags", fix="A tag is one word without space, comma, semicolon or plus"

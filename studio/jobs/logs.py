@@ -26,11 +26,18 @@ class Tail:
         return self.first + self.text.count("\n", 0, place)
 
 
-def read_tail(log: Path, size: int = TAIL_BYTES) -> Tail:
-    """Return the last `size` bytes of a file; an empty text when it is not there."""
+def read_tail(log: Path, size: int = TAIL_BYTES, start: int = 0) -> Tail:
+    """Return the last `size` bytes of a file; an empty text when it is not there.
+
+    Args:
+        log: the file.
+        size: so much of its end.
+        start: nothing that stands before this byte; of a file that is shorter, all of it counts.
+    """
     try:
         with log.open("rb") as file:
-            begin = max(0, log.stat().st_size - size)
+            whole = log.stat().st_size
+            begin = max(start if start <= whole else 0, whole - size, 0)
             newlines, left = 0, begin
             while left:
                 chunk = file.read(min(CHUNK_BYTES, left))

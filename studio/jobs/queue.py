@@ -20,9 +20,10 @@ from filelock import FileLock
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError
-from studio.jobs.branching import check_changes
+from studio.jobs.branching import check_changes, require_length
 from studio.jobs.files import read_json, write_json
-from studio.jobs.folder import JobFolder, list_jobs, write_request
+from studio.jobs.folder import JobFolder, list_jobs
+from studio.jobs.request import write_request
 from studio.settings import Settings
 
 Move = Literal["up", "down", "first", "last"]
@@ -75,12 +76,18 @@ def move(settings: Settings, job: JobFolder, to: Move) -> int:
     return order.index(job.id) + 1
 
 
-def rewrite(settings: Settings, job: JobFolder, config: dict[str, Any]) -> None:
+def rewrite(settings: Settings, job: JobFolder, config: dict[str, Any], steps: int | None = None) -> None:
     """Give a waiting job other settings. They must have been checked before: the lock is held for a moment only.
+
+    Args:
+        settings: the studio's settings.
+        job: the job.
+        config: its new settings.
+        steps: updates in all, as the plan of a training says; None where none could be made yet.
 
     Raises:
         InputError: it has begun meanwhile, is to be removed, goes on from a checkpoint, or branches off one that does
-            not fit the new settings; nothing is changed then.
+            not fit the new settings or lies behind their end; nothing is changed then.
     """
     with queue_lock(settings.home):
         require_unbegun(job)
@@ -88,6 +95,8 @@ def rewrite(settings: Settings, job: JobFolder, config: dict[str, Any]) -> None:
         asked = JobFolder(job.path).request
         if asked.branch is not None:  # what it begins with fits only what it was made for
             check_changes(job, build(RunConfig, config, "job.yaml"))
+            if steps is not None:
+                require_length(asked.branch.step, steps)
         write_request(job.path, replace(asked, config=config))
 
 

@@ -53,17 +53,18 @@ class Question:
 def removal_question(settings: Settings, jobs: Sequence[JobFolder], what: What) -> Question:
     """Work out what the removal of some jobs, or of their checkpoints, would mean."""
     everything = list_jobs(settings.jobs)
+    jobs = list({job.id: job for job in jobs}.values())
     leaving = {job.id for job in jobs}
     refused: list[str] = []
-    lines: list[str] = []
-    freed = 0
+    lines = [f"Chosen: {_first([f'{_shown(job)} ({job.id})' for job in jobs])}."]
+    going: list[Path] = []
     for job in jobs:
         try:
             _require_removable(settings, job)
         except InputError as error:
             refused.append(error.sentence)
             continue
-        freed += measure(job.path if what == "job" else job.checkpoints).freed
+        going.append(job.path if what == "job" else job.checkpoints)
         users = [user for user in everything if user.id not in leaving and refers(user, job)]
         if what == "checkpoints":
             users = [user for user in users if _texts_within(user, job.checkpoints)]
@@ -79,6 +80,7 @@ def removal_question(settings: Settings, jobs: Sequence[JobFolder], what: What) 
             lines.append(f"{_shown(job)} holds exported files: {_first(exports)}.")
     names = _shown(jobs[0]) if len(jobs) == 1 else f"{len(jobs)} jobs"
     subject = names if what == "job" else f"the checkpoints of {names}"
+    freed = measure(*going).freed
     size = gigabytes(freed)
     return Question(f"Delete {subject} for good ({size})?", [f"This frees {size}.", *lines], freed, refused)
 
@@ -193,9 +195,7 @@ def _texts(value: Any) -> set[str]:
 
 
 def _shown(job: JobFolder) -> str:
-    with contextlib.suppress(InputError):
-        return f"'{job.name}'"
-    return f"'{job.id}'"
+    return f"'{job.shown}'"
 
 
 def _listed(jobs: Sequence[JobFolder]) -> str:

@@ -6,6 +6,7 @@ while it lives; the supervisor only once the worker is dead (or was never starte
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -36,6 +37,7 @@ class JobState:
         exit_code: the process's exit status, negative for a signal; None where nobody saw it.
         attempt: how many times it was begun, from 1: a training that goes on after its end has one more.
         device: on which device it was started ("cpu", "cuda:0"), "" before that.
+        log_start: bytes that the log had when this attempt began: what stands before is an earlier one's.
     """
 
     status: Status = "queued"
@@ -51,6 +53,7 @@ class JobState:
     exit_code: int | None = None
     attempt: int = 1
     device: str = ""
+    log_start: int = 0
 
     @property
     def final(self) -> bool:
@@ -78,8 +81,28 @@ def read_state(path: Path) -> JobState:
     if not isinstance(raw, dict) or raw.get("status") not in get_args(Status):
         what = "missing" if raw is None else "damaged"
         return JobState(status="lost", reason=f"the job's state file is {what}", created=0.0)
-    known = {f.name for f in fields(JobState)}
-    return JobState(**{key: value for key, value in raw.items() if key in known})
+    known = {one.name for one in fields(JobState)}
+    state = JobState(**{key: value for key, value in raw.items() if key in known})
+    if not _sound(state):
+        return JobState(status="lost", reason="the job's state file is damaged", created=0.0)
+    return state
+
+
+def _sound(state: JobState) -> bool:
+    """Whether every field has a value of its type, so that the readers have to trust none."""
+    numbers = (state.created, state.attempt, state.log_start)
+    maybe = (state.pid, state.process_start, state.started, state.finished, state.line, state.exit_code)
+    texts = (state.reason, state.fix, state.device)
+    return (
+        all(map(_is_number, numbers))
+        and all(value is None or _is_number(value) for value in maybe)
+        and all(isinstance(value, str) for value in texts)
+        and isinstance(state.change, dict)
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def write_state(path: Path, state: JobState) -> None:

@@ -30,8 +30,8 @@ class JobSummary:
         done, total, unit: how far that phase is; total None where the end is not known.
         step, total_steps: updates of a training run.
         values: the newest value of each metric.
-        best: the lowest validation loss and its step.
-        validations: all of them, (step, loss).
+        best: the lowest validation loss and its step; that before the first step does not count.
+        validations: all that count, (step, loss).
         results: named results, such as an evaluation's.
         peak_memory_gb: highest resident memory seen (1e9 bytes).
         eta: seconds left, None before there is a pace to tell it from.
@@ -81,11 +81,11 @@ class JobSummary:
         self.tokens = event.get("tokens", self.tokens)
         self.elapsed = event.get("elapsed", self.elapsed)
         self.eta = event.get("eta", self.eta)
-        loss = values.get("eval_loss")
-        if isinstance(loss, int | float) and math.isfinite(loss):
-            self.validations.append((event.get("step", 0), loss))
+        loss, step = values.get("eval_loss"), event["step"]
+        if step > 0 and isinstance(loss, int | float) and math.isfinite(loss):
+            self.validations.append((step, loss))
             if self.best is None or loss < self.best[0]:
-                self.best = (loss, event.get("step", 0))
+                self.best = (loss, step)
 
     def _go_back(self, step: int) -> None:
         """The training goes on from that step: what came after it is done once more."""

@@ -25,7 +25,7 @@ from studio.jobs.client import supervisor_lock
 from studio.jobs.devices import ANY, Device, assign, environment_of, list_devices, wanted_device
 from studio.jobs.diagnosis import diagnose, from_exception
 from studio.jobs.events import EventWriter
-from studio.jobs.files import RESERVE, read_json, write_reserve
+from studio.jobs.files import RESERVE, write_reserve
 from studio.jobs.folder import JobFolder, list_jobs
 from studio.jobs.index import JobIndex
 from studio.jobs.leftovers import MARK, kill_all
@@ -147,7 +147,9 @@ class Supervisor:
                 taken = [other.device for other in others if other.status in ACTIVE]
                 device = assign([(job.id, self._asks_for(job))], self._known_devices(), taken).get(job.id)
                 if device is not None:
-                    write_state(job.state_path, state.with_(status="starting", started=time.time(), device=device.name))
+                    log = job.log_path.stat().st_size if job.log_path.exists() else 0
+                    now = {"started": time.time(), "device": device.name, "log_start": log}
+                    write_state(job.state_path, state.with_(status="starting", **now))
                 return device
         except Timeout:  # somebody changes the line just now: at the next look
             return None
@@ -189,7 +191,7 @@ class Supervisor:
         kill_all(job.path)  # whom the worker left behind
         if job.stop_path.exists():
             return self._close(job, "stopped", "it was stopped by force, so its last step was not saved", code)
-        found = diagnose(code, job.log_path, job.environment())
+        found = diagnose(code, job.log_path, job.environment(), start=state.log_start)
         status = "lost" if code is None else "failed"
         return self._close(job, status, found.reason, code, found.fix, change=found.change, line=found.line)
 
@@ -224,8 +226,8 @@ class Supervisor:
 
     def _press_stop(self, job: JobFolder, state: JobState) -> None:
         """Go on with the phases of a stop: asked, SIGTERM, SIGKILL of the process group."""
-        asked = read_json(job.stop_path) if job.stop_path.exists() else None
-        if not isinstance(asked, dict) or state.pid is None or not state.alive():
+        asked = job.asked_stop()
+        if asked is None or state.pid is None or not state.alive():
             return
         now = time.monotonic()
         stop = self._stops.setdefault(job.id, _Stop(asked=now))

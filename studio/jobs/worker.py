@@ -26,8 +26,9 @@ from studio.errors import StoppedError, StudioError
 from studio.jobs.diagnosis import Diagnosis, from_exception
 from studio.jobs.events import EventWriter
 from studio.jobs.files import RESERVE, write_json, write_reserve
-from studio.jobs.folder import JobFolder, Kind
+from studio.jobs.folder import JobFolder
 from studio.jobs.kernel import oom_kills
+from studio.jobs.request import Kind
 from studio.jobs.state import own_identity, write_state
 from studio.settings import Settings, read_settings
 
@@ -138,7 +139,7 @@ class JobContext:
             fix: what to do about it.
             change: options, by dotted name, with which a button starts a new run.
         """
-        self.log(f"{level}: {text} {fix}".rstrip())
+        self.log(" ".join(f"{level}: {text} {fix}".split()))
         self.event("notice", level=level, text=text, fix=fix, **({"change": change} if change else {}))
 
     def sample(self, **fields: Any) -> None:
@@ -244,7 +245,7 @@ def peak_memory_bytes() -> int:
 def _explain(error: BaseException, job: JobFolder) -> Diagnosis:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         error = OSError(f"[Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}")
-    return from_exception(error, job.log_path, job.environment())
+    return from_exception(error, job.log_path, job.environment(), job.state().log_start)
 
 
 def _on_term(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,6 @@
 """How well a run does, from its numbers: what ends it at once, and what the person is told once.
 
-Pure: numbers in, findings out; `callbacks.JobCallback` feeds it and turns a finding into a notice with a button.
+Pure: numbers in, findings out; `watching.Watching` feeds it and turns a finding into a notice with a button.
 docs/health.md has the table of all rules. Every finding names the option to change where there is one.
 """
 
@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
-# A loss this many times as large as it was is no spike of one odd batch any more when it lasts for SPIKE_STEPS. Below
-# LARGE a loss is compared with LARGE itself: near 0 a single new example multiplies it.
+# A loss this many times as large as its best level is no spike of one odd batch any more when it lasts for SPIKE_STEPS.
+# Below LARGE a loss is compared with LARGE itself: near 0 a single new example multiplies it.
 EXPLODED, LARGE, SPIKE_STEPS, LOSS_WINDOW = 10.0, 1.0, 3, 20
+# Who knows nothing of the next token has a loss of ln(vocabulary). A run that was about there or below and is this many
+# times above it was ruined, not taught.
+CLUELESS, KNOWING = 1.5, 1.1
 ZERO_STEPS = 3
 # After the warm-up the loss of so many steps is compared with that of as many at the start; falling by less than
-# FALLEN of it is none that could be told from the chance of the batches.
-FLAT_WINDOW, FLAT_STEPS, FALLEN = 10, 40, 0.01
+# FALLEN of it is none that could be told from the chance of the batches. The first steps may have ruined the model by
+# then: a loss of RISEN times the very first one has not fallen either.
+FLAT_WINDOW, FLAT_STEPS, FALLEN, RISEN = 10, 40, 0.01, 2.0
 RISES = 3
 # A step is slow now and then; SLOW_STEPS in a row below half of the usual are something else.
 SLOW, SLOW_STEPS, SPEED_WINDOW = 0.5, 8, 200
@@ -52,6 +57,7 @@ class Facts:
     Attributes:
         online: its answers are written while it trains, so that its loss says little and may be 0.
         learning_rate: highest of the run.
+        vocabulary: how many tokens the model chooses from, where the loss is that of the next token; else 0.
         max_grad_norm: 0 for none.
         half: whether it computes in 16 bits.
         warmup: steps in which the learning rate rises.
@@ -64,6 +70,7 @@ class Facts:
 
     learning_rate: float
     online: bool = False
+    vocabulary: int = 0
     max_grad_norm: float = 1.0
     half: bool = False
     warmup: int = 0
@@ -85,6 +92,7 @@ class Health:
         self._facts = facts
         self._told: set[str] = set()
         self._losses: deque[float] = deque(maxlen=LOSS_WINDOW)
+        self._level = math.inf  # the lowest that the loss was so far, by the median of the newest steps
         self._first: list[float] = []
         self._last: deque[float] = deque(maxlen=FLAT_WINDOW)
         self._steps = self._large = self._zero = self._zero_since = 0
@@ -95,20 +103,38 @@ class Health:
         """Whether the newest loss was far too large."""
         return self._large > 0
 
+    def go_on(self, losses: Iterable[float]) -> None:
+        """Take in the losses of the steps that were made before this attempt."""
+        for loss in losses:
+            if math.isfinite(loss):
+                self._usual(loss)
+
+    def _usual(self, loss: float) -> None:
+        self._losses.append(loss)
+        self._level = min(self._level, median(map(abs, self._losses)))
+
+    def _limit(self) -> tuple[float, float]:
+        """Return the level that the loss had, and above which one it has exploded; infinite before there is one."""
+        if self._facts.online:  # its loss goes up and down with the answers, so only the last steps say what is usual
+            enough = len(self._losses) >= USUAL_STEPS // 2
+            level = median(map(abs, self._losses)) if enough else math.inf
+            return level, EXPLODED * max(level, LARGE)
+        limit = EXPLODED * max(self._level, LARGE)
+        clueless = math.log(self._facts.vocabulary) if self._facts.vocabulary > 1 else 0.0
+        return self._level, min(limit, CLUELESS * clueless) if self._level < KNOWING * clueless else limit
+
     def broken(self, step: int, loss: float, grad_norm: float | None) -> Finding | None:
         """Say why the run must end now: loss or gradients are no numbers, or the loss exploded."""
         for what, value in (("loss", loss), ("gradient norm", grad_norm)):
             if value is not None and not math.isfinite(value):
                 return self.ruined(step, f"the {what} became {value} at step {step}")
-        usual = median(map(abs, self._losses)) if len(self._losses) >= USUAL_STEPS // 2 else None
-        limit = math.inf if usual is None else EXPLODED * max(usual, LARGE)
+        level, limit = self._limit()
         self._large = self._large + 1 if loss > limit else 0
-        if self._large >= SPIKE_STEPS and usual is not None:
-            return self.ruined(
-                step, f"the loss exploded: {loss:.4g} at step {step}, where it was {usual:.4g} before"
-            )  # fmt: skip
+        if self._large >= SPIKE_STEPS:
+            text = f"the loss exploded: {loss:.4g} at step {step}, where it was {level:.4g} before"
+            return self.ruined(step, text)
         if not self._large:
-            self._losses.append(loss)
+            self._usual(loss)
         return None
 
     def ruined(self, step: int, text: str) -> Finding:
@@ -145,7 +171,9 @@ class Health:
         if step != facts.warmup + FLAT_STEPS or self._steps != step:
             return None
         first, last = median(self._first), median(self._last)
-        if last < first - FALLEN * abs(first):
+        if last > RISEN * max(self._first[0], LARGE):
+            first = self._first[0]
+        elif last < first - FALLEN * abs(first):
             return None
         return self._once(self._flat(first, last, grad_norm))
 

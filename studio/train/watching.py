@@ -15,7 +15,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from studio.config import RunConfig
-from studio.config.method import ONLINE
+from studio.config.method import ONLINE, ROWS
 from studio.errors import FailedRunError
 from studio.jobs.checkpoints import last_whole, remove_older
 from studio.jobs.worker import JobContext
@@ -37,17 +37,26 @@ class Watching(TrainerCallback):
         plan: what every `auto` was resolved to.
         watch: the number of a validation by which it is judged.
         job: the callback that counts, asked for the speed.
+        vocabulary: how many tokens the model chooses from.
 
     Attributes:
         early: why the run stopped early, "" if it did not.
     """
 
-    def __init__(self, context: JobContext, config: RunConfig, plan: Plan, watch: Watched, job: JobCallback) -> None:
+    def __init__(
+        self, context: JobContext, config: RunConfig, plan: Plan, watch: Watched, job: JobCallback, vocabulary: int
+    ) -> None:
         self._context, self._config, self._plan, self._watch, self._job = context, config, plan, watch, job
-        self._health = Health(facts_of(config, plan, watch))
+        self._health = Health(facts_of(config, plan, watch, vocabulary))
+        branch = context.job.request.branch
+        self._branch_step = 0 if branch is None else branch.step
         self._checkpoint_bytes = 12 * plan.trainable  # weights and two moments, until one was written
         self._looked = 0.0
         self.early = ""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Tell the rules what the loss was before, where the run goes on from a checkpoint."""
+        self._health.go_on(float(entry["loss"]) for entry in state.log_history if "loss" in entry)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
@@ -93,7 +102,9 @@ class Watching(TrainerCallback):
             self._require_numbers(model, state.global_step)
             control.should_save = True
         training = self._config.training
-        waited = since_better(found, self._watch.higher, training.early_stopping_threshold)
+        # What the other run waited is over: who branches off wants to see whether it goes on.
+        own = sum(step > self._branch_step for step, _ in found)
+        waited = min(own, since_better(found, self._watch.higher, training.early_stopping_threshold))
         if training.early_stopping and waited >= training.early_stopping and state.global_step < state.max_steps:
             many = "validation" if waited == 1 else f"{waited} validations"
             self.early = (
@@ -137,12 +148,13 @@ class Watching(TrainerCallback):
             self._context.notice("warning", found.text, found.fix, found.change)
 
 
-def facts_of(config: RunConfig, plan: Plan, watch: Watched) -> Facts:
+def facts_of(config: RunConfig, plan: Plan, watch: Watched, vocabulary: int) -> Facts:
     """Return what the rules need to know of a run."""
     training = config.training
     return Facts(
         learning_rate=plan.learning_rate,
         online=config.method.name in ONLINE,
+        vocabulary=vocabulary if ROWS[config.method.name] == "answers" and config.method.loss == "nll" else 0,
         max_grad_norm=training.max_grad_norm,
         half=plan.autocast or plan.dtype != "float32",
         warmup=round(training.warmup * plan.steps),
@@ -166,7 +178,8 @@ def load_best(context: JobContext, trainer: Any, watch: Watched) -> int:
         context.notice("warning", f"no checkpoint was validated, so the weights of the last step {last} are saved")
         return last
     trainer._load_from_checkpoint(str(folder / f"checkpoint-{best}"))
-    context.notice(
-        "info", f"the weights of step {best} are saved: their {watch.words}, {dict(found)[best]:.4g}, was the best"
-    )
+    real = best_of(found, watch.higher)
+    kept = "" if real is None or real[0] == best else " that has a checkpoint"
+    text = f"the weights of step {best} are saved: their {watch.words}, {dict(found)[best]:.4g}, was the best{kept}"
+    context.notice("info", text)
     return best

@@ -25,6 +25,7 @@ from studio.data.prepare import Prepared, prepare_data
 from studio.errors import StoppedError, StudioError
 from studio.jobs.checkpoints import Checkpoint, keep_only, last_whole
 from studio.jobs.files import new_folder, put_folder
+from studio.jobs.samedata import recorded_sources, require_same
 from studio.jobs.worker import JobContext
 from studio.models.catalogue import ModelRef, resolve_model
 from studio.models.device import device_info
@@ -34,7 +35,7 @@ from studio.models.plan import Plan, make_plan
 from studio.models.quiet import quiet_libraries
 from studio.models.shape import ModelShape
 from studio.train import checks, trackers
-from studio.train.best import watched
+from studio.train.best import scores, watched
 from studio.train.callbacks import JobCallback
 from studio.train.card import write_card
 from studio.train.engine import unsloth
@@ -65,6 +66,9 @@ def train(context: JobContext) -> None:
     context.check_stop()
     tokenizer = AutoTokenizer.from_pretrained(reference.path, trust_remote_code=config.model.trust_remote_code)
     prepared = _read(context, config, tokenizer)
+    if begun is not None:
+        now = [(source.path, source.sha256) for source in prepared.report.sources]
+        require_same(recorded_sources(context.job), now)
     tokenizer = prepared.tokenizer  # with the run's chat template, which is saved for chat and export
     _check(context, config, reference, prepared)
     context.check_stop()
@@ -72,6 +76,8 @@ def train(context: JobContext) -> None:
         with context.phase("merging the adapter"):
             reference = merge_into(reference, Path(config.tuning.adapter), tokenizer, context.job.path / "base")
     plan = _plan(context, config, reference, prepared)
+    if begun is not None:
+        _require_steps(context, begun, plan)
     base = reference
     if config.model.rope_scaling != "none" and config.tuning.name != "full":
         base = stretched_base(config, reference, context.job.path / "stretched")
@@ -91,7 +97,7 @@ def train(context: JobContext) -> None:
         repeats = config.method.ppo_epochs if method.name == "ppo" else 1
         callback = JobCallback(context, phase, _evaluations(plan, prepared), method, repeats)
         watch = watched(config)
-        watching = Watching(context, config, plan, watch, callback)
+        watching = Watching(context, config, plan, watch, callback, len(tokenizer))
         setup = Setup(
             config=config,
             plan=plan,
@@ -143,6 +149,21 @@ def _begun(context: JobContext) -> Checkpoint | None:
         context.notice("warning", "no checkpoint is whole any more, so the run begins from its start")
     context.resumed(begun.step if begun is not None else 0)
     return begun
+
+
+def _require_steps(context: JobContext, begun: Checkpoint, plan: Plan) -> None:
+    """Refuse a run that is over before it begins, which would save and tidy as if it were done.
+
+    A run that was ended while it saved its model stands at its last step, and only has to be saved.
+    """
+    branch = context.job.request.branch
+    own = branch is None or begun.step > branch.step
+    if begun.step > plan.steps or (begun.step == plan.steps and not own):
+        raise StudioError(
+            f"with {plan.steps} steps the run would be over before step {begun.step}, from which it is to go on",
+            where="training.epochs",
+            fix="Branch off the checkpoint with more epochs, or a larger training.max_steps where one is set",
+        )
 
 
 def _scorer(config: RunConfig) -> Path | None:
@@ -228,7 +249,7 @@ def _save(
     _copy_vocabulary(reference.path, folder)
     history = trainer.state.log_history
     losses = [entry["loss"] for entry in history if "loss" in entry]
-    validations = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    validations = [loss for _, loss in scores(history, "eval_loss")]
     result = {
         "rows": len(prepared.train),
         "steps": trainer.state.global_step,

@@ -10,8 +10,10 @@ from starlette.responses import JSONResponse, Response
 
 from studio.errors import StudioError
 from studio.jobs import JobFolder, resume
-from studio.jobs.branching import branch, extended, find_checkpoint
+from studio.jobs.branching import branch, extended, find_end
 from studio.jobs.checkpoints import last_whole
+from studio.jobs.folder import free_name
+from studio.jobs.samedata import require_same_files
 from studio.train import preflight
 from studio.ui.services import Services
 
@@ -37,9 +39,11 @@ def make_branch_router(services: Services, job_of: Callable[[str], JobFolder]) -
     def extend(job_id: str, body: Extension) -> Response:
         job = job_of(job_id)
         try:
-            checkpoint = find_checkpoint(job)
+            checkpoint = find_end(job)
+            require_same_files(job, services.settings)  # before the data are counted, which takes its time
             checked = preflight.check(extended(job, body.epochs), services.settings, services.data)
-            name = f"{job.request.name}-{checked.config.training.epochs:g}-epochs"
+            wanted = f"{job.request.name}-{checked.config.training.epochs:g}-epochs"
+            name = free_name(services.settings.jobs, wanted)
             made = branch(services.settings, job, checkpoint, name, checked.config, checked.plan.steps)
         except StudioError as error:
             raise HTTPException(409, error.sentence) from error

@@ -48,6 +48,11 @@ class Removal(BaseModel):
     ids: list[str]
     what: What = "job"
 
+    @property
+    def once(self) -> list[str]:
+        """The ids, each once."""
+        return list(dict.fromkeys(self.ids))
+
 
 def make_router(services: Services, book: RunBook) -> APIRouter:
     """Make the routes over these services and rows."""
@@ -101,12 +106,12 @@ def make_router(services: Services, book: RunBook) -> APIRouter:
 
     @router.post("/api/removal/question")
     def question(body: Removal) -> Response:
-        jobs = jobs_of(body.ids)
+        jobs = jobs_of(body.once)
         return refusing(lambda: Json(removal_question(services.settings, jobs, body.what).as_dict()))
 
     @router.post("/api/removal")
     def remove(body: Removal) -> Response:
-        jobs = jobs_of(body.ids)
+        jobs = jobs_of(body.once)
         act = remove_job if body.what == "job" else remove_checkpoints
         return refusing(lambda: Json({"freed": sum(act(services.settings, job) for job in jobs)}))
 

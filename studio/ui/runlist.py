@@ -16,11 +16,10 @@ from studio.config.tuning import TITLES
 from studio.errors import StudioError
 from studio.jobs import FINAL, JobFolder, JobState, JobSummary, Summaries
 from studio.jobs.devices import wanted_device
-from studio.jobs.files import read_json
-from studio.jobs.folder import JobRequest
 from studio.jobs.index import JobIndex
 from studio.jobs.labels import NAME as LABELS
 from studio.jobs.queue import place_key
+from studio.jobs.request import JobRequest
 from studio.jobs.summary import status_word
 from studio.settings import Settings
 from studio.train.methods import METHODS
@@ -201,8 +200,8 @@ def method_line(request: JobRequest) -> str:
 
 def state_dict(job: JobFolder, state: JobState) -> dict[str, Any]:
     """State for JSON, with whether a stop was asked for and whether it was to be at once."""
-    asked = read_json(job.stop_path)
-    now = isinstance(asked, dict) and bool(asked.get("now"))
+    asked = job.asked_stop()
+    now = asked is not None and bool(asked.get("now"))
     return {**asdict(state), "final": state.final, "stop_asked": asked is not None, "stop_now": now}
 
 

@@ -61,6 +61,14 @@ def test_archived_ones_are_left_out_of_the_list(studio, settings) -> None:
     assert away.id in studio("list")[1]
 
 
+def test_what_runs_is_listed_whoever_archived_it(studio, settings) -> None:
+    job = trained(settings.jobs, "a", status="running")
+    studio("archive", "a")
+    assert job.id in studio("list")[1]
+    write_state(job.state_path, job.state().with_(status="completed"))
+    assert job.id not in studio("list")[1]
+
+
 def test_compare_prints_what_differs(studio, settings) -> None:
     first = trained(settings.jobs, "a[red]", [0.5], tuning={"rank": 8})
     second = trained(settings.jobs, "b", [0.6])
@@ -85,11 +93,21 @@ def test_delete_asks_and_refuses_where_nobody_can_answer(studio, settings, monke
     terminal.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setattr(sys, "stdin", terminal)
     code, out, err = studio("delete", "a")
-    assert code == 0 and out == "nothing was deleted\n" and "Delete 'a' for good" in err and job.path.exists()
+    assert code == 0 and out == "nothing was deleted\n" and f"'a' ({job.id})" in err and job.path.exists()
     code, out, _ = studio("delete", "a")
     assert code == 0 and "freed" in out and not job.path.exists()
     code, _, err = studio("delete", "b", "--yes")
     assert code == 2 and "'b' is not over (running)" in err and other.path.exists()
+
+
+def test_a_name_of_several_is_no_name_to_delete_by(studio, settings) -> None:
+    jobs = [trained(settings.jobs, "same") for _ in range(2)]
+    for verb in ("delete", "clean"):
+        code, _, err = studio(verb, "same", "--yes")
+        assert code == 2 and "2 jobs are called 'same'" in err and all(job.id in err for job in jobs)
+    assert all(job.checkpoints.exists() for job in jobs)
+    answer = json.loads(studio("delete", jobs[0].id, jobs[0].id, "--yes", "--json")[1])
+    assert answer["ids"] == [jobs[0].id] and jobs[1].path.exists()
 
 
 def test_clean_keeps_the_model(studio, settings) -> None:

@@ -14,6 +14,7 @@ from studio.config.presets import load_named
 from studio.jobs import JobFolder, client, list_jobs
 from studio.jobs.folder import create_job
 from studio.jobs.queue import waiting
+from studio.jobs.request import Branch
 from studio.jobs.state import write_state
 from studio.settings import Settings
 
@@ -72,6 +73,17 @@ def test_a_waiting_run_is_moved_and_edited(line: list[JobFolder], run: Run, sess
     assert JobFolder(line[0].path).request.config == config
 
 
+def test_a_waiting_branch_is_not_cut_below_its_checkpoint(
+    line: list[JobFolder], run: Run, session_settings: Settings
+) -> None:
+    config = load_named("demo/sft", ["training.max_steps=20"]).model_dump(mode="json")
+    job = create_job(session_settings.jobs, "train", "child", config, branch=Branch("parent", 10))
+    code, answer = run("jobs", "edit", job.id, "--set", "training.max_steps=5")
+    assert code == 2 and "over at step 10" in answer["error"]["what"]
+    assert JobFolder(job.path).request.config == config
+    assert run("jobs", "edit", job.id, "--set", "training.max_steps=11")[0] == 0
+
+
 def test_any_run_is_duplicated_with_its_whole_config(
     line: list[JobFolder], run: Run, session_settings: Settings
 ) -> None:
@@ -98,8 +110,9 @@ def test_a_sweep_is_checked_whole_and_queued_whole(line: list[JobFolder], run: R
     assert answer["errors"][0]["where"].startswith("grid-max_length-16-rank-8: ")
     for sweep, words in [
         ("tuning.rank", "is not OPTION=VALUES"), ("tuning.rank=", "has no values"), ("tuning.rnk=1", "tuning.rank"),
+        ("tuning.rank=4,8 --sweep tuning.rank=16", "--sweep names tuning.rank twice"),
     ]:  # fmt: skip
-        code, answer = run("train", "demo/sft", "--sweep", sweep)
+        code, answer = run("train", "demo/sft", "--sweep", *sweep.split())
         assert code == 2 and words in answer["error"]["sentence"]
     assert names(session_settings) == before
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from studio.config import RunConfig
 from studio.config.load import build
+from studio.data.sources import file_sha256
 from studio.errors import InputError, InputErrors
-from studio.jobs import JobFolder, Summaries, branching, read_events
-from studio.jobs.branching import branch, check_changes, extended, find_checkpoint
-from studio.jobs.checkpoints import seal
+from studio.jobs import JobFolder, Summaries, branching, client, read_events, resume
+from studio.jobs.branching import branch, check_changes, extended, find_checkpoint, find_end
+from studio.jobs.checkpoints import BEST, best_step, seal, whole_steps
 from studio.jobs.events import EventWriter
-from studio.jobs.folder import Branch, create_job, list_jobs
+from studio.jobs.files import write_json
+from studio.jobs.folder import create_job, list_jobs
 from studio.jobs.queue import rewrite
+from studio.jobs.request import Branch
+from studio.jobs.samedata import recorded_sources, require_same
+from studio.jobs.state import write_state
 from studio.settings import Settings
 
 PROGRESS = {"tokens": 30.0, "supervised_tokens": 9.0, "elapsed": 3.0, "training_seconds": 2.0}
@@ -22,7 +29,8 @@ PROGRESS = {"tokens": 30.0, "supervised_tokens": 9.0, "elapsed": 3.0, "training_
 
 @pytest.fixture(autouse=True)
 def _no_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(branching, "ensure_supervisor", lambda settings: None)
+    for module in (branching, client):
+        monkeypatch.setattr(module, "ensure_supervisor", lambda settings: None)
 
 
 def config(**training: object) -> RunConfig:
@@ -166,4 +174,79 @@ def test_a_waiting_branch_is_edited_as_far_as_its_checkpoint_fits(settings: Sett
     assert JobFolder(child.path).request.branch == Branch(parent.id, 6)
     with pytest.raises(InputErrors, match="cannot change at a checkpoint"):
         rewrite(settings, child, config(epochs=4, batch_size=2).model_dump(mode="json"))
+    with pytest.raises(InputError, match="over at step 6"):
+        rewrite(settings, child, config(max_steps=5).model_dump(mode="json"), 5)
     assert JobFolder(child.path).request.config["training"]["learning_rate"] == 1e-5
+    rewrite(settings, child, config(max_steps=7).model_dump(mode="json"), 7)
+    assert JobFolder(child.path).request.config["training"]["max_steps"] == 7
+
+
+def recorded(job: JobFolder, path: Path) -> None:
+    """Write what the worker records of its data."""
+    source = {"path": str(path), "sha256": file_sha256(path), "bytes": path.stat().st_size}
+    write_json(job.environment_path, {"data": {"sources": [source]}, "plan": {}})
+
+
+def test_a_checkpoint_is_gone_on_from_only_with_its_own_data(settings: Settings, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "a"}\n{"text": "b"}\n')
+    values = build(RunConfig, {"data": {"train": [{"path": str(rows)}], "validation": 0}})
+    parent = create_job(settings.jobs, "train", "parent", values.model_dump(mode="json"))
+    folder = parent.checkpoints / "checkpoint-3"
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(b"x")
+    seal(folder, 3, PROGRESS)
+    recorded(parent, rows)
+    child = branch(settings, parent, find_checkpoint(parent), "child", values, 9)
+    assert recorded_sources(child) == recorded_sources(parent) and "plan" not in child.environment()
+    whole = rows.read_text()
+    for job, words in ((parent, "it had 28 bytes and has 14"), (child, "it had 28 bytes")):
+        rows.write_text(whole[:14])
+        with pytest.raises(InputError, match=words) as caught:
+            branch(settings, job, find_checkpoint(job), "later", values, 9)
+        assert caught.value.where == str(rows) and "tuning.adapter" in caught.value.fix
+    rows.write_text('{"text": "b"}\n{"text": "a"}\n')
+    write_state(parent.state_path, parent.state().with_(status="stopped"))
+    before = parent.state()
+    with pytest.raises(InputError, match="its SHA-256 was"):
+        resume(settings, parent)
+    assert parent.state() == before and len(list_jobs(settings.jobs)) == 2
+    rows.unlink()
+    with pytest.raises(InputError, match=re.escape(rows.name)):
+        resume(settings, parent)
+    rows.write_text(whole)
+    assert resume(settings, parent).step == 3
+
+
+def test_what_was_not_recorded_is_not_compared(parent: JobFolder) -> None:
+    for content in ("[]", "{", '{"data": 5}', '{"data": {"sources": [5]}}', '{"data": {"sources": 5}}'):
+        parent.environment_path.write_text(content)
+        assert recorded_sources(parent) == []
+    require_same([{"path": "x"}], [("x", "a" * 64)])
+    with pytest.raises(InputError, match="aaaaaaaaaaaa and is bbbbbbbbbbbb"):
+        require_same([{"sha256": "a" * 64}], [("x", "b" * 64)])
+
+
+@pytest.mark.parametrize(
+    ("best", "step", "steps"), [(3, 6, [3, 6]), (6, 6, [6]), (6, 3, [3]), (9, 6, [6]), (None, 6, [6])]
+)
+def test_the_best_checkpoint_until_there_comes_along(
+    settings: Settings, parent: JobFolder, best: int | None, step: int, steps: list[int]
+) -> None:
+    if best is not None:
+        write_json(parent.checkpoints / BEST, {"step": best, "metric": "eval_loss", "value": 1.0})
+    child = made(settings, parent, step, epochs=3)
+    assert whole_steps(child.checkpoints) == steps and find_checkpoint(child).step == step
+    assert best_step(child.checkpoints) == (best if best in steps else None)
+
+
+def test_a_done_run_is_extended_from_its_end_only(parent: JobFolder) -> None:
+    assert find_end(parent).step == 6
+    write_state(parent.state_path, parent.state().with_(status="completed"))
+    assert find_end(parent).step == 6
+    shutil.rmtree(parent.checkpoints / "checkpoint-6")  # keep_checkpoints: none, and the best was that of step 3
+    with pytest.raises(InputError, match="ended at step 6, and its last checkpoint was not kept") as caught:
+        find_end(parent)
+    assert "Branch off step 3" in caught.value.fix
+    write_state(parent.state_path, parent.state().with_(status="stopped"))
+    assert find_end(parent).step == 3

@@ -265,3 +265,34 @@ def test_the_kernels_count_decides(tmp_path: Path, code, before, now, part) -> N
     found: Diagnosis = diagnose(code, written(tmp_path, HEAD), environment, kills=now)
     assert part in found.reason
     assert bool(found.change) == ("memory was full" in found.reason)
+
+
+STEPS = "".join(f"12:01:{number:02d}  training  {number:>5} of 100   loss 1.9\n" for number in range(2, 50))
+FULL = f"Traceback (most recent call last):\n{FRAME}OSError: [Errno 28] No space left on device\n"
+TRACKER = "12:00:01  warning: wandb is told nothing more of this run (ConnectionError: Max retries exceeded)\n"
+
+
+@pytest.mark.parametrize("code", [-9, -15, -6, None])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"{STEPS}{FULL}", "the disk was full"),
+        (f"{FULL}{STEPS}", None),  # a library caught it, and the run went on
+        (TRACKER, None),
+    ],
+)
+def test_what_was_survived_is_no_cause(tmp_path: Path, code: int | None, text: str, reason: str | None) -> None:
+    found = diagnose(code, written(tmp_path, text), kills={}).reason
+    assert found == reason if reason else not any(cause.reason == found for cause in CAUSES)
+
+
+def test_an_earlier_attempts_words_are_not_this_ones(tmp_path: Path) -> None:
+    earlier = f"{STEPS}{FULL}12:02:00  failed: the disk was full\n"
+    log = written(tmp_path, f"{earlier}12:10:00  goes on from step 50\n")
+    begun = len(earlier.encode())
+    assert "the disk was full" in diagnose(-15, log, kills={}).reason
+    found = diagnose(-15, log, kills={}, start=begun)
+    assert "SIGTERM" in found.reason and found.line == log.read_text().count("\n")
+    assert from_exception(ValueError("odd"), log, start=begun).line is None
+    log.write_text(FULL)  # cut meanwhile
+    assert "the disk was full" in diagnose(-15, log, kills={}, start=begun).reason

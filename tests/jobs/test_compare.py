@@ -163,3 +163,47 @@ def test_taken_away_as_text(settings) -> None:
     assert table[0] == ["kind", "key", "title", "'=cmd|' /C calc'!A0", "b", "best"], "no formula for a spreadsheet"
     assert ["result", "best_eval_loss", "Best validation loss", "0.5", "0.6", "'=cmd|' /C calc'!A0"] in table
     assert ["option", "tuning.rank", "Rank", "8", "16", ""] in table
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "named"),
+    [
+        ({"name": "dpo", "beta": 0.1}, {"name": "dpo", "beta": 0.5}, "Beta"),
+        ({"name": "dpo", "label_smoothing": 0.1}, {"name": "dpo"}, "Label smoothing"),
+        ({"train_on": "all"}, {"train_on": "last"}, "Train on"),
+        ({"name": "pretrain", "documents": "join"}, {"name": "pretrain"}, "Texts"),
+        ({"name": "grpo", "rewards": ["length"], "reward_length": 4},
+         {"name": "grpo", "rewards": ["length"], "reward_length": 9}, "Wanted length"),
+    ],
+)  # fmt: skip
+def test_losses_that_measure_different_things_are_not_marked(settings, first, second, named) -> None:
+    values = {"rewards/accuracies": 0.5, "rewards/margins": 1.0, "reward": 0.5}
+    runs = [
+        trained(settings.jobs, "a", [0.55], method=first, values=values),
+        trained(settings.jobs, "b", [0.31], method=second, values={name: 2 * value for name, value in values.items()}),
+    ]
+    found = compared(*runs)
+    results = rows(found.results)
+    assert results["best_eval_loss"].best == results["loss"].best == []
+    assert f"({named})" in found.notes[0]
+    if first.get("name") == "dpo":
+        assert results["rewards/margins"].best == [] and results["rewards/accuracies"].best == [1]
+    if first.get("name") == "grpo":
+        assert results["reward"].best == []
+
+
+def test_how_the_loss_is_lowered_is_no_other_loss(settings) -> None:
+    first = trained(settings.jobs, "a", [0.55], method={"neftune_noise_alpha": 5.0})
+    found = compared(first, trained(settings.jobs, "b", [0.31]))
+    assert rows(found.results)["best_eval_loss"].best == [1] and found.notes == []
+
+
+@pytest.mark.parametrize("text", ['{"after": {"exact_m', "[1]", '{"after": 5}', "{}", '"x"'])
+def test_a_damaged_evaluation_is_no_score_and_no_error(settings, text) -> None:
+    runs = [trained(settings.jobs, name, [0.5]) for name in "ab"]
+    older, newer = evaluated(settings, runs[0], 0.7), evaluated(settings, runs[0], 0.9)
+    (newer.report / "evaluation.json").write_text(text)
+    assert rows(compared(*runs, evaluations=[newer, older]).results)["exact_match"].numbers == [0.7, None]
+    (older.path / "job.yaml").write_text("kind: evaluate\nname: a\nconfig:\n")
+    found = compared(*runs, evaluations=[newer, JobFolder(older.path)])
+    assert "exact_match" not in rows(found.results)

@@ -7,7 +7,8 @@ import pytest
 from studio.errors import InputError
 from studio.jobs import find_job, list_jobs
 from studio.jobs.files import read_json, write_json
-from studio.jobs.folder import create_job, folder_name
+from studio.jobs.folder import create_job, find_only, folder_name
+from studio.jobs.labels import change_labels
 
 
 def test_ids_are_unique_and_names_are_kept(settings) -> None:
@@ -53,3 +54,17 @@ def test_a_failed_write_keeps_the_old_file(tmp_path) -> None:
         write_json(path, {1: {2}, ("no", "key"): 3})
     assert read_json(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_of_several_jobs_names_none_of_them_for_a_removal(settings) -> None:
+    first, second = (create_job(settings.jobs, "train", "same", {}) for _ in range(2))
+    alone = create_job(settings.jobs, "train", "alone", {})
+    with pytest.raises(InputError, match="2 jobs are called 'same'") as caught:
+        find_only(settings.jobs, "same")
+    assert first.id in caught.value.fix and second.id in caught.value.fix
+    assert find_only(settings.jobs, first.id).id == first.id and find_only(settings.jobs, "alone").id == alone.id
+    change_labels(alone.path, name="same")
+    with pytest.raises(InputError, match="3 jobs"):
+        find_only(settings.jobs, "same")
+    with pytest.raises(InputError, match="there is no job"):
+        find_only(settings.jobs, "nobody")

@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import settings as few
 from hypothesis import strategies as st
 
 from studio.cli import watch
+from studio.cli.main import main
+from studio.errors import InputError
 from studio.jobs import JobState, Summaries, read_events
 from studio.jobs.events import LINE_BYTES, UNREADABLE, EventWriter
 from studio.jobs.folder import JobFolder, create_job
-from studio.jobs.state import write_state
+from studio.jobs.state import own_identity, write_state
 from studio.jobs.supervisor import Supervisor
 from studio.settings import Settings
-from studio.ui.api import Json
-from studio.ui.runlist import RunBook, summary_dict
+from studio.ui.api import Json, make_router
+from studio.ui.runlist import RunBook, state_dict, summary_dict
+from studio.ui.services import Services
 
 KINDS = ("phase", "metric", "sample", "notice", "result", "resume", "done", "surprise")
 FIELDS = (
@@ -111,6 +116,64 @@ def test_no_reader_breaks_on_anything(lines: list[Any], cut: int, tmp_path_facto
     summary = Summaries().of(JobFolder(path.parent))
     json.loads(bytes(Json({"events": events, "summary": summary_dict(summary)}).body))
     shown(events)
+
+
+BAD_REQUESTS = [
+    b"kind: train\nname: x\nconfig:\n", b"kind: train\nname: x\nconfig: [1]\n", b"kind: foo\nname: x\nconfig: {}\n",
+    b"kind: train\nname: x\nconfig:\n  method: sft\n", b"kind: train\nname: x\nconfig:\n  model:\n",
+    b"kind: train\nname:\nconfig: {}\n", b"kind: train\nname: x\nbranch: {run: a}\nconfig: {}\n", b"hello\n",
+    b"kind: [train]\nname: x\nconfig: {}\n", b"kind: train\nname: x\nbranch: [1]\nconfig: {}\n", b"a: [\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", BAD_REQUESTS)
+@pytest.mark.parametrize("status", ["queued", "completed"])
+def test_a_request_that_is_none_takes_down_no_list(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes, status: Any
+) -> None:
+    damaged, sound = job_with(settings, metric(1)), job_with(settings, metric(2))
+    (damaged.path / "job.yaml").write_bytes(content)
+    write_state(damaged.state_path, JobState(status=status))
+    write_state(sound.state_path, JobState(status="queued"))
+    with pytest.raises(InputError, match=r"job\.yaml cannot be read"):
+        _ = JobFolder(damaged.path).request
+    app = FastAPI()
+    services = Services(settings=settings, summaries=Summaries(), data=None, chats=None)  # type: ignore[arg-type]
+    app.include_router(make_router(services))
+    page = TestClient(app)
+    for path in ("", f"/{damaged.id}", f"/{damaged.id}/events"):
+        assert page.get(f"/api/jobs{path}").status_code == 200, path
+    assert main(["jobs", "list", "--json"]) == 0
+    assert {row["id"] for row in json.loads(capsys.readouterr().out)["jobs"]} == {damaged.id, sound.id}
+    supervisor = Supervisor(settings, lambda job: [*(["true"] if job.request.kind else [])])
+    end = time.monotonic() + 20
+    while supervisor.step() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert sound.state().final
+    assert damaged.state().status == ("failed" if status == "queued" else status)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b"null"])
+def test_a_stop_that_cannot_be_read_stops_gently(settings: Settings, content: bytes) -> None:
+    job = job_with(settings, metric(1))
+    pid, start = own_identity()
+    write_state(job.state_path, job.state().with_(pid=pid, process_start=start))
+    job.stop_path.write_bytes(content)
+    assert Supervisor(settings).step(), "and it did not end this process"
+    shown_state = state_dict(job, job.state())
+    assert (shown_state["stop_asked"], shown_state["stop_now"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"created": "x"}, {"created": None}, {"change": [1]}, {"reason": None}, {"line": "x"}, {"attempt": "2"},
+     {"pid": "abc"}, {"finished": "a"}, {"device": ["x"]}, {"log_start": "0"}],
+)  # fmt: skip
+def test_a_state_with_other_types_is_a_damaged_one(settings: Settings, fields: dict[str, Any]) -> None:
+    job = job_with(settings, metric(1))
+    job.state_path.write_text(json.dumps({"status": "running", "created": 1.0, **fields}))
+    assert (job.state().status, job.state().created) == ("lost", 0.0) and "damaged" in job.state().reason
+    assert main(["jobs", "list"]) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 300, b"[]", b"{}", b'{"status": 5}', b"\xff", b"{"])

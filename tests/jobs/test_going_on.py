@@ -139,4 +139,5 @@ def test_a_summary_goes_back_with_the_run(settings: Settings) -> None:
     events.write("metric", step=11, total_steps=20, tokens=1100, elapsed=11.0, values={"loss": 0.5})
     assert (summaries.of(job).step, summaries.of(job).tokens) == (11, 1100)
     events.write("resume", step=0)
+    events.write("metric", step=0, total_steps=20, values={"eval_loss": 0.1})  # nothing was learned yet
     assert (summaries.of(job).step, summaries.of(job).best) == (0, None)

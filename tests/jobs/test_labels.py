@@ -43,6 +43,7 @@ def test_a_renamed_job_is_found_by_either_name_and_takes_nobody_elses_id(setting
         ({"tags": ["two words"]}, "'two words' is not a tag"),
         ({"tags": ["-a"]}, "'-a' is not a tag"),
         ({"tags": [""]}, "'' is not a tag"),
+        ({"tags": ["#"]}, "'' is not a tag"),
         ({"tags": ["x" * 25]}, "is too long"),
         ({"tags": [f"t{number}" for number in range(13)]}, "these are 13 tags"),
         ({"note": "x" * 4001}, "the note has 4001 characters"),
@@ -80,5 +81,6 @@ def test_two_changes_at_once_lose_nothing(settings) -> None:
 
 def test_signs_add_and_take_away_tags() -> None:
     assert changed_tags(["a", "b"], ["+c", "d", "-A"]) == ["b", "c", "d"]
+    assert changed_tags(["a", "#old"], ["+#c", "#d", "-#a", "-old"]) == ["c", "d"], "as lists show them"
     with pytest.raises(InputError, match="there is no tag 'x'"):
         changed_tags(["a"], ["-x"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from studio.jobs.removal import (
     remove_job,
 )
 from studio.jobs.state import JobState, own_identity, write_state
-from tests.jobs.made import trained
+from tests.jobs.made import CHECKPOINT_BYTES, trained
 
 
 def finished(settings, kind, name: str, config: dict[str, object], status="completed") -> JobFolder:
@@ -89,8 +90,10 @@ def test_the_question_names_what_was_made_from_it(settings) -> None:
     stranger = trained(settings.jobs, "a-2", model={"path": f"{job.model.parent}-2/model"})
     assert [refers(user, job) for user in (*users, by_record, stranger, job)] == [True] * 6 + [False, False]
     said = " ".join(removal_question(settings, [job], "job").lines)
-    for words in ("the run 'tuned-on'", "the run 'rewarded'", "the evaluation 'score'", "and 1 more", "a-q4.gguf"):
-        assert words in said
+    named = [f"the run '{name}'" for name in ("tuned-on", "rewarded", "based", "recorded")]
+    named += ["the evaluation 'score'", "the export 'files'"]
+    assert sum(words in said for words in named) == 5 and "and 1 more" in said and "a-q4.gguf" in said
+    assert f"'a' ({job.id})" in said
     assert "'a-2'" not in said
     together = removal_question(settings, [job, by_record, *users], "job")
     assert "made from it" not in " ".join(together.lines), "what goes as well misses nothing"
@@ -141,3 +144,15 @@ def test_a_folder_that_is_not_ours_can_be_removed_too(settings) -> None:
     (job.path / "job.yaml").write_text("nonsense")
     assert removal_question(settings, [job], "job").title.startswith(f"Delete '{job.id}' for good")
     assert remove_job(settings, job) > 0 and not job.path.exists()
+
+
+def test_a_run_and_its_branch_free_what_they_share_only_together(settings) -> None:
+    parent, child = trained(settings.jobs, "a"), trained(settings.jobs, "b")
+    shutil.rmtree(child.checkpoints)
+    shutil.copytree(parent.checkpoints, child.checkpoints, copy_function=os.link)
+    shared = measure(parent.path).shared
+    assert shared > CHECKPOINT_BYTES
+    alone = [removal_question(settings, [job], "job").freed for job in (parent, child)]
+    together = removal_question(settings, [parent, child, JobFolder(parent.path)], "job")
+    assert together.freed == sum(alone) + shared and "2 jobs" in together.title
+    assert sum(remove_job(settings, job) for job in (parent, child)) == together.freed

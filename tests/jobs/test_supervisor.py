@@ -190,4 +190,12 @@ def test_a_job_folder_copied_elsewhere_is_listed_and_read(settings, command, tmp
     (found,) = list_jobs(elsewhere.parent)
     summary = Summaries().of(found)
     assert found.state().status == "completed"
-    assert (summary.step, summary.total_steps, summary.best) == (2, 3, (2.0, 0))
+    assert (summary.step, summary.total_steps, summary.best) == (2, 3, (2.0, 1))
+
+
+def test_the_reason_of_an_earlier_attempt_is_not_told_again(settings, command) -> None:
+    job = make(settings, "killed")
+    job.log_path.write_text("OSError: [Errno 28] No space left on device\n12:00:00  failed: the disk was full\n")
+    size = job.log_path.stat().st_size
+    assert finish(Supervisor(settings, command), job) == "failed"
+    assert job.state().log_start == size and "SIGKILL" in job.state().reason

@@ -19,7 +19,7 @@ from studio.config.load import build
 from studio.data.client import DataWorker
 from studio.jobs import JobFolder, Summaries, branching, find_job, list_jobs, read_events, submit, wait
 from studio.jobs.branching import branch, extended, find_checkpoint
-from studio.jobs.folder import Branch
+from studio.jobs.request import Branch
 from studio.jobs.state import write_state
 from studio.settings import Settings
 from studio.ui import api
@@ -128,7 +128,10 @@ def test_the_command_line_branches_and_extends(
     made = find_job(session_settings.jobs, answer["id"])
     assert (made.request.name, made.request.branch) == ("parent-from-6", Branch(parent.id, 6))
     assert made.request.config["training"]["epochs"] == 3
+    code, answer = run("extend", parent.id, "--epochs", "1")
+    assert find_job(session_settings.jobs, answer["id"]).request.name == "parent-from-6-2"
     for wrong, said in (
+        (["branch", parent.id, "--name", "mine"], "there is a run 'mine' already. Take 'mine-2'"),
         (["branch", parent.id, "--step", "5"], "There are: 3, 6"),
         (["branch", parent.id, "--set", "tuning.rank=4"], "tuning.rank cannot change at a checkpoint"),
         (["branch", parent.id, "--set", "training.epochs=1"], "over at step 6"),
@@ -150,6 +153,8 @@ def test_the_page_extends(parent: JobFolder, session_settings: Settings) -> None
     assert answer.status_code == 200, answer.text
     made = page.get(f"/api/jobs/{answer.json()['id']}").json()
     assert (made["name"], made["branch"]) == ("parent-4-epochs", {"run": parent.id, "step": 6})
+    again = page.post(f"/api/jobs/{parent.id}/extend", json={"epochs": 2}).json()["id"]
+    assert page.get(f"/api/jobs/{again}").json()["name"] == "parent-4-epochs-2"
     refused = page.post(f"/api/jobs/{parent.id}/extend", json={"epochs": 0})
     assert refused.status_code == 409 and "above 0" in refused.json()["detail"]
     assert page.post("/api/jobs/none/extend", json={"epochs": 1}).status_code == 404

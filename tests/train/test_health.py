@@ -151,3 +151,50 @@ def test_nearly_full_memory_is_told_with_the_cheapest_change() -> None:
     assert watch.gpu(20 * GB, 24 * GB) is None
     assert "GPU" in usable(watch.gpu(int(23.9 * GB), 24 * GB)).text
     assert "data.max_length" in usable(health().memory(1, 16 * GB)).fix
+
+
+WORDS = 49152  # of a vocabulary; its logarithm is 10.8
+
+
+def end_of(watch: Health, values: list[float], first: int = 1) -> int | None:
+    """The step at which the losses end a run."""
+    for step, value in enumerate(values, first):
+        if watch.broken(step, value, 1.0) is not None:
+            return step
+    return None
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "values", "step"),
+    [
+        (0, [8.3, 50.0, 400.0, 900.0, 1500.0], 5),
+        (0, [2.0, 19.0, 25.0, 38.0, 40.0], 5),
+        (WORDS, [2.8, 19.0, 25.0, 38.0, 40.0], 4),
+        (WORDS, [2.8, 17.0, 9.0, 17.0, 17.0, 17.0], 6),
+        (4096, [8.33, 9.0, 20.0, 31.0, 30.0], 5),
+        (WORDS, [10.9, 11.0, 10.9, *(10.8 - 0.1 * step for step in range(60))], None),
+        (WORDS, [14.0, 17.0, 18.0, 17.0, 15.0, 14.0], None),  # new tokens: it begins above
+        (WORDS, [2.8, 15.0, 30.0, 14.0, 12.0, 9.0], None),
+        (WORDS, [0.02, 3.0, 4.0, 2.0, 3.0], None),
+        (0, [0.0, 5.0, 8.0, 9.0], None),
+    ],
+)
+def test_a_loss_that_explodes_at_once_ends_the_run(vocabulary: int, values: list[float], step: int | None) -> None:
+    assert end_of(health(vocabulary=vocabulary), values) == step
+
+
+def test_the_level_of_an_earlier_attempt_counts() -> None:
+    watch = health(vocabulary=WORDS)
+    watch.go_on([2.8, 2.5, math.nan, 2.4])
+    assert end_of(watch, [17.0, 18.0, 19.0], first=41) == 43
+    online = health(online=True)
+    online.go_on([0.1, 0.1])
+    assert end_of(online, [30.0, 40.0, 50.0, 60.0], first=3) is None, "the answers of so few steps have no level"
+
+
+def test_a_loss_that_the_first_steps_ruined_has_not_fallen() -> None:
+    ruined = [2.8, 14.0, 13.0, *(12.0 - 0.1 * step for step in range(57))]
+    (found,) = losses(health(vocabulary=WORDS), ruined)
+    assert "has not fallen" in usable(found).text and found.change == {"training.learning_rate": 2e-4}
+    assert "(2.8, now" in found.text
+    assert losses(health(), [0.3, *(1.9 - 0.005 * step for step in range(60))]) == [], "an easy first batch"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,15 +15,18 @@ from safetensors.torch import load_file
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.errors import FailedRunError, InputErrors, StoppedError
-from studio.jobs import Summaries, read_events, request_stop
-from studio.jobs.checkpoints import last_whole, whole_steps
+from studio.errors import FailedRunError, InputError, InputErrors, StoppedError, StudioError
+from studio.jobs import JobFolder, Summaries, read_events, request_stop
+from studio.jobs.checkpoints import last_whole, seal, whole_steps
+from studio.jobs.copies import changed_config
+from studio.jobs.request import Branch, write_request
 from studio.jobs.state import JobState, write_state
 from studio.jobs.worker import JobContext
 from studio.settings import Settings
 from studio.train.best import best_of, scores, since_better, watched
 from studio.train.callbacks import JobCallback
-from studio.train.watching import Watching
+from studio.train.health import Health
+from studio.train.watching import Watching, load_best
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, reported, write_rows
 
@@ -239,3 +244,87 @@ def test_what_cannot_be_is_refused_before_loading(settings, tiny, tmp_path, trai
     assert refused.value.where == option and refused.value.fix
     begun = [event.get("phase") for event in read_events(context.job.events_path)[0]]
     assert "loading model" not in begun
+
+
+# ---- going on
+
+
+def begin(settings: Settings, tiny: Path, tmp_path: Path, **training: Any) -> JobContext:
+    """A run that was stopped at step 3 of 12, in the line again."""
+    context = run(settings, tiny, tmp_path, training={"epochs": 4, **training})
+
+    def stop(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 2:
+            request_stop(context.job)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JobCallback, "on_step_begin", stop)
+        with pytest.raises(StoppedError, match="step 3 of 12"):
+            train(context)
+    context.job.stop_path.unlink()
+    write_state(context.job.state_path, JobState(status="running", attempt=2))
+    return context
+
+
+def test_other_data_end_a_run_that_goes_on_and_touch_nothing(settings, tiny, tmp_path) -> None:
+    job = begin(settings, tiny, tmp_path, keep_checkpoints="none").job
+    rows, recorded, kept = tmp_path / "rows.jsonl", job.environment(), whole_steps(job.checkpoints)
+    assert kept[-1] == 3 and recorded["data"]["sources"]
+    for other in (ROWS[:2], [*ROWS[6:], *ROWS[:6]]):
+        write_rows(rows, other)
+        with pytest.raises(InputError, match="the data have changed") as refused:
+            train(JobContext(job, settings))
+        assert refused.value.where == str(rows)
+        assert whole_steps(job.checkpoints) == kept and job.environment() == recorded
+    write_rows(rows, ROWS)
+    train(JobContext(job, settings))
+    assert Summaries().of(job).results["training"]["steps"] == 12
+
+
+@pytest.mark.parametrize(("steps", "own", "refused"), [(2, True, True), (3, False, True), (3, True, False)])
+def test_a_run_that_is_over_before_it_begins_is_refused(settings, tiny, tmp_path, steps, own, refused) -> None:
+    job = begin(settings, tiny, tmp_path, keep_checkpoints="none").job
+    request = job.request
+    config = changed_config(request.config, {"training.max_steps": steps})
+    branch = Branch("other", 2 if own else 3)
+    write_request(job.path, replace(request, config=config, branch=branch))
+    again = JobContext(JobFolder(job.path), settings)
+    if refused:
+        with pytest.raises(StudioError, match="would be over before step 3"):
+            train(again)
+        assert whole_steps(job.checkpoints)[-1] == 3
+    else:  # ended while it saved: only that is left to do
+        train(again)
+        assert Summaries().of(job).results["training"]["steps"] == 3
+
+
+def test_a_branch_waits_anew_and_knows_the_best_that_came_along(settings, tiny, tmp_path, monkeypatch) -> None:
+    training = {**EARLY, "early_stopping": 2, "load_best_model_at_end": True, "save_total_limit": 1}
+    context = begin(settings, tiny, tmp_path, **{**training, "early_stopping": 3})
+    best = json.loads((context.job.checkpoints / "best.json").read_text())["step"]
+    request = context.job.request
+    config = changed_config(request.config, {"training.early_stopping": 2})
+    write_request(context.job.path, replace(request, config=config, branch=Branch("other", 3)))
+    again, before = JobContext(JobFolder(context.job.path), settings), []
+    monkeypatch.setattr(Health, "go_on", lambda self, losses: before.extend(losses))
+    train(again)
+    assert before == pytest.approx(reported(again)[:3], abs=1e-4), "what explodes is compared with these"
+    assert Summaries().of(context.job).results["training"]["steps"] == 5, "the waits of steps 2 and 3 are over"
+    found = validations(again)
+    assert best <= 3 and list(found) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("best", "ending"), [(2, "2.5, was the best"), (3, "2.5, was the best that has a checkpoint")])
+def test_a_worse_checkpoint_is_not_called_the_best(settings, tiny, tmp_path, best: int, ending: str) -> None:
+    context, loaded = run(settings, tiny, tmp_path), []
+    folder = context.job.checkpoints
+    (folder / "checkpoint-2").mkdir(parents=True)
+    seal(folder / "checkpoint-2", 2, {})
+    history = [{"step": 2, "eval_loss": 2.5}, {"step": 3, "eval_loss": 2.4 if best == 3 else 2.6}]
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(output_dir=str(folder)), _load_from_checkpoint=loaded.append,
+        state=SimpleNamespace(log_history=history, global_step=4),
+    )  # fmt: skip
+    assert load_best(context, trainer, watched(build(RunConfig, {}))) == 2 and len(loaded) == 1
+    (told,) = notices(context, "info")
+    assert told["text"].startswith("the weights of step 2 are saved") and told["text"].endswith(ending)

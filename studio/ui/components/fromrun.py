@@ -80,12 +80,12 @@ def training(settings: Settings, job_id: str) -> JobFolder:
     raise InputError("there is no such training any more", where=job_id)
 
 
-def save(settings: Settings, job_id: str, config: RunConfig) -> str:
-    """Give a waiting run other settings; returns its id.
+def save(settings: Settings, job_id: str, config: RunConfig, steps: int | None) -> str:
+    """Give a waiting run other settings, of so many steps where that is known; returns its id.
 
     Raises:
-        InputError: it is gone, or has begun meanwhile.
+        InputError: it is gone, has begun meanwhile, or begins with a checkpoint that does not fit them.
     """
     job = training(settings, job_id)
-    rewrite(settings, job, config.model_dump(mode="json"))
+    rewrite(settings, job, config.model_dump(mode="json"), steps)
     return job.id

@@ -190,16 +190,16 @@ class Planner:
         """
         config, settings = self.confined(values), self.services.settings
         if meta.edit:
-            return fromrun.save(settings, meta.edit, self._ready(config))
+            return fromrun.save(settings, meta.edit, *self._ready(config))
         name = meta.name or self.default_name(config)
         if meta.sweep and not meta.branch:
-            return sweep.start(settings, config, name, meta.sweep, self._ready)
+            return sweep.start(settings, config, name, meta.sweep, lambda one: self._ready(one)[0])
         if folder_name(name) in taken_names(settings.jobs):
             fix = f"Take '{free_name(settings.jobs, name)}'"
             raise InputError(f"there is a run '{name}' already", where="Run name", fix=fix)
         if meta.branch:
             return self._branch(config, meta, name)
-        return submit(settings, "train", name, self._ready(config).model_dump(mode="json")).id
+        return submit(settings, "train", name, self._ready(config)[0].model_dump(mode="json")).id
 
     def _branch(self, config: RunConfig, meta: Meta, name: str) -> str:
         settings, job = self.services.settings, fromrun.training(self.services.settings, meta.branch)
@@ -207,14 +207,15 @@ class Planner:
         checked = preflight.check(config, settings, self.services.data)
         return branch(settings, job, checkpoint, name, checked.config, checked.plan.steps).id
 
-    def _ready(self, config: RunConfig) -> RunConfig:
-        """Check a run and return it as it is submitted."""
+    def _ready(self, config: RunConfig) -> tuple[RunConfig, int | None]:
+        """Check a run; returns it as it is submitted, and its steps where a plan can be made already."""
         self._confine(config)
         if waits_for(config, self.services):
             require_device(config.training.device, self.services.settings)
             self._require_files(config)
-            return preflight.with_absolute_paths(config, self.services.settings)
-        return preflight.check(config, self.services.settings, self.services.data).config
+            return preflight.with_absolute_paths(config, self.services.settings), None
+        checked = preflight.check(config, self.services.settings, self.services.data)
+        return checked.config, checked.plan.steps
 
 
 # Sections whose options decide what the data looks like as tokens.

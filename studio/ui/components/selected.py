@@ -14,7 +14,8 @@ from studio.data.readers.kinds import kind_by_name
 from studio.data.sources import resolve_path
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, find_job
-from studio.jobs.folder import Kind, jobs_of_kind
+from studio.jobs.folder import jobs_of_kind
+from studio.jobs.request import Kind
 from studio.settings import Settings
 
 RowsChoice = tuple[str, str]

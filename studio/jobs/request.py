@@ -1,0 +1,91 @@
+"""What was asked of a job, as job.yaml holds it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ruamel.yaml import YAML
+
+from studio.config import RunConfig
+from studio.jobs.files import write_atomic
+
+Kind = Literal["train", "evaluate", "export"]
+KINDS: tuple[Kind, ...] = ("train", "evaluate", "export")
+SECTIONS = tuple(RunConfig.model_fields)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Where a run begins that does not begin at its start: at a checkpoint of another run.
+
+    Attributes:
+        run: id of the run whose checkpoint it was; only told, never looked up.
+        step: updates made until then.
+    """
+
+    run: str
+    step: int
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """Content of job.yaml: what was asked. Never changes once the job has begun.
+
+    Attributes:
+        kind: what kind of work.
+        name: the person's name for it.
+        config: full config of that kind.
+        branch: the checkpoint that it begins with; None for a run that begins at its start.
+        group: what the runs of one sweep have in common, "" for a job of its own.
+    """
+
+    kind: Kind
+    name: str
+    config: dict[str, Any]
+    branch: Branch | None = None
+    group: str = ""
+
+
+def parse_request(raw: Any) -> JobRequest:
+    """Make the request of a job.yaml.
+
+    Args:
+        raw: its content.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none of ours.
+    """
+    kind, name = parse_heading(raw)
+    config, branch = raw["config"], raw.get("branch")
+    sections = [config, *(config[one] for one in SECTIONS if kind == "train" and one in config)]
+    if not all(isinstance(one, dict) for one in sections):
+        raise TypeError("a section is no mapping")
+    made = Branch(**branch) if branch else None
+    if made is not None and not (isinstance(made.run, str) and isinstance(made.step, int)):
+        raise TypeError("the branch is none")
+    return JobRequest(kind, name, config, made, str(raw.get("group") or ""))
+
+
+def parse_heading(raw: Any) -> tuple[Kind, str]:
+    """Return kind and name of a job.yaml; raises as `parse_request`."""
+    kind, name = raw["kind"], raw["name"]
+    if kind not in KINDS or not isinstance(name, str):
+        raise ValueError("no kind of job, or no name")
+    return kind, name
+
+
+def write_request(folder: Path, request: JobRequest) -> None:
+    """Write a job's job.yaml whole. Of a job that is there already only `jobs.queue.rewrite` may do this."""
+    yaml = YAML()
+    yaml.default_flow_style = False
+    values: dict[str, Any] = {"kind": request.kind, "name": request.name}
+    if request.branch is not None:
+        values["branch"] = asdict(request.branch)
+    if request.group:
+        values["group"] = request.group
+    stream = io.StringIO()
+    yaml.dump({**values, "config": request.config}, stream)
+    write_atomic(folder / "job.yaml", stream.getvalue())
