@@ -174,6 +174,11 @@ def test_what_model_or_data_cannot_do(sets, lengths, raw, option, part, model_pa
     assert option in " ".join(error.where for error in errors)
 
 
+def test_what_several_checks_stumble_over_is_said_once(model_path, session_settings) -> None:
+    sets = {"tuning.target_modules": "q_projj", "tuning.init": "pissa"}
+    assert [error.where for error in refusals(sets, model_path, session_settings)] == ["tuning.target_modules"]
+
+
 def test_a_validation_row_must_fit_too(model_path, session_settings) -> None:
     known = replace(checks.Known.of(asked({}), model_path, session_settings), lengths=ROWS, longest_validation=9000)
     with pytest.raises(InputError, match=r"longest example of the validation has 9,000 tokens"):

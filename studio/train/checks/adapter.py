@@ -37,16 +37,17 @@ def _experts(known: Known) -> None:
     tuning = known.config.tuning
     if not _has_adapter(known) or not known.shape.experts or tuning.target_modules != "all-linear":
         return
+    dora = ("tuning.dora", "switch it off") if tuning.name == "qlora" else ("tuning.name", "set it to lora")
     asked = [
-        ("dora", "tuning.dora" if tuning.name == "qlora" else "tuning.name", tuning.uses_dora),
-        ("dropout", "tuning.dropout", tuning.dropout > 0),
-        (f"the start {tuning.init}", "tuning.init", tuning.name != "qlora" and tuning.init != "default"),
+        ("dora", *dora, tuning.uses_dora),
+        ("dropout", "tuning.dropout", "set it to 0", tuning.dropout > 0),
+        (tuning.init, "tuning.init", "set it to default", tuning.name != "qlora" and tuning.init != "default"),
     ]
-    for what, where, used in asked:
+    for what, where, otherwise, used in asked:
         if used:
             raise InputError(
                 f"{what} cannot be used on the experts of this model, which are one fused parameter", where=where,
-                fix=f"Name attention layers in tuning.target_modules ({_attention(known)}), or leave {where} as it was",
+                fix=f"Name attention layers in tuning.target_modules ({_attention(known)}), or {otherwise}",
             )  # fmt: skip
 
 

@@ -66,12 +66,13 @@ def used(config: RunConfig, section: str, name: str) -> bool:
 
 
 def raise_all(known: Known, checks: Sequence[Callable[[Known], None]]) -> None:
-    """Run checks and raise what all of them found, together."""
+    """Run checks and raise what all of them found, together; what several of them stumble over is said once."""
     errors: list[InputError] = []
     for one in checks:
         try:
             one(known)
         except InputError as error:
-            errors += getattr(error, "errors", [error])
+            found = getattr(error, "errors", [error])
+            errors += [one for one in found if one.sentence not in {other.sentence for other in errors}]
     if errors:
         raise InputErrors(errors)

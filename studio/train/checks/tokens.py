@@ -40,9 +40,9 @@ def require_rows(tokenizer: Any, rows: Iterable[Unit], vocabulary: int, folder: 
     padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     if padding >= vocabulary:
         raise _no_row("the padding token", padding, vocabulary, folder)
-    largest = max((token for row in rows for token in row.key if not isinstance(token, str)), default=0)
+    largest = max((max(row.key, default=0) for row in rows), default=0)
     if largest >= vocabulary:
-        raise _no_row(f"'{tokenizer.convert_ids_to_tokens(int(largest))}' in the data", largest, vocabulary, folder)
+        raise _no_row(f"'{tokenizer.convert_ids_to_tokens(largest)}' in the data", largest, vocabulary, folder)
 
 
 def _tokens(known: Known) -> None:
