@@ -10,6 +10,7 @@ from typing import Any
 
 from studio.config import RunConfig
 from studio.config.tuning import TITLES
+from studio.models.adapters import adapter_config
 from studio.train.methods import METHODS
 
 CARD = """\
@@ -59,7 +60,7 @@ def write_card(folder: Path, name: str, base: str, config: RunConfig, facts: dic
         library="peft" if adapter else "transformers",
         method=config.method.name,
         tuning=config.tuning.name,
-        tuning_text=f"{TITLES[config.tuning.name]} of rank {config.tuning.rank}" if adapter else "full fine-tuning",
+        tuning_text=f"{TITLES[config.tuning.name]} of rank {_rank(folder, config)}" if adapter else "full fine-tuning",
         seed=config.training.seed,
         usage=_usage(adapter, base, scorer),
         pipeline="text-classification" if scorer else "text-generation",
@@ -67,6 +68,11 @@ def write_card(folder: Path, name: str, base: str, config: RunConfig, facts: dic
         **facts,
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _rank(folder: Path, config: RunConfig) -> int:
+    """The adapter's own rank: one that was gone on with keeps it, whatever the run asks for."""
+    return int((adapter_config(folder) or {}).get("r", config.tuning.rank))
 
 
 def _usage(adapter: bool, base: str, scorer: bool) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -23,11 +20,11 @@ from transformers import (
 from studio.config import RunConfig
 from studio.models.adapters import adapter_config
 from studio.models.catalogue import ModelRef
-from studio.models.headers import SAFE
 from studio.models.plan import Plan
 from studio.train.engine import loss as engine_loss
 from studio.train.engine import unsloth
 from studio.train.methods import METHODS
+from studio.train.pretrained import load_adapter, load_whole
 from studio.train.tuning import PREPARE
 from studio.train.tuning.qlora import keep_layout, quantization
 
@@ -60,7 +57,7 @@ def load_model(
         example: a row (`units.Encoded`) to check our loss on, for methods that learn from answers.
 
     Raises:
-        InputError: a layer that was asked for does not exist.
+        InputError: a layer that was asked for does not exist, or the files lack weights.
     """
     if config.training.engine == "unsloth":
         return Loaded(unsloth.load(config, plan, folder), None, False)
@@ -73,10 +70,12 @@ def load_model(
     fast = False
     if example is not None:
         fast = engine_loss.attach(model) and engine_loss.agrees(model, example.input_ids, example.labels)
-    if config.tuning.adapter and not config.tuning.merge_adapter:
+    tuning = config.tuning
+    if tuning.name != "full" and tuning.adapter and not tuning.merge_adapter:
         model.requires_grad_(False)
-        return Loaded(PeftModel.from_pretrained(model, config.tuning.adapter, is_trainable=True), None, fast)
-    peft_config = PREPARE[config.tuning.name](model, config.tuning, "SEQ_CLS" if scorer else "CAUSAL_LM")
+        tuned = load_adapter(model, Path(tuning.adapter), "tuning.adapter", is_trainable=True)
+        return Loaded(tuned, None, fast)
+    peft_config = PREPARE[tuning.name](model, tuning, "SEQ_CLS" if scorer else "CAUSAL_LM")
     return Loaded(model, peft_config, fast)
 
 
@@ -88,9 +87,9 @@ def merge_into(reference: ModelRef, adapter: Path, tokenizer: PreTrainedTokenize
     scorer = (adapter_config(adapter) or {}).get("task_type") == "SEQ_CLS"
     kind: Any = AutoModelForSequenceClassification if scorer else AutoModelForCausalLM
     options: dict[str, Any] = {"num_labels": 1} if scorer else {}
-    model = kind.from_pretrained(reference.path, dtype=torch.float32, **SAFE, **options)
+    model = load_whole(kind, reference.path, "model.path", new_head=scorer, dtype=torch.float32, **options)
     kept = AutoConfig.from_pretrained(reference.path, local_files_only=True).dtype
-    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
+    merged = load_adapter(model, adapter, "tuning.adapter").merge_and_unload(safe_merge=True)
     merged.to(kept or torch.float32).save_pretrained(folder)
     tokenizer.save_pretrained(str(folder))
     return replace(reference, path=folder)
@@ -114,11 +113,7 @@ def stretched_base(config: RunConfig, reference: ModelRef, folder: Path) -> Mode
 
 def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrainedModel:
     dtype = getattr(torch, plan.dtype)
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "trust_remote_code": config.model.trust_remote_code,
-        **SAFE,
-    }
+    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": config.model.trust_remote_code}
     if config.model.rope_scaling != "none":
         options["config"] = _longer(config, folder)
     if config.tuning.name == "qlora":
@@ -126,13 +121,14 @@ def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrain
     kind: Any = AutoModelForCausalLM
     if scorer:
         kind = AutoModelForSequenceClassification
-        options["num_labels"] = 1
+        if "config" in options:  # which must say it itself: the model's class takes no such argument then
+            options["config"].num_labels = 1
+        else:
+            options["num_labels"] = 1
     # Left out, transformers takes sdpa where the model has it; what auto chose for speed must not fail on a model.
     if plan.attention != "auto" and (config.model.attention != "auto" or _has_flash(config, kind, folder)):
         options["attn_implementation"] = plan.attention
-    # A model that gets a new head says so as a warning, in a table.
-    with contextlib.redirect_stdout(io.StringIO()):
-        model: PreTrainedModel = kind.from_pretrained(folder, **options)
+    model = load_whole(kind, folder, "model.path", new_head=scorer, **options)
     if config.tuning.name == "qlora":
         keep_layout(model)
         return model

@@ -23,9 +23,7 @@ from studio.jobs.state import ACTIVE
 from studio.models.catalogue import resolve_model
 from studio.models.device import device_info
 from studio.models.fit import Lengths
-from studio.models.headers import read_config
 from studio.models.plan import Plan, make_plan
-from studio.models.shape import ModelShape
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.methods import METHODS
@@ -100,8 +98,7 @@ def check(
         on_progress=on_progress,
         fetch=fetch or config.model.path == EMBEDDED_MODEL,
     )
-    shape = ModelShape.from_folder(model.path)
-    known = checks.Known(config, shape, read_config(model.path), settings)
+    known = checks.Known.of(config, model.path, settings)
     checks.check_model(known)
     checks.check_method(known)
     if fetch:
@@ -123,11 +120,12 @@ def check(
         good=counted["good"],
         answered=counted["answered"],
     )
-    checks.check_method(replace(known, lengths=lengths))
+    longest = max(counted["validation"], default=0)
+    checks.check_method(replace(known, lengths=lengths, longest_validation=longest))
     # A measurement beside a running job would be wrong, and it is kept for good.
     idle = not any(job.state().status in ACTIVE for job in list_jobs(settings.jobs))
     device = device_info(settings, measure=idle, wanted=config.training.device)
-    plan = make_plan(config, shape, lengths, device, METHODS[config.method.name].cost)
+    plan = make_plan(config, known.shape, lengths, device, METHODS[config.method.name].cost)
     disk = _disk_bytes(config, plan)
     _require_disk(settings, disk)
     if not plan.fits:

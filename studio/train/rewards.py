@@ -85,9 +85,10 @@ def _json_score(text: str, validator: Any) -> float:
         value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):  # a thousand brackets, which a model may well write
         return 0.0
-    if validator is None or validator.is_valid(value):
-        return 1.0
-    return 0.2
+    try:
+        return 1.0 if validator is None or validator.is_valid(value) else 0.2
+    except RecursionError:  # deeper than a schema that refers to itself can be followed
+        return 0.2
 
 
 def _no_number(name: str) -> None:

@@ -24,9 +24,15 @@ def read_schema(path: Path) -> dict[str, Any]:
         schema = json.loads(path.read_text(encoding="utf-8"))
         validator_for(schema).check_schema(schema)
         if isinstance(schema, dict):
+            _require_references(schema)
             probes: tuple[Any, ...] = ({}, [], "", 0)
-            for probe in probes:  # a reference or pattern that is wrong shows when it is used
+            for probe in probes:  # a pattern that is wrong shows when it is used
                 validator_of(schema).is_valid(probe)
+    except RecursionError as error:
+        raise InputError(
+            "this JSON Schema refers to itself without an end", where=f"method.reward_schema: {path}",
+            fix="Let each $ref lead to a part that says something of the value",
+        ) from error  # fmt: skip
     except (OSError, ValueError, SchemaError, AttributeError, TypeError, Unresolvable, re.error) as error:
         what = getattr(error, "message", None) or str(error)
         raise InputError(
@@ -35,6 +41,31 @@ def read_schema(path: Path) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise InputError("a schema is a JSON object", where=f"method.reward_schema: {path}", fix="Write one in braces")
     return schema
+
+
+def _require_references(schema: dict[str, Any]) -> None:
+    """Follow every reference, also those that only some values lead to.
+
+    Raises:
+        Unresolvable: one leads nowhere.
+        RecursionError: one leads back to itself and says nothing on the way.
+    """
+    from jsonschema_specifications import REGISTRY
+    from referencing.jsonschema import DRAFT202012, specification_with
+
+    dialect = str(schema.get("$schema", ""))
+    root = specification_with(dialect, default=DRAFT202012).create_resource(schema)
+    parts = [(root, REGISTRY.resolver_with_root(root))]
+    for part, resolver in parts:
+        contents, there = part.contents, resolver
+        seen: list[Any] = []
+        while isinstance(contents, dict) and isinstance(contents.get("$ref"), str):
+            if any(contents is one for one in seen):
+                raise RecursionError
+            seen.append(contents)
+            found = there.lookup(contents["$ref"])
+            contents, there = found.contents, found.resolver
+        parts += [(one, resolver.in_subresource(one)) for one in part.subresources()]
 
 
 def validator_of(schema: dict[str, Any]) -> Any:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
 from studio.data.units import Prompt
 from studio.errors import InputError
 from studio.models.adapters import adapter_config
-from studio.models.headers import SAFE
+from studio.train.pretrained import load_adapter, load_whole
 from studio.train.setup import Setup
 
 BATCH = 16
@@ -21,11 +20,12 @@ BATCH = 16
 
 def load_scorer(folder: Path, base: Path, dtype: torch.dtype) -> Any:
     """Load a reward model: a whole checkpoint, or an adapter with its head over `base`."""
+    kind = AutoModelForSequenceClassification
     if adapter_config(folder) is None:
-        model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype, **SAFE)
+        model: Any = load_whole(kind, folder, "method.reward_model", dtype=dtype)
     else:
-        plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=dtype, **SAFE)
-        model = PeftModel.from_pretrained(plain, folder)
+        plain = load_whole(kind, base, "model.path", new_head=True, num_labels=1, dtype=dtype)
+        model = load_adapter(plain, folder, "method.reward_model")
     model.eval().requires_grad_(False)
     return model.to("cuda") if torch.cuda.is_available() else model
 

@@ -76,8 +76,8 @@ def common_arguments(setup: Setup) -> dict[str, Any]:
         "gradient_accumulation_steps": plan.accumulation,
         "learning_rate": plan.learning_rate,
         "lr_scheduler_type": training.scheduler,
-        "lr_scheduler_kwargs": scheduler_arguments(training.scheduler, plan.steps),
-        "warmup_steps": round(training.warmup * plan.steps),
+        "lr_scheduler_kwargs": scheduler_arguments(training.scheduler, plan.steps, plan.learning_rate),
+        "warmup_steps": warmup_steps(training.scheduler, training.warmup, plan.steps),
         "optim": training.optimizer,
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
@@ -113,8 +113,16 @@ def trainer_parts(setup: Setup, dataset: Callable[[list[Any]], Any]) -> dict[str
     }
 
 
-def scheduler_arguments(name: str, steps: int) -> dict[str, Any]:
+def scheduler_arguments(name: str, steps: int, learning_rate: float) -> dict[str, Any]:
     """Return what a schedule needs beside its name (transformers' `get_scheduler`)."""
     if name in ("cosine_with_min_lr", "cosine_warmup_with_min_lr"):
         return {"min_lr_rate": 0.1}
+    if name == "polynomial":  # ends at 1e-7 by itself, and fails at a rate that is no higher
+        return {"lr_end": min(1e-7, learning_rate / 10)}
     return {"num_decay_steps": max(1, steps // 10)} if name == "warmup_stable_decay" else {}
+
+
+def warmup_steps(name: str, share: float, steps: int) -> int:
+    """Return the steps in which the rate rises; polynomial divides by the number of the others, so one is left."""
+    rising = round(share * steps)
+    return min(rising, steps - 1) if name == "polynomial" else rising

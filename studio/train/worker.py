@@ -10,6 +10,7 @@ import os
 import platform
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from studio.jobs.worker import JobContext
 from studio.models.catalogue import ModelRef, resolve_model
 from studio.models.device import device_info
 from studio.models.fit import Lengths
-from studio.models.headers import read_config
 from studio.models.plan import Plan, make_plan
 from studio.models.quiet import quiet_libraries
 from studio.models.shape import ModelShape
@@ -179,10 +179,15 @@ def _evaluations(plan: Plan, prepared: Prepared) -> int:
 
 def _check(context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared) -> None:
     """The checks of the page and the command line once more: a config may come from elsewhere, or the data is new."""
-    shape, raw = ModelShape.from_folder(reference.path), read_config(reference.path)
-    known = checks.Known(config, shape, raw, context.settings, lengths_of(prepared))
+    known = replace(
+        checks.Known.of(config, reference.path, context.settings),
+        lengths=lengths_of(prepared),
+        longest_validation=max((row.length for row in prepared.validation), default=0),
+    )
     checks.check_model(known)
     checks.check_method(known)
+    rows = chain(prepared.train, prepared.validation)
+    checks.require_rows(prepared.tokenizer, rows, known.shape.vocab, reference.path)
 
 
 def _resolve(context: JobContext, config: RunConfig) -> ModelRef:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,12 @@ from studio.config.load import build
 from studio.errors import InputError, InputErrors
 from studio.jobs.folder import create_job
 from studio.models.fit import Lengths
-from studio.models.headers import read_config
-from studio.models.shape import ModelShape
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.methods import METHODS
 from studio.train.preflight import named_paths
 from tests.conftest import run_studio
+from tests.models.checkpoints import write_safetensors
 
 ROWS = Lengths(count=100, total_tokens=5000, max=60, supervised_tokens=2000, validation_count=0)
 
@@ -41,7 +41,7 @@ def refusals(
     """Errors of the schema, of the model's checks and of the method's, whichever come first."""
     try:
         config = asked(sets)
-        known = checks.Known(config, ModelShape.from_folder(model), read_config(model) | raw, settings, lengths)
+        known = replace(checks.Known.of(config, model, settings, **raw), lengths=lengths)
         checks.check_model(known)
         checks.check_method(known)
     except InputErrors as wrong:
@@ -95,7 +95,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tuning.target_modules": "q_projj"}, "tuning.target_modules", "no linear layer named 'q_projj'"),
     ({"tuning.target_modules": "lm_head"}, "tuning.target_modules", "head or embedding, which shares"),
     ({"tuning.target_modules": "embed_tokens"}, "tuning.target_modules", "head or embedding"),
-    ({"tuning.rank_pattern": "q_projj=8"}, "tuning.rank_pattern", "no linear layer named 'q_projj'"),
+    ({"tuning.rank_pattern": "q_projj=8"}, "tuning.rank_pattern", "no layer with an adapter is named 'q_projj'"),
     ({"tuning.rank_pattern": "q_proj"}, "tuning.rank_pattern", "layer=number"),
     ({"tuning.alpha_pattern": "q_proj=0"}, "tuning.alpha_pattern", "q_proj has 0"),
     ({"tuning.layers_to_transform": "0-99"}, "tuning.layers_to_transform", "there is no block 99"),
@@ -105,6 +105,17 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tuning.name": "qlora", "tuning.dora": True, "tuning.bits": "8"}, "tuning.dora", "over 8-bit weights fails"),
     ({"tuning.name": "dora", "tuning.init": "pissa"}, "tuning.init", "dora measures their length"),
     ({"tuning.init": "olora", "tuning.rslora": True}, "tuning.init", "together with rslora"),
+    ({"tuning.rank_pattern": {"q_proj(": 8}}, "tuning.rank_pattern", "no regular expression"),
+    ({"tuning.alpha_pattern": {"*": 8}}, "tuning.alpha_pattern", "no regular expression"),
+    ({"tuning.rank_pattern": "q_proj=5000"}, "tuning.rank_pattern", "would save nothing"),
+    ({"tuning.rank_pattern": "q_proj=8", "tuning.target_modules": "v_proj"}, "tuning.rank_pattern", "no layer with an adapter"),
+    ({"tuning.rank_pattern": "layers.1.self_attn.q_proj=8", "tuning.layers_to_transform": "0"}, "tuning.rank_pattern", "no layer with an adapter"),
+    ({"tuning.layers_to_transform": []}, "tuning.layers_to_transform", "no block is named"),
+    ({"tuning.layers_to_transform": [-1]}, "tuning.layers_to_transform", "there is no block -1"),
+    ({"tuning.init": "orthogonal", "tuning.rank": 5}, "tuning.rank", "5 is odd"),
+    ({"method.name": "reward", "tuning.modules_to_save": "lm_head"}, "tuning.modules_to_save", "a reward model has no 'lm_head'"),
+    ({"tuning.name": "full", "tuning.adapter": "nobody"}, "tuning.adapter", "no adapter to go on from"),
+    ({"tuning.name": "qlora", "tuning.adapter": "nobody", "tuning.merge_adapter": True}, "tuning.merge_adapter", "merged into whole weights"),
     ({"tuning.merge_adapter": True}, "tuning.merge_adapter", "no adapter to merge"),
     ({"tuning.adapter": "nobody"}, "tuning.adapter", "no run or folder 'nobody'"),
     ({"tuning.lora_plus_ratio": 16, "training.optimizer": "sgd"}, "tuning.lora_plus_ratio", "made for AdamW"),
@@ -136,7 +147,22 @@ def test_a_wrong_ask_is_refused_with_the_option(sets, option, part, model_path, 
         ({"method.name": "grpo", "method.rewards": "json", "method.max_completion_length": 9000}, ROWS, {}, "method.max_completion_length", "answers up to 9,000"),
         ({}, ROWS, {"architectures": ["LlamaForSequenceClassification"]}, "model.path", "scores texts and cannot write"),
         ({}, ROWS, {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "model.path", "encoder-decoder"),
-        ({}, ROWS, {"architectures": ["BertForMaskedLM"]}, "model.path", "no causal language model"),
+        *(
+            ({}, ROWS, {"architectures": [name]}, "model.path", f"{name} is no causal language model")
+            for name in ("BertForMaskedLM", "BertForPreTraining", "LlamaForTokenClassification", "ViTForImageClassification")
+        ),
+        ({}, ROWS, {"architectures": ["BertLMHeadModel"], "model_type": "bert"}, "model.path", "no causal language model"),
+        ({}, ROWS, {"architectures": [], "model_type": "bert"}, "model.path", "bert is no causal language model"),
+        ({}, ROWS, {"architectures": None, "model_type": "vit"}, "model.path", "names no architecture"),
+        ({}, ROWS, {"model_type": "llamma9"}, "model.path", "does not know models of the type 'llamma9'"),
+        ({}, ROWS, {"model_type": None}, "model.path", "has no model_type"),
+        ({}, ROWS, {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "own.Own"}}, "model.trust_remote_code", "run code that comes with them"),
+        ({}, ROWS, {"num_attention_heads": 0}, "model.path", "num_attention_heads 0"),
+        ({}, ROWS, {"vocab_size": 2000}, "model.path", "has vocab_size 2,000, and the embedding in the weight files 49,152"),
+        ({}, ROWS, {"hidden_size": 64}, "model.path", "has hidden_size 64"),
+        ({}, ROWS, {"num_hidden_layers": 32}, "model.path", "there is no block 30"),
+        ({"tuning.name": "full"}, ROWS, {"quantization_config": {"quant_method": "awq"}}, "model.path", "quantised already (awq)"),
+        ({"model.rope_scaling": "yarn"}, ROWS, {"model_type": "phi3"}, "model.rope_scaling", "longrope"),
         ({"tuning.name": "qlora"}, ROWS, {"quantization_config": {"quant_method": "gptq"}}, "model.path", "quantised already (gptq)"),
         ({"model.rope_scaling": "yarn"}, ROWS, {"rope_parameters": None, "rope_theta": None}, "model.rope_scaling", "no rotary positions"),
     ],
@@ -148,8 +174,19 @@ def test_what_model_or_data_cannot_do(sets, lengths, raw, option, part, model_pa
     assert option in " ".join(error.where for error in errors)
 
 
+def test_what_several_checks_stumble_over_is_said_once(model_path, session_settings) -> None:
+    sets = {"tuning.target_modules": "q_projj", "tuning.init": "pissa"}
+    assert [error.where for error in refusals(sets, model_path, session_settings)] == ["tuning.target_modules"]
+
+
+def test_a_validation_row_must_fit_too(model_path, session_settings) -> None:
+    known = replace(checks.Known.of(asked({}), model_path, session_settings), lengths=ROWS, longest_validation=9000)
+    with pytest.raises(InputError, match=r"longest example of the validation has 9,000 tokens"):
+        checks.check_method(known)
+
+
 def test_a_missing_package_is_named_with_its_line(model_path, session_settings, monkeypatch) -> None:
-    for module in (checks.model, checks.method):
+    for module in (checks.weights, checks.method):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
     (error,) = refusals({"tuning.name": "qlora"}, model_path, session_settings)
     assert "pip install bitsandbytes" in error.sentence
@@ -185,15 +222,19 @@ def test_a_run_that_is_named_must_be_of_the_right_kind(model_path, settings, tmp
     shutil.copy(model_path / "config.json", run.model / "config.json")
     (error,) = refusals(wanted, model_path, settings)
     assert "writes and does not score" in error.sentence
-    config = {"peft_type": "LORA", "task_type": "SEQ_CLS", "target_modules": ["q_proj"]}
+    config = {"peft_type": "LORA", "task_type": "SEQ_CLS", "target_modules": ["q_proj"], "r": 4}
     (run.model / "adapter_config.json").write_text(json.dumps(config))
-    (run.model / "adapter_model.safetensors").write_bytes(b"")
+    shapes = {"q_proj.lora_A": (4, 576), "q_proj.lora_B": (576, 4)}
+    write_safetensors(run.model / "adapter_model.safetensors", {
+        **{f"base_model.model.model.layers.0.self_attn.{name}.weight": sides for name, sides in shapes.items()},
+        "base_model.model.score.weight": (1, 576),
+    })  # fmt: skip
     assert refusals(wanted, model_path, settings) == []
     (error,) = refusals({"tuning.adapter": "writer"}, model_path, settings)
     assert "a reward model's" in error.sentence
     (run.model / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["c_attn"]}))
     (error,) = refusals(wanted, model_path, settings)
-    assert "does not have" in error.sentence
+    assert "does not name model.layers.0.self_attn.q_proj" in error.sentence
 
 
 def test_the_page_confines_every_path_and_no_name_of_a_run(tmp_path, monkeypatch) -> None:

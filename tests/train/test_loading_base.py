@@ -152,6 +152,14 @@ def test_a_stretched_model_has_a_stretched_reference(settings, tiny, tmp_path, m
     assert reported(context, name)[-1] != pytest.approx(start, abs=1e-7)
 
 
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_reward_model_can_be_stretched(settings, tiny, tmp_path, tuning) -> None:
+    longer = {"rope_scaling": "linear", "rope_factor": 4.0}
+    context = run(settings, tiny, tmp_path, {"name": tuning}, method={"name": "reward"}, model=longer)
+    if tuning == "full":
+        assert AutoConfig.from_pretrained(context.job.model).num_labels == 1
+
+
 def test_a_model_with_two_kinds_of_positions_is_stretched_where_it_sees_far(settings, tiny, tmp_path) -> None:
     folder = tmp_path / "gemma"
     config = Gemma3TextConfig(

@@ -230,6 +230,11 @@ def test_a_file_that_cannot_be_imported_and_one_that_takes_other_arguments(file)
         ('{"$ref": "#/$defs/gone"}', "this is no JSON Schema: .*gone"),
         ('{"$ref": "http://127.0.0.1:9/x.json"}', "this is no JSON Schema: .*127.0.0.1"),
         ('{"pattern": "("}', "this is no JSON Schema: "),
+        ('{"properties": {"a": {"items": {"$ref": "#/$defs/gone"}}}}', "this is no JSON Schema: .*gone"),
+        ('{"$defs": {"unused": {"$ref": "other.json"}}}', "this is no JSON Schema: .*other.json"),
+        ('{"$ref": "#"}', "refers to itself without an end"),
+        ('{"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"$ref": "#/$defs/b"}}}', "without an end"),
+        ('{"allOf": [{"$ref": "#"}]}', "refers to itself without an end"),
     ],
 )
 def test_what_is_no_schema(tmp_path: Path, text: str, said: str) -> None:
@@ -251,9 +256,18 @@ def test_a_schema_that_is_missing_or_right(tmp_path: Path) -> None:
         SCHEMA,
         {"$ref": "https://json-schema.org/draft/2020-12/schema"},
         {"$defs": {"a": {}}, "$ref": "#/$defs/a"},
+        {"properties": {"$ref": {"type": "string"}, "next": {"$ref": "#"}}},
+        {"$id": "http://x.org/tree", "$defs": {"a": {"$anchor": "leaf"}}, "items": {"$ref": "tree#leaf"}},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"a": {}}, "$ref": "#/definitions/a"},
     ):
         path.write_text(json.dumps(schema))
         assert read_schema(path) == schema
+
+
+def test_an_answer_deeper_than_a_schema_can_be_followed() -> None:
+    score = json_scorer({"type": "object", "properties": {"next": {"$ref": "#"}}})
+    said = ['{"next": {}}', '{"next": 1}', '{"next":' * 300 + "{}" + "}" * 300]
+    assert score(rows(*said), said) == [1.0, 0.2, 0.2]
 
 
 # ---- a reward model

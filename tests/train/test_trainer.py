@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM, get_scheduler
 
 from studio.config import RunConfig
 from studio.config.load import build
@@ -25,6 +25,7 @@ from studio.jobs.worker import JobContext
 from studio.settings import Settings
 from studio.train.callbacks import JobCallback
 from studio.train.methods import METHODS
+from studio.train.setup import scheduler_arguments, warmup_steps
 from studio.train.tuning import PREPARE
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, logged, make_trainer, reported, write_rows
@@ -376,6 +377,22 @@ def test_every_optimizer_learns(settings, tiny, tmp_path, optimizer, tuning) -> 
             assert not torch.equal(weight, before[key]), key
         elif "lora_B" in key:
             assert weight.abs().max() > 0, key
+
+
+@pytest.mark.parametrize(("steps", "warmup", "rate"), [(4, 1.0, 1e-3), (1, 1.0, 1e-3), (4, 0.0, 1e-8), (1, 0.0, 1e-7)])
+def test_a_polynomial_schedule_has_an_end_at_any_rate(steps: int, warmup: float, rate: float) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    rising = warmup_steps("polynomial", warmup, steps)
+    schedule = get_scheduler(
+        "polynomial", optimizer, rising, steps,
+        scheduler_specific_kwargs=scheduler_arguments("polynomial", steps, rate),
+    )  # fmt: skip
+    rates = [schedule.get_last_lr()[0]]
+    for _ in range(steps):
+        optimizer.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr()[0])
+    assert max(rates) == pytest.approx(rate) and 0 <= rates[-1] < rate
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

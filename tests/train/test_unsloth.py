@@ -21,8 +21,6 @@ from studio.config.load import build
 from studio.errors import InputErrors
 from studio.models import available
 from studio.models.device import DeviceInfo
-from studio.models.headers import read_config
-from studio.models.shape import ModelShape
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.checks.model import unsloth_lacks
@@ -113,7 +111,7 @@ def test_qlora_asks_for_its_bits(
 def refused(tiny: Path, settings: Settings, sections: dict[str, Any]) -> str:
     config = build(RunConfig, sections)
     try:
-        checks.check_model(checks.Known(config, ModelShape.from_folder(tiny), read_config(tiny), settings))
+        checks.check_model(checks.Known.of(config, tiny, settings))
     except InputErrors as wrong:
         return "\n".join(error.sentence for error in wrong.errors)
     return ""

@@ -7,12 +7,16 @@ wrong by themselves are refused by the schema (`studio.config`).
 from __future__ import annotations
 
 from studio.train.checks.adapter import ADAPTER_CHECKS
+from studio.train.checks.architecture import ARCHITECTURE_CHECKS
+from studio.train.checks.continued import CONTINUED_CHECKS
 from studio.train.checks.known import Known, raise_all, used
 from studio.train.checks.method import METHOD_CHECKS
 from studio.train.checks.model import MODEL_CHECKS
+from studio.train.checks.tokens import TOKEN_CHECKS, require_rows
 from studio.train.checks.watching import WATCHING_CHECKS
+from studio.train.checks.weights import WEIGHT_CHECKS
 
-__all__ = ["Known", "check_method", "check_model", "used"]
+__all__ = ["Known", "check_method", "check_model", "require_rows", "used"]
 
 
 def check_model(known: Known) -> None:
@@ -21,7 +25,9 @@ def check_model(known: Known) -> None:
     Raises:
         InputErrors: all that is wrong.
     """
-    raise_all(known, (*MODEL_CHECKS, *ADAPTER_CHECKS))
+    raise_all(
+        known, (*ARCHITECTURE_CHECKS, *WEIGHT_CHECKS, *TOKEN_CHECKS, *MODEL_CHECKS, *ADAPTER_CHECKS, *CONTINUED_CHECKS)
+    )
 
 
 def check_method(known: Known) -> None:

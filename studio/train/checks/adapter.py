@@ -1,14 +1,16 @@
-"""What an adapter cannot do on this model."""
+"""What a new adapter cannot do on this model."""
 
 from __future__ import annotations
 
 import re
 
 from studio.errors import InputError
-from studio.models.adapters import require_adapter
+from studio.models.families import family_of
+from studio.models.shape import Linear
 from studio.train.checks.known import Known
-from studio.train.methods import METHODS
-from studio.train.runs import find_model
+from studio.train.checks.weights import BLOCK
+
+_HEADS = ("lm_head", "embed_out")
 
 
 def _has_adapter(known: Known) -> bool:
@@ -31,58 +33,117 @@ def _targets(known: Known) -> None:
 
 
 def _experts(known: Known) -> None:
+    """PEFT adapts the experts of a mixture as fused parameters, with which not everything goes."""
     tuning = known.config.tuning
-    if tuning.uses_dora and known.shape.experts and tuning.target_modules == "all-linear":
-        raise InputError(
-            "dora cannot be used on the experts of this model, which are one fused parameter",
-            where="tuning.target_modules",
-            fix="Name the attention layers (q_proj, k_proj, v_proj, o_proj), or set tuning.name to lora",
-        )
+    if not _has_adapter(known) or not known.shape.experts or tuning.target_modules != "all-linear":
+        return
+    dora = ("tuning.dora", "switch it off") if tuning.name == "qlora" else ("tuning.name", "set it to lora")
+    asked = [
+        ("dora", *dora, tuning.uses_dora),
+        ("dropout", "tuning.dropout", "set it to 0", tuning.dropout > 0),
+        (tuning.init, "tuning.init", "set it to default", tuning.name != "qlora" and tuning.init != "default"),
+    ]
+    for what, where, otherwise, used in asked:
+        if used:
+            raise InputError(
+                f"{what} cannot be used on the experts of this model, which are one fused parameter", where=where,
+                fix=f"Name attention layers in tuning.target_modules ({_attention(known)}), or {otherwise}",
+            )  # fmt: skip
+
+
+def _attention(known: Known) -> str:
+    family = family_of(known.raw)
+    return ", ".join(family.targets if family else ("q_proj", "k_proj", "v_proj", "o_proj"))
+
+
+def _adapted(known: Known) -> list[Linear]:
+    """The layers that get an adapter; experts, which patterns do not reach, are none."""
+    tuning = known.config.tuning
+    chosen = known.shape.targets(tuning.target_modules)
+    blocks = tuning.layers_to_transform
+    return [
+        linear
+        for linear in chosen
+        if linear not in known.shape.experts
+        and (not blocks or ((found := BLOCK.search(linear.name)) and int(found[1]) in blocks))
+    ]
 
 
 def _patterns(known: Known) -> None:
     if not _has_adapter(known):
         return
+    tuning = known.config.tuning
+    targets = _adapted(known)
     for option in ("rank_pattern", "alpha_pattern"):
-        for name, value in dict(getattr(known.config.tuning, option) or {}).items():
+        for name, value in dict(getattr(tuning, option) or {}).items():
             where = f"tuning.{option}"
-            if not any(_fits(linear.name, name) for linear in known.shape.linears):
-                fix = f"Use some of: {', '.join(sorted({linear.suffix for linear in known.shape.linears}))}"
-                raise InputError(f"the model has no linear layer named '{name}'", where=where, fix=fix)
+            try:
+                fitting = [linear for linear in targets if re.fullmatch(rf"(.*\.)?({name})", linear.name)]
+            except re.error as error:
+                raise InputError(
+                    f"'{name}' is no layer and no regular expression: {error}", where=where,
+                    fix="Write a layer's name, such as q_proj",
+                ) from error  # fmt: skip
+            if not fitting:
+                fix = f"Use some of: {', '.join(sorted({linear.suffix for linear in targets}))}"
+                raise InputError(f"no layer with an adapter is named '{name}'", where=where, fix=fix)
             if value < 1:
                 raise InputError(f"{name} has {value}", where=where, fix="Give a number from 1")
-
-
-def _fits(linear: str, name: str) -> bool:
-    return re.fullmatch(rf"(.*\.)?({name})", linear) is not None
+            smallest = min(min(linear.inputs, linear.outputs) for linear in fitting)
+            if option == "rank_pattern" and value > smallest:
+                raise InputError(
+                    f"rank {value} is more than {name} has, {smallest}, so it would save nothing", where=where,
+                    fix=f"Use at most {smallest}",
+                )  # fmt: skip
 
 
 def _blocks(known: Known) -> None:
     blocks = known.config.tuning.layers_to_transform
-    if _has_adapter(known) and isinstance(blocks, list) and max(blocks) >= known.shape.layers:
+    if not _has_adapter(known) or not isinstance(blocks, list):
+        return
+    where, last = "tuning.layers_to_transform", known.shape.layers - 1
+    if not blocks:
+        raise InputError("no block is named", where=where, fix="Leave it empty for all, or name some, such as 0-3")
+    wrong = next((block for block in (min(blocks), max(blocks)) if not 0 <= block <= last), None)
+    if wrong is not None:
         raise InputError(
-            f"there is no block {max(blocks)}; the model has {known.shape.layers}, from 0",
-            where="tuning.layers_to_transform",
-            fix=f"Use numbers from 0 to {known.shape.layers - 1}",
-        )
+            f"there is no block {wrong}; the model has {known.shape.layers}, from 0", where=where,
+            fix=f"Use numbers from 0 to {last}",
+        )  # fmt: skip
 
 
 def _whole(known: Known) -> None:
     tuning = known.config.tuning
     if tuning.name not in ("lora", "dora") or not tuning.modules_to_save:
         return
-    names = {"lm_head", "embed_tokens"} | {linear.suffix for linear in known.shape.linears}
+    outside = _outside(known)
+    names = outside + sorted({linear.suffix for linear in known.shape.linears})
     for name in tuning.modules_to_save:
+        if name in _HEADS and known.scores:
+            raise InputError(
+                f"a reward model has no '{name}'", where="tuning.modules_to_save",
+                fix="Leave it out: the head that scores is trained and saved in any case",
+            )  # fmt: skip
         if name not in names:
             raise InputError(
                 f"the model has no layer '{name}'", where="tuning.modules_to_save",
-                fix="Use lm_head, embed_tokens or a linear layer's name",
+                fix=f"Use some of: {', '.join(outside)}; or a linear layer's name",
             )  # fmt: skip
         if isinstance(tuning.target_modules, list) and name in tuning.target_modules:
             raise InputError(
                 f"'{name}' gets an adapter and is to be trained whole", where="tuning.modules_to_save",
                 fix="Take it out of one of the two lists",
             )  # fmt: skip
+
+
+def _outside(known: Known) -> list[str]:
+    """The matrices outside the blocks as the files name them, and the head: transformers 5 names it lm_head in all."""
+    stored = {
+        tensor.name.split(".")[-2]
+        for tensor in known.tensors
+        if tensor.name.endswith(".weight") and len(tensor.shape) == 2 and not BLOCK.search(tensor.name)
+    }
+    return sorted((stored - set(_HEADS)) | {"lm_head"})
 
 
 def _ranks(known: Known) -> None:
@@ -116,24 +177,18 @@ def _start(known: Known) -> None:
             where="tuning.init",
             fix=f"Set it to default, or leave {others[0]} out",
         )
+    if tuning.init == "orthogonal" and tuning.rank % 2:
+        raise InputError(
+            f"orthogonal halves the rank, and {tuning.rank} is odd", where="tuning.rank",
+            fix=f"Set it to {tuning.rank + 1}, or tuning.init to default",
+        )  # fmt: skip
+    narrow = [one for one in known.shape.targets(tuning.target_modules) if min(one.inputs, one.outputs) < tuning.rank]
+    if tuning.init != "orthogonal" and narrow:
+        raise InputError(
+            f"{tuning.init} takes {tuning.rank} directions from each layer, and {narrow[0].suffix} has fewer",
+            where="tuning.init",
+            fix=f"Set it to default, or name layers without it in tuning.target_modules ({_attention(known)})",
+        )
 
 
-def _adapter(known: Known) -> None:
-    tuning = known.config.tuning
-    if not _has_adapter(known):
-        return
-    if not tuning.adapter:
-        if tuning.name in ("lora", "dora") and tuning.merge_adapter:
-            raise InputError(
-                "there is no adapter to merge", where="tuning.merge_adapter", fix="Name one in tuning.adapter"
-            )
-        return
-    folder = find_model(tuning.adapter, known.settings, "tuning.adapter")
-    config = require_adapter(folder, known.shape, "tuning.adapter")
-    scorer = METHODS[known.config.method.name].result == "scorer"
-    if (config.get("task_type") == "SEQ_CLS") != scorer:
-        what = "a reward model's" if not scorer else "a language model's"
-        raise InputError(f"this adapter is {what}", where="tuning.adapter", fix="Name an adapter of the same kind")
-
-
-ADAPTER_CHECKS = (_targets, _experts, _patterns, _blocks, _whole, _ranks, _start, _adapter)
+ADAPTER_CHECKS = (_targets, _experts, _patterns, _blocks, _whole, _ranks, _start)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from studio.config import RunConfig
 from studio.config.describe import options_of
 from studio.errors import InputError, InputErrors
 from studio.models.fit import Lengths
+from studio.models.headers import Tensor, read_config, read_tensors
 from studio.models.shape import ModelShape
 from studio.settings import Settings
+from studio.train.methods import METHODS
 
 _OPTIONS = {spec.path: spec for spec in options_of(RunConfig)}
 
@@ -22,17 +25,39 @@ class Known:
 
     Attributes:
         config: the run.
+        folder: of the model.
         shape: of the model.
         raw: the model's config.json.
-        lengths: counts of the tokenized data, None while it was not read.
+        tensors: what the model's files hold.
         settings: for runs that are named.
+        lengths: counts of the tokenized data, None while it was not read.
+        longest_validation: tokens of the longest validation row; 0 without any.
     """
 
     config: RunConfig
+    folder: Path
     shape: ModelShape
     raw: dict[str, Any]
+    tensors: tuple[Tensor, ...]
     settings: Settings
     lengths: Lengths | None = None
+    longest_validation: int = 0
+
+    @classmethod
+    def of(cls, config: RunConfig, folder: Path, settings: Settings, **raw: Any) -> Self:
+        """Look at the model in `folder`, with these values of its config.json changed.
+
+        Raises:
+            InputError: it has no usable config.json, or broken weight files.
+        """
+        values, tensors = read_config(folder) | raw, read_tensors(folder)
+        shape = ModelShape.from_parts(values, tensors, where=str(folder))
+        return cls(config, folder, shape, values, tuple(tensors), settings)
+
+    @property
+    def scores(self) -> bool:
+        """Whether the method makes a model that scores."""
+        return METHODS[self.config.method.name].result == "scorer"
 
 
 def used(config: RunConfig, section: str, name: str) -> bool:
@@ -41,12 +66,13 @@ def used(config: RunConfig, section: str, name: str) -> bool:
 
 
 def raise_all(known: Known, checks: Sequence[Callable[[Known], None]]) -> None:
-    """Run checks and raise what all of them found, together."""
+    """Run checks and raise what all of them found, together; what several of them stumble over is said once."""
     errors: list[InputError] = []
     for one in checks:
         try:
             one(known)
         except InputError as error:
-            errors += getattr(error, "errors", [error])
+            found = getattr(error, "errors", [error])
+            errors += [one for one in found if one.sentence not in {other.sentence for other in errors}]
     if errors:
         raise InputErrors(errors)

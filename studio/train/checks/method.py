@@ -98,14 +98,13 @@ def _context(known: Known) -> None:
     model = known.config.model
     longest = int(limit * model.rope_factor) if model.rope_scaling != "none" else limit
     written = known.config.method.max_completion_length if known.config.method.name in ONLINE else 0
-    if lengths.max + written > longest:
-        what = (
-            f"the longest prompt has {lengths.max:,} tokens and answers up to {written:,}"
-            if written
-            else (f"the longest example has {lengths.max:,} tokens")
-        )
+    validation = known.longest_validation > lengths.max
+    tokens = max(lengths.max, known.longest_validation)
+    if tokens + written > longest:
+        what = f"the longest {'prompt' if written else 'example'}{' of the validation' if validation else ''}"
+        also = f" and answers up to {written:,}" if written else ""
         raise InputError(
-            f"{what}; the model was made for {longest:,}",
+            f"{what} has {tokens:,} tokens{also}; the model was made for {longest:,}",
             where="method.max_completion_length" if written else "data.max_length",
             fix="Set a lower limit, or stretch the model's context with model.rope_scaling",
         )

@@ -1,37 +1,12 @@
-"""What the model cannot do."""
+"""What the model cannot do: stretch its positions, and compute with this attention, engine or device."""
 
 from __future__ import annotations
-
-from importlib.util import find_spec
 
 from studio.config import RunConfig
 from studio.errors import InputError
 from studio.models.available import ATTENTION, ENGINE, NEEDS, lack
 from studio.models.device import device_info
 from studio.train.checks.known import Known, used
-from studio.train.methods import METHODS
-
-
-def _architecture(known: Known) -> None:
-    names = [str(name) for name in known.raw.get("architectures") or []]
-    if known.raw.get("is_encoder_decoder"):
-        raise InputError(
-            "this is an encoder-decoder model, and the studio trains decoders only", where="model.path",
-            fix="Choose a causal language model, such as Llama, Qwen, Mistral, Gemma or SmolLM",
-        )  # fmt: skip
-    scorer = any(name.endswith("ForSequenceClassification") for name in names)
-    if scorer and METHODS[known.config.method.name].result != "scorer":
-        raise InputError(
-            "this is a reward model: it scores texts and cannot write", where="model.path",
-            fix="Choose the model it was made from; name the reward model in method.reward_model",
-        )  # fmt: skip
-    other = ("ForMaskedLM", "ForConditionalGeneration", "Model")
-    if any(name.endswith(other) and not name.endswith("LMHeadModel") for name in names) and not scorer:
-        raise InputError(
-            f"{names[0]} is no causal language model",
-            where="model.path",
-            fix="Choose one whose name ends in ForCausalLM",
-        )
 
 
 def _rotary(known: Known) -> None:
@@ -43,25 +18,17 @@ def _rotary(known: Known) -> None:
             where="model.rope_scaling",
             fix="Set it to none",
         )
+    if known.shape.family == "phi3":
+        raise InputError(
+            "phi3 stretches its positions in a way of its own (longrope)", where="model.rope_scaling",
+            fix="Set it to none; Phi-3 models with 128k in their name are stretched already",
+        )  # fmt: skip
     if known.config.tuning.name == "full":
         return
     kept = (known.raw.get("rope_parameters") or known.raw.get("rope_scaling") or {}).get("rope_type", "default")
     if kept not in ("default", known.config.model.rope_scaling):
         raise InputError(
             f"this model stretches its positions already ({kept})", where="model.rope_scaling", fix="Set it to none"
-        )
-
-
-def _quantised(known: Known) -> None:
-    if known.config.tuning.name == "qlora" and find_spec("bitsandbytes") is None:
-        raise InputError(
-            "qlora needs the package bitsandbytes, which is not installed", where="tuning.name",
-            fix="Install it (pip install bitsandbytes), or use lora",
-        )  # fmt: skip
-    if known.config.tuning.name == "qlora" and "quantization_config" in known.raw:
-        kind = known.raw["quantization_config"].get("quant_method", "quantised")
-        raise InputError(
-            f"this checkpoint is quantised already ({kind})", where="model.path", fix="Choose the unquantised model"
         )
 
 
@@ -123,4 +90,4 @@ def unsloth_lacks(config: RunConfig) -> list[tuple[str, bool]]:
     ]
 
 
-MODEL_CHECKS = (_architecture, _rotary, _quantised, _eight_bit_dora, _attention, _engine)
+MODEL_CHECKS = (_rotary, _eight_bit_dora, _attention, _engine)

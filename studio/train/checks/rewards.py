@@ -9,8 +9,11 @@ from pathlib import Path
 from studio.config.method import ONLINE
 from studio.errors import InputError
 from studio.models.adapters import adapter_config, require_adapter
-from studio.models.headers import read_config, weight_files
+from studio.models.headers import read_config, read_tensors
+from studio.models.shape import ModelShape
 from studio.train.checks.known import Known
+from studio.train.checks.scorer import require_one_score
+from studio.train.checks.tokens import largest_token
 from studio.train.pythonreward import split_reference
 from studio.train.runs import find_model
 from studio.train.schema import read_schema
@@ -70,14 +73,24 @@ def _needs_model(known: Known) -> None:
             raise InputError("this run's model writes and does not score", where=where, fix="Name a run of reward")
         require_adapter(folder, known.shape, where)
         return
-    names = read_config(folder).get("architectures") or []
+    raw, where = read_config(folder), f"{where}: {folder}"
+    names = raw.get("architectures") or []
     if not any(str(name).endswith("ForSequenceClassification") for name in names):
         raise InputError("this model writes and does not score", where=where, fix="Name a run of method reward")
-    if not weight_files(folder):
+    tensors = read_tensors(folder)
+    if not tensors:
         raise InputError(
-            "this reward model has no .safetensors weights", where=f"{where}: {folder}",
+            "this reward model has no .safetensors weights", where=where,
             fix="Save it again with safetensors; other files can run code when they are opened",
         )  # fmt: skip
+    require_one_score(raw, tensors, where)
+    rows, last = ModelShape.from_parts(raw, tensors, where=where).vocab, largest_token(known.folder)
+    if last is not None and last >= rows:
+        raise InputError(
+            f"the reward model reads tokens up to {rows - 1:,}, and this model writes tokens up to {last:,}",
+            where=where,
+            fix="Train a reward model from this model, or from one with the same tokenizer",
+        )
 
 
 def _needs_python(known: Known) -> None:

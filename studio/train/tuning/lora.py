@@ -25,7 +25,8 @@ def prepare_lora(model: PreTrainedModel, tuning: TuningConfig, task: str) -> Lor
         task: PEFT's task type: CAUSAL_LM, or SEQ_CLS for a model that scores (its head is then saved too).
 
     Raises:
-        InputError: a target module does not exist in the model, or is its output head.
+        InputError: a target module does not exist in the model, or is its output head; or a layer that is to be
+            trained whole does not exist.
     """
     return lora_config(model, tuning, task)
 
@@ -37,6 +38,7 @@ def lora_config(model: PreTrainedModel, tuning: TuningConfig, task: str, **chang
         _check_names(model, targets)
     elif tuning.layers_to_transform is not None:
         targets = inner_layers(model)  # PEFT takes blocks with names only, not with all-linear
+    _check_whole(model, changes.get("modules_to_save", tuning.modules_to_save))
     init: Any = True if tuning.init == "default" else tuning.init
     return LoraConfig(
         r=tuning.rank,
@@ -78,3 +80,14 @@ def _check_names(model: PreTrainedModel, wanted: list[str]) -> None:
                 where="tuning.target_modules",
                 fix=f"Choose from {', '.join(inner)}, or all-linear",
             )
+
+
+def _check_whole(model: PreTrainedModel, wanted: Any) -> None:
+    """PEFT passes over a name that no layer has."""
+    there = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    for name in wanted or []:
+        if name not in there:
+            raise InputError(
+                f"the model has no layer '{name}'", where="tuning.modules_to_save",
+                fix="Name a layer as the loaded model does, such as lm_head",
+            )  # fmt: skip

@@ -1,0 +1,98 @@
+"""The model's tokenizer: that it can end and pad a text, and that the model has a row for each token of the run.
+
+Before the start it is read from its files, as far as they tell; once it is loaded, `require_rows` looks at the data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from studio.data.units import Unit
+from studio.errors import InputError
+from studio.train.checks.known import Known
+
+# Classes that bring no tokens of their own: what their files do not name is not there.
+_PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
+
+
+def largest_token(folder: Path) -> int | None:
+    """Return the largest id that the tokenizer of a model can give; None where tokenizer.json does not tell."""
+    return max(_ids(folder).values(), default=None)
+
+
+def require_rows(tokenizer: Any, rows: Iterable[Unit], vocabulary: int, folder: Path) -> None:
+    """Refuse a tokenizer without end and padding, and tokens that the model's embedding has no row for.
+
+    Args:
+        tokenizer: the model's, loaded.
+        rows: of training and validation.
+        vocabulary: rows of the embedding.
+        folder: the model's, for errors.
+
+    Raises:
+        InputError: one of the two.
+    """
+    if tokenizer.eos_token_id is None and tokenizer.pad_token_id is None:
+        raise _no_end(folder)
+    padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    if padding >= vocabulary:
+        raise _no_row("the padding token", padding, vocabulary, folder)
+    largest = max((max(row.key, default=0) for row in rows), default=0)
+    if largest >= vocabulary:
+        raise _no_row(f"'{tokenizer.convert_ids_to_tokens(largest)}' in the data", largest, vocabulary, folder)
+
+
+def _tokens(known: Known) -> None:
+    settings = _read(known.folder / "tokenizer_config.json")
+    given = {**_read(known.folder / "special_tokens_map.json"), **settings}
+    if settings.get("tokenizer_class") not in _PLAIN:
+        return
+    padding = given.get("pad_token") or given.get("eos_token")
+    if not padding:
+        raise _no_end(known.folder)
+    padding = str(padding.get("content") if isinstance(padding, dict) else padding)
+    number = _ids(known.folder).get(padding, 0)
+    if number >= known.shape.vocab:
+        raise _no_row(f"'{padding}', with which rows are padded,", number, known.shape.vocab, known.folder)
+
+
+def _no_end(folder: Path) -> InputError:
+    return InputError(
+        "the tokenizer names no token that ends a text (eos_token) and none that pads it (pad_token)",
+        where=f"model.path: {folder}",
+        fix='Add "eos_token" to its tokenizer_config.json, as in the model that it was made from',
+    )
+
+
+def _no_row(what: str, number: int, vocabulary: int, folder: Path) -> InputError:
+    return InputError(
+        f"{what} is token {number:,}, and the model's embedding has {vocabulary:,} rows, from 0",
+        where=f"model.path: {folder}",
+        fix="Use the tokenizer that the model was saved with, or name another pad_token in tokenizer_config.json",
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _ids(folder: Path) -> dict[str, int]:
+    """Tokens and their ids as tokenizer.json has them; empty where it cannot be read."""
+    values = _read(folder / "tokenizer.json")
+    try:
+        vocabulary = values["model"]["vocab"]
+        if isinstance(vocabulary, list):  # Unigram: pairs of a token and its likelihood, in the order of the ids
+            vocabulary = {str(pair[0]): number for number, pair in enumerate(vocabulary)}
+        return {**vocabulary, **{str(one["content"]): int(one["id"]) for one in values.get("added_tokens") or []}}
+    except (KeyError, TypeError, IndexError, ValueError):
+        return {}
+
+
+TOKEN_CHECKS = (_tokens,)
