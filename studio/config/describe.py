@@ -28,6 +28,7 @@ class OptionSpec:
         kind: choice, words (some of several), flag, integer, number, text or list.
         auto: True when the word `auto` is allowed beside the kind.
         optional: True when it may be empty (null).
+        only_text: True when it takes text and nothing else, such as a path.
         choices: the allowed words of a choice, or of words.
         minimum, maximum: inclusive or exclusive bounds, None where there is none.
         methods, tunings: where it applies; empty means everywhere.
@@ -40,6 +41,7 @@ class OptionSpec:
     default: Any
     auto: bool
     optional: bool
+    only_text: bool
     choices: tuple[str, ...]
     unit: str | None
     tier: str
@@ -99,6 +101,7 @@ def _spec(path: str, info: FieldInfo) -> OptionSpec:
         default=None if default is PydanticUndefined else default,
         auto="auto" in words and bool(plain),
         optional=type(None) in members,
+        only_text=plain == [str] and not words,
         choices=several if plain else words,
         unit=extra.get("unit"),
         tier=extra.get("tier", "advanced"),

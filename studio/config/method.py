@@ -223,6 +223,14 @@ class MethodConfig(Options):
                 raise ValueError("numbers with commas between them, such as 1, 0.2") from error
         return [value] if isinstance(value, int | float) else value
 
+    @field_validator("dpo_loss_weights")
+    @classmethod
+    def _something_counts(cls, value: list[float] | None) -> list[float] | None:
+        # Below 0 the better answer would be made less likely, and with nothing but 0 nothing is learned.
+        if value is not None and (not any(value) or min(value) < 0):
+            raise ValueError("weights from 0, at least one of them above")
+        return value
+
     @field_validator("beta")
     @classmethod
     def _strength(cls, value: float | str) -> float | str:

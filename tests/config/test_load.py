@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.config import RunConfig
-from studio.config.describe import options_of
+from studio.config.describe import options_of, value_at
 from studio.config.jobs import EvaluateConfig, ExportConfig
 from studio.config.load import apply_set, build, dump_run, load_run
 from studio.config.method import ROWS
@@ -71,6 +71,11 @@ def test_the_yaml_carries_the_help_as_comments() -> None:
         ("tuning.target_modules=[q_proj, v_proj]", ("tuning", "target_modules"), ["q_proj", "v_proj"]),
         ("training.max_steps=", ("training", "max_steps"), None),
         ("model.path=a=b", ("model", "path"), "a=b"),
+        ("model.path=12", ("model", "path"), "12"),
+        ('model.path="a b"', ("model", "path"), "a b"),
+        ("method.reward_pattern=[0-9]+", ("method", "reward_pattern"), "[0-9]+"),
+        ("method.reward_pattern=[a-z]", ("method", "reward_pattern"), "[a-z]"),
+        ("method.reward_pattern=", ("method", "reward_pattern"), None),
     ],
 )
 def test_set_reads_values_as_yaml(item, path, value) -> None:
@@ -135,13 +140,29 @@ def test_unreadable_files_are_named(tmp_path: Path, content, sentence) -> None:
     [
         ("epochs", "is not OPTION=VALUE"),
         ("training.epoch=1", "Did you mean 'training.epochs'?"),
-        ("training.epochs=[", "is not a YAML value"),
+        ("training.epochs=[", "is not a YAML value. Write a number, a word, or a list"),
     ],
 )
 def test_wrong_sets_are_sentences(item, sentence) -> None:
     with pytest.raises(InputError) as caught:
         apply_set({}, item)
     assert sentence in caught.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("item", "value"),
+    [
+        ("tuning.bits=8", "8"),
+        ('tuning.bits="8"', "8"),
+        ("tuning.layers_to_transform=1", [1]),
+        ("tuning.layers_to_transform=0-1, 4", [0, 1, 4]),
+        ('training.learning_rate="1e-3"', 0.001),
+    ],
+)
+def test_a_word_that_looks_like_a_number_and_a_list_of_one_are_taken(item, value) -> None:
+    raw: dict = {}
+    apply_set(raw, item)
+    assert value_at(build(RunConfig, raw).model_dump(), item.partition("=")[0]) == value
 
 
 def test_presets_load_by_name_and_a_wrong_name_gets_the_nearest() -> None:
