@@ -64,6 +64,7 @@ def option(
     tier: Tier = "advanced",
     methods: tuple[str, ...] = (),
     tunings: tuple[str, ...] = (),
+    needs: tuple[str, tuple[str, ...]] | None = None,
     differs: str | None = None,
     **bounds: Any,
 ) -> Any:
@@ -77,11 +78,13 @@ def option(
         tier: `basic` options are shown at once, `advanced` ones behind a fold.
         methods: the methods that use it; empty means all.
         tunings: the tunings that use it; empty means all.
+        needs: another option of the section, and the words of it with which this one is read; no words: any value.
         differs: why our default is not TRL's or PEFT's, where it is not.
         bounds: pydantic's `ge`, `gt`, `le`, `lt`, `min_length`, `pattern`.
     """
     extra: JsonDict = {
         "unit": unit, "tier": tier, "methods": list(methods), "tunings": list(tunings), "differs": differs,
+        "needs": None if needs is None else [needs[0], list(needs[1])],
     }  # fmt: skip
     if callable(default):
         return Field(default_factory=default, title=title, description=help, json_schema_extra=extra, **bounds)

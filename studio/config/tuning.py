@@ -86,11 +86,11 @@ class TuningConfig(Options):
     )  # fmt: skip
     quant_type: Literal["nf4", "fp4"] = option(
         "nf4", "Kind of 4-bit numbers (Dettmers et al. 2023, arXiv:2305.14314).", title="4-bit numbers",
-        tunings=("qlora",),
+        tunings=("qlora",), needs=("bits", ("4",)),
     )  # fmt: skip
     double_quant: bool = option(
         True, "Quantise the scales too, which saves 0.4 bits a weight.", title="Double quantisation",
-        tunings=("qlora",), differs="bitsandbytes: off.",
+        tunings=("qlora",), needs=("bits", ("4",)), differs="bitsandbytes: off.",
     )  # fmt: skip
     dora: bool = option(False, "Learn the length of each row too (QDoRA).", title="With DoRA", tunings=("qlora",))
     adapter: str | None = option(
