@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from studio.cli.output import answer, say
-from studio.cli.train import Job, Json, Name, Sets, checked_run
+from studio.cli.output import answer
+from studio.cli.train import Job, Json, Name, Sets, checked_run, say_plan
 from studio.config import RunConfig
 from studio.config.load import apply_set, build
 from studio.jobs import JobFolder, find_job
@@ -58,7 +58,8 @@ def _begin(job: JobFolder, checkpoint: Checkpoint, config: RunConfig, name: str,
     check_changes(job, config)  # before the data are counted, which takes its time
     require_same_files(job, settings)
     checked = checked_run(config)
-    say(f"begins at step {checkpoint.step} of {job.name}: {checked.plan.line()}")
+    say_plan(checked, f"begins at step {checkpoint.step} of {job.name}: ")
     wanted = name or free_name(settings.jobs, f"{job.name}-from-{checkpoint.step}")
     made = branch(settings, job, checkpoint, wanted, checked.config, checked.plan.steps)
-    answer(as_json, {"id": made.id, "path": str(made.path), "status": "queued"}, f"{made.id} is queued")
+    values = {"id": made.id, "path": str(made.path), "status": "queued", "warnings": checked.warnings}
+    answer(as_json, values, f"{made.id} is queued")

@@ -13,7 +13,7 @@ import typer
 
 from studio.cli.output import answer, say, table
 from studio.cli.results import run_evaluation, run_export
-from studio.cli.train import Json, Sets, checked_run, trained_summary
+from studio.cli.train import Json, Sets, checked_run, say_plan, trained_summary
 from studio.cli.watch import follow, raise_unless_completed
 from studio.config.jobs import DEMO_TEST
 from studio.config.presets import DEMO, load_named
@@ -64,7 +64,7 @@ def demo(
 
 def _train(settings: Settings, sets: list[str]) -> JobFolder:
     checked = checked_run(load_named(DEMO, sets))
-    say(checked.plan.line())
+    say_plan(checked)
     job = submit(settings, "train", "demo", checked.config.model_dump(mode="json"))
     raise_unless_completed(job, follow(job))
     return job

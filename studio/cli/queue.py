@@ -7,8 +7,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from studio.cli.output import answer, say, table
-from studio.cli.train import Job, Json, Name, Sets, checked_run
+from studio.cli.output import answer, table
+from studio.cli.train import Job, Json, Name, Sets, checked_run, say_plan
 from studio.config import RunConfig
 from studio.config.load import apply_set, build
 from studio.errors import InputError
@@ -51,9 +51,10 @@ def edit(job_id: Job, sets: Sets = [], as_json: Json = False) -> None:  # noqa: 
         raise InputError("'studio jobs edit' needs a change", fix="Give it like --set training.epochs=3")
     require_unbegun(job)
     checked = checked_run(_config(job, sets))
-    say(checked.plan.line())
+    say_plan(checked)
     rewrite(settings, job, checked.config.model_dump(mode="json"), checked.plan.steps)
-    answer(as_json, {"id": job.id, "path": str(job.path), "status": "queued"}, f"{job.id} has its new settings")
+    values = {"id": job.id, "path": str(job.path), "status": "queued", "warnings": checked.warnings}
+    answer(as_json, values, f"{job.id} has its new settings")
 
 
 def duplicate(job_id: Job, sets: Sets = [], name: Name = "", as_json: Json = False) -> None:  # noqa: B006
@@ -63,10 +64,11 @@ def duplicate(job_id: Job, sets: Sets = [], name: Name = "", as_json: Json = Fal
     if name:
         require_free(settings.jobs, name)
     checked = checked_run(_config(job, sets))
-    say(checked.plan.line())
+    say_plan(checked)
     name = name or free_name(settings.jobs, job.request.name)
     made = submit(settings, "train", name, checked.config.model_dump(mode="json"))
-    answer(as_json, {"id": made.id, "path": str(made.path), "status": "queued"}, f"{made.id} is queued")
+    values = {"id": made.id, "path": str(made.path), "status": "queued", "warnings": checked.warnings}
+    answer(as_json, values, f"{made.id} is queued")
 
 
 def _config(job: JobFolder, sets: list[str]) -> RunConfig:

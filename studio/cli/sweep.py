@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from studio.cli.output import answer, stderr, table
+from studio.cli.output import answer, say, stderr, table
 from studio.config import RunConfig
 from studio.data.client import DataWorker
 from studio.errors import InputError
@@ -44,8 +44,15 @@ def queue_sweep(base: RunConfig, name: str, sweeps: list[str], as_json: bool) ->
     for job, variant, one in zip(jobs, variants, found, strict=True):
         values.append({"id": job.id, "changes": variant.changes, "seconds": one.plan.seconds})
         rows.append((job.id, *map(str, variant.changes.values()), one.plan.line()))
+    warnings = list(dict.fromkeys(warning for one in found for warning in one.warnings))
+    for warning in warnings:
+        say(f"warning: {warning}")
     options = [path.rpartition(".")[2] for path in variants[0].changes]
-    answer(as_json, {"group": jobs[0].request.group, "runs": values}, table("id", *options, "plan", rows=rows))
+    answer(
+        as_json,
+        {"group": jobs[0].request.group, "runs": values, "warnings": warnings},
+        table("id", *options, "plan", rows=rows),
+    )
 
 
 def _values(sweeps: list[str]) -> dict[str, list[Any]]:

@@ -50,24 +50,30 @@ def train(
         queue_sweep(load_named(file, sets), name or default_name(file), sweeps, as_json)
         return
     checked = checked_run(load_named(file, sets))
-    say(checked.plan.line())
+    say_plan(checked)
     job = submit(read_settings(), "train", name or default_name(file), checked.config.model_dump(mode="json"))
     if detach:
-        answer(as_json, {"id": job.id, "path": str(job.path), "status": "queued"}, f"{job.id} is queued")
+        values = {"id": job.id, "path": str(job.path), "status": "queued", "warnings": checked.warnings}
+        answer(as_json, values, f"{job.id} is queued")
         return
     state = follow(job)
     raise_unless_completed(job, state)
     result = trained_summary(job)
     best = result["best_eval_loss"]
     losses = f"loss {result['loss']:.4g}" + (f", best validation loss {best:.4g}" if best is not None else "")
-    answer(as_json, result, f"{job.request.name} is trained: {losses}\n{job.model}")
+    answer(as_json, {**result, "warnings": checked.warnings}, f"{job.request.name} is trained: {losses}\n{job.model}")
 
 
 def plan(file: File, sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006
     """Show steps, tokens, parameters, memory and time of a run without starting it."""
     checked = checked_run(load_named(file, sets))
-    values = {"line": checked.plan.line(), "plan": checked.plan.as_dict(), "lengths": asdict(checked.lengths)}
-    answer(as_json, {**values, "findings": checked.findings}, plan_text(checked))
+    values: dict[str, Any] = {
+        "line": checked.plan.line(),
+        "plan": checked.plan.as_dict(),
+        "lengths": asdict(checked.lengths),
+    }
+    values |= {"findings": checked.findings, "warnings": checked.warnings}
+    answer(as_json, values, plan_text(checked))
 
 
 def checked_run(config: RunConfig) -> Checked:
@@ -81,13 +87,20 @@ def checked_run(config: RunConfig) -> Checked:
         return check(config, settings, worker, fetch=True, on_progress=lambda *phase: status.update(phase_line(*phase)))
 
 
+def say_plan(checked: Checked, before: str = "") -> None:
+    """Tell what will happen, and what a person should know of it, beside the answer."""
+    say(before + checked.plan.line())
+    for warning in checked.warnings:
+        say(f"warning: {warning}")
+
+
 def plan_text(checked: Checked) -> str:
     """The plan as lines for a terminal."""
     plan = checked.plan
     lines = [plan.line(), ""]
     lines += [f"  {name:<12} {size / 1e9:7.3f} GB" for name, size in plan.memory.items()]
     lines += ["", *(f"  {name} = {choice.value}: {choice.reason}" for name, choice in plan.choices.items())]
-    lines += [f"  {finding['text']}" for finding in checked.findings if finding.get("text")]
+    lines += [f"  {finding['level']}: {finding['text']}" for finding in checked.findings if finding.get("text")]
     return "\n".join(lines)
 
 

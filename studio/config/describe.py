@@ -28,9 +28,11 @@ class OptionSpec:
         kind: choice, words (some of several), flag, integer, number, text or list.
         auto: True when the word `auto` is allowed beside the kind.
         optional: True when it may be empty (null).
+        only_text: True when it takes text and nothing else, such as a path.
         choices: the allowed words of a choice, or of words.
         minimum, maximum: inclusive or exclusive bounds, None where there is none.
         methods, tunings: where it applies; empty means everywhere.
+        needs: dotted name of an option without which it is not read, and the words this one must have (none: any).
     """
 
     path: str
@@ -40,11 +42,13 @@ class OptionSpec:
     default: Any
     auto: bool
     optional: bool
+    only_text: bool
     choices: tuple[str, ...]
     unit: str | None
     tier: str
     methods: tuple[str, ...]
     tunings: tuple[str, ...]
+    needs: tuple[str, tuple[str, ...]] | None
     differs: str | None
     minimum: float | None
     maximum: float | None
@@ -83,6 +87,32 @@ def value_at(values: dict[str, Any], path: str) -> Any:
     return value
 
 
+def reader(spec: OptionSpec) -> str:
+    """Who reads an option, in words: "dpo, orpo", "lora", "method.grpo_algorithm grpo"; empty for every run."""
+    parts = [", ".join(spec.methods), ", ".join(spec.tunings)]
+    if spec.needs is not None:
+        parts.append(f"{spec.needs[0]} {', '.join(spec.needs[1])}".rstrip())
+    return " with ".join(part for part in parts if part)
+
+
+def without_effect(config: BaseModel, method: str, tuning: str) -> Iterator[OptionSpec]:
+    """Options that have another value than their default and that this method with this tuning does not read."""
+    values = config.model_dump()
+    for spec in options_of(type(config)):
+        if value_at(values, spec.path) != spec.default and not _is_read(spec, values, method, tuning):
+            yield spec
+
+
+def _is_read(spec: OptionSpec, values: dict[str, Any], method: str, tuning: str) -> bool:
+    if not spec.applies(method, tuning):
+        return False
+    if spec.needs is None:
+        return True
+    value = value_at(values, spec.needs[0])
+    given = set(value) if isinstance(value, list) else {value}
+    return bool(given & set(spec.needs[1])) if spec.needs[1] else bool(value)
+
+
 def _spec(path: str, info: FieldInfo) -> OptionSpec:
     extra: dict[str, Any] = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     members = _members(info.annotation)
@@ -91,6 +121,7 @@ def _spec(path: str, info: FieldInfo) -> OptionSpec:
     bounds = _bounds(info)
     default = info.get_default(call_default_factory=True)
     several = _words_of_list(plain)
+    needs = extra.get("needs")
     return OptionSpec(
         path=path,
         title=info.title or path,
@@ -99,11 +130,13 @@ def _spec(path: str, info: FieldInfo) -> OptionSpec:
         default=None if default is PydanticUndefined else default,
         auto="auto" in words and bool(plain),
         optional=type(None) in members,
+        only_text=plain == [str] and not words,
         choices=several if plain else words,
         unit=extra.get("unit"),
         tier=extra.get("tier", "advanced"),
         methods=tuple(extra.get("methods", ())),
         tunings=tuple(extra.get("tunings", ())),
+        needs=None if needs is None else (f"{path.rpartition('.')[0]}.{needs[0]}", tuple(needs[1])),
         differs=extra.get("differs"),
         minimum=bounds[0],
         maximum=bounds[1],

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from studio.config.describe import OptionSpec, options_of
+from studio.config.describe import OptionSpec, options_of, reader
 from studio.config.jobs import EvaluateConfig, ExportConfig
 from studio.config.run import RunConfig
 
@@ -42,7 +42,7 @@ def option_table(specs: list[OptionSpec]) -> str:
     rows = ["| option | default | values | what it does |", "|---|---|---|---|"]
     for spec in specs:
         note = f" *Differs:* {spec.differs}" if spec.differs else ""
-        where = f" Only for {', '.join(spec.methods + spec.tunings)}." if spec.methods or spec.tunings else ""
+        where = f" Only for {reader(spec)}." if reader(spec) else ""
         rows.append(
             f"| `{spec.path}` | {_default(spec)} | {_values(spec)} | {spec.help}{where}{note} |".replace("\n", " ")
         )

@@ -82,6 +82,8 @@ def load_run(path: Path, sets: list[str] | None = None) -> RunConfig:
 def apply_set(raw: dict[str, Any], item: str) -> None:
     """Change `raw` by one `a.b=c`; the value is read as YAML, so `true`, `1e-3` and `[a, b]` work.
 
+    An option that takes nothing but text takes it as it stands, with or without quotes.
+
     Raises:
         InputError: no `=`, an unknown option, or a value that is not YAML.
     """
@@ -89,20 +91,32 @@ def apply_set(raw: dict[str, Any], item: str) -> None:
     path = path.strip()
     if not equals or not path:
         raise InputError(f"'{item}' is not OPTION=VALUE", where="--set", fix="Write it like training.epochs=3")
-    known = {spec.path for spec in options_of(RunConfig)}
-    if path not in known:
-        raise _unknown(path, sorted(known), "--set")
-    try:
-        value = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise InputError(f"'{text}' is not a YAML value", where=f"--set {path}") from error
+    specs = {spec.path: spec for spec in options_of(RunConfig)}
+    if path not in specs:
+        raise _unknown(path, sorted(specs), "--set")
+    value = _set_value(specs[path], path, text.strip())
     target = raw
     *sections, name = path.split(".")
     for section in sections:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise InputError(f"'{section}' is not a section", where="--set")
-    target[name] = numeric_text(value)
+    target[name] = value
+
+
+def _set_value(spec: OptionSpec, path: str, text: str) -> Any:
+    """The text of a `--set` as YAML; as it stands where it is no YAML, and the option a text such as `[0-9]+`."""
+    if spec.only_text and text not in ("", "~", "null") and text[0] not in "'\"":
+        return text
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError) as error:
+        if spec.kind == "text":
+            return text
+        raise InputError(
+            f"'{text}' is not a YAML value", where=f"--set {path}",
+            fix="Write a number, a word, or a list such as [a, b]",
+        ) from error  # fmt: skip
 
 
 def dump_run(config: RunConfig, comments: bool = True) -> str:
@@ -170,14 +184,3 @@ def _unknown(path: str, known: list[str], where: str) -> InputError:
         near = [candidate for candidate in known if candidate.rpartition(".")[2] == path.rpartition(".")[2]][:1]
     fix = f"Did you mean '{near[0]}'?" if near else "docs/config.md lists all options"
     return InputError(f"there is no option '{path}'", where=where, fix=fix)
-
-
-def numeric_text(value: Any) -> Any:
-    """Make a number of a text that is one."""
-    # YAML 1.2 reads 1e-3 as a number only with a dot; people write it without.
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

@@ -89,6 +89,7 @@ class MethodConfig(Options):
     label_smoothing: float = option(
         0.0, "Share of pairs that may be labelled the wrong way round; exo_pair needs some (0.001).",
         title="Label smoothing", methods=("dpo",), ge=0, lt=0.5,
+        needs=("dpo_loss", ("exo_pair", "robust", "aot", "aot_unpaired")),
     )  # fmt: skip
     orpo_loss: Literal["orpo", "simpo", "cpo"] = option(
         "orpo",
@@ -97,7 +98,8 @@ class MethodConfig(Options):
         methods=("orpo",),
     )
     simpo_gamma: float = option(
-        0.5, "Margin that simpo asks of the better answer.", title="SimPO margin", methods=("orpo",), ge=0, le=10
+        0.5, "Margin that simpo asks of the better answer.", title="SimPO margin", methods=("orpo",), ge=0, le=10,
+        needs=("orpo_loss", ("simpo",)),
     )  # fmt: skip
     kto_loss: Literal["kto", "apo_zero_unpaired"] = option(
         "kto", "kto (arXiv:2402.01306), or apo_zero_unpaired, which needs no KL estimate.", title="KTO loss",
@@ -129,18 +131,19 @@ class MethodConfig(Options):
     )  # fmt: skip
     reward_model: str | None = option(
         None, "For model: the run that trained it (name or id), or the folder of a reward model.",
-        title="Reward model", tier="basic", methods=ONLINE,
+        title="Reward model", tier="basic", methods=ONLINE, needs=("rewards", ("model",)),
     )  # fmt: skip
     reward_schema: str | None = option(
         None, "For json: a JSON Schema file that the answer must fit; empty asks for valid JSON only.",
-        title="JSON schema", methods=ONLINE,
+        title="JSON schema", methods=ONLINE, needs=("rewards", ("json",)),
     )  # fmt: skip
     reward_pattern: str | None = option(
-        None, "For regex: a pattern that must fit the whole answer, such as ^\\d+$.", title="Pattern", methods=ONLINE
+        None, "For regex: a pattern that must fit the whole answer, such as ^\\d+$.", title="Pattern", methods=ONLINE,
+        needs=("rewards", ("regex",)),
     )  # fmt: skip
     reward_length: int | None = option(
         None, "For length: the wanted number of tokens; the reward falls with the distance from it.",
-        title="Wanted length", unit="tokens", methods=ONLINE, ge=1,
+        title="Wanted length", unit="tokens", methods=ONLINE, needs=("rewards", ("length",)), ge=1,
     )  # fmt: skip
     reward_python: str | None = option(
         None,
@@ -148,10 +151,11 @@ class MethodConfig(Options):
         "each. It runs with your rights.",
         title="Python reward",
         methods=ONLINE,
+        needs=("rewards", ("python",)),
     )
     trust_reward_code: bool = option(
         False, "Run the file of the Python reward. Leave it off unless you have read it.", title="Trust the file",
-        methods=ONLINE,
+        methods=ONLINE, needs=("rewards", ("python",)),
     )  # fmt: skip
     grpo_algorithm: Literal["grpo", "rloo"] = option(
         "grpo", "grpo compares answers within a group (arXiv:2402.03300), rloo leaves one out (2402.14740).",
@@ -159,7 +163,7 @@ class MethodConfig(Options):
     )  # fmt: skip
     grpo_loss: Literal["dapo", "grpo", "bnpo", "dr_grpo"] = option(
         "dapo", "How tokens are averaged: dapo over all, grpo within each answer, dr_grpo by a fixed length.",
-        title="GRPO loss", methods=("grpo",),
+        title="GRPO loss", methods=("grpo",), needs=("grpo_algorithm", ("grpo",)),
     )  # fmt: skip
     num_generations: int = option(
         4, "Answers written for each prompt; the batch must be a multiple of it.", title="Answers a prompt",
@@ -222,6 +226,14 @@ class MethodConfig(Options):
             except ValueError as error:
                 raise ValueError("numbers with commas between them, such as 1, 0.2") from error
         return [value] if isinstance(value, int | float) else value
+
+    @field_validator("dpo_loss_weights")
+    @classmethod
+    def _something_counts(cls, value: list[float] | None) -> list[float] | None:
+        # Below 0 the better answer would be made less likely, and with nothing but 0 nothing is learned.
+        if value is not None and (not any(value) or min(value) < 0):
+            raise ValueError("weights from 0, at least one of them above")
+        return value
 
     @field_validator("beta")
     @classmethod

@@ -41,7 +41,7 @@ class ModelConfig(Options):
     )
     rope_factor: float = option(
         2.0, "How many times longer: 2 makes 4,096 tokens 8,192. Only with a longer context.", title="Context factor",
-        gt=1, le=64,
+        gt=1, le=64, needs=("rope_scaling", ("linear", "dynamic", "yarn", "llama3")),
     )  # fmt: skip
     trust_remote_code: bool = option(
         False,

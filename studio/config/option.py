@@ -6,18 +6,53 @@ One call per option; pydantic checks type and bounds, the rest travels in `json_
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.config import JsonDict
 
 Tier = Literal["basic", "advanced"]
 
 
 class Options(BaseModel):
-    """Base of all option groups: unknown keys are refused, values are checked on assignment too."""
+    """Base of all option groups: unknown keys are refused, values are checked on assignment too.
+
+    No number may be infinite or "not a number", which would pass many a comparison, and none may be true or false,
+    which Python counts as 1 and 0.
+    """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        kinds = set(_plain_types(cls.model_fields[info.field_name or ""].annotation))
+        if kinds & {int, float} and bool not in kinds and any(isinstance(one, bool) for one in _leaves(value)):
+            raise ValueError("a number is needed")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _finite(cls, value: object) -> object:
+        if any(isinstance(one, float) and not math.isfinite(one) for one in _leaves(value)):
+            raise ValueError("a finite number is needed")
+        return value
+
+
+def _plain_types(annotation: Any) -> list[Any]:
+    """The types without parts that an annotation is made of: int and str of `list[int] | str`."""
+    if isinstance(annotation, UnionType) or get_origin(annotation) in (Union, list, dict):
+        return [kind for part in get_args(annotation) for kind in _plain_types(part)]
+    return [annotation]
+
+
+def _leaves(value: object) -> list[object]:
+    """The values in lists and mappings; any other value itself."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [leaf for one in value for leaf in _leaves(one)] if isinstance(value, list) else [value]
 
 
 def option(
@@ -29,6 +64,7 @@ def option(
     tier: Tier = "advanced",
     methods: tuple[str, ...] = (),
     tunings: tuple[str, ...] = (),
+    needs: tuple[str, tuple[str, ...]] | None = None,
     differs: str | None = None,
     **bounds: Any,
 ) -> Any:
@@ -42,11 +78,13 @@ def option(
         tier: `basic` options are shown at once, `advanced` ones behind a fold.
         methods: the methods that use it; empty means all.
         tunings: the tunings that use it; empty means all.
+        needs: another option of the section, and the words of it with which this one is read; no words: any value.
         differs: why our default is not TRL's or PEFT's, where it is not.
         bounds: pydantic's `ge`, `gt`, `le`, `lt`, `min_length`, `pattern`.
     """
     extra: JsonDict = {
         "unit": unit, "tier": tier, "methods": list(methods), "tunings": list(tunings), "differs": differs,
+        "needs": None if needs is None else [needs[0], list(needs[1])],
     }  # fmt: skip
     if callable(default):
         return Field(default_factory=default, title=title, description=help, json_schema_extra=extra, **bounds)

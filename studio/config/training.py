@@ -90,7 +90,7 @@ class TrainingConfig(Options):
     )  # fmt: skip
     early_stopping_threshold: float = option(
         0.0, "What counts as an improvement for stopping early: the metric must get better by more than this.",
-        title="Least improvement", ge=0,
+        title="Least improvement", ge=0, needs=("early_stopping", ()),
     )  # fmt: skip
     keep_best: bool | Auto = option(
         "auto",

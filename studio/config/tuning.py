@@ -73,7 +73,7 @@ class TuningConfig(Options):
     alpha_pattern: str | dict[str, float] | None = option(
         None, "Other alphas for some layers, such as q_proj=64.", title="Alphas by layer", tunings=ADAPTERS
     )  # fmt: skip
-    layers_to_transform: str | list[int] | None = option(
+    layers_to_transform: str | int | list[int] | None = option(
         None, "Only these blocks get an adapter, from 0, such as 0-3, 28, 29; empty is all.", title="Blocks",
         tunings=ADAPTERS,
     )  # fmt: skip
@@ -86,11 +86,11 @@ class TuningConfig(Options):
     )  # fmt: skip
     quant_type: Literal["nf4", "fp4"] = option(
         "nf4", "Kind of 4-bit numbers (Dettmers et al. 2023, arXiv:2305.14314).", title="4-bit numbers",
-        tunings=("qlora",),
+        tunings=("qlora",), needs=("bits", ("4",)),
     )  # fmt: skip
     double_quant: bool = option(
         True, "Quantise the scales too, which saves 0.4 bits a weight.", title="Double quantisation",
-        tunings=("qlora",), differs="bitsandbytes: off.",
+        tunings=("qlora",), needs=("bits", ("4",)), differs="bitsandbytes: off.",
     )  # fmt: skip
     dora: bool = option(False, "Learn the length of each row too (QDoRA).", title="With DoRA", tunings=("qlora",))
     adapter: str | None = option(
@@ -122,6 +122,9 @@ class TuningConfig(Options):
     @field_validator("layers_to_transform", mode="before")
     @classmethod
     def _blocks(cls, value: object) -> object:
+        value = [value] if isinstance(value, int) else value
+        if isinstance(value, list) and (not value or any(isinstance(one, int) and one < 0 for one in value)):
+            raise ValueError("at least one number from 0; leave it empty (null) for all blocks")
         if not isinstance(value, str):
             return value
         blocks: list[int] = []
@@ -131,6 +134,12 @@ class TuningConfig(Options):
                 raise ValueError("numbers from 0 and ranges, such as 0-3, 28")
             blocks += range(int(first), int(last or first) + 1)
         return blocks or None
+
+    @field_validator("bits", mode="before")
+    @classmethod
+    def _bits(cls, value: object) -> object:
+        # A word of the form, which YAML and --set read as a number.
+        return f"{value:g}" if isinstance(value, int | float) else value
 
     @field_validator("modules_to_save", mode="before")
     @classmethod

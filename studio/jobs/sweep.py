@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 
 from studio.config import RunConfig
 from studio.config.describe import OptionSpec, options_of
-from studio.config.load import build, numeric_text
+from studio.config.load import build
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs.client import submit
 from studio.jobs.copies import changed_config
@@ -59,7 +59,7 @@ def parse_values(path: str, text: str) -> list[Any]:
         raise InputError(f"'{text}' is not a list of values", where=path, fix="Write them like 1e-4, 2e-4") from error
     if not found:
         raise InputError("it has no values to try", where=path, fix="Write them like 1e-4, 2e-4")
-    return [numeric_text(value) for value in found]
+    return list(found)
 
 
 def expand(base: RunConfig, name: str, values: dict[str, list[Any]]) -> list[Variant]:

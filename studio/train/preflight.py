@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
+from studio.config.describe import reader, without_effect
 from studio.config.model import EMBEDDED_MODEL
+from studio.config.tuning import TuningConfig
 from studio.data.client import DataWorker
 from studio.data.locate import absolute, fetch_sources
 from studio.data.sources import as_path
@@ -31,6 +33,11 @@ from studio.train.runs import find_model
 
 # Options that name a run or a folder; a job gets the folder.
 MODEL_OPTIONS = (("tuning", "adapter"), ("method", "reward_model"))
+# Of an adapter that is gone on with, its folder says these.
+_KEPT_OF_AN_ADAPTER = (
+    "rank", "alpha", "dropout", "target_modules", "init", "rslora", "rank_pattern", "alpha_pattern",
+    "layers_to_transform", "modules_to_save", "dora",
+)  # fmt: skip
 # Room for logs, events and one temporary copy beside what the plan counts.
 _SPARE_BYTES = 200 * 1000**2
 
@@ -55,7 +62,7 @@ class Checked:
     Attributes:
         plan: steps, memory, time, and every `auto` resolved.
         lengths: counts of the tokenized data.
-        findings: what the data worker noticed (dropped, cut, duplicate rows …), as it gave them.
+        findings: options that have no effect, then what the data worker noticed (dropped, cut, duplicate rows …).
         disk_bytes: what the run will write at most at one time.
         config: the run with absolute paths; this is what is submitted.
     """
@@ -65,6 +72,12 @@ class Checked:
     lengths: Lengths
     disk_bytes: int
     findings: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know before the start, in sentences."""
+        told = [one for one in self.findings if one["level"] == "warning"]
+        return [f"{one['text'].rstrip('.')}. {one['fix']}".rstrip() for one in told]
 
 
 def check(
@@ -130,7 +143,26 @@ def check(
     _require_disk(settings, disk)
     if not plan.fits:
         raise DoesNotFitError(plan)
-    return Checked(config, plan, lengths, disk, counted["report"]["findings"])
+    return Checked(config, plan, lengths, disk, unread_options(config) + counted["report"]["findings"])
+
+
+def unread_options(config: RunConfig) -> list[dict[str, Any]]:
+    """Say which options were set although this run does not read them, as findings."""
+    method, tuning = config.method.name, config.tuning.name
+    findings = []
+    for spec in without_effect(config, method, tuning):
+        text = f"{spec.path} has no effect: {method} with {tuning} does not read it as this run is set"
+        findings.append(
+            {"level": "warning", "count": 0, "text": text, "fix": f"It is for {reader(spec)}; leave it out"}
+        )
+    if tuning != "full" and config.tuning.adapter and not config.tuning.merge_adapter:
+        for name in _KEPT_OF_AN_ADAPTER:
+            value, default = getattr(config.tuning, name), TuningConfig.model_fields[name].default
+            if value != default and checks.used(config, "tuning", name):
+                text = f"tuning.{name} has no effect: the adapter that is gone on with keeps its own"
+                fix = "Leave it out, or set tuning.merge_adapter to true for a new adapter on top"
+                findings.append({"level": "warning", "count": 0, "text": text, "fix": fix})
+    return findings
 
 
 def _disk_bytes(config: RunConfig, plan: Plan) -> int:

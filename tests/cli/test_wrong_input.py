@@ -99,6 +99,17 @@ def test_a_run_that_does_not_fit_into_memory_says_what_would(command, monkeypatc
     assert "lora" in err
 
 
+def test_options_without_an_effect_are_told_and_part_of_the_answer(command) -> None:
+    sets = [f"--set={one}" for one in ("tuning.name=qlora", "tuning.modules_to_save=lm_head", "tuning.dora=true")]
+    code, out, err = command(lines(*[GOOD] * 20), "plan", "run.yaml", "--json", *sets)
+    assert code == 0, err
+    (warning,) = json.loads(out)["warnings"]
+    assert warning.startswith("tuning.modules_to_save has no effect: sft with qlora does not read it")
+    assert "It is for lora, dora" in warning
+    code, out, _ = command(lines(*[GOOD] * 20), "plan", "run.yaml", *sets)
+    assert code == 0 and "warning: tuning.modules_to_save has no effect" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

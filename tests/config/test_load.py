@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.config import RunConfig
-from studio.config.describe import options_of
+from studio.config.describe import options_of, value_at, without_effect
 from studio.config.jobs import EvaluateConfig, ExportConfig
 from studio.config.load import apply_set, build, dump_run, load_run
 from studio.config.method import ROWS
@@ -71,6 +71,11 @@ def test_the_yaml_carries_the_help_as_comments() -> None:
         ("tuning.target_modules=[q_proj, v_proj]", ("tuning", "target_modules"), ["q_proj", "v_proj"]),
         ("training.max_steps=", ("training", "max_steps"), None),
         ("model.path=a=b", ("model", "path"), "a=b"),
+        ("model.path=12", ("model", "path"), "12"),
+        ('model.path="a b"', ("model", "path"), "a b"),
+        ("method.reward_pattern=[0-9]+", ("method", "reward_pattern"), "[0-9]+"),
+        ("method.reward_pattern=[a-z]", ("method", "reward_pattern"), "[a-z]"),
+        ("method.reward_pattern=", ("method", "reward_pattern"), None),
     ],
 )
 def test_set_reads_values_as_yaml(item, path, value) -> None:
@@ -135,13 +140,62 @@ def test_unreadable_files_are_named(tmp_path: Path, content, sentence) -> None:
     [
         ("epochs", "is not OPTION=VALUE"),
         ("training.epoch=1", "Did you mean 'training.epochs'?"),
-        ("training.epochs=[", "is not a YAML value"),
+        ("training.epochs=[", "is not a YAML value. Write a number, a word, or a list"),
     ],
 )
 def test_wrong_sets_are_sentences(item, sentence) -> None:
     with pytest.raises(InputError) as caught:
         apply_set({}, item)
     assert sentence in caught.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("item", "value"),
+    [
+        ("tuning.bits=8", "8"),
+        ('tuning.bits="8"', "8"),
+        ("tuning.layers_to_transform=1", [1]),
+        ("tuning.layers_to_transform=0-1, 4", [0, 1, 4]),
+        ('training.learning_rate="1e-3"', 0.001),
+    ],
+)
+def test_a_word_that_looks_like_a_number_and_a_list_of_one_are_taken(item, value) -> None:
+    raw: dict = {}
+    apply_set(raw, item)
+    assert value_at(build(RunConfig, raw).model_dump(), item.partition("=")[0]) == value
+
+
+@pytest.mark.parametrize(
+    ("sets", "unread"),
+    [
+        (["tuning.name=qlora", "tuning.init=pissa"], "tuning.init"),
+        (["tuning.name=qlora", "tuning.bits=8", "tuning.quant_type=fp4"], "tuning.quant_type"),
+        (["tuning.name=full", "tuning.rank=8"], "tuning.rank"),
+        (["method.name=dpo", "training.packing=true"], "training.packing"),
+        (["method.name=dpo", "method.neftune_noise_alpha=5"], "method.neftune_noise_alpha"),
+        (["method.name=dpo", "method.label_smoothing=0.1"], "method.label_smoothing"),
+        (["method.name=dpo", "method.label_smoothing=0.1", "method.dpo_loss=sigmoid, robust"], None),
+        (["method.name=grpo", "method.grpo_algorithm=rloo", "method.grpo_loss=bnpo"], "method.grpo_loss"),
+        (["method.name=grpo", "method.reward_pattern=a+"], "method.reward_pattern"),
+        (["method.name=grpo", "method.reward_pattern=a+", "method.rewards=regex"], None),
+        (["model.rope_factor=4"], "model.rope_factor"),
+        (["training.early_stopping_threshold=0.1"], "training.early_stopping_threshold"),
+        (["training.early_stopping_threshold=0.1", "training.early_stopping=2"], None),
+    ],
+)
+def test_options_that_a_run_does_not_read_are_found(sets, unread) -> None:
+    raw: dict = {}
+    for item in sets:
+        apply_set(raw, item)
+    made = build(RunConfig, raw)
+    found = [spec.path for spec in without_effect(made, made.method.name, made.tuning.name)]
+    assert found == ([unread] if unread else [])
+
+
+def test_no_preset_sets_an_option_that_it_does_not_read() -> None:
+    for name in preset_names():
+        made = load_named(name)
+        assert not list(without_effect(made, made.method.name, made.tuning.name)), name
 
 
 def test_presets_load_by_name_and_a_wrong_name_gets_the_nearest() -> None:

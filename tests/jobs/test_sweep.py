@@ -31,6 +31,7 @@ RATE, RANK = "training.learning_rate", "tuning.rank"
         ("'a, b', c", ["a, b", "c"]),
         ("[q_proj, v_proj], all-linear", [["q_proj", "v_proj"], "all-linear"]),
         ("cuda:0, cuda:1", ["cuda:0", "cuda:1"]),
+        ("'4', 8", ["4", 8]),
     ],
 )
 def test_values_are_read_as_set_reads_them(text: str, values: list[Any]) -> None:

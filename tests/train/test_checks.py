@@ -62,6 +62,20 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"method.name": "dpo", "method.dpo_loss": "sigmoid, sigmoid"}, "method.dpo_loss", "named once"),
     ({"method.name": "dpo", "method.dpo_loss_weights": "1, 2"}, "method", "2 weights for 1"),
     ({"method.name": "dpo", "method.dpo_loss_weights": "much"}, "method.dpo_loss_weights", "numbers with commas"),
+    ({"method.name": "dpo", "method.dpo_loss_weights": 0}, "method.dpo_loss_weights", "at least one of them above"),
+    ({"method.name": "dpo", "method.dpo_loss_weights": -1}, "method.dpo_loss_weights", "weights from 0"),
+    ({"method.name": "dpo", "method.dpo_loss_weights": []}, "method.dpo_loss_weights", "weights from 0"),
+    ({"method.name": "dpo", "method.dpo_loss_weights": "nan"}, "method.dpo_loss_weights", "finite number"),
+    ({"method.name": "grpo", "method.reward_weights": [float("inf")]}, "method.reward_weights", "finite number"),
+    ({"method.name": "ppo", "method.vf_coef": float("inf")}, "method.vf_coef", "finite number"),
+    ({"tuning.alpha": float("nan")}, "tuning.alpha", "finite number"),
+    ({"tuning.alpha_pattern": {"q_proj": float("nan")}}, "tuning.alpha_pattern", "finite number"),
+    ({"tuning.rank": True}, "tuning.rank", "a number is needed"),
+    ({"training.micro_batch_size": True}, "training.micro_batch_size", "a number is needed"),
+    ({"method.reward_weights": [True]}, "method.reward_weights", "a number is needed"),
+    ({"tuning.bits": 5}, "tuning.bits", "should be '4' or '8'"),
+    ({"tuning.layers_to_transform": []}, "tuning.layers_to_transform", "at least one number from 0"),
+    ({"tuning.layers_to_transform": -1}, "tuning.layers_to_transform", "at least one number from 0"),
     ({"method.name": "dpo", "method.beta": 0}, "method.beta", "nothing is learned"),
     ({"method.name": "kto", "method.beta": -1}, "method.beta", "from 0 to 100"),
     ({"method.name": "dpo", "method.dpo_loss": "exo_pair"}, "method.label_smoothing", "needs some smoothing"),
@@ -254,6 +268,11 @@ def test_every_cell_of_the_matrix_is_accepted(model_path, session_settings) -> N
         for tuning in ("full", "lora", "qlora", "dora"):
             sets = {"method.name": method, "tuning.name": tuning, "method.rewards": "json"}
             assert refusals(sets, model_path, session_settings) == [], (method, tuning)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"])
+def test_lora_plus_takes_every_adamw(optimizer, model_path, session_settings) -> None:
+    assert refusals({"tuning.lora_plus_ratio": 16, "training.optimizer": optimizer}, model_path, session_settings) == []
 
 
 def test_the_command_line_refuses_before_a_job_is_made(session_home, model_path, tmp_path) -> None:

@@ -65,7 +65,7 @@ def _adapted(known: Known) -> list[Linear]:
         linear
         for linear in chosen
         if linear not in known.shape.experts
-        and (not blocks or ((found := BLOCK.search(linear.name)) and int(found[1]) in blocks))
+        and (not isinstance(blocks, list) or ((found := BLOCK.search(linear.name)) and int(found[1]) in blocks))
     ]
 
 

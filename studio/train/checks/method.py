@@ -84,7 +84,7 @@ def _optimizer(known: Known) -> None:
             f"{training.optimizer} needs the package bitsandbytes", where="training.optimizer",
             fix="Install it (pip install bitsandbytes), or use adamw_torch_fused",
         )  # fmt: skip
-    if tuning.name in ("lora", "qlora") and tuning.lora_plus_ratio and not training.optimizer.startswith("adamw"):
+    if tuning.name in ("lora", "qlora") and tuning.lora_plus_ratio and "adamw" not in training.optimizer:
         raise InputError(
             f"LoRA+ is made for AdamW, not {training.optimizer}", where="tuning.lora_plus_ratio",
             fix="Leave it empty, or set training.optimizer to adamw_torch",
