@@ -102,12 +102,9 @@ def _blocks(known: Known) -> None:
     if not _has_adapter(known) or not isinstance(blocks, list):
         return
     where, last = "tuning.layers_to_transform", known.shape.layers - 1
-    if not blocks:
-        raise InputError("no block is named", where=where, fix="Leave it empty for all, or name some, such as 0-3")
-    wrong = next((block for block in (min(blocks), max(blocks)) if not 0 <= block <= last), None)
-    if wrong is not None:
+    if max(blocks) > last:
         raise InputError(
-            f"there is no block {wrong}; the model has {known.shape.layers}, from 0", where=where,
+            f"there is no block {max(blocks)}; the model has {known.shape.layers}, from 0", where=where,
             fix=f"Use numbers from 0 to {last}",
         )  # fmt: skip
 
