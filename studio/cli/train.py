@@ -67,7 +67,11 @@ def train(
 def plan(file: File, sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006
     """Show steps, tokens, parameters, memory and time of a run without starting it."""
     checked = checked_run(load_named(file, sets))
-    values = {"line": checked.plan.line(), "plan": checked.plan.as_dict(), "lengths": asdict(checked.lengths)}
+    values: dict[str, Any] = {
+        "line": checked.plan.line(),
+        "plan": checked.plan.as_dict(),
+        "lengths": asdict(checked.lengths),
+    }
     values |= {"findings": checked.findings, "warnings": checked.warnings}
     answer(as_json, values, plan_text(checked))
 
