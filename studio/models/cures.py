@@ -6,13 +6,15 @@ to name the first change that fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from studio.config import RunConfig
 from studio.config.tuning import TuningConfig
+from studio.models.adapted import Adapted
 from studio.models.device import DeviceInfo
 from studio.models.fit import USABLE
 from studio.models.memory import Load, estimate
@@ -21,6 +23,10 @@ from studio.models.shape import ModelShape
 # A run whose memory was full although the plan said that it fits needs clearly less, not a few bytes less.
 CLEARLY_LESS = 0.8
 SHORTEST = 256
+# An 8-bit optimizer is named where it saves at least 2 %: beside a small adapter it saves next to nothing.
+WORTHWHILE = 0.98
+THIRTY_TWO_BIT = ("adamw_torch", "adamw_torch_fused", "paged_adamw_32bit")
+_LENGTH = "data.max_length"
 
 
 @dataclass(frozen=True)
@@ -32,10 +38,10 @@ class Cure:
 
 
 def cures(config: RunConfig, shape: ModelShape, load: Load, qlora_bits: float) -> list[Cure]:
-    """Return what lowers the memory: micro-batch, recomputing, an adapter, four bits, shorter examples.
+    """Return what lowers the memory: micro-batch, recomputing, 8-bit states, an adapter, four bits, shorter examples.
 
-    After those that change one thing come the same, one added to the other. None is returned that needs more than the
-    run does as it is.
+    Examples are halved as often as it goes. After those that change one thing come the same, one added to the other.
+    None is returned that needs more than the run does as it is.
 
     Args:
         config: the run.
@@ -43,8 +49,8 @@ def cures(config: RunConfig, shape: ModelShape, load: Load, qlora_bits: float) -
         load: of the run as it is planned.
         qlora_bits: bits of a weight with its share of the scales if it were quantised.
     """
-    total = sum(estimate(shape, load).values())
-    steps = list(_steps(config, load, qlora_bits))
+    total = _total(shape, load)
+    steps = list(_steps(config, shape, load, qlora_bits))
     single = [_applied(shape, load, [step]) for step in steps]
     joined = [_applied(shape, load, steps[: count + 1]) for count in range(1, len(steps))]
     return [cure for cure in (*single, *joined) if cure.bytes < total]
@@ -56,19 +62,22 @@ def first_fitting(found: list[Cure], total: int, available: int) -> Cure | None:
     return next((cure for cure in found if cure.bytes <= limit), None)
 
 
-def advice(found: list[Cure], shape: ModelShape, memory: dict[str, int], load: Load, device: DeviceInfo) -> list[str]:
+def advice(found: list[Cure], memory: dict[str, int], device: DeviceInfo) -> list[str]:
     """Name the settings that would make it fit, each with what it would need then; the least costly first."""
     usable = USABLE * device.available_bytes
-    sentences = []
     alone = [cure for cure in found if len(_main(cure)) == 1]
+    shorter = [cure for cure in alone if _LENGTH in cure.change]
+    if shorter:  # one sentence for all lengths: the first that fits, else the shortest
+        best = next((cure for cure in shorter if cure.bytes <= usable), shorter[-1])
+        alone = [cure for cure in alone if cure not in shorter or cure is best]
+    sentences = []
     for cure in alone:
         verdict = "which fits" if cure.bytes <= usable else "which alone is not enough"
         sentences.append(f"{said(cure.change)}: it then needs {cure.bytes / 1e9:.1f} GB, {verdict}.")
     together = next((cure for cure in found if cure.bytes <= usable), None)
     if together is not None and together not in alone:
         sentences.append(f"{said(together.change)}: it then needs {together.bytes / 1e9:.1f} GB, which fits.")
-    smallest = replace(load, micro_batch=1, length=SHORTEST, supervised=128, checkpointing=True)
-    if sum(estimate(shape, smallest).values()) > usable or not sentences:
+    if together is None:
         sentences.append(
             f"Choose a smaller model in model.path: the weights of this one take {memory['weights'] / 1e9:.1f} GB."
         )
@@ -77,46 +86,88 @@ def advice(found: list[Cure], shape: ModelShape, memory: dict[str, int], load: L
 
 def said(change: dict[str, Any]) -> str:
     """Say a change in words: "Set training.micro_batch_size to 1 and data.max_length to 512"."""
-    parts = [f"{path} to {str(value).lower() if isinstance(value, bool) else value}" for path, value in change.items()]
+    parts = [f"{path} to {_word(value)}" for path, value in change.items()]
     return f"Set {' and '.join([', '.join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)}"
 
 
-Step = tuple[dict[str, Any], dict[str, Any]]
+def _word(value: Any) -> str:
+    return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _steps(config: RunConfig, load: Load, qlora_bits: float) -> Iterable[Step]:
-    """What can be changed: options, and what they change of the load."""
+Step = tuple[dict[str, Any], Callable[[Load], Load]]
+
+
+def _steps(config: RunConfig, shape: ModelShape, load: Load, qlora_bits: float) -> Iterable[Step]:
+    """What can be changed: options, and what the load is then."""
+    adapter, quantises = load.adapter, find_spec("bitsandbytes") is not None
     least = 2 if config.method.name == "kto" and config.method.kto_loss == "kto" else 1
     if load.micro_batch > least:
-        share = max(1, load.supervised * least // load.micro_batch)
-        yield {"training.micro_batch_size": least}, {"micro_batch": least, "supervised": share, "accumulates": True}
+        yield {"training.micro_batch_size": least}, lambda one: _fewer(one, least)
     if not load.checkpointing:
-        yield {"training.activation_checkpointing": True}, {"checkpointing": True}
-    if load.adapter is None:
-        yield {"tuning.name": "lora"}, {"adapter": True}
+        yield {"training.activation_checkpointing": True}, lambda one: replace(one, checkpointing=True)
+    if quantises and load.optimizer in THIRTY_TWO_BIT:
+        eight: Step = {"training.optimizer": "adamw_8bit"}, lambda one: replace(one, optimizer="adamw_8bit")
+        if _total(shape, eight[1](load)) < WORTHWHILE * _total(shape, load):
+            yield eight
+    if adapter is not None and adapter.whole and not config.tuning.adapter:
+        yield {"tuning.modules_to_save": None}, _without_whole
+    if adapter is None:
+        yield {"tuning.name": "lora"}, lambda one: _with_adapter(shape, one)
     elif load.dtype_bytes == 4 and not load.weight_bits:
-        yield {"model.dtype": "bfloat16"}, {"dtype_bytes": 2, "autocast": True}
-    if not load.weight_bits and find_spec("bitsandbytes") is not None and not load.dora:
-        yield {"tuning.name": "qlora"}, {"adapter": True, "weight_bits": qlora_bits}
-    if load.length > SHORTEST and not load.written:
-        half = load.length // 2
-        short: dict[str, Any] = {"data.max_length": half}
-        if config.data.truncation == "error":  # which would refuse what the button is to start
-            short["data.truncation"] = "cut"
-        yield short, {"length": half}
+        yield {"model.dtype": "bfloat16"}, lambda one: replace(one, dtype_bytes=2, autocast=True)
+    dora = adapter is not None and adapter.dora
+    if not load.weight_bits and quantises and not (dora and config.tuning.bits == "8"):
+        change = {"tuning.name": "qlora", "tuning.dora": True} if dora else {"tuning.name": "qlora"}
+        yield change, lambda one: replace(_without_whole(_with_adapter(shape, one)), weight_bits=qlora_bits)
+    length = load.length
+    while length > SHORTEST and not load.written:
+        length = max(SHORTEST, length // 2)
+        yield _shorter_rows(config, length), partial(_shortened, length=length)
+
+
+def _total(shape: ModelShape, load: Load) -> int:
+    return sum(estimate(shape, load).values())
+
+
+def _fewer(load: Load, micro: int) -> Load:
+    share = max(1, load.supervised * micro // load.micro_batch)
+    return replace(load, micro_batch=micro, supervised=share, accumulates=True)
+
+
+def _with_adapter(shape: ModelShape, load: Load) -> Load:
+    """With a new adapter where every weight is trained; its reference is then the model without it."""
+    if load.adapter is not None:
+        return load
+    rank = TuningConfig().rank
+    adapter = Adapted(tuple((layer, rank) for layer in shape.targets("all-linear")), rank)
+    return replace(load, adapter=adapter, dtype_bytes=2 if load.autocast else 4)
+
+
+def _without_whole(load: Load) -> Load:
+    return load if load.adapter is None else replace(load, adapter=replace(load.adapter, whole=()))
+
+
+def _shorter_rows(config: RunConfig, length: int) -> dict[str, Any]:
+    change: dict[str, Any] = {_LENGTH: length}
+    if config.data.truncation == "error":  # which would refuse what the button is to start
+        change["data.truncation"] = "cut"
+    return change
+
+
+def _shortened(load: Load, length: int) -> Load:
+    """With rows cut to `length`; as large a share of them counts as before."""
+    supervised = max(1, load.supervised * length // load.length)
+    return replace(load, length=length, supervised=supervised, validation=min(load.validation, length))
 
 
 def _applied(shape: ModelShape, load: Load, steps: list[Step]) -> Cure:
     change: dict[str, Any] = {}
-    for options, effects in steps:
+    for options, effect in steps:
         change |= options
-        effects = dict(effects)
-        if effects.pop("adapter", False) and load.adapter is None:
-            rank = TuningConfig().rank
-            load = replace(load, adapter=shape.linears, rank=rank, dtype_bytes=2 if load.autocast else 4)
-        load = replace(load, **effects)
-    return Cure(change, sum(estimate(shape, load).values()))
+        load = effect(load)
+    return Cure(change, _total(shape, load))
 
 
 def _main(cure: Cure) -> set[str]:
-    return set(cure.change) - {"data.truncation"}
+    """The options of a change but those that only go with another one."""
+    return set(cure.change) - {"data.truncation", "tuning.dora"}

@@ -25,6 +25,7 @@ class Lengths:
         max: tokens of the longest.
         supervised_tokens: tokens of all of them that the loss counts.
         validation_count: examples kept for validation.
+        validation_max: tokens of the longest of them; 0 where it is not known.
         good: answers that are rated good, None where rows are not rated.
         answered: prompts with an answer to compare with, None where rows are not prompts.
     """
@@ -36,6 +37,7 @@ class Lengths:
     validation_count: int = 0
     good: int | None = None
     answered: int | None = None
+    validation_max: int = 0
 
 
 @dataclass(frozen=True)

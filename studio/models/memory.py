@@ -6,11 +6,14 @@ backward pass. Nothing is fitted but the runtime; docs/memory.md has the table o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from studio.models.adapted import Adapted, is_embedding
 from studio.models.device import IMPORT_BYTES
-from studio.models.shape import Linear, ModelShape
+from studio.models.optimizers import Trained, state_bytes
+from studio.models.shape import ModelShape
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "runtime")
 LOGIT_CHUNK = 1024  # Supervised tokens whose logits exist at a time (studio.train.engine.loss).
@@ -31,7 +34,8 @@ class MethodCost:
 
     Attributes:
         sequences: sequences of an example that are computed together (chosen and rejected).
-        reference: a frozen reference is asked: a second model with full tuning, the adapter off otherwise.
+        reference: a frozen reference is asked: a second model with full tuning, the adapter off otherwise; "beta" where
+            only a `method.beta` above 0 asks it.
         logits: where logits are made: at supervised positions in chunks, at every position in chunks, at every
             position at once, or nowhere (a score).
         generates: answers are written in training, which needs a cache of keys and values.
@@ -39,7 +43,7 @@ class MethodCost:
     """
 
     sequences: int = 1
-    reference: bool = False
+    reference: Literal["always", "beta", "never"] = "never"
     logits: Literal["supervised", "every", "full", "none"] = "supervised"
     generates: bool = False
     value: bool = False
@@ -50,8 +54,7 @@ class Load:
     """What decides the memory of a run besides the model.
 
     Attributes:
-        adapter: the layers that get an adapter; None when every weight is trained.
-        rank: of the adapter.
+        adapter: what is trained beside the weights; None when every weight is trained.
         dtype_bytes: bytes of one frozen weight in memory (2 or 4).
         autocast: products are computed in bfloat16.
         optimizer: `training.optimizer`.
@@ -63,19 +66,15 @@ class Load:
         import_bytes: resident memory of a process with the libraries imported.
         cost: what the method computes for an example.
         weight_bits: bits of a quantised weight of the linear layers with its share of the scales; 0 for none.
-        dora: the adapter also learns the length of each row.
+        reference: a second model is held as the reference.
+        scorer: weights of a reward model beside it.
+        validation: tokens of the longest validation example with what is written after it; 0 without validation.
         written: tokens of an answer that is written in training, which `length` includes.
         batch: examples of an update, whose answers are all written before it.
         accumulates: an update has several micro-batches, so that gradients lie beside the next one's activations.
     """
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of a micro-batch with padding, all sequences of an example counted."""
-        return self.micro_batch * self.cost.sequences * self.length
-
-    adapter: tuple[Linear, ...] | None
-    rank: int
+    adapter: Adapted | None
     dtype_bytes: int
     autocast: bool
     optimizer: str
@@ -87,44 +86,71 @@ class Load:
     import_bytes: int = IMPORT_BYTES
     cost: MethodCost = MethodCost()
     weight_bits: float = 0.0
-    dora: bool = False
+    reference: bool = False
+    scorer: int = 0
+    validation: int = 0
     written: int = 0
     batch: int = 1
     accumulates: bool = True
 
-
-def adapter_parameters(targets: tuple[Linear, ...], rank: int, dora: bool = False) -> int:
-    """Parameters of an adapter: A is (rank, inputs), B is (outputs, rank), and with DoRA a length for each output."""
-    return sum(rank * (linear.inputs + linear.outputs) + (linear.outputs if dora else 0) for linear in targets)
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch with padding, all sequences of an example counted."""
+        return self.micro_batch * self.cost.sequences * self.length
 
 
 def estimate(shape: ModelShape, load: Load) -> dict[str, int]:
-    """Return the bytes of each of `PARTS`. Their sum is the expected peak of the training process."""
-    trainable = shape.parameters if load.adapter is None else adapter_parameters(load.adapter, load.rank, load.dora)
+    """Return the bytes of each of `PARTS`. Their sum is the expected peak of the training process.
+
+    Where a validation of longer rows takes more than a step does, the parts are those of the validation.
+    """
+    step = _step(shape, load)
+    if not load.validation:
+        return step
+    # No gradients, and a block's tensors go before the next one's come; the optimizer's stay.
+    share = load.supervised * load.validation // load.length
+    looked = replace(load, length=load.validation, supervised=share, batch=load.micro_batch)
+    block = round(looked.tokens * (_block_bytes(shape, looked) + _transient_bytes(shape, looked)))
+    validation = step | {
+        "gradients": 0, "activations": block + cache_bytes(shape, looked), "logits": _logit_bytes(shape, looked)
+    }  # fmt: skip
+    return max(step, validation, key=lambda parts: sum(parts.values()))
+
+
+def _step(shape: ModelShape, load: Load) -> dict[str, int]:
+    adapter = load.adapter
+    trainable = shape.parameters if adapter is None else adapter.parameters
     if load.cost.value:
-        trainable += trainable if load.adapter is not None else shape.hidden
+        trainable += shape.hidden if adapter is None else adapter.low_rank
     linear = sum(layer.inputs * layer.outputs for layer in shape.linears)
-    if load.adapter is None:
+    if adapter is None:
         # Float32 masters; autocast keeps a bfloat16 copy of every matrix for the length of a step.
         weights = 4 * trainable + (2 * (linear + shape.vocab * shape.hidden) if load.autocast else 0)
     else:
         quantised = linear if load.weight_bits else 0
         weights = load.dtype_bytes * (shape.parameters - quantised) + 4 * trainable
         weights += round(load.weight_bits / 8 * quantised)
-    if load.adapter is None and load.cost.reference:
+        if load.autocast:
+            weights += 2 * sum(one.inputs * one.outputs for one in adapter.whole if not is_embedding(one))
+    if adapter is None and load.reference:
         weights += 4 * shape.parameters
+    weights += load.dtype_bytes * load.scorer
     activations = round(load.tokens * activation_bytes_per_token(shape, load)) + cache_bytes(shape, load)
-    logits = logit_rows(load) * shape.vocab * LOGIT_BYTES[load.autocast]
+    logits = _logit_bytes(shape, load)
     # With one micro-batch an update, gradients come while activations and logits go, in the memory these leave.
     gradients = 4 * trainable if load.accumulates else max(0, 4 * trainable - activations - logits)
     return {
         "weights": weights,
         "gradients": gradients,
-        "optimizer": optimizer_bytes(shape, load),
+        "optimizer": state_bytes(load.optimizer, _trained(shape, load)),
         "activations": activations,
         "logits": logits,
         "runtime": RUNTIME_CUDA if load.cuda else load.import_bytes + JOB_BYTES,
     }
+
+
+def _logit_bytes(shape: ModelShape, load: Load) -> int:
+    return logit_rows(load) * shape.vocab * LOGIT_BYTES[load.autocast]
 
 
 def logit_rows(load: Load) -> int:
@@ -143,17 +169,28 @@ def cache_bytes(shape: ModelShape, load: Load) -> int:
     return load.batch * load.length * shape.layers * 2 * shape.kv_heads * shape.head_dim * (2 if load.autocast else 4)
 
 
-def optimizer_bytes(shape: ModelShape, load: Load) -> int:
-    """AdamW holds two float32 moments a parameter, Adafactor a row and a column a matrix, SGD nothing."""
-    if load.optimizer == "sgd":
-        return 0
-    if load.adapter is None:
-        count, sides = shape.parameters, sum(layer.inputs + layer.outputs for layer in shape.linears)
-        sides += shape.vocab + shape.hidden
-    else:
-        count = adapter_parameters(load.adapter, load.rank)
-        sides = sum(layer.inputs + layer.outputs + 2 * load.rank for layer in load.adapter)
-    return 4 * sides if load.optimizer == "adafactor" else 8 * count
+def _trained(shape: ModelShape, load: Load) -> Iterator[Trained]:
+    """The matrices that the optimizer holds states for."""
+    adapter = load.adapter
+    if adapter is None:
+        yield Trained(shape.vocab, shape.hidden, embedding=True)
+        if not shape.tied:
+            yield Trained(shape.vocab, shape.hidden)
+        for layer in shape.linears:
+            yield Trained(layer.outputs, layer.inputs)
+        matrices = shape.vocab * shape.hidden * (1 if shape.tied else 2)
+        rest = max(0, shape.parameters - matrices - sum(one.inputs * one.outputs for one in shape.linears))
+        yield Trained(rest // shape.hidden, shape.hidden)  # norms and biases; the experts of a mixture
+        yield Trained(rest % shape.hidden + (shape.hidden if load.cost.value else 0))
+        return
+    for _ in range(2 if load.cost.value else 1):
+        for layer, rank in adapter.layers:
+            yield Trained(rank, layer.inputs)
+            yield Trained(layer.outputs, rank)
+            if adapter.dora:
+                yield Trained(layer.outputs)
+    for layer in adapter.whole:
+        yield Trained(layer.outputs, layer.inputs, embedding=is_embedding(layer))
 
 
 def activation_bytes_per_token(shape: ModelShape, load: Load) -> float:
@@ -190,11 +227,12 @@ def _block_bytes(shape: ModelShape, load: Load) -> float:
         return norms + 2 * c * hidden + attention + swiglu + inputs
     layers = max(1, shape.layers)
     # Without autocast the adapter takes the very tensor that the block computed, so copies cost nothing more.
-    copies = sum(linear.inputs for linear in load.adapter) / layers
+    trained = [layer for layer, _ in load.adapter.layers]
+    copies = sum(layer.inputs for layer in trained) / layers
     shared = 0.0 if load.autocast else max(0.0, copies - 2 * hidden - query - inner)
-    low_rank = c * load.rank * len(load.adapter) / layers
+    low_rank = c * sum(rank for _, rank in load.adapter.layers) / layers
     # DoRA scales what the layer and the adapter give, and keeps both for the gradient of the scale.
-    scaled = 2 * c * sum(linear.outputs for linear in load.adapter) / layers if load.dora else 0.0
+    scaled = 2 * c * sum(layer.outputs for layer in trained) / layers if load.adapter.dora else 0.0
     return norms + attention + swiglu + c * (copies - shared) + low_rank + scaled
 
 

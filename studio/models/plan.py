@@ -1,7 +1,8 @@
 """What a run will be before it starts: steps, memory, time, and every `auto` resolved with its reason.
 
 A pure function of the run's config, the model's shape, the data's lengths and the device. The page shows it, the
-worker follows it, the job keeps it beside the measured peak. It does not look at files.
+worker follows it, the job keeps it beside the measured peak. Of files it looks at the adapter and the reward model that
+the run names, to count them.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from studio.config import RunConfig
 from studio.config.method import ONLINE
 from studio.config.tuning import TITLES, TuningConfig
 from studio.models import rates, speed
+from studio.models.adapted import adapted, reward_parameters
 from studio.models.available import ATTENTION, best_attention
 from studio.models.cures import Cure, advice, cures
 from studio.models.device import DeviceInfo
 from studio.models.fit import GIVEN, Choice, Lengths, fit, fits
-from studio.models.memory import Load, MethodCost, adapter_parameters
-from studio.models.shape import Linear, ModelShape
+from studio.models.memory import Load, MethodCost
+from studio.models.shape import ModelShape
 
 EVALUATIONS = 8
 
@@ -105,18 +107,22 @@ def make_plan(
     if lengths.count < 1:
         raise ValueError("a plan needs at least one training example")
     training, tuning = config.training, config.tuning
-    targets = None if tuning.name == "full" else chosen_layers(shape, tuning)
-    trainable = shape.parameters if targets is None else adapter_parameters(targets, tuning.rank, tuning.uses_dora)
+    adapter = adapted(shape, tuning)
+    trainable = shape.parameters if adapter is None else adapter.parameters
     written = config.method.max_completion_length if config.method.name in ONLINE else 0
     choices: dict[str, Choice] = {}
 
     dtype, autocast = _dtype(config, device, choices)
     rate = _rate(config, shape, choices)
+    cost = cost or MethodCost()
+    by_beta = cost.reference == "beta" and config.method.beta not in ("auto", 0)
     load = Load(
-        adapter=targets, rank=config.tuning.rank, dtype_bytes=2 if dtype == "bfloat16" else 4, autocast=autocast,
+        adapter=adapter, dtype_bytes=2 if dtype == "bfloat16" else 4, autocast=autocast,
         optimizer=training.optimizer, micro_batch=1, length=max(1, lengths.max) + written, supervised=0,
-        checkpointing=False, cuda=device.kind == "cuda", import_bytes=device.import_bytes, cost=cost or MethodCost(),
-        weight_bits=weight_bits(tuning), dora=tuning.uses_dora, written=written, batch=training.batch_size,
+        checkpointing=False, cuda=device.kind == "cuda", import_bytes=device.import_bytes, cost=cost, written=written,
+        weight_bits=weight_bits(tuning), batch=training.batch_size, scorer=reward_parameters(shape, config),
+        reference=by_beta or cost.reference == "always",
+        validation=lengths.validation_max + written if lengths.validation_max else 0,
     )  # fmt: skip
     load, memory = fit(config, shape, lengths, device, load, choices)
     micro, accumulation = load.micro_batch, training.batch_size // load.micro_batch
@@ -125,10 +131,10 @@ def make_plan(
     epochs = steps / per_epoch if training.max_steps else training.epochs
     plan = Plan(
         tuning=config.tuning.name,
-        rank=config.tuning.rank,
+        rank=tuning.rank if adapter is None else adapter.rank,
         parameters=shape.parameters,
         trainable=trainable,
-        adapter_bytes=0 if targets is None else 4 * trainable,
+        adapter_bytes=0 if adapter is None else 4 * trainable,
         steps=steps,
         steps_per_epoch=per_epoch,
         epochs=epochs,
@@ -151,7 +157,7 @@ def make_plan(
     )
     seconds = speed.training_seconds(shape, load, _work(config, lengths, plan, load), device)
     found = cures(config, shape, load, weight_bits(tuning.model_copy(update={"name": "qlora"})))
-    told = [] if plan.fits else advice(found, shape, memory, load, device)
+    told = [] if plan.fits else advice(found, memory, device)
     return replace(plan, seconds=seconds, advice=told, cures=found)
 
 
@@ -175,15 +181,6 @@ def _tokens(config: RunConfig, lengths: Lengths, steps: int, epochs: float) -> i
     batches = math.ceil(steps / method.ppo_epochs) if method.name == "ppo" else steps
     prompt = lengths.total_tokens / lengths.count
     return round(batches * config.training.batch_size * (prompt + method.max_completion_length))
-
-
-def chosen_layers(shape: ModelShape, tuning: TuningConfig) -> tuple[Linear, ...]:
-    """The layers that get an adapter: of the wanted names, in the wanted blocks."""
-    layers = shape.targets(tuning.target_modules)
-    blocks = tuning.layers_to_transform
-    if not isinstance(blocks, list):
-        return layers
-    return tuple(one for one in layers if any(part.isdigit() and int(part) in blocks for part in one.name.split(".")))
 
 
 def weight_bits(tuning: TuningConfig) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from studio.models.device import DeviceInfo
-from studio.models.memory import Load, adapter_parameters
+from studio.models.memory import Load
 from studio.models.shape import ModelShape
 
 # Share of the measured matrix speed that the linear layers of a training step reach, by (device, autocast), and
@@ -79,7 +79,7 @@ def forward_flops(shape: ModelShape, load: Load, work: Work) -> tuple[float, flo
     and the weights with the values, since the causal half that is not needed is not skipped everywhere.
     """
     linear = sum(layer.inputs * layer.outputs for layer in shape.linears)
-    adapter = adapter_parameters(load.adapter, load.rank) if load.adapter else 0
+    adapter = load.adapter.low_rank if load.adapter else 0
     head = shape.vocab * shape.hidden * work.supervised_share
     attention = 4 * shape.layers * shape.heads * shape.head_dim * padded_length(work, load.micro_batch)
     return 2 * (linear + adapter + head), attention
@@ -94,7 +94,7 @@ def step_flops(shape: ModelShape, load: Load, work: Work) -> tuple[float, float]
     linear, attention = forward_flops(shape, load, work)
     weights = sum(layer.inputs * layer.outputs for layer in shape.linears)
     if load.adapter is not None:
-        trained: float = adapter_parameters(load.adapter, load.rank)
+        trained: float = load.adapter.parameters
     else:
         trained = weights + shape.vocab * shape.hidden * work.supervised_share
     again = 1 if load.checkpointing else 0

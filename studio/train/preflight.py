@@ -130,6 +130,7 @@ def check(
         max=max(counted["train"]),
         supervised_tokens=sum(counted["supervised"]),
         validation_count=len(counted["validation"]),
+        validation_max=max(counted["validation"], default=0),
         good=counted["good"],
         answered=counted["answered"],
     )

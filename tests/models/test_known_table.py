@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from studio.config.tuning import TuningConfig
+from studio.models.adapted import Adapted, adapted
 from studio.models.known_shapes import LLAMA2, known_model, plain_shape, shape_of
 from studio.models.memory import Load, estimate
 from studio.models.plan import weight_bits
@@ -39,9 +40,9 @@ CELLS = [(row, size) for row in TABLE for size in LLAMA2]
 def load(shape: ModelShape, row: str, rows: int = 1, length: int = 1024, checkpointing: bool = True) -> Load:
     """A run of that row on a GPU, with its usual rank, 8, on all linear layers, half of the tokens supervised."""
     name, _, bits = row.partition(" ")
-    tuning = TuningConfig(name=name, bits=bits or "4")  # type: ignore[arg-type]
+    tuning = TuningConfig(name=name, bits=bits or "4", rank=8)  # type: ignore[arg-type]
     return Load(
-        adapter=None if name == "full" else shape.targets("all-linear"), rank=8, dtype_bytes=4 if name == "full" else 2,
+        adapter=adapted(shape, tuning), dtype_bytes=4 if name == "full" else 2,
         autocast=True, optimizer="adamw_torch_fused", micro_batch=rows, length=length, supervised=rows * length // 2,
         checkpointing=checkpointing, cuda=True, weight_bits=weight_bits(tuning),
     )  # fmt: skip
@@ -67,7 +68,7 @@ def test_where_the_table_is_optimistic() -> None:
     assert gigabytes(eight, "qlora 4") > 1.2 * gigabytes(seven, "qlora 4")
     # And so do experts, for which the table of 2024 said 30 GB.
     mixtral = shape_of(known_model("mixtral-8x7b-instruct"))
-    attention = replace(load(mixtral, "qlora 4"), adapter=mixtral.linears)
+    attention = replace(load(mixtral, "qlora 4"), adapter=Adapted(tuple((one, 8) for one in mixtral.linears), 8))
     assert sum(estimate(mixtral, attention).values()) / 1e9 > 3 * 30
 
 
@@ -93,7 +94,7 @@ def other_rows() -> list[str]:
         shape = shape_of(known_model(name))
         whole = load(shape, row)
         if shape.experts:
-            whole = replace(whole, adapter=shape.linears)
+            whole = replace(whole, adapter=Adapted(tuple((one, 8) for one in shape.linears), 8))
         planned = sum(estimate(shape, whole).values()) / 1e9
         by_rule = rule * shape.parameters / 1e9
         lines.append(f"| {known_model(name).title} | {NAMES[row]} | {_shown(by_rule)} | {_shown(planned)} |")

@@ -16,7 +16,7 @@ PPO = Method(
         Metric("policy/entropy", "Entropy", "neither"),
         Metric("completions/mean_length", "Tokens an answer", "neither"),
     ),
-    cost=MethodCost(reference=True, logits="full", generates=True, value=True),
+    cost=MethodCost(reference="always", logits="full", generates=True, value=True),
     trainer="ppo",
     paper="Schulman et al. 2017, arXiv:1707.06347; Ziegler et al. 2019, arXiv:1909.08593",
     differs="TRL has none since 1.13: the studio's own, with one base for policy, reference, value and reward.",
