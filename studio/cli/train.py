@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,11 +13,15 @@ from studio.cli.output import answer, phase_line, say, stderr
 from studio.cli.sweep import queue_sweep
 from studio.cli.watch import follow, raise_unless_completed
 from studio.config import RunConfig
-from studio.config.presets import load_named
+from studio.config.load import apply_set, build
+from studio.config.model import EMBEDDED_MODEL
+from studio.config.presets import load_named, preset_names
 from studio.data.client import DataWorker
 from studio.jobs import JobFolder, Summaries, submit
+from studio.models.hubaccess import is_hub_id
 from studio.settings import read_settings
 from studio.train.preflight import Checked, check
+from studio.train.sketch import sketch
 
 Sets = Annotated[
     list[str], typer.Option("--set", help="Change one option: --set training.epochs=3", show_default=False)
@@ -64,9 +69,17 @@ def train(
     answer(as_json, {**result, "warnings": checked.warnings}, f"{job.request.name} is trained: {losses}\n{job.model}")
 
 
-def plan(file: File, sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006
-    """Show steps, tokens, parameters, memory and time of a run without starting it."""
-    checked = checked_run(load_named(file, sets))
+def plan(
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE|PRESET|MODEL", help="A run, or a model: a folder, config.json, GGUF or Hub id."),
+    ],
+    sets: Sets = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Show steps, tokens, parameters, memory and time of a run without starting it; the weights may be elsewhere."""
+    config = _of_model(file, sets) if _is_model(file) else load_named(file, sets)
+    checked = checked_run(config, sketched=True)
     values: dict[str, Any] = {
         "line": checked.plan.line(),
         "plan": checked.plan.as_dict(),
@@ -76,15 +89,43 @@ def plan(file: File, sets: Sets = [], as_json: Json = False) -> None:  # noqa: B
     answer(as_json, values, plan_text(checked))
 
 
-def checked_run(config: RunConfig) -> Checked:
+def _is_model(text: str) -> bool:
+    """Whether a model is named where a run could be: presets and YAML files come first."""
+    path = Path(text).expanduser()
+    if text in preset_names() or path.suffix in (".yaml", ".yml"):
+        return False
+    if path.exists():
+        return path.is_dir() or path.suffix == ".gguf" or path.name == "config.json"
+    near_a_preset = text.partition("/")[0] in {name.partition("/")[0] for name in preset_names()}
+    return text == EMBEDDED_MODEL or (is_hub_id(text) and not near_a_preset)
+
+
+def _of_model(text: str, sets: list[str]) -> RunConfig:
+    """A run of a model with the defaults of everything else."""
+    raw: dict[str, Any] = {"model": {"path": text}}
+    for item in sets:
+        apply_set(raw, item)
+    return build(RunConfig, raw)
+
+
+def checked_run(config: RunConfig, sketched: bool = False) -> Checked:
     """Run every check that can be made before the start.
+
+    Args:
+        config: the run.
+        sketched: a model whose weights are not here is planned without them; otherwise they are fetched.
 
     Raises:
         InputError, StudioError: something is wrong with the run or the computer.
     """
     settings = read_settings()
     with stderr.status("checking …") as status, contextlib.closing(DataWorker(settings)) as worker:
-        return check(config, settings, worker, fetch=True, on_progress=lambda *phase: status.update(phase_line(*phase)))
+
+        def show(*phase: Any) -> None:
+            status.update(phase_line(*phase))
+
+        found = sketch(config, settings, worker, show) if sketched else None
+        return found or check(config, settings, worker, fetch=True, on_progress=show)
 
 
 def say_plan(checked: Checked, before: str = "") -> None:

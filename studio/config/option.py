@@ -49,10 +49,11 @@ def _plain_types(annotation: Any) -> list[Any]:
 
 
 def _leaves(value: object) -> list[object]:
-    """The values in lists and mappings; any other value itself."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [leaf for one in value for leaf in _leaves(one)] if isinstance(value, list) else [value]
+    """The values in a list or mapping, which hold numbers one deep; any other value itself.
+
+    Not deeper: a YAML file of a few lines can name lists in lists that have billions of leaves.
+    """
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
 
 
 def option(

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from studio.config.model import EMBEDDED_MODEL
-from studio.errors import InputError
+from studio.errors import InputError, StudioError
 from studio.models.child import Progress, child_main
 from studio.models.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
 from studio.models.hubaccess import is_hub_id as is_hub_id
@@ -68,7 +68,12 @@ def download(
         try:
             return _download(name, folder, revision, on_progress or (lambda done, total: None))
         except Exception as error:
-            raise sentence(error, _asked(name, revision)) from error
+            raise said(error, name, revision) from error
+
+
+def said(error: Exception, name: str, revision: str) -> StudioError:
+    """Say what a failed request for a model means."""
+    return sentence(error, _asked(name, revision))
 
 
 def _download(name: str, folder: Path, revision: str, on_progress: Callable[[float, float], None]) -> Path:

@@ -26,11 +26,13 @@ from studio.models.catalogue import resolve_model
 from studio.models.device import device_info
 from studio.models.fit import Lengths
 from studio.models.plan import Plan, make_plan
+from studio.models.shape import ModelShape
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.methods import METHODS
 from studio.train.runs import find_model
 
+Progress = Callable[[str, float, float | None], None]
 # Options that name a run or a folder; a job gets the folder.
 MODEL_OPTIONS = (("tuning", "adapter"), ("method", "reward_model"))
 # Of an adapter that is gone on with, its folder says these.
@@ -86,7 +88,7 @@ def check(
     data: DataWorker,
     *,
     fetch: bool = False,
-    on_progress: Callable[[str, float, float | None], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Checked:
     """Check model, data, memory and disk of a run.
 
@@ -116,35 +118,58 @@ def check(
     checks.check_method(known)
     if fetch:
         fetch_sources(config.data, settings, on_progress or (lambda name, done, total: None))
-    counted = data.call(
+    lengths, findings = counted(config, data, model.path, on_progress)
+    checks.check_method(replace(known, lengths=lengths))
+    return planned(config, known.shape, lengths, settings, findings)
+
+
+def counted(
+    config: RunConfig, data: DataWorker, folder: Path, on_progress: Progress | None
+) -> tuple[Lengths, list[dict[str, Any]]]:
+    """Count the tokens of a run's rows with the tokenizer in `folder`; returns the counts and what was noticed.
+
+    Raises:
+        InputError, StudioError: rows that cannot be read or used.
+    """
+    found = data.call(
         "lengths",
         data=config.data.model_dump(),
         method=config.method.model_dump(),
-        model={**config.model.model_dump(), "path": str(model.path)},
+        model={**config.model.model_dump(), "path": str(folder)},
         seed=config.training.seed,
         on_progress=on_progress,
     )
     lengths = Lengths(
-        count=len(counted["train"]),
-        total_tokens=sum(counted["tokens"]),
-        max=max(counted["train"]),
-        supervised_tokens=sum(counted["supervised"]),
-        validation_count=len(counted["validation"]),
-        validation_max=max(counted["validation"], default=0),
-        good=counted["good"],
-        answered=counted["answered"],
+        count=len(found["train"]),
+        total_tokens=sum(found["tokens"]),
+        max=max(found["train"]),
+        supervised_tokens=sum(found["supervised"]),
+        validation_count=len(found["validation"]),
+        validation_max=max(found["validation"], default=0),
+        good=found["good"],
+        answered=found["answered"],
     )
-    longest = max(counted["validation"], default=0)
-    checks.check_method(replace(known, lengths=lengths, longest_validation=longest))
+    return lengths, found["report"]["findings"]
+
+
+def planned(
+    config: RunConfig, shape: ModelShape, lengths: Lengths, settings: Settings, findings: list[dict[str, Any]]
+) -> Checked:
+    """Make the plan of a checked run, and see that memory and disk suffice for it.
+
+    Raises:
+        DoesNotFitError: more memory is needed than is free.
+        StudioError: more disk.
+    """
     # A measurement beside a running job would be wrong, and it is kept for good.
     idle = not any(job.state().status in ACTIVE for job in list_jobs(settings.jobs))
     device = device_info(settings, measure=idle, wanted=config.training.device)
-    plan = make_plan(config, known.shape, lengths, device, METHODS[config.method.name].cost)
+    plan = make_plan(config, shape, lengths, device, METHODS[config.method.name].cost)
     disk = _disk_bytes(config, plan)
     _require_disk(settings, disk)
     if not plan.fits:
         raise DoesNotFitError(plan)
-    return Checked(config, plan, lengths, disk, unread_options(config) + counted["report"]["findings"])
+    return Checked(config, plan, lengths, disk, unread_options(config) + findings)
 
 
 def unread_options(config: RunConfig) -> list[dict[str, Any]]:

@@ -182,7 +182,6 @@ def _check(context: JobContext, config: RunConfig, reference: ModelRef, prepared
     known = replace(
         checks.Known.of(config, reference.path, context.settings),
         lengths=lengths_of(prepared),
-        longest_validation=max((row.length for row in prepared.validation), default=0),
     )
     checks.check_model(known)
     checks.check_method(known)
@@ -231,6 +230,7 @@ def lengths_of(prepared: Prepared) -> Lengths:
         max=max(row.length for row in rows),
         supervised_tokens=sum(row.supervised for row in rows),
         validation_count=len(prepared.validation),
+        validation_max=max((row.length for row in prepared.validation), default=0),
         good=sum(row.label for row in rows) if prepared.kind == "rated" else None,
         answered=sum(row.answer is not None for row in rows) if prepared.kind == "prompts" else None,
     )

@@ -113,4 +113,7 @@ def test_a_value_on_the_command_line_runs_nothing(value: str) -> None:
     from studio.errors import InputError
 
     with pytest.raises(InputError, match="is not a YAML value"):
-        apply_set({}, f"model.path={value}")
+        apply_set({}, f"training.epochs={value}")
+    raw: dict[str, dict[str, object]] = {}
+    apply_set(raw, f"model.path={value}")
+    assert raw["model"]["path"] == value.strip(), "an option that is text takes it as text"

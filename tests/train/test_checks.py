@@ -194,7 +194,9 @@ def test_what_several_checks_stumble_over_is_said_once(model_path, session_setti
 
 
 def test_a_validation_row_must_fit_too(model_path, session_settings) -> None:
-    known = replace(checks.Known.of(asked({}), model_path, session_settings), lengths=ROWS, longest_validation=9000)
+    known = replace(
+        checks.Known.of(asked({}), model_path, session_settings), lengths=replace(ROWS, validation_max=9000)
+    )
     with pytest.raises(InputError, match=r"longest example of the validation has 9,000 tokens"):
         checks.check_method(known)
 

@@ -31,7 +31,6 @@ class Known:
         tensors: what the model's files hold.
         settings: for runs that are named.
         lengths: counts of the tokenized data, None while it was not read.
-        longest_validation: tokens of the longest validation row; 0 without any.
     """
 
     config: RunConfig
@@ -41,7 +40,6 @@ class Known:
     tensors: tuple[Tensor, ...]
     settings: Settings
     lengths: Lengths | None = None
-    longest_validation: int = 0
 
     @classmethod
     def of(cls, config: RunConfig, folder: Path, settings: Settings, **raw: Any) -> Self:

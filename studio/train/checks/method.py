@@ -98,8 +98,8 @@ def _context(known: Known) -> None:
     model = known.config.model
     longest = int(limit * model.rope_factor) if model.rope_scaling != "none" else limit
     written = known.config.method.max_completion_length if known.config.method.name in ONLINE else 0
-    validation = known.longest_validation > lengths.max
-    tokens = max(lengths.max, known.longest_validation)
+    validation = lengths.validation_max > lengths.max
+    tokens = max(lengths.max, lengths.validation_max)
     if tokens + written > longest:
         what = f"the longest {'prompt' if written else 'example'}{' of the validation' if validation else ''}"
         also = f" and answers up to {written:,}" if written else ""

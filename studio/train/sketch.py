@@ -1,0 +1,60 @@
+"""A plan for a model whose weights are not here, from what is: `studio plan` before a download or a copy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from studio.config import RunConfig
+from studio.data.client import DataWorker
+from studio.data.locate import fetch_sources
+from studio.models.fit import Lengths
+from studio.models.outline import Outline, outline
+from studio.settings import Settings
+from studio.train import checks, preflight
+from studio.train.preflight import Progress
+
+
+def sketch(config: RunConfig, settings: Settings, data: DataWorker, on_progress: Progress) -> preflight.Checked | None:
+    """Plan a run of a model without its weights; None where they are here, so that `preflight.check` can tell all.
+
+    The checks of the model and the method are made. Without a tokenizer each row counts as `data.max_length` long.
+
+    Raises:
+        InputError, StudioError: as `preflight.check`; or the model's size cannot be told.
+    """
+    found = outline(config.model, settings)
+    if found is None:
+        return None
+    config = preflight.with_absolute_paths(config, settings)
+    folder = found.folder or Path(config.model.path)
+    known = checks.Known(config, folder, found.shape, found.config, found.tensors, settings)
+    checks.check_model(known)
+    checks.check_method(known)
+    fetch_sources(config.data, settings, on_progress)
+    told = [_info(f"{config.model.path} is planned without its weights: its size is read from {found.source}")]
+    lengths, findings = _lengths(config, data, found, on_progress)
+    checks.check_method(replace(known, lengths=lengths))
+    return preflight.planned(config, found.shape, lengths, settings, told + findings)
+
+
+def _lengths(
+    config: RunConfig, data: DataWorker, found: Outline, on_progress: Progress
+) -> tuple[Lengths, list[dict[str, Any]]]:
+    if found.folder is not None:
+        return preflight.counted(config, data, found.folder, on_progress)
+    rows = 0
+    for source in config.data.train:
+        options = source.model_dump(exclude={"path", "format"})
+        method = config.method.model_dump()
+        rows += data.call("inspect", path=source.path, format=source.format, options=options, method=method)["rows"]
+    each, share = config.data.max_length, config.data.validation
+    kept = round(rows * share) if isinstance(share, float) else 0
+    train = max(1, rows - kept)
+    text = f"there is no tokenizer, so each of {rows:,} rows is taken to have data.max_length ({each:,}) tokens"
+    return Lengths(train, train * each, each, train * each, kept, validation_max=each if kept else 0), [_info(text)]
+
+
+def _info(text: str) -> dict[str, Any]:
+    return {"level": "info", "count": 0, "text": text, "fix": ""}
