@@ -7,6 +7,7 @@ what that class cannot do: logits of some positions only, and a common beginning
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,15 @@ class GgufModel:
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         self._memory = llama_cpp.llama_get_memory(self._llama.ctx)
         self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
+        # llama.cpp sets up the matrix unit of a processor (AMX) once a thread; torch, where both are in one process,
+        # switches it off in its own threads, and the next product there would be an illegal instruction.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="llama.cpp")
         self._kept: list[int] = []
         self.vocabulary = self._llama.n_vocab()
 
     def close(self) -> None:
         """Free the model's memory."""
+        self._thread.shutdown()
         llama_cpp.llama_batch_free(self._batch)
         self._llama.close()
 
@@ -132,7 +137,7 @@ class GgufModel:
             batch.n_seq_id[slot] = 1
             batch.seq_id[slot][0] = 0
             batch.logits[slot] = position >= first
-        code = llama_cpp.llama_decode(self._llama.ctx, batch)
+        code = self._thread.submit(llama_cpp.llama_decode, self._llama.ctx, batch).result()
         if code != 0:
             self._kept = []
             raise StudioError(f"llama.cpp could not compute {end - begin} tokens (llama_decode: {code})")

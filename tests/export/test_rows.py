@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,22 @@ def test_kept_beginnings_do_not_change_logits(model: GgufModel) -> None:
     assert after_another.shape == (len(ids), model.vocabulary)
     assert abs(after_another - alone).max() < 0.2, "q8_0 sums in other blocks; a wrong position would be tens"
     assert (after_another.argmax(axis=1) == alone.argmax(axis=1)).mean() > 0.9
+
+
+def test_torch_may_compute_in_the_same_process(file: Path) -> None:
+    """On a processor with AMX both use it, and either may switch it off in a thread of the other: a crash."""
+    code = f"""
+import torch
+from pathlib import Path
+from studio.export.gguf_model import GgufModel
+model, square = GgufModel(Path({str(file)!r}), 256, 1), torch.ones(512, 512, dtype=torch.bfloat16)
+ids = model.chat_ids([{{"role": "user", "content": "Say hello to everybody here, in as many words as you like."}}])
+first = model.logits(ids, 0)
+assert (square @ square)[0, 0] == 512
+model.logits([5, 6, 7], 0)
+assert abs(model.logits(ids, 0) - first).max() < 0.2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_one_pass_agrees_with_generation(model: GgufModel) -> None:
