@@ -83,7 +83,7 @@ def test_a_module_beside_the_data_is_not_run(settings: Settings, tmp_path: Path)
     """`python -m` looks into the current folder first: a `filelock.py` beside somebody's rows was run by ours."""
     for name in ("filelock", "numpy", "json", "studio"):
         (tmp_path / f"{name}.py").write_text("open('pwned', 'w')\n")
-    for module in ("studio.data.worker", "studio.jobs.supervisor", "studio.models.embedded"):
+    for module in ("studio.data.worker", "studio.chat.server"):
         done = subprocess.run(
             module_command(module, "--help"), cwd=tmp_path, input="", text=True, capture_output=True, timeout=60,
             env=child_environment(STUDIO_HOME=str(settings.home)), check=False,
