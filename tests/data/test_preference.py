@@ -6,26 +6,13 @@ from typing import Any
 
 import pytest
 
-from studio.config.method import ROWS, RowKind
-from studio.data.formats import Example
+from studio.config.method import ROWS
 from studio.data.masks import Masker
-from studio.data.rows import READ, detect_format, kind_of, parse_row
+from studio.data.rows import READ, kind_of, parse_row
 from studio.data.units import Rated, both_answers, encode
 from studio.errors import InputError
 
-S = {"role": "system", "content": "s"}
-Q = {"role": "user", "content": "q"}
-A = {"role": "assistant", "content": "a"}
-B = {"role": "assistant", "content": "b"}
-GPT_Q = {"from": "human", "value": "q"}
-GPT_A = {"from": "gpt", "value": "a"}
-GPT_B = {"from": "gpt", "value": "b"}
-
-
-def parse(kind: RowKind, row: dict[str, Any]) -> Example:
-    """A row as a file of it would be understood."""
-    return parse_row(row, 1, "x.jsonl", detect_format([(1, row)], "x.jsonl", kind), kind)
-
+from .rows import GPT_A, GPT_B, GPT_Q, A, B, Q, S, parse
 
 # ---- pairs
 

@@ -13,30 +13,13 @@ from hypothesis import strategies as st
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.config.method import RowKind
-from studio.data.formats import Example
 from studio.data.masks import Masker
 from studio.data.prepare import Prepared, prepare_data
-from studio.data.rows import detect_format, parse_row
 from studio.data.units import Pair, Prompt, Rated, encode
 from studio.errors import InputError, InputErrors
 from studio.settings import Settings
 
-S = {"role": "system", "content": "s"}
-Q = {"role": "user", "content": "q"}
-A = {"role": "assistant", "content": "a"}
-B = {"role": "assistant", "content": "b"}
-GPT_Q = {"from": "human", "value": "q"}
-GPT_A = {"from": "gpt", "value": "a"}
-GPT_B = {"from": "gpt", "value": "b"}
-
-
-def parse(kind: RowKind, row: dict[str, Any]) -> Example:
-    """A row as a file of it would be understood."""
-    return parse_row(row, 1, "x.jsonl", detect_format([(1, row)], "x.jsonl", kind), kind)
-
-
-# ---- tokens
+from .rows import A, B, Q, parse
 
 SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
 
