@@ -209,18 +209,7 @@ def test_a_run_stops_early_and_says_so(settings, tiny, tmp_path) -> None:
 
 
 def test_waiting_is_counted_on_after_a_resume(settings, tiny, tmp_path) -> None:
-    context = run(settings, tiny, tmp_path, training={**EARLY, "early_stopping": 3})
-
-    def stop(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == 2:
-            request_stop(context.job)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(JobCallback, "on_step_begin", stop)
-        with pytest.raises(StoppedError, match="step 3 of 12"):
-            train(context)
-    context.job.stop_path.unlink()
-    write_state(context.job.state_path, JobState(status="running", attempt=2))
+    context = begin(settings, tiny, tmp_path, **{**EARLY, "early_stopping": 3})
     again = JobContext(context.job, settings)
     train(again)
     assert list(validations(again)) == [1, 2, 3, 4], "3 waits: of steps 2 and 3 before, and 4 after"
