@@ -26,6 +26,7 @@ from studio.jobs import (
     wait,
 )  # fmt: skip
 from studio.jobs.disk import measure
+from studio.jobs.folder import find_own
 from studio.jobs.summary import status_word
 from studio.settings import read_settings
 
@@ -100,7 +101,7 @@ def stop(
 ) -> None:
     """Stop a job: the step is finished and what was learned is saved; 'resume' goes on from there."""
     settings = read_settings()
-    job = find_job(settings.jobs, job_id)
+    job = find_own(settings.jobs, job_id)
     if job.state().final:
         raise InputError(f"'{job.name}' is over already ({job.state().status})")
     request_stop(job, now=now)
@@ -114,7 +115,7 @@ def stop(
 def go_on(job_id: Job, detach: Detach = False, as_json: Json = False) -> None:
     """Let a training that ended early go on from its last checkpoint."""
     settings = read_settings()
-    job = find_job(settings.jobs, job_id)
+    job = find_own(settings.jobs, job_id)
     told = job.events_path.stat().st_size
     say(f"goes on from step {resume(settings, job).step}")
     if not detach:

@@ -19,7 +19,7 @@ from studio.jobs import JobFolder, Summaries, find_job
 from studio.jobs.compare import Comparison
 from studio.jobs.comparetext import as_csv, as_markdown
 from studio.jobs.disk import PARTS, DiskBook, gigabytes, measure
-from studio.jobs.folder import find_only, jobs_of_kind
+from studio.jobs.folder import find_only, find_own, jobs_of_kind
 from studio.jobs.labels import Labels, change_labels, changed_tags
 from studio.jobs.removal import What, removal_question, remove_checkpoints, remove_job
 from studio.settings import read_settings
@@ -70,7 +70,7 @@ def rename(
     as_json: Json = False,
 ) -> None:
     """Give a job another name; its id and folder stay."""
-    job = find_job(read_settings().jobs, job_id)
+    job = find_own(read_settings().jobs, job_id)
     labels = change_labels(job.path, name=name)
     _labelled(job, labels, f"{job.id} is now '{job.name}'", as_json)
 
@@ -84,7 +84,7 @@ def tag(
     for word in words:
         if word.startswith("--") and len(word) > 2:
             raise InputError(f"no such option: {word}", fix="'studio jobs tag --help' shows the options")
-    job = find_job(read_settings().jobs, job_id)
+    job = find_own(read_settings().jobs, job_id)
     labels = change_labels(job.path, tags=changed_tags(job.labels().tags, words))
     _labelled(job, labels, f"'{job.name}': {', '.join(labels.tags) or 'no tags'}", as_json)
 
@@ -95,7 +95,7 @@ def note(
     as_json: Json = False,
 ) -> None:
     """Write a note on a job."""
-    job = find_job(read_settings().jobs, job_id)
+    job = find_own(read_settings().jobs, job_id)
     labels = change_labels(job.path, note=text)
     _labelled(job, labels, f"'{job.name}' has {'a' if labels.note else 'no'} note", as_json)
 
@@ -136,7 +136,7 @@ def _labelled(job: JobFolder, labels: Labels, told: str, as_json: bool) -> None:
 
 def _put_away(job_ids: list[str], away: bool, as_json: bool) -> None:
     settings = read_settings()
-    jobs = [find_job(settings.jobs, word) for word in job_ids]
+    jobs = [find_own(settings.jobs, word) for word in job_ids]
     for job in jobs:
         change_labels(job.path, archived=away)
     told = f"{'archived' if away else 'unarchived'}: " + ", ".join(f"'{job.name}'" for job in jobs)

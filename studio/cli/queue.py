@@ -14,7 +14,7 @@ from studio.config.load import apply_set, build
 from studio.errors import InputError
 from studio.jobs import JobFolder, ensure_supervisor, find_job, list_jobs, submit
 from studio.jobs.devices import list_devices
-from studio.jobs.folder import free_name, require_free
+from studio.jobs.folder import find_own, free_name, require_free
 from studio.jobs.queue import Move, move, require_unbegun, rewrite
 from studio.jobs.state import ACTIVE
 from studio.settings import read_settings
@@ -37,7 +37,7 @@ def place(
         raise InputError(
             f"'{to}' is no place", where="studio jobs move", fix=f"Give one of {', '.join(get_args(Move))}"
         )
-    job = find_job(settings.jobs, job_id)
+    job = find_own(settings.jobs, job_id)
     found = move(settings, job, to)  # type: ignore[arg-type]  # one of its words, as was just checked
     ensure_supervisor(settings)
     answer(as_json, {"id": job.id, "place": found}, f"{job.id} is number {found} in the line")
@@ -46,7 +46,7 @@ def place(
 def edit(job_id: Job, sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006 - typer's way
     """Give a run that waits other settings."""
     settings = read_settings()
-    job = find_job(settings.jobs, job_id)
+    job = find_own(settings.jobs, job_id)
     if not sets:
         raise InputError("'studio jobs edit' needs a change", fix="Give it like --set training.epochs=3")
     require_unbegun(job)

@@ -274,14 +274,10 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     A job that was renamed is found by either name; ids come before shown names, these before the first ones.
 
     Raises:
-        InputError: there is none (the nearest name is given), or it lies in another home.
+        InputError: there is none; the nearest name is given.
     """
     direct = Path(wanted)
     if direct.is_absolute() and (direct / "state.json").exists():
-        if direct.resolve().parent != jobs.resolve():
-            raise InputError(
-                "this job lies in another home", where=wanted, fix=f"Set STUDIO_HOME to {direct.parent.parent}"
-            )
         return JobFolder(direct)
     found = list_jobs(jobs)
     for job in _matching(found, wanted):
@@ -295,13 +291,27 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     raise InputError(f"there is no {what} '{wanted}'", fix=fix)
 
 
+def find_own(jobs: Path, wanted: str) -> JobFolder:
+    """Find a job that is to be changed: as `find_job`, but in this home, whose supervisor and line it has.
+
+    Raises:
+        InputError: there is none, or the path is that of another home's.
+    """
+    job = find_job(jobs, wanted)
+    if job.path.resolve().parent != jobs.resolve():
+        raise InputError(
+            "this job lies in another home", where=wanted, fix=f"Set STUDIO_HOME to {job.path.parent.parent}"
+        )
+    return job
+
+
 def find_only(jobs: Path, wanted: str) -> JobFolder:
-    """Find a job that is to be removed: as `find_job`, but a name must be that of one job alone.
+    """Find a job that is to be removed: as `find_own`, but a name must be that of one job alone.
 
     Raises:
         InputError: there is none, or several have that name; their ids are listed.
     """
-    first = find_job(jobs, wanted)
+    first = find_own(jobs, wanted)
     same = {job.id: job for job in _matching(list_jobs(jobs), wanted)}
     if wanted != first.id and len(same) > 1:
         raise InputError(

@@ -7,7 +7,7 @@ import pytest
 from studio.errors import InputError
 from studio.jobs import find_job, list_jobs
 from studio.jobs.files import read_json, write_json
-from studio.jobs.folder import create_job, find_only, folder_name
+from studio.jobs.folder import create_job, find_only, find_own, folder_name
 from studio.jobs.labels import change_labels
 
 
@@ -34,9 +34,11 @@ def test_a_name_in_another_script_has_a_folder_of_its_own(settings) -> None:
 
 def test_a_job_of_another_home_is_not_taken_for_one_of_ours(settings, tmp_path) -> None:
     own, foreign = (create_job(jobs, "train", "x", {}) for jobs in (settings.jobs, tmp_path / "other" / "jobs"))
-    assert find_job(settings.jobs, str(own.path)).id == own.id
-    with pytest.raises(InputError, match=r"another home\. Set STUDIO_HOME to .*/other"):
-        find_job(settings.jobs, str(foreign.path))
+    assert find_own(settings.jobs, str(own.path)).id == own.id
+    assert find_job(settings.jobs, str(foreign.path)).id == foreign.id, "its results can be used"
+    for find in (find_own, find_only):
+        with pytest.raises(InputError, match=r"another home\. Set STUDIO_HOME to .*/other"):
+            find(settings.jobs, str(foreign.path))
 
 
 def test_an_unknown_run_names_the_nearest(settings) -> None:
