@@ -85,11 +85,15 @@ class KeptRows:
         self._saved = 0
         self._saved_at = float("-inf")
 
-    def row(self, job_id: str, stamp: int) -> Row | None:
-        """Row of a job whose folder was last changed at `stamp`; None where it has to be made."""
+    def read(self) -> None:
+        """Read the file, if that was not done yet."""
         if self._read is None:
             self._read = self._load()
-        found = self._read.pop(job_id, None)
+
+    def row(self, job_id: str, stamp: int) -> Row | None:
+        """Row of a job whose folder was last changed at `stamp`; None where it has to be made."""
+        self.read()
+        found = (self._read or {}).pop(job_id, None)
         return found[1] if found is not None and found[0] == stamp else None
 
     def save(self, rows: Mapping[str, Row], resting: Mapping[str, int]) -> None:

@@ -105,6 +105,7 @@ class RunBook:
         for job_id in gone:
             for known in (self._rows, self._made, self._requests):
                 known.pop(job_id, None)
+        self._kept.read()  # of ten thousand jobs this takes longer than is given for making rows
         end = None if seconds is None else time.monotonic() + seconds
         fresh: dict[str, Row] = {}
         left = 0
