@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from studio.cli.output import answer
-from studio.cli.train import Job, Json, Name, Sets, checked_run, say_plan
+from studio.cli.train import Job, Json, Name, Sets, answer_queued, checked_run, say_plan
 from studio.config import RunConfig
 from studio.config.load import apply_set, build
 from studio.jobs import JobFolder, find_job
@@ -61,5 +60,4 @@ def _begin(job: JobFolder, checkpoint: Checkpoint, config: RunConfig, name: str,
     say_plan(checked, f"begins at step {checkpoint.step} of {job.name}: ")
     wanted = name or free_name(settings.jobs, f"{job.name}-from-{checkpoint.step}")
     made = branch(settings, job, checkpoint, wanted, checked.config, checked.plan.steps)
-    values = {"id": made.id, "path": str(made.path), "status": "queued", "warnings": checked.warnings}
-    answer(as_json, values, f"{made.id} is queued")
+    answer_queued(as_json, made, checked)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from studio.cli.output import answer, table
-from studio.cli.train import Job, Json, Name, Sets, checked_run, say_plan
+from studio.cli.train import Job, Json, Name, Sets, answer_queued, checked_run, say_plan
 from studio.config import RunConfig
 from studio.config.load import apply_set, build
 from studio.errors import InputError
@@ -53,8 +53,7 @@ def edit(job_id: Job, sets: Sets = [], as_json: Json = False) -> None:  # noqa: 
     checked = checked_run(_config(job, sets))
     say_plan(checked)
     rewrite(settings, job, checked.config.model_dump(mode="json"), checked.plan.steps)
-    values = {"id": job.id, "path": str(job.path), "status": "queued", "warnings": checked.warnings}
-    answer(as_json, values, f"{job.id} has its new settings")
+    answer_queued(as_json, job, checked, "has its new settings")
 
 
 def duplicate(job_id: Job, sets: Sets = [], name: Name = "", as_json: Json = False) -> None:  # noqa: B006
@@ -67,8 +66,7 @@ def duplicate(job_id: Job, sets: Sets = [], name: Name = "", as_json: Json = Fal
     say_plan(checked)
     name = name or free_name(settings.jobs, job.request.name)
     made = submit(settings, "train", name, checked.config.model_dump(mode="json"))
-    values = {"id": made.id, "path": str(made.path), "status": "queued", "warnings": checked.warnings}
-    answer(as_json, values, f"{made.id} is queued")
+    answer_queued(as_json, made, checked)
 
 
 def _config(job: JobFolder, sets: list[str]) -> RunConfig:

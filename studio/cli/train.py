@@ -58,8 +58,7 @@ def train(
     say_plan(checked)
     job = submit(read_settings(), "train", name or default_name(file), checked.config.model_dump(mode="json"))
     if detach:
-        values = {"id": job.id, "path": str(job.path), "status": "queued", "warnings": checked.warnings}
-        answer(as_json, values, f"{job.id} is queued")
+        answer_queued(as_json, job, checked)
         return
     state = follow(job)
     raise_unless_completed(job, state)
@@ -126,6 +125,12 @@ def checked_run(config: RunConfig, sketched: bool = False) -> Checked:
 
         found = sketch(config, settings, worker, show) if sketched else None
         return found or check(config, settings, worker, fetch=True, on_progress=show)
+
+
+def answer_queued(as_json: bool, job: JobFolder, checked: Checked, word: str = "is queued") -> None:
+    """Tell that a checked run waits in the line now."""
+    values = {"id": job.id, "path": str(job.path), "status": "queued", "warnings": checked.warnings}
+    answer(as_json, values, f"{job.id} {word}")
 
 
 def say_plan(checked: Checked, before: str = "") -> None:

@@ -233,7 +233,7 @@ def free_name(jobs: Path, wanted: str) -> str:
     return name
 
 
-def require_free(jobs: Path, name: str) -> None:
+def require_free(jobs: Path, name: str, where: str = "--name") -> None:
     """Refuse a name that a job has already.
 
     Raises:
@@ -241,7 +241,7 @@ def require_free(jobs: Path, name: str) -> None:
     """
     if folder_name(name) in taken_names(jobs):
         raise InputError(
-            f"there is a run '{name}' already", where="--name", fix=f"Take '{free_name(jobs, name)}', or leave it out"
+            f"there is a run '{name}' already", where=where, fix=f"Take '{free_name(jobs, name)}', or leave it out"
         )
 
 

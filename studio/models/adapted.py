@@ -12,10 +12,8 @@ from studio.config import RunConfig
 from studio.config.method import ONLINE
 from studio.config.tuning import TuningConfig
 from studio.errors import InputError
-from studio.models.adapters import adapter_config
-from studio.models.shape import Linear, ModelShape
-
-_HEADS, _EMBEDDINGS = ("lm_head", "embed_out"), ("embed_tokens", "embed_in", "wte")
+from studio.models.adapters import adapter_config, fits_pattern
+from studio.models.shape import EMBEDDINGS, HEADS, Linear, ModelShape
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def adapted(shape: ModelShape, tuning: TuningConfig) -> Adapted | None:
     if kept is not None:
         return _kept(shape, kept)
     pattern = dict(tuning.rank_pattern or {}) if not isinstance(tuning.rank_pattern, str) else {}
-    layers = _in_blocks(shape.targets(tuning.target_modules), tuning.layers_to_transform)
+    layers = in_blocks(shape.targets(tuning.target_modules), tuning.layers_to_transform)
     whole = _whole(shape, tuning.modules_to_save) if tuning.name in ("lora", "dora") else ()
     return Adapted(_ranked(layers, tuning.rank, pattern), tuning.rank, tuning.uses_dora, whole)
 
@@ -75,9 +73,9 @@ def _kept(shape: ModelShape, config: dict[str, Any]) -> Adapted:
     elif isinstance(wanted, str):  # a pattern for the whole name
         layers = tuple(one for one in shape.linears if re.fullmatch(wanted, one.name))
     else:
-        known = [name for name in wanted if any(_named(one.name, name) for one in shape.linears)]
+        known = [name for name in wanted if any(one.fits(name) for one in shape.linears)]
         layers = shape.targets(known) if known else ()
-    layers = _in_blocks(layers, config.get("layers_to_transform"))
+    layers = in_blocks(layers, config.get("layers_to_transform"))
     ranked = _ranked(layers, rank, config.get("rank_pattern") or {})
     return Adapted(ranked, rank, bool(config.get("use_dora")), _whole(shape, config.get("modules_to_save")))
 
@@ -85,12 +83,11 @@ def _kept(shape: ModelShape, config: dict[str, Any]) -> Adapted:
 def _ranked(layers: Iterable[Linear], rank: int, pattern: dict[str, int]) -> tuple[tuple[Linear, int], ...]:
     """Each layer with its rank by PEFT's rule: the first pattern that fits the name or its end at a dot."""
     return tuple(
-        (one, next((other for name, other in pattern.items() if re.fullmatch(rf"(.*\.)?({name})", one.name)), rank))
-        for one in layers
+        (one, next((other for name, other in pattern.items() if fits_pattern(name, one.name)), rank)) for one in layers
     )
 
 
-def _in_blocks(layers: tuple[Linear, ...], blocks: object) -> tuple[Linear, ...]:
+def in_blocks(layers: tuple[Linear, ...], blocks: object) -> tuple[Linear, ...]:
     """Those of the wanted blocks; all without any."""
     wanted = [blocks] if isinstance(blocks, int) else blocks
     if not isinstance(wanted, list):
@@ -101,22 +98,18 @@ def _in_blocks(layers: tuple[Linear, ...], blocks: object) -> tuple[Linear, ...]
 def _whole(shape: ModelShape, names: object) -> tuple[Linear, ...]:
     found: list[Linear] = []
     for name in names if isinstance(names, list) else []:
-        if name in _HEADS:
+        if name in HEADS:
             found.append(Linear(name, inputs=shape.hidden, outputs=shape.vocab))
-        elif name in _EMBEDDINGS:
+        elif name in EMBEDDINGS:
             found.append(Linear(name, inputs=shape.vocab, outputs=shape.hidden))
         else:
-            found += [one for one in shape.linears if _named(one.name, name)]
+            found += [one for one in shape.linears if one.fits(name)]
     return tuple(found)
 
 
 def is_embedding(layer: Linear) -> bool:
     """Whether a layer that is trained whole is the embedding."""
-    return layer.name in _EMBEDDINGS
-
-
-def _named(name: str, wanted: str) -> bool:
-    return name == wanted or name.endswith(f".{wanted}")
+    return layer.name in EMBEDDINGS
 
 
 def reward_parameters(shape: ModelShape, config: RunConfig) -> int:

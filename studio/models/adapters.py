@@ -143,10 +143,19 @@ def _require_layer(
         )  # fmt: skip
 
 
+def fits_pattern(pattern: str, layer: str) -> bool:
+    """PEFT's rule for a pattern of ranks or alphas: the whole name of a layer, or its end at a dot.
+
+    Raises:
+        re.error: it is no regular expression.
+    """
+    return re.fullmatch(rf"(.*\.)?({pattern})", layer) is not None
+
+
 def _rank(config: dict[str, Any], layer: str) -> Any:
     """The rank that PEFT makes a layer with: of the first pattern that fits it, else `r`."""
     for pattern, rank in (config.get("rank_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", layer):
+        if fits_pattern(pattern, layer):
             return rank
     return config.get("r")
 

@@ -15,6 +15,9 @@ from typing import Any
 from studio.errors import InputError
 from studio.models.headers import Tensor, read_config, read_tensors
 
+# What families call the embedding and the head.
+EMBEDDINGS = ("embed_tokens", "embed_in", "wte", "word_embeddings")
+HEADS = ("lm_head", "embed_out")
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _NOT_LINEAR = ("embed", "norm", "wte", "wpe", "lm_head", "score", "classifier", "conv", "rotary")
 # Stored, but no weights: causal masks of old GPT checkpoints, rotary tables, the balance of DeepSeek's router, and
@@ -47,6 +50,10 @@ class Linear:
     def suffix(self) -> str:
         """Last part of the name, which `tuning.target_modules` names (`q_proj`)."""
         return self.name.rsplit(".", 1)[-1]
+
+    def fits(self, name: str) -> bool:
+        """PEFT's rule for a list of names: the whole module name, or its end at a dot."""
+        return self.name == name or self.name.endswith("." + name)
 
 
 @dataclass(frozen=True)
@@ -167,7 +174,7 @@ class ModelShape:
         names = [wanted] if isinstance(wanted, str) else wanted
         known = sorted({linear.suffix for linear in linears})
         for name in names:
-            if any(_fits(linear, name) for linear in linears):
+            if any(linear.fits(name) for linear in linears):
                 continue
             what = f"the model has no linear layer named '{name}'"
             if name.rpartition(".")[2] in taken:
@@ -175,7 +182,7 @@ class ModelShape:
             raise InputError(
                 what, where="tuning.target_modules", fix=f"Use all-linear or some of: {', '.join(known)}"
             )  # fmt: skip
-        return tuple(linear for linear in linears if any(_fits(linear, name) for name in names))
+        return tuple(linear for linear in linears if any(linear.fits(name) for name in names))
 
 
 def _linears(tensors: list[Tensor], family: str) -> list[Linear]:
@@ -242,8 +249,3 @@ def _first(core: dict[str, Any], *names: str) -> int:
     """The first of these values that is a number above 0; else 0."""
     values = (core.get(name) for name in names)
     return next((value for value in values if isinstance(value, int) and value > 0), 0)
-
-
-def _fits(linear: Linear, name: str) -> bool:
-    """PEFT's rule for a list of names: the whole module name, or its end at a dot."""
-    return linear.name == name or linear.name.endswith("." + name)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from studio.errors import InputError
+from studio.models.adapted import in_blocks
+from studio.models.adapters import fits_pattern
 from studio.models.families import family_of
-from studio.models.shape import Linear
+from studio.models.shape import HEADS, Linear
 from studio.train.checks.known import Known
 from studio.train.checks.weights import BLOCK
-
-_HEADS = ("lm_head", "embed_out")
 
 
 def _has_adapter(known: Known) -> bool:
@@ -59,14 +59,8 @@ def _attention(known: Known) -> str:
 def _adapted(known: Known) -> list[Linear]:
     """The layers that get an adapter; experts, which patterns do not reach, are none."""
     tuning = known.config.tuning
-    chosen = known.shape.targets(tuning.target_modules)
-    blocks = tuning.layers_to_transform
-    return [
-        linear
-        for linear in chosen
-        if linear not in known.shape.experts
-        and (not isinstance(blocks, list) or ((found := BLOCK.search(linear.name)) and int(found[1]) in blocks))
-    ]
+    chosen = in_blocks(known.shape.targets(tuning.target_modules), tuning.layers_to_transform)
+    return [linear for linear in chosen if linear not in known.shape.experts]
 
 
 def _patterns(known: Known) -> None:
@@ -78,7 +72,7 @@ def _patterns(known: Known) -> None:
         for name, value in dict(getattr(tuning, option) or {}).items():
             where = f"tuning.{option}"
             try:
-                fitting = [linear for linear in targets if re.fullmatch(rf"(.*\.)?({name})", linear.name)]
+                fitting = [linear for linear in targets if fits_pattern(name, linear.name)]
             except re.error as error:
                 raise InputError(
                     f"'{name}' is no layer and no regular expression: {error}", where=where,
@@ -116,7 +110,7 @@ def _whole(known: Known) -> None:
     outside = _outside(known)
     names = outside + sorted({linear.suffix for linear in known.shape.linears})
     for name in tuning.modules_to_save:
-        if name in _HEADS and known.scores:
+        if name in HEADS and known.scores:
             raise InputError(
                 f"a reward model has no '{name}'", where="tuning.modules_to_save",
                 fix="Leave it out: the head that scores is trained and saved in any case",
@@ -140,7 +134,7 @@ def _outside(known: Known) -> list[str]:
         for tensor in known.tensors
         if tensor.name.endswith(".weight") and len(tensor.shape) == 2 and not BLOCK.search(tensor.name)
     }
-    return sorted((stored - set(_HEADS)) | {"lm_head"})
+    return sorted((stored - set(HEADS)) | {"lm_head"})
 
 
 def _ranks(known: Known) -> None:

@@ -11,13 +11,14 @@ from importlib.util import find_spec
 
 from studio.errors import InputError
 from studio.models.families import family_of
+from studio.models.shape import EMBEDDINGS
 from studio.train.checks.known import Known
 
 BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)")
 _AGAIN = "Copy or download the model again; its config.json must be the one that it was saved with"
 # What torch.compile, DataParallel and PEFT put in front of every name when the wrapped model is saved.
 _WRAPPERS = ("_orig_mod.", "module.", "base_model.model.")
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+_EMBEDDINGS = tuple(f"{name}.weight" for name in EMBEDDINGS)
 
 
 def _wrapped(known: Known) -> None:

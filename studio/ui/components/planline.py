@@ -17,11 +17,11 @@ from gradio.context import Context
 from studio.config import RunConfig
 from studio.config.tuning import TITLES
 from studio.data.locate import confine_sources, is_hub_source, locate, sources_of
-from studio.errors import InputError, InputErrors, StudioError
+from studio.errors import InputErrors, StudioError
 from studio.jobs import submit
 from studio.jobs.branching import branch, check_changes, find_checkpoint, require_length
 from studio.jobs.devices import require_device
-from studio.jobs.folder import folder_name, free_name, taken_names
+from studio.jobs.folder import free_name, require_free
 from studio.models.catalogue import confine_folder, confine_model
 from studio.models.plan import Plan
 from studio.train import preflight
@@ -194,9 +194,7 @@ class Planner:
         name = meta.name or self.default_name(config)
         if meta.sweep and not meta.branch:
             return sweep.start(settings, config, name, meta.sweep, lambda one: self._ready(one)[0])
-        if folder_name(name) in taken_names(settings.jobs):
-            fix = f"Take '{free_name(settings.jobs, name)}'"
-            raise InputError(f"there is a run '{name}' already", where="Run name", fix=fix)
+        require_free(settings.jobs, name, "Run name")
         if meta.branch:
             return self._branch(config, meta, name)
         return submit(settings, "train", name, self._ready(config)[0].model_dump(mode="json")).id
