@@ -18,14 +18,22 @@ from studio.models.shape import ModelShape
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "runtime")
 LOGIT_CHUNK = 1024  # Supervised tokens whose logits exist at a time (studio.train.engine.loss).
 
-# What a whole training job on a CPU takes beside its imports and what is counted below: threads, rows, and memory that
-# the allocator keeps between batches of other lengths. 0.45 GB in two whole demo runs with validations (torch 2.13
-# CPU build, torch 2.15 CUDA build), 0.1 to 0.3 GB in runs of a few steps.
-JOB_BYTES = 420_000_000
+# What a job on a CPU takes beside its imports and what is counted below: threads, rows and workspaces, and of what
+# comes and goes in a step the share that the allocator cannot use again, since batches have other lengths. Measured:
+# 0.2 GB where a step is 0.2 GB, 0.5 GB where it is 3 GB (docs/memory.md).
+JOB_BYTES = 250_000_000
+LOST_SHARE = 0.15
 # The CUDA context and the workspaces of cuBLAS on the GPU: an assumption, not measured here.
 RUNTIME_CUDA = 900_000_000
 # Bytes per logit while a chunk's loss and gradient are made: bf16 and fp32 logits, log-softmax, both gradients.
 LOGIT_BYTES = {True: 16, False: 12}
+# The tiles of TRL's fused head (`trl.kernels.chunked_logprob`), tokens × logits. In torch its backward pass holds the
+# product and seven float32 tensors and a mask of the same size; with Triton the product only, 4,096 tokens at a time.
+TILE_TOKENS = 1024
+TILE_LOGITS = 32768
+TILE_BYTES = {True: 2 + 7 * 4 + 1, False: 4 + 7 * 4 + 1}
+TILE_TOKENS_CUDA = 4096
+TILE_BYTES_CUDA = {True: 2, False: 4}
 
 
 @dataclass(frozen=True)
@@ -36,15 +44,15 @@ class MethodCost:
         sequences: sequences of an example that are computed together (chosen and rejected).
         reference: a frozen reference is asked: a second model with full tuning, the adapter off otherwise; "beta" where
             only a `method.beta` above 0 asks it.
-        logits: where logits are made: at supervised positions in chunks, at every position in chunks, at every
-            position at once, or nowhere (a score).
+        logits: where logits are made: at supervised positions in chunks, at every position in tiles of TRL's fused
+            head, at every position at once, or nowhere (a score).
         generates: answers are written in training, which needs a cache of keys and values.
         value: a value head is trained beside the policy.
     """
 
     sequences: int = 1
     reference: Literal["always", "beta", "never"] = "never"
-    logits: Literal["supervised", "every", "full", "none"] = "supervised"
+    logits: Literal["supervised", "tiles", "full", "none"] = "supervised"
     generates: bool = False
     value: bool = False
 
@@ -139,18 +147,22 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
     logits = _logit_bytes(shape, load)
     # With one micro-batch an update, gradients come while activations and logits go, in the memory these leave.
     gradients = 4 * trainable if load.accumulates else max(0, 4 * trainable - activations - logits)
+    lost = round(LOST_SHARE * (activations + 4 * trainable))
     return {
         "weights": weights,
         "gradients": gradients,
         "optimizer": state_bytes(load.optimizer, _trained(shape, load)),
         "activations": activations,
         "logits": logits,
-        "runtime": RUNTIME_CUDA if load.cuda else load.import_bytes + JOB_BYTES,
+        "runtime": RUNTIME_CUDA if load.cuda else load.import_bytes + JOB_BYTES + lost,
     }
 
 
 def _logit_bytes(shape: ModelShape, load: Load) -> int:
-    return logit_rows(load) * shape.vocab * LOGIT_BYTES[load.autocast]
+    if load.cost.logits != "tiles":
+        return logit_rows(load) * shape.vocab * LOGIT_BYTES[load.autocast]
+    each = TILE_BYTES_CUDA if load.cuda else TILE_BYTES
+    return logit_rows(load) * min(TILE_LOGITS, shape.vocab) * each[load.autocast]
 
 
 def logit_rows(load: Load) -> int:
@@ -159,7 +171,9 @@ def logit_rows(load: Load) -> int:
         return 0
     if load.cost.logits == "full":
         return load.tokens
-    return min(LOGIT_CHUNK, load.supervised if load.cost.logits == "supervised" else load.tokens)
+    if load.cost.logits == "tiles":
+        return min(TILE_TOKENS_CUDA if load.cuda else TILE_TOKENS, load.tokens)
+    return min(LOGIT_CHUNK, load.supervised)
 
 
 def cache_bytes(shape: ModelShape, load: Load) -> int:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from transformers.trainer_callback import PrinterCallback
 
+from studio.train.engine.tiles import narrow
 from studio.train.setup import Setup
 from studio.train.tuning.dora import exact_lengths
 
@@ -95,4 +96,5 @@ def finish(trainer: Built, setup: Setup) -> Built:
             parameter.data = parameter.data.float()
     if setup.peft_config is not None and setup.peft_config.use_dora:
         exact_lengths(trainer.model)
+    narrow(trainer.model.device)
     return trainer

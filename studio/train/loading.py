@@ -26,7 +26,7 @@ from studio.train.engine import unsloth
 from studio.train.methods import METHODS
 from studio.train.pretrained import load_adapter, load_whole
 from studio.train.tuning import PREPARE
-from studio.train.tuning.qlora import keep_layout, quantization
+from studio.train.tuning.qlora import keep_layout, leave_file, quantization
 
 
 @dataclass
@@ -131,6 +131,7 @@ def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrain
     model = load_whole(kind, folder, "model.path", new_head=scorer, **options)
     if config.tuning.name == "qlora":
         keep_layout(model)
+        leave_file(model)
         return model
     return model.to("cuda") if torch.cuda.is_available() else model
 

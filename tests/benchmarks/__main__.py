@@ -1,6 +1,6 @@
-"""Measure the chain on this machine: the demo, each method, preparing rows beside TRL, the page's cold start.
+"""Measure the chain on this machine: the demo, each method, the memory plan, rows beside TRL, the page's cold start.
 
-    make bench            all of it, in a home of its own; about half an hour on two cores
+    make bench            all of it, in a home of its own; about an hour on two cores
 Prints a Markdown table that docs/benchmarks.md can take over, and exits with 1 when a goal is missed.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks import preparation
+from tests.benchmarks import memory, preparation
 from tests.benchmarks.methods import RISES, SEEDS, WATCHED, learn
 from tests.benchmarks.page import cold_start
 from tests.conftest import run_studio
@@ -73,6 +73,12 @@ def main() -> int:
                     "",
                 )
             )
+        for peak in memory.peaks(home, memory.CELLS):
+            found = f"{peak.planned / 1e9:.2f}, {peak.measured / 1e9:.2f} GB ({peak.off:+.0%})"
+            what = f"{peak.method} × {peak.tuning}, {peak.micro_batch} at a time: memory planned, measured"
+            rows.append((what, found, f"± {peak.bound:.0%}"))
+            if abs(peak.off) > peak.bound:
+                missed.append(what)
         prepared = measure_preparation(home)
         rows.append(("preparation: rows a second, studio", f"{prepared.first:,.0f}; again {prepared.again:,.0f}", ""))
         rows.append(("preparation: rows a second, TRL", f"{prepared.trl:,.0f}; packed {prepared.trl_packed:,.0f}", ""))
@@ -106,8 +112,8 @@ def _machine() -> str:
         model = next(line.split(":")[1].strip() for line in name.splitlines() if line.startswith("Model name"))
     except (OSError, StopIteration, subprocess.CalledProcessError):
         model = platform.processor()
-    memory = psutil.virtual_memory().total / 1e9
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()}, Python {platform.python_version()}"
+    total = psutil.virtual_memory().total / 1e9
+    return f"{model}, {os.cpu_count()} cores, {total:.0f} GB, {platform.system()}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from studio.config.tuning import TITLES
 from studio.settings import Settings
 from studio.train.methods import METHODS
 from tests.parity.made import Made, demo_rows, logged, make_trainer, trained_weights, write_rows
@@ -50,7 +51,12 @@ def made_run(settings: Settings, tiny: Path, folder: Path, method: str, tuning: 
     return make_trainer(raw, tiny, folder, settings, [Stop()] if stops else [])
 
 
-CELLS = [(method, "lora") for method in METHODS] + [("sft", "full"), ("sft", "qlora")]
+EVERY_DAY = [*((method, "lora") for method in METHODS), ("sft", "full"), ("sft", "qlora")]
+CELLS = [
+    pytest.param(method, tuning, marks=[] if (method, tuning) in EVERY_DAY else pytest.mark.matrix)
+    for method in METHODS
+    for tuning in TITLES
+]
 
 
 @pytest.mark.parametrize(("method", "tuning"), CELLS)

@@ -15,7 +15,7 @@ DPO = Method(
     summary="pairs of a better and a worse answer",
     columns="prompt, chosen and rejected",
     metrics=PREFERENCE_METRICS,
-    cost=MethodCost(sequences=2, reference="always", logits="every"),
+    cost=MethodCost(sequences=2, reference="always", logits="tiles"),
     trainer="dpo",
     beta=0.1,
     paper="Rafailov et al. 2023, arXiv:2305.18290",

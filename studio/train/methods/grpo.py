@@ -15,7 +15,7 @@ GRPO = Method(
         Metric("completions/mean_length", "Tokens an answer", "neither"),
         Metric("frac_reward_zero_std", "Groups without a difference", "lower"),
     ),
-    cost=MethodCost(reference="beta", logits="every", generates=True),
+    cost=MethodCost(reference="beta", logits="tiles", generates=True),
     trainer="grpo",
     paper="Shao et al. 2024, arXiv:2402.03300; Ahmadian et al. 2024, arXiv:2402.14740 (RLOO)",
 )

@@ -15,7 +15,7 @@ KTO = Method(
         Metric("rewards/rejected", "Reward of the bad", "lower"),
         Metric("kl", "KL", "neither"),
     ),
-    cost=MethodCost(sequences=1, reference="always", logits="every"),
+    cost=MethodCost(sequences=1, reference="always", logits="tiles"),
     trainer="kto",
     beta=0.1,
     paper="Ethayarajh et al. 2024, arXiv:2402.01306",
