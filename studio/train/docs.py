@@ -17,8 +17,9 @@ _INTRO = """\
 
 Made from `studio/train/methods`, `studio/config` and `studio/models/rates.py` by `make docs`; do not edit.
 Each method works with each tuning: full, lora, qlora, dora (`studio train demo/METHOD --set tuning.name=TUNING`).
-`make test-matrix` runs all 32 cells on the real model. Every check is made before the model is loaded: a run that
-cannot work is refused with the option to change.
+`make test-matrix` runs all 32 cells on the real model, holds each but PPO's beside TRL and PEFT, and stops and resumes
+each on a tiny one. Every check is made before the model is loaded: a run that cannot work is refused with the option to
+change.
 
 | method | learns from | needs | watch |
 |---|---|---|---|

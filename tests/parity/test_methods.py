@@ -1,4 +1,4 @@
-"""Every other method with every tuning equals plain TRL and PEFT on the same batches, at every step.
+"""Every method with every tuning equals plain TRL and PEFT on the same batches, at every step.
 
 The plain side is what a person would write from the libraries' documentation: rows go to TRL's trainer, which applies
 the chat template and tokenizes by itself. Nothing of the studio is used there. Two things are said to it:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ def test_frozen_weights_are_held_in_few_bits(settings, tiny, tmp_path, trainers,
         assert layer.lora_B["default"].weight.dtype == torch.float32, "TRL's bfloat16 is undone"
     assert all(tensor.dtype == torch.float32 for tensor in adapter_of(context).values())
     assert (logits(tuned(tiny, context.job.model)) - logits(trainers[0].model)).abs().max() < 0.3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux has mapped")
+@pytest.mark.parametrize("bits", ["4", "8"])
+def test_a_quantised_model_lets_the_checkpoint_go(settings, tiny, tmp_path, trainers, bits) -> None:
+    # Its embedding was a view of the mapped file, all of which stayed resident with it.
+    run(settings, tiny, tmp_path, {"name": "qlora", "bits": bits})
+    assert trainers[0].model is not None
+    assert str(tiny / "model.safetensors") not in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
 def test_dora_over_8_bits_is_refused(settings, tiny, tmp_path) -> None:
