@@ -211,6 +211,8 @@ def test_each_step_equals_plain_trl_and_peft(tiny, tmp_path, settings, method: s
     expected = plain(method, tuning, tiny, tmp_path / "plain")
     found = studio(method, tuning, tiny, tmp_path / "studio", settings)
     same_course(method, tuning, expected, found, TOLERANCE)
+    if method == "grpo":
+        assert len(set(found.rewards)) > STEPS // 2, "what a random model writes differs each time"
     assert expected.weights.keys() == found.weights.keys()
     for name, weight in expected.weights.items():
         assert not torch.equal(weight, expected.before[name]), f"{name} moved"
