@@ -8,7 +8,7 @@ import typer
 
 from studio.cli.train import Job, Json, Name, Sets, answer_queued, checked_run, say_plan
 from studio.config import RunConfig
-from studio.config.load import apply_set, build
+from studio.config.load import build, run_of
 from studio.jobs import JobFolder, find_job
 from studio.jobs.branching import branch, check_changes, extended, find_checkpoint, find_end
 from studio.jobs.checkpoints import Checkpoint
@@ -33,9 +33,7 @@ def branch_off(
     """Queue a run that begins at a checkpoint of another one, with some options changed."""
     job = find_job(read_settings().jobs, job_id, "train")
     raw = build(RunConfig, job.request.config, "job.yaml").model_dump()
-    for item in sets:
-        apply_set(raw, item)
-    _begin(job, find_checkpoint(job, step), build(RunConfig, raw, "--set"), name, as_json)
+    _begin(job, find_checkpoint(job, step), run_of(raw, sets, "--set"), name, as_json)
 
 
 def extend(

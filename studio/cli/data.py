@@ -13,7 +13,7 @@ from studio.cli.output import answer, phase_line, stderr
 from studio.cli.train import Json, Sets
 from studio.config import RunConfig
 from studio.config.data import DataSource
-from studio.config.load import apply_set, build
+from studio.config.load import run_of
 from studio.config.model import EMBEDDED_MODEL
 from studio.config.presets import load_named, preset_names
 from studio.data.client import DataWorker, OnProgress
@@ -164,10 +164,7 @@ def _run(data: str, sets: list[str]) -> RunConfig:
     """The run that a YAML file or preset describes, or one that trains on a file with the defaults."""
     if data in preset_names() or Path(data).suffix in (".yaml", ".yml"):
         return load_named(data, sets)
-    raw: dict[str, Any] = {"data": {"train": [{"path": data}]}}
-    for item in sets:
-        apply_set(raw, item)
-    return build(RunConfig, raw)
+    return run_of({"data": {"train": [{"path": data}]}}, sets)
 
 
 def _sections(config: RunConfig, settings: Settings) -> dict[str, Any]:

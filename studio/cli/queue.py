@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 import typer
 
 from studio.cli.output import answer, table
 from studio.cli.train import Job, Json, Name, Sets, answer_queued, checked_run, say_plan
 from studio.config import RunConfig
-from studio.config.load import apply_set, build
+from studio.config.load import run_of
 from studio.errors import InputError
 from studio.jobs import JobFolder, ensure_supervisor, find_job, list_jobs, submit
 from studio.jobs.devices import list_devices
@@ -73,10 +73,7 @@ def _config(job: JobFolder, sets: list[str]) -> RunConfig:
     """The settings of a training, with the changes that were asked for."""
     if job.request.kind != "train":
         raise InputError(f"'{job.request.name}' is no training", where=job.id, fix="Ask for it again as a new job")
-    raw: dict[str, Any] = copy.deepcopy(job.request.config)
-    for item in sets:
-        apply_set(raw, item)
-    return build(RunConfig, raw, f"{job.id}/job.yaml")
+    return run_of(copy.deepcopy(job.request.config), sets, f"{job.id}/job.yaml")
 
 
 def devices(as_json: Json = False) -> None:

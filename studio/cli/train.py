@@ -13,7 +13,7 @@ from studio.cli.output import answer, phase_line, say, stderr
 from studio.cli.sweep import queue_sweep
 from studio.cli.watch import follow, raise_unless_completed
 from studio.config import RunConfig
-from studio.config.load import apply_set, build
+from studio.config.load import run_of
 from studio.config.model import EMBEDDED_MODEL
 from studio.config.presets import load_named, preset_names
 from studio.data.client import DataWorker
@@ -101,10 +101,7 @@ def _is_model(text: str) -> bool:
 
 def _of_model(text: str, sets: list[str]) -> RunConfig:
     """A run of a model with the defaults of everything else."""
-    raw: dict[str, Any] = {"model": {"path": text}}
-    for item in sets:
-        apply_set(raw, item)
-    return build(RunConfig, raw)
+    return run_of({"model": {"path": text}}, sets)
 
 
 def checked_run(config: RunConfig, sketched: bool = False) -> Checked:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,13 +55,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
-def build(model: type[Config], raw: dict[str, Any], where: str = "") -> Config:
+def build(model: type[Config], raw: dict[str, Any], where: str = "", by_hand: Collection[str] = ()) -> Config:
     """Validate `raw` as a config; every problem becomes one sentence.
 
     Args:
         model: the config class.
         raw: plain values, as YAML gives them.
         where: file name for the messages.
+        by_hand: options whose values came by `--set`, not from the file.
 
     Raises:
         InputErrors: at least one key or value is wrong.
@@ -68,21 +70,24 @@ def build(model: type[Config], raw: dict[str, Any], where: str = "") -> Config:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise InputErrors([_problem(model, item, where) for item in error.errors()]) from error
+        raise InputErrors([_problem(model, item, where, by_hand) for item in error.errors()]) from error
 
 
 def load_run(path: Path, sets: list[str] | None = None) -> RunConfig:
     """Read a run's YAML file and apply `--set` values to it."""
-    raw = load_yaml(path)
-    for item in sets or []:
-        apply_set(raw, item)
-    return build(RunConfig, raw, str(path))
+    return run_of(load_yaml(path), sets or [], str(path))
 
 
-def apply_set(raw: dict[str, Any], item: str) -> None:
+def run_of(raw: dict[str, Any], sets: list[str], where: str = "") -> RunConfig:
+    """Apply `--set` values to `raw`, which is changed, and validate it as a run; arguments as `build`."""
+    by_hand = {apply_set(raw, item) for item in sets}
+    return build(RunConfig, raw, where, by_hand)
+
+
+def apply_set(raw: dict[str, Any], item: str) -> str:
     """Change `raw` by one `a.b=c`; the value is read as YAML, so `true`, `1e-3` and `[a, b]` work.
 
-    An option that takes nothing but text takes it as it stands, with or without quotes.
+    Returns the option. One that takes nothing but text takes it as it stands, with or without quotes.
 
     Raises:
         InputError: no `=`, an unknown option, or a value that is not YAML.
@@ -102,6 +107,7 @@ def apply_set(raw: dict[str, Any], item: str) -> None:
         if not isinstance(target, dict):
             raise InputError(f"'{section}' is not a section", where="--set")
     target[name] = value
+    return path
 
 
 def _set_value(spec: OptionSpec, path: str, text: str) -> Any:
@@ -155,7 +161,7 @@ def describe_line(spec: OptionSpec) -> str:
     return spec.help + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _problem(model: type[BaseModel], item: Any, where: str) -> InputError:
+def _problem(model: type[BaseModel], item: Any, where: str, by_hand: Collection[str]) -> InputError:
     parts = [str(part) for part in item["loc"]]
     known = [spec.path for spec in options_of(model)] + list(model.model_fields)
     # Pydantic appends which member of a union it tried; the person only knows the option.
@@ -172,6 +178,10 @@ def _problem(model: type[BaseModel], item: Any, where: str) -> InputError:
     if item["type"] == "extra_forbidden":
         return _unknown(path, known, where)
     message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "too_short" and isinstance(item["input"], list):
+        message = "nothing is named; at least one is needed"
+    if path in by_hand:
+        where = "--set"
     given = item.get("input")
     shown = "" if isinstance(given, dict | list) or item["type"] == "missing" else f" (it is {given!r})"
     place = f"{where}: {path}" if where and path else where or path

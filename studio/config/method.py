@@ -249,5 +249,8 @@ class MethodConfig(Options):
             ("reward_weights", self.reward_weights, self.rewards),
         ):
             if weights is not None and len(weights) != len(words):
-                raise ValueError(f"{option_}: {len(weights)} weights for {len(words)} of {', '.join(words)}")
+                raise ValueError(
+                    f"{option_}: {len(weights)} weights for {len(words)} of {', '.join(words)}; give one for each, or "
+                    "leave it empty"
+                )
         return self

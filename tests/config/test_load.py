@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from studio.config import RunConfig
 from studio.config.describe import options_of, value_at, without_effect
 from studio.config.jobs import EvaluateConfig, ExportConfig
-from studio.config.load import apply_set, build, dump_run, load_run
+from studio.config.load import apply_set, build, dump_run, load_run, run_of
 from studio.config.method import ROWS
 from studio.config.presets import load_named, preset_names
 from studio.config.tuning import TITLES
@@ -96,6 +96,7 @@ def test_set_reads_values_as_yaml(item, path, value) -> None:
             ["training.batch_size: input should be greater than or equal to 1 (it is 0)"],
         ),
         ({"data": {"train": [{"file": "a"}]}}, ["data.train.0.path: field required", "data.train.0.file"]),
+        ({"data": {"train": []}}, ["data.train: nothing is named; at least one is needed"]),
         ({"data": {"validation": 1.5}}, ["data.validation: a share from 0 to below 1"]),
         ({"training": {"micro_batch_size": 3}}, ["micro_batch_size: 3 does not divide training.batch_size 8"]),
         ({"training": {"learning_rate": "fast"}}, ["training.learning_rate"]),
@@ -108,6 +109,14 @@ def test_wrong_configs_say_what_is_wrong_where_and_what_to_do(raw, sentences) ->
     for sentence in sentences:
         assert sentence in caught.value.sentence
     assert all(line.startswith("run.yaml: ") for line in caught.value.sentence.splitlines())
+
+
+def test_what_came_by_set_is_not_looked_for_in_the_file() -> None:
+    with pytest.raises(InputErrors) as caught:
+        run_of({"training": {"epochs": 0}}, ["training.seed=-1"], "run.yaml")
+    first, second = sorted(caught.value.sentence.splitlines())
+    assert first.startswith("--set: training.seed: ") and "(it is -1)" in first
+    assert second.startswith("run.yaml: training.epochs: ")
 
 
 def test_all_problems_are_told_at_once() -> None:

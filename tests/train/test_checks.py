@@ -135,6 +135,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tuning.lora_plus_ratio": 16, "training.optimizer": "sgd"}, "tuning.lora_plus_ratio", "made for AdamW"),
     ({"tuning.lora_plus_ratio": 0.5}, "tuning.lora_plus_ratio", "greater"),
     ({"model.rope_factor": 1}, "model.rope_factor", "greater"),
+    ({"data.max_length": 8193}, "data.max_length", "rows of 8,193 tokens are allowed; the model was made for 8,192"),
+    ({"data.max_length": 16385, "model.rope_scaling": "yarn", "model.rope_factor": 2}, "data.max_length", "made for 16,384"),
     ({"training.learning_rate": 2}, "training.learning_rate", "above 0 and at most 1"),
 ]  # fmt: skip
 

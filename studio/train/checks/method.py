@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from studio.config.data import DataConfig
 from studio.config.method import ONLINE
 from studio.errors import InputError
 from studio.train.checks.known import Known
@@ -93,10 +94,18 @@ def _optimizer(known: Known) -> None:
 
 def _context(known: Known) -> None:
     lengths, limit = known.lengths, known.shape.context
-    if lengths is None or limit is None:
+    if limit is None:
         return
-    model = known.config.model
+    model, allowed = known.config.model, known.config.data.max_length
     longest = int(limit * model.rope_factor) if model.rope_scaling != "none" else limit
+    # What nobody asked for is held against the rows only: the default is above what a small model was made for.
+    if allowed > max(longest, DataConfig.model_fields["max_length"].default):
+        raise InputError(
+            f"rows of {allowed:,} tokens are allowed; the model was made for {longest:,}", where="data.max_length",
+            fix=f"Set it to {longest:,} or less, or stretch the model's context with model.rope_scaling",
+        )  # fmt: skip
+    if lengths is None:
+        return
     written = known.config.method.max_completion_length if known.config.method.name in ONLINE else 0
     validation = lengths.validation_max > lengths.max
     tokens = max(lengths.max, lengths.validation_max)
