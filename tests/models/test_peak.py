@@ -8,7 +8,7 @@ import pytest
 
 from studio.jobs import JobFolder
 
-# docs/models.md: measured -2 to +10 % in bare loops, -3 % in a whole job; allocators differ from system to system.
+# docs/memory.md: -7 to +7 % in 29 runs on one machine; allocators differ from system to system.
 TOLERANCE = 0.15
 
 
