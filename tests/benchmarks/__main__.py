@@ -77,7 +77,7 @@ def main() -> int:
             found = f"{peak.planned / 1e9:.2f}, {peak.measured / 1e9:.2f} GB ({peak.off:+.0%})"
             what = f"{peak.method} × {peak.tuning}, {peak.micro_batch} at a time: memory planned, measured"
             rows.append((what, found, f"± {peak.bound:.0%}"))
-            if abs(peak.off) > peak.bound:
+            if peak.missed:
                 missed.append(what)
         prepared = measure_preparation(home)
         rows.append(("preparation: rows a second, studio", f"{prepared.first:,.0f}; again {prepared.again:,.0f}", ""))

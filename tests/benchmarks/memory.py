@@ -57,6 +57,11 @@ class Peak:
         """By what share of the measured peak the plan is above it."""
         return self.planned / self.measured - 1
 
+    @property
+    def missed(self) -> bool:
+        """Whether that is more than it may be."""
+        return abs(self.off) > self.bound
+
     def row(self) -> str:
         """The row of docs/memory.md."""
         return (
@@ -93,7 +98,7 @@ def main(names: list[str]) -> int:
         for peak in peaks(Path(folder) / "home", cells):
             print(peak.row(), flush=True)
             print({name: f"{size / 1e9:.2f}" for name, size in peak.parts.items()}, file=sys.stderr)
-            if abs(peak.off) > peak.bound:
+            if peak.missed:
                 missed.append(f"{peak.method} × {peak.tuning} × {peak.micro_batch}")
     for name in missed:
         print(f"missed: {name}", file=sys.stderr)

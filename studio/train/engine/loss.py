@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-CHUNK = 1024  # supervised tokens projected at a time: 1,024 × 49,152 logits in fp32 are 0.2 GB
+from studio.models.memory import LOGIT_CHUNK as CHUNK
+
 # Heads that do more than a matrix product. Their models keep the library's loss.
 _SCALED_HEADS = (
     "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling",
