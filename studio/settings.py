@@ -69,6 +69,8 @@ class Settings:
             real = path.expanduser().resolve()
         except (OSError, RuntimeError, ValueError):  # a NUL, a home of nobody, a loop of links
             return None
+        if any(part.is_symlink() for part in (real, *real.parents)):  # a loop of links, which Python 3.13 gives back
+            return None
         inside = any(real.is_relative_to(root.resolve()) for root in (self.home, *self.roots))
         return real if inside and not real.is_relative_to(self.temporary.resolve()) else None
 
