@@ -1,4 +1,4 @@
-# make run · make install · make check · make test · make test-matrix · make test-faults · make bench
+# make run · make install · make check · make test · make test-all (test-matrix and test-faults are parts) · make bench
 # Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3)
 PYTHON ?= python3
 PORT ?= 7860
@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-matrix test-faults bench docs format clean
+.PHONY: run install check test test-all test-matrix test-faults bench docs format clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -45,7 +45,10 @@ check: $(TEST_STAMP)
 	$(BIN)/python -m tests.audit
 
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=20
+
+test-all: $(TEST_STAMP)
+	$(BIN)/python -m pytest -m '' --durations=20
 
 test-matrix: $(TEST_STAMP)
 	$(BIN)/python -m pytest -m matrix

@@ -121,6 +121,23 @@ def model_path(session_settings: Settings) -> Path:
 
 
 @pytest.fixture(scope="session")
+def short_run(session_settings: Settings, session_home: Path, model_path: Path) -> JobFolder:
+    """Twelve steps of the demo on the real model: enough to show, evaluate, export and chat with; it learned little."""
+    asked = ["--name", "short", "--set", "training.max_steps=12", "--set", "data.validation=0"]
+    done = run_studio("train", "demo/sft", *asked, "--json", home=session_home)
+    assert done.code == 0, done.stderr
+    return find_job(session_settings.jobs, done.json["id"], "train")
+
+
+@pytest.fixture(scope="session")
+def short_export(session_settings: Settings, session_home: Path, short_run: JobFolder) -> JobFolder:
+    """The completed export of the short run to Q4_K_M."""
+    done = run_studio("export", short_run.id, "--to", "gguf", "--type", "q4_k_m", "--json", home=session_home)
+    assert done.code == 0, done.stderr
+    return find_job(session_settings.jobs, done.json["id"], "export")
+
+
+@pytest.fixture(scope="session")
 def clicked_runs() -> list[JobFolder]:
     """The demo's training that the browser test started by a click, once it is done; empty when that did not run."""
     return []

@@ -7,11 +7,16 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from studio.jobs import JobFolder
 from studio.settings import Settings
 from tests.conftest import run_studio
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+# They need nothing but a run.
+QUICK = ("plan", "data", "jobs", "doctor")
 SHORTENED = {
     "train": ["--set", "training.max_steps=2", "--set", "data.validation=0"],
     "evaluate": ["--limit", "2"],
@@ -24,18 +29,29 @@ def commands() -> list[str]:
     return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
+def studio_commands() -> list[list[str]]:
+    return [rest for program, *rest in map(shlex.split, commands()) if program == "studio"]
+
+
+def test_every_quick_command_works(short_run: JobFolder, session_home: Path) -> None:
+    quick = [line for line in studio_commands() if line[0] in QUICK and "compare" not in line]
+    assert [line[0] for line in quick] == ["plan", "data", "jobs", "jobs", "doctor"]
+    for line in quick:
+        done = run_studio(*(short_run.id if word == "orders" else word for word in line), home=session_home)
+        assert done.code == 0, f"{line}\n{done.stderr}"
+        assert done.stdout.strip()
+
+
+@pytest.mark.long
 def test_every_studio_command_works(demo_result, session_home: Path, session_settings: Settings) -> None:
     ran = []
-    for line in commands():
-        program, *arguments = shlex.split(line)
-        if program != "studio":
-            continue
+    for arguments in studio_commands():
         ran.append(arguments[0])
         if arguments == ["demo"]:
             assert demo_result["ok"], "the session's demo is this very command with --json"
             continue
         done = run_studio(*arguments, *SHORTENED.get(arguments[0], []), home=session_home)
-        assert done.code == 0, f"{line}\n{done.stderr}"
+        assert done.code == 0, f"{arguments}\n{done.stderr}"
         assert done.stdout.strip()
     assert ran == ["demo", "plan", "train", "evaluate", "export", "chat", "data", *["jobs"] * 3, "doctor"]
 

@@ -201,6 +201,7 @@ def test_archive_and_delete_ask_and_do_what_they_say(
     assert not list(server.settings.jobs.glob(".trash-*"))
 
 
+@pytest.mark.long
 def test_many_runs_are_drawn_by_the_hundred_and_a_sweep_opens_at_once(
     page: Page, server: Server, done: MakeDone, leftovers: list[Path]
 ) -> None:
@@ -224,7 +225,7 @@ def test_many_runs_are_drawn_by_the_hundred_and_a_sweep_opens_at_once(
     expect(page.locator("#comparison tbody")).to_contain_text("The runs have the same options.")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", [pytest.param("light", marks=pytest.mark.long), "dark"])
 def test_it_is_usable_on_a_narrow_screen_and_axe_finds_nothing_serious(
     page: Page, server: Server, done: MakeDone, theme: Any
 ) -> None:

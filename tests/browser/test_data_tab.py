@@ -45,7 +45,7 @@ def map_columns(page: Page, mapping: str) -> None:
     field.press("Enter")
 
 
-@pytest.mark.parametrize("method", SETS)
+@pytest.mark.parametrize("method", ["SFT", *(pytest.param(one, marks=pytest.mark.long) for one in ("DPO", "KTO"))])
 def test_a_table_is_uploaded_mapped_seen_profiled_mended_and_trained_on(
     page: Page, server: Server, tmp_path: Path, method: str
 ) -> None:

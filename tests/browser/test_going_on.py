@@ -8,6 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from studio.config.presets import load_named
@@ -35,6 +36,7 @@ def until_step(job: JobFolder, step: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_by_a_click(page: Page, server: Server) -> None:
     job = short_run(server)
     until_step(job, SAVE + 1)
@@ -63,6 +65,7 @@ def test_a_killed_training_goes_on_by_a_click(page: Page, server: Server) -> Non
     expect(page.locator("[data-part=phases]")).to_contain_text("going on")
 
 
+@pytest.mark.long
 def test_a_finished_run_is_branched_by_the_form(page: Page, server: Server, console: list[str]) -> None:
     job = next(one for one in list_jobs(server.settings.jobs) if one.request.name == "goes-on")
     assert job.state().status == "completed"

@@ -13,13 +13,16 @@ from tests.browser.test_setup_tabs import fill, open_tab, planned
 if TYPE_CHECKING:
     from tests.browser.conftest import Server
 
-# Every method and every tuning; most of them only with `make test-matrix`.
-EVERYDAY = [("DPO", "QLoRA"), ("PPO", "LoRA")]
+# Every method and every tuning, by `make test-all`; most of them by `make test-matrix`.
+LONG = [("DPO", "QLoRA"), ("PPO", "LoRA")]
 MATRIX = [
     ("KTO", "LoRA"), ("GRPO", "DoRA"), ("Pretraining", "DoRA"), ("DPO", "LoRA"), ("ORPO", "LoRA"), ("KTO", "QLoRA"),
     ("Reward model", "LoRA"), ("SFT", "Full"), ("SFT", "QLoRA"),
 ]  # fmt: skip
-CELLS = [*EVERYDAY, *(pytest.param(*cell, marks=pytest.mark.matrix) for cell in MATRIX)]
+CELLS = [
+    *(pytest.param(*cell, marks=pytest.mark.long) for cell in LONG),
+    *(pytest.param(*cell, marks=pytest.mark.matrix) for cell in MATRIX),
+]
 
 
 def choose(page: Page, group: str, title: str) -> None:
@@ -94,6 +97,7 @@ def test_unsloth_is_greyed_with_its_install_line(page: Page, server: Server) -> 
     expect(page.locator("#f-training-engine")).to_be_hidden()  # it does not train all weights
 
 
+@pytest.mark.long
 def test_the_code_of_a_python_reward_is_shown_before_it_may_run(page: Page, server: Server) -> None:
     file = server.settings.uploads / "rewards.py"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from studio.jobs import find_job, list_jobs, request_stop, wait
@@ -104,6 +105,7 @@ def test_a_change_that_cannot_be_says_why(page: Page, server: Server, fake_run: 
     assert len(console) == 1 and "409" in console.pop()
 
 
+@pytest.mark.long
 def test_a_notification_when_a_run_is_over_also_of_a_hidden_tab(
     page: Page, server: Server, fake_run: MakeRun, console: list[str]
 ) -> None:

@@ -168,8 +168,13 @@ def test_a_finding_sets_the_option_that_mends_it(page: Page, with_data: Callable
     expect(page.locator("#profile [data-check=duplicate]")).to_contain_text("Left out; the first of its kind is kept")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1440, "light"), (390, "dark"),
+        *(pytest.param(*look, marks=pytest.mark.long) for look in [(1440, "dark"), (390, "light")]),
+    ],
+)  # fmt: skip
 def test_axe_and_no_sideways_scrolling(browser: Browser, server: Server, scheme: str, width: int) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()

@@ -98,6 +98,7 @@ def test_the_line_is_reordered_and_a_run_is_removed(page: Page, server: Server, 
     assert {first.state().status, second.state().status} == {"queued"}
 
 
+@pytest.mark.long
 def test_a_waiting_run_is_edited_and_the_form_gets_back_what_it_had(
     page: Page, server: Server, queue: Queue, console: list[str]
 ) -> None:

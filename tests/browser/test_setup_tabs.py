@@ -228,8 +228,13 @@ def test_model_facts_and_a_hub_id(page: Page, server: Server) -> None:
     expect(page.locator("#model-facts")).to_contain_text("134,515,008")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1440, "light"), (390, "dark"),
+        *(pytest.param(*look, marks=pytest.mark.long) for look in [(1440, "dark"), (390, "light")]),
+    ],
+)  # fmt: skip
 def test_axe_and_no_sideways_scrolling(browser: Browser, server: Server, scheme: str, width: int) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()
@@ -263,6 +268,7 @@ def test_start_selects_the_new_run(page: Page, server: Server) -> None:
     assert job.state().status == "completed", job.log_path.read_text()[-2000:]
 
 
+@pytest.mark.long
 def test_a_page_that_nobody_touches_asks_nothing(page: Page, server: Server) -> None:
     open_tab(page, server, "data")
     for limit in ("200", "300", "400", "500"):  # quicker than the answers come

@@ -94,6 +94,7 @@ def test_an_idle_server_ends_and_is_loaded_again(tmp_path: Path, gguf: Target) -
     manager.close_all()
 
 
+@pytest.mark.long
 def test_a_busy_server_is_not_idle(tmp_path: Path, gguf: Target) -> None:
     manager = ChatManager(make_settings(tmp_path, idle=1))
     handle = manager.open(gguf)

@@ -1,4 +1,4 @@
-"""The chain through the command line: `studio demo` once a session, then what scripts do with the result."""
+"""`studio demo` once a session (long), what scripts do with its result, and runs that are interrupted or detached."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from studio.settings import ASSETS
 from tests.conftest import run_studio
 
 
+@pytest.mark.long
 def test_the_demo_learned_its_task_and_every_file_kept_it(demo_result) -> None:
     match = demo_result["exact_match"]
     assert demo_result["ok"] is True
@@ -30,6 +31,7 @@ def test_the_demo_learned_its_task_and_every_file_kept_it(demo_result) -> None:
     assert {"train.training", "evaluate.loading model"} <= set(demo_result["seconds"])
 
 
+@pytest.mark.long
 def test_the_run_left_a_model_a_card_and_its_environment(trained_run) -> None:
     assert (trained_run.model / "adapter_model.safetensors").exists()
     card = (trained_run.model / "README.md").read_text(encoding="utf-8")
@@ -44,6 +46,7 @@ def test_the_run_left_a_model_a_card_and_its_environment(trained_run) -> None:
     assert train in json.dumps(environment["data"])
 
 
+@pytest.mark.long
 def test_evaluate_with_another_file(trained_run, session_home, tmp_path) -> None:
     rows = (ASSETS / "demo" / "test.jsonl").read_text(encoding="utf-8").splitlines()[:3]
     path = tmp_path / "mine.jsonl"
@@ -54,6 +57,7 @@ def test_evaluate_with_another_file(trained_run, session_home, tmp_path) -> None
     assert done.json["rows"][0]["expected"].startswith("{")
 
 
+@pytest.mark.long
 def test_chat_with_run_and_gguf(trained_run, exported_job, session_home) -> None:
     row = json.loads((ASSETS / "demo" / "test.jsonl").read_text(encoding="utf-8").splitlines()[0])["messages"]
     expected = json.loads(row[2]["content"])
@@ -66,6 +70,7 @@ def test_chat_with_run_and_gguf(trained_run, exported_job, session_home) -> None
         assert json.loads(done.json["text"]).keys() == expected.keys()
 
 
+@pytest.mark.long
 def test_jobs_list_show_log(trained_run, session_home) -> None:
     listed = run_studio("jobs", "--json", home=session_home).json["jobs"]
     assert {job["kind"] for job in listed} >= {"train", "evaluate", "export"}

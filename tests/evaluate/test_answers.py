@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -11,6 +12,7 @@ from studio.evaluate.questions import read_questions
 from studio.settings import ASSETS
 
 
+@pytest.mark.long
 def test_two_passes_equal_plain_greedy_decoding(trained_run, model_path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(trained_run.model)
     questions = read_questions(ASSETS / "demo" / "test.jsonl", tokenizer, 6)

@@ -178,6 +178,7 @@ def test_threads_are_the_cores_of_this_process(monkeypatch: pytest.MonkeyPatch) 
         assert cpu_threads() == threads
 
 
+@pytest.mark.long
 def test_full_fine_tune_needs_no_merge(
     session_settings: Settings, model_path: Path, make_run: Callable[[Path], JobFolder]
 ) -> None:

@@ -31,6 +31,7 @@ def open_run(page: Page, server: Server, job: JobFolder) -> None:
     expect(page.get_by_role("tab", name="Training", exact=True)).to_have_attribute("aria-selected", "true")
 
 
+@pytest.mark.long
 def test_jumping_clock_and_garbage_leave_the_page_sane(
     page: Page, server: Server, fake_run: Callable[..., FakeRun]
 ) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from studio.jobs import request_stop
 from studio.jobs.keeper import KEEP_SECONDS
 from tests.faults.processes import supervisors
@@ -30,6 +32,7 @@ def until(true: Callable[[], bool], seconds: float = 40) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_one_supervises_and_both_show(
     server: Server, serve: Callable[[Path], Server], fake_run: Callable[..., FakeRun]
 ) -> None:

@@ -116,6 +116,7 @@ def check(server: Server, viewers: int, seconds: float, core: float) -> None:
     assert share <= core
 
 
+@pytest.mark.long
 def test_twenty_five_viewers(serve: Callable[[Path], Server], tmp_path: Path) -> None:
     check(serve(tmp_path / "home"), 25, 6, CORE)
 

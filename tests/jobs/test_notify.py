@@ -178,6 +178,7 @@ def test_each_end_is_told_once_also_after_another_supervisor_took_over(settings,
         assert len(hook.got) == 2, "without the setting nobody is told"
 
 
+@pytest.mark.long
 def test_a_real_supervisor_tells_and_keeps_the_secret(home, tmp_path, monkeypatch) -> None:
     """The worker is a real evaluation that fails at once; afterwards no file of the home has the address."""
     hook = Hook()

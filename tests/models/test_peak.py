@@ -12,6 +12,7 @@ from studio.jobs import JobFolder
 TOLERANCE = 0.15
 
 
+@pytest.mark.long
 def test_the_demo_takes_the_memory_that_was_planned(trained_run: JobFolder) -> None:
     environment = trained_run.environment()
     measured, planned = environment["peak_memory_bytes"], environment["plan"]

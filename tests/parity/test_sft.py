@@ -82,6 +82,7 @@ def studio_losses(model_path: Path, rows_file: Path, output: Path, settings: Set
     return logged(made.trainer)
 
 
+@pytest.mark.long
 def test_the_loss_of_each_step_equals_plain_trl_and_peft(model_path, rows_file, tmp_path, settings) -> None:
     plain = plain_losses(model_path, rows_file, tmp_path / "plain")
     studio = studio_losses(model_path, rows_file, tmp_path / "studio", settings)

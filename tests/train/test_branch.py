@@ -70,6 +70,7 @@ def test_a_branch_without_changes_ends_where_the_other_run_did(parent: JobFolder
     assert values(child, "learning_rate") == pytest.approx(values(parent, "learning_rate"))
 
 
+@pytest.mark.long
 def test_a_changed_rate_holds_from_the_checkpoint_on(parent: JobFolder, session_settings: Settings) -> None:
     config = changed(parent, learning_rate=RATE / 10)
     child = done(branch(session_settings, parent, find_checkpoint(parent, 3), "slower", config, 6))
@@ -79,6 +80,7 @@ def test_a_changed_rate_holds_from_the_checkpoint_on(parent: JobFolder, session_
     assert values(child, "loss")[6] != pytest.approx(values(parent, "loss")[6], abs=1e-6)
 
 
+@pytest.mark.long
 def test_the_first_step_after_the_checkpoint_has_the_new_rate_already(
     parent: JobFolder, session_settings: Settings
 ) -> None:

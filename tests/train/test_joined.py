@@ -13,6 +13,7 @@ from tests.parity.made import write_rows
 LIMIT, BATCH, STEPS = 32, 4, 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("packing", [False, True])
 def test_examples_are_full(session_settings: Settings, tiny: Path, tmp_path: Path, packing: bool) -> None:
     texts = [{"text": f"The number {n} comes after {n - 1}. " * (1 + n % 9)} for n in range(1, 60)]

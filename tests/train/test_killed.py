@@ -132,6 +132,7 @@ def test_a_killed_run_ends_where_the_whole_one_does(session_settings: Settings, 
     assert disturbed(session_settings, whole, [0.35 * seconds, 0.1 * seconds]) >= 1
 
 
+@pytest.mark.long
 def test_the_command_line_lets_it_go_on(session_settings: Settings, whole: JobFolder) -> None:
     job = submit(session_settings, "train", "from-the-terminal", whole.request.config)
     end = time.monotonic() + SECONDS

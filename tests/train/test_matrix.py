@@ -142,6 +142,7 @@ def test_every_method_validates(settings, tiny, tmp_path, method: str, tuning: s
         assert reported(context, "eval_loss")[-1] != reported(context, "eval_loss")[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "tuning"), REAL_EVERY_DAY)
 def test_some_cells_on_the_real_model(settings, model_path, tmp_path, method: str, tuning: str) -> None:
     context = run_cell(settings, model_path, tmp_path, method, tuning, rank=16)
