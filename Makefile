@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
+# Two workers; what shares something slow to make runs in one of them (tests/support/groups.py).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=20
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: run install check test test-all test-matrix test-faults bench docs format clean
@@ -45,10 +47,10 @@ check: $(TEST_STAMP)
 	$(BIN)/python -m tests.audit
 
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest --durations=20
+	$(PYTEST)
 
 test-all: $(TEST_STAMP)
-	$(BIN)/python -m pytest -m '' --durations=20
+	$(PYTEST) -m ''
 
 test-matrix: $(TEST_STAMP)
 	$(BIN)/python -m pytest -m matrix

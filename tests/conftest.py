@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from studio.jobs import JobFolder, find_job
 from studio.settings import Settings, read_settings
+from tests.support.groups import arrange
 
 # Chromium's own traffic is off: a machine without a network would log it as errors.
 CHROMIUM_ARGUMENTS = [
@@ -27,6 +28,11 @@ CHROMIUM_ARGUMENTS = [
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the studio does for its workers
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Arrange the tests for two workers."""
+    arrange(items)
 
 
 @dataclass(frozen=True)

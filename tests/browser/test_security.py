@@ -20,8 +20,9 @@ from studio.settings import Settings
 from tests.browser.made import as_text, open_tab, serious
 from tests.browser.test_chat import DRAWN
 from tests.browser.test_setup_tabs import upload
+from tests.support.ports import free_port
 from tests.ui.made_jobs import SCRIPT, finish, made_evaluation, made_export, made_run
-from tests.ui.test_app import free_port, start, wait_until_up
+from tests.ui.test_app import start, wait_until_up
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server

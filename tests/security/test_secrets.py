@@ -29,7 +29,8 @@ from tests.conftest import run_studio
 from tests.parity.fixtures import tiny
 from tests.parity.made import demo_rows, write_rows
 from tests.security.routes import walk
-from tests.ui.test_app import free_port, start
+from tests.support.ports import free_port
+from tests.ui.test_app import start
 
 __all__ = ["tiny"]
 

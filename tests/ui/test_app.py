@@ -16,16 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY_BYTES = 250 * 1000**2
 # Goal: 4 s on a quiet machine. The work is CPU work, so that is what a busy test machine can check.
 CPU_SECONDS = 4.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(home: Path, port: int, **env: str) -> subprocess.Popen[str]:
