@@ -30,6 +30,7 @@ from studio.jobs.folder import JobFolder
 from studio.jobs.kernel import oom_kills
 from studio.jobs.request import Kind
 from studio.jobs.state import own_identity, write_state
+from studio.private import begin
 from studio.settings import Settings, read_settings
 
 PROGRESS_SECONDS = 0.25
@@ -202,6 +203,7 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
     if len(arguments) != 1:
         print(f"usage: python -m studio.{kind} JOB_DIR", file=sys.stderr)
         return 2
+    begin()
     job = JobFolder(Path(arguments[0]).absolute())
     pid, start = own_identity()
     write_state(

@@ -177,7 +177,10 @@ def make_router(services: Services) -> APIRouter:
     def stop(job_id: str, body: Stop) -> Response:
         found = job_of(job_id)
         request_stop(found, now=body.now)
-        ensure_supervisor(services.settings)  # it may have been killed, and a stop needs one
+        try:
+            ensure_supervisor(services.settings)  # it may have been killed, and a stop needs one
+        except StudioError as error:
+            raise HTTPException(409, error.sentence) from error
         return Json(state_dict(found, found.state()))
 
     router.include_router(make_branch_router(services, job_of))

@@ -26,6 +26,7 @@ from studio.jobs.files import write_json
 from studio.jobs.keeper import KEEP_SECONDS, Keeper
 from studio.jobs.notify import PAGE
 from studio.jobs.removal import empty_trash
+from studio.private import begin, make_home, make_secrets, tighten
 from studio.settings import Settings, forget_password, read_settings
 from studio.ui import api, gate
 from studio.ui.components.runs import run_list
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
         InputError: the address is not this machine's own and no password is set.
     """
     gate.check_address(settings)
+    make_secrets(make_home(settings.home))
     settings.temporary.mkdir(parents=True, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.temporary / "gradio")
     services = make_services(settings)
@@ -61,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         keeping = asyncio.create_task(_keep_supervised(settings))
-        threading.Thread(target=empty_trash, args=(settings.jobs,), daemon=True).start()
+        threading.Thread(target=_tidy, args=(settings,), daemon=True).start()
         yield
         keeping.cancel()
         services.chats.close_all()
@@ -77,6 +79,13 @@ def create_app(settings: Settings) -> FastAPI:
     )  # fmt: skip
     app.add_middleware(gate.Gate, settings=settings)
     return app
+
+
+def _tidy(settings: Settings) -> None:
+    """What an older version or an earlier removal left: files that others may read, files that nobody needs."""
+    with suppress(OSError):
+        tighten(settings.home)
+    empty_trash(settings.jobs)
 
 
 async def _keep_supervised(settings: Settings) -> None:
@@ -124,6 +133,8 @@ def serve(settings: Settings) -> None:
         InputError: the port is in use, or the address is not allowed.
     """
     gate.check_address(settings)
+    if said := begin(make_home(settings.home)):
+        print(f"warning: {said}", file=sys.stderr, flush=True)
     forget_password()  # our settings have it; the processes that we start shall not
     listener = _listen(settings)
     app = create_app(settings)
