@@ -26,6 +26,7 @@ from studio.jobs.folder import JobFolder, list_jobs
 from studio.jobs.request import write_request
 from studio.locks import PATIENCE, HeldError, locked
 from studio.private import make_home
+from studio.reach import roots_of_page
 from studio.settings import Settings
 
 Move = Literal["up", "down", "first", "last"]
@@ -107,7 +108,7 @@ def rewrite(settings: Settings, job: JobFolder, config: dict[str, Any], steps: i
             check_changes(job, build(RunConfig, config, "job.yaml"))
             if steps is not None:
                 require_length(asked.branch.step, steps)
-        write_request(job.path, replace(asked, config=config))
+        write_request(job.path, replace(asked, config=config, roots=roots_of_page()))
 
 
 def require_unbegun(job: JobFolder) -> None:

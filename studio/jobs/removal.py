@@ -21,6 +21,7 @@ from studio.jobs.checkpoints import last_whole
 from studio.jobs.disk import gigabytes, measure
 from studio.jobs.folder import JobFolder, list_jobs
 from studio.locks import locked
+from studio.reach import open_in
 from studio.settings import Settings
 
 What = Literal["job", "checkpoints"]
@@ -175,8 +176,8 @@ def _texts_within(user: JobFolder, folder: Path) -> bool:
 
 
 def _raw(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace")
+    with contextlib.suppress(OSError, InputError), open_in(path.parent, path.name) as file:
+        return file.read().decode("utf-8", errors="replace")
     return ""
 
 

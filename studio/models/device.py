@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+
 from studio.errors import StudioError
 from studio.locks import locked, say_waiting
 from studio.models import gpus

@@ -21,6 +21,7 @@ from studio.locks import locked, say_waiting
 from studio.models.child import Progress, child_main
 from studio.models.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
 from studio.models.hubaccess import is_hub_id as is_hub_id
+from studio.reach import read_text
 from studio.settings import Settings, read_settings
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt", "tekken.json")
@@ -38,8 +39,8 @@ def hub_folder(settings: Settings, name: str, revision: str = "main") -> Path:
 def hub_name(folder: Path) -> str | None:
     """The Hub id of a folder made by `download`, None if the download is not complete or it is another folder."""
     try:
-        name = json.loads((folder / _MARKER).read_text())["hub"]
-    except (OSError, ValueError, KeyError, TypeError):
+        name = json.loads(read_text(folder / _MARKER))["hub"]
+    except (OSError, ValueError, KeyError, TypeError, InputError):
         return None
     return str(name)
 

@@ -27,11 +27,12 @@ from studio.jobs.keeper import KEEP_SECONDS, Keeper
 from studio.jobs.notify import PAGE
 from studio.jobs.removal import empty_trash
 from studio.private import begin, make_home, make_secrets, tighten
+from studio.reach import reading_only_for
 from studio.settings import Settings, forget_password, read_settings
 from studio.ui import api, gate
 from studio.ui.components.runs import run_list
 from studio.ui.components.signout import sign_out
-from studio.ui.confined import confine_files
+from studio.ui.confined import ReadingForPage, confine_files
 from studio.ui.page import TABS, Page, build_page
 from studio.ui.services import Services
 from studio.ui.tabs import chat, data, export, method, model, training
@@ -77,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
         max_file_size=MAX_UPLOAD, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
         app_kwargs={"openapi_url": None}, theme=studio_theme(), head=page_head(), allowed_paths=[], root_path="",
     )  # fmt: skip
+    app.add_middleware(ReadingForPage, settings=settings)
     app.add_middleware(gate.Gate, settings=settings)
     return app
 
@@ -136,6 +138,7 @@ def serve(settings: Settings) -> None:
     if said := begin(make_home(settings.home)):
         print(f"warning: {said}", file=sys.stderr, flush=True)
     forget_password()  # our settings have it; the processes that we start shall not
+    reading_only_for(settings)  # threads of ours too, which no request begins
     listener = _listen(settings)
     app = create_app(settings)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, proxy_headers=False)
