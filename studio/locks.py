@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -134,9 +135,10 @@ def holder_of(path: Path) -> Holder | None:
 def _described(pid: int) -> Holder:
     folder = _PROC / str(pid)
     try:
-        uid = folder.stat().st_uid
+        # Not the folder's owner: that of a process that has changed its user is root.
+        uid = int(re.search(r"^Uid:\s+\d+\s+(\d+)", (folder / "status").read_text(), re.MULTILINE)[1])  # type: ignore[index]
         words = (folder / "cmdline").read_bytes().decode("utf-8", errors="replace").split("\0")
         command = " ".join(" ".join(words).split())
-    except OSError:  # ended since, and its child has the lock still
+    except (OSError, TypeError):  # ended since, and its child has the lock still
         return Holder(pid, None, "")
     return Holder(pid, uid, "".join(letter if letter.isprintable() else "?" for letter in command))

@@ -90,7 +90,7 @@ def tighten(home: Path) -> int:
     """Take the rights of other users away from the home and from what the studio made in it.
 
     Links are never followed; what belongs to somebody else, or has another name outside of the home (a base model that
-    was linked in), stays as it is. A home that is shared on purpose keeps its mode, as the person's own home folder does.
+    was linked in), stays as it is. A home that is shared on purpose keeps its mode, and so does the folder ~ itself.
 
     Returns:
         how many files and folders were changed.
