@@ -59,21 +59,6 @@ class Settings:
         """Whether the page asks who is there; otherwise this machine's users are trusted."""
         return self.password is not None or self.login_file is not None
 
-    def readable(self, path: Path) -> Path | None:
-        """`path` with links resolved, if the page may read there: in the home or a root, but no temporary file.
-
-        None otherwise, also for what is no path. Temporary files are what browsers send: nothing of them is read by a
-        path, so that nobody can send a file of code and name it.
-        """
-        try:
-            real = path.expanduser().resolve()
-        except (OSError, RuntimeError, ValueError):  # a NUL, a home of nobody, a loop of links
-            return None
-        if any(part.is_symlink() for part in (real, *real.parents)):  # a loop of links, which Python 3.13 gives back
-            return None
-        inside = any(real.is_relative_to(root.resolve()) for root in (self.home, *self.roots))
-        return real if inside and not real.is_relative_to(self.temporary.resolve()) else None
-
     @property
     def jobs(self) -> Path:
         """Folder of the job folders."""
@@ -104,6 +89,11 @@ class Settings:
         """Folder of files that may be removed when no studio process runs."""
         return self.home / "tmp"
 
+    @property
+    def secrets(self) -> Path:
+        """Folder of what signs sessions and the like; the page can name nothing in it (`reach`)."""
+        return self.home / "secrets"
+
 
 def read_settings() -> Settings:
     """Read STUDIO_HOME, _HOST, _PORT, _ROOTS, _PASSWORD, _LOGIN_FILE, _CHAT_IDLE, _DEVICES and _WEBHOOK.
@@ -112,7 +102,7 @@ def read_settings() -> Settings:
         InputError: a value cannot be used.
     """
     env = os.environ
-    home = Path(env.get("STUDIO_HOME") or "~/.finetune-studio").expanduser().absolute()
+    home = studio_home()
     extra = [Path(part).expanduser().resolve() for part in env.get("STUDIO_ROOTS", "").split(os.pathsep) if part]
     return Settings(
         home=home,
@@ -127,6 +117,11 @@ def read_settings() -> Settings:
     )
 
 
+def studio_home() -> Path:
+    """The home that the environment says, which need not exist."""
+    return Path(os.environ.get("STUDIO_HOME") or "~/.finetune-studio").expanduser().absolute()
+
+
 def forget_password() -> None:
     """Take the page's password out of this process's environment, which every job, its code and its log would get."""
     for name in PASSWORD_VARIABLES:
@@ -136,14 +131,16 @@ def forget_password() -> None:
 def browser_secret(settings: Settings) -> str:
     """Return the secret of this home that signs what the browser keeps, making it once.
 
-    It lies in a file that only the owner can read, so a restarted server still understands its pages.
+    It lies where only the owner reads and no page can name it, so a restarted server still understands its pages. That
+    of an older version, which lay in the home itself, is taken along.
     """
-    path = settings.home / "browser.secret"
+    path, older = settings.secrets / "browser.secret", settings.home / "browser.secret"
     if not path.exists():
-        settings.home.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=settings.home, prefix=".browser.secret.")  # for its owner only
+        settings.secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        secret = older.read_text() if older.is_file() and not older.is_symlink() else secrets.token_hex(32)
+        descriptor, name = tempfile.mkstemp(dir=settings.secrets, prefix=".browser.secret.")  # for its owner only
         with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32))
+            file.write(secret)
         # Whole or not there: a second web process that starts now must never sign with half of it.
         try:
             os.link(name, path)
@@ -152,6 +149,7 @@ def browser_secret(settings: Settings) -> str:
         except OSError:  # a file system without hard links
             os.replace(name, path)
         Path(name).unlink(missing_ok=True)
+    older.unlink(missing_ok=True)
     return path.read_text()
 
 

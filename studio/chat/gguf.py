@@ -20,6 +20,7 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from studio.chat.decoding import ByteText, Logits
 from studio.chat.protocol import ApiError
 from studio.errors import InputError
+from studio.reach import opened
 
 LONGEST_CONTEXT = 4096  # tokens; the cache is allocated whole at the start
 PREFILL_TOKENS = 512  # longest part of a prompt read in one step, so that a cancel is prompt
@@ -43,8 +44,8 @@ class GgufBackend:
     def __init__(self, file: Path, *, context: int | None = None, threads: int | None = None) -> None:
         if not file.is_file():
             raise InputError("there is no such file", where=str(file))
-        with file.open("rb") as opened:
-            if opened.read(4) != b"GGUF":
+        with opened(file) as begun:
+            if begun.read(4) != b"GGUF":
                 raise InputError("this is not a GGUF file: it does not begin with GGUF", where=str(file))
         limit = min(context or LONGEST_CONTEXT, LONGEST_CONTEXT)
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

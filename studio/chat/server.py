@@ -29,6 +29,7 @@ from studio.chat.engine import Answer, Backend, End, Engine, Event, Failed, Piec
 from studio.chat.lifetime import Lifetime, write_ready
 from studio.chat.protocol import SSE_DONE, ApiError, ChatRequest, Reply, parse_request, sse
 from studio.errors import StudioError
+from studio.private import begin
 
 KEY_VARIABLE = "STUDIO_CHAT_KEY"
 LARGEST_BODY = 8 * 2**20  # bytes
@@ -189,6 +190,7 @@ class Running:
 def main(arguments: list[str] | None = None) -> int:
     """Load the model, serve until the end. Exit code 0, or that of the error with its sentence as the last line."""
     options = _parser().parse_args(arguments)
+    begin()
     key = os.environ.pop(KEY_VARIABLE, "")
     if len(key) < 16:
         print(f"error: set {KEY_VARIABLE} to a secret of at least 16 characters", file=sys.stderr)

@@ -14,8 +14,9 @@ import typer
 
 from studio import __version__
 from studio.cli import chat, data, demo, doctor, jobs, password, results, train, ui
-from studio.cli.output import report_error
+from studio.cli.output import report_error, say
 from studio.errors import InputError, StudioError
+from studio.private import begin
 
 # typer brings click inside itself and shows its classes only by way of this one.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
@@ -43,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--json" in arguments
+    if said := begin():
+        say(f"warning: {said}")
     try:
         code = app(args=arguments, prog_name="studio", standalone_mode=False)
         return code if isinstance(code, int) else 0

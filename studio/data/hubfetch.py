@@ -15,10 +15,9 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from studio.data.hubsets import MARKER, WORK, HubSet, download_folder, fetched, set_folder
 from studio.errors import InputError
+from studio.locks import locked
 from studio.models.child import Progress, child_main
 from studio.models.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
 from studio.settings import Settings, read_settings
@@ -36,7 +35,8 @@ def fetch_here(asked: HubSet, settings: Settings, say: Progress) -> Path:
     """
     folder = set_folder(asked, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.datasets / f".{folder.name}.lock"):
+    what = f"{asked.name} cannot be fetched now"
+    with locked(settings.datasets / f".{folder.name}.lock", what, lambda text: say(text, 0, None)):
         if fetched(asked, settings) is None:
             _fetch(asked, folder, say)
     return folder

@@ -20,6 +20,7 @@ from studio.data.sources import Row
 from studio.errors import InputError
 from studio.models.child import Progress, run_child
 from studio.models.hubaccess import is_hub_id
+from studio.reach import held
 from studio.settings import Settings
 
 MARKER = "studio.json"
@@ -128,7 +129,7 @@ def read_arrow(files: tuple[Path, ...], start: int = 0) -> Iterator[tuple[int, R
 
     number = 0
     for file in files:
-        with pyarrow.memory_map(str(file)) as mapped, pyarrow.ipc.open_stream(mapped) as stream:
+        with held(file) as name, pyarrow.memory_map(name) as mapped, pyarrow.ipc.open_stream(mapped) as stream:
             for batch in stream:
                 at = min(batch.num_rows, max(0, start - number))
                 number += at

@@ -33,6 +33,7 @@ from studio.data.units import both_answers
 from studio.data.wire import Values, error_to_dict
 from studio.errors import InputError
 from studio.models.child import Progress
+from studio.reach import reading_for
 from studio.settings import Settings, read_settings
 
 _KEPT_RESULTS = 64
@@ -57,7 +58,8 @@ class Operations:
         known = self.known()
         if op not in known:
             raise InputError(f"'{op}' is not an operation", where="data worker", fix=f"Use one of: {', '.join(known)}")
-        return known[op](progress, **args)
+        with reading_for(self.settings if args.get("confined") else None):
+            return known[op](progress, **args)
 
     def known(self) -> dict[str, Callable[..., Values]]:
         """Return the operations by name."""

@@ -18,6 +18,7 @@ from typing import Any
 from studio.data.keep import MANIFEST, require_name
 from studio.data.wire import error_from_dict, error_to_dict, to_line
 from studio.errors import InputError, StudioError
+from studio.private import begin
 from studio.processes import child_environment, module_command
 from studio.settings import Settings, read_settings
 
@@ -73,6 +74,7 @@ def push(name: str, repo: str, private: bool, settings: Settings, on_wait: Calla
 
 def main(name: str, repo: str, visibility: str) -> int:
     """Upload and print {"result": ...} or {"error": ...}; returns the exit code."""
+    begin()
     try:
         answer = {"result": _upload(name, repo, visibility == "private", read_settings())}
     except StudioError as error:

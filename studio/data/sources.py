@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from studio import reach
 from studio.data.readers.bytestream import open_unpacked
 from studio.data.readers.columnar import columnar_rows
 from studio.data.readers.delimited import Delimited
@@ -77,18 +78,14 @@ def exists(path: Path) -> bool:
 
 
 def confine(path: Path, settings: Settings) -> Path:
-    """Return `path` with links resolved if the page may read there (`Settings.readable`).
+    """Return `path` with links resolved if the page may read there (`reach.allowed`).
 
     Raises:
         InputError: it may not.
     """
-    real = settings.readable(path)
+    real = reach.allowed(path, settings)
     if real is None:
-        raise InputError(
-            "the page may not read files there",
-            where=f"{path!s:.200}",
-            fix="Upload the file, or add its folder to STUDIO_ROOTS before starting the studio",
-        )
+        raise reach.refusal(path)
     return real
 
 
@@ -100,7 +97,7 @@ def file_sha256(path: Path) -> str:
     if path.is_dir():
         listed = "".join(f"{file_sha256(file)}  {file.name}\n" for file in data_files(path))
         return hashlib.sha256(listed.encode()).hexdigest()
-    with path.open("rb") as file:
+    with reach.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -241,7 +238,7 @@ def _nearest(path: Path) -> str:
     folder = path.parent
     if not exists(folder) or not folder.is_dir():
         return f"Check the path; the folder {folder!s:.200} does not exist either"
-    names = [entry.name for entry in folder.iterdir() if entry.is_file()]
+    names = [name for name in reach.entries(folder) if (folder / name).is_file()]
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
     if close:
         return f"Did you mean '{close[0]}'?"

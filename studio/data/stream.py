@@ -23,6 +23,7 @@ from studio.data.reading import Reading
 from studio.data.report import Place
 from studio.data.sources import Row, read_rows
 from studio.errors import InputError
+from studio.reach import opened
 from studio.settings import Settings
 
 Part = Literal["train", "validation"]
@@ -140,7 +141,7 @@ def _count_lines(file: Path, on_rows: Callable[[], None]) -> tuple[list[int], in
     if file.suffix not in (".jsonl", ".ndjson"):
         return None
     before, count, tail = [], 0, b"\n"
-    with file.open("rb") as lines:
+    with opened(file) as lines:
         try:
             _line_as_row(lines.readline(_CHUNK_BYTES))
         except (ValueError, RecursionError):
@@ -164,7 +165,7 @@ def _read_lines(
     file: Path, before: list[int], wanted: list[int], on_rows: Callable[[], None]
 ) -> list[tuple[int, int, Row]]:
     rows: list[tuple[int, int, Row]] = []
-    with file.open("rb") as lines:
+    with opened(file) as lines:
         for done, line in enumerate(wanted):
             chunk = max(0, bisect.bisect_right(before, line - 1) - 1)
             start = chunk * _CHUNK_BYTES

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,11 @@ from studio.data.templates import with_template
 from studio.data.wire import Values
 from studio.errors import InputError, StudioError
 from studio.models.child import Progress
+from studio.reach import entries, page, read_bytes
 from studio.settings import Settings
 
+# What a tokenizer is read from; weights are not.
+_COPIED = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
 _FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -66,9 +72,10 @@ class Tokenizers:
         key = json.dumps([str(folder), tokenizer_stamp(folder), trust_remote_code])
         if key not in self._loaded:
             try:
-                self._loaded[key] = AutoTokenizer.from_pretrained(
-                    folder, local_files_only=True, trust_remote_code=trust_remote_code
-                )
+                with _readable(folder) as read:
+                    self._loaded[key] = AutoTokenizer.from_pretrained(
+                        read, local_files_only=True, trust_remote_code=trust_remote_code
+                    )
             except (OSError, ValueError, KeyError, ImportError) as error:
                 raise StudioError(
                     f"the model's tokenizer cannot be loaded: {error}",
@@ -76,6 +83,21 @@ class Tokenizers:
                     fix="Check model.path; the folder must hold a complete Hugging Face checkpoint",
                 ) from error
         return self._loaded[key]
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[Path]:
+    """Yield a folder from which transformers may read: for a page a copy, since it opens the files itself, by name."""
+    if page() is None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="studio-tokenizer-") as above:
+        copy = Path(above) / folder.name
+        copy.mkdir()
+        for name in entries(folder):
+            if name.endswith(_COPIED) and (folder / name).is_file():
+                (copy / name).write_bytes(read_bytes(folder / name))
+        yield copy
 
 
 def section(kind: Any, values: Values | None, name: str) -> Any:

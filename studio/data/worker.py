@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from studio.data.wire import error_to_dict, to_line
 from studio.errors import StoppedError, StudioError
 from studio.models.device import memory
+from studio.private import begin
 
 LEAST_BYTES = 4_000_000_000
 
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m studio.data.worker", description=__doc__)
     parser.add_argument("--idle", type=float, default=900.0, help="seconds without a request before it leaves")
     idle: float = parser.parse_args(arguments).idle
+    begin()
     # Ctrl-C in the terminal is for the page, which then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What a library prints must not stand between the answers.

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 import psutil
 
 from studio.errors import InputError, StoppedError, StudioError
+from studio.private import begin
 from studio.processes import child_environment, module_command
 
 MARK = "@studio "
@@ -241,6 +242,7 @@ def require(result: StepResult, what: str) -> StepResult:
 
 def serve_step(work: Callable[[dict[str, Any], Report], dict[str, Any]]) -> int:
     """Be the child of `run_own_step`: read the request, work, write the answer; return the exit status."""
+    begin()
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 
     def report(done: float, total: float | None) -> None:

@@ -12,15 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from studio.errors import InputError
 from studio.jobs.checkpoints import Checkpoint, last_whole
-from studio.jobs.files import write_json
+from studio.jobs.files import read_json, write_json
 from studio.jobs.folder import JobFolder, create_job
 from studio.jobs.request import Kind
 from studio.jobs.samedata import require_same_files
-from studio.jobs.state import JobState, write_state
+from studio.jobs.state import JobState, is_alive, write_state
+from studio.locks import PATIENCE, held, holder_of, locked, make_lock
+from studio.private import make_home
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 
@@ -45,13 +47,24 @@ def ensure_supervisor(settings: Settings) -> None:
 
     The job's folder must be written before: a supervisor that is about to leave looks once more after it has
     given up the lock, so either it sees the job or we see the lock free.
+
+    Raises:
+        HeldError: somebody else than a supervisor holds its lock, so no job would ever be started.
+        OSError: the home cannot be written.
     """
-    settings.home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(supervisor_lock(settings.home))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return
+    make_home(settings.home)
+    lock, began = make_lock(supervisor_lock(settings.home)), time.monotonic()
+    while True:
+        try:
+            lock.acquire(blocking=False)
+            break
+        except Timeout:
+            if _supervised(settings.home):
+                return
+        if time.monotonic() - began > PATIENCE:
+            path = supervisor_lock(settings.home)
+            raise held(path, "no job of this home can be started", holder_of(path))
+        time.sleep(0.1)
     lock.release()
     with (settings.home / "supervisor.log").open("ab") as log:
         subprocess.Popen(
@@ -64,6 +77,24 @@ def ensure_supervisor(settings: Settings) -> None:
 def supervisor_lock(home: Path) -> Path:
     """File that the one supervisor of a home holds locked."""
     return home / "supervisor.lock"
+
+
+def supervisor_record(home: Path) -> Path:
+    """File in which the supervisor that holds the lock says which process it is."""
+    return home / "supervisor.json"
+
+
+def _supervised(home: Path) -> bool:
+    """Whether a supervisor has the lock of a home, and nobody else."""
+    holder = holder_of(supervisor_lock(home))
+    if holder is not None and (holder.foreign or "studio.jobs.supervisor" in holder.command.split()):
+        return not holder.foreign
+    try:
+        found = read_json(supervisor_record(home))
+        pid, start = int(found["pid"]), float(found["start"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    return is_alive(pid, start) and (holder is None or holder.pid == pid)
 
 
 def request_stop(job: JobFolder, *, now: bool = False) -> None:
@@ -88,7 +119,7 @@ def resume(settings: Settings, job: JobFolder) -> Checkpoint:
     if (state := job.state()).pid is not None and not state.final and not state.alive():
         ensure_supervisor(settings)  # it was killed with the worker: another one writes how that ended
         wait(job, seconds=BURY_SECONDS)
-    with FileLock(job.path / ".resume.lock"):
+    with locked(job.path / ".resume.lock", f"'{name}' cannot go on now"):
         state = job.state()
         if job.request.kind != "train":
             raise InputError(f"'{name}' is no training", where=job.id, fix="Start it again")

@@ -18,6 +18,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from studio.errors import InputError
+from studio.reach import open_in
+
 PAGE_BYTES = 512 * 1024
 # A longer line is read in pieces, none of which is an event.
 LINE_BYTES = 1024 * 1024
@@ -50,17 +53,17 @@ def read_events(path: Path, offset: int = 0, limit: int = PAGE_BYTES) -> tuple[l
 def read_lines(path: Path, offset: int, limit: int = PAGE_BYTES) -> tuple[list[bytes], int]:
     """Read the whole lines after `offset` without their ends; the same rules as `read_events`.
 
-    A line longer than a page and than `LINE_BYTES` comes in pieces.
+    A line longer than a page and than `LINE_BYTES` comes in pieces. A link or a pipe is as good as no file.
     """
     try:
-        with path.open("rb") as file:
+        with open_in(path.parent, path.name) as file:
             size = os.fstat(file.fileno()).st_size
             offset = 0 if offset < 0 or offset > size else offset
             file.seek(offset)
             chunk = file.read(limit)
             if len(chunk) == limit and b"\n" not in chunk:
                 chunk += file.readline(max(0, LINE_BYTES - limit))  # one line longer than a page
-    except FileNotFoundError:
+    except (FileNotFoundError, InputError):
         return [], 0
     end = chunk.rfind(b"\n") + 1
     if not end and len(chunk) >= LINE_BYTES:

@@ -12,6 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from studio.errors import InputError
+from studio.reach import open_in
+
 # Given back before the last words are written, so that a full disk cannot swallow the reason.
 RESERVE = ".reserve"
 RESERVE_BYTES = 64 * 1024
@@ -41,11 +44,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; None when it is not there."""
+    """Read a JSON file of ours; None when it is not there.
+
+    Raises:
+        ValueError: it is damaged, or a link or a pipe instead of a file.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_in(path.parent, path.name) as file:
+            return json.loads(file.read().decode("utf-8"))
     except FileNotFoundError:
         return None
+    except InputError as error:
+        raise ValueError(error.sentence) from error
 
 
 def write_reserve(folder: Path) -> None:

@@ -26,6 +26,7 @@ from studio.jobs.files import read_json, write_atomic
 from studio.jobs.labels import Labels, read_labels
 from studio.jobs.request import Branch, JobRequest, Kind, parse_heading, parse_request, write_request
 from studio.jobs.state import JobState, read_state, write_state
+from studio.reach import open_in, roots_of_page
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class JobFolder:
             InputError: job.yaml is missing or was edited into something else.
         """
         try:
-            return parse_request(YAML(typ="safe").load((self.path / "job.yaml").read_text(encoding="utf-8")))
-        except (OSError, KeyError, TypeError, ValueError, YAMLError) as error:
+            return parse_request(YAML(typ="safe").load(self._asked()))
+        except (OSError, InputError, KeyError, TypeError, ValueError, YAMLError) as error:
             raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
 
     @cached_property
@@ -59,10 +60,14 @@ class JobFolder:
             InputError: as `request`.
         """
         try:
-            head = (self.path / "job.yaml").read_text(encoding="utf-8").partition("\nconfig:")[0]
+            head = self._asked().partition("\nconfig:")[0]
             return parse_heading(YAML(typ="safe").load(head))
-        except (OSError, KeyError, TypeError, ValueError, YAMLError):  # another order, or not ours
+        except (OSError, InputError, KeyError, TypeError, ValueError, YAMLError):  # another order, or not ours
             return self.request.kind, self.request.name
+
+    def _asked(self) -> str:
+        with open_in(self.path, "job.yaml") as file:
+            return file.read().decode("utf-8")
 
     def labels(self) -> Labels:
         """Name, tags, note and archive mark that a person gave it later."""
@@ -197,7 +202,7 @@ def create_job(
             continue
     job = JobFolder(path)
     try:
-        write_request(path, JobRequest(kind, name, config, branch, group))
+        write_request(path, JobRequest(kind, name, config, branch, group, roots_of_page()))
         write_atomic(job.events_path, "")
         fill(job)
         write_state(job.state_path, JobState(status="queued"))

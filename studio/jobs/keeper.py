@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from studio.jobs.client import ensure_supervisor
 from studio.jobs.index import JobIndex
+from studio.jobs.queue import tell_held
+from studio.locks import HeldError
 from studio.settings import Settings
 
 KEEP_SECONDS = 5.0
@@ -19,18 +21,27 @@ class Keeper:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._index = JobIndex(settings.jobs)
+        self._told: set[str] = set()
 
     def look(self) -> None:
-        """Start a supervisor if a job is not over and none runs.
+        """Start a supervisor if a job is not over and none runs; who keeps one from starting is said in what waits.
 
         Raises:
             OSError: the home cannot be written.
         """
-        busy = False
+        busy = []
         for job in self._index.look()[0]:
             if job.state().final:
                 self._index.rest(job.id)
             else:
-                busy = True
-        if busy:
+                busy.append(job)
+        if not busy:
+            return
+        try:
             ensure_supervisor(self._settings)
+            self._told.clear()
+        except HeldError as error:  # said once in what waits: it may last
+            for job in busy:
+                if job.id not in self._told and job.state().status == "queued":
+                    self._told.add(job.id)
+                    tell_held(job, error)

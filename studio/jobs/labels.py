@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from studio.errors import InputError
 from studio.jobs.files import read_json, write_json
+from studio.locks import locked
 
 NAME = "labels.json"
 NAME_LENGTH, NOTE_LENGTH, TAG_LENGTH, TAG_COUNT = 80, 4000, 24, 12
@@ -67,6 +66,7 @@ def change_labels(
 
     Raises:
         InputError: a value is too long or has characters that it cannot have, or labels.json cannot be read.
+        HeldError: somebody keeps the lock of the labels.
     """
     changes: dict[str, Any] = {}
     if name is not None:
@@ -78,7 +78,7 @@ def change_labels(
     if archived is not None:
         changes["archived"] = archived
     # Two pages may change different labels of one job at the same time.
-    with FileLock(folder / ".labels.lock"):
+    with locked(folder / ".labels.lock", "the labels of this job cannot be changed now"):
         try:
             labels = _from_json(read_json(folder / NAME))
         except (OSError, TypeError, ValueError) as error:

@@ -5,9 +5,13 @@ A line ends with a newline, as in an editor; numbers begin at 1. Nothing is kept
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
+
+from studio.errors import InputError
+from studio.reach import open_in
 
 TAIL_BYTES = 16 * 1024
 CHUNK_BYTES = 1024 * 1024
@@ -27,7 +31,7 @@ class Tail:
 
 
 def read_tail(log: Path, size: int = TAIL_BYTES, start: int = 0) -> Tail:
-    """Return the last `size` bytes of a file; an empty text when it is not there.
+    """Return the last `size` bytes of a file; an empty text when it is not there, or no file.
 
     Args:
         log: the file.
@@ -35,8 +39,8 @@ def read_tail(log: Path, size: int = TAIL_BYTES, start: int = 0) -> Tail:
         start: nothing that stands before this byte; of a file that is shorter, all of it counts.
     """
     try:
-        with log.open("rb") as file:
-            whole = log.stat().st_size
+        with open_in(log.parent, log.name) as file:
+            whole = os.fstat(file.fileno()).st_size
             begin = max(start if start <= whole else 0, whole - size, 0)
             newlines, left = 0, begin
             while left:
@@ -45,7 +49,7 @@ def read_tail(log: Path, size: int = TAIL_BYTES, start: int = 0) -> Tail:
                     break
                 newlines, left = newlines + chunk.count(b"\n"), left - len(chunk)
             return Tail(file.read().decode("utf-8", errors="replace"), newlines + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, InputError):
         return Tail("", 1)
 
 
@@ -53,7 +57,7 @@ def lines_around(log: Path, line: int, before: int = 200, after: int = 200) -> t
     """Return the number of the first line and the lines around `line`; none where the log is shorter."""
     first, found = max(1, line - before), []
     try:
-        with log.open("rb") as file:
+        with open_in(log.parent, log.name) as file:
             _skip_lines(file, first - 1)
             for _ in range(line + after + 1 - first):
                 text = file.readline(LINE_BYTES)
@@ -62,12 +66,12 @@ def lines_around(log: Path, line: int, before: int = 200, after: int = 200) -> t
                 found.append(text.rstrip(b"\r\n").rpartition(b"\r")[2].decode("utf-8", errors="replace"))
                 while text and not text.endswith(b"\n"):  # the rest of a very long line
                     text = file.readline(CHUNK_BYTES)
-    except FileNotFoundError:
+    except (FileNotFoundError, InputError):
         return first, []
     return first, found
 
 
-def _skip_lines(file: BinaryIO, count: int) -> None:
+def _skip_lines(file: IO[bytes], count: int) -> None:
     """Read on until `count` newlines have passed, by chunks: a log of a gigabyte takes about a second."""
     while count:
         chunk = file.read(CHUNK_BYTES)

@@ -11,28 +11,37 @@ changes what waits: so a job is started with its old settings or its new ones, n
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
-
-from filelock import FileLock
 
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError
 from studio.jobs.branching import check_changes, require_length
+from studio.jobs.events import EventWriter
 from studio.jobs.files import read_json, write_json
 from studio.jobs.folder import JobFolder, list_jobs
 from studio.jobs.request import write_request
+from studio.locks import PATIENCE, HeldError, locked
+from studio.private import make_home
+from studio.reach import roots_of_page
 from studio.settings import Settings
 
 Move = Literal["up", "down", "first", "last"]
 
 
-def queue_lock(home: Path) -> FileLock:
-    """Make the lock that is held while a waiting job is started or changed; each caller its own."""
-    home.mkdir(parents=True, exist_ok=True)
-    return FileLock(home / "queue.lock")
+def queue_lock(home: Path, seconds: float = PATIENCE) -> AbstractContextManager[None]:
+    """Hold the lock under which a waiting job is started or changed; raises HeldError after `seconds`."""
+    return locked(make_home(home) / "queue.lock", "jobs that wait can neither start nor be changed", seconds=seconds)
+
+
+def tell_held(job: JobFolder, error: HeldError) -> None:
+    """Say in a waiting job's events who keeps it from starting: page and terminal show them."""
+    writer = EventWriter(job.events_path)
+    writer.write("notice", level="warning", text=f"{error.what}.", fix=error.fix)
+    writer.close()
 
 
 def place_key(home: Path) -> Callable[[str, float], tuple[int, float, str]]:
@@ -64,6 +73,7 @@ def move(settings: Settings, job: JobFolder, to: Move) -> int:
 
     Raises:
         InputError: it does not wait any more.
+        HeldError: somebody keeps the lock of the line.
     """
     with queue_lock(settings.home):
         _require_waiting(job)
@@ -88,6 +98,7 @@ def rewrite(settings: Settings, job: JobFolder, config: dict[str, Any], steps: i
     Raises:
         InputError: it has begun meanwhile, is to be removed, goes on from a checkpoint, or branches off one that does
             not fit the new settings or lies behind their end; nothing is changed then.
+        HeldError: somebody keeps the lock of the line.
     """
     with queue_lock(settings.home):
         require_unbegun(job)
@@ -97,7 +108,7 @@ def rewrite(settings: Settings, job: JobFolder, config: dict[str, Any], steps: i
             check_changes(job, build(RunConfig, config, "job.yaml"))
             if steps is not None:
                 require_length(asked.branch.step, steps)
-        write_request(job.path, replace(asked, config=config))
+        write_request(job.path, replace(asked, config=config, roots=roots_of_page()))
 
 
 def require_unbegun(job: JobFolder) -> None:

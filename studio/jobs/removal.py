@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from studio.errors import InputError, StudioError
 from studio.jobs.checkpoints import last_whole
 from studio.jobs.disk import gigabytes, measure
 from studio.jobs.folder import JobFolder, list_jobs
+from studio.locks import locked
+from studio.reach import open_in
 from studio.settings import Settings
 
 What = Literal["job", "checkpoints"]
@@ -125,17 +125,14 @@ def refers(user: JobFolder, job: JobFolder) -> bool:
 def _remove(settings: Settings, job: JobFolder, what: What) -> int:
     target = job.path if what == "job" else job.checkpoints
     # `resume` takes the same lock, so a job is not removed while it is being put in the line again.
-    try:
-        with FileLock(job.path / ".resume.lock", timeout=5):
-            question = removal_question(settings, [job], what)
-            if question.refused:
-                raise InputError(question.refused[0])
-            if not target.is_dir() or target.is_symlink():
-                return 0
-            trash = settings.jobs / f"{TRASH}{job.id}-{uuid.uuid4().hex[:8]}"
-            os.replace(target, trash)
-    except Timeout as error:
-        raise InputError(f"{_shown(job)} is being put in the line again", fix="Look at it once more") from error
+    with locked(job.path / ".resume.lock", f"{_shown(job)} cannot be removed now"):
+        question = removal_question(settings, [job], what)
+        if question.refused:
+            raise InputError(question.refused[0])
+        if not target.is_dir() or target.is_symlink():
+            return 0
+        trash = settings.jobs / f"{TRASH}{job.id}-{uuid.uuid4().hex[:8]}"
+        os.replace(target, trash)
     try:
         shutil.rmtree(trash)
     except FileNotFoundError:
@@ -179,8 +176,8 @@ def _texts_within(user: JobFolder, folder: Path) -> bool:
 
 
 def _raw(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace")
+    with contextlib.suppress(OSError, InputError), open_in(path.parent, path.name) as file:
+        return file.read().decode("utf-8", errors="replace")
     return ""
 
 

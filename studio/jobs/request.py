@@ -40,6 +40,8 @@ class JobRequest:
         config: full config of that kind.
         branch: the checkpoint that it begins with; None for a run that begins at its start.
         group: what the runs of one sweep have in common, "" for a job of its own.
+        roots: the folders that the page could read which asked for it, so that its job reads no others; None for a job
+            of the command line, which reads what its user may.
     """
 
     kind: Kind
@@ -47,6 +49,7 @@ class JobRequest:
     config: dict[str, Any]
     branch: Branch | None = None
     group: str = ""
+    roots: tuple[str, ...] | None = None
 
 
 def parse_request(raw: Any) -> JobRequest:
@@ -66,7 +69,11 @@ def parse_request(raw: Any) -> JobRequest:
     made = Branch(**branch) if branch else None
     if made is not None and not (isinstance(made.run, str) and isinstance(made.step, int)):
         raise TypeError("the branch is none")
-    return JobRequest(kind, name, config, made, str(raw.get("group") or ""))
+    roots = raw.get("roots")
+    if roots is not None and not (isinstance(roots, list) and all(isinstance(one, str) for one in roots)):
+        raise TypeError("the roots are no folders")
+    kept = None if roots is None else tuple(roots)
+    return JobRequest(kind, name, config, made, str(raw.get("group") or ""), kept)
 
 
 def parse_heading(raw: Any) -> tuple[Kind, str]:
@@ -86,6 +93,8 @@ def write_request(folder: Path, request: JobRequest) -> None:
         values["branch"] = asdict(request.branch)
     if request.group:
         values["group"] = request.group
+    if request.roots is not None:
+        values["roots"] = list(request.roots)
     stream = io.StringIO()
     yaml.dump({**values, "config": request.config}, stream)
     write_atomic(folder / "job.yaml", stream.getvalue())

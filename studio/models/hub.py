@@ -15,13 +15,13 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from filelock import FileLock
-
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError, StudioError
+from studio.locks import locked, say_waiting
 from studio.models.child import Progress, child_main
 from studio.models.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
 from studio.models.hubaccess import is_hub_id as is_hub_id
+from studio.reach import read_text
 from studio.settings import Settings, read_settings
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt", "tekken.json")
@@ -39,14 +39,18 @@ def hub_folder(settings: Settings, name: str, revision: str = "main") -> Path:
 def hub_name(folder: Path) -> str | None:
     """The Hub id of a folder made by `download`, None if the download is not complete or it is another folder."""
     try:
-        name = json.loads((folder / _MARKER).read_text())["hub"]
-    except (OSError, ValueError, KeyError, TypeError):
+        name = json.loads(read_text(folder / _MARKER))["hub"]
+    except (OSError, ValueError, KeyError, TypeError, InputError):
         return None
     return str(name)
 
 
 def download(
-    name: str, settings: Settings, revision: str = "main", on_progress: Callable[[float, float], None] | None = None
+    name: str,
+    settings: Settings,
+    revision: str = "main",
+    on_progress: Callable[[float, float], None] | None = None,
+    on_wait: Callable[[str], None] = say_waiting,
 ) -> Path:
     """Fetch the model `name` and return its folder. What is already there is not fetched again.
 
@@ -55,14 +59,15 @@ def download(
         settings: the folder is made under `settings.models`.
         revision: branch, tag or commit.
         on_progress: told (bytes on the disk, bytes in all), from a second thread.
+        on_wait: told that another process fetches it just now.
 
     Raises:
         InputError: no such model or revision, no access to it, or nothing in it that can be trained.
-        StudioError: no network, or no space.
+        StudioError: no network, no space, or somebody keeps the folder's lock.
     """
     folder = hub_folder(settings, name, revision)
     settings.models.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.models / f".{folder.name}.lock"):
+    with locked(settings.models / f".{folder.name}.lock", f"{name} cannot be fetched now", on_wait):
         if hub_name(folder):
             return folder
         try:
@@ -125,7 +130,12 @@ def main() -> int:
     name, revision = sys.argv[1:3]
 
     def work(say: Progress) -> Path:
-        return download(name, read_settings(), revision, lambda done, total: say(f"downloading {name}", done, total))
+        def waiting(text: str) -> None:
+            say(text, 0, None)
+
+        return download(
+            name, read_settings(), revision, lambda done, total: say(f"downloading {name}", done, total), waiting
+        )
 
     return child_main(work)
 

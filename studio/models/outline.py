@@ -20,6 +20,7 @@ from studio.models.headers import Tensor, read_config, weight_files
 from studio.models.hubaccess import is_hub_id
 from studio.models.known_shapes import KnownModel, tensors
 from studio.models.shape import ModelShape
+from studio.reach import read_text
 from studio.settings import Settings
 
 # What the layout of a family has beside Llama's, and whether its head is the embedding where config.json is silent.
@@ -95,7 +96,7 @@ def _told(config: dict[str, Any], found: list[Tensor], where: str, folder: Path 
 
 def _names(index: Path) -> set[str]:
     try:
-        return {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"]}
+        return {str(name) for name in json.loads(read_text(index))["weight_map"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             "the index of the weight files cannot be read", where=str(index), fix="Copy or download it again"

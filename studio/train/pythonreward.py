@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from studio.data.units import Prompt
 from studio.errors import InputError, StudioError
+from studio.reach import read_text
 
 _WHERE = "method.reward_python"
 
 
-def split_reference(text: str) -> tuple[Path, str]:
+def split_reference(text: str) -> tuple[Path, str, str]:
     """Split FILE.py:FUNCTION and check, without running it, that the file defines the function.
+
+    Returns:
+        the file, the function's name, and the code that was read.
 
     Raises:
         InputError: not of that form, no such file, not Python, or no such function.
@@ -27,7 +31,8 @@ def split_reference(text: str) -> tuple[Path, str]:
         raise InputError(f"'{text}' is not FILE.py:FUNCTION", where=_WHERE, fix="Write it like rewards.py:score")
     path = Path(file).expanduser()
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        code = read_text(path)
+        tree = ast.parse(code, str(path))
     except OSError as error:
         raise InputError(f"the file cannot be read ({error.strerror})", where=f"{_WHERE}: {path}") from error
     except (SyntaxError, ValueError) as error:
@@ -36,7 +41,7 @@ def split_reference(text: str) -> tuple[Path, str]:
     if name not in names:
         have = ", ".join(names) or "none"
         raise InputError(f"there is no function '{name}'; it has: {have}", where=f"{_WHERE}: {path}", fix="Correct it")
-    return path, name
+    return path, name, code
 
 
 def load_function(text: str) -> Any:
@@ -49,14 +54,13 @@ def load_function(text: str) -> Any:
         StudioError: importing or calling it fails, or it returns something else, such as infinity; the sentence
             quotes its own error.
     """
-    path, name = split_reference(text)
-    spec = importlib.util.spec_from_file_location("studio_reward_function", path)
-    if spec is None or spec.loader is None:
-        raise StudioError("the file cannot be imported", where=f"{_WHERE}: {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    path, name, code = split_reference(text)
+    module = ModuleType("studio_reward_function")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
     try:
-        spec.loader.exec_module(module)
+        # The code that was checked, and neither what the file holds by now nor compiled code that lies beside it.
+        exec(compile(code, str(path), "exec"), module.__dict__)
     except Exception as error:
         raise StudioError(
             f"importing it fails: {error!r}", where=f"{_WHERE}: {path}", fix="Correct the file"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError
+from studio.reach import read_text
 
 
 def read_schema(path: Path) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def read_schema(path: Path) -> dict[str, Any]:
     from referencing.exceptions import Unresolvable
 
     try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
+        schema = json.loads(read_text(path))
         validator_for(schema).check_schema(schema)
         if isinstance(schema, dict):
             _require_references(schema)

@@ -34,6 +34,7 @@ from studio.models.fit import Lengths
 from studio.models.plan import Plan, make_plan
 from studio.models.quiet import quiet_libraries
 from studio.models.shape import ModelShape
+from studio.reach import read_bytes
 from studio.train import checks, trackers
 from studio.train.best import scores, watched
 from studio.train.callbacks import JobCallback
@@ -297,7 +298,7 @@ def _copy_vocabulary(source: Path, target: Path) -> None:
     """Carry over the vocabulary files that save_pretrained leaves out and the GGUF converter needs."""
     for name in ("tokenizer.model", "tekken.json"):
         if (source / name).exists() and not (target / name).exists():
-            (target / name).write_bytes((source / name).read_bytes())
+            (target / name).write_bytes(read_bytes(source / name))
 
 
 def _record(

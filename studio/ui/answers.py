@@ -1,12 +1,16 @@
-"""How our own routes answer: JSON that every browser reads."""
+"""How our own routes answer: JSON that every browser reads, and files that are open already."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+import os
+from typing import IO, Any
 
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from studio.reach import descriptor_path
 
 NEVER_KEPT = {"cache-control": "no-store"}
 
@@ -22,6 +26,24 @@ class Json(Response):
             return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", errors="replace")
         except ValueError:
             return json.dumps(_finite(content), ensure_ascii=False).encode("utf-8", errors="replace")
+
+
+class HeldFile(FileResponse):
+    """A download of a file that is open already, so that what is sent is what was looked at; closes it at the end."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file = file
+        super().__init__(
+            descriptor_path(file.fileno()), filename=name, media_type="application/octet-stream",
+            stat_result=os.fstat(file.fileno()),
+        )  # fmt: skip
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
 
 
 def _finite(value: Any) -> Any:

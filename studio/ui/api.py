@@ -16,13 +16,14 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
 
-from studio.errors import StudioError
+from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, ensure_supervisor, request_stop
 from studio.jobs.checkpoints import whole_steps
 from studio.jobs.events import read_events, read_lines
+from studio.reach import open_in
 from studio.train.methods import METHODS
 from studio.ui import againroutes, compareroutes, queueroutes
-from studio.ui.answers import Json
+from studio.ui.answers import HeldFile, Json
 from studio.ui.branchroutes import make_branch_router, resumable
 from studio.ui.components.profile import opened_pair, place_of
 from studio.ui.device import device_line
@@ -171,13 +172,20 @@ def make_router(services: Services) -> APIRouter:
         path = downloads(found).get(name)
         if path is None:
             raise HTTPException(404, "there is no such file")
-        return FileResponse(path, filename=path.name, media_type="application/octet-stream")
+        try:
+            inner = path.resolve().relative_to(found.path.resolve())
+            return HeldFile(open_in(found.path, *inner.parts), name)
+        except (OSError, ValueError, InputError) as error:  # gone since it was looked up, or a link that leads out
+            raise HTTPException(404, "there is no such file any more") from error
 
     @router.post("/api/jobs/{job_id}/stop")
     def stop(job_id: str, body: Stop) -> Response:
         found = job_of(job_id)
         request_stop(found, now=body.now)
-        ensure_supervisor(services.settings)  # it may have been killed, and a stop needs one
+        try:
+            ensure_supervisor(services.settings)  # it may have been killed, and a stop needs one
+        except StudioError as error:
+            raise HTTPException(409, error.sentence) from error
         return Json(state_dict(found, found.state()))
 
     router.include_router(make_branch_router(services, job_of))

@@ -26,11 +26,13 @@ from studio.jobs.files import write_json
 from studio.jobs.keeper import KEEP_SECONDS, Keeper
 from studio.jobs.notify import PAGE
 from studio.jobs.removal import empty_trash
+from studio.private import begin, make_home, make_secrets, tighten
+from studio.reach import reading_only_for
 from studio.settings import Settings, forget_password, read_settings
 from studio.ui import api, gate
 from studio.ui.components.runs import run_list
 from studio.ui.components.signout import sign_out
-from studio.ui.confined import confine_files
+from studio.ui.confined import ReadingForPage, confine_files
 from studio.ui.page import TABS, Page, build_page
 from studio.ui.services import Services
 from studio.ui.tabs import chat, data, export, method, model, training
@@ -54,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         InputError: the address is not this machine's own and no password is set.
     """
     gate.check_address(settings)
+    make_secrets(make_home(settings.home))
     settings.temporary.mkdir(parents=True, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.temporary / "gradio")
     services = make_services(settings)
@@ -61,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         keeping = asyncio.create_task(_keep_supervised(settings))
-        threading.Thread(target=empty_trash, args=(settings.jobs,), daemon=True).start()
+        threading.Thread(target=_tidy, args=(settings,), daemon=True).start()
         yield
         keeping.cancel()
         services.chats.close_all()
@@ -75,8 +78,16 @@ def create_app(settings: Settings) -> FastAPI:
         max_file_size=MAX_UPLOAD, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
         app_kwargs={"openapi_url": None}, theme=studio_theme(), head=page_head(), allowed_paths=[], root_path="",
     )  # fmt: skip
+    app.add_middleware(ReadingForPage, settings=settings)
     app.add_middleware(gate.Gate, settings=settings)
     return app
+
+
+def _tidy(settings: Settings) -> None:
+    """What an older version or an earlier removal left: files that others may read, files that nobody needs."""
+    with suppress(OSError):
+        tighten(settings.home)
+    empty_trash(settings.jobs)
 
 
 async def _keep_supervised(settings: Settings) -> None:
@@ -124,7 +135,10 @@ def serve(settings: Settings) -> None:
         InputError: the port is in use, or the address is not allowed.
     """
     gate.check_address(settings)
+    if said := begin(make_home(settings.home)):
+        print(f"warning: {said}", file=sys.stderr, flush=True)
     forget_password()  # our settings have it; the processes that we start shall not
+    reading_only_for(settings)  # threads of ours too, which no request begins
     listener = _listen(settings)
     app = create_app(settings)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, proxy_headers=False)

@@ -20,6 +20,7 @@ from studio.jobs.disk import DiskBook
 from studio.jobs.folder import jobs_of_kind
 from studio.jobs.labels import change_labels
 from studio.jobs.removal import What, removal_question, remove_checkpoints, remove_job
+from studio.locks import HeldError
 from studio.train.comparing import compare_runs
 from studio.train.methods import METHODS
 from studio.ui.answers import NEVER_KEPT, Json
@@ -69,7 +70,7 @@ def make_router(services: Services, book: RunBook) -> APIRouter:
     def refusing(work: Callable[[], Response]) -> Response:
         try:
             return work()
-        except InputError as error:
+        except (InputError, HeldError) as error:
             raise HTTPException(409, error.sentence) from error
         except StudioError as error:
             raise HTTPException(500, error.sentence) from error

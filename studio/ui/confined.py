@@ -11,9 +11,25 @@ from urllib.parse import unquote
 
 import gradio as gr
 from gradio import processing_utils
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from studio.reach import reading_for
+from studio.settings import Settings
 
 _PROXY = "/proxy="
 _FILES = ("/file=", "/file/")
+
+
+class ReadingForPage:
+    """ASGI middleware: what is read while a request is answered, is read within the reach of the page."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app, self.settings = app, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; what the application starts at its beginning inherits it too."""
+        with reading_for(self.settings):
+            await self.app(scope, receive, send)
 
 
 def confine_files(blocks: gr.Blocks) -> None:

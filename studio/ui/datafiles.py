@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.presets import load_named
@@ -13,6 +14,7 @@ from studio.data.datasetinfo import split_address
 from studio.data.locate import is_hub_source, locate
 from studio.data.readers.kinds import ENDINGS, PACKED_ENDINGS, kind_by_name
 from studio.errors import InputError
+from studio.reach import open_in
 from studio.settings import Settings
 
 UPLOAD_BYTES = 512 * 1024**2
@@ -65,10 +67,15 @@ def keep_upload(file: Path, settings: Settings) -> Path:
     if kind_by_name(name) is None:
         fix = f"Upload a file that ends in {', '.join(ENDINGS)}, as it is or packed ({', '.join(PACKED_ENDINGS)})"
         raise InputError(f"'{file.name}' is no data file", where="Upload", fix=fix)
-    size = file.stat().st_size
+    with open_in(file.parent, file.name) as source:
+        return _keep(source, file.name, name, settings)
+
+
+def _keep(source: IO[bytes], sent: str, name: str, settings: Settings) -> Path:
+    size = os.fstat(source.fileno()).st_size
     if size > UPLOAD_BYTES:
         raise InputError(
-            f"'{file.name}' has {size / 1e6:,.0f} MB; an upload may have {UPLOAD_BYTES / 1e6:,.0f} MB", where="Upload",
+            f"'{sent}' has {size / 1e6:,.0f} MB; an upload may have {UPLOAD_BYTES / 1e6:,.0f} MB", where="Upload",
             fix="Put the file on this computer and enter its path instead",
         )  # fmt: skip
     settings.uploads.mkdir(parents=True, exist_ok=True)
@@ -76,7 +83,7 @@ def keep_upload(file: Path, settings: Settings) -> Path:
     for number in range(1, 10_000):
         target = settings.uploads / (name if number == 1 else f"{stem}-{number}{dot}{endings}")
         try:
-            with target.open("xb") as out, file.open("rb") as source:
+            with target.open("xb") as out:
                 shutil.copyfileobj(source, out)
         except FileExistsError:
             continue

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel
 
-from studio.errors import InputError
+from studio.errors import StudioError
 from studio.jobs import JobFolder, ensure_supervisor
 from studio.jobs.queue import Move, move
 from studio.ui.services import Services
@@ -27,9 +27,9 @@ def make_router(services: Services, job_of: Callable[[str], JobFolder]) -> APIRo
     def move_job(job_id: str, body: Moved) -> dict[str, int]:
         try:
             place = move(services.settings, job_of(job_id), body.to)
-        except InputError as error:
+            ensure_supervisor(services.settings)  # it may have been killed, and what waits needs one
+        except StudioError as error:
             raise HTTPException(409, error.sentence) from error
-        ensure_supervisor(services.settings)  # it may have been killed, and what waits needs one
         return {"place": place}
 
     return router

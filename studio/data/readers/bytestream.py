@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Literal, cast
 
 from studio.errors import InputError
+from studio.reach import opened
 
 Packing = Literal["gzip", "zstd"]
 # Text packs to a tenth, very repetitive text to a hundredth. An archive may be denser only while it is small.
@@ -35,7 +36,7 @@ def open_unpacked(path: Path) -> IO[bytes]:
     Raises:
         InputError: (while reading) the archive is cut off, damaged, or unpacks to far too much.
     """
-    file = path.open("rb")
+    file = opened(path)
     packing = packing_of(file.read(4))
     file.seek(0)
     if packing is None:

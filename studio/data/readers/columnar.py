@@ -25,6 +25,7 @@ from studio.data.readers.json_text import MAX_DEPTH
 from studio.data.readers.kinds import NAMES, FileKind
 from studio.data.readers.row import Row, place
 from studio.errors import InputError
+from studio.reach import held
 
 _BATCH_ROWS = 256
 _BATCH_BYTES = 8 * 1024 * 1024
@@ -66,7 +67,7 @@ def _opened(path: Path, file_kind: FileKind) -> Iterator[Any]:
     open_table = {"parquet": _Parquet, "arrow": _ArrowFile, "arrow_stream": _ArrowStream}[file_kind.kind]
     try:
         if file_kind.packing is None:
-            with pyarrow.memory_map(str(path)) as source:
+            with held(path) as name, pyarrow.memory_map(name) as source:
                 yield open_table(source, path)
         else:
             # Both kinds are read from their end, so an archive is unpacked to a file without a name first.

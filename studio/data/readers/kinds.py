@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from studio import reach
 from studio.data.encoding import ARROW, ARROW_STREAM, PARQUET, first_bytes_kind, require_text
 from studio.data.readers.bytestream import Packing, open_unpacked, packing_of
 from studio.errors import InputError
@@ -57,7 +58,7 @@ def kind_of_file(path: Path) -> FileKind:
     Raises:
         InputError: it is empty, or binary of a kind that is not read, or its content contradicts its ending.
     """
-    with path.open("rb") as file:
+    with reach.opened(path) as file:
         packing = packing_of(file.read(4))
     with open_unpacked(path) as stream:
         head = stream.read(_HEAD_BYTES)
@@ -91,7 +92,7 @@ def data_files(folder: Path) -> list[Path]:
         InputError: there is none, they are of several kinds, or one is a link that leads out of the folder.
     """
     try:
-        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+        entries = [folder / name for name in reach.entries(folder)]
     except PermissionError as error:
         raise InputError("this user may not read the folder", where=str(folder), fix=f"chmod u+rx {folder}") from error
     files = [one for one in entries if _is_data(one)]

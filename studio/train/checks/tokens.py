@@ -12,6 +12,7 @@ from typing import Any
 
 from studio.data.units import Unit
 from studio.errors import InputError
+from studio.reach import read_text
 from studio.train.checks.known import Known
 
 # Classes that bring no tokens of their own: what their files do not name is not there.
@@ -77,7 +78,7 @@ def _no_row(what: str, number: int, vocabulary: int, folder: Path) -> InputError
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(read_text(file))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

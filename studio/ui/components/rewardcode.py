@@ -34,10 +34,9 @@ def code_of(config: RunConfig) -> dict[str, str] | None:
     if method.name not in ONLINE or "python" not in method.rewards or not method.reward_python:
         return None
     try:
-        path, name = split_reference(method.reward_python)
+        path, name, text = split_reference(method.reward_python)
     except StudioError:
         return None  # the plan line says what is wrong with it
-    text = path.read_text(encoding="utf-8")
     said = f"calls {name} for every answer, with your rights: read it, then switch on Trust the file"
     if len(text) > SHOWN_BYTES:
         said = f"its first {SHOWN_BYTES:,} of {len(text):,} characters are shown; {said}"
