@@ -11,6 +11,8 @@ from studio.errors import InputError
 ROW_SECONDS = 2.0
 # On average over many rows.
 EACH_SECONDS = 0.01
+# Characters of a row that is tokenized: about two million tokens, which take some hundred megabytes at a time.
+MAX_TOKENIZED = 8 * 1024**2
 
 
 class OutOfBoundsError(InputError):

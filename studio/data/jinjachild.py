@@ -19,7 +19,7 @@ import sys
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
 import jinja2
 from jinja2 import nodes
@@ -34,17 +34,13 @@ _LAST_SECONDS = 10.0
 _MAX_MESSAGE = 400
 HEAD = struct.Struct(">BQQ")
 LENGTH = struct.Struct(">Q")
-READY, TEXT, REFUSED, TOO_LONG, NO_MEMORY = range(5)
-
-
-class _TooLongError(Exception):
-    """A text has more characters than it may have."""
+READY, TEXT, REFUSED, NO_MEMORY = range(4)
 
 
 class _Generation(Extension):
     """`{% generation %}`, which transformers has to mark answers: here its body and nothing more."""
 
-    tags: ClassVar = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
     def parse(self, parser: Any) -> nodes.Node:
         line = next(parser.stream).lineno
@@ -125,15 +121,18 @@ def _text(kind: str, template: str, values: Mapping[str, Any]) -> str:
         parts.append(part)
         length += len(part)
         if length > MAX_CHARACTERS:
-            raise _TooLongError
+            raise ValueError(too_long())
     return "".join(parts)
+
+
+def too_long() -> str:
+    """What is said of a text over the limit."""
+    return f"it gives more than {MAX_CHARACTERS:,} characters"
 
 
 def _answer(kind: str, template: str, values: Mapping[str, Any]) -> tuple[int, str]:
     try:
         return TEXT, _text(kind, template, values)
-    except _TooLongError:
-        return TOO_LONG, ""
     except MemoryError:
         return NO_MEMORY, ""
     except Exception as error:  # a template is a program of somebody's: whatever it raises is its refusal

@@ -20,6 +20,7 @@ from typing import Any
 from studio import __version__
 from studio.config.data import DataConfig
 from studio.config.method import ROWS, MethodName, RowKind
+from studio.data.bounds import OutOfBoundsError
 from studio.data.contents import check_of, checks_of
 from studio.data.duplicates import Doubles
 from studio.data.findings import NOTES
@@ -203,6 +204,8 @@ class _Cleaning:
         for source, example in rows:
             try:
                 units = encode(self.kind, [example], self.masker)
+            except OutOfBoundsError:
+                raise
             except InputError as error:
                 self._refused(error, check_of(error), source)
                 continue

@@ -10,13 +10,14 @@ A token that lies across the start of an answer is context: the model is never a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from studio.data.bounds import OutOfBoundsError
+from studio.data.bounds import MAX_TOKENIZED, OutOfBoundsError
 from studio.data.bytelevel import lay_over_pieces, pieces_of
 from studio.data.control import ControlTokens, any_of
 from studio.data.conversations import Message
@@ -130,7 +131,7 @@ class Masker:
         chats = [i for i, example in enumerate(examples) if example.messages is not None]
         if chats:
             rendered = self._all_rendered([examples[i] for i in chats])
-            encoded = self._texts.encode([text for text, _, _ in rendered], special=False)
+            encoded = self._tokens([examples[i] for i in chats], [text for text, _, _ in rendered])
             for i, one, (text, spans, notes) in zip(chats, encoded, rendered, strict=True):
                 masked[i] = self._masked(examples[i], one, text, spans, notes)
         for i, example in enumerate(examples):
@@ -179,14 +180,15 @@ class Masker:
         if example.messages is None:
             text = example.prompt or ""
             self._control.require_text(example, {"prompt": text})
-            ids, offsets = self._texts.prompt(text)
+            with _placed(example, text):
+                ids, offsets = self._texts.prompt(text)
             laid = lay_over(text, offsets, [])
             lost = ("lost",) if laid.lost else ()
             notes = (*self._control.note(text), *lost)
             return Masked(ids, laid.trained, example.row, example.path, notes, text, lambda: laid.ends)
         self._require_usable(example)
         text, _, notes = self._rendered(example, prompt=True)
-        (encoded,) = self._texts.encode([text], special=False)
+        (encoded,) = self._tokens([example], [text])
         return self._masked(example, encoded, text, [], notes)
 
     def pieces(self, masked: Masked) -> list[Piece]:
@@ -312,6 +314,15 @@ class Masker:
                 fix=f"{own}, or model.path to the instruct or chat variant of the model",
             )
 
+    def _tokens(self, examples: Sequence[Example], texts: Sequence[str]) -> list[Any]:
+        for example, text in zip(examples, texts, strict=True):
+            _require_short(example, text)
+        try:
+            return self._texts.encode(texts, special=False)
+        except OutOfBoundsError as error:
+            example = examples[error.at]
+            raise error.placed(place(example.path, example.row)) from error
+
     def _notes(self, spans: Sequence[Span]) -> tuple[str, ...]:
         notes = []
         if any(span.rewritten for span in spans):
@@ -342,7 +353,8 @@ class Masker:
 
     def _plain(self, example: Example, text: str, trained_from: int) -> Masked:
         """Text without a template, trained on from a character on."""
-        plain = self._texts.whole(text, trained_from)
+        with _placed(example, text):
+            plain = self._texts.whole(text, trained_from)
         trained: Runs = array("i")
         add_run(trained, plain.start, len(plain.ids))
         notes: tuple[str, ...] = () if self.tokenizer.eos_token_id is not None else ("no_stop",)
@@ -350,3 +362,22 @@ class Masker:
         if plain.lost:
             notes = (*notes, "lost")
         return Masked(plain.ids, trained, example.row, example.path, notes, text, lambda: plain.ends)
+
+
+@contextlib.contextmanager
+def _placed(example: Example, text: str) -> Iterator[None]:
+    """Tokenize the text of a row: what the tokenizer cannot do is said of the row."""
+    _require_short(example, text)
+    try:
+        yield
+    except OutOfBoundsError as error:
+        raise error.placed(place(example.path, example.row)) from error
+
+
+def _require_short(example: Example, text: str) -> None:
+    if len(text) > MAX_TOKENIZED:
+        raise InputError(
+            f"the row has {len(text):,} characters, more than the {MAX_TOKENIZED:,} that are tokenized at once",
+            where=place(example.path, example.row),
+            fix="Cut it into several rows",
+        )

@@ -15,6 +15,7 @@ from typing import Literal
 
 from studio.config.data import DataSource
 from studio.config.method import RowKind
+from studio.data.bounds import OutOfBoundsError
 from studio.data.formats import Example
 from studio.data.held import HeldExamples
 from studio.data.limits import SHOWN_ERRORS
@@ -101,12 +102,15 @@ class OpenedSource:
         Raises:
             InputError: a row cannot be used.
             InputErrors: several; the first five are named.
+            OutOfBoundsError: a line over columns takes too much time or memory.
         """
         errors: list[InputError] = []
         bad = 0
         for read, (number, row) in enumerate(self._rows, 1):
             try:
                 example = self._reading.example(row, number, self._format)
+            except OutOfBoundsError:
+                raise
             except InputError as error:
                 bad += 1
                 if len(errors) < SHOWN_ERRORS:

@@ -18,6 +18,7 @@ from typing import Any
 from studio.config.data import DataConfig
 from studio.config.method import RowKind
 from studio.data import batch
+from studio.data.bounds import OutOfBoundsError
 from studio.data.contents import check_of, checks_of
 from studio.data.duplicates import NEAR_ROWS, THRESHOLD, Doubles
 from studio.data.findings import check_finding
@@ -162,6 +163,8 @@ class Profile:
         """The rows with their units; a row that cannot be masked is counted and left out."""
         try:
             units = encode(self.kind, [example for _, example in rows], self.masker)
+        except OutOfBoundsError:
+            raise
         except InputError as error:
             if len(rows) == 1:
                 self._refuse(rows[0][0].place, error)

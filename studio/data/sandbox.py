@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from studio.data.bounds import Budget, OutOfBoundsError
-from studio.data.jinjachild import HEAD, LENGTH, MAX_CHARACTERS, NO_MEMORY, READY, REFUSED, TOO_LONG
+from studio.data.jinjachild import HEAD, LENGTH, MAX_CHARACTERS, NO_MEMORY, READY, REFUSED, too_long
 from studio.errors import StudioError
 from studio.processes import child_environment, module_command
 
@@ -134,8 +134,6 @@ class _Child:
         """
         code, seconds, text = self._answer(max(0.0, budget.left), _MOST_WALL_SECONDS)
         budget.spend(seconds)
-        if code == TOO_LONG:
-            raise OutOfBoundsError(f"makes a text of more than {MAX_CHARACTERS:,} characters")
         if code == NO_MEMORY:
             raise OutOfBoundsError("takes more memory than a row may have")
         return Refusal(text) if code == REFUSED else text
@@ -154,7 +152,7 @@ class _Child:
     def _answer(self, seconds: float, most: float) -> tuple[int, float, str]:
         code, microseconds, length = HEAD.unpack(self._take(HEAD.size, seconds, most))
         if length > _MOST_BYTES:
-            raise OutOfBoundsError(f"makes a text of more than {MAX_CHARACTERS:,} characters")
+            raise OutOfBoundsError(too_long())
         return (
             code,
             microseconds / 1e6,
