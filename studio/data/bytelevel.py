@@ -8,11 +8,12 @@ character. Which tokens a span holds can be asked of the Rust encoding then, wit
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from studio.data.overlay import IGNORED
+from studio.data.overlay import Runs, add_run
 
 # Normal forms leave ASCII as it is.
 _NORMAL_FORMS = ("NFC", "NFKC", "NFD", "NFKD")
@@ -56,21 +57,18 @@ def pieces_of(tokenizer: Any) -> Pieces | None:
     return Pieces(missing, ascii_only=bool(normalizer))
 
 
-def lay_over_pieces(
-    ids: Sequence[int], encoding: Any, spans: Sequence[tuple[int, int]]
-) -> tuple[list[int], int] | None:
+def lay_over_pieces(encoding: Any, spans: Sequence[tuple[int, int]]) -> tuple[Runs, int] | None:
     """Lay character spans over the tokens of a text that `Pieces.fit`.
 
     Args:
-        ids: (T,) token ids.
         encoding: the `tokenizers.Encoding` of the text.
         spans: (start, end) in characters, ascending, disjoint and not empty.
 
     Returns:
-        labels and straddling as `overlay.lay_over` has them; None where a border lies in blanks that the tokenizer
+        trained and straddling as `overlay.lay_over` has them; None where a border lies in blanks that the tokenizer
         leaves out of the tokens' characters.
     """
-    labels = [IGNORED] * len(ids)
+    trained, tokens = array("i"), len(encoding)
     across = set()
     for left, right in spans:
         first, last = encoding.char_to_token(left), encoding.char_to_token(right - 1)
@@ -79,13 +77,13 @@ def lay_over_pieces(
         if encoding.token_to_chars(first)[0] < left:
             across.add(first)
             first += 1
-        while last + 1 < len(ids) and encoding.token_to_chars(last + 1)[0] < right:
+        while last + 1 < tokens and encoding.token_to_chars(last + 1)[0] < right:
             last += 1  # one more token of the span's last character
         if encoding.token_to_chars(last)[1] > right:
             across.add(last)
             last -= 1
-        labels[first : last + 1] = ids[first : last + 1]
-    return labels, len(across)
+        add_run(trained, first, last + 1)
+    return trained, len(across)
 
 
 def _parts(component: Any) -> list[dict[str, Any]]:

@@ -2,13 +2,15 @@
 
 The worker holds a tokenizer (and so about 130 MB) that the page's process must not hold. It is started by the
 first call and ends by itself when idle or when this process is gone. Calls from several threads wait for each
-other; results are plain values, errors are the worker's own StudioError and InputError objects.
+other; results are plain values, errors are the worker's own StudioError and InputError objects. A call may last as
+long as the worker shows signs of life; one that shows none is replaced. Of several workers `pool` makes one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import subprocess
@@ -19,14 +21,20 @@ from collections import Counter
 from collections.abc import Callable
 from typing import IO, Any
 
+import psutil
+
 from studio.data.wire import error_from_dict, to_line
 from studio.errors import StoppedError, StudioError
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 
 OnProgress = Callable[[str, float, float | None], None]
-TIMEOUT_SECONDS = 120.0
 IDLE_SECONDS = 900.0
+# The worker says twice a second that it lives. Silent is one that is stuck in a single call into a library: so many
+# seconds of its own work, or, where others keep the machine from it, of waiting.
+SILENT_SECONDS = 10.0
+_SILENT_WALL_SECONDS = 120.0
+_LOOK_SECONDS = 0.5
 _LOG_TAIL_BYTES = 2000
 
 
@@ -54,39 +62,45 @@ class DataWorker:
         self,
         op: str,
         *,
-        timeout: float = TIMEOUT_SECONDS,
+        timeout: float | None = None,
         on_progress: OnProgress | None = None,
         slot: str = "",
+        wanted: Callable[[], bool] = lambda: True,
         **args: Any,
     ) -> dict[str, Any]:
         """Ask the worker and return its answer; `studio.data.operations` and `whole` list the operations.
 
         Args:
             op: name of the operation.
-            timeout: seconds, the wait for other calls included.
+            timeout: seconds, the wait for other calls included; None for as long as the worker lives.
             on_progress: called with (phase, done, total or None), in this thread.
             slot: of all calls with one slot only the newest is of interest; the others end (one browser's profile,
                 for instance). "" is none.
+            wanted: asked just before the call is sent; False ends it.
             args: the operation's arguments, plain values.
 
         Raises:
             InputError: the data, the model or an argument cannot be used.
             StoppedError: a newer call with the slot came, or `cancel`, or `close`.
-            StudioError: the worker did not answer in time, or ended twice.
+            StudioError: the worker did not answer in time, showed no sign of life, or ended twice.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout if timeout is not None else math.inf
         turn = self.cancel(slot) if slot else 0
-        if not self._lock.acquire(timeout=timeout):
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             raise _too_late(op, timeout)
+
+        def ask() -> dict[str, Any]:
+            return self._ask(op, args, deadline, on_progress, slot, lambda: wanted() and self._is_newest(slot, turn))
+
         try:
             try:
-                return self._ask(op, args, deadline, timeout, on_progress, (slot, turn))
+                return ask()
             except _EndedError:
                 if self._closing:
                     raise _closed(op) from None
                 # It was idle and left, or it crashed: a fresh one gets the question once more.
                 try:
-                    return self._ask(op, args, deadline, timeout, on_progress, (slot, turn))
+                    return ask()
                 except _EndedError as error:
                     raise StudioError(
                         f"the data worker ended twice ({error})",
@@ -129,14 +143,17 @@ class DataWorker:
         process = self._process
         return process.popen.pid if process is not None and process.popen.poll() is None else None
 
+    def _is_newest(self, slot: str, turn: int) -> bool:
+        return not slot or self._newest[slot] == turn
+
     def _ask(
         self,
         op: str,
         args: dict[str, Any],
         deadline: float,
-        timeout: float,
         on_progress: OnProgress | None,
-        slot: tuple[str, int],
+        slot: str,
+        wanted: Callable[[], bool],
     ) -> dict[str, Any]:
         if self._process is None or self._process.popen.poll() is not None:
             self._drop()
@@ -149,12 +166,12 @@ class DataWorker:
             with self._asking:
                 if self._closing:
                     raise _closed(op)
-                if slot[0] and self._newest[slot[0]] != slot[1]:
+                if not wanted():
                     raise StoppedError("nobody waits for this any more", where=f"data worker, {op}")
-                self._running = (slot[0], number, process)
+                self._running = (slot, number, process)
                 process.send(to_line({"id": number, "op": op, "args": args}))
             while True:
-                message = process.receive(deadline - time.monotonic())
+                message = process.receive(deadline)
                 if message.get("id") != number:
                     continue
                 if "progress" in message:
@@ -162,13 +179,13 @@ class DataWorker:
                         on_progress(*message["progress"])
                 elif "error" in message:
                     raise error_from_dict(message["error"])
-                else:
+                elif "result" in message:
                     result: dict[str, Any] = message["result"]
                     return result
-        except queue.Empty:
+        except _SilentError as silent:
             # It may be in the middle of anything; a new one is the only state that is known.
             self._drop()
-            raise _too_late(op, timeout) from None
+            raise _too_late(op, silent.seconds) from None
         except _EndedError:
             self._drop()
             raise
@@ -184,6 +201,14 @@ class DataWorker:
 
 class _EndedError(Exception):
     """The worker's process is gone; the text has its exit code and the end of its output."""
+
+
+class _SilentError(Exception):
+    """The worker gave no answer, or no sign of life, for so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(seconds)
 
 
 class _Process:
@@ -211,12 +236,40 @@ class _Process:
         except (BrokenPipeError, ValueError) as error:
             raise _EndedError(self._ending()) from error
 
-    def receive(self, seconds: float) -> dict[str, Any]:
-        """Return the next message, waiting so long; `queue.Empty` if none comes."""
-        message = self._answers.get(timeout=max(0.0, seconds))
-        if message is None:
-            raise _EndedError(self._ending())
-        return message
+    def receive(self, deadline: float) -> dict[str, Any]:
+        """Return the next message.
+
+        Args:
+            deadline: of `time.monotonic`.
+
+        Raises:
+            _SilentError: none came until then, or the worker is stuck.
+            _EndedError: it is gone.
+        """
+        began = time.monotonic()
+        used: float | None = None
+        while True:
+            now = time.monotonic()
+            try:
+                message = self._answers.get(timeout=min(_LOOK_SECONDS, max(0.0, deadline - now)))
+            except queue.Empty:
+                used = self._used() if used is None else used
+                waited = time.monotonic() - began
+                stuck = waited > _SILENT_WALL_SECONDS or self._used() - used > SILENT_SECONDS
+                if stuck or time.monotonic() >= deadline:
+                    raise _SilentError(waited) from None
+                continue
+            if message is None:
+                raise _EndedError(self._ending())
+            return message
+
+    def _used(self) -> float:
+        """CPU seconds of the worker."""
+        try:
+            times = psutil.Process(self.popen.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
 
     def end(self) -> None:
         """Kill the process; it holds nothing that could be lost."""
@@ -252,9 +305,10 @@ def _closed(op: str) -> StoppedError:
     return StoppedError("the studio is being closed", where=f"data worker, {op}")
 
 
-def _too_late(op: str, timeout: float) -> StudioError:
+def _too_late(op: str, seconds: float | None) -> StudioError:
+    waited = "" if seconds is None else f" within {seconds:.2g} s"
     return StudioError(
-        f"the data worker gave no answer within {timeout:g} s",
+        f"the data worker gave no answer{waited} and was replaced",
         where=f"data worker, {op}",
-        fix="Try again; a very large file is better inspected with `studio data inspect FILE`",
+        fix="Look at the row or file that was read, and at the model's tokenizer.json; then try again",
     )

@@ -1,7 +1,8 @@
 """Columns with other names: which of them is the prompt, the answer, the label.
 
 A mapping gives each role a column's name or a Jinja line over the columns; what comes out is a row that `rows` reads
-like any other. Lines run in Jinja's sandbox, and a name that the row has not is an error, never an empty text.
+like any other. Lines run in Jinja's sandbox, in a process of their own unless they are plain (`harmless`), and a name
+that the row has not is an error, never an empty text.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from studio.config.method import RowKind
+from studio.data.bounds import Budget, OutOfBoundsError
+from studio.data.harmless import is_harmless
+from studio.data.jinjachild import MAX_CHARACTERS, line_environment, too_long
+from studio.data.sandbox import SANDBOX, Refusal
 from studio.data.sources import place
 from studio.data.where import names_of
 from studio.errors import InputError
 
 Row = dict[str, Any]
-_MAX_TEXT = 64 * 1024 * 1024
-_MAX_FACTOR, _MAX_POWER = 1_000_000, 64
+_MAX_LINE = 20_000
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 # Names that data sets use. The order within a role is the order of preference.
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -102,7 +106,8 @@ class Columns:
 
     def __init__(self, mapping: Mapping[str, str] | None = None) -> None:
         self._names: dict[str, str] = {}
-        self._lines: dict[str, Callable[[Row], str]] = {}
+        self._lines: dict[str, Callable[[Row, Budget], str]] = {}
+        self._budget = Budget()
         self._read: set[str] = set()
         for role, value in (mapping or {}).items():
             if "{{" in value or "{%" in value:
@@ -121,6 +126,7 @@ class Columns:
 
         Raises:
             InputError: the row lacks a column, or a line cannot be written out for it.
+            OutOfBoundsError: a line takes too much time or memory.
         """
         if not self:
             return row
@@ -133,58 +139,64 @@ class Columns:
                 what = f"there is no column '{column}' for {role}; columns are: {keys}"
                 raise InputError(what, where=place(path, number), fix=fix)
             mapped[role] = row[column]
+        self._budget.next_row()
         for role, line in self._lines.items():
-            mapped[role] = _written(role, line, row, number, path)
+            mapped[role] = _written(role, line, row, number, path, self._budget)
         if isinstance(label := mapped.get("label"), str):
             mapped["label"] = _TRUTH.get(label.strip().lower(), label)
         return mapped | {key: value for key, value in row.items() if key not in self._read and key not in mapped}
 
 
-def _compile(role: str, line: str) -> tuple[Callable[[Row], str], set[str]]:
-    """A Jinja line as a function of a row, and the names that it reads."""
-    from jinja2 import StrictUndefined, TemplateSyntaxError, meta
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+def _compile(role: str, line: str) -> tuple[Callable[[Row, Budget], str], set[str]]:
+    """A Jinja line as a function of a row, and the names that it reads.
 
-    class Bounded(ImmutableSandboxedEnvironment):
-        """Refuses products and powers of a size that only takes memory; the data worker's own limit bounds the rest."""
+    One that only puts columns together is written here, any other in the sandbox.
+    """
+    from jinja2 import TemplateSyntaxError, meta
 
-        intercepted_binops = frozenset({"*", "**"})
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            sizes = [len(side) if hasattr(side, "__len__") else abs(side) for side in (left, right)]
-            if max(sizes) > _MAX_FACTOR or (operator == "**" and sizes[1] > _MAX_POWER):
-                raise ValueError(f"'{operator}' of so large a number is not allowed here")
-            return super().call_binop(context, operator, left, right)
-
-    environment = Bounded(undefined=StrictUndefined, keep_trailing_newline=True)
-    try:
-        names = meta.find_undeclared_variables(environment.parse(line))
-        template = environment.from_string(line)
-    except TemplateSyntaxError as error:
+    environment = line_environment()
+    if len(line) > _MAX_LINE:
         raise InputError(
-            f"the line for {role} is not Jinja: {error.message}",
+            f"the line for {role} has {len(line):,} characters, more than {_MAX_LINE:,}",
+            where=f"data.train.columns.{role}", fix="Write a shorter line, or the texts into the file",
+        )  # fmt: skip
+    try:
+        tree = environment.parse(line)
+        names = meta.find_undeclared_variables(tree)
+        template = environment.from_string(line) if is_harmless(tree) else None
+    except (TemplateSyntaxError, RecursionError) as error:
+        raise InputError(
+            f"the line for {role} is not Jinja: {error}",
             where=f"data.train.columns.{role}",
             fix="Write columns in double braces, such as {{ title }}",
         ) from error
 
-    def written(row: Row) -> str:
-        parts, length = [], 0
+    def written(row: Row, budget: Budget) -> str:
         # `row` reaches the columns whose names are no Jinja names: {{ row["my column"] }}.
-        for part in template.generate({**{str(key): value for key, value in row.items()}, "row": row}):
-            parts.append(part)
-            length += len(part)
-            if length > _MAX_TEXT:
-                raise ValueError(f"it gives more than {_MAX_TEXT:,} characters")
-        return "".join(parts)
+        values = {**{str(key): value for key, value in row.items()}, "row": row}
+        if template is None:
+            (text,) = SANDBOX.render("line", line, {}, [values], budget)
+            if isinstance(text, Refusal):
+                raise ValueError(text)
+            return text
+        text = template.render(values)
+        if len(text) > MAX_CHARACTERS:
+            raise ValueError(too_long())
+        return text
 
     return written, names
 
 
-def _written(role: str, line: Callable[[Row], str], row: Row, number: int, path: Path | str) -> str:
+def _written(
+    role: str, line: Callable[[Row, Budget], str], row: Row, number: int, path: Path | str, budget: Budget
+) -> str:
     try:
-        text = line(row)
+        return line(row, budget)
+    except OutOfBoundsError as error:
+        raise OutOfBoundsError(
+            f"the line for {role} {error.what}", where=place(path, number, role), fix=f"Correct '{role}' in columns"
+        ) from error
     except Exception as error:  # a line is a program of the person's; whatever it raises is about this row
         keys = names_of(row)
         what = f"the line for {role} cannot be written: {str(error).rstrip('.')}; columns are: {keys}"
         raise InputError(what, where=place(path, number, role), fix=f"Correct '{role}' in columns") from error
-    return text

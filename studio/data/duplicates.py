@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from studio.data.formats import Example
 
 if TYPE_CHECKING:
-    from studio.data.prepare import Parsed
+    from studio.data.parsing import Parsed
 
 Deduplicate = Literal["none", "exact", "near"]
 THRESHOLD = 0.8
@@ -130,23 +130,30 @@ class Doubles:
         return None
 
 
-def deduplicate(parsed: Sequence[Parsed], how: Deduplicate) -> None:
+def deduplicate(parsed: Sequence[Parsed], how: Deduplicate, on_rows: Callable[[int], None]) -> None:
     """Leave out of `parsed` the rows that repeat an earlier one, counted in its `duplicates`.
 
     The first is kept. A file for validation comes first, so it stays whole but for doubles within it, and rows of
     the training files that stand in it are left out.
 
     Args:
-        parsed: the sources of a run; their examples are shortened in place.
+        parsed: the sources of a run; their examples are replaced by those that stay.
         how: none, exact or near.
+        on_rows: told how many rows were looked at, every few hundred.
     """
     if how == "none":
         return
     seen = Doubles(near=how == "near")
+
+    def is_new(example: Example) -> bool:
+        if seen.count % 500 == 0:
+            on_rows(seen.count)
+        return seen.add(example) is None
+
     for one in sorted(parsed, key=lambda one: one.source.part == "train"):
-        kept = [example for example in one.examples if seen.add(example) is None]
-        one.source.duplicates = len(one.examples) - len(kept)
-        one.examples[:] = kept
+        before = len(one.examples)
+        one.examples = one.examples.kept(is_new)
+        one.source.duplicates = before - len(one.examples)
 
 
 def _beside_content(message: dict[str, Any]) -> list[tuple[str, Any]]:

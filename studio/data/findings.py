@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from studio.config.data import DataConfig
-from studio.data.formats import Example
 from studio.data.locate import Located
 from studio.data.report import DataReport, Finding, Place, SourceReport
 from studio.data.units import Unit
@@ -105,7 +104,7 @@ def check_finding(check: str, count: int, action: str, places: Sequence[Place] =
 def collect_findings(
     report: DataReport,
     config: DataConfig,
-    examples: Sequence[Sequence[Example]],
+    unused: Counter[str],
     units: Sequence[Unit],
     train: Sequence[Unit],
     validation: Sequence[Unit],
@@ -115,7 +114,7 @@ def collect_findings(
     Args:
         report: with its sources and lengths filled in.
         config: section `data`.
-        examples: the rows of each source.
+        unused: how many rows have each key that was not read.
         units: all rows as tokens, before truncation.
         train, validation: the two parts after it.
     """
@@ -137,8 +136,8 @@ def collect_findings(
         )
     if report.duplicates_train:
         add(Finding("info", report.duplicates_train, "the same row more than once in training", "Remove the doubles"))
-    report.findings += note_findings(units)
-    report.findings += unused_keys(example for rows in examples for example in rows)
+    report.findings += Notes().add(units).findings()
+    report.findings += unused_keys(unused)
     if config.validation != 0 and not validation:
         text = "no row is left for validation, so there is no validation loss"
         add(Finding("warning", 0, text, "Give more rows, or a file"))
@@ -165,13 +164,25 @@ def note_text(note: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." + (f" {fix}." if fix else "")
 
 
-def note_findings(units: Iterable[Unit]) -> list[Finding]:
-    """Findings that the masks noted, with the first rows of each."""
-    rows: dict[str, list[int]] = {}
-    for one in units:
-        for note in one.notes:
-            rows.setdefault(note, []).append(one.row)
-    return [note_finding(note, len(where), rows=tuple(where[:_NAMED_ROWS])) for note, where in rows.items()]
+class Notes:
+    """What the masks noted of rows that stream by."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._rows: dict[str, list[int]] = {}
+
+    def add(self, units: Iterable[Unit]) -> Notes:
+        """Take units; returns itself."""
+        for one in units:
+            for note in one.notes:
+                self._counts[note] += 1
+                if len(rows := self._rows.setdefault(note, [])) < _NAMED_ROWS:
+                    rows.append(one.row)
+        return self
+
+    def findings(self) -> list[Finding]:
+        """Return a finding for each, with the first rows."""
+        return [note_finding(note, count, rows=tuple(self._rows[note])) for note, count in self._counts.items()]
 
 
 def note_finding(
@@ -194,9 +205,8 @@ def text_findings(sources: Iterable[tuple[Located, SourceReport]]) -> list[Findi
     return [Finding("info", report.rows, *_TEXT_RULE) for located, report in sources if located.is_text]
 
 
-def unused_keys(examples: Iterable[Example]) -> list[Finding]:
-    """A finding that names the keys of the rows that were not read, if there are any."""
-    counts = Counter(key for example in examples for key in example.unused)
+def unused_keys(counts: Counter[str]) -> list[Finding]:
+    """A finding that names the keys that were not read, of how many rows each, if there are any."""
     if not counts:
         return []
     return [Finding("info", max(counts.values()), f"keys that are not read: {', '.join(sorted(counts)[:10])}")]

@@ -6,11 +6,13 @@ A sequence may begin in the middle of a document, and its attention reaches over
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
 from studio.config.method import MethodConfig
-from studio.data.units import Encoded
+from studio.data.overlay import add_run, cut_runs
+from studio.data.units import Encoded, kept
 
 
 def joins(method: MethodConfig) -> bool:
@@ -30,19 +32,32 @@ def join_documents(documents: Sequence[Any], limit: int) -> list[Any]:
         before it that could predict it, is left out.
     """
     sequences: list[Encoded] = []
-    now: Encoded | None = None
+    ids: Any = array("i")
+    runs: Any = array("i")
+    row, path = 0, ""
+
+    def close() -> None:
+        nonlocal ids, runs
+        sequences.append(Encoded(ids, runs, row, path))
+        ids, runs = array("i"), array("i")
+
     for document in documents:
+        whole, trained = kept(document, "input_ids"), kept(document, "labels")
         at = 0
-        while at < len(document.input_ids):
-            now = now or Encoded([], [], document.row, document.path)
-            end = at + limit - len(now.input_ids)
-            now.input_ids += document.input_ids[at:end]
-            now.labels += document.labels[at:end]
+        while at < len(whole):
+            if not ids:
+                row, path = document.row, document.path
+            end = min(len(whole), at + limit - len(ids))
+            inside = cut_runs(trained, at, end)
+            for left, right in zip(inside[::2], inside[1::2], strict=True):
+                add_run(runs, len(ids) + left, len(ids) + right)
+            ids += whole[at:end]
             at = end
-            if len(now.input_ids) == limit:
-                sequences.append(now)
-                now = None
-    return [*sequences, *([now] if now is not None and now.length > 1 else [])]
+            if len(ids) == limit:
+                close()
+    if len(ids) > 1:
+        close()
+    return sequences
 
 
 def joined_lengths(tokens: int, limit: int) -> list[int]:

@@ -20,12 +20,13 @@ from typing import Any
 from studio import __version__
 from studio.config.data import DataConfig
 from studio.config.method import ROWS, MethodName, RowKind
+from studio.data.bounds import OutOfBoundsError
 from studio.data.contents import check_of, checks_of
 from studio.data.duplicates import Doubles
 from studio.data.findings import NOTES
 from studio.data.formats import Example
+from studio.data.held import BLOCK_ROWS
 from studio.data.masks import Masker
-from studio.data.prepare import BATCH_ROWS
 from studio.data.profile import all_rows
 from studio.data.rows import detect_format, parse_row
 from studio.data.secrets import hide_secrets
@@ -154,7 +155,7 @@ class _Cleaning:
     def rows(self, on_rows: Callable[[int], None]) -> Iterator[tuple[int, Example]]:
         """Yield (source, example) of the rows that stay."""
         reads = iter(all_rows(self.sources))
-        while some := list(itertools.islice(reads, BATCH_ROWS)):
+        while some := list(itertools.islice(reads, BLOCK_ROWS)):
             self.read += len(some)
             clean = [(read.place.source, one) for read in some if (one := self._cleaned(read)) is not None]
             for source, example in self._within_tokens(clean):
@@ -203,6 +204,8 @@ class _Cleaning:
         for source, example in rows:
             try:
                 units = encode(self.kind, [example], self.masker)
+            except OutOfBoundsError:
+                raise
             except InputError as error:
                 self._refused(error, check_of(error), source)
                 continue

@@ -10,16 +10,19 @@ A token that lies across the start of an answer is context: the model is never a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from studio.data.bounds import MAX_TOKENIZED, OutOfBoundsError
 from studio.data.bytelevel import lay_over_pieces, pieces_of
 from studio.data.control import ControlTokens, any_of
 from studio.data.conversations import Message
 from studio.data.formats import Example
-from studio.data.overlay import IGNORED, lay_over, running_ends
+from studio.data.overlay import Runs, add_run, counted, labels_of, lay_over, running_ends
 from studio.data.plaintext import Texts
 from studio.data.rendering import LostError, Renderer
 from studio.data.shapes import Shapes
@@ -39,7 +42,7 @@ class Masked:
 
     Attributes:
         input_ids: (T,) token ids.
-        labels: (T,) the same ids where the loss counts, -100 elsewhere.
+        trained: runs of the places where the loss counts.
         row, path: where the example came from.
         notes: what is worth a finding: "straddling", "rewritten", "prompt_extra", "header",
             "other_context", "control", "no_stop", "lost".
@@ -47,12 +50,17 @@ class Masked:
     """
 
     input_ids: list[int]
-    labels: list[int]
+    trained: Runs
     row: int
     path: str
     notes: tuple[str, ...] = ()
     text: str = field(default="", repr=False)
     _ends: Callable[[], list[int]] = field(default=list, repr=False, compare=False)
+
+    @property
+    def labels(self) -> list[int]:
+        """(T,) the ids where the loss counts, -100 elsewhere."""
+        return labels_of(self.input_ids, self.trained)
 
     @property
     def ends(self) -> list[int]:
@@ -62,7 +70,7 @@ class Masked:
     @property
     def supervised(self) -> int:
         """Number of tokens that the loss counts."""
-        return len(self.labels) - self.labels.count(IGNORED)
+        return counted(self.trained)
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class Masker:
         chats = [i for i, example in enumerate(examples) if example.messages is not None]
         if chats:
             rendered = self._all_rendered([examples[i] for i in chats])
-            encoded = self._texts.encode([text for text, _, _ in rendered], special=False)
+            encoded = self._tokens([examples[i] for i in chats], [text for text, _, _ in rendered])
             for i, one, (text, spans, notes) in zip(chats, encoded, rendered, strict=True):
                 masked[i] = self._masked(examples[i], one, text, spans, notes)
         for i, example in enumerate(examples):
@@ -137,7 +145,7 @@ class Masker:
         done = [one for one in masked if one is not None]
         for example, one in zip(examples, done, strict=True):
             # The first token has none before it that could predict it, so its label never counts.
-            if one.labels[1:].count(IGNORED) >= len(one.labels) - 1:
+            if not one.trained or one.trained[-1] <= 1:
                 if any(message.get("weight", 1) == 0 for message in example.messages or ()):
                     raise InputError(
                         "every answer has weight 0, so there is nothing to learn from the row",
@@ -172,14 +180,15 @@ class Masker:
         if example.messages is None:
             text = example.prompt or ""
             self._control.require_text(example, {"prompt": text})
-            ids, offsets = self._texts.prompt(text)
-            laid = lay_over(text, ids, offsets, [])
+            with _placed(example, text):
+                ids, offsets = self._texts.prompt(text)
+            laid = lay_over(text, offsets, [])
             lost = ("lost",) if laid.lost else ()
             notes = (*self._control.note(text), *lost)
-            return Masked(ids, laid.labels, example.row, example.path, notes, text, lambda: laid.ends)
+            return Masked(ids, laid.trained, example.row, example.path, notes, text, lambda: laid.ends)
         self._require_usable(example)
         text, _, notes = self._rendered(example, prompt=True)
-        (encoded,) = self._texts.encode([text], special=False)
+        (encoded,) = self._tokens([example], [text])
         return self._masked(example, encoded, text, [], notes)
 
     def pieces(self, masked: Masked) -> list[Piece]:
@@ -190,7 +199,7 @@ class Masker:
             special = token in self._special_ids
             if not text and special and (end == 0 or end == len(masked.text)):
                 text = str(self.tokenizer.convert_ids_to_tokens(token))
-            pieces.append(Piece(text, token, label != IGNORED, special))
+            pieces.append(Piece(text, token, label == token, special))
             at = max(at, end)
         return pieces
 
@@ -203,6 +212,7 @@ class Masker:
         if not self.tokenizer.chat_template:
             return None
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        self._renderer.next_row()
         try:
             text, spans = locate_answers(self._renderer.of(messages), messages, [1], self._ends)
         except (TemplateRefusedError, UnmaskableError) as error:
@@ -222,7 +232,12 @@ class Masker:
         for i in self._shapes.unseen(asked):
             done[i] = self._rendered(examples[i])
         left = {i: one for i, one in asked.items() if done[i] is None}
-        for i, found in zip(left, self._shapes.locate(list(left.values())), strict=True):
+        try:
+            located = self._shapes.locate(list(left.values()))
+        except OutOfBoundsError as error:
+            example = examples[list(left)[error.at]]
+            raise error.placed(place(example.path, example.row)) from error
+        for i, found in zip(left, located, strict=True):
             if found is not None:
                 text, spans = found
                 done[i] = text, self._counted(text, spans), self._notes(spans)
@@ -232,6 +247,7 @@ class Masker:
         """Render a conversation and search it for its answers (of a prompt none)."""
         messages = example.messages or []
         where = place(example.path, example.row)
+        self._renderer.next_row()
         wanted = () if prompt else self._wanted(example)
         try:
             render = self._renderer.of(messages, example.tools)
@@ -239,6 +255,8 @@ class Masker:
                 locate_answers(render, messages, wanted, self._ends) if wanted else (render(messages, prompt), [])
             )
             self._renderer.require_kept(render, messages, text, prompt)
+        except OutOfBoundsError as error:
+            raise error.placed(where) from error
         except TemplateRefusedError as error:
             raise InputError(
                 f"the model's chat template refuses the row: {error}",
@@ -296,6 +314,15 @@ class Masker:
                 fix=f"{own}, or model.path to the instruct or chat variant of the model",
             )
 
+    def _tokens(self, examples: Sequence[Example], texts: Sequence[str]) -> list[Any]:
+        for example, text in zip(examples, texts, strict=True):
+            _require_short(example, text)
+        try:
+            return self._texts.encode(texts, special=False)
+        except OutOfBoundsError as error:
+            example = examples[error.at]
+            raise error.placed(place(example.path, example.row)) from error
+
     def _notes(self, spans: Sequence[Span]) -> tuple[str, ...]:
         notes = []
         if any(span.rewritten for span in spans):
@@ -315,21 +342,42 @@ class Masker:
     ) -> Masked:
         ids = encoded.ids
         fits = self._pieces is not None and self._pieces.fit(text)
-        if (found := lay_over_pieces(ids, encoded, spans) if fits else None) is not None:
-            labels, straddling = found
+        if (found := lay_over_pieces(encoded, spans) if fits else None) is not None:
+            trained, straddling = found
         else:
-            labels, _, straddling, lost = lay_over(text, ids, encoded.offsets, spans)
+            trained, _, straddling, lost = lay_over(text, encoded.offsets, spans)
             notes = (*notes, "lost") if lost else notes
         if straddling:
             notes = (*notes, "straddling")
-        return Masked(ids, labels, example.row, example.path, notes, text, lambda: running_ends(encoded.offsets))
+        return Masked(ids, trained, example.row, example.path, notes, text, lambda: running_ends(encoded.offsets))
 
     def _plain(self, example: Example, text: str, trained_from: int) -> Masked:
         """Text without a template, trained on from a character on."""
-        plain = self._texts.whole(text, trained_from)
-        labels = [IGNORED] * plain.start + plain.ids[plain.start :]
+        with _placed(example, text):
+            plain = self._texts.whole(text, trained_from)
+        trained: Runs = array("i")
+        add_run(trained, plain.start, len(plain.ids))
         notes: tuple[str, ...] = () if self.tokenizer.eos_token_id is not None else ("no_stop",)
         notes = (*notes, *self._control.note(text))
         if plain.lost:
             notes = (*notes, "lost")
-        return Masked(plain.ids, labels, example.row, example.path, notes, text, lambda: plain.ends)
+        return Masked(plain.ids, trained, example.row, example.path, notes, text, lambda: plain.ends)
+
+
+@contextlib.contextmanager
+def _placed(example: Example, text: str) -> Iterator[None]:
+    """Tokenize the text of a row: what the tokenizer cannot do is said of the row."""
+    _require_short(example, text)
+    try:
+        yield
+    except OutOfBoundsError as error:
+        raise error.placed(place(example.path, example.row)) from error
+
+
+def _require_short(example: Example, text: str) -> None:
+    if len(text) > MAX_TOKENIZED:
+        raise InputError(
+            f"the row has {len(text):,} characters, more than the {MAX_TOKENIZED:,} that are tokenized at once",
+            where=place(example.path, example.row),
+            fix="Cut it into several rows",
+        )

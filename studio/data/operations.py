@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections import OrderedDict
+from array import array
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,13 +17,15 @@ from typing import Any
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
-from studio.data.findings import note_findings, note_text, text_findings, unused_keys
+from studio.data.findings import Notes, note_text, text_findings, unused_keys
+from studio.data.formats import Example
+from studio.data.held import in_blocks
 from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker
-from studio.data.overlay import IGNORED
-from studio.data.prepare import encode_examples, parse_source, prepare_data, train_on
+from studio.data.parsing import OpenedSource
+from studio.data.prepare import encoded, prepare_data, train_on
 from studio.data.reading import Reading
-from studio.data.report import summarize_lengths
+from studio.data.report import Finding, summarize_lengths
 from studio.data.rowindex import RowIndex, row_index
 from studio.data.rows import kind_of
 from studio.data.sources import Row, Stamp, place
@@ -108,23 +111,21 @@ class Operations:
             key += [str(folder), tokenizer_stamp(folder), chosen.trust_remote_code]
 
         def compute() -> Values:
-            parsed = parse_source(source, located, "train", lambda done: progress("reading data", done, None), kind)
-            report, examples = parsed
+            opened = OpenedSource(source, located, kind)
+            unused: Counter[str] = Counter()
+            if folder is None:
+                for example in opened.examples(lambda done: progress("reading data", done, None)):
+                    unused.update(example.unused)
+                told: Values = {}
+                findings = unused_keys(unused)
+            else:
+                masker = self.tokenizers.masker(folder, chosen, config, asked)
+                told, findings = _counted(kind, opened, masker, max_length, unused, progress)
+            report = opened.report("train")
             result: Values = {
                 "path": path, "file": report.file, "format": report.format, "reason": report.reason,
-                "rows": report.rows, "bytes": report.bytes, "sha256": report.sha256, "commit": report.commit,
+                "rows": report.rows, "bytes": report.bytes, "sha256": report.sha256, "commit": report.commit, **told,
             }  # fmt: skip
-            findings = unused_keys(examples)
-            if folder is not None:
-                masker = self.tokenizers.masker(folder, chosen, config, asked)
-                told = len(examples)
-                units = encode_examples(kind, examples, masker, lambda done: progress("tokenizing", done, told))
-                result["lengths"] = _plain(summarize_lengths([one.length for one in units], max_length))
-                result["tokens"] = sum(one.tokens for one in units)
-                result["supervised_tokens"] = sum(one.supervised for one in units)
-                chat = examples[0].messages is not None
-                result["stop_text"] = masker.stop_text() if chat and masker.train_on != "all" else None
-                findings = note_findings(units) + findings
             findings = text_findings([(located, report)]) + findings
             result["findings"] = [_plain(one) for one in findings]
             return result
@@ -185,7 +186,7 @@ class Operations:
         result["rejected"] = [piece.as_dict() for masked in seen[1:] for piece in masker.pieces(masked)]
         result["length"] = max(len(masked.input_ids) for masked in seen)
         result["trained"] = sum(masked.supervised for masked in seen)
-        result["context"] = sum(masked.labels.count(IGNORED) for masked in seen)
+        result["context"] = sum(len(masked.input_ids) - masked.supervised for masked in seen)
         result["over_limit"] = result["length"] > config.max_length
         result["notes"] = [note_text(note) for note in dict.fromkeys(n for masked in seen for n in masked.notes)]
         if example.messages is not None and masker.train_on != "all":
@@ -301,6 +302,38 @@ class Operations:
                 self._indexes.popitem(last=False)
         index = self._indexes[key]
         return index.row(at), index.count, index.row(1)
+
+
+def _counted(
+    kind: RowKind, opened: OpenedSource, masker: Masker, max_length: int, unused: Counter[str], progress: Progress
+) -> tuple[Values, list[Finding]]:
+    """Count the tokens of rows as they stream by: the figures, and what is worth saying."""
+    lengths, notes = array("I"), Notes()
+    tokens = supervised = rows = 0
+    first: Example | None = None
+    examples = opened.examples()
+    try:
+        for some, units in encoded(kind, in_blocks(examples), masker):
+            first = first or some[0]
+            for example in some:
+                unused.update(example.unused)
+            lengths.extend(one.length for one in units)
+            tokens += sum(one.tokens for one in units)
+            supervised += sum(one.supervised for one in units)
+            notes.add(units)
+            rows += len(some)
+            progress("tokenizing", rows, opened.total)
+    except InputError:
+        for _ in examples:  # a row that cannot even be read is named first
+            pass
+        raise
+    progress("tokenizing", rows, rows)
+    chat = first is not None and first.messages is not None
+    told = {
+        "lengths": _plain(summarize_lengths(lengths, max_length)), "tokens": tokens, "supervised_tokens": supervised,
+        "stop_text": masker.stop_text() if chat and masker.train_on != "all" else None,
+    }  # fmt: skip
+    return told, notes.findings() + unused_keys(unused)
 
 
 def _kind_of_first(source: DataSource, located: Located) -> RowKind:

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from studio.data.boundedtokens import encode_within
 from studio.data.overlay import Offsets, loses_text
 
 
@@ -41,9 +42,12 @@ class Texts:
         tokenizer("", truncation=False, padding=False, split_special_tokens=False)
 
     def encode(self, texts: Sequence[str], special: bool) -> list[Any]:
-        """Return the `tokenizers.Encoding` of texts, whole; `special` adds what the tokenizer adds to a text."""
-        encoded: list[Any] = self._tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=special)
-        return encoded
+        """Return the `tokenizers.Encoding` of texts, whole; `special` adds what the tokenizer adds to a text.
+
+        Raises:
+            OutOfBoundsError: the tokenizer takes too long over one of them; `at` says which.
+        """
+        return encode_within(self._tokenizer.backend_tokenizer, list(texts), special)
 
     def prompt(self, text: str) -> tuple[list[int], Offsets]:
         """Return a text that the model continues: an EOS that the tokenizer adds is left out."""

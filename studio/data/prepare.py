@@ -3,7 +3,7 @@
 Reading, choosing rows, parsing, leaving out doubles, masking, split, truncation (or joining), mixing, in that order,
 each counted in the report. Truncation is never silent. The split depends on the rows and the seed alone, so every
 model is validated on the same rows of the same files; it comes before the mixing, so a row that is repeated is never
-one of them.
+one of them. Rows wait for their tokens as compressed text (`held`), tokens are kept as arrays (`units`).
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ import contextlib
 import gc
 import itertools
 import random
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from studio.config.data import DataConfig, DataSource
+from studio.config.data import DataConfig
 from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.data.duplicates import deduplicate
 from studio.data.findings import collect_findings, text_findings
 from studio.data.formats import Example
 from studio.data.joining import join_documents, joins
-from studio.data.limits import SHOWN_ERRORS, refuse_long, within
-from studio.data.locate import Located, locate, sources_of
+from studio.data.limits import refuse_long, within
+from studio.data.locate import locate, sources_of
 from studio.data.masks import Masker, TrainOn
-from studio.data.mixing import choose_rows, mix, mix_findings
-from studio.data.reading import Reading
+from studio.data.mixing import mix, mix_findings
+from studio.data.parsing import Parsed, parse_source
 from studio.data.report import DataReport, SourceReport, summarize_lengths
 from studio.data.templates import template_findings, with_template
 from studio.data.tokencache import TokenCache
 from studio.data.units import Unit, encode
-from studio.errors import InputError, InputErrors
+from studio.errors import InputError
 from studio.settings import Settings
 
 # (phase name, rows done, rows in all or None while unknown)
 OnPhase = Callable[[str, int, int | None], None]
-BATCH_ROWS = 256
+# Blocks of rows between reading and tokens: one for each thread and one that is ready.
+_AT_WORK = 3
 
 
 @dataclass
@@ -56,13 +56,6 @@ class Prepared:
     report: DataReport = field(default_factory=DataReport)
     kind: RowKind = "answers"
     tokenizer: Any = None
-
-
-class Parsed(NamedTuple):
-    """A file's rows, understood."""
-
-    source: SourceReport
-    examples: list[Example]
 
 
 @contextlib.contextmanager
@@ -116,7 +109,7 @@ def prepare_data(
         )
         for at, (source, located) in enumerate(zip(named, here, strict=True))
     ]  # fmt: skip
-    deduplicate(parsed, config.deduplicate)
+    deduplicate(parsed, config.deduplicate, lambda done: tell("looking for doubles", done, None))
     total = sum(len(one.examples) for one in parsed)
     units: list[list[Unit]] = []
     for one in parsed:
@@ -124,8 +117,12 @@ def prepare_data(
         tell_rows = _from(tell, before, total)
         kept = cache.read(one.examples)
         if kept is None:
+            kept = []
             with cache.keeping(one.examples) as keep:
-                kept = encode_examples(kind, one.examples, masker, tell_rows, keep)
+                for _, some in encoded(kind, one.examples.blocks(), masker):
+                    keep(some)
+                    kept += some
+                    tell_rows(len(kept))
         else:
             one.source.cached = True
             tell_rows(len(one.examples))
@@ -167,79 +164,12 @@ def prepare_data(
     report.tokens = sum(one.source.tokens for one in parsed)
     report.supervised_tokens = sum(one.source.supervised_tokens for one in parsed)
     once = [pools[index][row] for index, row in order]
-    collect_findings(report, config, [one.examples for one in parsed], flat, once, validation)
+    unused = sum((one.examples.unused for one in parsed), Counter[str]())
+    collect_findings(report, config, unused, flat, once, validation)
     report.findings += mix_findings(report.sources)
     report.findings += text_findings(zip(here, report.sources, strict=True))
     report.findings += template_findings(tokenizer, config.template)
     return Prepared(train, validation, report, kind, used)
-
-
-def parse_source(
-    source: DataSource,
-    located: Located,
-    part: str,
-    on_rows: Callable[[int], None] | None = None,
-    kind: RowKind = "answers",
-    rng: random.Random | None = None,
-) -> Parsed:
-    """Read a source and understand its rows.
-
-    Args:
-        source: as the configuration gives it.
-        located: where it is.
-        part: "train" or "validation".
-        on_rows: told how many rows are read.
-        kind: what the method learns from.
-        rng: chooses the rows where only some are wanted; None to read all.
-
-    Raises:
-        InputError: the file or one of its rows cannot be used, or has fewer rows than are wanted.
-        InputErrors: several rows cannot be used; the first five are named.
-    """
-    path = located.path
-    wanted = (source.rows or located.sample) if rng else None
-    have, places = _choice(source, located, wanted, rng) if rng and wanted else (None, None)
-    rows = located.rows(0)
-    if places is not None:
-        rows = (one for at, one in enumerate(rows) if at in places)
-    first = list(itertools.islice(rows, 1))
-    reading = Reading(source, located, kind)
-    name, reason = reading.format(first)
-    examples: list[Example] = []
-    errors: list[InputError] = []
-    bad = 0
-    for count, (number, row) in enumerate(itertools.chain(first, rows), 1):
-        try:
-            examples.append(reading.example(row, number, name))
-        except InputError as error:
-            bad += 1
-            if len(errors) < SHOWN_ERRORS:
-                errors.append(error)
-        if on_rows and count % 1000 == 0:
-            on_rows(count)
-    if errors:
-        _raise_all(errors, bad, path)
-    report = SourceReport(
-        path=source.path,
-        file=str(located.files[0]),
-        part="validation" if part == "validation" else "train",
-        sha256=located.sha256(),
-        bytes=located.bytes,
-        format=name,
-        rows=len(examples) if have is None else have,
-        chosen=len(examples),
-        commit=located.commit,
-        reason=reason,
-    )
-    if on_rows:
-        on_rows(len(examples))
-    return Parsed(report, examples)
-
-
-def _choice(source: DataSource, located: Located, wanted: int, rng: random.Random) -> tuple[int, set[int]]:
-    """(rows there are, places from 0 of those that are taken); a file is read once more for it, and not kept."""
-    have = located.count if located.count is not None else sum(1 for _ in located.rows(0))
-    return have, set(choose_rows(have, wanted, rng, f"data.train, {source.path}"))
 
 
 def train_on(method: MethodConfig) -> TrainOn:
@@ -247,33 +177,30 @@ def train_on(method: MethodConfig) -> TrainOn:
     return method.train_on if method.name == "sft" else "all" if method.name == "pretrain" else "assistant"
 
 
-def encode_examples(
-    kind: RowKind,
-    examples: Sequence[Example],
-    masker: Masker,
-    on_rows: Callable[[int], None] | None = None,
-    on_units: Callable[[Sequence[Unit]], None] | None = None,
-) -> list[Unit]:
-    """Return the examples as units of a kind, some hundreds at a time.
+def encoded(
+    kind: RowKind, blocks: Iterable[list[Example]], masker: Masker
+) -> Iterator[tuple[list[Example], list[Unit]]]:
+    """Yield examples with their units, some hundreds at a time and in order.
 
-    Two threads take turns: while the tokenizer, which is Rust, works on one's rows, the other renders.
+    Two threads take turns: while the tokenizer, which is Rust, works on one's rows, the other renders. No more blocks
+    are taken than they work on.
 
     Raises:
         InputError: a row cannot be masked.
     """
-    units: list[Unit] = []
     with ThreadPoolExecutor(2) as pool:
+        at_work: deque[tuple[list[Example], Future[list[Unit]]]] = deque()
         try:
-            for done, batch in enumerate(pool.map(lambda rows: encode(kind, rows, masker), _batches(examples)), 1):
-                units += batch
-                if on_units:
-                    on_units(batch)
-                if on_rows:
-                    on_rows(min(done * BATCH_ROWS, len(examples)))
-        except BaseException:
+            for block in blocks:
+                at_work.append((block, pool.submit(encode, kind, block, masker)))
+                if len(at_work) > _AT_WORK:
+                    examples, units = at_work.popleft()
+                    yield examples, units.result()
+            while at_work:
+                examples, units = at_work.popleft()
+                yield examples, units.result()
+        finally:
             pool.shutdown(cancel_futures=True)
-            raise
-    return units
 
 
 def choose_validation(rows: int, share: float, seed: int) -> set[int]:
@@ -301,19 +228,6 @@ def _from(tell: OnPhase, before: int, total: int) -> Callable[[int], None]:
     return lambda done: tell("tokenizing", before + done, total)
 
 
-def _batches(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
-    for at in range(0, len(examples), BATCH_ROWS):
-        yield examples[at : at + BATCH_ROWS]
-
-
-def _raise_all(errors: list[InputError], bad: int, path: Path) -> None:
-    if len(errors) == 1:
-        raise errors[0]
-    if bad > len(errors):
-        errors.append(InputError(f"{bad - len(errors):,} more rows cannot be used", where=path.name))
-    raise InputErrors(errors)
-
-
 def _stop_text(masker: Masker, parsed: Sequence[Parsed]) -> str | None:
-    chat = any(example.messages is not None for one in parsed for example in one.examples[:1])
+    chat = any(one.examples.first is not None and one.examples.first.messages is not None for one in parsed)
     return masker.stop_text() if chat and masker.train_on != "all" else None

@@ -18,13 +18,15 @@ from typing import Any
 from studio.config.data import DataConfig
 from studio.config.method import RowKind
 from studio.data import batch
+from studio.data.bounds import OutOfBoundsError
 from studio.data.contents import check_of, checks_of
 from studio.data.duplicates import NEAR_ROWS, THRESHOLD, Doubles
 from studio.data.findings import check_finding
 from studio.data.formats import Example
+from studio.data.held import BLOCK_ROWS
 from studio.data.joining import joined_lengths
 from studio.data.masks import Masker
-from studio.data.prepare import BATCH_ROWS, choose_validation
+from studio.data.prepare import choose_validation
 from studio.data.report import Finding, Place, summarize_lengths
 from studio.data.stream import Read, Source, draw, read_source, understood
 from studio.data.units import Unit, encode
@@ -109,7 +111,7 @@ class Profile:
     def add(self, reads: Iterable[Read], on_rows: Callable[[int], None]) -> None:
         """Take rows; `on_rows` is told how many there were, every few hundred."""
         reads = iter(reads)
-        many = BATCH_ROWS if self._doubles else _SAMPLE_BATCH
+        many = BLOCK_ROWS if self._doubles else _SAMPLE_BATCH
         while some := list(itertools.islice(reads, many)):
             self.rows += len(some)
             usable = []
@@ -161,6 +163,8 @@ class Profile:
         """The rows with their units; a row that cannot be masked is counted and left out."""
         try:
             units = encode(self.kind, [example for _, example in rows], self.masker)
+        except OutOfBoundsError:
+            raise
         except InputError as error:
             if len(rows) == 1:
                 self._refuse(rows[0][0].place, error)

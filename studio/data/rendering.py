@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from studio.data.bounds import Budget, OutOfBoundsError
 from studio.data.conversations import Message
+from studio.data.sandbox import SANDBOX, Refusal
 from studio.data.spans import Render, TemplateRefusedError, unused_word
 
 Tools = list[dict[str, Any]]
@@ -48,6 +50,7 @@ class CallWay:
 
 _WAYS = [CallWay(as_text, content) for as_text in (False, True) for content in (True, False)]
 _READ = ("role", "content", "name", "tool_call_id", "reasoning_content")
+_CORRECT = "Set data.template to one of the studio's, or correct the template of the model's folder"
 _OTHER_TEMPLATE = "Set data.template: chatml, use a model whose template writes them, or remove them from the row"
 
 
@@ -57,6 +60,7 @@ class Renderer:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._ways = list(_WAYS)
+        self._budget = Budget()
         self._reasons: bool | None = None
 
     def of(self, messages: Sequence[Message], tools: Tools | None = None) -> Render:
@@ -78,8 +82,12 @@ class Renderer:
 
         Raises:
             TemplateRefusedError: whatever the template raises; it is a program that others wrote.
+            OutOfBoundsError: it takes too much time or memory.
         """
-        return str(self._apply([_turn(message, way) for message in messages], add_generation_prompt, tools))
+        (text,) = self._apply([[_turn(message, way) for message in messages]], add_generation_prompt, tools)
+        if isinstance(text, Refusal):
+            raise TemplateRefusedError(text)
+        return text
 
     def many(self, conversations: Sequence[Sequence[Message]], add_generation_prompt: bool) -> list[str | None]:
         """Render conversations without tools and calls in one go, which is faster; None for what the template refuses.
@@ -87,33 +95,54 @@ class Renderer:
         Args:
             conversations: the messages of each.
             add_generation_prompt: whether the texts end where the model begins to answer.
+
+        Raises:
+            OutOfBoundsError: the template takes too much; `at` says for which.
         """
         if not conversations:
             return []
         way = CallWay()
         turns = [[_turn(message, way) for message in messages] for messages in conversations]
-        try:
-            return list(self._apply(turns, add_generation_prompt, None))
-        except TemplateRefusedError:  # of any of them: each by itself says which
-            return [self._or_none(messages, add_generation_prompt) for messages in conversations]
+        self._budget.next_row(len(turns))
+        texts = self._apply(turns, add_generation_prompt, None)
+        return [None if isinstance(text, Refusal) else text for text in texts]
 
-    def _or_none(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
-        try:
-            return self.text(messages, add_generation_prompt, None, CallWay())
-        except TemplateRefusedError:
-            return None
+    def next_row(self) -> None:
+        """Begin with a row: the template may take some time for it again."""
+        self._budget.next_row()
 
-    def _apply(self, turns: list[Any], add_generation_prompt: bool, tools: Tools | None) -> Any:
-        """The rendering of one conversation, or of a list of them."""
+    def _apply(self, conversations: list[Any], add_generation_prompt: bool, tools: Tools | None) -> list[str]:
+        """The renderings, as transformers' `apply_chat_template` makes them, or what the template raised."""
+        if type(self.tokenizer).apply_chat_template is not _own_method():  # code that the person let in
+            return [self._by_its_own(turns, add_generation_prompt, tools) for turns in conversations]
+        try:
+            template = self.tokenizer.get_chat_template(None, tools or None)
+        except ValueError as error:
+            return [Refusal(error) for _ in conversations]
+        shared = {
+            "tools": tools or None, "documents": None, "add_generation_prompt": add_generation_prompt,
+            **{name: str(token) for name, token in self.tokenizer.special_tokens_map.items()},
+        }  # fmt: skip
+        items = [{"messages": [_aliased(turn) for turn in turns]} for turns in conversations]
+        try:
+            return SANDBOX.render("chat", template, shared, items, self._budget)
+        except OutOfBoundsError as error:
+            raise OutOfBoundsError(
+                f"the model's chat template {error.what}", where="chat template", fix=_CORRECT, at=error.at
+            ) from error
+
+    def _by_its_own(self, turns: list[Any], add_generation_prompt: bool, tools: Tools | None) -> str:
         from jinja2 import TemplateError
 
         given = {"tools": tools} if tools else {}
         try:
-            return self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=add_generation_prompt, **given
+            return str(
+                self.tokenizer.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=add_generation_prompt, **given
+                )
             )
         except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            raise TemplateRefusedError(str(error) or type(error).__name__) from error
+            return Refusal(str(error) or type(error).__name__)
 
     def require_kept(self, render: Render, messages: Sequence[Message], text: str, prompt: bool = False) -> None:
         """Refuse a rendering that lacks what a user, a system or a tool says.
@@ -164,6 +193,19 @@ class Renderer:
             # transformers gives the template older names of the key as well.
             self._reasons = word in self.text([{"role": "user", "content": "a"}, answer], False, None, CallWay())
         return self._reasons
+
+
+def _own_method() -> Any:
+    from transformers import PreTrainedTokenizerBase
+
+    return PreTrainedTokenizerBase.apply_chat_template
+
+
+def _aliased(turn: dict[str, Any]) -> dict[str, Any]:
+    """A message as transformers hands it on: without keys of no value, and its reasoning under two more names."""
+    turn = {key: value for key, value in turn.items() if value is not None}
+    reasoning = turn.get("reasoning_content")
+    return turn if reasoning is None else {"thinking": reasoning, **turn}
 
 
 def words_of(value: Any) -> str:

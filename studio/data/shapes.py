@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from studio.data.bounds import OutOfBoundsError
 from studio.data.conversations import Message
 from studio.data.oblivious import only_writes_contents
 from studio.data.rendering import Renderer
@@ -117,14 +118,21 @@ class Shapes:
     def _compared(self, conversations: Sequence[Conversation], shapes: Sequence[Shape | None]) -> list[Located | None]:
         """Render conversations of known shapes and compare them with these."""
         known = [i for i, shape in enumerate(shapes) if shape is not None]
-        texts = iter(self._renderer.many([conversations[i][0] for i in known], False))
-        asked = [conversations[i][0][:index] for i in known for index in conversations[i][1]]
-        prompts = iter(self._renderer.many(asked, True))
+        texts = iter(self._many([conversations[i][0] for i in known], False, known))
+        asked = [(i, conversations[i][0][:index]) for i in known for index in conversations[i][1]]
+        prompts = iter(self._many([messages for _, messages in asked], True, [i for i, _ in asked]))
         found: list[Located | None] = [None] * len(conversations)
         for i in known:
             messages, wanted = conversations[i]
             found[i] = _matched(shapes[i], messages, wanted, next(texts), [next(prompts) for _ in wanted])
         return found
+
+    def _many(self, conversations: Sequence[Sequence[Message]], prompt: bool, of: Sequence[int]) -> list[str | None]:
+        try:
+            return self._renderer.many(conversations, prompt)
+        except OutOfBoundsError as error:
+            error.at = of[error.at]
+            raise
 
     def learn(
         self, render: Render, messages: Sequence[Message], wanted: Sequence[int], text: str, spans: Sequence[Span]

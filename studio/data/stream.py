@@ -17,6 +17,7 @@ from typing import Literal, NoReturn
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import RowKind
+from studio.data.bounds import OutOfBoundsError
 from studio.data.formats import Example, FormatName
 from studio.data.locate import Located, locate, sources_of
 from studio.data.reading import Reading
@@ -101,10 +102,16 @@ def read_source(source: Source) -> Iterator[Read]:
 
 
 def understood(source: Source, at: int, number: int, row: Row) -> Read:
-    """Return a row with what it means, or why it cannot be used."""
+    """Return a row with what it means, or why it cannot be used.
+
+    Raises:
+        OutOfBoundsError: a line over columns takes too much time or memory; the next rows' would too.
+    """
     place = Place(source.index, source.config.path, number, at)
     try:
         return Read(place, row, source.reading.example(row, number, source.format), None)
+    except OutOfBoundsError:
+        raise
     except InputError as error:
         return Read(place, row, None, error)
 

@@ -11,22 +11,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from studio.config.method import RowKind
-from studio.data.formats import Example
+from studio.data.held import HeldExamples
 from studio.data.masks import Masker
-from studio.data.overlay import IGNORED
-from studio.data.units import Encoded, Pair, Rated, Unit
+from studio.data.units import Encoded, Pair, Rated, Unit, kept
 
 LIMIT_BYTES = 4 * 1024**3
 # Counted up when the same rows would become other tokens by the studio's own doing.
-_FORMAT = 1
+_FORMAT = 2
 # What a unit is made of, beside the row that it is from. Prompts are few, and quickly tokenized.
 _UNITS: dict[RowKind, tuple[Any, tuple[str, ...]]] = {
     "answers": (Encoded, ("input_ids", "labels")),
@@ -54,7 +55,7 @@ class TokenCache:
         for part in (_FORMAT, kind, *_versions(), masker.fingerprint()):
             self._maker.update(f"{part}\0".encode())
 
-    def read(self, examples: Sequence[Example]) -> list[Unit] | None:
+    def read(self, examples: HeldExamples) -> list[Unit] | None:
         """Return the units of these rows, in order; None if they have to be made."""
         if self._of is None or not (path := self._path(examples)).is_file():
             return None
@@ -67,7 +68,7 @@ class TokenCache:
         return units
 
     @contextlib.contextmanager
-    def keeping(self, examples: Sequence[Example]) -> Iterator[Callable[[Sequence[Unit]], None]]:
+    def keeping(self, examples: HeldExamples) -> Iterator[Callable[[Sequence[Unit]], None]]:
         """Keep the units of these rows as they are made: what is given is called with some hundreds at a time.
 
         They are kept when the block ends, and not if it raises. A disk that is full is no reason to stop.
@@ -87,11 +88,9 @@ class TokenCache:
         if entry is not None and entry.close(self._path(examples)):
             self._prune()
 
-    def _path(self, examples: Sequence[Example]) -> Path:
+    def _path(self, examples: HeldExamples) -> Path:
         whole = self._maker.copy()
-        for one in examples:
-            said = (one.messages, one.trained_from, one.tools, one.prompt, one.completion, one.text, one.rejected)
-            whole.update(repr((*said, one.label)).encode("utf-8", "surrogatepass"))
+        whole.update(examples.digest())
         return self._folder / f"{whole.hexdigest()}.arrow"
 
     def _prune(self) -> None:
@@ -162,45 +161,19 @@ def _warn(error: OSError) -> None:
 
 
 def _column(units: Sequence[Unit], name: str) -> Any:
-    """One field of the units for Arrow; by way of numpy, since pyarrow takes ten times as long over nested lists."""
+    """One field of the units for Arrow, as the units keep it: ids, or the runs of labels."""
     import numpy as np
     import pyarrow as pa
 
-    values = [getattr(unit, name) for unit in units]
     if name == "label":
-        return pa.array(values, type=pa.bool_())
+        return pa.array([unit.label for unit in units if isinstance(unit, Rated)], type=pa.bool_())
+    values = [kept(unit, name) for unit in units]
     offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
-    flat = np.concatenate([np.asarray(one, dtype=np.int32) for one in values])
-    if name == "labels":
-        flat, offsets = _runs(flat != IGNORED, offsets)
+    flat = np.frombuffer(b"".join(map(memoryview, values)), dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets, type=pa.int32()), pa.array(flat, type=pa.int32()))
 
 
-def _runs(trained: Any, offsets: Any) -> tuple[Any, Any]:
-    """Where runs of trained tokens begin and end within their rows.
-
-    Args:
-        trained: (N,) of all rows, one behind the other.
-        offsets: (R + 1,) where each row begins.
-
-    Returns:
-        (2S,) begin and end of each run, counted from its row's start; (R + 1,) where those of each row begin.
-    """
-    import numpy as np
-
-    first, last = np.zeros(len(trained), bool), np.zeros(len(trained), bool)
-    filled = offsets[1:] > offsets[:-1]
-    first[offsets[:-1][filled]] = last[offsets[1:][filled] - 1] = True
-    before, behind = np.roll(trained, 1), np.roll(trained, -1)
-    begins = np.flatnonzero(trained & (~before | first))
-    ends = np.flatnonzero(trained & (~behind | last)) + 1
-    row = np.searchsorted(offsets, begins, side="right") - 1
-    runs = np.stack([begins, ends], axis=1) - offsets[row][:, None]
-    counts = np.bincount(row, minlength=len(offsets) - 1)
-    return runs.ravel().astype(np.int32), np.concatenate([[0], 2 * np.cumsum(counts)]).astype(np.int32)
-
-
-def _units(path: Path, unit: Any, names: Sequence[str], examples: Sequence[Example]) -> Iterator[Unit]:
+def _units(path: Path, unit: Any, names: Sequence[str], examples: HeldExamples) -> Iterator[Unit]:
     """The kept units with the places of their rows.
 
     Raises:
@@ -213,29 +186,33 @@ def _units(path: Path, unit: Any, names: Sequence[str], examples: Sequence[Examp
         reader = pa.ipc.open_file(file)
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
-            columns = {name: batch.column(name).to_pylist() for name in (*names, "notes")}
-            if "labels" in columns:
-                pairs = zip(columns["input_ids"], columns["labels"], strict=True)
-                columns["labels"] = [_labels(ids, runs) for ids, runs in pairs]
-            for *values, notes in zip(*columns.values(), strict=True):
-                example = next(sources, None)
-                if example is None:
+            columns = [_values(batch.column(name)) for name in names]
+            for *values, notes in zip(*columns, batch.column("notes").to_pylist(), strict=True):
+                source = next(sources, None)
+                if source is None:
                     raise ValueError("there are more than the rows make")
-                yield unit(*values, row=example.row, path=example.path, notes=tuple(notes))
+                yield unit(*values, row=source[0], path=source[1], notes=tuple(notes))
     if next(sources, None) is not None:
         raise ValueError("there are fewer than the rows make")
 
 
-def _labels(ids: list[int], runs: list[int]) -> list[int]:
-    labels = [IGNORED] * len(ids)
-    for begin, end in zip(runs[::2], runs[1::2], strict=True):
-        labels[begin:end] = ids[begin:end]
-    return labels
+def _values(column: Any) -> Iterable[Any]:
+    """The values of a column of `_column`."""
+    import pyarrow as pa
+
+    if column.type == pa.bool_():
+        yield from column.to_pylist()
+        return
+    flat, offsets = memoryview(column.values.to_numpy()).cast("B"), column.offsets.to_numpy()
+    for begin, end in itertools.pairwise(4 * offsets):
+        ids = array("i")
+        ids.frombytes(flat[begin:end])
+        yield ids
 
 
-def _sources(unit: Any, examples: Sequence[Example]) -> Iterator[Example]:
-    """The row of each unit: a pair makes two rated answers (`units.encode`)."""
-    for example in examples:
-        yield example
-        if unit is Rated and example.rejected is not None:
-            yield example
+def _sources(unit: Any, examples: HeldExamples) -> Iterator[tuple[int, str]]:
+    """The row of each unit and its file: a pair makes two rated answers (`units.encode`)."""
+    for row, path, is_pair in examples.places():
+        yield row, path
+        if unit is Rated and is_pair:
+            yield row, path

@@ -6,15 +6,17 @@ begin with its first supervised token and end with its last: the masks of `data.
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from studio.config.method import RowKind
 from studio.data.conversations import Message
 from studio.data.formats import Example
 from studio.data.masks import Masked, Masker
-from studio.data.overlay import IGNORED
+from studio.data.overlay import counted, cut_runs, labels_of, runs_of
 from studio.data.sources import place
 from studio.errors import InputError
 
@@ -51,8 +53,8 @@ class Unit(Protocol):
         ...
 
     @property
-    def key(self) -> tuple[Any, ...]:
-        """Equal for equal rows."""
+    def key(self) -> bytes:
+        """16 bytes, equal for equal rows."""
         ...
 
     def cut(self, limit: int) -> Unit | None:
@@ -60,6 +62,48 @@ class Unit(Protocol):
         ...
 
 
+_Made = TypeVar("_Made")
+
+
+class _Ids:
+    """A field of token ids: kept at 4 bytes a token, read as a list of Python's integers, which take 36."""
+
+    def __init__(self, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, unit: Any, owner: type) -> Any:
+        return getattr(unit, self._name).tolist()
+
+    def __set__(self, unit: Any, value: Sequence[int]) -> None:
+        setattr(unit, self._name, value if isinstance(value, array) else array("i", value))
+
+
+class _Labels:
+    """A field of labels: kept as runs of the tokens that count; set as labels, or as such runs (an array)."""
+
+    def __get__(self, unit: Any, owner: type) -> Any:
+        return labels_of(unit._input_ids, unit._labels)
+
+    def __set__(self, unit: Any, value: Sequence[int]) -> None:
+        unit._labels = value if isinstance(value, array) else runs_of(value)
+
+
+def _kept_small(unit: type[_Made]) -> type[_Made]:
+    """Let a class of units keep its tokens as arrays; all of its fields read as they are declared."""
+    for name in unit.__annotations__:
+        if name.endswith("_ids"):
+            setattr(unit, name, _Ids(name))
+        elif name == "labels":
+            unit.labels = _Labels()  # type: ignore[attr-defined]
+    return unit
+
+
+def kept(unit: Any, name: str) -> Any:
+    """Return what is kept of a field of tokens (an array of ids) or of labels (`Runs`), which nobody may change."""
+    return getattr(unit, f"_{name}")
+
+
+@_kept_small
 @dataclass
 class Encoded:
     """An answer with its context.
@@ -78,31 +122,32 @@ class Encoded:
     @property
     def length(self) -> int:
         """Tokens of the example."""
-        return len(self.input_ids)
+        return len(kept(self, "input_ids"))
 
     @property
     def tokens(self) -> int:
         """Tokens of the example."""
-        return len(self.input_ids)
+        return self.length
 
     @property
     def supervised(self) -> int:
         """Tokens that the loss counts."""
-        return len(self.labels) - self.labels.count(IGNORED)
+        return counted(kept(self, "labels"))
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> bytes:
         """Equal for equal examples."""
-        return tuple(self.input_ids)
+        return _digest(kept(self, "input_ids"))
 
     def cut(self, limit: int) -> Encoded | None:
         """Keep the first `limit` tokens; None if no label is left that a token before it could predict."""
-        labels = self.labels[:limit]
-        if all(label == IGNORED for label in labels[1:]):
+        runs: Any = cut_runs(kept(self, "labels"), 0, limit)
+        if not runs or runs[-1] <= 1:
             return None
-        return replace(self, input_ids=self.input_ids[:limit], labels=labels)
+        return Encoded(kept(self, "input_ids")[:limit], runs, self.row, self.path, self.notes)
 
 
+@_kept_small
 @dataclass
 class Pair:
     """A prompt with a better and a worse answer: (P,), (C,) and (R,) token ids."""
@@ -117,31 +162,36 @@ class Pair:
     @property
     def length(self) -> int:
         """Tokens of the prompt with the longer answer."""
-        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+        return self._size("prompt_ids") + max(self._size("chosen_ids"), self._size("rejected_ids"))
 
     @property
     def tokens(self) -> int:
         """Tokens of both sequences."""
-        return 2 * len(self.prompt_ids) + self.supervised
+        return 2 * self._size("prompt_ids") + self.supervised
 
     @property
     def supervised(self) -> int:
         """Tokens of both answers."""
-        return len(self.chosen_ids) + len(self.rejected_ids)
+        return self._size("chosen_ids") + self._size("rejected_ids")
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> bytes:
         """Equal for equal pairs."""
-        return (*self.prompt_ids, -1, *self.chosen_ids, -1, *self.rejected_ids)
+        return _digest(*(kept(self, name) for name in ("prompt_ids", "chosen_ids", "rejected_ids")))
 
     def cut(self, limit: int) -> Pair | None:
         """Keep the start of both answers; None if they are equal then, or the prompt fills the limit."""
-        left = limit - len(self.prompt_ids)
-        if left < 1 or self.chosen_ids[:left] == self.rejected_ids[:left]:
+        left = limit - self._size("prompt_ids")
+        chosen, rejected = (kept(self, name)[: max(0, left)] for name in ("chosen_ids", "rejected_ids"))
+        if left < 1 or chosen == rejected:
             return None
-        return replace(self, chosen_ids=self.chosen_ids[:left], rejected_ids=self.rejected_ids[:left])
+        return replace(self, prompt_ids=kept(self, "prompt_ids"), chosen_ids=chosen, rejected_ids=rejected)
+
+    def _size(self, name: str) -> int:
+        return len(kept(self, name))
 
 
+@_kept_small
 @dataclass
 class Rated:
     """A prompt (P,) and an answer (C,) that is good or not."""
@@ -156,7 +206,7 @@ class Rated:
     @property
     def length(self) -> int:
         """Tokens of prompt and answer."""
-        return len(self.prompt_ids) + len(self.completion_ids)
+        return len(kept(self, "prompt_ids")) + self.supervised
 
     @property
     def tokens(self) -> int:
@@ -166,19 +216,23 @@ class Rated:
     @property
     def supervised(self) -> int:
         """Tokens of the answer."""
-        return len(self.completion_ids)
+        return len(kept(self, "completion_ids"))
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> bytes:
         """Equal for equal rows."""
-        return (*self.prompt_ids, -1, *self.completion_ids, -1, self.label)
+        return _digest(kept(self, "prompt_ids"), kept(self, "completion_ids"), array("i", [self.label]))
 
     def cut(self, limit: int) -> Rated | None:
         """Keep the start of the answer; None if the prompt fills the limit."""
-        left = limit - len(self.prompt_ids)
-        return None if left < 1 else replace(self, completion_ids=self.completion_ids[:left])
+        prompt = kept(self, "prompt_ids")
+        left = limit - len(prompt)
+        if left < 1:
+            return None
+        return replace(self, prompt_ids=prompt, completion_ids=kept(self, "completion_ids")[:left])
 
 
+@_kept_small
 @dataclass
 class Prompt:
     """What the model is asked; it writes the answer itself.
@@ -201,12 +255,12 @@ class Prompt:
     @property
     def length(self) -> int:
         """Tokens of the prompt."""
-        return len(self.prompt_ids)
+        return len(kept(self, "prompt_ids"))
 
     @property
     def tokens(self) -> int:
         """Tokens of the prompt."""
-        return len(self.prompt_ids)
+        return self.length
 
     @property
     def supervised(self) -> int:
@@ -214,9 +268,9 @@ class Prompt:
         return 0
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> bytes:
         """Equal for equal prompts."""
-        return tuple(self.prompt_ids)
+        return _digest(kept(self, "prompt_ids"))
 
     def cut(self, limit: int) -> Prompt | None:
         """A prompt is never cut, since its end is the question."""
@@ -248,7 +302,8 @@ def encode(kind: RowKind, examples: Sequence[Example], masker: Masker) -> list[U
 
 
 def _plain(masked: Masked) -> Encoded:
-    return Encoded(masked.input_ids, masked.labels, masked.row, masked.path, masked.notes)
+    trained: Any = masked.trained
+    return Encoded(masked.input_ids, trained, masked.row, masked.path, masked.notes)
 
 
 def _prompt(example: Example, masked: Masked) -> Prompt:
@@ -269,8 +324,15 @@ def _rejected(example: Example) -> Example:
 
 def _span(masked: Masked) -> tuple[int, int]:
     """Where the answer begins and ends."""
-    counted = [i for i, label in enumerate(masked.labels) if label != IGNORED]
-    return counted[0], counted[-1] + 1
+    return masked.trained[0], masked.trained[-1]
+
+
+def _digest(*parts: array[int]) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(len(part).to_bytes(8))
+        found.update(part)
+    return found.digest()
 
 
 def _rated(masked: Masked, label: bool) -> Rated:

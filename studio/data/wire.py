@@ -2,6 +2,7 @@
 
     to the worker    {"id": 7, "op": "preview", "args": {...}}   or   {"cancel": 7}
     from it          {"id": 7, "progress": ["tokenizing", 256, 560]}      any number of times
+                     {"id": 7, "alive": true}                             twice a second while it works
                      {"id": 7, "result": {...}}   or   {"id": 7, "error": {...}}
 
 Errors that a person is meant to read arrive as the same classes they were raised as. Light: both sides import it.

@@ -1,7 +1,7 @@
 """The data worker: `python -m studio.data.worker`, a warm process that tokenizes for the page.
 
-It reads requests from standard input and answers on standard output (`wire`). A request that is cancelled ends where
-it next tells its progress, and what was loaded for it stays. The worker leaves when its input ends, even in the middle
+It reads requests from standard input and answers on standard output (`wire`), and says twice a second that it lives. A
+request that is cancelled ends where it next tells its progress, and what was loaded for it stays. The worker leaves when its input ends, even in the middle
 of an answer, so it never outlives the page, and when nobody asked anything for `--idle` seconds. It keeps torch out:
 the tokenizer does not need it, and it would cost 190 MB and 2 seconds.
 """
@@ -16,15 +16,18 @@ import resource
 import signal
 import sys
 import threading
+import time
 import traceback
 from typing import Any, BinaryIO
 
+from studio.data.boundedtokens import spoiled
 from studio.data.wire import error_to_dict, to_line
 from studio.errors import StoppedError, StudioError
 from studio.models.device import memory
 from studio.private import begin
 
 LEAST_BYTES = 4_000_000_000
+ALIVE_SECONDS = 0.5
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Ctrl-C in the terminal is for the page, which then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What a library prints must not stand between the answers.
-    answers = os.fdopen(os.dup(1), "wb")
+    answers = _Answers(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     # transformers takes a missing torch for what it is and loads tokenizers without it.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -49,12 +52,41 @@ def main(arguments: list[str] | None = None) -> int:
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
     cancelled: set[int] = set()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, requests, cancelled), daemon=True).start()
+    threading.Thread(target=answers.live, daemon=True).start()
     while True:
         try:
             request = requests.get(timeout=idle)
         except queue.Empty:
             return 0
         _answer(operations, request, cancelled, answers)
+        if spoiled.is_set():  # a thread of the tokenizer is at work for good
+            os._exit(0)
+
+
+class _Answers:
+    """What is written to the page, a line at a time from two threads."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out, self._lock = out, threading.Lock()
+        self._number: int | None = None
+
+    def begin(self, number: int | None) -> None:
+        """Say which request is at work; None for none."""
+        self._number = number
+
+    def write(self, message: dict[str, Any]) -> None:
+        """Write a message."""
+        line = to_line(message)
+        with self._lock:
+            self._out.write(line)
+            self._out.flush()
+
+    def live(self) -> None:
+        """Say that the request at work goes on, for as long as this process runs Python."""
+        while True:
+            time.sleep(ALIVE_SECONDS)
+            if self._number is not None:
+                self.write({"id": self._number, "alive": True})
 
 
 def limit_memory() -> int:
@@ -78,14 +110,14 @@ def _listen(requests_in: BinaryIO, requests: queue.Queue[dict[str, Any]], cancel
     os._exit(0)
 
 
-def _answer(operations: Any, request: dict[str, Any], cancelled: set[int], answers: BinaryIO) -> None:
+def _answer(operations: Any, request: dict[str, Any], cancelled: set[int], answers: _Answers) -> None:
     number = request["id"]
+    answers.begin(number)
 
     def progress(name: str, done: float, total: float | None) -> None:
         if number in cancelled:
             raise StoppedError("nobody waits for this any more", where=f"data worker, {request['op']}")
-        answers.write(to_line({"id": number, "progress": [name, done, total]}))
-        answers.flush()
+        answers.write({"id": number, "progress": [name, done, total]})
 
     try:
         reply = {"id": number, "result": operations.run(request["op"], request["args"], progress)}
@@ -105,8 +137,8 @@ def _answer(operations: Any, request: dict[str, Any], cancelled: set[int], answe
             fix="This is a bug in the studio; please report it with the row that caused it",
         )
         reply = {"id": number, "error": error_to_dict(ours)}
-    answers.write(to_line(reply))
-    answers.flush()
+    answers.begin(None)
+    answers.write(reply)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from studio.data.formats import Example
 from studio.data.hubsets import HubSet
 from studio.data.locate import absolute, locate
 from studio.data.operations import Operations
-from studio.data.prepare import parse_source, prepare_data
+from studio.data.parsing import parse_source
+from studio.data.prepare import prepare_data
 from studio.data.rows import parse_row
 from studio.errors import InputError
 from studio.settings import Settings
@@ -37,7 +38,7 @@ def read(write: Write, settings: Settings) -> Read:
         write("rows.jsonl", rows)
         info = write("dataset_info.json", json.dumps({"mine": {"file_name": "rows.jsonl", **entry}}))
         source = DataSource(path=f"{info}:mine")
-        return parse_source(source, locate(source, settings), "train", kind=kind).examples
+        return list(parse_source(source, locate(source, settings), "train", kind=kind).examples)
 
     return run
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from studio.data.formats import Example
 from studio.data.masks import Masker
-from studio.data.overlay import IGNORED, lay_over
+from studio.data.overlay import IGNORED, labels_of, lay_over
 from studio.data.rows import detect_format, parse_row
 from studio.errors import InputError
 
@@ -276,7 +276,8 @@ def test_lay_over_gives_each_token_one_fate(widths: list[int], data: Any) -> Non
     cuts = sorted(data.draw(st.sets(st.integers(0, borders[-1]), max_size=6)))
     spans = list(zip(cuts[::2], cuts[1::2], strict=False))
     text = "a" * borders[-1]
-    labels, ends, straddling, lost = lay_over(text, list(range(len(offsets))), offsets, spans)
+    trained, ends, straddling, lost = lay_over(text, offsets, spans)
+    labels = labels_of(range(len(offsets)), trained)
     inside = [any(left <= start and end <= right for left, right in spans) for start, end in offsets]
     touching = [any(start < right and left < end for left, right in spans) for start, end in offsets]
     assert [label != IGNORED for label in labels] == inside
@@ -285,7 +286,8 @@ def test_lay_over_gives_each_token_one_fate(widths: list[int], data: Any) -> Non
     # A character of two tokens: both have its fate, and the others keep theirs.
     twice = data.draw(st.integers(0, len(offsets) - 1))
     doubled = [*offsets[: twice + 1], offsets[twice], *offsets[twice + 1 :]]
-    labels, ends, _, _ = lay_over(text, list(range(len(doubled))), doubled, spans)
+    trained, ends, _, _ = lay_over(text, doubled, spans)
+    labels = labels_of(range(len(doubled)), trained)
     assert [label != IGNORED for label in labels] == [*inside[: twice + 1], inside[twice], *inside[twice + 1 :]]
     assert ends == [end for _, end in doubled]
 
@@ -302,7 +304,7 @@ def test_lay_over_gives_each_token_one_fate(widths: list[int], data: Any) -> Non
     ],
 )
 def test_a_character_without_a_token_is_told(text: str, offsets: list[tuple[int, int]], lost: bool) -> None:
-    assert lay_over(text, list(range(len(offsets))), offsets, []).lost is lost
+    assert lay_over(text, offsets, []).lost is lost
 
 
 def test_a_single_token_cannot_be_learned(tokenizer: Any) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from studio.config.data import DataSource
 from studio.data.locate import locate
-from studio.data.prepare import parse_source
+from studio.data.parsing import parse_source
 from studio.data.rowindex import row_index
 from studio.data.rows import kind_of
 from studio.data.sources import read_rows

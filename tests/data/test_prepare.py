@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import MethodConfig
-from studio.data.masks import IGNORED
+from studio.data.overlay import IGNORED
 from studio.data.prepare import Prepared, choose_validation, prepare_data
 from studio.data.report import summarize_lengths
 from studio.errors import InputError, InputErrors

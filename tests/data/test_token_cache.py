@@ -15,6 +15,7 @@ import pytest
 from studio.config.data import DataConfig
 from studio.config.method import MethodConfig
 from studio.data import prepare
+from studio.data.held import HeldExamples
 from studio.data.masks import Masker
 from studio.data.prepare import Prepared, prepare_data
 from studio.data.tokencache import TokenCache
@@ -136,17 +137,17 @@ def test_the_least_used_make_room(tokenizer: Any, settings: Settings, write: Cal
 
     masker = Masker(with_template(tokenizer, CHATML))
     example = Example(1, "x", "text", text="a " * 2000)
-    sets = [[replace(example, text=f"{i} {example.text}")] for i in range(3)]
+    sets = [HeldExamples([replace(example, text=f"{i} {example.text}")]) for i in range(3)]
     cache = TokenCache(settings.tokens, masker, "answers")
     for i, rows in enumerate(sets):
         with cache.keeping(rows) as keep:
-            keep(encode("answers", rows, masker))
+            keep(encode("answers", list(rows), masker))
         for entry in settings.tokens.glob("*.arrow"):
             os.utime(entry, (i, i)) if entry.stat().st_mtime > 1e6 else None
     sizes = [entry.stat().st_size for entry in settings.tokens.glob("*.arrow")]
     assert len(sizes) == 3 and cache.read(sets[0]) is not None  # reading marks it as used
     small = TokenCache(settings.tokens, masker, "answers", limit_bytes=max(sizes) * 2)
-    extra = [replace(example, text="new")]
+    extra = HeldExamples([replace(example, text="new")])
     with small.keeping(extra) as keep:
-        keep(encode("answers", extra, masker))
+        keep(encode("answers", list(extra), masker))
     assert [cache.read(rows) is not None for rows in (*sets, extra)] == [True, False, False, True]

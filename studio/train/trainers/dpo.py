@@ -11,6 +11,7 @@ from studio.data.units import Pair
 from studio.train.counting import Counting, finish
 from studio.train.reference import keep_start, reference_model
 from studio.train.setup import Setup, common_arguments, trainer_parts
+from studio.train.trainers.columns import token_dataset
 
 
 class PreferenceTrainer(Counting, DPOTrainer):
@@ -38,6 +39,8 @@ def build(setup: Setup) -> PreferenceTrainer:
 
 def pairs(rows: list[Pair]) -> Dataset:
     """Return pairs as TRL's collator takes them."""
-    return Dataset.from_dict(
-        {name: [getattr(row, name) for row in rows] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
+    return token_dataset(
+        prompt_ids=(row.prompt_ids for row in rows),
+        chosen_ids=(row.chosen_ids for row in rows),
+        rejected_ids=(row.rejected_ids for row in rows),
     )

@@ -14,6 +14,7 @@ from studio.data.units import Rated
 from studio.train.counting import Counting, finish
 from studio.train.reference import REFERENCE, keep_start, reference_model
 from studio.train.setup import Setup, common_arguments
+from studio.train.trainers.columns import token_dataset
 
 
 class RatedTrainer(Counting, KTOTrainer):
@@ -128,15 +129,11 @@ def rated(rows: list[Rated], batch: int) -> Dataset:
     The KL divergence is estimated on answers to other prompts: within each batch the answers move on by one
     (Ethayarajh et al. 2024, section 4.1).
     """
-    other: list[list[int]] = []
-    for at in range(0, len(rows), batch):
-        answers = [row.completion_ids for row in rows[at : at + batch]]
-        other += [answers[-1], *answers[:-1]]
-    return Dataset.from_dict(
-        {
-            "prompt_ids": [row.prompt_ids for row in rows],
-            "completion_ids": [row.completion_ids for row in rows],
-            "KL_completion_ids": other,
-            "label": [row.label for row in rows],
-        }
+    batches = (rows[at : at + batch] for at in range(0, len(rows), batch))
+    moved = (one for some in batches for one in (some[-1], *some[:-1]))
+    return token_dataset(
+        flags={"label": [row.label for row in rows]},
+        prompt_ids=(row.prompt_ids for row in rows),
+        completion_ids=(row.completion_ids for row in rows),
+        KL_completion_ids=(row.completion_ids for row in moved),
     )

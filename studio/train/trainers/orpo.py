@@ -7,6 +7,8 @@ prompt in front and not counted.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -18,6 +20,7 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 from studio.data.units import Pair
 from studio.train.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
+from studio.train.trainers.columns import token_dataset
 
 
 class OddsRatioTrainer(Counting, ORPOTrainer):
@@ -55,12 +58,16 @@ def build(setup: Setup) -> OddsRatioTrainer | ContrastiveTrainer:
 
 
 def _dataset(rows: list[Pair]) -> _Tokenized:
-    columns: dict[str, list[Any]] = {"prompt_input_ids": [row.prompt_ids for row in rows]}
+    columns: dict[str, Iterable[list[int]]] = {"prompt_input_ids": map(attrgetter("prompt_ids"), rows)}
     for name in ("chosen", "rejected"):
-        answers = [getattr(row, f"{name}_ids") for row in rows]
-        both = [(row.prompt_ids, answer) for row, answer in zip(rows, answers, strict=True)]
-        columns[f"{name}_input_ids"] = [prompt + answer for prompt, answer in both]
-        columns[f"{name}_attention_mask"] = [[1] * (len(prompt) + len(answer)) for prompt, answer in both]
-        columns[f"{name}_labels"] = [[-100] * len(prompt) + answer for prompt, answer in both]
-    rows_: _Tokenized = _Tokenized.from_dict(columns)
-    return rows_
+        columns |= _answer_columns(name, rows)
+    return _Tokenized(token_dataset(None, **columns).data)
+
+
+def _answer_columns(name: str, rows: list[Pair]) -> dict[str, Iterable[list[int]]]:
+    answer = attrgetter(f"{name}_ids")
+    return {
+        f"{name}_input_ids": (row.prompt_ids + answer(row) for row in rows),
+        f"{name}_attention_mask": ([1] * (len(row.prompt_ids) + len(answer(row))) for row in rows),
+        f"{name}_labels": ([-100] * len(row.prompt_ids) + answer(row) for row in rows),
+    }

@@ -8,6 +8,7 @@ from trl import RewardConfig, RewardTrainer
 from studio.data.units import Pair
 from studio.train.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
+from studio.train.trainers.columns import token_dataset
 
 
 class ScoreTrainer(Counting, RewardTrainer):
@@ -26,9 +27,7 @@ def build(setup: Setup) -> ScoreTrainer:
 
 
 def _dataset(rows: list[Pair]) -> Dataset:
-    return Dataset.from_dict(
-        {
-            "chosen_ids": [row.prompt_ids + row.chosen_ids for row in rows],
-            "rejected_ids": [row.prompt_ids + row.rejected_ids for row in rows],
-        }
+    return token_dataset(
+        chosen_ids=(row.prompt_ids + row.chosen_ids for row in rows),
+        rejected_ids=(row.prompt_ids + row.rejected_ids for row in rows),
     )

@@ -13,6 +13,7 @@ from trl import SFTConfig, SFTTrainer
 from studio.data.units import Encoded
 from studio.train.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
+from studio.train.trainers.columns import token_dataset
 
 # What the collator makes that the model takes; the last five tell of examples that stand in one row.
 _MODEL_INPUTS = (
@@ -65,4 +66,4 @@ def build(setup: Setup) -> SupervisedTrainer:
 
 
 def _dataset(rows: list[Encoded]) -> Dataset:
-    return Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
+    return token_dataset(input_ids=(row.input_ids for row in rows), labels=(row.labels for row in rows))

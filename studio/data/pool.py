@@ -1,0 +1,167 @@
+"""Several data workers as one, so that nobody waits for what another person asked.
+
+A call that is soon answered (a row, a template) goes before one that reads a whole set, and one worker is kept for
+such calls. Of the others, one person's calls take at most two, and the last free one only if nobody else has none.
+Workers start when they are needed and leave when idle; each is limited in memory (`worker.limit_memory`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from studio.data.client import IDLE_SECONDS, DataWorker, OnProgress
+from studio.data.wire import to_line
+from studio.errors import StoppedError, StudioError
+from studio.settings import Settings
+
+WORKERS = 4
+# Who asks: set for each request of the page, "" elsewhere.
+asker: ContextVar[str] = ContextVar("asker", default="")
+# Answered from a row or two; all other calls may read whole sets.
+_SHORT = frozenset(("preview", "diff", "pair", "template", "ping", "warm"))
+_EACH = 2
+_KEPT_KEYS = 32
+
+
+@dataclass
+class _Member:
+    """A worker, who uses it, and what it was asked before (its answers are kept there)."""
+
+    worker: DataWorker
+    used_by: str | None = None
+    asked: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+
+
+@dataclass(frozen=True)
+class _Ticket:
+    """A call that waits."""
+
+    number: int
+    who: str
+    short: bool
+    key: bytes
+
+
+class DataPool:
+    """Data workers that are asked as one.
+
+    Args:
+        settings: the studio's settings.
+        confined: allow only data and model files below `settings.roots`; the page sets it.
+        workers: how many there may be, three at least.
+        idle_seconds: each ends after this long without a call.
+    """
+
+    def __init__(
+        self, settings: Settings, *, confined: bool = False, workers: int = WORKERS, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
+        self._members = [
+            _Member(DataWorker(settings, confined=confined, idle_seconds=idle_seconds)) for _ in range(max(3, workers))
+        ]
+        self._changed = threading.Condition()
+        self._waiting: list[_Ticket] = []
+        self._numbers = itertools.count()
+        self._newest: Counter[str] = Counter()
+        self._closed = 0
+
+    def call(
+        self, op: str, *, timeout: float | None = None, on_progress: OnProgress | None = None, slot: str = "",
+        **args: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Ask a worker as `DataWorker.call` does, once there is one for it.
+
+        Raises:
+            InputError, StudioError: as `DataWorker.call`.
+            StoppedError: a newer call with the slot came, or `cancel`, or `close`.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        turn, closed = self.cancel(slot) if slot else 0, self._closed
+        ticket = _Ticket(next(self._numbers), asker.get(), op in _SHORT, to_line({"op": op, "args": args}))
+
+        def wanted() -> bool:
+            return self._closed == closed and (not slot or self._newest[slot] == turn)
+
+        member = self._taken(ticket, op, wanted, deadline)
+        try:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            return member.worker.call(op, timeout=left, on_progress=on_progress, slot=slot, wanted=wanted, **args)
+        finally:
+            with self._changed:
+                member.used_by = None
+                self._changed.notify_all()
+
+    def cancel(self, slot: str) -> int:
+        """End the calls with this slot, running and waiting; returns how often the slot was taken or cancelled."""
+        with self._changed:
+            self._newest[slot] += 1
+            turn = self._newest[slot]
+            self._changed.notify_all()
+        for member in self._members:
+            member.worker.cancel(slot)
+        return turn
+
+    def close(self) -> None:
+        """End all workers and calls; the next call starts a worker again."""
+        with self._changed:
+            self._closed += 1
+            self._changed.notify_all()
+        for member in self._members:
+            member.worker.close()
+
+    def _taken(self, ticket: _Ticket, op: str, wanted: Callable[[], bool], deadline: float | None) -> _Member:
+        with self._changed:
+            self._waiting.append(ticket)
+            try:
+                while True:
+                    if not wanted():
+                        raise StoppedError("nobody waits for this any more", where=f"data worker, {op}")
+                    if (member := self._free_for(ticket)) is not None:
+                        member.used_by = ticket.who if not ticket.short else _SHORT_USE
+                        member.asked[ticket.key] = None
+                        member.asked.move_to_end(ticket.key)
+                        if len(member.asked) > _KEPT_KEYS:
+                            member.asked.popitem(last=False)
+                        return member
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise StudioError(
+                            "all data workers are at work for others", where=f"data worker, {op}", fix="Try again later"
+                        )
+                    self._changed.wait(left)
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+
+    def _free_for(self, ticket: _Ticket) -> _Member | None:
+        """A worker for a call that waits, if it is its turn."""
+        free = [member for member in self._members if member.used_by is None]
+        if not free or ticket is not min(self._waiting, key=self._rank):
+            return None
+        if not ticket.short and not self._may_read(ticket.who, len(free)):
+            return None
+        # Where it was asked before, the answer is there already; else one that runs, and is warm.
+        return max(free, key=lambda one: (ticket.key in one.asked, one.worker.pid is not None))
+
+    def _rank(self, ticket: _Ticket) -> tuple[bool, bool, int, int]:
+        """The order in which calls are served: short ones, then those of who has the fewest at work."""
+        free = sum(member.used_by is None for member in self._members)
+        stuck = not ticket.short and not self._may_read(ticket.who, free)
+        return stuck, not ticket.short, self._at_work(ticket.who), ticket.number
+
+    def _may_read(self, who: str, free: int) -> bool:
+        """Whether one more of a person's calls may read a whole set: one worker is left for short calls."""
+        return free > 1 and self._at_work(who) < _EACH
+
+    def _at_work(self, who: str) -> int:
+        return sum(member.used_by == who for member in self._members)
+
+
+# Not the name of anybody: a call that is short is nobody's share.
+_SHORT_USE = "\0"
