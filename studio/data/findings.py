@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from studio.config.data import DataConfig
+from studio.config.data import DataConfig, DataSource
 from studio.data.formats import Example
 from studio.data.locate import Located
-from studio.data.report import DataReport, Finding, Place, SourceReport
+from studio.data.report import DataReport, Finding, Place, ReadAs, SourceReport
 from studio.data.units import Unit
 
 _NAMED_ROWS = 5
+# How the reason of a format begins that was told from the names of the columns (`reading`).
+COLUMNS_SAY = "the columns say "
 NOTES: dict[str, tuple[str, str]] = {
     "straddling": (
         "the first token of an answer also holds blanks of the template, so it is not trained on",
@@ -192,6 +194,45 @@ _TEXT_RULE = (
 def text_findings(sources: Iterable[tuple[Located, SourceReport]]) -> list[Finding]:
     """A finding for each plain text file that says how it is cut into documents."""
     return [Finding("info", report.rows, *_TEXT_RULE) for located, report in sources if located.is_text]
+
+
+def reading_findings(sources: Iterable[SourceReport], config: Sequence[DataSource], template: bool) -> list[Finding]:
+    """The findings of `reading_finding` for a run's sources, as they were read and as they were asked for."""
+    found = [
+        reading_finding(at, report.read_as, report.reason, report.chosen, config[at], template)
+        for at, report in enumerate(sources)
+    ]
+    return [one for one in found if one is not None]
+
+
+def reading_finding(
+    at: int, read_as: ReadAs, reason: str, rows: int, asked: DataSource, template: bool
+) -> Finding | None:
+    """Say how a source's plain questions and answers are read, with the other way; None where it has none.
+
+    Args:
+        at: place of the source, from 0.
+        read_as, reason, rows: as it was read (`SourceReport`).
+        asked: what the configuration says of it.
+        template: whether the model has a chat template.
+    """
+    if not read_as:
+        return None
+    by_names = f" ({reason})" if reason.startswith(COLUMNS_SAY) else ""
+    level: Literal["info", "warning"] = "info"
+    change: dict[str, Any] | None = {"source": at, "reading": "raw" if read_as == "conversation" else "conversation"}
+    if read_as == "conversation":
+        text = f"questions and answers are read as conversations, in the model's chat template{by_names}"
+        fix = "Set reading of the file to raw for texts that bring their own markup, as TRL reads them"
+    elif template:
+        level = "info" if asked.reading == "raw" else "warning"
+        text = f"questions and answers are read as plain texts, without the model's chat template{by_names}"
+        fix = "Set reading of the file to conversation to train the model on them as it is asked in chat"
+    else:
+        change = None
+        text = f"questions and answers are joined as plain texts: the model has no chat template{by_names}"
+        fix = "Set data.template to write them as conversations"
+    return Finding(level, rows, text, fix, check="reading", change=change)
 
 
 def unused_keys(examples: Iterable[Example]) -> list[Finding]:

@@ -7,7 +7,7 @@ file has, `preference` reads pairs, ratings and prompts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from studio.data.conversations import Message, conversation, is_message, messages_of, require_answer, with_system
@@ -80,6 +80,24 @@ def parse_answer(row: dict[str, Any], where: Where, format: FormatName) -> Examp
     if not text.strip():
         raise where.error("the text is empty", "text", "Write a text, or remove the row")
     return Example(number, name, format, text=text, unused=unused)
+
+
+def as_conversation(example: Example) -> Example:
+    """Return a row of plain question and answer as one user and one assistant turn; any other row as it is.
+
+    A pair's worse answer becomes a turn too. A prompt without an answer becomes the user's turn alone.
+    """
+    if example.prompt is None:
+        return example
+    asked: list[Message] = [{"role": "user", "content": example.prompt}]
+    answers = [
+        [*asked, {"role": "assistant", "content": text}] if isinstance(text, str) else None
+        for text in (example.completion, example.rejected)
+    ]
+    return replace(
+        example, messages=answers[0] or asked, rejected=answers[1], trained_from=1 if answers[0] else 0, prompt=None,
+        completion=None,
+    )  # fmt: skip
 
 
 def split_prompt(example: Example) -> tuple[list[Message] | str, str]:

@@ -154,6 +154,8 @@ def sources_of(config: DataConfig) -> list[DataSource]:
     values: dict[str, Any] = {"subset": same.subset, "revision": same.revision} if same else {}
     first = config.train[0]
     told = path.startswith("demo/") or any(datasetinfo.split_address(one) for one in (path, first.path))
+    # Its plain texts are read as those that are trained on, or the loss would be that of other texts.
+    values["reading"] = first.plain_reading
     if (first.columns or first.tags) and not told:
         values |= {"format": first.format, "columns": first.columns, "tags": first.tags}
     if hubsets.is_set_name(path.strip()) and not Path(path.strip()).exists():

@@ -16,12 +16,12 @@ from typing import Any
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
-from studio.data.findings import note_findings, note_text, text_findings, unused_keys
+from studio.data.findings import note_findings, note_text, reading_findings, text_findings, unused_keys
 from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker
 from studio.data.overlay import IGNORED
 from studio.data.prepare import encode_examples, parse_source, prepare_data, train_on
-from studio.data.reading import Reading
+from studio.data.reading import Reading, in_turns
 from studio.data.report import summarize_lengths
 from studio.data.rowindex import RowIndex, row_index
 from studio.data.rows import kind_of
@@ -98,7 +98,7 @@ class Operations:
         asked = section(MethodConfig, method, "method")
         located = locate(source, self.settings, confined)
         kind: RowKind = ROWS[asked.name] if method else _kind_of_first(source, located)
-        key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, train_on(asked)]
+        key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, asked.name, train_on(asked)]
         key += [config.template, config.system, config.control_tokens]
         folder = None
         if model is not None:
@@ -106,15 +106,19 @@ class Operations:
             key += [str(folder), tokenizer_stamp(folder), chosen.trust_remote_code]
 
         def compute() -> Values:
-            parsed = parse_source(source, located, "train", lambda done: progress("reading data", done, None), kind)
-            report, examples = parsed
+            masker = None if folder is None else self.tokenizers.masker(folder, chosen, config, asked)
+            template = "" if masker is None else masker.tokenizer.chat_template
+            turns = in_turns(template, config, asked)
+            report, examples = parse_source(
+                source, located, "train", lambda done: progress("reading data", done, None), kind, turns=turns
+            )
             result: Values = {
                 "path": path, "file": report.file, "format": report.format, "reason": report.reason,
                 "rows": report.rows, "bytes": report.bytes, "sha256": report.sha256, "commit": report.commit,
             }  # fmt: skip
             findings = unused_keys(examples)
-            if folder is not None:
-                masker = self.tokenizers.masker(folder, chosen, config, asked)
+            if masker is not None:
+                findings = reading_findings([report], [source], bool(template)) + findings
                 told = len(examples)
                 units = encode_examples(kind, examples, masker, lambda done: progress("tokenizing", done, told))
                 result["lengths"] = _plain(summarize_lengths([one.length for one in units], max_length))
@@ -170,7 +174,7 @@ class Operations:
         }  # fmt: skip
         masker = self.tokenizers.masker(folder, chosen, config, chosen_method)
         try:
-            reading = Reading(one, located, kind)
+            reading = Reading(one, located, kind, in_turns(masker.tokenizer.chat_template, config, chosen_method))
             name, result["reason"] = reading.format([first])
             result["format"] = name
             example = reading.example(raw, number, name)

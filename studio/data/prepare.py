@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.data.duplicates import deduplicate
-from studio.data.findings import collect_findings, text_findings
+from studio.data.findings import collect_findings, reading_findings, text_findings
 from studio.data.formats import Example
 from studio.data.joining import join_documents, joins
 from studio.data.limits import SHOWN_ERRORS, refuse_long, within
 from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker, TrainOn
 from studio.data.mixing import choose_rows, mix, mix_findings
-from studio.data.reading import Reading
+from studio.data.reading import Reading, in_turns
 from studio.data.report import DataReport, SourceReport, summarize_lengths
 from studio.data.templates import template_findings, with_template
 from studio.data.tokencache import TokenCache
@@ -113,6 +113,7 @@ def prepare_data(
         parse_source(
             source, located, "train" if at < len(config.train) else "validation",
             lambda done: tell("reading data", done, None), kind, random.Random(f"{seed}/rows/{at}"),
+            in_turns(used.chat_template, config, method),
         )
         for at, (source, located) in enumerate(zip(named, here, strict=True))
     ]  # fmt: skip
@@ -168,6 +169,7 @@ def prepare_data(
     report.supervised_tokens = sum(one.source.supervised_tokens for one in parsed)
     once = [pools[index][row] for index, row in order]
     collect_findings(report, config, [one.examples for one in parsed], flat, once, validation)
+    report.findings += reading_findings(report.sources, named, bool(used.chat_template))
     report.findings += mix_findings(report.sources)
     report.findings += text_findings(zip(here, report.sources, strict=True))
     report.findings += template_findings(tokenizer, config.template)
@@ -181,6 +183,7 @@ def parse_source(
     on_rows: Callable[[int], None] | None = None,
     kind: RowKind = "answers",
     rng: random.Random | None = None,
+    turns: bool = False,
 ) -> Parsed:
     """Read a source and understand its rows.
 
@@ -191,6 +194,7 @@ def parse_source(
         on_rows: told how many rows are read.
         kind: what the method learns from.
         rng: chooses the rows where only some are wanted; None to read all.
+        turns: whether plain questions and answers are conversations, as the model has it (`in_turns`).
 
     Raises:
         InputError: the file or one of its rows cannot be used, or has fewer rows than are wanted.
@@ -203,7 +207,7 @@ def parse_source(
     if places is not None:
         rows = (one for at, one in enumerate(rows) if at in places)
     first = list(itertools.islice(rows, 1))
-    reading = Reading(source, located, kind)
+    reading = Reading(source, located, kind, turns)
     name, reason = reading.format(first)
     examples: list[Example] = []
     errors: list[InputError] = []
@@ -230,6 +234,7 @@ def parse_source(
         chosen=len(examples),
         commit=located.commit,
         reason=reason,
+        read_as=reading.read_as,
     )
     if on_rows:
         on_rows(len(examples))
