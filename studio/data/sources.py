@@ -21,6 +21,7 @@ from studio.data.readers.delimited import Delimited
 from studio.data.readers.documents import Documents
 from studio.data.readers.json_rows import JsonLines, JsonList, json_shape
 from studio.data.readers.kinds import FileKind, data_files, kind_by_name, kind_of_file
+from studio.data.readers.lines import with_line_feeds
 from studio.data.readers.row import Mark, Row, RowNumber, place
 from studio.errors import InputError
 from studio.settings import ASSETS, Settings
@@ -148,7 +149,8 @@ def open_reader(path: Path, file_kind: FileKind) -> Iterator[TextReader]:
         InputError: its beginning cannot be read.
     """
     shape = json_shape(path, file_kind.head) if file_kind.kind == "json" else None
-    with open_unpacked(path) as stream:
+    with open_unpacked(path) as raw:
+        stream = with_line_feeds(raw, file_kind.head)
         if shape is not None:
             yield JsonLines(stream, path) if shape == "lines" else JsonList(stream, path, shape == "object")
         elif file_kind.kind == "text":

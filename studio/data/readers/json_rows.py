@@ -16,7 +16,7 @@ from studio.data.encoding import decode, whole_characters
 from studio.data.readers import row as limits
 from studio.data.readers.bytestream import open_unpacked, skip_to
 from studio.data.readers.json_text import DECODER, bad_json, checked, may_be_cut
-from studio.data.readers.lines import BOM, LineReader, Lines
+from studio.data.readers.lines import BOM, LineReader, Lines, with_line_feeds
 from studio.data.readers.row import Mark, Row, too_long
 from studio.errors import InputError
 
@@ -39,7 +39,7 @@ def json_shape(path: Path, head: bytes) -> Shape:
     if head.removeprefix(BOM).lstrip()[:1] == b"[":
         return "list"
     with open_unpacked(path) as stream:
-        lines = Lines(stream, path, rows=True)
+        lines = Lines(with_line_feeds(stream, head), path, rows=True)
         try:
             first = lines.filled()
         except InputError:
@@ -99,7 +99,7 @@ class JsonLines(LineReader):
             try:
                 value = DECODER.decode(text)
             except (ValueError, RecursionError) as error:
-                bad_json(error, text, self._path, number, number)
+                bad_json(error, text, self._path, number, number, ended=not line.endswith("\n"))
             yield number, checked(value, text, self._path, number)
 
 
@@ -184,6 +184,9 @@ class JsonList:
         self._inside = True
         while window.peek() != "]":
             window.take(",", "Expecting ',' or ']'")
+            if window.peek() == "]":
+                window.number += 1
+                window.refuse("Illegal trailing comma before end of array")
             yield self._next()
         window.take("]")
         if not self._within_object and window.peek():
