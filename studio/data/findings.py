@@ -7,11 +7,11 @@ run's data it sees only equal rows (same tokens); `profile` looks further, on de
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from studio.config.data import DataConfig, DataSource
-from studio.data.formats import Example
+from studio.data.formats import LABELS, Example
 from studio.data.locate import Located
 from studio.data.report import DataReport, Finding, Place, ReadAs, SourceReport
 from studio.data.units import Unit
@@ -161,6 +161,15 @@ def add_length_findings(report: DataReport, config: DataConfig) -> None:
             report.findings.append(Finding("warning", count, text, fix))
 
 
+def limit_findings(lengths: Mapping[str, Any]) -> list[Finding]:
+    """A warning about the rows over the limit, from the figures of a file (`LengthSummary`) that was not yet cut."""
+    if not (over := lengths["over_limit"]):
+        return []
+    text = f"longer than {lengths['limit']:,} tokens (data.max_length), the longest has {lengths['longest']:,}"
+    fix = f"Set data.max_length to {lengths['longest']}, or data.truncation to drop or cut: a run refuses them else"
+    return [Finding("warning", over, text, fix, check="too_long")]
+
+
 def note_text(note: str) -> str:
     """Return what a note of a mask means, as a sentence for one row."""
     text, fix = NOTES[note]
@@ -185,6 +194,11 @@ def note_finding(
     return Finding(level, count, text, fix, rows, note, action, places)
 
 
+_LINE_RULE = (
+    "plain text of a dataset_info.json: each line is a document of its own, as LLaMA-Factory reads it; blank lines are "
+    "left out",
+    "Name the file itself for documents that end at a blank line",
+)
 _TEXT_RULE = (
     "plain text: each block of lines between blank lines is a document of its own",
     "Use JSONL rows of text for documents with blank lines in them",
@@ -193,7 +207,10 @@ _TEXT_RULE = (
 
 def text_findings(sources: Iterable[tuple[Located, SourceReport]]) -> list[Finding]:
     """A finding for each plain text file that says how it is cut into documents."""
-    return [Finding("info", report.rows, *_TEXT_RULE) for located, report in sources if located.is_text]
+    return [
+        Finding("info", report.rows, *(_LINE_RULE if located.by_line else _TEXT_RULE))
+        for located, report in sources if located.is_text
+    ]  # fmt: skip
 
 
 def reading_findings(sources: Iterable[SourceReport], config: Sequence[DataSource], template: bool) -> list[Finding]:
@@ -201,6 +218,7 @@ def reading_findings(sources: Iterable[SourceReport], config: Sequence[DataSourc
     found = [
         reading_finding(at, report.read_as, report.reason, report.chosen, config[at], template)
         for at, report in enumerate(sources)
+        if report.part == "train"  # rows for validation are read as those that are trained on
     ]
     return [one for one in found if one is not None]
 
@@ -240,4 +258,14 @@ def unused_keys(examples: Iterable[Example]) -> list[Finding]:
     counts = Counter(key for example in examples for key in example.unused)
     if not counts:
         return []
-    return [Finding("info", max(counts.values()), f"keys that are not read: {', '.join(sorted(counts)[:10])}")]
+    named = f"keys that are not read: {', '.join(sorted(counts)[:10])}"
+    return [Finding("info", max(counts.values()), named), *_rated_findings(counts)]
+
+
+def _rated_findings(unused: Mapping[str, int]) -> list[Finding]:
+    """A warning where a rating is among the keys that are not read: bad answers would be learned like good ones."""
+    rated = [(key, count) for key in LABELS if (count := unused.get(key, 0))]
+    fix = "Set method.name to kto, or leave the bad answers out of the file"
+    return [
+        Finding("warning", count, f"rated answers ({key}), learned alike if good or bad", fix) for key, count in rated
+    ]

@@ -16,7 +16,7 @@ from typing import Any
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
-from studio.data.findings import note_findings, note_text, reading_findings, text_findings, unused_keys
+from studio.data.findings import limit_findings, note_findings, note_text, reading_findings, text_findings, unused_keys
 from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker
 from studio.data.overlay import IGNORED
@@ -46,7 +46,7 @@ class Operations:
         self.settings = settings or read_settings()
         self.tokenizers = Tokenizers(self.settings)
         self._results: OrderedDict[str, Values] = OrderedDict()
-        self._indexes: OrderedDict[tuple[Path, Stamp], RowIndex] = OrderedDict()
+        self._indexes: OrderedDict[tuple[Path, Stamp, bool], RowIndex] = OrderedDict()
 
     def run(self, op: str, args: Values, progress: Progress) -> Values:
         """Run one operation.
@@ -98,8 +98,8 @@ class Operations:
         asked = section(MethodConfig, method, "method")
         located = locate(source, self.settings, confined)
         kind: RowKind = ROWS[asked.name] if method else _kind_of_first(source, located)
-        key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, asked.name, train_on(asked)]
-        key += [config.template, config.system, config.control_tokens]
+        key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, train_on(asked)]
+        key += [asked.name, config.template, config.system, config.control_tokens]
         folder = None
         if model is not None:
             folder, chosen = self.tokenizers.find(model, confined, progress)
@@ -122,6 +122,7 @@ class Operations:
                 told = len(examples)
                 units = encode_examples(kind, examples, masker, lambda done: progress("tokenizing", done, told))
                 result["lengths"] = _plain(summarize_lengths([one.length for one in units], max_length))
+                findings = limit_findings(result["lengths"]) + findings
                 result["tokens"] = sum(one.tokens for one in units)
                 result["supervised_tokens"] = sum(one.supervised for one in units)
                 chat = examples[0].messages is not None
@@ -296,9 +297,9 @@ class Operations:
                 what = f"there is no row {at}; the set has {located.count:,}"
                 raise InputError(what, where=place(located.path), fix="Choose a row from 1 on")
             return found, located.count, next(located.rows(0))
-        key = (located.path, Stamp.of(located.path))
+        key = (located.path, Stamp.of(located.path), located.by_line)
         if key not in self._indexes:
-            self._indexes[key] = row_index(located.path, self.settings, progress)
+            self._indexes[key] = row_index(located.path, self.settings, progress, located.by_line)
             if len(self._indexes) > _KEPT_INDEXES:
                 self._indexes.popitem(last=False)
         index = self._indexes[key]

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-
 # How plain questions and answers are read; "" where there are none.
 ReadAs = Literal["", "conversation", "raw"]
 

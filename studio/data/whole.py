@@ -91,7 +91,8 @@ class WholeOperations(Operations):
 
         def read_as(profile: Profile) -> list[Finding]:
             template = bool(profile.masker.tokenizer.chat_template)
-            read = [(one.index, one.reading, profile.rows_of(one.index), one.config) for one in sources]
+            train = [one for one in sources if one.part == "train"]
+            read = [(one.index, one.reading, profile.rows_of(one.index), one.config) for one in train]
             found = [
                 reading_finding(at, reading.read_as, reading.reason, rows, source, template)
                 for at, reading, rows, source in read

@@ -15,6 +15,7 @@ from typing import IO, Any, Literal
 from studio.data.encoding import decode, whole_characters
 from studio.data.readers import row as limits
 from studio.data.readers.bytestream import open_unpacked, skip_to
+from studio.data.readers.json_tables import table_error
 from studio.data.readers.json_text import DECODER, bad_json, checked, may_be_cut
 from studio.data.readers.lines import BOM, LineReader, Lines, with_line_feeds
 from studio.data.readers.row import Mark, Row, too_long
@@ -52,9 +53,11 @@ def json_shape(path: Path, head: bytes) -> Shape:
             return "object" if first.lstrip()[:1] == "{" and cut and _holds_list(path) else "lines"
         except (ValueError, RecursionError):
             return "lines"
-        if not isinstance(value, dict) or not any(_is_rows(value.get(key)) for key in LIST_KEYS):
+        if not isinstance(value, dict) or lines.filled():
             return "lines"
-        return "lines" if lines.filled() else "object"
+        if (table := table_error(value, path)) is not None:
+            raise table
+        return "object" if any(_is_rows(value.get(key)) for key in LIST_KEYS) else "lines"
 
 
 def _is_rows(value: Any) -> bool:
@@ -71,11 +74,23 @@ def _holds_list(path: Path) -> bool:
             return False
         finally:
             if reader.whole_object:
-                raise InputError(
+                raise _table_within(path) or InputError(
                     "the file is one JSON object, not a list of rows",
                     where=str(path),
                     fix='Write one object in each line (JSONL), or a list: [{...}, {...}], or {"data": [...]}',
                 )
+
+
+def _table_within(path: Path) -> InputError | None:
+    """The error for an object over several lines that is a table by its columns; None if it is none."""
+    with open_unpacked(path) as stream:
+        text = stream.read(limits.MAX_ROW_BYTES + 1)
+    if len(text) > limits.MAX_ROW_BYTES:
+        return None
+    try:
+        return table_error(DECODER.decode(text.removeprefix(BOM).decode()), path)
+    except (ValueError, RecursionError):
+        return None
 
 
 class JsonLines(LineReader):

@@ -79,7 +79,8 @@ def checked(value: Any, text: str | None, path: Path, number: int) -> Row:
         raise InputError(
             f"the row is {json_type(value)}, not an object: {shown}",
             where=place(path, number),
-            fix='Write it as an object with keys, such as {"text": "..."}',
+            fix='Write it as an object with keys, such as {"text": "..."}'
+            + (", or the table as CSV" if isinstance(value, list) and number == 1 else ""),
         )
     # A lone half of a surrogate pair can only come from a \ud... escape; no tokenizer accepts it.
     if (text is None or _SURROGATE_ESCAPE.search(text)) and (half := _lone_surrogate(value)):
@@ -170,4 +171,8 @@ def _lone_surrogate(value: Any) -> str | None:
 
 
 def _nested_too_deeply(path: Path, number: int) -> InputError:
-    return InputError("the row is nested too deeply to be read", where=place(path, number), fix=f"Flatten it; {MAX_DEPTH} levels are read")
+    return InputError(
+        "the row is nested too deeply to be read",
+        where=place(path, number),
+        fix=f"Flatten it; {MAX_DEPTH} levels are read",
+    )

@@ -8,7 +8,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from studio.data.encoding import ARROW, ARROW_STREAM, BINARY_KINDS, PARQUET, first_bytes_kind, foreign_text, require_text
+from studio.data.encoding import (
+    ARROW,
+    ARROW_STREAM,
+    BINARY_KINDS,
+    PARQUET,
+    first_bytes_kind,
+    foreign_text,
+    require_text,
+)
 from studio.data.readers.bytestream import Packing, open_unpacked, packing_of
 from studio.errors import InputError
 
