@@ -254,18 +254,18 @@ def reading_finding(
 
 
 def unused_keys(examples: Iterable[Example]) -> list[Finding]:
-    """A finding that names the keys of the rows that were not read, if there are any."""
-    counts = Counter(key for example in examples for key in example.unused)
+    """A finding that names the keys of the rows that were not read, and a warning if a rating is among them."""
+    counts, rated = Counter[str](), 0
+    for example in examples:
+        counts.update(example.unused)
+        # A text with a label is one of a class, not a rated answer.
+        rated += example.text is None and any(key in LABELS for key in example.unused)
     if not counts:
         return []
-    named = f"keys that are not read: {', '.join(sorted(counts)[:10])}"
-    return [Finding("info", max(counts.values()), named), *_rated_findings(counts)]
-
-
-def _rated_findings(unused: Mapping[str, int]) -> list[Finding]:
-    """A warning where a rating is among the keys that are not read: bad answers would be learned like good ones."""
-    rated = [(key, count) for key in LABELS if (count := unused.get(key, 0))]
-    fix = "Set method.name to kto, or leave the bad answers out of the file"
-    return [
-        Finding("warning", count, f"rated answers ({key}), learned alike if good or bad", fix) for key, count in rated
-    ]
+    found = [Finding("info", max(counts.values()), f"keys that are not read: {', '.join(sorted(counts)[:10])}")]
+    if rated:
+        text = "answers with a rating (label): this method learns them alike, good or bad"
+        found.append(
+            Finding("warning", rated, text, "Set method.name to kto, or leave the bad answers out of the file")
+        )
+    return found
