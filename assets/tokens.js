@@ -253,8 +253,10 @@
       for (const field of constants.fields) {
         const label = make("label", "", null, grid);
         make("span", "", field.title, label);
-        const input = make("input", "field-input", null, label);
-        input.value = asText(source[field.name]);
+        const choose = field.choices.length > 0;
+        const input = make(choose ? "select" : "input", "field-input", null, label);
+        for (const word of field.choices) make("option", "", word, input).value = word;
+        input.value = asText(source[field.name]) || (choose ? field.choices[0] : "");
         input.title = field.help;
         input.addEventListener("change", () => change(i, { [field.name]: input.value.trim() || undefined }));
         make("small", "muted", field.help, label);

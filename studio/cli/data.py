@@ -68,7 +68,7 @@ def inspect(
         f"{found['rows']} rows · {found['format']} · {found['tokens']:,} tokens, "
         f"{found['supervised_tokens']:,} of them trained on",
         f"tokens a row: median {lengths['median']}, 95 % under {lengths['p95']}, longest {lengths['longest']}",
-        *(f"{finding.get('level', 'info')}: {finding['text']}" for finding in found["findings"]),
+        *map(finding_line, found["findings"]),
     ]
     answer(as_json, found, "\n".join(lines))
 
@@ -145,6 +145,12 @@ def profile_text(found: dict[str, Any]) -> str:
             f"{one['level']}, {_counted(one['count'])}: {one['text']} ({one['action']}){where and f': {where}'}"
         )
     return "\n".join(lines)
+
+
+def finding_line(finding: dict[str, Any]) -> str:
+    """A finding as a line for a terminal: how bad, how many rows, what, and what to do."""
+    fix = f". {finding['fix']}" if finding["fix"] else ""
+    return f"{finding['level']}, {_counted(finding['count'])}: {finding['text']}{fix}"
 
 
 def kept_text(kept: dict[str, Any]) -> str:

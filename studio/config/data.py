@@ -40,6 +40,15 @@ class DataSource(Options):
         "rejected), rated (with a label) or prompts; auto looks at the keys.",
         title="Format",
     )
+    reading: Literal["auto", "conversation", "raw"] = option(
+        "auto",
+        "How a question and its answer that are plain texts (prompt and completion, chosen, rejected) are read: "
+        "conversation is a user's and an assistant's turn in the model's chat template, raw is the two texts as they "
+        "are. auto is conversation where there is a template; raw where the format is named, control_tokens is keep, "
+        "or the method is pretrain.",
+        title="Plain texts",
+        differs="TRL reads them raw: an instruct model would be trained on texts without its turn marks.",
+    )
     subset: str | None = option(
         None, "Configuration of a set on the Hub; empty where it has only one.", title="Subset", min_length=1
     )
@@ -66,6 +75,12 @@ class DataSource(Options):
         "user=customer, assistant=agent.",
         title="Turn names",
     )
+
+    @property
+    def plain_reading(self) -> Literal["auto", "conversation", "raw"]:
+        """How plain texts are read; a format that was named means what it means to TRL."""
+        named = self.format in ("prompt_completion", "preference", "rated", "prompts")
+        return "raw" if named and self.reading == "auto" else self.reading
 
     @field_validator("columns", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ that the row has not is an error, never an empty text.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,39 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "text": ("text", "content", "document", "body", "article"),
 }  # fmt: skip
 
+# Questions and answers in other languages, and the short names of both; with `_NAMES` what `known_columns` goes by.
+_QUESTIONS = (
+    "q", "questions", "frage", "fragen", "demande", "pregunta", "preguntas", "pergunta", "domanda", "vraag", "fråga",
+    "spørgsmål", "spørsmål", "kysymys", "pytanie", "otázka", "kérdés", "întrebare", "soru", "вопрос", "питання",
+    "въпрос", "ερώτηση", "שאלה", "سؤال", "السؤال", "پرسش", "سوال", "प्रश्न", "প্রশ্ন", "คำถาม", "câu hỏi",
+    "pertanyaan", "问题", "問題", "提问", "问", "質問", "질문",
+)  # fmt: skip
+_ANSWERS = (
+    "a", "answers", "antwort", "antworten", "réponse", "reponse", "respuesta", "respuestas", "resposta", "risposta",
+    "antwoord", "svar", "vastaus", "odpowiedź", "odpověď", "odpoveď", "válasz", "răspuns", "cevap", "yanıt", "ответ",
+    "відповідь", "отговор", "απάντηση", "תשובה", "جواب", "إجابة", "الإجابة", "پاسخ", "उत्तर", "উত্তর", "คำตอบ",
+    "câu trả lời", "jawaban", "答案", "回答", "答え", "答", "답변", "답",
+)  # fmt: skip
+
+_ALL_NAMES = {
+    **_NAMES, "question": (*_NAMES["question"], *_QUESTIONS), "reply": (*_NAMES["reply"], *_ANSWERS),
+}  # fmt: skip
+# Keys by which a row says itself what it is.
+_OWN: dict[RowKind, tuple[tuple[str, ...], ...]] = {
+    "answers": (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output"), ("text",)),
+    "pairs": (("messages",), ("conversations",), ("prompt",), ("instruction",)),
+    "rated": (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output")),
+    "prompts": (("messages",), ("conversations",), ("prompt",), ("instruction", "output")),
+}
+# What else than a question a row of a kind must have, and what it may have.
+_NEEDS: dict[RowKind, tuple[str, ...]] = {
+    "answers": ("reply",), "pairs": ("chosen", "rejected"), "rated": ("reply", "label"), "prompts": (),
+}  # fmt: skip
+_MAY_HAVE: dict[RowKind, tuple[str, ...]] = {
+    "answers": ("context", "system"), "pairs": ("context", "system"), "rated": ("context", "system"),
+    "prompts": ("reply", "system"),
+}  # fmt: skip
+
 # Comparing names takes a while, and no table that a person made has more columns.
 _MOST_KEYS = 100
 
@@ -54,12 +88,49 @@ def suggest_columns(keys: Sequence[str], kind: RowKind) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     # An exact name beats a similar one, whatever the order of the roles.
-    for matches in (_exact, _similar):
-        for role, names in _NAMES.items():
+    for matches, table in ((_exact, _ALL_NAMES), (_similar, _NAMES)):
+        for role, names in table.items():
             free = [key for key in keys[:_MOST_KEYS] if key not in found.values()]
             if role not in found and (key := matches(names, free)):
                 found[role] = key
     return _mapping(found, kind)
+
+
+def known_columns(keys: Sequence[str], kind: RowKind) -> dict[str, str]:
+    """Return the mapping of columns that are called question and answer, {} where that is not plain.
+
+    It is plain where one column alone has a name of each, in whatever language, and no key is one of the studio's own
+    that would decide the format. Questions and answers become prompt and completion.
+
+    Args:
+        keys: the columns of the file.
+        kind: what the method learns from.
+    """
+    if len(keys) > _MOST_KEYS or any(set(own) <= set(keys) for own in _OWN[kind]):
+        return {}
+    plain = {key: _plain_name(key) for key in keys}
+    found: dict[str, str] = {}
+    for role in ("question", *_NEEDS[kind], *_MAY_HAVE[kind]):
+        known = set(map(_plain_name, _ALL_NAMES[role]))
+        having = [key for key, name in plain.items() if name in known]
+        if len(having) > 1:
+            return {}
+        if having:
+            found[role] = having[0]
+    if "question" not in found and plain.get(found.get("context", "")) == "input":
+        found["question"] = found.pop("context")
+    if not {"question", *_NEEDS[kind]} <= found.keys():
+        return {}
+    with_context = "context" in found
+    roles = {
+        "question": "instruction" if with_context else "prompt", "context": "input",
+        "reply": "answer" if kind == "prompts" else "output" if with_context else "completion",
+    }  # fmt: skip
+    return {roles.get(meaning, meaning): column for meaning, column in found.items()}
+
+
+def _plain_name(key: str) -> str:
+    return unicodedata.normalize("NFC", key).strip(" \t_:?？：.*").casefold()
 
 
 def _exact(names: Sequence[str], keys: Sequence[str]) -> str | None:

@@ -50,7 +50,10 @@ class ControlTokens:
         for part, text in _texts(example):
             if self._pattern is not None and (match := self._pattern.search(text)):
                 what = f"{part} holds {match.group()!r}"
-                raise _spelt(example, what, "", "Write it in another way, such as with a blank in it")
+                fix = "Write it in another way, such as with a blank in it"
+                if example.format not in ("messages", "instruction"):
+                    fix += "; texts that bring the model's own markup are read with data.control_tokens: keep"
+                raise _spelt(example, what, "", fix)
 
     def require_text(self, example: Example, texts: Mapping[str, str]) -> None:
         """Refuse plain texts with a control token; a BOS at the start and an EOS at the end are added anyway.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.where import Where, is_given, kind, names_of, short
+from studio.data.where import Where, emptiness, is_given, kind, names_of, short
 
 Message = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
@@ -141,8 +141,8 @@ class _Turn:
             message["content"] = self.where.text(self.turn, self.content_key, self.label)
         if calls:
             message["tool_calls"] = calls
-        elif role == "assistant" and not message["content"].strip():
-            raise self._error("the assistant's answer is empty", self.content_key, "Write it, or remove the row")
+        elif role == "assistant" and (why := emptiness(message["content"])):
+            raise self._error(f"the assistant's answer {why}", self.content_key, "Write it, or remove the row")
         if role == "assistant":
             self._add_reasoning(message)
         if role == "tool":

@@ -14,25 +14,80 @@ from studio.errors import InputError
 
 _EXPORT = "Export the data as JSONL: one JSON object in each line, UTF-8"
 PARQUET, ARROW, ARROW_STREAM = "a Parquet file", "an Arrow file", "an Arrow stream"
+_PICKLE, _ZIP, _MODEL = "a Python pickle", "a ZIP archive", "a model's weights (safetensors)"
+_OFFICE = "an old Office document (.doc, .xls)"
 BINARY_KINDS = {
-    "a ZIP archive (or an Excel file)": "Unpack it, or export the sheet as JSONL",
+    _PICKLE: "A pickle can run programs, so none is opened here. In the program that wrote it, write each row as a "
+    "line of JSONL: `json.dumps(row, ensure_ascii=False)`",
+    _ZIP: "Unpack it, and name a file or folder of it",
+    "an Excel workbook": "Save the sheet as CSV (UTF-8)",
+    "a table of OpenDocument": "Save the sheet as CSV (UTF-8)",
+    _OFFICE: "Save the table as CSV (UTF-8), or the text as plain text (UTF-8)",
+    "a Word document": "Save it as plain text (UTF-8)",
+    "a text of OpenDocument": "Save it as plain text (UTF-8)",
+    "RTF": "Save it as plain text (UTF-8)",
+    "a PowerPoint presentation": "Save its texts as plain text (UTF-8)",
+    "an e-book (EPUB)": "Save its text as plain text (UTF-8)",
+    "a PDF": "Extract its text with `pdftotext`, and look through what comes out",
+    "a PyTorch file": "Write its rows as JSONL in the program that made it; models belong in model.path",
+    "a NumPy file": "Write its rows as JSONL or Parquet in the program that made it",
     "an XZ archive": "Unpack it with unxz",
     "a bzip2 archive": "Unpack it with bunzip2",
+    "a 7z archive": "Unpack it with `7z x`",
+    "a RAR archive": "Unpack it with `unrar x`",
     "a tar archive": "Unpack it with tar -xf, and name a file or folder of it",
     "a GGUF model": "Name a data file here; models belong in model.path",
+    _MODEL: "Name a data file here; models belong in model.path",
+    "a picture": "Name a file of texts; only text is trained on",
+    "an HTML page": "It is often a sign-in or error page that was saved instead of the file; download the file again",
+    "XML": _EXPORT,
+    "a Git LFS pointer, not the file itself": "Run `git lfs pull` in its repository, or download the file",
 }
 _MAGIC = (
     (b"PAR1", PARQUET),
     (b"ARROW1", ARROW),
     (b"\xff\xff\xff\xff", ARROW_STREAM),
-    (b"PK\x03\x04", "a ZIP archive (or an Excel file)"),
+    (b"PK\x03\x04", _ZIP),
     (b"\xfd7zXZ", "an XZ archive"),
     (b"BZh", "a bzip2 archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
     (b"GGUF", "a GGUF model"),
     (b"%PDF", "a PDF"),
+    (b"{\\rtf", "RTF"),
     (b"SQLite format 3", "an SQLite database"),
+    (b"\x93NUMPY", "a NumPy file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"Obj\x01", "an Avro file"),
+    (b"\xd0\xcf\x11\xe0", _OFFICE),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"GIF8", "a picture"),
+)
+# What the names of the first files in a ZIP archive, which stand in it as they are, say of it.
+_ZIPPED = (
+    (b"word/", "a Word document"),
+    (b"xl/", "an Excel workbook"),
+    (b"ppt/", "a PowerPoint presentation"),
+    (b"opendocument.text", "a text of OpenDocument"),
+    (b"opendocument.spreadsheet", "a table of OpenDocument"),
+    (b"application/epub", "an e-book (EPUB)"),
+    (b"data.pkl", "a PyTorch file"),
+    (b".npy", "a NumPy file"),
+)
+# Protocols 2 to 5 begin with their number; older ones with a list, a dict or the import of a class.
+_PICKLED = re.compile(
+    rb"\x80[\x02-\x05]|\([dl]p\d+\n|[\]}]q\x00|c(?:copy_reg|__builtin__|builtins|collections|numpy|pandas)[\w.]*\n\w+\n"
+)
+_SAID_TEXTS = (
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the file itself"),
+    (re.compile(rb"<!doctype html|<html[\s>]", re.I), "an HTML page"),
+    (re.compile(rb"<\?xml\s|<rows?[\s>]", re.I), "XML"),
 )
 _UNPACK = {".gz": "gunzip -c", ".zst": "zstd -dc", ".zstd": "zstd -dc"}
+# What safetensors itself allows.
+_MODEL_HEADER_BYTES = 100_000_000
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _HIGH_RUNS = re.compile(rb"[\x80-\xff]+")
 
 
@@ -42,7 +97,14 @@ def require_text(head: bytes, path: Path) -> None:
     Raises:
         InputError: it is binary (which kind is said), or text in UTF-16 or UTF-32.
     """
-    if (kind := first_bytes_kind(head)) is not None:
+    kind = first_bytes_kind(head)
+    if kind == "a binary file" and b"\0" not in (text := head.rstrip(b"\0")) and len(text) >= 16:
+        raise InputError(
+            f"from byte {len(text):,} on the file holds only NUL bytes, as one does that was not written to its end",
+            where=str(path),
+            fix="Wait until it is written, or copy or download it again",
+        )
+    if kind is not None:
         raise InputError(f"this is {kind}, which is not read", where=str(path), fix=BINARY_KINDS.get(kind, _EXPORT))
     if (wide := wide_encoding(head)) is not None:
         raise _not_utf8(path, 1, wide, f"the first bytes are {head[:4].hex(' ')} (offset 0, line 1)")
@@ -52,12 +114,39 @@ def first_bytes_kind(head: bytes) -> str | None:
     """Return what a file is by its first bytes if it is binary, None if it may be text in some encoding."""
     for magic, kind in _MAGIC:
         if head.startswith(magic):
-            return kind
+            return next((inner for name, inner in _ZIPPED if name in head), kind) if kind == _ZIP else kind
+    if _PICKLED.match(head):
+        return _PICKLE
     if head[257:262] == b"ustar":
         return "a tar archive"
     if b"\x00" in head and wide_encoding(head) is None:
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _MODEL_HEADER_BYTES:
+            return _MODEL
         return "a binary file"
-    return None
+    return "a binary file" if _is_binary(head) else None
+
+
+def _is_binary(head: bytes) -> bool:
+    """Whether bytes that are not UTF-8 hold more control characters than text of any encoding does."""
+    if wide_encoding(head) is not None:
+        return False
+    try:
+        head[: whole_characters(head)].decode("utf-8")
+    except UnicodeDecodeError:
+        return len(_CONTROL.findall(head)) > len(head) / 50
+    return False
+
+
+def foreign_text(head: bytes, is_text: bool) -> str | None:
+    """Return what a file of text is that holds no rows (an HTML page, a Git LFS pointer), None if it may hold some.
+
+    Args:
+        head: its first bytes.
+        is_text: whether its name says plain text, which may hold anything.
+    """
+    begun = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    found = next((kind for pattern, kind in _SAID_TEXTS if pattern.match(begun)), None)
+    return None if is_text and found in ("an HTML page", "XML") else found
 
 
 def wide_encoding(head: bytes) -> str | None:
@@ -74,6 +163,11 @@ def wide_encoding(head: bytes) -> str | None:
         return "UTF-32LE" if head[1:4] == b"\x00\x00\x00" else "UTF-16LE"
     if len(head) >= 4 and head[0] == 0:
         return "UTF-32BE" if head[:3] == b"\x00\x00\x00" else "UTF-16BE"
+    # Of most letters of Latin script the upper byte is 0.
+    pairs = head[: min(len(head), 512) // 2 * 2]
+    letters = all(byte >= 32 or byte in b"\t\r\n" for byte in pairs[::2])
+    if len(pairs) >= 16 and letters and pairs[1::2].count(0) >= 0.9 * len(pairs) / 2:
+        return "UTF-16LE"
     return None
 
 
@@ -96,7 +190,20 @@ def decode(data: bytes, path: Path, offset: int, row: int | None, line: int = 1)
         line = (row or line) + data.count(b"\n", 0, error.start)
         likely = likely_encoding(data if len(data) < 1 << 20 else data[error.start : error.start + (1 << 20)], offset)
         found = f"byte 0x{data[error.start]:02x} at offset {offset + error.start} (line {line})"
+        if error.reason == "unexpected end of data":
+            raise _ends_within(path, line if row is not None else None, likely, found) from error
         raise _not_utf8(path, line if row is not None else None, likely, found) from error
+
+
+def _ends_within(path: Path, row: int | None, likely: str, found: str) -> InputError:
+    """The error for text whose last character is not whole: more often a file cut off than one in another encoding."""
+    other = _not_utf8(path, row, likely, found)
+    return InputError(
+        f"the text ends within a character: {found}; it is cut off or still being written, or not UTF-8",
+        where=other.where,
+        fix=f"Wait until it is written, or copy or download it again; if it is whole: {other.fix[:1].lower()}"
+        f"{other.fix[1:]}",
+    )
 
 
 def whole_characters(data: bytes) -> int:

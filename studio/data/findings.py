@@ -7,15 +7,19 @@ run's data it sees only equal rows (same tokens); `profile` looks further, on de
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from studio.config.data import DataConfig
+from studio.config.data import DataConfig, DataSource
+from studio.data.formats import LABELS, Example
 from studio.data.locate import Located
-from studio.data.report import DataReport, Finding, Place, SourceReport
+from studio.data.report import DataReport, Finding, Place, ReadAs, SourceReport
 from studio.data.units import Unit
 
 _NAMED_ROWS = 5
+# How the reason of a format begins that was told from the names of the columns (`reading`).
+COLUMNS_SAY = "the columns say "
 NOTES: dict[str, tuple[str, str]] = {
     "straddling": (
         "the first token of an answer also holds blanks of the template, so it is not trained on",
@@ -101,10 +105,32 @@ def check_finding(check: str, count: int, action: str, places: Sequence[Place] =
     return Finding(level, count, text + (f": {detail}" if detail else ""), fix, (), check, action, tuple(places))
 
 
+@dataclass
+class Unread:
+    """Keys of rows that were not read.
+
+    Attributes:
+        counts: how many rows have each.
+        rated: how many rows have a rating among them that the method does not learn from.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    rated: int = 0
+
+    def add(self, example: Example) -> None:
+        """Count those of one more row."""
+        self.counts.update(example.unused)
+        # A text with a label is one of a class, not a rated answer.
+        self.rated += example.text is None and any(key in LABELS for key in example.unused)
+
+    def __add__(self, other: Unread) -> Unread:
+        return Unread(self.counts + other.counts, self.rated + other.rated)
+
+
 def collect_findings(
     report: DataReport,
     config: DataConfig,
-    unused: Counter[str],
+    unread: Unread,
     units: Sequence[Unit],
     train: Sequence[Unit],
     validation: Sequence[Unit],
@@ -114,7 +140,7 @@ def collect_findings(
     Args:
         report: with its sources and lengths filled in.
         config: section `data`.
-        unused: how many rows have each key that was not read.
+        unread: the rows' keys that were not read.
         units: all rows as tokens, before truncation.
         train, validation: the two parts after it.
     """
@@ -137,7 +163,7 @@ def collect_findings(
     if report.duplicates_train:
         add(Finding("info", report.duplicates_train, "the same row more than once in training", "Remove the doubles"))
     report.findings += Notes().add(units).findings()
-    report.findings += unused_keys(unused)
+    report.findings += unused_keys(unread)
     if config.validation != 0 and not validation:
         text = "no row is left for validation, so there is no validation loss"
         add(Finding("warning", 0, text, "Give more rows, or a file"))
@@ -156,6 +182,15 @@ def add_length_findings(report: DataReport, config: DataConfig) -> None:
     ):
         if count:
             report.findings.append(Finding("warning", count, text, fix))
+
+
+def limit_findings(lengths: Mapping[str, Any]) -> list[Finding]:
+    """A warning about the rows over the limit, from the figures of a file (`LengthSummary`) that was not yet cut."""
+    if not (over := lengths["over_limit"]):
+        return []
+    text = f"longer than {lengths['limit']:,} tokens (data.max_length), the longest has {lengths['longest']:,}"
+    fix = f"Set data.max_length to {lengths['longest']}, or data.truncation to drop or cut: a run refuses them else"
+    return [Finding("warning", over, text, fix, check="too_long")]
 
 
 def note_text(note: str) -> str:
@@ -194,6 +229,11 @@ def note_finding(
     return Finding(level, count, text, fix, rows, note, action, places)
 
 
+_LINE_RULE = (
+    "plain text of a dataset_info.json: each line is a document of its own, as LLaMA-Factory reads it; blank lines are "
+    "left out",
+    "Name the file itself for documents that end at a blank line",
+)
 _TEXT_RULE = (
     "plain text: each block of lines between blank lines is a document of its own",
     "Use JSONL rows of text for documents with blank lines in them",
@@ -202,11 +242,61 @@ _TEXT_RULE = (
 
 def text_findings(sources: Iterable[tuple[Located, SourceReport]]) -> list[Finding]:
     """A finding for each plain text file that says how it is cut into documents."""
-    return [Finding("info", report.rows, *_TEXT_RULE) for located, report in sources if located.is_text]
+    return [
+        Finding("info", report.rows, *(_LINE_RULE if located.by_line else _TEXT_RULE))
+        for located, report in sources if located.is_text
+    ]  # fmt: skip
 
 
-def unused_keys(counts: Counter[str]) -> list[Finding]:
-    """A finding that names the keys that were not read, of how many rows each, if there are any."""
+def reading_findings(sources: Iterable[SourceReport], config: Sequence[DataSource], template: bool) -> list[Finding]:
+    """The findings of `reading_finding` for a run's sources, as they were read and as they were asked for."""
+    found = [
+        reading_finding(at, report.read_as, report.reason, report.chosen, config[at], template)
+        for at, report in enumerate(sources)
+        if report.part == "train"  # rows for validation are read as those that are trained on
+    ]
+    return [one for one in found if one is not None]
+
+
+def reading_finding(
+    at: int, read_as: ReadAs, reason: str, rows: int, asked: DataSource, template: bool
+) -> Finding | None:
+    """Say how a source's plain questions and answers are read, with the other way; None where it has none.
+
+    Args:
+        at: place of the source, from 0.
+        read_as, reason, rows: as it was read (`SourceReport`).
+        asked: what the configuration says of it.
+        template: whether the model has a chat template.
+    """
+    if not read_as:
+        return None
+    by_names = f" ({reason})" if reason.startswith(COLUMNS_SAY) else ""
+    level: Literal["info", "warning"] = "info"
+    change: dict[str, Any] | None = {"source": at, "reading": "raw" if read_as == "conversation" else "conversation"}
+    if read_as == "conversation":
+        text = f"questions and answers are read as conversations, in the model's chat template{by_names}"
+        fix = "Set reading of the file to raw for texts that bring their own markup, as TRL reads them"
+    elif template:
+        level = "info" if asked.reading == "raw" else "warning"
+        text = f"questions and answers are read as plain texts, without the model's chat template{by_names}"
+        fix = "Set reading of the file to conversation to train the model on them as it is asked in chat"
+    else:
+        change = None
+        text = f"questions and answers are joined as plain texts: the model has no chat template{by_names}"
+        fix = "Set data.template to write them as conversations"
+    return Finding(level, rows, text, fix, check="reading", change=change)
+
+
+def unused_keys(unread: Unread) -> list[Finding]:
+    """A finding that names the keys of the rows that were not read, and a warning if a rating is among them."""
+    counts, rated = unread.counts, unread.rated
     if not counts:
         return []
-    return [Finding("info", max(counts.values()), f"keys that are not read: {', '.join(sorted(counts)[:10])}")]
+    found = [Finding("info", max(counts.values()), f"keys that are not read: {', '.join(sorted(counts)[:10])}")]
+    if rated:
+        text = "answers with a rating (label): this method learns them alike, good or bad"
+        found.append(
+            Finding("warning", rated, text, "Set method.name to kto, or leave the bad answers out of the file")
+        )
+    return found

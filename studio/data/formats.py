@@ -7,12 +7,12 @@ file has, `preference` reads pairs, ratings and prompts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from studio.data.conversations import Message, conversation, is_message, messages_of, require_answer, with_system
 from studio.data.sources import place
-from studio.data.where import Where, is_given, kind, short
+from studio.data.where import Where, emptiness, is_given, kind, short
 from studio.errors import InputError
 
 FormatName = Literal["messages", "prompt_completion", "instruction", "text", "preference", "rated", "prompts"]
@@ -77,9 +77,27 @@ def parse_answer(row: dict[str, Any], where: Where, format: FormatName) -> Examp
     if format == "instruction":
         return Example(number, name, format, messages=_instruction(row, where), unused=unused)
     text = where.text(row, "text")
-    if not text.strip():
-        raise where.error("the text is empty", "text", "Write a text, or remove the row")
+    if why := emptiness(text):
+        raise where.error(f"the text {why}", "text", "Write a text, or remove the row")
     return Example(number, name, format, text=text, unused=unused)
+
+
+def as_conversation(example: Example) -> Example:
+    """Return a row of plain question and answer as one user and one assistant turn; any other row as it is.
+
+    A pair's worse answer becomes a turn too. A prompt without an answer becomes the user's turn alone.
+    """
+    if example.prompt is None:
+        return example
+    asked: list[Message] = [{"role": "user", "content": example.prompt}]
+    answers = [
+        [*asked, {"role": "assistant", "content": text}] if isinstance(text, str) else None
+        for text in (example.completion, example.rejected)
+    ]
+    return replace(
+        example, messages=answers[0] or asked, rejected=answers[1], trained_from=1 if answers[0] else 0, prompt=None,
+        completion=None,
+    )  # fmt: skip
 
 
 def split_prompt(example: Example) -> tuple[list[Message] | str, str]:
@@ -125,8 +143,8 @@ def _prompt_completion(row: dict[str, Any], where: Where, unused: tuple[str, ...
             where.number, name, "prompt_completion", messages=before + after, trained_from=len(before), unused=unused
         )
     answer = where.text(row, "completion")
-    if not answer.strip():
-        raise where.error("the completion is empty", "completion", "Write it, or remove the row")
+    if why := emptiness(answer):
+        raise where.error(f"the completion {why}", "completion", "Write it, or remove the row")
     asked = where.text(row, "prompt")
     if is_given(row.get("system")):
         # A system text has its place in a conversation only, so the two become one.
@@ -142,8 +160,8 @@ def _instruction(row: dict[str, Any], where: Where) -> list[Message]:
 
 def _output(row: dict[str, Any], where: Where) -> str:
     output = where.text(row, "output")
-    if not output.strip():
-        raise where.error("the answer is empty", "output", "Write it, or remove the row")
+    if why := emptiness(output):
+        raise where.error(f"the answer {why}", "output", "Write it, or remove the row")
     return output
 
 
@@ -162,8 +180,8 @@ def instruction_prompt(row: dict[str, Any], where: Where) -> list[Message]:
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
             raise where.error(f"a pair [question, answer] is needed: {short(pair)}", label, "Write two texts")
         question, answer = (where.text({str(j): part}, str(j), label) for j, part in enumerate(pair))
-        if not answer.strip():
-            raise where.error("the answer is empty", f"{label}[1]", "Write it, or remove the pair")
+        if why := emptiness(answer):
+            raise where.error(f"the answer {why}", f"{label}[1]", "Write it, or remove the pair")
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     parts = [where.text(row, "instruction"), where.text(row, "input", default="")]
     # One line break between the two, as most tools that read this format have it.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import pickle
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from studio.data.findings import Unread
 from studio.data.formats import Example
 
 BLOCK_ROWS = 256
@@ -30,12 +30,12 @@ class HeldExamples:
 
     Attributes:
         first: the first of them; None if there are none.
-        unused: how many rows have each key that was not read.
+        unread: their keys that were not read.
     """
 
     def __init__(self, examples: Iterable[Example] = ()) -> None:
         self.first: Example | None = None
-        self.unused: Counter[str] = Counter()
+        self.unread = Unread()
         self._blocks: list[tuple[int, Any]] = []
         self._open: list[Example] = []
         self._places: list[tuple[int, str, bool]] = []
@@ -56,7 +56,7 @@ class HeldExamples:
         """Take one more."""
         if self.first is None:
             self.first = example
-        self.unused.update(example.unused)
+        self.unread.add(example)
         one = example
         said = (one.messages, one.trained_from, one.tools, one.prompt, one.completion, one.text, one.rejected)
         self._said.update(repr((*said, one.label)).encode("utf-8", "surrogatepass"))

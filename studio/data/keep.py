@@ -126,6 +126,7 @@ def write(
                 {"file": one.path.name, "part": part, "rows": one.rows, "sha256": file_sha256(one.path)}
                 for part, one in writers.items()
             ],
+            "reading": "raw" if any(source.reading.read_as == "raw" for source in sources) else "auto",
             **cleaning.figures(),
             "settings": {
                 "method": method, "data": config.model_dump(mode="json"), "format": keep.format,

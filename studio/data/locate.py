@@ -79,6 +79,11 @@ class Located:
         return sum(Stamp.of(file).size for file in self.files)
 
     @property
+    def by_line(self) -> bool:
+        """Whether each line of a plain text file is a row: LLaMA-Factory reads the files that it describes so."""
+        return self.entry is not None and self.count is None
+
+    @property
     def is_text(self) -> bool:
         """Whether the rows are the documents of plain text files."""
         return self.count is None and is_plain_text(self.path)
@@ -105,7 +110,7 @@ def locate(source: DataSource, settings: Settings, confined: bool = False, fetch
         if isinstance(entry.source, HubSet):
             inner = _hub_set(entry.source, settings, fetch)
         else:
-            inner = of_file(resolve_path(str(entry.source), settings, confined))
+            inner = of_file(resolve_path(str(entry.source), settings, confined), by_line=True)
         return replace(inner, entry=entry, described=described)
     if is_hub_source(source.path, settings):
         name = source.path.strip()
@@ -154,6 +159,8 @@ def sources_of(config: DataConfig) -> list[DataSource]:
     values: dict[str, Any] = {"subset": same.subset, "revision": same.revision} if same else {}
     first = config.train[0]
     told = path.startswith("demo/") or any(datasetinfo.split_address(one) for one in (path, first.path))
+    # Its plain texts are read as those that are trained on, or the loss would be that of other texts.
+    values["reading"] = first.plain_reading
     if (first.columns or first.tags) and not told:
         values |= {"format": first.format, "columns": first.columns, "tags": first.tags}
     if hubsets.is_set_name(path.strip()) and not Path(path.strip()).exists():
@@ -202,9 +209,33 @@ def absent_set(config: DataConfig, settings: Settings, confined: bool = False) -
     return ""
 
 
-def of_file(path: Path) -> Located:
-    """Return a file, or a folder of files, as a source of rows."""
-    return Located(path, (path,), lambda start: islice(read_rows(path), start, None))
+def of_file(path: Path, by_line: bool = False) -> Located:
+    """Return a file, or a folder of files, as a source of rows; with `by_line` each line of plain text is a row."""
+    return Located(path, (path,), lambda start: islice(_steady_rows(path, by_line), start, None))
+
+
+def _steady_rows(path: Path, by_line: bool) -> Rows:
+    """The rows of a file that stays as it is while it is read.
+
+    Raises:
+        InputError: it was written to meanwhile, so that some of its rows may be missing or halves.
+    """
+    before = Stamp.of(path)
+    try:
+        yield from read_rows(path, by_line)
+    except InputError as error:
+        if Stamp.of(path) == before:
+            raise
+        raise _still_written(path) from error
+    if Stamp.of(path) != before:
+        raise _still_written(path)
+
+
+def _still_written(path: Path) -> InputError:
+    return InputError(
+        "the file changed while it was read: it is still being written", where=str(path),
+        fix="Wait until it is whole, and start again",
+    )  # fmt: skip
 
 
 def _hub_set(asked: HubSet, settings: Settings, fetch: Progress | None) -> Located:

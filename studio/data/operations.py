@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,14 +17,22 @@ from typing import Any
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
-from studio.data.findings import Notes, note_text, text_findings, unused_keys
+from studio.data.findings import (
+    Notes,
+    Unread,
+    limit_findings,
+    note_text,
+    reading_findings,
+    text_findings,
+    unused_keys,
+)
 from studio.data.formats import Example
 from studio.data.held import in_blocks
 from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker
 from studio.data.parsing import OpenedSource
 from studio.data.prepare import encoded, prepare_data, train_on
-from studio.data.reading import Reading
+from studio.data.reading import Reading, in_turns
 from studio.data.report import Finding, summarize_lengths
 from studio.data.rowindex import RowIndex, row_index
 from studio.data.rows import kind_of
@@ -50,7 +58,7 @@ class Operations:
         self.settings = settings or read_settings()
         self.tokenizers = Tokenizers(self.settings)
         self._results: OrderedDict[str, Values] = OrderedDict()
-        self._indexes: OrderedDict[tuple[Path, Stamp], RowIndex] = OrderedDict()
+        self._indexes: OrderedDict[tuple[Path, Stamp, bool], RowIndex] = OrderedDict()
 
     def run(self, op: str, args: Values, progress: Progress) -> Values:
         """Run one operation.
@@ -104,24 +112,28 @@ class Operations:
         located = locate(source, self.settings, confined)
         kind: RowKind = ROWS[asked.name] if method else _kind_of_first(source, located)
         key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, train_on(asked)]
-        key += [config.template, config.system, config.control_tokens]
+        key += [asked.name, config.template, config.system, config.control_tokens]
         folder = None
         if model is not None:
             folder, chosen = self.tokenizers.find(model, confined, progress)
             key += [str(folder), tokenizer_stamp(folder), chosen.trust_remote_code]
 
         def compute() -> Values:
-            opened = OpenedSource(source, located, kind)
-            unused: Counter[str] = Counter()
+            unread = Unread()
             if folder is None:
+                opened = OpenedSource(source, located, kind)
                 for example in opened.examples(lambda done: progress("reading data", done, None)):
-                    unused.update(example.unused)
+                    unread.add(example)
+                report = opened.report("train")
                 told: Values = {}
-                findings = unused_keys(unused)
+                findings = unused_keys(unread)
             else:
                 masker = self.tokenizers.masker(folder, chosen, config, asked)
-                told, findings = _counted(kind, opened, masker, max_length, unused, progress)
-            report = opened.report("train")
+                template = masker.tokenizer.chat_template
+                opened = OpenedSource(source, located, kind, turns=in_turns(template, config, asked))
+                told, findings = _counted(kind, opened, masker, max_length, unread, progress)
+                report = opened.report("train")
+                findings += reading_findings([report], [source], bool(template)) + unused_keys(unread)
             result: Values = {
                 "path": path, "file": report.file, "format": report.format, "reason": report.reason,
                 "rows": report.rows, "bytes": report.bytes, "sha256": report.sha256, "commit": report.commit, **told,
@@ -173,7 +185,7 @@ class Operations:
         }  # fmt: skip
         masker = self.tokenizers.masker(folder, chosen, config, chosen_method)
         try:
-            reading = Reading(one, located, kind)
+            reading = Reading(one, located, kind, in_turns(masker.tokenizer.chat_template, config, chosen_method))
             name, result["reason"] = reading.format([first])
             result["format"] = name
             example = reading.example(raw, number, name)
@@ -295,9 +307,9 @@ class Operations:
                 what = f"there is no row {at}; the set has {located.count:,}"
                 raise InputError(what, where=place(located.path), fix="Choose a row from 1 on")
             return found, located.count, next(located.rows(0))
-        key = (located.path, Stamp.of(located.path))
+        key = (located.path, Stamp.of(located.path), located.by_line)
         if key not in self._indexes:
-            self._indexes[key] = row_index(located.path, self.settings, progress)
+            self._indexes[key] = row_index(located.path, self.settings, progress, located.by_line)
             if len(self._indexes) > _KEPT_INDEXES:
                 self._indexes.popitem(last=False)
         index = self._indexes[key]
@@ -305,7 +317,7 @@ class Operations:
 
 
 def _counted(
-    kind: RowKind, opened: OpenedSource, masker: Masker, max_length: int, unused: Counter[str], progress: Progress
+    kind: RowKind, opened: OpenedSource, masker: Masker, max_length: int, unread: Unread, progress: Progress
 ) -> tuple[Values, list[Finding]]:
     """Count the tokens of rows as they stream by: the figures, and what is worth saying."""
     lengths, notes = array("I"), Notes()
@@ -316,7 +328,7 @@ def _counted(
         for some, units in encoded(kind, in_blocks(examples), masker):
             first = first or some[0]
             for example in some:
-                unused.update(example.unused)
+                unread.add(example)
             lengths.extend(one.length for one in units)
             tokens += sum(one.tokens for one in units)
             supervised += sum(one.supervised for one in units)
@@ -329,11 +341,11 @@ def _counted(
         raise
     progress("tokenizing", rows, rows)
     chat = first is not None and first.messages is not None
-    told = {
+    told: Values = {
         "lengths": _plain(summarize_lengths(lengths, max_length)), "tokens": tokens, "supervised_tokens": supervised,
         "stop_text": masker.stop_text() if chat and masker.train_on != "all" else None,
     }  # fmt: skip
-    return told, notes.findings() + unused_keys(unused)
+    return told, notes.findings() + limit_findings(told["lengths"])
 
 
 def _kind_of_first(source: DataSource, located: Located) -> RowKind:

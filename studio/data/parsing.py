@@ -43,6 +43,7 @@ def parse_source(
     on_rows: Callable[[int], None] | None = None,
     kind: RowKind = "answers",
     rng: random.Random | None = None,
+    turns: bool = False,
 ) -> Parsed:
     """Read a source and understand its rows.
 
@@ -53,12 +54,13 @@ def parse_source(
         on_rows: told how many rows are read.
         kind: what the method learns from.
         rng: chooses the rows where only some are wanted; None to read all.
+        turns: whether plain questions and answers are conversations, as the model has it (`in_turns`).
 
     Raises:
         InputError: the file or one of its rows cannot be used, or has fewer rows than are wanted.
         InputErrors: several rows cannot be used; the first five are named.
     """
-    opened = OpenedSource(source, located, kind, rng)
+    opened = OpenedSource(source, located, kind, rng, turns)
     examples = HeldExamples(opened.examples(on_rows))
     if on_rows:
         on_rows(len(examples))
@@ -69,7 +71,7 @@ class OpenedSource:
     """A source whose rows are understood as they are read.
 
     Args:
-        source, located, kind, rng: as `parse_source` has them.
+        source, located, kind, rng, turns: as `parse_source` has them.
 
     Attributes:
         count: how many rows were understood so far.
@@ -79,7 +81,14 @@ class OpenedSource:
         InputError: no row can be read, or no format has the keys of the first one.
     """
 
-    def __init__(self, source: DataSource, located: Located, kind: RowKind, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        source: DataSource,
+        located: Located,
+        kind: RowKind,
+        rng: random.Random | None = None,
+        turns: bool = False,
+    ) -> None:
         self._source, self._located = source, located
         wanted = (source.rows or located.sample) if rng else None
         self._have: int | None = None
@@ -91,7 +100,7 @@ class OpenedSource:
             rows = (one for at, one in enumerate(rows) if at in places)
         first = list(itertools.islice(rows, 1))
         self._rows = itertools.chain(first, rows)
-        self._reading = Reading(source, located, kind)
+        self._reading = Reading(source, located, kind, turns)
         self._format, self._reason = self._reading.format(first)
         self.count = 0
         self.total = located.count if places is None else len(places)
@@ -137,6 +146,7 @@ class OpenedSource:
             chosen=self.count,
             commit=self._located.commit,
             reason=self._reason,
+            read_as=self._reading.read_as,
         )
 
 

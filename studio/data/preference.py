@@ -11,7 +11,7 @@ from typing import Any
 
 from studio.data.conversations import LIST_KEYS, Message, conversation, is_message, messages_of, with_system
 from studio.data.formats import LABELS, Example, FormatName, instruction_prompt, parse_answer, split_prompt
-from studio.data.where import Where, is_given
+from studio.data.where import Where, emptiness, is_given
 
 _ANSWER_KEYS = ("answer", "solution", "ground_truth", "reference")
 
@@ -159,8 +159,8 @@ def _require_open(messages: list[Message], key: str, where: Where) -> None:
 
 
 def _require_text(text: str, key: str, where: Where) -> None:
-    if not text.strip():
-        raise where.error(f"{key} is empty", key, "Write it, or remove the row")
+    if why := emptiness(text):
+        raise where.error(f"{key} {why}", key, "Write it, or remove the row")
 
 
 def _require_different(better: Any, worse: Any, where: Where) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from studio.config.data import DataConfig
 from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.data.duplicates import deduplicate
-from studio.data.findings import collect_findings, text_findings
+from studio.data.findings import Unread, collect_findings, reading_findings, text_findings
 from studio.data.formats import Example
 from studio.data.joining import join_documents, joins
 from studio.data.limits import refuse_long, within
@@ -29,6 +29,7 @@ from studio.data.locate import locate, sources_of
 from studio.data.masks import Masker, TrainOn
 from studio.data.mixing import mix, mix_findings
 from studio.data.parsing import Parsed, parse_source
+from studio.data.reading import in_turns
 from studio.data.report import DataReport, SourceReport, summarize_lengths
 from studio.data.templates import template_findings, with_template
 from studio.data.tokencache import TokenCache
@@ -106,6 +107,7 @@ def prepare_data(
         parse_source(
             source, located, "train" if at < len(config.train) else "validation",
             lambda done: tell("reading data", done, None), kind, random.Random(f"{seed}/rows/{at}"),
+            in_turns(used.chat_template, config, method),
         )
         for at, (source, located) in enumerate(zip(named, here, strict=True))
     ]  # fmt: skip
@@ -164,8 +166,9 @@ def prepare_data(
     report.tokens = sum(one.source.tokens for one in parsed)
     report.supervised_tokens = sum(one.source.supervised_tokens for one in parsed)
     once = [pools[index][row] for index, row in order]
-    unused = sum((one.examples.unused for one in parsed), Counter[str]())
-    collect_findings(report, config, unused, flat, once, validation)
+    unread = sum((one.examples.unread for one in parsed), Unread())
+    collect_findings(report, config, unread, flat, once, validation)
+    report.findings += reading_findings(report.sources, named, bool(used.chat_template))
     report.findings += mix_findings(report.sources)
     report.findings += text_findings(zip(here, report.sources, strict=True))
     report.findings += template_findings(tokenizer, config.template)

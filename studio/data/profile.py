@@ -124,8 +124,8 @@ class Profile:
                 self._take(read.place, example, units)
             on_rows(self.rows)
 
-    def result(self) -> Values:
-        """Return the figures and findings as plain values (docs/data.md, "Profile")."""
+    def result(self, more: Sequence[Finding] = ()) -> Values:
+        """Return the figures and findings, with `more` of them, as plain values (docs/data.md, "Profile")."""
         out = self._left_out()
         lengths = asdict(summarize_lengths(self._length, self.config.max_length))
         over = lengths["over_limit"]
@@ -139,7 +139,7 @@ class Profile:
             kept = joined_lengths(sum(kept), self.config.max_length)
         order = batch.epoch_order(len(kept), self.seed, shuffle=self.config.shuffle)
         held = {self._owner[unit] for unit in validation}
-        findings = self._findings()
+        findings = [*self._findings(), *more]
         return {
             "rows": self.rows, "usable": len(self._row), "unusable": self.unusable,
             "train": len(kept), "validation": sum(bool(self._kept[unit]) for unit in validation),
@@ -158,6 +158,10 @@ class Profile:
             **self._doubles_found(held, out, findings),
             "findings": [asdict(one) for one in sorted(findings, key=_severity)],
         }  # fmt: skip
+
+    def rows_of(self, source: int) -> int:
+        """Return how many usable rows came from a source."""
+        return self._source.count(source)
 
     def _encoded(self, rows: list[tuple[Read, Example]]) -> Iterator[tuple[Read, Example, list[Unit]]]:
         """The rows with their units; a row that cannot be masked is counted and left out."""

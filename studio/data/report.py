@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+# How plain questions and answers are read; "" where there are none.
+ReadAs = Literal["", "conversation", "raw"]
+
 
 @dataclass
 class SourceReport:
@@ -34,6 +37,7 @@ class SourceReport:
         repeated: training examples that repeat a row, by the mix.
         commit: of a set from the Hub.
         cached: whether the rows' tokens were there already (`tokencache`).
+        read_as: how its plain questions and answers were read; "" where it has none.
     """
 
     path: str
@@ -56,6 +60,7 @@ class SourceReport:
     commit: str = ""
     reason: str = ""
     cached: bool = False
+    read_as: ReadAs = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class Finding:
         check: name of what was looked for, as `keep` takes it in `drop`; "" where it has none.
         action: what happens to these rows if nothing is changed.
         places: the first of the rows, to be looked at.
+        change: what would make it otherwise: the place of a source from 0 (`source`), and options of it.
     """
 
     level: Literal["info", "warning", "error"]
@@ -96,6 +102,7 @@ class Finding:
     check: str = ""
     action: str = ""
     places: tuple[Place, ...] = ()
+    change: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

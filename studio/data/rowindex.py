@@ -42,6 +42,7 @@ class FileIndex:
         count: how many rows can be read.
         marks: (rows before it, mark) in order; empty for Parquet and Arrow.
         problem: what ended the pass before the end of the file, else None.
+        by_line: whether each line of a plain text file is a row.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class FileIndex:
     count: int
     marks: list[tuple[int, Mark]] = field(default_factory=list)
     problem: InputError | None = None
+    by_line: bool = False
 
     def rows_from(self, start: int) -> Iterator[tuple[int, Row]]:
         """Yield (number, row) from the row at place `start` (from 0) on.
@@ -62,7 +64,7 @@ class FileIndex:
                 yield from columnar_rows(self.path, file_kind, start)
                 return
             before, mark = self.marks[bisect_right(self.marks, start, key=lambda one: one[0]) - 1]
-            with open_reader(self.path, file_kind) as reader:
+            with open_reader(self.path, file_kind, self.by_line) as reader:
                 reader.move_to(mark)
                 for _ in itertools.islice(reader.skim(), start - before):
                     pass
@@ -101,36 +103,38 @@ class RowIndex:
         )
 
 
-def row_index(path: Path, settings: Settings, on_bytes: OnBytes | None = None) -> RowIndex:
+def row_index(path: Path, settings: Settings, on_bytes: OnBytes | None = None, by_line: bool = False) -> RowIndex:
     """Return the index of a file or folder: the kept one if nothing has changed, else a new one.
 
     Args:
         path: the file or folder.
         settings: under whose `home` large indexes are kept.
         on_bytes: told some times a second how far the pass is; it ends the pass by raising.
+        by_line: each line of a plain text file is a row.
 
     Raises:
         InputError: no row can be read.
     """
     files = data_files(path) if path.is_dir() else [path]
-    return RowIndex(path, [_file_index(file, settings, on_bytes or (lambda name, done, total: None)) for file in files])
+    tell = on_bytes or (lambda name, done, total: None)
+    return RowIndex(path, [_file_index(file, settings, tell, by_line) for file in files])
 
 
-def _file_index(path: Path, settings: Settings, on_bytes: OnBytes) -> FileIndex:
+def _file_index(path: Path, settings: Settings, on_bytes: OnBytes, by_line: bool) -> FileIndex:
     with reading(path):
-        return _kept_or_made(path, settings, on_bytes)
+        return _kept_or_made(path, settings, on_bytes, by_line)
 
 
-def _kept_or_made(path: Path, settings: Settings, on_bytes: OnBytes) -> FileIndex:
+def _kept_or_made(path: Path, settings: Settings, on_bytes: OnBytes, by_line: bool) -> FileIndex:
     stamp = Stamp.of(path)
     kept = settings.home / "cache" / "rows" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
-    if stamp.size >= KEPT_FROM_BYTES and (found := _read_kept(kept, path, stamp)) is not None:
+    if stamp.size >= KEPT_FROM_BYTES and (found := _read_kept(kept, path, stamp, by_line)) is not None:
         return found
     file_kind = kind_of_file(path)
     made = (
         FileIndex(path, stamp, columnar_count(path, file_kind))
         if file_kind.columnar
-        else _index_text(path, stamp, file_kind, on_bytes)
+        else _index_text(path, stamp, file_kind, on_bytes, by_line)
     )
     if not made.count:
         raise made.problem or no_rows(path, file_kind)
@@ -139,10 +143,10 @@ def _kept_or_made(path: Path, settings: Settings, on_bytes: OnBytes) -> FileInde
     return made
 
 
-def _index_text(path: Path, stamp: Stamp, file_kind: FileKind, on_bytes: OnBytes) -> FileIndex:
-    made = FileIndex(path, stamp, 0, [(0, Mark())])
+def _index_text(path: Path, stamp: Stamp, file_kind: FileKind, on_bytes: OnBytes, by_line: bool) -> FileIndex:
+    made = FileIndex(path, stamp, 0, [(0, Mark())], by_line=by_line)
     total = stamp.size if file_kind.packing is None else None
-    with open_reader(path, file_kind) as reader:
+    with open_reader(path, file_kind, by_line) as reader:
         due = STEP_BYTES
         told = 0
         try:
@@ -158,13 +162,13 @@ def _index_text(path: Path, stamp: Stamp, file_kind: FileKind, on_bytes: OnBytes
     return made
 
 
-def _read_kept(kept: Path, path: Path, stamp: Stamp) -> FileIndex | None:
+def _read_kept(kept: Path, path: Path, stamp: Stamp, by_line: bool) -> FileIndex | None:
     try:
         values = json.loads(kept.read_text(encoding="utf-8"))
-        if values["about"] != _about(path, stamp):
+        if values["about"] != _about(path, stamp, by_line):
             return None
         marks = [(before, Mark(*mark)) for before, *mark in values["marks"]]
-        return FileIndex(path, stamp, values["count"], marks)
+        return FileIndex(path, stamp, values["count"], marks, by_line=by_line)
     except (OSError, ValueError, KeyError, TypeError):
         # Not there, or of another version, or cut off: it is made again.
         return None
@@ -173,7 +177,7 @@ def _read_kept(kept: Path, path: Path, stamp: Stamp) -> FileIndex | None:
 def _keep(kept: Path, made: FileIndex) -> None:
     """Write an index whole or not at all; the oldest make room."""
     values = {
-        "about": _about(made.path, made.stamp),
+        "about": _about(made.path, made.stamp, made.by_line),
         "count": made.count,
         "marks": [[before, *mark] for before, mark in made.marks],
     }
@@ -190,5 +194,5 @@ def _keep(kept: Path, made: FileIndex) -> None:
             old.unlink(missing_ok=True)
 
 
-def _about(path: Path, stamp: Stamp) -> list[object]:
-    return [_VERSION, str(path.resolve()), stamp.size, stamp.mtime_ns]
+def _about(path: Path, stamp: Stamp, by_line: bool) -> list[object]:
+    return [_VERSION, str(path.resolve()), stamp.size, stamp.mtime_ns, by_line]

@@ -36,6 +36,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
 # Keys that would change what is learned, so leaving them out in silence would train something else.
 _REFUSED_IN_ROW = ("images", "image", "videos", "audios")
 _TOOL_KEYS = ("tools", "functions")
+_PAIRS = "these are preference rows, a better and a worse answer each, and this method learns from single answers"
+_PAIRS_FIX = "Set method.name to dpo, orpo, kto or reward, or give rows with one answer each"
 _NEEDED: dict[str, tuple[str, str]] = {
     "pairs": (
         "a pair needs the keys chosen and rejected",
@@ -149,9 +151,7 @@ def _parsed(row: dict[str, Any], where: Where, format: FormatName, kind: RowKind
         return preference.prompt(row, where, format)
     for key in ("chosen", "rejected"):
         if is_given(row.get(key)):
-            raise where.error(
-                "preference rows are not read by sft", key, "Use dpo, orpo, kto or reward, or rows with one answer each"
-            )
+            raise where.error(_PAIRS, key, _PAIRS_FIX)
     return parse_answer(row, where, format)
 
 
@@ -168,16 +168,14 @@ def _with_tools(example: Example, row: dict[str, Any], where: Where) -> Example:
 
 def _unknown_format(row: dict[str, Any], number: int, path: Path | str, kind: RowKind) -> InputError:
     keys = names_of(row)
+    if kind == "answers" and {"chosen", "rejected"} <= suggest_columns(list(row), "pairs").keys():
+        return InputError(f"{_PAIRS}; keys are: {keys}", where=place(path, number), fix=_PAIRS_FIX)
     if kind == "answers":
         what = f"no format has these keys: {keys}"
         fix = "Name the keys messages; prompt, completion; instruction, output; or text"
     else:
         what, fix = f"{_NEEDED[kind][0]}; keys are: {keys}", _NEEDED[kind][1]
-    if kind == "answers" and "chosen" in row and "rejected" in row:
-        fix = (
-            "These are preference rows: set method.name to dpo, orpo, kto or reward, or give rows with one answer each"
-        )
-    elif mapping := suggest_columns(list(row), kind):
+    if mapping := suggest_columns(list(row), kind):
         text = ", ".join(f"{role}={column}" for role, column in mapping.items())
         fix = f"Set columns of the file to: {text}"
     return InputError(what, where=place(path, number), fix=fix)

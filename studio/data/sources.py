@@ -22,6 +22,7 @@ from studio.data.readers.delimited import Delimited
 from studio.data.readers.documents import Documents
 from studio.data.readers.json_rows import JsonLines, JsonList, json_shape
 from studio.data.readers.kinds import FileKind, data_files, kind_by_name, kind_of_file
+from studio.data.readers.lines import with_line_feeds
 from studio.data.readers.row import Mark, Row, RowNumber, place
 from studio.errors import InputError
 from studio.settings import ASSETS, Settings
@@ -138,24 +139,27 @@ class TextReader(Protocol):
 
 
 @contextmanager
-def open_reader(path: Path, file_kind: FileKind) -> Iterator[TextReader]:
-    """Open the reader of a file of JSON, CSV, TSV or text.
+def open_reader(path: Path, file_kind: FileKind, by_line: bool = False) -> Iterator[TextReader]:
+    """Open the reader of a file of JSON, CSV, TSV or text; with `by_line` each line of text is a row.
 
     Raises:
         InputError: its beginning cannot be read.
     """
     shape = json_shape(path, file_kind.head) if file_kind.kind == "json" else None
-    with open_unpacked(path) as stream:
+    with open_unpacked(path) as raw:
+        stream = with_line_feeds(raw, file_kind.head)
         if shape is not None:
             yield JsonLines(stream, path) if shape == "lines" else JsonList(stream, path, shape == "object")
         elif file_kind.kind == "text":
-            yield Documents(stream, path)
+            yield Documents(stream, path, by_line)
         else:
             yield Delimited(stream, path, tabs=file_kind.kind == "tsv")
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+def read_rows(path: Path, by_line: bool = False) -> Iterator[tuple[int, Row]]:
     """Yield (row number, row) of a file, or of all data files of a folder one after the other.
+
+    A document of a plain text file ends at a blank line, with `by_line` at the end of its line.
 
     Row numbers count from 1. In JSONL and text it is the line in which the row begins (empty lines count and are left
     out), in CSV and TSV the row of the spreadsheet (the header is row 1), else the place in the file. The numbers of a
@@ -167,10 +171,10 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """
     _require_path(path, str(path))
     if not path.is_dir():
-        yield from _read_file(path)
+        yield from _read_file(path, by_line)
         return
     for file in data_files(path):
-        for number, row in _read_file(file):
+        for number, row in _read_file(file, by_line):
             yield RowNumber(number, file), row
 
 
@@ -191,19 +195,19 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(f"the file cannot be read: {reason}", where=str(path), fix=fix) from error
 
 
-def _read_file(path: Path) -> Iterator[tuple[int, Row]]:
+def _read_file(path: Path, by_line: bool) -> Iterator[tuple[int, Row]]:
     with reading(path):
         file_kind = kind_of_file(path)
         empty = True
-        for numbered in columnar_rows(path, file_kind) if file_kind.columnar else _text_rows(path, file_kind):
+        for numbered in columnar_rows(path, file_kind) if file_kind.columnar else _text_rows(path, file_kind, by_line):
             empty = False
             yield numbered
     if empty:
         raise no_rows(path, file_kind)
 
 
-def _text_rows(path: Path, file_kind: FileKind) -> Iterator[tuple[int, Row]]:
-    with open_reader(path, file_kind) as reader:
+def _text_rows(path: Path, file_kind: FileKind, by_line: bool) -> Iterator[tuple[int, Row]]:
+    with open_reader(path, file_kind, by_line) as reader:
         yield from reader.rows()
 
 

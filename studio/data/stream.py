@@ -75,8 +75,12 @@ def source_at(config: DataConfig, index: int) -> DataSource:
     return sources[index]
 
 
-def open_sources(config: DataConfig, settings: Settings, kind: RowKind, confined: bool = False) -> list[Source]:
+def open_sources(
+    config: DataConfig, settings: Settings, kind: RowKind, confined: bool = False, turns: bool = False
+) -> list[Source]:
     """Find the sources and the formats of their rows.
+
+    With `turns`, plain questions and answers are conversations where a source leaves it to the model (`in_turns`).
 
     Raises:
         InputError: a source is not here or cannot be read, or no format has the keys of its first row.
@@ -84,7 +88,7 @@ def open_sources(config: DataConfig, settings: Settings, kind: RowKind, confined
     found = []
     for index, one in enumerate(sources_of(config)):
         located = locate(one, settings, confined)
-        reading = Reading(one, located, kind)
+        reading = Reading(one, located, kind, turns)
         name, _ = reading.format(list(itertools.islice(located.rows(0), 1)))
         part: Part = "train" if index < len(config.train) else "validation"
         found.append(Source(index, one, part, located, reading, name))

@@ -16,6 +16,7 @@ from studio.config.method import MethodConfig
 from studio.config.model import EMBEDDED_MODEL, ModelConfig
 from studio.data.masks import Masker
 from studio.data.prepare import train_on
+from studio.data.reading import in_turns
 from studio.data.sources import Stamp
 from studio.data.templates import with_template
 from studio.data.wire import Values
@@ -55,6 +56,11 @@ class Tokenizers:
         """Return the masker that a run would have."""
         own = self.load(folder, model.trust_remote_code)
         return Masker(with_template(own, config.template, config.system), train_on(method), config.control_tokens)
+
+    def in_turns(self, folder: Path, model: ModelConfig, config: DataConfig, method: MethodConfig) -> bool:
+        """Whether a run with this model reads plain questions and answers as conversations (`reading.in_turns`)."""
+        own = self.load(folder, model.trust_remote_code)
+        return in_turns(with_template(own, config.template, config.system).chat_template, config, method)
 
     def load(self, folder: Path, trust_remote_code: bool) -> Any:
         """Return the tokenizer of a model folder.

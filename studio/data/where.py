@@ -7,6 +7,7 @@ formats.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Collection, Mapping
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,11 @@ from studio.errors import InputError
 
 # A row with a thousand keys is a mistake, and its sentence must stay one.
 _SHOWN_KEYS, _SHOWN_KEY = 20, 60
+# Parts of a content that are text, and the keys in which tools write it.
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_TEXT_KEYS = ("text", "value", "content")
+# Letters of no width or ink that Unicode does not count among the format characters.
+_FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 
 
 class Where:
@@ -64,11 +70,19 @@ class Where:
         raise self.error(f"a text is needed, not {kind(value)}: {short(value)}", label, "Write it in double quotes")
 
     def _part(self, part: Any, label: str) -> str:
-        if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
-            return cast(str, part["text"])
-        type_ = part.get("type") if isinstance(part, dict) else None
-        what = f"content of type '{type_}' is not read" if type_ else f'not a {{"type": "text"}} part: {short(part)}'
-        raise self.error(what, label, "Use text only")
+        wanted = '{"type": "text", "text": "..."}'
+        if not isinstance(part, dict):
+            fix = f"Write one text, or parts such as {wanted}; a file that holds columns has to be written as rows"
+            raise self.error(f"a part of a text is an object, not {kind(part)}: {short(part)}", label, fix)
+        type_ = part.get("type")
+        if type_ is not None and type_ not in _TEXT_PARTS:
+            what = f"content of type {short(type_)} is not read"
+            raise self.error(what, label, "Remove the part, or leave the row out: only text is trained on")
+        texts = [part[key] for key in _TEXT_KEYS if isinstance(part.get(key), str)]
+        if type_ is None or len(texts) != 1:
+            has = f"has {names_of(part)}" if len(texts) != 1 else "has no type"
+            raise self.error(f"the part {has}: {short(part)}", label, f"Write it as {wanted}")
+        return cast(str, texts[0])
 
     def json_text(self, value: Any, label: str) -> Any:
         """`value`, or what it is as JSON where it is a text that holds a list or an object.
@@ -97,6 +111,24 @@ def names_of(row: Collection[Any]) -> str:
 def is_given(value: Any) -> bool:
     """Whether a key holds anything; null, "", [] and {} are as good as no key."""
     return value not in (None, [], "", {})
+
+
+def emptiness(text: str) -> str:
+    """Say why a text shows nothing: "is empty", or which invisible characters it holds; "" for a text to read."""
+    if not text.strip():
+        return "is empty"
+    if any(not _is_invisible(letter) for letter in text):
+        return ""
+    found = dict.fromkeys(letter for letter in text if not letter.isspace())
+    named = ", ".join(f"U+{ord(letter):04X}" for letter in list(found)[:4])
+    return f"holds only characters that are not seen ({named}{', …' if len(found) > 4 else ''}), so it is empty"
+
+
+def _is_invisible(letter: str) -> bool:
+    """Whether a character is a blank, a control or format character, a variation selector or a filler."""
+    if letter.isspace() or letter in _FILLERS or "\ufe00" <= letter <= "\ufe0f":
+        return True
+    return unicodedata.category(letter) in ("Cc", "Cf", "Zs", "Zl", "Zp")
 
 
 def kind(value: Any) -> str:

@@ -17,12 +17,13 @@ from studio.config.method import ROWS, MethodConfig
 from studio.data import batch as batches
 from studio.data import keep as keeping
 from studio.data.duplicates import NEAR_ROWS, THRESHOLD, Doubles, fingerprint, similarity, spoken
+from studio.data.findings import reading_finding
 from studio.data.joining import joins
 from studio.data.operations import Operations
 from studio.data.prepare import prepare_data, train_on
 from studio.data.profile import NAMED, Profile, all_rows, sampled_rows, until
 from studio.data.push import push as upload
-from studio.data.report import Place
+from studio.data.report import Finding, Place
 from studio.data.stream import Read, Source, open_sources, understood
 from studio.data.tokenizers import section, tokenizer_stamp
 from studio.data.wire import Values
@@ -71,20 +72,32 @@ class WholeOperations(Operations):
         deadline = time.monotonic() + _SAMPLE_SECONDS
         config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
         kind = ROWS[asked.name]
-        sources = open_sources(config, self.settings, kind, confined)
         folder, chosen = self.tokenizers.find(model, confined, progress)
+        turns = self.tokenizers.in_turns(folder, chosen, config, asked)
+        sources = open_sources(config, self.settings, kind, confined, turns)
         key = [
             "profile",
             config.model_dump(),
             kind,
             train_on(asked),
             joins(asked),
+            turns,
             seed,
             micro_batch,
             sample,
             chosen.trust_remote_code,
         ]
         key += [[one.located.state() for one in sources], str(folder), tokenizer_stamp(folder)]
+
+        def read_as(profile: Profile) -> list[Finding]:
+            template = bool(profile.masker.tokenizer.chat_template)
+            train = [one for one in sources if one.part == "train"]
+            read = [(one.index, one.reading, profile.rows_of(one.index), one.config) for one in train]
+            found = [
+                reading_finding(at, reading.read_as, reading.reason, rows, source, template)
+                for at, reading, rows, source in read
+            ]
+            return [one for one in found if one is not None]
 
         def compute() -> Values:
             masker = self.tokenizers.masker(folder, chosen, config, asked)
@@ -94,12 +107,12 @@ class WholeOperations(Operations):
             )  # fmt: skip
             if not sample:
                 profile.add(all_rows(sources), lambda rows: progress("profile", rows, None))
-                return {"sampled": None, **profile.result()}
+                return {"sampled": None, **profile.result(read_as(profile))}
             rows, total = sampled_rows(sources, sample, seed, lambda: progress("counting rows", 0, None))
             profile.add(until(rows, deadline), lambda done: progress("profile of a sample", done, len(rows)))
             of = f"of {total:,} rows" if total is not None else "rows near the start of the files"
             sampled = {"rows": profile.rows, "of": total, "text": f"from {profile.rows:,} {of}"}
-            return {"sampled": sampled, **profile.result()}
+            return {"sampled": sampled, **profile.result(read_as(profile))}
 
         return self._kept(key, compute)
 
@@ -265,7 +278,7 @@ class WholeOperations(Operations):
 
         Args:
             name: of the new set; a number is added if it is taken.
-            data, method, model: sections of the configuration; a model is needed to drop by tokens.
+            data, method, model: sections of the configuration; the model says how plain questions and answers are read.
             format: jsonl or parquet.
             drop: checks of the profile whose rows are left out.
             hide_secrets: replace what looks like a key or an address by its kind.
@@ -276,11 +289,10 @@ class WholeOperations(Operations):
         config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
         kind = ROWS[asked.name]
         plan = keeping.Keep.checked(name, format, drop or [], hide_secrets)
-        masker = None
-        if plan.needs_model:
-            folder, chosen = self.tokenizers.find(model, confined, progress)
-            masker = self.tokenizers.masker(folder, chosen, config, asked)
-        sources = open_sources(config, self.settings, kind, confined)
+        folder, chosen = self.tokenizers.find(model, confined, progress)
+        masker = self.tokenizers.masker(folder, chosen, config, asked) if plan.needs_model else None
+        turns = self.tokenizers.in_turns(folder, chosen, config, asked)
+        sources = open_sources(config, self.settings, kind, confined, turns)
         return keeping.write(
             plan, config, asked.name, sources, masker, self.settings, lambda rows: progress("writing", rows, None)
         )

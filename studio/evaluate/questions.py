@@ -14,7 +14,7 @@ from studio.data.formats import split_prompt
 from studio.data.locate import of_file
 from studio.data.masks import Masker
 from studio.data.overlay import IGNORED
-from studio.data.reading import Reading
+from studio.data.reading import Reading, in_turns
 from studio.data.sources import read_rows
 from studio.errors import InputError
 
@@ -49,7 +49,8 @@ def read_questions(
     rows = list(read_rows(path))[:limit]
     if not rows:
         raise InputError("the file has no rows", where=str(path), fix="Give a file with expected answers")
-    reading = Reading(source or DataSource(path=str(path)), of_file(path), "answers")
+    turns = in_turns(tokenizer.chat_template)
+    reading = Reading(source or DataSource(path=str(path)), of_file(path), "answers", turns)
     format_name, _ = reading.format(rows[:1])
     examples = [reading.example(row, number, format_name) for number, row in rows]
     questions = []

@@ -24,7 +24,7 @@ from studio.config.data import DataSource
 from studio.data.formats import Example, split_prompt
 from studio.data.locate import locate
 from studio.data.masks import Masker
-from studio.data.reading import Reading
+from studio.data.reading import Reading, in_turns
 from studio.errors import InputError
 from studio.evaluate.questions import read_questions
 from studio.export.checkpoint import weight_bytes
@@ -64,7 +64,7 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
     """
     folder = Path(request["folder"])
     tokenizer = AutoTokenizer.from_pretrained(request["tokenizer"], local_files_only=True)
-    examples, notes = _examples(request.get("texts_from"))
+    examples, notes = _examples(request.get("texts_from"), tokenizer)
     config = AutoConfig.from_pretrained(request["base"], local_files_only=True)
     masked = Masker(tokenizer).encode(examples)
     texts = compared_texts(
@@ -117,14 +117,14 @@ def _table(model: Any, texts: list[ComparedText], path: Path, report: Report) ->
         table.flush()
 
 
-def _examples(values: dict[str, Any] | None) -> tuple[list[Example], list[str]]:
+def _examples(values: dict[str, Any] | None, tokenizer: Any) -> tuple[list[Example], list[str]]:
     """Some rows of the run's data, spread over the source; none, with a note, when it cannot be read any more."""
     if values is None:
         return [], ["compared on built-in text: the run's own data is not there any more"]
     try:
         source = DataSource.model_validate(values)
         located = locate(source, read_settings())
-        reading = Reading(source, located, "answers")
+        reading = Reading(source, located, "answers", in_turns(tokenizer.chat_template))
         rows = list(islice(located.rows(0), ROWS_READ))
         format_name, _ = reading.format(rows[:1])
         chosen = [rows[i] for i in spread(len(rows), ROWS_SPREAD)]

@@ -87,7 +87,7 @@ def texts_from(run: JobFolder, evaluate: Path | None, settings: Settings) -> Dat
     """
     data: dict[str, Any] = run.request.config.get("data") or {}
     validation = data.get("validation")
-    named = [DataSource(path=validation)] if isinstance(validation, str) and validation else []
+    named = [source_named(data, validation)] if isinstance(validation, str) and validation else []
     named += [DataSource.model_validate(one) for one in data.get("train") or [{"path": "demo/train.jsonl"}]]
     if evaluate is not None:
         named = [source_named(data, str(evaluate))]

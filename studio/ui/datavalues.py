@@ -6,9 +6,12 @@ Every number comes from the data worker. Data that a run would refuse is shown a
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import gradio as gr
 
 from studio.config import RunConfig
 from studio.config.data import DataSource
@@ -18,10 +21,11 @@ from studio.errors import StudioError
 from studio.ui.components.meta import Meta
 from studio.ui.components.planwords import waits_for
 from studio.ui.components.tokens import problem_value, row_value
-from studio.ui.form import Values
+from studio.ui.form import TRAIN, Values
 from studio.ui.page import Page
 from studio.ui.services import Services
 
+READINGS = get_args(DataSource.model_fields["reading"].annotation)
 LIMIT, TRUNCATION = "data.max_length", "data.truncation"
 NOTHING_FOUND = {"level": "good", "label": "0", "text": "over-long rows, equal rows, broken or empty answers"}
 
@@ -174,8 +178,29 @@ def finding_value(finding: dict[str, Any], lengths: dict[str, Any]) -> dict[str,
         "label": f"{finding['count']:,}",
         "text": finding["text"],
         "fix": (f"{finding['fix']}." if finding["fix"] else "") + where,
-        "actions": length_actions(lengths["longest"])[:1] if long else [],
+        "actions": length_actions(lengths["longest"])[:1] if long else change_actions(finding),
     }
+
+
+def change_actions(finding: dict[str, Any]) -> list[dict[str, Any]]:
+    """The button of a finding that another option of a source would turn round."""
+    change = finding.get("change")
+    if not change:
+        return []
+    label = {"conversation": "Read them as conversations", "raw": "Read them as plain texts"}[change["reading"]]
+    return [{"label": label, "set": {TRAIN: change}}]
+
+
+def acted(text: str, current: list[dict[str, Any]] | None, options: Sequence[str]) -> list[Any]:
+    """What a button of a finding sets: each of `options`, and behind them the list of files."""
+    wanted = Meta.read(text).set
+    change = wanted.get(TRAIN)
+    values = [wanted.get(option, gr.skip()) for option in options]
+    if not isinstance(change, dict) or change.get("reading") not in READINGS:
+        return [*values, gr.skip()]
+    reading = {"reading": change["reading"]}
+    files = [{**one, **reading} if at == change.get("source") else one for at, one in enumerate(current or [])]
+    return [*values, files]
 
 
 def source_value(source: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +222,8 @@ def source_options() -> dict[str, Any]:
     """What the list of files is told of a source's options: the formats, and the others as the schema has them."""
     specs = {spec.name: spec for spec in options_of(DataSource)}
     fields = [
-        {"name": name, "title": spec.title, "help": spec.help + (f" ({spec.unit})" if spec.unit else "")}
+        {"name": name, "title": spec.title, "help": spec.help + (f" ({spec.unit})" if spec.unit else ""),
+         "choices": spec.choices}
         for name, spec in specs.items() if name not in ("path", "format")
     ]  # fmt: skip
     return {"formats": specs["format"].choices, "fields": fields}

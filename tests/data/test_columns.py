@@ -198,7 +198,8 @@ def test_a_file_for_validation_is_read_with_the_columns_of_training(
     held = write("held.csv", "frage,antwort\nDrei?,3\n")
     source = {"path": str(train), "columns": "prompt=frage, completion=antwort"}
     done = prepare_data(DataConfig(train=[source], validation=str(held)), MethodConfig(), tokenizer, settings)
-    assert tokenizer.decode(done.validation[0].input_ids) == "Drei?3<|im_end|>"
+    text = tokenizer.decode(done.validation[0].input_ids)
+    assert text.endswith("<|im_start|>user\nDrei?<|im_end|>\n<|im_start|>assistant\n3<|im_end|>\n")
     # A set that says itself what it is keeps its own.
     mixed = prepare_data(
         DataConfig(train=[source], validation="demo/validation.jsonl"), MethodConfig(), tokenizer, settings

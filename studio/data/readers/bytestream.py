@@ -90,7 +90,8 @@ class _Unpacked(io.RawIOBase):
             raise InputError(
                 f"the {self._packing} archive is damaged after {self._total:,} unpacked bytes: {error}",
                 where=str(self._path),
-                fix=f"Copy or download it again; `{tool} -t {self._path.name}` must say nothing",
+                fix="If it is still being written, wait; else copy or download it again: "
+                f"`{tool} -t {self._path.name}` must say nothing",
             ) from error
         self._total += len(chunk)
         if self._total > max(_FREE_BYTES, MAX_RATIO * self._file.tell()):

@@ -84,7 +84,8 @@ def _damaged(path: Path, file_kind: FileKind, error: BaseException) -> InputErro
     return InputError(
         f"the {NAMES[file_kind.kind]} file cannot be read: {reason}",
         where=str(path),
-        fix="If it is cut off or damaged, copy or download it again; else write it anew with a recent pyarrow",
+        fix="If it is still being written, wait; if it is cut off or damaged, copy or download it again; else write it "
+        "anew with a recent pyarrow",
     )
 
 

@@ -7,7 +7,9 @@ cannot hold otherwise, is read from the JSON in it.
 from __future__ import annotations
 
 import csv
+import io
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,9 @@ from studio.errors import InputError
 _LISTS = ("messages", "conversations", "tools")
 _TEXT_OR_MESSAGES = ("prompt", "completion", "chosen", "rejected")
 _NAMES_SHOWN = 8
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "|"}
+_SEPARATOR = re.compile("sep=(.)", re.IGNORECASE)
+_CUT = "If the file is cut off or still being written, wait until it is whole, or copy or download it again"
 # A row with more lines has a quote that is never closed; saying so at once saves reading the rest of the file.
 _MAX_ROW_LINES = 100_000
 
@@ -35,18 +40,21 @@ class Delimited:
     Args:
         stream: the file.
         path: its name, for errors.
-        tabs: columns are separated by tabs. Else it is commas, or semicolons where the header has no comma.
+        tabs: whether its name says that tabs separate the columns. What the header and the row below it show counts
+            before that: commas, semicolons, tabs or |.
     """
 
     def __init__(self, stream: IO[bytes], path: Path, tabs: bool) -> None:
         self._lines, self._path = Lines(stream, path), path
         self._number = self._begun = 0
-        first = ""
+        first, told = "", None
         for first in self._lines:
+            if told is None and (told := _SEPARATOR.fullmatch(first.strip())):
+                continue  # a line for Excel alone, which it does not show
             if first.strip():
                 break
             self._number += 1
-        self._delimiter = "\t" if tabs else ";" if ";" in first and "," not in first else ","
+        self._delimiter = told[1] if told else _delimiter(first, _peeked(stream), tabs)
         self._cells = self._reader(itertools.chain([first], self._lines))
         self._header = self._checked_header(self._record(self._lines.number))
 
@@ -118,7 +126,7 @@ class Delimited:
         span = f"line {begun}" if begun == line else f"lines {begun} to {line}"
         if "end of data" in message:
             what = f"a quoted cell of the row that begins in line {begun} does not end"
-            fix = "Close the quote; a quote inside a quoted cell is written twice"
+            fix = f"Close the quote; a quote inside a quoted cell is written twice. {_CUT}"
         elif "new-line" in message:
             what = f"in {span} a carriage return stands alone, as line ends of old Mac files do"
             fix = f"Run `tr '\\r' '\\n' < {self._path.name} > unix-{self._path.name}`, and use that file"
@@ -144,11 +152,14 @@ class Delimited:
         names = self._header
         shown = ", ".join(name[:60] for name in names[:_NAMES_SHOWN]) + (" …" if len(names) > _NAMES_SHOWN else "")
         count = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
-        between = {",": "commas", ";": "semicolons", "\t": "tabs"}[self._delimiter]
+        between = _SEPARATORS.get(self._delimiter, f"'{self._delimiter}'")
+        fix = f"Put a cell that holds {between} or line breaks in double quotes, and give each column a cell"
+        if self._lines.at_end and len(cells) < len(names):
+            fix = _CUT
         return InputError(
             f"the row has {count}, the header has {len(names)}: {shown}",
             where=place(self._path, self._number),
-            fix=f"Put a cell that holds {between} or line breaks in double quotes, and give each column a cell",
+            fix=fix,
         )
 
     def _value(self, cell: str, name: str) -> Any:
@@ -190,3 +201,23 @@ def _messages(text: str) -> list[Any] | dict[str, Any] | None:
 
 def _is_message(value: Any) -> bool:
     return isinstance(value, dict) and ({"role", "content"} <= value.keys() or {"from", "value"} <= value.keys())
+
+
+def _delimiter(header: str, below: str, tabs: bool) -> str:
+    """What separates the columns: what the header holds; of several, what gives the row below as many cells."""
+    ordered = ["\t", ",", ";", "|"] if tabs else [",", ";", "\t", "|"]
+    found = [one for one in ordered if len(_cells(header, one)) > 1]
+    if len(found) > 1:
+        alike = [one for one in found if len(_cells(header, one)) == len(_cells(below, one))]
+        found = alike or found
+    return found[0] if found else ordered[0]
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _peeked(stream: IO[bytes]) -> str:
+    """The next line that is not blank, as far as it lies in the stream's buffer; "" where nothing can be told."""
+    ahead = stream.peek() if isinstance(stream, io.BufferedReader) else b""
+    return next((line for line in ahead.decode("utf-8", "replace").splitlines() if line.strip()), "")

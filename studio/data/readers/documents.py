@@ -17,11 +17,17 @@ from studio.data.readers.row import Row, too_long
 
 
 class Documents(LineReader):
-    """Rows `{"text": ...}` of a text file; a row's number is that of its first line."""
+    """Rows `{"text": ...}` of a text file; a row's number is that of its first line.
 
-    def __init__(self, stream: IO[bytes], path: Path) -> None:
+    Args:
+        stream: the file.
+        path: its name, for errors.
+        by_line: each line is a document, as LLaMA-Factory and `datasets` read such files.
+    """
+
+    def __init__(self, stream: IO[bytes], path: Path, by_line: bool = False) -> None:
         super().__init__(Lines(stream, path))
-        self._path = path
+        self._path, self._by_line = path, by_line
 
     def skim(self) -> Iterator[int]:
         """Yield the numbers of the rows."""
@@ -39,7 +45,7 @@ class Documents(LineReader):
                 size += len(text) + 1
                 if size > limits.MAX_ROW_BYTES:
                     raise too_long(self._path, begun, "Put a blank line between documents")
-            elif block:
+            if block and (self._by_line or not text.strip()):
                 yield begun, {"text": "\n".join(block)}
                 block, size = [], 0
         if block:

@@ -15,8 +15,9 @@ from typing import IO, Any, Literal
 from studio.data.encoding import decode, whole_characters
 from studio.data.readers import row as limits
 from studio.data.readers.bytestream import open_unpacked, skip_to
+from studio.data.readers.json_tables import table_error
 from studio.data.readers.json_text import DECODER, bad_json, checked, may_be_cut
-from studio.data.readers.lines import BOM, LineReader, Lines
+from studio.data.readers.lines import BOM, LineReader, Lines, with_line_feeds
 from studio.data.readers.row import Mark, Row, too_long
 from studio.errors import InputError
 
@@ -39,7 +40,7 @@ def json_shape(path: Path, head: bytes) -> Shape:
     if head.removeprefix(BOM).lstrip()[:1] == b"[":
         return "list"
     with open_unpacked(path) as stream:
-        lines = Lines(stream, path, rows=True)
+        lines = Lines(with_line_feeds(stream, head), path, rows=True)
         try:
             first = lines.filled()
         except InputError:
@@ -52,9 +53,11 @@ def json_shape(path: Path, head: bytes) -> Shape:
             return "object" if first.lstrip()[:1] == "{" and cut and _holds_list(path) else "lines"
         except (ValueError, RecursionError):
             return "lines"
-        if not isinstance(value, dict) or not any(_is_rows(value.get(key)) for key in LIST_KEYS):
+        if not isinstance(value, dict) or lines.filled():
             return "lines"
-        return "lines" if lines.filled() else "object"
+        if (table := table_error(value, path)) is not None:
+            raise table
+        return "object" if any(_is_rows(value.get(key)) for key in LIST_KEYS) else "lines"
 
 
 def _is_rows(value: Any) -> bool:
@@ -71,11 +74,23 @@ def _holds_list(path: Path) -> bool:
             return False
         finally:
             if reader.whole_object:
-                raise InputError(
+                raise _table_within(path) or InputError(
                     "the file is one JSON object, not a list of rows",
                     where=str(path),
                     fix='Write one object in each line (JSONL), or a list: [{...}, {...}], or {"data": [...]}',
                 )
+
+
+def _table_within(path: Path) -> InputError | None:
+    """The error for an object over several lines that is a table by its columns; None if it is none."""
+    with open_unpacked(path) as stream:
+        text = stream.read(limits.MAX_ROW_BYTES + 1)
+    if len(text) > limits.MAX_ROW_BYTES:
+        return None
+    try:
+        return table_error(DECODER.decode(text.removeprefix(BOM).decode()), path)
+    except (ValueError, RecursionError):
+        return None
 
 
 class JsonLines(LineReader):
@@ -99,7 +114,7 @@ class JsonLines(LineReader):
             try:
                 value = DECODER.decode(text)
             except (ValueError, RecursionError) as error:
-                bad_json(error, text, self._path, number, number)
+                bad_json(error, text, self._path, number, number, ended=not line.endswith("\n"))
             yield number, checked(value, text, self._path, number)
 
 
@@ -184,6 +199,9 @@ class JsonList:
         self._inside = True
         while window.peek() != "]":
             window.take(",", "Expecting ',' or ']'")
+            if window.peek() == "]":
+                window.number += 1
+                window.refuse("Illegal trailing comma before end of array")
             yield self._next()
         window.take("]")
         if not self._within_object and window.peek():

@@ -11,11 +11,11 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
+from studio.data.readers.json_mend import correct_row, json_mend
 from studio.data.readers.row import Row, place
 from studio.errors import InputError
 
 MAX_DEPTH = 100
-_FIX = "Correct the row; each line holds one JSON object, strings in double quotes"
 _SHOWN = 60
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89abAB-F]", re.ASCII)
 
@@ -28,8 +28,16 @@ class _TwiceError(ValueError):
         self.key = key
 
 
+class _ConstantError(ValueError):
+    """A number that JSON has not; `name` is it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not JSON")
+        self.name = name
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON; write null or a number")
+    raise _ConstantError(name)
 
 
 def _finite(text: str) -> float:
@@ -71,7 +79,8 @@ def checked(value: Any, text: str | None, path: Path, number: int) -> Row:
         raise InputError(
             f"the row is {json_type(value)}, not an object: {shown}",
             where=place(path, number),
-            fix='Write it as an object with keys, such as {"text": "..."}',
+            fix='Write it as an object with keys, such as {"text": "..."}'
+            + (", or the table as CSV" if isinstance(value, list) and number == 1 else ""),
         )
     # A lone half of a surrogate pair can only come from a \ud... escape; no tokenizer accepts it.
     if (text is None or _SURROGATE_ESCAPE.search(text)) and (half := _lone_surrogate(value)):
@@ -92,6 +101,7 @@ def bad_json(
     column: int = 0,
     field: str = "",
     in_list: bool = False,
+    ended: bool = False,
 ) -> NoReturn:
     """Raise the sentence for JSON that cannot be read: row, line and column, and what stands there.
 
@@ -102,6 +112,7 @@ def bad_json(
         line: the line of the file in which `text` begins.
         column: characters of that line before `text`.
         in_list: the rows stand in a list, so an object may take several lines.
+        ended: the file ends with `text`, without a line's end.
     """
     where = place(path, number, field)
     if isinstance(error, RecursionError):
@@ -109,29 +120,22 @@ def bad_json(
     if isinstance(error, _TwiceError):
         fix = f"Keep one '{error.key[:_SHOWN]}'; which of the two would count is nobody's guess"
         raise InputError(str(error), where=where, fix=fix) from error
+    if isinstance(error, _ConstantError):
+        fix = f"Write null or a number in place of {error.name}"
+        raise InputError(f"the row cannot be read: {error}", where=where, fix=fix) from error
     if not isinstance(error, json.JSONDecodeError):
         reason = "a number has more than 4,300 digits" if "integer string conversion" in str(error) else str(error)
-        raise InputError(f"the row cannot be read: {reason}", where=where, fix=_FIX) from error
+        raise InputError(f"the row cannot be read: {reason}", where=where, fix=correct_row(in_list)) from error
     rest = text[error.pos : error.pos + 20].rstrip("\r\n")
     found = f"found {rest!r}" if rest else "the text ends there"
     newline = text.rfind("\n", 0, error.pos)
     at_line = line + text.count("\n", 0, error.pos)
     at_column = error.pos - newline if newline >= 0 else column + error.pos + 1
-    before = text[: error.pos].rstrip()
-    fix = _FIX
-    # Python 3.13 names the comma, earlier ones the bracket after it.
-    if (before.endswith(",") and rest[:1] in "}]") or "trailing comma" in error.msg:
-        fix = "Remove the comma before the closing bracket"
-    elif rest.startswith("'"):
-        fix = "Use double quotes instead of single ones"
-    elif error.msg == "Extra data":
-        fix = "Put each object on a line of its own"
-    elif in_list and (not rest or error.msg.startswith("Unterminated")):
-        fix = "Close its quotes and brackets; if the file is cut off, copy or download it again"
-    elif not rest and text.lstrip()[:1] == "{":
-        fix = "Close the object on the same line: a JSONL file has one whole object in each line"
     message = error.msg[:1].lower() + error.msg[1:]
     what = f"bad JSON at line {at_line}, column {at_column}: {message}, {found}"
+    if ended and not in_list and (not rest or error.msg.startswith("Unterminated")):
+        what = f"the file ends within the row: {what}"
+    fix = json_mend(error, text, in_list, ended, number == 1)
     raise InputError(what, where=where, fix=fix) from error
 
 
@@ -167,4 +171,8 @@ def _lone_surrogate(value: Any) -> str | None:
 
 
 def _nested_too_deeply(path: Path, number: int) -> InputError:
-    return InputError("the row is nested too deeply to be read", where=place(path, number), fix=_FIX)
+    return InputError(
+        "the row is nested too deeply to be read",
+        where=place(path, number),
+        fix=f"Flatten it; {MAX_DEPTH} levels are read",
+    )

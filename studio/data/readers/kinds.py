@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from studio import reach
-from studio.data.encoding import ARROW, ARROW_STREAM, PARQUET, first_bytes_kind, require_text
+from studio.data.encoding import (
+    ARROW,
+    ARROW_STREAM,
+    BINARY_KINDS,
+    PARQUET,
+    first_bytes_kind,
+    foreign_text,
+    require_text,
+)
 from studio.data.readers.bytestream import Packing, open_unpacked, packing_of
 from studio.errors import InputError
 
@@ -29,6 +38,13 @@ _NOT_DATA = (
     "dataset_dict.json", "state.json",
 )  # fmt: skip
 _HEAD_BYTES = 65536
+_LIST_OF_OBJECTS = re.compile(rb'\[\s*\{\s*"[^"\\]*"\s*:')
+_FILL: dict[Kind, str] = {
+    "json": "Put one JSON object in each line",
+    "csv": "Put the names of the columns in the first line and rows below it",
+    "tsv": "Put the names of the columns in the first line and rows below it",
+    "text": "Put texts in it, with a blank line between two",
+}
 
 
 class FileKind(NamedTuple):
@@ -68,16 +84,18 @@ def kind_of_file(path: Path) -> FileKind:
     if binary is not None:
         return FileKind(binary, packing, head)
     require_text(head, path)
-    if not head.removeprefix(b"\xef\xbb\xbf").strip() and len(head) < _HEAD_BYTES:
-        raise InputError("the file is empty", where=str(path), fix="Put one JSON object in each line")
     kind = kind_by_name(path.name)
+    if not head.removeprefix(b"\xef\xbb\xbf").strip() and len(head) < _HEAD_BYTES:
+        raise InputError("the file is empty", where=str(path), fix=_FILL.get(kind or "json", _FILL["json"]))
+    if (foreign := foreign_text(head, kind == "text")) is not None:
+        raise InputError(f"this is {foreign}", where=str(path), fix=BINARY_KINDS[foreign])
     if kind in ("parquet", "arrow"):
         raise InputError(f"this is not {_a(NAMES[kind])} file", where=str(path), fix="Name it by what it holds")
     if kind in ("csv", "tsv", "text") and _begins_with_object(head):
         raise InputError(
             f"the file holds JSON, and its name says {NAMES[kind]}",
             where=str(path),
-            fix=f"Rename it to {path.name.split('.')[0]}.jsonl",
+            fix=f"Rename it to {path.name.split('.')[0]}.{'json' if head.lstrip()[:1] == b'[' else 'jsonl'}",
         )
     return FileKind(kind or "json", packing, head)
 
@@ -124,7 +142,10 @@ def _is_data(path: Path) -> bool:
 
 
 def _begins_with_object(head: bytes) -> bool:
-    first = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
+    begun = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if _LIST_OF_OBJECTS.match(begun):
+        return True
+    first = begun.split(b"\n", 1)[0]
     if not first.startswith(b"{"):
         return False
     try:

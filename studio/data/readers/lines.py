@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from studio.data.encoding import decode
 from studio.data.readers import row as limits
@@ -14,18 +15,53 @@ from studio.errors import InputError
 BOM = b"\xef\xbb\xbf"
 
 
+class _MacEnds(io.RawIOBase):
+    """A stream whose carriage returns are line feeds; every byte stays in its place."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._stream.seek(offset, whence)
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        data = self._stream.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def with_line_feeds(stream: IO[bytes], head: bytes) -> IO[bytes]:
+    """Return a stream whose lines end with line feeds, as those of old Mac files, which have none, do not.
+
+    Args:
+        stream: the file.
+        head: its first bytes, some thousands.
+    """
+    if b"\r" not in head.rstrip(b"\r") or b"\n" in head:
+        return stream
+    return cast("IO[bytes]", io.BufferedReader(_MacEnds(stream), 1 << 18))
+
+
 class Lines:
     """Lines as text, their ends included.
 
     Attributes:
         number: lines read so far, so also the number of the last one.
         offset: bytes read so far.
+        at_end: whether the file ended with the last line, before a line's end.
     """
 
     def __init__(self, stream: IO[bytes], path: Path, rows: bool = False) -> None:
         """Read the lines of `stream`; with `rows` each line is a row, and errors say so."""
         self._stream, self._path, self._rows = stream, path, rows
         self.number = self.offset = 0
+        self.at_end = False
 
     def __iter__(self) -> Lines:
         """Return itself: lines are read once."""
@@ -55,6 +91,7 @@ class Lines:
         if not line:
             return b""
         self.number += 1
+        self.at_end = not line.endswith(b"\n")
         if len(line) > limits.MAX_ROW_BYTES:
             raise too_long(self._path, self.number)
         if self.offset == 0 and line.startswith(BOM):

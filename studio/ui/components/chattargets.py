@@ -13,10 +13,12 @@ from typing import Any
 
 from studio.chat.target import Target
 from studio.config import RunConfig
+from studio.config.data import DataSource
 from studio.config.jobs import DEMO_TEST
 from studio.data.formats import split_prompt
+from studio.data.locate import of_file
 from studio.data.readers.kinds import kind_by_name
-from studio.data.rows import detect_format, parse_row
+from studio.data.reading import Reading, source_named
 from studio.data.sources import read_rows, resolve_path
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder
@@ -128,11 +130,10 @@ class Opening:
 def opening_of(settings: Settings, run: JobFolder | None) -> Opening:
     """Read how a conversation with a run starts, from the data that it was trained on."""
     config = _config(run)
-    sources = [source.path for source in config.data.train]
+    first, data = config.data.train[0].path, config.data.model_dump()
     try:
-        trained = _prompts(settings, sources[0], 1)
-        held_out = _held_out(config)
-        prompts = _prompts(settings, held_out, EXAMPLES) if held_out else _prompts(settings, sources[0], EXAMPLES)
+        trained = _prompts(settings, source_named(data, first), 1)
+        prompts = _prompts(settings, source_named(data, _held_out(config) or first), EXAMPLES)
     except (StudioError, OSError) as error:
         return Opening("", (), str(error))
     system = next((m["content"] for prompt in trained for m in prompt if m["role"] == "system"), "")
@@ -147,16 +148,17 @@ def _held_out(config: RunConfig) -> str | None:
     return validation if isinstance(validation, str) else None
 
 
-def _prompts(settings: Settings, path: str, count: int) -> list[list[dict[str, str]]]:
+def _prompts(settings: Settings, source: DataSource, count: int) -> list[list[dict[str, str]]]:
     """Messages before the answer, for the first rows that are conversations."""
-    file = resolve_path(path, settings, confined=True)
+    file = resolve_path(source.path, settings, confined=True)
     if kind_by_name(file.name) != "json":
         return []  # other kinds are read by the data worker, not in the web process
     rows = list(islice(read_rows(file), count))
-    kind = detect_format(rows, file)
+    reading = Reading(source, of_file(file), "answers", turns=True)
+    kind, _ = reading.format(rows[:1])
     found = []
     for number, row in rows:
-        example = parse_row(row, number, file, kind)
+        example = reading.example(row, number, kind)
         if example.messages is None:
             return []
         prompt, _ = split_prompt(example)

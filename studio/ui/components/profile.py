@@ -16,9 +16,10 @@ import gradio as gr
 from studio.errors import InputError
 from studio.ui.components.choices import piece
 from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons, is_seen, places, sections_of
-from studio.ui.components.meta import WITH_META, Meta
+from studio.ui.components.meta import WITH_META
+from studio.ui.datavalues import acted, change_actions
 from studio.ui.errors import guard
-from studio.ui.form import Values
+from studio.ui.form import TRAIN, Values
 from studio.ui.page import QUIET, Page
 
 SAMPLE_ROWS = 2000
@@ -51,13 +52,14 @@ def profile_card(page: Page) -> gr.HTML:
         args = {**sections, "seed": seed, "micro_batch": micro}
         return [("profile", {**args, "sample": SAMPLE_ROWS}), ("profile", args)]
 
-    def act(text: str) -> list[Any]:
-        wanted = Meta.read(text).set
-        return [wanted.get(option, gr.skip()) for option in ACTED]
+    def act(current: list[Values] | None, text: str) -> list[Any]:
+        return acted(text, current, ACTED)
 
     def connect() -> None:
         begin_by_click(page, card, "profile", calls, profile_value)
-        card.select(guard(act), form.meta, [form.components[option] for option in ACTED], js=WITH_META, **QUIET)
+        files = form.components[TRAIN]
+        targets = [*(form.components[option] for option in ACTED), files]
+        card.select(guard(act), [files, form.meta], targets, js=WITH_META, **QUIET)
         changed = [form.components[path].change for path in form.specs if is_seen(path)]
         told = f"(...values) => {{ window.studioForm?.dataValues?.(values, {json.dumps(places(form))}) }}"
         gr.on(changed, None, form.inputs, None, js=told, **QUIET)
@@ -137,7 +139,7 @@ def finding_value(finding: Values, longest: int, several: bool) -> Values:
         "fix": f"{finding['fix']}." if finding["fix"] else "",
         "check": check,
         "places": [{**place_value(place), "label": row_label(place, several)} for place in finding["places"]],
-        "actions": actions(check, longest),
+        "actions": actions(check, longest) or change_actions(finding),
     }
 
 

@@ -25,7 +25,16 @@ from studio.ui.components.profile import profile_card
 from studio.ui.components.pushdata import push_card
 from studio.ui.components.tokens import problem_value, token_view
 from studio.ui.datafiles import UPLOADED, demo_data, joined, keep_upload, named_source
-from studio.ui.datavalues import LIMIT, TRUNCATION, counted, data_config, preview_row, row_again, source_options
+from studio.ui.datavalues import (
+    LIMIT,
+    TRUNCATION,
+    acted,
+    counted,
+    data_config,
+    preview_row,
+    row_again,
+    source_options,
+)
 from studio.ui.errors import guard
 from studio.ui.form import METHOD, TRAIN, field_id
 from studio.ui.page import QUIET, Page
@@ -117,9 +126,8 @@ def build(page: Page) -> None:
         train, validation = demo_data(method)
         return train, str(validation), ""
 
-    def act(text: str) -> list[Any]:
-        wanted = Meta.read(text).set
-        return [wanted.get(option, gr.skip()) for option in ACTED]
+    def act(current: list[dict[str, Any]] | None, text: str) -> list[Any]:
+        return acted(text, current, ACTED)
 
     def fetch(*values: Any) -> str:
         config, _ = data_config(form.raw(values), page)
@@ -148,13 +156,13 @@ def build(page: Page) -> None:
 
     def connect() -> None:
         # An action of a finding sets options, as the person would in the fields below it.
-        targets = [form.components[option] for option in ACTED]
+        targets = [*(form.components[option] for option in ACTED), sources]
         validation = form.components[VALIDATION]
         files = [sources, validation]
         gr.on([add.click, path.submit], guard(add_path), [path, *files], [*files, path, problem], **QUIET)
         upload.upload(guard(take_upload), [upload, *files], [*files, problem], **QUIET)
         demo.click(guard(take_demo), form.components[METHOD], [*files, problem], **QUIET)
-        findings.select(guard(act), form.meta, targets, js=WITH_META, **QUIET)
+        findings.select(guard(act), [sources, form.meta], targets, js=WITH_META, **QUIET)
         view.select(guard(move), [*form.inputs, form.meta], view, js=WITH_META, **QUIET)
         form.count = {"fn": guard(count), "inputs": form.inputs, "outputs": [head, page.summaries["data"]]}
         form.preview = {"fn": guard(preview), "inputs": [*form.inputs, form.meta], "outputs": view}
