@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from studio.foreign import JOB, read_json_file
+
 # Given back before the last words are written, so that a full disk cannot swallow the reason.
 RESERVE = ".reserve"
 RESERVE_BYTES = 64 * 1024
@@ -41,9 +43,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; None when it is not there."""
+    """Read a JSON file; None when it is not there.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or larger than a job's files are.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_file(path, JOB)
     except FileNotFoundError:
         return None
 

@@ -18,10 +18,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from studio.errors import InputError
+from studio.foreign import RUN, parse_yaml
 from studio.jobs.files import read_json, write_atomic
 from studio.jobs.labels import Labels, read_labels
 from studio.jobs.request import Branch, JobRequest, Kind, parse_heading, parse_request, write_request
@@ -47,9 +47,13 @@ class JobFolder:
             InputError: job.yaml is missing or was edited into something else.
         """
         try:
-            return parse_request(YAML(typ="safe").load((self.path / "job.yaml").read_text(encoding="utf-8")))
+            return parse_request(parse_yaml(self._asked()))
         except (OSError, KeyError, TypeError, ValueError, YAMLError) as error:
             raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
+
+    def _asked(self) -> str:
+        with (self.path / "job.yaml").open("rb") as file:
+            return file.read(RUN.bytes + 1).decode("utf-8")
 
     @cached_property
     def heading(self) -> tuple[Kind, str]:
@@ -59,8 +63,7 @@ class JobFolder:
             InputError: as `request`.
         """
         try:
-            head = (self.path / "job.yaml").read_text(encoding="utf-8").partition("\nconfig:")[0]
-            return parse_heading(YAML(typ="safe").load(head))
+            return parse_heading(parse_yaml(self._asked().partition("\nconfig:")[0]))
         except (OSError, KeyError, TypeError, ValueError, YAMLError):  # another order, or not ours
             return self.request.kind, self.request.name
 
