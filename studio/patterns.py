@@ -38,6 +38,8 @@ _FORMS = {
     "layers_pattern": r"(?:^|.*?\.){}\.(?P<idx>\d+)\.",
 }  # fmt: skip
 _AT_MOST = re.compile(r"\{,(\d+)\}")
+_LONGEST_SPLIT = 5000
+_ENDLESS = re.compile(r"[*+]|\{\d*,\}|\{\d*,?\d{3,}\}")
 _ANYTHING = re.compile(r"\[(?:\\s\\S|\\S\\s|\\w\\W|\\W\\w|\\d\\D|\\D\\d)\]")
 _CLASSES = {
     "d": r"\p{Nd}", "w": r"\p{L}\p{N}_", "s": r"\s\v\x{1c}-\x{1f}\x{85}\p{Z}",
@@ -138,18 +140,21 @@ def engine(pattern: str, *, across_lines: bool = False) -> re2._Regexp:
         ) from error
 
 
-def require_quick(patterns: Iterable[str], names: Sequence[str], where: str) -> None:
+def require_quick(config: Mapping[str, object], names: Sequence[str], where: str) -> None:
     """See that Python's engine, which PEFT uses, gets through all patterns with all names soon.
 
     Args:
-        patterns: the expressions of `peft_expressions`.
+        config: patterns by the name of PEFT's option, as `peft_expressions` takes them.
         names: of the model's layers.
         where: what names the patterns, for the error.
 
     Raises:
-        InputError: it does not.
+        InputError: it does not, or a pattern cannot be used at all.
     """
-    asked = tuple(dict.fromkeys(one for one in patterns if not _PLAIN.fullmatch(one)))
+    try:
+        asked = tuple(dict.fromkeys(one for one in peft_expressions(config) if not _PLAIN.fullmatch(one)))
+    except PatternError as error:
+        raise InputError(f"a pattern is not used: {error}", where=where, fix="Write names of layers") from error
     if asked and not _is_quick(asked, tuple(dict.fromkeys(names))):
         raise InputError(
             f"a pattern such as '{max(asked, key=len):.80}' takes PEFT longer than {QUICK_SECONDS:g} s to match with "
@@ -178,6 +183,43 @@ def peft_expressions(config: Mapping[str, object]) -> list[str]:
     for expression in expressions:
         patterns.engine(expression)
     return expressions
+
+
+def require_plain_repeats(pattern: str) -> None:
+    """See that no group that holds a repeat without end is itself repeated, where RE2 cannot be the engine.
+
+    It reads the syntax of Python and of Oniguruma, which tokenizers use. Such a repeat is what takes exponential time.
+
+    Raises:
+        PatternError: one is.
+    """
+    if len(pattern) > _LONGEST_SPLIT:
+        raise PatternError(f"it has {len(pattern):,} characters, and {_LONGEST_SPLIT:,} is the most")
+    groups = [False]  # whether each open group holds a repeat without end, or words to choose from
+    place, depth = 0, 0
+    while place < len(pattern):
+        sign = pattern[place]
+        if sign == "\\":
+            if pattern[place + 1 : place + 2].isdigit() or pattern[place + 1 : place + 3] in ("k<", "g<", "k'", "g'"):
+                raise PatternError("it refers back to a part of itself")
+            place += 2
+            continue
+        if depth or sign == "[":
+            depth += {"[": 1, "]": -1}.get(sign, 0)
+            if sign == "[" and pattern.startswith(("]", "^]"), place + 1):
+                place += 1 + pattern.startswith("^", place + 1)
+        elif sign == "(":
+            groups.append(False)
+        elif sign == "|" and len(groups) > 1:
+            groups[-1] = True
+        elif sign == ")" and len(groups) > 1:
+            inner = groups.pop()
+            if inner and _ENDLESS.match(pattern, place + 1):
+                raise PatternError("it repeats a part that repeats or chooses itself, which can take for ever")
+            groups[-1] = groups[-1] or inner
+        elif _ENDLESS.match(pattern, place):
+            groups[-1] = True
+        place += 1
 
 
 @functools.lru_cache(maxsize=8)

@@ -18,6 +18,7 @@ from studio.data.templates import with_template
 from studio.data.wire import Values
 from studio.errors import InputError, StudioError
 from studio.models.child import Progress
+from studio.models.vocabulary import require_linear_splits
 from studio.settings import Settings
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -65,6 +66,7 @@ class Tokenizers:
             )
         key = json.dumps([str(folder), tokenizer_stamp(folder), trust_remote_code])
         if key not in self._loaded:
+            require_linear_splits(folder / "tokenizer.json")
             try:
                 self._loaded[key] = AutoTokenizer.from_pretrained(
                     folder, local_files_only=True, trust_remote_code=trust_remote_code

@@ -6,7 +6,6 @@ PEFT passes over matrices that it finds no layer for, and fills layers that it f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,21 +68,19 @@ def adapter_config(folder: Path) -> dict[str, Any] | None:
     return config
 
 
-def require_quick_adapter(folder: Path, names: Iterable[str]) -> None:
+def require_quick_adapter(folder: Path, model: Any) -> None:
     """See that PEFT, which matches patterns by Python's engine, gets through an adapter's soon.
 
     Args:
         folder: the adapter.
-        names: of the modules of the model that it is for.
+        model: the loaded model that it is for.
 
     Raises:
         InputError: it does not, or as `adapter_config`.
     """
-    _require_quick(adapter_config(folder) or {}, list(names), str(folder / "adapter_config.json"))
-
-
-def _require_quick(config: dict[str, Any], names: Sequence[str], where: str) -> None:
-    require_quick(peft_expressions(config), names, where)
+    require_quick(
+        adapter_config(folder) or {}, [name for name, _ in model.named_modules()], str(folder / "adapter_config.json")
+    )
 
 
 def _unsound(what: str, file: Path) -> InputError:
@@ -132,7 +129,7 @@ def require_adapter(folder: Path, shape: ModelShape, where: str) -> dict[str, An
         raise InputError(f"rank_pattern of adapter_config.json: {error}", where=where, fix="Copy it again") from error
     for layer, rank in zip(layers, ranks, strict=True):
         _require_layer(layer, matrices.get((layer, "A"), ()), matrices.get((layer, "B"), ()), rank, shape, there, where)
-    _require_quick(config, [one.name for one in shape.linears], where)
+    require_quick(config, [one.name for one in shape.linears], where)
     if config.get("task_type") == "SEQ_CLS":
         _require_score(tensors, shape, where)
     else:

@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError, StudioError
+from studio.foreign import read_json_file
 from studio.models.child import Progress, child_main
 from studio.models.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
 from studio.models.hubaccess import is_hub_id as is_hub_id
@@ -39,7 +40,7 @@ def hub_folder(settings: Settings, name: str, revision: str = "main") -> Path:
 def hub_name(folder: Path) -> str | None:
     """The Hub id of a folder made by `download`, None if the download is not complete or it is another folder."""
     try:
-        name = json.loads((folder / _MARKER).read_text())["hub"]
+        name = read_json_file(folder / _MARKER)["hub"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return str(name)

@@ -6,7 +6,7 @@ from studio.errors import InputError
 from studio.models.adapted import in_blocks
 from studio.models.families import family_of
 from studio.models.shape import HEADS, Linear
-from studio.patterns import PatternError, Patterns, peft_expressions, require_quick
+from studio.patterns import PatternError, Patterns, require_quick
 from studio.train.checks.known import Known
 from studio.train.checks.weights import BLOCK
 
@@ -87,8 +87,7 @@ def _patterns(known: Known) -> None:
                     f"rank {value} is more than {name} has, {smallest}, so it would save nothing", where=where,
                     fix=f"Use at most {smallest}",
                 )  # fmt: skip
-        asked = peft_expressions({option: getattr(tuning, option)})
-        require_quick(asked, [linear.name for linear in targets], f"tuning.{option}")
+        require_quick({option: getattr(tuning, option)}, [linear.name for linear in targets], f"tuning.{option}")
 
 
 def _blocks(known: Known) -> None:
