@@ -10,7 +10,7 @@ import unicodedata
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # What Markdown reads as markup within a line. HTML and entities are in it.
-_MARKUP = re.compile(r"[\\`*_\[\]<>|~]")
+_MARKUP = re.compile(r"[\\`*\[\]<>|~]")
 _FORMULA = ("=", "+", "-", "@")
 
 

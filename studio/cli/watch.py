@@ -124,8 +124,9 @@ class _Bars:
         total = event["total"]
         if event["state"] == "end" and not total:
             total = event["done"] = 1
+        unit = for_terminal(event["unit"]) if event["total"] else ""
         self._progress.update(
-            self._tasks[name], completed=event["done"], total=total, unit=for_terminal(event["unit"]) if event["total"] else ""
+            self._tasks[name], completed=event["done"], total=total, unit=unit
         )  # fmt: skip
 
 

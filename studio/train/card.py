@@ -10,7 +10,6 @@ from typing import Any
 
 from studio.config import RunConfig
 from studio.config.tuning import TITLES
-from studio.escaping import for_markdown
 from studio.models.adapters import adapter_config
 from studio.train.methods import METHODS
 
@@ -55,10 +54,9 @@ def write_card(folder: Path, name: str, base: str, config: RunConfig, facts: dic
     adapter = config.tuning.name != "full"
     scorer = METHODS[config.method.name].result == "scorer"
     metrics = "".join(f"| {name}, last | {value:.4g} |\n" for name, value in facts.pop("metrics", {}).items())
-    facts["data"] = for_markdown(facts["data"])
     text = CARD.format(
-        name=for_markdown(name),
-        base=for_markdown(base),
+        name=name,
+        base=base,
         library="peft" if adapter else "transformers",
         method=config.method.name,
         tuning=config.tuning.name,
