@@ -68,7 +68,7 @@ def test_json_is_read_as_json(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 1_000_000 + "]" * 1_000_000, "[" * 41 + "]" * 41, '{"a":' * 41 + "1" + "}" * 41, "[" + "[]," * 700_000 + "1]"]
+    ["[" * 500_000 + "]" * 500_000, "[" * 41 + "]" * 41, '{"a":' * 41 + "1" + "}" * 41, "[" + "[]," * 700_000 + "1]"]
 )  # fmt: skip
 def test_bombs_of_json_are_refused(text: str) -> None:
     with pytest.raises(TooMuchError):
