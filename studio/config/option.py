@@ -23,8 +23,8 @@ _LARGEST = 1e15
 class Options(BaseModel):
     """Base of all option groups: unknown keys are refused, values are checked on assignment too.
 
-    No number may be infinite or "not a number", which would pass many a comparison, or beyond all sense, and none may be
-    true or false, which Python counts as 1 and 0.
+    No number may be infinite or "not a number", which would pass many a comparison, or beyond all sense, and none may
+    be true or false, which Python counts as 1 and 0.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
