@@ -45,7 +45,7 @@ class Limits:
 
 
 #: A run, a job, a list of values: some kilobytes, written by a person or by us.
-RUN = Limits(bytes=256 * 1024, nodes=50_000, digits=100)
+RUN = Limits(bytes=256 * 1024, nodes=20_000, digits=100)
 #: config.json, adapter_config.json, dataset_info.json, the index of weight files.
 CONFIG = Limits(bytes=32 * 1024**2, nodes=600_000)
 #: What a job writes of itself: the report of an evaluation has every answer.
@@ -190,7 +190,7 @@ def _parts(node: Node, limits: Limits) -> list[Node]:
 
 def _require_depth(value: Any, limits: Limits) -> None:
     level = [value]
-    for _ in range(limits.depth + 1):
+    for _ in range(limits.depth):
         level = [
             part
             for one in level if isinstance(one, dict | list)

@@ -29,7 +29,7 @@ def text(value: bytes) -> bytes:
     [
         gguf(text(b"a"), struct.pack("<I", 9), struct.pack("<IQ", 9, 1) * 5000),
         gguf(text(b"a"), struct.pack("<IIQ", 9, 0, 2**31)),
-        gguf(text(b"a"), struct.pack("<IIQ", 9, 8, 2**21), struct.pack("<Q", 0) * 10),
+        gguf(text(b"a"), struct.pack("<IIQ", 9, 8, 900_000), struct.pack("<Q", 0) * 10),
         gguf(struct.pack("<Q", 2**31)), gguf(tensors=2**31, pairs=0), gguf(pairs=2**31),
         gguf(text(b"t"), struct.pack("<I", 2**31), tensors=1, pairs=0),
     ],
