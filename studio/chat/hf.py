@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from studio.chat.decoding import Logits, WindowText
 from studio.chat.protocol import ApiError
 from studio.errors import InputError
+from studio.models.adapters import require_quick_adapter
 from studio.models.headers import SAFE, weight_files
 
 PREFILL_TOKENS = 512  # longest part of a prompt read in one step: others wait no longer than that
@@ -222,6 +223,7 @@ class HfBackend:
                 where=str(folder),
                 fix="Train with tuning.name lora",
             )
+        require_quick_adapter(folder, base)
         model = PeftModel.from_pretrained(base, str(folder), is_trainable=False, local_files_only=True).eval()
         self._switches = [layer for layer in model.modules() if hasattr(layer, "_disable_adapters")]
         self._adapter_on = True

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from studio.cli.output import answer, say
+from studio.cli.output import answer, say, write
 from studio.cli.train import Json
 from studio.settings import read_settings
 
@@ -31,8 +30,7 @@ def chat(
 
     def show(piece: str) -> None:
         if not as_json:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+            write(piece)
 
     settings = read_settings()
     messages = [{"role": "system", "content": system}] if system else []
@@ -47,5 +45,5 @@ def chat(
     if as_json:
         answer(True, said.as_dict(), "")
     else:
-        sys.stdout.write("\n")
+        write("\n")
         say(f"{said.model}: {said.stats.completion_tokens} tokens in {said.stats.seconds:.1f} s")

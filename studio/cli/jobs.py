@@ -3,7 +3,6 @@ as another run) and `keep` (comparing, naming, putting away, deleting)."""
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from typing import Annotated
@@ -11,7 +10,7 @@ from typing import Annotated
 import typer
 
 from studio.cli import branch, keep, queue
-from studio.cli.output import answer, say, table
+from studio.cli.output import answer, say, table, write
 from studio.cli.train import Detach, Job, Json
 from studio.cli.watch import follow, raise_unless_completed
 from studio.errors import InputError
@@ -131,7 +130,7 @@ def log(job_id: Job, as_json: Json = False) -> None:
     if as_json:
         answer(True, {"id": job.id, "log": text}, "")
     else:
-        sys.stdout.write(text)
+        write(text)
 
 
 def _tell(job: JobFolder, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from studio.cli.output import answer, say, table
+from studio.cli.output import answer, say, table, write
 from studio.cli.train import Job, Json
 from studio.errors import InputError
 from studio.jobs import JobFolder, Summaries, find_job
@@ -61,7 +61,7 @@ def compare(
         for line in found.notes:
             say(line)
     else:
-        sys.stdout.write(as_csv(found) if form == Form.csv else as_markdown(found))
+        write(as_csv(found) if form == Form.csv else as_markdown(found))
 
 
 def rename(

@@ -16,6 +16,7 @@ from studio import __version__
 from studio.cli import chat, data, demo, doctor, jobs, password, results, train, ui
 from studio.cli.output import report_error, say
 from studio.errors import InputError, StudioError
+from studio.escaping import for_terminal
 from studio.private import begin
 
 # typer brings click inside itself and shows its classes only by way of this one.
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     except _USAGE_ERROR as error:
         context = getattr(error, "ctx", None)
         if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command: its help is the answer
-            print(error.format_message(), file=sys.stderr)
+            print(for_terminal(error.format_message()), file=sys.stderr)
             return InputError.exit_code
         hint = f"'{context.command_path} --help' shows the options" if context else "'studio --help' shows the commands"
         report_error(InputError(error.format_message(), fix=hint), as_json)
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         report_error(_from_os(error), as_json)
         return 1
     except Exception as error:  # the boundary of the process: a person still gets a sentence
-        traceback.print_exc()
+        print(for_terminal(traceback.format_exc()), file=sys.stderr)
         report_error(StudioError(f"an unexpected error ({error})", fix="Please report it as a bug"), as_json)
         return 1
 

@@ -1,4 +1,7 @@
-"""Two ways to answer: a line or table for a person, or one JSON object for a script."""
+"""Two ways to answer: a line or table for a person, or one JSON object for a script.
+
+All text goes to the terminal through here: names, rows, logs and answers are of others, and none may move its cursor.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from studio.errors import InputErrors, StudioError
+from studio.escaping import for_terminal, json_for_terminal
 
 #: Everything that is not the answer: progress, notices, errors.
 stderr = Console(stderr=True, highlight=False)
@@ -23,21 +28,27 @@ stdout = Console(highlight=False, soft_wrap=True, width=_WIDE)
 def answer(as_json: bool, values: dict[str, Any], text: str | Table) -> None:
     """Print the result: `values` as JSON, or `text` for a person."""
     if as_json:
-        print(json.dumps(values, ensure_ascii=False, default=str))
+        print(json_for_terminal(json.dumps(values, ensure_ascii=False, default=str)))
     elif isinstance(text, Table):
         stdout.print(text)
     else:
-        stdout.print(text, markup=False)
+        stdout.print(for_terminal(text), markup=False)
 
 
 def say(text: str) -> None:
     """Tell the person something beside the answer."""
-    stderr.print(text, markup=False, soft_wrap=True)
+    stderr.print(for_terminal(text), markup=False, soft_wrap=True)
+
+
+def write(text: str) -> None:
+    """Print text of others as it is (a log, an answer, a table of text), but for what a terminal would obey."""
+    sys.stdout.write(for_terminal(text.replace("\r\n", "\n").replace("\r", "\n")))
+    sys.stdout.flush()
 
 
 def phase_line(name: str, done: float, total: float | None) -> str:
     """A phase that services report, for a line that is drawn again and again: "tokenizing 256 of 560"."""
-    return f"{name} {done:,.0f}" + (f" of {total:,.0f}" if total else "")
+    return f"{escape(for_terminal(name))} {done:,.0f}" + (f" of {total:,.0f}" if total else "")
 
 
 def report_error(error: StudioError, as_json: bool) -> None:
@@ -45,15 +56,15 @@ def report_error(error: StudioError, as_json: bool) -> None:
     if as_json:
         errors = error.errors if isinstance(error, InputErrors) else [error]
         body = {"error": {**error.as_dict(), "exit_code": error.exit_code}, "errors": [one.as_dict() for one in errors]}
-        print(json.dumps(body, ensure_ascii=False))
-    print(error.sentence, file=sys.stderr)
+        print(json_for_terminal(json.dumps(body, ensure_ascii=False)))
+    print(for_terminal(error.sentence), file=sys.stderr)
 
 
 def table(*columns: str, rows: list[tuple[Any, ...]]) -> Table:
     """Make a plain table."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        made.add_column(column, overflow="fold")
+        made.add_column(Text(for_terminal(column)), overflow="fold")
     for row in rows:
-        made.add_row(*(Text(str(cell)) for cell in row))  # not markup: a reason may hold brackets
+        made.add_row(*(Text(for_terminal(str(cell))) for cell in row))  # not markup: a reason may hold brackets
     return made

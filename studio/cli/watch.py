@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from studio.cli.output import say, stderr
 from studio.errors import InputError, StoppedError, StudioError
+from studio.escaping import for_terminal
 from studio.jobs import JobFolder, JobState, read_events, request_stop
 
 POLL_SECONDS = 0.2
@@ -112,19 +113,20 @@ class _Bars:
         if event["kind"] == "phase" and event["phase"] != "validating":
             self._phase(event)
         elif event["kind"] == "notice":
-            self._progress.console.print(f"{event['level']}: {event['text']} {event['fix']}".rstrip(), markup=False)
+            say(f"{event['level']}: {event['text']} {event['fix']}".rstrip())
         elif event["kind"] == "metric" and "loss" in event["values"] and "training" in self._tasks:
             self._progress.update(self._tasks["training"], note=_numbers(event))
 
     def _phase(self, event: dict[str, Any]) -> None:
         name = event["phase"]
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=None, unit="", note="")
+            self._tasks[name] = self._progress.add_task(for_terminal(name), total=None, unit="", note="")
         total = event["total"]
         if event["state"] == "end" and not total:
             total = event["done"] = 1
+        unit = for_terminal(event["unit"]) if event["total"] else ""
         self._progress.update(
-            self._tasks[name], completed=event["done"], total=total, unit=event["unit"] if event["total"] else ""
+            self._tasks[name], completed=event["done"], total=total, unit=unit
         )  # fmt: skip
 
 

@@ -20,18 +20,22 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from studio.config.describe import OptionSpec, options_of
 from studio.config.run import RunConfig
 from studio.errors import InputError, InputErrors
+from studio.foreign import RUN, TooMuchError, parse_yaml
 
 Config = TypeVar("Config", bound=BaseModel)
+# A file of something else can have thousands of wrong keys, and each is compared with all options.
+_SHOWN, _SHOWN_LENGTH = 30, 100
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Raises:
-        InputError: missing, not UTF-8, not YAML (with line and column), or not a mapping.
+        InputError: missing, not UTF-8, not YAML (with line and column), over a limit, or not a mapping.
     """
     try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            raw = parse_yaml(file.read(RUN.bytes + 1).decode("utf-8"))
     except FileNotFoundError as error:
         raise InputError("there is no such file", where=str(path), fix="Check the path") from error
     except IsADirectoryError as error:
@@ -44,8 +48,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"not valid YAML: {error.problem}", where=place, fix="Check the indentation there") from error
     except YAMLError as error:
         raise InputError(f"not valid YAML: {error}", where=str(path)) from error
-    except RecursionError as error:
-        raise InputError("lists in lists without end", where=str(path), fix="Give the YAML file of a run") from error
+    except TooMuchError as error:
+        raise InputError(f"this is no file of a run: {error}", where=str(path), fix="Give the YAML of a run") from error
     except ValueError as error:  # a date that is none, or a number of thousands of digits
         raise InputError(f"a value cannot be read: {error}", where=str(path), fix="Put it in quotes") from error
     if raw is None:
@@ -70,7 +74,11 @@ def build(model: type[Config], raw: dict[str, Any], where: str = "", by_hand: Co
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise InputErrors([_problem(model, item, where, by_hand) for item in error.errors()]) from error
+        found = error.errors()
+        problems = [_problem(model, item, where, by_hand) for item in found[:_SHOWN]]
+        if len(found) > _SHOWN:
+            problems.append(InputError(f"{len(found) - _SHOWN:,} more values are wrong", where=where))
+        raise InputErrors(problems) from error
 
 
 def load_run(path: Path, sets: list[str] | None = None) -> RunConfig:
@@ -115,12 +123,13 @@ def _set_value(spec: OptionSpec, path: str, text: str) -> Any:
     if spec.only_text and text not in ("", "~", "null") and text[0] not in "'\"":
         return text
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return parse_yaml(text)
     except (YAMLError, ValueError) as error:
-        if spec.kind == "text":
+        if spec.kind == "text" and not isinstance(error, TooMuchError):
             return text
+        why = f": {error}" if isinstance(error, TooMuchError) else ""
         raise InputError(
-            f"'{text}' is not a YAML value", where=f"--set {path}",
+            f"'{text:.{_SHOWN_LENGTH}}' is not a YAML value{why}", where=f"--set {path}",
             fix="Write a number, a word, or a list such as [a, b]",
         ) from error  # fmt: skip
 
@@ -183,9 +192,18 @@ def _problem(model: type[BaseModel], item: Any, where: str, by_hand: Collection[
     if path in by_hand:
         where = "--set"
     given = item.get("input")
-    shown = "" if isinstance(given, dict | list) or item["type"] == "missing" else f" (it is {given!r})"
+    shown = "" if isinstance(given, dict | list) or item["type"] == "missing" else f" (it is {_short(given)})"
     place = f"{where}: {path}" if where and path else where or path
     return InputError(f"{message[0].lower()}{message[1:]}{shown}", where=place)
+
+
+def _short(value: Any) -> str:
+    """A value as a sentence has it."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        return "a number without end"
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
 
 
 def _unknown(path: str, known: list[str], where: str) -> InputError:
@@ -193,4 +211,4 @@ def _unknown(path: str, known: list[str], where: str) -> InputError:
     if not near:  # right name in the wrong section
         near = [candidate for candidate in known if candidate.rpartition(".")[2] == path.rpartition(".")[2]][:1]
     fix = f"Did you mean '{near[0]}'?" if near else "docs/config.md lists all options"
-    return InputError(f"there is no option '{path}'", where=where, fix=fix)
+    return InputError(f"there is no option '{path:.{_SHOWN_LENGTH}}'", where=where, fix=fix)

@@ -16,11 +16,15 @@ from pydantic.config import JsonDict
 Tier = Literal["basic", "advanced"]
 
 
+# No option means anything beyond, and a product of two such numbers is still a number.
+_LARGEST = 1e15
+
+
 class Options(BaseModel):
     """Base of all option groups: unknown keys are refused, values are checked on assignment too.
 
-    No number may be infinite or "not a number", which would pass many a comparison, and none may be true or false,
-    which Python counts as 1 and 0.
+    No number may be infinite or "not a number", which would pass many a comparison, or beyond all sense, and none may
+    be true or false, which Python counts as 1 and 0.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
@@ -36,8 +40,11 @@ class Options(BaseModel):
     @field_validator("*")
     @classmethod
     def _finite(cls, value: object) -> object:
-        if any(isinstance(one, float) and not math.isfinite(one) for one in _leaves(value)):
+        numbers = [one for one in _leaves(value) if isinstance(one, int | float)]
+        if any(isinstance(one, float) and not math.isfinite(one) for one in numbers):
             raise ValueError("a finite number is needed")
+        if any(abs(one) > _LARGEST for one in numbers):
+            raise ValueError(f"a number from -{_LARGEST:g} to {_LARGEST:g} is needed")
         return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import field_validator
@@ -10,7 +11,12 @@ from studio.config.option import Options, option
 
 TuningName = Literal["full", "lora", "qlora", "dora"]
 ADAPTERS = ("lora", "qlora", "dora")
+# No model has so many blocks, or layers with names of their own.
+_MOST_BLOCKS, _MOST_PATTERNS = 2000, 2000
 TITLES: dict[str, str] = {"full": "Full", "lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA"}
+
+
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
 
 
 class TuningConfig(Options):
@@ -112,8 +118,12 @@ class TuningConfig(Options):
     @field_validator("rank_pattern", "alpha_pattern", mode="before")
     @classmethod
     def _pattern(cls, value: object) -> object:
+        if isinstance(value, dict) and len(value) > _MOST_PATTERNS:
+            raise ValueError(f"{len(value):,} layers, and {_MOST_PATTERNS:,} are the most")
         if not isinstance(value, str):
             return value
+        if value.count("=") > _MOST_PATTERNS:
+            raise ValueError(f"{value.count('='):,} layers, and {_MOST_PATTERNS:,} are the most")
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         if any(not name.strip() or not number.strip().replace(".", "", 1).isdigit() for name, _, number in pairs):
             raise ValueError("layer=number with commas between them, such as q_proj=32, v_proj=8")
@@ -125,14 +135,19 @@ class TuningConfig(Options):
         value = [value] if isinstance(value, int) else value
         if isinstance(value, list) and (not value or any(isinstance(one, int) and one < 0 for one in value)):
             raise ValueError("at least one number from 0; leave it empty (null) for all blocks")
+        if isinstance(value, list) and any(isinstance(one, int) and one >= _MOST_BLOCKS for one in value):
+            raise ValueError(f"no model has a block {_MOST_BLOCKS:,} or above")
         if not isinstance(value, str):
             return value
         blocks: list[int] = []
         for part in filter(None, (part.strip() for part in value.split(","))):
-            first, _, last = part.partition("-")
-            if not first.isdigit() or (last and not last.isdigit()) or int(last or first) < int(first):
+            found = _RANGE.fullmatch(part)
+            first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+            if last < first:
                 raise ValueError("numbers from 0 and ranges, such as 0-3, 28")
-            blocks += range(int(first), int(last or first) + 1)
+            if last >= _MOST_BLOCKS or len(blocks) > _MOST_BLOCKS:
+                raise ValueError(f"no model has a block {_MOST_BLOCKS:,} or above")
+            blocks += range(first, last + 1)
         return blocks or None
 
     @field_validator("bits", mode="before")

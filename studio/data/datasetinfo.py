@@ -20,7 +20,7 @@ from studio.data.hubsets import HubSet, is_set_name
 from studio.data.sources import Row, as_path, exists
 from studio.data.where import Where
 from studio.errors import InputError
-from studio.reach import read_bytes
+from studio.foreign import read_json_file
 
 FILE_NAME = "dataset_info.json"
 _ADDRESS = re.compile(r"(.+\.json):([^/\\]+)")
@@ -125,8 +125,8 @@ def convert(entry: Entry, row: Row, number: int, path: Path, kind: RowKind) -> R
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
-        value = json.loads(read_bytes(file))
-    except (ValueError, RecursionError) as error:
+        value = read_json_file(file)
+    except ValueError as error:
         raise InputError(f"not JSON: {error}", where=str(file), fix="Correct the file") from error
     if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
         raise InputError(

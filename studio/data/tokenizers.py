@@ -22,6 +22,7 @@ from studio.data.templates import with_template
 from studio.data.wire import Values
 from studio.errors import InputError, StudioError
 from studio.models.child import Progress
+from studio.models.vocabulary import require_linear_splits
 from studio.reach import entries, page, read_bytes
 from studio.settings import Settings
 
@@ -77,6 +78,7 @@ class Tokenizers:
             )
         key = json.dumps([str(folder), tokenizer_stamp(folder), trust_remote_code])
         if key not in self._loaded:
+            require_linear_splits(folder / "tokenizer.json")
             try:
                 with _readable(folder) as read:
                     self._loaded[key] = AutoTokenizer.from_pretrained(

@@ -26,6 +26,7 @@ from studio.evaluate.questions import Question, read_questions
 from studio.jobs import JobFolder, find_job
 from studio.jobs.files import write_json
 from studio.jobs.worker import JobContext
+from studio.models.adapters import require_quick_adapter
 from studio.models.device import device_info
 from studio.models.headers import SAFE
 from studio.models.quiet import quiet_libraries
@@ -86,6 +87,8 @@ def _sides(context: JobContext, run: JobFolder) -> Iterator[tuple[str, Any]]:
     with context.phase("loading model"):
         base = _load(base_path, dtype)
         adapted = (run.model / "adapter_config.json").exists()
+        if adapted:
+            require_quick_adapter(run.model, base)
         model = PeftModel.from_pretrained(base, run.model).eval() if adapted else base
     with _autocast(dtype):
         with model.disable_adapter() if adapted else contextlib.nullcontext():

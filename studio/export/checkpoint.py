@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError, StudioError
+from studio.foreign import TOKENIZER, read_json_file
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -91,7 +92,7 @@ def read_object(path: Path) -> dict[str, Any]:
         StudioError: it is missing or something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json_file(path, TOKENIZER)
     except (OSError, ValueError) as error:
         raise StudioError(f"it cannot be read: {error}", where=str(path)) from error
     if not isinstance(value, dict):

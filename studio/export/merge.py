@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ from safetensors.torch import load_file, save_file
 from studio.errors import InputError
 from studio.export.checkpoint import INDEX, SINGLE, copy_small_files, read_object, weight_files, write_object
 from studio.export.steps import Report, serve_step
+from studio.models.adapters import adapter_config, require_quick_adapter
 from studio.models.headers import SAFE
+from studio.patterns import Patterns
 
 SHARD_BYTES = 128 * 1024 * 1024
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -84,7 +85,7 @@ def merge_adapter(base: Path, adapter: Path, target: Path, dtype: str, report: R
     Raises:
         InputError: the adapter or the base cannot be read, or they do not belong together.
     """
-    config = read_object(adapter / "adapter_config.json")
+    config = adapter_config(adapter) or read_object(adapter / "adapter_config.json")
     target.mkdir(parents=True, exist_ok=True)
     try:
         delta = read_delta(adapter, config, read_object(base / "config.json"))
@@ -140,10 +141,7 @@ def scale_of(module: str, config: dict[str, Any]) -> float:
     """alpha / rank of one module (alpha / sqrt(rank) for rsLoRA, arXiv:2312.03732), with PEFT's rule for patterns."""
 
     def of(patterns: dict[str, Any] | None, default: Any) -> float:
-        for pattern, value in (patterns or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                return float(value)
-        return float(default)
+        return float(Patterns().first(patterns or {}, [module], default)[0])
 
     rank = of(config.get("rank_pattern"), config["r"])
     alpha = of(config.get("alpha_pattern"), config["lora_alpha"])
@@ -262,6 +260,7 @@ def _through_peft(base: Path, adapter: Path, target: Path, dtype: torch.dtype) -
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **SAFE)
+    require_quick_adapter(adapter, model)
     try:
         peft_model = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
         merged = peft_model.merge_and_unload(safe_merge=True)

@@ -37,6 +37,7 @@ from studio.export.material import (
     spread,
 )
 from studio.export.steps import Report, serve_step
+from studio.models.adapters import require_quick_adapter
 from studio.models.headers import SAFE
 from studio.settings import read_settings
 
@@ -87,6 +88,7 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         notes.append("too little memory for float32: the reference was computed in 16 bits, with wider limits")
     model = AutoModelForCausalLM.from_pretrained(request["base"], dtype=dtype, **SAFE)
     if request["adapter"]:
+        require_quick_adapter(Path(request["adapter"]), model)
         model = PeftModel.from_pretrained(model, request["adapter"], local_files_only=True)
     _table(model.to(device).eval(), texts, folder / "reference.npy", report)
     return {

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
+from studio.escaping import for_markdown, for_spreadsheet
 from studio.jobs.compare import Comparison
 from studio.jobs.differences import Row
+
+_OPTION = re.compile(r"[\w.()\- ]+", re.ASCII)
 
 
 def as_markdown(comparison: Comparison) -> str:
     """Return the tables as Markdown; the best values are bold and carry the word."""
-    names = [_cell(run["name"]) for run in comparison.runs]
+    names = [for_markdown(run["name"]) for run in comparison.runs]
     lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
-    lines.append("| state | " + " | ".join(_cell(run["word"]) for run in comparison.runs) + " |")
-    lines += [_line(f"`{row.key}`", row) for row in comparison.options]
-    lines += [_line(row.title, row) for row in comparison.results]
-    return "\n".join([*lines, "", *(f"{note}\n" for note in comparison.notes)]).rstrip() + "\n"
+    lines.append("| state | " + " | ".join(for_markdown(run["word"]) for run in comparison.runs) + " |")
+    lines += [_line(_code(row.key), row) for row in comparison.options]
+    lines += [_line(for_markdown(row.title), row) for row in comparison.results]
+    return "\n".join([*lines, "", *(f"{for_markdown(note)}\n" for note in comparison.notes)]).rstrip() + "\n"
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -35,15 +39,18 @@ def as_csv(comparison: Comparison) -> str:
     return stream.getvalue()
 
 
+def _code(key: str) -> str:
+    """An option's name as code; one that another version or person wrote as text, for no sign ends code safely."""
+    return f"`{key}`" if _OPTION.fullmatch(key) else for_markdown(key)
+
+
 def _line(title: str, row: Row) -> str:
-    cells = [f"**{_cell(text)}** (best)" if place in row.best else _cell(text) for place, text in enumerate(row.values)]
+    cells = [
+        f"**{for_markdown(text)}** (best)" if place in row.best else for_markdown(text)
+        for place, text in enumerate(row.values)
+    ]
     return f"| {title} | " + " | ".join(cells) + " |"
 
 
-def _cell(text: object) -> str:
-    return " ".join(str(text).replace("\\", "\\\\").replace("|", "\\|").split())
-
-
 def _safe(cells: list[str]) -> list[str]:
-    """Text that a spreadsheet would take for a formula gets an apostrophe: names come from other people."""
-    return [f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell for cell in cells]
+    return [for_spreadsheet(cell) for cell in cells]  # names come from other people

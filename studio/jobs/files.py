@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError
+from studio.foreign import JOB, parse_json
 from studio.reach import open_in
 
 # Given back before the last words are written, so that a full disk cannot swallow the reason.
@@ -47,11 +48,12 @@ def read_json(path: Path) -> Any:
     """Read a JSON file of ours; None when it is not there.
 
     Raises:
-        ValueError: it is damaged, or a link or a pipe instead of a file.
+        OSError: it cannot be read.
+        ValueError: it is damaged, larger than a job's files are, or a link or a pipe instead of a file.
     """
     try:
         with open_in(path.parent, path.name) as file:
-            return json.loads(file.read().decode("utf-8"))
+            return parse_json(file.read(JOB.bytes + 1), JOB)
     except FileNotFoundError:
         return None
     except InputError as error:

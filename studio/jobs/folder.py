@@ -18,10 +18,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from studio.errors import InputError
+from studio.foreign import RUN, parse_yaml
 from studio.jobs.files import read_json, write_atomic
 from studio.jobs.labels import Labels, read_labels
 from studio.jobs.request import Branch, JobRequest, Kind, parse_heading, parse_request, write_request
@@ -48,7 +48,7 @@ class JobFolder:
             InputError: job.yaml is missing or was edited into something else.
         """
         try:
-            return parse_request(YAML(typ="safe").load(self._asked()))
+            return parse_request(parse_yaml(self._asked()))
         except (OSError, InputError, KeyError, TypeError, ValueError, YAMLError) as error:
             raise InputError("job.yaml cannot be read, so this is not a job folder", where=str(self.path)) from error
 
@@ -60,14 +60,13 @@ class JobFolder:
             InputError: as `request`.
         """
         try:
-            head = self._asked().partition("\nconfig:")[0]
-            return parse_heading(YAML(typ="safe").load(head))
+            return parse_heading(parse_yaml(self._asked().partition("\nconfig:")[0]))
         except (OSError, InputError, KeyError, TypeError, ValueError, YAMLError):  # another order, or not ours
             return self.request.kind, self.request.name
 
     def _asked(self) -> str:
         with open_in(self.path, "job.yaml") as file:
-            return file.read().decode("utf-8")
+            return file.read(RUN.bytes + 1).decode("utf-8")
 
     def labels(self) -> Labels:
         """Name, tags, note and archive mark that a person gave it later."""

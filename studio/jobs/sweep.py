@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from studio.config import RunConfig
 from studio.config.describe import OptionSpec, options_of
 from studio.config.load import build
 from studio.errors import InputError, InputErrors, StudioError
+from studio.foreign import parse_yaml
 from studio.jobs.client import submit
 from studio.jobs.copies import changed_config
 from studio.jobs.folder import JobFolder, folder_name, taken_names
@@ -54,9 +54,12 @@ def parse_values(path: str, text: str) -> list[Any]:
         InputError: it is no such list, or it is empty.
     """
     try:
-        found = YAML(typ="safe", pure=True).load(f"[{text}]")
-    except YAMLError as error:
-        raise InputError(f"'{text}' is not a list of values", where=path, fix="Write them like 1e-4, 2e-4") from error
+        found = parse_yaml(f"[{text}]")
+    except (YAMLError, ValueError) as error:
+        why = "" if isinstance(error, YAMLError) else f": {error}"
+        raise InputError(
+            f"'{text:.100}' is not a list of values{why}", where=path, fix="Write them like 1e-4, 2e-4"
+        ) from error
     if not found:
         raise InputError("it has no values to try", where=path, fix="Write them like 1e-4, 2e-4")
     return list(found)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from studio.config import RunConfig
 from studio.config.method import ONLINE
 from studio.config.tuning import TuningConfig
 from studio.errors import InputError
-from studio.models.adapters import adapter_config, fits_pattern
-from studio.models.shape import EMBEDDINGS, HEADS, Linear, ModelShape
+from studio.models.adapters import adapter_config
+from studio.models.shape import EMBEDDINGS, HEADS, Linear, ModelShape, block_of, fitting
+from studio.patterns import PatternError, Patterns
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,12 @@ def _kept(shape: ModelShape, config: dict[str, Any]) -> Adapted:
     if wanted == "all-linear" or not wanted:
         layers = shape.targets("all-linear")
     elif isinstance(wanted, str):  # a pattern for the whole name
-        layers = tuple(one for one in shape.linears if re.fullmatch(wanted, one.name))
+        patterns = Patterns()
+        with _told("target_modules"):
+            layers = tuple(one for one in shape.linears if patterns.fits_whole(wanted, one.name))
     else:
-        known = [name for name in wanted if any(one.fits(name) for one in shape.linears)]
+        named = set(wanted)
+        known = sorted({end for one in shape.linears for end in one.ends & named})
         layers = shape.targets(known) if known else ()
     layers = in_blocks(layers, config.get("layers_to_transform"))
     ranked = _ranked(layers, rank, config.get("rank_pattern") or {})
@@ -82,9 +86,19 @@ def _kept(shape: ModelShape, config: dict[str, Any]) -> Adapted:
 
 def _ranked(layers: Iterable[Linear], rank: int, pattern: dict[str, int]) -> tuple[tuple[Linear, int], ...]:
     """Each layer with its rank by PEFT's rule: the first pattern that fits the name or its end at a dot."""
-    return tuple(
-        (one, next((other for name, other in pattern.items() if fits_pattern(name, one.name)), rank)) for one in layers
-    )
+    layers = list(layers)
+    with _told("rank_pattern"):
+        ranks = Patterns().first(pattern, [one.name for one in layers], rank)
+    return tuple(zip(layers, ranks, strict=True))
+
+
+@contextlib.contextmanager
+def _told(option: str) -> Iterator[None]:
+    """What is wrong with a pattern as an error of the option that holds it."""
+    try:
+        yield
+    except PatternError as error:
+        raise InputError(f"{option}: {error}", where="tuning", fix="Write it as names of layers") from error
 
 
 def in_blocks(layers: tuple[Linear, ...], blocks: object) -> tuple[Linear, ...]:
@@ -92,7 +106,8 @@ def in_blocks(layers: tuple[Linear, ...], blocks: object) -> tuple[Linear, ...]:
     wanted = [blocks] if isinstance(blocks, int) else blocks
     if not isinstance(wanted, list):
         return layers
-    return tuple(one for one in layers if any(part.isdigit() and int(part) in wanted for part in one.name.split(".")))
+    named = {one for one in wanted if isinstance(one, int) and one >= 0}
+    return tuple(one for one in layers if any(block_of(part) in named for part in one.name.split(".")))
 
 
 def _whole(shape: ModelShape, names: object) -> tuple[Linear, ...]:
@@ -103,7 +118,7 @@ def _whole(shape: ModelShape, names: object) -> tuple[Linear, ...]:
         elif name in EMBEDDINGS:
             found.append(Linear(name, inputs=shape.vocab, outputs=shape.hidden))
         else:
-            found += [one for one in shape.linears if one.fits(name)]
+            found += fitting(shape.linears, [str(name)])
     return tuple(found)
 
 

@@ -5,32 +5,88 @@ PEFT passes over matrices that it finds no layer for, and fills layers that it f
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError
+from studio.foreign import TooMuchError, read_json_file
 from studio.models.headers import Tensor, read_header
-from studio.models.shape import ModelShape
-from studio.reach import read_text
+from studio.models.shape import Linear, ModelShape, block_of, ends_of
+from studio.patterns import PatternError, Patterns, peft_expressions, require_quick
 
 WEIGHTS = "adapter_model.safetensors"
 _MATRIX = re.compile(r"^base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight$")
-_BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
+_BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$", re.ASCII)
 _HEAD = re.compile(r"\.(?:score|classifier)\.(?:modules_to_save\.default\.)?weight$")
 # In a mixture of experts these are parameters, whose matrices PEFT shapes in another way.
 _STACKED = ("experts", "gate", "router", "base_layer")
 _OTHER_BASE = "Use it with the base model that it was trained on"
 
 
+# What PEFT's own config has in the options that are read here; None is no value in all of them.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "r": (int,), "lora_alpha": (int, float), "lora_dropout": (int, float), "target_modules": (str, list),
+    "modules_to_save": (list,), "rank_pattern": (dict,), "alpha_pattern": (dict,), "layers_to_transform": (int, list),
+    "target_parameters": (list, str), "layers_pattern": (str, list), "exclude_modules": (str, list),
+}  # fmt: skip
+_MOST_LISTED, _LARGEST_RANK = 10_000, 2**20
+
+
 def adapter_config(folder: Path) -> dict[str, Any] | None:
-    """Return adapter_config.json of a PEFT adapter, None where the folder has none or it is no JSON object."""
+    """Return adapter_config.json of a PEFT adapter, None where the folder has none or it is no JSON object.
+
+    Raises:
+        InputError: a value in it is none that PEFT writes, or a pattern cannot be matched in linear time.
+    """
+    file = folder / "adapter_config.json"
     try:
-        config = json.loads(read_text(folder / "adapter_config.json"))
+        config = read_json_file(file)
+    except TooMuchError as error:
+        raise _unsound(str(error), file) from error
     except (OSError, ValueError):
         return None
-    return config if isinstance(config, dict) else None
+    if not isinstance(config, dict):
+        return None
+    for key, kinds in _KINDS.items():
+        value = config.get(key)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise _unsound(f"{key} is {value!r:.60}", file)
+        if isinstance(value, list | dict) and len(value) > _MOST_LISTED:
+            raise _unsound(f"{key} has {len(value):,} values, and {_MOST_LISTED:,} are the most", file)
+    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    if not all(one is None or (type(one) is int and 0 < one <= _LARGEST_RANK) for one in ranks):
+        raise _unsound("a rank is no number from 1", file)
+    for key, kind in (("target_modules", str), ("modules_to_save", str), ("layers_to_transform", int)):
+        value = config.get(key)
+        if isinstance(value, list) and not all(isinstance(one, kind) for one in value):
+            raise _unsound(f"{key} holds something else than {'names' if kind is str else 'numbers'}", file)
+    try:
+        peft_expressions(config)
+    except PatternError as error:
+        raise _unsound(f"a pattern in it is not used: {error}", file) from error
+    return config
+
+
+def require_quick_adapter(folder: Path, model: Any) -> None:
+    """See that PEFT, which matches patterns by Python's engine, gets through an adapter's soon.
+
+    Args:
+        folder: the adapter.
+        model: the loaded model that it is for.
+
+    Raises:
+        InputError: it does not, or as `adapter_config`.
+    """
+    require_quick(
+        adapter_config(folder) or {}, [name for name, _ in model.named_modules()], str(folder / "adapter_config.json")
+    )
+
+
+def _unsound(what: str, file: Path) -> InputError:
+    return InputError(
+        f"adapter_config.json is none that PEFT writes: {what}", where=str(file), fix="Copy the adapter again"
+    )
 
 
 def require_adapter(folder: Path, shape: ModelShape, where: str) -> dict[str, Any]:
@@ -63,8 +119,17 @@ def require_adapter(folder: Path, shape: ModelShape, where: str) -> dict[str, An
         raise InputError("the adapter's file holds no LoRA weights", where=where, fix="Copy the adapter again")
     layers = sorted({name for name, _ in matrices})
     _require_targets(config, layers, where)
-    for layer in layers:
-        _require_layer(layer, matrices.get((layer, "A"), ()), matrices.get((layer, "B"), ()), config, shape, where)
+    there: dict[tuple[int, str], list[Linear]] = {}
+    for one in shape.linears:  # a file may leave out the first words of a name that the loaded model has (GPT-2)
+        if place := _BLOCK.search(one.name):
+            there.setdefault((block_of(place[1]), one.suffix), []).append(one)
+    try:
+        ranks = Patterns().first(config.get("rank_pattern") or {}, layers, config.get("r"))
+    except PatternError as error:
+        raise InputError(f"rank_pattern of adapter_config.json: {error}", where=where, fix="Copy it again") from error
+    for layer, rank in zip(layers, ranks, strict=True):
+        _require_layer(layer, matrices.get((layer, "A"), ()), matrices.get((layer, "B"), ()), rank, shape, there, where)
+    require_quick(config, [one.name for one in shape.linears], where)
     if config.get("task_type") == "SEQ_CLS":
         _require_score(tensors, shape, where)
     else:
@@ -87,15 +152,16 @@ def _require_targets(config: dict[str, Any], layers: list[str], where: str) -> N
     """The config names every layer that the file has: PEFT makes those that it names, and no others."""
     targets = config.get("target_modules")
     if isinstance(targets, list):
-        unnamed = [one for one in layers if not any(one == name or one.endswith(f".{name}") for name in targets)]
+        named = set(targets)
+        unnamed = [one for one in layers if named.isdisjoint(ends_of(one))]
     elif isinstance(targets, str):
+        patterns = Patterns()
         try:
-            unnamed = [one for one in layers if targets != "all-linear" and not re.fullmatch(targets, one)]
-        except re.error as error:
+            unnamed = [one for one in layers if targets != "all-linear" and not patterns.fits_whole(targets, one)]
+        except PatternError as error:
             raise InputError(
-                f"target_modules '{targets}' of adapter_config.json is no regular expression ({error})", where=where,
-                fix="Copy the adapter again",
-            ) from error  # fmt: skip
+                f"target_modules of adapter_config.json: {error}", where=where, fix="Copy the adapter again"
+            ) from error
     else:
         unnamed = layers
     parameters = config.get("target_parameters") or []
@@ -108,22 +174,24 @@ def _require_targets(config: dict[str, Any], layers: list[str], where: str) -> N
 
 
 def _require_layer(
-    layer: str, a: tuple[int, ...], b: tuple[int, ...], config: dict[str, Any], shape: ModelShape, where: str
+    layer: str,
+    a: tuple[int, ...],
+    b: tuple[int, ...],
+    said: int | None,
+    shape: ModelShape,
+    linears: dict[tuple[int, str], list[Linear]],
+    where: str,
 ) -> None:
-    """One layer of the adapter: A is (rank, inputs) and B is (outputs, rank)."""
+    """One layer of the adapter: A is (rank, inputs) and B is (outputs, rank); the config says the rank `said`."""
     found = _BLOCK.search(layer)
     if _stacked(layer) or found is None:
         return
-    block, name = int(found[1]), layer.rpartition(".")[2]
+    block, name = block_of(found[1]), layer.rpartition(".")[2]
     if block >= shape.layers:
         raise InputError(
             f"the adapter has a block {block}, and the model has {shape.layers}, from 0", where=where, fix=_OTHER_BASE
         )
-    # A file may leave out the first words of a name that the loaded model has (GPT-2).
-    there = [
-        one for one in shape.linears
-        if one.suffix == name and (place := _BLOCK.search(one.name)) and int(place[1]) == block
-    ]  # fmt: skip
+    there = linears.get((block, name), [])
     if not there:
         raise InputError(f"the adapter has layers '{name}' that this model does not have", where=where, fix=_OTHER_BASE)
     if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
@@ -136,29 +204,11 @@ def _require_layer(
             where=where,
             fix=_OTHER_BASE,
         )
-    said = _rank(config, layer)
     if a[0] != said:
         raise InputError(
             f"adapter_config.json says rank {said} for {layer}, and its weights have {a[0]}", where=where,
             fix="Copy the adapter again; config and weights must come from the same run",
         )  # fmt: skip
-
-
-def fits_pattern(pattern: str, layer: str) -> bool:
-    """PEFT's rule for a pattern of ranks or alphas: the whole name of a layer, or its end at a dot.
-
-    Raises:
-        re.error: it is no regular expression.
-    """
-    return re.fullmatch(rf"(.*\.)?({pattern})", layer) is not None
-
-
-def _rank(config: dict[str, Any], layer: str) -> Any:
-    """The rank that PEFT makes a layer with: of the first pattern that fits it, else `r`."""
-    for pattern, rank in (config.get("rank_pattern") or {}).items():
-        if fits_pattern(pattern, layer):
-            return rank
-    return config.get("r")
 
 
 def _stacked(layer: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Literal
 from studio import reach
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
+from studio.foreign import read_json_file, unusable_path
 from studio.models import embedded, hub
 from studio.models.child import Progress, run_child
 from studio.models.headers import read_config, read_tensors, weight_files
@@ -28,6 +29,7 @@ from studio.settings import Settings
 Source = Literal["embedded", "local", "hub"]
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "spiece.model", "vocab.txt")
 _WHERE = "model.path"
+logger = logging.getLogger("studio.models")
 _CHILD = ("getting the model ready", _WHERE)
 
 
@@ -42,13 +44,22 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One line of the list of models. `path` and `parameters` are None for what is not here yet."""
+    """One line of the list of models.
+
+    Attributes:
+        name: as `model.path` takes it.
+        path, parameters: None for what is not here yet, or cannot be used.
+        source: where it comes from.
+        ready: whether it can be trained now.
+        problem: why a folder with a config.json cannot be used; "" for all others.
+    """
 
     name: str
     path: Path | None
     source: Source
     parameters: int | None
     ready: bool
+    problem: str = ""
 
 
 def resolve_model(
@@ -72,7 +83,7 @@ def resolve_model(
     report = on_progress or (lambda name, done, total: None)
     if text == EMBEDDED_MODEL:
         return ModelRef(text, _embedded(settings, report, fetch), "embedded")
-    folder = Path(text).expanduser()
+    folder = require_path(text, _WHERE).expanduser()
     if folder.exists():
         return ModelRef(text, check_folder(folder.absolute()), "local")
     if not is_hub_id(text):
@@ -99,11 +110,18 @@ def known_models(settings: Settings) -> list[ModelInfo]:
             name = folder.name.removeprefix("hub--").replace("--at--", "@").replace("--", "/")
             found.append(ModelInfo(name, None, "hub", None, False))
             continue
+        source: Source = "hub" if name else "local"
         try:
+            if not (folder / "config.json").is_file():
+                continue  # Not a checkpoint: a person may keep other things here.
             parameters = ModelShape.from_folder(confine_folder(folder, settings)).parameters
-        except InputError:
-            continue  # Not a checkpoint: a person may keep other things here, links out among them.
-        found.append(ModelInfo(name or str(folder), folder, "hub" if name else "local", parameters, True))
+            found.append(ModelInfo(name or str(folder), folder, source, parameters, True))
+        except InputError as error:
+            found.append(ModelInfo(name or str(folder), None, source, None, False, error.what))
+        except Exception as error:  # one folder of a stranger must not take the list from the page
+            logger.warning("%s cannot be read", folder, exc_info=error)
+            problem = f"it cannot be read ({type(error).__name__})"
+            found.append(ModelInfo(name or str(folder), None, source, None, False, problem))
     return found
 
 
@@ -136,6 +154,20 @@ def check_folder(folder: Path) -> Path:
     return folder
 
 
+def require_path(path: str | Path, where: str = "") -> Path:
+    """Return a path that was typed.
+
+    Raises:
+        InputError: no file can have it.
+    """
+    if reason := unusable_path(str(path)):
+        raise InputError(
+            f"'{str(path).encode(errors='replace').decode():.60}…' is no path: {reason}", where=where,
+            fix="Check the path",
+        )  # fmt: skip
+    return Path(path)
+
+
 def confine(path: str | Path, settings: Settings) -> Path:
     """Return the real path of what the page named, if it lies in the studio's home or in an allowed root.
 
@@ -144,7 +176,7 @@ def confine(path: str | Path, settings: Settings) -> Path:
     Raises:
         InputError: it lies elsewhere.
     """
-    given = Path(path)
+    given = require_path(path)
     real = reach.allowed(given, settings)
     if real is None:
         raise InputError(
@@ -180,9 +212,9 @@ def confine_model(path: str, settings: Settings) -> str:
         InputError: it is a folder elsewhere, or a link in it leads there.
     """
     text = path.strip()
-    if text == EMBEDDED_MODEL or (is_hub_id(text) and not Path(text).exists()):
+    if text == EMBEDDED_MODEL or (is_hub_id(text) and not require_path(text, _WHERE).exists()):
         return text
-    return str(confine_folder(text, settings))
+    return str(confine_folder(require_path(text, _WHERE), settings))
 
 
 def _embedded(settings: Settings, report: Progress, fetch: bool) -> Path:
@@ -199,10 +231,13 @@ def _instead_of_config(folder: Path) -> tuple[str, str]:
     """What a folder without config.json is, and what to give instead."""
     if (folder / "adapter_config.json").is_file():
         try:
-            base = json.loads(reach.read_text(folder / "adapter_config.json")).get("base_model_name_or_path")
+            base = read_json_file(folder / "adapter_config.json").get("base_model_name_or_path")
         except (OSError, ValueError, AttributeError, InputError):
             base = None
-        return "holds an adapter, not a model", f"Give its base model ({base})" if base else "Give its base model"
+        return (
+            "holds an adapter, not a model",
+            f"Give its base model ({base!s:.200})" if base else "Give its base model",
+        )
     if any(folder.glob("*.gguf")):
         return "holds GGUF files, which cannot be trained", "Give the folder of the original Hugging Face checkpoint"
     inner = sorted(child.parent.name for child in folder.glob("*/config.json"))

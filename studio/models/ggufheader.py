@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from studio.errors import InputError
-from studio.models.headers import Tensor
+from studio.models.headers import TENSORS, Tensor
 from studio.reach import opened
 
 _PLAIN = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
-_MOST = 2**31  # No count or length in a header is near it: a larger one is no GGUF file.
+# No count in a header is near the first (Gemma has 262,144 words and 514,906 merges), no text near the second, no file's
+# header near the third; a list in a list is in none. Of long lists (words, merges) nothing is kept.
+_MOST, _LONGEST, _MOST_BYTES, _KEPT = 1_000_000, 8_000_000, 400_000_000, 4096
+_MOST_SIDES = 8
 # config.json's names of the figures, which GGUF has behind the name of the architecture.
 _FIGURES = {
     "hidden_size": "embedding_length", "num_hidden_layers": "block_count",
@@ -48,7 +51,7 @@ def read_gguf(file: Path) -> tuple[dict[str, Any], list[Tensor]]:
         with opened(file) as handle:
             if handle.read(4) != b"GGUF" or _number(handle, "I") not in (2, 3):
                 raise ValueError
-            count, pairs = _count(handle), _count(handle)
+            count, pairs = _count(handle, TENSORS), _count(handle, _KEPT)
             values = {_text(handle): _value(handle, _number(handle, "I")) for _ in range(pairs)}
             stored = [_tensor(handle) for _ in range(count)]
     except (OSError, ValueError, struct.error, KeyError) as error:
@@ -57,7 +60,7 @@ def read_gguf(file: Path) -> tuple[dict[str, Any], list[Tensor]]:
         ) from error
     kind = str(values.get("general.architecture"))
     config: dict[str, Any] = {ours: values.get(f"{kind}.{theirs}") for ours, theirs in _FIGURES.items()}
-    config = {name: max(value) if isinstance(value, list) else value for name, value in config.items() if value}
+    config = {name: _largest(value) if isinstance(value, list) else value for name, value in config.items() if value}
     experts = "num_local_experts" in config
     config["model_type"] = "mixtral" if kind == "llama" and experts else _FAMILIES.get(kind, kind)
     tensors = [Tensor(name, "BF16", sides) for raw, sides in stored if (name := _renamed(raw))]
@@ -66,6 +69,11 @@ def read_gguf(file: Path) -> tuple[dict[str, Any], list[Tensor]]:
     if "model.embed_tokens.weight" in names:
         config["vocab_size"] = names["model.embed_tokens.weight"].shape[0]
     return config, tensors
+
+
+def _largest(values: list[Any]) -> int | None:
+    """The largest of the figures of each block (heads differ between them in some families)."""
+    return max((value for value in values if isinstance(value, int)), default=None)
 
 
 def _renamed(name: str) -> str:
@@ -80,7 +88,7 @@ def _renamed(name: str) -> str:
 
 def _tensor(handle: BinaryIO) -> tuple[str, tuple[int, ...]]:
     name = _text(handle)
-    sides = [_count(handle) for _ in range(_number(handle, "I"))]
+    sides = [_count(handle, 2**40) for _ in range(_bounded(_number(handle, "I"), _MOST_SIDES))]
     handle.read(12)  # its type, and where it begins
     return name, tuple(reversed(sides))
 
@@ -89,15 +97,20 @@ def _number(handle: BinaryIO, code: str) -> Any:
     return struct.unpack(f"<{code}", handle.read(struct.calcsize(f"<{code}")))[0]
 
 
-def _count(handle: BinaryIO) -> int:
-    count = int(_number(handle, "Q"))
-    if count > _MOST:
+def _bounded(count: int, most: int) -> int:
+    if count > most:
         raise ValueError
     return count
 
 
+def _count(handle: BinaryIO, most: int = _MOST) -> int:
+    if handle.tell() > _MOST_BYTES:
+        raise ValueError
+    return _bounded(int(_number(handle, "Q")), most)
+
+
 def _text(handle: BinaryIO) -> str:
-    length = _count(handle)
+    length = _count(handle, _LONGEST)
     data = handle.read(length)
     if len(data) < length:
         raise ValueError
@@ -107,7 +120,15 @@ def _text(handle: BinaryIO) -> str:
 def _value(handle: BinaryIO, kind: int) -> Any:
     if kind == _TEXT:
         return _text(handle)
-    if kind == _LIST:
-        inner = _number(handle, "I")
-        return [_value(handle, inner) for _ in range(_count(handle))]
-    return _number(handle, _PLAIN[kind])
+    if kind != _LIST:
+        return _number(handle, _PLAIN[kind])
+    inner, count = _number(handle, "I"), _count(handle)
+    if inner == _TEXT:
+        texts = [_text(handle) for _ in range(min(count, _KEPT))]
+        for _ in range(count - len(texts)):
+            handle.seek(_count(handle, _LONGEST), 1)
+        return texts
+    form = _PLAIN[inner]  # KeyError: a list in a list
+    values = [_number(handle, form) for _ in range(min(count, _KEPT))]
+    handle.seek((count - len(values)) * struct.calcsize(f"<{form}"), 1)
+    return values

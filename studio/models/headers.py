@@ -5,14 +5,17 @@ A safetensors header names every tensor with its shape, so a 140 GB checkpoint i
 
 from __future__ import annotations
 
-import json
 import math
+import sys
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError
-from studio.reach import opened, read_text
+from studio.foreign import Limits, TooMuchError, parse_json, read_json_file
+from studio.reach import opened
 
 _BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -20,10 +23,15 @@ _BYTES = {
 }  # fmt: skip
 # How transformers is told to read a folder: nothing from the network, and no pickled weights, which could run code.
 SAFE: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-_HEADER_LIMIT = 100_000_000  # The format's own limit, in bytes.
+# The format allows 100 MB. Kimi K2, with 384 experts in each of 61 blocks, has some 140,000 tensors in all its files.
+TENSORS = 150_000
+_HEADER = Limits(bytes=40_000_000, nodes=14 * TENSORS)
+_LONGEST_NAME, _MOST_PARTS, _MOST_SIDES, _LARGEST = 500, 32, 8, 2**62
+# Headers that were read stay until so many tensors are known: a plan asks for the same ones a dozen times.
+_KEPT_TENSORS = TENSORS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """One stored tensor: its name, safetensors dtype ("BF16") and shape."""
 
@@ -50,7 +58,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     file = path / "config.json"
     try:
-        config = json.loads(read_text(file))
+        config = read_json_file(file)
     except OSError as error:
         raise InputError(
             f"config.json cannot be read ({error.strerror})", where=str(path),
@@ -58,8 +66,10 @@ def read_config(path: Path) -> dict[str, Any]:
         ) from error  # fmt: skip
     except ValueError as error:
         raise InputError(
-            f"config.json is not valid JSON ({error})", where=str(file), fix="Copy or download the model again"
-        ) from error
+            f"config.json is not valid JSON ({error})" if not isinstance(error, TooMuchError)
+            else f"config.json is none of a model: {error}",
+            where=str(file), fix="Copy or download the model again",
+        ) from error  # fmt: skip
     if not isinstance(config, dict):
         raise InputError("config.json is not a JSON object", where=str(file), fix="Copy or download the model again")
     return config
@@ -78,7 +88,7 @@ def weight_files(path: Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        names = sorted({str(name) for name in json.loads(read_text(index))["weight_map"].values()})
+        names = sorted({str(name) for name in read_json_file(index)["weight_map"].values()})
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
             "the index of the weight files cannot be read", where=str(index), fix="Copy or download the model again"
@@ -103,36 +113,106 @@ def read_tensors(path: Path) -> list[Tensor]:
     """List every tensor of a checkpoint folder, from the headers alone.
 
     Raises:
-        InputError: a file is missing, cut short, or not a safetensors file.
+        InputError: a file is missing, cut short, or not a safetensors file, or there are too many tensors.
     """
-    return [tensor for file in weight_files(path) for tensor in read_header(file)]
+    found: list[Tensor] = []
+    for file in weight_files(path):
+        found += read_header(file)
+        if len(found) > TENSORS:
+            raise _too_many(path)
+    return found
 
 
 def read_header(file: Path) -> list[Tensor]:
     """Read one safetensors header and check that the file is as long as it says.
 
     Raises:
-        InputError: the file is cut short (a broken download, a Git LFS pointer) or not a safetensors file.
+        InputError: the file is cut short (a broken download, a Git LFS pointer), not a safetensors file, or its header
+            is over a limit.
     """
-    broken = InputError(
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise _broken(file) from error
+    return list(_HEADERS.of(file, (stat.st_ino, stat.st_mtime_ns, stat.st_size)))
+
+
+class _Headers:
+    """Headers that were read, by file and what changes with it; an error is found anew each time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[Any, ...], tuple[Tensor, ...]] = OrderedDict()
+
+    def of(self, file: Path, stamp: tuple[int, ...]) -> tuple[Tensor, ...]:
+        key = (str(file.absolute()), *stamp)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        found = _read(file, stamp[-1])
+        with self._lock:
+            self._kept[key] = found
+            while sum(map(len, self._kept.values())) > _KEPT_TENSORS and len(self._kept) > 1:
+                self._kept.popitem(last=False)
+        return found
+
+
+_HEADERS = _Headers()
+
+
+def _read(file: Path, length: int) -> tuple[Tensor, ...]:
+    ends = [0]
+
+    def entry(value: dict[str, Any]) -> Any:
+        """Make a tensor of an entry while it is read: as mappings and lists it would take four times the memory."""
+        if "data_offsets" not in value:
+            return value  # the header itself, or its __metadata__
+        ends[0] = max(ends[0], int(value["data_offsets"][1]))
+        return str(value["dtype"]), tuple(value["shape"])
+
+    try:
+        with opened(file) as handle:
+            size = int.from_bytes(handle.read(8), "little")
+            if not 0 < size <= length:
+                raise ValueError
+            if size > _HEADER.bytes:
+                raise TooMuchError(f"its header has {size / 1e6:,.0f} MB")
+            header = parse_json(handle.read(size), _HEADER, object_hook=entry)
+        tensors = tuple(_tensor(name, *value) for name, value in header.items() if name != "__metadata__")
+    except TooMuchError as error:
+        raise InputError(
+            f"this is no file of a model: {error}", where=str(file), fix="Get the model from where it was published"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise _broken(file) from error
+    if len(tensors) > TENSORS:
+        raise _too_many(file)
+    if 8 + size + ends[0] != length:
+        raise _broken(file)
+    return tensors
+
+
+def _tensor(name: str, dtype: str, shape: tuple[Any, ...]) -> Tensor:
+    if len(name) > _LONGEST_NAME or name.count(".") >= _MOST_PARTS or len(shape) > _MOST_SIDES:
+        raise TooMuchError(
+            f"a tensor has a name of {len(name):,} characters in {name.count('.') + 1:,} parts and {len(shape):,} sides"
+        )
+    if not all(type(side) is int and side >= 0 for side in shape) or math.prod(shape) > _LARGEST:
+        raise ValueError
+    return Tensor(name, sys.intern(dtype), shape)
+
+
+def _broken(file: Path) -> InputError:
+    return InputError(
         "this is not a whole safetensors file: a download or copy broke off, or it is a Git LFS pointer",
         where=str(file),
         fix="Copy or download the model again (with git: git lfs pull)",
     )
-    try:
-        length = file.stat().st_size
-        with opened(file) as handle:
-            header_length = int.from_bytes(handle.read(8), "little")
-            if not 0 < header_length <= min(_HEADER_LIMIT, length):
-                raise broken
-            header = json.loads(handle.read(header_length))
-        entries = [(str(name), value) for name, value in header.items() if name != "__metadata__"]
-        end = max((int(value["data_offsets"][1]) for _, value in entries), default=0)
-        tensors = [
-            Tensor(name, str(value["dtype"]), tuple(int(size) for size in value["shape"])) for name, value in entries
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise broken from error
-    if 8 + header_length + end != length:
-        raise broken
-    return tensors
+
+
+def _too_many(place: Path) -> InputError:
+    return InputError(
+        f"there are more than {TENSORS:,} tensors, which no model has", where=str(place),
+        fix="Get the model from where it was published",
+    )  # fmt: skip

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError, StudioError
+from studio.foreign import read_json_file
 from studio.locks import locked, say_waiting
 from studio.models.child import Progress, child_main
 from studio.models.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
 from studio.models.hubaccess import is_hub_id as is_hub_id
-from studio.reach import read_text
 from studio.settings import Settings, read_settings
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt", "tekken.json")
@@ -39,7 +39,7 @@ def hub_folder(settings: Settings, name: str, revision: str = "main") -> Path:
 def hub_name(folder: Path) -> str | None:
     """The Hub id of a folder made by `download`, None if the download is not complete or it is another folder."""
     try:
-        name = json.loads(read_text(folder / _MARKER))["hub"]
+        name = read_json_file(folder / _MARKER)["hub"]
     except (OSError, ValueError, KeyError, TypeError, InputError):
         return None
     return str(name)

@@ -6,7 +6,7 @@ Of a Hub model the headers of its weight files are read, some hundred kilobytes,
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ from typing import Any
 
 from studio.config.model import EMBEDDED_MODEL, ModelConfig
 from studio.errors import InputError
+from studio.foreign import read_json_file, unusable_path
 from studio.models import hub
 from studio.models.ggufheader import read_gguf
-from studio.models.headers import Tensor, read_config, weight_files
+from studio.models.headers import TENSORS, Tensor, read_config, weight_files
 from studio.models.hubaccess import is_hub_id
 from studio.models.known_shapes import KnownModel, tensors
-from studio.models.shape import ModelShape
-from studio.reach import read_text
+from studio.models.shape import MOST_BLOCKS, ModelShape
 from studio.settings import Settings
 
 # What the layout of a family has beside Llama's, and whether its head is the embedding where config.json is silent.
@@ -60,7 +60,7 @@ def outline(model: ModelConfig, settings: Settings) -> Outline | None:
     """
     text = model.path.strip()
     place = Path(text).expanduser()
-    if text == EMBEDDED_MODEL:
+    if text == EMBEDDED_MODEL or unusable_path(text):
         return None
     if place.suffix == ".gguf" and place.is_file():
         config, found = read_gguf(place)
@@ -96,7 +96,7 @@ def _told(config: dict[str, Any], found: list[Tensor], where: str, folder: Path 
 
 def _names(index: Path) -> set[str]:
     try:
-        return {str(name) for name in json.loads(read_text(index))["weight_map"]}
+        return {str(name) for name in read_json_file(index)["weight_map"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             "the index of the weight files cannot be read", where=str(index), fix="Copy or download it again"
@@ -112,11 +112,19 @@ def laid_out(config: dict[str, Any], names: set[str], where: str) -> list[Tensor
     kind = str(config.get("model_type"))
     if kind not in _LAYOUTS:
         raise InputError(
-            f"config.json alone does not tell the size of a {kind} model", where=where,
+            f"config.json alone does not tell the size of a {kind:.60} model", where=where,
             fix=f"Give its Hub id or a folder with the weights; known without them: {', '.join(_LAYOUTS)}",
         )  # fmt: skip
     heads = config.get("num_attention_heads")
     full = {"num_key_value_heads": heads, "tie_word_embeddings": kind in _TIED, **config}
+    layers, experts = (full.get(one) for one in ("num_hidden_layers", "num_local_experts"))
+    experts = full.get("n_routed_experts") if experts is None else experts
+    figures = [one for one in (layers, experts) if one is not None]
+    if not all(type(one) is int and 0 <= one <= MOST_BLOCKS for one in figures) or math.prod(figures) > TENSORS // 3:
+        raise InputError(
+            "config.json has more blocks or experts than any model", where=where,
+            fix="Give the config.json of the model as it was published",
+        )  # fmt: skip
     layout = dict(_LAYOUTS[kind])
     if full["num_key_value_heads"] is None:
         full["num_key_value_heads"] = heads
@@ -129,7 +137,7 @@ def laid_out(config: dict[str, Any], names: set[str], where: str) -> list[Tensor
         full["tie_word_embeddings"] = "lm_head.weight" not in names
     try:
         return tensors(KnownModel("", where, 0, full, **layout))
-    except (KeyError, TypeError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(
             f"config.json lacks a figure that the size follows from ({error})", where=where,
             fix="Give the config.json of the model as it was published",

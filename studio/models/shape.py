@@ -7,10 +7,14 @@ it loads counts.
 
 from __future__ import annotations
 
+import json
 import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from studio.errors import InputError
 from studio.models.headers import Tensor, read_config, read_tensors
@@ -24,9 +28,11 @@ _NOT_LINEAR = ("embed", "norm", "wte", "wpe", "lm_head", "score", "classifier", 
 # the scales of 8-bit weights.
 _BUFFER = re.compile(r"\.(masked_bias|inv_freq|e_score_correction_bias|weight_scale_inv)$")
 _MASK = re.compile(r"\.(attn|attention)\.bias$")
-_BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+_BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.", re.ASCII)
 _EXPERT = re.compile(r"^(.*\.experts)\.(?:\d+\.)?[^.]+(?:\.weight)?$")
 _ROUTERS = ("gate", "router")
+# No figure of a model is near the first, no model has so many blocks (Llama 3.1 405B: 126) or experts (Kimi K2: 384).
+_LARGEST, MOST_BLOCKS = 2**40, 2000
 # Their layers are Conv1D, whose weight is (inputs, outputs).
 _TRANSPOSED = ("gpt2", "openai-gpt")
 # Mixtures whose experts PEFT 0.21 adapts when layers of these names are asked for, all-linear included: it takes
@@ -51,9 +57,27 @@ class Linear:
         """Last part of the name, which `tuning.target_modules` names (`q_proj`)."""
         return self.name.rsplit(".", 1)[-1]
 
-    def fits(self, name: str) -> bool:
-        """PEFT's rule for a list of names: the whole module name, or its end at a dot."""
-        return self.name == name or self.name.endswith("." + name)
+    @property
+    def ends(self) -> set[str]:
+        """What names it by PEFT's rule for a list of names: its whole name, and each end of it at a dot."""
+        return ends_of(self.name)
+
+
+# Shapes that were worked out: a plan asks for the same one a dozen times, which takes seconds for a large mixture.
+_KEPT = 8
+_SHAPES: OrderedDict[tuple[str, int], ModelShape] = OrderedDict()
+_LOCK = threading.Lock()
+
+
+def ends_of(name: str) -> set[str]:
+    """A module's whole name, and each end of it at a dot: what a list of PEFT may call it."""
+    parts = name.split(".")
+    return {".".join(parts[begin:]) for begin in range(len(parts))}
+
+
+def block_of(text: str) -> int:
+    """The number that a part of a tensor's name is; -1 for one that is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
 
 
 @dataclass(frozen=True)
@@ -111,14 +135,27 @@ class ModelShape:
         Raises:
             InputError: the config lacks a size that no other value of it gives.
         """
+        key = json.dumps(config, sort_keys=True, default=str), hash(tuple(tensors))
+        with _LOCK:
+            found = _SHAPES.get(key)
+        if found is None:
+            found = cls._from_parts(config, tensors, where)
+            with _LOCK:
+                _SHAPES[key] = found
+                while len(_SHAPES) > _KEPT:
+                    _SHAPES.popitem(last=False)
+        return found
+
+    @classmethod
+    def _from_parts(cls, config: dict[str, Any], tensors: list[Tensor], where: str) -> ModelShape:
         text = config.get("text_config")
         core = {**config, **text} if isinstance(text, dict) else config
 
         def number(*names: str, default: int | None = None) -> int:
             for name in names:
                 value = core.get(name)
-                if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                    return value
+                if _is_figure(value) and (value <= MOST_BLOCKS or names[0] != "num_hidden_layers"):
+                    return int(value)
             if default is None:
                 raise InputError(
                     f"config.json has no usable {names[0]}, so this is not a text model the studio knows",
@@ -130,7 +167,7 @@ class ModelShape:
         hidden = number("hidden_size", "n_embd", "d_model")
         heads = number("num_attention_heads", "n_head", default=max(1, hidden // 64))
         layers = number("num_hidden_layers", "n_layer", "num_layers")
-        family = str(config.get("model_type", "unknown"))
+        family = f"{config.get('model_type', 'unknown')!s:.60}"
         weights = [tensor for tensor in tensors if _is_weight(tensor, layers)]
         names = {tensor.name for tensor in weights}
         tied = bool(core.get("tie_word_embeddings", config.get("tie_word_embeddings", True)))
@@ -172,17 +209,24 @@ class ModelShape:
         if wanted == "all-linear":
             return linears + self.experts
         names = [wanted] if isinstance(wanted, str) else wanted
-        known = sorted({linear.suffix for linear in linears})
+        known, asked = sorted({linear.suffix for linear in linears}), set(names)
+        there = {end for linear in linears for end in asked & linear.ends}
         for name in names:
-            if any(linear.fits(name) for linear in linears):
+            if name in there:
                 continue
-            what = f"the model has no linear layer named '{name}'"
+            what = f"the model has no linear layer named '{name:.100}'"
             if name.rpartition(".")[2] in taken:
                 what = f"'{name}' would adapt all experts of this mixture, and only all-linear may ask for that"
             raise InputError(
-                what, where="tuning.target_modules", fix=f"Use all-linear or some of: {', '.join(known)}"
+                what, where="tuning.target_modules", fix=f"Use all-linear or some of: {', '.join(known[:30])}"
             )  # fmt: skip
-        return tuple(linear for linear in linears if any(linear.fits(name) for name in names))
+        return fitting(linears, names)
+
+
+def fitting(linears: Iterable[Linear], names: Iterable[str]) -> tuple[Linear, ...]:
+    """Those of the layers that a list of names means."""
+    wanted = set(names)
+    return tuple(linear for linear in linears if not wanted.isdisjoint(linear.ends))
 
 
 def _linears(tensors: list[Tensor], family: str) -> list[Linear]:
@@ -191,7 +235,7 @@ def _linears(tensors: list[Tensor], family: str) -> list[Linear]:
     found = []
     for tensor in tensors:
         parts = tensor.name.split(".")
-        inside = any(part.isdigit() for part in parts[:-1])
+        inside = any(block_of(part) >= 0 for part in parts[:-1])
         if parts[-1] != "weight" or len(tensor.shape) != 2 or not inside:
             continue
         if any(word in part for part in parts[-2:-1] for word in _NOT_LINEAR):
@@ -208,7 +252,7 @@ def _is_weight(tensor: Tensor, layers: int) -> bool:
     if _BUFFER.search(tensor.name) or (_MASK.search(tensor.name) and len(tensor.shape) == 4):
         return False
     block = _BLOCK.search(tensor.name)
-    return block is None or int(block.group(1)) < layers
+    return block is None or block_of(block.group(1)) < layers
 
 
 def _expert_stacks(tensors: list[Tensor], core: dict[str, Any], hidden: int) -> list[Linear]:
@@ -227,7 +271,7 @@ def _expert_stacks(tensors: list[Tensor], core: dict[str, Any], hidden: int) -> 
 def _head_width(core: dict[str, Any]) -> int:
     """Width of a query in latent attention (DeepSeek): a part without and one with position; 0 for other attention."""
     parts = core.get("qk_nope_head_dim"), core.get("qk_rope_head_dim")
-    return sum(part for part in parts if isinstance(part, int)) if all(parts) else 0
+    return sum(part for part in parts if _is_figure(part)) if all(parts) else 0
 
 
 def _expert_width(core: dict[str, Any]) -> int:
@@ -248,4 +292,8 @@ def _passed_width(core: dict[str, Any], dense: int) -> int:
 def _first(core: dict[str, Any], *names: str) -> int:
     """The first of these values that is a number above 0; else 0."""
     values = (core.get(name) for name in names)
-    return next((value for value in values if isinstance(value, int) and value > 0), 0)
+    return next((int(value) for value in values if _is_figure(value)), 0)
+
+
+def _is_figure(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST

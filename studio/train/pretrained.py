@@ -15,7 +15,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from studio.errors import InputError
-from studio.models.adapters import WEIGHTS
+from studio.models.adapters import WEIGHTS, require_quick_adapter
 from studio.models.headers import SAFE, read_header
 
 
@@ -57,8 +57,10 @@ def load_adapter(model: Any, folder: Path, where: str, *, is_trainable: bool = F
         is_trainable: the adapter is trained on.
 
     Raises:
-        InputError: the adapter has matrices that the model has no place for, or lacks some.
+        InputError: the adapter has matrices that the model has no place for, or lacks some, or a pattern that is not
+            used.
     """
+    require_quick_adapter(folder, model)
     tuned: PeftModel = PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable)
     stored = {_plain(tensor.name) for tensor in read_header(folder / WEIGHTS)}
     placed = {_plain(name) for name in get_peft_model_state_dict(tuned, save_embedding_layers=False)}

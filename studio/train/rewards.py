@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.data.units import Prompt
+from studio.patterns import engine
 from studio.train.pythonreward import load_function
 from studio.train.schema import read_schema, validator_of
 from studio.train.setup import Setup
@@ -97,7 +98,7 @@ def _no_number(name: str) -> None:
 
 def regex_scorer(pattern: str) -> Any:
     """1 where the pattern fits the whole answer, blanks at its ends aside, else 0."""
-    compiled = re.compile(pattern, re.DOTALL)
+    compiled = engine(pattern, across_lines=True)
 
     def score(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         return [float(compiled.fullmatch(said.strip()) is not None) for said in answers]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from studio.errors import InputError
 from studio.jobs import find_job
+from studio.models.catalogue import require_path
 from studio.settings import Settings
 
 
@@ -20,7 +21,7 @@ def find_model(text: str, settings: Settings, where: str) -> Path:
     Raises:
         InputError: neither exists, or the run has saved no model yet.
     """
-    folder = Path(text).expanduser()
+    folder = require_path(text, where).expanduser()
     if ("/" in text or folder.is_absolute()) and folder.is_dir() and not (folder / "job.yaml").is_file():
         return folder.absolute()
     try:

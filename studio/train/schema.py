@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError
-from studio.reach import read_text
+from studio.foreign import Limits, read_json_file
+from studio.patterns import engine, require_plain_repeats
+
+# One that a person wrote; it is checked against its own dialect, which takes 10 ms a kilobyte.
+SCHEMA = Limits(bytes=128 * 1024, nodes=10_000)
 
 
 def read_schema(path: Path) -> dict[str, Any]:
@@ -22,7 +25,8 @@ def read_schema(path: Path) -> dict[str, Any]:
     from referencing.exceptions import Unresolvable
 
     try:
-        schema = json.loads(read_text(path))
+        schema = read_json_file(path, SCHEMA)
+        _require_linear(schema)
         validator_for(schema).check_schema(schema)
         if isinstance(schema, dict):
             _require_references(schema)
@@ -42,6 +46,34 @@ def read_schema(path: Path) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise InputError("a schema is a JSON object", where=f"method.reward_schema: {path}", fix="Write one in braces")
     return schema
+
+
+def _require_linear(schema: Any) -> None:
+    """See that answers can be matched with every pattern in linear time: a model writes them, as long as it likes.
+
+    Raises:
+        PatternError: with one they cannot.
+    """
+    parts = [schema]
+    for part in parts:
+        if isinstance(part, dict):
+            if isinstance(part.get("pattern"), str):
+                engine(part["pattern"])
+            # Names of keys are matched by jsonschema itself, with Python's engine.
+            for pattern in part["patternProperties"] if isinstance(part.get("patternProperties"), dict) else ():
+                engine(pattern)
+                require_plain_repeats(pattern)
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+
+
+def _matches(validator: Any, pattern: str, instance: Any, schema: Any) -> Any:
+    """The keyword `pattern` by RE2."""
+    from jsonschema.exceptions import ValidationError
+
+    if validator.is_type(instance, "string") and engine(pattern).search(instance) is None:
+        yield ValidationError(f"it does not match {pattern!r}")
 
 
 def _require_references(schema: dict[str, Any]) -> None:
@@ -71,7 +103,7 @@ def _require_references(schema: dict[str, Any]) -> None:
 
 def validator_of(schema: dict[str, Any]) -> Any:
     """Return what checks values; it knows the official schemas and fetches nothing."""
-    from jsonschema.validators import validator_for
+    from jsonschema.validators import extend, validator_for
     from jsonschema_specifications import REGISTRY
 
-    return validator_for(schema)(schema, registry=REGISTRY)
+    return extend(validator_for(schema), {"pattern": _matches})(schema, registry=REGISTRY)

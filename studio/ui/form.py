@@ -291,7 +291,9 @@ def _number(spec: OptionSpec, text: str) -> float | int:
     except ValueError as error:
         kind = "whole number" if spec.kind == "integer" else "number"
         word = "a " + kind + (" or auto" if spec.auto else "")
-        raise InputError(f"'{text}' is not {word}", where=spec.path, fix=f"The default is {spec.default}") from error
+        raise InputError(
+            f"'{text:.60}' is not {word}", where=spec.path, fix=f"The default is {spec.default}"
+        ) from error
 
 
 def _same(spec: OptionSpec, value: Any, other: Any) -> bool:

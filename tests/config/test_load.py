@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -213,3 +214,16 @@ def test_presets_load_by_name_and_a_wrong_name_gets_the_nearest() -> None:
         assert isinstance(load_named(name), RunConfig)
     with pytest.raises(InputError, match="Did you mean 'demo/sft'"):
         load_named("demo/sf")
+
+
+def test_no_number_is_beyond_all_sense() -> None:
+    """Each option of numbers: what would overflow in a plan is a sentence about the option."""
+    for spec in options_of(RunConfig):
+        for value in (1e300, -1e300, 10**300, float("1e999999")):
+            *sections, name = spec.path.split(".")
+            raw: dict[str, Any] = {name: value}
+            for section in reversed(sections):
+                raw = {section: raw}
+            with pytest.raises(InputErrors) as refused:
+                build(RunConfig, raw)
+            assert len(refused.value.sentence) < 1000

@@ -207,3 +207,14 @@ def test_a_damaged_evaluation_is_no_score_and_no_error(settings, text) -> None:
     (older.path / "job.yaml").write_text("kind: evaluate\nname: a\nconfig:\n")
     found = compared(*runs, evaluations=[newer, JobFolder(older.path)])
     assert "exact_match" not in rows(found.results)
+
+
+def test_names_do_nothing_elsewhere() -> None:
+    """A name of somebody else's run is text in the Markdown, and no formula in the CSV, written wide or not."""
+    names = ["<img src=x onerror=alert(1)>|[a](b)", "＝HYPERLINK(1)", "\x1b[2J"]
+    runs = [{"id": str(number), "name": name, "word": "completed"} for number, name in enumerate(names)]
+    note = Comparison(runs, [Row("a`b<c>", "<b>", names)], [], [f"'{names[0]}' was made by another version."])
+    text = as_markdown(note)
+    assert "<" not in text and "\x1b" not in text and "\\|\\[a\\](b)" in text
+    cells = next(csv.reader(io.StringIO(as_csv(note))))
+    assert cells[4] == "'＝HYPERLINK(1)"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from studio.errors import InputError
 from studio.models.adapted import in_blocks
-from studio.models.adapters import fits_pattern
 from studio.models.families import family_of
 from studio.models.shape import HEADS, Linear
+from studio.patterns import PatternError, Patterns, require_quick
 from studio.train.checks.known import Known
 from studio.train.checks.weights import BLOCK
 
@@ -67,15 +65,15 @@ def _patterns(known: Known) -> None:
     if not _has_adapter(known):
         return
     tuning = known.config.tuning
-    targets = _adapted(known)
+    targets, patterns = _adapted(known), Patterns()
     for option in ("rank_pattern", "alpha_pattern"):
         for name, value in dict(getattr(tuning, option) or {}).items():
             where = f"tuning.{option}"
             try:
-                fitting = [linear for linear in targets if fits_pattern(name, linear.name)]
-            except re.error as error:
+                fitting = [linear for linear in targets if patterns.fits(name, linear.name)]
+            except PatternError as error:
                 raise InputError(
-                    f"'{name}' is no layer and no regular expression: {error}", where=where,
+                    f"'{name:.100}' is no layer, and as a pattern: {error}", where=where,
                     fix="Write a layer's name, such as q_proj",
                 ) from error  # fmt: skip
             if not fitting:
@@ -89,6 +87,7 @@ def _patterns(known: Known) -> None:
                     f"rank {value} is more than {name} has, {smallest}, so it would save nothing", where=where,
                     fix=f"Use at most {smallest}",
                 )  # fmt: skip
+        require_quick({option: getattr(tuning, option)}, [linear.name for linear in targets], f"tuning.{option}")
 
 
 def _blocks(known: Known) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from studio.errors import InputError
 from studio.models.adapters import adapter_config, require_adapter
 from studio.models.headers import read_config, read_tensors
 from studio.models.shape import ModelShape
+from studio.patterns import PatternError, engine
 from studio.train.checks.known import Known
 from studio.train.checks.scorer import require_one_score
 from studio.train.checks.tokens import largest_token
@@ -50,9 +50,9 @@ def _needs_pattern(known: Known) -> None:
     if not pattern:
         raise InputError("the reward regex needs a pattern", where="method.reward_pattern", fix="Write one: ^\\d+$")
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"'{pattern}' is no regular expression: {error}", where="method.reward_pattern") from error
+        engine(pattern, across_lines=True)
+    except PatternError as error:
+        raise InputError(f"'{pattern:.100}': {error}", where="method.reward_pattern") from error
 
 
 def _needs_length(known: Known) -> None:

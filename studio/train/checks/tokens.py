@@ -5,14 +5,14 @@ Before the start it is read from its files, as far as they tell; once it is load
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from studio.data.units import Unit
 from studio.errors import InputError
-from studio.reach import read_text
+from studio.foreign import read_json_file
+from studio.models.vocabulary import ids_in
 from studio.train.checks.known import Known
 
 # Classes that bring no tokens of their own: what their files do not name is not there.
@@ -21,7 +21,7 @@ _PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
 
 def largest_token(folder: Path) -> int | None:
     """Return the largest id that the tokenizer of a model can give; None where tokenizer.json does not tell."""
-    return max(_ids(folder).values(), default=None)
+    return ids_in(folder / "tokenizer.json", "")[0]
 
 
 def require_rows(tokenizer: Any, rows: Iterable[Unit], vocabulary: int, folder: Path) -> None:
@@ -55,7 +55,7 @@ def _tokens(known: Known) -> None:
     if not padding:
         raise _no_end(known.folder)
     padding = str(padding.get("content") if isinstance(padding, dict) else padding)
-    number = _ids(known.folder).get(padding, 0)
+    number = ids_in(known.folder / "tokenizer.json", padding)[1] or 0
     if number >= known.shape.vocab:
         raise _no_row(f"'{padding}', with which rows are padded,", number, known.shape.vocab, known.folder)
 
@@ -78,22 +78,10 @@ def _no_row(what: str, number: int, vocabulary: int, folder: Path) -> InputError
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(read_text(file))
+        values = read_json_file(file)
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
-
-
-def _ids(folder: Path) -> dict[str, int]:
-    """Tokens and their ids as tokenizer.json has them; empty where it cannot be read."""
-    values = _read(folder / "tokenizer.json")
-    try:
-        vocabulary = values["model"]["vocab"]
-        if isinstance(vocabulary, list):  # Unigram: pairs of a token and its likelihood, in the order of the ids
-            vocabulary = {str(pair[0]): number for number, pair in enumerate(vocabulary)}
-        return {**vocabulary, **{str(one["content"]): int(one["id"]) for one in values.get("added_tokens") or []}}
-    except (KeyError, TypeError, IndexError, ValueError):
-        return {}
 
 
 TOKEN_CHECKS = (_tokens,)

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from studio.config.tuning import TuningConfig
 from studio.errors import InputError
+from studio.patterns import require_quick
 
 
 def prepare_lora(model: PreTrainedModel, tuning: TuningConfig, task: str) -> LoraConfig:
@@ -38,6 +39,9 @@ def lora_config(model: PreTrainedModel, tuning: TuningConfig, task: str, **chang
         _check_names(model, targets)
     elif tuning.layers_to_transform is not None:
         targets = inner_layers(model)  # PEFT takes blocks with names only, not with all-linear
+    names = [name for name, _ in model.named_modules()]
+    for option in ("rank_pattern", "alpha_pattern"):
+        require_quick({option: getattr(tuning, option)}, names, f"tuning.{option}")
     _check_whole(model, changes.get("modules_to_save", tuning.modules_to_save))
     init: Any = True if tuning.init == "default" else tuning.init
     return LoraConfig(

@@ -14,6 +14,7 @@ import gradio as gr
 
 from studio.config import RunConfig
 from studio.errors import InputError, InputErrors, StudioError
+from studio.foreign import parse_json
 from studio.ui.components.planwords import waits_for
 from studio.ui.errors import guard
 from studio.ui.form import Form, Values
@@ -45,7 +46,7 @@ class Asked(dict[str, Any]):
             InputError: it is not what the script sends.
         """
         try:
-            given = cls(json.loads(text))
+            given = cls(parse_json(str(text)))
             given["page"] = str(given["page"])[:40]
             given["number"] = int(given["number"])
         except (TypeError, ValueError, KeyError) as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
+
+from studio.foreign import parse_json
 
 # Put before a handler's request: the last value becomes what `Meta.read` reads. While none of our pieces is in the
 # document (another tab is open), the script is not loaded, and there is nothing to add.
@@ -45,7 +46,7 @@ class Meta:
     def read(cls, text: Any) -> Meta:
         """Read what assets/form.js sends; anything else counts as nothing."""
         try:
-            given = json.loads(text)
+            given = parse_json(str(text))
             wanted = given["set"] if isinstance(given["set"], dict) else {}
             return cls(
                 str(given["name"]).strip()[:60],

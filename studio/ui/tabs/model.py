@@ -101,15 +101,17 @@ def model_cards(settings: Settings) -> list[dict[str, str]]:
         if info.name in LICENCES:
             facts.append(LICENCES[info.name])
         here = {"embedded": "comes with the studio", "local": "on this computer", "hub": "downloaded"}[info.source]
-        if not info.ready and info.source != "embedded":
+        if info.problem:
+            here = f"cannot be used: {info.problem:.200}"
+        elif not info.ready and info.source != "embedded":
             here = "download not complete"
         cards.append(
             {
                 "value": info.name,
                 "title": TITLES.get(info.name, info.name.rsplit("/", 1)[-1]),
                 "text": " · ".join([*facts, here]),
-                "badge": "ready" if info.ready else "is made ready",
-                "level": "ok" if info.ready else "info",
+                "badge": "cannot be used" if info.problem else "ready" if info.ready else "is made ready",
+                "level": "bad" if info.problem else "ok" if info.ready else "info",
             }
         )
     return cards

@@ -1,0 +1,60 @@
+"""Text of others does nothing in a terminal, in Markdown, in a spreadsheet."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from studio.escaping import for_markdown, for_spreadsheet, for_terminal, json_for_terminal
+from studio.processes import child_environment, module_command
+
+SIGNS = ["\x1b[2J", "\x1b]0;owned\x07", "\x9b31m", "\u202egpj.exe", "\x08\x08", "\r overwritten", "\x7f", "\u2066x"]
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_no_terminal_obeys_a_text(sign: str) -> None:
+    shown = for_terminal(f"a{sign}b\n\tc")
+    assert sign[0] not in shown and shown.startswith("a\\") and shown.endswith("b\n\tc")
+    text = json.dumps({"a": sign}, ensure_ascii=False)
+    assert sign[0] not in json_for_terminal(text) and json.loads(json_for_terminal(text)) == {"a": sign}
+
+
+@pytest.mark.parametrize(
+    "name", ["<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "a|b", "&lt;b&gt;", "`x`", "a\n# b"]
+)
+def test_markdown_shows_a_name_as_it_is(name: str) -> None:
+    shown = for_markdown(name)
+    assert "<" not in shown and "\n" not in shown
+    for sign in "[]|`":
+        assert shown.count(sign) == shown.count(f"\\{sign}")
+    assert "&lt;b" not in shown or "&amp;lt;" in shown or name.startswith("<")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["=1+1", "＝1+1", "﹦1", "⁼1", "＋1", "﹢1", "－1", "﹣1", "＠a", "﹫a",
+     " =1", "\u3000＝1", "\u200b=1", "\ufeff=1", "\t=1", "\ra", "\n=1", "₊1"]
+)  # fmt: skip
+def test_no_spreadsheet_computes_a_name(cell: str) -> None:
+    assert for_spreadsheet(cell) == f"'{cell}"
+
+
+@pytest.mark.parametrize("cell", ["demo-2", "a=b", "", "1e-4", "名前", "–", "(best)"])
+def test_other_cells_stay(cell: str) -> None:
+    assert for_spreadsheet(cell) == cell
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_line_writes_them_out(tmp_path: Path, as_json: bool) -> None:
+    """A column's and a file's name, in what is said and in the sentence of an error."""
+    evil = "\x1b]0;owned\x07\x9b2J"
+    file = tmp_path / f"rows{evil}.jsonl"
+    file.write_text(json.dumps({f"prom{evil}pt": "a", "b": "c"}) + "\n", encoding="utf-8")
+    command = module_command("studio", "data", "inspect", str(file), *(["--json"] if as_json else []))
+    env = child_environment(STUDIO_HOME=str(tmp_path / "home"))
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
+    assert done.returncode == 2 and "owned" in done.stdout + done.stderr
+    assert "\x1b" not in done.stdout + done.stderr and "\x9b" not in done.stdout + done.stderr
