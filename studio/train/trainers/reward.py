@@ -8,9 +8,10 @@ from trl import RewardConfig, RewardTrainer
 from studio.data.units import Pair
 from studio.train.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
+from studio.train.trainers.grouped import GroupedPairs
 
 
-class ScoreTrainer(Counting, RewardTrainer):
+class ScoreTrainer(GroupedPairs, Counting, RewardTrainer):
     """RewardTrainer that counts tokens."""
 
 
