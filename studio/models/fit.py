@@ -25,7 +25,7 @@ GIVEN = "your setting"
 # More tokens at a time bring no speed: on two cores 2,048 were as fast as any (docs/benchmarks.md). On a GPU it is an
 # assumption, not measured: above, more is only taken where half of the memory holds it.
 ENOUGH = {"cpu": 2048}
-ENOUGH_GPU = 8192
+ENOUGH_GPU = 32768
 Fitted = tuple[Load, dict[str, int]]  # what decides the memory, and the parts of that
 
 

@@ -28,7 +28,7 @@ from tests.conftest import run_studio
 BATCH = 40
 BY_HAND = (2, 4, 5, 8, 10)
 UPDATES = 3
-MEAN, SPREAD, LONGEST = 4.0, 0.75, 28  # sentences of an answer: a log-normal with a long tail
+MEAN, SPREAD, LONGEST = 3.75, 0.75, 28  # sentences of an answer: a log-normal with a long tail
 RUN_STEPS = 4
 
 

@@ -18,7 +18,7 @@ from studio.jobs import JobFolder, list_jobs
 from studio.jobs.folder import free_name
 from studio.jobs.queue import require_unbegun, rewrite
 from studio.settings import Settings
-from studio.ui.components.origin import Origin, known, origin_of
+from studio.ui.components.origin import known, origin_of
 from studio.ui.errors import guard
 from studio.ui.form import Form, outside_tabs
 from studio.ui.page import QUIET
@@ -31,15 +31,22 @@ def wire(form: Form, settings: Settings) -> Any:
         reply = gr.Textbox("", label="What the form was filled with", elem_id="form-filled", interactive=True)
 
     def fill(text: str, *values: Any) -> list[Any]:
-        return filled(form, settings, json.loads(text), form.raw(values[:-1]), known(form, values[-1]))
+        wanted = json.loads(text)
+        *shown, reply = filled(form, settings, wanted, form.raw(values[:-1]))
+        told = json.loads(reply)
+        if told["job"]:
+            told["kept"]["origin"] = known(form, values[-1])
+            return [*shown, origin_of(form, form.raw(shown), told["title"]), json.dumps(told)]
+        draft = wanted["back"] if isinstance(wanted["back"], dict) else {}
+        return [*shown, known(form, draft.get("origin")), reply]
 
     inputs = [*form.inputs, form.origin]
     event = asked.change(guard(fill), [asked, *inputs], [*inputs, reply], **QUIET)
     return event.success(None, reply, None, js="text => { window.studio.queue.filled(text) }", **QUIET)
 
 
-def filled(form: Form, settings: Settings, asked: dict[str, Any], values: dict[str, Any], origin: Origin) -> list[Any]:
-    """Return the form's new values, their origin, and the reply.
+def filled(form: Form, settings: Settings, asked: dict[str, Any], values: dict[str, Any]) -> list[Any]:
+    """Return the form's new values, and the reply.
 
     Args:
         form: the form.
@@ -48,7 +55,6 @@ def filled(form: Form, settings: Settings, asked: dict[str, Any], values: dict[s
             has, with a step for a branch at its checkpoint; with "name", the run name that is typed, and "number",
             which the reply repeats.
         values: what the form has.
-        origin: and what brought it.
 
     Raises:
         InputError: there is no such training, its settings cannot be read, or it has begun and was to be edited.
@@ -56,20 +62,19 @@ def filled(form: Form, settings: Settings, asked: dict[str, Any], values: dict[s
     if "back" in asked:
         draft = asked["back"] if isinstance(asked["back"], dict) else {}
         reply = {"number": asked["number"], "job": "", "edit": False, "name": str(draft.get("name", ""))}
-        return [*form.restored(draft), known(form, draft.get("origin")), json.dumps(reply)]
+        return [*form.restored(draft), json.dumps(reply)]
     job, edit = training(settings, str(asked["job"])), bool(asked["edit"])
     if edit:
         require_unbegun(job)
     config = build(RunConfig, job.request.config, f"{job.id}/job.yaml")
-    kept = {"values": values, "origin": origin, "name": str(asked.get("name", ""))}
+    kept = {"values": values, "name": str(asked.get("name", ""))}
     step = int(asked.get("step") or 0)
     name = f"{job.request.name}-from-{step}" if step else job.request.name
     reply = {
         "number": asked["number"], "job": job.id, "title": job.request.name, "edit": edit, "step": step,
         "name": "" if edit else free_name(settings.jobs, name), "kept": kept,
     }  # fmt: skip
-    shown = form.values(config)
-    return [*shown, origin_of(form, form.raw(shown), job.request.name), json.dumps(reply)]
+    return [*form.values(config), json.dumps(reply)]
 
 
 def training(settings: Settings, job_id: str) -> JobFolder:
