@@ -36,8 +36,8 @@ class TrainingConfig(Options):
     )
     micro_batch_size: int | Auto = option(
         "auto",
-        "Examples computed at a time. auto takes what is fast: on a processor about 2,000 tokens and at most half of the "
-        "free memory where the run can do with that, on a GPU the most that fits.",
+        "Examples computed at a time. auto takes what is fast: on a processor about 2,000 tokens and at most half of "
+        "the free memory where the run can do with that, on a GPU the most that fits.",
         title="Micro-batch",
         unit="examples",
         differs="TRL: 8, in the order of the data; here those of like length in an update are computed together, where "

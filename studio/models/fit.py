@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 from studio.config import RunConfig
@@ -89,23 +88,18 @@ def fit(
     # With a size of one's own everything that is usable may be filled, as that is what was asked for.
     own = asked_micro != "auto" or begun is not None
     ways = [asked_saving] if asked_saving != "auto" else [False, True]
-    tried = [
-        [(one, estimate(shape, one)) for one in (_loaded(config, lengths, load, size, bool(way)) for size in sizes)]
-        for way in ways
-    ]
+    loads = [_loaded(config, lengths, load, size, bool(way)) for way in ways for size in sizes]
+    tried = [(one, estimate(shape, one)) for one in loads]
 
     def within(pair: Fitted) -> bool:
         wide = own or (device.kind != "cpu" and pair[0].tokens <= ENOUGH_GPU)
         return _total(pair[1]) <= (USABLE if wide else MODEST) * device.available_bytes
 
-    best = next(filter(within, chain(*tried)), None)
+    # Nothing keeps to that: the smallest, from which the advice starts where it does not fit either.
+    best = next(filter(within, tried), None)
     modest = best is not None
-    if best is None:
-        # The smallest of each way that runs; where nothing does, the smallest of all, so that the advice starts there.
-        least = [min(pairs, key=lambda pair: _total(pair[1])) for pairs in tried]
-        smallest = min(least, key=lambda pair: _total(pair[1]))
-        best = next((pair for pair in least if fits(pair[1], device)), smallest)
-    largest = any(best is pairs[0] for pairs in tried)
+    best = best or min(tried, key=lambda pair: _total(pair[1]))
+    largest = any(best is first for first in tried[:: len(sizes)])
     _explain(config, device, best, choices, largest=largest, modest=modest, own=begun is not None)
     return best
 
@@ -161,7 +155,12 @@ def _sizes(config: RunConfig, lengths: Lengths, device: DeviceInfo, sequences: i
 def _usual_length(config: RunConfig, lengths: Lengths, sequences: int, size: int) -> float:
     """Tokens to which the rows of a micro-batch are usually padded; with packing they are not."""
     mean = lengths.total_tokens / lengths.count / sequences
-    return mean if config.training.packing else padded_length(mean, lengths.max, size)
+    if config.training.packing:
+        return mean
+    if not lengths.each:
+        return padded_length(mean, lengths.max, size)
+    longest = [max(lengths.each[at : at + size]) for at in range(0, len(lengths.each), size)]
+    return sum(longest) / len(longest)
 
 
 def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, checkpointing: bool) -> Load:
@@ -223,7 +222,7 @@ def _explain(
     load, free, training = best[0], device.available_bytes / 1e9, config.training
     enough, plan_source = fits(best[1], device), "memory plan"
     half, usable = f"half of the {free:.1f} GB that are free", f"{USABLE:.0%} of the {free:.1f} GB that are free"
-    limit = half if modest and device.kind == "cpu" else usable
+    limit = half if device.kind == "cpu" and training.micro_batch_size == "auto" and not own else usable
     if training.micro_batch_size != "auto":
         choice = Choice(load.micro_batch, "as set", GIVEN)
     elif own:

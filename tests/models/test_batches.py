@@ -78,8 +78,6 @@ def test_more_than_half_of_the_memory_only_where_nothing_else_runs(
     least = 2 if method == "kto" and batch > 1 and len(each) > 1 else 1
     smallest = {**training, "micro_batch_size": least, "activation_checkpointing": True}
     assert plan(lengths, free, training=smallest, **sections).total_bytes > MODEST * free
-    if not made.fits:
-        assert plan(lengths, free, training=smallest, **sections).fits is False
 
 
 def test_a_gpu_takes_the_largest_that_fits() -> None:

@@ -118,10 +118,10 @@ def test_micro_batch_shrinks_before_anything_is_computed_twice() -> None:
     assert saving.activation_checkpointing and saving.fits
     assert saving.total_bytes <= MODEST * saving.available_bytes
     assert "not even one example" in saving.choices["training.activation_checkpointing"].reason
-    # Nothing keeps to half of so little, but it runs, and then without computing twice if that goes.
+    # Nothing keeps to half of so little, so the smallest runs.
     least = plan(long, training={"micro_batch_size": 1, "activation_checkpointing": True}).total_bytes
     full = plan(long, device=replace(DEVICE, available_bytes=int(least / MODEST) - 10**6))
-    assert full.fits and full.micro_batch == 1
+    assert full.fits and full.micro_batch == 1 and full.total_bytes == least
     assert "nothing keeps to half" in full.choices["training.micro_batch_size"].reason
 
 
