@@ -99,9 +99,10 @@ window.studioForm = window.studioForm || (() => {
   function mark() {
     const plan = latest.plan;
     if (!plan) return;
-    const changed = new Set(plan.changed), wrong = new Set(plan.errors.map((error) => error.field));
+    const changed = new Set(plan.changed), kept = new Set(plan.kept), wrong = new Set(plan.errors.map((error) => error.field));
     for (const field of document.querySelectorAll(".field[id]")) {
       field.classList.toggle("changed", changed.has(field.id));
+      field.classList.toggle("kept", kept.has(field.id));
       field.classList.toggle("wrong", wrong.has(field.id));
       const note = plan.notes[field.id];
       if (note) field.dataset.note = note; else delete field.dataset.note;

@@ -19,6 +19,8 @@ from studio.config.presets import load_named, preset_names
 from studio.data.client import DataWorker, OnProgress
 from studio.data.locate import absolute, locate
 from studio.models.catalogue import resolve_model
+from studio.models.device import device_info
+from studio.models.fit import grouping
 from studio.settings import Settings, read_settings
 
 group = typer.Typer(help="Look at data before training.", no_args_is_help=True)
@@ -87,7 +89,7 @@ def profile(
     with _asking(settings) as (worker, show):
         found = worker.call(
             "profile", timeout=_WHOLE_SECONDS, on_progress=show, **_sections(config, settings), seed=training.seed,
-            micro_batch=micro_batch, sample=sample,
+            micro_batch=micro_batch, sample=sample, **grouping(config, device_info(settings).kind),
         )  # fmt: skip
     answer(as_json, found, profile_text(found))
     if any(finding["level"] == "error" for finding in found["findings"]):

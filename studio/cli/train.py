@@ -52,9 +52,9 @@ def train(
 ) -> None:
     """Train a model as a YAML file or preset says."""
     if sweeps:
-        queue_sweep(load_named(file, sets), name or default_name(file), sweeps, as_json)
+        queue_sweep(load_named(file, sets, say), name or default_name(file), sweeps, as_json)
         return
-    checked = checked_run(load_named(file, sets))
+    checked = checked_run(load_named(file, sets, say))
     say_plan(checked)
     job = submit(read_settings(), "train", name or default_name(file), checked.config.model_dump(mode="json"))
     if detach:
@@ -77,12 +77,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show steps, tokens, parameters, memory and time of a run without starting it; the weights may be elsewhere."""
-    config = _of_model(file, sets) if _is_model(file) else load_named(file, sets)
+    config = _of_model(file, sets) if _is_model(file) else load_named(file, sets, say)
     checked = checked_run(config, sketched=True)
     values: dict[str, Any] = {
         "line": checked.plan.line(),
         "plan": checked.plan.as_dict(),
-        "lengths": asdict(checked.lengths),
+        "lengths": {name: value for name, value in asdict(checked.lengths).items() if name != "each"},
     }
     values |= {"findings": checked.findings, "warnings": checked.warnings}
     answer(as_json, values, plan_text(checked))

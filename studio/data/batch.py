@@ -13,11 +13,12 @@ from typing import Any
 
 from studio.data.overlay import IGNORED
 from studio.data.units import Encoded, Pair, Unit
+from studio.models.batches import Batching, look
 
 Values = dict[str, Any]
 
 
-def epoch_order(count: int, seed: int, epoch: int = 0, shuffle: bool = True) -> list[int]:
+def epoch_order(count: int, seed: int, epoch: int = 0, shuffle: bool = True, first: int | None = None) -> list[int]:
     """Return the places of the rows in the order of an epoch, on one device.
 
     Args:
@@ -25,17 +26,27 @@ def epoch_order(count: int, seed: int, epoch: int = 0, shuffle: bool = True) -> 
         seed: `training.seed`.
         epoch: from 0; accelerate's seedable sampler adds it to the seed.
         shuffle: `data.shuffle`; without it the rows come as they are.
+        first: only so many of them are asked for; None for all.
     """
     order = list(range(count))
+    wanted = count if first is None else min(first, count)
     if not shuffle:
-        return order
+        return order[:wanted]
     from numpy.random import RandomState
 
-    numbers = RandomState((seed + epoch) % 2**32).randint(0, 2**32, size=max(0, count - 1), dtype="uint32").tolist()
+    drawn = max(0, min(wanted, count - 1))
+    numbers = RandomState((seed + epoch) % 2**32).randint(0, 2**32, size=drawn, dtype="uint32").tolist()
     for at, number in enumerate(numbers):
         other = at + number % (count - at)
         order[at], order[other] = order[other], order[at]
-    return order
+    return order[:wanted]
+
+
+def row_length(row: Values) -> int:
+    """Tokens of the longest sequence of a row as a trainer's collator takes it: an answer's, or a pair's."""
+    if "input_ids" in row:
+        return len(row["input_ids"])
+    return len(row.get("prompt_ids", ())) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
 
 
 def collate(rows: Sequence[Unit], pad: int) -> Values:
@@ -90,22 +101,21 @@ def _filled(rows: list[list[int]], value: int, length: int) -> list[list[int]]:
     return [row + [value] * (length - len(row)) for row in rows]
 
 
-def padding(lengths: Sequence[int], micro_batch: int, order: Sequence[int]) -> Values:
+def padding(lengths: Sequence[int], micro_batch: int, order: Sequence[int], batch: int = 0, tokens: int = 0) -> Values:
     """Return what an epoch's micro-batches are filled up with.
 
     Args:
         lengths: (N,) tokens of each row.
         micro_batch: rows at a time.
         order: (N,) places of the rows as they come.
+        batch: rows of an update, of which those of like length are computed together; 0 where they are not.
+        tokens: computed at a time at most, as `batches.Batching` has it; 0 for no such limit.
 
     Returns:
         micro_batch, tokens (of the rows), padded (with what is filled up), waste (share of `padded`).
     """
-    padded = 0
-    for start in range(0, len(order), micro_batch):
-        batch = [lengths[at] for at in order[start : start + micro_batch]]
-        padded += len(batch) * max(batch)
-    return {"micro_batch": micro_batch, **_waste(sum(lengths), padded)}
+    found = look([lengths[at] for at in order], batch or micro_batch, Batching(micro_batch, tokens))
+    return {"micro_batch": micro_batch, **_waste(found.tokens, found.padded)}
 
 
 def packing(lengths: Sequence[int], limit: int) -> Values:

@@ -79,16 +79,18 @@ class Profile:
         parts: "train" or "validation" for each source.
         seed: `training.seed`, of the split and the order.
         micro_batch: rows at a time, for the padding.
+        batch, tokens: how those of like length are put together (`batch.padding`).
         doubles: look for doubles; not of use in a sample.
         joined: rows are joined and cut anew (`joining`), so none is too long.
     """
 
     def __init__(
         self, config: DataConfig, kind: RowKind, masker: Masker, parts: Sequence[str], *, seed: int, micro_batch: int,
-        doubles: bool = True, joined: bool = False,
+        batch: int = 0, tokens: int = 0, doubles: bool = True, joined: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.kind, self.masker, self.parts = config, kind, masker, parts
-        self.seed, self.micro_batch, self.joined = seed, micro_batch, joined
+        self.seed, self.micro_batch, self.batch, self.joined = seed, micro_batch, batch, joined
+        self.at_a_time = tokens
         self.rows = self.unusable = 0
         self.tokens: Counter[str] = Counter()
         self.turns: Counter[int] = Counter()
@@ -148,7 +150,7 @@ class Profile:
                 "kept": sum(self._tokens[unit] for unit in stays),
                 "kept_trained": sum(self._trained[unit] for unit in stays),
             },
-            "padding": batch.padding(kept, self.micro_batch, order) if kept else None,
+            "padding": batch.padding(kept, self.micro_batch, order, self.batch, self.at_a_time) if kept else None,
             "packing": batch.packing(kept, self.config.max_length) if kept else None,
             "lengths": lengths,
             "turns": {str(turns): count for turns, count in sorted(self.turns.items())},

@@ -28,6 +28,7 @@ from studio.data.stream import Read, Source, open_sources, understood
 from studio.data.tokenizers import section, tokenizer_stamp
 from studio.data.wire import Values
 from studio.errors import InputError
+from studio.models.batches import Batching, split
 from studio.models.child import Progress
 
 # Comparing two answers of more tokens than this would take seconds; frequent tokens then count for less.
@@ -54,6 +55,8 @@ class WholeOperations(Operations):
         model: Values | str | None = None,
         seed: int = 42,
         micro_batch: int = 8,
+        batch: int = 0,
+        tokens: int = 0,
         sample: int = 0,
         confined: bool = False,
     ) -> Values:
@@ -62,7 +65,7 @@ class WholeOperations(Operations):
         Args:
             data, method, model: sections of the configuration; defaults where left out.
             seed: `training.seed`.
-            micro_batch: rows at a time, for the padding.
+            micro_batch, batch, tokens: rows at a time, for the padding (`batch.padding`).
             sample: rows to draw for a first answer, of which as many are looked at as about a second allows; 0 is
                 the whole set.
 
@@ -83,7 +86,7 @@ class WholeOperations(Operations):
             joins(asked),
             turns,
             seed,
-            micro_batch,
+            [micro_batch, batch, tokens],
             sample,
             chosen.trust_remote_code,
         ]
@@ -103,7 +106,7 @@ class WholeOperations(Operations):
             masker = self.tokenizers.masker(folder, chosen, config, asked)
             profile = Profile(
                 config, kind, masker, [one.part for one in sources], seed=seed, micro_batch=micro_batch,
-                doubles=not sample, joined=joins(asked),
+                batch=batch, tokens=tokens, doubles=not sample, joined=joins(asked),
             )  # fmt: skip
             if not sample:
                 profile.add(all_rows(sources), lambda rows: progress("profile", rows, None))
@@ -223,6 +226,8 @@ class WholeOperations(Operations):
         model: Values | str | None = None,
         seed: int = 42,
         micro_batch: int = 8,
+        batch: int = 0,
+        tokens: int = 0,
         packing: bool = False,
         confined: bool = False,
     ) -> Values:
@@ -232,6 +237,8 @@ class WholeOperations(Operations):
             data, method, model: sections of the configuration.
             seed: `training.seed`, which decides the split and the order.
             micro_batch: rows at a time, as the plan has it.
+            batch, tokens: of how many rows those of like length are put together, and tokens at a time at most; 0 where
+                they are not, or without a limit.
             packing: `training.packing`; only sft and pretrain have it.
 
         Returns:
@@ -249,7 +256,12 @@ class WholeOperations(Operations):
         if not exact:
             return {"exact": False, "rows": [], "shapes": batches.shape(units[:micro_batch]), "arrays": None,
                     "texts": None, "pad": pad, "special": []}  # fmt: skip
-        chosen_rows = [units[at] for at in batches.epoch_order(len(units), seed, shuffle=config.shuffle)[:micro_batch]]
+        order = batches.epoch_order(len(units), seed, shuffle=config.shuffle, first=batch or micro_batch)
+        chosen_rows = [units[at] for at in order]
+        if batch:
+            sequences = 2 if asked.name == "dpo" else 1
+            parts = split([one.length for one in chosen_rows], Batching(micro_batch, tokens), sequences)
+            chosen_rows = [chosen_rows[at] for at in parts[0]]
         arrays = batches.collate_packed(chosen_rows) if packing else batches.collate(chosen_rows, pad)
         return {
             "exact": True,

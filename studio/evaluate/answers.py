@@ -15,8 +15,10 @@ import torch
 
 from studio.evaluate.questions import Question
 from studio.evaluate.score import exact_match
+from studio.models.batches import Batching, split
 
-FORCED_BATCH = 16
+# Questions with their answers computed at a time: logits of long ones are large, and more bring no speed.
+FORCED = Batching(rows=16, tokens=2048)
 GENERATED_BATCH = 32
 
 
@@ -42,7 +44,8 @@ def answer_all(
     """
     answers: dict[int, Answer] = {}
     order = sorted(range(len(questions)), key=lambda at: len(questions[at].prompt_ids))
-    for batch in _batches(order, FORCED_BATCH):
+    lengths = [len(question.prompt_ids) + len(question.answer_ids) for question in questions]
+    for batch in split(lengths, FORCED):
         for at, right in zip(batch, _forced(model, [questions[at] for at in batch]), strict=True):
             if right:
                 answers[at] = Answer(questions[at].expected, True)

@@ -101,7 +101,7 @@ def _steps(config: RunConfig, shape: ModelShape, load: Load, qlora_bits: float) 
     """What can be changed: options, and what the load is then."""
     adapter, quantises = load.adapter, find_spec("bitsandbytes") is not None
     least = 2 if config.method.name == "kto" and config.method.kto_loss == "kto" else 1
-    if load.micro_batch > least:
+    if load.tokens > least * load.cost.sequences * load.length:
         yield {"training.micro_batch_size": least}, lambda one: _fewer(one, least)
     if not load.checkpointing:
         yield {"training.activation_checkpointing": True}, lambda one: replace(one, checkpointing=True)
@@ -130,8 +130,9 @@ def _total(shape: ModelShape, load: Load) -> int:
 
 
 def _fewer(load: Load, micro: int) -> Load:
-    share = max(1, load.supervised * micro // load.micro_batch)
-    return replace(load, micro_batch=micro, supervised=share, accumulates=True)
+    smaller = load.resized(micro, load.length)
+    share = max(1, load.supervised * smaller.tokens // load.tokens)
+    return replace(smaller, supervised=share, accumulates=True, token_limit=0)
 
 
 def _with_adapter(shape: ModelShape, load: Load) -> Load:
@@ -157,7 +158,8 @@ def _shorter_rows(config: RunConfig, length: int) -> dict[str, Any]:
 def _shortened(load: Load, length: int) -> Load:
     """With rows cut to `length`; as large a share of them counts as before."""
     supervised = max(1, load.supervised * length // load.length)
-    return replace(load, length=length, supervised=supervised, validation=min(load.validation, length))
+    shorter = load.resized(max(load.batch, load.micro_batch), length)
+    return replace(shorter, supervised=supervised, validation=min(load.validation, length))
 
 
 def _applied(shape: ModelShape, load: Load, steps: list[Step]) -> Cure:

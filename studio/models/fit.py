@@ -1,18 +1,31 @@
-"""How a run is fitted into the free memory: micro-batch and checkpointing. What to change is said by `cures`."""
+"""How a run is fitted into the free memory: micro-batch and checkpointing. What to change is said by `cures`.
+
+`auto` is what is fast, not what just fits: on a processor about 2,000 tokens at a time are as fast as any number, and
+a run takes at most half of the free memory wherever it can.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from studio.config import RunConfig
+from studio.models.batches import Batching, Seen, by_length, look
 from studio.models.device import DeviceInfo
 from studio.models.memory import PARTS, Load, estimate
 from studio.models.shape import ModelShape
+from studio.models.speed import padded_length
 
 USABLE = 0.9  # Share of the free memory that a plan may fill: others' needs change while a run goes on.
+MODEST = 0.5  # Share that `auto` keeps to where the run can: others want to work beside it.
 GIVEN = "your setting"
+# More tokens at a time bring no speed: on two cores 2,048 were as fast as any (docs/benchmarks.md). On a GPU it is an
+# assumption, not measured: above, more is only taken where half of the memory holds it.
+ENOUGH = {"cpu": 2048}
+ENOUGH_GPU = 32768
+Fitted = tuple[Load, dict[str, int]]  # what decides the memory, and the parts of that
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class Lengths:
         validation_max: tokens of the longest of them; 0 where it is not known.
         good: answers that are rated good, None where rows are not rated.
         answered: prompts with an answer to compare with, None where rows are not prompts.
+        each: tokens of the first examples in the order of the first epoch (`batches.SEEN_ROWS`); empty if not known.
     """
 
     count: int
@@ -38,6 +52,7 @@ class Lengths:
     good: int | None = None
     answered: int | None = None
     validation_max: int = 0
+    each: Sequence[int] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -56,53 +71,188 @@ def fit(
     device: DeviceInfo,
     load: Load,
     choices: dict[str, Choice],
-) -> tuple[Load, dict[str, int]]:
-    """Choose micro-batch and checkpointing: first without recomputing, the largest micro-batch that fits."""
+    begun: Batching | None = None,
+) -> Fitted:
+    """Choose micro-batch and checkpointing.
+
+    Of micro-batches within what is fast, the largest within half of the free memory, computed once if that goes; where
+    nothing keeps to half of it, the smallest that may run at all. `begun` is what a run that goes on has had so far.
+    """
     training = config.training
     asked_micro, asked_saving = training.micro_batch_size, training.activation_checkpointing
-    # More examples at a time than there are would only make the plan larger than the run.
-    sizes = [asked_micro] if asked_micro != "auto" else _divisors(training.batch_size, lengths.count)
-    if asked_micro == "auto" and config.method.name == "kto" and config.method.kto_loss == "kto":
-        sizes = [size for size in sizes if size > 1] or sizes  # its KL estimate needs another answer in the batch
-    ways = [asked_saving] if asked_saving != "auto" else [False, True]
-    tried: list[tuple[Load, dict[str, int]]] = []
-    for checkpointing in ways:
-        for micro in sizes:
-            candidate = replace(
-                load,
-                micro_batch=int(micro),
-                accumulates=int(micro) < training.batch_size,
-                checkpointing=bool(checkpointing),
-                supervised=math.ceil(micro * (lengths.supervised_tokens / lengths.count + load.written)),
-            )
-            tried.append((candidate, estimate(shape, candidate)))
-    # Nothing fits: show the smallest, so that the advice starts from it.
-    best = next((pair for pair in tried if fits(pair[1], device)), min(tried, key=lambda pair: sum(pair[1].values())))
-    chosen, enough = best[0], fits(best[1], device)
-    limit = f"{USABLE:.0%} of the {device.available_bytes / 1e9:.1f} GB that are free"
-    plan_source = "memory plan"
+    sizes = list(_sizes(config, lengths, device, load.cost.sequences, load.written))
     if asked_micro != "auto":
-        choices["training.micro_batch_size"] = Choice(chosen.micro_batch, "as set", GIVEN)
+        sizes = [Batching(asked_micro)]
+    elif begun is not None:
+        sizes = [begun]
+    # With a size of one's own everything that is usable may be filled, as that is what was asked for.
+    own = asked_micro != "auto" or begun is not None
+    ways = [asked_saving] if asked_saving != "auto" else [False, True]
+    loads = [_loaded(config, lengths, load, size, bool(way)) for way in ways for size in sizes]
+    tried = [(one, estimate(shape, one)) for one in loads]
+
+    def within(pair: Fitted) -> bool:
+        wide = own or (device.kind != "cpu" and pair[0].tokens <= ENOUGH_GPU)
+        return _total(pair[1]) <= (USABLE if wide else MODEST) * device.available_bytes
+
+    # Nothing keeps to that: the smallest, from which the advice starts where it does not fit either.
+    best = next(filter(within, tried), None)
+    modest = best is not None
+    best = best or min(tried, key=lambda pair: _total(pair[1]))
+    largest = any(best is first for first in tried[:: len(sizes)])
+    _explain(config, device, best, choices, largest=largest, modest=modest, own=begun is not None)
+    return best
+
+
+def fits(memory: dict[str, int], device: DeviceInfo) -> bool:
+    """Whether a run of these parts may fill that much of the free memory."""
+    return _total(memory) <= USABLE * device.available_bytes
+
+
+def enough_tokens(kind: str) -> int:
+    """Tokens computed at a time above which more bring no speed."""
+    return ENOUGH.get(kind, ENOUGH_GPU)
+
+
+def grouping(config: RunConfig, kind: str) -> dict[str, Any]:
+    """How the data worker's `profile` and `batch` are to put rows of like length together; empty where a run does not.
+
+    Args:
+        config: the run.
+        kind: of the device.
+    """
+    if not by_length(config):
+        return {}
+    auto = config.training.micro_batch_size == "auto"
+    return {"batch": config.training.batch_size, "tokens": enough_tokens(kind) if auto else 0}
+
+
+def _total(memory: dict[str, int]) -> int:
+    return sum(memory[part] for part in PARTS)
+
+
+def _sizes(config: RunConfig, lengths: Lengths, device: DeviceInfo, sequences: int, written: int) -> Iterator[Batching]:
+    """Sizes of a micro-batch worth trying, the largest first."""
+    batch, enough = config.training.batch_size, enough_tokens(device.kind)
+    divisors = _divisors(batch, lengths.count)
+    longest = max(1, lengths.max) * sequences
+    if by_length(config):
+        if device.kind == "cpu":
+            limits = [enough, *(enough >> shift for shift in (1, 2, 3) if enough >> shift > longest)]
+        else:
+            limits = [size * longest for size in divisors]
+        yield from (Batching(batch, limit) for limit in limits)
+        yield Batching(1)
+        return
+    if config.method.name == "kto" and config.method.kto_loss == "kto":
+        divisors = [size for size in divisors if size > 1] or divisors  # its KL needs another answer in the batch
+    for size in divisors:
+        tokens = size * sequences * (_usual_length(config, lengths, sequences, size) + written)
+        if device.kind != "cpu" or tokens <= enough or size == divisors[-1]:
+            yield Batching(size)
+
+
+def _usual_length(config: RunConfig, lengths: Lengths, sequences: int, size: int) -> float:
+    """Tokens to which the rows of a micro-batch are usually padded; with packing they are not."""
+    mean = lengths.total_tokens / lengths.count / sequences
+    if config.training.packing:
+        return mean
+    if not lengths.each:
+        return padded_length(mean, lengths.max, size)
+    longest = [max(lengths.each[at : at + size]) for at in range(0, len(lengths.each), size)]
+    return sum(longest) / len(longest)
+
+
+def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, checkpointing: bool) -> Load:
+    """What is in memory with micro-batches of that size."""
+    batch, sequences = config.training.batch_size, load.cost.sequences
+    share = lengths.supervised_tokens / max(1, lengths.total_tokens)
+    if not by_length(config):
+        micro = size.rows
+        joined = _joined(lengths, micro) if config.training.packing else 0
+        supervised = math.ceil(micro * (lengths.supervised_tokens / lengths.count + load.written))
+        return replace(
+            load, micro_batch=micro, accumulates=micro < batch, checkpointing=checkpointing, supervised=supervised,
+            padded=joined, waste=1.0 if config.training.packing else 0.0,
+        )  # fmt: skip
+    seen = _seen(lengths, batch, size, sequences)
+    # The longest row comes some time, together with as many others as go with it.
+    beside = min(size.rows, batch, lengths.count)
+    if size.tokens:
+        beside = max(1, min(beside, size.tokens // (sequences * lengths.max)))
+    padded = max(seen.largest, sequences * lengths.max * (1 if size.tokens else beside))
+    # In whole numbers of which the batch is made, as the option has it: about so many are computed at a time.
+    usual = max(1, round(seen.rows / seen.parts))
+    micro = size.rows if not size.tokens else max(one for one in _divisors(batch, lengths.count) if one <= usual)
+    return replace(
+        load, micro_batch=micro, accumulates=seen.most > 1, checkpointing=checkpointing, padded=padded,
+        supervised=math.ceil(share * padded), token_limit=size.tokens,
+        waste=seen.padded / max(1, seen.tokens),
+    )  # fmt: skip
+
+
+def _seen(lengths: Lengths, batch: int, size: Batching, sequences: int) -> Seen:
+    if lengths.each:
+        return look(lengths.each, batch, size, sequences)
+    # Not known row by row: every update as many rows as it may have, half of them longer than the mean.
+    mean = max(1, round(lengths.total_tokens / lengths.count / sequences))
+    rows = min(batch, lengths.count)
+    low = max(1, 2 * mean - lengths.max)
+    spread = [low + (lengths.max - low) * i // max(1, rows - 1) for i in range(rows)]
+    return look(spread if rows > 1 else [lengths.max], batch, size, sequences)
+
+
+def _joined(lengths: Lengths, micro: int) -> int:
+    """Tokens of the largest row that packing makes of `micro` examples; 0 if that is not known."""
+    each = lengths.each
+    return max((sum(each[at : at + micro]) for at in range(0, len(each), micro)), default=0)
+
+
+def _explain(
+    config: RunConfig,
+    device: DeviceInfo,
+    best: Fitted,
+    choices: dict[str, Choice],
+    *,
+    largest: bool,
+    modest: bool,
+    own: bool,
+) -> None:
+    """Say why micro-batch and checkpointing are what they are."""
+    load, free, training = best[0], device.available_bytes / 1e9, config.training
+    enough, plan_source = fits(best[1], device), "memory plan"
+    half, usable = f"half of the {free:.1f} GB that are free", f"{USABLE:.0%} of the {free:.1f} GB that are free"
+    limit = half if device.kind == "cpu" and training.micro_batch_size == "auto" and not own else usable
+    if training.micro_batch_size != "auto":
+        choice = Choice(load.micro_batch, "as set", GIVEN)
+    elif own:
+        choice = Choice(load.micro_batch, "as the run began", "the run so far")
+    elif not enough:
+        choice = Choice(load.micro_batch, f"even the smallest does not fit in {usable}", plan_source)
+    elif not modest:
+        choice = Choice(load.micro_batch, f"the smallest, since nothing keeps to {half}", plan_source)
+    elif not load.accumulates:
+        choice = Choice(load.micro_batch, "the whole batch is computed at once", plan_source)
+    elif largest and device.kind == "cpu":
+        choice = Choice(load.micro_batch, f"{_tokens(load)}: more brings no speed on a processor", plan_source)
     else:
-        whole = chosen.micro_batch == sizes[0]
-        reason = "the whole batch fits" if whole else f"the largest divisor of {training.batch_size} within {limit}"
-        reason = reason if enough else f"even the smallest does not fit in {limit}"
-        choices["training.micro_batch_size"] = Choice(chosen.micro_batch, reason, plan_source)
-    if asked_saving != "auto":
-        choice = Choice(chosen.checkpointing, "as set", GIVEN)
-    elif chosen.checkpointing:
+        choice = Choice(load.micro_batch, f"{_tokens(load)}: the most within {limit}", plan_source)
+    choices["training.micro_batch_size"] = choice
+    if training.activation_checkpointing != "auto":
+        choice = Choice(load.checkpointing, "as set", GIVEN)
+    elif load.checkpointing:
         choice = Choice(True, f"without it not even one example fits in {limit}", plan_source)
         if not enough:
             choice = Choice(True, "it saves the most memory, though not enough", plan_source)
     else:
         choice = Choice(False, "activations fit, so nothing needs to be computed twice", plan_source)
     choices["training.activation_checkpointing"] = choice
-    return best
 
 
-def fits(memory: dict[str, int], device: DeviceInfo) -> bool:
-    """Whether a run of these parts may fill that much of the free memory."""
-    return sum(memory[part] for part in PARTS) <= USABLE * device.available_bytes
+def _tokens(load: Load) -> str:
+    if load.token_limit:
+        return f"up to {load.token_limit:,} tokens at a time, rows of like length together"
+    return f"up to {load.tokens:,} tokens at a time"
 
 
 def _divisors(batch: int, count: int) -> list[int]:

@@ -80,6 +80,9 @@ class Load:
         written: tokens of an answer that is written in training, which `length` includes.
         batch: examples of an update, whose answers are all written before it.
         accumulates: an update has several micro-batches, so that gradients lie beside the next one's activations.
+        padded: tokens of the largest micro-batch, all sequences counted; 0 where each has `micro_batch` of the longest.
+        token_limit: tokens computed at a time at most, where rows of like length are put together; 0 for no limit.
+        waste: tokens of all micro-batches with padding over those without; 0 where that is not known.
     """
 
     adapter: Adapted | None
@@ -100,11 +103,22 @@ class Load:
     written: int = 0
     batch: int = 1
     accumulates: bool = True
+    padded: int = 0
+    token_limit: int = 0
+    waste: float = 0.0
 
     @property
     def tokens(self) -> int:
-        """Tokens of a micro-batch with padding, all sequences of an example counted."""
-        return self.micro_batch * self.cost.sequences * self.length
+        """Tokens of the largest micro-batch with padding, all sequences of an example counted."""
+        return self.padded or self.micro_batch * self.cost.sequences * self.length
+
+    def resized(self, rows: int, length: int) -> Load:
+        """The same with micro-batches of at most so many examples, of at most so many tokens."""
+        padded = 0
+        if self.padded:
+            row = self.cost.sequences * length
+            padded = max(row, min(self.padded, self.padded * length // self.length, rows * row))
+        return replace(self, micro_batch=min(rows, self.micro_batch), length=length, padded=padded)
 
 
 def estimate(shape: ModelShape, load: Load) -> dict[str, int]:
@@ -117,7 +131,9 @@ def estimate(shape: ModelShape, load: Load) -> dict[str, int]:
         return step
     # No gradients, and a block's tensors go before the next one's come; the optimizer's stay.
     share = load.supervised * load.validation // load.length
-    looked = replace(load, length=load.validation, supervised=share, batch=load.micro_batch)
+    row = load.cost.sequences * load.validation
+    padded = max(row, min(load.token_limit, load.batch * row)) if load.token_limit else 0
+    looked = replace(load, length=load.validation, supervised=share, batch=load.micro_batch, padded=padded)
     block = round(looked.tokens * (_block_bytes(shape, looked) + _transient_bytes(shape, looked)))
     validation = step | {
         "gradients": 0, "activations": block + cache_bytes(shape, looked), "logits": _logit_bytes(shape, looked)

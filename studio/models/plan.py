@@ -17,6 +17,7 @@ from studio.config.tuning import TITLES, TuningConfig
 from studio.models import rates, speed
 from studio.models.adapted import adapted, reward_parameters
 from studio.models.available import ATTENTION, best_attention
+from studio.models.batches import Batching
 from studio.models.cures import Cure, advice, cures
 from studio.models.device import DeviceInfo
 from studio.models.fit import GIVEN, Choice, Lengths, fit, fits
@@ -24,6 +25,7 @@ from studio.models.memory import Load, MethodCost
 from studio.models.shape import ModelShape
 
 EVALUATIONS = 8
+RATE = "training.learning_rate"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Plan:
         adapter_bytes: size of the saved adapter, 0 for full tuning.
         steps: updates in all; `steps_per_epoch` of them go once through the data.
         tokens: training tokens gone through in all, without padding.
+        micro_batch: examples computed at a time; about so many where `micro_tokens` decides.
+        accumulation: micro-batches of an update, likewise.
+        micro_tokens: tokens computed at a time at most, by which rows of like length are put together (`batches`); 0
+            where the number of examples decides.
         dtype: of the weights in memory; `autocast` says whether products are computed in bfloat16.
         attention: transformers' name of the attention code; "auto" leaves the choice to it.
         memory: bytes by part; they sum to `total_bytes`, the expected peak of the training process.
@@ -42,6 +48,7 @@ class Plan:
         advice: sentences naming the settings to change when it does not fit, the least costly first.
         cures: what would lower the memory, the least costly first, for a run whose memory was full all the same.
         choices: option path → Choice, for every option that can be `auto`.
+        usual: what `auto` would be for options of which it is known, whatever is set.
     """
 
     tuning: str
@@ -55,6 +62,7 @@ class Plan:
     tokens: int
     micro_batch: int
     accumulation: int
+    micro_tokens: int
     activation_checkpointing: bool
     learning_rate: float
     dtype: str
@@ -70,6 +78,13 @@ class Plan:
     advice: list[str] = field(default_factory=list)
     cures: list[Cure] = field(default_factory=list)
     choices: dict[str, Choice] = field(default_factory=dict)
+    usual: dict[str, Choice] = field(default_factory=dict)
+
+    @property
+    def batching(self) -> Batching:
+        """How many rows are computed at a time."""
+        rows = self.micro_batch * (self.accumulation if self.micro_tokens else 1)
+        return Batching(rows, self.micro_tokens)
 
     @property
     def total_bytes(self) -> int:
@@ -96,9 +111,16 @@ class Plan:
 
 
 def make_plan(
-    config: RunConfig, shape: ModelShape, lengths: Lengths, device: DeviceInfo, cost: MethodCost | None = None
+    config: RunConfig,
+    shape: ModelShape,
+    lengths: Lengths,
+    device: DeviceInfo,
+    cost: MethodCost | None = None,
+    begun: Batching | None = None,
 ) -> Plan:
     """Resolve every `auto` and say what the run takes; `cost` is the method's, by default that of plain answers.
+
+    A run that goes on keeps the micro-batches that it has `begun` with, whatever memory is free by now.
 
     Raises:
         InputError: `tuning.target_modules` names a layer that the model does not have.
@@ -113,7 +135,8 @@ def make_plan(
     choices: dict[str, Choice] = {}
 
     dtype, autocast = _dtype(config, device, choices)
-    rate = _rate(config, shape, choices)
+    usual = _usual_rate(config, shape)
+    rate = _rate(config, usual, choices)
     cost = cost or MethodCost()
     by_beta = cost.reference == "beta" and config.method.beta not in ("auto", 0)
     load = Load(
@@ -124,7 +147,7 @@ def make_plan(
         reference=by_beta or cost.reference == "always",
         validation=lengths.validation_max + written if lengths.validation_max else 0,
     )  # fmt: skip
-    load, memory = fit(config, shape, lengths, device, load, choices)
+    load, memory = fit(config, shape, lengths, device, load, choices, begun)
     micro, accumulation = load.micro_batch, training.batch_size // load.micro_batch
     per_epoch = steps_per_epoch(config, lengths.count, micro, accumulation)
     steps = training.max_steps or math.ceil(training.epochs * per_epoch)
@@ -141,6 +164,7 @@ def make_plan(
         tokens=_tokens(config, lengths, steps, epochs),
         micro_batch=micro,
         accumulation=accumulation,
+        micro_tokens=load.token_limit,
         activation_checkpointing=load.checkpointing,
         learning_rate=rate,
         dtype=dtype,
@@ -154,6 +178,7 @@ def make_plan(
         available_bytes=device.available_bytes,
         fits=fits(memory, device),
         choices=choices,
+        usual={RATE: usual},
     )
     seconds = speed.training_seconds(shape, load, _work(config, lengths, plan, load), device)
     found = cures(config, shape, load, weight_bits(tuning.model_copy(update={"name": "qlora"})))
@@ -225,15 +250,15 @@ def _attention(config: RunConfig, device: DeviceInfo, half: bool, choices: dict[
     return best
 
 
-def _rate(config: RunConfig, shape: ModelShape, choices: dict[str, Choice]) -> float:
+def _usual_rate(config: RunConfig, shape: ModelShape) -> Choice:
+    row = rates.rate_for(config.method.name, config.tuning.name, shape.parameters)
+    return Choice(row.value, row.reason, row.source)
+
+
+def _rate(config: RunConfig, usual: Choice, choices: dict[str, Choice]) -> float:
     asked = config.training.learning_rate
-    if asked != "auto":
-        choice = Choice(float(asked), "as set", GIVEN)
-    else:
-        row = rates.rate_for(config.method.name, config.tuning.name, shape.parameters)
-        choice = Choice(row.value, row.reason, row.source)
-    choices["training.learning_rate"] = choice
-    return float(choice.value)
+    choices[RATE] = usual if asked == "auto" else Choice(float(asked), "as set", GIVEN)
+    return float(choices[RATE].value)
 
 
 def _eval_steps(config: RunConfig, lengths: Lengths, steps: int, choices: dict[str, Choice]) -> int:

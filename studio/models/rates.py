@@ -57,6 +57,15 @@ RATES = (
 )  # fmt: skip
 
 
+# Above so many times the usual rate, or below that part of it, a person is told.
+FAR = 5.0
+
+
+def is_far(rate: float, usual: float) -> bool:
+    """Whether a rate is more than `FAR` times as large or as small as the usual one."""
+    return not usual / FAR * (1 - 1e-9) <= rate <= usual * FAR * (1 + 1e-9)
+
+
 def rate_for(method: str, tuning: str, parameters: int) -> Rate:
     """Return the row for a model of that many parameters.
 

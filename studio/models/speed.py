@@ -57,19 +57,24 @@ def training_seconds(shape: ModelShape, load: Load, work: Work, device: DeviceIn
     linear, attention = LINEAR.get(kind, _OTHER), ATTENTION.get(kind, _OTHER)
     train, validate = step_flops(shape, load, work), forward_flops(shape, load, work)
     per_token = [flops[0] / linear + flops[1] / attention for flops in (train, validate)]
-    padded = padded_length(work, load.micro_batch) / max(1.0, work.mean_length)
+    padded = _usual_length(work, load) / max(1.0, work.mean_length)
     total = work.passes * work.tokens * per_token[0] + work.validation_tokens * per_token[1]
     return (total * padded + work.written * validate[0] / WRITING) / (peak * 1e9)
 
 
-def padded_length(work: Work, micro_batch: int) -> float:
+def padded_length(mean: float, longest: int, rows: int) -> float:
     """Expected tokens per row of a micro-batch of mixed lengths, which is padded to its longest row.
 
     For lengths spread evenly around the mean up to the maximum, the longest of m is at m / (m + 1) of the range.
     """
-    low = max(1.0, 2 * work.mean_length - work.max_length)
-    longest = low + (work.max_length - low) * micro_batch / (micro_batch + 1)
-    return max(work.mean_length, longest)
+    low = max(1.0, 2 * mean - longest)
+    return max(mean, low + (longest - low) * rows / (rows + 1))
+
+
+def _usual_length(work: Work, load: Load) -> float:
+    if load.waste:
+        return load.waste * work.mean_length
+    return padded_length(work.mean_length, work.max_length, load.micro_batch)
 
 
 def forward_flops(shape: ModelShape, load: Load, work: Work) -> tuple[float, float]:
@@ -81,7 +86,7 @@ def forward_flops(shape: ModelShape, load: Load, work: Work) -> tuple[float, flo
     linear = sum(layer.inputs * layer.outputs for layer in shape.linears)
     adapter = load.adapter.low_rank if load.adapter else 0
     head = shape.vocab * shape.hidden * work.supervised_share
-    attention = 4 * shape.layers * shape.heads * shape.head_dim * padded_length(work, load.micro_batch)
+    attention = 4 * shape.layers * shape.heads * shape.head_dim * _usual_length(work, load)
     return 2 * (linear + adapter + head), attention
 
 

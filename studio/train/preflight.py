@@ -6,7 +6,7 @@ Light: the tokenizing is done by the data worker, so that neither the page nor `
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from studio.config import RunConfig
 from studio.config.describe import reader, without_effect
 from studio.config.model import EMBEDDED_MODEL
 from studio.config.tuning import TuningConfig
+from studio.data.batch import epoch_order
 from studio.data.client import DataWorker
 from studio.data.locate import absolute, fetch_sources
 from studio.data.sources import as_path
@@ -22,10 +23,12 @@ from studio.errors import InputError, StudioError
 from studio.jobs import list_jobs
 from studio.jobs.devices import require_device
 from studio.jobs.state import ACTIVE
+from studio.models.batches import SEEN_ROWS
 from studio.models.catalogue import resolve_model
 from studio.models.device import device_info
 from studio.models.fit import Lengths
-from studio.models.plan import Plan, make_plan
+from studio.models.plan import RATE, Plan, make_plan
+from studio.models.rates import is_far
 from studio.models.shape import ModelShape
 from studio.settings import Settings
 from studio.train import checks
@@ -148,8 +151,15 @@ def counted(
         validation_max=max(found["validation"], default=0),
         good=found["good"],
         answered=found["answered"],
+        each=first_epoch(config, found["train"]),
     )
     return lengths, found["report"]["findings"]
+
+
+def first_epoch(config: RunConfig, lengths: Sequence[int]) -> list[int]:
+    """Lengths of the first rows in the order in which a trainer on one device takes them."""
+    seed, shuffle = config.training.seed, config.data.shuffle
+    return [lengths[at] for at in epoch_order(len(lengths), seed, shuffle=shuffle, first=SEEN_ROWS)]
 
 
 def planned(
@@ -169,7 +179,20 @@ def planned(
     _require_disk(settings, disk)
     if not plan.fits:
         raise DoesNotFitError(plan)
-    return Checked(config, plan, lengths, disk, unread_options(config) + findings)
+    return Checked(config, plan, lengths, disk, unread_options(config) + unusual_options(config, plan) + findings)
+
+
+def unusual_options(config: RunConfig, plan: Plan) -> list[dict[str, Any]]:
+    """Say of a learning rate that was set that it is far from the usual one, as findings."""
+    usual = plan.usual[RATE]
+    if config.training.learning_rate == "auto" or not is_far(plan.learning_rate, usual.value):
+        return []
+    ratio = plan.learning_rate / usual.value
+    times = f"{ratio:.3g} times" if ratio > 1 else f"1/{1 / ratio:.3g} of"
+    run = f"{config.method.name} with {config.tuning.name} on a model of this size"
+    text = f"{RATE} {plan.learning_rate:g} is {times} the usual {usual.value:g} for {run}"
+    fix = f"Set it to auto for {usual.value:g}, unless you have tried it"
+    return [{"level": "warning", "count": 0, "text": text, "fix": fix}]
 
 
 def unread_options(config: RunConfig) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from studio.config import RunConfig
+from studio.models.batches import by_length
 from studio.models.plan import Plan
 from studio.train.methods import METHODS
 
@@ -54,6 +55,11 @@ class Setup:
     on_samples: Callable[[int, list[dict[str, Any]]], None] = lambda step, samples: None
 
     @property
+    def by_length(self) -> bool:
+        """Whether rows of like length are computed together (`trainers.grouped`)."""
+        return by_length(self.config)
+
+    @property
     def beta(self) -> float:
         """`method.beta` with `auto` resolved."""
         asked, method = self.config.method.beta, self.config.method
@@ -67,13 +73,15 @@ def common_arguments(setup: Setup) -> dict[str, Any]:
     config, plan = setup.config, setup.plan
     training = config.training
     validate = bool(setup.validation) and bool(plan.eval_steps)
+    # Rows are put together by length out of those of a whole update, which is then one batch to transformers.
+    rows, parts = (training.batch_size, 1) if setup.by_length else (plan.micro_batch, plan.accumulation)
     return {
         "output_dir": str(setup.output),
         "num_train_epochs": training.epochs,
         "max_steps": training.max_steps or -1,
-        "per_device_train_batch_size": plan.micro_batch,
-        "per_device_eval_batch_size": plan.micro_batch,
-        "gradient_accumulation_steps": plan.accumulation,
+        "per_device_train_batch_size": rows,
+        "per_device_eval_batch_size": rows,
+        "gradient_accumulation_steps": parts,
         "learning_rate": plan.learning_rate,
         "lr_scheduler_type": training.scheduler,
         "lr_scheduler_kwargs": scheduler_arguments(training.scheduler, plan.steps, plan.learning_rate),

@@ -28,6 +28,7 @@ from studio.jobs.checkpoints import Checkpoint, keep_only, last_whole
 from studio.jobs.files import new_folder, put_folder
 from studio.jobs.samedata import recorded_sources, require_same
 from studio.jobs.worker import JobContext
+from studio.models.batches import Batching
 from studio.models.catalogue import ModelRef, resolve_model
 from studio.models.device import device_info
 from studio.models.fit import Lengths
@@ -42,6 +43,7 @@ from studio.train.card import write_card
 from studio.train.engine import unsloth
 from studio.train.loading import load_model, merge_into, stretched_base
 from studio.train.methods import METHODS, Method
+from studio.train.preflight import first_epoch
 from studio.train.saving import Start
 from studio.train.setup import Setup
 from studio.train.watching import Watching, load_best
@@ -76,7 +78,7 @@ def train(context: JobContext) -> None:
     if config.tuning.name in ("lora", "dora") and config.tuning.adapter and config.tuning.merge_adapter:
         with context.phase("merging the adapter"):
             reference = merge_into(reference, Path(config.tuning.adapter), tokenizer, context.job.path / "base")
-    plan = _plan(context, config, reference, prepared)
+    plan = _plan(context, config, reference, prepared, begun is not None)
     if begun is not None:
         _require_steps(context, begun, plan)
     base = reference
@@ -182,7 +184,7 @@ def _check(context: JobContext, config: RunConfig, reference: ModelRef, prepared
     """The checks of the page and the command line once more: a config may come from elsewhere, or the data is new."""
     known = replace(
         checks.Known.of(config, reference.path, context.settings),
-        lengths=lengths_of(prepared),
+        lengths=lengths_of(prepared, config),
     )
     checks.check_model(known)
     checks.check_method(known)
@@ -209,21 +211,30 @@ def _read(context: JobContext, config: RunConfig, tokenizer: PreTrainedTokenizer
     return prepared
 
 
-def _plan(context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared) -> Plan:
+def _plan(context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared, begun: bool) -> Plan:
     shape = ModelShape.from_folder(reference.path)
     cost = METHODS[config.method.name].cost
     device = device_info(context.settings)
     if not device.measured:  # the libraries are imported by now: better than the guess that stands in for them
         device = replace(device, import_bytes=psutil.Process().memory_info().rss)
-    plan = make_plan(config, shape, lengths_of(prepared), device, cost)
+    plan = make_plan(config, shape, lengths_of(prepared, config), device, cost, _same_batches(context, begun))
     context.notice("info", plan.line())
     if not plan.fits:
         context.notice("warning", "the plan says that this run does not fit into memory", " ".join(plan.advice))
     return plan
 
 
-def lengths_of(prepared: Prepared) -> Lengths:
-    """Count what the plan needs to know of the data."""
+def _same_batches(context: JobContext, begun: bool) -> Batching | None:
+    """The micro-batches of the attempt before, so that a run that goes on computes as it did; None where none began."""
+    plan = context.job.environment().get("plan") if begun else None
+    if not isinstance(plan, dict) or not plan.get("micro_batch"):
+        return None
+    rows, tokens = int(plan["micro_batch"]), int(plan.get("micro_tokens", 0))
+    return Batching(rows * int(plan["accumulation"]) if tokens else rows, tokens)
+
+
+def lengths_of(prepared: Prepared, config: RunConfig | None = None) -> Lengths:
+    """Count what the plan needs to know of the data; with the run, also the lengths in its order."""
     rows = prepared.train
     return Lengths(
         count=len(rows),
@@ -234,6 +245,7 @@ def lengths_of(prepared: Prepared) -> Lengths:
         validation_max=max((row.length for row in prepared.validation), default=0),
         good=sum(row.label for row in rows) if prepared.kind == "rated" else None,
         answered=sum(row.answer is not None for row in rows) if prepared.kind == "prompts" else None,
+        each=() if config is None else first_epoch(config, [row.length for row in rows]),
     )
 
 

@@ -19,6 +19,8 @@ from studio.config import RunConfig
 from studio.config.describe import OptionSpec, options_of, value_at
 from studio.config.load import build
 from studio.config.presets import DEMO, load_named
+from studio.config.presets import METHOD as METHOD  # by these two others apply or not (`OptionSpec.applies`)
+from studio.config.presets import TUNING as TUNING
 from studio.errors import InputError, InputErrors, StudioError
 from studio.models.available import lack
 from studio.models.device import device_info
@@ -27,12 +29,11 @@ from studio.ui.components.choices import piece
 from studio.ui.device import offered_devices
 from studio.ui.page import Page
 
-# The two options by which others apply or not (`OptionSpec.applies`).
-METHOD, TUNING = "method.name", "tuning.name"
 TRAIN = "data.train"
 RADIO_UP_TO = 4
 SWITCH = {"auto": "auto", "on": True, "off": False}
 DRAFT_KEY = "finetune-studio.draft.v1"
+ORIGIN_KEY = "finetune-studio.origin.v1"
 FOLD = """<button type="button" class="fold" aria-expanded="false"></button>"""
 
 Values = dict[str, Any]
@@ -45,6 +46,7 @@ class Form:
         specs: the options by dotted name, in the order of declaration.
         components: the component of each option that has been placed.
         draft: what the browser keeps: {"values": {path: value}, "name": text}.
+        origin: and what brought the values that nobody typed (`components.origin`).
         device: this machine, for the choices that it may not have.
         offers: good words of options whose words only the machine knows: its devices.
         start: the values that the page opens with: the demo's. `changed` compares with them.
@@ -63,6 +65,7 @@ class Form:
         with outside_tabs():
             secret = browser_secret(page.services.settings)
             self.draft = gr.BrowserState(None, storage_key=DRAFT_KEY, secret=secret)
+            self.origin = gr.BrowserState(None, storage_key=ORIGIN_KEY, secret=secret)
         self.start: Values = self.raw(self.values(load_named(DEMO)))
         self.meta = gr.Textbox("", visible=False)
         self.lines: list[gr.HTML] = []

@@ -1,4 +1,4 @@
-"""Measure the chain on this machine: the demo, each method, the memory plan, rows beside TRL, the page's cold start.
+"""Measure the chain on this machine: demo, methods, memory plan, auto, rows beside TRL, the page's cold start.
 
     make bench            all of it, in a home of its own; about an hour on two cores
 Prints a Markdown table that docs/benchmarks.md can take over, and exits with 1 when a goal is missed.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks import memory, preparation
+from tests.benchmarks import auto, memory, preparation
 from tests.benchmarks.methods import RISES, SEEDS, WATCHED, learn
 from tests.benchmarks.page import cold_start
 from tests.conftest import run_studio
@@ -79,6 +79,16 @@ def main() -> int:
             rows.append((what, found, f"± {peak.bound:.0%}"))
             if peak.missed:
                 missed.append(what)
+        (model,) = (home / "models").iterdir()
+        speeds = auto.speeds(model)
+        best = max(speeds.by_hand.values())
+        measure("alpaca-like rows on auto", speeds.auto, "tokens/s", 0.95 * best, at_least=True)
+        rows.append(("what auto chose", speeds.chosen, ""))
+        rows += [(f"… {size} rows at a time", f"{speed:.0f} tokens/s", "") for size, speed in speeds.by_hand.items()]
+        rows.append(("… 4 rows in the order of the data", f"{speeds.unsorted:.0f} tokens/s", ""))
+        peak = auto.memory(home)
+        measure("alpaca-like rows on auto: peak memory", peak.measured / 1e9, "GB", 6)
+        measure("… off its plan", 100 * abs(peak.planned / peak.measured - 1), "%", 10)
         prepared = measure_preparation(home)
         rows.append(("preparation: rows a second, studio", f"{prepared.first:,.0f}; again {prepared.again:,.0f}", ""))
         rows.append(("preparation: rows a second, TRL", f"{prepared.trl:,.0f}; packed {prepared.trl_packed:,.0f}", ""))

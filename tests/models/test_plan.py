@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from studio.config import RunConfig
 from studio.config.method import ROWS
 from studio.models.device import DeviceInfo
-from studio.models.fit import USABLE, Lengths
+from studio.models.fit import MODEST, Lengths
 from studio.models.headers import Tensor
 from studio.models.memory import PARTS
 from studio.models.plan import Plan, _duration, make_plan
@@ -110,16 +110,19 @@ def test_steps_follow_the_trainer() -> None:
 
 def test_micro_batch_shrinks_before_anything_is_computed_twice() -> None:
     long = Lengths(500, 500 * 900, 1000, 100_000, 0)
-    whole = plan(long)
-    tight = plan(long, device=replace(DEVICE, available_bytes=int(whole.total_bytes * 0.6 / USABLE)))
-    assert whole.micro_batch == 8 > tight.micro_batch >= 1
-    assert tight.fits and not tight.activation_checkpointing
-    tighter = replace(
-        DEVICE, available_bytes=int(plan(long, training={"micro_batch_size": 1}).total_bytes * 0.8 / USABLE)
-    )
-    saving = plan(long, device=tighter)
+    whole, single = plan(long), plan(long, training={"micro_batch_size": 1, "activation_checkpointing": False})
+    assert whole.micro_batch == 2 and whole.micro_tokens == 2048, "about 2,000 tokens at a time"
+    tight = plan(long, device=replace(DEVICE, available_bytes=int(single.total_bytes / MODEST) + 1))
+    assert (tight.micro_batch, tight.activation_checkpointing) == (1, False) and tight.fits
+    saving = plan(long, device=replace(DEVICE, available_bytes=int(single.total_bytes / MODEST) - 10**6))
     assert saving.activation_checkpointing and saving.fits
+    assert saving.total_bytes <= MODEST * saving.available_bytes
     assert "not even one example" in saving.choices["training.activation_checkpointing"].reason
+    # Nothing keeps to half of so little, so the smallest runs.
+    least = plan(long, training={"micro_batch_size": 1, "activation_checkpointing": True}).total_bytes
+    full = plan(long, device=replace(DEVICE, available_bytes=int(least / MODEST) - 10**6))
+    assert full.fits and full.micro_batch == 1 and full.total_bytes == least
+    assert "nothing keeps to half" in full.choices["training.micro_batch_size"].reason
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])

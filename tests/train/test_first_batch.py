@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from studio.config import RunConfig
+from studio.config.load import build
 from studio.data.batch import epoch_order
 from studio.data.whole import WholeOperations
+from studio.models.fit import grouping
 from studio.settings import Settings
+from studio.train.trainers.grouped import Parts
 from tests.parity.made import make_trainer, write_rows
 
 CHATS = [
@@ -36,7 +40,7 @@ def first_batch(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
     taken: dict[str, Any] = {}
 
     def take(model: Any, inputs: dict[str, Any], *more: Any, **named: Any) -> Any:
-        taken.update(inputs)
+        taken.update(inputs.micro_batches[0] if isinstance(inputs, Parts) else inputs)
         raise _TakenError
 
     assert "inputs" in inspect.signature(trainer.training_step).parameters
@@ -82,6 +86,7 @@ def test_it_is_the_trainers(
         "seed": 7,
         "micro_batch": 4,
         "packing": packing,
+        **grouping(build(RunConfig, raw), "cpu"),
     }
     shown = WholeOperations(settings).run("batch", args, lambda *told: None)
     assert shown["exact"]

@@ -12,9 +12,10 @@ from studio.train.counting import Counting, finish
 from studio.train.reference import keep_start, reference_model
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset
+from studio.train.trainers.grouped import GroupedPairs
 
 
-class PreferenceTrainer(Counting, DPOTrainer):
+class PreferenceTrainer(GroupedPairs, Counting, DPOTrainer):
     """DPOTrainer that takes token ids as they are."""
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:

@@ -9,9 +9,10 @@ from studio.data.units import Pair
 from studio.train.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset
+from studio.train.trainers.grouped import GroupedPairs
 
 
-class ScoreTrainer(Counting, RewardTrainer):
+class ScoreTrainer(GroupedPairs, Counting, RewardTrainer):
     """RewardTrainer that counts tokens."""
 
 

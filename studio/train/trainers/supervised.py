@@ -14,6 +14,7 @@ from studio.data.units import Encoded
 from studio.train.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset
+from studio.train.trainers.grouped import Grouped
 
 # What the collator makes that the model takes; the last five tell of examples that stand in one row.
 _MODEL_INPUTS = (
@@ -22,11 +23,17 @@ _MODEL_INPUTS = (
 )  # fmt: skip
 
 
-class SupervisedTrainer(Counting, SFTTrainer):
+class SupervisedTrainer(Grouped, Counting, SFTTrainer):
     """SFTTrainer that computes logits at supervised tokens only."""
 
     engine_loss = True
     loss_name = "nll"
+    _right = _judged = 0
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """Gradients of an update or of a part of it, whose accuracy is counted anew."""
+        self._right = self._judged = 0
+        return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -43,7 +50,8 @@ class SupervisedTrainer(Counting, SFTTrainer):
         loss = output.loss
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DDP averages the gradients of the ranks
-        self.accuracy = float(output.correct) / max(1, int(output.count))
+        self._right, self._judged = self._right + int(output.correct), self._judged + int(output.count)
+        self.accuracy = self._right / max(1, self._judged)
         return loss
 
 

@@ -15,6 +15,8 @@ import gradio as gr
 from studio.config import RunConfig
 from studio.errors import InputError, InputErrors, StudioError
 from studio.foreign import parse_json
+from studio.models.batches import by_length
+from studio.models.fit import grouping
 from studio.ui.components.planwords import waits_for
 from studio.ui.errors import guard
 from studio.ui.form import Form, Values
@@ -117,23 +119,38 @@ def sections_of(page: Page, values: Values) -> tuple[Values, int, int]:
         InputErrors: the data, the method or the model is wrong.
         StudioError: the model is not here yet.
     """
-    try:
-        config = page.form.config(values)
-    except InputErrors as wrong:
-        if ours := [error for error in wrong.errors if is_seen(error.where)]:
-            raise InputErrors(ours) from wrong
-        names = {error.where for error in wrong.errors}
-        config = page.form.config({path: value for path, value in values.items() if path not in names})
+    config = _config(page, values)
     if waits_for(config, page.services):
         raise StudioError("the rows can be counted as soon as the model is here", fix="Wait until it is ready")
     sections = {name: getattr(config, name).model_dump() for name in SECTIONS}
     return sections, config.training.seed, micro_batch_of(config)
 
 
+def grouping_of(page: Page, values: Values) -> dict[str, int]:
+    """How rows of like length are put together, as the data worker's `profile` and `batch` take it; else nothing.
+
+    Raises:
+        InputErrors: the data, the method or the model is wrong.
+    """
+    return grouping(_config(page, values), page.form.device.kind)
+
+
+def _config(page: Page, values: Values) -> RunConfig:
+    try:
+        return page.form.config(values)
+    except InputErrors as wrong:
+        if ours := [error for error in wrong.errors if is_seen(error.where)]:
+            raise InputErrors(ours) from wrong
+        names = {error.where for error in wrong.errors}
+        return page.form.config({path: value for path, value in values.items() if path not in names})
+
+
 def micro_batch_of(config: RunConfig) -> int:
-    """Rows at a time: as set, and at most eight where the plan is to choose."""
-    micro = config.training.micro_batch_size
-    return min(MICRO_BATCH, config.training.batch_size) if micro == "auto" else micro
+    """Rows at a time: as set; where the plan is to choose, all of an update that its tokens allow, or eight."""
+    micro, batch = config.training.micro_batch_size, config.training.batch_size
+    if micro != "auto":
+        return micro
+    return batch if by_length(config) else min(MICRO_BATCH, batch)
 
 
 def refusal(form: Form, error: StudioError) -> Values:

@@ -12,7 +12,7 @@ import gradio as gr
 
 from studio.data.overlay import IGNORED
 from studio.ui.components.choices import piece
-from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons, sections_of
+from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons, grouping_of, sections_of
 from studio.ui.form import Values
 from studio.ui.page import Page
 
@@ -37,7 +37,8 @@ def batch_card(page: Page) -> gr.HTML:
     def calls(asked: Asked, raw: Values) -> Calls:
         sections, seed, micro = sections_of(page, raw)
         packing = raw.get("training.packing") is True and sections["method"]["name"] in ("sft", "pretrain")
-        return [("batch", {**sections, "seed": seed, "micro_batch": micro, "packing": packing})]
+        args = {**sections, **grouping_of(page, raw), "seed": seed, "micro_batch": micro}
+        return [("batch", {**args, "packing": packing})]
 
     page.form.wiring.append(lambda: begin_by_click(page, card, "batch", calls, batch_value))
     return card

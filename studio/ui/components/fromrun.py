@@ -18,6 +18,7 @@ from studio.jobs import JobFolder, list_jobs
 from studio.jobs.folder import free_name
 from studio.jobs.queue import require_unbegun, rewrite
 from studio.settings import Settings
+from studio.ui.components.origin import known, origin_of
 from studio.ui.errors import guard
 from studio.ui.form import Form, outside_tabs
 from studio.ui.page import QUIET
@@ -30,9 +31,17 @@ def wire(form: Form, settings: Settings) -> Any:
         reply = gr.Textbox("", label="What the form was filled with", elem_id="form-filled", interactive=True)
 
     def fill(text: str, *values: Any) -> list[Any]:
-        return filled(form, settings, json.loads(text), form.raw(values))
+        wanted = json.loads(text)
+        *shown, reply = filled(form, settings, wanted, form.raw(values[:-1]))
+        told = json.loads(reply)
+        if told["job"]:
+            told["kept"]["origin"] = known(form, values[-1])
+            return [*shown, origin_of(form, form.raw(shown), told["title"]), json.dumps(told)]
+        draft = wanted["back"] if isinstance(wanted["back"], dict) else {}
+        return [*shown, known(form, draft.get("origin")), reply]
 
-    event = asked.change(guard(fill), [asked, *form.inputs], [*form.inputs, reply], **QUIET)
+    inputs = [*form.inputs, form.origin]
+    event = asked.change(guard(fill), [asked, *inputs], [*inputs, reply], **QUIET)
     return event.success(None, reply, None, js="text => { window.studio.queue.filled(text) }", **QUIET)
 
 

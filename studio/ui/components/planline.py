@@ -28,6 +28,7 @@ from studio.train import preflight
 from studio.ui.components import fromrun, sweep
 from studio.ui.components.choices import piece
 from studio.ui.components.meta import COUNTED, READING, WITH_META, Meta
+from studio.ui.components.origin import Origin, kept_by_person, known, went_back
 from studio.ui.components.planwords import cost, memory_value, plain, values_of, waits_for
 from studio.ui.components.rewardcode import code_of
 from studio.ui.errors import UNEXPECTED, guard, logger
@@ -96,14 +97,14 @@ class Planner:
         for path in preflight.named_paths(config):
             confine_folder(path, self.services.settings)
 
-    def payload(self, values: Values, meta: Meta) -> dict[str, Any]:
+    def payload(self, values: Values, meta: Meta, origin: Any = None) -> dict[str, Any]:
         """Return what the plan lines show; a wrong value is part of it, never an exception."""
         method, tuning = str(values.get(METHOD)), str(values.get(TUNING))
         shown: dict[str, Any] = {
             "sequence": meta.sequence, "method": method, "tuning": tuning, "errors": [], "notes": {}, "cards": {},
             "what": f"{TITLES.get(tuning, tuning)} · {method.upper()}", "line": "", "memory": None,
             "changed": [field_id(path) for path in self.form.changed(values)], "name": "", "waits": "",
-            "code": None, "sweep": None,
+            "code": None, "sweep": None, "kept": [], "usual": {},
         }  # fmt: skip
         try:
             config = self.confined(values)
@@ -128,7 +129,18 @@ class Planner:
         except Exception:
             logger.exception("the plan could not be made")
             shown["errors"] = [{"sentence": UNEXPECTED, "field": ""}]
+        self._mark(shown, values, known(self.form, origin))
         return shown
+
+    def _mark(self, shown: dict[str, Any], values: Values, origin: Origin) -> None:
+        """Say at the fields what stayed and what went back when method or tuning changed."""
+        notes, usual = shown["notes"], shown.pop("usual")
+        for path, text in went_back(self.form, values, origin).items():
+            notes[field_id(path)] = "; ".join(filter(None, (notes.get(field_id(path)), text)))
+        for path in kept_by_person(self.form, values, origin):
+            shown["kept"].append(field_id(path))
+            here = usual.get(path) or f"{plain(origin['values'].get(path))}"
+            notes[field_id(path)] = f"kept as you typed it; usual here: {here}"
 
     def _add_plan(self, shown: dict[str, Any], config: RunConfig) -> Plan:
         try:
@@ -144,6 +156,10 @@ class Planner:
             for path, choice in plan.choices.items()
             if values_of(config, path) == "auto"
         }
+        for path, choice in plan.usual.items():
+            shown["usual"][path] = text = f"{plain(choice.value)}: {choice.reason}"
+            if values_of(config, path) not in ("auto", choice.value):
+                shown["notes"][field_id(path)] = f"usual here: {text}"
         shown["cards"] = {TUNING: self._tunings(config, plan)}
         return plan
 
@@ -227,8 +243,8 @@ def wire(page: Page) -> None:
     inputs = [*form.inputs, form.meta]
 
     def update(*values: Any) -> list[Any]:
-        raw, meta = form.raw(values[:-1]), Meta.read(values[-1])
-        shown = planner.payload(raw, meta)
+        raw, meta = form.raw(values[:-2]), Meta.read(values[-1])
+        shown = planner.payload(raw, meta, values[-2])
         return [*[shown for _ in form.lines], {"values": raw, "name": meta.name, "sweep": meta.sweep}, shown["what"]]
 
     def restore(draft: Any) -> list[Any]:
@@ -240,7 +256,8 @@ def wire(page: Page) -> None:
         return job, gr.Tabs(selected="training")
 
     outputs = [*form.lines, form.draft, page.summaries["method"]]
-    calculate: dict[str, Any] = {"fn": guard(update), "inputs": inputs, "outputs": outputs, "js": COUNTED, **QUIET}
+    told = [*form.inputs, form.origin, form.meta]  # the last is what assets/form.js fills in
+    calculate: dict[str, Any] = {"fn": guard(update), "inputs": told, "outputs": outputs, "js": COUNTED, **QUIET}
     gr.on(
         [line.submit for line in form.lines], guard(start), inputs, [page.job, page.tabs],
         js=WITH_META, **QUIET,

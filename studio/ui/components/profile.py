@@ -15,7 +15,17 @@ import gradio as gr
 
 from studio.errors import InputError
 from studio.ui.components.choices import piece
-from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons, is_seen, places, sections_of
+from studio.ui.components.datatask import (
+    PROGRESS,
+    Asked,
+    Calls,
+    begin_by_click,
+    buttons,
+    grouping_of,
+    is_seen,
+    places,
+    sections_of,
+)
 from studio.ui.components.meta import WITH_META
 from studio.ui.datavalues import acted, change_actions
 from studio.ui.errors import guard
@@ -49,7 +59,7 @@ def profile_card(page: Page) -> gr.HTML:
 
     def calls(asked: Asked, raw: Values) -> Calls:
         sections, seed, micro = sections_of(page, raw)
-        args = {**sections, "seed": seed, "micro_batch": micro}
+        args = {**sections, **grouping_of(page, raw), "seed": seed, "micro_batch": micro}
         return [("profile", {**args, "sample": SAMPLE_ROWS}), ("profile", args)]
 
     def act(current: list[Values] | None, text: str) -> list[Any]:
@@ -115,7 +125,8 @@ def figures(found: Values) -> list[list[str]]:
         ["Left for the run", f"{tokens['kept']:,} ({share(tokens['kept'], tokens['total'])})"],
     ]
     if found["padding"]:
-        shown.append([f"Padding, {found['padding']['micro_batch']} rows at a time", f"{found['padding']['waste']:.1%}"])
+        padding = found["padding"]
+        shown.append([f"Padding, up to {padding['micro_batch']} rows at a time", f"{padding['waste']:.1%}"])
     if found["packing"]:
         shown.append(["Left empty by packing", f"{found['packing']['waste']:.1%}"])
     most = sorted(found["turns"].items(), key=lambda one: -one[1])[:3]

@@ -19,11 +19,12 @@ from studio.errors import InputErrors, StudioError
 from studio.models.available import ENGINE
 from studio.train.methods import METHODS
 from studio.ui.components.choices import choice_cards, markup, piece
+from studio.ui.components.origin import known, origin_of, switched
 from studio.ui.components.planline import memory_bar, plan_line, wire
 from studio.ui.components.rewardcode import reward_code
 from studio.ui.components.sweep import sweep_rows
 from studio.ui.errors import guard
-from studio.ui.form import METHOD, TRAIN, TUNING, Form, Values, applies_classes, field_id
+from studio.ui.form import METHOD, TUNING, Form, applies_classes, field_id
 from studio.ui.page import QUIET, Page
 
 FILE = """
@@ -90,11 +91,11 @@ def build(page: Page) -> None:
 
     def load_preset(name: str | None) -> list[Any]:
         if not name:
-            return [*[gr.skip() for _ in form.inputs], gr.skip()]
+            return [*[gr.skip() for _ in form.inputs], gr.skip(), gr.skip()]
         return filled(load_named(name), name)
 
     def load_file(path: str) -> list[Any]:
-        file, nothing = Path(path), [gr.skip() for _ in form.inputs]
+        file, nothing = Path(path), [gr.skip() for _ in (*form.inputs, form.origin)]
         if file.stat().st_size > YAML_BYTES:
             return [*nothing, problems([f"{file.name}: this is larger than 1 MB. Give the YAML file of a run."])]
         try:
@@ -104,18 +105,22 @@ def build(page: Page) -> None:
             return [*nothing, problems(error.sentence.replace(str(file), file.name).splitlines())]
 
     def filled(config: RunConfig, name: str, kept_off: str = "") -> list[Any]:
-        return [*form.values(config), {"said": f"{name} is loaded{kept_off}"}]
+        values = form.values(config)
+        origin = origin_of(form, form.raw(values), name)
+        return [*values, origin, {"said": f"{name} is loaded{kept_off}"}]
 
-    def switch(method: str, *values: Any) -> list[Any]:
-        return demo_of(form, method, form.raw(values))
+    def switch(*values: Any) -> list[Any]:
+        origin = known(form, values[-1])
+        changes, new = switched(form, form.raw(values[:-1]), origin)
+        return [*[changes.get(path, gr.skip()) for path in form.specs], gr.skip() if new is origin else new]
 
     def connect() -> None:
-        form.components[METHOD].change(
-            guard(switch), [form.components[METHOD], *form.inputs], form.inputs, trigger_mode="multiple", **QUIET
-        )
+        outputs = [*form.inputs, form.origin]
+        for path in (METHOD, TUNING):
+            form.components[path].change(guard(switch), outputs, outputs, trigger_mode="multiple", **QUIET)
         file.click(guard(show), form.inputs, file, **QUIET)
-        preset.input(guard(load_preset), preset, [*form.inputs, file], **QUIET)
-        upload.upload(guard(load_file), upload, [*form.inputs, file], **QUIET)
+        preset.input(guard(load_preset), preset, [*outputs, file], **QUIET)
+        upload.upload(guard(load_file), upload, [*outputs, file], **QUIET)
 
     form.wiring.append(connect)
     wire(page)
@@ -129,23 +134,6 @@ def untrusting(config: RunConfig) -> tuple[RunConfig, str]:
         return config, ""
     words = "; it asks to run code of others, which is switched off: read that code, then switch it on here"
     return config.model_copy(update={"model": model, "method": method}), words
-
-
-def demo_of(form: Form, method: str, values: Values) -> list[Any]:
-    """Return the form's new values after another method was chosen.
-
-    While the data is a demo set, the method brings its own, with the settings of its demo; what the person has
-    changed stays. Other data stays whatever the method: the plan line says if it does not fit.
-    """
-    unchanged = [gr.skip() for _ in form.inputs]
-    wanted = f"demo/{method}"
-    demos = {name: form.raw(form.values(load_named(name))) for name in preset_names() if name.startswith("demo/")}
-    same = [shown for shown in demos.values() if shown[TRAIN] == values[TRAIN]]
-    if wanted not in demos or not same or demos[wanted][TRAIN] == values[TRAIN]:
-        return unchanged
-    old, new = same[0], demos[wanted]
-    moved = [path for path in form.specs if path not in (METHOD, TUNING) and values[path] == old[path] != new[path]]
-    return [new[path] if path in moved else gr.skip() for path in form.specs]
 
 
 def engine_cards(form: Form) -> None:

@@ -1,0 +1,108 @@
+"""How the rows of one update are computed a part at a time: which rows together, and how many tokens that is.
+
+Rows of like length go together, which changes neither the rows that an update sees nor its loss: it is a mean over all
+of them. Pure arithmetic, so that trainer, plan and page form the same micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from studio.config import RunConfig
+from studio.config.method import MethodConfig
+
+# Losses of DPO that compare the pairs of a micro-batch with each other, or are a mean over its tokens.
+_NOT_BY_PAIR = {"aot", "aot_unpaired", "sft"}
+# So many rows, in the order of the first epoch, are looked at for the largest micro-batch and the padding.
+SEEN_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How many rows are computed at a time.
+
+    Attributes:
+        rows: at most so many.
+        tokens: and at most so many tokens with padding, all sequences of a row counted, but always one row; 0 for no
+            such limit.
+    """
+
+    rows: int
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Micro-batches of some updates.
+
+    Attributes:
+        largest: tokens of the largest, with padding.
+        padded, tokens: of all of them with padding, and without.
+        parts: how many there are; `most` of them in one update.
+        rows: of all of them.
+    """
+
+    largest: int
+    padded: int
+    tokens: int
+    parts: int
+    most: int
+    rows: int
+
+
+def by_length(config: RunConfig) -> bool:
+    """Whether a run computes rows of like length together.
+
+    Where the loss of an update is a mean over its tokens or pairs. The losses of orpo and kto depend on which rows are
+    computed together, ppo and grpo learn from answers that are not written yet, packing knows no padding, and Unsloth
+    brings a trainer of its own.
+    """
+    training = config.training
+    if training.engine == "unsloth":
+        return False
+    if config.method.name in ("sft", "pretrain"):
+        return not training.packing
+    return config.method.name == "reward" or _by_pair(config.method)
+
+
+def _by_pair(method: MethodConfig) -> bool:
+    return method.name == "dpo" and not _NOT_BY_PAIR & set(method.dpo_loss)
+
+
+def split(lengths: Sequence[int], batching: Batching, sequences: int = 1) -> list[list[int]]:
+    """Return the places of an update's rows in micro-batches, the longest rows first.
+
+    Args:
+        lengths: (N,) tokens of each row's longest sequence.
+        batching: how much is computed at a time.
+        sequences: of a row that are computed together.
+    """
+    parts: list[list[int]] = []
+    for at in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+        if parts:
+            more = len(parts[-1]) + 1
+            tokens = more * sequences * lengths[parts[-1][0]]
+            if more <= batching.rows and (not batching.tokens or tokens <= batching.tokens):
+                parts[-1].append(at)
+                continue
+        parts.append([at])
+    return parts
+
+
+def look(each: Sequence[int], batch: int, batching: Batching, sequences: int = 1) -> Seen:
+    """Look at the micro-batches of the updates that these rows make, in their order.
+
+    Args:
+        each: (N,) tokens of each row's longest sequence, at least one.
+        batch: rows of an update.
+        batching, sequences: as in `split`.
+    """
+    sizes: list[int] = []
+    most = 0
+    for start in range(0, len(each), batch):
+        lengths = each[start : start + batch]
+        parts = split(lengths, batching, sequences)
+        sizes += [len(part) * sequences * lengths[part[0]] for part in parts]
+        most = max(most, len(parts))
+    return Seen(max(sizes), sum(sizes), sequences * sum(each), len(sizes), most, len(each))
