@@ -89,9 +89,10 @@ class Door:
         elif len(self._inside) > self.most:
             self._make_room(list(self._inside), one, now)
         elif len(self._inside) > MOST_UNFINISHED:
-            waiting = [other for other in self._inside if other.phase() in ("head", "rest")]
-            if len(waiting) > MOST_UNFINISHED:
-                self._make_room(waiting, one, now)
+            for phases in (("head", "rest"), ("body",)):
+                waiting = [other for other in self._inside if other.phase() in phases]
+                if len(waiting) > MOST_UNFINISHED:
+                    self._make_room(waiting, one, now)
 
     def leave(self, one: Connection) -> None:
         """Forget a connection."""
@@ -100,7 +101,7 @@ class Door:
     def _make_room(self, among: list[Connection], new: Connection, now: float) -> None:
         """End the connection that can be missed most; the new one where all others are at work."""
         can_go = [other for other in among if other is not new and other.can_go(now)]
-        gone = min(can_go, key=lambda other: (_GIVES_WAY[other.phase()], other.since), default=new)
+        gone = min(can_go, key=lambda other: (_GIVES_WAY[other.phase()], other.worth(now)), default=new)
         self.leave(gone)
         gone.transport.abort()
 
@@ -130,7 +131,8 @@ class Connection(H11Protocol):
         self.door = door
         self.since, self.place = 0.0, ""
         self._got = self._counted = self._unsent = 0
-        self._moved = 0.0  # when bytes last came, or went
+        self._body = (0.0, 0)  # when it began, and what had come before
+        self._moved = 0.0  # when bytes last went out, as far as it was looked at
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -153,12 +155,12 @@ class Connection(H11Protocol):
         """Note what came; the first byte after a pause begins a new request."""
         before = self.phase()
         self._got += len(data)
-        self._moved = self.loop.time()
         if before == "idle":
-            self.since = self._moved
+            self.since = self.loop.time()
         super().data_received(data)
         if before != "body" and self.phase() == "body":
             self._begin_body()
+            self._body = (self.since, self._got)
 
     def on_response_complete(self) -> None:
         """What is left of a body that nobody reads has little time."""
@@ -166,6 +168,7 @@ class Connection(H11Protocol):
         super().on_response_complete()
         if self.phase() == "body":  # the next request came along with this one
             self._begin_body()
+            self._body = (self.since, self._got)
 
     def phase(self) -> str:
         """One of "head", "body", "answer", "rest" (of a body that was answered without being read) and "idle"."""
@@ -191,13 +194,20 @@ class Connection(H11Protocol):
         return late
 
     def can_go(self, now: float) -> bool:
-        """Whether nothing is lost, or nothing moves, where places are needed."""
-        phase = self.phase()
-        if phase == "answer":
-            unsent = self.transport.get_write_buffer_size()
-            if not self.flow.write_paused or unsent != self._unsent:
-                self._moved, self._unsent = now, unsent
-        return phase not in ("body", "answer") or now - self._moved > STUCK_SECONDS
+        """Whether it may give way where places are needed: what is being answered, only when it does not move."""
+        if self.phase() != "answer":
+            return True
+        unsent = self.transport.get_write_buffer_size()
+        if not self.flow.write_paused or unsent != self._unsent:
+            self._moved, self._unsent = now, unsent
+        return now - self._moved > STUCK_SECONDS
+
+    def worth(self, now: float) -> float:
+        """How much would be lost, among those in the same phase: bodies by their speed, others by their age."""
+        if self.phase() == "body":
+            begun, got = self._body
+            return (self._got - got + BODY_BYTES) / max(now - begun, 0.1)
+        return self._moved if self.phase() == "answer" else self.since
 
     def _begin_body(self) -> None:
         self.since, self._counted = self.loop.time(), self._got
