@@ -6,6 +6,7 @@ process with another environment never sees a stale copy.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
@@ -23,8 +24,9 @@ _SHIPPED = _PACKAGE.parent if (_PACKAGE.parent / "assets").is_dir() else _PACKAG
 _DEVICE = re.compile(r"(cpu|cuda:\d+)(?:\*([1-9]\d?))?")
 ASSETS = _SHIPPED / "assets"
 PRESETS = _SHIPPED / "presets"
-# The second is the older name of the first.
+# The second is the older name of the first; as "1" it asks for a link instead.
 PASSWORD_VARIABLES = ("STUDIO_PASSWORD", "STUDIO_TOKEN")
+_BY_LINK = "1"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Settings:
             that are found.
         webhook: address that is told of every job's end; it may hold a secret, so it is never shown or kept.
         login_file: names with hashes of their passwords (`studio password`); None without one.
+        link: whether the page is opened by a link that the studio prints, in place of a password.
+        session_hours: hours after which a person signs in again.
     """
 
     home: Path
@@ -53,11 +57,13 @@ class Settings:
     devices: tuple[tuple[str, int], ...] = ()
     webhook: str | None = field(default=None, repr=False)
     login_file: Path | None = None
+    link: bool = False
+    session_hours: float = 12.0
 
     @property
     def asks(self) -> bool:
-        """Whether the page asks who is there; otherwise this machine's users are trusted."""
-        return self.password is not None or self.login_file is not None
+        """Whether the page asks who is there; otherwise it serves the user who started it, on this machine."""
+        return self.password is not None or self.login_file is not None or self.link
 
     @property
     def jobs(self) -> Path:
@@ -96,7 +102,7 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Read STUDIO_HOME, _HOST, _PORT, _ROOTS, _PASSWORD, _LOGIN_FILE, _CHAT_IDLE, _DEVICES and _WEBHOOK.
+    """Read STUDIO_HOME, _HOST, _PORT, _ROOTS, _PASSWORD, _TOKEN, _LOGIN_FILE, _SESSION_HOURS, _CHAT_IDLE, and so on.
 
     Raises:
         InputError: a value cannot be used.
@@ -110,10 +116,12 @@ def read_settings() -> Settings:
         port=_port(env.get("STUDIO_PORT") or "7860"),
         roots=(home.resolve(), ASSETS, *extra),
         password=_password(env),
-        chat_idle_seconds=_seconds(env.get("STUDIO_CHAT_IDLE") or "600"),
+        chat_idle_seconds=_above_zero(env.get("STUDIO_CHAT_IDLE") or "600", "STUDIO_CHAT_IDLE", "seconds"),
         devices=_devices(env.get("STUDIO_DEVICES", "")),
         webhook=_webhook(env.get("STUDIO_WEBHOOK") or ""),
         login_file=Path(env["STUDIO_LOGIN_FILE"]).expanduser().absolute() if env.get("STUDIO_LOGIN_FILE") else None,
+        link=env.get("STUDIO_TOKEN") == _BY_LINK,
+        session_hours=_above_zero(env.get("STUDIO_SESSION_HOURS") or "12", "STUDIO_SESSION_HOURS", "hours"),
     )
 
 
@@ -154,7 +162,14 @@ def browser_secret(settings: Settings) -> str:
 
 
 def _password(env: Mapping[str, str]) -> str | None:
-    found = {env[name] for name in PASSWORD_VARIABLES if env.get(name)}
+    by_link = env.get("STUDIO_TOKEN") == _BY_LINK
+    found = {env[name] for name in PASSWORD_VARIABLES if env.get(name) and not (by_link and name == "STUDIO_TOKEN")}
+    if by_link and (found or env.get("STUDIO_LOGIN_FILE")):
+        raise InputError(
+            "a link is asked for, and a password or a login file is set",
+            where="STUDIO_TOKEN",
+            fix="Unset STUDIO_TOKEN, or the other one",
+        )
     if len(found) > 1:
         raise InputError(
             "STUDIO_PASSWORD and its older name STUDIO_TOKEN differ", where="STUDIO_PASSWORD", fix="Unset STUDIO_TOKEN"
@@ -174,13 +189,13 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _seconds(text: str) -> float:
+def _above_zero(text: str, where: str, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if value <= 0:
-        raise InputError(f"'{text}' is not a number of seconds", where="STUDIO_CHAT_IDLE", fix="Give a number above 0")
+    if not 0 < value < math.inf:
+        raise InputError(f"'{text}' is not a number of {unit}", where=where, fix="Give a number above 0")
     return value
 
 

@@ -1,6 +1,6 @@
-"""`studio password`: a name and the hash of a password, for the page's login file.
+"""`studio password`, `studio link`, `studio sign-out`: who may open the page, from the terminal.
 
-The password is asked for on the terminal only: an argument would be in the shell's history and in the list of
+A password is asked for on the terminal only: an argument would be in the shell's history and in the list of
 processes, where others on the machine read it.
 """
 
@@ -15,11 +15,16 @@ import typer
 
 from studio.cli.output import say
 from studio.errors import InputError
+from studio.jobs.files import read_json
+from studio.jobs.notify import PAGE
+from studio.settings import read_settings
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the commands."""
     app.command("password")(password)
+    app.command("link")(link)
+    app.command("sign-out")(sign_out)
 
 
 def password(
@@ -46,3 +51,26 @@ def password(
     path = file.expanduser().absolute()
     known = write_login(path, user, hashed)
     say(f"{'new password' if known else 'login'} of {user} written. Start the page with STUDIO_LOGIN_FILE={path}")
+
+
+def link() -> None:
+    """Print a link that opens the page once, where it was started with STUDIO_TOKEN=1; it lasts 12 hours."""
+    from studio.ui.sessions import SessionFile
+
+    home = read_settings().home
+    page = read_json(home / PAGE)
+    if not page or not page.get("by_link"):
+        raise InputError(
+            "no page of this home opens with a link", where=str(home), fix="Start it with STUDIO_TOKEN=1 studio ui"
+        )
+    print(f"{page['address']}#link={SessionFile(home).new_link()}")
+
+
+def sign_out(
+    user: Annotated[str | None, typer.Option("--user", help="Only this name; by default everybody.")] = None,
+) -> None:
+    """End the page's sessions everywhere, at once: browsers and scripts have to sign in again."""
+    from studio.ui.sessions import SessionFile
+
+    ended = SessionFile(read_settings().home).end_all(user)
+    say(f"{ended} session{'' if ended == 1 else 's'} ended")

@@ -7,12 +7,14 @@ own without starting a second thread. It imports no torch; all work happens in o
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import gradio as gr
 import uvicorn
@@ -33,8 +35,11 @@ from studio.ui import api, gate
 from studio.ui.components.runs import run_list
 from studio.ui.components.signout import sign_out
 from studio.ui.confined import ReadingForPage, confine_files
+from studio.ui.connections import Connection, Door
+from studio.ui.owner import Owners
 from studio.ui.page import TABS, Page, build_page
 from studio.ui.services import Services
+from studio.ui.sessions import SessionFile
 from studio.ui.tabs import chat, data, export, method, model, training
 from studio.ui.theme import page_head, studio_theme
 
@@ -141,10 +146,36 @@ def serve(settings: Settings) -> None:
     reading_only_for(settings)  # threads of ours too, which no request begins
     listener = _listen(settings)
     app = create_app(settings)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, proxy_headers=False)
-    print(f"Finetune Studio: {gate.own_address(settings)}", flush=True)
-    write_json(settings.home / PAGE, {"address": gate.own_address(settings)})  # for what links to the page
+    protocol: Any = functools.partial(Connection, door=Door(_owners(settings)))
+    config = uvicorn.Config(
+        app, http=protocol, log_level="warning", timeout_graceful_shutdown=3, proxy_headers=False
+    )  # fmt: skip
+    print(f"Finetune Studio: {_opening_address(settings)}", flush=True)
+    write_json(
+        settings.home / PAGE, {"address": gate.own_address(settings), "by_link": settings.link}
+    )  # for what links to the page
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _owners(settings: Settings) -> Owners | None:
+    """Who looks up whose a connection is: nobody where everybody has to sign in."""
+    owners = None if settings.asks else Owners()
+    if owners is not None and not owners.tell:
+        print(
+            "This system does not tell whose a connection is: other users of this machine can open the page. "
+            "STUDIO_TOKEN=1 asks for a link.",
+            file=sys.stderr,
+        )
+    return owners
+
+
+def _opening_address(settings: Settings) -> str:
+    """The address to open; with STUDIO_TOKEN=1 it opens one session, once, and ends the links of an earlier start.
+
+    The code stands behind the #, so no browser sends it to a server, a proxy's log or another page.
+    """
+    address = gate.own_address(settings)
+    return f"{address}#link={SessionFile(settings.home).new_link(alone=True)}" if settings.link else address
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -160,7 +191,7 @@ def _listen(settings: Settings) -> socket.socket:
             where="--port",
             fix="Another program, maybe another studio, has it: give a free one with --port",
         ) from error
-    listener.listen(128)
+    listener.listen(1024)
     return listener
 
 

@@ -1,24 +1,24 @@
 """Who may talk to the page: one ASGI layer before our routes and before gradio's.
 
 It checks the Host header (DNS rebinding), refuses requests that another site or another port of this machine
-makes, asks for the password where one is set (`login` knows it), and adds the security headers. Gradio's own CORS
-layer and `auth=` do none of this for all routes (docs/security.md). It does not limit what a signed-in person may do.
+makes, asks for a session where a password is set (`entrance`) and otherwise for a connection of our own user, and adds
+the security headers. Gradio's own CORS layer and `auth=` do none of this for all routes (docs/security.md). It does not
+limit what a signed-in person may do.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-from urllib.parse import parse_qs
 
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.errors import InputError
-from studio.settings import ASSETS, Settings
+from studio.settings import Settings
 from studio.ui.confined import fetches
-from studio.ui.login import GUESS_SECONDS, SESSION_SECONDS, Guesses, Logins, Sessions, read_logins, require_strong
+from studio.ui.entrance import Entrance
+from studio.ui.login import read_logins, require_strong
 
 # 'unsafe-inline' and 'unsafe-eval': gradio writes its configuration into an inline script and compiles the
 # templates of gr.HTML. The rest still keeps anything from being loaded from, or sent to, another host.
@@ -35,20 +35,10 @@ HEADERS: dict[str, str] = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-SIGN_IN_PATH, SIGN_OUT_PATH = "/sign-in", "/sign-out"
-FORM_BYTES = 4096
-WRONG_SECONDS = 1.0
-# Answers to whoever is not signed in, and to signing out, must not come back from a cache or by the Back button.
-_NOT_KEPT = {"cache-control": "no-store"}
-_WRONG = "This is not right."
-_TOO_MANY = "Too many wrong passwords. Wait a minute."
-
-SIGN_IN_PAGE = (
-    (ASSETS / "signin.html").read_text(encoding="utf-8")
-    .replace("[ICON]", (ASSETS / "icon.svg").read_text(encoding="utf-8").strip())
-)  # fmt: skip
-NAME_FIELD = """<label>Name <input name="name" autocomplete="username" autocapitalize="none" required></label>
-"""
+OTHERS = (
+    "This page is served to the user who started it, and this connection is another user's, or one whose user the "
+    "system does not tell. To share it, start the studio with STUDIO_PASSWORD (or STUDIO_TOKEN=1, which prints a link)."
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -106,11 +96,7 @@ class Gate:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.hosts = allowed_hosts(settings)
-        # Cookies ignore ports, so each port has a name of its own.
-        self.cookie = f"studio-{settings.port}"
-        self.logins = Logins(settings) if settings.asks else None
-        self.sessions = Sessions(settings, self.logins) if self.logins is not None else None
-        self.guesses = Guesses()
+        self.entrance = Entrance(settings) if settings.asks else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request ourselves, or pass it on; either way the headers are added."""
@@ -124,14 +110,19 @@ class Gate:
         async def noted(message: Message) -> None:
             nonlocal begun
             begun = True
+            self._cut_ended(scope, message)
             await with_headers(message)
 
         with_headers = _with_headers(send)
         try:
-            answer = self.refuse(request) or await self.sign_in(request)
+            answer = self.refuse(request) or self._others(scope)
+            if answer is None and self.entrance is not None:
+                answer = await self.entrance.answer(request)
             if answer is None and fetches(request.url.path):
                 answer = PlainTextResponse("Nothing is fetched from another address.", 403)
             await (answer or self.app)(scope, receive, noted)
+        except ClientDisconnect:
+            return  # it went away, or was too slow, while it sent its body: nobody is there to be answered
         except Exception:
             if not begun:  # starlette's own answer to a bug of ours would carry no headers; it still logs the error
                 await PlainTextResponse("Internal Server Error", 500)(scope, receive, with_headers)
@@ -157,57 +148,25 @@ class Gate:
             return None
         return PlainTextResponse("Requests from another site or port are refused.", 403)
 
-    async def sign_in(self, request: Request) -> Response | None:
-        """Ask for the password where one is set; None when the request comes from who has signed in."""
-        if self.logins is None or self.sessions is None:
+    def _others(self, scope: Scope) -> Response | None:
+        """Refuse other users of this machine, where nobody has to sign in; None when the request may pass.
+
+        Which user a connection is of stands in `scope["state"]["peer"]` (`connections`).
+        """
+        peer = scope.get("state", {}).get("peer")
+        if self.entrance is not None or peer is None or peer.is_ours():
             return None
-        cookie, path = request.cookies.get(self.cookie, ""), request.url.path
-        if path == SIGN_OUT_PATH and request.method == "POST":
-            self.sessions.end(cookie)
-            answer = RedirectResponse(SIGN_IN_PATH, 303, _NOT_KEPT)
-            answer.delete_cookie(self.cookie, httponly=True, samesite="strict")
-            return answer
-        if path == SIGN_IN_PATH and request.method == "POST":
-            return await self._try(request, self.logins, self.sessions)
-        if self.sessions.holds(cookie):
-            return RedirectResponse("/", 303) if path == SIGN_IN_PATH else None
-        if "text/html" in request.headers.get("accept", ""):
-            return self._form(self.logins, 401)
-        return PlainTextResponse("The password is needed: open the page and sign in.", 401, _NOT_KEPT)
+        # Closed, so that a crowd of them holds no places.
+        return PlainTextResponse(OTHERS, 403, {"connection": "close"})
 
-    async def _try(self, request: Request, logins: Logins, sessions: Sessions) -> Response:
-        guess = self.guesses.take(request.client.host if request.client else "")
-        if guess is None:
-            return self._form(logins, 429, _TOO_MANY, {"retry-after": f"{GUESS_SECONDS:.0f}"})
-        given = await _given(request)
-        name, password = given.get("name", [""])[0], given.get("password", [""])[0]
-        name = name if logins.named else ""
-        if not await asyncio.to_thread(logins.check, name, password):
-            await asyncio.sleep(WRONG_SECONDS)
-            return self._form(logins, 401, _WRONG)
-        self.guesses.right(guess)
-        answer = RedirectResponse("/", 303, _NOT_KEPT)
-        # Behind a proxy with TLS we see plain HTTP; the browser says what the page's own address is.
-        secure = request.headers.get("origin", "").startswith("https:")
-        answer.set_cookie(
-            self.cookie, sessions.begin(name), int(SESSION_SECONDS), httponly=True, samesite="strict", secure=secure
-        )
-        return answer
-
-    def _form(self, logins: Logins, status: int, problem: str = "", headers: dict[str, str] | None = None) -> Response:
-        said = f'<p role="alert">{problem}</p>' if problem else ""
-        page = SIGN_IN_PAGE.replace("[NAME]", NAME_FIELD if logins.named else "").replace("[PROBLEM]", said)
-        return HTMLResponse(page, status, _NOT_KEPT | (headers or {}))
-
-
-async def _given(request: Request) -> dict[str, list[str]]:
-    """Fields of the form; none of one that is larger than a name and a password."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > FORM_BYTES:
-            return {}
-    return parse_qs(body.decode("utf-8", errors="replace"))
+    def _cut_ended(self, scope: Scope, message: Message) -> None:
+        """Signing out ends answers that are still being sent: streams live for hours."""
+        state = scope.get("state", {})
+        session, peer = state.get("session"), state.get("peer")
+        if self.entrance is None or session is None or peer is None or not message.get("more_body"):
+            return
+        if not self.entrance.sessions.lives(session):
+            peer.cut()
 
 
 def _with_headers(send: Send) -> Send:

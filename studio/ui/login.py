@@ -1,8 +1,7 @@
-"""Who may sign in, how often one may guess, and the session that follows: all that the gate knows of passwords.
+"""Who may sign in and how often one may guess: all that the page knows of passwords.
 
-One password for all (STUDIO_PASSWORD), or names with scrypt hashes in a file (STUDIO_LOGIN_FILE). A session is a
-signed cookie with an end: nothing is kept of it until somebody signs out, so it outlives a restart of the page. It
-ends at once when the password it was given for changes. It does not know what a person may do: everything.
+One password for all (STUDIO_PASSWORD), names with scrypt hashes in a file (STUDIO_LOGIN_FILE), or a link that opens one
+session (STUDIO_TOKEN=1). What follows a right one is in `sessions`. It does not know what a person may do: everything.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
-import json
 import os
 import re
 import secrets
@@ -21,18 +19,15 @@ import time
 from pathlib import Path
 
 from studio.errors import InputError
-from studio.jobs.files import write_json
-from studio.settings import Settings, browser_secret
+from studio.settings import Settings
 
 LEAST_PASSWORD = 8
-SESSION_SECONDS = 7 * 24 * 3600.0
 GUESS_SECONDS = 60.0
 GUESSES_EACH = 5  # wrong passwords that one address may send in GUESS_SECONDS
 GUESSES_ALL = 30  # and all addresses together
 # n, r and p of scrypt: 32 MB and about a fifth of a second for each try (RFC 7914; OWASP's second row).
 _COST = (2**15, 8, 3)
 _NAME = re.compile(r"[\w.@-]{1,64}", re.ASCII)
-_SIGNED_OUT = "signed-out.json"
 
 
 def hash_password(password: str, salt: bytes | None = None, cost: tuple[int, int, int] = _COST) -> str:
@@ -115,11 +110,15 @@ def read_logins(path: Path) -> dict[str, str]:
 class Logins:
     """Names and passwords that are let in.
 
+    Attributes:
+        by_link: no password is: a link opens a session without a name.
+
     Raises:
         InputError: the login file cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.by_link = settings.link
         self._password = settings.password
         self._hashes = read_logins(settings.login_file) if settings.login_file is not None else {}
         # A name that is not there costs the same time as one that is.
@@ -136,14 +135,16 @@ class Logins:
         if self._password is not None:
             given, wanted = (hashlib.sha256(text.encode()).digest() for text in (password, self._password))
             return hmac.compare_digest(given, wanted)
+        if not self._hashes:
+            return False
         with self._busy:
             right = fits(password, self._hashes.get(name, self._nobody))
         return right and name in self._hashes
 
     def credential(self, name: str) -> str | None:
         """What a session of this name depends on: password or hash; None for a name that is not let in."""
-        if self._password is not None:
-            return self._password if name == "" else None
+        if self._password is not None or self.by_link:
+            return (self._password or "by link") if name == "" else None
         return self._hashes.get(name)
 
 
@@ -169,53 +170,6 @@ class Guesses:
     def right(self, guess: tuple[float, str]) -> None:
         """This guess was right."""
         self._wrong = [one for one in self._wrong if one != guess]
-
-
-class Sessions:
-    """Makes and checks the cookie's value: name, end (Unix seconds), a random part, and a signature over them."""
-
-    def __init__(self, settings: Settings, logins: Logins) -> None:
-        self._logins = logins
-        self._secret = browser_secret(settings).encode()
-        self._path = settings.home / _SIGNED_OUT
-        self._lock = threading.Lock()
-        self._signed_out = _read_ends(self._path)
-
-    def begin(self, name: str) -> str:
-        """Return the cookie of a new session."""
-        head = f"{_code(name)}.{int(time.time() + SESSION_SECONDS)}.{secrets.token_urlsafe(16)}"
-        return f"{head}.{self._sign(head, name)}"
-
-    def holds(self, cookie: str) -> bool:
-        """Whether this is a session of ours that has not ended and was not signed out."""
-        return self._read(cookie) is not None
-
-    def end(self, cookie: str) -> None:
-        """Sign out: the cookie is of no use from now on, also where it was copied to and after a restart."""
-        found = self._read(cookie)
-        if found is None:
-            return
-        random, until = found
-        with self._lock:
-            now = time.time()
-            self._signed_out = {one: end for one, end in self._signed_out.items() if end > now} | {random: until}
-            write_json(self._path, self._signed_out)
-
-    def _read(self, cookie: str) -> tuple[str, float] | None:
-        head, _, signature = cookie.rpartition(".")
-        code, _, rest = head.partition(".")
-        until, _, random = rest.partition(".")
-        name = _decode(code)
-        if name is None or self._logins.credential(name) is None:
-            return None
-        if not hmac.compare_digest(self._sign(head, name).encode(), signature.encode()):
-            return None
-        # Signed by us, so it is a number.
-        return None if float(until) <= time.time() or random in self._signed_out else (random, float(until))
-
-    def _sign(self, head: str, name: str) -> str:
-        key = hmac.digest(self._secret, b"session\0" + str(self._logins.credential(name)).encode(), "sha256")
-        return hmac.new(key, head.encode(), hashlib.sha256).hexdigest()
 
 
 def write_login(path: Path, name: str, hashed: str) -> bool:
@@ -256,21 +210,3 @@ def _network(address: str) -> str:
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
     return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
-
-
-def _code(name: str) -> str:
-    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-
-
-def _decode(code: str) -> str | None:
-    try:
-        return base64.urlsafe_b64decode(code + "=" * (-len(code) % 4)).decode()
-    except (ValueError, binascii.Error):
-        return None
-
-
-def _read_ends(path: Path) -> dict[str, float]:
-    try:
-        return {str(key): float(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}

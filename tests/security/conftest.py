@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 
 from studio.settings import ASSETS, Settings, read_settings
 from studio.ui.app import create_app
+from studio.ui.entrance import KEY_HEADER
 
 PASSWORD = "correct horse battery"
 HERE = "http://127.0.0.1:7860"
@@ -47,7 +48,9 @@ def browser(app: FastAPI) -> TestClient:
 def signed_in(app: FastAPI) -> Iterator[TestClient]:
     """A client that has signed in, with the application's life around it."""
     with browser(app) as client:
-        assert client.post("/sign-in", data={"password": PASSWORD}).status_code == 303
+        answer = client.post("/sign-in", data={"password": PASSWORD})
+        assert answer.status_code == 200
+        client.headers[KEY_HEADER] = answer.json()["key"]
         yield client
 
 

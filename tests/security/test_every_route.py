@@ -6,8 +6,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from studio.ui.entrance import KEY_HEADER
 from studio.ui.gate import HEADERS
-from tests.security.conftest import browser
+from tests.security.conftest import PASSWORD, browser
 from tests.security.routes import READS, walk
 
 FOREIGN = [
@@ -49,6 +50,28 @@ def test_none_answers_without_a_session(app: FastAPI, routes: list[tuple[str, st
             assert answer.text == "The password is needed: open the page and sign in."
         assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS, (method, address)
         assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_none_answers_the_cookie_without_the_key(app: FastAPI, routes: list[tuple[str, str]]) -> None:
+    """What a server on another port gets of a session: the cookie. It opens files of the packages and nothing else."""
+    client = browser(app)
+    key = client.post("/sign-in", data={"password": PASSWORD}).json()["key"]
+    other = browser(app).post("/sign-in", data={"password": PASSWORD}).json()["key"]
+    same_for_all = {"/studio/x", "/assets/x", "/static/x", "/svelte/x", "/theme.css", "/gradio_api/theme.css"}
+    same_for_all |= {"/favicon.ico", "/manifest.json", "/robots.txt"}
+    ours = [("POST", "/sign-out"), ("POST", "/session/renew"), ("POST", "/session/link"), ("GET", "/nowhere")]
+    for method, address in [*routes, *ours]:
+        if address in same_for_all:
+            assert method in READS and client.request(method, address).status_code != 401, address
+            continue
+        for headers in ({}, {KEY_HEADER: ""}, {KEY_HEADER: other}, {KEY_HEADER: key + "x"}):
+            answer = client.request(method, address, headers=headers)
+            assert answer.status_code == 401, (method, address, headers)
+        page = client.get(address, headers={"accept": "text/html"})
+        assert "<form" in page.text and "gradio_config" not in page.text, address
+    # Nor does the key without its cookie, and both of them still do.
+    assert browser(app).get("/api/jobs", headers={KEY_HEADER: key}).status_code == 401
+    assert client.get("/api/jobs", headers={KEY_HEADER: key}).status_code == 200
 
 
 def test_a_session_opens_them(signed_in: TestClient) -> None:

@@ -75,6 +75,8 @@ class Watch(threading.Thread):
 @contextmanager
 def page_of(home: Path) -> Iterator[urllib.request.OpenerDirector]:
     """A web process with the keys in its environment, and a browser that has signed in."""
+    from studio.ui.entrance import KEY_HEADER
+
     port = free_port()
     process = start(home, port, **CANARIES)
     browser = urllib.request.build_opener(
@@ -86,7 +88,8 @@ def page_of(home: Path) -> Iterator[urllib.request.OpenerDirector]:
     try:
         for attempt in range(600):
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                browser.open(f"http://127.0.0.1:{port}/sign-in", form, timeout=20).close()
+                with browser.open(f"http://127.0.0.1:{port}/sign-in", form, timeout=20) as answer:
+                    browser.addheaders.append((KEY_HEADER, json.load(answer)["key"]))
                 break
             assert process.poll() is None and attempt < 599
             time.sleep(0.1)

@@ -16,7 +16,7 @@ import pytest
 from studio.errors import InputError
 from studio.settings import Settings, read_settings
 from studio.ui import login
-from studio.ui.login import Guesses, Logins, Sessions, fits, hash_password, read_logins, write_login
+from studio.ui.login import Guesses, Logins, fits, hash_password, read_logins, write_login
 
 PASSWORD = "correct horse battery"
 CHEAP = (16, 8, 1)
@@ -108,41 +108,6 @@ def test_guesses_are_counted_by_address_and_in_all(monkeypatch: pytest.MonkeyPat
     assert sum(taken) == login.GUESSES_ALL - 2 * login.GUESSES_EACH - 1
     clock = itertools.repeat(100.0 + login.GUESS_SECONDS)
     assert guesses.take("10.0.0.1") is not None
-
-
-def test_a_session_ends_by_time_by_signing_out_and_with_its_password(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = named(settings, tmp_path, "ada", "bob")
-    sessions = Sessions(settings, Logins(settings))
-    ada, bob = sessions.begin("ada"), sessions.begin("bob")
-    assert ada != sessions.begin("ada") and sessions.holds(ada) and sessions.holds(bob)
-    sessions.end(ada)
-    assert not sessions.holds(ada) and sessions.holds(bob)
-    assert not Sessions(settings, Logins(settings)).holds(ada)
-    assert stat.S_IMODE((settings.home / "signed-out.json").stat().st_mode) == 0o600
-    write_login(tmp_path / "logins", "bob", hash_password("a new password", cost=CHEAP))
-    assert not Sessions(settings, Logins(settings)).holds(bob)
-    now = login.time.time()
-    monkeypatch.setattr(login.time, "time", lambda: now + login.SESSION_SECONDS + 1)
-    assert not sessions.holds(bob)
-
-
-def test_no_session_can_be_made_up(settings: Settings, tmp_path: Path) -> None:
-    settings = named(settings, tmp_path, "ada", "bob")
-    sessions = Sessions(settings, Logins(settings))
-    name, until, random, signature = sessions.begin("ada").split(".")
-    other = sessions.begin("bob").split(".")[0]
-    tries = [
-        "", ".", "...", "a.b.c.d", f"{name}.{until}.{random}.", f"{name}.{until}.{random}.{'0' * 64}",
-        f"{name}.{int(until) + 1}.{random}.{signature}", f"{other}.{until}.{random}.{signature}",
-        f".{until}.{random}.{signature}", f"{name}.{until}.x{random}.{signature}", f"é.{until}.{random}.{signature}",
-        f"{name}.{until}.{random}.{signature}é",
-    ]  # fmt: skip
-    assert not any(sessions.holds(one) for one in tries)
-    assert sessions.holds(f"{name}.{until}.{random}.{signature}")
-    elsewhere = replace(settings, home=tmp_path / "another")
-    assert not Sessions(elsewhere, Logins(elsewhere)).holds(f"{name}.{until}.{random}.{signature}")
 
 
 def test_the_command_asks_on_the_terminal(tmp_path: Path) -> None:
