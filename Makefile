@@ -1,4 +1,4 @@
-# make run · make install · make check · make test · make test-matrix · make test-faults · make bench
+# make run · make install · make check · make test · make test-matrix · make test-families · make test-faults · make bench
 # Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3)
 PYTHON ?= python3
 PORT ?= 7860
@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-matrix test-faults bench docs format clean
+.PHONY: run install check test test-matrix test-families test-faults bench docs format clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -49,6 +49,9 @@ test: $(TEST_STAMP)
 
 test-matrix: $(TEST_STAMP)
 	$(BIN)/python -m pytest -m matrix
+
+test-families: $(TEST_STAMP)
+	$(BIN)/python -m pytest -m families tests/families --session-timeout=3600
 
 test-faults: $(TEST_STAMP)
 	$(BIN)/python -m pytest -m faults --session-timeout=1200
