@@ -1,4 +1,4 @@
-# make run · make install · make check · make test · make test-all (test-matrix and test-faults are parts) · make bench
+# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make bench
 # Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3)
 PYTHON ?= python3
 PORT ?= 7860
@@ -10,7 +10,7 @@ TEST_STAMP := $(VENV)/.installed-test
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=20
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-all test-matrix test-faults bench docs format clean
+.PHONY: run install check test test-all test-matrix test-families test-faults bench docs format clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -54,6 +54,9 @@ test-all: $(TEST_STAMP)
 
 test-matrix: $(TEST_STAMP)
 	$(BIN)/python -m pytest -m matrix
+
+test-families: $(TEST_STAMP)
+	$(BIN)/python -m pytest -m families tests/families --session-timeout=3600
 
 test-faults: $(TEST_STAMP)
 	$(BIN)/python -m pytest -m faults --session-timeout=1200

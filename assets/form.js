@@ -214,6 +214,9 @@ window.studioForm = window.studioForm || (() => {
       more.textContent = `all ${errors.length} problems`;
       list.replaceChildren(...errors.map((error) => make("li", "", error.sentence)));
       if (errors.length < 2) list.hidden = true;
+      const limits = find("plan-limits");
+      limits.hidden = !plan.limits.length;
+      limits.replaceChildren(...plan.limits.map((limit) => make("div", "notice warning", limit)));
       label();
       start.classList.toggle("blocked", errors.length > 0);
       name.placeholder = plan.name;

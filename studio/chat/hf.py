@@ -20,9 +20,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from studio.chat.decoding import Logits, WindowText
 from studio.chat.protocol import ApiError
+from studio.chat.reading import Reading
 from studio.errors import InputError
 from studio.models.adapters import require_quick_adapter
-from studio.models.headers import SAFE, weight_files
+from studio.models.attention import attention_options
+from studio.models.headers import SAFE, read_config, weight_files
 
 PREFILL_TOKENS = 512  # longest part of a prompt read in one step: others wait no longer than that
 DEFAULT_CONTEXT = 4096  # tokens, where the model's config names no limit
@@ -72,9 +74,10 @@ def turn_end(tokenizer: Any) -> int | None:
 
 @dataclass
 class Voice:
-    """One model id: which module answers, with which tokenizer, and whether the adapter is on."""
+    """One model id: which module answers, how it reads, with which tokenizer, and whether the adapter is on."""
 
     module: Any
+    reading: Reading
     tokenizer: Any
     adapter: bool
     ends: frozenset[int]
@@ -116,17 +119,18 @@ class HfBackend:
         self._adapter_on = False
         result = adapter or tuned
         tokenizer = self._load_tokenizer(result if result and _has_tokenizer(result) else model)
+        reading = Reading.of(base)
         self._voices: dict[str, Voice] = {}
         if adapter:
             base = self._with_adapter(base, adapter)
-            self._voices["tuned"] = Voice(base, tokenizer, True, _end_ids(base, tokenizer))
+            self._voices["tuned"] = Voice(base, reading, tokenizer, True, _end_ids(base, tokenizer))
         elif tuned:
             module = self._load(tuned)
-            self._voices["tuned"] = Voice(module, tokenizer, False, _end_ids(module, tokenizer))
+            self._voices["tuned"] = Voice(module, Reading.of(module), tokenizer, False, _end_ids(module, tokenizer))
         # The same prompt for both makes them comparable, unless the run added tokens that the base cannot read.
         if result and len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
             tokenizer = self._load_tokenizer(model)
-        self._voices = {"base": Voice(base, tokenizer, False, _end_ids(base, tokenizer)), **self._voices}
+        self._voices = {"base": Voice(base, reading, tokenizer, False, _end_ids(base, tokenizer)), **self._voices}
         self.models = tuple(self._voices)
         limits = [_context(voice.module) for voice in self._voices.values()]
         self.context = min([*limits, context] if context else limits)
@@ -183,11 +187,10 @@ class HfBackend:
             for layer in self._switches:
                 layer._disable_adapters = not voice.adapter
             self._adapter_on = voice.adapter
-        tokens = torch.tensor([list(ids)], device=self._device)
         with torch.inference_mode():
-            output = voice.module(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            logits: Logits = output.logits[0, -1].float().cpu().numpy()
-        return logits, output.past_key_values
+            last, grown = voice.reading.step(voice.module, ids, cache)
+            logits: Logits = last.float().cpu().numpy()
+        return logits, grown
 
     def _load(self, folder: Path) -> Any:
         if not (folder / "config.json").is_file():
@@ -201,8 +204,8 @@ class HfBackend:
         module = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=self._dtype,
-            attn_implementation="sdpa",
             trust_remote_code=self._trust,
+            **attention_options(read_config(folder)),
             **SAFE,
         )
         return module.to(self._device).eval()
@@ -241,7 +244,8 @@ class HfDecoder:
 
     def prefill(self) -> bool:
         """Read the next part of the prompt; True when all of it is read."""
-        part, self._unread = self._unread[:PREFILL_TOKENS], self._unread[PREFILL_TOKENS:]
+        most = PREFILL_TOKENS if self._voice.reading.splits else len(self._unread)
+        part, self._unread = self._unread[:most], self._unread[most:]
         self._read(part)
         return not self._unread
 

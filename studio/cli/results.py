@@ -55,7 +55,7 @@ def export(
     report = run_export(read_settings(), run, {"to": to, "types": wanted, "evaluate": rows})
     answer(as_json, report, _export_table(report))
     if report["status"] != "completed":
-        say(report["reason"])
+        say(" ".join(filter(None, (report["reason"], report["fix"]))))
         raise typer.Exit(StudioError.exit_code)
 
 
@@ -74,7 +74,7 @@ def run_evaluation(settings: Settings, run: str, options: dict[str, Any]) -> dic
 
 
 def run_export(settings: Settings, run: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Submit an export, follow it and return its report, which also has the job's `status` and `reason`.
+    """Submit an export, follow it and return its report, which also has the job's `status`, `reason` and `fix`.
 
     A file that differs from the trained model fails the job, but its report is what the person needs.
 
@@ -88,9 +88,10 @@ def run_export(settings: Settings, run: str, options: dict[str, Any]) -> dict[st
     submitted = submit(settings, "export", f"{job.request.name}-gguf", config.model_dump(mode="json"))
     state = follow(submitted)
     report = read_json(submitted.report / "export.json")
-    if state.status != "failed" or not report:
+    if state.status != "failed" or not (report or {}).get("files"):
         raise_unless_completed(submitted, state)
-    return {"id": submitted.id, "path": str(submitted.path), "status": state.status, "reason": state.reason, **report}
+    ended = {"status": state.status, "reason": state.reason, "fix": state.fix}
+    return {"id": submitted.id, "path": str(submitted.path), **ended, **(report or {})}
 
 
 def _export_table(report: dict[str, Any]) -> Any:

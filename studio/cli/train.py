@@ -20,7 +20,7 @@ from studio.data.client import DataWorker
 from studio.jobs import JobFolder, Summaries, submit
 from studio.models.hubaccess import is_hub_id
 from studio.settings import read_settings
-from studio.train.preflight import Checked, check
+from studio.train.preflight import Checked, check, sentence
 from studio.train.sketch import sketch
 
 Sets = Annotated[
@@ -143,7 +143,7 @@ def plan_text(checked: Checked) -> str:
     lines = [plan.line(), ""]
     lines += [f"  {name:<12} {size / 1e9:7.3f} GB" for name, size in plan.memory.items()]
     lines += ["", *(f"  {name} = {choice.value}: {choice.reason}" for name, choice in plan.choices.items())]
-    lines += [f"  {finding['level']}: {finding['text']}" for finding in checked.findings if finding.get("text")]
+    lines += [f"  {finding['level']}: {sentence(finding)}" for finding in checked.findings if finding.get("text")]
     return "\n".join(lines)
 
 

@@ -7,11 +7,13 @@ batches. On a model that knows its task this is ten times faster than generating
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel
 
 from studio.evaluate.questions import Question
 from studio.evaluate.score import exact_match
@@ -50,12 +52,19 @@ def answer_all(
             if right:
                 answers[at] = Answer(questions[at].expected, True)
         on_done(len(answers))
-    for batch in _batches([at for at in order if at not in answers], GENERATED_BATCH):
+    size = GENERATED_BATCH if _skips_padding(model) else 1
+    for batch in _batches([at for at in order if at not in answers], size):
         texts = _generated(model, tokenizer, [questions[at].prompt_ids for at in batch], max_new_tokens)
         for at, text in zip(batch, texts, strict=True):
             answers[at] = Answer(text, exact_match(questions[at].expected, text))
         on_done(len(answers))
     return [answers[at] for at in range(len(questions))]
+
+
+def _skips_padding(model: Any) -> bool:
+    """Whether padding before a prompt changes nothing: it would go into the state that RWKV and others read on from."""
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    return "past_key_values" in inspect.signature(plain.forward).parameters
 
 
 @torch.inference_mode()

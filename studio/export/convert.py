@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import re
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from studio.errors import StudioError
 from studio.export.steps import QUIET, ProgressPhase, StepResult, Watcher, run_step
 from studio.export.toolchain import Toolchain
+from studio.processes import child_environment, module_command
 
 _PERCENT = re.compile(r"Writing:\s+(\d+)%")
-# (what the converter says, what is wrong, what to do)
-_KNOWN = (
+ELSEWHERE = "Use the result with transformers or vLLM instead, or choose a model that llama.cpp supports"
+# (what the converter says, a word for it that programs read, what is wrong, what to do). Without a word it is no matter
+# of the model.
+KNOWN = (
     (
         r"BPE pre-tokenizer was not recognized",
+        "tokenizer",
         "llama.cpp does not know this tokenizer's way of splitting text",
         "Use the tokenizer of the base model unchanged, or a base model that llama.cpp supports",
     ),
     (
-        r"Model (\S+) is not supported",
+        r"Model (\S*) is not supported",
+        "architecture",
         "llama.cpp has no support for the architecture {0}",
-        "Keep the adapter or the merged checkpoint, which transformers and vLLM can serve",
+        ELSEWHERE,
     ),
     (
-        r"(?:File not found:|Missing) \S*tokenizer\.model",
-        "the converter needs the file tokenizer.model of the base model, which is not in its folder",
-        "Put the base model's tokenizer.model into the base model's folder and export again",
+        r"(?:File not found:|Missing|No such file or directory:) \S*(tokenizer\.(?:model|json))",
+        "tokenizer_file",
+        "the converter needs the file {0} of the base model, which is not in its folder",
+        "Put the base model's {0} into the base model's folder",
     ),
     (
         r"No space left on device",
+        "",
         "the disk became full while the GGUF was written",
         "Free some space, or set STUDIO_HOME to a folder on a larger disk; the run itself is untouched",
     ),
-    (r"MemoryError|Cannot allocate memory", "there was not enough memory", "Close other programs and export again"),
-)
+    (r"MemoryError|Cannot allocate memory", "", "there was not enough memory", "Close other programs and export again"),
+)  # fmt: skip
 
 
 def convert(
@@ -63,12 +70,12 @@ def convert(
         elif line.strip():
             watcher.log(line)
 
-    command = [
-        sys.executable, str(tools.convert_model), str(checkpoint),
+    command = module_command(
+        "studio.export.converter", str(tools.path), str(checkpoint),
         "--outfile", str(partial), "--outtype", kind, "--model-name", name,
-    ]  # fmt: skip
+    )  # fmt: skip
     try:
-        result = run_step(command, watcher, follow, QUIET)
+        result = run_step(command, watcher, follow, {**child_environment(), **QUIET})
         if result.code != 0 or not partial.is_file():
             raise refusal(result, checkpoint)
         partial.replace(target)
@@ -80,11 +87,17 @@ def convert(
 def refusal(result: StepResult, checkpoint: Path) -> StudioError:
     """What a failed conversion means."""
     text = "\n".join(result.lines)
-    for pattern, what, fix in _KNOWN:
+    for pattern, _, what, fix in KNOWN:
         if found := re.search(pattern, text):
-            return StudioError(what.format(*found.groups()), where=checkpoint.name, fix=fix)
-    raised = [line for line in result.lines if re.match(r"^[A-Za-z_.]*(Error|Exception)\b", line)]
-    why = raised[-1][:300] if raised else result.ending()
+            parts = found.groups()
+            return StudioError(what.format(*parts), where=checkpoint.name, fix=fix.format(*parts))
     return StudioError(
-        f"llama.cpp's converter failed: {why}", where=checkpoint.name, fix="The job's log has its whole output"
-    )
+        f"llama.cpp's converter failed: {raised(result.lines) or result.ending()}", where=checkpoint.name,
+        fix="The job's log has its whole output",
+    )  # fmt: skip
+
+
+def raised(lines: Sequence[str]) -> str:
+    """The last exception that a program printed, shortened; empty for none."""
+    found = [line for line in lines if re.match(r"^[A-Za-z_.]*(Error|Exception)\b", line)]
+    return found[-1][:300] if found else ""

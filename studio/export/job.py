@@ -23,6 +23,7 @@ from studio.export.files import require_space, sha256
 from studio.export.gates import TYPES, gate_of, judge, largest_bytes
 from studio.export.quantize import quantize
 from studio.export.readme import readme
+from studio.export.rehearsal import require_takeaway
 from studio.export.source import Source, cpu_threads, open_source, texts_from, trained_score
 from studio.export.steps import StepResult, require, run_own_step
 from studio.export.toolchain import Toolchain, ensure_toolchain
@@ -71,6 +72,7 @@ class Export:
         """Do all of it; the work folder is gone afterwards, whatever happens."""
         self._require_space()
         tools = ensure_toolchain(self.context.settings, self.context)
+        require_takeaway(self.source.weights, self.source.run.request.name, self.context.settings)
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
         self.context.job.exports.mkdir(exist_ok=True)

@@ -19,7 +19,9 @@ from transformers import (
 
 from studio.config import RunConfig
 from studio.models.adapters import adapter_config
+from studio.models.attention import attention_options
 from studio.models.catalogue import ModelRef
+from studio.models.headers import read_config
 from studio.models.plan import Plan
 from studio.train.engine import loss as engine_loss
 from studio.train.engine import unsloth
@@ -125,22 +127,13 @@ def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrain
             options["config"].num_labels = 1
         else:
             options["num_labels"] = 1
-    # Left out, transformers takes sdpa where the model has it; what auto chose for speed must not fail on a model.
-    if plan.attention != "auto" and (config.model.attention != "auto" or _has_flash(config, kind, folder)):
-        options["attn_implementation"] = plan.attention
+    options |= attention_options(read_config(folder), config.model.attention, plan.attention)
     model = load_whole(kind, folder, "model.path", new_head=scorer, **options)
     if config.tuning.name == "qlora":
         keep_layout(model)
         leave_file(model)
         return model
     return model.to("cuda") if torch.cuda.is_available() else model
-
-
-def _has_flash(config: RunConfig, kind: Any, folder: Path) -> bool:
-    """Whether the model's class says that FlashAttention works in it."""
-    loaded = AutoConfig.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code, local_files_only=True)
-    mapping = kind._model_mapping
-    return type(loaded) in mapping and bool(getattr(mapping[type(loaded)], "_supports_flash_attn", False))
 
 
 def _longer(config: RunConfig, folder: Path) -> Any:

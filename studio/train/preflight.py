@@ -6,7 +6,13 @@ Light: the tokenizing is done by the data worker, so that neither the page nor `
 from __future__ import annotations
 
 import shutil
+<<<<<<< HEAD
 from collections.abc import Callable, Sequence
+=======
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+>>>>>>> families
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +36,7 @@ from studio.models.fit import Lengths
 from studio.models.plan import RATE, Plan, make_plan
 from studio.models.rates import is_far
 from studio.models.shape import ModelShape
+from studio.models.takeaway import gguf_obstacle
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.methods import METHODS
@@ -81,8 +88,18 @@ class Checked:
     @property
     def warnings(self) -> list[str]:
         """What a person should know before the start, in sentences."""
-        told = [one for one in self.findings if one["level"] == "warning"]
-        return [f"{one['text'].rstrip('.')}. {one['fix']}".rstrip() for one in told]
+        return [sentence(one) for one in self.findings if one["level"] == "warning"]
+
+    @property
+    def limits(self) -> list[str]:
+        """What the model's result cannot be used for, in sentences."""
+        return [sentence(one) for one in self.findings if one.get("reason")]
+
+
+def sentence(finding: dict[str, Any]) -> str:
+    """A finding and what to do about it, as text."""
+    text, fix = (finding[name].rstrip(".") for name in ("text", "fix"))
+    return f"{text}. {fix}." if fix else f"{text}."
 
 
 def check(
@@ -121,9 +138,24 @@ def check(
     checks.check_method(known)
     if fetch:
         fetch_sources(config.data, settings, on_progress or (lambda name, done, total: None))
-    lengths, findings = counted(config, data, model.path, on_progress)
-    checks.check_method(replace(known, lengths=lengths))
-    return planned(config, known.shape, lengths, settings, findings)
+    with takeaway(known) as told:
+        lengths, findings = counted(config, data, model.path, on_progress)
+        checks.check_method(replace(known, lengths=lengths))
+        return planned(config, known.shape, lengths, settings, findings + told())
+
+
+@contextmanager
+def takeaway(known: checks.Known) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Rehearse the model's way to a GGUF while something else is done; what is given tells the finding, if any.
+
+    A reward model writes nothing, so nobody takes it away. Without headers of the weights nothing is claimed.
+    """
+    if known.scores or not known.tensors or not known.folder.is_dir():
+        yield list
+        return
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(gguf_obstacle, known.folder, known.raw, known.tensors, known.settings)
+        yield lambda: [one.finding() for one in [asked.result()] if one is not None]
 
 
 def counted(

@@ -34,9 +34,10 @@ def sketch(config: RunConfig, settings: Settings, data: DataWorker, on_progress:
     checks.check_method(known)
     fetch_sources(config.data, settings, on_progress)
     told = [_info(f"{config.model.path} is planned without its weights: its size is read from {found.source}")]
-    lengths, findings = _lengths(config, data, found, on_progress)
-    checks.check_method(replace(known, lengths=lengths))
-    return preflight.planned(config, found.shape, lengths, settings, told + findings)
+    with preflight.takeaway(known) as obstacles:
+        lengths, findings = _lengths(config, data, found, on_progress)
+        checks.check_method(replace(known, lengths=lengths))
+        return preflight.planned(config, found.shape, lengths, settings, told + findings + obstacles())
 
 
 def _lengths(

@@ -39,11 +39,13 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "deepseek_v2": {**_LATENT, "q_lora_rank": None},
     "deepseek_v3": {**_LATENT, "q_lora_rank": 16, "n_group": 2, "topk_group": 1},
 }
+# Not in the studio's table: architectures that llama.cpp does not know.
+OTHERS: dict[str, dict[str, Any]] = {"opt": {**_PLAIN, "ffn_dim": 48, "word_embed_proj_dim": 32}}
 
 
 def save_tiny(folder: Path, model_type: str, **changes: Any) -> Path:
     """Write a random checkpoint of this architecture; the same weights each time."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **{**ARCHITECTURES[model_type], **changes})
+    config = AutoConfig.for_model(model_type, **{**(ARCHITECTURES | OTHERS)[model_type], **changes})
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder

@@ -12,7 +12,7 @@ _SCORES = "ForSequenceClassification"
 # Their causal classes see what comes after a token unless is_decoder is set: they were made to fill gaps.
 _ENCODERS = frozenset({
     "bert", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert", "roberta",
-    "roberta-prelayernorm", "roc_bert", "roformer", "xlm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+    "roberta-prelayernorm", "roc_bert", "roformer", "xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod",
 })  # fmt: skip
 _KNOWN_TYPES = frozenset(kind for family in FAMILIES for kind in family.model_types)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from studio.config import RunConfig
+from studio.config.model import ModelConfig
 from studio.errors import InputError
+from studio.models.attention import has_attention
 from studio.models.available import ATTENTION, ENGINE, NEEDS, lack
 from studio.models.device import device_info
 from studio.train.checks.known import Known, used
@@ -47,6 +51,14 @@ def _attention(known: Known) -> None:
     lacking = lack(ATTENTION, word, device_info(known.settings, wanted=known.config.training.device))
     if lacking is not None:
         raise InputError(f"{word}: {lacking.what}", where=ATTENTION, fix=lacking.fix)
+    if has_attention(known.raw, word) is False:
+        having = [
+            one for one in get_args(ModelConfig.model_fields["attention"].annotation) if has_attention(known.raw, one)
+        ]
+        raise InputError(
+            f"transformers has no {word} for models of the type '{known.raw.get('model_type')}'", where=ATTENTION,
+            fix=f"Set it to {', '.join(having[:-1])} or {having[-1]}",
+        )  # fmt: skip
     need = NEEDS.get((ATTENTION, word))
     if need is not None and need.half and known.config.model.dtype == "float32":
         raise InputError(

@@ -44,7 +44,7 @@ LINE = """
     <div class="plan-said grow"><b class="plan-what"></b> <span class="plan-text muted" role="status"></span>
       <span class="plan-busy muted"></span>
       <button type="button" class="plan-more btn quiet" hidden></button>
-      <ul class="plan-errors" hidden></ul></div>
+      <ul class="plan-errors" hidden></ul><div class="plan-limits" hidden></div></div>
     <label class="plan-named"><span class="sr">Run name</span>
       <input class="plan-name field-input" type="text" maxlength="60" autocomplete="off" spellcheck="false"></label>
     <button type="button" class="plan-start btn primary">Start training</button>
@@ -104,7 +104,11 @@ class Planner:
             "sequence": meta.sequence, "method": method, "tuning": tuning, "errors": [], "notes": {}, "cards": {},
             "what": f"{TITLES.get(tuning, tuning)} · {method.upper()}", "line": "", "memory": None,
             "changed": [field_id(path) for path in self.form.changed(values)], "name": "", "waits": "",
+<<<<<<< HEAD
             "code": None, "sweep": None, "kept": [], "usual": {},
+=======
+            "code": None, "sweep": None, "limits": [],
+>>>>>>> families
         }  # fmt: skip
         try:
             config = self.confined(values)
@@ -144,10 +148,11 @@ class Planner:
 
     def _add_plan(self, shown: dict[str, Any], config: RunConfig) -> Plan:
         try:
-            plan = preflight.check(config, self.services.settings, self.services.data).plan
+            checked = preflight.check(config, self.services.settings, self.services.data)
         except preflight.DoesNotFitError as error:
             shown["memory"] = memory_value(error.plan)
             raise
+        plan, shown["limits"] = checked.plan, checked.limits
         head, _, rest = plan.line().partition(" · ")
         shown["what"], shown["line"] = f"{head} · {config.method.name.upper()}", rest
         shown["memory"] = memory_value(plan)

@@ -1,0 +1,187 @@
+"""A conversion to GGUF without weights, in a process of its own: what would fail after the training fails here.
+
+Converter and llama.cpp see the model's own config, tokenizer and tensor headers; the weights are a file with a hole,
+which takes no room and is hardly read. What they refuse is told as one of `studio.models.takeaway`'s reasons.
+`python -m studio.export.rehearsal` reads a request from stdin and prints the answer as the last line.
+"""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from studio.errors import StudioError
+from studio.export import converter
+from studio.export.checkpoint import SINGLE, copy_small_files, write_object
+from studio.export.convert import ELSEWHERE, KNOWN
+from studio.export.toolchain import Toolchain, find_toolchain
+from studio.models.headers import read_config, read_tensors
+from studio.models.takeaway import gguf_obstacle
+from studio.settings import Settings, read_settings
+
+LOADING = "@loading"  # printed before llama.cpp is asked, which may end the process instead of answering
+_SHOWN = 300
+
+
+def require_takeaway(folder: Path, run: str, settings: Settings) -> None:
+    """Refuse to export what cannot become a GGUF, before anything is merged: the plan said the same.
+
+    Raises:
+        StudioError: what stands in the way, and what to do.
+    """
+    found = gguf_obstacle(folder, read_config(folder), read_tensors(folder), settings)
+    if found is not None:
+        raise StudioError(f"run '{run}' cannot be taken away as GGUF: {found.what}", fix=found.fix)
+
+
+def architecture(raw: dict[str, Any]) -> str:
+    """The name by which the converter knows a model: that of the class in config.json, of the text part first."""
+    text = raw.get("text_config")
+    names = (text.get("architectures") if isinstance(text, dict) else None) or raw.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
+
+
+def known_architectures(tools: Toolchain) -> frozenset[str]:
+    """The classes that the converter knows, read from its text: importing it takes torch."""
+    tree = ast.parse((tools.path / "conversion" / "__init__.py").read_text(encoding="utf-8"))
+    for line in tree.body:
+        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "TEXT_MODEL_MAP" and line.value is not None:
+            return frozenset(ast.literal_eval(line.value))
+    return frozenset()
+
+
+def rehearse(tools: Toolchain, folder: Path, raw: dict[str, Any], tensors: Sequence[Any], work: Path) -> dict[str, str]:
+    """Convert and load a model without its weights.
+
+    Args:
+        tools: the converter.
+        folder: of the model: its tokenizer is read.
+        raw: its config.json.
+        tensors: (name, safetensors dtype, shape) of each weight.
+        work: an empty folder.
+
+    Returns:
+        {"reason", "what", "fix"} of what stands in the way; empty where nothing does.
+    """
+    name = architecture(raw)
+    if name not in known_architectures(tools):
+        return _refused(f"Model {name} is not supported")
+    model, file = work / "model", work / "model.gguf"
+    model.mkdir()
+    copy_small_files(folder, None, model)
+    write_object(model / "config.json", {key: value for key, value in raw.items() if key != "auto_map"})
+    write_hollow(model / SINGLE, tensors)
+    try:
+        _convert(tools, model, name, file)
+    except SystemExit as error:
+        return _refused(f"exit status {error.code}")
+    except Exception as error:  # whatever the converter's own code raises
+        return _refused(f"{type(error).__name__}: {error}")
+    print(LOADING, flush=True)
+    problem = _load(file)
+    return (
+        {"reason": "load", "what": f"llama.cpp cannot load what its converter makes ({problem})", "fix": ELSEWHERE}
+        if problem
+        else {}
+    )
+
+
+def write_hollow(file: Path, tensors: Sequence[Any]) -> None:
+    """Write a safetensors file whose header is true and whose data is a hole."""
+    offset, header = 0, {}
+    for name, dtype, shape in tensors:
+        size = _BITS.get(dtype, 32) // 8
+        for side in shape:
+            size *= side
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as handle:
+        handle.write(len(text).to_bytes(8, "little") + text)
+        handle.truncate(8 + len(text) + offset)
+
+
+_BITS = {
+    "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16,
+    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I8": 8, "U8": 8, "BOOL": 8,
+}  # fmt: skip
+
+
+def _convert(tools: Toolchain, model: Path, name: str, file: Path) -> None:
+    """What the converter's own `main` does, but for the data of the tensors, for which it leaves a hole."""
+    converter.prepare(tools.path)
+    import conversion
+    import gguf
+    import torch
+
+    logging.disable(logging.WARNING)
+    with torch.inference_mode():
+        made = conversion.get_model_class(name)(model, gguf.LlamaFileType.MOSTLY_F16, file, model_name="model")
+        made.prepare_tensors()
+        made.prepare_metadata(vocab_only=False)
+    writer = made.gguf_writer
+    writer.write_header_to_file(path=file)
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    align = writer.data_alignment
+    data = sum(gguf.GGUFWriter.ggml_pad(one.nbytes, align) for shard in writer.tensors for one in shard.values())
+    os.truncate(file, gguf.GGUFWriter.ggml_pad(file.stat().st_size, align) + data)
+
+
+def _load(file: Path) -> str:
+    """Let llama.cpp load a file and make a context, both without their memory; returns what it says against it."""
+    from llama_cpp import llama_cpp
+
+    said: list[str] = []
+
+    def keep(level: int, text: bytes, data: Any) -> None:
+        said.append(text.decode("utf-8", "replace"))
+
+    kept = llama_cpp.llama_log_callback(keep)
+    llama_cpp.llama_log_set(kept, ctypes.c_void_p(0))
+    options = llama_cpp.llama_model_default_params()
+    options.load_mode, options.no_alloc, options.use_extra_bufts = 0, True, False
+    model = llama_cpp.llama_model_load_from_file(str(file).encode(), options)
+    if not model:
+        found = re.findall(r"error loading model: (.+)", "".join(said))
+        return found[-1].strip()[:_SHOWN] if found else "it does not say why"
+    sizes = llama_cpp.llama_context_default_params()
+    sizes.n_ctx, sizes.n_batch = 64, 64
+    context = llama_cpp.llama_init_from_model(model, sizes)
+    return "" if context else "it can make no context of it"
+
+
+def _refused(text: str) -> dict[str, str]:
+    for pattern, reason, what, fix in KNOWN:
+        if reason and (found := re.search(pattern, text)):
+            parts = found.groups()
+            return {"reason": reason, "what": what.format(*parts), "fix": fix.format(*parts)}
+    return {"reason": "conversion", "what": f"llama.cpp's converter fails ({text[:_SHOWN]})", "fix": ELSEWHERE}
+
+
+def main() -> int:
+    """Answer the request on stdin: {"folder", "config", "tensors"}."""
+    request = json.loads(sys.stdin.read())
+    tools = find_toolchain(read_settings())
+    answer: dict[str, Any] = {"known": tools is not None}
+    if tools is not None:
+        with tempfile.TemporaryDirectory(prefix="studio-rehearsal-") as work:
+            folder, raw = Path(request["folder"]), request["config"]
+            answer["obstacle"] = rehearse(tools, folder, raw, request["tensors"], Path(work))
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
