@@ -6,13 +6,9 @@ Light: the tokenizing is done by the data worker, so that neither the page nor `
 from __future__ import annotations
 
 import shutil
-<<<<<<< HEAD
-from collections.abc import Callable, Sequence
-=======
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
->>>>>>> families
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any

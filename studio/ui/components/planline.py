@@ -104,11 +104,7 @@ class Planner:
             "sequence": meta.sequence, "method": method, "tuning": tuning, "errors": [], "notes": {}, "cards": {},
             "what": f"{TITLES.get(tuning, tuning)} · {method.upper()}", "line": "", "memory": None,
             "changed": [field_id(path) for path in self.form.changed(values)], "name": "", "waits": "",
-<<<<<<< HEAD
-            "code": None, "sweep": None, "kept": [], "usual": {},
-=======
-            "code": None, "sweep": None, "limits": [],
->>>>>>> families
+            "code": None, "sweep": None, "kept": [], "usual": {}, "limits": [],
         }  # fmt: skip
         try:
             config = self.confined(values)
