@@ -285,7 +285,8 @@ def reading_finding(
         change = None
         text = f"questions and answers are joined as plain texts: the model has no chat template{by_names}"
         fix = "Set data.template to write them as conversations"
-    return Finding(level, rows, text, fix, check="reading", change=change)
+    action = f"trained on as {'conversations' if read_as == 'conversation' else 'plain texts'}"
+    return Finding(level, rows, text, fix, check="reading", action=action, change=change)
 
 
 def unused_keys(unread: Unread) -> list[Finding]:

@@ -36,8 +36,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
 # Keys that would change what is learned, so leaving them out in silence would train something else.
 _REFUSED_IN_ROW = ("images", "image", "videos", "audios")
 _TOOL_KEYS = ("tools", "functions")
-_PAIRS = "these are preference rows, a better and a worse answer each, and this method learns from single answers"
-_PAIRS_FIX = "Set method.name to dpo, orpo, kto or reward, or give rows with one answer each"
+_PAIRS = "this method learns from single answers, and the rows have a better and a worse one"
+_PAIRS_FIX = "These are preference rows: set method.name to dpo, orpo, kto or reward, or give rows with one answer each"
 _NEEDED: dict[str, tuple[str, str]] = {
     "pairs": (
         "a pair needs the keys chosen and rejected",

@@ -22,7 +22,7 @@ SUMS = [(f"What is {n} plus {n + 1}?", f"It is {2 * n + 1}.", f"It is {2 * n + 2
 BROKEN = ("Broken?", "na\ufffdve", "no")  # its answer has a character that could not be read
 # method -> (columns of the file, the mapping that makes rows of them)
 SETS = {
-    "SFT": (("frage", "antwort"), "instruction=frage, output=antwort"),
+    "SFT": (("wunsch", "bescheid"), "instruction=wunsch, output=bescheid"),
     "DPO": (("frage", "gut", "schlecht"), "instruction=frage, chosen=gut, rejected=schlecht"),
     "KTO": (("frage", "gut", "schlecht"), "instruction=frage, chosen=gut, rejected=schlecht"),
 }
@@ -55,8 +55,8 @@ def test_a_table_is_uploaded_mapped_seen_profiled_mended_and_trained_on(
         choose(page, "method", method)
     page.get_by_role("tab", name="Data", exact=True).click()
     upload(page, "#data-upload", write_csv(tmp_path / f"{method}.csv", columns))
-    planned(page, "plan.errors.length && plan.errors[0].sentence.includes('frage')")
-    expect(page.locator("#findings")).to_contain_text("frage")
+    planned(page, f"plan.errors.length && plan.errors[0].sentence.includes('{columns[0]}')")
+    expect(page.locator("#findings")).to_contain_text(columns[0])
     map_columns(page, mapping)
     planned(page, "!plan.errors.length && plan.line.includes('steps')")
     expect(page.locator(".data-state")).to_have_text(f"ready for {method}")
@@ -99,6 +99,58 @@ def test_a_table_is_uploaded_mapped_seen_profiled_mended_and_trained_on(
     state = wait(job, seconds=300)
     assert state.status == "completed", state.reason
     assert job.request.config["data"]["train"][0]["path"].endswith(f"data/mended-{method.lower()}/train.jsonl")
+
+
+def shown_ids(page: Page) -> list[int]:
+    """Ids of the tokens in the row view."""
+    titles = page.locator(".row-body .tokens span").evaluate_all("all => all.map((one) => one.title)")
+    return [int(title.removeprefix("id ").split(",")[0]) for title in titles]
+
+
+def test_questions_and_answers_are_conversations_and_a_button_reads_them_raw(
+    page: Page, server: Server, tmp_path: Path, model_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    question, answer, _ = SUMS[0]
+    table = "".join(f"{asked};{said}\n" for asked, said, _ in SUMS)
+    path = tmp_path / "fragen.csv"
+    path.write_text("\ufeffFrage;Antwort\n" + table, encoding="utf-8")
+    open_tab(page, server, "data")
+    upload(page, "#data-upload", path)
+    findings, body = page.locator("#findings"), page.locator(".row-body")
+    expect(findings).to_contain_text("read as conversations")
+    expect(findings).to_contain_text("prompt=Frage, completion=Antwort")
+    expect(page.locator(".data-state")).to_have_text("ready for SFT")
+    expect(body).to_contain_text(question)
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+    assert shown_ids(page) == tokenizer.apply_chat_template(turns, return_dict=False)
+
+    findings.get_by_role("button", name="Read them as plain texts").click()
+    expect(findings).to_contain_text("without the model's chat template")
+    expect(body).not_to_contain_text("assistant")
+    assert shown_ids(page) == tokenizer(question + answer)["input_ids"] + [tokenizer.eos_token_id]
+    page.locator("#f-data-train").get_by_role("button", name="Options of").first.click()
+    chosen = page.locator("#f-data-train .source-options label").filter(has_text="Plain texts").locator("select")
+    expect(chosen).to_have_value("raw")
+
+    findings.get_by_role("button", name="Read them as conversations").click()
+    expect(findings).to_contain_text("read as conversations")
+    expect(chosen).to_have_value("conversation")
+    expect(body).to_contain_text("assistant")
+    page.get_by_role("tab", name="Method", exact=True).click()
+    page.locator("#tab-method button.fold").last.click()
+    fill(page, "training.max_steps", "1")
+    fill(page, "training.batch_size", "4")
+    planned(page, "plan.line.includes('1 step ') && !plan.errors.length")
+    page.locator("#tab-method .plan-name").fill("fragen")
+    page.locator("#tab-method .plan-start").click()
+    page.wait_for_function("window.studio.state.job.endsWith('fragen')")
+    job = find_job(server.settings.jobs, "fragen", "train")
+    state = wait(job, seconds=300)
+    assert state.status == "completed", state.reason
+    assert job.request.config["data"]["train"][0]["reading"] == "conversation"
 
 
 def test_rows_of_the_second_source_are_shown(page: Page, server: Server, settle: Callable[[], None]) -> None:

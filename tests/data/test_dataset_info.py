@@ -295,3 +295,33 @@ def test_openai_fine_tuning_files_need_nothing(write: Write, settings: Settings)
     assert parsed.source.format == "messages"
     assert [len(one.messages or []) for one in parsed.examples] == [3, 4, 2]
     assert parse_row(rows[2], 1, "x", "messages").messages == CHAT
+
+
+WIKI = "".join(
+    f"Article {n}. It has one line, with {'words ' * (n % 7)}in it.\n" + ("\n" if n % 5 == 0 else "") for n in range(40)
+)
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_plain_text_has_a_document_in_each_line_as_there(
+    write: Write, settings: Settings, tokenizer: Any, model_path: Path, ends: str
+) -> None:
+    from datasets import load_dataset
+
+    file = write("wiki.txt", WIKI.replace("\n", ends).encode())
+    info = write("dataset_info.json", json.dumps({"wiki": {"file_name": "wiki.txt", "columns": {"prompt": "text"}}}))
+    theirs = load_dataset("text", data_files=str(file), split="train", cache_dir=str(settings.home / "hf"))
+    wanted = [line for line in theirs["text"] if line.strip()]
+    source = DataSource(path=f"{info}:wiki")
+    config = DataConfig(train=[source], validation=0)
+    done = prepare_data(config, MethodConfig(name="pretrain"), tokenizer, settings)
+    assert [tokenizer.decode(unit.input_ids[:-1]) for unit in done.train] == wanted
+    assert any("each line is a document" in one.text for one in done.report.findings)
+    worker = Operations(settings)
+    data = config.model_dump()
+    seen = worker.preview(lambda *told: None, row=7, data=data, method={"name": "pretrain"}, model=str(model_path))
+    assert (seen["raw"], seen["rows"]) == ({"text": wanted[6]}, len(wanted))
+    alone = worker.preview(
+        lambda *told: None, data={"train": [{"path": str(file)}]}, method={"name": "pretrain"}, model=str(model_path)
+    )
+    assert alone["rows"] == 9, "named by itself, its documents end at a blank line"

@@ -125,7 +125,7 @@ def test_delimiters_and_cells(write: Write) -> None:
         ("x.csv", "a,b\n", ["a header and no rows"]),
         ("x.csv", 'a\nx\n"never closed\ny\n', ["row 3", "begins in line 3 does not end", "Close the quote"]),
         ("x.csv", 'a\n"b" c\n', ["row 2", "bad quotes in line 2", "twice"]),
-        ("x.csv", "a\rb\r", ["row 1", "a carriage return stands alone", "tr '"]),
+        ("x.csv", "a\nb\rc\n", ["row 2", "a carriage return stands alone", "tr '"]),
         ("x.csv", "a\n" + "b\n" * 40_000 + "\0\n", ["line 40002 holds a NUL"]),
         ("x.csv", 'messages\n"[{""role"": 1,}]"\n', ["row 2, field 'messages'", "bad JSON", "Remove the comma"]),
         ("x.csv", "messages\nhello\n", ["row 2, field 'messages'", "a JSON list is needed, not: hello"]),

@@ -257,7 +257,7 @@ def test_parts_of_a_text(part: Any, text: str | None) -> None:
 def test_preference_rows_under_sft_are_called_so(row: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         parse_row(row, 1, "x", detect_format([(1, row)], "x"))
-    assert "preference rows" in caught.value.what and "dpo" in caught.value.fix
+    assert "preference rows" in caught.value.fix and "dpo" in caught.value.fix
 
 
 INVISIBLE = [

@@ -10,7 +10,7 @@ import re
 
 # A Python dict that was printed, not written as JSON.
 _PYTHON_WORD = re.compile(r"(None|True|False)\b")
-_PYTHON = "This is Python, not JSON: write rows with `json.dumps(row, ensure_ascii=False)`"
+_PYTHON = "this is Python, not JSON, and `json.dumps(row, ensure_ascii=False)` writes JSON of it"
 _CUT = (
     "Close its quotes and brackets; if the file is cut off or still being written, wait until it is whole, or copy or "
     "download it again"
@@ -39,8 +39,10 @@ def json_mend(error: json.JSONDecodeError, text: str, in_list: bool, ended: bool
     # Python 3.13 names the comma, earlier ones the bracket after it.
     if (before.endswith(",") and rest[:1] in ("}", "]")) or "trailing comma" in error.msg:
         return "Remove the comma before the closing bracket"
-    if rest.startswith("'") or _PYTHON_WORD.match(rest):
-        return _PYTHON
+    if rest.startswith("'"):
+        return f"Use double quotes instead of single ones: {_PYTHON}"
+    if _PYTHON_WORD.match(rest):
+        return f"Write null, true and false: {_PYTHON}"
     if rest.startswith(("//", "/*", "#")):
         return "Remove the comment; JSON has none"
     if error.msg == "Extra data":

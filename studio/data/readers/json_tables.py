@@ -34,8 +34,7 @@ def _how(value: Any) -> tuple[str, str] | None:
     if not count:
         return None
     if all(isinstance(one, list) and len(one) == count for one in columns):
-        # A list of objects would be the messages or tools of one row.
-        if not any(isinstance(cell, dict) for one in columns for cell in one):
+        if all(_is_cell(cell) for one in columns for cell in one):
             return "columns", _by_columns(value, count)
     elif all(isinstance(one, dict) and one.keys() == columns[0].keys() for one in columns):
         if all(key.isdigit() for key in columns[0]):
@@ -43,6 +42,13 @@ def _how(value: Any) -> tuple[str, str] | None:
         if all(key.isdigit() for key in value):
             return "index", f"the file holds {len(value):,} rows by their numbers, not a list of them"
     return None
+
+
+def _is_cell(value: Any) -> bool:
+    """Whether a list may hold this as a cell of its column; a list of objects would be the messages of one row."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(one, dict) for one in value)
+    return not isinstance(value, dict)
 
 
 def _by_columns(value: dict[str, Any], count: int) -> str:
