@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import psutil
 
@@ -36,6 +36,17 @@ SILENT_SECONDS = 10.0
 _SILENT_WALL_SECONDS = 120.0
 _LOOK_SECONDS = 0.5
 _LOG_TAIL_BYTES = 2000
+
+
+class DataCalls(Protocol):
+    """Who answers questions about data: a worker, or several."""
+
+    def call(
+        self, op: str, *, timeout: float | None = None, on_progress: OnProgress | None = None, slot: str = "",
+        **args: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Ask; see `DataWorker.call`."""
+        ...
 
 
 class DataWorker:
@@ -109,6 +120,16 @@ class DataWorker:
                     ) from error
         finally:
             self._lock.release()
+
+    def start(self) -> None:
+        """Start the worker if it does not run, without waiting for it."""
+        if self._lock.acquire(blocking=False):  # else somebody has it, and it runs
+            try:
+                if self.pid is None:
+                    self._drop()
+                    self._process = _Process(self.settings, self.idle_seconds)
+            finally:
+                self._lock.release()
 
     def cancel(self, slot: str) -> int:
         """End the calls with this slot, running and waiting, where the worker next tells its progress.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -191,10 +192,16 @@ class Masker:
         (encoded,) = self._tokens([example], [text])
         return self._masked(example, encoded, text, [], notes)
 
-    def pieces(self, masked: Masked) -> list[Piece]:
-        """Return the tokens as text with what happens to them; the texts joined are the rendered text."""
+    def pieces(self, masked: Masked, most: int | None = None) -> list[Piece]:
+        """Return the tokens as text with what happens to them; the texts joined are the rendered text.
+
+        Args:
+            masked: a row.
+            most: leave out the tokens behind so many; None for none.
+        """
         pieces, at = [], 0
-        for token, label, end in zip(masked.input_ids, masked.labels, masked.ends, strict=False):
+        whole = zip(masked.input_ids, masked.labels, masked.ends, strict=False)
+        for token, label, end in itertools.islice(whole, most):
             text = masked.text[at:end]
             special = token in self._special_ids
             if not text and special and (end == 0 or end == len(masked.text)):

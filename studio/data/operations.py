@@ -40,6 +40,8 @@ from studio.settings import Settings, read_settings
 
 _KEPT_RESULTS = 64
 _KEPT_INDEXES = 16
+# What is shown of one row goes through the page's process, which has little memory.
+SHOWN_TOKENS = SHOWN_CHARACTERS = 20_000
 
 
 class Operations:
@@ -150,8 +152,9 @@ class Operations:
 
         Returns:
             row (its number in the file), rows (how many), path, format and reason (why it was taken; "" where it was
-            named), raw (the row), messages and tools (or None), tokens
-            [{text, id, trained, special}], rejected (tokens of a pair's worse answer), trained, context, length,
+            named), raw (the row), messages and tools (or None), their texts shortened to 20,000 characters, tokens
+            [{text, id, trained, special}] (the first 20,000 of `count`), rejected (tokens of a pair's worse answer),
+            trained, context, length,
             limit, over_limit, notes, stop_text, problem (None, or the parts of the
             error that keeps this row from being used; then tokens are empty).
         """
@@ -164,9 +167,9 @@ class Operations:
         number, raw = numbered
         folder, chosen = self.tokenizers.find(model, confined, progress)
         result: Values = {
-            "row": number, "rows": rows, "path": one.path, "format": one.format, "reason": "", "raw": raw,
+            "row": number, "rows": rows, "path": one.path, "format": one.format, "reason": "", "raw": shortened(raw),
             "messages": None, "tools": None,
-            "tokens": [], "rejected": [], "trained": 0, "context": 0, "length": 0, "limit": config.max_length,
+            "tokens": [], "rejected": [], "count": 0, "trained": 0, "context": 0, "length": 0, "limit": config.max_length,
             "over_limit": False, "notes": [], "stop_text": None, "problem": None,
         }  # fmt: skip
         masker = self.tokenizers.masker(folder, chosen, config, chosen_method)
@@ -175,13 +178,14 @@ class Operations:
             name, result["reason"] = reading.format([first])
             result["format"] = name
             example = reading.example(raw, number, name)
-            result["messages"], result["tools"] = example.messages, example.tools
+            result["messages"], result["tools"] = shortened(example.messages), shortened(example.tools)
             seen = [masker.prompt(example)] if kind == "prompts" else masker.encode(both_answers(example))
         except InputError as error:
             result["problem"] = error_to_dict(error)
             return result
-        result["tokens"] = [piece.as_dict() for piece in masker.pieces(seen[0])]
-        result["rejected"] = [piece.as_dict() for masked in seen[1:] for piece in masker.pieces(masked)]
+        result["tokens"] = [piece.as_dict() for piece in masker.pieces(seen[0], SHOWN_TOKENS)]
+        result["rejected"] = [piece.as_dict() for masked in seen[1:] for piece in masker.pieces(masked, SHOWN_TOKENS)]
+        result["count"] = len(seen[0].input_ids)
         result["length"] = max(len(masked.input_ids) for masked in seen)
         result["trained"] = sum(masked.supervised for masked in seen)
         result["context"] = sum(len(masked.input_ids) - masked.supervised for masked in seen)
@@ -338,6 +342,15 @@ def _kind_of_first(source: DataSource, located: Located) -> RowKind:
     """The first kind of method that could use the first row."""
     number, row = next(located.rows(0))
     return kind_of(Reading(source, located, "answers").mapped(row, number), located.path)
+
+
+def shortened(value: Any) -> Any:
+    """Return a value of a row with its long texts cut, each with how long it is."""
+    if isinstance(value, str) and len(value) > SHOWN_CHARACTERS:
+        return f"{value[:SHOWN_CHARACTERS]} … ({len(value):,} characters)"
+    if isinstance(value, dict):
+        return {key: shortened(one) for key, one in value.items()}
+    return [shortened(one) for one in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Values:

@@ -1,8 +1,8 @@
 """Several data workers as one, so that nobody waits for what another person asked.
 
-A call that is soon answered (a row, a template) goes before one that reads a whole set, and one worker is kept for
-such calls. Of the others, one person's calls take at most two, and the last free one only if nobody else has none.
-Workers start when they are needed and leave when idle; each is limited in memory (`worker.limit_memory`).
+Who has none of the workers is served first; one person has at most three of them, two of these with whole sets, and
+never the last one that is free. One more than are at work is started beforehand. They leave when idle; each is limited
+in memory (`worker.limit_memory`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from studio.data.wire import to_line
 from studio.errors import StoppedError, StudioError
 from studio.settings import Settings
 
-WORKERS = 4
+WORKERS = 5
 # Who asks: set for each request of the page, "" elsewhere.
 asker: ContextVar[str] = ContextVar("asker", default="")
 # Answered from a row or two; all other calls may read whole sets.
 _SHORT = frozenset(("preview", "diff", "pair", "template", "ping", "warm"))
-_EACH = 2
+_EACH, _EACH_WHOLE = 3, 2
 _KEPT_KEYS = 32
 
 
@@ -35,7 +35,7 @@ class _Member:
     """A worker, who uses it, and what it was asked before (its answers are kept there)."""
 
     worker: DataWorker
-    used_by: str | None = None
+    used_by: _Ticket | None = None
     asked: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
 
 
@@ -115,6 +115,11 @@ class DataPool:
         for member in self._members:
             member.worker.close()
 
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run."""
+        return [pid for member in self._members if (pid := member.worker.pid) is not None]
+
     def _taken(self, ticket: _Ticket, op: str, wanted: Callable[[], bool], deadline: float | None) -> _Member:
         with self._changed:
             self._waiting.append(ticket)
@@ -123,7 +128,8 @@ class DataPool:
                     if not wanted():
                         raise StoppedError("nobody waits for this any more", where=f"data worker, {op}")
                     if (member := self._free_for(ticket)) is not None:
-                        member.used_by = ticket.who if not ticket.short else _SHORT_USE
+                        member.used_by = ticket
+                        self._prepare_next()
                         member.asked[ticket.key] = None
                         member.asked.move_to_end(ticket.key)
                         if len(member.asked) > _KEPT_KEYS:
@@ -141,27 +147,32 @@ class DataPool:
 
     def _free_for(self, ticket: _Ticket) -> _Member | None:
         """A worker for a call that waits, if it is its turn."""
-        free = [member for member in self._members if member.used_by is None]
-        if not free or ticket is not min(self._waiting, key=self._rank):
-            return None
-        if not ticket.short and not self._may_read(ticket.who, len(free)):
+        if not self._may_have(ticket) or ticket is not min(self._waiting, key=self._rank):
             return None
         # Where it was asked before, the answer is there already; else one that runs, and is warm.
-        return max(free, key=lambda one: (ticket.key in one.asked, one.worker.pid is not None))
+        return max(self._free, key=lambda one: (ticket.key in one.asked, one.worker.pid is not None))
 
-    def _rank(self, ticket: _Ticket) -> tuple[bool, bool, int, int]:
-        """The order in which calls are served: short ones, then those of who has the fewest at work."""
-        free = sum(member.used_by is None for member in self._members)
-        stuck = not ticket.short and not self._may_read(ticket.who, free)
-        return stuck, not ticket.short, self._at_work(ticket.who), ticket.number
+    @property
+    def _free(self) -> list[_Member]:
+        return [member for member in self._members if member.used_by is None]
 
-    def _may_read(self, who: str, free: int) -> bool:
-        """Whether one more of a person's calls may read a whole set: one worker is left for short calls."""
-        return free > 1 and self._at_work(who) < _EACH
+    def _rank(self, ticket: _Ticket) -> tuple[bool, int, bool, int]:
+        """The order in which calls are served: those of who has the fewest at work, then the short ones."""
+        return not self._may_have(ticket), len(self._at_work(ticket.who)), not ticket.short, ticket.number
 
-    def _at_work(self, who: str) -> int:
-        return sum(member.used_by == who for member in self._members)
+    def _may_have(self, ticket: _Ticket) -> bool:
+        at_work, free = self._at_work(ticket.who), len(self._free)
+        if not at_work:
+            return free > 0
+        whole = sum(not one.short for one in at_work)
+        return free > 1 and len(at_work) < _EACH and (ticket.short or whole < _EACH_WHOLE)
 
+    def _at_work(self, who: str) -> list[_Ticket]:
+        used = [member.used_by for member in self._members]
+        return [ticket for ticket in used if ticket is not None and ticket.who == who]
 
-# Not the name of anybody: a call that is short is nobody's share.
-_SHORT_USE = "\0"
+    def _prepare_next(self) -> None:
+        """Start a worker for whoever comes next, if none is waiting for him."""
+        free = self._free
+        if free and all(member.worker.pid is None for member in free):
+            free[0].worker.start()

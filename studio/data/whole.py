@@ -18,7 +18,7 @@ from studio.data import batch as batches
 from studio.data import keep as keeping
 from studio.data.duplicates import NEAR_ROWS, THRESHOLD, Doubles, fingerprint, similarity, spoken
 from studio.data.joining import joins
-from studio.data.operations import Operations
+from studio.data.operations import Operations, shortened
 from studio.data.prepare import prepare_data, train_on
 from studio.data.profile import NAMED, Profile, all_rows, sampled_rows, until
 from studio.data.push import push as upload
@@ -175,7 +175,7 @@ class WholeOperations(Operations):
         reads = [self._read(sources, one, progress) for one in (first, second)]
         left, right = (self._usable(read) for read in reads)
         shown = [
-            {"place": asdict(read.place), "texts": [list(one) for one in spoken(example)]}
+            {"place": asdict(read.place), "texts": [[role, shortened(text)] for role, text in spoken(example)]}
             for read, example in zip(reads, (left, right), strict=True)
         ]
         same = fingerprint(left) == fingerprint(right)

@@ -1,9 +1,9 @@
 """The data worker: `python -m studio.data.worker`, a warm process that tokenizes for the page.
 
-It reads requests from standard input and answers on standard output (`wire`), and says twice a second that it lives. A
-request that is cancelled ends where it next tells its progress, and what was loaded for it stays. The worker leaves when its input ends, even in the middle
-of an answer, so it never outlives the page, and when nobody asked anything for `--idle` seconds. It keeps torch out:
-the tokenizer does not need it, and it would cost 190 MB and 2 seconds.
+It reads requests from standard input and answers on standard output (`wire`), and says twice a second that it lives.
+A request that is cancelled ends where it next tells its progress, and what was loaded for it stays. The worker leaves
+when its input ends, even in the middle of an answer, so it never outlives the page, and when nobody asked anything for
+`--idle` seconds. It keeps torch out: the tokenizer does not need it, and it would cost 190 MB and 2 seconds.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from studio.models.device import memory
 
 LEAST_BYTES = 4_000_000_000
 ALIVE_SECONDS = 0.5
+# A worker that is started for whoever comes next gets no request for so long.
+_AT_ONCE_SECONDS = 0.3
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,11 +53,17 @@ def main(arguments: list[str] | None = None) -> int:
     cancelled: set[int] = set()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, requests, cancelled), daemon=True).start()
     threading.Thread(target=answers.live, daemon=True).start()
+    try:
+        first: dict[str, Any] | None = requests.get(timeout=min(idle, _AT_ONCE_SECONDS))
+    except queue.Empty:
+        first = None
+        from transformers import AutoTokenizer  # noqa: F401 - most of what a first answer waits for
     while True:
         try:
-            request = requests.get(timeout=idle)
+            request = first or requests.get(timeout=idle)
         except queue.Empty:
             return 0
+        first = None
         _answer(operations, request, cancelled, answers)
         if spoiled.is_set():  # a thread of the tokenizer is at work for good
             os._exit(0)

@@ -87,11 +87,9 @@ def make_router(services: Services) -> APIRouter:
         task = services.tasks.find(page, "profile")
         if task is None:
             raise HTTPException(404, "there is no such profile")
-        # A count of large data keeps the first worker for minutes, a profile the second one.
-        worker = services.data if services.tasks.busy else services.tasks.worker
         args = {name: task.calls[0][1][name] for name in ("data", "method")}
         try:
-            answer = worker.call("pair", first=place_of(first), second=place_of(second), **args)
+            answer = services.data.call("pair", first=place_of(first), second=place_of(second), **args)
         except StudioError as error:
             return Json({"error": error.sentence}, headers={"cache-control": "no-store"})
         return Json({"error": "", **opened_pair(answer)}, headers={"cache-control": "no-store"})
