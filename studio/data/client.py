@@ -96,7 +96,7 @@ class DataWorker:
             StudioError: the worker did not answer in time, showed no sign of life, or ended twice.
         """
         deadline = time.monotonic() + timeout if timeout is not None else math.inf
-        turn = self.cancel(slot) if slot else 0
+        turn = self._take(slot) if slot else 0
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             raise _too_late(op, timeout)
 
@@ -120,6 +120,9 @@ class DataWorker:
                     ) from error
         finally:
             self._lock.release()
+            with self._asking:
+                if self._newest[slot] == turn:
+                    del self._newest[slot]
 
     def start(self) -> None:
         """Start the worker if it does not run, without waiting for it."""
@@ -131,15 +134,23 @@ class DataWorker:
             finally:
                 self._lock.release()
 
+    def _take(self, slot: str) -> int:
+        """Begin a call with a slot, which ends the others of it; returns its turn."""
+        with self._asking:
+            self._newest[slot] += 1
+        return self.cancel(slot)
+
     def cancel(self, slot: str) -> int:
         """End the calls with this slot, running and waiting, where the worker next tells its progress.
 
         The worker stays, with what it has loaded.
 
         Returns:
-            how often the slot was taken or cancelled.
+            how often the slot was taken or cancelled; 0 where there is no call with it.
         """
         with self._asking:
+            if slot not in self._newest:
+                return 0
             self._newest[slot] += 1
             if self._running is not None and self._running[0] == slot:
                 with contextlib.suppress(_EndedError):

@@ -169,8 +169,8 @@ class Operations:
         result: Values = {
             "row": number, "rows": rows, "path": one.path, "format": one.format, "reason": "", "raw": shortened(raw),
             "messages": None, "tools": None,
-            "tokens": [], "rejected": [], "count": 0, "trained": 0, "context": 0, "length": 0, "limit": config.max_length,
-            "over_limit": False, "notes": [], "stop_text": None, "problem": None,
+            "tokens": [], "rejected": [], "count": 0, "trained": 0, "context": 0, "length": 0,
+            "limit": config.max_length, "over_limit": False, "notes": [], "stop_text": None, "problem": None,
         }  # fmt: skip
         masker = self.tokenizers.masker(folder, chosen, config, chosen_method)
         try:

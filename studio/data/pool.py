@@ -26,6 +26,7 @@ WORKERS = 5
 asker: ContextVar[str] = ContextVar("asker", default="")
 # Answered from a row or two; all other calls may read whole sets.
 _SHORT = frozenset(("preview", "diff", "pair", "template", "ping", "warm"))
+_COUNTS = frozenset(("lengths", "inspect"))
 _EACH, _EACH_WHOLE = 3, 2
 _KEPT_KEYS = 32
 
@@ -36,6 +37,7 @@ class _Member:
 
     worker: DataWorker
     used_by: _Ticket | None = None
+    told: tuple[str, float, float | None] | None = None
     asked: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
 
 
@@ -45,8 +47,13 @@ class _Ticket:
 
     number: int
     who: str
-    short: bool
+    op: str
+    slot: str
     key: bytes
+
+    @property
+    def short(self) -> bool:
+        return self.op in _SHORT
 
 
 class DataPool:
@@ -69,6 +76,7 @@ class DataPool:
         self._waiting: list[_Ticket] = []
         self._numbers = itertools.count()
         self._newest: Counter[str] = Counter()
+        self._stopped: set[int] = set()
         self._closed = 0
 
     def call(
@@ -82,24 +90,73 @@ class DataPool:
             StoppedError: a newer call with the slot came, or `cancel`, or `close`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        turn, closed = self.cancel(slot) if slot else 0, self._closed
-        ticket = _Ticket(next(self._numbers), asker.get(), op in _SHORT, to_line({"op": op, "args": args}))
+        number = next(self._numbers)
+        own = slot or f"call {number}"
+        turn, closed = self._take(own), self._closed
+        ticket = _Ticket(number, asker.get(), op, own, to_line({"op": op, "args": args}))
 
         def wanted() -> bool:
-            return self._closed == closed and (not slot or self._newest[slot] == turn)
+            return self._closed == closed and self._newest[own] == turn
 
-        member = self._taken(ticket, op, wanted, deadline)
         try:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            return member.worker.call(op, timeout=left, on_progress=on_progress, slot=slot, wanted=wanted, **args)
+            member = self._taken(ticket, wanted, deadline)
+            try:
+                return self._asked(member, ticket, wanted, deadline, on_progress, args)
+            finally:
+                with self._changed:
+                    member.used_by = member.told = None
+                    self._changed.notify_all()
+        except StoppedError as error:
+            if number not in self._stopped:
+                raise
+            raise StoppedError(
+                "the rows were not counted to the end", where="data", fix="Change an option of the data to count again"
+            ) from error
         finally:
+            self._stopped.discard(number)
             with self._changed:
-                member.used_by = None
-                self._changed.notify_all()
+                if self._newest[own] == turn:
+                    del self._newest[own]
+
+    def _asked(
+        self, member: _Member, ticket: _Ticket, wanted: Callable[[], bool], deadline: float | None,
+        on_progress: OnProgress | None, args: dict[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        def tell(phase: str, done: float, total: float | None) -> None:
+            member.told = phase, done, total
+            if on_progress is not None:
+                on_progress(phase, done, total)
+
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        return member.worker.call(
+            ticket.op, timeout=left, on_progress=tell, slot=ticket.slot, wanted=wanted, **args
+        )  # fmt: skip
+
+    def counting(self, who: str) -> tuple[str, float, float | None] | None:
+        """Return how far a person's count of rows is (phase, done, total or None); None if none is at work."""
+        at_work = [one for one in self._members if one.used_by is not None and one.used_by.who == who]
+        told = [one.told for one in at_work if one.told is not None and one.used_by and one.used_by.op in _COUNTS]
+        return max(told, key=lambda one: one[1], default=None)
+
+    def stop_counting(self, who: str) -> None:
+        """End a person's counts of rows, running and waiting."""
+        with self._changed:
+            running = [one.used_by for one in self._members if one.used_by is not None]
+            counts = [one for one in (*running, *self._waiting) if one.who == who and one.op in _COUNTS]
+            self._stopped |= {one.number for one in counts}
+        for one in counts:
+            self.cancel(one.slot)
+
+    def _take(self, slot: str) -> int:
+        with self._changed:
+            self._newest[slot] += 1
+        return self.cancel(slot)
 
     def cancel(self, slot: str) -> int:
         """End the calls with this slot, running and waiting; returns how often the slot was taken or cancelled."""
         with self._changed:
+            if slot not in self._newest:
+                return 0
             self._newest[slot] += 1
             turn = self._newest[slot]
             self._changed.notify_all()
@@ -120,7 +177,8 @@ class DataPool:
         """Process ids of the workers that run."""
         return [pid for member in self._members if (pid := member.worker.pid) is not None]
 
-    def _taken(self, ticket: _Ticket, op: str, wanted: Callable[[], bool], deadline: float | None) -> _Member:
+    def _taken(self, ticket: _Ticket, wanted: Callable[[], bool], deadline: float | None) -> _Member:
+        op = ticket.op
         with self._changed:
             self._waiting.append(ticket)
             try:

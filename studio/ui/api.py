@@ -16,6 +16,7 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
 
+from studio.data.pool import asker
 from studio.errors import StudioError
 from studio.jobs import JobFolder, ensure_supervisor, request_stop
 from studio.jobs.checkpoints import whole_steps
@@ -25,6 +26,7 @@ from studio.ui import againroutes, compareroutes, queueroutes
 from studio.ui.answers import Json
 from studio.ui.branchroutes import make_branch_router, resumable
 from studio.ui.components.profile import opened_pair, place_of
+from studio.ui.datatasks import told
 from studio.ui.device import device_line
 from studio.ui.kept import KeptAnswers, file_stamp
 from studio.ui.runlist import RunBook, state_dict, summary_dict
@@ -80,6 +82,17 @@ def make_router(services: Services) -> APIRouter:
     @router.get("/api/preparing")
     def preparing() -> Response:
         return Json({"text": services.preparation.text}, headers={"cache-control": "no-store"})
+
+    @router.get("/api/counting")
+    def counting() -> Response:
+        found = services.data.counting(asker.get())
+        text, share = told(*found, []) if found else ("", None)
+        return Json({"text": text, "share": share}, headers={"cache-control": "no-store"})
+
+    @router.post("/api/counting/cancel")
+    def stop_counting() -> Response:
+        services.data.stop_counting(asker.get())
+        return Json({})
 
     @router.get("/api/data/{page}/pair")
     def pair(page: str, first: str, second: str) -> Response:

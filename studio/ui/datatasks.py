@@ -162,8 +162,8 @@ def told(phase: str, done: float, total: float | None, answers: list[Values]) ->
         phase, done, total: what the worker tells.
         answers: those before; a sample's has how many rows there are.
     """
-    if phase in ("profile", "writing"):
-        phase = {"profile": "reading"}.get(phase, phase)
+    if phase in ("profile", "writing", "tokenizing", "reading data"):
+        phase = {"profile": "reading", "reading data": "reading", "tokenizing": "counting"}.get(phase, phase)
         sampled = answers[-1].get("sampled") if answers else None
         total = sampled["of"] if sampled else total
         of = f" of {total:,.0f}" if total else ""

@@ -52,8 +52,8 @@ def row_value(preview: dict[str, Any], place: Meta, sources: Sequence[str] = ())
     """Turn the worker's answer to `diff` into what the view draws.
 
     Args:
-        preview: with `tokens` and, of a pair, `rejected` [{text, id, trained, special}], their `count`, `common`, `trained`,
-            `context`, `raw`, `messages`, `rows`, `problem`.
+        preview: with `tokens` and, of a pair, `rejected` [{text, id, trained, special}], their `count`, `common`,
+            `trained`, `context`, `raw`, `messages`, `rows`, `problem`.
         place: of the row that was asked for.
         sources: their names.
     """
