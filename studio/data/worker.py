@@ -135,7 +135,7 @@ def _answer(operations: Any, request: dict[str, Any], cancelled: set[int], answe
             where=f"data worker, {request['op']}", fix="Use fewer or shorter rows",
         )  # fmt: skip
         reply = {"id": number, "error": error_to_dict(many)}
-    except Exception as error:  # a bug of ours must not end the worker for everybody
+    except BaseException as error:  # a bug of ours, or a panic of Rust, must not end the worker for everybody
         traceback.print_exc()
         ours = StudioError(
             f"the data worker failed: {type(error).__name__}: {error}",
