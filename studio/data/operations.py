@@ -33,15 +33,13 @@ from studio.data.stream import source_at
 from studio.data.templates import usable_templates, with_template
 from studio.data.tokenizers import Tokenizers, section, tokenizer_stamp
 from studio.data.units import both_answers
-from studio.data.wire import Values, error_to_dict
+from studio.data.wire import SHOWN_TOKENS, Values, error_to_dict, shortened
 from studio.errors import InputError
 from studio.models.child import Progress
 from studio.settings import Settings, read_settings
 
 _KEPT_RESULTS = 64
 _KEPT_INDEXES = 16
-# What is shown of one row goes through the page's process, which has little memory.
-SHOWN_TOKENS = SHOWN_CHARACTERS = 20_000
 
 
 class Operations:
@@ -342,15 +340,6 @@ def _kind_of_first(source: DataSource, located: Located) -> RowKind:
     """The first kind of method that could use the first row."""
     number, row = next(located.rows(0))
     return kind_of(Reading(source, located, "answers").mapped(row, number), located.path)
-
-
-def shortened(value: Any) -> Any:
-    """Return a value of a row with its long texts cut, each with how long it is."""
-    if isinstance(value, str) and len(value) > SHOWN_CHARACTERS:
-        return f"{value[:SHOWN_CHARACTERS]} … ({len(value):,} characters)"
-    if isinstance(value, dict):
-        return {key: shortened(one) for key, one in value.items()}
-    return [shortened(one) for one in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Values:

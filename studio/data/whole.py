@@ -18,14 +18,14 @@ from studio.data import batch as batches
 from studio.data import keep as keeping
 from studio.data.duplicates import NEAR_ROWS, THRESHOLD, Doubles, fingerprint, similarity, spoken
 from studio.data.joining import joins
-from studio.data.operations import Operations, shortened
+from studio.data.operations import Operations
 from studio.data.prepare import prepare_data, train_on
 from studio.data.profile import NAMED, Profile, all_rows, sampled_rows, until
 from studio.data.push import push as upload
 from studio.data.report import Place
 from studio.data.stream import Read, Source, open_sources, understood
 from studio.data.tokenizers import section, tokenizer_stamp
-from studio.data.wire import Values
+from studio.data.wire import Values, shortened
 from studio.errors import InputError
 from studio.models.child import Progress
 
