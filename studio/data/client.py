@@ -56,10 +56,13 @@ class DataWorker:
         settings: the studio's settings.
         confined: allow only data and model files below `settings.roots`; the page sets it.
         idle_seconds: the worker ends after this long without a call; the next call starts another.
+        share: it may take the machine's memory divided by this, 4 GB at least.
     """
 
-    def __init__(self, settings: Settings, *, confined: bool = False, idle_seconds: float = IDLE_SECONDS) -> None:
-        self.settings, self.confined, self.idle_seconds = settings, confined, idle_seconds
+    def __init__(
+        self, settings: Settings, *, confined: bool = False, idle_seconds: float = IDLE_SECONDS, share: int = 2
+    ) -> None:
+        self.settings, self.confined, self._started_with = settings, confined, (idle_seconds, share)
         self._lock = threading.Lock()
         self._process: _Process | None = None
         self._count = 0
@@ -130,7 +133,7 @@ class DataWorker:
             try:
                 if self.pid is None:
                     self._drop()
-                    self._process = _Process(self.settings, self.idle_seconds)
+                    self._process = _Process(self.settings, *self._started_with)
             finally:
                 self._lock.release()
 
@@ -189,7 +192,7 @@ class DataWorker:
     ) -> dict[str, Any]:
         if self._process is None or self._process.popen.poll() is not None:
             self._drop()
-            self._process = _Process(self.settings, self.idle_seconds)
+            self._process = _Process(self.settings, *self._started_with)
         process = self._process
         self._count += 1
         number = self._count
@@ -246,11 +249,11 @@ class _SilentError(Exception):
 class _Process:
     """One worker process. Its answers are read by a thread, so its pipe never fills; stderr goes to a file."""
 
-    def __init__(self, settings: Settings, idle_seconds: float) -> None:
+    def __init__(self, settings: Settings, idle_seconds: float, share: int) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.popen = subprocess.Popen(
-            module_command("studio.data.worker", "--idle", str(idle_seconds)),
+            module_command("studio.data.worker", "--idle", str(idle_seconds), "--share", str(share)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

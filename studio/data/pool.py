@@ -22,6 +22,8 @@ from studio.errors import StoppedError, StudioError
 from studio.settings import Settings
 
 WORKERS = 5
+# Of the machine's memory each may take a quarter: those of one person hardly do at the same time.
+_SHARE = 4
 # Who asks: set for each request of the page, "" elsewhere.
 asker: ContextVar[str] = ContextVar("asker", default="")
 # Answered from a row or two; all other calls may read whole sets.
@@ -70,7 +72,8 @@ class DataPool:
         self, settings: Settings, *, confined: bool = False, workers: int = WORKERS, idle_seconds: float = IDLE_SECONDS
     ) -> None:
         self._members = [
-            _Member(DataWorker(settings, confined=confined, idle_seconds=idle_seconds)) for _ in range(max(3, workers))
+            _Member(DataWorker(settings, confined=confined, idle_seconds=idle_seconds, share=_SHARE))
+            for _ in range(max(3, workers))
         ]
         self._changed = threading.Condition()
         self._waiting: list[_Ticket] = []

@@ -35,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Answer requests until the input ends or the idle time is over; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m studio.data.worker", description=__doc__)
     parser.add_argument("--idle", type=float, default=900.0, help="seconds without a request before it leaves")
-    idle: float = parser.parse_args(arguments).idle
+    parser.add_argument("--share", type=int, default=2, help="it may have the machine's memory divided by this")
+    given = parser.parse_args(arguments)
+    idle: float = given.idle
     # Ctrl-C in the terminal is for the page, which then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What a library prints must not stand between the answers.
@@ -47,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from studio.data.whole import WholeOperations
 
-    limit_memory()
+    limit_memory(given.share)
     operations = WholeOperations()
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
     cancelled: set[int] = set()
@@ -95,12 +97,12 @@ class _Answers:
                 self.write({"id": self._number, "alive": True})
 
 
-def limit_memory() -> int:
-    """Let this process take half of the machine's memory, 4 GB at least, and return that limit (bytes).
+def limit_memory(share: int = 2) -> int:
+    """Let this process take a part of the machine's memory (half, a quarter …), 4 GB at least; returns the bytes.
 
     A template can make a text of any length in one step, and the machine is shared with a training.
     """
-    limit = max(LEAST_BYTES, memory()[0] // 2)
+    limit = max(LEAST_BYTES, memory()[0] // share)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     return limit
 
@@ -131,7 +133,7 @@ def _answer(operations: Any, request: dict[str, Any], cancelled: set[int], answe
         reply = {"id": number, "error": error_to_dict(error)}
     except MemoryError:
         many = StudioError(
-            "this takes more memory than the data may have (half of the machine's)",
+            "this takes more memory than a data worker may have",
             where=f"data worker, {request['op']}", fix="Use fewer or shorter rows",
         )  # fmt: skip
         reply = {"id": number, "error": error_to_dict(many)}
