@@ -225,10 +225,31 @@ window.studioForm = window.studioForm || (() => {
     subscribe("busy", element, (busy) => {
       element.querySelector(".plan").classList.toggle("busy", busy);
       find("plan-busy").textContent = busy ? (latest.phase || "counting tokens …") : "";
+      counted(busy, element, find("plan-busy"));
     });
     const take = () => { if (props.value) receivePlan(props.value); };
     take();
     watch("value", take);
+  }
+
+  /** While rows are counted: how far that is, in `place`, and a button behind it that ends it. Short counts show neither. */
+  function counted(busy, element, place) {
+    place.counting?.stop();
+    place.counting = null;
+    place.nextElementSibling?.matches(".stop-counting") && place.nextElementSibling.remove();
+    if (!busy) return;
+    const stop = make("button", "btn quiet small stop-counting", "Stop counting");
+    stop.type = "button";
+    stop.addEventListener("click", () => { stop.disabled = true; window.studio.postJson("/api/counting/cancel", {}); });
+    const began = Date.now();
+    place.counting = window.studio.poll(async () => {
+      if (!element.isConnected) { place.counting?.stop(); return; }
+      if (Date.now() - began < 1500) return 500;
+      const { text } = await window.studio.fetchJson("/api/counting");
+      if (!text || !place.counting) return;
+      place.textContent = `${text} …`;
+      if (!stop.isConnected) place.after(stop);
+    });
   }
 
   /** "makes 6 runs: about 12 min" */
@@ -349,5 +370,5 @@ window.studioForm = window.studioForm || (() => {
     watch("value", draw);
   }
 
-  return { publish, subscribe, make, pill, stack, before, withMeta, started, setSweep, runsText, note, cards, fold, planline, memory, code, facts, yaml, latest, state };
+  return { publish, subscribe, make, pill, stack, counted, before, withMeta, started, setSweep, runsText, note, cards, fold, planline, memory, code, facts, yaml, latest, state };
 })();

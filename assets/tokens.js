@@ -193,6 +193,7 @@
     take();
     watch("value", take);
     subscribe("reading", element, (reading) => {
+      window.studioForm.counted(reading, element, find("data-state"));
       if (!reading) return;
       find("data-state").textContent = "counting tokens …";
       find("data-state").className = "data-state pill live";

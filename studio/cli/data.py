@@ -24,8 +24,6 @@ from studio.models.fit import grouping
 from studio.settings import Settings, read_settings
 
 group = typer.Typer(help="Look at data before training.", no_args_is_help=True)
-# A set of many gigabytes takes hours; Ctrl-C ends it at any time.
-_WHOLE_SECONDS = 7 * 24 * 3600.0
 Data = Annotated[str, typer.Argument(metavar="FILE|RUN.yaml", help="A data file, a run's YAML file, or a preset.")]
 
 
@@ -62,8 +60,8 @@ def inspect(
     with stderr.status("") as status:
         locate(DataSource(path=path, **hub), settings, fetch=lambda *phase: status.update(phase_line(*phase)))
     reference = resolve_model(model, settings, fetch=True)
-    with contextlib.closing(DataWorker(settings)) as worker:
-        found = worker.call("inspect", path=path, options=hub, model=str(reference.path))
+    with _asking(settings) as (worker, show):
+        found = worker.call("inspect", path=path, options=hub, model=str(reference.path), on_progress=show)
     lengths = found["lengths"]
     lines = [
         f"{path}",
@@ -88,7 +86,7 @@ def profile(
     micro_batch = training.batch_size if training.micro_batch_size == "auto" else training.micro_batch_size
     with _asking(settings) as (worker, show):
         found = worker.call(
-            "profile", timeout=_WHOLE_SECONDS, on_progress=show, **_sections(config, settings), seed=training.seed,
+            "profile", on_progress=show, **_sections(config, settings), seed=training.seed,
             micro_batch=micro_batch, sample=sample, **grouping(config, device_info(settings).kind),
         )  # fmt: skip
     answer(as_json, found, profile_text(found))
@@ -116,13 +114,11 @@ def keep(
     settings, config = read_settings(), _run(data, sets)
     with _asking(settings) as (worker, show):
         kept = worker.call(
-            "keep", timeout=_WHOLE_SECONDS, on_progress=show, **_sections(config, settings), name=name, format=format,
+            "keep", on_progress=show, **_sections(config, settings), name=name, format=format,
             drop=drop, hide_secrets=hide_secrets,
         )  # fmt: skip
         if push:
-            kept["push"] = worker.call(
-                "push", timeout=_WHOLE_SECONDS, on_progress=show, name=kept["name"], repo=push, private=not public
-            )
+            kept["push"] = worker.call("push", on_progress=show, name=kept["name"], repo=push, private=not public)
     answer(as_json, kept, kept_text(kept))
 
 
@@ -184,6 +180,6 @@ def _sections(config: RunConfig, settings: Settings) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _asking(settings: Settings) -> Iterator[tuple[DataWorker, OnProgress]]:
-    """A data worker, and what shows its progress."""
+    """A data worker, and what shows its progress; a set of many gigabytes takes hours, and Ctrl-C ends it."""
     with stderr.status("reading …") as status, contextlib.closing(DataWorker(settings)) as worker:
         yield worker, lambda *phase: status.update(phase_line(*phase))

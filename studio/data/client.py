@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import psutil
 
@@ -38,6 +38,17 @@ _LOOK_SECONDS = 0.5
 _LOG_TAIL_BYTES = 2000
 
 
+class DataCalls(Protocol):
+    """Who answers questions about data: a worker, or several."""
+
+    def call(
+        self, op: str, *, timeout: float | None = None, on_progress: OnProgress | None = None, slot: str = "",
+        **args: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Ask; see `DataWorker.call`."""
+        ...
+
+
 class DataWorker:
     """A warm worker process, one per page process.
 
@@ -45,10 +56,13 @@ class DataWorker:
         settings: the studio's settings.
         confined: allow only data and model files below `settings.roots`; the page sets it.
         idle_seconds: the worker ends after this long without a call; the next call starts another.
+        share: it may take the machine's memory divided by this, 4 GB at least.
     """
 
-    def __init__(self, settings: Settings, *, confined: bool = False, idle_seconds: float = IDLE_SECONDS) -> None:
-        self.settings, self.confined, self.idle_seconds = settings, confined, idle_seconds
+    def __init__(
+        self, settings: Settings, *, confined: bool = False, idle_seconds: float = IDLE_SECONDS, share: int = 2
+    ) -> None:
+        self.settings, self.confined, self._started_with = settings, confined, (idle_seconds, share)
         self._lock = threading.Lock()
         self._process: _Process | None = None
         self._count = 0
@@ -85,7 +99,7 @@ class DataWorker:
             StudioError: the worker did not answer in time, showed no sign of life, or ended twice.
         """
         deadline = time.monotonic() + timeout if timeout is not None else math.inf
-        turn = self.cancel(slot) if slot else 0
+        turn = self._take(slot) if slot else 0
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             raise _too_late(op, timeout)
 
@@ -109,6 +123,25 @@ class DataWorker:
                     ) from error
         finally:
             self._lock.release()
+            with self._asking:
+                if self._newest[slot] == turn:
+                    del self._newest[slot]
+
+    def start(self) -> None:
+        """Start the worker if it does not run, without waiting for it."""
+        if self._lock.acquire(blocking=False):  # else somebody has it, and it runs
+            try:
+                if self.pid is None:
+                    self._drop()
+                    self._process = _Process(self.settings, *self._started_with)
+            finally:
+                self._lock.release()
+
+    def _take(self, slot: str) -> int:
+        """Begin a call with a slot, which ends the others of it; returns its turn."""
+        with self._asking:
+            self._newest[slot] += 1
+        return self.cancel(slot)
 
     def cancel(self, slot: str) -> int:
         """End the calls with this slot, running and waiting, where the worker next tells its progress.
@@ -116,9 +149,11 @@ class DataWorker:
         The worker stays, with what it has loaded.
 
         Returns:
-            how often the slot was taken or cancelled.
+            how often the slot was taken or cancelled; 0 where there is no call with it.
         """
         with self._asking:
+            if slot not in self._newest:
+                return 0
             self._newest[slot] += 1
             if self._running is not None and self._running[0] == slot:
                 with contextlib.suppress(_EndedError):
@@ -157,7 +192,7 @@ class DataWorker:
     ) -> dict[str, Any]:
         if self._process is None or self._process.popen.poll() is not None:
             self._drop()
-            self._process = _Process(self.settings, self.idle_seconds)
+            self._process = _Process(self.settings, *self._started_with)
         process = self._process
         self._count += 1
         number = self._count
@@ -214,11 +249,11 @@ class _SilentError(Exception):
 class _Process:
     """One worker process. Its answers are read by a thread, so its pipe never fills; stderr goes to a file."""
 
-    def __init__(self, settings: Settings, idle_seconds: float) -> None:
+    def __init__(self, settings: Settings, idle_seconds: float, share: int) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.popen = subprocess.Popen(
-            module_command("studio.data.worker", "--idle", str(idle_seconds)),
+            module_command("studio.data.worker", "--idle", str(idle_seconds), "--share", str(share)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -15,7 +15,7 @@ from typing import Any
 
 from studio.config.method import RowKind
 from studio.data.bounds import Budget, OutOfBoundsError
-from studio.data.harmless import is_harmless
+from studio.data.harmless import is_harmless, names_in
 from studio.data.jinjachild import MAX_CHARACTERS, line_environment, too_long
 from studio.data.sandbox import SANDBOX, Refusal
 from studio.data.sources import place
@@ -223,7 +223,7 @@ def _compile(role: str, line: str) -> tuple[Callable[[Row, Budget], str], set[st
 
     One that only puts columns together is written here, any other in the sandbox.
     """
-    from jinja2 import TemplateSyntaxError, meta
+    from jinja2 import TemplateSyntaxError
 
     environment = line_environment()
     if len(line) > _MAX_LINE:
@@ -233,7 +233,7 @@ def _compile(role: str, line: str) -> tuple[Callable[[Row, Budget], str], set[st
         )  # fmt: skip
     try:
         tree = environment.parse(line)
-        names = meta.find_undeclared_variables(tree)
+        names = names_in(tree)
         template = environment.from_string(line) if is_harmless(tree) else None
     except (TemplateSyntaxError, RecursionError) as error:
         raise InputError(

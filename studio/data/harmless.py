@@ -35,3 +35,13 @@ def is_harmless(tree: nodes.Template) -> bool:
             return False
         left += node.iter_child_nodes()
     return False
+
+
+def names_in(tree: nodes.Template) -> set[str]:
+    """Return the names that a line reads and does not set itself.
+
+    Jinja's own `meta` makes code of the line for it, and works out what is constant: `9 ** 999999999` takes for ever.
+    """
+    names = list(tree.find_all(nodes.Name))
+    own = {name.name for name in names if name.ctx != "load"} | {macro.name for macro in tree.find_all(nodes.Macro)}
+    return {name.name for name in names} - own

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from studio.config.method import MethodConfig
+from studio.data.compact import kept
 from studio.data.overlay import add_run, cut_runs
-from studio.data.units import Encoded, kept
+from studio.data.units import Encoded
 
 
 def joins(method: MethodConfig) -> bool:

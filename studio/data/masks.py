@@ -10,19 +10,19 @@ A token that lies across the start of an answer is context: the model is never a
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import itertools
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from studio.data.bounds import MAX_TOKENIZED, OutOfBoundsError
+from studio.data.bounds import OutOfBoundsError
 from studio.data.bytelevel import lay_over_pieces, pieces_of
 from studio.data.control import ControlTokens, any_of
 from studio.data.conversations import Message
 from studio.data.formats import Example
-from studio.data.overlay import Runs, add_run, counted, labels_of, lay_over, running_ends
+from studio.data.masked import Masked, Piece, placed, require_short
+from studio.data.overlay import Runs, add_run, lay_over, running_ends
 from studio.data.plaintext import Texts
 from studio.data.rendering import LostError, Renderer
 from studio.data.shapes import Shapes
@@ -34,57 +34,6 @@ from studio.errors import InputError
 TrainOn = Literal["assistant", "last", "all"]
 # (text, the characters of it that count as (start, end), notes)
 Rendered = tuple[str, list[tuple[int, int]], tuple[str, ...]]
-
-
-@dataclass
-class Masked:
-    """An example as tokens, before any cut.
-
-    Attributes:
-        input_ids: (T,) token ids.
-        trained: runs of the places where the loss counts.
-        row, path: where the example came from.
-        notes: what is worth a finding: "straddling", "rewritten", "prompt_extra", "header",
-            "other_context", "control", "no_stop", "lost".
-        text: the text that the tokens tile.
-    """
-
-    input_ids: list[int]
-    trained: Runs
-    row: int
-    path: str
-    notes: tuple[str, ...] = ()
-    text: str = field(default="", repr=False)
-    _ends: Callable[[], list[int]] = field(default=list, repr=False, compare=False)
-
-    @property
-    def labels(self) -> list[int]:
-        """(T,) the ids where the loss counts, -100 elsewhere."""
-        return labels_of(self.input_ids, self.trained)
-
-    @property
-    def ends(self) -> list[int]:
-        """(T,) character at which each token ends in `text`; an added BOS or EOS has no characters."""
-        return self._ends()
-
-    @property
-    def supervised(self) -> int:
-        """Number of tokens that the loss counts."""
-        return counted(self.trained)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One token as a person sees it. A character made of several tokens is shown at its first."""
-
-    text: str
-    id: int
-    trained: bool
-    special: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"text": self.text, "id": self.id, "trained": self.trained, "special": self.special}
 
 
 class Masker:
@@ -180,7 +129,7 @@ class Masker:
         if example.messages is None:
             text = example.prompt or ""
             self._control.require_text(example, {"prompt": text})
-            with _placed(example, text):
+            with placed(example, text):
                 ids, offsets = self._texts.prompt(text)
             laid = lay_over(text, offsets, [])
             lost = ("lost",) if laid.lost else ()
@@ -191,10 +140,16 @@ class Masker:
         (encoded,) = self._tokens([example], [text])
         return self._masked(example, encoded, text, [], notes)
 
-    def pieces(self, masked: Masked) -> list[Piece]:
-        """Return the tokens as text with what happens to them; the texts joined are the rendered text."""
+    def pieces(self, masked: Masked, most: int | None = None) -> list[Piece]:
+        """Return the tokens as text with what happens to them; the texts joined are the rendered text.
+
+        Args:
+            masked: a row.
+            most: leave out the tokens behind so many; None for none.
+        """
         pieces, at = [], 0
-        for token, label, end in zip(masked.input_ids, masked.labels, masked.ends, strict=False):
+        whole = zip(masked.input_ids, masked.labels, masked.ends, strict=False)
+        for token, label, end in itertools.islice(whole, most):
             text = masked.text[at:end]
             special = token in self._special_ids
             if not text and special and (end == 0 or end == len(masked.text)):
@@ -316,7 +271,7 @@ class Masker:
 
     def _tokens(self, examples: Sequence[Example], texts: Sequence[str]) -> list[Any]:
         for example, text in zip(examples, texts, strict=True):
-            _require_short(example, text)
+            require_short(example, text)
         try:
             return self._texts.encode(texts, special=False)
         except OutOfBoundsError as error:
@@ -353,7 +308,7 @@ class Masker:
 
     def _plain(self, example: Example, text: str, trained_from: int) -> Masked:
         """Text without a template, trained on from a character on."""
-        with _placed(example, text):
+        with placed(example, text):
             plain = self._texts.whole(text, trained_from)
         trained: Runs = array("i")
         add_run(trained, plain.start, len(plain.ids))
@@ -362,22 +317,3 @@ class Masker:
         if plain.lost:
             notes = (*notes, "lost")
         return Masked(plain.ids, trained, example.row, example.path, notes, text, lambda: plain.ends)
-
-
-@contextlib.contextmanager
-def _placed(example: Example, text: str) -> Iterator[None]:
-    """Tokenize the text of a row: what the tokenizer cannot do is said of the row."""
-    _require_short(example, text)
-    try:
-        yield
-    except OutOfBoundsError as error:
-        raise error.placed(place(example.path, example.row)) from error
-
-
-def _require_short(example: Example, text: str) -> None:
-    if len(text) > MAX_TOKENIZED:
-        raise InputError(
-            f"the row has {len(text):,} characters, more than the {MAX_TOKENIZED:,} that are tokenized at once",
-            where=place(example.path, example.row),
-            fix="Cut it into several rows",
-        )

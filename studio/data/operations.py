@@ -41,7 +41,7 @@ from studio.data.stream import source_at
 from studio.data.templates import usable_templates, with_template
 from studio.data.tokenizers import Tokenizers, section, tokenizer_stamp
 from studio.data.units import both_answers
-from studio.data.wire import Values, error_to_dict
+from studio.data.wire import SHOWN_TOKENS, Values, error_to_dict, shortened
 from studio.errors import InputError
 from studio.models.child import Progress
 from studio.reach import reading_for
@@ -164,8 +164,9 @@ class Operations:
 
         Returns:
             row (its number in the file), rows (how many), path, format and reason (why it was taken; "" where it was
-            named), raw (the row), messages and tools (or None), tokens
-            [{text, id, trained, special}], rejected (tokens of a pair's worse answer), trained, context, length,
+            named), raw (the row), messages and tools (or None), their texts shortened to 20,000 characters, tokens
+            [{text, id, trained, special}] (the first 20,000 of `count`), rejected (tokens of a pair's worse answer),
+            trained, context, length,
             limit, over_limit, notes, stop_text, problem (None, or the parts of the
             error that keeps this row from being used; then tokens are empty).
         """
@@ -178,10 +179,10 @@ class Operations:
         number, raw = numbered
         folder, chosen = self.tokenizers.find(model, confined, progress)
         result: Values = {
-            "row": number, "rows": rows, "path": one.path, "format": one.format, "reason": "", "raw": raw,
+            "row": number, "rows": rows, "path": one.path, "format": one.format, "reason": "", "raw": shortened(raw),
             "messages": None, "tools": None,
-            "tokens": [], "rejected": [], "trained": 0, "context": 0, "length": 0, "limit": config.max_length,
-            "over_limit": False, "notes": [], "stop_text": None, "problem": None,
+            "tokens": [], "rejected": [], "count": 0, "trained": 0, "context": 0, "length": 0,
+            "limit": config.max_length, "over_limit": False, "notes": [], "stop_text": None, "problem": None,
         }  # fmt: skip
         masker = self.tokenizers.masker(folder, chosen, config, chosen_method)
         try:
@@ -189,13 +190,14 @@ class Operations:
             name, result["reason"] = reading.format([first])
             result["format"] = name
             example = reading.example(raw, number, name)
-            result["messages"], result["tools"] = example.messages, example.tools
+            result["messages"], result["tools"] = shortened(example.messages), shortened(example.tools)
             seen = [masker.prompt(example)] if kind == "prompts" else masker.encode(both_answers(example))
         except InputError as error:
             result["problem"] = error_to_dict(error)
             return result
-        result["tokens"] = [piece.as_dict() for piece in masker.pieces(seen[0])]
-        result["rejected"] = [piece.as_dict() for masked in seen[1:] for piece in masker.pieces(masked)]
+        result["tokens"] = [piece.as_dict() for piece in masker.pieces(seen[0], SHOWN_TOKENS)]
+        result["rejected"] = [piece.as_dict() for masked in seen[1:] for piece in masker.pieces(masked, SHOWN_TOKENS)]
+        result["count"] = len(seen[0].input_ids)
         result["length"] = max(len(masked.input_ids) for masked in seen)
         result["trained"] = sum(masked.supervised for masked in seen)
         result["context"] = sum(len(masked.input_ids) - masked.supervised for masked in seen)

@@ -11,7 +11,9 @@ import json
 from typing import Any
 
 from studio.config.data import TemplateName
+from studio.data.rendering import CallWay, Renderer
 from studio.data.report import Finding
+from studio.data.spans import TemplateRefusedError
 from studio.errors import InputError
 from studio.settings import ASSETS
 
@@ -108,14 +110,12 @@ def _with_system(template: Any, system: str) -> Any:
     return f"{test}{{%- set messages = [{message}] + messages %}}{{%- endif %}}{{{{- '' }}}}{template}"
 
 
-def _require_system(tokenizer: Any, system: str) -> None:
-    from jinja2 import TemplateError
-
+def _require_system(changed: Any, system: str) -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     fix = "Leave it empty and write it into the questions, or set data.template"
     try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except (TemplateError, TypeError, ValueError) as error:
+        text = Renderer(changed).text(turns, False, None, CallWay())
+    except TemplateRefusedError as error:
         what = f"the model's chat template refuses a system text: {error}"
         raise InputError(what, where="data.system", fix=fix) from error
     if system.strip() not in text:

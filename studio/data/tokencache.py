@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from studio.config.method import RowKind
+from studio.data.compact import kept
 from studio.data.held import HeldExamples
 from studio.data.masks import Masker
-from studio.data.units import Encoded, Pair, Rated, Unit, kept
+from studio.data.units import Encoded, Pair, Rated, Unit
 
 LIMIT_BYTES = 4 * 1024**3
 # Counted up when the same rows would become other tokens by the studio's own doing.

@@ -10,13 +10,15 @@ import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from studio.config.method import RowKind
+from studio.data.compact import kept, kept_small
 from studio.data.conversations import Message
 from studio.data.formats import Example
-from studio.data.masks import Masked, Masker
-from studio.data.overlay import counted, cut_runs, labels_of, runs_of
+from studio.data.masked import Masked
+from studio.data.masks import Masker
+from studio.data.overlay import counted, cut_runs
 from studio.data.sources import place
 from studio.errors import InputError
 
@@ -62,48 +64,7 @@ class Unit(Protocol):
         ...
 
 
-_Made = TypeVar("_Made")
-
-
-class _Ids:
-    """A field of token ids: kept at 4 bytes a token, read as a list of Python's integers, which take 36."""
-
-    def __init__(self, name: str) -> None:
-        self._name = f"_{name}"
-
-    def __get__(self, unit: Any, owner: type) -> Any:
-        return getattr(unit, self._name).tolist()
-
-    def __set__(self, unit: Any, value: Sequence[int]) -> None:
-        setattr(unit, self._name, value if isinstance(value, array) else array("i", value))
-
-
-class _Labels:
-    """A field of labels: kept as runs of the tokens that count; set as labels, or as such runs (an array)."""
-
-    def __get__(self, unit: Any, owner: type) -> Any:
-        return labels_of(unit._input_ids, unit._labels)
-
-    def __set__(self, unit: Any, value: Sequence[int]) -> None:
-        unit._labels = value if isinstance(value, array) else runs_of(value)
-
-
-def _kept_small(unit: type[_Made]) -> type[_Made]:
-    """Let a class of units keep its tokens as arrays; all of its fields read as they are declared."""
-    for name in unit.__annotations__:
-        if name.endswith("_ids"):
-            setattr(unit, name, _Ids(name))
-        elif name == "labels":
-            unit.labels = _Labels()  # type: ignore[attr-defined]
-    return unit
-
-
-def kept(unit: Any, name: str) -> Any:
-    """Return what is kept of a field of tokens (an array of ids) or of labels (`Runs`), which nobody may change."""
-    return getattr(unit, f"_{name}")
-
-
-@_kept_small
+@kept_small
 @dataclass
 class Encoded:
     """An answer with its context.
@@ -147,7 +108,7 @@ class Encoded:
         return Encoded(kept(self, "input_ids")[:limit], runs, self.row, self.path, self.notes)
 
 
-@_kept_small
+@kept_small
 @dataclass
 class Pair:
     """A prompt with a better and a worse answer: (P,), (C,) and (R,) token ids."""
@@ -191,7 +152,7 @@ class Pair:
         return len(kept(self, name))
 
 
-@_kept_small
+@kept_small
 @dataclass
 class Rated:
     """A prompt (P,) and an answer (C,) that is good or not."""
@@ -232,7 +193,7 @@ class Rated:
         return replace(self, prompt_ids=prompt, completion_ids=kept(self, "completion_ids")[:left])
 
 
-@_kept_small
+@kept_small
 @dataclass
 class Prompt:
     """What the model is asked; it writes the answer itself.

@@ -26,7 +26,7 @@ from studio.data.push import push as upload
 from studio.data.report import Finding, Place
 from studio.data.stream import Read, Source, open_sources, understood
 from studio.data.tokenizers import section, tokenizer_stamp
-from studio.data.wire import Values
+from studio.data.wire import Values, shortened
 from studio.errors import InputError
 from studio.models.batches import Batching, split
 from studio.models.child import Progress
@@ -191,7 +191,7 @@ class WholeOperations(Operations):
         reads = [self._read(sources, one, progress) for one in (first, second)]
         left, right = (self._usable(read) for read in reads)
         shown = [
-            {"place": asdict(read.place), "texts": [list(one) for one in spoken(example)]}
+            {"place": asdict(read.place), "texts": [[role, shortened(text)] for role, text in spoken(example)]}
             for read, example in zip(reads, (left, right), strict=True)
         ]
         same = fingerprint(left) == fingerprint(right)

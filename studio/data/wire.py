@@ -16,6 +16,8 @@ from typing import Any
 from studio.errors import InputError, InputErrors, StoppedError, StudioError
 
 Values = dict[str, Any]
+# What is shown of one row goes through the page's process, which has little memory.
+SHOWN_TOKENS = SHOWN_CHARACTERS = 20_000
 
 
 def to_line(message: dict[str, Any]) -> bytes:
@@ -39,3 +41,12 @@ def error_from_dict(parts: dict[str, Any]) -> StudioError:
         return InputErrors([InputError(one["what"], where=one["where"], fix=one["fix"]) for one in parts["errors"]])
     kind = InputError if parts.get("input") else StoppedError if parts.get("stopped") else StudioError
     return kind(parts["what"], where=parts["where"], fix=parts["fix"])
+
+
+def shortened(value: Any) -> Any:
+    """Return a value of a row with its long texts cut, each with how long it is."""
+    if isinstance(value, str) and len(value) > SHOWN_CHARACTERS:
+        return f"{value[:SHOWN_CHARACTERS]} … ({len(value):,} characters)"
+    if isinstance(value, dict):
+        return {key: shortened(one) for key, one in value.items()}
+    return [shortened(one) for one in value] if isinstance(value, list) else value

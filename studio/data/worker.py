@@ -1,9 +1,9 @@
 """The data worker: `python -m studio.data.worker`, a warm process that tokenizes for the page.
 
-It reads requests from standard input and answers on standard output (`wire`), and says twice a second that it lives. A
-request that is cancelled ends where it next tells its progress, and what was loaded for it stays. The worker leaves when its input ends, even in the middle
-of an answer, so it never outlives the page, and when nobody asked anything for `--idle` seconds. It keeps torch out:
-the tokenizer does not need it, and it would cost 190 MB and 2 seconds.
+It reads requests from standard input and answers on standard output (`wire`), and says twice a second that it lives.
+A request that is cancelled ends where it next tells its progress, and what was loaded for it stays. The worker leaves
+when its input ends, even in the middle of an answer, so it never outlives the page, and when nobody asked anything for
+`--idle` seconds. It keeps torch out: the tokenizer does not need it, and it would cost 190 MB and 2 seconds.
 """
 
 from __future__ import annotations
@@ -28,13 +28,17 @@ from studio.private import begin
 
 LEAST_BYTES = 4_000_000_000
 ALIVE_SECONDS = 0.5
+# A worker that is started for whoever comes next gets no request for so long.
+_AT_ONCE_SECONDS = 0.3
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Answer requests until the input ends or the idle time is over; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m studio.data.worker", description=__doc__)
     parser.add_argument("--idle", type=float, default=900.0, help="seconds without a request before it leaves")
-    idle: float = parser.parse_args(arguments).idle
+    parser.add_argument("--share", type=int, default=2, help="it may have the machine's memory divided by this")
+    given = parser.parse_args(arguments)
+    idle: float = given.idle
     begin()
     # Ctrl-C in the terminal is for the page, which then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -47,17 +51,23 @@ def main(arguments: list[str] | None = None) -> int:
 
     from studio.data.whole import WholeOperations
 
-    limit_memory()
+    limit_memory(given.share)
     operations = WholeOperations()
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
     cancelled: set[int] = set()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, requests, cancelled), daemon=True).start()
     threading.Thread(target=answers.live, daemon=True).start()
+    try:
+        first: dict[str, Any] | None = requests.get(timeout=min(idle, _AT_ONCE_SECONDS))
+    except queue.Empty:
+        first = None
+        from transformers import AutoTokenizer  # noqa: F401 - most of what a first answer waits for
     while True:
         try:
-            request = requests.get(timeout=idle)
+            request = first or requests.get(timeout=idle)
         except queue.Empty:
             return 0
+        first = None
         _answer(operations, request, cancelled, answers)
         if spoiled.is_set():  # a thread of the tokenizer is at work for good
             os._exit(0)
@@ -89,12 +99,12 @@ class _Answers:
                 self.write({"id": self._number, "alive": True})
 
 
-def limit_memory() -> int:
-    """Let this process take half of the machine's memory, 4 GB at least, and return that limit (bytes).
+def limit_memory(share: int = 2) -> int:
+    """Let this process take a part of the machine's memory (half, a quarter …), 4 GB at least; returns the bytes.
 
     A template can make a text of any length in one step, and the machine is shared with a training.
     """
-    limit = max(LEAST_BYTES, memory()[0] // 2)
+    limit = max(LEAST_BYTES, memory()[0] // share)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     return limit
 
@@ -125,11 +135,11 @@ def _answer(operations: Any, request: dict[str, Any], cancelled: set[int], answe
         reply = {"id": number, "error": error_to_dict(error)}
     except MemoryError:
         many = StudioError(
-            "this takes more memory than the data may have (half of the machine's)",
+            "this takes more memory than a data worker may have",
             where=f"data worker, {request['op']}", fix="Use fewer or shorter rows",
         )  # fmt: skip
         reply = {"id": number, "error": error_to_dict(many)}
-    except Exception as error:  # a bug of ours must not end the worker for everybody
+    except BaseException as error:  # a bug of ours, or a panic of Rust, must not end the worker for everybody
         traceback.print_exc()
         ours = StudioError(
             f"the data worker failed: {type(error).__name__}: {error}",

@@ -18,7 +18,7 @@ from studio.config.describe import reader, without_effect
 from studio.config.model import EMBEDDED_MODEL
 from studio.config.tuning import TuningConfig
 from studio.data.batch import epoch_order
-from studio.data.client import DataWorker
+from studio.data.client import DataCalls
 from studio.data.locate import absolute, fetch_sources
 from studio.data.sources import as_path
 from studio.errors import InputError, StudioError
@@ -101,7 +101,7 @@ def sentence(finding: dict[str, Any]) -> str:
 def check(
     config: RunConfig,
     settings: Settings,
-    data: DataWorker,
+    data: DataCalls,
     *,
     fetch: bool = False,
     on_progress: Progress | None = None,
@@ -155,7 +155,7 @@ def takeaway(known: checks.Known) -> Iterator[Callable[[], list[dict[str, Any]]]
 
 
 def counted(
-    config: RunConfig, data: DataWorker, folder: Path, on_progress: Progress | None
+    config: RunConfig, data: DataCalls, folder: Path, on_progress: Progress | None
 ) -> tuple[Lengths, list[dict[str, Any]]]:
     """Count the tokens of a run's rows with the tokenizer in `folder`; returns the counts and what was noticed.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
-from studio.data.client import DataWorker
+from studio.data.client import DataCalls
 from studio.data.locate import fetch_sources
 from studio.models.fit import Lengths
 from studio.models.outline import Outline, outline
@@ -16,7 +16,7 @@ from studio.train import checks, preflight
 from studio.train.preflight import Progress
 
 
-def sketch(config: RunConfig, settings: Settings, data: DataWorker, on_progress: Progress) -> preflight.Checked | None:
+def sketch(config: RunConfig, settings: Settings, data: DataCalls, on_progress: Progress) -> preflight.Checked | None:
     """Plan a run of a model without its weights; None where they are here, so that `preflight.check` can tell all.
 
     The checks of the model and the method are made. Without a tokenizer each row counts as `data.max_length` long.
@@ -41,7 +41,7 @@ def sketch(config: RunConfig, settings: Settings, data: DataWorker, on_progress:
 
 
 def _lengths(
-    config: RunConfig, data: DataWorker, found: Outline, on_progress: Progress
+    config: RunConfig, data: DataCalls, found: Outline, on_progress: Progress
 ) -> tuple[Lengths, list[dict[str, Any]]]:
     if found.folder is not None:
         return preflight.counted(config, data, found.folder, on_progress)

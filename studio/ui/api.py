@@ -16,6 +16,7 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
 
+from studio.data.pool import asker
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, ensure_supervisor, request_stop
 from studio.jobs.checkpoints import whole_steps
@@ -26,6 +27,7 @@ from studio.ui import againroutes, compareroutes, queueroutes
 from studio.ui.answers import HeldFile, Json
 from studio.ui.branchroutes import make_branch_router, resumable
 from studio.ui.components.profile import opened_pair, place_of
+from studio.ui.datatasks import told
 from studio.ui.device import device_line
 from studio.ui.kept import KeptAnswers, file_stamp
 from studio.ui.runlist import RunBook, state_dict, summary_dict
@@ -82,17 +84,26 @@ def make_router(services: Services) -> APIRouter:
     def preparing() -> Response:
         return Json({"text": services.preparation.text}, headers={"cache-control": "no-store"})
 
+    @router.get("/api/counting")
+    def counting() -> Response:
+        found = services.data.counting(asker.get())
+        text, share = told(*found, []) if found else ("", None)
+        return Json({"text": text, "share": share}, headers={"cache-control": "no-store"})
+
+    @router.post("/api/counting/cancel")
+    def stop_counting() -> Response:
+        services.data.stop_counting(asker.get())
+        return Json({})
+
     @router.get("/api/data/{page}/pair")
     def pair(page: str, first: str, second: str) -> Response:
         # Of the data that was profiled, whatever the form says by now.
         task = services.tasks.find(page, "profile")
         if task is None:
             raise HTTPException(404, "there is no such profile")
-        # A count of large data keeps the first worker for minutes, a profile the second one.
-        worker = services.data if services.tasks.busy else services.tasks.worker
         args = {name: task.calls[0][1][name] for name in ("data", "method")}
         try:
-            answer = worker.call("pair", first=place_of(first), second=place_of(second), **args)
+            answer = services.data.call("pair", first=place_of(first), second=place_of(second), **args)
         except StudioError as error:
             return Json({"error": error.sentence}, headers={"cache-control": "no-store"})
         return Json({"error": "", **opened_pair(answer)}, headers={"cache-control": "no-store"})

@@ -21,7 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from studio.chat.manager import ChatManager
-from studio.data.client import DataWorker
+from studio.data.pool import DataPool
 from studio.errors import InputError, StudioError
 from studio.jobs import Summaries
 from studio.jobs.files import write_json
@@ -32,6 +32,7 @@ from studio.private import begin, make_home, make_secrets, tighten
 from studio.reach import reading_only_for
 from studio.settings import Settings, forget_password, read_settings
 from studio.ui import api, gate
+from studio.ui.asker import Asker
 from studio.ui.components.runs import run_list
 from studio.ui.components.signout import sign_out
 from studio.ui.confined import ReadingForPage, confine_files
@@ -84,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         app_kwargs={"openapi_url": None}, theme=studio_theme(), head=page_head(), allowed_paths=[], root_path="",
     )  # fmt: skip
     app.add_middleware(ReadingForPage, settings=settings)
+    app.add_middleware(Asker)
     app.add_middleware(gate.Gate, settings=settings)
     return app
 
@@ -107,7 +109,7 @@ async def _keep_supervised(settings: Settings) -> None:
 def make_services(settings: Settings) -> Services:
     """Make what the handlers call; processes start with the first call."""
     # Confined: what the page names must lie below the roots of the settings, whoever uses it.
-    data = DataWorker(settings, confined=True)
+    data = DataPool(settings, confined=True)
     return Services(settings=settings, summaries=Summaries(), data=data, chats=ChatManager(settings))
 
 

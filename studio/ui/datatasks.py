@@ -1,25 +1,24 @@
 """Work on a whole data set that takes its time: the profile and the cleaned copy.
 
-Each page has at most one task of a kind. A task asks the second data worker in a thread of its own, so that previews
-and plans are not kept waiting; the page polls for what it has (`/api/data`), without gradio's queue.
+Each page has at most one task of a kind. A task asks the data workers in a thread of its own, and as who began it, so
+that previews and plans are not kept waiting; the page polls for what it has (`/api/data`), without gradio's queue.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from studio.data.client import DataWorker
+from studio.data.pool import DataPool
 from studio.errors import StoppedError, StudioError
 from studio.ui.errors import UNEXPECTED, logger
 
 Values = dict[str, Any]
-# A set of a hundred million tokens takes hours; the person ends it, not the clock.
-SECONDS = 24 * 3600.0
 KEPT = 32
 # At the end of the studio a copy that is being written gets so long to remove what it wrote.
 CLOSE_SECONDS = 5.0
@@ -68,10 +67,10 @@ class DataTasks:
     """The tasks of all pages.
 
     Args:
-        worker: the data worker that does them, one at a time.
+        worker: the data workers that do them.
     """
 
-    def __init__(self, worker: DataWorker) -> None:
+    def __init__(self, worker: DataPool) -> None:
         self.worker = worker
         self._lock = threading.Lock()
         self._tasks: dict[tuple[str, str], Task] = {}
@@ -89,7 +88,7 @@ class DataTasks:
     def _warm(self, model: Values) -> None:
         # What is wrong with the model is said where the person asks for something.
         with contextlib.suppress(StudioError):
-            self.worker.call("warm", timeout=SECONDS, slot="warm", model=model)
+            self.worker.call("warm", slot="warm", model=model)
 
     def begin(self, page: str, kind: str, calls: list[tuple[str, Values]], show: Callable[[Values], Values]) -> Task:
         """Start a task; the page's earlier one of this kind is ended."""
@@ -102,7 +101,8 @@ class DataTasks:
             ended = [key for key, one in self._tasks.items() if one.state != "running"]
             for key in ended[: max(0, len(self._tasks) - KEPT)]:
                 del self._tasks[key]
-        threading.Thread(target=self._work, args=(task,), name=f"data-{kind}", daemon=True).start()
+        work = contextvars.copy_context().run
+        threading.Thread(target=work, args=(self._work, task), name=f"data-{kind}", daemon=True).start()
         return task
 
     def find(self, page: str, kind: str) -> Task | None:
@@ -121,17 +121,16 @@ class DataTasks:
 
     @property
     def busy(self) -> bool:
-        """Whether the worker is at work."""
+        """Whether there is a task at work."""
         return any(task.state == "running" for task in list(self._tasks.values()))
 
     def close(self) -> None:
-        """End all tasks and the worker."""
+        """End all tasks; the workers are left to who made them."""
         end = time.monotonic() + CLOSE_SECONDS
         for page, kind in list(self._tasks):
             self.cancel(page, kind)
         for task in list(self._tasks.values()):
             task.over.wait(max(0.0, end - time.monotonic()))
-        self.worker.close()
 
     def _work(self, task: Task) -> None:
         def tell(phase: str, done: float, total: float | None) -> None:
@@ -141,7 +140,7 @@ class DataTasks:
 
         try:
             for op, args in task.calls:
-                answer = self.worker.call(op, timeout=SECONDS, on_progress=tell, slot=task.slot, **args)
+                answer = self.worker.call(op, on_progress=tell, slot=task.slot, **args)
                 task.shown = task.show(answer)
                 task.answers.append(answer)
             task.state = "done"
@@ -163,8 +162,8 @@ def told(phase: str, done: float, total: float | None, answers: list[Values]) ->
         phase, done, total: what the worker tells.
         answers: those before; a sample's has how many rows there are.
     """
-    if phase in ("profile", "writing"):
-        phase = {"profile": "reading"}.get(phase, phase)
+    if phase in ("profile", "writing", "tokenizing", "reading data"):
+        phase = {"profile": "reading", "reading data": "reading", "tokenizing": "counting"}.get(phase, phase)
         sampled = answers[-1].get("sampled") if answers else None
         total = sampled["of"] if sampled else total
         of = f" of {total:,.0f}" if total else ""

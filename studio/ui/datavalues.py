@@ -17,7 +17,7 @@ from studio.config import RunConfig
 from studio.config.data import DataSource
 from studio.config.describe import options_of
 from studio.data.locate import absent_set, sources_of
-from studio.errors import StudioError
+from studio.errors import StoppedError, StudioError
 from studio.ui.components.meta import Meta
 from studio.ui.components.planwords import waits_for
 from studio.ui.components.tokens import problem_value, row_value
@@ -84,6 +84,8 @@ def whole_count(config: RunConfig, page: Page, name: str) -> tuple[dict[str, Any
             "lengths", data=config.data.model_dump(), method=config.method.model_dump(),
             model=config.model.model_dump(), seed=config.training.seed,
         )["report"]  # fmt: skip
+    except StoppedError as error:
+        return failed(name, [error.sentence]), f"{name} · not counted"
     except StudioError as error:
         return refused(config, page, name, error), f"{name} · to be corrected"
     rows = report["train_rows"] + report["validation_rows"]

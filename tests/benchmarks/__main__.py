@@ -97,6 +97,9 @@ def main() -> int:
             "preparation, times TRL's speed with packing", prepared.first / prepared.trl_packed, "", 3, at_least=True
         )
         measure("preparation: rows that differ from TRL's", prepared.different, "", 0)
+        rows.append(("data inspect: rows a second", f"{prepared.inspected:,.0f}", ""))
+        measure("data inspect, times preparation's speed", prepared.inspected / prepared.first, "", 0.8, at_least=True)
+        measure("data inspect: memory of all its processes", prepared.inspected_bytes / 1e6, "MB", 300)
         page = cold_start(home)
         measure("page: start to HTTP 200", page.seconds, "s", 4)
         measure("page: memory", page.megabytes, "MB", 250)

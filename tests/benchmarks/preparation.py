@@ -4,14 +4,18 @@
 Rows are like those of Alpaca: an instruction, in four of ten an input, an answer of one to six sentences, taken from
 Python's own reference. The studio reads them from a file, TRL has them in memory; both apply a chat template, tokenize
 and mark the answers. TRL packs them too, where it is asked; the studio packs in the batch. Each goes over some rows
-first, so that no library is imported in the time that counts.
+first, so that no library is imported in the time that counts. `studio data inspect` reads the same file, in its own
+processes, whose memory is watched.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +26,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+import psutil
 import pytest
 
 ROWS = 100_000
@@ -39,6 +44,8 @@ class Measured:
         trl: TRL without packing.
         trl_packed: TRL with packing.
         different: rows whose ids or marked tokens differ.
+        inspected: `inspect` by the data worker.
+        inspected_bytes: of all processes of `studio data inspect` together, at most.
     """
 
     rows: int
@@ -47,6 +54,8 @@ class Measured:
     trl: float
     trl_packed: float
     different: int
+    inspected: float
+    inspected_bytes: int
 
 
 def measure(model: Path, rows: int = ROWS) -> Measured:
@@ -56,6 +65,7 @@ def measure(model: Path, rows: int = ROWS) -> Measured:
 
     from studio.config import RunConfig
     from studio.config.load import build
+    from studio.data.client import DataWorker
     from studio.data.prepare import prepare_data
     from studio.settings import read_settings
     from tests.data.templates import CHATML, CHATML_GENERATION
@@ -86,8 +96,51 @@ def measure(model: Path, rows: int = ROWS) -> Measured:
             unit.input_ids != row["input_ids"] or unit.labels != row["labels"]
             for unit, row in zip(units, dataset, strict=True)
         )
+        del units, dataset
         _, packed = timed(lambda: theirs(rows, True))
-    return Measured(rows, rows / first, rows / again, rows / unpacked, rows / packed, different)
+        chatml = with_chatml(model, Path(folder, "chatml"))
+        with contextlib.closing(DataWorker(read_settings())) as worker:
+            worker.call("inspect", path=f"{folder}/{WARM_ROWS}.jsonl", model=str(chatml))
+            _, inspected = timed(lambda: worker.call("inspect", path=f"{folder}/{rows}.jsonl", model=str(chatml)))
+        found, peak = watched("data", "inspect", f"{folder}/{rows}.jsonl", "--model", str(chatml), "--json")
+        assert json.loads(found)["rows"] == rows
+    return Measured(
+        rows, rows / first, rows / again, rows / unpacked, rows / packed, different, rows / inspected, peak
+    )  # fmt: skip
+
+
+def with_chatml(model: Path, folder: Path) -> Path:
+    """The tokenizer of a model with the template of the other measurements, as a folder."""
+    from tests.data.templates import CHATML
+
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(model / name, folder)
+    (folder / "chat_template.jinja").write_text(CHATML)
+    return folder
+
+
+def watched(*arguments: str) -> tuple[str, int]:
+    """What `studio` prints, and the largest sum of the resident memory of its processes (bytes, looked at 50 times a
+    second; a page that several share counts for each)."""
+    with tempfile.TemporaryFile("w+") as out:
+        started = psutil.Popen([sys.executable, "-m", "studio", *arguments], stdout=out, stderr=subprocess.DEVNULL)
+        peak = 0
+        while started.poll() is None:
+            peak = max(peak, _resident(started))
+            time.sleep(0.02)
+        assert started.wait() == 0
+        out.seek(0)
+        return out.read(), peak
+
+
+def _resident(process: psutil.Process) -> int:
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += one.memory_info().rss
+    return total
 
 
 def trl_trainer(rows: list[dict[str, str]], tokenizer: Any, folder: Path, packing: bool) -> Any:

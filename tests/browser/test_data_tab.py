@@ -194,3 +194,23 @@ def test_what_is_no_data_is_a_sentence(page: Page, server: Server, tmp_path: Pat
     page.get_by_role("button", name="Remove nobody/nothing").click()
     page.locator("#data-demo").click()
     planned(page, "!plan.errors.length && plan.line.includes('steps')")
+
+
+def test_a_long_count_says_how_far_it_is_and_can_be_stopped(page: Page, server: Server, tmp_path: Path) -> None:
+    rows = tmp_path / "many.jsonl"
+    with rows.open("w", encoding="utf-8") as file:
+        for n in range(60_000):
+            said = [{"role": "user", "content": f"What is {n}? " * 6}, {"role": "assistant", "content": f"It is {n}."}]
+            file.write(json.dumps({"messages": said}) + "\n")
+    open_tab(page, server, "data")
+    upload(page, "#data-upload", rows)
+    stop = page.locator("#tab-data .plan-said .stop-counting")
+    expect(stop).to_be_visible(timeout=60_000)
+    expect(page.locator("#tab-data .plan-busy")).to_contain_text("row ")
+    page.screenshot(path=tmp_path / "counting.png")
+    stop.click()
+    planned(page, "plan.errors.length && plan.errors[0].sentence.includes('not counted to the end')")
+    expect(page.locator("#tab-data .stop-counting")).to_have_count(0, timeout=60_000)
+    # The page works on with other data.
+    page.locator("#data-demo").click()
+    planned(page, "!plan.errors.length && plan.line.includes('steps')")

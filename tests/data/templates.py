@@ -15,7 +15,8 @@ from typing import Any
 from tokenizers import AddedToken
 
 from studio.data.formats import Example
-from studio.data.masks import Masked, Masker
+from studio.data.masked import Masked
+from studio.data.masks import Masker
 
 
 @dataclass(frozen=True)

@@ -217,6 +217,34 @@ def test_time_out_ends_it_and_the_next_call_works(session_settings: Settings) ->
         worker.close()
 
 
+def test_a_worker_without_a_sign_of_life_is_replaced(
+    session_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.data.client._SILENT_WALL_SECONDS", 2.0)
+    worker = DataWorker(session_settings)
+    try:
+        pid = worker.call("ping")["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(StudioError, match="was replaced"):
+            worker.call("ping")
+        assert not psutil.pid_exists(pid)
+        monkeypatch.undo()
+        assert worker.call("ping")["pid"] != pid
+    finally:
+        worker.close()
+
+
+def test_a_call_may_last_as_long_as_it_makes_progress(worker: DataWorker, write: Write) -> None:
+    """There is no clock for a person's own file; one is set where it is asked for."""
+    path = str(write("long.jsonl", [chat(f"a{n}", "b") for n in range(20_000)]))
+    told: list[float] = []
+    args = {"data": {"train": [{"path": path}]}, "on_progress": lambda phase, done, total: told.append(done)}
+    with pytest.raises(StudioError, match="gave no answer"):
+        worker.call("duplicates", timeout=0.01, **args)
+    assert worker.call("duplicates", **args)["rows"] == 20_000
+    assert told == sorted(told) and len(told) > 10
+
+
 def test_threads_get_their_own_answers(worker: DataWorker, write: Write) -> None:
     paths = [write(f"{count}.jsonl", [chat("a", "b")] * count) for count in range(1, 9)]
     answers: dict[int, Any] = {}

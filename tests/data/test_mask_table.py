@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from studio.data.masks import Masked, Masker
+from studio.data.masked import Masked
+from studio.data.masks import Masker
 from studio.data.overlay import IGNORED
 from studio.data.rows import parse_row
 from studio.errors import InputError

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from studio.data import masks
 from studio.data.formats import Example
-from studio.data.masks import Masked, Masker
+from studio.data.masked import Masked
+from studio.data.masks import Masker
 
 from .templates import CHATML, SHAPES, shaped, with_template
 from .test_masks import ANSWER, EXAMPLES, TEXT, WORDS

@@ -52,8 +52,8 @@ def row_value(preview: dict[str, Any], place: Meta, sources: Sequence[str] = ())
     """Turn the worker's answer to `diff` into what the view draws.
 
     Args:
-        preview: with `tokens` and, of a pair, `rejected` [{text, id, trained, special}] and `common`, `trained`,
-            `context`, `raw`, `messages`, `rows`, `problem`.
+        preview: with `tokens` and, of a pair, `rejected` [{text, id, trained, special}], their `count`, `common`,
+            `trained`, `context`, `raw`, `messages`, `rows`, `problem`.
         place: of the row that was asked for.
         sources: their names.
     """
@@ -67,8 +67,8 @@ def row_value(preview: dict[str, Any], place: Meta, sources: Sequence[str] = ())
         "tokens": _drawn(tokens, common["tokens"]),
         "rejected": _drawn(preview["rejected"], common["rejected"]),
         "context": preview["context"],
-        "length": len(tokens),
-        "more": len(tokens) > SHOWN,
+        "length": preview.get("count", len(tokens)),
+        "more": preview.get("count", len(tokens)) > SHOWN,
         "trained": preview["trained"],
         "raw": json.dumps(preview["raw"], ensure_ascii=False, indent=2),
         "messages": [_turn(message) for message in preview["messages"] or []] or None,

@@ -41,7 +41,6 @@ from studio.ui.page import QUIET, Page
 
 VALIDATION = "data.validation"
 ACTED = (LIMIT, TRUNCATION)
-FETCH_SECONDS = 24 * 3600.0
 HEAD = """
 <div class="studio row-flex wrap-flex head"><h2 class="data-name">Data</h2><span class="data-state pill">reading</span>
 <span class="data-counts muted num" role="status"></span></div>
@@ -134,7 +133,7 @@ def build(page: Page) -> None:
         if config is not None:
             # A process of its own: the warm one goes on showing rows meanwhile.
             with contextlib.closing(DataWorker(services.settings, confined=True)) as worker:
-                worker.call("fetch", timeout=FETCH_SECONDS, data=config.data.model_dump())
+                worker.call("fetch", data=config.data.model_dump())
         return ""
 
     asked = itertools.count()
