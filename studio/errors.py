@@ -21,7 +21,7 @@ class StudioError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
-        self.what, self.where, self.fix = what.rstrip("."), where, fix.rstrip(".")
+        self.what, self.where, self.fix = map(_whole, (what.rstrip("."), where, fix.rstrip(".")))
         super().__init__(self.sentence)
 
     @property
@@ -33,6 +33,11 @@ class StudioError(Exception):
     def as_dict(self) -> dict[str, str]:
         """The parts for JSON output and for the page."""
         return {"what": self.what, "where": self.where, "fix": self.fix, "sentence": self.sentence}
+
+
+def _whole(text: str) -> str:
+    """The text without halves of characters, which no page, terminal or file of JSON can hold."""
+    return text.encode(errors="replace").decode()
 
 
 def _ended(text: str) -> str:

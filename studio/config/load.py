@@ -203,6 +203,7 @@ def _short(value: Any) -> str:
         text = repr(value)
     except ValueError:  # a number of thousands of digits
         return "a number without end"
+    text = text.encode(errors="replace").decode()  # half a character cannot be sent
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
 
 

@@ -138,8 +138,8 @@ class MethodConfig(Options):
         title="JSON schema", methods=ONLINE, needs=("rewards", ("json",)),
     )  # fmt: skip
     reward_pattern: str | None = option(
-        None, "For regex: a pattern that must fit the whole answer, such as ^\\d+$.", title="Pattern", methods=ONLINE,
-        needs=("rewards", ("regex",)),
+        None, "For regex: a pattern (RE2) that must fit the whole answer, such as ^\\d+$.", title="Pattern",
+        methods=ONLINE, needs=("rewards", ("regex",)),
     )  # fmt: skip
     reward_length: int | None = option(
         None, "For length: the wanted number of tokens; the reward falls with the distance from it.",

@@ -13,6 +13,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.config import JsonDict
 
+from studio.foreign import unusable_path
+
 Tier = Literal["basic", "advanced"]
 
 
@@ -28,6 +30,15 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+
+    @field_validator(
+        "path", "validation", "adapter", "reward_model", "reward_schema", "reward_python", check_fields=False
+    )
+    @classmethod
+    def _path(cls, value: object) -> object:
+        if isinstance(value, str) and (reason := unusable_path(value)):
+            raise ValueError(f"this is no path: {reason}")
+        return value
 
     @field_validator("*", mode="before")
     @classmethod

@@ -16,8 +16,8 @@ from studio.reach import opened
 
 _PLAIN = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
-# No count in a header is near the first (Gemma has 262,144 words and 514,906 merges), no text near the second, no
-# file's header near the third; a list in a list is in none. Of long lists (words, merges) nothing is kept.
+# No count in a header is near the first (Gemma has 262,144 words and 514,906 merges), no text near the second,
+# no header near the third; a list in a list is in none. Of long lists (words, merges) nothing is kept.
 _MOST, _LONGEST, _MOST_BYTES, _KEPT = 1_000_000, 8_000_000, 400_000_000, 4096
 _MOST_SIDES = 8
 # config.json's names of the figures, which GGUF has behind the name of the architecture.

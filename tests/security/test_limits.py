@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -21,6 +23,7 @@ import httpx
 import pytest
 
 from studio.processes import child_environment, module_command
+from tests.conftest import Measured
 from tests.security.conftest import Handlers
 
 # On two idle cores an attack ends within 5 s, others wait 1 s at most; tests run beside each other.
@@ -56,7 +59,7 @@ class Page:
 
         def look() -> None:
             with httpx.Client(base_url=self.client.base_url, timeout=120, trust_env=False) as other:
-                while not over.is_set():
+                while not (over.is_set() and waits):
                     began = time.monotonic()
                     assert other.get("/api/jobs").status_code == 200
                     waits.append(time.monotonic() - began)
@@ -78,8 +81,10 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def served(tmp_path_factory: pytest.TempPathFactory, model_path: Path, measured: Measured) -> Iterator[Page]:
     home = tmp_path_factory.mktemp("limits") / "home"
+    measured.tell(home)
+    shutil.copytree(model_path, home / "models" / model_path.name, copy_function=os.link)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

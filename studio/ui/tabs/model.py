@@ -56,7 +56,7 @@ def build(page: Page) -> None:
         return model_facts(path, revision, settings) | {"cards": model_cards(settings)}
 
     def show(path: str, revision: str) -> tuple[Any, Any, Any]:
-        return describe(path, revision), path.strip(), short_name(path)
+        return describe(path, revision), path.strip().encode(errors="replace").decode(), short_name(path)
 
     def begin(path: str, revision: str) -> tuple[Any, Any, Any]:
         shown = show(path, revision)
@@ -119,7 +119,7 @@ def model_cards(settings: Settings) -> list[dict[str, str]]:
 
 def short_name(path: str) -> str:
     """What a model is called in little room."""
-    text = path.strip()
+    text = path.strip().encode(errors="replace").decode()  # half a character cannot be sent
     return TITLES.get(text, text.rstrip("/").rsplit("/", 1)[-1])[:60]
 
 
