@@ -7,11 +7,11 @@ which holds no Python file and no `auto_map`; with HF_HUB_OFFLINE set, no other 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError, StudioError
+from studio.reach import read_bytes, read_text
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -70,7 +70,7 @@ def copy_small_files(first: Path, second: Path | None, target: Path) -> None:
         if source.suffix == ".json" and name != "tokenizer.json":
             write_object(target / name, _without_code(read_object(source)))
         else:
-            shutil.copyfile(source, target / name)
+            (target / name).write_bytes(read_bytes(source))
 
 
 def link_checkpoint(source: Path, target: Path, base: Path | None) -> Path:
@@ -79,7 +79,7 @@ def link_checkpoint(source: Path, target: Path, base: Path | None) -> Path:
     for file in weight_files(source):
         (target / file.name).symlink_to(file.resolve())
     if (source / INDEX).is_file():
-        shutil.copyfile(source / INDEX, target / INDEX)
+        (target / INDEX).write_bytes(read_bytes(source / INDEX))
     copy_small_files(source, base, target)
     return target
 
@@ -91,7 +91,7 @@ def read_object(path: Path) -> dict[str, Any]:
         StudioError: it is missing or something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise StudioError(f"it cannot be read: {error}", where=str(path)) from error
     if not isinstance(value, dict):
