@@ -11,6 +11,7 @@ import contextlib
 import errno
 import io
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -121,6 +122,23 @@ def held(path: Path) -> Iterator[str]:
 def descriptor_path(file: int) -> str:
     """The name under which this process opens once more what a descriptor has open."""
     return f"/proc/self/fd/{file}" if Path("/proc/self/fd").is_dir() else f"/dev/fd/{file}"
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file another name, or copy it to where it can have none, as `opened` opens it.
+
+    Raises:
+        OSError, InputError: as `opened`; OSError also where `target` cannot be written.
+    """
+    with held(source) as name:
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # With a descriptor, the system is told to follow `name`, which may be a link of the kernel's.
+            os.link(name, target.name, dst_dir_fd=folder, follow_symlinks=True)
+        except OSError:
+            shutil.copyfile(name, target)
+        finally:
+            os.close(folder)
 
 
 def read_bytes(path: Path, most: int = WHOLE_BYTES) -> bytes:

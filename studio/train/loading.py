@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from studio.config import RunConfig
 from studio.models.adapters import adapter_config
 from studio.models.catalogue import ModelRef
 from studio.models.plan import Plan
+from studio.reach import link_or_copy
 from studio.train.engine import loss as engine_loss
 from studio.train.engine import unsloth
 from studio.train.methods import METHODS
@@ -103,10 +102,7 @@ def stretched_base(config: RunConfig, reference: ModelRef, folder: Path) -> Mode
     folder.mkdir(exist_ok=True)
     for file in reference.path.iterdir():
         if file.is_file() and file.name != "config.json":
-            try:
-                os.link(file.resolve(), folder / file.name)
-            except OSError:
-                shutil.copy2(file, folder / file.name)
+            link_or_copy(file, folder / file.name)
     _longer(config, reference.path).save_pretrained(folder)
     return replace(reference, path=folder)
 

@@ -35,7 +35,7 @@ from studio.errors import InputError
 from studio.models.adapters import adapter_config
 from studio.models.catalogue import confine_folder
 from studio.models.headers import read_config, read_header
-from studio.reach import descriptor_path, entries, held, opened, read_text, reading_for
+from studio.reach import descriptor_path, entries, held, link_or_copy, opened, read_text, reading_for
 from studio.settings import ASSETS, Settings
 from studio.train.pythonreward import split_reference
 from studio.train.schema import read_schema
@@ -377,6 +377,28 @@ def test_a_job_of_the_page_reads_what_the_page_may(ours: Settings, tmp_path: Pat
         )  # fmt: skip
         assert (OUTSIDE in done.stdout) is may, done.stderr
         assert job.state().status == ("completed" if may else "failed")
+
+
+def test_a_file_gets_another_name(ours: Settings, tmp_path: Path) -> None:
+    """Of the file that was checked, and of no other; through links as well."""
+    file, outside, target = ours.uploads / "weights", tmp_path / "outside", ours.uploads / "made"
+    file.write_text(INSIDE)
+    outside.write_text(OUTSIDE)
+    (ours.uploads / "link").symlink_to(file)
+    for confined in (ours, None):
+        with reading_for(confined):
+            link_or_copy(ours.uploads / "link", target)
+        assert target.samefile(file) and not target.is_symlink()
+        target.unlink()
+
+    def read() -> str:
+        target.unlink(missing_ok=True)
+        link_or_copy(file, target)
+        return target.read_text()
+
+    with reading_for(ours), swapped(file, outside):
+        inside, leaked = tried(read)
+    assert (inside > 0, leaked) == (True, 0)
 
 
 def test_a_descriptor_has_a_name(tmp_path: Path) -> None:
