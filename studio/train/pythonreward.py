@@ -17,11 +17,17 @@ from studio.reach import read_text
 _WHERE = "method.reward_python"
 
 
-def split_reference(text: str) -> tuple[Path, str, str]:
+def split_reference(text: str) -> tuple[Path, str]:
     """Split FILE.py:FUNCTION and check, without running it, that the file defines the function.
 
-    Returns:
-        the file, the function's name, and the code that was read.
+    Raises:
+        InputError: as `read_reference`.
+    """
+    return read_reference(text)[:2]
+
+
+def read_reference(text: str) -> tuple[Path, str, str]:
+    """Return the file of FILE.py:FUNCTION, the function's name, and the file's code, which defines it.
 
     Raises:
         InputError: not of that form, no such file, not Python, or no such function.
@@ -54,7 +60,7 @@ def load_function(text: str) -> Any:
         StudioError: importing or calling it fails, or it returns something else, such as infinity; the sentence
             quotes its own error.
     """
-    path, name, code = split_reference(text)
+    path, name, code = read_reference(text)
     module = ModuleType("studio_reward_function")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses look their module up

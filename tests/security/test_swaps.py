@@ -37,7 +37,7 @@ from studio.models.catalogue import confine_folder
 from studio.models.headers import read_config, read_header
 from studio.reach import descriptor_path, entries, held, link_or_copy, opened, read_text, reading_for
 from studio.settings import ASSETS, Settings
-from studio.train.pythonreward import split_reference
+from studio.train.pythonreward import read_reference
 from studio.train.schema import read_schema
 from tests.security.conftest import HERE, Handlers
 from tests.ui.made_jobs import made_export, made_run
@@ -130,7 +130,7 @@ READERS: dict[str, tuple[str, Callable[[Path, str], object], Callable[[Settings,
     "reward": (
         "reward.py",
         texts(lambda text: f"def score(prompts, completions):\n    return '{text}'\n"),
-        lambda settings, path: confine_folder(path, settings) and split_reference(f"{path}:score"),
+        lambda settings, path: confine_folder(path, settings) and read_reference(f"{path}:score"),
     ),
     "schema": (
         "schema.json",
