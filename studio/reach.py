@@ -29,7 +29,10 @@ _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What may lie in a folder that somebody put into STUDIO_ROOTS, and is no data in any.
 _SECRET_FOLDERS = {".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".password-store"}
-_SECRET_FILES = {".env", ".netrc", "_netrc", ".pypirc", ".npmrc", ".git-credentials", ".pgpass", ".my.cnf"}
+_SECRET_FILES = {
+    ".env", ".netrc", "_netrc", ".pypirc", ".npmrc", ".git-credentials", ".pgpass", ".my.cnf",
+    "browser.secret", "signed-out.json",  # another home's
+}  # fmt: skip
 _SECRET_ENDINGS = (".env", ".pem", ".key", ".p12", ".pfx", ".kdbx")
 
 _page: ContextVar[Settings | None] = ContextVar("page", default=None)

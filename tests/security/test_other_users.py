@@ -154,6 +154,13 @@ def test_what_the_page_writes_is_its_owners(tmp_path: Path) -> None:
         server.stdout.close()
 
 
+def test_a_whole_chain_leaves_nothing_open(trained_run: JobFolder, exported_job: JobFolder) -> None:
+    """A real training, with its checkpoints and optimizer, and the GGUF files that llama.cpp made of it."""
+    for job in (trained_run, exported_job):
+        assert len([path for path in job.path.rglob("*") if path.is_file()]) > 5
+        assert open_to_others(job.path) == {}
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process's umask")
 def test_the_data_worker_keeps_its_files_to_its_owner(settings: Settings) -> None:
     os.umask(0)
