@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
 import signal
 import socket
 import struct
@@ -31,13 +32,14 @@ from studio.data.datasetinfo import read_entry
 from studio.data.locate import locate
 from studio.data.sources import file_sha256, resolve_path
 from studio.data.stream import draw
+from studio.data.units import Prompt
 from studio.errors import InputError
 from studio.models.adapters import adapter_config
 from studio.models.catalogue import confine_folder
 from studio.models.headers import read_config, read_header
 from studio.reach import descriptor_path, entries, held, link_or_copy, opened, read_text, reading_for
 from studio.settings import ASSETS, Settings
-from studio.train.pythonreward import read_reference
+from studio.train.pythonreward import load_function, read_reference
 from studio.train.schema import read_schema
 from tests.security.conftest import HERE, Handlers
 from tests.ui.made_jobs import made_export, made_run
@@ -399,6 +401,19 @@ def test_a_file_gets_another_name(ours: Settings, tmp_path: Path) -> None:
     with reading_for(ours), swapped(file, outside):
         inside, leaked = tried(read)
     assert (inside > 0, leaked) == (True, 0)
+
+
+def test_the_code_of_a_reward_is_the_code_that_was_read(tmp_path: Path) -> None:
+    """Compiled code that somebody laid beside the file, which Python would take for it, is not run."""
+    good, bad = (f"def score(prompts, completions, **more):\n    return [{one} for _ in prompts]\n" for one in "12")
+    file = tmp_path / "reward.py"
+    file.write_text(bad)
+    py_compile.compile(str(file))
+    written = file.stat().st_mtime_ns
+    file.write_text(good)
+    os.utime(file, ns=(written, written))
+    assert list((tmp_path / "__pycache__").iterdir())
+    assert load_function(f"{file}:score")([Prompt([], "a", None, 1, "rows")], ["b"]) == [1.0]
 
 
 def test_a_descriptor_has_a_name(tmp_path: Path) -> None:
