@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -136,9 +135,10 @@ def _described(pid: int) -> Holder:
     folder = _PROC / str(pid)
     try:
         # Not the folder's owner: that of a process that has changed its user is root.
-        uid = int(re.search(r"^Uid:\s+\d+\s+(\d+)", (folder / "status").read_text(), re.MULTILINE)[1])  # type: ignore[index]
+        lines = (folder / "status").read_text(encoding="utf-8", errors="replace").splitlines()
+        uid = next(int(line.split()[2]) for line in lines if line.startswith("Uid:"))
         words = (folder / "cmdline").read_bytes().decode("utf-8", errors="replace").split("\0")
         command = " ".join(" ".join(words).split())
-    except (OSError, TypeError):  # ended since, and its child has the lock still
+    except (OSError, StopIteration):  # ended since, and its child has the lock still
         return Holder(pid, None, "")
     return Holder(pid, uid, "".join(letter if letter.isprintable() else "?" for letter in command))

@@ -82,7 +82,8 @@ def make_secrets(home: Path) -> Path:
     folder = make_home(home) / "secrets"
     folder.mkdir(mode=0o700, exist_ok=True)
     if stat.S_IMODE(folder.stat().st_mode) != 0o700:  # of a set-gid home
-        folder.chmod(0o700)
+        with contextlib.suppress(OSError):  # a file system without modes
+            folder.chmod(0o700)
     return folder
 
 

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import io
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -28,7 +29,10 @@ _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What may lie in a folder that somebody put into STUDIO_ROOTS, and is no data in any.
 _SECRET_FOLDERS = {".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".password-store"}
-_SECRET_FILES = {".env", ".netrc", "_netrc", ".pypirc", ".npmrc", ".git-credentials", ".pgpass", ".my.cnf"}
+_SECRET_FILES = {
+    ".env", ".netrc", "_netrc", ".pypirc", ".npmrc", ".git-credentials", ".pgpass", ".my.cnf",
+    "browser.secret", "signed-out.json",  # another home's
+}  # fmt: skip
 _SECRET_ENDINGS = (".env", ".pem", ".key", ".p12", ".pfx", ".kdbx")
 
 _page: ContextVar[Settings | None] = ContextVar("page", default=None)
@@ -121,6 +125,23 @@ def held(path: Path) -> Iterator[str]:
 def descriptor_path(file: int) -> str:
     """The name under which this process opens once more what a descriptor has open."""
     return f"/proc/self/fd/{file}" if Path("/proc/self/fd").is_dir() else f"/dev/fd/{file}"
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file another name, or copy it to where it can have none, as `opened` opens it.
+
+    Raises:
+        OSError, InputError: as `opened`; OSError also where `target` cannot be written.
+    """
+    with held(source) as name:
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # With a descriptor, the system is told to follow `name`, which may be a link of the kernel's.
+            os.link(name, target.name, dst_dir_fd=folder, follow_symlinks=True)
+        except OSError:
+            shutil.copyfile(name, target)
+        finally:
+            os.close(folder)
 
 
 def read_bytes(path: Path, most: int = WHOLE_BYTES) -> bytes:

@@ -7,12 +7,12 @@ which holds no Python file and no `auto_map`; with HF_HUB_OFFLINE set, no other 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError, StudioError
 from studio.foreign import TOKENIZER, read_json_file
+from studio.reach import read_bytes
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -71,7 +71,7 @@ def copy_small_files(first: Path, second: Path | None, target: Path) -> None:
         if source.suffix == ".json" and name != "tokenizer.json":
             write_object(target / name, _without_code(read_object(source)))
         else:
-            shutil.copyfile(source, target / name)
+            (target / name).write_bytes(read_bytes(source))
 
 
 def link_checkpoint(source: Path, target: Path, base: Path | None) -> Path:
@@ -80,7 +80,7 @@ def link_checkpoint(source: Path, target: Path, base: Path | None) -> Path:
     for file in weight_files(source):
         (target / file.name).symlink_to(file.resolve())
     if (source / INDEX).is_file():
-        shutil.copyfile(source / INDEX, target / INDEX)
+        (target / INDEX).write_bytes(read_bytes(source / INDEX))
     copy_small_files(source, base, target)
     return target
 

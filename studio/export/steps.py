@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,8 @@ import psutil
 from studio.errors import InputError, StoppedError, StudioError
 from studio.private import begin
 from studio.processes import child_environment, module_command
+from studio.reach import reading_only_for, roots_of_page
+from studio.settings import read_settings
 
 MARK = "@studio "
 KEPT_LINES = 200
@@ -199,7 +201,7 @@ def run_own_step(
     """
     name = module.rsplit(".", 1)[-1]
     asked, answered = folder / f"{name}-request.json", folder / f"{name}-answer.json"
-    asked.write_text(json.dumps(request, ensure_ascii=False), encoding="utf-8")
+    asked.write_text(json.dumps({"request": request, "roots": roots_of_page()}, ensure_ascii=False), encoding="utf-8")
     answered.unlink(missing_ok=True)
     errors: list[StudioError] = []
 
@@ -243,13 +245,15 @@ def require(result: StepResult, what: str) -> StepResult:
 def serve_step(work: Callable[[dict[str, Any], Report], dict[str, Any]]) -> int:
     """Be the child of `run_own_step`: read the request, work, write the answer; return the exit status."""
     begin()
-    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if asked["roots"] is not None:
+        reading_only_for(replace(read_settings(), roots=tuple(map(Path, asked["roots"]))))
 
     def report(done: float, total: float | None) -> None:
         _say({"done": done, "total": total})
 
     try:
-        answer = work(request, report)
+        answer = work(asked["request"], report)
     except StudioError as error:
         _say({"error": error.as_dict(), "code": error.exit_code})
         return error.exit_code

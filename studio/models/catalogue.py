@@ -240,7 +240,8 @@ def _instead_of_config(folder: Path) -> tuple[str, str]:
         )
     if any(folder.glob("*.gguf")):
         return "holds GGUF files, which cannot be trained", "Give the folder of the original Hugging Face checkpoint"
-    inner = sorted(child.parent.name for child in folder.glob("*/config.json"))
+    names = reach.entries(folder) if folder.is_dir() else []
+    inner = [name for name in names if (folder / name / "config.json").is_file()]
     if inner:
         return "has no config.json itself", f"Give a folder inside it: {', '.join(inner[:5])}"
     return "has no config.json", "Give the folder of a Hugging Face checkpoint"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from studio.models.attention import attention_options
 from studio.models.catalogue import ModelRef
 from studio.models.headers import read_config
 from studio.models.plan import Plan
+from studio.reach import link_or_copy
 from studio.train.engine import loss as engine_loss
 from studio.train.engine import unsloth
 from studio.train.methods import METHODS
@@ -105,10 +104,7 @@ def stretched_base(config: RunConfig, reference: ModelRef, folder: Path) -> Mode
     folder.mkdir(exist_ok=True)
     for file in reference.path.iterdir():
         if file.is_file() and file.name != "config.json":
-            try:
-                os.link(file.resolve(), folder / file.name)
-            except OSError:
-                shutil.copy2(file, folder / file.name)
+            link_or_copy(file, folder / file.name)
     _longer(config, reference.path).save_pretrained(folder)
     return replace(reference, path=folder)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib.abc
+import importlib.util
 import math
 import sys
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType
 from typing import Any
 
 from studio.data.units import Prompt
@@ -17,11 +20,32 @@ from studio.reach import read_text
 _WHERE = "method.reward_python"
 
 
-def split_reference(text: str) -> tuple[Path, str, str]:
+class _Checked(importlib.abc.InspectLoader):
+    """Loads the code that was checked: neither what the file holds by now, nor compiled code that lies beside it."""
+
+    def __init__(self, path: Path, code: str) -> None:
+        self._path, self._code = path, code
+
+    def get_source(self, fullname: str) -> str:
+        """The code."""
+        return self._code
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code, compiled under the file's name, which errors tell."""
+        return self.source_to_code(self._code, str(self._path))
+
+
+def split_reference(text: str) -> tuple[Path, str]:
     """Split FILE.py:FUNCTION and check, without running it, that the file defines the function.
 
-    Returns:
-        the file, the function's name, and the code that was read.
+    Raises:
+        InputError: as `read_reference`.
+    """
+    return read_reference(text)[:2]
+
+
+def read_reference(text: str) -> tuple[Path, str, str]:
+    """Return the file of FILE.py:FUNCTION, the function's name, and the file's code, which defines it.
 
     Raises:
         InputError: not of that form, no such file, not Python, or no such function.
@@ -54,13 +78,14 @@ def load_function(text: str) -> Any:
         StudioError: importing or calling it fails, or it returns something else, such as infinity; the sentence
             quotes its own error.
     """
-    path, name, code = split_reference(text)
-    module = ModuleType("studio_reward_function")
+    path, name, code = read_reference(text)
+    loader = _Checked(path, code)
+    spec = ModuleSpec("studio_reward_function", loader, origin=str(path))
+    module = importlib.util.module_from_spec(spec)
     module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look their module up
     try:
-        # The code that was checked, and neither what the file holds by now nor compiled code that lies beside it.
-        exec(compile(code, str(path), "exec"), module.__dict__)
+        loader.exec_module(module)
     except Exception as error:
         raise StudioError(
             f"importing it fails: {error!r}", where=f"{_WHERE}: {path}", fix="Correct the file"

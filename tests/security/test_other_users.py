@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from studio.data.client import DataWorker
@@ -34,6 +36,7 @@ from studio.private import begin, tighten
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 from tests.conftest import run_studio
+from tests.security.conftest import Handlers
 from tests.ui.made_jobs import made_run
 
 NOBODY = 65534
@@ -121,6 +124,41 @@ def test_a_home_is_closed_whatever_the_umask_says(tmp_path: Path) -> None:
     subprocess.run(module_command("studio", "jobs", "note", job.id, "mine"), env=environment, umask=0, check=False)
     (home / "uploads").mkdir()
     assert open_to_others(home) == {"home/uploads": "0o755"}, "made by this test, with its own umask"
+
+
+def test_what_the_page_writes_is_its_owners(tmp_path: Path) -> None:
+    """The real server under umask 0: an upload on its way and kept, gradio's own folders, what a click starts."""
+    home = tmp_path / "home"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = child_environment(STUDIO_HOME=str(home), STUDIO_PASSWORD="", STUDIO_LOGIN_FILE="")
+    server = subprocess.Popen(
+        [sys.executable, "app.py"], env=environment | {"STUDIO_PORT": str(port)}, umask=0, stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    try:
+        assert b"Finetune Studio" in server.stdout.readline()
+        here = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=here, timeout=60) as client:
+            rows = b'{"prompt": "a", "completion": "b"}\n'
+            (sent,) = client.post("/gradio_api/upload", files={"files": ("rows.jsonl", rows)}).json()
+            handlers = Handlers(client, client.get("/config").json())
+            value = {"path": sent, "meta": {"_type": "gradio.FileData"}, "orig_name": "rows.jsonl"}
+            assert handlers.call("take_upload", value, [], "0.1").json()["data"][2] == ""
+        assert Path(sent).exists() and (home / "uploads" / "rows.jsonl").read_bytes() == rows
+        assert open_to_others(home) == {}
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
+
+
+def test_a_whole_chain_leaves_nothing_open(trained_run: JobFolder, exported_job: JobFolder) -> None:
+    """A real training, with its checkpoints and optimizer, and the GGUF files that llama.cpp made of it."""
+    for job in (trained_run, exported_job):
+        assert len([path for path in job.path.rglob("*") if path.is_file()]) > 5
+        assert open_to_others(job.path) == {}
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process's umask")
@@ -261,7 +299,6 @@ def test_a_job_that_waits_says_who_keeps_it(settings: Settings) -> None:
     other = create_job(settings.jobs, "export", "waiting-too", {"run": "none"})
     keeper = Keeper(settings)
     with Held(supervisor_lock(settings.home)) as pid:
-        keeper.look()
         keeper.look()
         assert len(notices(other)) == 1 and f"process {pid}" in notices(other)[0]
     for one in (job, other):

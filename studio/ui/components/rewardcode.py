@@ -7,7 +7,7 @@ import gradio as gr
 from studio.config import RunConfig
 from studio.config.method import ONLINE
 from studio.errors import StudioError
-from studio.train.pythonreward import split_reference
+from studio.train.pythonreward import read_reference
 from studio.ui.components.choices import piece
 
 SHOWN_BYTES = 100_000
@@ -34,7 +34,7 @@ def code_of(config: RunConfig) -> dict[str, str] | None:
     if method.name not in ONLINE or "python" not in method.rewards or not method.reward_python:
         return None
     try:
-        path, name, text = split_reference(method.reward_python)
+        path, name, text = read_reference(method.reward_python)
     except StudioError:
         return None  # the plan line says what is wrong with it
     said = f"calls {name} for every answer, with your rights: read it, then switch on Trust the file"
