@@ -35,7 +35,6 @@ from studio.models.fit import Lengths
 from studio.models.plan import Plan, make_plan
 from studio.models.quiet import quiet_libraries
 from studio.models.shape import ModelShape
-from studio.reach import read_bytes
 from studio.train import checks, trackers
 from studio.train.best import scores, watched
 from studio.train.callbacks import JobCallback
@@ -44,7 +43,7 @@ from studio.train.engine import unsloth
 from studio.train.loading import load_model, merge_into, stretched_base
 from studio.train.methods import METHODS, Method
 from studio.train.preflight import first_epoch
-from studio.train.saving import Start
+from studio.train.saving import Start, save_tokenizer
 from studio.train.setup import Setup
 from studio.train.watching import Watching, load_best
 
@@ -262,9 +261,8 @@ def _save(
 ) -> None:
     folder = new_folder(context.job.model)  # a model that was saved when it was stopped stays until this one is whole
     start.save(trainer, folder)
-    tokenizer.save_pretrained(str(folder))
+    save_tokenizer(tokenizer, reference.path, folder, config.model.trust_remote_code)
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody should have to trust
-    _copy_vocabulary(reference.path, folder)
     history = trainer.state.log_history
     losses = [entry["loss"] for entry in history if "loss" in entry]
     validations = [loss for _, loss in scores(history, "eval_loss")]
@@ -304,13 +302,6 @@ def _last_metrics(history: list[dict[str, Any]], method: Method) -> dict[str, fl
     names = [name for metric in method.metrics for name in (metric.name, f"eval_{metric.name}")]
     found = {name: [entry[name] for entry in history if entry.get(name) is not None] for name in names}
     return {name: round(float(values[-1]), 6) for name, values in found.items() if values}
-
-
-def _copy_vocabulary(source: Path, target: Path) -> None:
-    """Carry over the vocabulary files that save_pretrained leaves out and the GGUF converter needs."""
-    for name in ("tokenizer.model", "tekken.json"):
-        if (source / name).exists() and not (target / name).exists():
-            (target / name).write_bytes(read_bytes(source / name))
 
 
 def _record(
