@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 
 from studio.config.load import load_run
@@ -17,23 +16,16 @@ from studio.ui.components.origin import known, origin_of, switched
 from studio.ui.components.planline import Planner
 from studio.ui.form import METHOD, TRAIN, TUNING, Form, Values, field_id
 from studio.ui.page import Page
-from studio.ui.page import build as build_page
-from studio.ui.services import Services
-from studio.ui.tabs import data, method, model
+from tests.ui.test_form import built
 
 RATE, EPOCHS = "training.learning_rate", "training.epochs"
 OWN = [{"path": "/somewhere/pairs.jsonl", "format": "auto"}]
 
 
-@pytest.fixture
-def page(settings: Settings) -> Page:
-    with gr.Blocks():
-        made = build_page(Services.start(settings))
-        with gr.Tabs() as made.tabs:
-            for name, module in (("model", model), ("data", data), ("method", method)):
-                with gr.Tab(name, id=name):
-                    module.build(made)
-    return made
+@pytest.fixture(scope="module")
+def page(session_settings: Settings) -> Page:
+    """A page that tests only read: to build one takes more than a second."""
+    return built(session_settings)
 
 
 @pytest.fixture

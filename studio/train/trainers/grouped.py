@@ -61,6 +61,14 @@ class Grouped:
         """What a micro-batch counts in the loss of the whole: its supervised tokens."""
         return int((inputs["labels"][:, 1:] != -100).sum())
 
+    def rows_of(self, inputs: Any) -> int:
+        """How many rows these are; those of a packed row each begin at position 0."""
+        if isinstance(inputs, Parts):
+            return inputs.rows
+        if "position_ids" in inputs and "attention_mask" not in inputs:
+            return int((inputs["position_ids"] == 0).sum())
+        return int(inputs["input_ids"].shape[0]) // self.sequences
+
     def total_weight(self, rows: list[Any]) -> int:
         """What these rows count together."""
         return sum(row.supervised - (row.labels[0] != -100) for row in rows)
@@ -108,14 +116,13 @@ class Grouped:
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> Any:
         """Loss of some validation rows; a mean of what this returns over all rows is the mean over tokens or pairs."""
-        if not isinstance(inputs, Parts):
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)  # type: ignore[misc]
-        weights = [self.weight(part) for part in inputs.micro_batches]
+        parts, rows = _micro_batches(inputs), self.rows_of(inputs)
+        weights = [self.weight(part) for part in parts]
         whole = torch.zeros((), device=self.args.device)  # type: ignore[attr-defined]
-        for part, weight in self._each("eval", inputs.micro_batches, weights, inputs.rows):
+        for part, weight in self._each("eval", parts, weights, rows):
             loss, _, _ = super().prediction_step(model, part, True, ignore_keys)  # type: ignore[misc]
             whole += weight * loss.float().mean()
-        return whole / self._row_weight / inputs.rows, None, None
+        return whole / self._row_weight / rows, None, None
 
     def _each(self, mode: str, parts: list[Inputs], weights: list[int], rows: int) -> Iterator[tuple[Inputs, int]]:
         """Go through micro-batches. TRL reports means over them: their numbers are made the update's, once a row."""
