@@ -64,7 +64,7 @@ def closed(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Closed]:
 
 
 def sign_in(page: Page, password: str = PASSWORD) -> None:
-    page.get_by_label("Password").fill(password)
+    page.get_by_role("textbox", name="Password", exact=True).fill(password)
     page.get_by_role("button", name="Sign in", exact=True).click()
 
 
@@ -246,8 +246,8 @@ def test_a_session_goes_on_after_a_restart_and_with_a_new_key(page: Page, closed
 
 @pytest.mark.long
 def test_downloads_and_addresses_that_are_followed(
-    page: Page, closed: Closed, settings: Settings, console: list[str]
-) -> None:
+    page: Page, closed: Closed, console: list[str]
+) -> None:  # fmt: skip
     (closed.home / "jobs").mkdir(parents=True, exist_ok=True)
     run = made_run(closed.home / "jobs", "whole")
     run.log_path.write_text("12:00:00  one line\n")
@@ -255,6 +255,7 @@ def test_downloads_and_addresses_that_are_followed(
     sign_in(page)
     ready(page)
     link = page.locator('[data-part="log-link"]')
+    expect(link).to_have_attribute("href", re.compile(re.escape(run.id)))
     for _ in range(2):  # a link opens once, so each click gets its own
         with page.expect_download() as got:
             link.click()
