@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from studio.settings import Settings
 from studio.ui.entrance import KEY_HEADER
 from studio.ui.sessions import SessionFile
 from tests.browser.made import serious
