@@ -73,9 +73,9 @@ def zipped(*names: str) -> bytes:
         ("bom.csv", "\ufeffprompt,completion\r\na,b\r\nc,d\r\n"),
         ("mac.csv", "prompt,completion\ra,b\rc,d\r"),
         ("mac.jsonl", IN_JSON.replace("\n", "\r")),
-        ("mac.jsonl.gz", gzip.compress(IN_JSON.replace("\n", "\r").encode())),
-        ("plain.jsonl", gzip.compress(IN_JSON.encode())),
-        ("plain.csv", gzip.compress(b"prompt,completion\na,b\nc,d\n")),
+        ("mac.jsonl.gz", gzip.compress(IN_JSON.replace("\n", "\r").encode(), mtime=0)),
+        ("plain.jsonl", gzip.compress(IN_JSON.encode(), mtime=0)),
+        ("plain.csv", gzip.compress(b"prompt,completion\na,b\nc,d\n", mtime=0)),
     ],
 )
 def test_what_can_be_read_without_a_guess_is_read(write: Writer, name: str, content: Any) -> None:
