@@ -69,7 +69,7 @@
     try {
       const report = await fetchJson(fileAddress(job.id, "export.json"));
       drawHead(head, report, job, trigger);
-      body.replaceChildren(table(report, job, trigger), summary(report), hashes(report));
+      body.replaceChildren(table(report, job, trigger), summary(report), ...notes(report), hashes(report));
     } catch (error) {
       body.replaceChildren(make("p", "notice error", `The report cannot be read: ${error.message}.`));
     }
@@ -77,7 +77,7 @@
 
   const appendReport = async (job, body, trigger) => {
     const report = await fetchJson(fileAddress(job.id, "export.json"));
-    body.append(table(report, job, trigger), summary(report), hashes(report));
+    body.append(table(report, job, trigger), summary(report), ...notes(report), hashes(report));
   };
 
   const drawHead = (head, report, job, trigger) => {
@@ -141,6 +141,16 @@
       ? `Prompt tokens equal in training, chat and llama.cpp for ${compared} conversation shapes`
       : "Prompt tokens differ between training and llama.cpp: the file answers another question than the model was trained on";
     return make("p", `num export-note ${equal ? "muted" : "notice warning"}`, text);
+  };
+
+  /* What llama.cpp reads differently in texts that few people write: no failure, told once for all files. */
+  const notes = (report) => {
+    const rare = report.files.flatMap((file) => file.differences || []).filter((one) => one.rare);
+    const lines = new Map(rare.map((one) => [`${one.cause}, for example ${one.example}.`, `${one.fix}.`]));
+    if (!lines.size) return [];
+    const items = [...lines].map(([cause, fix]) => make("li", "", null, make("span", "", `${cause} `), make("span", "muted", fix)));
+    const title = make("p", "num", `Rare texts that llama.cpp reads differently, whatever was trained:`);
+    return [make("div", "export-note export-rare", null, title, make("ul", "", null, ...items))];
   };
 
   const hashes = (report) => {

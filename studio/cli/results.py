@@ -13,6 +13,7 @@ from studio.config.jobs import DEMO_TEST, EvaluateConfig, ExportConfig
 from studio.config.load import build
 from studio.data.sources import resolve_path
 from studio.errors import StudioError
+from studio.export.gates import difference, rare_differences
 from studio.jobs import find_job, submit
 from studio.jobs.files import read_json
 from studio.settings import Settings, read_settings
@@ -54,6 +55,8 @@ def export(
     wanted = [part.strip().lower() for part in types.split(",") if part.strip()]
     report = run_export(read_settings(), run, {"to": to, "types": wanted, "evaluate": rows})
     answer(as_json, report, _export_table(report))
+    for one in rare_differences(report["files"]):
+        say(f"note: {difference(one)}. {one['fix']}.")
     if report["status"] != "completed":
         say(" ".join(filter(None, (report["reason"], report["fix"]))))
         raise typer.Exit(StudioError.exit_code)
@@ -97,10 +100,14 @@ def run_export(settings: Settings, run: str, options: dict[str, Any]) -> dict[st
 def _export_table(report: dict[str, Any]) -> Any:
     rows = [
         (
-            item["type"], f"{item['bytes'] / 1e6:.0f} MB", f"{item['top1']:.1%}", f"{item['mean_kl']:.2g}",
+            item["type"], f"{item['bytes'] / 1e6:.0f} MB", _shown(item["top1"], ".1%"), _shown(item["mean_kl"], ".2g"),
             f"{item['exact_match']['correct']} / {item['exact_match']['total']}" if item.get("exact_match") else "–",
             item["verdict"], item["file"],
         )
         for item in report["files"]
     ]  # fmt: skip
     return table("type", "size", "same next token", "mean KL", "exact match", "verdict", "file", rows=rows)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError, StudioError
+from studio.models.tokenizerfiles import CONFIG, TEMPLATE, tokenizer_files
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-# Copied from the run, or from the base model where the run has none: `save_pretrained` of transformers 5 drops
-# tokenizer.model, without which Gemma, Phi-3 and others cannot be converted.
-SMALL_FILES = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-    "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "spiece.model", "tekken.json", "vocab.json",
-    "merges.txt", "vocab.txt", "preprocessor_config.json", "processor_config.json",
-)  # fmt: skip
+# Beside weights and tokenizer: copied from the run, or from the base model where the run has none.
+SMALL_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -53,34 +49,50 @@ def weight_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in weight_files(folder))
 
 
-def copy_small_files(first: Path, second: Path | None, target: Path) -> None:
-    """Copy what is no weight: from `first`, or from `second` where `first` lacks it.
+def copy_small_files(run: Path, base: Path | None, tokenizer: Path, target: Path) -> None:
+    """Copy what is no weight, without anything that names code.
 
-    A template or tokenizer in one file is never mixed with the other folder's half of it: vocab.json and the like are
-    only taken from `second` when `first` has no tokenizer.json.
+    Args:
+        run: folder of the run's result.
+        base: folder of the base model, for what the run lacks.
+        tokenizer: folder of the tokenizer (`tokens.choose`); all of its files are taken, and no others.
+        target: an existing folder.
     """
-    own_tokenizer = (first / "tokenizer.json").is_file()
     for name in SMALL_FILES:
-        legacy = name in ("vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", "special_tokens_map.json")
-        own_template = name == "chat_template.jinja" and own_tokenizer
-        folders = [first] if second is None or (own_tokenizer and (legacy or own_template)) else [first, second]
-        source = next((folder / name for folder in folders if (folder / name).is_file()), None)
-        if source is None:
-            continue
-        if source.suffix == ".json" and name != "tokenizer.json":
-            write_object(target / name, _without_code(read_object(source)))
-        else:
-            shutil.copyfile(source, target / name)
+        source = next((one / name for one in (run, base) if one is not None and (one / name).is_file()), None)
+        if source is not None:
+            _copy(source, target / name)
+    for path in tokenizer_files(tokenizer):
+        # The converter would take a template from here that transformers, and so the training, does not read.
+        if path.name != "chat_template.json":
+            (target / path).parent.mkdir(exist_ok=True)
+            _copy(tokenizer / path, target / path)
+    if (target / TEMPLATE).is_file() and "chat_template" in (config := _config(target)):
+        # Where the two differ, transformers believes the file of its own and the converter the other one.
+        del config["chat_template"]
+        write_object(target / CONFIG, config)
 
 
-def link_checkpoint(source: Path, target: Path, base: Path | None) -> Path:
+def _config(folder: Path) -> dict[str, Any]:
+    return read_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+
+
+def _copy(source: Path, target: Path) -> None:
+    code = source.suffix == ".json" and source.name != "tokenizer.json" and b'"auto_map"' in source.read_bytes()
+    if code:
+        write_object(target, {key: part for key, part in read_object(source).items() if key != "auto_map"})
+    else:
+        shutil.copyfile(source, target)
+
+
+def link_checkpoint(source: Path, target: Path, base: Path | None, tokenizer: Path) -> Path:
     """Make a folder that shows a full checkpoint to the converter; weights are linked, not copied."""
     target.mkdir()
     for file in weight_files(source):
         (target / file.name).symlink_to(file.resolve())
     if (source / INDEX).is_file():
         shutil.copyfile(source / INDEX, target / INDEX)
-    copy_small_files(source, base, target)
+    copy_small_files(source, base, tokenizer, target)
     return target
 
 
@@ -102,7 +114,3 @@ def read_object(path: Path) -> dict[str, Any]:
 def write_object(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _without_code(value: dict[str, Any]) -> dict[str, Any]:
-    return {key: part for key, part in value.items() if key != "auto_map"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from studio.errors import StudioError
 from studio.export.steps import QUIET, ProgressPhase, StepResult, Watcher, run_step
@@ -45,15 +47,22 @@ KNOWN = (
 
 
 def convert(
-    checkpoint: Path, target: Path, kind: str, name: str, tools: Toolchain, watcher: Watcher, phase: ProgressPhase
+    checkpoint: Path,
+    target: Path,
+    kind: str,
+    metadata: dict[str, Any],
+    tools: Toolchain,
+    watcher: Watcher,
+    phase: ProgressPhase,
 ) -> StepResult:
     """Write a GGUF of a checkpoint.
 
     Args:
-        checkpoint: folder made by `merge` or `checkpoint.link_checkpoint`; never a folder with foreign code.
+        checkpoint: folder made by `merge` or `checkpoint.link_checkpoint`; never a folder with foreign code. The
+            converter reads meaning into its name, so it is the same for every run.
         target: file to write; appears only when it is whole.
         kind: f32, f16, bf16 or q8_0.
-        name: the model's name in the file's metadata.
+        metadata: what the file says of itself (`naming.metadata`).
         tools: the converter.
         watcher: the job.
         phase: gets percent.
@@ -62,7 +71,8 @@ def convert(
         StudioError: the converter refused; says why.
         StoppedError: a stop was asked for.
     """
-    partial = target.with_name(target.name + ".part")
+    partial, said = target.with_name(target.name + ".part"), target.with_name(target.name + ".metadata.json")
+    said.write_text(json.dumps(metadata, ensure_ascii=False), encoding="utf-8")
 
     def follow(line: str) -> None:
         if found := _PERCENT.search(line):
@@ -72,7 +82,7 @@ def convert(
 
     command = module_command(
         "studio.export.converter", str(tools.path), str(checkpoint),
-        "--outfile", str(partial), "--outtype", kind, "--model-name", name,
+        "--outfile", str(partial), "--outtype", kind, "--metadata", str(said),
     )  # fmt: skip
     try:
         result = run_step(command, watcher, follow, {**child_environment(), **QUIET})
@@ -81,6 +91,7 @@ def convert(
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+        said.unlink(missing_ok=True)
     return result
 
 

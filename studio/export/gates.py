@@ -8,8 +8,9 @@ certificate of quality: larger models lose less, and exact match on real rows sa
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Verdict = Literal["as trained", "as expected", "differs"]
 # What a reference computed in 16 bits adds by itself (bf16 against fp32: mean KL 1.4e-3, top-1 95.9 %), times three.
@@ -70,12 +71,28 @@ def gate_of(kind: str, reference_dtype: str = "float32") -> Gate:
 def judge(kind: str, gate: Gate, mean_kl: float, top1: float, prompts_equal: bool, stops: bool) -> Verdict:
     """Say in two words whether a file is the trained model.
 
+    `prompts_equal` is of the run's own rows and of ordinary conversations; rare texts do not count, they are told.
     NaN fails: every comparison with it is written so that it must hold, not so that it must not.
     """
     inside = mean_kl <= gate.max_mean_kl and top1 >= gate.min_top1 and math.isfinite(mean_kl)
     if not (inside and prompts_equal and stops):
         return "differs"
     return "as trained" if TYPES[kind].by_converter else "as expected"
+
+
+def difference(found: dict[str, Any]) -> str:
+    """One difference of the tokens as a sentence without its fix: which prompts, the cause, an example."""
+    names = ", ".join(found["prompts"][:3]) + (", …" if len(found["prompts"]) > 3 else "")
+    kind = "rare texts" if found["rare"] else "prompts"
+    return f"{kind} that llama.cpp reads differently ({names}): {found['cause']}, for example {found['example']}"
+
+
+def rare_differences(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the entries of a report say of rare texts, each once; reports of before 2026-12 say nothing."""
+    found: list[dict[str, Any]] = []
+    for file in files:
+        found += [one for one in file.get("differences", []) if one["rare"] and one not in found]
+    return found
 
 
 def largest_bytes(kind: str, half_bytes: int) -> int:

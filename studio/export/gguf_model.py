@@ -69,6 +69,16 @@ class GgufModel:
         """Does generation stop at this token?"""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
+    def whole_tokens(self) -> list[str]:
+        """The texts that are taken for one token wherever they stand in a prompt: control and user-defined tokens."""
+        whole = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+        whole |= llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+        return [
+            llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
+            for token in range(self.vocabulary)
+            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & whole
+        ]
+
     def text_ids(self, text: str) -> list[int]:
         """Token ids of a rendered text, with the special tokens that stand in it and no others."""
         return self._llama.tokenize(text.encode("utf-8"), add_bos=False, special=True)

@@ -20,15 +20,18 @@ from studio.errors import StudioError
 from studio.export.checkpoint import link_checkpoint
 from studio.export.convert import convert
 from studio.export.files import require_space, sha256
-from studio.export.gates import TYPES, gate_of, judge, largest_bytes
+from studio.export.gates import TYPES, difference, gate_of, judge, largest_bytes
+from studio.export.naming import metadata
 from studio.export.quantize import quantize
 from studio.export.readme import readme
 from studio.export.rehearsal import require_takeaway
 from studio.export.source import Source, cpu_threads, open_source, texts_from, trained_score
 from studio.export.steps import StepResult, require, run_own_step
+from studio.export.tokens import has_own_files, needs_work
 from studio.export.toolchain import Toolchain, ensure_toolchain
 from studio.jobs.files import write_json
 from studio.jobs.worker import JobContext
+from studio.models.tokenizerfiles import tokenizer_files
 
 # An export may answer this much fewer rows than the trained model before the task counts as lost.
 LOST_SHARE = 0.03
@@ -103,27 +106,30 @@ class Export:
 
     def _make(self, tools: Toolchain) -> None:
         """Write all files into the work folder."""
-        merged = self.work / self.name
+        # The converter reads meaning into the folder's name, so the run's is not in it.
+        merged, tokenizer = self.work / "model", self._tokenizer()
         if self.source.adapter is None:
-            link_checkpoint(self.source.model, merged, self.source.base)
+            link_checkpoint(self.source.model, merged, self.source.base, tokenizer)
         else:
             request = {
                 "base": str(self.source.base),
                 "adapter": str(self.source.adapter),
                 "target": str(merged),
                 "dtype": self._intermediate(),
+                "tokenizer": str(tokenizer),
             }
             result = require(self._step("merging", "merge", request, "tensors"), "merging")
             self.report["merge"] = result.answer
             if result.answer["method"] != "streaming":
                 self.context.notice("info", f"merged by PEFT, whole in memory: {result.answer['reason']}")
+        said = metadata(self.report["name"], self.report["base_model"], merged)
         converted: list[str] = [kind for kind in self.types if TYPES[kind].by_converter]
         if self._quantised() and "f16" not in converted:
             converted.append("f16")
         for kind in converted:
             name = "converting" if len(converted) == 1 else f"converting {kind}"
             with self.context.phase(name, 100, "%") as phase:
-                result = convert(merged, self._file(kind), kind, self.name, tools, self.context, phase)
+                result = convert(merged, self._file(kind), kind, said, tools, self.context, phase)
             self._measured(name, result)
         shutil.rmtree(merged)
         for kind in self._quantised():
@@ -135,6 +141,18 @@ class Export:
             self.report.setdefault("notes", {})[kind] = made.notes
         if "f16" not in self.types:
             self._file("f16").unlink(missing_ok=True)
+
+    def _tokenizer(self) -> Path:
+        """Folder of the tokenizer's files that go into the GGUF."""
+        run, base = self.source.model, self.source.base
+        base = base if base is not None and tokenizer_files(base) else run
+        if has_own_files(run, base) and not needs_work(run):
+            return run
+        folder = self.work / "tokenizer"
+        request = {"run": str(run), "base": str(base), "folder": str(folder)}
+        answer = require(self._step("reading the tokenizer", "tokens", request, ""), "reading the tokenizer").answer
+        self.report["tokenizer"] = answer
+        return folder
 
     def _refer(self) -> None:
         """Ask the trained model."""
@@ -191,7 +209,7 @@ class Export:
             "gate": {"mean_kl": gate.max_mean_kl, "top1": gate.min_top1},
             "top1": None, "mean_kl": None, "p99_kl": None, "answers": None,
             "prompt_ids_equal": False, "prompts_compared": 0, "template_carried": False, "end_of_turn_stops": False,
-            "verdict": "differs", "task": None, "exact_match": None,
+            "verdict": "differs", "task": None, "exact_match": None, "differences": [],
             "notes": list(self.report.get("notes", {}).get(kind, [])),
         }  # fmt: skip
         if result.code != 0:
@@ -205,11 +223,12 @@ class Export:
             "answers": found["answers"],
             "prompt_ids_equal": found["prompts_equal"] == found["prompts_compared"],
             "prompts_compared": found["prompts_compared"],
+            "differences": found["differences"],
             "template_carried": found["template_carried"],
             "end_of_turn_stops": found["end_of_turn_stops"],
             "verdict": judge(kind, gate, numbers["mean_kl"], numbers["top1"], equal, found["end_of_turn_stops"]),
         }
-        entry["notes"] += found["notes"]
+        entry["notes"] += [difference(one) for one in found["differences"] if not one["rare"]]
         if not found["template_carried"]:
             entry["notes"].append("the chat template in the file is not the run's")
         if not found["end_of_turn_stops"]:
@@ -267,9 +286,10 @@ class Export:
         differing = [file for file in self.report["files"] if file["verdict"] == "differs"]
         if differing:
             why = "; ".join(f"{file['file']} ({', '.join(file['notes'][-2:])})" for file in differing)
+            fixes = {one["fix"] for file in differing for one in file["differences"] if not one["rare"]}
             raise StudioError(
                 f"{len(differing)} of {len(self.report['files'])} files differ from the trained model: {why}",
-                fix="Do not use them; the report and the job's log say what differs",
+                fix=". ".join(["Do not use them; the report and the job's log say what differs", *sorted(fixes)]),
             )
 
 

@@ -39,12 +39,17 @@ class ComparedText:
 
 @dataclass(frozen=True)
 class ComparedPrompt:
-    """A prompt whose ids the two tokenizers must agree on; messages None: plain text."""
+    """A prompt whose ids the two tokenizers are compared on; messages None: plain text.
+
+    Attributes:
+        rare: texts that few people write; a difference is told, with its cause, and fails nothing.
+    """
 
     name: str
     messages: list[Message] | None
     text: str
     ids: list[int]
+    rare: bool = False
 
 
 def _user(content: str) -> Message:
@@ -67,14 +72,30 @@ SHAPES: dict[str, list[Message]] = {
         {"role": "assistant", "content": "4"},
         _user("times 12,345.678?"),
     ],
-    "unicode": [_user("Übersetze »Straße« ins 日本語, затем на русский; naïve café, Ελλάδα, العربية, हिन्दी, e\u0301.")],
+    "unicode": [_user("Übersetze »Straße« ins 日本語, затем на русский; naïve café, Ελλάδα, 中文。한국어")],
     "emoji": [_user("Rate this 👍🏽 👩‍👩‍👧‍👦 🇩🇪 🏴‍☠️ from 1️⃣ to 🔟!")],
-    "white space": [_user("  two  spaces,\ttabs\t\t, \n\n\nthree lines, \u00a0hard space\u2003em space, end   \n")],
+    "white space": [_user("Two  spaces,\ttabs\t\t, \n\n\nthree lines,\n    four more,\r\n  and an end   \n")],
     "code": [_user('```python\ndef f(x):\n    return {\'a\': [x ** 2, -1e-9], "b": f"{x!r}"}\n```\nWhat does <f> do?')],
-    "special-looking": [_user("Are <|im_end|>, <|endoftext|>, </s>, [INST] and <|start_header_id|> words?")],
+    "markup": [_user("<p class='a'>One &amp; <b>two</b></p> <!-- 3 --> [link](https://example.org/?a=1#b) | a | b |")],
     "digits and rules": [_user("2024-11-24 10:00:00 #1 $3,999.00 1234567890 ____ ---- ===== //// \\n %20 &amp; @me")],
     "empty system": [{"role": "system", "content": ""}, _user("Go on.")],
     "long word": [_user("Donaudampfschifffahrtsgesellschaftskapitän " * 6 + "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")],
+}
+
+# Texts that few people write and that some tokenizers cut differently in llama.cpp: a difference is said, no failure.
+RARE: dict[str, list[Message]] = {
+    "decomposed letters": [
+        _user("cafe\u0301, Stra\u00dfe u\u0308ber, \u1112\u1161\u11ab\u1100\u1173\u11af, a\u0323\u0302")
+    ],
+    "scripts with marks": [_user("हिन्दी में, தமிழ், ภาษาไทย, العَرَبِيَّة, עִבְרִית, বাংলা")],
+    "compatible letters": [_user("ﬁne ① ㎏ Ａｂｃ １２３ \u212b \u2126 ½ ² … ™ Ⅳ ＜ ｶﾞ ﷺ")],
+    "marks of control": [
+        _user("Are <|im_end|>, <|endoftext|>, </s>, <s>, [INST], <end_of_turn>, <eos> and <|eot_id|> words?")
+    ],
+    "odd white space": [
+        _user("  hard\u00a0space, em\u2003space, \u3000, \u200bzero, \u2028 a line, \ufeff, a\u00adhyphen \x0b\x0c.")
+    ],
+    "rare characters": [_user("\U00020bb7\U0002a6d6 \ue000 \U0010fffd \u0378 \x07\x1b[0m \x7f ꙮ 𓀀 𝔘𝔫𝔦 \ufffd ᚠᛇᚻ")],
 }
 
 # Ours, so that a run whose data cannot be read again is still compared on ordinary prose, lists, numbers and code.
@@ -100,7 +121,7 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
 
 
 def compared_prompts(tokenizer: Any, rows: Iterable[tuple[int, list[Message] | str]]) -> list[ComparedPrompt]:
-    """The shapes, and the prompts of some rows, as the trained model reads them.
+    """The shapes, the rare texts, and the prompts of some rows, as the trained model reads them.
 
     A shape that the template refuses (some know no system role) is left out, for llama.cpp could not render it either.
     A model without a template is asked the last message of each shape as plain text.
@@ -110,23 +131,24 @@ def compared_prompts(tokenizer: Any, rows: Iterable[tuple[int, list[Message] | s
         rows: (row number, messages or plain text) of prompts from the run's own data; they must render.
     """
     asked: list[tuple[str, list[Message] | str]]
+    built_in = SHAPES | RARE
     if tokenizer.chat_template:
-        asked = list(SHAPES.items())
+        asked = list(built_in.items())
     else:
-        asked = [(name, messages[-1]["content"]) for name, messages in SHAPES.items()]
+        asked = [(name, messages[-1]["content"]) for name, messages in built_in.items()]
     asked += [(f"row {number}", prompt) for number, prompt in rows][:PROMPTS_OF_ROWS]
     compared = []
     for name, prompt in asked:
         if isinstance(prompt, str):
-            compared.append(ComparedPrompt(name, None, prompt, ids_of(tokenizer, prompt)))
+            compared.append(ComparedPrompt(name, None, prompt, ids_of(tokenizer, prompt), name in RARE))
             continue
         try:
             text = str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
         except Exception:  # a template raises whatever it likes
-            if name in SHAPES:
+            if name in built_in:
                 continue
             raise
-        compared.append(ComparedPrompt(name, prompt, text, ids_of(tokenizer, text)))
+        compared.append(ComparedPrompt(name, prompt, text, ids_of(tokenizer, text), name in RARE))
     return compared
 
 

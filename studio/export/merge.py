@@ -67,16 +67,19 @@ class _Uncovered(Exception):
     """The streaming merge does not know this kind of adapter; PEFT does."""
 
 
-def merge_adapter(base: Path, adapter: Path, target: Path, dtype: str, report: Report) -> dict[str, Any]:
+def merge_adapter(
+    base: Path, adapter: Path, target: Path, dtype: str, report: Report, tokenizer: Path | None = None
+) -> dict[str, Any]:
     """Write base + adapter as a full checkpoint.
 
     Args:
         base: folder of the base model (safetensors).
-        adapter: folder of the PEFT adapter, with the run's tokenizer files.
+        adapter: folder of the PEFT adapter.
         target: folder to make.
         dtype: float32, float16 or bfloat16, for matrices. Vectors keep the precision they have, and so does a matrix
             that float16 cannot hold (an entry above 65504).
         report: called with (tensors done, tensors in all).
+        tokenizer: folder whose tokenizer files go beside the weights; None for the adapter's.
 
     Returns:
         {"method": "streaming"|"peft", "reason", "merged": number of layers, "kept_wide": [names]}.
@@ -96,8 +99,8 @@ def merge_adapter(base: Path, adapter: Path, target: Path, dtype: str, report: R
     except SafetensorError as error:
         raise InputError(f"the weights cannot be read: {error}", where=f"{base} or {adapter}") from error
     saved = read_object(target / "config.json") if answer["method"] == "peft" else {}
-    # The tokenizer and template are the run's; config.json is the base's, which an adapter folder does not have.
-    copy_small_files(adapter, base, target)
+    # An adapter may carry a config.json only for its tokenizer's sake: the model's is the base's.
+    copy_small_files(base, None, tokenizer or adapter, target)
     model_config = read_object(target / "config.json") | saved
     model_config.pop("auto_map", None)
     model_config["dtype"] = dtype
@@ -277,7 +280,12 @@ def _through_peft(base: Path, adapter: Path, target: Path, dtype: torch.dtype) -
 
 def _work(request: dict[str, Any], report: Report) -> dict[str, Any]:
     return merge_adapter(
-        Path(request["base"]), Path(request["adapter"]), Path(request["target"]), request["dtype"], report
+        Path(request["base"]),
+        Path(request["adapter"]),
+        Path(request["target"]),
+        request["dtype"],
+        report,
+        Path(request["tokenizer"]),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from studio.export.files import in_words
+from studio.export.gates import difference, rare_differences
 
 
 def readme(name: str, base: str, files: Sequence[dict[str, Any]], end: str, system: str) -> str:
@@ -33,7 +34,7 @@ rows where rows were given. Licence and limits of the base model apply.
 | File | Size | Same next token | Mean KL | Exact match | Verdict | SHA-256 |
 |---|---|---|---|---|---|---|
 {rows}
-
+{_notes(files)}
 ## llama.cpp
 
     llama-cli -m {first} --jinja -cnv
@@ -47,6 +48,19 @@ Ollama does not run the template inside the file: it guesses one from a list, an
 near. So write it yourself, in Go's template language, as below, and compare a few answers with those of llama.cpp.
 {_modelfile(first, end, system)}
 """
+
+
+def _notes(files: Sequence[dict[str, Any]]) -> str:
+    found = rare_differences(files)
+    if not found:
+        return ""
+    lines = "".join(f"- {difference(one)}. {one['fix']}.\n" for one in found)
+    return f"""
+## Notes
+
+Conversations are read token for token as in training. Some rare texts are not, whatever program runs the file:
+
+{lines}"""
 
 
 def _modelfile(file: str, end: str, system: str) -> str:

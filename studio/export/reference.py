@@ -57,8 +57,8 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         report: called with (positions done, positions in all).
 
     Returns:
-        {"dtype", "positions", "rows", "notes"}. In the folder: cases.json (texts, prompts, rows, end token) and
-        reference.npy, float32 (positions, vocabulary), natural logarithms of probabilities.
+        {"dtype", "positions", "rows", "notes"}. In the folder: cases.json (texts, prompts, rows, end token),
+        tokenizer.json, and reference.npy, float32 (positions, vocabulary), natural logarithms of probabilities.
 
     Raises:
         InputError: a row cannot be used.
@@ -82,6 +82,7 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         "template": tokenizer.chat_template or "",
     }
     (folder / "cases.json").write_text(json.dumps(cases, ensure_ascii=False), encoding="utf-8")
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     transformers.utils.logging.disable_progress_bar()
     dtype, device = _precision(Path(request["base"]))
     if dtype != torch.float32:

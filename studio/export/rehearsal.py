@@ -77,7 +77,7 @@ def rehearse(tools: Toolchain, folder: Path, raw: dict[str, Any], tensors: Seque
         return _refused(f"Model {name} is not supported")
     model, file = work / "model", work / "model.gguf"
     model.mkdir()
-    copy_small_files(folder, None, model)
+    copy_small_files(folder, None, folder, model)
     write_object(model / "config.json", {key: value for key, value in raw.items() if key != "auto_map"})
     write_hollow(model / SINGLE, tensors)
     try:

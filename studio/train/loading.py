@@ -27,6 +27,7 @@ from studio.train.engine import loss as engine_loss
 from studio.train.engine import unsloth
 from studio.train.methods import METHODS
 from studio.train.pretrained import load_adapter, load_whole
+from studio.train.saving import save_tokenizer
 from studio.train.tuning import PREPARE
 from studio.train.tuning.qlora import keep_layout, leave_file, quantization
 
@@ -93,7 +94,7 @@ def merge_into(reference: ModelRef, adapter: Path, tokenizer: PreTrainedTokenize
     kept = AutoConfig.from_pretrained(reference.path, local_files_only=True).dtype
     merged = load_adapter(model, adapter, "tuning.adapter").merge_and_unload(safe_merge=True)
     merged.to(kept or torch.float32).save_pretrained(folder)
-    tokenizer.save_pretrained(str(folder))
+    save_tokenizer(tokenizer, reference.path, folder, trust_remote_code=False)
     return replace(reference, path=folder)
 
 

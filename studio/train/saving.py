@@ -1,7 +1,8 @@
-"""What a trainer leaves as the run's model: an adapter over the unchanged base, or whole weights."""
+"""What a trainer leaves as the run's model: an adapter over the unchanged base, or whole weights, and the tokenizer."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from studio.config import RunConfig
+from studio.models.tokenizerfiles import carry_settings, copy_tokenizer, same_tokens, tokenizer_files
 
 CHANGES_BASE = ("pissa", "olora")
 
@@ -62,3 +65,41 @@ def _add_whole_layers(model: Any, file: Path) -> None:
     whole = {name: one.contiguous() for name, one in get_peft_model_state_dict(model).items() if name not in kept}
     if whole:
         save_file(kept | whole, file, metadata={"format": "pt"})
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, base: Path, folder: Path, trust_remote_code: bool) -> None:
+    """Put the tokenizer into the folder of a model: the base's own files, and what the run changed in them.
+
+    transformers' `save_pretrained` writes a form that llama.cpp's converter misreads (Gemma, Phi-4, Yi) and leaves out
+    tokenizer.model, so it is used only for a tokenizer that its base's files do not give.
+
+    Args:
+        tokenizer: as the run used it.
+        base: folder of the base model.
+        folder: of the model or adapter, already written.
+        trust_remote_code: the base's tokenizer may be code of its own.
+    """
+    copy_tokenizer(base, folder)
+    read = _read(folder, trust_remote_code)
+    bare = not (folder / "config.json").exists()
+    if (read is None or not same_tokens(read, tokenizer)) and bare and (base / "config.json").is_file():
+        # Beside an adapter there is no config.json, and its model_type can decide how the same files are read (Phi-4).
+        shutil.copyfile(base / "config.json", folder / "config.json")
+        read = _read(folder, trust_remote_code)
+    if read is not None and same_tokens(read, tokenizer):
+        carry_settings(tokenizer, read, folder)
+        return
+    if bare:
+        (folder / "config.json").unlink(missing_ok=True)
+    for name in tokenizer_files(folder):
+        if name.suffix == ".json" or name.suffix == ".jinja":
+            (folder / name).unlink()
+    tokenizer.save_pretrained(str(folder))
+
+
+def _read(folder: Path, trust_remote_code: bool) -> Any:
+    """The tokenizer of a folder; None where its files alone make none."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever a class of tokenizer misses
+        return None

@@ -41,7 +41,7 @@ from studio.train.card import write_card
 from studio.train.engine import unsloth
 from studio.train.loading import load_model, merge_into, stretched_base
 from studio.train.methods import METHODS, Method
-from studio.train.saving import Start
+from studio.train.saving import Start, save_tokenizer
 from studio.train.setup import Setup
 from studio.train.watching import Watching, load_best
 
@@ -249,9 +249,8 @@ def _save(
 ) -> None:
     folder = new_folder(context.job.model)  # a model that was saved when it was stopped stays until this one is whole
     start.save(trainer, folder)
-    tokenizer.save_pretrained(str(folder))
+    save_tokenizer(tokenizer, reference.path, folder, config.model.trust_remote_code)
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody should have to trust
-    _copy_vocabulary(reference.path, folder)
     history = trainer.state.log_history
     losses = [entry["loss"] for entry in history if "loss" in entry]
     validations = [loss for _, loss in scores(history, "eval_loss")]
@@ -291,13 +290,6 @@ def _last_metrics(history: list[dict[str, Any]], method: Method) -> dict[str, fl
     names = [name for metric in method.metrics for name in (metric.name, f"eval_{metric.name}")]
     found = {name: [entry[name] for entry in history if entry.get(name) is not None] for name in names}
     return {name: round(float(values[-1]), 6) for name, values in found.items() if values}
-
-
-def _copy_vocabulary(source: Path, target: Path) -> None:
-    """Carry over the vocabulary files that save_pretrained leaves out and the GGUF converter needs."""
-    for name in ("tokenizer.model", "tekken.json"):
-        if (source / name).exists() and not (target / name).exists():
-            (target / name).write_bytes((source / name).read_bytes())
 
 
 def _record(

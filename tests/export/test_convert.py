@@ -45,7 +45,7 @@ def test_an_unknown_architecture_is_refused_by_the_real_converter(
     save_file({"x": torch.zeros(2, 2)}, folder / "model.safetensors")
     tools = ensure_toolchain(session_settings, watcher)
     with pytest.raises(StudioError, match="FooForCausalLM"):
-        convert(folder, tmp_path / "out.gguf", "f16", "foo", tools, watcher, counter)
+        convert(folder, tmp_path / "out.gguf", "f16", {"general.name": "foo"}, tools, watcher, counter)
     assert not list(tmp_path.glob("out.gguf*"))
 
 
@@ -57,8 +57,8 @@ def test_no_code_reaches_the_converter(tmp_path: Path) -> None:
         (folder / "evil.py").write_text("raise SystemExit('ran')")
     (run / "config.json").write_text(json.dumps({"auto_map": {"AutoConfig": "evil.Config"}, "model_type": "llama"}))
     (run / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["evil.T", None]}, "a": 1}))
-    (base / "tokenizer.model").write_bytes(b"pieces")
-    link_checkpoint(run, seen, base)
+    (run / "tokenizer.model").write_bytes(b"pieces")
+    link_checkpoint(run, seen, base, run)
     assert json.loads((seen / "config.json").read_text()) == {"model_type": "llama"}
     assert json.loads((seen / "tokenizer_config.json").read_text()) == {"a": 1}
     assert sorted(path.name for path in seen.iterdir()) == [
@@ -67,16 +67,28 @@ def test_no_code_reaches_the_converter(tmp_path: Path) -> None:
     assert (seen / "model.safetensors").is_symlink()
 
 
-def test_a_template_of_the_base_is_not_mixed_into_the_runs_tokenizer(tmp_path: Path) -> None:
+def test_the_converter_gets_one_tokenizer_and_not_halves_of_two(tmp_path: Path) -> None:
     run, base, out = (tmp_path / name for name in ("run", "base", "out"))
     for folder in (run, base, out):
         folder.mkdir()
-    (run / "tokenizer.json").write_text("{}")
-    (base / "tokenizer.json").write_text('{"base": 1}')
+        (folder / "tokenizer.json").write_text(json.dumps({"of": folder.name}))
     (base / "chat_template.jinja").write_text("base's")
     (base / "vocab.json").write_text("{}")
-    copy_small_files(run, base, out)
+    (out / "tokenizer.json").unlink()
+    copy_small_files(run, base, run, out)
     assert sorted(path.name for path in out.iterdir()) == ["tokenizer.json"]
+    assert json.loads((out / "tokenizer.json").read_text()) == {"of": "run"}
+
+
+def test_of_two_templates_the_converter_gets_the_one_that_transformers_reads(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    run.mkdir()
+    out.mkdir()
+    (run / "tokenizer_config.json").write_text(json.dumps({"chat_template": "old", "a": 1}))
+    (run / "chat_template.jinja").write_text("new")
+    copy_small_files(run, None, run, out)
+    assert json.loads((out / "tokenizer_config.json").read_text()) == {"a": 1}
+    assert (out / "chat_template.jinja").read_text() == "new"
 
 
 @pytest.mark.parametrize("named", ["gone.safetensors", "../elsewhere.safetensors"])

@@ -14,6 +14,7 @@ import pytest
 from studio.errors import InputError, StoppedError, StudioError
 from studio.export import files, job, source
 from studio.export.job import Export, export
+from studio.export.readme import readme
 from studio.export.source import cpu_threads, open_source, texts_from, trained_score
 from studio.export.steps import StepResult
 from studio.jobs import JobFolder, read_events
@@ -102,7 +103,7 @@ def test_a_file_that_differs_is_kept_and_the_job_fails(
         "reference": {"dtype": "float32", "positions": 9, "own_text": True, "notes": [], "end": "", "system": ""},
         "verify": {
             "overall": {"top1": 0.2, "mean_kl": 3.0, "p99_kl": 9.0}, "answers": None, "prompts_compared": 12,
-            "prompts_equal": 12, "template_carried": True, "end_of_turn_stops": True, "notes": [],
+            "prompts_equal": 12, "template_carried": True, "end_of_turn_stops": True, "differences": [],
         },
     }  # fmt: skip
 
@@ -119,6 +120,34 @@ def test_a_file_that_differs_is_kept_and_the_job_fails(
     entry = json.loads((made.report / "export.json").read_text())["files"][0]
     assert entry["verdict"] == "differs"
     assert entry["notes"] == ["mean KL 3 is above 0.001", "the same next token in 20.0 %, below 98 %"]
+
+
+def test_rare_texts_are_notes_and_rows_are_failures(session_settings: Settings, run: JobFolder) -> None:
+    context, _ = make_export(session_settings, run)
+    made = Export(context, job.build(job.ExportConfig, context.config), open_source(session_settings, run.id), None)
+    made.reference = {"dtype": "float32"}
+    difference = {
+        "prompts": ["row 4"], "rare": True, "kind": "literal", "cause": "llama.cpp takes '</s>' for a token",
+        "example": "'</s>'", "fix": "Avoid '</s>' in prompts",
+    }  # fmt: skip
+    found = {
+        "overall": {"top1": 1.0, "mean_kl": 0.0, "p99_kl": 0.0}, "answers": None, "prompts_compared": 13,
+        "prompts_equal": 13, "template_carried": True, "end_of_turn_stops": True, "differences": [difference],
+    }  # fmt: skip
+    entry = made._entry("f16", StepResult(0, 1.0, 0, answer=found))
+    assert (entry["verdict"], entry["notes"]) == ("as trained", [])
+    text = readme("r", "b", [entry | {"file": "r-f16.gguf", "bytes": 1, "sha256": "0"}] * 2, "", "")
+    assert text.count("Avoid '</s>' in prompts.") == 1
+    found |= {"prompts_equal": 12, "differences": [difference | {"rare": False}]}
+    entry = made._entry("f16", StepResult(0, 1.0, 0, answer=found))
+    assert entry["verdict"] == "differs"
+    assert "takes '</s>' for a token" in entry["notes"][0]
+    assert "row 4" in entry["notes"][0]
+    made.report["files"].append(entry | {"file": "r-f16.gguf"})
+    made.phases.append({"peak_bytes": 1})
+    with pytest.raises(StudioError) as caught:
+        made._conclude()
+    assert "Avoid '</s>' in prompts" in caught.value.fix
 
 
 def test_a_crash_of_llama_cpp_is_a_verdict(session_settings: Settings, run: JobFolder) -> None:

@@ -12,6 +12,7 @@ from studio.export.material import (
     BUILT_IN_TEXTS,
     FEWEST_POSITIONS,
     POSITIONS,
+    RARE,
     SHAPES,
     TABLE_BYTES,
     TEXT_TOKENS,
@@ -55,7 +56,8 @@ def test_built_in_texts_fill_up_what_little_data_leaves(tokenizer: Any) -> None:
 def test_all_shapes_render_for_the_embedded_model(tokenizer: Any) -> None:
     prompts = compared_prompts(tokenizer, [(3, [{"role": "user", "content": "hi"}]), (4, "plain")])
     assert len(SHAPES) >= 8
-    assert [prompt.name for prompt in prompts] == [*SHAPES, "row 3", "row 4"]
+    assert [prompt.name for prompt in prompts] == [*SHAPES, *RARE, "row 3", "row 4"]
+    assert {prompt.name for prompt in prompts if prompt.rare} == set(RARE)
     assert prompts[-1].messages is None
     assert prompts[-1].ids == ids_of(tokenizer, "plain")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gguf import GGUFReader
+from tokenizers import Tokenizer, normalizers
 
 from studio.errors import StudioError
 from studio.export.gates import gate_of, judge
@@ -105,7 +106,33 @@ def test_another_template_and_tokenizer_are_caught(exported: JobFolder, asked: P
     assert not found["template_carried"]
     assert not found["end_of_turn_stops"]
     assert found["prompts_equal"] == found["prompts_compared"] - 1
-    assert "from token 6 on" in found["notes"][0]
+    assert [(one["kind"], one["rare"]) for one in found["differences"]] == [("rendering", False)]
+    assert "from token 6 on" in found["differences"][0]["cause"]
+
+
+def test_a_difference_in_a_rare_text_is_told_and_one_in_a_row_counts(
+    exported: JobFolder, asked: Path, tmp_path: Path
+) -> None:
+    """The trained side normalises to NFC here, as Qwen's tokenizer does, and the file does not."""
+    folder = tmp_path / "asked"
+    shutil.copytree(asked, folder)
+    trained = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    trained.normalizer = normalizers.NFC()
+    trained.save(str(folder / "tokenizer.json"))
+    cases = json.loads((folder / "cases.json").read_text())
+    (rare,) = (prompt for prompt in cases["prompts"] if prompt["name"] == "decomposed letters")
+    rare["ids"] = trained.encode(rare["text"], add_special_tokens=False).ids
+    cases["texts"] = cases["texts"][:1]
+    for row in (False, True):
+        if row:
+            cases["prompts"].append(rare | {"name": "row 4", "rare": False})
+        (folder / "cases.json").write_text(json.dumps(cases))
+        request = {"file": str(next(exported.exports.glob("*-f16.gguf"))), "folder": str(folder), "threads": 1}
+        found = require(run_own_step("studio.export.verify", request, tmp_path, Recorder()), "verify").answer
+        assert found["prompts_compared"] - found["prompts_equal"] == row
+        assert [one["kind"] for one in found["differences"]] == ["normalization"] * (1 + row)
+        assert [one["rare"] for one in found["differences"]] == ([False, True] if row else [True])
+        assert "\\u0301" in found["differences"][0]["example"]
 
 
 def test_a_file_that_llama_cpp_cannot_load_is_a_sentence(asked: Path, tmp_path: Path) -> None:

@@ -71,6 +71,11 @@ def made_export(jobs: Path, run: JobFolder, types: tuple[str, ...] = ("q4_k_m", 
             "prompt_ids_equal": True, "prompts_compared": 8, "verdict": "as expected",
             "gate": {"mean_kl": 0.25, "top1": 0.8}, "notes": [f"{SCRIPT} kept at higher precision"],
             "exact_match": {"exact_match": 0.99, "correct": 99, "total": 100}, "seconds": {"convert": 1.0},
+            "differences": [{
+                "prompts": ["decomposed letters"], "rare": True, "kind": "normalization",
+                "example": f"'e\\u0301' {SCRIPT}", "cause": "the tokenizer normalises a text (NFC)",
+                "fix": "Normalise texts to NFC",
+            }],
         })  # fmt: skip
     write_json(job.report / "export.json", {"run": run.id, "files": files})
     finish(job)
