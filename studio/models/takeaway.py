@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from studio.models.headers import Tensor
+from studio.models.tokenizerfiles import tokenizer_files
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 
 _MODULE = "studio.export.rehearsal"
 _PACKAGES = ("llama-cpp-python", "transformers", "tokenizers")
-_SOURCES = ("converter.py", "rehearsal.py", "convert.py", "checkpoint.py")
-_TOKENIZER = ("tokenizer*", "*.tiktoken", "tekken.json", "vocab*", "merges.txt", "added_tokens.json", "spiece.model")
+_SOURCES = ("arithmetic.py", "converter.py", "rehearsal.py", "convert.py", "checkpoint.py")
 _SECONDS = 180
 _LOADING = "@loading"
 _AGAIN_SECONDS = 60.0  # until a question that could not be answered is asked again
@@ -40,7 +40,8 @@ class Obstacle:
     """Why a model cannot be taken away as GGUF.
 
     Attributes:
-        reason: a word for programs: architecture, tokenizer, tokenizer_file, conversion or load.
+        reason: a word for programs: architecture, tokenizer, tokenizer_file, conversion, load or
+            arithmetic.
         what, fix: for a person.
     """
 
@@ -112,8 +113,7 @@ def _key(folder: Path, request: dict[str, Any]) -> str:
         except PackageNotFoundError:
             digest.update(f"{package} is missing\n".encode())
     code = Path(__file__).resolve().parent.parent / "export"
-    files = {file for pattern in _TOKENIZER for file in folder.glob(pattern) if file.is_file()}
-    for file in [*(code / name for name in _SOURCES), *sorted(files)]:
+    for file in [*(code / name for name in _SOURCES), *sorted(folder / path for path in tokenizer_files(folder))]:
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:32]
 
