@@ -118,7 +118,5 @@ def label_of(check: str) -> str:
 def trained_on(kept: Values) -> list[Any]:
     """Values of data.train and data.validation that train on a kept set; a share for validation stays."""
     files = {one["part"]: str(Path(kept["path"]) / one["file"]) for one in kept["files"]}
-    return [
-        [{"path": files["train"], "format": "auto", "reading": kept["reading"]}],
-        files.get("validation", gr.skip()),
-    ]
+    raw = {"reading": "raw"} if kept["reading"] == "raw" else {}
+    return [[{"path": files["train"], "format": "auto", **raw}], files.get("validation", gr.skip())]
