@@ -18,7 +18,7 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.config.presets import load_named, preset_names
 from studio.data.client import DataWorker, OnProgress
 from studio.data.locate import absolute, locate
-from studio.models.catalogue import resolve_model
+from studio.models.catalogue import require_path, resolve_model
 from studio.models.device import device_info
 from studio.models.fit import grouping
 from studio.settings import Settings, read_settings
@@ -56,6 +56,7 @@ def inspect(
     settings = read_settings()
     given = {"subset": subset, "split": split, "revision": revision}
     hub = {name: value for name, value in given.items() if value is not None}
+    require_path(file, "FILE")
     path = absolute(file, settings)
     with stderr.status("") as status:
         locate(DataSource(path=path, **hub), settings, fetch=lambda *phase: status.update(phase_line(*phase)))

@@ -32,7 +32,15 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
 
     @field_validator(
-        "path", "validation", "adapter", "reward_model", "reward_schema", "reward_python", check_fields=False
+        "path",
+        "validation",
+        "adapter",
+        "reward_model",
+        "reward_schema",
+        "reward_python",
+        "data",
+        "evaluate",
+        check_fields=False,
     )
     @classmethod
     def _path(cls, value: object) -> object:

@@ -154,8 +154,11 @@ class ModelShape:
         def number(*names: str, default: int | None = None) -> int:
             for name in names:
                 value = core.get(name)
-                if _is_figure(value) and (value <= MOST_BLOCKS or names[0] != "num_hidden_layers"):
-                    return int(value)
+                most = MOST_BLOCKS if names[0] == "num_hidden_layers" else _LARGEST
+                if isinstance(value, int) and value > most:
+                    default = None  # beyond any model, so what others default to would be a guess
+                elif _is_figure(value):
+                    return value
             if default is None:
                 raise InputError(
                     f"config.json has no usable {names[0]}, so this is not a text model the studio knows",

@@ -14,6 +14,7 @@ from studio.data.datasetinfo import split_address
 from studio.data.locate import is_hub_source, locate
 from studio.data.readers.kinds import ENDINGS, PACKED_ENDINGS, kind_by_name
 from studio.errors import InputError
+from studio.models.catalogue import require_path
 from studio.reach import open_in
 from studio.settings import Settings
 
@@ -29,6 +30,7 @@ def named_source(text: str, settings: Settings) -> str:
         InputError: it is not there, or the page may not read it. A set of the Hub may still have to be fetched.
     """
     path = text.strip()
+    require_path(path, "Path or set")
     if is_hub_source(path, settings):
         return path
     located = locate(DataSource(path=path), settings, confined=True)
