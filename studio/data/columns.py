@@ -210,7 +210,6 @@ class Columns:
                 what = f"there is no column '{column}' for {role}; columns are: {keys}"
                 raise InputError(what, where=place(path, number), fix=fix)
             mapped[role] = row[column]
-        self._budget.next_row()
         for role, line in self._lines.items():
             mapped[role] = _written(role, line, row, number, path, self._budget)
         if isinstance(label := mapped.get("label"), str):

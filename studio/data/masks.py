@@ -167,7 +167,6 @@ class Masker:
         if not self.tokenizer.chat_template:
             return None
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        self._renderer.next_row()
         try:
             text, spans = locate_answers(self._renderer.of(messages), messages, [1], self._ends)
         except (TemplateRefusedError, UnmaskableError) as error:
@@ -202,7 +201,6 @@ class Masker:
         """Render a conversation and search it for its answers (of a prompt none)."""
         messages = example.messages or []
         where = place(example.path, example.row)
-        self._renderer.next_row()
         wanted = () if prompt else self._wanted(example)
         try:
             render = self._renderer.of(messages, example.tools)

@@ -103,13 +103,8 @@ class Renderer:
             return []
         way = CallWay()
         turns = [[_turn(message, way) for message in messages] for messages in conversations]
-        self._budget.next_row(len(turns))
         texts = self._apply(turns, add_generation_prompt, None)
         return [None if isinstance(text, Refusal) else text for text in texts]
-
-    def next_row(self) -> None:
-        """Begin with a row: the template may take some time for it again."""
-        self._budget.next_row()
 
     def _apply(self, conversations: list[Any], add_generation_prompt: bool, tools: Tools | None) -> list[str]:
         """The renderings, as transformers' `apply_chat_template` makes them, or what the template raised."""

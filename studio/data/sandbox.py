@@ -80,7 +80,8 @@ class Sandbox:
         request = pickle.dumps((kind, template, dict(shared), group))
         try:
             child = self._sent(request)
-            for _ in group:
+            for item in group:
+                budget.begin(len(item))
                 done.append(child.text(budget))
         except OutOfBoundsError as error:
             error.at = len(done)

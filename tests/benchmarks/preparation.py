@@ -102,7 +102,7 @@ def measure(model: Path, rows: int = ROWS) -> Measured:
         with contextlib.closing(DataWorker(read_settings())) as worker:
             worker.call("inspect", path=f"{folder}/{WARM_ROWS}.jsonl", model=str(chatml))
             _, inspected = timed(lambda: worker.call("inspect", path=f"{folder}/{rows}.jsonl", model=str(chatml)))
-        found, peak = watched("data", "inspect", f"{folder}/{rows}.jsonl", "--model", str(chatml), "--json")
+        found, peak = watched("data", "inspect", f"{folder}/{rows}.jsonl", "--model", str(model), "--json")
         assert json.loads(found)["rows"] == rows
     return Measured(
         rows, rows / first, rows / again, rows / unpacked, rows / packed, different, rows / inspected, peak

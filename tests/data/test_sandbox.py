@@ -96,8 +96,20 @@ def test_rows_that_are_slow_on_average_end_too(sandbox: Sandbox) -> None:
     budget = Budget()
     with pytest.raises(OutOfBoundsError, match="two seconds"):
         for _ in range(200):
-            budget.next_row()
             sandbox.render("chat", slow, {}, [MESSAGES], budget)
+
+
+@pytest.mark.long
+def test_a_long_conversation_is_searched_to_its_end(tokenizer: Any) -> None:
+    """Six hundred messages, rendered some hundred times, in a template that looks at each."""
+    turns = [
+        {"role": role, "content": f"{n} {role} says a word or two"}
+        for n in range(300)
+        for role in ("user", "assistant")
+    ]
+    masker = Masker(shaped(tokenizer, "qwen3"))
+    (masked,) = masker.encode([Example(1, "x", "messages", messages=turns)])
+    assert masked.supervised > 300
 
 
 def test_the_process_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
