@@ -27,8 +27,9 @@ window.studioSession = (() => {
 
   window.fetch = async (input, options) => {
     if (!ours(input instanceof Request ? input.url : input)) return send(input, options);
-    const answer = await withKey(input, options);
-    if (answer.status === 401) ask("Your session has ended.");
+    const used = key(), answer = await withKey(input, options);
+    // One that was on its way while the person signed in again says nothing of the new session.
+    if (answer.status === 401 && key() === used) ask("Your session has ended.");
     return answer;
   };
 
@@ -183,7 +184,10 @@ window.studioSession = (() => {
       if (address) location.replace(address);
       return Boolean(address);
     }
-    if (location.pathname !== "/") return location.replace(`/${location.hash}`), true;
+    if (location.pathname !== "/") {
+      location.replace(`/${location.hash}`);
+      return true;
+    }
     const answer = await withKey(`/${location.search}`, { cache: "no-store" });
     if (!answer.ok) return false;
     const text = await answer.text();

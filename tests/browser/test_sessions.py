@@ -133,7 +133,7 @@ def neighbour() -> Iterator[tuple[str, type[Neighbour]]]:
 
 @pytest.mark.long
 def test_what_another_port_gets_opens_nothing(
-    page: Page, closed: Closed, neighbour: tuple[str, type[Neighbour]], console: list[str]
+    closed: Closed, page: Page, neighbour: tuple[str, type[Neighbour]], console: list[str]
 ) -> None:
     """It gets the cookie, for browsers ignore ports; and it can put another session's into its place."""
     address, server = neighbour
@@ -170,7 +170,7 @@ def test_what_another_port_gets_opens_nothing(
 
 
 @pytest.mark.long
-def test_a_session_ends_under_a_half_filled_form(page: Page, closed: Closed, console: list[str]) -> None:
+def test_a_session_ends_under_a_half_filled_form(closed: Closed, page: Page, console: list[str]) -> None:
     page.goto(closed.url)
     sign_in(page)
     ready(page)
@@ -191,7 +191,7 @@ def test_a_session_ends_under_a_half_filled_form(page: Page, closed: Closed, con
 
 @pytest.mark.long
 def test_two_tabs_share_a_session_and_sign_out_of_all(
-    page: Page, closed: Closed, browser: Browser, console: list[str]
+    closed: Closed, page: Page, browser: Browser, console: list[str]
 ) -> None:
     page.goto(closed.url)
     sign_in(page)
@@ -220,7 +220,7 @@ def test_two_tabs_share_a_session_and_sign_out_of_all(
 
 
 @pytest.mark.long
-def test_a_session_goes_on_after_a_restart_and_with_a_new_key(page: Page, closed: Closed, console: list[str]) -> None:
+def test_a_session_goes_on_after_a_restart_and_with_a_new_key(closed: Closed, page: Page, console: list[str]) -> None:
     page.goto(closed.url)
     sign_in(page)
     ready(page)
@@ -245,7 +245,7 @@ def test_a_session_goes_on_after_a_restart_and_with_a_new_key(page: Page, closed
 
 @pytest.mark.long
 def test_downloads_and_addresses_that_are_followed(
-    page: Page, closed: Closed, console: list[str]
+    closed: Closed, page: Page, console: list[str]
 ) -> None:  # fmt: skip
     (closed.home / "jobs").mkdir(parents=True, exist_ok=True)
     run = made_run(closed.home / "jobs", "whole")
@@ -260,8 +260,8 @@ def test_downloads_and_addresses_that_are_followed(
             link.click()
         assert Path(got.value.path()).read_text() == run.log_path.read_text()
     other = page.context.new_page()
-    with other.expect_download() as got:  # opened in a tab of its own, as with the middle button
-        other.evaluate("address => { location.href = address }", f"{closed.url}api/jobs/{run.id}/files/log.txt")
+    with other.expect_download() as got:  # typed, or opened in a tab of its own
+        other.goto(f"{closed.url}api/jobs/{run.id}/files/log.txt")
     assert Path(got.value.path()).read_text() == run.log_path.read_text()
     finish(run)
     console.clear()
@@ -269,7 +269,7 @@ def test_downloads_and_addresses_that_are_followed(
 
 @pytest.mark.long
 @pytest.mark.parametrize("closed", [{"STUDIO_TOKEN": "1"}], indirect=True)
-def test_a_printed_link_opens_one_session(page: Page, closed: Closed, browser: Browser, console: list[str]) -> None:
+def test_a_printed_link_opens_one_session(closed: Closed, page: Page, browser: Browser, console: list[str]) -> None:
     link = closed.printed.removeprefix("Finetune Studio: ")
     assert re.fullmatch(re.escape(closed.url) + r"#link=[\w-]{32}", link)
     page.goto(closed.url)

@@ -90,6 +90,28 @@ def test_a_password_and_a_file_are_not_both_meant(home: Path, monkeypatch: pytes
         read_settings()
 
 
+def test_a_link_is_asked_for_instead_of_a_password(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIO_TOKEN", "1")
+    settings = read_settings()
+    assert settings.link and settings.asks and settings.password is None
+    logins = Logins(settings)
+    assert logins.by_link and not logins.named and not logins.check("", "") and not logins.check("", "1")
+    for name in ("STUDIO_PASSWORD", "STUDIO_LOGIN_FILE"):
+        with monkeypatch.context() as also:
+            also.setenv(name, "another password")
+            with pytest.raises(InputError, match="a link is asked for"):
+                read_settings()
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "inf", "nan", "a day"])
+def test_hours_of_a_session_are_a_number_above_zero(home: Path, monkeypatch: pytest.MonkeyPatch, hours: str) -> None:
+    monkeypatch.setenv("STUDIO_SESSION_HOURS", hours)
+    with pytest.raises(InputError, match="STUDIO_SESSION_HOURS"):
+        read_settings()
+    monkeypatch.setenv("STUDIO_SESSION_HOURS", "1.5")
+    assert read_settings().session_hours == 1.5
+
+
 def test_guesses_are_counted_by_address_and_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.repeat(100.0)
     monkeypatch.setattr(login.time, "monotonic", lambda: next(clock))
