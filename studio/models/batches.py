@@ -39,8 +39,8 @@ class Seen:
     Attributes:
         largest: tokens of the largest, with padding.
         padded, tokens: of all of them with padding, and without.
-        parts: how many there are; `most` of them in one update.
-        rows: of all of them.
+        parts, rows: how many there are of them, and of rows, in updates that are whole (a last one has fewer rows).
+        most: how many there are in one update.
     """
 
     largest: int
@@ -99,10 +99,12 @@ def look(each: Sequence[int], batch: int, batching: Batching, sequences: int = 1
         batching, sequences: as in `split`.
     """
     sizes: list[int] = []
-    most = 0
+    most = parts_of_whole = rows_of_whole = 0
     for start in range(0, len(each), batch):
         lengths = each[start : start + batch]
         parts = split(lengths, batching, sequences)
         sizes += [len(part) * sequences * lengths[part[0]] for part in parts]
         most = max(most, len(parts))
-    return Seen(max(sizes), sum(sizes), sequences * sum(each), len(sizes), most, len(each))
+        if len(lengths) == batch or not start:
+            parts_of_whole, rows_of_whole = parts_of_whole + len(parts), rows_of_whole + len(lengths)
+    return Seen(max(sizes), sum(sizes), sequences * sum(each), parts_of_whole, most, rows_of_whole)

@@ -70,7 +70,7 @@ def test_it_is_the_trainers(
     packing: bool, order: Any,
 ) -> None:  # fmt: skip
     data = {
-        "train": [{"path": str(write_rows(tmp_path / "rows.jsonl", rows))}], "validation": 0.2, "max_length": 90,
+        "train": [{"path": str(write_rows(tmp_path / "rows.jsonl", rows))}], "validation": 0.2, "max_length": 150,
         "truncation": "cut", **order,
     }  # fmt: skip
     raw = {
