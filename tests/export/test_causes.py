@@ -88,7 +88,7 @@ def test_another_rule_for_cutting(tmp_path: Path) -> None:
 
 def test_letters_with_marks_are_named_once(tmp_path: Path) -> None:
     other = tokenizer()
-    marks = pre_tokenizers.Split(Regex(r"\\p{M}"), "removed")
+    marks = pre_tokenizers.Split(Regex(r"\p{M}"), "removed")
     other.pre_tokenizer = pre_tokenizers.Sequence([marks, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     (cause,) = found(f"{TEXT} हिन्दी, ภาษาไทย", tokenizer(), other, tmp_path)
     assert cause.kind == "marks"
