@@ -23,7 +23,6 @@ from studio.errors import StudioError
 from studio.export import converter
 from studio.export.checkpoint import SINGLE, copy_small_files, write_object
 from studio.export.convert import ELSEWHERE, KNOWN
-from studio.export.pieces import write_pieces
 from studio.export.toolchain import Toolchain, find_toolchain
 from studio.models.headers import read_config, read_tensors
 from studio.models.takeaway import gguf_obstacle
@@ -79,7 +78,6 @@ def rehearse(tools: Toolchain, folder: Path, raw: dict[str, Any], tensors: Seque
     model, file = work / "model", work / "model.gguf"
     model.mkdir()
     copy_small_files(folder, None, folder, model)
-    write_pieces(model)  # as an export does
     write_object(model / "config.json", {key: value for key, value in raw.items() if key != "auto_map"})
     write_hollow(model / SINGLE, tensors)
     try:
