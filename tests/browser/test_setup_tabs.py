@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from playwright.sync_api import TimeoutError as Late
 from studio.jobs import find_job
 from studio.settings import ASSETS
 from tests.browser.made import serious
+from tests.models.tiny import save_tiny
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server
@@ -281,3 +283,24 @@ def test_a_page_that_nobody_touches_asks_nothing(page: Page, server: Server) -> 
     page.wait_for_timeout(4000)
     assert asked == []
     expect(page.locator("#lengths")).to_contain_text("limit 500 tokens")
+
+
+def test_a_model_that_cannot_be_taken_away_says_so_before_the_start(page: Page, server: Server) -> None:
+    folder = server.home / "models" / "tiny-opt"
+    save_tiny(folder, "opt", vocab_size=49152)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(server.home / "models" / "smollm2-135m-instruct" / name, folder / name)
+    open_tab(page, server, "model")
+    expect(page.locator("#tab-model .plan-limits")).to_be_hidden()
+    fill(page, "model.path", str(folder))
+    planned(page, "plan.limits.length === 1")
+    limit = page.locator("#tab-model .plan-limits .notice")
+    expect(limit).to_contain_text("OPTForCausalLM")
+    expect(page.locator("#tab-model .plan-start")).not_to_have_class(re.compile("blocked"))
+    for width, height in ((1440, 900), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        box = limit.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
+    fill(page, "model.path", "smollm2-135m-instruct")
+    planned(page, "!plan.limits.length && plan.memory")
+    expect(page.locator("#tab-model .plan-limits")).to_be_hidden()
