@@ -138,13 +138,13 @@ def serve(settings: Settings) -> None:
     if said := begin(make_home(settings.home)):
         print(f"warning: {said}", file=sys.stderr, flush=True)
     forget_password()  # our settings have it; the processes that we start shall not
-    reading_only_for(settings)  # threads of ours too, which no request begins
     listener = _listen(settings)
     app = create_app(settings)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, proxy_headers=False)
     print(f"Finetune Studio: {gate.own_address(settings)}", flush=True)
     write_json(settings.home / PAGE, {"address": gate.own_address(settings)})  # for what links to the page
-    uvicorn.Server(config).run(sockets=[listener])
+    with reading_only_for(settings):  # in threads of ours too, which no request begins
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(settings: Settings) -> socket.socket:
