@@ -13,8 +13,10 @@ import io
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,9 +51,22 @@ def reading_for(settings: Settings | None) -> Iterator[None]:
         _page.reset(before)
 
 
-def reading_only_for(settings: Settings) -> None:
-    """From now on all that this process reads by `opened` is read for a page of these settings."""
+@contextlib.contextmanager
+def reading_only_for(settings: Settings) -> Iterator[None]:
+    """Within it, all threads of this process read for a page of these settings."""
+    before = _process[:]
     _process[:] = [settings]
+    try:
+        yield
+    finally:
+        _process[:] = before
+
+
+def reading_as_asked(settings: Settings, roots: Sequence[str] | None) -> AbstractContextManager[None]:
+    """Within it, this process reads as whoever asked for its work may: see `roots_of_page`."""
+    if roots is None:
+        return contextlib.nullcontext()
+    return reading_only_for(replace(settings, roots=tuple(map(Path, roots))))
 
 
 def page() -> Settings | None:

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ import psutil
 from studio.errors import InputError, StoppedError, StudioError
 from studio.private import begin
 from studio.processes import child_environment, module_command
-from studio.reach import reading_only_for, roots_of_page
+from studio.reach import reading_as_asked, roots_of_page
 from studio.settings import read_settings
 
 MARK = "@studio "
@@ -246,14 +246,13 @@ def serve_step(work: Callable[[dict[str, Any], Report], dict[str, Any]]) -> int:
     """Be the child of `run_own_step`: read the request, work, write the answer; return the exit status."""
     begin()
     asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    if asked["roots"] is not None:
-        reading_only_for(replace(read_settings(), roots=tuple(map(Path, asked["roots"]))))
 
     def report(done: float, total: float | None) -> None:
         _say({"done": done, "total": total})
 
     try:
-        answer = work(asked["request"], report)
+        with reading_as_asked(read_settings(), asked["roots"]):
+            answer = work(asked["request"], report)
     except StudioError as error:
         _say({"error": error.as_dict(), "code": error.exit_code})
         return error.exit_code

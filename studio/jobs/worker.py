@@ -16,7 +16,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -32,7 +31,7 @@ from studio.jobs.kernel import oom_kills
 from studio.jobs.request import Kind
 from studio.jobs.state import own_identity, write_state
 from studio.private import begin
-from studio.reach import reading_only_for
+from studio.reach import reading_as_asked
 from studio.settings import Settings, read_settings
 
 PROGRESS_SECONDS = 0.25
@@ -212,15 +211,14 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
         job.state_path, job.state().with_(status="running", pid=pid, process_start=start, started=time.time())
     )  # fmt: skip
     context = JobContext(job, read_settings())
-    if job.request.roots is not None:  # a page asked for it: what it names is read as the page would read it
-        reading_only_for(replace(context.settings, roots=tuple(map(Path, job.request.roots))))
     signal.signal(signal.SIGTERM, _on_term)
     faulthandler.enable()  # a crash in compiled code leaves its place in the log
     try:
         context.environment(oom_kills=oom_kills())
         write_reserve(job.path)
         try:
-            work(context)
+            with reading_as_asked(context.settings, job.request.roots):
+                work(context)
         finally:  # also of a run that was stopped or failed
             kept = job.environment().get("peak_memory_bytes", 0)
             context.environment(peak_memory_bytes=max(peak_memory_bytes(), kept))

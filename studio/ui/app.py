@@ -145,7 +145,6 @@ def serve(settings: Settings) -> None:
     if said := begin(make_home(settings.home)):
         print(f"warning: {said}", file=sys.stderr, flush=True)
     forget_password()  # our settings have it; the processes that we start shall not
-    reading_only_for(settings)  # threads of ours too, which no request begins
     listener = _listen(settings)
     app = create_app(settings)
     protocol: Any = functools.partial(Connection, door=Door(_owners(settings)))
@@ -156,7 +155,8 @@ def serve(settings: Settings) -> None:
     write_json(
         settings.home / PAGE, {"address": gate.own_address(settings), "by_link": settings.link}
     )  # for what links to the page
-    uvicorn.Server(config).run(sockets=[listener])
+    with reading_only_for(settings):  # in threads of ours too, which no request begins
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _owners(settings: Settings) -> Owners | None:

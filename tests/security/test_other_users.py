@@ -154,9 +154,9 @@ def test_what_the_page_writes_is_its_owners(tmp_path: Path) -> None:
         server.stdout.close()
 
 
-def test_a_whole_chain_leaves_nothing_open(trained_run: JobFolder, exported_job: JobFolder) -> None:
+def test_a_whole_chain_leaves_nothing_open(short_run: JobFolder, short_export: JobFolder) -> None:
     """A real training, with its checkpoints and optimizer, and the GGUF files that llama.cpp made of it."""
-    for job in (trained_run, exported_job):
+    for job in (short_run, short_export):
         assert len([path for path in job.path.rglob("*") if path.is_file()]) > 5
         assert open_to_others(job.path) == {}
 
