@@ -21,8 +21,8 @@ from studio.models.speed import padded_length
 USABLE = 0.9  # Share of the free memory that a plan may fill: others' needs change while a run goes on.
 MODEST = 0.5  # Share that `auto` keeps to where the run can: others want to work beside it.
 GIVEN = "your setting"
-# More tokens at a time bring no speed: on two cores 2,048 were as fast as any (docs/benchmarks.md). On a GPU it is an
-# assumption, not measured: above, more is only taken where half of the memory holds it.
+# More tokens at a time are taken to bring no speed. On two cores 4 rows like Alpaca's did 265 tokens/s and 40 did 221;
+# 2,048 itself was not compared yet (docs/benchmarks.md), nor anything on a GPU: above, half of its memory must hold it.
 ENOUGH = {"cpu": 2048}
 ENOUGH_GPU = 32768
 Fitted = tuple[Load, dict[str, int]]  # what decides the memory, and the parts of that
