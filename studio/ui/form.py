@@ -119,7 +119,7 @@ class Form:
 
     def raw(self, values: Iterable[Any]) -> Values:
         """Name the values of `inputs`."""
-        return dict(zip(self.specs, values, strict=True))
+        return {path: _sendable(value) for path, value in zip(self.specs, values, strict=True)}
 
     def config(self, values: Values) -> RunConfig:
         """Turn the form's values into a config.
@@ -285,6 +285,17 @@ def to_field(spec: OptionSpec, value: Any) -> Any:
 def is_number(spec: OptionSpec) -> bool:
     """Whether an option is a number and nothing else. gradio's Number turns an empty value into 0 when it is drawn."""
     return spec.kind in ("integer", "number") and not spec.auto and not spec.optional
+
+
+def _sendable(value: Any, depth: int = 2) -> Any:
+    """The value without halves of characters: it is sent back to the page, which no JSON with them can be."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, list) and depth:
+        return [_sendable(one, depth - 1) for one in value]
+    if isinstance(value, dict) and depth:
+        return {_sendable(key): _sendable(one, depth - 1) for key, one in value.items()}
+    return value
 
 
 def _number(spec: OptionSpec, text: str) -> float | int:
