@@ -47,7 +47,7 @@ class ControlTokens:
         Raises:
             InputError: there is one.
         """
-        for part, text in _texts(example):
+        for part, text in texts_of(example):
             if self._pattern is not None and (match := self._pattern.search(text)):
                 what = f"{part} holds {match.group()!r}"
                 fix = "Write it in another way, such as with a blank in it"
@@ -80,8 +80,8 @@ class ControlTokens:
         return ("control",) if self._pattern is not None and self._pattern.search(text) else ()
 
 
-def _texts(example: Example) -> Iterable[tuple[str, str]]:
-    """(which part, its text) of everything that a template is given."""
+def texts_of(example: Example) -> Iterable[tuple[str, str]]:
+    """Yield (which part, its text) of everything that a template is given."""
     for i, message in enumerate(example.messages or ()):
         part = f"message {i + 1} ({message['role']})"
         yield part, message["content"]

@@ -80,15 +80,16 @@ def placed(example: Example, text: str) -> Iterator[None]:
         raise error.placed(place(example.path, example.row)) from error
 
 
-def require_short(example: Example, text: str) -> None:
-    """Refuse a text that is too long to be tokenized at once.
+def require_short(example: Example, *texts: str) -> None:
+    """Refuse texts that are too long to be tokenized at once.
 
     Raises:
-        InputError: it is.
+        InputError: they are.
     """
-    if len(text) > MAX_TOKENIZED:
+    characters = sum(map(len, texts))
+    if characters > MAX_TOKENIZED:
         raise InputError(
-            f"the row has {len(text):,} characters, more than the {MAX_TOKENIZED:,} that are tokenized at once",
+            f"the row has {characters:,} characters, more than the {MAX_TOKENIZED:,} that are tokenized at once",
             where=place(example.path, example.row),
             fix="Cut it into several rows",
         )

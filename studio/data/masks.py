@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from studio.data.bounds import OutOfBoundsError
 from studio.data.bytelevel import lay_over_pieces, pieces_of
-from studio.data.control import ControlTokens, any_of
+from studio.data.control import ControlTokens, any_of, texts_of
 from studio.data.conversations import Message
 from studio.data.formats import Example
 from studio.data.masked import Masked, Piece, placed, require_short
@@ -249,6 +249,7 @@ class Masker:
 
     def _require_usable(self, example: Example) -> None:
         self._require_template(example)
+        require_short(example, *(text for _, text in texts_of(example)))
         self._control.require_messages(example)
         if self.train_on == "all" and any(message.get("weight", 1) == 0 for message in example.messages or ()):
             raise InputError(

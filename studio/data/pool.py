@@ -1,8 +1,8 @@
 """Several data workers as one, so that nobody waits for what another person asked.
 
 Who has none of the workers is served first; one person has at most three of them, two of these with whole sets, and
-never the last one that is free. One more than are at work is started beforehand. They leave when idle; each is limited
-in memory (`worker.limit_memory`).
+never the last one that is free. A worker stays with who used it last, warm, unless somebody has none at all. One more
+than are at work is started beforehand. They leave when idle; each is limited in memory (`worker.limit_memory`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ _KEPT_KEYS = 32
 
 @dataclass
 class _Member:
-    """A worker, who uses it, and what it was asked before (its answers are kept there)."""
+    """A worker, who uses it now, who used it last, and what it was asked before (its answers are kept there)."""
 
     worker: DataWorker
     used_by: _Ticket | None = None
+    owner: str | None = None
     told: tuple[str, float, float | None] | None = None
     asked: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
 
@@ -189,7 +190,7 @@ class DataPool:
                     if not wanted():
                         raise StoppedError("nobody waits for this any more", where=f"data worker, {op}")
                     if (member := self._free_for(ticket)) is not None:
-                        member.used_by = ticket
+                        member.used_by, member.owner = ticket, ticket.who
                         self._prepare_next()
                         member.asked[ticket.key] = None
                         member.asked.move_to_end(ticket.key)
@@ -210,8 +211,18 @@ class DataPool:
         """A worker for a call that waits, if it is its turn."""
         if not self._may_have(ticket) or ticket is not min(self._waiting, key=self._rank):
             return None
-        # Where it was asked before, the answer is there already; else one that runs, and is warm.
-        return max(self._free, key=lambda one: (ticket.key in one.asked, one.worker.pid is not None))
+
+        def fitness(one: _Member) -> tuple[bool, bool, bool, bool]:
+            own = one.owner == ticket.who
+            running = one.worker.pid is not None
+            return own and ticket.key in one.asked, own and running, one.owner is None and running, one.owner is None
+
+        return max(self._open_to(ticket.who), key=fitness)
+
+    def _open_to(self, who: str) -> list[_Member]:
+        """The free workers that a person may take: of those that were another's only if he has none."""
+        free = self._free
+        return free if not self._at_work(who) else [one for one in free if one.owner in (None, who)]
 
     @property
     def _free(self) -> list[_Member]:
@@ -226,7 +237,8 @@ class DataPool:
         if not at_work:
             return free > 0
         whole = sum(not one.short for one in at_work)
-        return free > 1 and len(at_work) < _EACH and (ticket.short or whole < _EACH_WHOLE)
+        room = free > 1 and len(at_work) < _EACH and (ticket.short or whole < _EACH_WHOLE)
+        return room and bool(self._open_to(ticket.who))
 
     def _at_work(self, who: str) -> list[_Ticket]:
         used = [member.used_by for member in self._members]
@@ -234,6 +246,7 @@ class DataPool:
 
     def _prepare_next(self) -> None:
         """Start a worker for whoever comes next, if none is waiting for him."""
-        free = self._free
+        free = [member for member in self._free if member.owner is None or member.worker.pid is None]
         if free and all(member.worker.pid is None for member in free):
+            free[0].owner = None
             free[0].worker.start()
