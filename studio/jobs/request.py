@@ -73,7 +73,19 @@ def parse_request(raw: Any) -> JobRequest:
     if roots is not None and not (isinstance(roots, list) and all(isinstance(one, str) for one in roots)):
         raise TypeError("the roots are no folders")
     kept = None if roots is None else tuple(roots)
-    return JobRequest(kind, name, config, made, str(raw.get("group") or ""), kept)
+    return JobRequest(
+        kind, name, _as_it_was(config) if kind == "train" else config, made, str(raw.get("group") or ""), kept
+    )
+
+
+def _as_it_was(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run that was made before sources said how plain questions and answers are read: as texts."""
+    data = config.get("data", {})
+    train = data.get("train")
+    if not isinstance(train, list):
+        return config
+    sources = [{"reading": "raw", **one} if isinstance(one, dict) else one for one in train]
+    return {**config, "data": {**data, "train": sources}}
 
 
 def parse_heading(raw: Any) -> tuple[Kind, str]:

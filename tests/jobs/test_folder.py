@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from studio.config import RunConfig
 from studio.errors import InputError
 from studio.jobs import find_job, list_jobs
 from studio.jobs.files import read_json, write_json
@@ -70,3 +71,11 @@ def test_a_name_of_several_jobs_names_none_of_them_for_a_removal(settings) -> No
         find_only(settings.jobs, "same")
     with pytest.raises(InputError, match="there is no job"):
         find_only(settings.jobs, "nobody")
+
+
+def test_a_run_made_before_plain_rows_became_conversations_reads_them_as_texts(settings) -> None:
+    sources = [{"path": "old.csv"}, {"path": "new.csv", "reading": "auto"}]
+    job = create_job(settings.jobs, "train", "old", {"data": {"train": sources}, "method": {"name": "sft"}})
+    kept = job.request.config
+    assert [one["reading"] for one in kept["data"]["train"]] == ["raw", "auto"]
+    assert RunConfig.model_validate(kept).data.train[0].plain_reading == "raw"
