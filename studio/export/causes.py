@@ -29,7 +29,7 @@ class Cause:
     """One way in which the tokens differ.
 
     Attributes:
-        kind: normalization, literal, split token, blanks, unknown character, splitting or rendering.
+        kind: normalization, literal, split token, marks, blanks, unknown character, splitting or rendering.
         what: the cause as a sentence without its full stop.
         example: the shortest text that shows it, as a Python literal in ASCII where it could not be read otherwise.
         fix: what the person can do about it.
@@ -91,21 +91,25 @@ def causes(text: str, trained: Trained, read: Read, whole: Iterable[str]) -> lis
     for _ in range(MOST_CAUSES):
         if not differs(text):
             break
-        example = shortest(text, differs)
+        # What a text begins with decides about a blank before it, so a token at the beginning stays where it is.
+        head = max((token for token in trained.added if text.startswith(token)), key=len, default="")
+        example = shortest(text[len(head) :], differs, head)
+        if read(example) == trained.ids(example):
+            example = head + example
         cause, text = _named(example, text, trained, read, only_there, missing)
-        if cause not in found:
+        if cause.what not in [one.what for one in found]:
             found.append(cause)
     return found
 
 
-def shortest(text: str, differs: Callable[[str], bool]) -> str:
-    """Leave out what can be left out while `differs` stays true (Zeller's delta debugging, by halves)."""
+def shortest(text: str, differs: Callable[[str], bool], head: str = "") -> str:
+    """Leave out what can be left out while `differs(head + text)` stays true (delta debugging, by halves)."""
     size = len(text) // 2
     while size:
         start = 0
         while start < len(text):
             shorter = text[:start] + text[start + size :]
-            if shorter and differs(shorter):
+            if shorter and differs(head + shorter):
                 text = shorter
             else:
                 start += size
@@ -141,6 +145,10 @@ def _named(
             "The tokenizer's files beside the base model are not what llama.cpp expects: download the base model again"
         )
         return Cause("split token", what, shown, fix), text.replace(token, " ")
+    if any(_is_mark(char) for char in example):
+        what = "letters with marks (Hindi, Tamil, Thai, vowelled Arabic and the like) are cut elsewhere"
+        fix = "Keep the model in transformers for such scripts; rows of your own in them would fail the export"
+        return Cause("marks", what, shown, fix), "".join(char for char in text if not _is_mark(char))
     rest = text.replace(example, " " if example.strip() else "x")
     if rest == text:  # the example is scattered over the text; nothing else can be told apart
         rest = ""
@@ -156,6 +164,10 @@ def _named(
     return Cause(
         "splitting", what, shown, f"Avoid {shown} in prompts and data, or keep the model in transformers"
     ), rest
+
+
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char).startswith("M")
 
 
 def shown_text(text: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError, StudioError
+from studio.export.pieces import write_pieces
 from studio.models.tokenizerfiles import CONFIG, TEMPLATE, tokenizer_files
 
 INDEX = "model.safetensors.index.json"
@@ -55,7 +56,8 @@ def copy_small_files(run: Path, base: Path | None, tokenizer: Path, target: Path
     Args:
         run: folder of the run's result.
         base: folder of the base model, for what the run lacks.
-        tokenizer: folder of the tokenizer (`tokens.choose`); all of its files are taken, and no others.
+        tokenizer: folder of the tokenizer (`tokens.choose`); all of its files are taken, and no others but a
+            tokenizer.model where the converter would miss it.
         target: an existing folder.
     """
     for name in SMALL_FILES:
@@ -67,6 +69,7 @@ def copy_small_files(run: Path, base: Path | None, tokenizer: Path, target: Path
         if path.name != "chat_template.json":
             (target / path).parent.mkdir(exist_ok=True)
             _copy(tokenizer / path, target / path)
+    write_pieces(target)
     if (target / TEMPLATE).is_file() and "chat_template" in (config := _config(target)):
         # Where the two differ, transformers believes the file of its own and the converter the other one.
         del config["chat_template"]

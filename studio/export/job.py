@@ -151,7 +151,7 @@ class Export:
         folder = self.work / "tokenizer"
         request = {"run": str(run), "base": str(base), "folder": str(folder)}
         answer = require(self._step("reading the tokenizer", "tokens", request, ""), "reading the tokenizer").answer
-        self.report["tokenizer"] = answer
+        self.report["tokenizer"] = answer["from"]
         return folder
 
     def _refer(self) -> None:

@@ -2,8 +2,8 @@
 
 Runs that were saved by transformers 5 hold its own form of the files, which the converter misreads for some families
 (Gemma, Phi-4, Yi) and which lacks tokenizer.model; the base's own files are what the converter was written for. Newer
-runs keep those. What the converter needs beyond them is added here: tokenizer.model where there is none, and whether a
-blank is put before a text. A process of its own, for it imports transformers.
+runs keep those. For the converter it is added whether a blank is put before a text. A process of its own, for it
+imports transformers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from studio.errors import InputError
 from studio.export.checkpoint import read_object, write_object
 from studio.export.material import BUILT_IN_TEXTS, RARE, SHAPES, ids_of
-from studio.export.pieces import is_sentencepiece, write_pieces
+from studio.export.pieces import is_sentencepiece
 from studio.export.steps import Report, serve_step
 from studio.models.tokenizerfiles import CONFIG, carry_settings, copy_tokenizer, same_files, tokenizer_files
 
@@ -58,7 +58,7 @@ def choose(request: dict[str, Any], report: Report) -> dict[str, Any]:
         report: not called.
 
     Returns:
-        {"from": "base"|"run", "pieces": tokenizer.model was made out of tokenizer.json}
+        {"from": "base"|"run"}
 
     Raises:
         InputError: the run's tokenizer cannot be read.
@@ -86,10 +86,9 @@ def choose(request: dict[str, Any], report: Report) -> dict[str, Any]:
             if path.suffix not in (".json", ".jinja", ".txt") and not (folder / path).exists():
                 (folder / path).write_bytes((base / path).read_bytes())
         origin = "run"
-    made = write_pieces(folder)
-    if any(folder.glob("*.model*")):
+    if needs_work(folder):
         _say_blank(trained, folder)
-    return {"from": origin, "pieces": made}
+    return {"from": origin}
 
 
 def needs_work(folder: Path) -> bool:

@@ -65,7 +65,7 @@ def compare_prompts(
         prompts: of cases.json.
         trained: gives the tokenizer of the training; called only where something differs.
     """
-    found: dict[tuple[bool, Cause], list[str]] = {}
+    found: dict[tuple[bool, str], tuple[Cause, list[str]]] = {}
     side: Trained | None = None
     whole: list[str] = []
     for prompt in prompts:
@@ -75,11 +75,11 @@ def compare_prompts(
         if side is None:
             side, whole = trained(), model.whole_tokens()
         for cause in causes(prompt["text"], side, model.text_ids, whole) or [_rendered(ids, prompt["ids"])]:
-            found.setdefault((prompt["rare"], cause), []).append(prompt["name"])
+            found.setdefault((prompt["rare"], cause.what), (cause, []))[1].append(prompt["name"])
     entries = sorted(found.items(), key=lambda one: one[0][0])
     return [
         {"prompts": names, "rare": rare, "kind": one.kind, "cause": one.what, "example": one.example, "fix": one.fix}
-        for (rare, one), names in entries
+        for (rare, _), (one, names) in entries
     ]
 
 

@@ -92,7 +92,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, base: Path, folder: Path,
     if bare:
         (folder / "config.json").unlink(missing_ok=True)
     for name in tokenizer_files(folder):
-        if name.suffix == ".json" or name.suffix == ".jinja":
+        if name.suffix in (".json", ".jinja", ".txt") and name.name != "tekken.json":
             (folder / name).unlink()
     tokenizer.save_pretrained(str(folder))
 

@@ -21,6 +21,7 @@ from studio.jobs.files import write_json
 from studio.jobs.folder import create_job
 from studio.jobs.state import JobState, write_state
 from studio.settings import ASSETS, Settings
+from studio.train.saving import save_tokenizer
 
 TYPES = ["f16", "q8_0", "q4_k_m"]
 
@@ -51,7 +52,7 @@ def adapter(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     torch.manual_seed(7)  # PEFT draws A; without it the stand-in depended on which tests had run before
     perturb(get_peft_model(model, config), 0.01).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(model_path).save_pretrained(folder)
+    save_tokenizer(AutoTokenizer.from_pretrained(model_path), model_path, folder, trust_remote_code=False)
     return folder
 
 

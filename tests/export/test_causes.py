@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from studio.export.causes import Cause, Trained, causes, shortest
 
@@ -86,10 +86,34 @@ def test_another_rule_for_cutting(tmp_path: Path) -> None:
     assert (cause.kind, cause.example) == ("splitting", "'q'")
 
 
+def test_letters_with_marks_are_named_once(tmp_path: Path) -> None:
+    other = tokenizer()
+    marks = pre_tokenizers.Split(Regex(r"\p{M}"), "removed")
+    other.pre_tokenizer = pre_tokenizers.Sequence([marks, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    (cause,) = found(f"{TEXT} हिन्दी, ภาษาไทย", tokenizer(), other, tmp_path)
+    assert cause.kind == "marks"
+
+
 def test_two_causes_in_one_text_are_both_named(tmp_path: Path) -> None:
     text = "Is </s> in a cafe\u0301?"
     kinds = [c.kind for c in found(text, tokenizer(normalizers.NFC()), tokenizer(tokens=[*CONTROL, "</s>"]), tmp_path)]
     assert sorted(kinds) == ["literal", "normalization"]
+
+
+def test_a_blank_that_one_side_puts_at_the_beginning_hides_nothing(tmp_path: Path) -> None:
+    """Without the token at the beginning every text would differ, and the shortest would be any letter."""
+    trained = tokenizer(normalizers.NFC())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    other = tokenizer()
+
+    def read(part: str) -> list[int]:
+        blank = [] if part.startswith("<|user|>") else [7]
+        return blank + list(other.encode(part, add_special_tokens=False).ids)
+
+    trained.save(str(tmp_path / "tokenizer.json"))
+    (cause,) = causes(f"{TEXT} cafe\u0301", Trained(str(tmp_path / "tokenizer.json")), read, CONTROL)
+    assert cause.kind == "normalization"
+    assert "'e\\u0301'" in cause.example
 
 
 @pytest.mark.parametrize("differs", [lambda text: "x" in text, lambda text: text.count("a") > 2])

