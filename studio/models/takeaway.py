@@ -27,7 +27,7 @@ from studio.settings import Settings
 
 _MODULE = "studio.export.rehearsal"
 _PACKAGES = ("llama-cpp-python", "transformers", "tokenizers")
-_SOURCES = ("arithmetic.py", "converter.py", "rehearsal.py", "convert.py", "checkpoint.py")
+_SOURCES = ("arithmetic.py", "converter.py", "rehearsal.py", "convert.py", "checkpoint.py", "pieces.py")
 _SECONDS = 180
 _LOADING = "@loading"
 _AGAIN_SECONDS = 60.0  # until a question that could not be answered is asked again

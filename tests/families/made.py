@@ -1,9 +1,11 @@
 """Tiny random checkpoints of the families that people train, each with the tokenizer that its models have.
 
-The weights are such that the gates mean something. Their spread makes every block matter to the logits (standard
-deviation about 2), so that a wrong rope, mask or permutation moves KL far beyond f16's limit; `test_families` shows it.
-They lie on q8_0's own grid (integers up to 127 times one 16-bit number in 32), so that q8_0 rounds away no more than
-what two steps of training changed, and a q8_0 file that differs is broken and not just a tiny model's noise.
+The weights are such that the gates mean something. Every product keeps the size of what it multiplies, so all blocks
+matter to the logits, and a wrong rope, mask or permutation moves KL far beyond the limits: `test_families` shows it.
+A few tokens are much likelier than the others, as in a trained model: among 100,000 equals the two likeliest are so
+near to each other that the rounding of q8_0 alone swaps a tenth of them. Experts are alike in most, since random
+routers nearly tie now and then, and an expert more or less is no error then. And the weights lie on q8_0's own grid
+(integers up to 127 times one 16-bit number in 32), so it rounds away what two steps of training changed and no more.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests.install_tokenizers import folder_of
 
 BLOCK = 32  # weights that share a scale in q8_0
-SPREAD = 0.25
+LIKELY, LIKELY_SPREAD, OTHER_SPREAD = 8, 10.0, 0.5  # tokens, and standard deviations of logits
 _SIZES: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 2048, "tie_word_embeddings": False,
@@ -116,8 +118,8 @@ CASES: dict[str, FamilyCase] = {
     "SmolLM2": FamilyCase("llama", "embedded", {**_GROUPED, "tie_word_embeddings": True}),
     "OLMo 2": FamilyCase("olmo2", "gpt4", _GROUPED),
     "Granite": FamilyCase("granite", "gpt2", {
-        **_GROUPED, "embedding_multiplier": 4.0, "attention_multiplier": 0.25, "residual_multiplier": 0.5,
-        "logits_scaling": 2.0,
+        **_GROUPED, "embedding_multiplier": 2.0, "attention_multiplier": 0.25, "residual_multiplier": 0.8,
+        "logits_scaling": 0.5,
     }),
     "GPT-NeoX": FamilyCase("gpt_neox", "gpt2", _PLAIN),
     "Falcon": FamilyCase("falcon", "gpt2", {
@@ -138,8 +140,16 @@ def make(name: str, folder: Path, embedded: Callable[[], Path]) -> Path:
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.copy_(on_grid(torch.randn(weight.shape) * SPREAD))
+            if weight.dim() == 3:  # experts (E, outputs, inputs)
+                common = torch.randn(weight.shape[1:])
+                own = torch.randn(weight.shape)
+                weight.copy_(on_grid((0.95 * common + 0.3 * own) / weight.shape[-1] ** 0.5))
+            elif weight.dim() == 2:
+                weight.copy_(on_grid(torch.randn(weight.shape) / weight.shape[-1] ** 0.5))
+        head = model.get_output_embeddings().weight
+        spread = torch.full((len(head), 1), OTHER_SPREAD)
+        spread[torch.linspace(300, len(head) // 2, LIKELY).long()] = LIKELY_SPREAD
+        head.copy_(on_grid(torch.randn(head.shape) * spread / head.shape[-1] ** 0.5))
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     return folder

@@ -35,7 +35,7 @@ from tests.families.made import CASES, make
 
 pytestmark = pytest.mark.families
 TYPES = ["f16", "q8_0"]
-F16_KL = 1e-3
+F16_KL, Q8_KL = 1e-3, 0.02  # the limits of `studio.export.gates`
 # Names in which llama.cpp and others read meaning.
 NAMES = ("first run", "phi3 llama-2 chatml gemma")
 ROWS = [
@@ -144,7 +144,7 @@ def require_way(trained: Trained) -> None:
 
 
 def test_the_weights_make_the_gates_mean_something(trained: Trained) -> None:
-    """What a block adds is worth far more KL than the limit of an f16 file, so a wrong one is seen."""
+    """What stands before a token is worth far more KL than the limit of either file, so a wrong one is seen."""
     model = AutoModelForCausalLM.from_pretrained(trained.base, dtype=torch.float32).eval()
     ids = torch.arange(40, 104)[None]
     with torch.no_grad():
@@ -153,7 +153,7 @@ def test_the_weights_make_the_gates_mean_something(trained: Trained) -> None:
         near = torch.log_softmax(model(input_ids=ids[:, 32:]).logits, -1)
     ahead = (whole.exp() * (whole - turned)).sum(-1)[0, 8:56].mean()
     before = (whole[:, 32:].exp() * (whole[:, 32:] - near)).sum(-1)[0, 8:].mean()
-    assert min(ahead, before) > 20 * F16_KL, "what stands before a token changes its prediction"
+    assert min(ahead, before) > 5 * Q8_KL, "what stands before a token changes its prediction"
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
