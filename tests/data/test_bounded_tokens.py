@@ -24,7 +24,7 @@ TEXTS = {"gives up on": "a" * 60, "takes too long over": "a" * 2600}
 
 def hostile(model: Path, folder: Path, pattern: str) -> Path:
     """A model folder whose tokenizer cuts texts by a pattern of a stranger."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (model / name).exists():
             shutil.copyfile(model / name, folder / name)

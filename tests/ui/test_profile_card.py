@@ -13,8 +13,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from studio.data.client import DataWorker
 from studio.data.keep import DROPPABLE
+from studio.data.pool import DataPool
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import Summaries
 from studio.settings import Settings
@@ -36,7 +36,7 @@ def chat(question: str, answer: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def services(session_settings: Settings) -> Iterator[Services]:
-    worker = DataWorker(session_settings, confined=True)
+    worker = DataPool(session_settings, confined=True)
     made = Services(settings=session_settings, summaries=Summaries(), data=worker, chats=None)  # type: ignore[arg-type]
     yield made
     made.tasks.close()
