@@ -48,7 +48,9 @@ def test_the_row_is_named_and_the_next_question_answered(
         pid = worker.call("ping")["pid"]
         assert worker.call("inspect", path=str(write("good.jsonl", rows[:5])), model=str(model))["rows"] == 5
         began = time.monotonic()
-        with pytest.raises(InputError, match=rf"x\.jsonl, row 41: the model's tokenizer {how} the row"):
+        with pytest.raises(
+            InputError, match=r"x\.jsonl, row 41: the model's tokenizer (gives up on|takes too long over) the row"
+        ):
             worker.call("inspect", path=str(path), model=str(model))
         assert time.monotonic() - began < 20
         assert worker.call("ping")["pid"]
