@@ -288,8 +288,9 @@ def test_a_page_that_nobody_touches_asks_nothing(page: Page, server: Server) -> 
 def test_a_model_that_cannot_be_taken_away_says_so_before_the_start(page: Page, server: Server) -> None:
     folder = server.home / "models" / "tiny-opt"
     save_tiny(folder, "opt", vocab_size=49152)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(server.home / "models" / "smollm2-135m-instruct" / name, folder / name)
+    page.set_default_timeout(120_000)  # the first look at a model rehearses its conversion
     open_tab(page, server, "model")
     expect(page.locator("#tab-model .plan-limits")).to_be_hidden()
     fill(page, "model.path", str(folder))

@@ -153,7 +153,7 @@ def test_the_weights_make_the_gates_mean_something(trained: Trained) -> None:
         near = torch.log_softmax(model(input_ids=ids[:, 32:]).logits, -1)
     ahead = (whole.exp() * (whole - turned)).sum(-1)[0, 8:56].mean()
     before = (whole[:, 32:].exp() * (whole[:, 32:] - near)).sum(-1)[0, 8:].mean()
-    assert min(ahead, before) > 5 * Q8_KL, "what stands before a token changes its prediction"
+    assert min(ahead, before) > 2 * Q8_KL, "what stands before a token changes its prediction"
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])

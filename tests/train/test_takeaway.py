@@ -9,8 +9,15 @@ from typing import Any
 
 import pytest
 
+from studio.cli import results
+from studio.errors import StudioError
+from studio.export.job import export
 from studio.export.rehearsal import architecture, known_architectures
 from studio.export.toolchain import find_toolchain
+from studio.jobs.files import write_json
+from studio.jobs.folder import create_job
+from studio.jobs.state import JobState
+from studio.jobs.worker import JobContext
 from studio.models import takeaway
 from studio.models.headers import read_config, read_tensors
 from studio.models.takeaway import Obstacle, gguf_obstacle
@@ -122,3 +129,34 @@ def test_without_an_answer_nothing_is_claimed(
     folder = save_tiny(tmp_path / "model", "llama")
     assert told(folder, settings) is None
     assert not list((settings.home / "tools").rglob("*.json"))
+
+
+def test_an_export_refuses_at_once_with_the_same_words_and_what_to_do(
+    tmp_path: Path, home: Path, settings: Settings, with_tokenizer
+) -> None:
+    base = with_tokenizer(save_tiny(tmp_path / "model", "opt", vocab_size=VOCABULARY))
+    found = told(base, settings)
+    run = create_job(settings.jobs, "train", "trained", {})
+    run.model.mkdir()
+    (run.model / "adapter_config.json").write_text("{}")
+    write_json(run.environment_path, {"base_model": {"name": "opt", "path": str(base)}})
+    job = create_job(settings.jobs, "export", "gguf", {"run": run.id, "types": ["f16"]})
+    with pytest.raises(StudioError) as refused:
+        export(JobContext(job, settings))
+    assert found is not None and found.what in refused.value.what and refused.value.fix == found.fix
+    assert not (job.path / "work").exists() and not job.exports.exists(), "nothing was begun"
+
+
+def test_the_terminal_says_what_to_do_when_an_export_is_refused(
+    settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create_job(settings.jobs, "train", "trained", {})
+    made = create_job(settings.jobs, "export", "gguf", {"run": run.id})
+    made.report.mkdir()
+    (made.report / "export.json").write_text(json.dumps({"files": []}))
+    failed = JobState(status="failed", reason="it cannot be taken away", fix="Choose another model", exit_code=1)
+    monkeypatch.setattr(results, "submit", lambda *given: made)
+    monkeypatch.setattr(results, "follow", lambda job: failed)
+    with pytest.raises(StudioError) as refused:
+        results.run_export(settings, run.id, {"types": ["f16"]})
+    assert "Choose another model" in refused.value.sentence
