@@ -35,7 +35,7 @@ def write_pieces(folder: Path) -> bool:
 
 def is_sentencepiece(state: dict[str, Any]) -> bool:
     """Does a tokenizer.json merge pieces with bytes to fall back on and "▁" for blanks, as SentencePiece's BPE does?"""
-    model, before = state["model"], json.dumps([state.get("normalizer"), state.get("pre_tokenizer")])
+    model, before = state.get("model") or {}, json.dumps([state.get("normalizer"), state.get("pre_tokenizer")])
     return bool(
         model.get("type") == "BPE" and model.get("byte_fallback") and "\\u2581" in before and "<0x00>" in model["vocab"]
     )
