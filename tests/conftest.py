@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from studio.jobs import JobFolder, find_job
 from studio.settings import Settings, read_settings
-from tests.support.groups import arrange
+from tests.support.groups import Groups, arrange
 
 # Chromium's own traffic is off: a machine without a network would log it as errors.
 CHROMIUM_ARGUMENTS = [
@@ -30,10 +30,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the studio does for its workers
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Arrange the tests for two workers."""
+    """Put what takes longest first."""
     arrange(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Give each worker whole groups of tests."""
+    return Groups(config, log)
 
 
 @dataclass(frozen=True)
