@@ -51,3 +51,9 @@ def kept_small(unit: type[_Made]) -> type[_Made]:
 def kept(unit: Any, name: str) -> Any:
     """Return what is kept of a field of tokens (an array of ids) or of labels (`Runs`), which nobody may change."""
     return getattr(unit, f"_{name}")
+
+
+def largest_id(unit: Any) -> int:
+    """Return the largest token id of a unit; -1 where it has no tokens."""
+    ids = [kept(unit, name) for name in type(unit).__annotations__ if name.endswith("_ids")]
+    return max((max(one, default=-1) for one in ids), default=-1)

@@ -93,10 +93,10 @@ def causes(text: str, trained: Trained, read: Read, whole: Iterable[str]) -> lis
             break
         # What a text begins with decides about a blank before it, so a token at the beginning stays where it is.
         head = max((token for token in trained.added if text.startswith(token)), key=len, default="")
-        example = shortest(text[len(head) :], differs, head)
-        if read(example) == trained.ids(example):
-            example = head + example
-        cause, text = _named(example, text, trained, read, only_there, missing)
+        part = shortest(text[len(head) :], differs, head)
+        example = part if differs(part) else head + part
+        normal = read(trained.normalized(head + part)) == trained.ids(head + part)
+        cause, text = _named(example, text, trained, normal, only_there, missing)
         if cause.what not in [one.what for one in found]:
             found.append(cause)
     return found
@@ -118,12 +118,15 @@ def shortest(text: str, differs: Callable[[str], bool], head: str = "") -> str:
 
 
 def _named(
-    example: str, text: str, trained: Trained, read: Read, only_there: list[str], missing: list[str]
+    example: str, text: str, trained: Trained, mended: bool, only_there: list[str], missing: list[str]
 ) -> tuple[Cause, str]:
-    """The cause of one shortest example, and the text without what it concerns."""
+    """The cause of one shortest example, and the text without what it concerns.
+
+    `mended`: llama.cpp cuts it as the training did once the tokenizer has normalised it.
+    """
     normal = trained.normalized(example)
     shown = shown_text(example)
-    if normal != example and read(normal) == trained.ids(example):
+    if mended and normal != example:
         form = next((part["type"] for part in trained.changing if part["type"] in _FORMS), "")
         named = form or " and ".join(part["type"] for part in trained.changing)
         done = f"to {form}" if form else "in the same way"

@@ -32,7 +32,7 @@ def test_rows_come_back_in_order() -> None:
         assert list(held) == rows == list(held)
         assert [one.columns for one in held] == [one.columns for one in rows]
         assert len(held) == count and held.first == (rows[0] if rows else None)
-        assert held.unused["id"] == (count + 1) // 2
+        assert held.unread.counts["id"] == (count + 1) // 2
         assert [place[0] for place in held.places()] == [one.row for one in rows]
         assert [len(block) for block in held.blocks()] == [len(block) for block in in_blocks(rows)]
 

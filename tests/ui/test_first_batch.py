@@ -25,7 +25,7 @@ def answer(settings: Settings, model_path: Path, method: str, rows: list[Any], *
     file = settings.home / f"{method}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(map(json.dumps, rows)))
-    data = {"train": [{"path": str(file)}], "validation": 0, "max_length": 4096, "shuffle": False}
+    data = {"train": [{"path": str(file), "reading": "raw"}], "validation": 0, "max_length": 4096, "shuffle": False}
     args = {"data": data, "method": {"name": method}, "model": str(model_path), "micro_batch": 4, **asked}
     return WholeOperations(settings).run("batch", args, lambda *told: None)
 

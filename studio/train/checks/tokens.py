@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from studio.data.compact import largest_id
 from studio.data.units import Unit
 from studio.errors import InputError
 from studio.foreign import read_json_file
@@ -41,7 +42,7 @@ def require_rows(tokenizer: Any, rows: Iterable[Unit], vocabulary: int, folder: 
     padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     if padding >= vocabulary:
         raise _no_row("the padding token", padding, vocabulary, folder)
-    largest = max((max(row.key, default=0) for row in rows), default=0)
+    largest = max(map(largest_id, rows), default=-1)
     if largest >= vocabulary:
         raise _no_row(f"'{tokenizer.convert_ids_to_tokens(largest)}' in the data", largest, vocabulary, folder)
 
