@@ -25,6 +25,7 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
+os.environ.pop("COLUMNS", None)  # xdist tells its workers a terminal's width; there is none
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the studio does for its workers

@@ -8,13 +8,13 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from studio.cli.output import answer, say, table, write
 from studio.cli.train import Job, Json
 from studio.errors import InputError
+from studio.escaping import for_terminal
 from studio.jobs import JobFolder, Summaries, find_job
 from studio.jobs.compare import Comparison
 from studio.jobs.comparetext import as_csv, as_markdown
@@ -147,9 +147,9 @@ def _table(found: Comparison) -> Table:
     lines = [("state", [str(run["word"]) for run in found.runs], list[int]())]
     lines += [(row.key, row.values, row.best) for row in found.options]
     lines += [(row.title, row.values, row.best) for row in found.results]
-    made = table("", *(escape(str(run["name"])) for run in found.runs), rows=[])
+    made = table("", *(str(run["name"]) for run in found.runs), rows=[])
     for title, texts, best in lines:
-        cells = [Text(f"{text} best", "bold") if at in best else Text(text) for at, text in enumerate(texts)]
+        cells = [Text(for_terminal(f"{text} best"), "bold") if at in best else Text(for_terminal(text)) for at, text in enumerate(texts)]
         made.add_row(title, *cells)
     return made
 

@@ -79,7 +79,7 @@ def test_compare_prints_what_differs(studio, settings) -> None:
     assert lines["Best validation loss"].split()[3:] == ["0.5", "best", "0.6"]
     found = json.loads(studio("compare", first.id, second.id, "--json")[1])
     assert [row["key"] for row in found["options"]] == ["tuning.rank"]
-    assert studio("compare", first.id, "b", "--as", "markdown")[1].startswith("| | a[red] | b |\n|---|---|---|\n")
+    assert studio("compare", first.id, "b", "--as", "markdown")[1].startswith("| | a\\[red\\] | b |\n|---|---|---|\n")
     table = csv.reader(io.StringIO(studio("compare", first.id, "b", "--as", "csv")[1]))
     assert next(table)[3] == "a[red]"
 

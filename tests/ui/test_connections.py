@@ -230,12 +230,14 @@ def test_another_user_of_the_machine_gets_nothing(page: tuple[subprocess.Popen[s
 
 SERVE = """
 import os, sys
-os.setgroups([]); os.setgid({user}); os.setuid({user})
-import uvicorn, functools
+import encodings.idna, functools, socket, uvicorn, uvicorn.loops.asyncio, uvicorn.server
 from studio.settings import read_settings
 from studio.ui.connections import Connection, Door
 from studio.ui.gate import Gate
 from studio.ui.owner import Owners
+
+# Only now: Python itself may lie where this user may not read.
+os.setgroups([]); os.setgid({user}); os.setuid({user})
 
 async def app(scope, receive, send):
     if scope["type"] == "http":
@@ -244,7 +246,12 @@ async def app(scope, receive, send):
 
 settings = read_settings()
 protocol = functools.partial(Connection, door=Door(Owners()))
-uvicorn.run(Gate(app, settings), host="{host}", port=settings.port, http=protocol, lifespan="off", log_level="error")
+six = ":" in "{host}"  # uvicorn itself would not take an IPv4 address in this form
+listener = socket.create_server(
+    ("{host}", settings.port), family=socket.AF_INET6 if six else socket.AF_INET, dualstack_ipv6=six
+)
+config = uvicorn.Config(Gate(app, settings), http=protocol, lifespan="off", log_level="error")
+uvicorn.Server(config).run(sockets=[listener])
 """
 
 
