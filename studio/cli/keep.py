@@ -149,7 +149,10 @@ def _table(found: Comparison) -> Table:
     lines += [(row.title, row.values, row.best) for row in found.results]
     made = table("", *(str(run["name"]) for run in found.runs), rows=[])
     for title, texts, best in lines:
-        cells = [Text(for_terminal(f"{text} best"), "bold") if at in best else Text(for_terminal(text)) for at, text in enumerate(texts)]
+        cells = [
+            Text(for_terminal(f"{text} best"), "bold") if at in best else Text(for_terminal(text))
+            for at, text in enumerate(texts)
+        ]
         made.add_row(title, *cells)
     return made
 

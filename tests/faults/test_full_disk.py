@@ -81,6 +81,20 @@ def small_disk() -> Iterator[Callable[[Path, int], None]]:
 
 
 @pytest.fixture
+def bound() -> Iterator[Callable[[Path, Path], None]]:
+    """Show a file at another place."""
+    places: list[Path] = []
+
+    def bind(file: Path, place: Path) -> None:
+        subprocess.run(["mount", "--bind", str(file), str(place)], check=True)
+        places.append(place)
+
+    yield bind
+    for place in places:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
 def command(tmp_path: Path) -> Callable[[JobFolder], list[str]]:
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
@@ -106,15 +120,20 @@ def says_why(settings: Settings, job: JobFolder) -> None:
 
 
 def on_a_small_disk(
-    settings: Settings, mount: Callable[[Path, int], None], tmp_path: Path, kind: str
-) -> JobFolder:  # fmt: skip
+    settings: Settings,
+    mount: Callable[[Path, int], None],
+    bind: Callable[[Path, Path], None],
+    tmp_path: Path,
+    kind: str,
+) -> JobFolder:
     job = create_job(settings.jobs, "train", kind, {"mode": kind})
     if kind in ("event", "log"):
         mount(tmp_path / "small", 64 * 1024)
         path = job.events_path if kind == "event" else job.log_path
-        path.unlink(missing_ok=True)
-        (tmp_path / "small" / path.name).touch()
-        path.symlink_to(tmp_path / "small" / path.name)
+        # The file itself, not a link to it: a job's files are read through none.
+        for file in (path, tmp_path / "small" / path.name):
+            file.touch()
+        bind(tmp_path / "small" / path.name, path)
         return job
     files = {path.name: path.read_bytes() for path in job.path.iterdir()}
     mount(job.path, 512 * 1024)
@@ -125,12 +144,12 @@ def on_a_small_disk(
 
 @pytest.mark.parametrize("kind", ["event", "log", "state", "environment"])
 def test_the_reason_is_told_whatever_could_not_be_written(
-    kind: str, settings: Settings, small_disk: Callable[[Path, int], None], command: Callable[[JobFolder], list[str]],
-    tmp_path: Path,
+    kind: str, settings: Settings, small_disk: Callable[[Path, int], None], bound: Callable[[Path, Path], None],
+    command: Callable[[JobFolder], list[str]], tmp_path: Path,
 ) -> None:  # fmt: skip
     older = create_job(settings.jobs, "train", "older", {})
     write_state(older.state_path, JobState(status="completed"))
-    job = on_a_small_disk(settings, small_disk, tmp_path, kind)
+    job = on_a_small_disk(settings, small_disk, bound, tmp_path, kind)
     finish(Supervisor(settings, command), job)
     says_why(settings, job)
     events, _ = read_events(job.events_path, 0, 10**7)
