@@ -300,6 +300,7 @@ def test_a_model_that_cannot_be_taken_away_says_so_before_the_start(page: Page, 
     expect(page.locator("#tab-model .plan-start")).not_to_have_class(re.compile("blocked"))
     for width, height in ((1440, 900), (390, 844)):
         page.set_viewport_size({"width": width, "height": height})
+        expect(limit).to_be_visible()
         box = limit.bounding_box()
         assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
     fill(page, "model.path", "smollm2-135m-instruct")

@@ -18,7 +18,7 @@ from studio.settings import Settings
 from .rows import chat
 
 # Oniguruma gives up after ten million tries at one place, and goes on for ever where each takes a little less.
-PATTERNS = {"gives up on": r"(?=(a*)*b)a|\s", "takes too long over": r"(?=a*a*a*c)a|\s"}
+PATTERNS = {"gives up on": r"(?=a*a*a*a*a*a*c)a|\s", "takes too long over": r"(?=a*a*a*c)a|\s"}
 TEXTS = {"gives up on": "a" * 60, "takes too long over": "a" * 2600}
 
 

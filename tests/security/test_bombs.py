@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from studio.settings import Settings
+from studio.ui.entrance import KEY_HEADER
 from tests.data.rows import chat
 from tests.data.test_bounded_tokens import PATTERNS, TEXTS, hostile
 from tests.data.test_sandbox import BOMBS
@@ -46,7 +47,9 @@ def uploads(page_settings: Settings) -> Path:
 def other(app: FastAPI, signed_in: TestClient, model: str) -> Iterator[Handlers]:
     """Another person, with a session of his own."""
     client = browser(app)
-    assert client.post("/sign-in", data={"password": PASSWORD}).status_code == 303
+    answer = client.post("/sign-in", data={"password": PASSWORD})
+    assert answer.status_code == 200
+    client.headers[KEY_HEADER] = answer.json()["key"]
     handlers = Handlers(client, client.get("/config").json())
     assert preview(handlers, model__path=model)["problem"] == ""
     yield handlers
