@@ -10,6 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+import psutil
+
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 
 
@@ -22,3 +24,12 @@ def child_environment(**more: str) -> dict[str, str]:
     """This process's environment with what such a child needs to find the package, and `more`."""
     search = os.pathsep.join(filter(None, (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": search, **more}
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds that a process has used; 0 where it is gone."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)

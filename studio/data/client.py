@@ -21,11 +21,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import IO, Any, Protocol
 
-import psutil
-
 from studio.data.wire import error_from_dict, to_line
 from studio.errors import StoppedError, StudioError
-from studio.processes import child_environment, module_command
+from studio.processes import child_environment, cpu_seconds, module_command
 from studio.settings import Settings
 
 OnProgress = Callable[[str, float, float | None], None]
@@ -288,23 +286,15 @@ class _Process:
             try:
                 message = self._answers.get(timeout=min(_LOOK_SECONDS, max(0.0, deadline - now)))
             except queue.Empty:
-                used = self._used() if used is None else used
+                used = cpu_seconds(self.popen.pid) if used is None else used
                 waited = time.monotonic() - began
-                stuck = waited > _SILENT_WALL_SECONDS or self._used() - used > SILENT_SECONDS
+                stuck = waited > _SILENT_WALL_SECONDS or cpu_seconds(self.popen.pid) - used > SILENT_SECONDS
                 if stuck or time.monotonic() >= deadline:
                     raise _SilentError(waited) from None
                 continue
             if message is None:
                 raise _EndedError(self._ending())
             return message
-
-    def _used(self) -> float:
-        """CPU seconds of the worker."""
-        try:
-            times = psutil.Process(self.popen.pid).cpu_times()
-        except psutil.Error:
-            return 0.0
-        return float(times.user + times.system)
 
     def end(self) -> None:
         """Kill the process; it holds nothing that could be lost."""

@@ -15,12 +15,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import psutil
-
 from studio.data.bounds import Budget, OutOfBoundsError
 from studio.data.jinjachild import HEAD, LENGTH, MAX_CHARACTERS, NO_MEMORY, READY, REFUSED, too_long
 from studio.errors import StudioError
-from studio.processes import child_environment, module_command
+from studio.processes import child_environment, cpu_seconds, module_command
 
 # On a busy machine two seconds of work take longer; nobody waits more than this.
 _MOST_WALL_SECONDS = 4.0
@@ -167,8 +165,10 @@ class _Child:
         while len(self._read) < size:
             if not select.select([pipe], [], [], _LOOK_SECONDS)[0]:
                 waited = time.monotonic() - began
-                used = self._used() if used is None else used
-                if waited > most or (waited > seconds and self._used() - used + 2 * _LOOK_SECONDS > seconds):
+                used = cpu_seconds(self.popen.pid) if used is None else used
+                if waited > most or (
+                    waited > seconds and cpu_seconds(self.popen.pid) - used + 2 * _LOOK_SECONDS > seconds
+                ):
                     raise OutOfBoundsError("takes more than the two seconds that a row may have")
                 continue
             data = os.read(pipe, 1 << 20)
@@ -177,13 +177,6 @@ class _Child:
             self._read += data
         taken, self._read = self._read[:size], self._read[size:]
         return taken
-
-    def _used(self) -> float:
-        try:
-            times = psutil.Process(self.popen.pid).cpu_times()
-        except psutil.Error:
-            return 0.0
-        return float(times.user + times.system)
 
 
 def _ended() -> OutOfBoundsError:

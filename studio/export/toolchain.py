@@ -34,16 +34,6 @@ class Toolchain:
 
     path: Path
 
-    @property
-    def convert_model(self) -> Path:
-        """Script: Hugging Face folder to GGUF."""
-        return self.path / "convert_hf_to_gguf.py"
-
-    @property
-    def convert_adapter(self) -> Path:
-        """Script: PEFT adapter to GGUF."""
-        return self.path / "convert_lora_to_gguf.py"
-
 
 def installed_version() -> str:
     """Version of the installed llama-cpp-python.

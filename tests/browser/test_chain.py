@@ -79,7 +79,8 @@ def test_the_demo_learns_its_task_and_is_taken_away(
     assert scores[-1] >= 97
     tab.screenshot(path=artifacts / "evaluated.png", full_page=True)
     asked(tab, "demo · tuned")
-    assert "customer" in json.loads(tab.locator("#chat-right .bubble-text").last.inner_text())
+    order = json.loads(tab.locator("#chat-right .bubble-text").last.inner_text())
+    assert (order["customer"], order["city"]) == ("Helen", "Melbourne")
     tab.screenshot(path=artifacts / "chat.png")
     exported(tab, server)
     tab.screenshot(path=artifacts / "exported.png")
