@@ -67,7 +67,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(
             f"config.json is not valid JSON ({error})" if not isinstance(error, TooMuchError)
-            else f"config.json is none of a model: {error}",
+            else f"config.json is not the configuration of a model: {error}",
             where=str(file), fix="Copy or download the model again",
         ) from error  # fmt: skip
     if not isinstance(config, dict):

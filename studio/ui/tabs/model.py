@@ -102,7 +102,7 @@ def model_cards(settings: Settings) -> list[dict[str, str]]:
             facts.append(LICENCES[info.name])
         here = {"embedded": "comes with the studio", "local": "on this computer", "hub": "downloaded"}[info.source]
         if info.problem:
-            here = f"cannot be used: {info.problem:.200}"
+            here = f"{info.problem:.200}"
         elif not info.ready and info.source != "embedded":
             here = "download not complete"
         cards.append(
