@@ -23,7 +23,7 @@ from studio.chat.protocol import ApiError
 from studio.chat.reading import Reading
 from studio.errors import InputError
 from studio.models.adapters import require_quick_adapter
-from studio.models.attention import attention_options
+from studio.models.attention import answer_options
 from studio.models.headers import SAFE, read_config, weight_files
 
 PREFILL_TOKENS = 512  # longest part of a prompt read in one step: others wait no longer than that
@@ -205,7 +205,7 @@ class HfBackend:
             folder,
             dtype=self._dtype,
             trust_remote_code=self._trust,
-            **attention_options(read_config(folder)),
+            **answer_options(read_config(folder)),
             **SAFE,
         )
         return module.to(self._device).eval()

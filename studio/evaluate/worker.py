@@ -27,7 +27,7 @@ from studio.jobs import JobFolder, find_job
 from studio.jobs.files import write_json
 from studio.jobs.worker import JobContext
 from studio.models.adapters import require_quick_adapter
-from studio.models.attention import attention_options
+from studio.models.attention import answer_options
 from studio.models.device import device_info
 from studio.models.headers import SAFE, read_config
 from studio.models.quiet import quiet_libraries
@@ -102,7 +102,7 @@ def _sides(context: JobContext, run: JobFolder) -> Iterator[tuple[str, Any]]:
 
 
 def _load(path: Path, dtype: torch.dtype) -> Any:
-    options = attention_options(read_config(path))
+    options = answer_options(read_config(path))
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **options, **SAFE).eval()
     return model.to("cuda") if torch.cuda.is_available() else model
 

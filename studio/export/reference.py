@@ -38,7 +38,7 @@ from studio.export.material import (
 )
 from studio.export.steps import Report, serve_step
 from studio.models.adapters import require_quick_adapter
-from studio.models.attention import attention_options
+from studio.models.attention import answer_options
 from studio.models.headers import SAFE, read_config
 from studio.settings import read_settings
 
@@ -88,7 +88,7 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
     dtype, device = _precision(Path(request["base"]))
     if dtype != torch.float32:
         notes.append("too little memory for float32: the reference was computed in 16 bits, with wider limits")
-    options = attention_options(read_config(Path(request["base"])))
+    options = answer_options(read_config(Path(request["base"])))
     model = AutoModelForCausalLM.from_pretrained(request["base"], dtype=dtype, **options, **SAFE)
     if request["adapter"]:
         require_quick_adapter(Path(request["adapter"]), model)

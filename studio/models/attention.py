@@ -18,6 +18,8 @@ _FLAGS = {
     "flex_attention": "_supports_flex_attn",
 }  # fmt: skip
 
+ROUTER_SWITCH = "output_router_logits"
+
 
 def attention_options(raw: dict[str, Any], wanted: str = "auto", fastest: str = "auto") -> dict[str, str]:
     """Return the options of `from_pretrained` that choose the attention; none leaves the choice to transformers.
@@ -30,6 +32,19 @@ def attention_options(raw: dict[str, Any], wanted: str = "auto", fastest: str = 
     if wanted == "auto":
         wanted = fastest if has_attention(raw, fastest) else "auto"
     return {} if wanted == "auto" else {"attn_implementation": wanted}
+
+
+def answer_options(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of `from_pretrained` for a model that is only asked, and not trained.
+
+    A mixture of experts may say in its config that it returns what its routers gave, for the balancing loss. While
+    text is generated transformers fails at that: the mask is longer than what is read.
+
+    Args:
+        raw: the model's config.json.
+    """
+    quiet = {ROUTER_SWITCH: False} if raw.get(ROUTER_SWITCH) else {}
+    return {**attention_options(raw), **quiet}
 
 
 def has_attention(raw: dict[str, Any], word: str) -> bool | None:

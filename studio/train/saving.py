@@ -13,6 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from studio.config import RunConfig
+from studio.jobs.files import write_json
+from studio.models.attention import ROUTER_SWITCH
+from studio.models.headers import read_config
 from studio.models.tokenizerfiles import carry_settings, copy_tokenizer, same_tokens, tokenizer_files
 
 CHANGES_BASE = ("pissa", "olora")
@@ -65,6 +68,29 @@ def _add_whole_layers(model: Any, file: Path) -> None:
     whole = {name: one.contiguous() for name, one in get_peft_model_state_dict(model).items() if name not in kept}
     if whole:
         save_file(kept | whole, file, metadata={"format": "pt"})
+
+
+def restore_switches(base: Path, folder: Path) -> None:
+    """Give config.json of whole weights the base's word on router logits: TRL turns them on for its balancing loss.
+
+    Left on, transformers' `generate` fails for the model that was trained.
+
+    Args:
+        base: folder of the base model.
+        folder: of the model, already written; that of an adapter has no config.json and stays as it is.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        return
+    before, after = read_config(base), read_config(folder)
+    for old, new in ((before, after), (before.get("text_config"), after.get("text_config"))):
+        if not isinstance(new, dict) or ROUTER_SWITCH not in new:
+            continue
+        if isinstance(old, dict) and ROUTER_SWITCH in old:
+            new[ROUTER_SWITCH] = old[ROUTER_SWITCH]
+        else:
+            del new[ROUTER_SWITCH]
+    write_json(file, after)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, base: Path, folder: Path, trust_remote_code: bool) -> None:

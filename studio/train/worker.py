@@ -43,7 +43,7 @@ from studio.train.engine import unsloth
 from studio.train.loading import load_model, merge_into, stretched_base
 from studio.train.methods import METHODS, Method
 from studio.train.preflight import first_epoch
-from studio.train.saving import Start, save_tokenizer
+from studio.train.saving import Start, restore_switches, save_tokenizer
 from studio.train.setup import Setup
 from studio.train.watching import Watching, load_best
 
@@ -261,6 +261,7 @@ def _save(
 ) -> None:
     folder = new_folder(context.job.model)  # a model that was saved when it was stopped stays until this one is whole
     start.save(trainer, folder)
+    restore_switches(reference.path, folder)
     save_tokenizer(tokenizer, reference.path, folder, config.model.trust_remote_code)
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody should have to trust
     history = trainer.state.log_history
