@@ -143,13 +143,13 @@
     return make("p", `num export-note ${equal ? "muted" : "notice warning"}`, text);
   };
 
-  /* What llama.cpp reads differently in texts that few people write: no failure, told once for all files. */
+  /* What is read differently in texts that few people write or by llama-cpp-python alone: no failure, told once for all files. */
   const notes = (report) => {
     const rare = report.files.flatMap((file) => file.differences || []).filter((one) => one.rare);
     const lines = new Map(rare.map((one) => [`${one.cause}, for example ${one.example}.`, `${one.fix}.`]));
     if (!lines.size) return [];
     const items = [...lines].map(([cause, fix]) => make("li", "", null, make("span", "", `${cause} `), make("span", "muted", fix)));
-    const title = make("p", "num", `Rare texts that llama.cpp reads differently, whatever was trained:`);
+    const title = make("p", "num", "What llama.cpp reads differently, whatever was trained:");
     return [make("div", "export-note export-rare", null, title, make("ul", "", null, ...items))];
   };
 

@@ -29,7 +29,7 @@ class Cause:
     """One way in which the tokens differ.
 
     Attributes:
-        kind: normalization, literal, split token, marks, blanks, unknown character, splitting or rendering.
+        kind: normalization, literal, split token, marks, blanks, unknown character, splitting, rendering, chat format.
         what: the cause as a sentence without its full stop.
         example: the shortest text that shows it, as a Python literal in ASCII where it could not be read otherwise.
         fix: what the person can do about it.

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from studio.errors import StudioError
 
 BATCH_TOKENS = 512
+OWN_TEMPLATE = "chat_template.default"  # llama-cpp-python's name for the template that the file carries
 
 
 class GgufModel:
@@ -83,8 +84,18 @@ class GgufModel:
         """Token ids of a rendered text, with the special tokens that stand in it and no others."""
         return self._llama.tokenize(text.encode("utf-8"), add_bos=False, special=True)
 
-    def chat_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
+    @property
+    def guessed_format(self) -> str:
+        """llama-cpp-python's own chat format that it takes for the file's template; empty where it renders that."""
+        taken = str(self._llama.chat_format)
+        return "" if taken == OWN_TEMPLATE or not self.template else taken
+
+    def chat_ids(self, messages: Sequence[dict[str, str]], chat_format: str = "") -> list[int]:
         """Token ids that a chat with llama-cpp-python feeds to the model.
+
+        Args:
+            messages: {"role", "content"} each.
+            chat_format: `OWN_TEMPLATE`, or what a person gets who names none.
 
         Raises:
             StudioError: the file's template cannot be rendered.
@@ -100,6 +111,8 @@ class GgufModel:
 
         # The chat handler renders, tokenises and then calls this method of the instance: the prompt is caught there.
         self._llama.create_completion = catch  # type: ignore[method-assign]
+        usual = self._llama.chat_format
+        self._llama.chat_format = chat_format or usual
         try:
             self._llama.create_chat_completion(messages=[dict(message) for message in messages])  # type: ignore[misc]
         except Seen:
@@ -108,6 +121,7 @@ class GgufModel:
             raise StudioError(f"llama.cpp cannot render the chat template: {error}") from error
         finally:
             del self._llama.create_completion
+            self._llama.chat_format = usual
         raise StudioError("llama-cpp-python answered without a prompt")
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -58,7 +58,7 @@ def _notes(files: Sequence[dict[str, Any]]) -> str:
     return f"""
 ## Notes
 
-Conversations are read token for token as in training. Some rare texts are not, whatever program runs the file:
+Conversations are read token for token as in training, but for what stands here:
 
 {lines}"""
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from studio.export.causes import Cause, Trained, causes
-from studio.export.gguf_model import GgufModel
+from studio.export.gguf_model import OWN_TEMPLATE, GgufModel
 from studio.export.steps import Report, serve_step
 
 SHOWN = 8
@@ -69,9 +69,16 @@ def compare_prompts(
     side: Trained | None = None
     whole: list[str] = []
     for prompt in prompts:
-        ids = model.text_ids(prompt["text"]) if prompt["messages"] is None else model.chat_ids(prompt["messages"])
+        messages = prompt["messages"]
+        ids = model.text_ids(prompt["text"]) if messages is None else model.chat_ids(messages)
         if ids == prompt["ids"]:
             continue
+        if messages is not None and model.guessed_format:
+            ids, usual = model.chat_ids(messages, OWN_TEMPLATE), ids
+            guess = _guessed(model.guessed_format, usual, prompt["ids"])
+            found.setdefault((True, guess.what), (guess, []))[1].append(prompt["name"])
+            if ids == prompt["ids"]:
+                continue
         if side is None:
             side, whole = trained(), model.whole_tokens()
         for cause in causes(prompt["text"], side, model.text_ids, whole) or [_rendered(ids, prompt["ids"])]:
@@ -81,6 +88,14 @@ def compare_prompts(
         {"prompts": names, "rare": rare, "kind": one.kind, "cause": one.what, "example": one.example, "fix": one.fix}
         for (rare, _), (one, names) in entries
     ]
+
+
+def _guessed(chat_format: str, ids: Sequence[int], trained: Sequence[int]) -> Cause:
+    """The file is right and llama-cpp-python does not read its template: it knows the text and has code for it."""
+    what = f"llama-cpp-python takes its own format {chat_format} for this chat template, and another prompt is made"
+    lengths = f"{len(ids)} tokens instead of {len(trained)}"
+    fix = f'In Python load the file with Llama(…, chat_format="{OWN_TEMPLATE}"); other programs need nothing'
+    return Cause("chat format", what, lengths, fix)
 
 
 def _rendered(ids: Sequence[int], trained: Sequence[int]) -> Cause:

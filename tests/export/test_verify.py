@@ -13,9 +13,11 @@ from gguf import GGUFReader
 from tokenizers import Tokenizer, normalizers
 
 from studio.errors import StudioError
+from studio.export.causes import Trained
 from studio.export.gates import gate_of, judge
+from studio.export.gguf_model import OWN_TEMPLATE, GgufModel
 from studio.export.steps import require, run_own_step
-from studio.export.verify import compare, summary
+from studio.export.verify import compare, compare_prompts, summary
 from studio.jobs import JobFolder
 from tests.export.conftest import TYPES, Recorder
 
@@ -90,6 +92,19 @@ def test_rotated_rows_are_caught(exported: JobFolder, asked: Path, tmp_path: Pat
     assert found["prompts_equal"] == found["prompts_compared"]
     assert judge("f16", gate_of("f16"), numbers["mean_kl"], numbers["top1"], True, True) == "differs"
     assert numbers["mean_kl"] > 10 * gate_of("f16").max_mean_kl
+
+
+def test_a_template_that_the_binding_has_code_for_is_a_note(exported: JobFolder, asked: Path) -> None:
+    """As for plain ChatML, before which it writes an empty system turn."""
+    prompts = json.loads((asked / "cases.json").read_text())["prompts"]
+    model = GgufModel(next(exported.exports.glob("*-f16.gguf")), 512, 1)
+    assert model.guessed_format == ""
+    model._llama.chat_format = "chatml"  # as it guesses from the text of that template
+    found = compare_prompts(model, prompts, lambda: Trained(str(asked / "tokenizer.json")))
+    model.close()
+    assert [(one["kind"], one["rare"]) for one in found] == [("chat format", True)]
+    assert "no system" in found[0]["prompts"]
+    assert OWN_TEMPLATE in found[0]["fix"]
 
 
 def test_another_template_and_tokenizer_are_caught(exported: JobFolder, asked: Path, tmp_path: Path) -> None:

@@ -193,6 +193,8 @@ def sentencepiece_of(values: dict[str, Any]) -> bytes:
     for number, (text, place) in enumerate(pieces):
         assert number == place, "ids without holes"
         kind = piece.NORMAL
+        if text == "\t" and "<0x09>" not in values["model"]["vocab"]:  # transformers' word for this byte of Gemma 2's
+            text = "<0x09>"
         if text == values["model"].get("unk_token", "<unk>"):
             kind = piece.UNKNOWN
         elif len(text) == 6 and text.startswith("<0x"):
