@@ -176,6 +176,15 @@ class DataConfig(Options):
             raise ValueError("a share from 0 to below 1 (0.1 = 10 %), or the path of a file")
         return value
 
+    @field_validator("train", mode="before")
+    @classmethod
+    def _paths_alone(cls, value: object) -> object:
+        """Take a path where a source with nothing but a path is meant, in a list or alone."""
+        listed = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, str | dict | DataSource) for one in listed):
+            raise ValueError("each set is the path of a file, or a mapping with path")
+        return [{"path": one} if isinstance(one, str) else one for one in listed]
+
     @field_validator("train")
     @classmethod
     def _weights_for_all(cls, value: list[DataSource]) -> list[DataSource]:

@@ -45,7 +45,7 @@ class TrainingConfig(Options):
     )
     learning_rate: float | Auto = option(
         "auto",
-        "Size of a step. auto takes it from the table in docs/config.md, by method, tuning and model size.",
+        "Size of a step. auto takes it from the table in docs/methods.md, by method, tuning and model size.",
         title="Learning rate",
         tier="basic",
         differs="TRL: 2e-5 for everything, which is too small for an adapter.",

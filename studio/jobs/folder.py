@@ -1,6 +1,6 @@
 """A job's folder: names, paths, and what was asked for.
 
-The folder is the database (design section 2): nothing about a job is kept anywhere else, so that it can be
+The folder is the database: nothing about a job is kept anywhere else, so that it can be
 copied to another machine and read there.
 """
 

@@ -1,6 +1,6 @@
 """Which learning rate `auto` means, by method, tuning and size of the model.
 
-Data, not code: one row a rule, with its reason, shown in the plan and in docs/config.md. Values are for AdamW
+Data, not code: one row a rule, with its reason, shown in the plan and in docs/methods.md. Values are for AdamW
 and batches of about 8; a row is used up to `below` parameters, the first that fits.
 """
 

@@ -112,6 +112,22 @@ def test_wrong_configs_say_what_is_wrong_where_and_what_to_do(raw, sentences) ->
     assert all(line.startswith("run.yaml: ") for line in caught.value.sentence.splitlines())
 
 
+@pytest.mark.parametrize("written", ["a.jsonl", ["a.jsonl"], [{"path": "a.jsonl"}], {"path": "a.jsonl"}])
+def test_a_set_is_its_path_where_nothing_else_is_said(written: Any) -> None:
+    assert build(RunConfig, {"data": {"train": written}}) == build(
+        RunConfig, {"data": {"train": [{"path": "a.jsonl"}]}}
+    )
+    assert apply_set(raw := {}, f"data.train={written}") == "data.train"
+    assert build(RunConfig, raw).data.train[0].path == "a.jsonl"
+
+
+@pytest.mark.parametrize("written", [3, [3], ["a.jsonl", None], [["a.jsonl"]]])
+def test_what_is_no_set_is_refused(written: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        build(RunConfig, {"data": {"train": written}})
+    assert "data.train" in caught.value.sentence
+
+
 def test_what_came_by_set_is_not_looked_for_in_the_file() -> None:
     with pytest.raises(InputErrors) as caught:
         run_of({"training": {"epochs": 0}}, ["training.seed=-1"], "run.yaml")
