@@ -1,7 +1,8 @@
 """The GGUF types: how large each is, and how far from the trained model it may be.
 
-The limits are about three times what was measured on SmolLM2-135M (docs/export.md). They catch breakage (a wrong rope, tokenizer or permutation gives a divergence above 1 nat), they are no
-certificate of quality: larger models lose less, and exact match on real rows says what a type costs.
+The limits are about three times what was measured on SmolLM2-135M (docs/export.md). They catch breakage (a wrong rope,
+tokenizer or permutation gives a divergence above 1 nat), they are no certificate of quality: larger models lose less,
+and exact match on real rows says what a type costs.
 """
 
 from __future__ import annotations
