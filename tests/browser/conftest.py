@@ -32,6 +32,7 @@ from studio.jobs.state import JobState, process_start, write_state
 from studio.settings import Settings, read_settings
 from tests.conftest import Measured
 from tests.support.ports import free_port
+from tests.support.prepared import link_model
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0
@@ -151,8 +152,7 @@ def server(
 ) -> Iterator[Server]:
     """A web process whose home holds the prepared model and no job, shared by a module's tests."""
     home = tmp_path_factory.mktemp("browser") / "home"
-    # Links, not copies; not a symbolic link, because the page may only read below its own home.
-    shutil.copytree(model_path, home / "models" / model_path.name, copy_function=os.link)
+    link_model(model_path, home)
     measured.tell(home)
     server = serve(home)
     yield server
