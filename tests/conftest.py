@@ -160,8 +160,9 @@ def model_path(session_settings: Settings, session_home: Path) -> Path:
 @pytest.fixture(scope="session")
 def short_run(session_settings: Settings, session_home: Path, model_path: Path) -> JobFolder:
     """Twelve steps of the demo on the real model: enough to show, evaluate, export and chat with; it learned little."""
-    asked = ["--name", "short", "--set", "training.max_steps=12", "--set", "data.validation=0"]
-    done = run_studio("train", "demo/sft", *asked, "--json", home=session_home)
+    sets = ["training.max_steps=12", "training.batch_size=2", "data.validation=0"]
+    asked = [word for one in sets for word in ("--set", one)]
+    done = run_studio("train", "demo/sft", "--name", "short", *asked, "--json", home=session_home)
     assert done.code == 0, done.stderr
     return find_job(session_settings.jobs, done.json["id"], "train")
 
