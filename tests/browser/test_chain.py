@@ -53,7 +53,7 @@ def test_the_demo_learns_its_task_and_is_taken_away(
     assert job.id in address
 
     # The tab is closed and the web process killed: the training does not notice.
-    page.context.close()
+    page.close()
     server.end(signal.SIGKILL)
     before = job.state()
     assert before.alive()
