@@ -65,7 +65,7 @@ class Server:
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             assert self.process.poll() is None, (self.home.parent / f"server-{self.port}.log").read_text()
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
                 urllib.request.urlopen(f"{self.url}api/jobs", timeout=10).close()
                 return
             time.sleep(0.1)

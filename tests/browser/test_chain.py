@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from studio.jobs import JobFolder, list_jobs, read_events, wait
 from tests.browser.conftest import Server
-from tests.browser.test_setup_tabs import fill, planned
+from tests.browser.test_setup_tabs import fill, open_tab, planned
 
 TRAINING_SECONDS = 600
 ANSWER_MS = 120_000
@@ -90,8 +90,7 @@ def test_the_demo_learns_its_task_and_is_taken_away(
 
 
 def test_a_short_run_becomes_a_proven_file(page: Page, server: Server) -> None:
-    page.goto(f"{server.url}#tab=data")
-    planned(page, "plan.memory && !plan.errors.length")
+    open_tab(page, server, "data")
     fill(page, "data.validation", "0")  # a validation after each of so few steps takes most of the time
     page.get_by_role("tab", name="Method", exact=True).click()
     page.locator("#tab-method button.fold").last.click()
