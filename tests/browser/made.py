@@ -21,6 +21,15 @@ def look(page: Page, scheme: str, width: int) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
 
 
+def longest_answer(page: Page, tokens: int) -> None:
+    """Set the length at which the Chat tab, which is open, cuts an answer."""
+    field = page.locator("#chat-max-tokens input")
+    if not field.is_visible():
+        page.locator("#chat-settings button").first.click()
+    field.fill(str(tokens))
+    field.blur()
+
+
 def as_text(page: Page) -> None:
     """Nothing of what a model or a file said has become markup or script."""
     assert page.evaluate(PWNED)

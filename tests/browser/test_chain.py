@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from studio.jobs import JobFolder, list_jobs, read_events, wait
 from tests.browser.conftest import Server
+from tests.browser.made import longest_answer
 from tests.browser.test_setup_tabs import fill, open_tab, planned
 
 TRAINING_SECONDS = 600
@@ -106,6 +107,8 @@ def test_a_short_run_becomes_a_proven_file(page: Page, server: Server) -> None:
     page.locator("#evaluate-limit input").press("Enter")
     scores = evaluated(page, "of 8 right")
     assert 0 <= scores[0] <= scores[-1] <= 100
+    page.get_by_role("tab", name="Chat", exact=True).click()
+    longest_answer(page, 16)  # a model that learned so little finds no end
     asked(page, "twelve · tuned")
     exported(page, server)
 
