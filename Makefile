@@ -1,5 +1,5 @@
 # make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make bench
-# Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3)
+# Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3), SHUFFLE (a seed for the order of tests)
 PYTHON ?= python3
 PORT ?= 7860
 VENV := .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 # Two workers; what shares something slow to make runs in one of them (tests/support/groups.py).
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 $(addprefix --shuffle=,$(SHUFFLE))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: run install check test test-all test-matrix test-families test-faults bench docs format clean

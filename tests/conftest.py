@@ -10,15 +10,19 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from studio.jobs import JobFolder, find_job
 from studio.settings import Settings, read_settings
 from tests.support.groups import Groups, arrange
+from tests.support.prepared import copy_model, link_model
+from tests.support.shuffling import shuffle
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Chromium's own traffic is off: a machine without a network would log it as errors.
 CHROMIUM_ARGUMENTS = [
@@ -37,9 +41,17 @@ hypothesis.settings.register_profile("studio", deadline=None)
 hypothesis.settings.load_profile("studio")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what takes longest first."""
-    arrange(items)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--shuffle SEED`: another order of the tests; 0 is the usual one."""
+    parser.addoption("--shuffle", type=int, default=0, metavar="SEED", help="run modules and tests in another order")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put what takes longest first, or everything into an order by the seed."""
+    if seed := config.getoption("--shuffle"):
+        shuffle(items, seed)
+    else:
+        arrange(items)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -72,7 +84,10 @@ def run_studio(*arguments: str, home: Path, seconds: float = 1100, **env: str) -
 
 
 class Measured:
-    """How fast this machine is: measured in the first home of the session that asks, known to all later ones."""
+    """How fast this machine is: measured in the first home of the session that asks, known to all later ones.
+
+    What two workers learn lies in one folder; a file appears there whole.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -89,28 +104,33 @@ class Measured:
         for file in source.glob("device*.json"):
             if not (target / file.name).exists():
                 target.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, target)
+                copy = shutil.copy(file, target / f".{file.name}.{os.getpid()}")
+                Path(copy).replace(target / file.name)
 
 
 @pytest.fixture(scope="session")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """What is known of this machine's speed; measuring takes five seconds of both cores."""
-    return Measured(tmp_path_factory.mktemp("measured"))
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "measured"
+    folder.mkdir(exist_ok=True)
+    return Measured(folder)
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: Measured) -> Iterator[Path]:
-    """A STUDIO_HOME, set in the environment, with nothing but the machine's speed."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: Measured, model_path: Path) -> Iterator[Path]:
+    """A STUDIO_HOME, set in the environment, with nothing but the machine's speed and the prepared model."""
     path = tmp_path / "home"
     monkeypatch.setenv("STUDIO_HOME", str(path))
     measured.tell(path)
+    link_model(model_path, path)
     yield path
     measured.learn(path)
 
 
 @pytest.fixture
 def settings(home: Path) -> Settings:
-    """The settings of the empty home."""
+    """The settings of that home."""
     return read_settings()
 
 
@@ -132,18 +152,17 @@ def session_settings(session_home: Path) -> Iterator[Settings]:
 
 
 @pytest.fixture(scope="session")
-def model_path(session_settings: Settings) -> Path:
-    """The embedded model, prepared once a session in the shared home."""
-    from studio.models.embedded import prepare
-
-    return prepare(session_settings)
+def model_path(session_settings: Settings, session_home: Path) -> Path:
+    """The embedded model in the shared home, a copy of the one that this machine has prepared."""
+    return copy_model(session_home)
 
 
 @pytest.fixture(scope="session")
 def short_run(session_settings: Settings, session_home: Path, model_path: Path) -> JobFolder:
     """Twelve steps of the demo on the real model: enough to show, evaluate, export and chat with; it learned little."""
-    asked = ["--name", "short", "--set", "training.max_steps=12", "--set", "data.validation=0"]
-    done = run_studio("train", "demo/sft", *asked, "--json", home=session_home)
+    sets = ["training.max_steps=12", "training.batch_size=2", "data.validation=0"]
+    asked = [word for one in sets for word in ("--set", one)]
+    done = run_studio("train", "demo/sft", "--name", "short", *asked, "--json", home=session_home)
     assert done.code == 0, done.stderr
     return find_job(session_settings.jobs, done.json["id"], "train")
 
@@ -189,6 +208,8 @@ def exported_job(session_settings: Settings, demo_result: dict[str, Any]) -> Job
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium where it is, else Playwright's own."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         path = shutil.which("chromium")
         chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)

@@ -48,13 +48,13 @@ def test_other_cells_stay(cell: str) -> None:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_the_command_line_writes_them_out(tmp_path: Path, as_json: bool) -> None:
+def test_the_command_line_writes_them_out(tmp_path: Path, home: Path, as_json: bool) -> None:
     """A column's and a file's name, in what is said and in the sentence of an error."""
     evil = "\x1b]0;owned\x07\x9b2J"
     file = tmp_path / f"rows{evil}.jsonl"
     file.write_text(json.dumps({f"prom{evil}pt": "a", "b": "c"}) + "\n", encoding="utf-8")
     command = module_command("studio", "data", "inspect", str(file), *(["--json"] if as_json else []))
-    env = child_environment(STUDIO_HOME=str(tmp_path / "home"))
+    env = child_environment(STUDIO_HOME=str(home))
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
     assert done.returncode == 2 and "owned" in done.stdout + done.stderr
     assert "\x1b" not in done.stdout + done.stderr and "\x9b" not in done.stdout + done.stderr

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, WebError, expect
 
 from studio.config import RunConfig
 from studio.jobs import JobFolder
@@ -32,6 +32,7 @@ from studio.jobs.state import JobState, process_start, write_state
 from studio.settings import Settings, read_settings
 from tests.conftest import Measured
 from tests.support.ports import free_port
+from tests.support.prepared import link_model
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0
@@ -64,7 +65,7 @@ class Server:
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             assert self.process.poll() is None, (self.home.parent / f"server-{self.port}.log").read_text()
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
                 urllib.request.urlopen(f"{self.url}api/jobs", timeout=10).close()
                 return
             time.sleep(0.1)
@@ -129,13 +130,13 @@ class FakeRun:
 
 
 @pytest.fixture(scope="session")
-def serve() -> Iterator[Callable[[Path], Server]]:
-    """Start a web process on a home; all are ended with the session."""
+def serve() -> Iterator[Callable[..., Server]]:
+    """Start a web process on a home, on a port of its own if none is named; all are ended with the session."""
     servers: list[Server] = []
 
-    def start(home: Path) -> Server:
+    def start(home: Path, port: int | None = None) -> Server:
         home.mkdir(parents=True, exist_ok=True)
-        server = Server(home, free_port())
+        server = Server(home, port or free_port())
         servers.append(server)
         server.start()
         return server
@@ -145,16 +146,25 @@ def serve() -> Iterator[Callable[[Path], Server]]:
         server.end()
 
 
+@pytest.fixture(scope="session")
+def shared_port() -> int:
+    """The port of each module's server, one after the other: the browser keeps scripts by their addresses."""
+    return free_port()
+
+
 @pytest.fixture(scope="module")
 def server(
-    serve: Callable[[Path], Server], model_path: Path, tmp_path_factory: pytest.TempPathFactory, measured: Measured
+    serve: Callable[..., Server],
+    shared_port: int,
+    model_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    measured: Measured,
 ) -> Iterator[Server]:
     """A web process whose home holds the prepared model and no job, shared by a module's tests."""
     home = tmp_path_factory.mktemp("browser") / "home"
-    # Links, not copies; not a symbolic link, because the page may only read below its own home.
-    shutil.copytree(model_path, home / "models" / model_path.name, copy_function=os.link)
+    link_model(model_path, home)
     measured.tell(home)
-    server = serve(home)
+    server = serve(home, shared_port)
     yield server
     server.end()
     measured.learn(home)
@@ -244,18 +254,46 @@ def settle(page: Page) -> Callable[[], None]:
     return wait
 
 
-@pytest.fixture
-def page(browser: Browser, console: list[str], leftovers: list[Path]) -> Iterator[Page]:
-    """A page of 1440 × 900 in a context of its own; an error in its console fails the test."""
+def opened(browser: Browser) -> Iterator[BrowserContext]:
+    """A context of 1440 × 900 by day."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
     context.set_default_timeout(30_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="session")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """The context of all pages, which find the scripts in its cache: reading gradio's anew is half of opening a page.
+
+    Modules that change a context for good, or look at it, say that `context` is their `own_context`.
+    """
+    yield from opened(browser)
+
+
+@pytest.fixture
+def own_context(browser: Browser) -> Iterator[BrowserContext]:
+    """A context of a test's own."""
+    yield from opened(browser)
+
+
+@pytest.fixture
+def page(context: BrowserContext, console: list[str], leftovers: list[Path]) -> Iterator[Page]:
+    """A page without cookies or anything stored; an error in its console, or that of another tab, fails the test."""
 
     def note(message: ConsoleMessage) -> None:
         if message.type == "error":
             console.append(f"{message.text} {message.location.get('url', '')}".strip())
 
+    def crash(error: WebError) -> None:
+        console.append(str(error.error))
+
+    context.set_storage_state({})
     context.on("console", note)
-    context.on("weberror", lambda error: console.append(str(error.error)))
+    context.on("weberror", crash)
     yield context.new_page()
-    context.close()
+    for tab in context.pages:
+        tab.close()
+    context.remove_listener("console", note)
+    context.remove_listener("weberror", crash)
     assert console == []

@@ -1,4 +1,4 @@
-"""Opening a tab of the page for one job, shared by the tests of Chat, Evaluate and Export."""
+"""Opening a tab of the page for one job, a screen of another size or colour, and what axe finds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,21 @@ def open_tab(page: Page, url: str, tab: str, job: str) -> None:
     expect(page.get_by_role("tab", name=tab.title(), exact=True)).to_have_attribute("aria-selected", "true")
     if job:
         page.wait_for_function("id => document.querySelector('#job-id textarea, #job-id input')?.value === id", arg=job)
+
+
+def look(page: Page, scheme: str, width: int) -> None:
+    """Give a page that is not open yet another width, and "light" or "dark"."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+
+
+def longest_answer(page: Page, tokens: int) -> None:
+    """Set the length at which the Chat tab, which is open, cuts an answer."""
+    field = page.locator("#chat-max-tokens input")
+    if not field.is_visible():
+        page.locator("#chat-settings button").first.click()
+    field.fill(str(tokens))
+    field.blur()
 
 
 def as_text(page: Page) -> None:

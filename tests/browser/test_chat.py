@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from studio.jobs import JobFolder
-from tests.browser.made import as_text, open_tab
+from tests.browser.made import as_text, longest_answer, open_tab
 from tests.ui.made_jobs import SCRIPT, made_run
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def test_base_and_tuned_answer_side_by_side(
     server = serve(session_home)
     open_tab(page, server.url, "chat", short_run.id)
     expect(page.locator("#chat-right-target input")).to_have_value(f"{short_run.request.name} · tuned")
+    longest_answer(page, 48)
     page.evaluate(UPDATES)
     page.locator("#chat-example-0").click()
     page.get_by_role("button", name="Send", exact=True).click()
@@ -103,6 +104,7 @@ def test_base_and_tuned_answer_side_by_side(
     assert updates["left"] >= 5 and updates["right"] >= 5
     expect(page.locator("#chat-loaded-line")).to_contain_text("Loaded:")
 
+    longest_answer(page, 256)
     page.locator("#chat-message textarea").fill("Tell me a very long story about a harbour and its keeper.")
     page.get_by_role("button", name="Send", exact=True).click()
     expect(page.locator("#chat-left .bubble.it .bubble-text").last).not_to_be_empty(timeout=ANSWER_MS)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from studio.jobs import find_job, list_jobs, request_stop, wait
 from studio.jobs.state import write_state
@@ -39,6 +39,12 @@ PLACE = """() => {
   const mark = document.querySelector(".at").getBoundingClientRect();
   return mark.top >= box.top && mark.bottom <= box.bottom && box.top < innerHeight && box.bottom > 0;
 }"""
+
+
+@pytest.fixture
+def context(own_context: BrowserContext) -> BrowserContext:
+    """Not shared: the clock is set in one."""
+    return own_context
 
 
 def failed(run: FakeRun, line: int) -> None:

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.made import serious
+from tests.browser.made import look, serious
 from tests.browser.test_setup_tabs import fill, open_tab, upload, value
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
-
     from tests.browser.conftest import Server
 
 RATE = "training.learning_rate"
@@ -65,6 +63,7 @@ def test_the_demo_preset_and_then_dpo(page: Page, server: Server) -> None:
     noted(page, r"^now 5e-05: .*0\.001 was for SFT")
 
 
+@pytest.mark.long
 def test_own_rows_and_a_typed_rate(page: Page, server: Server) -> None:
     file = own_run(server)
     open_tab(page, server, "method")
@@ -89,10 +88,9 @@ def test_own_rows_and_a_typed_rate(page: Page, server: Server) -> None:
     noted(page, r"^now 0\.001")
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 390)])
-def test_the_marks_can_be_read(browser: Browser, server: Server, tmp_path: Path, scheme: str, width: int) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    page = context.new_page()
+@pytest.mark.parametrize(("scheme", "width"), [pytest.param("light", 1440, marks=pytest.mark.long), ("dark", 390)])
+def test_the_marks_can_be_read(page: Page, server: Server, tmp_path: Path, scheme: str, width: int) -> None:
+    look(page, scheme, width)
     upload_file = own_run(server)
     open_tab(page, server, "method")
     upload(page, "#yaml-upload", upload_file)
@@ -104,4 +102,3 @@ def test_the_marks_can_be_read(browser: Browser, server: Server, tmp_path: Path,
     page.screenshot(path=str(tmp_path / f"kept-{scheme}-{width}.png"))
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert serious(page) == []
-    context.close()

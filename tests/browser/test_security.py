@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from studio.config.jobs import EvaluateConfig
 from studio.jobs import JobFolder
@@ -31,6 +31,12 @@ PASSWORD = "correct horse battery"
 # What a name of a file can hold: no slash.
 NAME = "<img src=x onerror=window.pwned=4>"
 SEEN = "() => document.body.innerText.includes('pwned')"
+
+
+@pytest.fixture
+def context(own_context: BrowserContext) -> BrowserContext:
+    """Not shared: its cookies are looked at."""
+    return own_context
 
 
 @pytest.fixture

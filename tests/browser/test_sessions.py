@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from studio.ui.entrance import KEY_HEADER
 from studio.ui.sessions import SessionFile
@@ -24,6 +24,12 @@ from tests.ui.made_jobs import finish, made_run
 from tests.ui.test_app import ROOT, free_port, start, wait_until_up
 
 PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def context(own_context: BrowserContext) -> BrowserContext:
+    """Not shared: others may look into its cookies."""
+    return own_context
 
 
 @dataclass

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from playwright.sync_api import TimeoutError as Late
 
 from studio.jobs import find_job
 from studio.settings import ASSETS
-from tests.browser.made import serious
+from tests.browser.made import look, serious
 from tests.models.tiny import save_tiny
 
 if TYPE_CHECKING:
@@ -233,14 +233,12 @@ def test_model_facts_and_a_hub_id(page: Page, server: Server) -> None:
 @pytest.mark.parametrize(
     ("width", "scheme"),
     [
-        (1440, "light"), (390, "dark"),
-        *(pytest.param(*look, marks=pytest.mark.long) for look in [(1440, "dark"), (390, "light")]),
+        (1440, "light"),
+        *(pytest.param(*other, marks=pytest.mark.long) for other in [(390, "dark"), (1440, "dark"), (390, "light")]),
     ],
 )  # fmt: skip
-def test_axe_and_no_sideways_scrolling(browser: Browser, server: Server, scheme: str, width: int) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    page = context.new_page()
-    page.set_default_timeout(30_000)
+def test_axe_and_no_sideways_scrolling(page: Page, server: Server, scheme: str, width: int) -> None:
+    look(page, scheme, width)
     for tab in ("model", "data", "method"):
         page.goto("about:blank")
         open_tab(page, server, tab)
@@ -249,7 +247,6 @@ def test_axe_and_no_sideways_scrolling(browser: Browser, server: Server, scheme:
             page.locator("#tab-method button.fold").last.click()
         assert serious(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-    context.close()
 
 
 def test_start_selects_the_new_run(page: Page, server: Server) -> None:

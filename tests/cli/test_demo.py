@@ -108,7 +108,8 @@ def test_a_demo_that_falls_short_exits_with_1(tmp_path, session_home, model_path
 
 def test_ctrl_c_stops_saves_and_exits_with_130(session_home, session_settings, model_path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "studio", "train", "demo/sft", "--name", "interrupted", "--json"],
+        [sys.executable, "-m", "studio", "train", "demo/sft", "--name", "interrupted", "--json",
+         "--set", "training.batch_size=2", "--set", "data.validation=0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "STUDIO_HOME": str(session_home)},
         # A shell that starts the tests in the background has Ctrl-C switched off for all of them.
@@ -135,7 +136,7 @@ def test_ctrl_c_stops_saves_and_exits_with_130(session_home, session_settings, m
 def test_detach_returns_at_once_and_the_job_goes_on(session_home, session_settings, model_path) -> None:
     done = run_studio(
         "train", "demo/sft", "--detach", "--json", "--name", "detached", "--set", "training.max_steps=1",
-        "--set", "data.validation=0", home=session_home,
+        "--set", "training.batch_size=2", "--set", "data.validation=0", home=session_home,
     )  # fmt: skip
     assert done.code == 0, done.stderr
     job = find_job(session_settings.jobs, done.json["id"])

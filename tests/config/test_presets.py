@@ -30,6 +30,7 @@ MODELS = [name for name in NAMES if name.startswith("models/")]
 METHODS = [name for name in NAMES if name.startswith("methods/")]
 COUNTS = {"demo": 8, "methods": 13, "models": 22}
 STEPS, ROWS_KEPT, BATCH = 2, 8, 4
+EVERYDAY = ("llama", "gemma2", "mixtral")  # of the architectures: an ordinary one, a particular one, a mixture
 
 
 def architecture(name: str) -> str:
@@ -130,7 +131,13 @@ def test_method_presets_run(name: str, tiny_models: dict[str, Path], settings: S
     check(run(name, tiny_models["llama"], settings, tmp_path), load_named(name))
 
 
-@pytest.mark.parametrize(("kind", "name"), [pytest.param(*pair, id=pair[1]) for pair in one_of_each()])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(kind, name, id=name, marks=[] if kind in EVERYDAY else [pytest.mark.long])
+        for kind, name in one_of_each()
+    ],
+)
 def test_model_presets_run(
     kind: str, name: str, tiny_models: dict[str, Path], settings: Settings, tmp_path: Path
 ) -> None:

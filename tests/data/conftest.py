@@ -1,4 +1,4 @@
-"""What the data tests share: the embedded model's tokenizer, settings of a temporary home, a file writer."""
+"""What the data tests share: the embedded model's tokenizer, settings of a home that has the model, a file writer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from studio.data.masks import Masker
 from studio.settings import ASSETS, Settings
+from tests.support.prepared import link_model
 
 from .templates import SHAPES, shaped
 
@@ -23,9 +24,9 @@ def tokenizer(model_path: Path) -> Any:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, model_path: Path) -> Settings:
     home = tmp_path / "home"
-    home.mkdir()
+    link_model(model_path, home)
     roots = (home.resolve(), ASSETS)
     return Settings(home=home, host="127.0.0.1", port=7860, roots=roots, password=None, chat_idle_seconds=600)
 

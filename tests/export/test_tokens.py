@@ -50,6 +50,7 @@ def test_an_old_run_with_the_same_ids_gets_the_bases_files(base: Path, tmp_path:
     assert same_files(out, base)
 
 
+@pytest.mark.long
 def test_an_old_run_keeps_its_template(base: Path, tmp_path: Path) -> None:
     run = old_run(base, tmp_path / "run", template="{{ messages }}")
     assert chosen(run, base, tmp_path / "out") == "base"
@@ -57,6 +58,7 @@ def test_an_old_run_keeps_its_template(base: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
 
 
+@pytest.mark.long
 def test_an_old_run_with_another_token_keeps_its_own(base: Path, tmp_path: Path) -> None:
     run = old_run(base, tmp_path / "run", token="<new>")
     assert chosen(run, base, tmp_path / "out") == "run"

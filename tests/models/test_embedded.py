@@ -16,6 +16,7 @@ from studio.errors import InputError, StudioError
 from studio.models import embedded
 from studio.models.catalogue import resolve_model
 from studio.settings import Settings
+from tests.support.prepared import prepared
 
 PIECES = (
     "abc", " ", "  ", "\n", "\t", "1", "23", "'s", "'LL", "é", "日本", "١", "२", "½", "²", "Ⅷ", "😀", "‘", "—",
@@ -62,8 +63,15 @@ def test_files_name_nothing_that_was_only_of_the_loading(model_path: Path) -> No
     assert "quantization_config" not in config and "_model_name_or_path" not in config
     assert config["dtype"] == "bfloat16"
     assert "im_start" in (model_path / "chat_template.jinja").read_text()
-    names = {file.name for file in model_path.parent.iterdir()}
+    names = {file.name for file in prepared().parent.iterdir()}
     assert not [name for name in names if name.startswith(f".{embedded.EMBEDDED_MODEL}-")], "a temporary folder is left"
+
+
+@pytest.mark.long
+def test_made_anew_it_is_the_same(settings: Settings, model_path: Path) -> None:
+    made = embedded.prepare(settings)
+    files = {file.name: file.read_bytes() for file in model_path.iterdir()}
+    assert {file.name: file.read_bytes() for file in made.iterdir()} == files
 
 
 def test_prepared_model_is_found_without_torch(model_path: Path, session_settings: Settings) -> None:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -25,6 +23,7 @@ import pytest
 from studio.processes import child_environment, module_command
 from tests.conftest import Measured
 from tests.security.conftest import Handlers
+from tests.support.prepared import link_model
 
 # On two idle cores an attack ends within 5 s, others wait 1 s at most; tests run beside each other.
 ENDED, OTHERS = 30.0, 10.0
@@ -84,7 +83,7 @@ class Page:
 def served(tmp_path_factory: pytest.TempPathFactory, model_path: Path, measured: Measured) -> Iterator[Page]:
     home = tmp_path_factory.mktemp("limits") / "home"
     measured.tell(home)
-    shutil.copytree(model_path, home / "models" / model_path.name, copy_function=os.link)
+    link_model(model_path, home)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -58,7 +58,7 @@ class Watch(threading.Thread):
         self.with_password: set[str] = set()
 
     def run(self) -> None:
-        while not self.over.wait(0.05):
+        while not self.over.wait(0.2):
             for folder in Path("/proc").glob("[0-9]*"):
                 with contextlib.suppress(OSError):
                     command = (folder / "cmdline").read_bytes()
