@@ -38,6 +38,11 @@ LOADING, LOADED = "@loading", "@loaded"
 _SHOWN = 300
 _CONTEXT = 64  # tokens: what is loaded here computes next to nothing
 _NAME_THE_END = "Name that token eos_token in the base model's tokenizer_config.json"
+# transformers 5 orders the merges that it makes out of a SentencePiece file by ids and not by scores.
+_TAKE_PUBLISHED = (
+    "Take the tokenizer.json that the model was published with: one that transformers has made out of tokenizer.model "
+    "cuts blanks in another way than the model has learnt"
+)
 # The export measures these itself, of the run's own weights and template.
 _MEASURED = ("tokens", "arithmetic")
 
@@ -141,7 +146,8 @@ def _read_differently(file: Path, folder: Path, work: Path) -> dict[str, str]:
         model.close()
     if found:
         what = f"llama.cpp reads ordinary prompts differently: {found[0]['cause']}, for example {found[0]['example']}"
-        return {"reason": "tokens", "what": what, "fix": found[0]["fix"]}
+        fix = _TAKE_PUBLISHED if (folder / "tokenizer.model").is_file() else found[0]["fix"]
+        return {"reason": "tokens", "what": what, "fix": fix}
     if not ends:
         what = f"llama.cpp does not stop at the token that ends an answer ({tokenizer.convert_ids_to_tokens(end)})"
         return {"reason": "tokens", "what": what, "fix": _NAME_THE_END}

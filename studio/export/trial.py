@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from studio.export import converter
+from studio.export.checkpoint import write_object
 from studio.export.gates import TYPES
 from studio.export.gguf_model import GgufModel
 from studio.export.toolchain import Toolchain
@@ -62,7 +63,7 @@ def divergence(tools: Toolchain, raw: dict[str, Any], work: Path) -> float | Non
         with torch.inference_mode():
             trained = model(input_ids=ids[None]).logits[0].float()
         logits = _computed(tools, model, ids.tolist(), work)
-    except Exception:  # the codes of three programs, given a model that nobody asked for: it says nothing of the real one
+    except Exception:  # of three programs, about a model that nobody asked for: it says nothing of the real one
         logging.getLogger(__name__).info("no trial of %s", raw.get("model_type"), exc_info=True)
         return None
     # Tied, scaled and capped heads give logits of any size; both sides are stretched alike.
@@ -146,6 +147,9 @@ def _computed(tools: Toolchain, model: Any, ids: list[int], work: Path) -> np.nd
 
     folder, file = work / "trial", work / "trial.gguf"
     model.save_pretrained(folder)
+    # Gemma 3 counts its entries, to leave out rows of the embedding beyond them.
+    entries = {"model": {"vocab": {str(number): number for number in range(_VOCABULARY)}}, "added_tokens": []}
+    write_object(folder / "tokenizer.json", entries)
     with torch.inference_mode():
         made = conversion.get_model_class(type(model).__name__)(
             folder, gguf.LlamaFileType.ALL_F32, file, model_name="model"
