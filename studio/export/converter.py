@@ -55,8 +55,6 @@ def older(values: dict[str, Any]) -> dict[str, Any]:
     add("n_ctx", found.get("n_positions"))
     if found.get("model_type") in _SIGMOID:
         add("scoring_func", "sigmoid")
-    if "num_key_value_heads" in found:  # null where all heads have keys of their own
-        add("num_key_value_heads", found.get("num_attention_heads"))
     kind, layers = found.get("model_type"), found.get("layer_types")
     if kind == "afmoe":  # normed in transformers' code and by no option
         add("route_norm", True)

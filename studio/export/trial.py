@@ -54,8 +54,10 @@ def divergence(tools: Toolchain, raw: dict[str, Any], work: Path) -> float | Non
         The divergence; None where no such model can be made small, or either side does not take the small one.
     """
     try:
-        config = shrunk(CONFIG_MAPPING[raw["model_type"]].from_dict(raw).get_text_config())
-        if config is None or _parameters(config) > _MOST_PARAMETERS:
+        whole = CONFIG_MAPPING[raw["model_type"]].from_dict(raw).get_text_config()
+        small = (shrunk(whole, narrow) for narrow in (False, True))
+        config = next((one for one in small if one is not None and _parameters(one) <= _MOST_PARAMETERS), None)
+        if config is None:
             return None
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
         fill(model)
@@ -72,10 +74,16 @@ def divergence(tools: Toolchain, raw: dict[str, Any], work: Path) -> float | Non
     return float(divergences.mean())
 
 
-def shrunk(config: PreTrainedConfig) -> PreTrainedConfig | None:
+def shrunk(config: PreTrainedConfig, narrow: bool) -> PreTrainedConfig | None:
     """Return a config that computes as `config` does on less: the same layers, head width and ratios of heads.
 
-    None for a model without attention heads of one number, whose other sizes depend on each other in ways of their own.
+    Args:
+        config: of a text model.
+        narrow: also where the inner width is four times the outer, which some converters take for granted (Phi).
+
+    Returns:
+        The config; None for a model without attention heads of one number, whose other sizes depend on each other in
+        ways of their own.
     """
     raw, names = config.to_dict(), config.attribute_map
 
@@ -92,7 +100,9 @@ def shrunk(config: PreTrainedConfig) -> PreTrainedConfig | None:
     few, fewer = min(few, heads), min(fewer, keys)
     small = width // heads * few
     changes: dict[str, Any] = {of_heads: few, of_width: small} | ({of_keys: fewer} if of_keys else {})
-    changes |= {name: _less(raw[name], _NARROW) for one in _WIDTHS if (name := key(one))}
+    for name in filter(None, map(key, _WIDTHS)):
+        four = raw[name] == 4 * width and not narrow
+        changes[name] = 4 * small if four else _less(raw[name], _NARROW)
     if isinstance(implied := raw.get(_IMPLIED_WIDTH), int):  # the converter has it from the other width
         changes[_IMPLIED_WIDTH] = implied * small // width
     changes |= {name: _less(raw[name], _NARROW_EXPERT) for name in _EXPERT_WIDTHS if raw.get(name)}
