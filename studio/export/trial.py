@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -69,8 +70,8 @@ def divergence(tools: Toolchain, raw: dict[str, Any], work: Path) -> float | Non
         logging.getLogger(__name__).info("no trial of %s", raw.get("model_type"), exc_info=True)
         return None
     # Tied, scaled and capped heads give logits of any size; both sides are stretched alike.
-    stretch = _SPREAD / float(trained.std())
-    divergences, _ = compare(torch.log_softmax(stretch * trained, -1).numpy(), stretch * logits)
+    stretch = np.float32(_SPREAD / float(trained.std()))
+    divergences, _ = compare(torch.log_softmax(float(stretch) * trained, -1).numpy(), stretch * logits)
     return float(divergences.mean())
 
 
@@ -149,7 +150,7 @@ def fill(model: Any) -> None:
                 part.weight.copy_(_EMBEDDED * normal(*part.weight.shape))
 
 
-def _computed(tools: Toolchain, model: Any, ids: list[int], work: Path) -> np.ndarray[Any, Any]:
+def _computed(tools: Toolchain, model: Any, ids: list[int], work: Path) -> npt.NDArray[np.float32]:
     """Convert the model and return llama.cpp's logits after each of `ids`."""
     converter.prepare(tools.path)
     import conversion

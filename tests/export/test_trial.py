@@ -24,7 +24,9 @@ LAGUNA = {**FEW, **ALL_FULL, "num_attention_heads_per_layer": [4] * 4}
         ("llama", FEW, True),
         ("phi", FEW, True),
         ("gpt2", {"n_layer": 4}, True),
-        ("gemma3_text", {**FEW, "layer_types": ["sliding_attention"] * 3 + ["full_attention"]}, True),
+        ("gemma3_text", {"num_hidden_layers": 6}, True),
+        # The window is in every layer but each sixth, whatever the config says.
+        ("gemma3_text", {**FEW, "layer_types": ["sliding_attention"] * 3 + ["full_attention"]}, False),
         ("glm", FEW, True),
         ("laguna", LAGUNA, True),
         ("afmoe", {**FEW, "mup_enabled": True}, True),
