@@ -40,10 +40,12 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "text": ("text", "content", "document", "body", "article"),
 }  # fmt: skip
 
-# Questions and answers in other languages, and the short names of both; with `_NAMES` what `known_columns` goes by.
+# What the roles are called in other languages, and in short; with `_NAMES` what `known_columns` goes by.
 _QUESTIONS = (
-    "q", "questions", "frage", "fragen", "demande", "pregunta", "preguntas", "pergunta", "domanda", "vraag", "fråga",
-    "spørgsmål", "spørsmål", "kysymys", "pytanie", "otázka", "kérdés", "întrebare", "soru", "вопрос", "питання",
+    "q", "questions", "anweisung", "aufgabe", "consigne", "instrucción", "istruzione", "instrução", "инструкция",
+    "指令", "指示", "지시", "frage", "fragen", "demande", "pregunta", "preguntas", "pergunta", "domanda", "vraag",
+    "fråga", "spørgsmål", "spørsmål", "kysymys", "pytanie", "otázka", "kérdés", "întrebare", "soru", "вопрос",
+    "питання",
     "въпрос", "ερώτηση", "שאלה", "سؤال", "السؤال", "پرسش", "سوال", "प्रश्न", "প্রশ্ন", "คำถาม", "câu hỏi",
     "pertanyaan", "问题", "問題", "提问", "问", "質問", "질문",
 )  # fmt: skip
@@ -51,11 +53,23 @@ _ANSWERS = (
     "a", "answers", "antwort", "antworten", "réponse", "reponse", "respuesta", "respuestas", "resposta", "risposta",
     "antwoord", "svar", "vastaus", "odpowiedź", "odpověď", "odpoveď", "válasz", "răspuns", "cevap", "yanıt", "ответ",
     "відповідь", "отговор", "απάντηση", "תשובה", "جواب", "إجابة", "الإجابة", "پاسخ", "उत्तर", "উত্তর", "คำตอบ",
-    "câu trả lời", "jawaban", "答案", "回答", "答え", "答", "답변", "답",
+    "câu trả lời", "jawaban", "ausgabe", "sortie", "salida", "saída", "вывод", "输出", "輸出", "出力", "출력", "答案",
+    "回答", "答え", "答", "답변", "답",
+)  # fmt: skip
+# What is asked about; where nothing else is the question, these are.
+_INPUTS = ("input", "eingabe", "entrée", "entrada", "ввод", "输入", "輸入", "入力", "입력")
+_CONTEXTS = (
+    *_INPUTS, "kontext", "contexte", "contexto", "contesto", "контекст", "上下文", "背景", "文脈", "コンテキスト",
+    "문맥",
+)  # fmt: skip
+_SYSTEMS = (
+    "systemprompt", "systemnachricht", "prompt système", "message système", "prompt de sistema", "mensaje de sistema",
+    "системный промпт", "система", "系统", "系統", "系统提示", "系统提示词", "系统消息", "システム", "시스템",
 )  # fmt: skip
 
 _ALL_NAMES = {
     **_NAMES, "question": (*_NAMES["question"], *_QUESTIONS), "reply": (*_NAMES["reply"], *_ANSWERS),
+    "context": (*_NAMES["context"], *_CONTEXTS), "system": (*_NAMES["system"], *_SYSTEMS),
 }  # fmt: skip
 # Keys by which a row says itself what it is.
 _OWN: dict[RowKind, tuple[tuple[str, ...], ...]] = {
@@ -117,7 +131,7 @@ def known_columns(keys: Sequence[str], kind: RowKind) -> dict[str, str]:
             return {}
         if having:
             found[role] = having[0]
-    if "question" not in found and plain.get(found.get("context", "")) == "input":
+    if "question" not in found and plain.get(found.get("context", "")) in _INPUTS:
         found["question"] = found.pop("context")
     if not {"question", *_NEEDS[kind]} <= found.keys():
         return {}
@@ -130,7 +144,8 @@ def known_columns(keys: Sequence[str], kind: RowKind) -> dict[str, str]:
 
 
 def _plain_name(key: str) -> str:
-    return unicodedata.normalize("NFC", key).strip(" \t_:?？：.*").casefold()
+    text = unicodedata.normalize("NFC", key).replace("_", " ").replace("-", " ")
+    return " ".join(text.strip(" \t:?？：.*").casefold().split())
 
 
 def _exact(names: Sequence[str], keys: Sequence[str]) -> str | None:

@@ -2,7 +2,7 @@
 
 It reads a config through transformers, whose fifth version keeps under `rope_parameters` what each family used to name
 in its own way, and leaves out what its code does in any case. Both are put back under the old names; no value that is
-there is replaced, but for Falcon's.
+there is replaced, but for Falcon's and Laguna's.
 """
 
 from __future__ import annotations
@@ -55,6 +55,16 @@ def older(values: dict[str, Any]) -> dict[str, Any]:
     add("n_ctx", found.get("n_positions"))
     if found.get("model_type") in _SIGMOID:
         add("scoring_func", "sigmoid")
+    kind, layers = found.get("model_type"), found.get("layer_types")
+    if kind == "afmoe":  # normed in transformers' code and by no option
+        add("route_norm", True)
+    if kind == "laguna" and layers and "sliding_attention" not in layers:
+        found["sliding_window"] = 0  # no layer uses it, and llama.cpp takes three of four for layers that do
+    if kind == "glm":  # the names of ChatGLM, by whose class it is converted
+        add("layernorm_epsilon", found.get("rms_norm_eps"))
+        add("attention_dim", found.get("head_dim"))
+        add("seq_length", found.get("max_position_embeddings"))
+        add("rope_ratio", found["rope_theta"] / 10_000 if "rope_theta" in found else None)
     if "kv_lora_rank" in found:  # llama.cpp asks for the other rank too, but for Lite models, which it tells by layers
         add("q_lora_rank", 0)
     if found.get("multi_query") and not found.get("new_decoder_architecture"):

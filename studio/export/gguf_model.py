@@ -28,12 +28,13 @@ class GgufModel:
         path: the file.
         context: longest sequence, in tokens.
         threads: CPU threads.
+        options: more of `llama_cpp.Llama`'s.
 
     Raises:
         StudioError: llama.cpp cannot load it.
     """
 
-    def __init__(self, path: Path, context: int, threads: int) -> None:
+    def __init__(self, path: Path, context: int, threads: int, **options: Any) -> None:
         try:
             self._llama = llama_cpp.Llama(
                 model_path=str(path),
@@ -42,6 +43,7 @@ class GgufModel:
                 n_threads=threads,
                 n_threads_batch=threads,
                 verbose=False,
+                **options,
             )
         except (ValueError, RuntimeError, OSError) as error:
             raise StudioError(f"llama.cpp cannot load it: {error}", where=path.name) from error

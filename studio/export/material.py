@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from studio.data.masks import Masker
+
 IGNORED = -100  # the label of a token that the loss does not count, as everywhere in transformers
 TEXT_TOKENS = 256
 POSITIONS = 512
@@ -118,6 +120,13 @@ BUILT_IN_TEXTS = (
 def ids_of(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a rendered text; special tokens are those that stand in it, none is added."""
     return [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def end_token(tokenizer: Any) -> int | None:
+    """The token that ends an answer in this template; the tokenizer's end of text without one, None without either."""
+    stop = Masker(tokenizer).stop_text()
+    ids = ids_of(tokenizer, stop) if stop else []
+    return ids[0] if ids else tokenizer.eos_token_id
 
 
 def compared_prompts(tokenizer: Any, rows: Iterable[tuple[int, list[Message] | str]]) -> list[ComparedPrompt]:

@@ -33,6 +33,7 @@ from studio.export.material import (
     ComparedText,
     compared_prompts,
     compared_texts,
+    end_token,
     ids_of,
     spread,
 )
@@ -79,7 +80,7 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         "texts": [asdict(text) for text in texts],
         "prompts": [asdict(prompt) for prompt in compared_prompts(tokenizer, _prompts(examples))],
         "rows": [asdict(question) for question in questions],
-        "end": _end_token(tokenizer),
+        "end": end_token(tokenizer),
         "template": tokenizer.chat_template or "",
     }
     (folder / "cases.json").write_text(json.dumps(cases, ensure_ascii=False), encoding="utf-8")
@@ -150,13 +151,6 @@ def _prompts(examples: list[Example]) -> list[tuple[int, Any]]:
             # A conversation that begins with the answer has no prompt to render.
             prompts += [(example.row, str(example.messages[0]["content"]))] if example.messages else []
     return prompts
-
-
-def _end_token(tokenizer: Any) -> int | None:
-    """The token that ends an answer in this template; the tokenizer's end of text without one."""
-    stop = Masker(tokenizer).stop_text()
-    ids = ids_of(tokenizer, stop) if stop else []
-    return ids[0] if ids else tokenizer.eos_token_id
 
 
 def _own_system(tokenizer: Any) -> str:

@@ -1,7 +1,8 @@
 """A conversion to GGUF without weights, in a process of its own: what would fail after the training fails here.
 
 Converter and llama.cpp see the model's own config, tokenizer and tensor headers; the weights are a file with a hole,
-which takes no room and is hardly read. What they refuse is told as one of `studio.models.takeaway`'s reasons.
+which takes no room and is hardly read. The file's tokens are compared as those of an export are, and what is computed
+of the config by a small model (`trial`). What fails is told as one of `studio.models.takeaway`'s reasons.
 `python -m studio.export.rehearsal` reads a request from stdin and prints the answer as the last line.
 """
 
@@ -16,30 +17,46 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from studio.errors import StudioError
-from studio.export import converter
+from studio.errors import InputError, StudioError
+from studio.export import arithmetic, converter
+from studio.export.causes import Trained
 from studio.export.checkpoint import SINGLE, copy_small_files, write_object
 from studio.export.convert import ELSEWHERE, KNOWN
+from studio.export.material import compared_prompts, end_token
+from studio.export.tokens import choose, needs_work
 from studio.export.toolchain import Toolchain, find_toolchain
 from studio.models.headers import read_config, read_tensors
 from studio.models.takeaway import gguf_obstacle
 from studio.settings import Settings, read_settings
 
-LOADING = "@loading"  # printed before llama.cpp is asked, which may end the process instead of answering
+# Printed before and after llama.cpp is asked to load it, which may end the process instead of answering.
+LOADING, LOADED = "@loading", "@loaded"
 _SHOWN = 300
+_CONTEXT = 64  # tokens: what is loaded here computes next to nothing
+_NAME_THE_END = "Name that token eos_token in the base model's tokenizer_config.json"
+# transformers 5 orders the merges that it makes out of a SentencePiece file by ids and not by scores.
+_TAKE_PUBLISHED = (
+    "Take the tokenizer.json that the model was published with: one that transformers has made out of tokenizer.model "
+    "cuts blanks in another way than the model has learnt"
+)
+# The export measures these itself, of the run's own weights and template.
+_MEASURED = ("tokens", "arithmetic")
 
 
 def require_takeaway(folder: Path, run: str, settings: Settings) -> None:
     """Refuse to export what cannot become a GGUF, before anything is merged: the plan said the same.
 
+    What makes a file that would differ is no reason to refuse: the comparison with the trained model decides.
+
     Raises:
         StudioError: what stands in the way, and what to do.
     """
     found = gguf_obstacle(folder, read_config(folder), read_tensors(folder), settings)
-    if found is not None:
+    if found is not None and found.reason not in _MEASURED:
         raise StudioError(f"run '{run}' cannot be taken away as GGUF: {found.what}", fix=found.fix)
 
 
@@ -77,7 +94,7 @@ def rehearse(tools: Toolchain, folder: Path, raw: dict[str, Any], tensors: Seque
         return _refused(f"Model {name} is not supported")
     model, file = work / "model", work / "model.gguf"
     model.mkdir()
-    copy_small_files(folder, None, folder, model)
+    copy_small_files(folder, None, _tokenizer(folder, work / "tokenizer"), model)
     write_object(model / "config.json", {key: value for key, value in raw.items() if key != "auto_map"})
     write_hollow(model / SINGLE, tensors)
     try:
@@ -88,11 +105,69 @@ def rehearse(tools: Toolchain, folder: Path, raw: dict[str, Any], tensors: Seque
         return _refused(f"{type(error).__name__}: {error}")
     print(LOADING, flush=True)
     problem = _load(file)
-    return (
-        {"reason": "load", "what": f"llama.cpp cannot load what its converter makes ({problem})", "fix": ELSEWHERE}
-        if problem
-        else {}
-    )
+    if problem:
+        what = f"llama.cpp cannot load what its converter makes ({problem})"
+        return {"reason": "load", "what": what, "fix": ELSEWHERE}
+    print(LOADED, flush=True)
+    return _read_differently(file, folder, work) or _computed_differently(tools, raw, work)
+
+
+def _tokenizer(folder: Path, made: Path) -> Path:
+    """The tokenizer's files that an export of the unchanged model is made from (`Export._tokenizer`)."""
+    if not needs_work(folder):
+        return folder
+    try:
+        choose({"run": str(folder), "base": str(folder), "folder": str(made)}, lambda done, total: None)
+    except InputError:  # transformers cannot read it, so that nothing can be trained; the converter says why it cannot
+        return folder
+    return made
+
+
+def _read_differently(file: Path, folder: Path, work: Path) -> dict[str, str]:
+    """What the gate of an export would say of the file's tokens; empty for nothing."""
+    from transformers import AutoTokenizer
+
+    from studio.export.gguf_model import GgufModel
+    from studio.export.verify import compare_prompts
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError):
+        return {}
+    model = GgufModel(file, _CONTEXT, 1, vocab_only=True)
+    try:
+        saved = work / "tokenizer.json"
+        tokenizer.backend_tokenizer.save(str(saved))
+        prompts = [asdict(one) for one in compared_prompts(tokenizer, []) if not one.rare]
+        found = compare_prompts(model, prompts, lambda: Trained(str(saved)))
+        end = end_token(tokenizer)
+        ends = end is not None and model.is_end(end)
+    finally:
+        model.close()
+    if found:
+        what = f"llama.cpp reads ordinary prompts differently: {found[0]['cause']}, for example {found[0]['example']}"
+        fix = _TAKE_PUBLISHED if (folder / "tokenizer.model").is_file() else found[0]["fix"]
+        return {"reason": "tokens", "what": what, "fix": fix}
+    if not ends:
+        what = f"llama.cpp does not stop at the token that ends an answer ({tokenizer.convert_ids_to_tokens(end)})"
+        return {"reason": "tokens", "what": what, "fix": _NAME_THE_END}
+    return {}
+
+
+def _computed_differently(tools: Toolchain, raw: dict[str, Any], work: Path) -> dict[str, str]:
+    """What llama.cpp computes in another way than transformers; empty for nothing, or where it is not known."""
+    from studio.export import trial
+
+    what = arithmetic.difference(raw)
+    if not what:
+        apart = trial.divergence(tools, raw, work)
+        if apart is None or apart <= trial.LIMIT:
+            return {}
+        what = (
+            "llama.cpp computes another model from this config: of small random weights in the same layers it makes "
+            f"answers {apart:.2g} nats a token apart"
+        )
+    return {"reason": "arithmetic", "what": what, "fix": ELSEWHERE}
 
 
 def write_hollow(file: Path, tensors: Sequence[Any]) -> None:
@@ -150,6 +225,13 @@ def _load(file: Path) -> str:
 
     kept = llama_cpp.llama_log_callback(keep)
     llama_cpp.llama_log_set(kept, ctypes.c_void_p(0))
+    try:
+        return _load_refused(llama_cpp, file, said)
+    finally:  # `kept` goes with this call
+        llama_cpp.llama_log_set(llama_cpp.llama_log_callback(), ctypes.c_void_p(0))
+
+
+def _load_refused(llama_cpp: Any, file: Path, said: list[str]) -> str:
     options = llama_cpp.llama_model_default_params()
     options.load_mode, options.no_alloc, options.use_extra_bufts = 0, True, False
     model = llama_cpp.llama_model_load_from_file(str(file).encode(), options)
@@ -157,8 +239,11 @@ def _load(file: Path) -> str:
         found = re.findall(r"error loading model: (.+)", "".join(said))
         return found[-1].strip()[:_SHOWN] if found else "it does not say why"
     sizes = llama_cpp.llama_context_default_params()
-    sizes.n_ctx, sizes.n_batch = 64, 64
+    sizes.n_ctx, sizes.n_batch = _CONTEXT, _CONTEXT
     context = llama_cpp.llama_init_from_model(model, sizes)
+    if context:
+        llama_cpp.llama_free(context)
+    llama_cpp.llama_model_free(model)
     return "" if context else "it can make no context of it"
 
 

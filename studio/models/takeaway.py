@@ -27,9 +27,12 @@ from studio.settings import Settings
 
 _MODULE = "studio.export.rehearsal"
 _PACKAGES = ("llama-cpp-python", "transformers", "tokenizers")
-_SOURCES = ("arithmetic.py", "converter.py", "rehearsal.py", "convert.py", "checkpoint.py", "pieces.py")
+_SOURCES = (
+    "arithmetic.py", "causes.py", "checkpoint.py", "convert.py", "converter.py", "gates.py", "gguf_model.py",
+    "material.py", "pieces.py", "rehearsal.py", "tokens.py", "trial.py", "verify.py",
+)  # fmt: skip
 _SECONDS = 180
-_LOADING = "@loading"
+_LOADING, _LOADED = "@loading", "@loaded"
 _AGAIN_SECONDS = 60.0  # until a question that could not be answered is asked again
 _ASKING = threading.Lock()
 _UNTOLD: dict[str, float] = {}
@@ -40,7 +43,7 @@ class Obstacle:
     """Why a model cannot be taken away as GGUF.
 
     Attributes:
-        reason: a word for programs: architecture, tokenizer, tokenizer_file, conversion, load or
+        reason: a word for programs: architecture, tokenizer, tokenizer_file, conversion, load, tokens or
             arithmetic.
         what, fix: for a person.
     """
@@ -83,7 +86,9 @@ def gguf_obstacle(folder: Path, raw: dict[str, Any], tensors: Sequence[Tensor], 
 
 def _asked(request: dict[str, Any]) -> dict[str, str] | None:
     """The child's answer: {} for no obstacle, None where it could not tell."""
-    environment = child_environment(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", OMP_WAIT_POLICY="PASSIVE")
+    environment = child_environment(
+        HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", OMP_WAIT_POLICY="PASSIVE", GGML_NO_BACKTRACE="1"
+    )
     try:
         done = subprocess.run(
             module_command(_MODULE), input=json.dumps(request), capture_output=True, text=True, errors="replace",
@@ -99,6 +104,8 @@ def _asked(request: dict[str, Any]) -> dict[str, str] | None:
         except (ValueError, IndexError, KeyError, TypeError):
             return None
         return obstacle
+    if _LOADED in lines:  # it ended in a trial of what is no part of the model: nothing is known against that
+        return {}
     if _LOADING in lines:
         return asdict(Obstacle("load", "llama.cpp ends while it loads what its converter makes", ""))
     return None

@@ -180,6 +180,14 @@ def test_an_evaluation_asks_as_the_run_was_trained(tokenizer: Any, write: Writer
             "answers",
             {"instruction": "instruction", "input": "context", "output": "response"},
         ),
+        (("Kontext", "Frage", "Antwort"), "answers", {"instruction": "Frage", "output": "Antwort", "input": "Kontext"}),
+        (("Anweisung", "Eingabe", "Ausgabe"), "answers",
+         {"instruction": "Anweisung", "output": "Ausgabe", "input": "Eingabe"}),
+        (("输入", "输出"), "answers", {"prompt": "输入", "completion": "输出"}),
+        (("Systemprompt", "Frage", "Antwort"), "answers",
+         {"prompt": "Frage", "completion": "Antwort", "system": "Systemprompt"}),
+        (("System Prompt", "User-Input", "Output"), "answers",
+         {"prompt": "User-Input", "completion": "Output", "system": "System Prompt"}),
         # Two columns that might be it, names that are only like it, and rows that say themselves what they are.
         (("problem", "solution", "answer"), "answers", {}),
         (("question", "prompt", "answer"), "answers", {}),
@@ -190,7 +198,7 @@ def test_an_evaluation_asks_as_the_run_was_trained(tokenizer: Any, write: Writer
         (("instruction", "chosen", "rejected"), "pairs", {}),
         (tuple(f"column {n}" for n in range(1000)), "answers", {}),
     ],
-)
+)  # fmt: skip
 def test_columns_that_are_called_question_and_answer(keys: tuple[str, ...], kind: Any, mapping: dict[str, str]) -> None:
     assert known_columns(keys, kind) == mapping
 

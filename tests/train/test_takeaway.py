@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from studio.cli import results
 from studio.errors import StudioError
 from studio.export.job import export
-from studio.export.rehearsal import architecture, known_architectures
+from studio.export.rehearsal import LOADED, LOADING, architecture, known_architectures
 from studio.export.toolchain import find_toolchain
 from studio.jobs.files import write_json
 from studio.jobs.folder import create_job
@@ -59,6 +60,9 @@ def told(folder: Path, settings: Settings) -> Obstacle | None:
         ("deepseek_v2", {}, None),
         ("opt", {}, "architecture"),
         ("phi", {"num_key_value_heads": 2}, "load"),
+        ("qwen3_moe", {"norm_topk_prob": True}, None),
+        ("qwen3_moe", {"norm_topk_prob": False}, "arithmetic"),
+        ("qwen2_moe", {"norm_topk_prob": True}, "arithmetic"),
     ],
     ids=str,
 )
@@ -81,6 +85,29 @@ def test_a_tokenizer_that_llama_cpp_does_not_know_and_one_that_is_missing(
     gemma = with_tokenizer(save_tiny(tmp_path / "gemma", "gemma2", vocab_size=VOCABULARY))
     lacking = told(gemma, settings)
     assert lacking is not None and lacking.reason == "tokenizer_file" and "tokenizer.model" in lacking.fix
+
+
+@pytest.mark.long
+def test_tokens_that_llama_cpp_cuts_otherwise_are_told(tmp_path: Path, settings: Settings, with_tokenizer) -> None:
+    folder = save_tiny(tmp_path / "model", "llama", vocab_size=VOCABULARY)
+    # What the converter knows tokenizers by has no such letter.
+    other = {"type": "Replace", "pattern": {"String": "\u00bb"}, "content": "x"}
+    found = told(with_tokenizer(folder, normalizer=other), settings)
+    assert found is not None and found.reason == "tokens" and "\u00bb" in found.what and found.fix
+
+
+def test_a_trial_that_ends_the_process_claims_nothing(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny(tmp_path / "model", "llama")
+    reasons = []
+    for number, said in enumerate((LOADING, f"{LOADING}\n{LOADED}")):
+        ending = f"import os; print({said!r}, flush=True); os.abort()"
+        monkeypatch.setattr(takeaway, "module_command", lambda name, ending=ending: [sys.executable, "-c", ending])
+        monkeypatch.setattr(takeaway, "_places", lambda settings, number=number: (tmp_path / str(number),))
+        found = told(folder, settings)
+        reasons.append(found.reason if found else None)
+    assert reasons == ["load", None]
 
 
 WORDS = {"type": "Sequence", "pretokenizers": [
