@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from studio.data.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.export.checkpoint import read_object, write_object
 from studio.export.material import BUILT_IN_TEXTS, RARE, SHAPES, ids_of
@@ -62,18 +63,16 @@ def choose(request: dict[str, Any], report: Report) -> dict[str, Any]:
         {"from": "base"|"run"}
 
     Raises:
-        InputError: the run's tokenizer cannot be read.
+        InputError: the run's tokenizer cannot be read, or a pattern of either may take for ever.
     """
-    from transformers import AutoTokenizer
-
     run, base, folder = (Path(request[key]) for key in ("run", "base", "folder"))
     folder.mkdir()
     try:
-        trained = AutoTokenizer.from_pretrained(run, local_files_only=True)
+        trained = load_tokenizer(run)
     except (OSError, ValueError) as error:
         raise InputError(f"the run's tokenizer cannot be read: {error}", where=str(run)) from error
     try:
-        own = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        own = load_tokenizer(base)
     except (OSError, ValueError):  # the base's may be gone, or be code; the run's is enough
         own = None
     if own is not None and same_ids(trained, own):
