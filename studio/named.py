@@ -45,12 +45,13 @@ def may_be_named(real: Path, settings: Settings) -> bool:
 
 def _is_own(name: str) -> bool:
     """Whether the studio keeps a file of that name in its home: locks, records, secrets."""
-    return name in OWN_FILES or name.endswith(".lock") or name.startswith((".browser.secret", ".reserve"))
+    written = (".browser.secret", ".sessions.json", ".reserve")
+    return name in OWN_FILES or name.endswith(".lock") or name.startswith(written)
 
 
 def never_read(settings: Settings) -> set[tuple[int, int]]:
     """Device and number of what no page reads under whatever name: secrets, what browsers send."""
-    paths = [settings.home / name for name in ("browser.secret", "signed-out.json")]
+    paths = [settings.home / name for name in ("browser.secret", "signed-out.json", "sessions.json")]
     paths += [settings.temporary, settings.secrets, *_hub_tokens()]
     paths += [settings.login_file] if settings.login_file is not None else []
     with contextlib.suppress(OSError):
