@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 
@@ -9,8 +10,8 @@ import unicodedata
 # direction of writing. Line breaks and tabs stay.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# What Markdown reads as markup within a line. HTML and entities are in it.
-_MARKUP = re.compile(r"[\\`*\[\]<>|~]")
+# What Markdown reads as markup within a line. HTML and entities are in it; within a word an underscore is one.
+_MARKUP = re.compile(r"[\\`*\[\]<>|~]|(?<![^\W_])_|_(?![^\W_])")
 _FORMULA = ("=", "+", "-", "@")
 
 
@@ -24,8 +25,13 @@ def json_for_terminal(text: str) -> str:
     return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def quoted(text: str) -> str:
+    """The text in quotes on one line, which YAML, JSON and Python read as this text and no more."""
+    return json_for_terminal(json.dumps(text, ensure_ascii=False))
+
+
 def for_markdown(text: object) -> str:
-    """The text as one line of Markdown that shows it as it is."""
+    """The text as one line of Markdown that shows it as it is; other words come before it in its line."""
     escaped = _MARKUP.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), str(text).replace("&", "&amp;"))
     return " ".join(for_terminal(" ".join(escaped.split())).split())
 

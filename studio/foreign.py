@@ -140,6 +140,10 @@ def _composer(limits: Limits) -> type[Composer]:
 
         nodes = depth = 0
 
+        def __init__(self, loader: Any = None) -> None:
+            super().__init__(loader)
+            self.warn_double_anchors = False  # each would print a piece of the file on the terminal of the server
+
         def compose_node(self, parent: Any, index: Any) -> Any:
             self.nodes, self.depth = self.nodes + 1, self.depth + 1
             if self.nodes > limits.nodes:

@@ -22,7 +22,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDERS = ("jobs", "models", "datasets", "data", "uploads", "cache", "tmp", "secrets", "outlines", "tools")
 OWN_FILES = (
     "supervisor.lock", "supervisor.log", "supervisor.json", "queue.lock", "queue.json", "page.json", "device.json",
-    "device.lock", "device-cpu.json", "device-cpu.lock", "browser.secret", "signed-out.json", ".reserve",
+    "device.lock", "device-cpu.json", "device-cpu.lock", "browser.secret", "signed-out.json", "sessions.json",
+    ".reserve",
 )  # fmt: skip
 _mask = _OTHERS  # of this process, once it has begun
 _DEEPEST = 64  # levels of folders; ours has ten

@@ -1,4 +1,4 @@
-"""What a page may read, and how: `allowed` decides by the name, `opened` by what it has opened.
+"""What a page may read, and how: `allowed` decides by the name (`named`), `opened` by what it has opened.
 
 Between a check and its use a file can become a link to another one. So what a page names is walked to, folder by
 folder, from the root of the file system, following no link; what was opened so is checked and then read, and nothing is
@@ -22,21 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError
-from studio.private import OWN_FILES
+from studio.named import identity, may_be_named, never_read, pinned
 from studio.settings import Settings
 
 # A config, a schema, an index of weights: what is read whole has a bound.
 WHOLE_BYTES = 256_000_000
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# What may lie in a folder that somebody put into STUDIO_ROOTS, and is no data in any.
-_SECRET_FOLDERS = {".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".password-store"}
-_SECRET_FILES = {
-    ".env", ".netrc", "_netrc", ".pypirc", ".npmrc", ".git-credentials", ".pgpass", ".my.cnf",
-    "browser.secret", "signed-out.json",  # another home's
-}  # fmt: skip
-_SECRET_ENDINGS = (".env", ".pem", ".key", ".p12", ".pfx", ".kdbx")
-
 _page: ContextVar[Settings | None] = ContextVar("page", default=None)
 _process: list[Settings] = []
 
@@ -77,7 +69,7 @@ def page() -> Settings | None:
 def roots_of_page() -> tuple[str, ...] | None:
     """The folders beside the home that the page may read for which this is done; None where none asked for it."""
     settings = page()
-    return None if settings is None else tuple(str(_pinned(root)) for root in settings.roots)
+    return None if settings is None else tuple(str(pinned(root)) for root in settings.roots)
 
 
 def allowed(path: Path, settings: Settings) -> Path | None:
@@ -90,12 +82,12 @@ def allowed(path: Path, settings: Settings) -> Path | None:
         real = path.expanduser().resolve()
         if any(part.is_symlink() for part in (real, *real.parents)):  # a loop of links: Python 3.13 gives it back
             return None
-        if not _named(real, settings):
+        if not may_be_named(real, settings):
             return None
-        kept = _kept(settings)
+        kept = never_read(settings)
         for part in (real, *real.parents):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                if _identity(part.stat()) in kept:  # a further name of it, or another spelling where case is one
+                if identity(part.stat()) in kept:  # a further name of it, or another spelling where case is one
                     return None
     except (OSError, RuntimeError, ValueError):  # a NUL, a home of nobody, too long, a loop of links
         return None
@@ -212,14 +204,45 @@ def open_in(folder: Path, *names: str) -> io.BufferedReader:
         OSError: it is not there.
         InputError: it is a link, or no ordinary file.
     """
+    return os.fdopen(_within(folder, names, _FILE), "rb")
+
+
+def append_in(folder: Path, *names: str) -> io.FileIO:
+    """Open a file of a folder of ours for writing at its end, without a buffer; it is made if it is not there.
+
+    A folder that came from elsewhere may hold a link in its place, which is not followed.
+
+    Raises:
+        OSError: it cannot be written, or a folder on the way is not there.
+        InputError: as `open_in`.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    return io.FileIO(_within(folder, names, flags), "ab")
+
+
+def open_own(path: Path, *folders: Path) -> io.BufferedReader:
+    """Open a file that lies in one of some folders of ours, as `open_in` does; any other one as `opened` does.
+
+    Raises:
+        OSError, InputError: as these.
+    """
+    for folder in map(pinned, folders):
+        if path.is_relative_to(folder) and path != folder:
+            return open_in(folder, *path.relative_to(folder).parts)
+    return opened(path)
+
+
+def _within(folder: Path, names: Sequence[str], flags: int) -> int:
     path = folder.joinpath(*names)
+    if ".." in names:
+        raise refusal(path)
     above = os.open(folder, _FOLDER & ~os.O_NOFOLLOW)
     try:
         for name in names[:-1]:
             below = _step(name, above, _FOLDER, path)
             os.close(above)
             above = below
-        return os.fdopen(_ordinary(_step(names[-1], above, _FILE | os.O_NOFOLLOW, path), path), "rb")
+        return _ordinary(_step(names[-1], above, flags | os.O_NOFOLLOW, path), path)
     finally:
         os.close(above)
 
@@ -269,21 +292,21 @@ def _walked(path: Path, settings: Settings, flags: int) -> int:
         real = path.expanduser().resolve()
     except (RuntimeError, ValueError):
         raise refusal(path) from None
-    if not _named(real, settings):
+    if not may_be_named(real, settings):
         raise refusal(path)
-    kept = _kept(settings)
+    kept = never_read(settings)
     above = os.open(real.anchor, _FOLDER)
     try:
         for name in real.parts[1:-1]:
             below = _step(name, above, _FOLDER, path)
             os.close(above)
             above = below
-            if _identity(os.fstat(above)) in kept:
+            if identity(os.fstat(above)) in kept:
                 raise refusal(path)
         found = _step(real.name, above, flags | os.O_NOFOLLOW, path) if real.name else os.dup(above)
     finally:
         os.close(above)
-    if _identity(os.fstat(found)) in kept:
+    if identity(os.fstat(found)) in kept:
         os.close(found)
         raise refusal(path)
     return found
@@ -291,7 +314,7 @@ def _walked(path: Path, settings: Settings, flags: int) -> int:
 
 def _step(name: str, above: int, flags: int, path: Path) -> int:
     try:
-        return os.open(name, flags, dir_fd=above)
+        return os.open(name, flags, 0o666, dir_fd=above)
     except OSError as error:
         if error.errno == errno.ELOOP:  # its links were resolved before: somebody has put one there meanwhile
             raise InputError(
@@ -315,62 +338,6 @@ def _ordinary(file: int, path: Path) -> int:
 
 def _odd(path: Path) -> InputError:
     return InputError("this is not an ordinary file", where=f"{path!s:.200}", fix="Name a file that holds data")
-
-
-def _named(real: Path, settings: Settings) -> bool:
-    """Whether a page may read what has this name, its links resolved."""
-    roots = [_pinned(root) for root in (settings.home, *settings.roots)]
-    below = [root for root in roots if real.is_relative_to(root)]
-    if not below:
-        return False
-    home = _pinned(settings.home)
-    if real.is_relative_to(home):
-        inner = [part.casefold() for part in real.relative_to(home).parts]
-        top = inner[0] if inner else ""
-        if top in (settings.temporary.name, settings.secrets.name) or (len(inner) == 1 and _is_own(top)):
-            return False
-    # By the widest root: a folder of keys in it is one also where somebody named that folder as a root of its own.
-    parts = [part.casefold() for part in real.relative_to(min(below, key=lambda root: len(root.parts))).parts]
-    return not (
-        _SECRET_FOLDERS.intersection(parts)
-        or (parts and (parts[-1] in _SECRET_FILES or parts[-1].startswith(".env.")))
-        or (parts and parts[-1].endswith(_SECRET_ENDINGS))
-    )
-
-
-def _is_own(name: str) -> bool:
-    """Whether the studio keeps a file of that name in its home: locks, records, secrets."""
-    return name in OWN_FILES or name.endswith(".lock") or name.startswith((".browser.secret", ".reserve"))
-
-
-def _kept(settings: Settings) -> set[tuple[int, int]]:
-    """Device and number of what no page reads under whatever name: secrets, what browsers send."""
-    paths = [settings.home / name for name in ("browser.secret", "signed-out.json")]
-    paths += [settings.temporary, settings.secrets, *_hub_tokens()]
-    paths += [settings.login_file] if settings.login_file is not None else []
-    with contextlib.suppress(OSError):
-        paths += [Path(entry.path) for entry in os.scandir(settings.secrets)]
-    found = set()
-    for path in paths:
-        with contextlib.suppress(OSError):
-            found.add(_identity(path.stat()))
-    return found
-
-
-def _hub_tokens() -> list[Path]:
-    """Where huggingface_hub keeps the tokens of whoever has signed in there."""
-    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    return [Path(os.environ.get("HF_TOKEN_PATH") or home / "token"), home / "stored_tokens"]
-
-
-def _identity(info: os.stat_result) -> tuple[int, int]:
-    return info.st_dev, info.st_ino
-
-
-@lru_cache(maxsize=64)
-def _pinned(root: Path) -> Path:
-    """A root with its links resolved, once: a link that takes its place later leads nowhere."""
-    return root.resolve()
 
 
 @lru_cache(maxsize=1)

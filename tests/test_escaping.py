@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from studio.escaping import for_markdown, for_spreadsheet, for_terminal, json_for_terminal
+from studio.escaping import for_markdown, for_spreadsheet, for_terminal, json_for_terminal, quoted
+from studio.foreign import parse_yaml
 from studio.processes import child_environment, module_command
 
 SIGNS = ["\x1b[2J", "\x1b]0;owned\x07", "\x9b31m", "\u202egpj.exe", "\x08\x08", "\r overwritten", "\x7f", "\u2066x"]
@@ -23,14 +25,29 @@ def test_no_terminal_obeys_a_text(sign: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "a|b", "&lt;b&gt;", "`x`", "a\n# b"]
+    "name",
+    ["<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "a|b", "&lt;b&gt;", "`x`", "a\n# b", "_x_", "a _b"],
 )
 def test_markdown_shows_a_name_as_it_is(name: str) -> None:
     shown = for_markdown(name)
     assert "<" not in shown and "\n" not in shown
-    for sign in "[]|`":
+    for sign in "[]|`_":
         assert shown.count(sign) == shown.count(f"\\{sign}")
     assert "&lt;b" not in shown or "&amp;lt;" in shown or name.startswith("<")
+
+
+def test_an_underscore_within_a_word_stays() -> None:
+    assert for_markdown("layers_to_transform") == "layers_to_transform"
+
+
+@pytest.mark.parametrize(
+    "text", ["a", 'a"b\\', "x\ny: 1", "---\n", "é🎨", "\x85\u2028", "\x1b[2J", "true", "1e3", "*a"]
+)
+def test_what_is_quoted_is_one_text(text: str) -> None:
+    shown = quoted(text)
+    assert shown.isprintable() and len(shown.splitlines()) == 1
+    assert parse_yaml(f"a: {shown}\nb: 1") == {"a": text, "b": 1}
+    assert json.loads(shown) == ast.literal_eval(shown) == text
 
 
 @pytest.mark.parametrize(

@@ -146,3 +146,9 @@ def test_paths_that_no_file_has(text: str) -> None:
 @pytest.mark.parametrize("text", ["a" * 255, "é" * 127, "/a" * 2047, "", "..", "a b\n", "~"])
 def test_paths_that_a_file_may_have(text: str) -> None:
     assert unusable_path(text) == ""
+
+
+def test_an_anchor_that_is_used_again_prints_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    """Each would be a piece of the file on the terminal of the server: 2 MB for a file of 256 KB."""
+    assert parse_yaml("a: &a 1\nb: &a 2\nc: *a\n") == {"a": 1, "b": 2, "c": 2}
+    assert not recwarn.list

@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 from llama_cpp import Llama, llama_cpp
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from studio.chat.decoding import ByteText, Logits
-from studio.chat.protocol import ApiError
+from studio.chat.prompting import prompt_text
 from studio.errors import InputError
 from studio.reach import opened
 
@@ -70,7 +69,10 @@ class GgufBackend:
         self._vocab = llama_cpp.llama_model_get_vocab(self._llama.model)
         self._size = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self.context = self._llama.n_ctx()
-        self._formatter = self._template()
+        # Rendered by our own process, not by llama.cpp's reading of it, which nothing ends.
+        self._chat_template = self._llama.metadata.get("tokenizer.chat_template") or ""
+        bos, eos = self._llama.token_bos(), self._llama.token_eos()
+        self._tokens = {"bos_token": self._token_text(bos), "eos_token": self._token_text(eos)}
         self.details: dict[str, object] = {
             "context_length": self.context,
             "device": "gpu" if llama_cpp.llama_supports_gpu_offload() else "cpu",
@@ -81,17 +83,12 @@ class GgufBackend:
         """Token ids of the conversation by the file's template; without one the texts are joined by newlines.
 
         Raises:
-            ApiError: the template refuses these messages.
+            ApiError: the template refuses these messages, or takes too much.
         """
-        if self._formatter is None:
+        if not self._chat_template:
             text = "\n".join(message["content"] for message in messages)
             return self._llama.tokenize(text.encode(), add_bos=True, special=False)
-        try:
-            text = self._formatter(messages=messages).prompt  # type: ignore[arg-type]
-        except Exception as error:  # raise_exception of the template, or a key that it misses
-            raise ApiError(
-                400, f"messages: the model's chat template refuses them: {error}", param="messages"
-            ) from error
+        text = prompt_text(self._chat_template, messages, self._tokens)
         return self._llama.tokenize(text.encode(), add_bos=False, special=True)
 
     def ends(self, model: str, token: int) -> bool:
@@ -106,13 +103,6 @@ class GgufBackend:
         """A new answer; the cache starts empty, so the same seed gives the same answer whatever was before."""
         self._llama.reset()  # type: ignore[no-untyped-call]
         return GgufDecoder(self._llama, self._size, ids)
-
-    def _template(self) -> Jinja2ChatFormatter | None:
-        template = self._llama.metadata.get("tokenizer.chat_template")
-        if not template:
-            return None
-        bos, eos = self._llama.token_bos(), self._llama.token_eos()
-        return Jinja2ChatFormatter(template, eos_token=self._token_text(eos), bos_token=self._token_text(bos))
 
     def _token_text(self, token: int) -> str:
         return llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8") if token >= 0 else ""

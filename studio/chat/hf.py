@@ -16,11 +16,12 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from studio.chat.decoding import Logits, WindowText
-from studio.chat.protocol import ApiError
+from studio.chat.prompting import prompt_ids, turn_end
 from studio.chat.reading import Reading
+from studio.data.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.models.adapters import require_quick_adapter
 from studio.models.attention import answer_options
@@ -57,19 +58,6 @@ def _product_seconds(dtype: torch.dtype) -> float:
         torch.mm(left, right)
         best = min(best, time.perf_counter() - begin)
     return best
-
-
-def turn_end(tokenizer: Any) -> int | None:
-    """The special token that the chat template writes after an assistant's text; None where there is none."""
-    mark = "finetune-studio-mark"
-    try:
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}], tokenize=False
-        )
-    except Exception:  # a template may refuse anything; then the ids of generation_config must do
-        return None
-    after = tokenizer(text.rpartition(mark)[2], add_special_tokens=False)["input_ids"]
-    return next((token for token in after if token in tokenizer.all_special_ids), None)
 
 
 @dataclass
@@ -147,21 +135,10 @@ class HfBackend:
         Without a template (a model that was only pretrained) the texts are joined by newlines.
 
         Raises:
-            ApiError: the template refuses these messages.
+            ApiError: the template refuses these messages, or takes too much.
         """
-        tokenizer = self._voices[model].tokenizer
         with self._tokenizing:
-            if tokenizer.chat_template is None:
-                return list(tokenizer("\n".join(message["content"] for message in messages))["input_ids"])
-            try:
-                encoded = tokenizer.apply_chat_template(
-                    messages, add_generation_prompt=True, tokenize=True, return_dict=True
-                )
-            except Exception as error:  # raise_exception of the template, or a key that it misses
-                raise ApiError(
-                    400, f"messages: the model's chat template refuses them: {error}", param="messages"
-                ) from error
-            return list(encoded["input_ids"])
+            return prompt_ids(self._voices[model].tokenizer, messages)
 
     def ends(self, model: str, token: int) -> bool:
         """Whether this token ends an answer."""
@@ -211,7 +188,7 @@ class HfBackend:
         return module.to(self._device).eval()
 
     def _load_tokenizer(self, folder: Path) -> Any:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=self._trust)
+        return load_tokenizer(folder, self._trust)
 
     def _with_adapter(self, base: Any, folder: Path) -> Any:
         from peft import PeftConfig, PeftModel

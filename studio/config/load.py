@@ -10,7 +10,7 @@ import difflib
 import io
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -21,6 +21,8 @@ from studio.config.describe import OptionSpec, options_of
 from studio.config.run import RunConfig
 from studio.errors import InputError, InputErrors
 from studio.foreign import RUN, TooMuchError, parse_yaml
+from studio.reach import open_own, page
+from studio.settings import PRESETS
 
 Config = TypeVar("Config", bound=BaseModel)
 # A file of something else can have thousands of wrong keys, and each is compared with all options.
@@ -34,7 +36,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         InputError: missing, not UTF-8, not YAML (with line and column), over a limit, or not a mapping.
     """
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             raw = parse_yaml(file.read(RUN.bytes + 1).decode("utf-8"))
     except FileNotFoundError as error:
         raise InputError("there is no such file", where=str(path), fix="Check the path") from error
@@ -57,6 +59,12 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise InputError(f"a {type(raw).__name__} instead of sections", where=str(path), fix="Begin with 'model:'")
     return raw
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A file of ours, one that a browser sent, or one that the page may read; of the command line also a pipe."""
+    settings = page()
+    return path.open("rb") if settings is None else open_own(path, PRESETS, settings.temporary)
 
 
 def build(model: type[Config], raw: dict[str, Any], where: str = "", by_hand: Collection[str] = ()) -> Config:

@@ -64,7 +64,7 @@ class DataWorker:
         self._lock = threading.Lock()
         self._process: _Process | None = None
         self._count = 0
-        self._closing = False
+        self._closing = 0  # how many close it now
         # Who asks what now: guards the two below and the worker's input.
         self._asking = threading.Lock()
         self._newest: Counter[str] = Counter()
@@ -114,6 +114,8 @@ class DataWorker:
                 try:
                     return ask()
                 except _EndedError as error:
+                    if self._closing:  # it was the second one that `close` ended
+                        raise _closed(op) from None
                     raise StudioError(
                         f"the data worker ended twice ({error})",
                         where=f"data worker, {op}",
@@ -160,7 +162,8 @@ class DataWorker:
 
     def close(self) -> None:
         """End the worker, and the call that it is at with a StoppedError; the next call starts another."""
-        self._closing = True
+        with self._asking:
+            self._closing += 1
         try:
             process = self._process
             if process is not None:
@@ -168,7 +171,8 @@ class DataWorker:
             with self._lock:
                 self._drop()
         finally:
-            self._closing = False
+            with self._asking:
+                self._closing -= 1
 
     @property
     def pid(self) -> int | None:

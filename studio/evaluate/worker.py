@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from studio.config.jobs import EvaluateConfig
 from studio.config.load import build
+from studio.data.pretrained import load_tokenizer
 from studio.data.reading import source_named
 from studio.data.sources import resolve_path
 from studio.errors import InputError
@@ -45,7 +46,7 @@ def evaluate(context: JobContext) -> None:
     config = build(EvaluateConfig, context.config, "job.yaml")
     run = require_model(find_job(context.settings.jobs, config.run, "train"))
     with context.phase("reading data", unit="rows"):
-        tokenizer = AutoTokenizer.from_pretrained(run.model)
+        tokenizer = load_tokenizer(run.model)
         path = resolve_path(config.data, context.settings)
         source = source_named(run.request.config.get("data") or {}, config.data)
         questions = read_questions(path, tokenizer, config.limit, source)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from studio.escaping import for_markdown, for_terminal
 from studio.export.files import in_words
 from studio.export.gates import difference, rare_differences
 
@@ -20,16 +22,16 @@ def readme(name: str, base: str, files: Sequence[dict[str, Any]], end: str, syst
         system: system message that the chat template adds by itself; empty for none.
     """
     rows = "\n".join(
-        f"| {file['file']} | {in_words(file['bytes'])} | {_percent(file['top1'])} | {_number(file['mean_kl'])} "
-        f"| {_match(file['exact_match'])} | {file['verdict']} | `{file['sha256']}` |"
+        f"| {for_markdown(file['file'])} | {in_words(file['bytes'])} | {_percent(file['top1'])} "
+        f"| {_number(file['mean_kl'])} | {_match(file['exact_match'])} | {file['verdict']} | `{file['sha256']}` |"
         for file in files
     )
-    first = files[0]["file"]
-    return f"""# {name} as GGUF
+    first = shlex.quote(files[0]["file"])
+    return f"""# {for_markdown(name)} as GGUF
 
-Made by Finetune Studio from {base}. Each file was loaded again with llama.cpp and compared with the trained
-model: how often the most likely next token is the same, the mean KL divergence (nats per token), and exact match on
-rows where rows were given. Licence and limits of the base model apply.
+Made by Finetune Studio from {for_markdown(base)}. Each file was loaded again with llama.cpp and compared with the
+trained model: how often the most likely next token is the same, the mean KL divergence (nats per token), and exact
+match on rows where rows were given. Licence and limits of the base model apply.
 
 | File | Size | Same next token | Mean KL | Exact match | Verdict | SHA-256 |
 |---|---|---|---|---|---|---|
@@ -46,7 +48,7 @@ rows where rows were given. Licence and limits of the base model apply.
 
 Ollama does not run the template inside the file: it guesses one from a list, and silently uses none when nothing is
 near. So write it yourself, in Go's template language, as below, and compare a few answers with those of llama.cpp.
-{_modelfile(first, end, system)}
+{_modelfile(files[0]["file"], end, system)}
 """
 
 
@@ -54,7 +56,7 @@ def _notes(files: Sequence[dict[str, Any]]) -> str:
     found = rare_differences(files)
     if not found:
         return ""
-    lines = "".join(f"- {difference(one)}. {one['fix']}.\n" for one in found)
+    lines = "".join(f"- {for_markdown(difference(one))}. {for_markdown(one['fix'])}.\n" for one in found)
     return f"""
 ## Notes
 
@@ -65,12 +67,14 @@ Conversations are read token for token as in training, but for what stands here:
 
 def _modelfile(file: str, end: str, system: str) -> str:
     if end.strip() != "<|im_end|>":
-        stop = f'\n    PARAMETER stop "{end.strip()}"' if end.strip() and '"' not in end else ""
+        ending = end.strip()
+        stop = f'\n    PARAMETER stop "{ending}"' if ending and '"' not in ending and ending.isprintable() else ""
         return f"""
     FROM ./{file}
     TEMPLATE \"\"\"(this model's chat markup; see tokenizer.chat_template in the file)\"\"\"{stop}
 """
-    said = f'\n    SYSTEM """{system}"""' if system and '"""' not in system else ""
+    lines = for_terminal(system).replace("\n", "\n    ")  # a line without indentation would end the block
+    said = f'\n    SYSTEM """{lines}"""' if system and '"""' not in system else ""
     return f"""
     FROM ./{file}
     TEMPLATE \"\"\"{{{{- range .Messages }}}}<|im_start|>{{{{ .Role }}}}

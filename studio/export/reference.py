@@ -18,12 +18,13 @@ import psutil
 import torch
 import transformers
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from studio.config.data import DataSource
 from studio.data.formats import Example, split_prompt
 from studio.data.locate import locate
 from studio.data.masks import Masker
+from studio.data.pretrained import load_tokenizer
 from studio.data.reading import Reading, in_turns
 from studio.errors import InputError
 from studio.evaluate.questions import read_questions
@@ -66,7 +67,7 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         InputError: a row cannot be used.
     """
     folder = Path(request["folder"])
-    tokenizer = AutoTokenizer.from_pretrained(request["tokenizer"], local_files_only=True)
+    tokenizer = load_tokenizer(Path(request["tokenizer"]))
     examples, notes = _examples(request.get("texts_from"), tokenizer)
     config = AutoConfig.from_pretrained(request["base"], local_files_only=True)
     masked = Masker(tokenizer).encode(examples)

@@ -11,12 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from studio.data.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.export.checkpoint import read_object, write_object
 from studio.export.material import BUILT_IN_TEXTS, RARE, SHAPES, ids_of
 from studio.export.pieces import is_sentencepiece
 from studio.export.steps import Report, serve_step
 from studio.models.tokenizerfiles import CONFIG, carry_settings, copy_tokenizer, same_files, tokenizer_files
+from studio.reach import read_bytes
 
 # What a run may change in the base's files (`studio.train.saving`).
 _SETTINGS = (CONFIG, "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
@@ -31,7 +33,7 @@ def has_own_files(run: Path, base: Path) -> bool:
         return [path for path in tokenizer_files(folder) if path.name not in _SETTINGS and path.suffix != ".jinja"]
 
     names = kept(base)
-    if names != kept(run) or any((run / name).read_bytes() != (base / name).read_bytes() for name in names):
+    if names != kept(run) or any(read_bytes(run / name) != read_bytes(base / name) for name in names):
         return False
     return _kind(run) == _kind(base)
 
@@ -61,18 +63,16 @@ def choose(request: dict[str, Any], report: Report) -> dict[str, Any]:
         {"from": "base"|"run"}
 
     Raises:
-        InputError: the run's tokenizer cannot be read.
+        InputError: the run's tokenizer cannot be read, or a pattern of either may take for ever.
     """
-    from transformers import AutoTokenizer
-
     run, base, folder = (Path(request[key]) for key in ("run", "base", "folder"))
     folder.mkdir()
     try:
-        trained = AutoTokenizer.from_pretrained(run, local_files_only=True)
+        trained = load_tokenizer(run)
     except (OSError, ValueError) as error:
         raise InputError(f"the run's tokenizer cannot be read: {error}", where=str(run)) from error
     try:
-        own = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        own = load_tokenizer(base)
     except (OSError, ValueError):  # the base's may be gone, or be code; the run's is enough
         own = None
     if own is not None and same_ids(trained, own):
@@ -84,7 +84,7 @@ def choose(request: dict[str, Any], report: Report) -> dict[str, Any]:
         for path in tokenizer_files(base) if base != run else []:
             # A vocabulary that transformers 5 does not write; added tokens stand in the JSON files.
             if path.suffix not in (".json", ".jinja", ".txt") and not (folder / path).exists():
-                (folder / path).write_bytes((base / path).read_bytes())
+                (folder / path).write_bytes(read_bytes(base / path))
         origin = "run"
     if needs_work(folder):
         _say_blank(trained, folder)

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from studio.errors import InputError
-from studio.reach import open_in
+from studio.reach import append_in, open_in
 
 PAGE_BYTES = 512 * 1024
 # A longer line is read in pieces, none of which is an event.
@@ -118,11 +118,16 @@ def _shown(value: Any) -> bool:
 
 
 class EventWriter:
-    """Appends events of one job. One writer at a time; its threads may share it."""
+    """Appends events of one job. One writer at a time; its threads may share it.
+
+    Raises:
+        OSError: the log cannot be written.
+        InputError: a link or a pipe is in its place.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._file = path.open("ab", buffering=0)
+        self._file = append_in(path.parent, path.name)
         self._seq = _last_seq(path)
         if not _ends_with_newline(path):
             self._file.write(b"\n")
@@ -154,7 +159,7 @@ class EventWriter:
 
 
 def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_in(path.parent, path.name) as file:
         if file.seek(0, os.SEEK_END) == 0:
             return True
         file.seek(-1, os.SEEK_END)

@@ -19,6 +19,8 @@ from studio.reach import open_in
 # Given back before the last words are written, so that a full disk cannot swallow the reason.
 RESERVE = ".reserve"
 RESERVE_BYTES = 64 * 1024
+# What a job makes in its folder, apart from files that are replaced whole.
+_WRITTEN = ("events.jsonl", "log.txt", ".untold", "checkpoints", "model", "base", "exports", "report", "work")
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -66,7 +68,14 @@ def write_reserve(folder: Path) -> None:
     Raises:
         OSError: it is full already.
     """
-    (folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))
+    (folder / RESERVE).unlink(missing_ok=True)
+    with (folder / RESERVE).open("xb") as file:  # never through a link
+        file.write(bytes(RESERVE_BYTES))
+
+
+def links_to_write(folder: Path) -> list[str]:
+    """The links where a job writes and removes: in a folder that came from elsewhere they may lead to anything."""
+    return [name for name in _WRITTEN if (folder / name).is_symlink()]
 
 
 def new_folder(target: Path) -> Path:

@@ -23,6 +23,7 @@ from studio.jobs.files import read_json
 from studio.jobs.folder import JobFolder
 from studio.jobs.state import JobState
 from studio.jobs.summary import JobSummary, Summaries
+from studio.reach import append_in
 from studio.settings import Settings
 
 UNTOLD = ".untold"
@@ -36,7 +37,7 @@ WORDS = {"completed": "is done", "stopped": "was stopped", "failed": "failed", "
 def expect_end(settings: Settings, job: JobFolder) -> None:
     """Note that the end of a job, which begins now, is to be told."""
     if settings.webhook is not None:
-        (job.path / UNTOLD).touch()
+        append_in(job.path, UNTOLD).close()
 
 
 def tell_end(settings: Settings, job: JobFolder) -> threading.Thread | None:

@@ -10,6 +10,7 @@ changes what waits: so a job is started with its old settings or its new ones, n
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -39,9 +40,10 @@ def queue_lock(home: Path, seconds: float = PATIENCE) -> AbstractContextManager[
 
 def tell_held(job: JobFolder, error: HeldError) -> None:
     """Say in a waiting job's events who keeps it from starting: page and terminal show them."""
-    writer = EventWriter(job.events_path)
-    writer.write("notice", level="warning", text=f"{error.what}.", fix=error.fix)
-    writer.close()
+    with contextlib.suppress(InputError):  # a link in the place of its events; it is refused when it starts
+        writer = EventWriter(job.events_path)
+        writer.write("notice", level="warning", text=f"{error.what}.", fix=error.fix)
+        writer.close()
 
 
 def place_key(home: Path) -> Callable[[str, float], tuple[int, float, str]]:

@@ -20,12 +20,12 @@ from typing import Any
 
 from filelock import Timeout
 
-from studio.errors import StudioError
+from studio.errors import InputError, StudioError
 from studio.jobs.client import supervisor_lock, supervisor_record
 from studio.jobs.devices import ANY, Device, assign, environment_of, list_devices, wanted_device
 from studio.jobs.diagnosis import diagnose, from_exception
 from studio.jobs.events import EventWriter
-from studio.jobs.files import RESERVE, write_json, write_reserve
+from studio.jobs.files import RESERVE, links_to_write, write_json, write_reserve
 from studio.jobs.folder import JobFolder, list_jobs
 from studio.jobs.index import JobIndex
 from studio.jobs.leftovers import MARK, kill_all
@@ -35,6 +35,7 @@ from studio.jobs.state import ACTIVE, JobState, own_identity, write_state
 from studio.locks import PATIENCE, HeldError, make_lock
 from studio.private import begin
 from studio.processes import child_environment, module_command
+from studio.reach import append_in
 from studio.settings import Settings, read_settings
 
 POLL_SECONDS = 0.25
@@ -123,12 +124,15 @@ class Supervisor:
             return self._close(job, "failed", found.reason, fix=found.fix)
         if device is None:
             return
+        if links := links_to_write(job.path):
+            said = f"its folder holds a link where it would write: {', '.join(links)}"
+            return self._close(job, "failed", said, fix="Put a file or a folder in its place, or start the job again")
         expect_end(self.settings, job)
         try:
             command = self._command(job)
         except StudioError as error:
             return self._close(job, "failed", error.what, fix=error.fix)
-        with job.log_path.open("ab") as log:
+        with append_in(job.path, job.log_path.name) as log:
             self._children[job.id] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=job.path,
@@ -219,9 +223,10 @@ class Supervisor:
         except OSError:  # the disk is full: the reason has to be told nevertheless
             (self.settings.home / RESERVE).unlink(missing_ok=True)
             write_state(job.state_path, job.state().with_(**end))
-        writer = EventWriter(job.events_path)
-        writer.write("done", status=status, reason=reason, fix=fix)
-        writer.close()
+        with contextlib.suppress(InputError):  # a link in its place: the state has the reason too
+            writer = EventWriter(job.events_path)
+            writer.write("done", status=status, reason=reason, fix=fix)
+            writer.close()
         self._forget(job)
 
     def _forget(self, job: JobFolder) -> None:

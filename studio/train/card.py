@@ -1,6 +1,7 @@
 """The model card that lies beside a trained model: what it is, what it was made of, how to use it.
 
-Only facts of this run; TRL's own card is replaced because it advertises rather than documents.
+Only facts of this run; TRL's own card is replaced because it advertises rather than documents. Names come from others,
+so each is escaped for where it stands: the front matter, the text, the code.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ from typing import Any
 
 from studio.config import RunConfig
 from studio.config.tuning import TITLES
+from studio.escaping import for_markdown, quoted
 from studio.models.adapters import adapter_config
 from studio.train.methods import METHODS
 
 CARD = """\
 ---
-base_model: {base}
+base_model: {base_quoted}
 library_name: {library}
 pipeline_tag: {pipeline}
 tags: [finetune-studio, {method}, {tuning}]
 ---
 # {name}
 
-{base} after {tuning_text} with {method} on {rows} examples ({tokens} tokens seen, {steps} steps).
+This is {base} after {tuning_text} with {method} on {rows} examples ({tokens} tokens seen, {steps} steps).
 
 | measure | value |
 |---|---|
@@ -53,10 +55,14 @@ def write_card(folder: Path, name: str, base: str, config: RunConfig, facts: dic
     """
     adapter = config.tuning.name != "full"
     scorer = METHODS[config.method.name].result == "scorer"
-    metrics = "".join(f"| {name}, last | {value:.4g} |\n" for name, value in facts.pop("metrics", {}).items())
+    facts = dict(facts)
+    measured = facts.pop("metrics", {})
+    metrics = "".join(f"| {for_markdown(key)}, last | {value:.4g} |\n" for key, value in measured.items())
     text = CARD.format(
-        name=name,
-        base=base,
+        name=for_markdown(name),
+        base=for_markdown(base),
+        base_quoted=quoted(base),
+        data=for_markdown(facts.pop("data")),
         library="peft" if adapter else "transformers",
         method=config.method.name,
         tuning=config.tuning.name,
@@ -81,7 +87,7 @@ def _usage(adapter: bool, base: str, scorer: bool) -> str:
         return (
             "from peft import PeftModel\n"
             f"from transformers import {kind}\n\n"
-            f'base = {kind}.from_pretrained("{base}"{labels if scorer else ""})\n'
+            f"base = {kind}.from_pretrained({quoted(base)}{labels if scorer else ''})\n"
             'model = PeftModel.from_pretrained(base, "this folder")'
         )
     return f'from transformers import {kind}\n\nmodel = {kind}.from_pretrained("this folder")'

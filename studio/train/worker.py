@@ -16,13 +16,14 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from studio.config import RunConfig
 from studio.config.load import build, dump_run
 from studio.config.method import ONLINE
 from studio.data.locate import fetch_sources
 from studio.data.prepare import Prepared, prepare_data
+from studio.data.pretrained import load_tokenizer
 from studio.errors import StoppedError, StudioError
 from studio.jobs.checkpoints import Checkpoint, keep_only, last_whole
 from studio.jobs.files import new_folder, put_folder
@@ -66,7 +67,7 @@ def train(context: JobContext) -> None:
     begun = _begun(context)
     reference = _resolve(context, config)
     context.check_stop()
-    tokenizer = AutoTokenizer.from_pretrained(reference.path, trust_remote_code=config.model.trust_remote_code)
+    tokenizer = load_tokenizer(reference.path, config.model.trust_remote_code)
     prepared = _read(context, config, tokenizer)
     if begun is not None:
         now = [(source.path, source.sha256) for source in prepared.report.sources]

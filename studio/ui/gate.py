@@ -41,6 +41,11 @@ OTHERS = (
 )
 
 
+# What is no upload is read into memory whole; rows and forms have some kilobytes.
+MOST_BODY = 16 * 1024**2
+_UPLOADS = ("/gradio_api/upload", "/upload")
+
+
 def is_loopback(host: str) -> bool:
     """True when only this machine can reach `host`."""
     if host == "localhost":
@@ -115,12 +120,12 @@ class Gate:
 
         with_headers = _with_headers(send)
         try:
-            answer = self.refuse(request) or self._others(scope)
+            answer = self.refuse(request) or self._others(scope) or _too_large(request)
             if answer is None and self.entrance is not None:
                 answer = await self.entrance.answer(request)
             if answer is None and fetches(request.url.path):
                 answer = PlainTextResponse("Nothing is fetched from another address.", 403)
-            await (answer or self.app)(scope, receive, noted)
+            await (answer or self.app)(scope, _bounded(request, receive), noted)
         except ClientDisconnect:
             return  # it went away, or was too slow, while it sent its body: nobody is there to be answered
         except Exception:
@@ -167,6 +172,34 @@ class Gate:
             return
         if not self.entrance.sessions.lives(session):
             peer.cut()
+
+
+def _too_large(request: Request) -> Response | None:
+    """Refuse a body that says it is too large; None when it may come."""
+    said = request.headers.get("content-length", "0")
+    if request.url.path in _UPLOADS or not said.isdecimal() or int(said[:20]) <= MOST_BODY:
+        return None
+    text = f"A request may have {MOST_BODY / 1024**2:.0f} MB; send a file as an upload."
+    return PlainTextResponse(text, 413, {"connection": "close"})
+
+
+def _bounded(request: Request, receive: Receive) -> Receive:
+    """The body up to its bound: one that does not say its length and goes on beyond it is cut off."""
+    if request.url.path in _UPLOADS:
+        return receive
+    got = 0
+
+    async def wrapped() -> Message:
+        nonlocal got
+        message = await receive()
+        got += len(message.get("body", b""))
+        if got <= MOST_BODY:
+            return message
+        if (peer := request.scope.get("state", {}).get("peer")) is not None:
+            peer.cut()
+        return {"type": "http.disconnect"}
+
+    return wrapped
 
 
 def _with_headers(send: Send) -> Send:

@@ -185,6 +185,28 @@ def test_restarts_after_a_crash(session_settings: Settings) -> None:
     assert worker.pid is None
 
 
+def test_close_ends_a_call_that_is_asked_once_more(session_settings: Settings, write: Write) -> None:
+    """The first worker died by itself, of a full memory for instance; that the second one ends is no crash either."""
+    path = str(write("long.jsonl", [chat(f"a{n}", "b") for n in range(30_000)]))
+    worker = DataWorker(session_settings)
+    first = worker.call("ping")["pid"]
+    threads: list[threading.Thread] = []
+
+    def act(phase: str, done: float, total: float | None) -> None:
+        if worker.pid == first:
+            os.kill(first, signal.SIGKILL)
+        elif not threads:
+            threads.extend(threading.Thread(target=worker.close) for _ in range(2))  # closed twice at a time
+            for one in threads:
+                one.start()
+
+    with pytest.raises(StoppedError, match="being closed"):
+        worker.call("duplicates", data={"train": [{"path": path}]}, on_progress=act)
+    for one in threads:
+        one.join()
+    assert len(threads) == 2 and worker.pid is None
+
+
 def test_close_ends_the_call_that_runs(session_settings: Settings, write: Write) -> None:
     path = str(write("long.jsonl", [chat(f"a{n}", "b") for n in range(30_000)]))
     worker = DataWorker(session_settings)

@@ -137,7 +137,7 @@ def test_rare_texts_are_notes_and_rows_are_failures(session_settings: Settings, 
     entry = made._entry("f16", StepResult(0, 1.0, 0, answer=found))
     assert (entry["verdict"], entry["notes"]) == ("as trained", [])
     text = readme("r", "b", [entry | {"file": "r-f16.gguf", "bytes": 1, "sha256": "0"}] * 2, "", "")
-    assert text.count("Avoid '</s>' in prompts.") == 1
+    assert text.count("Avoid '&lt;/s&gt;' in prompts.") == 1, "a reader of Markdown shows the literal"
     found |= {"prompts_equal": 12, "differences": [difference | {"rare": False}]}
     entry = made._entry("f16", StepResult(0, 1.0, 0, answer=found))
     assert entry["verdict"] == "differs"

@@ -135,6 +135,7 @@ YAML = {
     "options": "training:\n" + "".join(f"  epochs{number}: 1\n" for number in range(12_000)),
     "one-long-key": "x" * 200_000 + ": 1\n",
     "sources": "data: {train: [" + "{path: x, weights: 1}, " * 5000 + "]}\n",
+    "anchors": "a: &a 1\nb: &a 2\n" * 9000,
     "ranks": "tuning: {rank_pattern: {" + ", ".join(f"a{number}: 4" for number in range(20_000)) + "}}\n",
 }  # fmt: skip
 
@@ -298,6 +299,34 @@ def test_a_path_that_is_none_is_a_sentence(served: Page, field: dict[str, Any], 
     served.attack(lambda: served.handlers.form("update", **filled, meta=""))
     if "model__path" in field:
         served.attack(lambda: served.handlers.call("show", text, "main"))
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/run/predict", "/api/jobs/x/stop", "/gradio_api/queue/join"])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_body_without_end_is_not_kept(served: Page, path: str, told: bool) -> None:
+    """It is refused when it says its length, and cut off when it does not: 300 MB took 900 MB of the page."""
+
+    def body() -> Iterator[bytes]:
+        yield b'{"data": ["'
+        for _ in range(300):
+            yield b"x" * 1_000_000
+
+    def act() -> httpx.Response:
+        headers = {"content-type": "application/json", **({"content-length": "300000011"} if told else {})}
+        try:
+            return served.client.post(path, content=body(), headers=headers)
+        except httpx.TransportError:  # cut off while it was sent
+            return httpx.Response(413, text="cut")
+
+    served.attack(act)
+    small = served.client.post("/api/jobs/x/stop", json={"now": False})
+    assert small.status_code == 404, "a usual body is read"
+
+
+def test_a_large_upload_is_taken(served: Page) -> None:
+    content = b"x" * 30_000_000
+    (sent,) = served.client.post("/gradio_api/upload", files={"files": ("rows.jsonl", content)}).json()
+    assert Path(sent).stat().st_size == len(content)
 
 
 def test_the_studio_does_not_fall(served: Page) -> None:

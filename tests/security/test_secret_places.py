@@ -14,6 +14,7 @@ import pytest
 from studio.errors import InputError
 from studio.reach import allowed, opened, reading_for
 from studio.settings import Settings, browser_secret
+from studio.ui.sessions import SessionFile
 from tests.security.conftest import Handlers
 
 CANARY = "CANARY-0042"
@@ -47,6 +48,7 @@ PLACES: dict[str, Callable[[Path], Path]] = {
         lay(home / "secrets" / "x.jsonl").parent / "y", lambda a, b: a.symlink_to(b.parent), "folder"
     ) / "x.jsonl",
     "older secret": lambda home: lay(home / "browser.secret"),
+    "sessions being written": lambda home: lay(home / ".sessions.json.abc"),
     "being written": lambda home: lay(home / ".browser.secret.abc"),
     "ended sessions": lambda home: lay(home / "signed-out.json"),
     "supervisor's log": lambda home: lay(home / "supervisor.log"),
@@ -146,3 +148,18 @@ def test_a_secret_of_an_older_version_moves(settings: Settings) -> None:
     assert kept.read_text() == "ab" * 32 and stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stat.S_IMODE(settings.secrets.stat().st_mode) == 0o700
     assert browser_secret(settings) == "ab" * 32 and os.listdir(settings.secrets) == ["browser.secret"]  # noqa: PTH208
+
+
+def test_sessions_are_no_data(settings: Settings) -> None:
+    """The file that the page writes of them, under its own name and another one; a set of that name is one."""
+    SessionFile(settings.home).new_link()
+    file, other, data = (settings.home / name for name in ("sessions.json", "uploads/x.json", "uploads/sessions.json"))
+    other.parent.mkdir()
+    other.hardlink_to(file)
+    data.write_text("[]")
+    with reading_for(settings):
+        for path in (file, other):
+            assert allowed(path, settings) is None
+            with pytest.raises(InputError):
+                opened(path)
+        assert allowed(data, settings) == data.resolve() and opened(data).read() == b"[]"

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from studio.chat.hf import turn_end
+from studio.chat.prompting import turn_end
 from studio.data.units import Prompt
 from studio.errors import StudioError
 from studio.train.rewards import Reward, make_rewards

@@ -1,0 +1,83 @@
+"""The Markdown that is written beside models and exports: names of others are names in it, read by a real parser."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+
+from studio.config import RunConfig
+from studio.export.readme import readme
+from studio.foreign import parse_yaml
+from studio.train.card import write_card
+
+NAMES = [
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "![a](http://x/y.png)",
+    "a\n---\nlicense: mit\n---\n# Owned", "a\n```\n# Owned\n", "# Owned", "a | b | c", "x: [1, 2", "*a", "`b`",
+    "- list", "&lt;b&gt;", '"; import os; os.system("x")  # ', "</td></table>", "{name} {0}", "a\\", "\x1b[2J",
+    "\u202egpj",
+]  # fmt: skip
+FACTS: dict[str, Any] = {"rows": 1, "tokens": "2", "steps": 3, "loss": "1", "best": "1", "rate": 1e-3}
+FILE = {
+    "file": "r-f16.gguf", "bytes": 1, "top1": 1.0, "mean_kl": 0.0, "exact_match": None, "verdict": "as trained",
+    "sha256": "0",
+}  # fmt: skip
+
+
+def tokens(text: str) -> list[Any]:
+    """All tokens of a text, those within a line too, as GitHub reads it: tables, HTML."""
+    found = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+    return [*found, *(inner for one in found for inner in one.children or [])]
+
+
+def kinds(text: str) -> list[str]:
+    return [one.type for one in tokens(text) if one.type not in ("text", "softbreak")]
+
+
+def shown(text: str) -> str:
+    return " ".join(one.content for one in tokens(text) if one.type == "text")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_a_model_card(name: str, tuning: str, tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"tuning": {"name": tuning}})
+
+    def card(text: str) -> str:
+        write_card(tmp_path, text, text, config, FACTS | {"data": text, "metrics": {text: 1.0}})
+        return (tmp_path / "README.md").read_text(encoding="utf-8")
+
+    made, plain = card(name), card("plain")
+    front, _, body = made.removeprefix("---\n").partition("\n---\n")
+    values = parse_yaml(front)
+    assert values == parse_yaml(plain.split("---\n")[1]) | {"base_model": name}
+    assert kinds(body) == kinds(plain.split("---\n", 2)[2])
+    if name.isprintable():
+        assert shown(body).count(" ".join(name.split())) >= 2
+    code = next(one.content for one in tokens(body) if one.type == "fence")
+    texts = [one.value for one in ast.walk(ast.parse(code)) if isinstance(one, ast.Constant)]
+    assert (name in texts) == (tuning == "lora") and len(ast.parse(code).body) == (4 if tuning == "lora" else 2)
+    assert made.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_readme_of_an_export(name: str) -> None:
+    def text(one: str, end: str) -> str:
+        difference = {"prompts": [one], "rare": True, "cause": one, "example": one, "fix": one}
+        return readme(one, one, [FILE | {"differences": [difference]}], end, one.replace('"""', ""))
+
+    for end in ("<|im_end|>", name):
+        made = text(name, end)
+        assert kinds(made) == kinds(text("plain", end))
+        blocks = [one.content for one in tokens(made) if one.type == "code_block"]
+        assert blocks[-1].count("PARAMETER") <= 1 and blocks[-1].count("FROM") == 1
+        assert made.replace("\n", "").isprintable()
+
+
+def test_a_system_text_stays_in_its_block() -> None:
+    made = readme("r", "b", [FILE], "<|im_end|>", "One.\n\n# Owned\nFROM evil")
+    assert [one.content for one in tokens(made) if one.type == "heading_open"].count("") == 3
+    assert "# Owned" in [one.content for one in tokens(made) if one.type == "code_block"][-1]
