@@ -16,7 +16,7 @@ from studio.data.where import Where, as_truth, emptiness, is_given, kind, short
 _RATED: dict[FormatName, tuple[str, ...]] = {
     "messages": LIST_KEYS, "prompt_completion": ("completion",), "instruction": ("instruction",),
 }  # fmt: skip
-_ANSWER_KEYS = ("answer", "solution", "ground_truth", "reference")
+ANSWER_KEYS = ("answer", "solution", "ground_truth", "reference")
 
 
 def pair(row: dict[str, Any], where: Where) -> Example:
@@ -148,7 +148,7 @@ def _shared(
     if len(better) == len(worse) == 1:
         what = "the row has no question: prompt is missing or empty, and chosen and rejected are single answers"
         fix = "Put the question into prompt, or write chosen and rejected as conversations: lists of messages"
-        raise where.error(what, "prompt", fix)
+        raise where.error(what, "chosen", fix)
     same = 0
     while same < min(len(better), len(worse)) - 1 and better[same] == worse[same]:
         same += 1
@@ -160,7 +160,7 @@ def _shared(
 
 
 def _right_answer(row: dict[str, Any], where: Where) -> str | None:
-    key = next((key for key in _ANSWER_KEYS if row.get(key) is not None), None)
+    key = next((key for key in ANSWER_KEYS if row.get(key) is not None), None)
     if key is None:
         return None
     value = row[key]

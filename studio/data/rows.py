@@ -113,7 +113,10 @@ def kind_of(row: dict[str, Any], path: Path | str = "") -> RowKind:
 def _is_for(kind: RowKind, row: dict[str, Any]) -> bool:
     """Whether a row's keys are those that a kind of method learns from, by their own names or by what they say."""
     own = any(_deciding(name, row) is not None for name in READ[kind])
-    if kind == "prompts":  # a question alone is in rows of every kind
+    # A question alone is in rows of every kind; what a written answer is compared with has names of its own.
+    if kind == "prompts" or (
+        kind == "answers" and "prompt" in row and any(key in row for key in preference.ANSWER_KEYS)
+    ):
         return own
     return (own and (kind != "rated" or preference.has_answer(row))) or bool(known_columns(list(row), kind))
 
