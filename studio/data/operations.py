@@ -316,7 +316,7 @@ class Operations:
 def _kind_of_first(source: DataSource, located: Located) -> RowKind:
     """The first kind of method that could use the first row."""
     number, row = next(located.rows(0))
-    return kind_of(Reading(source, located, "answers").mapped(row, number), located.path)
+    return kind_of(Reading(source, located, "answers").mapped(row, number))
 
 
 def _plain(value: Any) -> Values:

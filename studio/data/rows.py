@@ -100,11 +100,11 @@ def _deciding(name: FormatName, row: dict[str, Any]) -> tuple[str, ...] | None:
     return _KEYS[name] if all(key in row for key in _KEYS[name]) else None
 
 
-def kind_of(row: dict[str, Any], path: Path | str = "") -> RowKind:
+def kind_of(row: dict[str, Any]) -> RowKind:
     """Return the first kind of method that could learn from a row like this; "answers" if none could."""
     kinds: tuple[RowKind, ...] = ("pairs", "rated", "answers", "prompts")
     found: RowKind = next((kind for kind in kinds if _is_for(kind, row)), "answers")
-    # Half of a pair, or a label without an answer (of a text's class): nobody meant the answers to be left out.
+    # Half of a pair: nobody meant the answer to be left out.
     if found == "prompts" and ("chosen" in row or "rejected" in row):
         return "pairs"
     return found
