@@ -19,12 +19,11 @@ from studio.data.harmless import is_harmless, names_in
 from studio.data.jinjachild import MAX_CHARACTERS, line_environment, too_long
 from studio.data.sandbox import SANDBOX, Refusal
 from studio.data.sources import place
-from studio.data.where import names_of
+from studio.data.where import as_truth, names_of
 from studio.errors import InputError
 
 Row = dict[str, Any]
 _MAX_LINE = 20_000
-_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 # Names that data sets use. The order within a role is the order of preference.
 _NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "turns"),
@@ -227,8 +226,8 @@ class Columns:
             mapped[role] = row[column]
         for role, line in self._lines.items():
             mapped[role] = _written(role, line, row, number, path, self._budget)
-        if isinstance(label := mapped.get("label"), str):
-            mapped["label"] = _TRUTH.get(label.strip().lower(), label)
+        if "label" in mapped:
+            mapped["label"] = as_truth(mapped["label"])
         return mapped | {key: value for key, value in row.items() if key not in self._read and key not in mapped}
 
 

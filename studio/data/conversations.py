@@ -7,6 +7,7 @@ that is not learned. Nothing is left out in silence: what cannot be kept is refu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from studio.data.where import Where, emptiness, is_given, kind, names_of, short
@@ -22,6 +23,11 @@ SYNONYMS = {
     "tool": "tool", "observation": "tool", "function": "tool", "ipython": "tool", "tool_response": "tool",
     "function_response": "tool",
     "function_call": "call", "tool_call": "call", "tool_calls": "call",
+}  # fmt: skip
+# What may stand behind a turn, and at the beginning ("").
+_AFTER = {
+    "": ("system", "user"), "system": ("user",), "user": ("assistant",), "assistant": ("user",),
+    "call": ("tool", "user"), "tool": ("tool", "assistant"),
 }  # fmt: skip
 _TAGGED = {"user": "user", "assistant": "assistant", "system": "system", "observation": "tool", "function": "call"}
 _ROLE_KEYS = ("role", "from", "speaker", "author")
@@ -45,9 +51,19 @@ def conversation(row: dict[str, Any], where: Where, answered: bool = True) -> li
 
 
 def with_system(messages: list[Message], row: dict[str, Any], where: Where) -> list[Message]:
-    """Return the messages with the row's own `system` text before them, unless they begin with one."""
-    if is_given(row.get("system")) and messages[0]["role"] != "system":
-        return [{"role": "system", "content": where.text(row, "system")}, *messages]
+    """Return the messages with the row's own `system` text before them, unless they begin with the same one.
+
+    Raises:
+        InputError: they begin with another.
+    """
+    if not is_given(row.get("system")):
+        return messages
+    system = where.text(row, "system")
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": system}, *messages]
+    if messages[0]["content"].strip() != system.strip():
+        what = "the row has a system text, and its messages begin with another"
+        raise where.error(what, "system", "Keep one of the two")
     return messages
 
 
@@ -61,6 +77,25 @@ def require_answer(messages: list[Message], key: str, where: Where) -> None:
         roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
         what = f"there is no assistant turn, so nothing to learn; roles are: {roles}"
         raise where.error(what, key, "Add the answer, or remove the row")
+
+
+def out_of_order(messages: Sequence[Message]) -> bool:
+    """Whether turns do not follow each other as in a conversation: instructions, then question, answer, question …
+
+    Calls and their results may stand between a question and its answer. A question at the end has no answer.
+    """
+    last = ""
+    for message in messages:
+        if message["role"] not in _AFTER[last]:
+            return True
+        last = "call" if "tool_calls" in message else message["role"]
+    return last == "user"
+
+
+def turn_notes(messages: Sequence[Message]) -> tuple[str, ...]:
+    """Return what is worth a finding of the turns of a conversation with answers: "turns", "no_question"."""
+    empty = any(one["role"] == "user" and emptiness(one["content"]) for one in messages)
+    return ("turns",) * out_of_order(messages) + ("no_question",) * empty
 
 
 def is_message(value: Any) -> bool:
@@ -126,6 +161,10 @@ class _Turn:
                 label,
                 "Name it role, or set tags of the file, such as role=speaker, content=utterance",
             )
+        texts = {key: turn[key] for key in _CONTENT_KEYS if isinstance(turn.get(key), str) and turn[key].strip()}
+        if "content" not in where.tags and len(set(texts.values())) > 1:
+            what = f"the turn has several texts: {', '.join(texts)}"
+            raise where.error(what, label, "Keep one of them, or set tags of the file, such as content=text")
 
     def message(self) -> Message:
         for key in _REFUSED:
@@ -161,9 +200,11 @@ class _Turn:
         given = self.where.need(self.turn, self.role_key, self.label)
         own = {self.where.tags[tag]: role for tag, role in _TAGGED.items() if tag in self.where.tags}
         known = {**SYNONYMS, **own}
-        word = given if not isinstance(given, str) or given in own else given.lower()
+        word = given if not isinstance(given, str) or given in own else given.strip().lower()
         if not isinstance(word, str) or word not in known:
-            fix = f"Use one of: {', '.join(ROLES)}; or set tags of the file, such as user=customer, assistant=agent"
+            fix = f"Use one of: {', '.join(ROLES)}"
+            if isinstance(given, str):  # only texts can be named in tags
+                fix += "; or set tags of the file, such as user=customer, assistant=agent"
             raise self._error(f"unknown role {short(given)}", self.role_key, fix)
         return known[word]
 
@@ -189,7 +230,7 @@ class _Turn:
         read = self.where.json_text(arguments, f"{self.label}.{key}.arguments")
         if not isinstance(read, dict):
             what = f"arguments are an object, or one as JSON text, not {short(arguments)}"
-            raise self._error(what, f"{key}.arguments", 'Write {"city": "Paris"}')
+            raise self._error(what, f"{key}.arguments", 'Write {"city": "Paris"}, or {} for a call without any')
         identity = {"id": str(call["id"])} if is_given(call.get("id")) else {}
         return {**identity, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from studio.errors import InputError
@@ -190,14 +191,21 @@ def decode(data: bytes, path: Path, offset: int, row: int | None, line: int = 1)
         line = (row or line) + data.count(b"\n", 0, error.start)
         likely = likely_encoding(data if len(data) < 1 << 20 else data[error.start : error.start + (1 << 20)], offset)
         found = f"byte 0x{data[error.start]:02x} at offset {offset + error.start} (line {line})"
+        other = _not_utf8(path, line if row is not None else None, likely, found, _shown(data, error.start, likely))
         if error.reason == "unexpected end of data":
-            raise _ends_within(path, line if row is not None else None, likely, found) from error
-        raise _not_utf8(path, line if row is not None else None, likely, found) from error
+            raise _ends_within(other, found) from error
+        raise other from error
 
 
-def _ends_within(path: Path, row: int | None, likely: str, found: str) -> InputError:
+def _shown(data: bytes, at: int, encoding: str) -> str:
+    """Some text around a byte as another encoding has it, which a person knows to be right or wrong; "" if none."""
+    begun, end = data.rfind(b"\n", 0, at) + 1, data.find(b"\n", at)
+    near = data[max(begun, at - 10) : min(len(data) if end < 0 else end, at + 20)]
+    return near.decode(encoding, "replace").strip("\ufffd\r")
+
+
+def _ends_within(other: InputError, found: str) -> InputError:
     """The error for text whose last character is not whole: more often a file cut off than one in another encoding."""
-    other = _not_utf8(path, row, likely, found)
     return InputError(
         f"the text ends within a character: {found}; it is cut off or still being written, or not UTF-8",
         where=other.where,
@@ -218,7 +226,7 @@ def whole_characters(data: bytes) -> int:
     return len(data)
 
 
-def _not_utf8(path: Path, row: int | None, likely: str, found: str) -> InputError:
+def _not_utf8(path: Path, row: int | None, likely: str, found: str, shown: str = "") -> InputError:
     name = shlex.quote(path.name)
     target = f"utf8-{path.name}"
     command = f"iconv -f {likely} -t UTF-8 {name}"
@@ -228,7 +236,8 @@ def _not_utf8(path: Path, row: int | None, likely: str, found: str) -> InputErro
     return InputError(
         f"not UTF-8: {found}; the file looks like {likely}",
         where=path.name if row is None else f"{path.name}, row {row}",
-        fix=f"Run `{command} > {shlex.quote(target)}`, and use that file",
+        fix=f"Run `{command} > {shlex.quote(target)}`, and use that file"
+        + (f". It reads {shown!r} there: if that is wrong, the encoding is another" if shown else ""),
     )
 
 
@@ -237,16 +246,47 @@ def likely_encoding(data: bytes, offset: int = 0) -> str:
     if offset == 0 and (wide := wide_encoding(data[:64])):
         return wide
     runs = _HIGH_RUNS.findall(data)
-    if runs and all(len(run) % 2 == 0 for run in runs) and max(map(len, runs)) >= 4 and _is_chinese(runs):
-        return "GB18030"
+    if runs and sum(map(len, runs)) >= 2 * len(runs) and max(map(len, runs)) >= 4:
+        found = next((name for name, codec, script in _SCRIPTS if _is_script(data, codec, script)), None)
+        if found is not None:
+            return found
     # 0x80 to 0x9f are control characters in ISO-8859-1, but letters and quotes in Windows' variant of it.
     return "WINDOWS-1252" if any(re.search(rb"[\x80-\x9f]", run) for run in runs) else "ISO-8859-1"
 
 
-def _is_chinese(runs: list[bytes]) -> bool:
-    try:
-        text = b"".join(runs).decode("gb18030")
-    except UnicodeDecodeError:
-        return False
-    common = sum("\u4e00" <= letter <= "\u9fff" or "\u3000" <= letter <= "\u303f" for letter in text)
-    return common >= 0.8 * len(text)
+def _is_script(data: bytes, codec: str, script: Callable[[str], float]) -> bool:
+    """Whether bytes that are not UTF-8 are letters of a script, all but a few, in an encoding of it."""
+    # A letter may be cut at either end of what is looked at.
+    text = data.decode(codec, "replace").strip("\ufffd")
+    letters = [letter for letter in text if letter > "\x7f"]
+    return "\ufffd" not in letters and bool(letters) and script("".join(letters)) >= _OF_SCRIPT * len(letters)
+
+
+def _count(*ranges: tuple[str, str]) -> Callable[[str], float]:
+    return lambda text: sum(any(low <= letter <= high for low, high in ranges) for letter in text)
+
+
+def _japanese(text: str) -> float:
+    """Letters of Japanese, if enough of them are kana: its other letters are those of Chinese."""
+    kana = sum("\u3041" <= letter <= "\u30ff" for letter in text)
+    count = _count(("\u3000", "\u30ff"), ("\u4e00", "\u9fff"), ("\uff01", "\uff5e"))
+    return count(text) if 4 * kana >= len(text) else 0
+
+
+def _cyrillic(text: str) -> float:
+    """Cyrillic letters, if most are small: in another of its encodings they come out as capitals, or as signs."""
+    return sum(letter in _SMALL_CYRILLIC for letter in text) / 0.8
+
+
+# How the C library calls an encoding, how Python does, and how many letters of a text are of its script.
+_SMALL_CYRILLIC = frozenset(map(chr, range(0x430, 0x460))) | {"\u0491"}
+_OF_SCRIPT = 0.9
+_SCRIPTS: tuple[tuple[str, str, Callable[[str], float]], ...] = (
+    ("WINDOWS-1251", "cp1251", _cyrillic),
+    ("KOI8-R", "koi8_r", _cyrillic),
+    ("SHIFT_JIS", "shift_jis", _japanese),
+    ("EUC-JP", "euc_jp", _japanese),
+    ("EUC-KR", "euc_kr", _count(("\uac00", "\ud7a3"), ("\u3000", "\u303f"))),
+    ("GB18030", "gb18030", _count(("\u4e00", "\u9fff"), ("\u3000", "\u303f"), ("\uff01", "\uff5e"))),
+    ("BIG5", "big5", _count(("\u4e00", "\u9fff"), ("\u3000", "\u303f"), ("\uff01", "\uff5e"))),
+)

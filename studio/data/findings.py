@@ -46,6 +46,15 @@ NOTES: dict[str, tuple[str, str]] = {
         "the model's tokenizer has no token for a character and leaves it out (a control character, for instance)",
         "Remove such characters from the rows",
     ),
+    "turns": (
+        "the turns do not follow each other as in a conversation (a system text first and once, then question and "
+        "answer in turn), so the model learns from an order that it does not meet in use",
+        "Correct the order, or join turns of the same role",
+    ),
+    "no_question": (
+        "a question holds nothing to read, so its answer is learned as one to nothing",
+        "Write the question, or keep a copy of the data without these rows",
+    ),
     "control": (
         "the text holds control tokens of the model, which are read as such and not as text",
         "Remove them from the rows unless they are meant",

@@ -1,27 +1,53 @@
 """The rows of a source, understood, in little memory: a run holds all of them until they are tokens.
 
-Some hundreds together become one compressed block of bytes, half as large as their text in the file, where their
-dictionaries would take several times as much. They come back in order, a block at a time.
+Some hundreds together, or fewer where they are long, become one compressed block of bytes, half as large as their text
+in the file, where their dictionaries would take several times as much. They come back in order, a block at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import pickle
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from studio.data.findings import Unread
 from studio.data.formats import Example
 
 BLOCK_ROWS = 256
+# Of a block's texts together: its tokens, as the library gives them, take some hundred times as many bytes as arrays.
+BLOCK_CHARACTERS = 1 << 18
+_One = TypeVar("_One")
 
 
-def in_blocks(examples: Iterable[Example]) -> Iterator[list[Example]]:
-    """Yield examples some hundreds at a time."""
-    rest = iter(examples)
-    while block := list(itertools.islice(rest, BLOCK_ROWS)):
+def characters(example: Example | None) -> int:
+    """Return about how many characters an example has, which is what its tokens take."""
+    if example is None:
+        return 0
+    rejected = example.rejected
+    texts = [example.text, example.prompt, example.completion, rejected if isinstance(rejected, str) else None]
+    turns = [*(example.messages or ()), *(rejected if isinstance(rejected, list) else ())]
+    size = sum(len(text) for text in texts if text) + sum(len(turn["content"]) for turn in turns)
+    return size + len(str(example.tools)) if example.tools else size
+
+
+def in_blocks(rows: Iterable[_One], size: Callable[[_One], int], most: int = BLOCK_ROWS) -> Iterator[list[_One]]:
+    """Yield rows some hundreds at a time, fewer where they are long.
+
+    Args:
+        rows: anything that stands for rows.
+        size: how many characters one has (`characters`).
+        most: rows in a block at most.
+    """
+    block: list[_One] = []
+    held = 0
+    for one in rows:
+        block.append(one)
+        held += size(one)
+        if len(block) == most or held >= BLOCK_CHARACTERS:
+            yield block
+            block, held = [], 0
+    if block:
         yield block
 
 
@@ -37,11 +63,12 @@ class HeldExamples:
         self.first: Example | None = None
         self.unread = Unread()
         self._blocks: list[tuple[int, Any]] = []
-        self._open: list[Example] = []
         self._places: list[tuple[int, str, bool]] = []
         self._said = hashlib.sha256()
-        for example in examples:
-            self.append(example)
+        for block in in_blocks(examples, characters):
+            for example in block:
+                self._note(example)
+            self._blocks.append(_packed(block))
 
     def __len__(self) -> int:
         """How many there are."""
@@ -52,8 +79,7 @@ class HeldExamples:
         for block in self.blocks():
             yield from block
 
-    def append(self, example: Example) -> None:
-        """Take one more."""
+    def _note(self, example: Example) -> None:
         if self.first is None:
             self.first = example
         self.unread.add(example)
@@ -61,17 +87,11 @@ class HeldExamples:
         said = (one.messages, one.trained_from, one.tools, one.prompt, one.completion, one.text, one.rejected)
         self._said.update(repr((*said, one.label)).encode("utf-8", "surrogatepass"))
         self._places.append((example.row, example.path, example.rejected is not None))
-        self._open.append(example)
-        if len(self._open) == BLOCK_ROWS:
-            self._blocks.append(_packed(self._open))
-            self._open = []
 
     def blocks(self) -> Iterator[list[Example]]:
         """Yield them some hundreds at a time."""
         for block in self._blocks:
             yield _unpacked(block)
-        if self._open:
-            yield self._open
 
     def kept(self, wanted: Callable[[Example], bool]) -> HeldExamples:
         """Return those that are wanted."""

@@ -25,7 +25,7 @@ from studio.data.contents import check_of, checks_of
 from studio.data.duplicates import Doubles
 from studio.data.findings import NOTES
 from studio.data.formats import Example
-from studio.data.held import BLOCK_ROWS
+from studio.data.held import characters, in_blocks
 from studio.data.masks import Masker
 from studio.data.profile import all_rows
 from studio.data.rows import detect_format, parse_row
@@ -155,8 +155,7 @@ class _Cleaning:
 
     def rows(self, on_rows: Callable[[int], None]) -> Iterator[tuple[int, Example]]:
         """Yield (source, example) of the rows that stay."""
-        reads = iter(all_rows(self.sources))
-        while some := list(itertools.islice(reads, BLOCK_ROWS)):
+        for some in in_blocks(all_rows(self.sources), lambda read: characters(read.example)):
             self.read += len(some)
             clean = [(read.place.source, one) for read in some if (one := self._cleaned(read)) is not None]
             for source, example in self._within_tokens(clean):

@@ -226,12 +226,13 @@ def _steady_rows(path: Path, by_line: bool) -> Rows:
     except InputError as error:
         if Stamp.of(path) == before:
             raise
-        raise _still_written(path) from error
+        raise still_written(path) from error
     if Stamp.of(path) != before:
-        raise _still_written(path)
+        raise still_written(path)
 
 
-def _still_written(path: Path) -> InputError:
+def still_written(path: Path) -> InputError:
+    """Return the error for a file that did not stay as it was."""
     return InputError(
         "the file changed while it was read: it is still being written", where=str(path),
         fix="Wait until it is whole, and start again",

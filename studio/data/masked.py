@@ -23,7 +23,7 @@ class Masked:
         trained: runs of the places where the loss counts.
         row, path: where the example came from.
         notes: what is worth a finding: "straddling", "rewritten", "prompt_extra", "header",
-            "other_context", "control", "no_stop", "lost".
+            "other_context", "control", "no_stop", "lost", "turns", "no_question".
         text: the text that the tokens tile.
     """
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from studio.data.bounds import OutOfBoundsError
 from studio.data.bytelevel import lay_over_pieces, pieces_of
 from studio.data.control import ControlTokens, any_of, texts_of
-from studio.data.conversations import Message
+from studio.data.conversations import Message, turn_notes
 from studio.data.formats import Example
 from studio.data.masked import Masked, Piece, placed, require_short
 from studio.data.overlay import Runs, add_run, lay_over, running_ends
@@ -82,6 +82,7 @@ class Masker:
             rendered = self._all_rendered([examples[i] for i in chats])
             encoded = self._tokens([examples[i] for i in chats], [text for text, _, _ in rendered])
             for i, one, (text, spans, notes) in zip(chats, encoded, rendered, strict=True):
+                notes = (*notes, *turn_notes(examples[i].messages or ()))
                 masked[i] = self._masked(examples[i], one, text, spans, notes)
         for i, example in enumerate(examples):
             if example.text is not None:

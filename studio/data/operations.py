@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from array import array
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,23 +16,19 @@ from typing import Any
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import ROWS, MethodConfig, RowKind
+from studio.data.counting import count_tokens
 from studio.data.findings import (
-    Notes,
     Unread,
-    limit_findings,
     note_text,
     reading_findings,
     text_findings,
     unused_keys,
 )
-from studio.data.formats import Example
-from studio.data.held import in_blocks
 from studio.data.locate import Located, locate, sources_of
 from studio.data.masks import Masker
 from studio.data.parsing import OpenedSource
-from studio.data.prepare import encoded, prepare_data, train_on
+from studio.data.prepare import prepare_data, train_on
 from studio.data.reading import Reading, in_turns
-from studio.data.report import Finding, summarize_lengths
 from studio.data.rowindex import RowIndex, row_index
 from studio.data.rows import kind_of
 from studio.data.sources import Row, Stamp, place
@@ -131,7 +126,7 @@ class Operations:
                 masker = self.tokenizers.masker(folder, chosen, config, asked)
                 template = masker.tokenizer.chat_template
                 opened = OpenedSource(source, located, kind, turns=in_turns(template, config, asked))
-                told, findings = _counted(kind, opened, masker, max_length, unread, progress)
+                told, findings = count_tokens(kind, opened, masker, max_length, unread, progress)
                 report = opened.report("train")
                 findings += reading_findings([report], [source], bool(template)) + unused_keys(unread)
             result: Values = {
@@ -318,42 +313,10 @@ class Operations:
         return index.row(at), index.count, index.row(1)
 
 
-def _counted(
-    kind: RowKind, opened: OpenedSource, masker: Masker, max_length: int, unread: Unread, progress: Progress
-) -> tuple[Values, list[Finding]]:
-    """Count the tokens of rows as they stream by: the figures, and what is worth saying."""
-    lengths, notes = array("I"), Notes()
-    tokens = supervised = rows = 0
-    first: Example | None = None
-    examples = opened.examples()
-    try:
-        for some, units in encoded(kind, in_blocks(examples), masker):
-            first = first or some[0]
-            for example in some:
-                unread.add(example)
-            lengths.extend(one.length for one in units)
-            tokens += sum(one.tokens for one in units)
-            supervised += sum(one.supervised for one in units)
-            notes.add(units)
-            rows += len(some)
-            progress("tokenizing", rows, opened.total)
-    except InputError:
-        for _ in examples:  # a row that cannot even be read is named first
-            pass
-        raise
-    progress("tokenizing", rows, rows)
-    chat = first is not None and first.messages is not None
-    told: Values = {
-        "lengths": _plain(summarize_lengths(lengths, max_length)), "tokens": tokens, "supervised_tokens": supervised,
-        "stop_text": masker.stop_text() if chat and masker.train_on != "all" else None,
-    }  # fmt: skip
-    return told, notes.findings() + limit_findings(told["lengths"])
-
-
 def _kind_of_first(source: DataSource, located: Located) -> RowKind:
     """The first kind of method that could use the first row."""
     number, row = next(located.rows(0))
-    return kind_of(Reading(source, located, "answers").mapped(row, number), located.path)
+    return kind_of(Reading(source, located, "answers").mapped(row, number))
 
 
 def _plain(value: Any) -> Values:

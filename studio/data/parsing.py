@@ -19,7 +19,7 @@ from studio.data.bounds import OutOfBoundsError
 from studio.data.formats import Example
 from studio.data.held import HeldExamples
 from studio.data.limits import SHOWN_ERRORS
-from studio.data.locate import Located
+from studio.data.locate import Located, still_written
 from studio.data.mixing import choose_rows
 from studio.data.reading import Reading
 from studio.data.report import SourceReport
@@ -75,6 +75,7 @@ class OpenedSource:
 
     Attributes:
         count: how many rows were understood so far.
+        bad: how many cannot be used.
         total: how many there will be; None where that is not known yet.
 
     Raises:
@@ -90,6 +91,7 @@ class OpenedSource:
         turns: bool = False,
     ) -> None:
         self._source, self._located = source, located
+        self._state = located.state()
         wanted = (source.rows or located.sample) if rng else None
         self._have: int | None = None
         places: set[int] | None = None
@@ -102,7 +104,7 @@ class OpenedSource:
         self._rows = itertools.chain(first, rows)
         self._reading = Reading(source, located, kind, turns)
         self._format, self._reason = self._reading.format(first)
-        self.count = 0
+        self.count = self.bad = 0
         self.total = located.count if places is None else len(places)
 
     def examples(self, on_rows: Callable[[int], None] | None = None) -> Iterator[Example]:
@@ -114,14 +116,13 @@ class OpenedSource:
             OutOfBoundsError: a line over columns takes too much time or memory.
         """
         errors: list[InputError] = []
-        bad = 0
         for read, (number, row) in enumerate(self._rows, 1):
             try:
                 example = self._reading.example(row, number, self._format)
             except OutOfBoundsError:
                 raise
             except InputError as error:
-                bad += 1
+                self.bad += 1
                 if len(errors) < SHOWN_ERRORS:
                     errors.append(error)
             else:
@@ -131,10 +132,20 @@ class OpenedSource:
             if on_rows and read % 1000 == 0:
                 on_rows(read)
         if errors:
-            _raise_all(errors, bad, self._located.path)
+            _raise_all(errors, self.bad, self._located.path)
 
     def report(self, part: Part) -> SourceReport:
-        """Return what is known of the source once its rows are read."""
+        """Return what is known of the source once its rows are read.
+
+        Raises:
+            InputError: its files are others now, so the rows and the digest would not be of the same.
+        """
+        report = self._report(part)
+        if self._located.state() != self._state:
+            raise still_written(self._located.path)
+        return report
+
+    def _report(self, part: Part) -> SourceReport:
         return SourceReport(
             path=self._source.path,
             file=str(self._located.files[0]),

@@ -11,9 +11,12 @@ from typing import Any
 
 from studio.data.conversations import LIST_KEYS, Message, conversation, is_message, messages_of, with_system
 from studio.data.formats import LABELS, Example, FormatName, instruction_prompt, parse_answer, split_prompt
-from studio.data.where import Where, emptiness, is_given
+from studio.data.where import Where, as_truth, emptiness, is_given, kind, short
 
-_ANSWER_KEYS = ("answer", "solution", "ground_truth", "reference")
+_RATED: dict[FormatName, tuple[str, ...]] = {
+    "messages": LIST_KEYS, "prompt_completion": ("completion",), "instruction": ("instruction",),
+}  # fmt: skip
+ANSWER_KEYS = ("answer", "solution", "ground_truth", "reference")
 
 
 def pair(row: dict[str, Any], where: Where) -> Example:
@@ -56,13 +59,13 @@ def rated(row: dict[str, Any], where: Where) -> Example:
         InputError: the label is neither true nor false, or there is no answer.
     """
     key = next((key for key in LABELS if key in row), LABELS[0])
-    label = where.need(row, key)
-    if label not in (True, False) or isinstance(label, str):
-        raise where.error(f"a label is true or false, not {label!r}", key, "Write true for a good answer, else false")
+    label = as_truth(where.need(row, key))
+    if not isinstance(label, int | float) or label not in (True, False):
+        shown = kind(label) if label is None else short(label)
+        raise where.error(f"a label is true or false, not {shown}", key, "Write true for a good answer, else false")
     rest = {name: value for name, value in row.items() if name != key}
-    for format in ("messages", "prompt_completion", "instruction"):
-        keys = {"messages": ("messages",), "prompt_completion": ("completion",), "instruction": ("instruction",)}
-        if any(name in rest for name in keys[format]) or (format == "messages" and LIST_KEYS[1] in rest):
+    for format, keys in _RATED.items():
+        if any(name in rest for name in keys):
             example = parse_answer(rest, where, format)
             changes = {"format": "rated", "label": bool(label)}
             if example.messages is not None and not example.trained_from:
@@ -73,6 +76,11 @@ def rated(row: dict[str, Any], where: Where) -> Example:
     raise where.error(
         f"there is no answer to the label; keys are: {', '.join(row)}", "", "Add prompt and completion, or messages"
     )
+
+
+def has_answer(row: dict[str, Any]) -> bool:
+    """Whether a row has the keys of an answer that could be rated."""
+    return any(name in row for keys in _RATED.values() for name in keys)
 
 
 def prompt(row: dict[str, Any], where: Where, format: FormatName) -> Example:
@@ -125,6 +133,8 @@ def _prompt(row: dict[str, Any], where: Where) -> tuple[list[Message], tuple[str
 
 
 def _answer(value: Any, key: str, where: Where) -> list[Message]:
+    if value is None:
+        raise where.error(f"{key} is null", key, "Write the answer, or remove the row")
     if isinstance(value, str):
         _require_text(value, key, where)
         return [{"role": "assistant", "content": value}]
@@ -135,6 +145,10 @@ def _shared(
     better: list[Message], worse: list[Message], where: Where
 ) -> tuple[list[Message], list[Message], list[Message]]:
     """Split two whole conversations into what they share and how each ends."""
+    if len(better) == len(worse) == 1:
+        what = "the row has no question: prompt is missing or empty, and chosen and rejected are single answers"
+        fix = "Put the question into prompt, or write chosen and rejected as conversations: lists of messages"
+        raise where.error(what, "chosen", fix)
     same = 0
     while same < min(len(better), len(worse)) - 1 and better[same] == worse[same]:
         same += 1
@@ -146,7 +160,7 @@ def _shared(
 
 
 def _right_answer(row: dict[str, Any], where: Where) -> str | None:
-    key = next((key for key in _ANSWER_KEYS if row.get(key) is not None), None)
+    key = next((key for key in ANSWER_KEYS if row.get(key) is not None), None)
     if key is None:
         return None
     value = row[key]

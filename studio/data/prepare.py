@@ -23,6 +23,7 @@ from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.data.duplicates import deduplicate
 from studio.data.findings import Unread, collect_findings, reading_findings, text_findings
 from studio.data.formats import Example
+from studio.data.held import characters
 from studio.data.joining import join_documents, joins
 from studio.data.limits import refuse_long, within
 from studio.data.locate import locate, sources_of
@@ -41,6 +42,8 @@ from studio.settings import Settings
 OnPhase = Callable[[str, int, int | None], None]
 # Blocks of rows between reading and tokens: one for each thread and one that is ready.
 _AT_WORK = 3
+# While it is tokenized a text takes up to 200 bytes a character: a block of more is worked on while no other is read.
+_LONG_CHARACTERS = 1 << 19
 
 
 @dataclass
@@ -196,7 +199,8 @@ def encoded(
         try:
             for block in blocks:
                 at_work.append((block, pool.submit(encode, kind, block, masker)))
-                if len(at_work) > _AT_WORK:
+                is_long = sum(map(characters, block)) > _LONG_CHARACTERS
+                while len(at_work) > (0 if is_long else _AT_WORK):
                     examples, units = at_work.popleft()
                     yield examples, units.result()
             while at_work:

@@ -23,7 +23,7 @@ from studio.data.contents import check_of, checks_of
 from studio.data.duplicates import NEAR_ROWS, THRESHOLD, Doubles
 from studio.data.findings import check_finding
 from studio.data.formats import Example
-from studio.data.held import BLOCK_ROWS
+from studio.data.held import BLOCK_ROWS, characters, in_blocks
 from studio.data.joining import joined_lengths
 from studio.data.masks import Masker
 from studio.data.prepare import choose_validation
@@ -112,9 +112,8 @@ class Profile:
 
     def add(self, reads: Iterable[Read], on_rows: Callable[[int], None]) -> None:
         """Take rows; `on_rows` is told how many there were, every few hundred."""
-        reads = iter(reads)
         many = BLOCK_ROWS if self._doubles else _SAMPLE_BATCH
-        while some := list(itertools.islice(reads, many)):
+        for some in in_blocks(reads, lambda read: characters(read.example), many):
             self.rows += len(some)
             usable = []
             for read in some:

@@ -12,9 +12,10 @@ from typing import Any
 
 from studio.config.method import RowKind
 from studio.data import preference
-from studio.data.columns import suggest_columns
-from studio.data.conversations import LIST_KEYS, tools_of
+from studio.data.columns import known_columns, suggest_columns
+from studio.data.conversations import LIST_KEYS, is_message, tools_of
 from studio.data.formats import FORMATS, LABELS, Example, FormatName, parse_answer
+from studio.data.readers.kinds import kind_by_name
 from studio.data.sources import place
 from studio.data.where import Where, is_given, names_of
 from studio.errors import InputError
@@ -36,6 +37,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
 # Keys that would change what is learned, so leaving them out in silence would train something else.
 _REFUSED_IN_ROW = ("images", "image", "videos", "audios")
 _TOOL_KEYS = ("tools", "functions")
+# A row of one of these beside who speaks is no single message.
+_ANSWER_WORDS = ("prompt", "completion", "instruction", "output", "chosen", "rejected", "label")
 _PAIRS = "this method learns from single answers, and the rows have a better and a worse one"
 _PAIRS_FIX = "These are preference rows: set method.name to dpo, orpo, kto or reward, or give rows with one answer each"
 _NEEDED: dict[str, tuple[str, str]] = {
@@ -97,16 +100,25 @@ def _deciding(name: FormatName, row: dict[str, Any]) -> tuple[str, ...] | None:
     return _KEYS[name] if all(key in row for key in _KEYS[name]) else None
 
 
-def kind_of(row: dict[str, Any], path: Path | str = "") -> RowKind:
+def kind_of(row: dict[str, Any]) -> RowKind:
     """Return the first kind of method that could learn from a row like this; "answers" if none could."""
     kinds: tuple[RowKind, ...] = ("pairs", "rated", "answers", "prompts")
-    for kind in kinds:
-        try:
-            detect_format([(1, row)], path, kind)
-        except InputError:
-            continue
-        return kind
-    return "answers"
+    found: RowKind = next((kind for kind in kinds if _is_for(kind, row)), "answers")
+    # Half of a pair: nobody meant the answer to be left out.
+    if found == "prompts" and ("chosen" in row or "rejected" in row):
+        return "pairs"
+    return found
+
+
+def _is_for(kind: RowKind, row: dict[str, Any]) -> bool:
+    """Whether a row's keys are those that a kind of method learns from, by their own names or by what they say."""
+    own = any(_deciding(name, row) is not None for name in READ[kind])
+    # A question alone is in rows of every kind; what a written answer is compared with has names of its own.
+    if kind == "prompts" or (
+        kind == "answers" and "prompt" in row and any(key in row for key in preference.ANSWER_KEYS)
+    ):
+        return own
+    return (own and (kind != "rated" or preference.has_answer(row))) or bool(known_columns(list(row), kind))
 
 
 def parse_row(
@@ -168,13 +180,21 @@ def _with_tools(example: Example, row: dict[str, Any], where: Where) -> Example:
 
 def _unknown_format(row: dict[str, Any], number: int, path: Path | str, kind: RowKind) -> InputError:
     keys = names_of(row)
+    if is_message(row) and not any(key in row for key in _ANSWER_WORDS):
+        what = f"the row is one message of a conversation; keys are: {keys}"
+        fix = 'Write each conversation as one row: {"messages": [{"role": "user", "content": "..."}, ...]}'
+        return InputError(what, where=place(path, number), fix=fix)
     if kind == "answers" and {"chosen", "rejected"} <= suggest_columns(list(row), "pairs").keys():
         return InputError(f"{_PAIRS}; keys are: {keys}", where=place(path, number), fix=_PAIRS_FIX)
     if kind == "answers":
         what = f"no format has these keys: {keys}"
         fix = "Name the keys messages; prompt, completion; instruction, output; or text"
+        if kind_by_name(Path(path).name) in ("csv", "tsv"):
+            fix += ". If the first line of the table is a row, put a line with such names above it"
     else:
         what, fix = f"{_NEEDED[kind][0]}; keys are: {keys}", _NEEDED[kind][1]
+        if kind in ("pairs", "rated") and _is_for("answers", row):
+            fix += ". These are rows of single answers: method.name: sft learns from them"
     if mapping := suggest_columns(list(row), kind):
         text = ", ".join(f"{role}={column}" for role, column in mapping.items())
         fix = f"Set columns of the file to: {text}"

@@ -28,7 +28,7 @@ from studio.data.units import Encoded, Pair, Rated, Unit
 
 LIMIT_BYTES = 4 * 1024**3
 # Counted up when the same rows would become other tokens by the studio's own doing.
-_FORMAT = 2
+_FORMAT = 3
 # What a unit is made of, beside the row that it is from. Prompts are few, and quickly tokenized.
 _UNITS: dict[RowKind, tuple[Any, tuple[str, ...]]] = {
     "answers": (Encoded, ("input_ids", "labels")),
@@ -204,8 +204,9 @@ def _values(column: Any) -> Iterable[Any]:
     if column.type == pa.bool_():
         yield from column.to_pylist()
         return
-    flat, offsets = memoryview(column.values.to_numpy()).cast("B"), column.offsets.to_numpy()
-    for begin, end in itertools.pairwise(4 * offsets):
+    # As bytes by numpy: Python does not cast the view of an empty array.
+    flat, offsets = column.values.to_numpy().view("u1"), column.offsets.to_numpy()
+    for begin, end in itertools.pairwise(4 * offsets.astype("i8")):
         ids = array("i")
         ids.frombytes(flat[begin:end])
         yield ids

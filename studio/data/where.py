@@ -21,8 +21,14 @@ _SHOWN_KEYS, _SHOWN_KEY = 20, 60
 # Parts of a content that are text, and the keys in which tools write it.
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _TEXT_KEYS = ("text", "value", "content")
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 # Letters of no width or ink that Unicode does not count among the format characters.
-_FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+_FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U0001d159"
+
+
+def as_truth(value: Any) -> Any:
+    """`value`, or true or false where it is a text that says so: a table of text cannot hold them otherwise."""
+    return _TRUTH.get(value.strip().lower(), value) if isinstance(value, str) else value
 
 
 class Where:
@@ -67,7 +73,8 @@ class Where:
             return value
         if isinstance(value, list):
             return "".join(self._part(part, f"{label}[{i}]") for i, part in enumerate(value))
-        raise self.error(f"a text is needed, not {kind(value)}: {short(value)}", label, "Write it in double quotes")
+        shown = "" if value is None or isinstance(value, bool) else f": {short(value)}"
+        raise self.error(f"a text is needed, not {kind(value)}{shown}", label, _as_text(value))
 
     def _part(self, part: Any, label: str) -> str:
         wanted = '{"type": "text", "text": "..."}'
@@ -100,6 +107,15 @@ class Where:
             raise self.error(f"this is not JSON: {short(value)}", label, "Correct the brackets and quotes") from error
 
 
+def _as_text(value: Any) -> str:
+    """What to do about a value that should be a text."""
+    if value is None:
+        return "Write the text, or remove the row"
+    if isinstance(value, dict):
+        return "Write the text itself; an object that is meant as text is written as JSON in double quotes"
+    return "Write it in double quotes"
+
+
 def names_of(row: Collection[Any]) -> str:
     """The keys of a row for a sentence: the first twenty, and how many more there are."""
     keys = [str(key)[:_SHOWN_KEY] for key in islice(row, _SHOWN_KEYS + 1)]
@@ -126,7 +142,9 @@ def emptiness(text: str) -> str:
 
 def _is_invisible(letter: str) -> bool:
     """Whether a character is a blank, a control or format character, a variation selector or a filler."""
-    if letter.isspace() or letter in _FILLERS or "\ufe00" <= letter <= "\ufe0f":
+    if letter.isspace() or letter in _FILLERS:
+        return True
+    if "\ufe00" <= letter <= "\ufe0f" or "\U000e0100" <= letter <= "\U000e01ef":
         return True
     return unicodedata.category(letter) in ("Cc", "Cf", "Zs", "Zl", "Zp")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from studio.data.compact import kept
 from studio.data.formats import Example
-from studio.data.held import BLOCK_ROWS, HeldExamples, in_blocks
+from studio.data.held import BLOCK_ROWS, HeldExamples, characters, in_blocks
 from studio.data.overlay import IGNORED, counted, cut_runs, labels_of, runs_of
 from studio.data.units import Encoded, Pair
 
@@ -34,7 +34,7 @@ def test_rows_come_back_in_order() -> None:
         assert len(held) == count and held.first == (rows[0] if rows else None)
         assert held.unread.counts["id"] == (count + 1) // 2
         assert [place[0] for place in held.places()] == [one.row for one in rows]
-        assert [len(block) for block in held.blocks()] == [len(block) for block in in_blocks(rows)]
+        assert [len(block) for block in held.blocks()] == [len(block) for block in in_blocks(rows, characters)]
 
 
 def test_the_digest_is_of_what_is_said_and_not_of_where() -> None:

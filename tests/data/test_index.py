@@ -29,7 +29,7 @@ def fine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Marks every few rows, and every index kept."""
     monkeypatch.setattr(rowindex, "STEP_BYTES", 300)
     monkeypatch.setattr(rowindex, "KEPT_FROM_BYTES", 0)
-    monkeypatch.setattr("studio.data.readers.json_rows._CHUNK", 256)
+    monkeypatch.setattr("studio.data.readers.json_window._CHUNK", 256)
 
 
 @pytest.mark.usefixtures("fine")

@@ -140,7 +140,7 @@ def outcome(path: Path, settings: Settings) -> str:
 
     def parse() -> None:
         source = DataSource(path=str(path))
-        kind = kind_of(next(read_rows(path))[1], path)
+        kind = kind_of(next(read_rows(path))[1])
         parse_source(source, locate(source, settings), "train", kind=kind)
 
     def preview() -> None:

@@ -83,9 +83,9 @@ REFUSED_PAIRS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prompt": [Q], "chosen": [A], "rejected": [A]}, ["field 'rejected'", "chosen and rejected are the same"]),
     ({"prompt": "q", "chosen": "a", "rejected": "a"}, ["field 'rejected'", "chosen and rejected are the same"]),
     ({"chosen": [Q, A], "rejected": [{**Q, "content": "other"}, B]}, ["field 'chosen'", "same prompt", "into prompt"]),
-    ({"chosen": [A], "rejected": [B]}, ["field 'chosen'", "do not begin with the same prompt"]),
-    ({"chosen": "a", "rejected": "b"}, ["field 'chosen'", "do not begin with the same prompt"]),
-    ({"prompt": "  ", "chosen": [A], "rejected": [B]}, ["do not begin with the same prompt"]),
+    ({"chosen": [A], "rejected": [B]}, ["field 'chosen'", "the row has no question"]),
+    ({"chosen": "a", "rejected": "b"}, ["field 'chosen'", "the row has no question"]),
+    ({"prompt": "  ", "chosen": [A], "rejected": [B]}, ["the row has no question", "into prompt"]),
     ({"prompt": "q", "chosen": " ", "rejected": "b"}, ["field 'chosen'", "chosen is empty", "remove the row"]),
     ({"prompt": "q", "chosen": "a", "rejected": ""}, ["field 'rejected'", "rejected is empty"]),
     ({"prompt": [Q], "chosen": "a", "rejected": "\n"}, ["field 'rejected'", "rejected is empty"]),
@@ -155,8 +155,8 @@ def test_a_pair_is_two_rated_answers(tokenizer: Any) -> None:
 
 
 REFUSED_RATED: list[tuple[dict[str, Any], list[str]]] = [
-    ({"prompt": "q", "completion": "a", "label": "true"}, ["field 'label'", "true or false, not 'true'", "Write true"]),
-    ({"prompt": "q", "completion": "a", "label": None}, ["field 'label'", "not None"]),
+    ({"prompt": "q", "completion": "a", "label": "good"}, ["field 'label'", "true or false, not 'good'", "Write true"]),
+    ({"prompt": "q", "completion": "a", "label": None}, ["field 'label'", "not null"]),
     ({"prompt": "q", "completion": "a", "label": 0.5}, ["field 'label'", "not 0.5"]),
     ({"prompt": "q", "completion": "a", "kto_tag": "good"}, ["field 'kto_tag'", "not 'good'"]),
     ({"prompt": "q", "completion": "a", "label": [True]}, ["field 'label'", "not [True]"]),

@@ -232,12 +232,12 @@ def test_list_is_the_same_through_any_window(write: Write, monkeypatch: pytest.M
     for ascii_only in (False, True):
         text = json.dumps(rows, ensure_ascii=ascii_only, indent=1)
         for content in (text, "\ufeff" + text, '{"v": [1, [2]], "data": ' + text + ', "w": {}}'):
-            monkeypatch.setattr("studio.data.readers.json_rows._CHUNK", chunk)
+            monkeypatch.setattr("studio.data.readers.json_window._CHUNK", chunk)
             assert list(read_rows(write("x.json", content))) == list(enumerate(rows, 1))
 
 
 def test_wrong_byte_in_a_list_is_found_behind_the_window(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studio.data.readers.json_rows._CHUNK", 16)
+    monkeypatch.setattr("studio.data.readers.json_window._CHUNK", 16)
     content = b'[{"text": "aaaaaaaaaaaaaaaaaaa"},\n{"text": "b"},\n{"text": "\xe9\xe8"}]'
     with pytest.raises(InputError, match=rf"byte 0xe9 at offset {content.index(0xE9)} \(line 3\)"):
         list(read_rows(write("x.json", content)))

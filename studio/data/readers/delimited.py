@@ -26,7 +26,9 @@ _LISTS = ("messages", "conversations", "tools")
 _TEXT_OR_MESSAGES = ("prompt", "completion", "chosen", "rejected")
 _NAMES_SHOWN = 8
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "|"}
-_SEPARATOR = re.compile("sep=(.)", re.IGNORECASE)
+_SEPARATOR = re.compile('"?sep=(.)"?', re.IGNORECASE)
+# What separates columns in files that are not read without being told.
+_RARE = (":", "^", "~", "#", "&", "\x01", "\x1f")
 _CUT = "If the file is cut off or still being written, wait until it is whole, or copy or download it again"
 # A row with more lines has a quote that is never closed; saying so at once saves reading the rest of the file.
 _MAX_ROW_LINES = 100_000
@@ -47,6 +49,7 @@ class Delimited:
     def __init__(self, stream: IO[bytes], path: Path, tabs: bool) -> None:
         self._lines, self._path = Lines(stream, path), path
         self._number = self._begun = 0
+        self._rows_before = False
         first, told = "", None
         for first in self._lines:
             if told is None and (told := _SEPARATOR.fullmatch(first.strip())):
@@ -55,8 +58,12 @@ class Delimited:
                 break
             self._number += 1
         self._delimiter = told[1] if told else _delimiter(first, _peeked(stream), tabs)
+        between = re.escape(self._delimiter)
+        self._late_quote = re.compile(f'(?:^|{between}) +"(?![{between}"\r\n]|$)')
         self._cells = self._reader(itertools.chain([first], self._lines))
         self._header = self._checked_header(self._record(self._lines.number))
+        if told is None and len(self._header) == 1:
+            self._require_separator(first, _peeked(stream))
 
     @property
     def position(self) -> int:
@@ -71,7 +78,7 @@ class Delimited:
         """Continue at a mark."""
         if mark.number > self._number:
             self._lines.move_to(mark)
-            self._number = mark.number
+            self._number, self._rows_before = mark.number, True
             self._cells = self._reader(self._lines)
 
     def skim(self) -> Iterator[int]:
@@ -92,6 +99,7 @@ class Delimited:
         while (cells := self._record()) is not None:
             if len(cells) == count:
                 yield cells
+                self._rows_before = True
             elif cells:
                 raise self._uneven(cells)
 
@@ -107,6 +115,14 @@ class Delimited:
                     f"a quoted cell of the row that begins in line {self._begun} goes on for {_MAX_ROW_LINES:,} lines",
                     where=place(self._path, self._number),
                     fix="Close the quote; a quote inside a quoted cell is written twice",
+                )
+            # Within a quoted cell a quote is written twice, so one that stands alone behind a blank opens a cell.
+            if '"' in line and self._late_quote.search(line):
+                raise InputError(
+                    f"in line {self._lines.number} a blank stands before the quote that opens a cell, so the quotes "
+                    "would be part of its text",
+                    where=place(self._path, self._number),
+                    fix="Remove the blanks between the separator and the quote",
                 )
             yield line
 
@@ -138,6 +154,9 @@ class Delimited:
     def _checked_header(self, cells: list[str] | None) -> list[str]:
         names = [cell.strip() for cell in cells or []]
         where = place(self._path, self._number)
+        if self._delimiter == "|" and names[:1] == names[-1:] == [""]:
+            fix = "Write it as CSV: without the bars at the ends of its lines and without the line of dashes"
+            raise InputError("this is a Markdown table", where=where, fix=fix)
         if "" in names or not names:
             at = names.index("") + 1 if names else 1
             raise InputError(f"column {at} of the header has no name", where=where, fix="Name every column")
@@ -148,6 +167,19 @@ class Delimited:
             )
         return names
 
+    def _require_separator(self, header: str, below: str) -> None:
+        """Refuse a header of one name that another character divides into as many cells as the row below it."""
+        for one in _RARE:
+            count = len(_cells(header, one))
+            if 1 < count == len(_cells(below, one)):
+                shown = one if one.isprintable() else f"U+{ord(one):04X}"
+                raise InputError(
+                    f"the header has one name, and '{shown}' seems to separate its {count} columns",
+                    where=place(self._path, self._number),
+                    fix=f"Put the line `sep={one if one.isprintable() else '<that character>'}` before the header, "
+                    "or separate the columns by commas",
+                )
+
     def _uneven(self, cells: list[str]) -> InputError:
         names = self._header
         shown = ", ".join(name[:60] for name in names[:_NAMES_SHOWN]) + (" …" if len(names) > _NAMES_SHOWN else "")
@@ -156,6 +188,8 @@ class Delimited:
         fix = f"Put a cell that holds {between} or line breaks in double quotes, and give each column a cell"
         if self._lines.at_end and len(cells) < len(names):
             fix = _CUT
+        elif len(names) == 1 and not self._rows_before:
+            fix += f". If '{names[0][:60]}' is a title, remove its line: the first line holds the names of the columns"
         return InputError(
             f"the row has {count}, the header has {len(names)}: {shown}",
             where=place(self._path, self._number),
@@ -214,7 +248,10 @@ def _delimiter(header: str, below: str, tabs: bool) -> str:
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter), [])
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:  # a carriage return within it, or a cell that is too long: told where the row is read
+        return []
 
 
 def _peeked(stream: IO[bytes]) -> str:

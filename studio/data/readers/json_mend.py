@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 
 # A Python dict that was printed, not written as JSON.
 _PYTHON_WORD = re.compile(r"(None|True|False)\b")
+_NO_VALUE = re.compile(r"(undefined|nil|NULL|Null|nan|inf)\b")
+_CURLY_QUOTES = "\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 _PYTHON = "this is Python, not JSON, and `json.dumps(row, ensure_ascii=False)` writes JSON of it"
 _CUT = (
     "Close its quotes and brackets; if the file is cut off or still being written, wait until it is whole, or copy or "
@@ -24,6 +27,22 @@ def correct_row(in_list: bool) -> str:
     return "Correct the row; each line holds one JSON object, strings in double quotes"
 
 
+def _unseen(letter: str) -> str:
+    """How a character that nobody sees is called; "" for one to be seen, and for line ends."""
+    category = unicodedata.category(letter)
+    return f"U+{ord(letter):04X}" if category in ("Cc", "Cf", "Zs", "Zl", "Zp") else ""
+
+
+def _behind(rest: str) -> str:
+    """What to do about text behind a whole value."""
+    tail = rest.rstrip()
+    if tail == ",":
+        return "Remove the comma behind each object, or put [ before the first and ] behind the last"
+    if tail[:1] in ("{", "["):
+        return "Put each object on a line of its own"
+    return f"Remove {tail[:20]!r} behind the object"
+
+
 def json_mend(error: json.JSONDecodeError, text: str, in_list: bool, ended: bool, first: bool) -> str:
     """Return what to do.
 
@@ -34,8 +53,11 @@ def json_mend(error: json.JSONDecodeError, text: str, in_list: bool, ended: bool
         ended: the file ends with `text`, without a line's end.
         first: it is the file's first row.
     """
-    rest = text[error.pos :].lstrip() if error.pos < len(text) else ""
+    # Blanks of JSON alone: others are what is wrong.
+    rest = text[error.pos :].lstrip(" \t\r\n") if error.pos < len(text) else ""
     before = text[: error.pos].rstrip()
+    if rest and "control character" not in error.msg and (unseen := _unseen(rest[0])):
+        return f"Remove the character {unseen} that stands there; it is not seen"
     # Python 3.13 names the comma, earlier ones the bracket after it.
     if (before.endswith(",") and rest[:1] in ("}", "]")) or "trailing comma" in error.msg:
         return "Remove the comma before the closing bracket"
@@ -43,18 +65,26 @@ def json_mend(error: json.JSONDecodeError, text: str, in_list: bool, ended: bool
         return f"Use double quotes instead of single ones: {_PYTHON}"
     if _PYTHON_WORD.match(rest):
         return f"Write null, true and false: {_PYTHON}"
+    if word := _NO_VALUE.match(rest):
+        return f"Write null or a value in place of {word[1]}"
     if rest.startswith(("//", "/*", "#")):
         return "Remove the comment; JSON has none"
-    if error.msg == "Extra data":
-        if rest.rstrip() == ",":
-            return "Remove the comma behind each object, or put [ before the first and ] behind the last"
-        return "Put each object on a line of its own"
+    if rest.startswith("```"):
+        return "Remove the lines of ```, which are Markdown and no JSON"
+    if rest[:1] and rest[:1] in _CURLY_QUOTES:
+        return f'Write straight quotes (") in place of {rest[0]} and its like'
+    if rest.startswith('\\"'):
+        return "Remove the backslash in front of each quote: the object was written as a text, not as an object"
+    if error.msg == "Extra data" and before.endswith(("}", "]")):
+        return _behind(rest)
     at_end = not rest or error.msg.startswith("Unterminated")
     if at_end and (in_list or ended):
         return _CUT
     if error.msg.startswith("Unterminated"):
         return "Close the quotes of the text; a line break within a text is written \\n"
     if error.msg.startswith("Invalid control character"):
+        if (letter := text[error.pos]) not in "\t\r\n":
+            return f"Remove the control character, or write it as \\u{ord(letter):04x}"
         return "Write a line break within a text as \\n, a tab as \\t"
     if error.msg.startswith("Invalid \\escape"):
         return "Write a backslash as two: \\\\"
@@ -63,7 +93,9 @@ def json_mend(error: json.JSONDecodeError, text: str, in_list: bool, ended: bool
             "Close the object on the same line: a JSONL file has one whole object in each line "
             "(`jq -c . FILE > rows.jsonl` makes one of objects over several lines)"
         )
-    if first and not before and text.lstrip()[:1] not in ("{", "["):
+    if error.msg.startswith("text after the end of the list"):
+        return "Put all rows into one list, or one object in each line, without brackets around it"
+    if first and text.lstrip()[:1] not in ("{", "["):
         rule = correct_row(in_list)
         return (
             "If the file is a table or plain text, end its name in .csv, .tsv or .txt; else "

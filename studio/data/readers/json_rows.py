@@ -7,24 +7,27 @@ for a row that does not fit, so a list of several GB takes no more memory than i
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from studio.data.encoding import decode, whole_characters
 from studio.data.readers import row as limits
-from studio.data.readers.bytestream import open_unpacked, skip_to
+from studio.data.readers.bytestream import open_unpacked
 from studio.data.readers.json_tables import table_error
 from studio.data.readers.json_text import DECODER, bad_json, checked, may_be_cut
+from studio.data.readers.json_window import Window
 from studio.data.readers.lines import BOM, LineReader, Lines, with_line_feeds
-from studio.data.readers.row import Mark, Row, too_long
+from studio.data.readers.row import Mark, Row
 from studio.errors import InputError
 
 LIST_KEYS = ("data", "rows", "examples", "train")
+# Parts of a set that stand beside its rows for training.
+_OTHER_PARTS = ("validation", "valid", "val", "dev", "test", "eval")
 Shape = Literal["lines", "list", "object"]
-_CHUNK = 1 << 18
-_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class _SecondListError(InputError):
+    """An object has a list of rows that would be left out."""
 
 
 def json_shape(path: Path, head: bytes) -> Shape:
@@ -70,6 +73,8 @@ def _holds_list(path: Path) -> bool:
         reader = JsonList(stream, path, within_object=True)
         try:
             return reader.enter()
+        except _SecondListError:
+            return True
         except InputError:
             return False
         finally:
@@ -128,7 +133,7 @@ class JsonList:
     """
 
     def __init__(self, stream: IO[bytes], path: Path, within_object: bool = False) -> None:
-        self._window = _Window(stream, path)
+        self._window = Window(stream, path)
         self._path, self._within_object = path, within_object
         self._inside = self.whole_object = False
 
@@ -183,6 +188,12 @@ class JsonList:
         window.take("[")
         if key in LIST_KEYS and window.peek() == "{":
             return True
+        if key in _OTHER_PARTS and window.peek() == "{":
+            raise _SecondListError(
+                f"the object has a list of rows beside those for training, '{key}'",
+                where=str(self._path),
+                fix=f"Write each list to a file of its own, and name that of '{key}' in data.validation",
+            )
         more = window.peek() != "]"
         while more:
             window.value()
@@ -232,108 +243,3 @@ class JsonList:
         window.take("}", "Expecting ',' delimiter")
         if window.peek():
             window.refuse("text after the end of the object")
-
-
-class _Window:
-    """A part of a stream's text, and the place in it up to which it has been read.
-
-    Attributes:
-        number: of the row that is being read, for errors.
-        offset: bytes of the stream before the window.
-        at: characters of the window that have been read.
-        last: the text of the last value.
-    """
-
-    def __init__(self, stream: IO[bytes], path: Path) -> None:
-        self._stream, self._path = stream, path
-        self._text, self._cut, self._ended = "", b"", False
-        self._line, self._column = 1, 0
-        self.number = self.offset = self.at = 0
-        self.last = ""
-
-    def mark(self) -> Mark:
-        read = self._text[: self.at]
-        return Mark(self.offset + len(read.encode()), self.number, self._line - 1 + read.count("\n"))
-
-    def move_to(self, mark: Mark) -> None:
-        skip_to(self._stream, mark.offset)
-        self._line, self.offset, self.number = mark.line + 1, mark.offset, mark.number
-
-    def peek(self) -> str:
-        """The next character that is no blank, "" at the end of the file."""
-        while True:
-            match = _SPACE.match(self._text, self.at)
-            self.at = match.end() if match else self.at
-            if self.at < len(self._text) or self._ended:
-                return self._text[self.at : self.at + 1]
-            self._grow()
-
-    def take(self, mark: str, message: str = "") -> None:
-        if self.peek() != mark:
-            self.refuse(message or f"Expecting '{mark}'")
-        self.at += 1
-
-    def another(self) -> bool:
-        """Whether a comma stands here; it is read."""
-        if self.peek() != ",":
-            return False
-        self.at += 1
-        return True
-
-    def key(self) -> str:
-        """Read a key of an object and its colon."""
-        if self.peek() != '"':
-            self.refuse("Expecting property name enclosed in double quotes")
-        key: str = self.value()
-        self.take(":", "Expecting ':' delimiter")
-        return key
-
-    def value(self) -> Any:
-        """Decode the next value, reading on until it is whole."""
-        self.peek()
-        while True:
-            try:
-                value, end = DECODER.raw_decode(self._text, self.at)
-            except json.JSONDecodeError as error:
-                if self._ended or not may_be_cut(error, len(self._text)):
-                    self._bad(error)
-            except (ValueError, RecursionError) as error:
-                self._bad(error)
-            else:
-                # A number at the end of the window may go on behind it.
-                if end - self.at <= limits.MAX_ROW_BYTES and (end < len(self._text) or self._ended):
-                    self.last = self._text[self.at : end]
-                    self.at = end
-                    return value
-            if len(self._text) - self.at > limits.MAX_ROW_BYTES:
-                raise too_long(self._path, self.number, "Remove it, or check that its quotes and brackets are closed")
-            self._grow()
-
-    def refuse(self, message: str) -> None:
-        self._bad(json.JSONDecodeError(message, self._text, min(self.at, len(self._text))))
-
-    def _bad(self, error: Exception) -> None:
-        bad_json(error, self._text, self._path, max(1, self.number), self._line, self._column, in_list=True)
-
-    def _grow(self) -> None:
-        """Forget what has been read and take as much again as is left, so that growing to n costs O(n).
-
-        Never much more than the largest row is held.
-        """
-        read = self._text[: self.at]
-        newline = read.rfind("\n")
-        self._column = self._column + len(read) if newline < 0 else len(read) - newline - 1
-        self._line += read.count("\n")
-        self.offset += len(read.encode())
-        left = self._text[self.at :]
-        ahead = self.offset + len(left.encode())
-        wanted = max(_CHUNK, min(len(left), limits.MAX_ROW_BYTES + 1 - len(left)))
-        data = self._cut + self._stream.read(wanted)
-        self._ended = len(data) == len(self._cut)
-        if ahead == 0 and data.startswith(BOM):
-            data = data[len(BOM) :]
-            self.offset = ahead = len(BOM)
-        whole = len(data) if self._ended else whole_characters(data)
-        self._text = left + decode(data[:whole], self._path, ahead, None, self._line + left.count("\n"))
-        self._cut = data[whole:]
-        self.at = 0

@@ -11,6 +11,10 @@ from typing import Any
 
 from studio.errors import InputError
 
+# Keys of a row whose values may be objects alike, and keys of such objects.
+_OF_ROWS = {"prompt", "completion", "chosen", "rejected", "messages", "conversations"}
+_OF_MESSAGES = {"role", "from", "type"}
+
 
 def table_error(value: Any, path: Path) -> InputError | None:
     """Return the error for a value that is a table by its columns; None if it is none."""
@@ -34,13 +38,15 @@ def _how(value: Any) -> tuple[str, str] | None:
     if not count:
         return None
     if all(isinstance(one, list) and len(one) == count for one in columns):
-        if all(_is_cell(cell) for one in columns for cell in one):
+        # A list of texts under the name of a conversation is meant as its turns.
+        said = any(isinstance(one[0], str) for key, one in value.items() if key in ("messages", "conversations"))
+        if not said and all(_is_cell(cell) for one in columns for cell in one):
             return "columns", _by_columns(value, count)
     elif all(isinstance(one, dict) and one.keys() == columns[0].keys() for one in columns):
         if all(key.isdigit() for key in columns[0]):
             return "columns", _by_columns(value, count)
-        if all(key.isdigit() for key in value):
-            return "index", f"the file holds {len(value):,} rows by their numbers, not a list of them"
+        if len(value) > 1 and not (_OF_ROWS & value.keys() or _OF_MESSAGES & columns[0].keys()):
+            return "index", f"the file holds {len(value):,} rows by their numbers or names, not a list of them"
     return None
 
 

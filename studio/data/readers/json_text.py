@@ -76,12 +76,8 @@ def checked(value: Any, text: str | None, path: Path, number: int) -> Row:
         raise _nested_too_deeply(path, number)
     if not isinstance(value, dict):
         shown = json.dumps(value, ensure_ascii=False)[:_SHOWN]
-        raise InputError(
-            f"the row is {json_type(value)}, not an object: {shown}",
-            where=place(path, number),
-            fix='Write it as an object with keys, such as {"text": "..."}'
-            + (", or the table as CSV" if isinstance(value, list) and number == 1 else ""),
-        )
+        what = f"the row is {json_type(value)}, not an object: {shown}"
+        raise InputError(what, where=place(path, number), fix=_as_object(value, number == 1))
     # A lone half of a surrogate pair can only come from a \ud... escape; no tokenizer accepts it.
     if (text is None or _SURROGATE_ESCAPE.search(text)) and (half := _lone_surrogate(value)):
         raise InputError(
@@ -90,6 +86,18 @@ def checked(value: Any, text: str | None, path: Path, number: int) -> Row:
             fix="Write the character itself, or both halves of the pair",
         )
     return value
+
+
+def _as_object(value: Any, first: bool) -> str:
+    """What to do about a row that is no object."""
+    if isinstance(value, str) and value.lstrip()[:1] == "{":
+        return "Write the object itself: it was made a text (json.dumps of json.dumps)"
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        if all({"role", "content"} <= one.keys() or {"from", "value"} <= one.keys() for one in value):
+            return 'Write each conversation as an object: {"messages": [...]}'
+        return "Put the objects of the inner list into the outer one"
+    table = ", or the table as CSV" if isinstance(value, list) and first else ""
+    return f'Write it as an object with keys, such as {{"text": "..."}}{table}'
 
 
 def bad_json(
