@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from studio.chat.decoding import Logits, WindowText
 from studio.chat.prompting import prompt_ids, turn_end
 from studio.chat.reading import Reading
-from studio.data.pretrained import load_tokenizer
+from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.models.adapters import require_quick_adapter
 from studio.models.attention import answer_options

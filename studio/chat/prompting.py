@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from studio.chat.protocol import ApiError
-from studio.data.bounds import Budget, OutOfBoundsError
-from studio.data.plaintext import Texts
-from studio.data.rendering import CallWay, Renderer
-from studio.data.sandbox import SANDBOX, Refusal
-from studio.data.spans import TemplateRefusedError
+from studio.data.masks.rendering import CallWay, Renderer
+from studio.data.masks.spans import TemplateRefusedError
+from studio.data.tokens.plaintext import Texts
+from studio.data.worker.bounds import Budget, OutOfBoundsError
+from studio.data.worker.sandbox import SANDBOX, Refusal
 
 Messages = list[dict[str, str]]
 

@@ -16,8 +16,8 @@ from studio.config.data import DataSource
 from studio.config.load import run_of
 from studio.config.model import EMBEDDED_MODEL
 from studio.config.presets import load_named, preset_names
-from studio.data.client import DataWorker, OnProgress
-from studio.data.locate import absolute, locate
+from studio.data.sources.locate import absolute, locate
+from studio.data.worker.client import DataWorker, OnProgress
 from studio.models.catalogue import require_path, resolve_model
 from studio.models.device import device_info
 from studio.models.fit import grouping

@@ -11,7 +11,7 @@ from studio.cli.train import Json
 from studio.cli.watch import follow, raise_unless_completed
 from studio.config.jobs import DEMO_TEST, EvaluateConfig, ExportConfig
 from studio.config.load import build
-from studio.data.sources import resolve_path
+from studio.data.files.datafiles import resolve_path
 from studio.errors import StudioError
 from studio.export.gates import difference, rare_differences
 from studio.jobs import find_job, submit

@@ -7,7 +7,7 @@ from typing import Any
 
 from studio.cli.output import answer, say, stderr, table
 from studio.config import RunConfig
-from studio.data.client import DataWorker
+from studio.data.worker.client import DataWorker
 from studio.errors import InputError
 from studio.jobs.sweep import check_all, free_variants, parse_values, submit_all
 from studio.settings import read_settings

@@ -16,7 +16,7 @@ from studio.config import RunConfig
 from studio.config.load import run_of
 from studio.config.model import EMBEDDED_MODEL
 from studio.config.presets import load_named, preset_names
-from studio.data.client import DataWorker
+from studio.data.worker.client import DataWorker
 from studio.jobs import JobFolder, Summaries, submit
 from studio.models.hubaccess import is_hub_id
 from studio.settings import read_settings

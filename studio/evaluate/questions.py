@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from studio.config.data import DataSource
-from studio.data.formats import split_prompt
-from studio.data.locate import of_file
-from studio.data.masks import Masker
-from studio.data.overlay import IGNORED
-from studio.data.reading import Reading, in_turns
-from studio.data.sources import read_rows
+from studio.data.files.datafiles import read_rows
+from studio.data.formats.answers import split_prompt
+from studio.data.masks.masker import Masker
+from studio.data.masks.overlay import IGNORED
+from studio.data.sources.locate import of_file
+from studio.data.sources.reading import Reading, in_turns
 from studio.errors import InputError
 
 

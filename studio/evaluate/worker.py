@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM
 
 from studio.config.jobs import EvaluateConfig
 from studio.config.load import build
-from studio.data.pretrained import load_tokenizer
-from studio.data.reading import source_named
-from studio.data.sources import resolve_path
+from studio.data.files.datafiles import resolve_path
+from studio.data.sources.reading import source_named
+from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.evaluate.answers import Answer, answer_all
 from studio.evaluate.questions import Question, read_questions

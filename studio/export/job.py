@@ -15,7 +15,7 @@ from typing import Any
 
 from studio.config.jobs import ExportConfig
 from studio.config.load import build
-from studio.data.sources import resolve_path
+from studio.data.files.datafiles import resolve_path
 from studio.errors import StudioError
 from studio.export.checkpoint import link_checkpoint
 from studio.export.convert import convert

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from studio.data.masks import Masker
+from studio.data.masks.masker import Masker
 
 IGNORED = -100  # the label of a token that the loss does not count, as everywhere in transformers
 TEXT_TOKENS = 256

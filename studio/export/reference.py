@@ -21,11 +21,11 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studio.config.data import DataSource
-from studio.data.formats import Example, split_prompt
-from studio.data.locate import locate
-from studio.data.masks import Masker
-from studio.data.pretrained import load_tokenizer
-from studio.data.reading import Reading, in_turns
+from studio.data.formats.answers import Example, split_prompt
+from studio.data.masks.masker import Masker
+from studio.data.sources.locate import locate
+from studio.data.sources.reading import Reading, in_turns
+from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.evaluate.questions import read_questions
 from studio.export.checkpoint import weight_bytes

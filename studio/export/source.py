@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from studio.config.data import DataSource
-from studio.data.locate import locate
-from studio.data.reading import source_named
-from studio.data.sources import resolve_path
+from studio.data.files.datafiles import resolve_path
+from studio.data.sources.locate import locate
+from studio.data.sources.reading import source_named
 from studio.errors import InputError
 from studio.export.checkpoint import is_checkpoint, read_object, weight_bytes
 from studio.jobs import JobFolder, find_job

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from studio.data.pretrained import load_tokenizer
+from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.export.checkpoint import read_object, write_object
 from studio.export.material import BUILT_IN_TEXTS, RARE, SHAPES, ids_of

@@ -11,7 +11,7 @@ from typing import Any
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.data.locate import is_hub_source, locate, sources_of
+from studio.data.sources.locate import is_hub_source, locate, sources_of
 from studio.errors import InputError
 from studio.jobs.folder import JobFolder
 from studio.settings import Settings

@@ -17,10 +17,10 @@ from studio.config import RunConfig
 from studio.config.describe import reader, without_effect
 from studio.config.model import EMBEDDED_MODEL
 from studio.config.tuning import TuningConfig
-from studio.data.batch import epoch_order
-from studio.data.client import DataCalls
-from studio.data.locate import absolute, fetch_sources
-from studio.data.sources import as_path
+from studio.data.files.datafiles import as_path
+from studio.data.prepare.batch import epoch_order
+from studio.data.sources.locate import absolute, fetch_sources
+from studio.data.worker.client import DataCalls
 from studio.errors import InputError, StudioError
 from studio.jobs import list_jobs
 from studio.jobs.devices import require_device

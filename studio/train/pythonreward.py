@@ -13,7 +13,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from studio.data.units import Prompt
+from studio.data.prepare.units import Prompt
 from studio.errors import InputError, StudioError
 from studio.reach import read_text
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.data.units import Prompt
+from studio.data.prepare.units import Prompt
 from studio.patterns import engine
 from studio.train.pythonreward import load_function
 from studio.train.schema import read_schema, validator_of

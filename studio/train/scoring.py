@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from studio.data.units import Prompt
+from studio.data.prepare.units import Prompt
 from studio.errors import InputError
 from studio.models.adapters import adapter_config
 from studio.train.pretrained import load_adapter, load_whole

@@ -29,7 +29,7 @@ class Setup:
         model: loaded; wrapped by PEFT already only where an existing adapter is trained on.
         base: folder of the model, from which a frozen reference is read.
         tokenizer: the model's.
-        train, validation: units of the method's kind (`data.units`).
+        train, validation: units of the method's kind (`data.prepare.units`).
         output: folder of the checkpoints.
         callbacks: told of every step.
         peft_config: of a new adapter; None for full tuning and for an existing adapter.

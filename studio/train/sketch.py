@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
-from studio.data.client import DataCalls
-from studio.data.locate import fetch_sources
+from studio.data.sources.locate import fetch_sources
+from studio.data.worker.client import DataCalls
 from studio.models.fit import Lengths
 from studio.models.outline import Outline, outline
 from studio.settings import Settings

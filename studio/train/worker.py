@@ -21,9 +21,9 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from studio.config import RunConfig
 from studio.config.load import build, dump_run
 from studio.config.method import ONLINE
-from studio.data.locate import fetch_sources
-from studio.data.prepare import Prepared, prepare_data
-from studio.data.pretrained import load_tokenizer
+from studio.data.prepare.pipeline import Prepared, prepare_data
+from studio.data.sources.locate import fetch_sources
+from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import StoppedError, StudioError
 from studio.jobs.checkpoints import Checkpoint, keep_only, last_whole
 from studio.jobs.files import new_folder, put_folder

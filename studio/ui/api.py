@@ -16,7 +16,7 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
 
-from studio.data.pool import asker
+from studio.data.worker.pool import asker
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, ensure_supervisor, request_stop
 from studio.jobs.checkpoints import whole_steps

@@ -21,7 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from studio.chat.manager import ChatManager
-from studio.data.pool import DataPool
+from studio.data.worker.pool import DataPool
 from studio.errors import InputError, StudioError
 from studio.jobs import Summaries
 from studio.jobs.files import write_json

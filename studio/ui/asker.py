@@ -1,4 +1,4 @@
-"""Who asks: each request is marked with its session, so that the data workers are shared fairly (`data.pool`).
+"""Who asks: each request is marked with its session, so that the data workers are shared fairly (`data.worker.pool`).
 
 It decides nothing about what anybody may do; that is `gate`'s.
 """
@@ -10,7 +10,7 @@ import hashlib
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from studio.data.pool import asker
+from studio.data.worker.pool import asker
 
 
 class Asker:

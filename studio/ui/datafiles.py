@@ -10,9 +10,9 @@ from typing import IO, Any
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.presets import load_named
-from studio.data.datasetinfo import split_address
-from studio.data.locate import is_hub_source, locate
 from studio.data.readers.kinds import ENDINGS, PACKED_ENDINGS, kind_by_name
+from studio.data.sources.datasetinfo import split_address
+from studio.data.sources.locate import is_hub_source, locate
 from studio.errors import InputError
 from studio.models.catalogue import require_path
 from studio.reach import open_in

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from studio.data.pool import DataPool
+from studio.data.worker.pool import DataPool
 from studio.errors import StoppedError, StudioError
 from studio.ui.errors import UNEXPECTED, logger
 

@@ -16,7 +16,7 @@ import gradio as gr
 from studio.config import RunConfig
 from studio.config.data import DataSource
 from studio.config.describe import options_of
-from studio.data.locate import absent_set, sources_of
+from studio.data.sources.locate import absent_set, sources_of
 from studio.errors import StoppedError, StudioError
 from studio.ui.components.meta import Meta
 from studio.ui.components.planwords import waits_for

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from studio.chat.manager import ChatManager
-from studio.data.pool import DataPool
+from studio.data.worker.pool import DataPool
 from studio.jobs import Summaries
 from studio.settings import Settings
 from studio.ui.datatasks import DataTasks

@@ -80,7 +80,7 @@ def speeds(model: Path, updates: int = UPDATES) -> Speeds:
     """Compute the same updates with every size of micro-batch."""
     import torch
 
-    from studio.data.batch import row_length
+    from studio.data.prepare.batch import row_length
     from studio.train.trainers.grouped import Collator, Parts
     from tests.parity.made import make_trainer
 

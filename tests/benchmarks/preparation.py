@@ -65,8 +65,8 @@ def measure(model: Path, rows: int = ROWS) -> Measured:
 
     from studio.config import RunConfig
     from studio.config.load import build
-    from studio.data.client import DataWorker
-    from studio.data.prepare import prepare_data
+    from studio.data.prepare.pipeline import prepare_data
+    from studio.data.worker.client import DataWorker
     from studio.settings import read_settings
     from tests.data.templates import CHATML, CHATML_GENERATION
 

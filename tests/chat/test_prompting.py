@@ -17,7 +17,7 @@ from studio.chat.hf import HfBackend
 from studio.chat.prompting import prompt_ids, prompt_text, turn_end
 from studio.chat.protocol import ApiError
 from studio.config.jobs import EvaluateConfig
-from studio.data.pretrained import load_tokenizer
+from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.export.tokens import choose
 from studio.jobs.folder import create_job

@@ -14,7 +14,7 @@ from studio.config.load import build
 from studio.config.method import ROWS
 from studio.config.presets import load_named, preset_names
 from studio.config.tuning import TITLES
-from studio.data.sources import resolve_path
+from studio.data.files.datafiles import resolve_path
 from studio.jobs import read_events
 from studio.jobs.folder import JobFolder, create_job
 from studio.jobs.worker import JobContext

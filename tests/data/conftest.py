@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from studio.data.masks import Masker
+from studio.data.masks.masker import Masker
 from studio.settings import ASSETS, Settings
 from tests.support.prepared import link_model
 

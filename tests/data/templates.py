@@ -14,9 +14,9 @@ from typing import Any
 
 from tokenizers import AddedToken
 
-from studio.data.formats import Example
-from studio.data.masked import Masked
-from studio.data.masks import Masker
+from studio.data.formats.answers import Example
+from studio.data.masks.masked import Masked
+from studio.data.masks.masker import Masker
 
 
 @dataclass(frozen=True)

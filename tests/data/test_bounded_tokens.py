@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studio.data.client import DataWorker
+from studio.data.worker.client import DataWorker
 from studio.errors import InputError
 from studio.settings import Settings
 

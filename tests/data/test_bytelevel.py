@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.data.bytelevel import lay_over_pieces, pieces_of
-from studio.data.oblivious import only_writes_contents
-from studio.data.overlay import lay_over
+from studio.data.masks.oblivious import only_writes_contents
+from studio.data.masks.overlay import lay_over
+from studio.data.tokens.bytelevel import lay_over_pieces, pieces_of
 from tests.install_tokenizers import FAMILIES, folder_of
 
 from .templates import CHATML, CHATML_GENERATION, GEMMA, LLAMA3

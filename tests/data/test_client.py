@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from studio.data.client import DataWorker
-from studio.data.wire import error_from_dict, error_to_dict
+from studio.data.worker.client import DataWorker
+from studio.data.worker.wire import error_from_dict, error_to_dict
 from studio.errors import InputError, InputErrors, StoppedError, StudioError
 from studio.settings import Settings
 
@@ -242,7 +242,7 @@ def test_time_out_ends_it_and_the_next_call_works(session_settings: Settings) ->
 def test_a_worker_without_a_sign_of_life_is_replaced(
     session_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.data.client._SILENT_WALL_SECONDS", 2.0)
+    monkeypatch.setattr("studio.data.worker.client._SILENT_WALL_SECONDS", 2.0)
     worker = DataWorker(session_settings)
     try:
         pid = worker.call("ping")["pid"]
@@ -298,7 +298,7 @@ def test_leaves_when_idle_and_comes_back(session_settings: Settings) -> None:
 
 def test_is_gone_with_its_parent(session_settings: Settings) -> None:
     code = (
-        "import sys, time; from studio.data.client import DataWorker; from studio.settings import read_settings\n"
+        "import sys, time; from studio.data.worker.client import DataWorker; from studio.settings import read_settings\n"
         "print(DataWorker(read_settings()).call('ping')['pid'], flush=True); time.sleep(600)"
     )
     env = {**os.environ, "STUDIO_HOME": str(session_settings.home)}
@@ -314,7 +314,7 @@ def test_is_gone_with_its_parent(session_settings: Settings) -> None:
 
 def test_the_client_is_light_and_the_worker_has_no_torch(worker: DataWorker, model: str) -> None:
     code = (
-        "import sys, studio.data.client, studio.data.sources, studio.data.formats, studio.data.report\n"
+        "import sys, studio.data.worker.client, studio.data.files.datafiles, studio.data.formats.answers, studio.data.quality.report\n"
         "print([name for name in ('torch', 'transformers', 'tokenizers', 'numpy') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -11,14 +11,14 @@ import pytest
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import MethodConfig, RowKind
-from studio.data.datasetinfo import read_entry
-from studio.data.formats import Example
-from studio.data.hubsets import HubSet
-from studio.data.locate import absolute, locate
-from studio.data.operations import Operations
-from studio.data.parsing import parse_source
-from studio.data.prepare import prepare_data
-from studio.data.rows import parse_row
+from studio.data.files.hubsets import HubSet
+from studio.data.formats.answers import Example
+from studio.data.formats.rows import parse_row
+from studio.data.prepare.pipeline import prepare_data
+from studio.data.sources.datasetinfo import read_entry
+from studio.data.sources.locate import absolute, locate
+from studio.data.sources.parsing import parse_source
+from studio.data.worker.operations import Operations
 from studio.errors import InputError
 from studio.settings import Settings
 from tests.conftest import run_studio

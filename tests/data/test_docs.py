@@ -19,12 +19,12 @@ from ruamel.yaml import YAML
 
 from studio.config.data import COLUMN_ROLES, DataConfig, DataSource
 from studio.config.method import MethodConfig
-from studio.data.columns import Columns
-from studio.data.masks import Masker
-from studio.data.prepare import prepare_data
-from studio.data.rows import detect_format, kind_of, parse_row
-from studio.data.templates import with_template
-from studio.data.units import encode
+from studio.data.formats.columns import Columns
+from studio.data.formats.rows import detect_format, kind_of, parse_row
+from studio.data.masks.masker import Masker
+from studio.data.masks.templates import with_template
+from studio.data.prepare.pipeline import prepare_data
+from studio.data.prepare.units import encode
 from studio.errors import InputError
 from studio.settings import Settings
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.data.conversations import SYNONYMS
-from studio.data.formats import FORMATS, FormatName, split_prompt
-from studio.data.rows import detect, detect_format, parse_row
+from studio.data.formats.answers import FORMATS, FormatName, split_prompt
+from studio.data.formats.conversations import SYNONYMS
+from studio.data.formats.rows import detect, detect_format, parse_row
 from studio.errors import InputError
 
 from .rows import chat

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import settings as law
 from hypothesis import strategies as st
 
-from studio.data.compact import kept
-from studio.data.formats import Example
-from studio.data.held import BLOCK_ROWS, HeldExamples, characters, in_blocks
-from studio.data.overlay import IGNORED, counted, cut_runs, labels_of, runs_of
-from studio.data.units import Encoded, Pair
+from studio.data.formats.answers import Example
+from studio.data.masks.overlay import IGNORED, counted, cut_runs, labels_of, runs_of
+from studio.data.prepare.compact import kept
+from studio.data.prepare.units import Encoded, Pair
+from studio.data.sources.held import BLOCK_ROWS, HeldExamples, characters, in_blocks
 
 TOKENS = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.booleans()), max_size=40)
 

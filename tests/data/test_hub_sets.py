@@ -19,11 +19,11 @@ import pytest
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import MethodConfig
-from studio.data.client import DataWorker
-from studio.data.hubsets import HubSet, is_set_name, set_folder
-from studio.data.locate import Located, absolute, fetch_sources, locate
-from studio.data.operations import Operations
-from studio.data.prepare import prepare_data
+from studio.data.files.hubsets import HubSet, is_set_name, set_folder
+from studio.data.prepare.pipeline import prepare_data
+from studio.data.sources.locate import Located, absolute, fetch_sources, locate
+from studio.data.worker.client import DataWorker
+from studio.data.worker.operations import Operations
 from studio.errors import InputError, StoppedError, StudioError
 from studio.settings import Settings
 from tests.hubserver import COMMIT, Hub, serve_hub
@@ -156,8 +156,8 @@ REFUSED: list[tuple[str, dict[str, str], list[str]]] = [
 # All refusals in one process: each alone would load the libraries anew.
 REFUSER = """
 import json, sys
-from studio.data.hubfetch import fetch_here
-from studio.data.hubsets import HubSet
+from studio.data.files.hubfetch import fetch_here
+from studio.data.files.hubsets import HubSet
 from studio.errors import InputError
 from studio.settings import read_settings
 for name, values in json.loads(sys.argv[1]):
@@ -283,7 +283,7 @@ def test_the_page_fetches_and_looks(hub: Hub, settings: Settings, model_path: Pa
 
 def test_the_light_side_loads_no_heavy_library() -> None:
     code = (
-        "import sys, studio.data.locate, studio.data.hubsets, studio.data.datasetinfo\n"
+        "import sys, studio.data.sources.locate, studio.data.files.hubsets, studio.data.sources.datasetinfo\n"
         "print([name for name in ('datasets', 'pyarrow', 'huggingface_hub', 'torch', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from studio.data import rowindex
-from studio.data.operations import Operations
-from studio.data.rowindex import row_index
-from studio.data.sources import read_rows
+from studio.data.files import rowindex
+from studio.data.files.datafiles import read_rows
+from studio.data.files.rowindex import row_index
+from studio.data.worker.operations import Operations
 from studio.errors import InputError, StoppedError
 from studio.settings import Settings
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from studio.config.data import DataConfig
 from studio.config.method import MethodConfig
-from studio.data.joining import join_documents, joined_lengths
-from studio.data.prepare import Prepared, prepare_data
-from studio.data.units import Encoded
-from studio.data.whole import WholeOperations
+from studio.data.prepare.joining import join_documents, joined_lengths
+from studio.data.prepare.pipeline import Prepared, prepare_data
+from studio.data.prepare.units import Encoded
+from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError
 from studio.settings import Settings
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from studio.config.method import RowKind
-from studio.data.keep import DROPPABLE, row_of
-from studio.data.rows import detect_format, parse_row
-from studio.data.sources import read_rows
-from studio.data.tables import ParquetWriter
-from studio.data.whole import WholeOperations
+from studio.data.files.datafiles import read_rows
+from studio.data.files.tables import ParquetWriter
+from studio.data.formats.rows import detect_format, parse_row
+from studio.data.quality.keep import DROPPABLE, row_of
+from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError, StudioError
 from studio.settings import Settings
 
@@ -172,7 +172,7 @@ def test_wrong_requests_are_sentences(keep: Callable[..., Any], args: dict[str, 
 
 
 def test_every_finding_of_a_row_can_be_left_out() -> None:
-    from studio.data.findings import CHECKS, NOTES
+    from studio.data.quality.findings import CHECKS, NOTES
 
     of_pairs = {"duplicate", "near_duplicate", "leak", "near_leak"}
     assert set(DROPPABLE) == (set(CHECKS) | set(NOTES)) - of_pairs

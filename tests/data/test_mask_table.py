@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from studio.data.masked import Masked
-from studio.data.masks import Masker
-from studio.data.overlay import IGNORED
-from studio.data.rows import parse_row
+from studio.data.formats.rows import parse_row
+from studio.data.masks.masked import Masked
+from studio.data.masks.masker import Masker
+from studio.data.masks.overlay import IGNORED
 from studio.errors import InputError
 from tests.install_tokenizers import FAMILIES, folder_of
 

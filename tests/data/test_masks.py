@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from studio.data.formats import Example
-from studio.data.masks import Masker
-from studio.data.overlay import IGNORED, labels_of, lay_over
-from studio.data.rows import detect_format, parse_row
+from studio.data.formats.answers import Example
+from studio.data.formats.rows import detect_format, parse_row
+from studio.data.masks.masker import Masker
+from studio.data.masks.overlay import IGNORED, labels_of, lay_over
 from studio.errors import InputError
 
 from .templates import CHATML, CHATML_GENERATION, SHAPES, encode, trained_texts, with_template

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from studio.data.formats import Example
-from studio.data.masks import Masker
+from studio.data.formats.answers import Example
+from studio.data.masks.masker import Masker
 from studio.errors import InputError
 
 from .templates import encode, trained_texts, with_template

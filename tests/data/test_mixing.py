@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import MethodConfig
-from studio.data.mixing import choose, choose_rows, mix
-from studio.data.prepare import Prepared, prepare_data
+from studio.data.prepare.pipeline import Prepared, prepare_data
+from studio.data.sources.mixing import choose, choose_rows, mix
 from studio.errors import InputError
 from studio.settings import Settings
 

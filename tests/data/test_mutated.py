@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from studio.config.data import DataSource
-from studio.data.locate import locate
-from studio.data.parsing import parse_source
-from studio.data.rowindex import row_index
-from studio.data.rows import kind_of
-from studio.data.sources import read_rows
+from studio.data.files.datafiles import read_rows
+from studio.data.files.rowindex import row_index
+from studio.data.formats.rows import kind_of
+from studio.data.sources.locate import locate
+from studio.data.sources.parsing import parse_source
 from studio.errors import InputError, InputErrors
 from studio.settings import Settings
 

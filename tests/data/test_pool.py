@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from studio.data.pool import DataPool, asker
+from studio.data.worker.pool import DataPool, asker
 from studio.errors import StoppedError, StudioError
 from studio.settings import Settings
 

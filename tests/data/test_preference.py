@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from studio.config.method import ROWS
-from studio.data.masks import Masker
-from studio.data.rows import READ, kind_of, parse_row
-from studio.data.units import Rated, both_answers, encode
+from studio.data.formats.rows import READ, kind_of, parse_row
+from studio.data.masks.masker import Masker
+from studio.data.prepare.units import Rated, both_answers, encode
 from studio.errors import InputError
 
 from .rows import GPT_A, GPT_B, GPT_Q, A, B, Q, S, parse

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.data.masks import Masker
-from studio.data.prepare import Prepared, prepare_data
-from studio.data.units import Pair, Prompt, Rated, encode
+from studio.data.masks.masker import Masker
+from studio.data.prepare.pipeline import Prepared, prepare_data
+from studio.data.prepare.units import Pair, Prompt, Rated, encode
 from studio.errors import InputError, InputErrors
 from studio.settings import Settings
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import MethodConfig
-from studio.data.overlay import IGNORED
-from studio.data.prepare import Prepared, choose_validation, prepare_data
-from studio.data.report import summarize_lengths
+from studio.data.masks.overlay import IGNORED
+from studio.data.prepare.pipeline import Prepared, choose_validation, prepare_data
+from studio.data.quality.report import summarize_lengths
 from studio.errors import InputError, InputErrors
 from studio.settings import Settings
 

@@ -14,14 +14,14 @@ import pytest
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import MethodConfig
-from studio.data.batch import packing, padding
-from studio.data.client import DataWorker
-from studio.data.contents import has_broken_characters
-from studio.data.locate import Located, locate
-from studio.data.prepare import prepare_data
-from studio.data.secrets import KINDS, find_secrets, hide_secrets
-from studio.data.stream import draw
-from studio.data.whole import WholeOperations
+from studio.data.prepare.batch import packing, padding
+from studio.data.prepare.pipeline import prepare_data
+from studio.data.quality.contents import has_broken_characters
+from studio.data.quality.secrets import KINDS, find_secrets, hide_secrets
+from studio.data.sources.locate import Located, locate
+from studio.data.sources.stream import draw
+from studio.data.worker.client import DataWorker
+from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError, StoppedError
 from studio.settings import Settings
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from studio.data.push import push
-from studio.data.whole import WholeOperations
+from studio.data.quality.push import push
+from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError, StoppedError, StudioError
 from studio.settings import Settings
 

@@ -16,8 +16,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from studio.data.rows import detect_format, kind_of, parse_row
-from studio.data.sources import read_rows
+from studio.data.files.datafiles import read_rows
+from studio.data.formats.rows import detect_format, kind_of, parse_row
 from studio.errors import InputError
 
 from .files import PACKINGS, WRITERS, parquet, table
@@ -215,7 +215,7 @@ def test_reading_stays_small(write: Write, tmp_path: Path) -> None:
     pyarrow.parquet.write_table(held, path, compression="none", use_dictionary=False, row_group_size=len(rows))
     assert path.stat().st_size > 50e6
     code = (
-        "import sys; from pathlib import Path; from studio.data.sources import read_rows\n"
+        "import sys; from pathlib import Path; from studio.data.files.datafiles import read_rows\n"
         "peak = count = 0\n"
         "for count, _ in read_rows(Path(sys.argv[1])):\n"
         "    if count % 4000 == 1:\n"
@@ -233,7 +233,7 @@ def test_reading_stays_small(write: Write, tmp_path: Path) -> None:
 def test_the_page_stays_light(write: Write) -> None:
     # What only Parquet, Arrow and Zstandard files need is imported when such a file is read.
     code = (
-        "import sys; from pathlib import Path; from studio.data.sources import read_rows\n"
+        "import sys; from pathlib import Path; from studio.data.files.datafiles import read_rows\n"
         "rows = [list(read_rows(Path(name))) for name in sys.argv[1:]]\n"
         "print([name for name in ('pyarrow', 'numpy', 'pandas', 'zstandard') if name in sys.modules])"
     )

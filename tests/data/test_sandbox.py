@@ -13,15 +13,15 @@ from jinja2 import Environment
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import MethodConfig
-from studio.data.bounds import Budget, OutOfBoundsError
-from studio.data.formats import Example
-from studio.data.harmless import is_harmless
-from studio.data.masks import Masker
-from studio.data.prepare import prepare_data
-from studio.data.rendering import CallWay, Renderer
-from studio.data.sandbox import Refusal, Sandbox
-from studio.data.spans import TemplateRefusedError
-from studio.data.whole import WholeOperations
+from studio.data.formats.answers import Example
+from studio.data.formats.harmless import is_harmless
+from studio.data.masks.masker import Masker
+from studio.data.masks.rendering import CallWay, Renderer
+from studio.data.masks.spans import TemplateRefusedError
+from studio.data.prepare.pipeline import prepare_data
+from studio.data.worker.bounds import Budget, OutOfBoundsError
+from studio.data.worker.sandbox import Refusal, Sandbox
+from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError, InputErrors
 from studio.settings import Settings
 
@@ -276,7 +276,7 @@ def test_only_lines_that_put_texts_together_are_harmless(line: str, harmless: bo
 def test_a_mapped_answer_is_the_same_in_either_place(sandbox: Sandbox) -> None:
     row = {"title": "T", "body": " b\n", "n": 3, "none": None, "row": {}}
     for line in ("{{ title }}: {{ body }}\n", "{{ n > 2 }}{{ none }}", "{% if n %}{{ title }}{% endif %}"):
-        from studio.data.columns import Columns
+        from studio.data.formats.columns import Columns
 
         here = Columns({"text": line}).apply({"title": "T", "body": " b\n", "n": 3, "none": None}, 1, "x")["text"]
         assert sandbox.render("line", line, {}, [row], Budget()) == [here]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.data import masks
-from studio.data.formats import Example
-from studio.data.masked import Masked
-from studio.data.masks import Masker
+from studio.data.formats.answers import Example
+from studio.data.masks import masker as masks
+from studio.data.masks.masked import Masked
+from studio.data.masks.masker import Masker
 
 from .templates import CHATML, SHAPES, shaped, with_template
 from .test_masks import ANSWER, EXAMPLES, TEXT, WORDS

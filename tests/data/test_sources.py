@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
-from studio.data.encoding import likely_encoding
-from studio.data.rows import parse_row
-from studio.data.sources import Stamp, confine, file_sha256, read_rows, resolve_path
+from studio.data.files.datafiles import Stamp, confine, file_sha256, read_rows, resolve_path
+from studio.data.files.encoding import likely_encoding
+from studio.data.formats.rows import parse_row
 from studio.errors import InputError
 from studio.settings import ASSETS, Settings
 

@@ -10,10 +10,10 @@ import pytest
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import MethodConfig
-from studio.data.masks import Masker
-from studio.data.prepare import prepare_data
-from studio.data.rows import parse_row
-from studio.data.templates import NEEDED, missing_tokens, template_findings, usable_templates, with_template
+from studio.data.formats.rows import parse_row
+from studio.data.masks.masker import Masker
+from studio.data.masks.templates import NEEDED, missing_tokens, template_findings, usable_templates, with_template
+from studio.data.prepare.pipeline import prepare_data
 from studio.errors import InputError
 from studio.settings import ASSETS, Settings
 
@@ -211,7 +211,7 @@ def test_a_saved_model_carries_the_template(
 def test_the_data_worker_shows_the_run_s_template(
     settings: Settings, model_path: Path, write: Callable[..., Path]
 ) -> None:
-    from studio.data.operations import Operations
+    from studio.data.worker.operations import Operations
 
     operations, model = Operations(settings), str(model_path)
     path = str(write("x.jsonl", [{"q": "2+2?", "a": "4", "tools": [{"name": "add"}]}] * 2))

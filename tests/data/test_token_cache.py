@@ -14,11 +14,11 @@ import pytest
 
 from studio.config.data import DataConfig
 from studio.config.method import MethodConfig
-from studio.data import prepare
-from studio.data.held import HeldExamples
-from studio.data.masks import Masker
-from studio.data.prepare import Prepared, prepare_data
-from studio.data.tokencache import TokenCache
+from studio.data.masks.masker import Masker
+from studio.data.prepare import pipeline as prepare
+from studio.data.prepare.pipeline import Prepared, prepare_data
+from studio.data.prepare.tokencache import TokenCache
+from studio.data.sources.held import HeldExamples
 from studio.settings import Settings
 
 from .templates import CHATML, LLAMA3, with_template
@@ -132,8 +132,8 @@ def test_no_room_is_no_reason_to_stop(
 
 
 def test_the_least_used_make_room(tokenizer: Any, settings: Settings, write: Callable[..., Path]) -> None:
-    from studio.data.formats import Example
-    from studio.data.units import encode
+    from studio.data.formats.answers import Example
+    from studio.data.prepare.units import encode
 
     masker = Masker(with_template(tokenizer, CHATML))
     example = Example(1, "x", "text", text="a " * 2000)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from studio.data.whole import WholeOperations
+from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError
 from studio.settings import Settings
 

@@ -22,13 +22,13 @@ import pytest
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.method import MethodConfig
-from studio.data.contents import check_of
-from studio.data.locate import locate, of_file
-from studio.data.prepare import prepare_data
-from studio.data.rows import detect_format, parse_row
-from studio.data.sources import read_rows
-from studio.data.where import emptiness
-from studio.data.whole import WholeOperations
+from studio.data.files.datafiles import read_rows
+from studio.data.files.where import emptiness
+from studio.data.formats.rows import detect_format, parse_row
+from studio.data.prepare.pipeline import prepare_data
+from studio.data.quality.contents import check_of
+from studio.data.sources.locate import locate, of_file
+from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError
 from studio.settings import Settings
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from studio.chat.hf import HfBackend
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.data.client import DataWorker
+from studio.data.worker.client import DataWorker
 from studio.evaluate.worker import evaluate
 from studio.export.job import export
 from studio.jobs import JobFolder, list_jobs

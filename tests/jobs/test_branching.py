@@ -10,7 +10,7 @@ import pytest
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.data.sources import file_sha256
+from studio.data.files.datafiles import file_sha256
 from studio.errors import InputError, InputErrors
 from studio.jobs import JobFolder, Summaries, branching, client, read_events, resume
 from studio.jobs.branching import branch, check_changes, extended, find_checkpoint, find_end

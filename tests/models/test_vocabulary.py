@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from studio.data.client import DataWorker
+from studio.data.worker.client import DataWorker
 from studio.errors import InputError, StudioError
 from studio.models import vocabulary
 from studio.models.vocabulary import ids_in, require_linear_splits

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCa
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.data.prepare import prepare_data
+from studio.data.prepare.pipeline import prepare_data
 from studio.jobs import read_events
 from studio.jobs.folder import create_job
 from studio.jobs.worker import JobContext

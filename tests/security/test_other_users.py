@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from studio.data.client import DataWorker
-from studio.data.hubfetch import fetch_here
-from studio.data.hubsets import HubSet, set_folder
+from studio.data.files.hubfetch import fetch_here
+from studio.data.files.hubsets import HubSet, set_folder
+from studio.data.worker.client import DataWorker
 from studio.jobs import JobFolder, ensure_supervisor, read_events
 from studio.jobs.client import resume, supervisor_lock, supervisor_record
 from studio.jobs.files import write_json

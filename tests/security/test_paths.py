@@ -17,7 +17,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from studio.config import RunConfig
-from studio.data.keep import Keep
+from studio.data.quality.keep import Keep
 from studio.errors import InputError
 from studio.jobs import JobFolder
 from studio.jobs.folder import create_job

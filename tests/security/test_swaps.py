@@ -28,11 +28,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from studio.config.data import DataConfig, DataSource
-from studio.data.datasetinfo import read_entry
-from studio.data.locate import locate
-from studio.data.sources import file_sha256, resolve_path
-from studio.data.stream import draw
-from studio.data.units import Prompt
+from studio.data.files.datafiles import file_sha256, resolve_path
+from studio.data.prepare.units import Prompt
+from studio.data.sources.datasetinfo import read_entry
+from studio.data.sources.locate import locate
+from studio.data.sources.stream import draw
 from studio.errors import InputError
 from studio.models.adapters import adapter_config
 from studio.models.catalogue import confine_folder
@@ -368,7 +368,7 @@ def test_a_job_of_the_page_reads_what_the_page_may(ours: Settings, tmp_path: Pat
     outside = tmp_path / "outside.jsonl"
     outside.write_text(rows(OUTSIDE))
     code = (
-        "import sys\nfrom studio.jobs.worker import run_worker\nfrom studio.data.sources import read_rows\n"
+        "import sys\nfrom studio.jobs.worker import run_worker\nfrom studio.data.files.datafiles import read_rows\n"
         "from pathlib import Path\n"
         "sys.exit(run_worker('export', lambda context: print(list(read_rows(Path(sys.argv[2])))), [sys.argv[1]]))"
     )

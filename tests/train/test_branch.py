@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from studio.cli.main import main
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.data.client import DataWorker
+from studio.data.worker.client import DataWorker
 from studio.jobs import JobFolder, Summaries, branching, find_job, list_jobs, read_events, submit, wait
 from studio.jobs.branching import branch, extended, find_checkpoint
 from studio.jobs.request import Branch

@@ -11,8 +11,8 @@ import torch
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.data.batch import epoch_order
-from studio.data.whole import WholeOperations
+from studio.data.prepare.batch import epoch_order
+from studio.data.worker.whole import WholeOperations
 from studio.models.fit import grouping
 from studio.settings import Settings
 from studio.train.trainers.grouped import Parts

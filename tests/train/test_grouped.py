@@ -10,7 +10,7 @@ import pytest
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.data.batch import epoch_order
+from studio.data.prepare.batch import epoch_order
 from studio.jobs.state import JobState, write_state
 from studio.jobs.worker import JobContext
 from studio.settings import Settings

@@ -21,7 +21,7 @@ from studio.config import RunConfig
 from studio.config.load import build, load_yaml
 from studio.config.method import ONLINE
 from studio.config.tuning import ADAPTERS, TITLES
-from studio.data.sources import read_rows, resolve_path
+from studio.data.files.datafiles import read_rows, resolve_path
 from studio.jobs.folder import create_job
 from studio.jobs.worker import JobContext
 from studio.settings import PRESETS, Settings

@@ -22,7 +22,7 @@ from transformers import (
 
 from studio.config import RunConfig
 from studio.config.load import build as build_config
-from studio.data.units import Prompt
+from studio.data.prepare.units import Prompt
 from studio.errors import StudioError
 from studio.models.device import device_info
 from studio.models.fit import Lengths

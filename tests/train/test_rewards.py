@@ -19,9 +19,9 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from studio.config.method import REWARDS
-from studio.data.masks import Masker
-from studio.data.rows import parse_row
-from studio.data.units import Pair, Prompt, encode
+from studio.data.formats.rows import parse_row
+from studio.data.masks.masker import Masker
+from studio.data.prepare.units import Pair, Prompt, encode
 from studio.errors import InputError, StudioError
 from studio.train.pythonreward import load_function, split_reference
 from studio.train.rewards import (

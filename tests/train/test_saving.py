@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from studio.data.templates import with_template
+from studio.data.masks.templates import with_template
 from studio.models.tokenizerfiles import same_tokens, tokenizer_files
 from studio.train.saving import save_tokenizer
 from tests.install_tokenizers import folder_of

@@ -21,7 +21,7 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from studio.data.units import Encoded
+from studio.data.prepare.units import Encoded
 from studio.errors import InputError
 from studio.settings import Settings
 from studio.train import checks

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.data.client import DataWorker
+from studio.data.worker.client import DataWorker
 from studio.jobs import JobFolder, Summaries, find_job
 from studio.jobs.copies import changed_config
 from studio.jobs.events import EventWriter

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import Message, Scope
 
-from studio.data.pool import asker
+from studio.data.worker.pool import asker
 from studio.ui.asker import Asker
 
 

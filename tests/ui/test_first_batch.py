@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from studio.data.client import DataWorker
-from studio.data.whole import WholeOperations
+from studio.data.worker.client import DataWorker
+from studio.data.worker.whole import WholeOperations
 from studio.settings import Settings
 from studio.ui.components.firstbatch import SHOWN, batch_value
 from studio.ui.components.pushdata import push_value

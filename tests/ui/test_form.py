@@ -16,7 +16,7 @@ from studio.config.data import DataSource
 from studio.config.describe import OptionSpec, options_of
 from studio.config.load import dump_run, load_run
 from studio.config.presets import load_named, preset_names
-from studio.data.client import DataWorker
+from studio.data.worker.client import DataWorker
 from studio.errors import InputError, InputErrors
 from studio.jobs import Summaries, find_job
 from studio.jobs.folder import create_job

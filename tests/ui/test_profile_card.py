@@ -13,8 +13,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from studio.data.keep import DROPPABLE
-from studio.data.pool import DataPool
+from studio.data.quality.keep import DROPPABLE
+from studio.data.worker.pool import DataPool
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import Summaries
 from studio.settings import Settings

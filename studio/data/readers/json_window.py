@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import IO, Any
 
-from studio.data.encoding import decode, whole_characters
+from studio.data.files.encoding import decode, whole_characters
 from studio.data.readers import row as limits
 from studio.data.readers.bytestream import skip_to
 from studio.data.readers.json_text import DECODER, bad_json, may_be_cut

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from studio import reach
-from studio.data.encoding import (
+from studio.data.files.encoding import (
     ARROW,
     ARROW_STREAM,
     BINARY_KINDS,

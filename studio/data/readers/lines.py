@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import IO, cast
 
-from studio.data.encoding import decode
+from studio.data.files.encoding import decode
 from studio.data.readers import row as limits
 from studio.data.readers.bytestream import skip_to
 from studio.data.readers.row import Mark, too_long

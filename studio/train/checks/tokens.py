@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from studio.data.compact import largest_id
-from studio.data.units import Unit
+from studio.data.prepare.compact import largest_id
+from studio.data.prepare.units import Unit
 from studio.errors import InputError
 from studio.foreign import read_json_file
 from studio.models.vocabulary import ids_in

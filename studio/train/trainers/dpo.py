@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from studio.data.units import Pair
+from studio.data.prepare.units import Pair
 from studio.train.counting import Counting, finish
 from studio.train.reference import keep_start, reference_model
 from studio.train.setup import Setup, common_arguments, trainer_parts

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from studio.data.batch import row_length
+from studio.data.prepare.batch import row_length
 from studio.models.batches import Batching, split
 from studio.train.setup import Setup
 

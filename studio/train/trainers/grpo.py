@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from studio.data.units import Prompt
+from studio.data.prepare.units import Prompt
 from studio.train.counting import Counting, finish
 from studio.train.reference import keep_start, reference_options
 from studio.train.rewards import Reward, make_rewards

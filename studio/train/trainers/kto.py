@@ -10,7 +10,7 @@ from datasets import Dataset
 from trl import KTOConfig, KTOTrainer
 from trl.trainer.utils import use_adapter
 
-from studio.data.units import Rated
+from studio.data.prepare.units import Rated
 from studio.train.counting import Counting, finish
 from studio.train.reference import REFERENCE, keep_start, reference_model
 from studio.train.setup import Setup, common_arguments

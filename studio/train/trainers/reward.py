@@ -5,7 +5,7 @@ from __future__ import annotations
 from datasets import Dataset
 from trl import RewardConfig, RewardTrainer
 
-from studio.data.units import Pair
+from studio.data.prepare.units import Pair
 from studio.train.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset

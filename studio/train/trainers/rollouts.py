@@ -18,7 +18,7 @@ import torch
 from transformers import GenerationConfig
 
 from studio.chat.prompting import turn_end
-from studio.data.units import Prompt
+from studio.data.prepare.units import Prompt
 from studio.errors import StudioError
 from studio.train.rewards import Reward, make_rewards
 from studio.train.scoring import answer_ids, score_ids

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from studio.data.units import Encoded
+from studio.data.prepare.units import Encoded
 from studio.train.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset

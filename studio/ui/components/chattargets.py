@@ -15,11 +15,11 @@ from studio.chat.target import Target
 from studio.config import RunConfig
 from studio.config.data import DataSource
 from studio.config.jobs import DEMO_TEST
-from studio.data.formats import split_prompt
-from studio.data.locate import of_file
+from studio.data.files.datafiles import read_rows, resolve_path
+from studio.data.formats.answers import split_prompt
 from studio.data.readers.kinds import kind_by_name
-from studio.data.reading import Reading, source_named
-from studio.data.sources import read_rows, resolve_path
+from studio.data.sources.locate import of_file
+from studio.data.sources.reading import Reading, source_named
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder
 from studio.settings import Settings

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from studio.data.overlay import IGNORED
+from studio.data.masks.overlay import IGNORED
 from studio.ui.components.choices import piece
 from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons, grouping_of, sections_of
 from studio.ui.form import Values

@@ -1,6 +1,6 @@
 """Fix and keep: a cleaned copy of the data under STUDIO_HOME/data, and the run set to train on it.
 
-What may be left out is `studio.data.keep.DROPPABLE`; checks with rows in the last profile come first. The copy is
+What may be left out is `studio.data.quality.keep.DROPPABLE`; checks with rows in the last profile come first. The copy is
 written by the second data worker; nothing is written over.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.data.keep import DROPPABLE, FORMATS
+from studio.data.quality.keep import DROPPABLE, FORMATS
 from studio.errors import InputError
 from studio.ui.components.choices import piece
 from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons, sections_of

@@ -16,7 +16,7 @@ from gradio.context import Context
 
 from studio.config import RunConfig
 from studio.config.tuning import TITLES
-from studio.data.locate import confine_sources, is_hub_source, locate, sources_of
+from studio.data.sources.locate import confine_sources, is_hub_source, locate, sources_of
 from studio.errors import InputErrors, StudioError
 from studio.jobs import submit
 from studio.jobs.branching import branch, check_changes, find_checkpoint, require_length

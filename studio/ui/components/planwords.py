@@ -7,7 +7,7 @@ from typing import Any
 
 from studio.config import RunConfig
 from studio.config.model import EMBEDDED_MODEL
-from studio.data.locate import absent_set
+from studio.data.sources.locate import absent_set
 from studio.models import embedded, hub
 from studio.models.plan import Plan
 from studio.ui.services import Services

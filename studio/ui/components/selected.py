@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from studio.data.files.datafiles import resolve_path
 from studio.data.readers.kinds import kind_by_name
-from studio.data.sources import resolve_path
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, find_job
 from studio.jobs.folder import jobs_of_kind

@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.data.client import DataWorker
+from studio.data.worker.client import DataWorker
 from studio.errors import InputError, StudioError
 from studio.ui.components.choices import markup, piece
 from studio.ui.components.firstbatch import batch_card

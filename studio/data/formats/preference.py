@@ -1,0 +1,186 @@
+"""Rows that say which answer is better, whether one is good, or only what is asked.
+
+Pairs are written in five ways: `prompt` with `chosen` and `rejected`; both as whole conversations (the prompt is what
+they share); alpaca keys; ShareGPT turns with the two last answers beside them; messages likewise. Texts stay texts
+(no chat template), messages stay messages, as with plain answers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.files.where import Where, as_truth, emptiness, is_given, kind, short
+from studio.data.formats.answers import LABELS, Example, FormatName, instruction_prompt, parse_answer, split_prompt
+from studio.data.formats.conversations import LIST_KEYS, Message, conversation, is_message, messages_of, with_system
+
+_RATED: dict[FormatName, tuple[str, ...]] = {
+    "messages": LIST_KEYS, "prompt_completion": ("completion",), "instruction": ("instruction",),
+}  # fmt: skip
+ANSWER_KEYS = ("answer", "solution", "ground_truth", "reference")
+
+
+def pair(row: dict[str, Any], where: Where) -> Example:
+    """Return a pair: the prompt with the better answer, and with the worse one.
+
+    Raises:
+        InputError: a key is missing, the two do not share a prompt, it ends with an answer, or the answers are equal.
+    """
+    name = where.name
+    chosen, rejected = where.need(row, "chosen"), where.need(row, "rejected")
+    plain = not is_given(row.get("system"))
+    if plain and isinstance(chosen, str) and isinstance(rejected, str) and isinstance(row.get("prompt"), str):
+        for key, text in (("chosen", chosen), ("rejected", rejected)):
+            _require_text(text, key, where)
+        _require_different(chosen, rejected, where)
+        return Example(
+            where.number, name, "preference", prompt=row["prompt"], completion=chosen, rejected=rejected,
+            unused=_unused(row, "prompt", "chosen", "rejected"),
+        )  # fmt: skip
+    before, used = _prompt(row, where)
+    better, worse = (_answer(row[key], key, where) for key in ("chosen", "rejected"))
+    if not before or better[0]["role"] != "assistant":
+        before, better, worse = _shared(better, worse, where)
+    else:
+        _require_open(before, next(key for key in used if key in row), where)
+    for key, answer in (("chosen", better), ("rejected", worse)):
+        if not any(message["role"] == "assistant" for message in answer):
+            raise where.error("there is no assistant turn", key, "Write the answer as the assistant's message")
+    _require_different(better, worse, where)
+    return Example(
+        where.number, name, "preference", messages=before + better, trained_from=len(before), rejected=before + worse,
+        unused=_unused(row, *used, "chosen", "rejected"),
+    )  # fmt: skip
+
+
+def rated(row: dict[str, Any], where: Where) -> Example:
+    """Return an answer with its rating.
+
+    Raises:
+        InputError: the label is neither true nor false, or there is no answer.
+    """
+    key = next((key for key in LABELS if key in row), LABELS[0])
+    label = as_truth(where.need(row, key))
+    if not isinstance(label, int | float) or label not in (True, False):
+        shown = kind(label) if label is None else short(label)
+        raise where.error(f"a label is true or false, not {shown}", key, "Write true for a good answer, else false")
+    rest = {name: value for name, value in row.items() if name != key}
+    for format, keys in _RATED.items():
+        if any(name in rest for name in keys):
+            example = parse_answer(rest, where, format)
+            changes = {"format": "rated", "label": bool(label)}
+            if example.messages is not None and not example.trained_from:
+                # The rating is of the last answer; earlier ones are context.
+                last = max(i for i, one in enumerate(example.messages) if one["role"] == "assistant")
+                changes |= {"trained_from": last, "messages": example.messages[: last + 1]}
+            return Example(**{**example.__dict__, **changes})
+    raise where.error(
+        f"there is no answer to the label; keys are: {', '.join(row)}", "", "Add prompt and completion, or messages"
+    )
+
+
+def has_answer(row: dict[str, Any]) -> bool:
+    """Whether a row has the keys of an answer that could be rated."""
+    return any(name in row for keys in _RATED.values() for name in keys)
+
+
+def prompt(row: dict[str, Any], where: Where, format: FormatName) -> Example:
+    """Return a prompt that the model will answer, with what the answer is compared with, if the row has it.
+
+    Raises:
+        InputError: there is no prompt.
+    """
+    name = where.name
+    if format == "prompts":
+        asked, answer = where.need(row, "prompt"), _right_answer(row, where)
+        columns = {key: value for key, value in row.items() if key != "prompt"}
+        if isinstance(asked, list):
+            messages = with_system(messages_of(asked, "prompt", where), row, where)
+            _require_open(messages, "prompt", where)
+            return Example(where.number, name, format, messages=messages, answer=answer, columns=columns)
+        text = where.text(row, "prompt")
+        _require_text(text, "prompt", where)
+        if is_given(row.get("system")):
+            messages = with_system([{"role": "user", "content": text}], row, where)
+            return Example(where.number, name, format, messages=messages, answer=answer, columns=columns)
+        return Example(where.number, name, format, prompt=text, answer=answer, columns=columns)
+    if format == "messages":
+        turns = conversation(row, where, answered=False)
+        columns = {key: value for key, value in row.items() if key not in LIST_KEYS}
+        if turns[-1]["role"] != "assistant":
+            return Example(
+                where.number, name, format, messages=turns, answer=_right_answer(row, where), columns=columns
+            )
+    else:
+        columns = dict(row)
+    asked, answer = split_prompt(parse_answer(row, where, format))
+    if isinstance(asked, str):
+        _require_text(asked, "prompt", where)
+        return Example(where.number, name, format, prompt=asked, answer=answer, columns=columns)
+    return Example(where.number, name, format, messages=asked, answer=answer, columns=columns)
+
+
+def _prompt(row: dict[str, Any], where: Where) -> tuple[list[Message], tuple[str, ...]]:
+    """Messages of the prompt (none where the two conversations hold it) and the keys that were read."""
+    if "instruction" in row:
+        return instruction_prompt(row, where), ("instruction", "input", "system", "history")
+    if any(key in row for key in LIST_KEYS):
+        return conversation(row, where, answered=False), (*LIST_KEYS, "system")
+    if isinstance(row.get("prompt"), list) and row["prompt"] and is_message(row["prompt"][0]):
+        return with_system(messages_of(row["prompt"], "prompt", where), row, where), ("prompt", "system")
+    if isinstance(row.get("prompt"), str) and row["prompt"].strip():
+        return with_system([{"role": "user", "content": row["prompt"]}], row, where), ("prompt", "system")
+    return [], ("prompt",)
+
+
+def _answer(value: Any, key: str, where: Where) -> list[Message]:
+    if value is None:
+        raise where.error(f"{key} is null", key, "Write the answer, or remove the row")
+    if isinstance(value, str):
+        _require_text(value, key, where)
+        return [{"role": "assistant", "content": value}]
+    return messages_of([value] if isinstance(value, dict) else value, key, where)
+
+
+def _shared(
+    better: list[Message], worse: list[Message], where: Where
+) -> tuple[list[Message], list[Message], list[Message]]:
+    """Split two whole conversations into what they share and how each ends."""
+    if len(better) == len(worse) == 1:
+        what = "the row has no question: prompt is missing or empty, and chosen and rejected are single answers"
+        fix = "Put the question into prompt, or write chosen and rejected as conversations: lists of messages"
+        raise where.error(what, "chosen", fix)
+    same = 0
+    while same < min(len(better), len(worse)) - 1 and better[same] == worse[same]:
+        same += 1
+    if not same or better[same]["role"] != "assistant" or worse[same]["role"] != "assistant":
+        raise where.error(
+            "chosen and rejected do not begin with the same prompt", "chosen", "Put the question into prompt"
+        )
+    return better[:same], better[same:], worse[same:]
+
+
+def _right_answer(row: dict[str, Any], where: Where) -> str | None:
+    key = next((key for key in ANSWER_KEYS if row.get(key) is not None), None)
+    if key is None:
+        return None
+    value = row[key]
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else where.text(row, key)
+
+
+def _require_open(messages: list[Message], key: str, where: Where) -> None:
+    if messages[-1]["role"] == "assistant":
+        raise where.error("the prompt ends with an answer", key, "End it with the user's message")
+
+
+def _require_text(text: str, key: str, where: Where) -> None:
+    if why := emptiness(text):
+        raise where.error(f"{key} {why}", key, "Write it, or remove the row")
+
+
+def _require_different(better: Any, worse: Any, where: Where) -> None:
+    if better == worse:
+        raise where.error("chosen and rejected are the same", "rejected", "Remove the row, or write a worse answer")
+
+
+def _unused(row: dict[str, Any], *used: str) -> tuple[str, ...]:
+    return tuple(key for key in row if key not in used)

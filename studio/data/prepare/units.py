@@ -1,0 +1,318 @@
+"""Rows as a trainer takes them: answers, pairs, rated answers, prompts, each as token ids.
+
+All have the same few figures, so that lengths, limits, splits and findings treat them alike. The ids of an answer
+begin with its first supervised token and end with its last: the masks of `data.masks.masker` decide for every method.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from studio.config.method import RowKind
+from studio.data.files.datafiles import place
+from studio.data.formats.answers import Example
+from studio.data.formats.conversations import Message
+from studio.data.masks.masked import Masked
+from studio.data.masks.masker import Masker
+from studio.data.masks.overlay import counted, cut_runs
+from studio.data.prepare.compact import kept, kept_small
+from studio.errors import InputError
+
+
+class Unit(Protocol):
+    """What `prepare` needs of a row as tokens.
+
+    Attributes:
+        row, path: where it came from.
+        notes: what is worth a finding (`Masked.notes`).
+    """
+
+    row: int
+    path: str
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth a finding."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens of its longest sequence."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all its sequences."""
+        ...
+
+    @property
+    def supervised(self) -> int:
+        """How many of them the loss counts."""
+        ...
+
+    @property
+    def key(self) -> bytes:
+        """16 bytes, equal for equal rows."""
+        ...
+
+    def cut(self, limit: int) -> Unit | None:
+        """The row within `limit` tokens a sequence, or None if nothing to learn is left."""
+        ...
+
+
+@kept_small
+@dataclass
+class Encoded:
+    """An answer with its context.
+
+    Attributes:
+        input_ids: (T,) token ids.
+        labels: (T,) the ids that the loss counts, -100 elsewhere; at least one after the first is not -100.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    row: int
+    path: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens of the example."""
+        return len(kept(self, "input_ids"))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the example."""
+        return self.length
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that the loss counts."""
+        return counted(kept(self, "labels"))
+
+    @property
+    def key(self) -> bytes:
+        """Equal for equal examples."""
+        return _digest(kept(self, "input_ids"))
+
+    def cut(self, limit: int) -> Encoded | None:
+        """Keep the first `limit` tokens; None if no label is left that a token before it could predict."""
+        runs: Any = cut_runs(kept(self, "labels"), 0, limit)
+        if not runs or runs[-1] <= 1:
+            return None
+        return Encoded(kept(self, "input_ids")[:limit], runs, self.row, self.path, self.notes)
+
+
+@kept_small
+@dataclass
+class Pair:
+    """A prompt with a better and a worse answer: (P,), (C,) and (R,) token ids."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    row: int
+    path: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt with the longer answer."""
+        return self._size("prompt_ids") + max(self._size("chosen_ids"), self._size("rejected_ids"))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both sequences."""
+        return 2 * self._size("prompt_ids") + self.supervised
+
+    @property
+    def supervised(self) -> int:
+        """Tokens of both answers."""
+        return self._size("chosen_ids") + self._size("rejected_ids")
+
+    @property
+    def key(self) -> bytes:
+        """Equal for equal pairs."""
+        return _digest(*(kept(self, name) for name in ("prompt_ids", "chosen_ids", "rejected_ids")))
+
+    def cut(self, limit: int) -> Pair | None:
+        """Keep the start of both answers; None if they are equal then, or the prompt fills the limit."""
+        left = limit - self._size("prompt_ids")
+        chosen, rejected = (kept(self, name)[: max(0, left)] for name in ("chosen_ids", "rejected_ids"))
+        if left < 1 or chosen == rejected:
+            return None
+        return replace(self, prompt_ids=kept(self, "prompt_ids"), chosen_ids=chosen, rejected_ids=rejected)
+
+    def _size(self, name: str) -> int:
+        return len(kept(self, name))
+
+
+@kept_small
+@dataclass
+class Rated:
+    """A prompt (P,) and an answer (C,) that is good or not."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    label: bool
+    row: int
+    path: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and answer."""
+        return len(kept(self, "prompt_ids")) + self.supervised
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompt and answer."""
+        return self.length
+
+    @property
+    def supervised(self) -> int:
+        """Tokens of the answer."""
+        return len(kept(self, "completion_ids"))
+
+    @property
+    def key(self) -> bytes:
+        """Equal for equal rows."""
+        return _digest(kept(self, "prompt_ids"), kept(self, "completion_ids"), array("i", [self.label]))
+
+    def cut(self, limit: int) -> Rated | None:
+        """Keep the start of the answer; None if the prompt fills the limit."""
+        prompt = kept(self, "prompt_ids")
+        left = limit - len(prompt)
+        if left < 1:
+            return None
+        return replace(self, prompt_ids=prompt, completion_ids=kept(self, "completion_ids")[:left])
+
+
+@kept_small
+@dataclass
+class Prompt:
+    """What the model is asked; it writes the answer itself.
+
+    Attributes:
+        prompt_ids: (P,) token ids, up to where the answer begins.
+        prompt: the messages or the text, as reward functions are given it.
+        answer: what an answer is compared with; None if the row has none.
+        columns: the row's other keys.
+    """
+
+    prompt_ids: list[int]
+    prompt: list[Message] | str
+    answer: str | None
+    row: int
+    path: str
+    columns: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt."""
+        return len(kept(self, "prompt_ids"))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the prompt."""
+        return self.length
+
+    @property
+    def supervised(self) -> int:
+        """None of them: what counts is written in training."""
+        return 0
+
+    @property
+    def key(self) -> bytes:
+        """Equal for equal prompts."""
+        return _digest(kept(self, "prompt_ids"))
+
+    def cut(self, limit: int) -> Prompt | None:
+        """A prompt is never cut, since its end is the question."""
+        return None
+
+
+def encode(kind: RowKind, examples: Sequence[Example], masker: Masker) -> list[Unit]:
+    """Return rows as units of that kind, in order; a pair makes two rated answers.
+
+    Raises:
+        InputError: a row cannot be masked, or its two answers do not share the prompt's tokens.
+    """
+    if kind == "answers":
+        return [_plain(one) for one in masker.encode(examples)]
+    if kind == "prompts":
+        return [_prompt(one, masker.prompt(one)) for one in examples]
+    chosen = masker.encode(examples)
+    if kind == "rated":
+        worse = [i for i, one in enumerate(examples) if one.rejected is not None]
+        rejected = dict(zip(worse, masker.encode([_rejected(examples[i]) for i in worse]), strict=True))
+        units: list[Unit] = []
+        for i, (example, good) in enumerate(zip(examples, chosen, strict=True)):
+            units.append(_rated(good, True if example.label is None else example.label))
+            if i in rejected:
+                units.append(_rated(rejected[i], False))
+        return units
+    rejected_ = masker.encode([_rejected(one) for one in examples])
+    return [_pair(good, bad) for good, bad in zip(chosen, rejected_, strict=True)]
+
+
+def _plain(masked: Masked) -> Encoded:
+    trained: Any = masked.trained
+    return Encoded(masked.input_ids, trained, masked.row, masked.path, masked.notes)
+
+
+def _prompt(example: Example, masked: Masked) -> Prompt:
+    asked = example.messages if example.messages is not None else example.prompt or ""
+    return Prompt(masked.input_ids, asked, example.answer, example.row, example.path, example.columns, masked.notes)
+
+
+def both_answers(example: Example) -> list[Example]:
+    """A row as examples with one answer each: one, or for a pair the better and the worse."""
+    return [example] if example.rejected is None else [example, _rejected(example)]
+
+
+def _rejected(example: Example) -> Example:
+    if isinstance(example.rejected, str):
+        return replace(example, completion=example.rejected, rejected=None)
+    return replace(example, messages=example.rejected, rejected=None)
+
+
+def _span(masked: Masked) -> tuple[int, int]:
+    """Where the answer begins and ends."""
+    return masked.trained[0], masked.trained[-1]
+
+
+def _digest(*parts: array[int]) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(len(part).to_bytes(8))
+        found.update(part)
+    return found.digest()
+
+
+def _rated(masked: Masked, label: bool) -> Rated:
+    start, end = _span(masked)
+    ids = masked.input_ids
+    return Rated(ids[:start], ids[start:end], label, masked.row, masked.path, masked.notes)
+
+
+def _pair(good: Masked, bad: Masked) -> Pair:
+    (start, end), (other, other_end) = _span(good), _span(bad)
+    start = min(start, other)
+    if good.input_ids[:start] != bad.input_ids[:start]:
+        raise InputError(
+            "the tokens before the two answers differ, so they cannot be compared",
+            where=place(good.path, good.row),
+            fix="Begin both answers without blanks, or use a chat template that shows the prompt the same way",
+        )
+    notes = tuple(dict.fromkeys(good.notes + bad.notes))
+    prompt, chosen, rejected = good.input_ids[:start], good.input_ids[start:end], bad.input_ids[start:other_end]
+    if chosen == rejected:
+        raise InputError("the two answers are the same tokens", where=place(good.path, good.row), fix="Remove the row")
+    return Pair(prompt, chosen, rejected, good.row, good.path, notes)

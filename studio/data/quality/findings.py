@@ -1,0 +1,312 @@
+"""Findings: what is worth saying about data that can be used.
+
+Each says how many rows, what it means for the result and what to do; nothing here refuses or changes a row. Of a
+run's data it sees only equal rows (same tokens); `profile` looks further, on demand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from studio.config.data import DataConfig, DataSource
+from studio.data.formats.answers import LABELS, Example
+from studio.data.prepare.units import Unit
+from studio.data.quality.report import DataReport, Finding, Place, ReadAs, SourceReport
+from studio.data.sources.locate import Located
+
+_NAMED_ROWS = 5
+# How the reason of a format begins that was told from the names of the columns (`reading`).
+COLUMNS_SAY = "the columns say "
+NOTES: dict[str, tuple[str, str]] = {
+    "straddling": (
+        "the first token of an answer also holds blanks of the template, so it is not trained on",
+        "Begin answers without a blank or line break",
+    ),
+    "rewritten": (
+        "the model's chat template changes an answer (it leaves out reasoning, for instance)",
+        "Look at the row's tokens in the Data tab: what is coloured is what is learned",
+    ),
+    "prompt_extra": (
+        "the prompt that the model gets in use has more text before the answer than the training text",
+        "Begin answers as the model's own answers begin (with its reasoning block, for instance)",
+    ),
+    "other_context": (
+        "the chat template writes the question in another way when the model is used than when it is trained",
+        "Correct the template, or set data.template",
+    ),
+    "header": ("the chat template has no generation prompt, so the turn's header is learned with the answer", ""),
+    "no_stop": (
+        "nothing marks the end of an answer, so the model does not learn to stop",
+        "Use a model whose tokenizer has an end-of-turn or EOS token",
+    ),
+    "lost": (
+        "the model's tokenizer has no token for a character and leaves it out (a control character, for instance)",
+        "Remove such characters from the rows",
+    ),
+    "turns": (
+        "the turns do not follow each other as in a conversation (a system text first and once, then question and "
+        "answer in turn), so the model learns from an order that it does not meet in use",
+        "Correct the order, or join turns of the same role",
+    ),
+    "no_question": (
+        "a question holds nothing to read, so its answer is learned as one to nothing",
+        "Write the question, or keep a copy of the data without these rows",
+    ),
+    "control": (
+        "the text holds control tokens of the model, which are read as such and not as text",
+        "Remove them from the rows unless they are meant",
+    ),
+}
+
+
+# What `profile` looks for beside the notes: level, text, what to do.
+CHECKS: dict[str, tuple[Literal["info", "warning", "error"], str, str]] = {
+    "unusable": ("error", "cannot be used", "Correct them, or keep a copy of the data without them"),
+    "empty_answer": ("error", "an empty answer", "Write it, or keep a copy of the data without these rows"),
+    "control_token": (
+        "error",
+        "a text that spells a control token of the model",
+        "Write it in another way, or keep a copy of the data without these rows",
+    ),
+    "too_long": ("warning", "longer than data.max_length", "Raise data.max_length, or choose data.truncation"),
+    "answer_is_prompt": ("warning", "an answer that only repeats the question", "Leave them out"),
+    "broken_characters": (
+        "warning",
+        "broken characters: control characters, U+FFFD, or text in a wrong encoding such as 'Ã©' for 'é'",
+        "Export the data again as UTF-8, or leave the rows out",
+    ),
+    "secret": (
+        "warning",
+        "what looks like a key, a password or an e-mail address; the model may learn to repeat it",
+        "Keep a copy of the data with them hidden, or leave the rows out",
+    ),
+    "duplicate": ("info", "the same as an earlier row, but for blanks", "Set data.deduplicate to exact"),
+    "near_duplicate": ("info", "nearly the same as an earlier row", "Set data.deduplicate to near"),
+    "leak": (
+        "warning",
+        "validation rows that stand in the training too: the validation loss looks better than it is",
+        "Set data.deduplicate to exact",
+    ),
+    "near_leak": (
+        "warning",
+        "validation rows that are nearly in the training too: the validation loss looks better than it is",
+        "Set data.deduplicate to near",
+    ),
+}  # fmt: skip
+
+
+def check_finding(check: str, count: int, action: str, places: Sequence[Place] = (), detail: str = "") -> Finding:
+    """The finding of a check of `profile`, or of a note of the masks.
+
+    Args:
+        check: its name.
+        count: rows concerned.
+        action: what happens to them.
+        places: the first of them.
+        detail: what is said beside the check's own text.
+    """
+    if check in NOTES:
+        return note_finding(check, count, action=action, places=tuple(places))
+    level, text, fix = CHECKS[check]
+    return Finding(level, count, text + (f": {detail}" if detail else ""), fix, (), check, action, tuple(places))
+
+
+@dataclass
+class Unread:
+    """Keys of rows that were not read.
+
+    Attributes:
+        counts: how many rows have each.
+        rated: how many rows have a rating among them that the method does not learn from.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    rated: int = 0
+
+    def add(self, example: Example) -> None:
+        """Count those of one more row."""
+        self.counts.update(example.unused)
+        # A text with a label is one of a class, not a rated answer.
+        self.rated += example.text is None and any(key in LABELS for key in example.unused)
+
+    def __add__(self, other: Unread) -> Unread:
+        return Unread(self.counts + other.counts, self.rated + other.rated)
+
+
+def collect_findings(
+    report: DataReport,
+    config: DataConfig,
+    unread: Unread,
+    units: Sequence[Unit],
+    train: Sequence[Unit],
+    validation: Sequence[Unit],
+) -> None:
+    """Add the findings and the counts of equal rows to `report`.
+
+    Args:
+        report: with its sources and lengths filled in.
+        config: section `data`.
+        unread: the rows' keys that were not read.
+        units: all rows as tokens, before truncation.
+        train, validation: the two parts after it.
+    """
+    add = report.findings.append
+    add_length_findings(report, config)
+    if doubles := sum(source.duplicates for source in report.sources):
+        add(Finding("info", doubles, "the same as an earlier row, or nearly, and left out", check="duplicate"))
+    seen = Counter(one.key for one in train)
+    report.duplicates_train = sum(seen.values()) - len(seen)
+    report.duplicates_across = sum(one.key in seen for one in validation)
+    if report.duplicates_across:
+        add(
+            Finding(
+                "warning",
+                report.duplicates_across,
+                "the same row in training and validation: the validation loss looks better than it is",
+                "Remove the doubles from the file",
+            )
+        )
+    if report.duplicates_train:
+        add(Finding("info", report.duplicates_train, "the same row more than once in training", "Remove the doubles"))
+    report.findings += Notes().add(units).findings()
+    report.findings += unused_keys(unread)
+    if config.validation != 0 and not validation:
+        text = "no row is left for validation, so there is no validation loss"
+        add(Finding("warning", 0, text, "Give more rows, or a file"))
+
+
+def add_length_findings(report: DataReport, config: DataConfig) -> None:
+    """Add what happened to the rows over the limit."""
+    limit = config.max_length
+    dropped = sum(source.dropped for source in report.sources)
+    empty = sum(source.dropped_unsupervised for source in report.sources)
+    fix = f"Set data.max_length to {report.lengths.longest} to keep everything"
+    for count, text in (
+        (dropped, f"longer than {limit} tokens and left out"),
+        (report.cut, f"longer than {limit} tokens and cut: these answers do not learn to stop"),
+        (empty, f"left out because the first {limit} tokens hold no answer"),
+    ):
+        if count:
+            report.findings.append(Finding("warning", count, text, fix))
+
+
+def limit_findings(lengths: Mapping[str, Any]) -> list[Finding]:
+    """A warning about the rows over the limit, from the figures of a file (`LengthSummary`) that was not yet cut."""
+    if not (over := lengths["over_limit"]):
+        return []
+    text = f"longer than {lengths['limit']:,} tokens (data.max_length), the longest has {lengths['longest']:,}"
+    fix = f"Set data.max_length to {lengths['longest']}, or data.truncation to drop or cut: a run refuses them else"
+    return [Finding("warning", over, text, fix, check="too_long")]
+
+
+def note_text(note: str) -> str:
+    """Return what a note of a mask means, as a sentence for one row."""
+    text, fix = NOTES[note]
+    return f"{text[:1].upper()}{text[1:]}." + (f" {fix}." if fix else "")
+
+
+class Notes:
+    """What the masks noted of rows that stream by."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._rows: dict[str, list[int]] = {}
+
+    def add(self, units: Iterable[Unit]) -> Notes:
+        """Take units; returns itself."""
+        for one in units:
+            for note in one.notes:
+                self._counts[note] += 1
+                if len(rows := self._rows.setdefault(note, [])) < _NAMED_ROWS:
+                    rows.append(one.row)
+        return self
+
+    def findings(self) -> list[Finding]:
+        """Return a finding for each, with the first rows."""
+        return [note_finding(note, count, rows=tuple(self._rows[note])) for note, count in self._counts.items()]
+
+
+def note_finding(
+    note: str, count: int, rows: tuple[int, ...] = (), action: str = "", places: tuple[Place, ...] = ()
+) -> Finding:
+    """The finding that a note of the masks stands for."""
+    level: Literal["info", "warning"] = "info" if note == "header" else "warning"
+    text, fix = NOTES[note]
+    return Finding(level, count, text, fix, rows, note, action, places)
+
+
+_LINE_RULE = (
+    "plain text of a dataset_info.json: each line is a document of its own, as LLaMA-Factory reads it; blank lines are "
+    "left out",
+    "Name the file itself for documents that end at a blank line",
+)
+_TEXT_RULE = (
+    "plain text: each block of lines between blank lines is a document of its own",
+    "Use JSONL rows of text for documents with blank lines in them",
+)
+
+
+def text_findings(sources: Iterable[tuple[Located, SourceReport]]) -> list[Finding]:
+    """A finding for each plain text file that says how it is cut into documents."""
+    return [
+        Finding("info", report.rows, *(_LINE_RULE if located.by_line else _TEXT_RULE))
+        for located, report in sources if located.is_text
+    ]  # fmt: skip
+
+
+def reading_findings(sources: Iterable[SourceReport], config: Sequence[DataSource], template: bool) -> list[Finding]:
+    """The findings of `reading_finding` for a run's sources, as they were read and as they were asked for."""
+    found = [
+        reading_finding(at, report.read_as, report.reason, report.chosen, config[at], template)
+        for at, report in enumerate(sources)
+        if report.part == "train"  # rows for validation are read as those that are trained on
+    ]
+    return [one for one in found if one is not None]
+
+
+def reading_finding(
+    at: int, read_as: ReadAs, reason: str, rows: int, asked: DataSource, template: bool
+) -> Finding | None:
+    """Say how a source's plain questions and answers are read, with the other way; None where it has none.
+
+    Args:
+        at: place of the source, from 0.
+        read_as, reason, rows: as it was read (`SourceReport`).
+        asked: what the configuration says of it.
+        template: whether the model has a chat template.
+    """
+    if not read_as:
+        return None
+    by_names = f" ({reason})" if reason.startswith(COLUMNS_SAY) else ""
+    level: Literal["info", "warning"] = "info"
+    change: dict[str, Any] | None = {"source": at, "reading": "raw" if read_as == "conversation" else "conversation"}
+    if read_as == "conversation":
+        text = f"questions and answers are read as conversations, in the model's chat template{by_names}"
+        fix = "Set reading of the file to raw for texts that bring their own markup, as TRL reads them"
+    elif template:
+        level = "info" if asked.reading == "raw" else "warning"
+        text = f"questions and answers are read as plain texts, without the model's chat template{by_names}"
+        fix = "Set reading of the file to conversation to train the model on them as it is asked in chat"
+    else:
+        change = None
+        text = f"questions and answers are joined as plain texts: the model has no chat template{by_names}"
+        fix = "Set data.template to write them as conversations"
+    action = f"trained on as {'conversations' if read_as == 'conversation' else 'plain texts'}"
+    return Finding(level, rows, text, fix, check="reading", action=action, change=change)
+
+
+def unused_keys(unread: Unread) -> list[Finding]:
+    """A finding that names the keys of the rows that were not read, and a warning if a rating is among them."""
+    counts, rated = unread.counts, unread.rated
+    if not counts:
+        return []
+    found = [Finding("info", max(counts.values()), f"keys that are not read: {', '.join(sorted(counts)[:10])}")]
+    if rated:
+        text = "answers with a rating (label): this method learns them alike, good or bad"
+        found.append(
+            Finding("warning", rated, text, "Set method.name to kto, or leave the bad answers out of the file")
+        )
+    return found

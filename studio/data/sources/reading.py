@@ -1,0 +1,109 @@
+"""How the rows of a source become examples: mapped, their format found, understood, and made turns of a conversation
+where they are a plain question and its answer and the model is one that is asked in turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from studio.config.data import DataConfig, DataSource
+from studio.config.method import MethodConfig, RowKind
+from studio.data.files.datafiles import Row
+from studio.data.formats.answers import Example, FormatName, as_conversation
+from studio.data.formats.columns import Columns, known_columns
+from studio.data.formats.rows import detect, parse_row
+from studio.data.quality.findings import COLUMNS_SAY
+from studio.data.quality.report import ReadAs
+from studio.data.sources.locate import Located
+
+
+def source_named(data: Mapping[str, Any], path: str) -> DataSource:
+    """Return a run's own source of that path, with its mapping of columns.
+
+    Another path is read as the run's first source reads plain texts, since that is how the model was trained.
+
+    Args:
+        data: section `data` of the run, plain values.
+        path: as the run has it, or where its file is.
+    """
+    sources = [DataSource.model_validate(values) for values in data.get("train") or []]
+    found = next((source for source in sources if source.path == path), None)
+    if found is None:
+        found = DataSource(path=path, reading=sources[0].plain_reading if sources else "auto")
+    markup = data.get("control_tokens") == "keep" and found.plain_reading == "auto"
+    return found.model_copy(update={"reading": "raw"}) if markup else found
+
+
+def in_turns(template: Any, config: DataConfig | None = None, method: MethodConfig | None = None) -> bool:
+    """Whether plain questions and answers become conversations where a source says nothing of its own.
+
+    Args:
+        template: the tokenizer's chat template, "" or None for none.
+        config: section `data`; rows that may spell control tokens bring their own markup.
+        method: section `method`; pretrain goes on reading texts as they are.
+    """
+    markup = config is not None and config.control_tokens == "keep"
+    return bool(template) and not markup and (method is None or method.name != "pretrain")
+
+
+class Reading:
+    """Reads the rows of one source for one kind of method.
+
+    Args:
+        source: as the configuration gives it.
+        located: where its rows are.
+        kind: what the method learns from.
+        turns: whether plain questions and answers are conversations where the source leaves it to the model
+            (`in_turns`).
+
+    Raises:
+        InputError: a line of the columns' mapping is not Jinja.
+    """
+
+    def __init__(self, source: DataSource, located: Located, kind: RowKind, turns: bool = False) -> None:
+        # The validators of `DataSource` have made dicts of the texts.
+        self._columns = Columns(source.columns if isinstance(source.columns, dict) else None)
+        self._tags = source.tags if isinstance(source.tags, dict) else {}
+        self._source, self._located, self._kind = source, located, kind
+        self._turns = turns if source.plain_reading == "auto" else source.plain_reading == "conversation"
+        self.read_as: ReadAs = ""
+        self.reason = ""
+
+    def mapped(self, row: Row, number: int) -> Row:
+        """Return a stored row in a format of the studio: as dataset_info.json and the columns' mapping say."""
+        path = self._located.path
+        return self._columns.apply(self._located.studio_row(row, number, self._kind), number, path)
+
+    def format(self, first: Sequence[tuple[int, Row]]) -> tuple[FormatName, str]:
+        """Return the source's format and why: its own ("" then), or what the keys of the first rows say.
+
+        Columns that are called question and answer, in whatever language, are taken for what they say.
+
+        Raises:
+            InputError: no format that the method can use has these keys.
+        """
+        if self._source.format != "auto":
+            return self._source.format, ""
+        if first and not self._columns and self._located.entry is None and (
+            found := known_columns(list(first[0][1]), self._kind)
+        ):  # fmt: skip
+            self._columns = Columns(found)
+            self.reason = COLUMNS_SAY + ", ".join(f"{role}={column}" for role, column in found.items())
+        shown = [(number, self.mapped(row, number)) for number, row in first]
+        detected = detect(shown, self._located.path, self._kind)
+        self.reason = self.reason or detected.reason
+        return detected.format, self.reason
+
+    def example(self, row: Row, number: int, format: FormatName) -> Example:
+        """Return what a stored row means; `read_as` tells then how the last plain question and answer was read.
+
+        Raises:
+            InputError: the row cannot be used.
+        """
+        path = self._located.path
+        example = parse_row(self.mapped(row, number), number, path, format, self._kind, self._tags)
+        if example.prompt is None:
+            return example
+        self.read_as = "conversation" if self._turns else "raw"
+        return as_conversation(example) if self._turns else example

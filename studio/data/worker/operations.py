@@ -1,0 +1,323 @@
+"""What the data worker can be asked: inspect, preview, lengths, template, fetch, ping.
+
+Each takes and returns plain values; texts of rows stay text (no HTML is made here). Tokenizers are kept by
+folder, results by the size and time of the files they came from, so asking again costs a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from studio.config.data import DataConfig, DataSource
+from studio.config.method import ROWS, MethodConfig, RowKind
+from studio.data.files.datafiles import Row, Stamp, place
+from studio.data.files.rowindex import RowIndex, row_index
+from studio.data.formats.rows import kind_of
+from studio.data.masks.masker import Masker
+from studio.data.masks.templates import usable_templates, with_template
+from studio.data.prepare.counting import count_tokens
+from studio.data.prepare.pipeline import prepare_data, train_on
+from studio.data.prepare.units import both_answers
+from studio.data.quality.findings import (
+    Unread,
+    note_text,
+    reading_findings,
+    text_findings,
+    unused_keys,
+)
+from studio.data.sources.locate import Located, locate, sources_of
+from studio.data.sources.parsing import OpenedSource
+from studio.data.sources.reading import Reading, in_turns
+from studio.data.sources.stream import source_at
+from studio.data.tokens.tokenizers import Tokenizers, section, tokenizer_stamp
+from studio.data.worker.wire import SHOWN_TOKENS, Values, error_to_dict, shortened
+from studio.errors import InputError
+from studio.models.child import Progress
+from studio.reach import reading_for
+from studio.settings import Settings, read_settings
+
+_KEPT_RESULTS = 64
+_KEPT_INDEXES = 16
+
+
+class Operations:
+    """The operations and what they remember."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or read_settings()
+        self.tokenizers = Tokenizers(self.settings)
+        self._results: OrderedDict[str, Values] = OrderedDict()
+        self._indexes: OrderedDict[tuple[Path, Stamp, bool], RowIndex] = OrderedDict()
+
+    def run(self, op: str, args: Values, progress: Progress) -> Values:
+        """Run one operation.
+
+        Raises:
+            InputError: the operation, an argument, a file or a row cannot be used.
+        """
+        known = self.known()
+        if op not in known:
+            raise InputError(f"'{op}' is not an operation", where="data worker", fix=f"Use one of: {', '.join(known)}")
+        with reading_for(self.settings if args.get("confined") else None):
+            return known[op](progress, **args)
+
+    def known(self) -> dict[str, Callable[..., Values]]:
+        """Return the operations by name."""
+        return {
+            "inspect": self.inspect, "preview": self.preview, "lengths": self.lengths, "template": self.template,
+            "fetch": self.fetch, "ping": self.ping,
+        }  # fmt: skip
+
+    def inspect(
+        self,
+        progress: Progress,
+        *,
+        path: str,
+        format: str = "auto",
+        options: Values | None = None,
+        data: Values | None = None,
+        model: Values | str | None = None,
+        max_length: int = 1024,
+        method: Values | None = None,
+        confined: bool = False,
+    ) -> Values:
+        """Read one source whole, as `method` would; without one, as the first method that could use its rows.
+
+        Args:
+            path, format: of the source.
+            options: its others, such as columns, or the subset of a set of the Hub.
+            data: which template, system text and reading of control tokens a run would have.
+            model: whose tokens are counted; None to count none.
+            max_length: the limit that lengths are compared with.
+            method: section `method`.
+
+        Returns:
+            path, file, format, reason, rows, bytes, sha256, commit, findings; with a model also lengths (figures and
+            histogram), tokens, supervised_tokens and stop_text.
+        """
+        source = section(DataSource, {**(options or {}), "path": path, "format": format}, "data.train")
+        config = section(DataConfig, data, "data")
+        asked = section(MethodConfig, method, "method")
+        located = locate(source, self.settings, confined)
+        kind: RowKind = ROWS[asked.name] if method else _kind_of_first(source, located)
+        key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, train_on(asked)]
+        key += [asked.name, config.template, config.system, config.control_tokens]
+        folder = None
+        if model is not None:
+            folder, chosen = self.tokenizers.find(model, confined, progress)
+            key += [str(folder), tokenizer_stamp(folder), chosen.trust_remote_code]
+
+        def compute() -> Values:
+            unread = Unread()
+            if folder is None:
+                opened = OpenedSource(source, located, kind)
+                for example in opened.examples(lambda done: progress("reading data", done, None)):
+                    unread.add(example)
+                report = opened.report("train")
+                told: Values = {}
+                findings = unused_keys(unread)
+            else:
+                masker = self.tokenizers.masker(folder, chosen, config, asked)
+                template = masker.tokenizer.chat_template
+                opened = OpenedSource(source, located, kind, turns=in_turns(template, config, asked))
+                told, findings = count_tokens(kind, opened, masker, max_length, unread, progress)
+                report = opened.report("train")
+                findings += reading_findings([report], [source], bool(template)) + unused_keys(unread)
+            result: Values = {
+                "path": path, "file": report.file, "format": report.format, "reason": report.reason,
+                "rows": report.rows, "bytes": report.bytes, "sha256": report.sha256, "commit": report.commit, **told,
+            }  # fmt: skip
+            findings = text_findings([(located, report)]) + findings
+            result["findings"] = [_plain(one) for one in findings]
+            return result
+
+        return self._kept(key, compute)
+
+    def preview(
+        self,
+        progress: Progress,
+        *,
+        row: int = 1,
+        source: int = 0,
+        data: Values | None = None,
+        method: Values | None = None,
+        model: Values | str | None = None,
+        confined: bool = False,
+    ) -> Values:
+        """Show one row as the model sees it.
+
+        Args:
+            row: place of the row among the file's rows, from 1.
+            source: which of data.train, from 0; after them comes the file for validation, if there is one.
+            data, method, model: sections of the configuration; defaults where left out.
+
+        Returns:
+            row (its number in the file), rows (how many), path, format and reason (why it was taken; "" where it was
+            named), raw (the row), messages and tools (or None), their texts shortened to 20,000 characters, tokens
+            [{text, id, trained, special}] (the first 20,000 of `count`), rejected (tokens of a pair's worse answer),
+            trained, context, length,
+            limit, over_limit, notes, stop_text, problem (None, or the parts of the
+            error that keeps this row from being used; then tokens are empty).
+        """
+        config = section(DataConfig, data, "data")
+        chosen_method = section(MethodConfig, method, "method")
+        one = source_at(config, source)
+        located = locate(one, self.settings, confined)
+        kind = ROWS[chosen_method.name]
+        numbered, rows, first = self._row(located, row, progress)
+        number, raw = numbered
+        folder, chosen = self.tokenizers.find(model, confined, progress)
+        result: Values = {
+            "row": number, "rows": rows, "path": one.path, "format": one.format, "reason": "", "raw": shortened(raw),
+            "messages": None, "tools": None,
+            "tokens": [], "rejected": [], "count": 0, "trained": 0, "context": 0, "length": 0,
+            "limit": config.max_length, "over_limit": False, "notes": [], "stop_text": None, "problem": None,
+        }  # fmt: skip
+        masker = self.tokenizers.masker(folder, chosen, config, chosen_method)
+        try:
+            reading = Reading(one, located, kind, in_turns(masker.tokenizer.chat_template, config, chosen_method))
+            name, result["reason"] = reading.format([first])
+            result["format"] = name
+            example = reading.example(raw, number, name)
+            result["messages"], result["tools"] = shortened(example.messages), shortened(example.tools)
+            seen = [masker.prompt(example)] if kind == "prompts" else masker.encode(both_answers(example))
+        except InputError as error:
+            result["problem"] = error_to_dict(error)
+            return result
+        result["tokens"] = [piece.as_dict() for piece in masker.pieces(seen[0], SHOWN_TOKENS)]
+        result["rejected"] = [piece.as_dict() for masked in seen[1:] for piece in masker.pieces(masked, SHOWN_TOKENS)]
+        result["count"] = len(seen[0].input_ids)
+        result["length"] = max(len(masked.input_ids) for masked in seen)
+        result["trained"] = sum(masked.supervised for masked in seen)
+        result["context"] = sum(len(masked.input_ids) - masked.supervised for masked in seen)
+        result["over_limit"] = result["length"] > config.max_length
+        result["notes"] = [note_text(note) for note in dict.fromkeys(n for masked in seen for n in masked.notes)]
+        if example.messages is not None and masker.train_on != "all":
+            result["stop_text"] = masker.stop_text()
+        return result
+
+    def lengths(
+        self,
+        progress: Progress,
+        *,
+        data: Values | None = None,
+        method: Values | None = None,
+        model: Values | str | None = None,
+        seed: int = 42,
+        confined: bool = False,
+    ) -> Values:
+        """Prepare the data as a run would.
+
+        Returns:
+            train and validation: tokens of each example's longest sequence after truncation; tokens: of all its
+            sequences; supervised and validation_supervised: how many of them the loss counts; good: answers
+            rated so; answered: prompts
+            with
+            an answer to compare with; report: the DataReport as plain values.
+        """
+        config = section(DataConfig, data, "data")
+        chosen_method = section(MethodConfig, method, "method")
+        here = [locate(source, self.settings, confined) for source in sources_of(config)]
+        folder, chosen = self.tokenizers.find(model, confined, progress)
+        key = ["lengths", config.model_dump(), chosen_method.model_dump(), seed, [one.state() for one in here]]
+        key += [str(folder), tokenizer_stamp(folder), chosen.trust_remote_code]
+
+        def compute() -> Values:
+            tokenizer = self.tokenizers.load(folder, chosen.trust_remote_code)
+            done = prepare_data(config, chosen_method, tokenizer, self.settings, progress, seed)
+            return {
+                "train": [one.length for one in done.train],
+                "validation": [one.length for one in done.validation],
+                "tokens": [one.tokens for one in done.train],
+                "supervised": [one.supervised for one in done.train],
+                "validation_supervised": [one.supervised for one in done.validation],
+                "good": sum(one.label for one in done.train) if done.kind == "rated" else None,
+                "answered": sum(one.answer is not None for one in done.train) if done.kind == "prompts" else None,
+                "report": done.report.as_dict(),
+            }
+
+        return self._kept(key, compute)
+
+    def template(
+        self,
+        progress: Progress,
+        *,
+        model: Values | str | None = None,
+        data: Values | None = None,
+        confined: bool = False,
+    ) -> Values:
+        """Say whether the model has a chat template (its own, or that of `data`) whose answers can be told exactly.
+
+        Returns:
+            has_template, exact, stop_text (what ends an answer), reason (why it is not exact, else ""), usable (the
+            templates of ours whose tokens the model has).
+        """
+        config = section(DataConfig, data, "data")
+        folder, chosen = self.tokenizers.find(model, confined, progress)
+        own = self.tokenizers.load(folder, chosen.trust_remote_code)
+        result: Values = {"has_template": False, "exact": False, "stop_text": None, "usable": usable_templates(own)}
+        try:
+            masker = Masker(with_template(own, config.template, config.system))
+            if not masker.tokenizer.chat_template:
+                return {**result, "reason": "it has no chat template"}
+            result["has_template"] = True
+            return {**result, "exact": True, "stop_text": masker.stop_text(), "reason": ""}
+        except InputError as error:
+            return {**result, "reason": error.sentence}
+
+    def fetch(self, progress: Progress, *, data: Values | None = None, confined: bool = False) -> Values:
+        """Fetch the sets of the Hub that `data` names and that are not here yet; bytes are told as progress.
+
+        Returns:
+            sources: the path of each, how many rows it has (None where that is not known yet), and its commit.
+        """
+        found = []
+        for source in sources_of(section(DataConfig, data, "data")):
+            located = locate(source, self.settings, confined, fetch=progress)
+            found.append({"path": source.path, "rows": located.count, "commit": located.commit})
+        return {"sources": found}
+
+    def ping(self, progress: Progress, *, confined: bool = False) -> Values:
+        """Return the worker's pid."""
+        return {"pid": os.getpid()}
+
+    def _kept(self, key: list[Any], compute: Callable[[], Values]) -> Values:
+        text = json.dumps(key)
+        if text not in self._results:
+            self._results[text] = compute()
+            if len(self._results) > _KEPT_RESULTS:
+                self._results.popitem(last=False)
+        self._results.move_to_end(text)
+        return self._results[text]
+
+    def _row(self, located: Located, at: int, progress: Progress) -> tuple[tuple[int, Row], int, tuple[int, Row]]:
+        """(number, row) at a place from 1, how many rows there are, and the first row."""
+        if located.count is not None:  # a set of the Hub: memory-mapped, so any row is at hand
+            found = next(located.rows(at - 1), None) if 0 < at <= located.count else None
+            if found is None:
+                what = f"there is no row {at}; the set has {located.count:,}"
+                raise InputError(what, where=place(located.path), fix="Choose a row from 1 on")
+            return found, located.count, next(located.rows(0))
+        key = (located.path, Stamp.of(located.path), located.by_line)
+        if key not in self._indexes:
+            self._indexes[key] = row_index(located.path, self.settings, progress, located.by_line)
+            if len(self._indexes) > _KEPT_INDEXES:
+                self._indexes.popitem(last=False)
+        index = self._indexes[key]
+        return index.row(at), index.count, index.row(1)
+
+
+def _kind_of_first(source: DataSource, located: Located) -> RowKind:
+    """The first kind of method that could use the first row."""
+    number, row = next(located.rows(0))
+    return kind_of(Reading(source, located, "answers").mapped(row, number))
+
+
+def _plain(value: Any) -> Values:
+    return asdict(value)
