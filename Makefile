@@ -43,7 +43,7 @@ check: $(TEST_STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python -m studio.config.docs --check
 	$(BIN)/python -m studio.train.docs --check
-	$(BIN)/python -m studio.models.cards --check
+	$(BIN)/python -m studio.models.plan.cards --check
 	$(BIN)/python -m tests.audit
 
 test: $(TEST_STAMP)
@@ -67,7 +67,7 @@ bench: $(TEST_STAMP)
 docs: $(TEST_STAMP)
 	$(BIN)/python -m studio.config.docs
 	$(BIN)/python -m studio.train.docs
-	$(BIN)/python -m studio.models.cards
+	$(BIN)/python -m studio.models.plan.cards
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .

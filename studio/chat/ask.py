@@ -16,7 +16,7 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.jobs.files import read_json
 from studio.jobs.folder import JobFolder, find_job
-from studio.models.catalogue import resolve_model
+from studio.models.catalog.names import resolve_model
 from studio.settings import Settings
 
 

@@ -23,9 +23,9 @@ from studio.chat.prompting import prompt_ids, turn_end
 from studio.chat.reading import Reading
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
-from studio.models.adapters import require_quick_adapter
-from studio.models.attention import answer_options
-from studio.models.headers import SAFE, read_config, weight_files
+from studio.models.inspect.adapters import require_quick_adapter
+from studio.models.inspect.attention import answer_options
+from studio.models.inspect.headers import SAFE, read_config, weight_files
 
 PREFILL_TOKENS = 512  # longest part of a prompt read in one step: others wait no longer than that
 DEFAULT_CONTEXT = 4096  # tokens, where the model's config names no limit

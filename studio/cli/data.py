@@ -18,9 +18,9 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.config.presets import load_named, preset_names
 from studio.data.sources.locate import absolute, locate
 from studio.data.worker.client import DataWorker, OnProgress
-from studio.models.catalogue import require_path, resolve_model
-from studio.models.device import device_info
-from studio.models.fit import grouping
+from studio.models.catalog.names import require_path, resolve_model
+from studio.models.device.machine import device_info
+from studio.models.plan.fit import grouping
 from studio.settings import Settings, read_settings
 
 group = typer.Typer(help="Look at data before training.", no_args_is_help=True)

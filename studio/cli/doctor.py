@@ -14,7 +14,7 @@ import typer
 
 from studio.cli.output import answer, say
 from studio.cli.train import Json
-from studio.models.device import device_info
+from studio.models.device.machine import device_info
 from studio.settings import Settings, read_settings
 
 _NEEDED = (

@@ -18,7 +18,7 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.config.presets import load_named, preset_names
 from studio.data.worker.client import DataWorker
 from studio.jobs import JobFolder, Summaries, submit
-from studio.models.hubaccess import is_hub_id
+from studio.models.catalog.hubaccess import is_hub_id
 from studio.settings import read_settings
 from studio.train.preflight import Checked, check, sentence
 from studio.train.sketch import sketch

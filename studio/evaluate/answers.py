@@ -17,7 +17,7 @@ from peft import PeftModel
 
 from studio.evaluate.questions import Question
 from studio.evaluate.score import exact_match
-from studio.models.batches import Batching, split
+from studio.models.plan.batches import Batching, split
 
 # Questions with their answers computed at a time: logits of long ones are large, and more bring no speed.
 FORCED = Batching(rows=16, tokens=2048)

@@ -27,11 +27,11 @@ from studio.evaluate.questions import Question, read_questions
 from studio.jobs import JobFolder, find_job
 from studio.jobs.files import write_json
 from studio.jobs.worker import JobContext
-from studio.models.adapters import require_quick_adapter
-from studio.models.attention import answer_options
-from studio.models.device import device_info
-from studio.models.headers import SAFE, read_config
-from studio.models.quiet import quiet_libraries
+from studio.models.catalog.quiet import quiet_libraries
+from studio.models.device.machine import device_info
+from studio.models.inspect.adapters import require_quick_adapter
+from studio.models.inspect.attention import answer_options
+from studio.models.inspect.headers import SAFE, read_config
 
 SPARE_TOKENS = 16
 

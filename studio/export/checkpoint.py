@@ -13,7 +13,7 @@ from typing import Any
 from studio.errors import InputError, StudioError
 from studio.export.pieces import write_pieces
 from studio.foreign import TOKENIZER, read_json_file
-from studio.models.tokenizerfiles import CONFIG, TEMPLATE, tokenizer_files
+from studio.models.inspect.tokenizerfiles import CONFIG, TEMPLATE, tokenizer_files
 from studio.reach import read_bytes
 
 INDEX = "model.safetensors.index.json"

@@ -31,7 +31,7 @@ from studio.export.tokens import has_own_files, needs_work
 from studio.export.toolchain import Toolchain, ensure_toolchain
 from studio.jobs.files import write_json
 from studio.jobs.worker import JobContext
-from studio.models.tokenizerfiles import tokenizer_files
+from studio.models.inspect.tokenizerfiles import tokenizer_files
 
 # An export may answer this much fewer rows than the trained model before the task counts as lost.
 LOST_SHARE = 0.03

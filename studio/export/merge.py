@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from studio.errors import InputError
 from studio.export.checkpoint import INDEX, SINGLE, copy_small_files, read_object, weight_files, write_object
 from studio.export.steps import Report, serve_step
-from studio.models.adapters import adapter_config, require_quick_adapter
-from studio.models.headers import SAFE
+from studio.models.inspect.adapters import adapter_config, require_quick_adapter
+from studio.models.inspect.headers import SAFE
 from studio.patterns import Patterns
 
 SHARD_BYTES = 128 * 1024 * 1024

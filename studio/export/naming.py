@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.export.checkpoint import read_object
-from studio.models.tokenizerfiles import CONFIG
+from studio.models.inspect.tokenizerfiles import CONFIG
 
 # What llama.cpp's rule for Phi-3 needs in the vocabulary, and the tokens whose following blanks it keeps.
 _NEEDED = ("</s>", "<unk>", "<s>", "<|endoftext|>")

@@ -39,9 +39,9 @@ from studio.export.material import (
     spread,
 )
 from studio.export.steps import Report, serve_step
-from studio.models.adapters import require_quick_adapter
-from studio.models.attention import answer_options
-from studio.models.headers import SAFE, read_config
+from studio.models.inspect.adapters import require_quick_adapter
+from studio.models.inspect.attention import answer_options
+from studio.models.inspect.headers import SAFE, read_config
 from studio.settings import read_settings
 
 ROWS_READ = 2000

@@ -2,7 +2,7 @@
 
 Converter and llama.cpp see the model's own config, tokenizer and tensor headers; the weights are a file with a hole,
 which takes no room and is hardly read. The file's tokens are compared as those of an export are, and what is computed
-of the config by a small model (`trial`). What fails is told as one of `studio.models.takeaway`'s reasons.
+of the config by a small model (`trial`). What fails is told as one of `studio.models.inspect.takeaway`'s reasons.
 `python -m studio.export.rehearsal` reads a request from stdin and prints the answer as the last line.
 """
 
@@ -29,8 +29,8 @@ from studio.export.convert import ELSEWHERE, KNOWN
 from studio.export.material import compared_prompts, end_token
 from studio.export.tokens import choose, needs_work
 from studio.export.toolchain import Toolchain, find_toolchain
-from studio.models.headers import read_config, read_tensors
-from studio.models.takeaway import gguf_obstacle
+from studio.models.inspect.headers import read_config, read_tensors
+from studio.models.inspect.takeaway import gguf_obstacle
 from studio.settings import Settings, read_settings
 
 # Printed before and after llama.cpp is asked to load it, which may end the process instead of answering.

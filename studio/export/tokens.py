@@ -17,7 +17,7 @@ from studio.export.checkpoint import read_object, write_object
 from studio.export.material import BUILT_IN_TEXTS, RARE, SHAPES, ids_of
 from studio.export.pieces import is_sentencepiece
 from studio.export.steps import Report, serve_step
-from studio.models.tokenizerfiles import CONFIG, carry_settings, copy_tokenizer, same_files, tokenizer_files
+from studio.models.inspect.tokenizerfiles import CONFIG, carry_settings, copy_tokenizer, same_files, tokenizer_files
 from studio.reach import read_bytes
 
 # What a run may change in the base's files (`studio.train.saving`).

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio.errors import InputError
-from studio.models.device import cores
-from studio.models.gpus import VISIBLE, visible_gpus
+from studio.models.device.gpus import VISIBLE, visible_gpus
+from studio.models.device.machine import cores
 from studio.settings import Settings
 
 ANY, CPU = "any", "cpu"

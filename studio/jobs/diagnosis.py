@@ -16,7 +16,7 @@ from typing import Any
 from studio.jobs.causes import CAUSES, CERTAIN_SIGNALS, LESS_MEMORY, SIGNALS, Cause
 from studio.jobs.kernel import oom_kills, rose
 from studio.jobs.logs import Tail, read_tail
-from studio.models.cures import Cure, first_fitting, said
+from studio.models.plan.cures import Cure, first_fitting, said
 
 _ERROR = re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt|Warning|Exit)\b.*|Fatal Python error: .*)$", re.MULTILINE)
 _FRAME = re.compile(r'^  File "([^"]+)", line (\d+)', re.MULTILINE)

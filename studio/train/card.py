@@ -12,7 +12,7 @@ from typing import Any
 from studio.config import RunConfig
 from studio.config.tuning import TITLES
 from studio.escaping import for_markdown, quoted
-from studio.models.adapters import adapter_config
+from studio.models.inspect.adapters import adapter_config
 from studio.train.methods import METHODS
 
 CARD = """\

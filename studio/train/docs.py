@@ -8,14 +8,14 @@ from __future__ import annotations
 from studio.config.describe import options_of
 from studio.config.docs import option_table, write_page
 from studio.config.run import RunConfig
-from studio.models.families import FAMILIES, rank_guide
-from studio.models.rates import RATES
+from studio.models.inspect.families import FAMILIES, rank_guide
+from studio.models.plan.rates import RATES
 from studio.train.methods import METHODS, Method
 
 _INTRO = """\
 # Methods
 
-Made from `studio/train/methods`, `studio/config` and `studio/models/rates.py` by `make docs`; do not edit.
+Made from `studio/train/methods`, `studio/config` and `studio/models/plan/rates.py` by `make docs`; do not edit.
 Each method works with each tuning: full, lora, qlora, dora (`studio train demo/METHOD --set tuning.name=TUNING`).
 `make test-matrix` runs all 32 cells on the real model, holds each but PPO's beside TRL and PEFT, and stops and resumes
 each on a tiny one. Every check is made before the model is loaded: a run that cannot work is refused with the option to

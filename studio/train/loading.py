@@ -16,11 +16,11 @@ from transformers import (
 )
 
 from studio.config import RunConfig
-from studio.models.adapters import adapter_config
-from studio.models.attention import attention_options
-from studio.models.catalogue import ModelRef
-from studio.models.headers import read_config
-from studio.models.plan import Plan
+from studio.models.catalog.names import ModelRef
+from studio.models.inspect.adapters import adapter_config
+from studio.models.inspect.attention import attention_options
+from studio.models.inspect.headers import read_config
+from studio.models.plan.making import Plan
 from studio.reach import link_or_copy
 from studio.train.engine import loss as engine_loss
 from studio.train.engine import unsloth

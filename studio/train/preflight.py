@@ -25,14 +25,14 @@ from studio.errors import InputError, StudioError
 from studio.jobs import list_jobs
 from studio.jobs.devices import require_device
 from studio.jobs.state import ACTIVE
-from studio.models.batches import SEEN_ROWS
-from studio.models.catalogue import resolve_model
-from studio.models.device import device_info
-from studio.models.fit import Lengths
-from studio.models.plan import RATE, Plan, make_plan
-from studio.models.rates import is_far
-from studio.models.shape import ModelShape
-from studio.models.takeaway import gguf_obstacle
+from studio.models.catalog.names import resolve_model
+from studio.models.device.machine import device_info
+from studio.models.inspect.shape import ModelShape
+from studio.models.inspect.takeaway import gguf_obstacle
+from studio.models.plan.batches import SEEN_ROWS
+from studio.models.plan.fit import Lengths
+from studio.models.plan.making import RATE, Plan, make_plan
+from studio.models.plan.rates import is_far
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.methods import METHODS

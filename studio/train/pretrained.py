@@ -15,8 +15,8 @@ from peft import PeftModel, get_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from studio.errors import InputError
-from studio.models.adapters import WEIGHTS, require_quick_adapter
-from studio.models.headers import SAFE, read_header
+from studio.models.inspect.adapters import WEIGHTS, require_quick_adapter
+from studio.models.inspect.headers import SAFE, read_header
 
 
 def load_whole(kind: Any, folder: Path, where: str, *, new_head: bool = False, **options: Any) -> PreTrainedModel:

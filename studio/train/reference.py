@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from studio.models.headers import SAFE
+from studio.models.inspect.headers import SAFE
 from studio.train.saving import CHANGES_BASE
 from studio.train.setup import Setup
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from studio.errors import InputError
 from studio.jobs import find_job
-from studio.models.catalogue import require_path
+from studio.models.catalog.names import require_path
 from studio.settings import Settings
 
 

@@ -14,9 +14,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from studio.config import RunConfig
 from studio.jobs.files import write_json
-from studio.models.attention import ROUTER_SWITCH
-from studio.models.headers import read_config
-from studio.models.tokenizerfiles import carry_settings, copy_tokenizer, same_tokens, tokenizer_files
+from studio.models.inspect.attention import ROUTER_SWITCH
+from studio.models.inspect.headers import read_config
+from studio.models.inspect.tokenizerfiles import carry_settings, copy_tokenizer, same_tokens, tokenizer_files
 
 CHANGES_BASE = ("pissa", "olora")
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 from studio.data.prepare.units import Prompt
 from studio.errors import InputError
-from studio.models.adapters import adapter_config
+from studio.models.inspect.adapters import adapter_config
 from studio.train.pretrained import load_adapter, load_whole
 from studio.train.setup import Setup
 

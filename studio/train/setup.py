@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from studio.config import RunConfig
-from studio.models.batches import by_length
-from studio.models.plan import Plan
+from studio.models.plan.batches import by_length
+from studio.models.plan.making import Plan
 from studio.train.methods import METHODS
 
 # SimPO's weights average likelihoods, which are small (Meng et al. 2024, arXiv:2405.14734: 2.0 to 2.5).

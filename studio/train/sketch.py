@@ -9,8 +9,8 @@ from typing import Any
 from studio.config import RunConfig
 from studio.data.sources.locate import fetch_sources
 from studio.data.worker.client import DataCalls
-from studio.models.fit import Lengths
-from studio.models.outline import Outline, outline
+from studio.models.inspect.outline import Outline, outline
+from studio.models.plan.fit import Lengths
 from studio.settings import Settings
 from studio.train import checks, preflight
 from studio.train.preflight import Progress

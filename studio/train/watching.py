@@ -19,8 +19,8 @@ from studio.config.method import ONLINE, ROWS
 from studio.errors import FailedRunError
 from studio.jobs.checkpoints import last_whole, remove_older
 from studio.jobs.worker import JobContext
-from studio.models.device import memory
-from studio.models.plan import Plan
+from studio.models.device.machine import memory
+from studio.models.plan.making import Plan
 from studio.train.best import Watched, best_of, note_best, scores, since_better
 from studio.train.callbacks import JobCallback
 from studio.train.health import Facts, Finding, Health

@@ -29,13 +29,13 @@ from studio.jobs.checkpoints import Checkpoint, keep_only, last_whole
 from studio.jobs.files import new_folder, put_folder
 from studio.jobs.samedata import recorded_sources, require_same
 from studio.jobs.worker import JobContext
-from studio.models.batches import Batching
-from studio.models.catalogue import ModelRef, resolve_model
-from studio.models.device import device_info
-from studio.models.fit import Lengths
-from studio.models.plan import Plan, make_plan
-from studio.models.quiet import quiet_libraries
-from studio.models.shape import ModelShape
+from studio.models.catalog.names import ModelRef, resolve_model
+from studio.models.catalog.quiet import quiet_libraries
+from studio.models.device.machine import device_info
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan.batches import Batching
+from studio.models.plan.fit import Lengths
+from studio.models.plan.making import Plan, make_plan
 from studio.train import checks, trackers
 from studio.train.best import scores, watched
 from studio.train.callbacks import JobCallback

@@ -14,7 +14,7 @@ from studio.data.readers.kinds import ENDINGS, PACKED_ENDINGS, kind_by_name
 from studio.data.sources.datasetinfo import split_address
 from studio.data.sources.locate import is_hub_source, locate
 from studio.errors import InputError
-from studio.models.catalogue import require_path
+from studio.models.catalog.names import require_path
 from studio.reach import open_in
 from studio.settings import Settings
 

@@ -1,6 +1,6 @@
 """The line on this machine at the foot of the left column: processor or GPU, memory, disk.
 
-It shows the measured speed once there is one (`studio.models.device` keeps it); it starts no measurement.
+It shows the measured speed once there is one (`studio.models.device.machine` keeps it); it starts no measurement.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.jobs.devices import ANY, Device, list_devices
-from studio.models.device import DeviceInfo, device_info
+from studio.models.device.machine import DeviceInfo, device_info
 from studio.settings import Settings
 from studio.ui.text import gigabytes
 

@@ -22,8 +22,8 @@ from studio.config.presets import DEMO, load_named
 from studio.config.presets import METHOD as METHOD  # by these two others apply or not (`OptionSpec.applies`)
 from studio.config.presets import TUNING as TUNING
 from studio.errors import InputError, InputErrors, StudioError
-from studio.models.available import lack
-from studio.models.device import device_info
+from studio.models.catalog.available import lack
+from studio.models.device.machine import device_info
 from studio.settings import browser_secret
 from studio.ui.components.choices import piece
 from studio.ui.device import offered_devices

@@ -7,8 +7,8 @@ import threading
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import StudioError
 from studio.jobs import list_jobs
-from studio.models.catalogue import known_models, resolve_model
-from studio.models.device import device_info
+from studio.models.catalog.names import known_models, resolve_model
+from studio.models.device.machine import device_info
 from studio.settings import Settings
 from studio.ui.errors import UNEXPECTED, logger
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.jobs import JobFolder
-from studio.models.batches import Batching
+from studio.models.plan.batches import Batching
 from studio.settings import read_settings
 from tests.benchmarks.preparation import alpaca_rows, own_home
 from tests.conftest import run_studio

@@ -18,9 +18,9 @@ from studio.errors import InputErrors
 from studio.evaluate.answers import answer_all
 from studio.evaluate.questions import Question
 from studio.export.reference import reference
-from studio.models.attention import attention_options, has_attention
-from studio.models.families import FAMILIES
-from studio.models.headers import read_config
+from studio.models.inspect.attention import attention_options, has_attention
+from studio.models.inspect.families import FAMILIES
+from studio.models.inspect.headers import read_config
 from studio.train import checks
 from tests.models.tiny import ARCHITECTURES, save_tiny
 

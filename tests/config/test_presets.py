@@ -18,9 +18,9 @@ from studio.data.files.datafiles import resolve_path
 from studio.jobs import read_events
 from studio.jobs.folder import JobFolder, create_job
 from studio.jobs.worker import JobContext
-from studio.models.families import family_of
-from studio.models.headers import read_header
-from studio.models.known_shapes import known_model
+from studio.models.inspect.families import family_of
+from studio.models.inspect.headers import read_header
+from studio.models.inspect.known_shapes import known_model
 from studio.settings import ASSETS, PRESETS, Settings
 from studio.train.worker import train
 from tests.models.tiny import save_tiny

@@ -207,7 +207,7 @@ def test_the_drawn_mask(tokenizer: Any) -> None:
 if __name__ == "__main__":
     from transformers import AutoTokenizer
 
-    from studio.models.embedded import prepare
+    from studio.models.catalog.embedded import prepare
     from studio.settings import read_settings
 
     own = AutoTokenizer.from_pretrained(prepare(read_settings()))

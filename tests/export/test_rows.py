@@ -14,7 +14,7 @@ import pytest
 from studio.evaluate.score import exact_match
 from studio.export.gguf_model import GgufModel
 from studio.export.rows import answer_rows, forced_right
-from studio.models.embedded import find_gguf
+from studio.models.catalog.embedded import find_gguf
 
 PROMPT = [{"role": "user", "content": "Say hello."}]
 

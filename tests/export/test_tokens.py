@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from studio.export.tokens import choose, has_own_files
-from studio.models.tokenizerfiles import same_files
+from studio.models.inspect.tokenizerfiles import same_files
 from tests.install_tokenizers import folder_of
 
 

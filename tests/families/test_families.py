@@ -27,7 +27,7 @@ from studio.jobs.files import write_json
 from studio.jobs.folder import create_job
 from studio.jobs.state import JobState, write_state
 from studio.jobs.worker import JobContext
-from studio.models.quiet import quiet_libraries
+from studio.models.catalog.quiet import quiet_libraries
 from studio.settings import Settings
 from studio.train.preflight import check
 from studio.train.worker import train

@@ -11,7 +11,7 @@ from studio.config.load import build
 from studio.errors import InputError, InputErrors
 from studio.jobs import devices as module
 from studio.jobs.devices import Device, assign, environment_of, list_devices, require_device, wanted_device
-from studio.models.gpus import VISIBLE, Gpu
+from studio.models.device.gpus import VISIBLE, Gpu
 from studio.settings import Settings, read_settings
 
 CPU = Device("cpu", "processor")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.config import RunConfig
-from studio.models.batches import Batching, by_length, look, split
-from studio.models.fit import ENOUGH, MODEST, Lengths
-from studio.models.plan import Plan, make_plan
+from studio.models.plan.batches import Batching, by_length, look, split
+from studio.models.plan.fit import ENOUGH, MODEST, Lengths
+from studio.models.plan.making import Plan, make_plan
 from tests.models.test_plan import DEVICE, SHAPE
 
 # 212 tokens on average, with a long tail.

@@ -11,8 +11,8 @@ import pytest
 
 from studio.config.model import ModelConfig
 from studio.errors import InputError
-from studio.models.outline import laid_out, outline
-from studio.models.shape import ModelShape
+from studio.models.inspect.outline import laid_out, outline
+from studio.models.inspect.shape import ModelShape
 from studio.settings import read_settings
 
 

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studio.config.load import load_run
-from studio.models import cards
-from studio.models.known_shapes import KNOWN, KnownModel, known_model, shape_of, tensors
+from studio.models.inspect.known_shapes import KNOWN, KnownModel, known_model, shape_of, tensors
+from studio.models.plan import cards
 from studio.settings import PRESETS
 
 

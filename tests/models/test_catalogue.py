@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import InputError
-from studio.models.catalogue import check_folder, confine, confine_model, known_models, resolve_model
+from studio.models.catalog.names import check_folder, confine, confine_model, known_models, resolve_model
 from studio.settings import Settings, read_settings
 from tests.models.checkpoints import tensor_shapes, write_checkpoint, write_safetensors
 

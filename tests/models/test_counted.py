@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from studio.config import RunConfig
-from studio.models.adapted import adapted
-from studio.models.device import DeviceInfo
-from studio.models.fit import Lengths
-from studio.models.known_shapes import known_model, shape_of
-from studio.models.optimizers import Trained, state_bytes
-from studio.models.plan import Plan, make_plan
+from studio.models.device.machine import DeviceInfo
+from studio.models.inspect.adapted import adapted
+from studio.models.inspect.known_shapes import known_model, shape_of
+from studio.models.plan.fit import Lengths
+from studio.models.plan.making import Plan, make_plan
+from studio.models.plan.optimizers import Trained, state_bytes
 from studio.train.methods import METHODS
 
 EIGHT = shape_of(known_model("llama3.1-8b-instruct"))

@@ -8,8 +8,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from studio.models import device
-from studio.models.device import device_info
+from studio.models.device import machine as device
+from studio.models.device.machine import device_info
 from studio.settings import Settings
 
 
@@ -19,8 +19,8 @@ def test_unmeasured_device_knows_memory_and_needs_no_torch(settings: Settings) -
     assert 0 < info.available_bytes <= info.memory_bytes
     assert info.cores >= 1 and info.free_disk > 0 and info.name
     code = (
-        "import sys; from studio.settings import read_settings; from studio.models.device import device_info;"
-        "import studio.models.plan; device_info(read_settings());"
+        "import sys; from studio.settings import read_settings; from studio.models.device.machine import device_info;"
+        "import studio.models.plan.making; device_info(read_settings());"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

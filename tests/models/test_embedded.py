@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from studio.errors import InputError, StudioError
-from studio.models import embedded
-from studio.models.catalogue import resolve_model
+from studio.models.catalog import embedded
+from studio.models.catalog.names import resolve_model
 from studio.settings import Settings
 from tests.support.prepared import prepared
 
@@ -77,7 +77,7 @@ def test_made_anew_it_is_the_same(settings: Settings, model_path: Path) -> None:
 def test_prepared_model_is_found_without_torch(model_path: Path, session_settings: Settings) -> None:
     assert embedded.prepare(session_settings) == model_path
     code = (
-        "import sys; from studio.settings import read_settings; from studio.models.catalogue import resolve_model;"
+        "import sys; from studio.settings import read_settings; from studio.models.catalog.names import resolve_model;"
         "print(resolve_model('smollm2-135m-instruct', read_settings()).path);"
         "assert not {'torch', 'transformers', 'huggingface_hub', 'datasets'} & set(sys.modules)"
     )

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from studio.errors import InputError
-from studio.models.families import FAMILIES, Family, family_of, rank_guide
-from studio.models.headers import Tensor, read_config, read_tensors
-from studio.models.quiet import quiet_libraries
-from studio.models.shape import ModelShape
+from studio.models.catalog.quiet import quiet_libraries
+from studio.models.inspect.families import FAMILIES, Family, family_of, rank_guide
+from studio.models.inspect.headers import Tensor, read_config, read_tensors
+from studio.models.inspect.shape import ModelShape
 from tests.models.tiny import ARCHITECTURES, save_tiny
 
 RANK = 2

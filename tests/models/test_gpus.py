@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from studio.models import device, gpus
-from studio.models.gpus import Gpu, hidden, numbered, visible_gpus
+from studio.models.device import gpus
+from studio.models.device import machine as device
+from studio.models.device.gpus import Gpu, hidden, numbered, visible_gpus
 from studio.settings import Settings
 
 LISTED = """GPU-aaaa1111, NVIDIA H100 80GB HBM3, 81559, 81000

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from studio.errors import InputError, StoppedError, StudioError
-from studio.models import hub
-from studio.models.catalogue import known_models, resolve_model
+from studio.models.catalog import hub
+from studio.models.catalog.names import known_models, resolve_model
 from studio.settings import Settings
 from tests.hubserver import Hub, serve_hub
 from tests.models.checkpoints import write_checkpoint

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from studio.config.tuning import TuningConfig
-from studio.models.adapted import Adapted, adapted
-from studio.models.known_shapes import LLAMA2, known_model, plain_shape, shape_of
-from studio.models.memory import Load, estimate
-from studio.models.plan import weight_bits
-from studio.models.shape import ModelShape
+from studio.models.inspect.adapted import Adapted, adapted
+from studio.models.inspect.known_shapes import LLAMA2, known_model, plain_shape, shape_of
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan.making import weight_bits
+from studio.models.plan.memory import Load, estimate
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "memory.md"
 # GB by size. Rows that the studio has no counterpart for are left out: pure bf16 (weights, gradients and moments in 16

@@ -13,9 +13,9 @@ import pytest
 from studio.cli.main import main
 from studio.config.model import ModelConfig
 from studio.errors import InputError
-from studio.models.known_shapes import KNOWN, KnownModel, shape_of
-from studio.models.outline import Outline, outline
-from studio.models.shape import ModelShape
+from studio.models.inspect.known_shapes import KNOWN, KnownModel, shape_of
+from studio.models.inspect.outline import Outline, outline
+from studio.models.inspect.shape import ModelShape
 from studio.settings import Settings
 from tests.hubserver import Hub, serve_hub
 from tests.models.checkpoints import write_checkpoint

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from studio.config import RunConfig
 from studio.config.method import ROWS
-from studio.models.device import DeviceInfo
-from studio.models.fit import MODEST, Lengths
-from studio.models.headers import Tensor
-from studio.models.memory import PARTS
-from studio.models.plan import Plan, _duration, make_plan
-from studio.models.rates import RATES, rate_for
-from studio.models.shape import ModelShape
+from studio.models.device.machine import DeviceInfo
+from studio.models.inspect.headers import Tensor
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan.fit import MODEST, Lengths
+from studio.models.plan.making import Plan, _duration, make_plan
+from studio.models.plan.memory import PARTS
+from studio.models.plan.rates import RATES, rate_for
 from tests.models.checkpoints import llama_config, tensor_shapes
 
 SIZES = {"hidden": 576, "inner": 1536, "layers": 30, "heads": 9, "kv_heads": 3, "vocab": 49152}

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.errors import InputError
-from studio.models.headers import Tensor, read_header
-from studio.models.shape import ModelShape
+from studio.models.inspect.headers import Tensor, read_header
+from studio.models.inspect.shape import ModelShape
 from tests.models.checkpoints import llama_config, tensor_shapes, write_checkpoint
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from studio.data.worker.client import DataWorker
 from studio.errors import InputError, StudioError
-from studio.models import vocabulary
-from studio.models.vocabulary import ids_in, require_linear_splits
+from studio.models.inspect import vocabulary
+from studio.models.inspect.vocabulary import ids_in, require_linear_splits
 from studio.settings import Settings
 
 SLOW = r"([a-z]+)+!"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.models.quiet import quiet_libraries
+from studio.models.catalog.quiet import quiet_libraries
 from tests.parity.made import make_tiny, one_thread
 
 

@@ -18,9 +18,9 @@ from studio.data.prepare.pipeline import prepare_data
 from studio.jobs import read_events
 from studio.jobs.folder import create_job
 from studio.jobs.worker import JobContext
-from studio.models.device import device_info
-from studio.models.plan import make_plan
-from studio.models.shape import ModelShape
+from studio.models.device.machine import device_info
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan.making import make_plan
 from studio.settings import ASSETS, Settings
 from studio.train.loading import load_model
 from studio.train.methods import METHODS

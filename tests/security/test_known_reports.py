@@ -29,7 +29,7 @@ from studio.config.data import DataSource
 from studio.data.sources.locate import locate
 from studio.errors import InputError
 from studio.jobs import submit, wait
-from studio.models.catalogue import resolve_model
+from studio.models.catalog.names import resolve_model
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 from studio.train.scoring import load_scorer

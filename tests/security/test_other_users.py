@@ -29,9 +29,9 @@ from studio.jobs.removal import remove_job
 from studio.jobs.state import own_identity
 from studio.jobs.supervisor import Supervisor
 from studio.locks import HeldError, holder_of, make_lock
-from studio.models import embedded
-from studio.models.device import device_info
-from studio.models.hub import download, hub_folder
+from studio.models.catalog import embedded
+from studio.models.catalog.hub import download, hub_folder
+from studio.models.device.machine import device_info
 from studio.private import begin, tighten
 from studio.processes import child_environment, module_command
 from studio.settings import Settings

@@ -21,8 +21,8 @@ from studio.data.quality.keep import Keep
 from studio.errors import InputError
 from studio.jobs import JobFolder
 from studio.jobs.folder import create_job
-from studio.models.hub import hub_folder
-from studio.models.hubaccess import is_hub_id
+from studio.models.catalog.hub import hub_folder
+from studio.models.catalog.hubaccess import is_hub_id
 from studio.settings import Settings
 from tests.security.conftest import HERE, Handlers
 from tests.ui.made_jobs import made_export, made_run

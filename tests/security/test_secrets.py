@@ -200,7 +200,7 @@ def test_an_error_of_the_hub_that_quotes_the_token_is_not_repeated(tmp_path: Pat
     endpoint = f"http://user:{CANARIES['OPENAI_API_KEY']}@127.0.0.1:{server.server_port}"
     env = {"STUDIO_HOME": str(tmp_path), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
-        [sys.executable, "-m", "studio.models.hub", "org/name", "main"], capture_output=True, timeout=120,
+        [sys.executable, "-m", "studio.models.catalog.hub", "org/name", "main"], capture_output=True, timeout=120,
         env={**os.environ, **CANARIES, **env},
     )  # fmt: skip
     server.shutdown()

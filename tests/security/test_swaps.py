@@ -34,9 +34,9 @@ from studio.data.sources.datasetinfo import read_entry
 from studio.data.sources.locate import locate
 from studio.data.sources.stream import draw
 from studio.errors import InputError
-from studio.models.adapters import adapter_config
-from studio.models.catalogue import confine_folder
-from studio.models.headers import read_config, read_header
+from studio.models.catalog.names import confine_folder
+from studio.models.inspect.adapters import adapter_config
+from studio.models.inspect.headers import read_config, read_header
 from studio.reach import descriptor_path, entries, held, link_or_copy, opened, read_text, reading_for
 from studio.settings import ASSETS, Settings
 from studio.train.pythonreward import load_function, read_reference

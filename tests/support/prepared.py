@@ -15,7 +15,7 @@ from pathlib import Path
 import transformers
 
 from studio.config.model import EMBEDDED_MODEL
-from studio.models import embedded
+from studio.models.catalog import embedded
 from studio.settings import read_settings
 from tests.install_tokenizers import CACHE
 

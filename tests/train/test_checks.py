@@ -16,7 +16,7 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError, InputErrors
 from studio.jobs.folder import create_job
-from studio.models.fit import Lengths
+from studio.models.plan.fit import Lengths
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.methods import METHODS

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from studio.models.attention import answer_options
-from studio.models.headers import read_config
+from studio.models.inspect.attention import answer_options
+from studio.models.inspect.headers import read_config
 from studio.settings import Settings
 from studio.train.methods import METHODS
 from studio.train.saving import restore_switches

@@ -13,7 +13,7 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.data.prepare.batch import epoch_order
 from studio.data.worker.whole import WholeOperations
-from studio.models.fit import grouping
+from studio.models.plan.fit import grouping
 from studio.settings import Settings
 from studio.train.trainers.grouped import Parts
 from tests.parity.made import make_trainer, write_rows

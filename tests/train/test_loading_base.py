@@ -19,10 +19,10 @@ from transformers import (
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError
-from studio.models.device import device_info
-from studio.models.fit import Lengths
-from studio.models.plan import make_plan
-from studio.models.shape import ModelShape
+from studio.models.device.machine import device_info
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan.fit import Lengths
+from studio.models.plan.making import make_plan
 from studio.train.loading import load_model
 from studio.train.tuning.dora import exact_lengths
 from tests.parity.made import demo_rows, logged, make_trainer, reported, write_rows

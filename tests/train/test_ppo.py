@@ -24,10 +24,10 @@ from studio.config import RunConfig
 from studio.config.load import build as build_config
 from studio.data.prepare.units import Prompt
 from studio.errors import StudioError
-from studio.models.device import device_info
-from studio.models.fit import Lengths
-from studio.models.plan import make_plan
-from studio.models.shape import ModelShape
+from studio.models.device.machine import device_info
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan.fit import Lengths
+from studio.models.plan.making import make_plan
 from studio.train.loading import load_model
 from studio.train.saving import Start
 from studio.train.scoring import load_scorer, model_scorer

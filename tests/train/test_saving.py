@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from studio.data.masks.templates import with_template
-from studio.models.tokenizerfiles import same_tokens, tokenizer_files
+from studio.models.inspect.tokenizerfiles import same_tokens, tokenizer_files
 from studio.train.saving import save_tokenizer
 from tests.install_tokenizers import folder_of
 

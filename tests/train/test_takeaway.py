@@ -19,9 +19,9 @@ from studio.jobs.files import write_json
 from studio.jobs.folder import create_job
 from studio.jobs.state import JobState
 from studio.jobs.worker import JobContext
-from studio.models import takeaway
-from studio.models.headers import read_config, read_tensors
-from studio.models.takeaway import Obstacle, gguf_obstacle
+from studio.models.inspect import takeaway
+from studio.models.inspect.headers import read_config, read_tensors
+from studio.models.inspect.takeaway import Obstacle, gguf_obstacle
 from studio.settings import Settings
 from tests.models.tiny import save_tiny
 

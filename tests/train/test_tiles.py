@@ -6,7 +6,7 @@ import pytest
 import torch
 from trl.kernels import chunked_logprob
 
-from studio.models.memory import TILE_TOKENS, TILE_TOKENS_CUDA
+from studio.models.plan.memory import TILE_TOKENS, TILE_TOKENS_CUDA
 from studio.train.engine.tiles import narrow
 
 

@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputErrors
-from studio.models import available
-from studio.models.device import DeviceInfo
+from studio.models.catalog import available
+from studio.models.device.machine import DeviceInfo
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.checks.model import unsloth_lacks

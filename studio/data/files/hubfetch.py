@@ -18,8 +18,8 @@ from typing import Any
 from studio.data.files.hubsets import MARKER, WORK, HubSet, download_folder, fetched, set_folder
 from studio.errors import InputError
 from studio.locks import locked
-from studio.models.child import Progress, child_main
-from studio.models.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
+from studio.models.catalog.child import Progress, child_main
+from studio.models.catalog.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
 from studio.settings import Settings, read_settings
 
 _READERS = ("json", "csv", "parquet", "arrow", "text")
@@ -178,7 +178,7 @@ def _no_rows(asked: HubSet, what: str) -> InputError:
 
 
 def main() -> int:
-    """`python -m studio.data.files.hubfetch JSON`: fetch the HubSet that the JSON object says, as a child of `models.child`.
+    """`python -m studio.data.files.hubfetch JSON`: fetch the HubSet that the JSON object says, as a child of `models.catalog.child`.
 
     `hubsets.fetch` sets the environment in which the libraries are imported.
     """

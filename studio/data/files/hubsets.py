@@ -18,8 +18,8 @@ from typing import Any
 
 from studio.data.files.datafiles import Row
 from studio.errors import InputError
-from studio.models.child import Progress, run_child
-from studio.models.hubaccess import is_hub_id
+from studio.models.catalog.child import Progress, run_child
+from studio.models.catalog.hubaccess import is_hub_id
 from studio.reach import held
 from studio.settings import Settings
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from studio.data.masks.overlay import IGNORED
 from studio.data.prepare.units import Encoded, Pair, Unit
-from studio.models.batches import Batching, look
+from studio.models.plan.batches import Batching, look
 
 Values = dict[str, Any]
 

@@ -18,7 +18,7 @@ from studio.data.sources.held import characters, in_blocks
 from studio.data.sources.parsing import OpenedSource
 from studio.data.worker.wire import Values
 from studio.errors import InputError
-from studio.models.child import Progress
+from studio.models.catalog.child import Progress
 
 
 def count_tokens(

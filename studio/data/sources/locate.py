@@ -21,7 +21,7 @@ from studio.data.files.hubsets import HubSet
 from studio.data.sources import datasetinfo
 from studio.data.sources.datasetinfo import Entry
 from studio.errors import InputError
-from studio.models.child import Progress
+from studio.models.catalog.child import Progress
 from studio.settings import ASSETS, Settings
 
 Rows = Iterator[tuple[int, Row]]

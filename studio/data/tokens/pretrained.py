@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from studio.models.vocabulary import require_linear_splits
+from studio.models.inspect.vocabulary import require_linear_splits
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:

@@ -21,8 +21,8 @@ from studio.data.prepare.pipeline import train_on
 from studio.data.sources.reading import in_turns
 from studio.data.worker.wire import Values
 from studio.errors import InputError, StudioError
-from studio.models.child import Progress
-from studio.models.vocabulary import require_linear_splits
+from studio.models.catalog.child import Progress
+from studio.models.inspect.vocabulary import require_linear_splits
 from studio.reach import entries, page, read_bytes
 from studio.settings import Settings
 
@@ -41,7 +41,7 @@ class Tokenizers:
     def find(self, model: Values | str | None, confined: bool, progress: Progress) -> tuple[Path, ModelConfig]:
         """Return the folder of a model whose tokenizer is asked for; one with a tokenizer and no weights will do."""
         config = section(ModelConfig, {"path": model} if isinstance(model, str) else model, "model")
-        from studio.models.catalogue import confine_model, resolve_model
+        from studio.models.catalog.names import confine_model, resolve_model
 
         if confined:  # first of all: what is wrong with a folder tells of what lies in it
             confine_model(config.path, self.settings)

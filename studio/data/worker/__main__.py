@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 from studio.data.tokens.boundedtokens import spoiled
 from studio.data.worker.wire import error_to_dict, to_line
 from studio.errors import StoppedError, StudioError
-from studio.models.device import memory
+from studio.models.device.machine import memory
 from studio.private import begin
 
 LEAST_BYTES = 4_000_000_000

@@ -28,8 +28,8 @@ from studio.data.tokens.tokenizers import section, tokenizer_stamp
 from studio.data.worker.operations import Operations
 from studio.data.worker.wire import Values, shortened
 from studio.errors import InputError
-from studio.models.batches import Batching, split
-from studio.models.child import Progress
+from studio.models.catalog.child import Progress
+from studio.models.plan.batches import Batching, split
 
 # Comparing two answers of more tokens than this would take seconds; frequent tokens then count for less.
 _PRECISE_TOKENS = 4000

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from studio.errors import InputError
-from studio.models.adapted import in_blocks
-from studio.models.families import family_of
-from studio.models.shape import HEADS, Linear
+from studio.models.inspect.adapted import in_blocks
+from studio.models.inspect.families import family_of
+from studio.models.inspect.shape import HEADS, Linear
 from studio.patterns import PatternError, Patterns, require_quick
 from studio.train.checks.known import Known
 from studio.train.checks.weights import BLOCK

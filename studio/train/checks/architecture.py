@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from studio.errors import InputError
-from studio.models.families import FAMILIES
+from studio.models.inspect.families import FAMILIES
 from studio.train.checks.known import Known
 from studio.train.checks.scorer import require_one_score
 

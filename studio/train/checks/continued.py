@@ -9,7 +9,7 @@ from typing import Any
 
 from studio.config.tuning import TITLES
 from studio.errors import InputError
-from studio.models.adapters import require_adapter
+from studio.models.inspect.adapters import require_adapter
 from studio.train.checks.known import Known
 from studio.train.runs import find_model
 

@@ -10,9 +10,9 @@ from typing import Any, Self
 from studio.config import RunConfig
 from studio.config.describe import options_of
 from studio.errors import InputError, InputErrors
-from studio.models.fit import Lengths
-from studio.models.headers import Tensor, read_config, read_tensors
-from studio.models.shape import ModelShape
+from studio.models.inspect.headers import Tensor, read_config, read_tensors
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan.fit import Lengths
 from studio.settings import Settings
 from studio.train.methods import METHODS
 

@@ -7,9 +7,9 @@ from typing import get_args
 from studio.config import RunConfig
 from studio.config.model import ModelConfig
 from studio.errors import InputError
-from studio.models.attention import has_attention
-from studio.models.available import ATTENTION, ENGINE, NEEDS, lack
-from studio.models.device import device_info
+from studio.models.catalog.available import ATTENTION, ENGINE, NEEDS, lack
+from studio.models.device.machine import device_info
+from studio.models.inspect.attention import has_attention
 from studio.train.checks.known import Known, used
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from studio.config.method import ONLINE
 from studio.errors import InputError
-from studio.models.adapters import adapter_config, require_adapter
-from studio.models.headers import read_config, read_tensors
-from studio.models.shape import ModelShape
+from studio.models.inspect.adapters import adapter_config, require_adapter
+from studio.models.inspect.headers import read_config, read_tensors
+from studio.models.inspect.shape import ModelShape
 from studio.patterns import PatternError, engine
 from studio.train.checks.known import Known
 from studio.train.checks.scorer import require_one_score

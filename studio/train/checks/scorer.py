@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from studio.errors import InputError
-from studio.models.headers import Tensor
+from studio.models.inspect.headers import Tensor
 
 _HEADS = ("score", "classifier")
 

@@ -13,7 +13,7 @@ from studio.data.prepare.compact import largest_id
 from studio.data.prepare.units import Unit
 from studio.errors import InputError
 from studio.foreign import read_json_file
-from studio.models.vocabulary import ids_in
+from studio.models.inspect.vocabulary import ids_in
 from studio.train.checks.known import Known
 
 # Classes that bring no tokens of their own: what their files do not name is not there.

@@ -7,7 +7,7 @@ import sys
 from importlib.util import find_spec
 
 from studio.errors import InputError
-from studio.models.plan import steps_per_epoch
+from studio.models.plan.making import steps_per_epoch
 from studio.train.best import watched
 from studio.train.checks.known import Known
 

@@ -10,8 +10,8 @@ import re
 from importlib.util import find_spec
 
 from studio.errors import InputError
-from studio.models.families import family_of
-from studio.models.shape import EMBEDDINGS
+from studio.models.inspect.families import family_of
+from studio.models.inspect.shape import EMBEDDINGS
 from studio.train.checks.known import Known
 
 BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)")

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from studio.models.memory import LOGIT_CHUNK as CHUNK
+from studio.models.plan.memory import LOGIT_CHUNK as CHUNK
 
 # Heads that do more than a matrix product. Their models keep the library's loss.
 _SCALED_HEADS = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from trl.kernels import chunked_logprob
 
-from studio.models.memory import TILE_TOKENS
+from studio.models.plan.memory import TILE_TOKENS
 
 
 def narrow(device: torch.device) -> None:

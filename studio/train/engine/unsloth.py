@@ -15,8 +15,8 @@ import torch
 
 from studio.config import RunConfig
 from studio.config.method import ONLINE
-from studio.models.available import disagreements
-from studio.models.plan import Plan
+from studio.models.catalog.available import disagreements
+from studio.models.plan.making import Plan
 from studio.train.tuning.lora import lora_alpha
 
 

@@ -1,6 +1,6 @@
 """Direct preference optimisation: of two answers, the better one is made more likely than the reference has it."""
 
-from studio.models.memory import MethodCost
+from studio.models.plan.memory import MethodCost
 from studio.train.methods.method import Method, Metric
 
 PREFERENCE_METRICS = (

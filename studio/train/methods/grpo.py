@@ -1,6 +1,6 @@
 """Group-relative policy optimisation: several answers a prompt, each compared with the others of its group."""
 
-from studio.models.memory import MethodCost
+from studio.models.plan.memory import MethodCost
 from studio.train.methods.method import Method, Metric
 
 GRPO = Method(

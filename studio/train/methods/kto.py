@@ -1,6 +1,6 @@
 """Kahneman-Tversky optimisation: answers that are good or bad, each by itself."""
 
-from studio.models.memory import MethodCost
+from studio.models.plan.memory import MethodCost
 from studio.train.methods.method import Method, Metric
 
 KTO = Method(

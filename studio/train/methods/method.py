@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from studio.config.method import ROWS, MethodName, RowKind
-from studio.models.memory import MethodCost
+from studio.models.plan.memory import MethodCost
 
 if TYPE_CHECKING:
     from studio.train.setup import Setup

@@ -1,6 +1,6 @@
 """Odds-ratio preference optimisation and its relatives without a reference model: SimPO and CPO."""
 
-from studio.models.memory import MethodCost
+from studio.models.plan.memory import MethodCost
 from studio.train.methods.dpo import PREFERENCE_METRICS
 from studio.train.methods.method import Method, Metric
 

@@ -1,6 +1,6 @@
 """Proximal policy optimisation: the model's own answers, scored, within a small step of where it was. RLHF, step 3."""
 
-from studio.models.memory import MethodCost
+from studio.models.plan.memory import MethodCost
 from studio.train.methods.method import Method, Metric
 
 PPO = Method(

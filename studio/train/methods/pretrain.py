@@ -1,6 +1,6 @@
 """Continued pretraining: the model reads on, every token of every text counts."""
 
-from studio.models.memory import MethodCost
+from studio.models.plan.memory import MethodCost
 from studio.train.methods.method import Method, Metric
 
 PRETRAIN = Method(

@@ -1,6 +1,6 @@
 """Reward model: scores an answer, so that the better of two gets the higher score. Step 2 of RLHF."""
 
-from studio.models.memory import MethodCost
+from studio.models.plan.memory import MethodCost
 from studio.train.methods.method import Method, Metric
 
 REWARD = Method(

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: the model learns to give the answers of the examples."""
 
-from studio.models.memory import MethodCost
+from studio.models.plan.memory import MethodCost
 from studio.train.methods.method import Method, Metric
 
 SFT = Method(

@@ -31,7 +31,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from studio.errors import InputError
-from studio.models.adapters import adapter_config
+from studio.models.inspect.adapters import adapter_config
 from studio.train.engine.ppo import token_figures
 from studio.train.reference import reference_model
 from studio.train.saving import CHANGES_BASE

@@ -1,4 +1,4 @@
-"""An update computed in micro-batches of rows of like length, by tokens or by rows (`models.batches`).
+"""An update computed in micro-batches of rows of like length, by tokens or by rows (`models.plan.batches`).
 
 transformers fetches an update's rows as one batch, in its own order, which is what a run that goes on skips; here they
 are put together by length, and the losses added up with the weight that each micro-batch has in the whole: its tokens
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from studio.data.prepare.batch import row_length
-from studio.models.batches import Batching, split
+from studio.models.plan.batches import Batching, split
 from studio.train.setup import Setup
 
 Inputs = dict[str, Any]

@@ -15,8 +15,8 @@ import gradio as gr
 from studio.config import RunConfig
 from studio.errors import InputError, InputErrors, StudioError
 from studio.foreign import parse_json
-from studio.models.batches import by_length
-from studio.models.fit import grouping
+from studio.models.plan.batches import by_length
+from studio.models.plan.fit import grouping
 from studio.ui.components.planwords import waits_for
 from studio.ui.errors import guard
 from studio.ui.form import Form, Values

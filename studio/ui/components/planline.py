@@ -22,8 +22,8 @@ from studio.jobs import submit
 from studio.jobs.branching import branch, check_changes, find_checkpoint, require_length
 from studio.jobs.devices import require_device
 from studio.jobs.folder import free_name, require_free
-from studio.models.catalogue import confine_folder, confine_model
-from studio.models.plan import Plan
+from studio.models.catalog.names import confine_folder, confine_model
+from studio.models.plan.making import Plan
 from studio.train import preflight
 from studio.ui.components import fromrun, sweep
 from studio.ui.components.choices import piece

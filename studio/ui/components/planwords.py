@@ -8,8 +8,8 @@ from typing import Any
 from studio.config import RunConfig
 from studio.config.model import EMBEDDED_MODEL
 from studio.data.sources.locate import absent_set
-from studio.models import embedded, hub
-from studio.models.plan import Plan
+from studio.models.catalog import embedded, hub
+from studio.models.plan.making import Plan
 from studio.ui.services import Services
 
 

@@ -16,7 +16,7 @@ from studio.config.load import dump_run, load_run
 from studio.config.presets import load_named, preset_names
 from studio.config.tuning import TITLES
 from studio.errors import InputErrors, StudioError
-from studio.models.available import ENGINE
+from studio.models.catalog.available import ENGINE
 from studio.train.methods import METHODS
 from studio.ui.components.choices import choice_cards, markup, piece
 from studio.ui.components.origin import known, origin_of, switched

@@ -13,11 +13,11 @@ import gradio as gr
 
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import StudioError
-from studio.models import hub
-from studio.models.catalogue import confine_model, known_models, resolve_model
-from studio.models.families import family_of
-from studio.models.headers import read_config
-from studio.models.shape import ModelShape
+from studio.models.catalog import hub
+from studio.models.catalog.names import confine_model, known_models, resolve_model
+from studio.models.inspect.families import family_of
+from studio.models.inspect.headers import read_config
+from studio.models.inspect.shape import ModelShape
 from studio.settings import Settings
 from studio.ui.components.choices import choice_cards, markup, piece
 from studio.ui.components.planline import plan_line

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from studio.models.device import DeviceInfo
-from studio.models.memory import Load
-from studio.models.shape import ModelShape
+from studio.models.device.machine import DeviceInfo
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan.memory import Load
 
 # Share of the measured matrix speed that the linear layers of a training step reach, by (device, autocast), and
 # that attention reaches. CPU, bfloat16: solved from two runs of SmolLM2-135M on a quiet machine of 900 GFLOP/s,

@@ -14,11 +14,11 @@ from typing import Any
 
 from studio.config import RunConfig
 from studio.config.tuning import TuningConfig
-from studio.models.adapted import Adapted
-from studio.models.device import DeviceInfo
-from studio.models.fit import USABLE
-from studio.models.memory import Load, estimate
-from studio.models.shape import ModelShape
+from studio.models.device.machine import DeviceInfo
+from studio.models.inspect.adapted import Adapted
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan.fit import USABLE
+from studio.models.plan.memory import Load, estimate
 
 # A run whose memory was full although the plan said that it fits needs clearly less, not a few bytes less.
 CLEARLY_LESS = 0.8

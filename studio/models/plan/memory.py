@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from studio.models.adapted import Adapted, is_embedding
-from studio.models.device import IMPORT_BYTES
-from studio.models.optimizers import Trained, state_bytes
-from studio.models.shape import ModelShape
+from studio.models.device.machine import IMPORT_BYTES
+from studio.models.inspect.adapted import Adapted, is_embedding
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan.optimizers import Trained, state_bytes
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "runtime")
 LOGIT_CHUNK = 1024  # Supervised tokens projected at a time by our loss: × 49,152 logits in float32 are 0.2 GB.

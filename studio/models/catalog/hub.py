@@ -1,6 +1,6 @@
 """Models from the Hugging Face Hub: whole, safetensors only, into a folder of their own under `settings.models`.
 
-Runs as `python -m studio.models.hub ID REVISION` so that a stop can end a download at once. The repository's file
+Runs as `python -m studio.models.catalog.hub ID REVISION` so that a stop can end a download at once. The repository's file
 list is read first: what it cannot train on (pickled weights, GGUF only) is refused before gigabytes are fetched.
 Progress is counted in bytes on the disk, which holds for every way in which huggingface_hub moves them.
 """
@@ -19,9 +19,9 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError, StudioError
 from studio.foreign import read_json_file
 from studio.locks import locked, say_waiting
-from studio.models.child import Progress, child_main
-from studio.models.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
-from studio.models.hubaccess import is_hub_id as is_hub_id
+from studio.models.catalog.child import Progress, child_main
+from studio.models.catalog.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
+from studio.models.catalog.hubaccess import is_hub_id as is_hub_id
 from studio.settings import Settings, read_settings
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt", "tekken.json")
@@ -125,7 +125,7 @@ def _asked(name: str, revision: str) -> Asked:
 
 
 def main() -> int:
-    """`python -m studio.models.hub ID REVISION`: fetch it, as a child of `models.child`."""
+    """`python -m studio.models.catalog.hub ID REVISION`: fetch it, as a child of `models.catalog.child`."""
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     name, revision = sys.argv[1:3]
 

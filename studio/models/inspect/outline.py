@@ -15,12 +15,12 @@ from typing import Any
 from studio.config.model import EMBEDDED_MODEL, ModelConfig
 from studio.errors import InputError
 from studio.foreign import read_json_file, unusable_path
-from studio.models import hub
-from studio.models.ggufheader import read_gguf
-from studio.models.headers import TENSORS, Tensor, read_config, weight_files
-from studio.models.hubaccess import is_hub_id
-from studio.models.known_shapes import KnownModel, tensors
-from studio.models.shape import MOST_BLOCKS, ModelShape
+from studio.models.catalog import hub
+from studio.models.catalog.hubaccess import is_hub_id
+from studio.models.inspect.ggufheader import read_gguf
+from studio.models.inspect.headers import TENSORS, Tensor, read_config, weight_files
+from studio.models.inspect.known_shapes import KnownModel, tensors
+from studio.models.inspect.shape import MOST_BLOCKS, ModelShape
 from studio.settings import Settings
 
 # What the layout of a family has beside Llama's, and whether its head is the embedding where config.json is silent.

@@ -22,7 +22,7 @@ import psutil
 
 from studio.errors import StudioError
 from studio.locks import locked, say_waiting
-from studio.models import gpus
+from studio.models.device import gpus
 from studio.private import make_home
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
@@ -156,7 +156,7 @@ def _describe(
 
 
 def _measure(without_gpu: bool) -> dict[str, Any]:
-    command = module_command("studio.models.measure")
+    command = module_command("studio.models.device.measure")
     env = child_environment(**({gpus.VISIBLE: ""} if without_gpu else {}))
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=env, check=False)

@@ -20,8 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from studio.models.headers import Tensor
-from studio.models.tokenizerfiles import tokenizer_files
+from studio.models.inspect.headers import Tensor
+from studio.models.inspect.tokenizerfiles import tokenizer_files
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 

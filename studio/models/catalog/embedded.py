@@ -29,7 +29,7 @@ from typing import Any
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError, StudioError
 from studio.locks import locked
-from studio.models.child import child_main
+from studio.models.catalog.child import child_main
 from studio.settings import Settings, read_settings
 
 Report = Callable[[str, float, float | None], None]
@@ -254,7 +254,7 @@ def _explained(settings: Settings) -> Iterator[None]:
 
 
 def main() -> int:
-    """`python -m studio.models.embedded`: prepare it, as a child of `models.child`."""
+    """`python -m studio.models.catalog.embedded`: prepare it, as a child of `models.catalog.child`."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return child_main(lambda say: prepare(read_settings(), say))
 

@@ -1,4 +1,4 @@
-"""`python -m studio.models.measure`: how fast this machine multiplies matrices, as one JSON line.
+"""`python -m studio.models.device.measure`: how fast this machine multiplies matrices, as one JSON line.
 
 A process of its own, because it needs torch and the page must not. Best of several runs, since another program
 may be busy meanwhile; about a second besides the import. `device` keeps the result.

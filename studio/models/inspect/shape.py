@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from studio.errors import InputError
-from studio.models.headers import Tensor, read_config, read_tensors
+from studio.models.inspect.headers import Tensor, read_config, read_tensors
 
 # What families call the embedding and the head.
 EMBEDDINGS = ("embed_tokens", "embed_in", "wte", "word_embeddings")

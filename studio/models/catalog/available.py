@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 from packaging.requirements import Requirement
 
-from studio.models.device import DeviceInfo
+from studio.models.device.machine import DeviceInfo
 
 Capability = tuple[int, int]
 ATTENTION, ENGINE = "model.attention", "training.engine"

@@ -12,8 +12,8 @@ from studio.config import RunConfig
 from studio.config.method import ONLINE
 from studio.config.tuning import TuningConfig
 from studio.errors import InputError
-from studio.models.adapters import adapter_config
-from studio.models.shape import EMBEDDINGS, HEADS, Linear, ModelShape, block_of, fitting
+from studio.models.inspect.adapters import adapter_config
+from studio.models.inspect.shape import EMBEDDINGS, HEADS, Linear, ModelShape, block_of, fitting
 from studio.patterns import PatternError, Patterns
 
 

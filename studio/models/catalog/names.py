@@ -19,11 +19,11 @@ from studio import reach
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.foreign import read_json_file, unusable_path
-from studio.models import embedded, hub
-from studio.models.child import Progress, run_child
-from studio.models.headers import read_config, read_tensors, weight_files
-from studio.models.hubaccess import is_hub_id
-from studio.models.shape import ModelShape
+from studio.models.catalog import embedded, hub
+from studio.models.catalog.child import Progress, run_child
+from studio.models.catalog.hubaccess import is_hub_id
+from studio.models.inspect.headers import read_config, read_tensors, weight_files
+from studio.models.inspect.shape import ModelShape
 from studio.settings import Settings
 
 Source = Literal["embedded", "local", "hub"]
@@ -92,7 +92,7 @@ def resolve_model(
     if hub.hub_name(target) is None:
         if not fetch:
             raise _absent(text, "Start the run, which downloads it, or give the folder of a checkpoint")
-        run_child("studio.models.hub", [text, revision], settings, report, _CHILD)
+        run_child("studio.models.catalog.hub", [text, revision], settings, report, _CHILD)
     return ModelRef(text, check_folder(target), "hub")
 
 
@@ -223,7 +223,7 @@ def _embedded(settings: Settings, report: Progress, fetch: bool) -> Path:
             raise _absent(EMBEDDED_MODEL, "Start a run, which makes it in half a minute")
         if "torch" in sys.modules:  # A worker: it needs torch anyway, so a second process would only cost time.
             return embedded.prepare(settings, report)
-        run_child("studio.models.embedded", [], settings, report, _CHILD)
+        run_child("studio.models.catalog.embedded", [], settings, report, _CHILD)
     return embedded.checkpoint_path(settings)
 
 

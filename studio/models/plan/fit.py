@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from studio.config import RunConfig
-from studio.models.batches import Batching, Seen, by_length, look
-from studio.models.device import DeviceInfo
-from studio.models.memory import PARTS, Load, estimate
-from studio.models.shape import ModelShape
-from studio.models.speed import padded_length
+from studio.models.device.machine import DeviceInfo
+from studio.models.device.speed import padded_length
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan.batches import Batching, Seen, by_length, look
+from studio.models.plan.memory import PARTS, Load, estimate
 
 USABLE = 0.9  # Share of the free memory that a plan may fill: others' needs change while a run goes on.
 MODEST = 0.5  # Share that `auto` keeps to where the run can: others want to work beside it.

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from studio.models.headers import Tensor
-from studio.models.shape import ModelShape
+from studio.models.inspect.headers import Tensor
+from studio.models.inspect.shape import ModelShape
 
 
 @dataclass(frozen=True)

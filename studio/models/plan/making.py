@@ -14,15 +14,16 @@ from typing import Any
 from studio.config import RunConfig
 from studio.config.method import ONLINE
 from studio.config.tuning import TITLES, TuningConfig
-from studio.models import rates, speed
-from studio.models.adapted import adapted, reward_parameters
-from studio.models.available import ATTENTION, best_attention
-from studio.models.batches import Batching
-from studio.models.cures import Cure, advice, cures
-from studio.models.device import DeviceInfo
-from studio.models.fit import GIVEN, Choice, Lengths, fit, fits
-from studio.models.memory import Load, MethodCost
-from studio.models.shape import ModelShape
+from studio.models.catalog.available import ATTENTION, best_attention
+from studio.models.device import speed
+from studio.models.device.machine import DeviceInfo
+from studio.models.inspect.adapted import adapted, reward_parameters
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan import rates
+from studio.models.plan.batches import Batching
+from studio.models.plan.cures import Cure, advice, cures
+from studio.models.plan.fit import GIVEN, Choice, Lengths, fit, fits
+from studio.models.plan.memory import Load, MethodCost
 
 EVALUATIONS = 8
 RATE = "training.learning_rate"

@@ -1,6 +1,6 @@
 """What fetching anything from the Hugging Face Hub has in common: ids, progress by bytes on the disk, error sentences.
 
-Light to import. Used by `models.hub` (checkpoints) and `data.files.hubfetch` (sets of rows); a token comes from the
+Light to import. Used by `models.catalog.hub` (checkpoints) and `data.files.hubfetch` (sets of rows); a token comes from the
 environment or from `hf auth login`, through huggingface_hub, and is never read, kept or shown here.
 """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from studio.errors import InputError
-from studio.models.headers import TENSORS, Tensor
+from studio.models.inspect.headers import TENSORS, Tensor
 from studio.reach import opened
 
 _PLAIN = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

@@ -1,6 +1,6 @@
 """What fits on which graphics card, worked out by the plan: docs/models-memory.md, and a line in each model's preset.
 
-`python -m studio.models.cards` writes both, `--check` only compares. Rows are taken to be as long as the preset's
+`python -m studio.models.plan.cards` writes both, `--check` only compares. Rows are taken to be as long as the preset's
 `data.max_length`, all of them, half of their tokens supervised: the worst case of a run. Nothing is measured here.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 from studio.config import RunConfig
 from studio.config.load import load_run
 from studio.config.tuning import TITLES
-from studio.models.device import DeviceInfo
-from studio.models.fit import USABLE, Lengths
-from studio.models.known_shapes import KNOWN, KnownModel, shape_of
-from studio.models.plan import Plan, make_plan
-from studio.models.shape import ModelShape
+from studio.models.device.machine import DeviceInfo
+from studio.models.inspect.known_shapes import KNOWN, KnownModel, shape_of
+from studio.models.inspect.shape import ModelShape
+from studio.models.plan.fit import USABLE, Lengths
+from studio.models.plan.making import Plan, make_plan
 from studio.settings import PRESETS
 
 CARDS = (8, 12, 16, 24, 48, 80)  # GB as they are sold: 2**30 bytes each
@@ -34,7 +34,7 @@ _PAGE = Path(__file__).resolve().parents[2] / "docs" / "models-memory.md"
 _INTRO = """\
 # Memory of well-known models
 
-Made by `python -m studio.models.cards` from the memory plan (docs/memory.md); do not edit. Nothing here was measured
+Made by `python -m studio.models.plan.cards` from the memory plan (docs/memory.md); do not edit. Nothing here was measured
 on a card. A number is the largest micro-batch, up to the preset's batch size, with which the plan fits into
 {usable:.0%} of the card's memory; **c** means with activation checkpointing, – that not even one row fits. The plan
 recomputes only where it must, so a larger card may have the smaller number. The rows have the preset's
@@ -160,7 +160,7 @@ def main() -> int:
     ]  # fmt: skip
     if "--check" in sys.argv:
         for file in stale:
-            print(f"{file.name} is stale: run 'python -m studio.models.cards'", file=sys.stderr)
+            print(f"{file.name} is stale: run 'python -m studio.models.plan.cards'", file=sys.stderr)
         return 1 if stale else 0
     for file in stale:
         file.write_text(wanted[file], encoding="utf-8")

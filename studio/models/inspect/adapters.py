@@ -11,8 +11,8 @@ from typing import Any
 
 from studio.errors import InputError
 from studio.foreign import TooMuchError, read_json_file
-from studio.models.headers import Tensor, read_header
-from studio.models.shape import Linear, ModelShape, block_of, ends_of
+from studio.models.inspect.headers import Tensor, read_header
+from studio.models.inspect.shape import Linear, ModelShape, block_of, ends_of
 from studio.patterns import PatternError, Patterns, peft_expressions, require_quick
 
 WEIGHTS = "adapter_model.safetensors"
