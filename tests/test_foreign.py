@@ -16,8 +16,8 @@ from ruamel.yaml.error import YAMLError
 from studio.config.load import apply_set, load_run
 from studio.errors import InputError, InputErrors
 from studio.foreign import RUN, Limits, TooMuchError, parse_json, parse_yaml, read_json_file, unusable_path
-from studio.jobs.folder import JobFolder
-from studio.jobs.sweep import parse_values
+from studio.jobs.actions.sweep import parse_values
+from studio.jobs.store.folder import JobFolder
 
 MERGED = "a0: &a0 {x: 1}\n" + "".join(
     f"a{number}: &a{number} {{<<: [{', '.join([f'*a{number - 1}'] * 10)}]}}\n" for number in range(1, 13)

@@ -14,8 +14,8 @@ from studio.chat.client import AnswerStats, Messages, stream
 from studio.chat.manager import ChatManager, OnPhase, Target
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
-from studio.jobs.files import read_json
-from studio.jobs.folder import JobFolder, find_job
+from studio.jobs.store.files import read_json
+from studio.jobs.store.folder import JobFolder, find_job
 from studio.models.catalog.names import resolve_model
 from studio.settings import Settings
 

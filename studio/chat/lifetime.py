@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from studio.jobs.files import write_json
-from studio.jobs.state import is_alive, process_start
+from studio.jobs.store.files import write_json
+from studio.jobs.store.state import is_alive, process_start
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 5.0

@@ -23,8 +23,8 @@ import psutil
 from studio.chat.client import AnswerStats, ChatHandle, stream
 from studio.chat.target import Target
 from studio.errors import InputError, StoppedError, StudioError
-from studio.jobs.logs import read_tail
-from studio.jobs.state import own_identity, process_start
+from studio.jobs.store.logs import read_tail
+from studio.jobs.store.state import own_identity, process_start
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 

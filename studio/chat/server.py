@@ -299,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     tuned.add_argument("--tuned-model", type=Path, help="folder of a fully tuned checkpoint: the model id tuned")
     parser.add_argument("--ready", type=Path, required=True, help="file to write port, pid and model ids to")
     parser.add_argument("--parent", type=int, help="pid whose end ends this server")
-    parser.add_argument("--parent-started", type=float, help="its start by studio.jobs.state.process_start")
+    parser.add_argument("--parent-started", type=float, help="its start by studio.jobs.store.state.process_start")
     parser.add_argument("--idle", type=float, default=0, help="seconds without a request until it ends; 0: never")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--context", type=int, help="most tokens of prompt and answer; default: the model's own")

@@ -10,10 +10,10 @@ from studio.cli.train import Job, Json, Name, Sets, answer_queued, checked_run, 
 from studio.config import RunConfig
 from studio.config.load import build, run_of
 from studio.jobs import JobFolder, find_job
-from studio.jobs.branching import branch, check_changes, extended, find_checkpoint, find_end
-from studio.jobs.checkpoints import Checkpoint
-from studio.jobs.folder import free_name, require_free
-from studio.jobs.samedata import require_same_files
+from studio.jobs.actions.branching import branch, check_changes, extended, find_checkpoint, find_end
+from studio.jobs.actions.samedata import require_same_files
+from studio.jobs.store.checkpoints import Checkpoint
+from studio.jobs.store.folder import free_name, require_free
 from studio.settings import read_settings
 
 

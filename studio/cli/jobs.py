@@ -24,9 +24,9 @@ from studio.jobs import (
     resume,
     wait,
 )  # fmt: skip
-from studio.jobs.disk import measure
-from studio.jobs.folder import find_own
-from studio.jobs.summary import status_word
+from studio.jobs.store.folder import find_own
+from studio.jobs.views.disk import measure
+from studio.jobs.views.summary import status_word
 from studio.settings import read_settings
 
 group = typer.Typer(help="List jobs and act on them.", invoke_without_command=True)

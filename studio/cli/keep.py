@@ -16,12 +16,12 @@ from studio.cli.train import Job, Json
 from studio.errors import InputError
 from studio.escaping import for_terminal
 from studio.jobs import JobFolder, Summaries, find_job
-from studio.jobs.compare import Comparison
-from studio.jobs.comparetext import as_csv, as_markdown
-from studio.jobs.disk import PARTS, DiskBook, gigabytes, measure
-from studio.jobs.folder import find_only, find_own, jobs_of_kind
-from studio.jobs.labels import Labels, change_labels, changed_tags
-from studio.jobs.removal import What, removal_question, remove_checkpoints, remove_job
+from studio.jobs.actions.removal import What, removal_question, remove_checkpoints, remove_job
+from studio.jobs.store.folder import find_only, find_own, jobs_of_kind
+from studio.jobs.store.labels import Labels, change_labels, changed_tags
+from studio.jobs.views.compare import Comparison
+from studio.jobs.views.comparetext import as_csv, as_markdown
+from studio.jobs.views.disk import PARTS, DiskBook, gigabytes, measure
 from studio.settings import read_settings
 from studio.train.comparing import compare_runs
 

@@ -15,8 +15,8 @@ import typer
 
 from studio.cli.output import say
 from studio.errors import InputError
-from studio.jobs.files import read_json
-from studio.jobs.notify import PAGE
+from studio.jobs.run.notify import PAGE
+from studio.jobs.store.files import read_json
 from studio.settings import read_settings
 
 

@@ -13,10 +13,10 @@ from studio.config import RunConfig
 from studio.config.load import run_of
 from studio.errors import InputError
 from studio.jobs import JobFolder, ensure_supervisor, find_job, list_jobs, submit
-from studio.jobs.devices import list_devices
-from studio.jobs.folder import find_own, free_name, require_free
-from studio.jobs.queue import Move, move, require_unbegun, rewrite
-from studio.jobs.state import ACTIVE
+from studio.jobs.actions.queue import Move, move, require_unbegun, rewrite
+from studio.jobs.run.devices import list_devices
+from studio.jobs.store.folder import find_own, free_name, require_free
+from studio.jobs.store.state import ACTIVE
 from studio.settings import read_settings
 
 

@@ -15,7 +15,7 @@ from studio.data.files.datafiles import resolve_path
 from studio.errors import StudioError
 from studio.export.gates import difference, rare_differences
 from studio.jobs import find_job, submit
-from studio.jobs.files import read_json
+from studio.jobs.store.files import read_json
 from studio.settings import Settings, read_settings
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A training run's id or name.")]

@@ -9,7 +9,7 @@ from studio.cli.output import answer, say, stderr, table
 from studio.config import RunConfig
 from studio.data.worker.client import DataWorker
 from studio.errors import InputError
-from studio.jobs.sweep import check_all, free_variants, parse_values, submit_all
+from studio.jobs.actions.sweep import check_all, free_variants, parse_values, submit_all
 from studio.settings import read_settings
 from studio.train.preflight import Checked, check
 

@@ -1,6 +1,6 @@
 """`python -m studio.evaluate JOB_DIR`: the process of an evaluation job."""
 
-from studio.jobs.worker import JobContext, run_worker
+from studio.jobs.run.worker import JobContext, run_worker
 
 
 def _work(context: JobContext) -> None:

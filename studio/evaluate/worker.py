@@ -25,8 +25,8 @@ from studio.errors import InputError
 from studio.evaluate.answers import Answer, answer_all
 from studio.evaluate.questions import Question, read_questions
 from studio.jobs import JobFolder, find_job
-from studio.jobs.files import write_json
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.files import write_json
 from studio.models.catalog.quiet import quiet_libraries
 from studio.models.device.machine import device_info
 from studio.models.inspect.adapters import require_quick_adapter

@@ -29,8 +29,8 @@ from studio.export.source import Source, cpu_threads, open_source, texts_from, t
 from studio.export.steps import StepResult, require, run_own_step
 from studio.export.tokens import has_own_files, needs_work
 from studio.export.toolchain import Toolchain, ensure_toolchain
-from studio.jobs.files import write_json
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.files import write_json
 from studio.models.inspect.tokenizerfiles import tokenizer_files
 
 # An export may answer this much fewer rows than the trained model before the task counts as lost.

@@ -14,8 +14,8 @@ from studio.data.sources.reading import source_named
 from studio.errors import InputError
 from studio.export.checkpoint import is_checkpoint, read_object, weight_bytes
 from studio.jobs import JobFolder, find_job
-from studio.jobs.files import read_json
-from studio.jobs.folder import jobs_of_kind
+from studio.jobs.store.files import read_json
+from studio.jobs.store.folder import jobs_of_kind
 from studio.settings import Settings
 
 

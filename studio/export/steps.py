@@ -58,7 +58,7 @@ class ProgressPhase(Protocol):
 
 
 class Watcher(Protocol):
-    """The part of `studio.jobs.worker.JobContext` that the export uses, so that tests need no job."""
+    """The part of `studio.jobs.run.worker.JobContext` that the export uses, so that tests need no job."""
 
     def phase(self, name: str, total: float | None = None, unit: str = "") -> AbstractContextManager[ProgressPhase]:
         """Begin a phase."""

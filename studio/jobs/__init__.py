@@ -6,12 +6,12 @@ the work share files and signals only, so either side may die at any moment. Lig
 gradio.
 """
 
-from studio.jobs.client import ensure_supervisor, request_stop, resume, submit, wait
-from studio.jobs.events import read_events
-from studio.jobs.folder import JobFolder, find_job, list_jobs
-from studio.jobs.request import JobRequest
-from studio.jobs.state import FINAL, JobState
-from studio.jobs.summary import JobSummary, Summaries
+from studio.jobs.actions.client import ensure_supervisor, request_stop, resume, submit, wait
+from studio.jobs.store.events import read_events
+from studio.jobs.store.folder import JobFolder, find_job, list_jobs
+from studio.jobs.store.request import JobRequest
+from studio.jobs.store.state import FINAL, JobState
+from studio.jobs.views.summary import JobSummary, Summaries
 
 __all__ = [
     "FINAL",

@@ -1,6 +1,6 @@
 """`python -m studio.train JOB_DIR`: the process of a training job."""
 
-from studio.jobs.worker import JobContext, run_worker
+from studio.jobs.run.worker import JobContext, run_worker
 
 
 def _work(context: JobContext) -> None:

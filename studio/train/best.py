@@ -13,8 +13,8 @@ from typing import Any
 from studio.config import RunConfig
 from studio.config.method import ONLINE
 from studio.errors import InputError
-from studio.jobs.checkpoints import BEST, whole_steps
-from studio.jobs.files import write_json
+from studio.jobs.store.checkpoints import BEST, whole_steps
+from studio.jobs.store.files import write_json
 from studio.train.methods import METHODS
 
 Scores = list[tuple[int, float]]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from studio.jobs import checkpoints
-from studio.jobs.checkpoints import Checkpoint
-from studio.jobs.worker import JobContext, Phase
+from studio.jobs.run.worker import JobContext, Phase
+from studio.jobs.store import checkpoints
+from studio.jobs.store.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from studio.train.counting import Counting

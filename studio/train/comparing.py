@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from studio.jobs import JobFolder, Summaries
-from studio.jobs.compare import Comparison, Measure, compare
-from studio.jobs.disk import DiskBook
+from studio.jobs.views.compare import Comparison, Measure, compare
+from studio.jobs.views.disk import DiskBook
 from studio.train.methods import METHODS
 
 
 def compare_runs(
     runs: Sequence[JobFolder], summaries: Summaries, disk: DiskBook, evaluations: Iterable[JobFolder]
 ) -> Comparison:
-    """Compare two to ten trainings; see `studio.jobs.compare.compare`.
+    """Compare two to ten trainings; see `studio.jobs.views.compare.compare`.
 
     Args:
         runs: in the order of the columns.

@@ -23,8 +23,8 @@ from studio.data.sources.locate import absolute, fetch_sources
 from studio.data.worker.client import DataCalls
 from studio.errors import InputError, StudioError
 from studio.jobs import list_jobs
-from studio.jobs.devices import require_device
-from studio.jobs.state import ACTIVE
+from studio.jobs.run.devices import require_device
+from studio.jobs.store.state import ACTIVE
 from studio.models.catalog.names import resolve_model
 from studio.models.device.machine import device_info
 from studio.models.inspect.shape import ModelShape

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from studio.config import RunConfig
-from studio.jobs.files import write_json
+from studio.jobs.store.files import write_json
 from studio.models.inspect.attention import ROUTER_SWITCH
 from studio.models.inspect.headers import read_config
 from studio.models.inspect.tokenizerfiles import carry_settings, copy_tokenizer, same_tokens, tokenizer_files

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
 
 PROJECT = "finetune-studio"
 WANDB_HOST = "api.wandb.ai"

@@ -17,8 +17,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from studio.config import RunConfig
 from studio.config.method import ONLINE, ROWS
 from studio.errors import FailedRunError
-from studio.jobs.checkpoints import last_whole, remove_older
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.checkpoints import last_whole, remove_older
 from studio.models.device.machine import memory
 from studio.models.plan.making import Plan
 from studio.train.best import Watched, best_of, note_best, scores, since_better

@@ -25,10 +25,10 @@ from studio.data.prepare.pipeline import Prepared, prepare_data
 from studio.data.sources.locate import fetch_sources
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import StoppedError, StudioError
-from studio.jobs.checkpoints import Checkpoint, keep_only, last_whole
-from studio.jobs.files import new_folder, put_folder
-from studio.jobs.samedata import recorded_sources, require_same
-from studio.jobs.worker import JobContext
+from studio.jobs.actions.samedata import recorded_sources, require_same
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.checkpoints import Checkpoint, keep_only, last_whole
+from studio.jobs.store.files import new_folder, put_folder
 from studio.models.catalog.names import ModelRef, resolve_model
 from studio.models.catalog.quiet import quiet_libraries
 from studio.models.device.machine import device_info

@@ -13,9 +13,9 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import StudioError
 from studio.jobs import JobFolder, submit
-from studio.jobs.copies import changed_config
-from studio.jobs.folder import free_name
-from studio.jobs.logs import lines_around
+from studio.jobs.actions.copies import changed_config
+from studio.jobs.store.folder import free_name
+from studio.jobs.store.logs import lines_around
 from studio.train import preflight
 from studio.ui.answers import Json
 from studio.ui.services import Services

@@ -19,8 +19,8 @@ from starlette.responses import FileResponse, Response
 from studio.data.worker.pool import asker
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, ensure_supervisor, request_stop
-from studio.jobs.checkpoints import whole_steps
-from studio.jobs.events import read_events, read_lines
+from studio.jobs.store.checkpoints import whole_steps
+from studio.jobs.store.events import read_events, read_lines
 from studio.reach import open_in
 from studio.train.methods import METHODS
 from studio.ui import againroutes, compareroutes, queueroutes

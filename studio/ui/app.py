@@ -24,10 +24,10 @@ from studio.chat.manager import ChatManager
 from studio.data.worker.pool import DataPool
 from studio.errors import InputError, StudioError
 from studio.jobs import Summaries
-from studio.jobs.files import write_json
-from studio.jobs.keeper import KEEP_SECONDS, Keeper
-from studio.jobs.notify import PAGE
-from studio.jobs.removal import empty_trash
+from studio.jobs.actions.removal import empty_trash
+from studio.jobs.run.keeper import KEEP_SECONDS, Keeper
+from studio.jobs.run.notify import PAGE
+from studio.jobs.store.files import write_json
 from studio.private import begin, make_home, make_secrets, tighten
 from studio.reach import reading_only_for
 from studio.settings import Settings, forget_password, read_settings

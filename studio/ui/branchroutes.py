@@ -10,10 +10,10 @@ from starlette.responses import JSONResponse, Response
 
 from studio.errors import StudioError
 from studio.jobs import JobFolder, resume
-from studio.jobs.branching import branch, extended, find_end
-from studio.jobs.checkpoints import last_whole
-from studio.jobs.folder import free_name
-from studio.jobs.samedata import require_same_files
+from studio.jobs.actions.branching import branch, extended, find_end
+from studio.jobs.actions.samedata import require_same_files
+from studio.jobs.store.checkpoints import last_whole
+from studio.jobs.store.folder import free_name
 from studio.train import preflight
 from studio.ui.services import Services
 

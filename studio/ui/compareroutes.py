@@ -15,11 +15,11 @@ from starlette.responses import PlainTextResponse, Response
 
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, list_jobs
-from studio.jobs.comparetext import as_csv, as_markdown
-from studio.jobs.disk import DiskBook
-from studio.jobs.folder import jobs_of_kind
-from studio.jobs.labels import change_labels
-from studio.jobs.removal import What, removal_question, remove_checkpoints, remove_job
+from studio.jobs.actions.removal import What, removal_question, remove_checkpoints, remove_job
+from studio.jobs.store.folder import jobs_of_kind
+from studio.jobs.store.labels import change_labels
+from studio.jobs.views.comparetext import as_csv, as_markdown
+from studio.jobs.views.disk import DiskBook
 from studio.locks import HeldError
 from studio.train.comparing import compare_runs
 from studio.train.methods import METHODS

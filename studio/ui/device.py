@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.jobs.devices import ANY, Device, list_devices
+from studio.jobs.run.devices import ANY, Device, list_devices
 from studio.models.device.machine import DeviceInfo, device_info
 from studio.settings import Settings
 from studio.ui.text import gigabytes

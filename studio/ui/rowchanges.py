@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from studio import __version__
-from studio.jobs.files import read_json, write_atomic
-from studio.jobs.index import FEW
+from studio.jobs.store.files import read_json, write_atomic
+from studio.jobs.views.index import FEW
 
 Row = dict[str, Any]
 GONE_KEPT = 1000

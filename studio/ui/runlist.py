@@ -15,12 +15,12 @@ from typing import Any
 from studio.config.tuning import TITLES
 from studio.errors import StudioError
 from studio.jobs import FINAL, JobFolder, JobState, JobSummary, Summaries
-from studio.jobs.devices import wanted_device
-from studio.jobs.index import JobIndex
-from studio.jobs.labels import NAME as LABELS
-from studio.jobs.queue import place_key
-from studio.jobs.request import JobRequest
-from studio.jobs.summary import status_word
+from studio.jobs.actions.queue import place_key
+from studio.jobs.run.devices import wanted_device
+from studio.jobs.store.labels import NAME as LABELS
+from studio.jobs.store.request import JobRequest
+from studio.jobs.views.index import JobIndex
+from studio.jobs.views.summary import status_word
 from studio.settings import Settings
 from studio.train.methods import METHODS
 from studio.ui.kept import Stamp, file_stamp

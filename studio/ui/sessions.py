@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from studio.jobs.files import write_json
+from studio.jobs.store.files import write_json
 from studio.settings import Settings, browser_secret
 from studio.ui.login import Logins
 

@@ -25,10 +25,10 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from studio.config import RunConfig
 from studio.jobs import JobFolder
-from studio.jobs.events import EventWriter
-from studio.jobs.files import write_json
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, process_start, write_state
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, process_start, write_state
 from studio.settings import Settings, read_settings
 from tests.conftest import Measured
 from tests.support.ports import free_port

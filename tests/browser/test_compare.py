@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.jobs import JobFolder, read_events
-from studio.jobs.labels import Labels, change_labels
-from studio.jobs.request import write_request
+from studio.jobs.store.labels import Labels, change_labels
+from studio.jobs.store.request import write_request
 from tests.browser.made import as_text, serious
 from tests.jobs.made import trained
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from studio.jobs import find_job, list_jobs, request_stop, wait
-from studio.jobs.state import write_state
+from studio.jobs.store.state import write_state
 from tests.browser.made import as_text, open_tab, serious
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from playwright.sync_api import Page, expect
 
 from studio.config.presets import load_named
 from studio.jobs import JobFolder, list_jobs, wait
-from studio.jobs.folder import create_job
-from studio.jobs.state import write_state
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import write_state
 from tests.browser.made import serious
 from tests.browser.test_setup_tabs import fill, open_tab, planned, said, value
 

@@ -15,7 +15,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from studio.config.jobs import EvaluateConfig
 from studio.jobs import JobFolder
-from studio.jobs.files import write_json
+from studio.jobs.store.files import write_json
 from studio.settings import Settings
 from tests.browser.made import as_text, open_tab, serious
 from tests.browser.test_chat import DRAWN

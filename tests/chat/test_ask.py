@@ -10,7 +10,7 @@ import pytest
 from studio.chat.ask import ask, resolve_target
 from studio.chat.manager import ChatManager, Target
 from studio.errors import InputError
-from studio.jobs.folder import JobFolder, create_job
+from studio.jobs.store.folder import JobFolder, create_job
 from studio.settings import Settings
 from tests.chat.conftest import make_settings
 

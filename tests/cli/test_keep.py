@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from studio.cli.main import main
-from studio.jobs.state import write_state
+from studio.jobs.store.state import write_state
 from tests.jobs.made import trained
 
 

@@ -11,11 +11,12 @@ import pytest
 from studio.cli import queue
 from studio.cli.main import main
 from studio.config.presets import load_named
-from studio.jobs import JobFolder, client, list_jobs
-from studio.jobs.folder import create_job
-from studio.jobs.queue import waiting
-from studio.jobs.request import Branch
-from studio.jobs.state import write_state
+from studio.jobs import JobFolder, list_jobs
+from studio.jobs.actions import client
+from studio.jobs.actions.queue import waiting
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.request import Branch
+from studio.jobs.store.state import write_state
 from studio.settings import Settings
 
 Run = Callable[..., tuple[int, dict[str, Any]]]

@@ -16,8 +16,8 @@ from studio.config.presets import load_named, preset_names
 from studio.config.tuning import TITLES
 from studio.data.files.datafiles import resolve_path
 from studio.jobs import read_events
-from studio.jobs.folder import JobFolder, create_job
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.folder import JobFolder, create_job
 from studio.models.inspect.families import family_of
 from studio.models.inspect.headers import read_header
 from studio.models.inspect.known_shapes import known_model

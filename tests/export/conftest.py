@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from studio.export.steps import QuietWatcher
 from studio.jobs import JobFolder, list_jobs
-from studio.jobs.files import write_json
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, write_state
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
 from studio.settings import ASSETS, Settings
 from studio.train.saving import save_tokenizer
 

@@ -18,10 +18,10 @@ from studio.export.readme import readme
 from studio.export.source import cpu_threads, open_source, texts_from, trained_score
 from studio.export.steps import StepResult
 from studio.jobs import JobFolder, read_events
-from studio.jobs.files import write_json
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, write_state
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
 from studio.settings import ASSETS, Settings
 from tests.export.conftest import TYPES
 

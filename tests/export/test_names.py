@@ -12,10 +12,10 @@ from gguf import GGUFReader
 
 from studio.export.gguf_model import GgufModel
 from studio.export.job import export
-from studio.jobs.files import write_json
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, write_state
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
 from tests.export.phi3 import write_model
 

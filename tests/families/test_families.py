@@ -23,10 +23,10 @@ from studio.data.worker.client import DataWorker
 from studio.evaluate.worker import evaluate
 from studio.export.job import export
 from studio.jobs import JobFolder, list_jobs
-from studio.jobs.files import write_json
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, write_state
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
 from studio.models.catalog.quiet import quiet_libraries
 from studio.settings import Settings
 from studio.train.preflight import check

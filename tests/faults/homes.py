@@ -10,9 +10,9 @@ from typing import TextIO
 
 from studio.config import RunConfig
 from studio.jobs import JobFolder
-from studio.jobs.events import EventWriter
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, own_identity, write_state
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, own_identity, write_state
 
 DAY = 86_400
 

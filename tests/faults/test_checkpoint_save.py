@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from studio.errors import StoppedError
-from studio.jobs.checkpoints import Checkpoint, last_whole
+from studio.jobs.store.checkpoints import Checkpoint, last_whole
 from studio.settings import Settings
 from studio.train.callbacks import JobCallback
 from studio.train.methods import METHODS

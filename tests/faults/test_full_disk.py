@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from studio.jobs import JobFolder, JobState, Summaries, ensure_supervisor, read_events, resume, wait
-from studio.jobs import supervisor as module
-from studio.jobs.checkpoints import last_whole, whole_steps
-from studio.jobs.events import UNREADABLE
-from studio.jobs.files import RESERVE, new_folder, put_folder, read_json, write_json, write_reserve
-from studio.jobs.folder import create_job
-from studio.jobs.state import write_state
-from studio.jobs.supervisor import Supervisor
+from studio.jobs.run import supervisor as module
+from studio.jobs.run.supervisor import Supervisor
+from studio.jobs.store.checkpoints import last_whole, whole_steps
+from studio.jobs.store.events import UNREADABLE
+from studio.jobs.store.files import RESERVE, new_folder, put_folder, read_json, write_json, write_reserve
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import write_state
 from studio.settings import Settings
 from studio.ui.runlist import RunBook
 from tests.train.test_killed import SECONDS, STEPS, equal
@@ -31,7 +31,7 @@ MB = 1_000_000
 WORKER = """
 import sys
 from pathlib import Path
-from studio.jobs.worker import run_worker
+from studio.jobs.run.worker import run_worker
 
 def fill():
     with open("filler", "wb", buffering=0) as file:

@@ -16,10 +16,10 @@ from playwright.sync_api import Page, expect
 
 from studio.config import RunConfig
 from studio.jobs import Summaries
-from studio.jobs.folder import create_job
-from studio.jobs.index import JobIndex
-from studio.jobs.state import JobState, write_state
-from studio.jobs.supervisor import Supervisor
+from studio.jobs.run.supervisor import Supervisor
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
+from studio.jobs.views.index import JobIndex
 from studio.settings import Settings
 from studio.ui import rowchanges
 from studio.ui.api import make_router

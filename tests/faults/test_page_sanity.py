@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.jobs import JobFolder
-from studio.jobs.events import UNREADABLE
-from studio.jobs.state import write_state
+from studio.jobs.store.events import UNREADABLE
+from studio.jobs.store.state import write_state
 from tests.faults.homes import long_run, write_step
 from tests.jobs.test_garbage import GARBAGE
 

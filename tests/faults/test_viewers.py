@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from studio.config import RunConfig
-from studio.jobs.events import EventWriter
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, own_identity, write_state
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, own_identity, write_state
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server

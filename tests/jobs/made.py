@@ -9,11 +9,11 @@ from typing import Any
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.jobs import JobFolder
-from studio.jobs.checkpoints import seal
-from studio.jobs.events import EventWriter
-from studio.jobs.files import write_json
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, write_state
+from studio.jobs.store.checkpoints import seal
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
 
 MODEL_BYTES, CHECKPOINT_BYTES = 1000, 3000
 

@@ -12,16 +12,17 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.data.files.datafiles import file_sha256
 from studio.errors import InputError, InputErrors
-from studio.jobs import JobFolder, Summaries, branching, client, read_events, resume
-from studio.jobs.branching import branch, check_changes, extended, find_checkpoint, find_end
-from studio.jobs.checkpoints import BEST, best_step, seal, whole_steps
-from studio.jobs.events import EventWriter
-from studio.jobs.files import write_json
-from studio.jobs.folder import create_job, list_jobs
-from studio.jobs.queue import rewrite
-from studio.jobs.request import Branch
-from studio.jobs.samedata import recorded_sources, require_same
-from studio.jobs.state import write_state
+from studio.jobs import JobFolder, Summaries, read_events, resume
+from studio.jobs.actions import branching, client
+from studio.jobs.actions.branching import branch, check_changes, extended, find_checkpoint, find_end
+from studio.jobs.actions.queue import rewrite
+from studio.jobs.actions.samedata import recorded_sources, require_same
+from studio.jobs.store.checkpoints import BEST, best_step, seal, whole_steps
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job, list_jobs
+from studio.jobs.store.request import Branch
+from studio.jobs.store.state import write_state
 from studio.settings import Settings
 
 PROGRESS = {"tokens": 30.0, "supervised_tokens": 9.0, "elapsed": 3.0, "training_seconds": 2.0}

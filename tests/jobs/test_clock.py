@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from studio.jobs import JobFolder, JobState, Summaries, client
-from studio.jobs import supervisor as module
-from studio.jobs.events import EventWriter
-from studio.jobs.folder import create_job
-from studio.jobs.state import own_identity, write_state
-from studio.jobs.supervisor import Supervisor
+from studio.jobs import JobFolder, JobState, Summaries
+from studio.jobs.actions import client
+from studio.jobs.run import supervisor as module
+from studio.jobs.run.supervisor import Supervisor
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import own_identity, write_state
 from studio.settings import Settings
 from studio.ui.runlist import RunBook
 
@@ -56,7 +57,7 @@ def test_a_moved_clock_buries_nobody(settings: Settings, monkeypatch: pytest.Mon
 def test_a_stop_takes_its_time_by_seconds(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text(
-        "import time\nfrom studio.jobs.worker import run_worker\n"
+        "import time\nfrom studio.jobs.run.worker import run_worker\n"
         "def work(context):\n    while True:\n        time.sleep(0.05)\n"
         "raise SystemExit(run_worker('train', work))\n"
     )

@@ -11,13 +11,13 @@ from studio.config import RunConfig
 from studio.config.describe import options_of
 from studio.errors import InputError
 from studio.jobs import JobFolder, Summaries
-from studio.jobs.compare import Comparison, Row, compare
-from studio.jobs.comparetext import as_csv, as_markdown
-from studio.jobs.disk import DiskBook
-from studio.jobs.files import write_json
-from studio.jobs.folder import create_job
-from studio.jobs.labels import change_labels
-from studio.jobs.state import write_state
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.labels import change_labels
+from studio.jobs.store.state import write_state
+from studio.jobs.views.compare import Comparison, Row, compare
+from studio.jobs.views.comparetext import as_csv, as_markdown
+from studio.jobs.views.disk import DiskBook
 from studio.train.comparing import compare_runs
 from tests.jobs.made import trained
 

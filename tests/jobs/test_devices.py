@@ -9,8 +9,8 @@ import pytest
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError, InputErrors
-from studio.jobs import devices as module
-from studio.jobs.devices import Device, assign, environment_of, list_devices, require_device, wanted_device
+from studio.jobs.run import devices as module
+from studio.jobs.run.devices import Device, assign, environment_of, list_devices, require_device, wanted_device
 from studio.models.device.gpus import VISIBLE, Gpu
 from studio.settings import Settings, read_settings
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from studio.jobs import disk
-from studio.jobs.disk import DiskBook, gigabytes, measure
+from studio.jobs.views import disk
+from studio.jobs.views.disk import DiskBook, gigabytes, measure
 from tests.jobs.made import CHECKPOINT_BYTES, MODEL_BYTES, trained
 
 

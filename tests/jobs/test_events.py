@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.jobs.events import EventWriter, read_events
+from studio.jobs.store.events import EventWriter, read_events
 
 JSON_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 

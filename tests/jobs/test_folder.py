@@ -7,9 +7,9 @@ import pytest
 from studio.config import RunConfig
 from studio.errors import InputError
 from studio.jobs import find_job, list_jobs
-from studio.jobs.files import read_json, write_json
-from studio.jobs.folder import create_job, find_only, find_own, folder_name
-from studio.jobs.labels import change_labels
+from studio.jobs.store.files import read_json, write_json
+from studio.jobs.store.folder import create_job, find_only, find_own, folder_name
+from studio.jobs.store.labels import change_labels
 
 
 def test_ids_are_unique_and_names_are_kept(settings) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from studio.jobs import JobFolder, read_events
-from studio.jobs.folder import create_job
-from studio.jobs.supervisor import Supervisor
+from studio.jobs.run.supervisor import Supervisor
+from studio.jobs.store.folder import create_job
 from studio.settings import Settings
 
 LIMIT_BYTES = 150_000_000
 WORKER = """
 import os, sys
-from studio.jobs.worker import run_worker
+from studio.jobs.run.worker import run_worker
 
 cgroup = sys.argv[2]
 if cgroup:

@@ -18,10 +18,10 @@ from studio.cli import watch
 from studio.cli.main import main
 from studio.errors import InputError
 from studio.jobs import JobState, Summaries, read_events
-from studio.jobs.events import LINE_BYTES, UNREADABLE, EventWriter
-from studio.jobs.folder import JobFolder, create_job
-from studio.jobs.state import own_identity, write_state
-from studio.jobs.supervisor import Supervisor
+from studio.jobs.run.supervisor import Supervisor
+from studio.jobs.store.events import LINE_BYTES, UNREADABLE, EventWriter
+from studio.jobs.store.folder import JobFolder, create_job
+from studio.jobs.store.state import own_identity, write_state
 from studio.settings import Settings
 from studio.ui.api import Json, make_router
 from studio.ui.runlist import RunBook, state_dict, summary_dict

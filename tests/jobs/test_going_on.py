@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from studio.errors import InputError
-from studio.jobs import JobFolder, Summaries, client, resume
-from studio.jobs.checkpoints import BEST, SEAL, Kept, keep_only, last_whole, seal
-from studio.jobs.events import EventWriter
-from studio.jobs.folder import create_job
-from studio.jobs.state import write_state
+from studio.jobs import JobFolder, Summaries, resume
+from studio.jobs.actions import client
+from studio.jobs.store.checkpoints import BEST, SEAL, Kept, keep_only, last_whole, seal
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import write_state
 from studio.settings import Settings
 
 PROGRESS = {"tokens": 5.0, "supervised_tokens": 2.0, "elapsed": 1.5, "training_seconds": 1.0}

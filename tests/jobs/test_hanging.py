@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from studio.jobs import JobFolder, list_jobs, read_events, request_stop
-from studio.jobs import supervisor as module
-from studio.jobs.folder import create_job
-from studio.jobs.leftovers import MARK, kill_all
-from studio.jobs.state import process_start, write_state
-from studio.jobs.supervisor import Supervisor
+from studio.jobs.run import supervisor as module
+from studio.jobs.run.leftovers import MARK, kill_all
+from studio.jobs.run.supervisor import Supervisor
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import process_start, write_state
 from studio.settings import Settings
 
 ASK, TERM = 0.4, 0.4
@@ -26,7 +26,7 @@ SLACK = 5.0
 
 WORKER = """
 import ctypes, os, signal, subprocess, sys
-from studio.jobs.worker import run_worker
+from studio.jobs.run.worker import run_worker
 
 SLEEP = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"]
 

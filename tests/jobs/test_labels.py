@@ -8,8 +8,8 @@ import pytest
 
 from studio.errors import InputError
 from studio.jobs import find_job
-from studio.jobs.folder import create_job
-from studio.jobs.labels import NAME, Labels, change_labels, changed_tags, read_labels
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.labels import NAME, Labels, change_labels, changed_tags, read_labels
 
 
 def test_labels_are_kept_beside_what_was_asked(settings) -> None:

@@ -16,16 +16,17 @@ from typing import Any
 import pytest
 
 from studio.errors import InputError
-from studio.jobs import JobFolder, ensure_supervisor, notify, submit, wait
-from studio.jobs.files import write_json
-from studio.jobs.folder import create_job
-from studio.jobs.supervisor import Supervisor
+from studio.jobs import JobFolder, ensure_supervisor, submit, wait
+from studio.jobs.run import notify
+from studio.jobs.run.supervisor import Supervisor
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
 from studio.settings import Settings, read_settings
 
 SECRET = "canary-9f8e7d"
 WORKER = """
 import sys
-from studio.jobs.worker import run_worker
+from studio.jobs.run.worker import run_worker
 from studio.errors import InputError
 
 def work(context):

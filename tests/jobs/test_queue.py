@@ -12,11 +12,11 @@ import pytest
 
 from studio.errors import InputError
 from studio.jobs import JobFolder, list_jobs
-from studio.jobs.devices import Device
-from studio.jobs.folder import create_job, free_name
-from studio.jobs.queue import move, queue_lock, rewrite, waiting
-from studio.jobs.state import write_state
-from studio.jobs.supervisor import Supervisor
+from studio.jobs.actions.queue import move, queue_lock, rewrite, waiting
+from studio.jobs.run.devices import Device
+from studio.jobs.run.supervisor import Supervisor
+from studio.jobs.store.folder import create_job, free_name
+from studio.jobs.store.state import write_state
 from studio.settings import Settings
 
 # What a worker of these tests leaves: the device that it was given, and the settings with which it began.
@@ -189,7 +189,7 @@ def test_new_settings_are_there_whole_or_the_job_has_begun(settings: Settings) -
 
 
 def test_a_start_waits_for_who_holds_the_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studio.jobs.supervisor.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("studio.jobs.run.supervisor.LOCK_SECONDS", 0.05)
     job = make(settings, "a")
     supervisor = Supervisor(settings, command(0))
     with queue_lock(settings.home):

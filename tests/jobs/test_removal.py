@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from studio.errors import InputError, StudioError
-from studio.jobs import list_jobs, removal
-from studio.jobs.disk import measure
-from studio.jobs.folder import JobFolder, create_job
-from studio.jobs.removal import (
+from studio.jobs import list_jobs
+from studio.jobs.actions import removal
+from studio.jobs.actions.removal import (
     TRASH,
     empty_trash,
     refers,
@@ -20,7 +19,9 @@ from studio.jobs.removal import (
     remove_checkpoints,
     remove_job,
 )
-from studio.jobs.state import JobState, own_identity, write_state
+from studio.jobs.store.folder import JobFolder, create_job
+from studio.jobs.store.state import JobState, own_identity, write_state
+from studio.jobs.views.disk import measure
 from tests.jobs.made import CHECKPOINT_BYTES, trained
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from studio.jobs import JobFolder, Summaries, list_jobs, read_events, request_stop
-from studio.jobs import supervisor as module
-from studio.jobs.folder import create_job
-from studio.jobs.supervisor import Supervisor
+from studio.jobs.run import supervisor as module
+from studio.jobs.run.supervisor import Supervisor
+from studio.jobs.store.folder import create_job
 from studio.settings import Settings
 
 WORKER = """
 import os, signal, sys, time
-from studio.jobs.worker import run_worker
+from studio.jobs.run.worker import run_worker
 from studio.errors import InputError, StoppedError, StudioError
 
 def work(context):

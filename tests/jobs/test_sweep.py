@@ -12,9 +12,9 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError, InputErrors
 from studio.jobs import list_jobs
-from studio.jobs.copies import changed_config
-from studio.jobs.folder import create_job
-from studio.jobs.sweep import MOST_RUNS, check_all, expand, free_variants, parse_values, submit_all
+from studio.jobs.actions.copies import changed_config
+from studio.jobs.actions.sweep import MOST_RUNS, check_all, expand, free_variants, parse_values, submit_all
+from studio.jobs.store.folder import create_job
 from studio.settings import Settings
 
 BASE = RunConfig()
@@ -112,7 +112,7 @@ def test_a_run_that_fails_its_check_is_named_and_all_are_checked() -> None:
 
 
 def test_runs_of_a_sweep_share_a_group_and_take_no_name(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studio.jobs.client.ensure_supervisor", lambda settings: None)
+    monkeypatch.setattr("studio.jobs.actions.client.ensure_supervisor", lambda settings: None)
     create_job(settings.jobs, "train", "demo-rank-8", {})
     variants = free_variants(settings.jobs, BASE, "demo", {RANK: [8, 16]})
     assert [one.name for one in variants] == ["demo-2-rank-8", "demo-2-rank-16"]

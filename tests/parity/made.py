@@ -16,8 +16,8 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.data.prepare.pipeline import prepare_data
 from studio.jobs import read_events
-from studio.jobs.folder import create_job
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.folder import create_job
 from studio.models.device.machine import device_info
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.making import make_plan

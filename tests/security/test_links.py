@@ -12,12 +12,12 @@ import pytest
 from studio.config.load import load_yaml
 from studio.errors import InputError
 from studio.export.tokens import has_own_files
-from studio.jobs.events import EventWriter
-from studio.jobs.files import RESERVE, write_reserve
-from studio.jobs.folder import JobFolder, create_job
-from studio.jobs.notify import UNTOLD, expect_end
-from studio.jobs.queue import tell_held
-from studio.jobs.supervisor import Supervisor
+from studio.jobs.actions.queue import tell_held
+from studio.jobs.run.notify import UNTOLD, expect_end
+from studio.jobs.run.supervisor import Supervisor
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.files import RESERVE, write_reserve
+from studio.jobs.store.folder import JobFolder, create_job
 from studio.locks import HeldError
 from studio.reach import append_in, open_own, reading_for
 from studio.settings import ASSETS, PRESETS, Settings

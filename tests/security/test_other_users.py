@@ -19,15 +19,15 @@ from studio.data.files.hubfetch import fetch_here
 from studio.data.files.hubsets import HubSet, set_folder
 from studio.data.worker.client import DataWorker
 from studio.jobs import JobFolder, ensure_supervisor, read_events
-from studio.jobs.client import resume, supervisor_lock, supervisor_record
-from studio.jobs.files import write_json
-from studio.jobs.folder import create_job
-from studio.jobs.keeper import Keeper
-from studio.jobs.labels import change_labels
-from studio.jobs.queue import move
-from studio.jobs.removal import remove_job
-from studio.jobs.state import own_identity
-from studio.jobs.supervisor import Supervisor
+from studio.jobs.actions.client import resume, supervisor_lock, supervisor_record
+from studio.jobs.actions.queue import move
+from studio.jobs.actions.removal import remove_job
+from studio.jobs.run.keeper import Keeper
+from studio.jobs.run.supervisor import Supervisor
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.labels import change_labels
+from studio.jobs.store.state import own_identity
 from studio.locks import HeldError, holder_of, make_lock
 from studio.models.catalog import embedded
 from studio.models.catalog.hub import download, hub_folder
@@ -109,7 +109,7 @@ def test_a_home_is_closed_whatever_the_umask_says(tmp_path: Path) -> None:
     home.chmod(0o777)
     environment = child_environment(STUDIO_HOME=str(home))
     supervisor = subprocess.Popen(
-        module_command("studio.jobs.supervisor"), env=environment, umask=0, cwd=home, stderr=subprocess.DEVNULL
+        module_command("studio.jobs.run.supervisor"), env=environment, umask=0, cwd=home, stderr=subprocess.DEVNULL
     )
     try:
         end = time.monotonic() + 120

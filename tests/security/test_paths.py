@@ -20,7 +20,7 @@ from studio.config import RunConfig
 from studio.data.quality.keep import Keep
 from studio.errors import InputError
 from studio.jobs import JobFolder
-from studio.jobs.folder import create_job
+from studio.jobs.store.folder import create_job
 from studio.models.catalog.hub import hub_folder
 from studio.models.catalog.hubaccess import is_hub_id
 from studio.settings import Settings

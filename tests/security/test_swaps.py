@@ -313,7 +313,7 @@ def test_a_job_folder_with_pipes_does_not_stop_the_list(settings: Settings, soon
         (job.path / name).unlink(missing_ok=True)
         os.mkfifo(job.path / name)
     from studio.jobs import Summaries, list_jobs, read_events
-    from studio.jobs.logs import read_tail
+    from studio.jobs.store.logs import read_tail
 
     assert [one.id for one in list_jobs(settings.jobs)] == [job.id]
     assert read_events(job.events_path, 0) == ([], 0) and read_tail(job.log_path).text == ""
@@ -357,7 +357,7 @@ def test_a_file_that_is_read_whole_has_a_bound(ours: Settings) -> None:
 
 def test_a_job_of_the_page_reads_what_the_page_may(ours: Settings, tmp_path: Path) -> None:
     """Its request says which folders those are; one of the command line reads what its user may."""
-    from studio.jobs.folder import JobFolder, create_job
+    from studio.jobs.store.folder import JobFolder, create_job
 
     config = {"data": DataConfig().model_dump(mode="json")}
     with reading_for(ours):
@@ -368,7 +368,7 @@ def test_a_job_of_the_page_reads_what_the_page_may(ours: Settings, tmp_path: Pat
     outside = tmp_path / "outside.jsonl"
     outside.write_text(rows(OUTSIDE))
     code = (
-        "import sys\nfrom studio.jobs.worker import run_worker\nfrom studio.data.files.datafiles import read_rows\n"
+        "import sys\nfrom studio.jobs.run.worker import run_worker\nfrom studio.data.files.datafiles import read_rows\n"
         "from pathlib import Path\n"
         "sys.exit(run_worker('export', lambda context: print(list(read_rows(Path(sys.argv[2])))), [sys.argv[1]]))"
     )

@@ -17,10 +17,11 @@ from studio.cli.main import main
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.data.worker.client import DataWorker
-from studio.jobs import JobFolder, Summaries, branching, find_job, list_jobs, read_events, submit, wait
-from studio.jobs.branching import branch, extended, find_checkpoint
-from studio.jobs.request import Branch
-from studio.jobs.state import write_state
+from studio.jobs import JobFolder, Summaries, find_job, list_jobs, read_events, submit, wait
+from studio.jobs.actions import branching
+from studio.jobs.actions.branching import branch, extended, find_checkpoint
+from studio.jobs.store.request import Branch
+from studio.jobs.store.state import write_state
 from studio.settings import Settings
 from studio.ui import api
 from studio.ui.services import Services

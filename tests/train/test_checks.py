@@ -15,7 +15,7 @@ import pytest
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError, InputErrors
-from studio.jobs.folder import create_job
+from studio.jobs.store.folder import create_job
 from studio.models.plan.fit import Lengths
 from studio.settings import Settings
 from studio.train import checks

@@ -11,8 +11,8 @@ import pytest
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.data.prepare.batch import epoch_order
-from studio.jobs.state import JobState, write_state
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
 from studio.train.worker import train
 from tests.parity.made import Made, job_for, logged, make_trainer, reported, trained_weights, write_rows

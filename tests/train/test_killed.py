@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from studio.errors import InputError
 from studio.jobs import JobFolder, read_events, resume, submit, wait
-from studio.jobs.checkpoints import last_whole
+from studio.jobs.store.checkpoints import last_whole
 from studio.settings import Settings
 from tests.conftest import run_studio
 from tests.faults.processes import supervisors

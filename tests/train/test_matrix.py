@@ -22,8 +22,8 @@ from studio.config.load import build, load_yaml
 from studio.config.method import ONLINE
 from studio.config.tuning import ADAPTERS, TITLES
 from studio.data.files.datafiles import read_rows, resolve_path
-from studio.jobs.folder import create_job
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.folder import create_job
 from studio.settings import PRESETS, Settings
 from studio.train.methods import METHODS
 from studio.train.worker import train

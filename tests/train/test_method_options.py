@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from studio.config.method import DPO_LOSSES, ONLINE
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
 from studio.settings import Settings
 from studio.train.callbacks import JobCallback
 from studio.train.methods import METHODS

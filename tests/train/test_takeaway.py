@@ -15,10 +15,10 @@ from studio.errors import StudioError
 from studio.export.job import export
 from studio.export.rehearsal import LOADED, LOADING, architecture, known_architectures
 from studio.export.toolchain import find_toolchain
-from studio.jobs.files import write_json
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState
 from studio.models.inspect import takeaway
 from studio.models.inspect.headers import read_config, read_tensors
 from studio.models.inspect.takeaway import Obstacle, gguf_obstacle

@@ -22,7 +22,7 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputErrors
 from studio.jobs import JobFolder, read_events
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
 from studio.settings import Settings
 from studio.train.trackers import Trackers, local_places
 from studio.train.worker import train

@@ -18,8 +18,8 @@ from studio.config.load import build
 from studio.config.training import TrainingConfig
 from studio.errors import InputError, StoppedError, StudioError
 from studio.jobs import Summaries, read_events, request_stop
-from studio.jobs.checkpoints import best_step
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.checkpoints import best_step
 from studio.settings import Settings
 from studio.train.setup import scheduler_arguments, warmup_steps
 from studio.train.tuning import PREPARE

@@ -17,11 +17,11 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import FailedRunError, InputError, InputErrors, StoppedError, StudioError
 from studio.jobs import JobFolder, Summaries, read_events, request_stop
-from studio.jobs.checkpoints import last_whole, seal, whole_steps
-from studio.jobs.copies import changed_config
-from studio.jobs.request import Branch, write_request
-from studio.jobs.state import JobState, write_state
-from studio.jobs.worker import JobContext
+from studio.jobs.actions.copies import changed_config
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.checkpoints import last_whole, seal, whole_steps
+from studio.jobs.store.request import Branch, write_request
+from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
 from studio.train.best import best_of, scores, since_better, watched
 from studio.train.callbacks import JobCallback

@@ -14,7 +14,7 @@ from transformers import (
     AutoModelForCausalLM,
 )
 
-from studio.jobs.worker import JobContext
+from studio.jobs.run.worker import JobContext
 from studio.settings import Settings
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, reported, write_rows

@@ -10,9 +10,9 @@ from typing import Any
 from studio.config import RunConfig
 from studio.config.jobs import EvaluateConfig, ExportConfig
 from studio.jobs import JobFolder
-from studio.jobs.files import write_json
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, write_state
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
 from studio.settings import ASSETS
 
 SCRIPT = (

@@ -13,10 +13,10 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.data.worker.client import DataWorker
 from studio.jobs import JobFolder, Summaries, find_job
-from studio.jobs.copies import changed_config
-from studio.jobs.events import EventWriter
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, write_state
+from studio.jobs.actions.copies import changed_config
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
 from studio.ui import api
 from studio.ui.services import Services
@@ -31,7 +31,7 @@ RATE = {"training.learning_rate": 2e-4}
 @pytest.fixture
 def page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     # What is submitted here is looked at, not trained.
-    monkeypatch.setattr("studio.jobs.client.ensure_supervisor", lambda settings: None)
+    monkeypatch.setattr("studio.jobs.actions.client.ensure_supervisor", lambda settings: None)
     app, data = FastAPI(), DataWorker(settings)
     services = Services(settings=settings, summaries=Summaries(), data=data, chats=None)  # type: ignore[arg-type]
     app.include_router(api.make_router(services))

@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 
 from studio.config import RunConfig
 from studio.jobs import JobFolder, Summaries
-from studio.jobs.events import EventWriter
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, write_state
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
 from studio.ui.api import make_router
 from studio.ui.services import Services

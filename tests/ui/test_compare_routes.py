@@ -9,9 +9,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from studio.jobs import Summaries
-from studio.jobs.disk import measure
-from studio.jobs.folder import create_job
-from studio.jobs.state import JobState, write_state
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
+from studio.jobs.views.disk import measure
 from studio.settings import Settings
 from studio.ui.api import make_router
 from studio.ui.services import Services

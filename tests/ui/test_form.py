@@ -19,7 +19,7 @@ from studio.config.presets import load_named, preset_names
 from studio.data.worker.client import DataWorker
 from studio.errors import InputError, InputErrors
 from studio.jobs import Summaries, find_job
-from studio.jobs.folder import create_job
+from studio.jobs.store.folder import create_job
 from studio.settings import Settings
 from studio.ui import datafiles, datavalues
 from studio.ui.components.meta import Meta
@@ -153,7 +153,7 @@ def test_names_are_free(page: Page, settings: Settings) -> None:
 
 
 def test_a_run_may_be_queued_before_its_model_is_here(page: Page, settings: Settings, monkeypatch: Any) -> None:
-    monkeypatch.setattr("studio.jobs.client.ensure_supervisor", lambda settings: None)
+    monkeypatch.setattr("studio.jobs.actions.client.ensure_supervisor", lambda settings: None)
     planner = Planner(page.form, page.services)
     values = {**page.form.start, "model.path": "someone/some-model"}
     assert "downloaded when the run starts" in planner.payload(values, Meta())["line"]

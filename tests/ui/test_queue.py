@@ -13,9 +13,9 @@ from studio.config import RunConfig
 from studio.config.presets import load_named
 from studio.errors import InputError, InputErrors
 from studio.jobs import JobFolder, Summaries, list_jobs
-from studio.jobs import queue as jobs_queue
-from studio.jobs.folder import create_job
-from studio.jobs.state import write_state
+from studio.jobs.actions import queue as jobs_queue
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import write_state
 from studio.settings import Settings
 from studio.ui import device, queueroutes
 from studio.ui.api import make_router
@@ -38,7 +38,7 @@ def page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> TestClient:
 @pytest.fixture
 def planner(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Planner:
     """A page's planner; its model is not here yet, so that runs are queued without a plan."""
-    monkeypatch.setattr("studio.jobs.client.ensure_supervisor", lambda settings: None)
+    monkeypatch.setattr("studio.jobs.actions.client.ensure_supervisor", lambda settings: None)
     made = built(settings)
     return Planner(made.form, made.services)
 

@@ -8,7 +8,7 @@ import pytest
 
 from studio.config.presets import DEMO, load_named
 from studio.jobs import JobState, JobSummary, Summaries
-from studio.jobs.request import JobRequest
+from studio.jobs.store.request import JobRequest
 from studio.settings import Settings
 from studio.ui.runlist import make_row, method_line
 from studio.ui.services import Services

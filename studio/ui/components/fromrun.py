@@ -15,8 +15,8 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError
 from studio.jobs import JobFolder, list_jobs
-from studio.jobs.folder import free_name
-from studio.jobs.queue import require_unbegun, rewrite
+from studio.jobs.actions.queue import require_unbegun, rewrite
+from studio.jobs.store.folder import free_name
 from studio.settings import Settings
 from studio.ui.components.origin import known, origin_of
 from studio.ui.errors import guard

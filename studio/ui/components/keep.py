@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.jobs.labels import NAME_LENGTH, NOTE_LENGTH
+from studio.jobs.store.labels import NAME_LENGTH, NOTE_LENGTH
 from studio.ui.theme import script_tags
 
 TEMPLATE = f"""

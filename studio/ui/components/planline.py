@@ -19,9 +19,9 @@ from studio.config.tuning import TITLES
 from studio.data.sources.locate import confine_sources, is_hub_source, locate, sources_of
 from studio.errors import InputErrors, StudioError
 from studio.jobs import submit
-from studio.jobs.branching import branch, check_changes, find_checkpoint, require_length
-from studio.jobs.devices import require_device
-from studio.jobs.folder import free_name, require_free
+from studio.jobs.actions.branching import branch, check_changes, find_checkpoint, require_length
+from studio.jobs.run.devices import require_device
+from studio.jobs.store.folder import free_name, require_free
 from studio.models.catalog.names import confine_folder, confine_model
 from studio.models.plan.making import Plan
 from studio.train import preflight

@@ -14,8 +14,8 @@ from studio.data.files.datafiles import resolve_path
 from studio.data.readers.kinds import kind_by_name
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, find_job
-from studio.jobs.folder import jobs_of_kind
-from studio.jobs.request import Kind
+from studio.jobs.store.folder import jobs_of_kind
+from studio.jobs.store.request import Kind
 from studio.settings import Settings
 
 RowsChoice = tuple[str, str]

@@ -11,7 +11,7 @@ import gradio as gr
 from studio.config import RunConfig
 from studio.config.describe import OptionSpec
 from studio.errors import InputError, InputErrors
-from studio.jobs.sweep import Variant, check_all, free_variants, parse_values, submit_all
+from studio.jobs.actions.sweep import Variant, check_all, free_variants, parse_values, submit_all
 from studio.settings import Settings
 from studio.ui.components.choices import piece
 

@@ -20,11 +20,11 @@ from typing import Any, Literal
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError
-from studio.jobs.branching import check_changes, require_length
-from studio.jobs.events import EventWriter
-from studio.jobs.files import read_json, write_json
-from studio.jobs.folder import JobFolder, list_jobs
-from studio.jobs.request import write_request
+from studio.jobs.actions.branching import check_changes, require_length
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.files import read_json, write_json
+from studio.jobs.store.folder import JobFolder, list_jobs
+from studio.jobs.store.request import write_request
 from studio.locks import PATIENCE, HeldError, locked
 from studio.private import make_home
 from studio.reach import roots_of_page

@@ -16,7 +16,7 @@ from studio.config.data import DataSource
 from studio.config.describe import OptionSpec, options_of
 from studio.config.load import build
 from studio.errors import InputError
-from studio.jobs.folder import JobFolder
+from studio.jobs.store.folder import JobFolder
 
 NONE = "–"
 Config = dict[str, Any]

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from studio.errors import InputError, StudioError
-from studio.jobs.checkpoints import last_whole
-from studio.jobs.disk import gigabytes, measure
-from studio.jobs.folder import JobFolder, list_jobs
+from studio.jobs.store.checkpoints import last_whole
+from studio.jobs.store.folder import JobFolder, list_jobs
+from studio.jobs.views.disk import gigabytes, measure
 from studio.locks import locked
 from studio.reach import open_in
 from studio.settings import Settings

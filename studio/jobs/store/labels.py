@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError
-from studio.jobs.files import read_json, write_json
+from studio.jobs.store.files import read_json, write_json
 from studio.locks import locked
 
 NAME = "labels.json"

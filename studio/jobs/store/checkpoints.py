@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from studio.jobs.files import read_json, sync, write_json
+from studio.jobs.store.files import read_json, sync, write_json
 
 SEAL = "studio.json"
 BEST = "best.json"

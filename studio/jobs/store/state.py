@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import psutil
 
-from studio.jobs.files import read_json, write_json
+from studio.jobs.store.files import read_json, write_json
 
 Status = Literal["queued", "starting", "running", "stopping", "completed", "stopped", "failed", "lost"]
 FINAL: frozenset[str] = frozenset({"completed", "stopped", "failed", "lost"})

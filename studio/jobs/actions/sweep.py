@@ -21,9 +21,9 @@ from studio.config.describe import OptionSpec, options_of
 from studio.config.load import build
 from studio.errors import InputError, InputErrors, StudioError
 from studio.foreign import parse_yaml
-from studio.jobs.client import submit
-from studio.jobs.copies import changed_config
-from studio.jobs.folder import JobFolder, folder_name, taken_names
+from studio.jobs.actions.client import submit
+from studio.jobs.actions.copies import changed_config
+from studio.jobs.store.folder import JobFolder, folder_name, taken_names
 from studio.settings import Settings
 
 # More than these are hardly meant, and each is checked before the first is queued.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from studio.jobs.folder import JobFolder
+from studio.jobs.store.folder import JobFolder
 
 # So many resting folders are looked at every time; of more, all of them this often (a folder costs 2 µs).
 FEW = 500

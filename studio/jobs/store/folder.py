@@ -22,10 +22,10 @@ from ruamel.yaml.error import YAMLError
 
 from studio.errors import InputError
 from studio.foreign import RUN, parse_yaml
-from studio.jobs.files import read_json, write_atomic
-from studio.jobs.labels import Labels, read_labels
-from studio.jobs.request import Branch, JobRequest, Kind, parse_heading, parse_request, write_request
-from studio.jobs.state import JobState, read_state, write_state
+from studio.jobs.store.files import read_json, write_atomic
+from studio.jobs.store.labels import Labels, read_labels
+from studio.jobs.store.request import Branch, JobRequest, Kind, parse_heading, parse_request, write_request
+from studio.jobs.store.state import JobState, read_state, write_state
 from studio.reach import open_in, roots_of_page
 
 

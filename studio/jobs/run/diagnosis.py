@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from studio.jobs.causes import CAUSES, CERTAIN_SIGNALS, LESS_MEMORY, SIGNALS, Cause
-from studio.jobs.kernel import oom_kills, rose
-from studio.jobs.logs import Tail, read_tail
+from studio.jobs.run.causes import CAUSES, CERTAIN_SIGNALS, LESS_MEMORY, SIGNALS, Cause
+from studio.jobs.run.kernel import oom_kills, rose
+from studio.jobs.store.logs import Tail, read_tail
 from studio.models.plan.cures import Cure, first_fitting, said
 
 _ERROR = re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt|Warning|Exit)\b.*|Fatal Python error: .*)$", re.MULTILINE)

@@ -13,9 +13,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
-from studio.jobs.events import read_events
-from studio.jobs.folder import JobFolder
-from studio.jobs.state import JobState
+from studio.jobs.store.events import read_events
+from studio.jobs.store.folder import JobFolder
+from studio.jobs.store.state import JobState
 
 # Of so many jobs the place in the log is remembered.
 KEPT = 500

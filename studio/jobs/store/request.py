@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 
 from studio.config import RunConfig
-from studio.jobs.files import write_atomic
+from studio.jobs.store.files import write_atomic
 
 Kind = Literal["train", "evaluate", "export"]
 KINDS: tuple[Kind, ...] = ("train", "evaluate", "export")
@@ -97,7 +97,7 @@ def parse_heading(raw: Any) -> tuple[Kind, str]:
 
 
 def write_request(folder: Path, request: JobRequest) -> None:
-    """Write a job's job.yaml whole. Of a job that is there already only `jobs.queue.rewrite` may do this."""
+    """Write a job's job.yaml whole. Of a job that is there already only `jobs.actions.queue.rewrite` may do this."""
     yaml = YAML()
     yaml.default_flow_style = False
     values: dict[str, Any] = {"kind": request.kind, "name": request.name}

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from studio.jobs.folder import JobFolder
+from studio.jobs.store.folder import JobFolder
 
 PARTS = ("checkpoints", "model", "exports", "rest")
 

@@ -15,12 +15,12 @@ from typing import Any
 from filelock import Timeout
 
 from studio.errors import InputError
-from studio.jobs.checkpoints import Checkpoint, last_whole
-from studio.jobs.files import read_json, write_json
-from studio.jobs.folder import JobFolder, create_job
-from studio.jobs.request import Kind
-from studio.jobs.samedata import require_same_files
-from studio.jobs.state import JobState, is_alive, write_state
+from studio.jobs.actions.samedata import require_same_files
+from studio.jobs.store.checkpoints import Checkpoint, last_whole
+from studio.jobs.store.files import read_json, write_json
+from studio.jobs.store.folder import JobFolder, create_job
+from studio.jobs.store.request import Kind
+from studio.jobs.store.state import JobState, is_alive, write_state
 from studio.locks import PATIENCE, held, holder_of, locked, make_lock
 from studio.private import make_home
 from studio.processes import child_environment, module_command
@@ -68,7 +68,7 @@ def ensure_supervisor(settings: Settings) -> None:
     lock.release()
     with (settings.home / "supervisor.log").open("ab") as log:
         subprocess.Popen(
-            module_command("studio.jobs.supervisor"),
+            module_command("studio.jobs.run.supervisor"),
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=settings.home,
             env=child_environment(STUDIO_HOME=str(settings.home)),
         )  # fmt: skip
@@ -87,7 +87,7 @@ def supervisor_record(home: Path) -> Path:
 def _supervised(home: Path) -> bool:
     """Whether a supervisor has the lock of a home, and nobody else."""
     holder = holder_of(supervisor_lock(home))
-    if holder is not None and (holder.foreign or "studio.jobs.supervisor" in holder.command.split()):
+    if holder is not None and (holder.foreign or "studio.jobs.run.supervisor" in holder.command.split()):
         return not holder.foreign
     try:
         found = read_json(supervisor_record(home))

@@ -19,10 +19,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from studio.errors import StudioError
-from studio.jobs.files import read_json
-from studio.jobs.folder import JobFolder
-from studio.jobs.state import JobState
-from studio.jobs.summary import JobSummary, Summaries
+from studio.jobs.store.files import read_json
+from studio.jobs.store.folder import JobFolder
+from studio.jobs.store.state import JobState
+from studio.jobs.views.summary import JobSummary, Summaries
 from studio.reach import append_in
 from studio.settings import Settings
 

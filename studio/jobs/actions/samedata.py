@@ -13,7 +13,7 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.data.sources.locate import is_hub_source, locate, sources_of
 from studio.errors import InputError
-from studio.jobs.folder import JobFolder
+from studio.jobs.store.folder import JobFolder
 from studio.settings import Settings
 
 # Before a run is put in the line, a larger source is compared by its size alone: the worker reads all of it anyway.

@@ -23,13 +23,13 @@ from typing import Any
 import psutil
 
 from studio.errors import StoppedError, StudioError
-from studio.jobs.diagnosis import Diagnosis, from_exception
-from studio.jobs.events import EventWriter
-from studio.jobs.files import RESERVE, write_json, write_reserve
-from studio.jobs.folder import JobFolder
-from studio.jobs.kernel import oom_kills
-from studio.jobs.request import Kind
-from studio.jobs.state import own_identity, write_state
+from studio.jobs.run.diagnosis import Diagnosis, from_exception
+from studio.jobs.run.kernel import oom_kills
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.files import RESERVE, write_json, write_reserve
+from studio.jobs.store.folder import JobFolder
+from studio.jobs.store.request import Kind
+from studio.jobs.store.state import own_identity, write_state
 from studio.private import begin
 from studio.reach import reading_as_asked
 from studio.settings import Settings, read_settings

@@ -21,17 +21,17 @@ from typing import Any
 from filelock import Timeout
 
 from studio.errors import InputError, StudioError
-from studio.jobs.client import supervisor_lock, supervisor_record
-from studio.jobs.devices import ANY, Device, assign, environment_of, list_devices, wanted_device
-from studio.jobs.diagnosis import diagnose, from_exception
-from studio.jobs.events import EventWriter
-from studio.jobs.files import RESERVE, links_to_write, write_json, write_reserve
-from studio.jobs.folder import JobFolder, list_jobs
-from studio.jobs.index import JobIndex
-from studio.jobs.leftovers import MARK, kill_all
-from studio.jobs.notify import expect_end, tell_end
-from studio.jobs.queue import in_line, queue_lock, tell_held
-from studio.jobs.state import ACTIVE, JobState, own_identity, write_state
+from studio.jobs.actions.client import supervisor_lock, supervisor_record
+from studio.jobs.actions.queue import in_line, queue_lock, tell_held
+from studio.jobs.run.devices import ANY, Device, assign, environment_of, list_devices, wanted_device
+from studio.jobs.run.diagnosis import diagnose, from_exception
+from studio.jobs.run.leftovers import MARK, kill_all
+from studio.jobs.run.notify import expect_end, tell_end
+from studio.jobs.store.events import EventWriter
+from studio.jobs.store.files import RESERVE, links_to_write, write_json, write_reserve
+from studio.jobs.store.folder import JobFolder, list_jobs
+from studio.jobs.store.state import ACTIVE, JobState, own_identity, write_state
+from studio.jobs.views.index import JobIndex
 from studio.locks import PATIENCE, HeldError, make_lock
 from studio.private import begin
 from studio.processes import child_environment, module_command
@@ -316,7 +316,7 @@ def _step(supervisor: Supervisor) -> bool:
 
 
 def main() -> int:
-    """`python -m studio.jobs.supervisor`: supervise STUDIO_HOME."""
+    """`python -m studio.jobs.run.supervisor`: supervise STUDIO_HOME."""
     begin()
     settings = read_settings()
     Path(settings.jobs).mkdir(parents=True, exist_ok=True)

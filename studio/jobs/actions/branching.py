@@ -16,14 +16,14 @@ from studio.config import RunConfig
 from studio.config.describe import options_of, value_at
 from studio.config.load import build
 from studio.errors import InputError, InputErrors
-from studio.jobs.checkpoints import BEST, Checkpoint, best_step, whole
-from studio.jobs.client import ensure_supervisor
-from studio.jobs.events import EventWriter, read_events
-from studio.jobs.files import write_json
-from studio.jobs.folder import JobFolder, create_job
-from studio.jobs.request import Branch
-from studio.jobs.samedata import recorded_sources, require_same_files
-from studio.jobs.summary import Summaries
+from studio.jobs.actions.client import ensure_supervisor
+from studio.jobs.actions.samedata import recorded_sources, require_same_files
+from studio.jobs.store.checkpoints import BEST, Checkpoint, best_step, whole
+from studio.jobs.store.events import EventWriter, read_events
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import JobFolder, create_job
+from studio.jobs.store.request import Branch
+from studio.jobs.views.summary import Summaries
 from studio.settings import Settings
 
 FIXED = (

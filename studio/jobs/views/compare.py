@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from studio.errors import InputError
-from studio.jobs.differences import NONE, Row, at, differing, full_config
-from studio.jobs.disk import gigabytes
-from studio.jobs.events import read_events
-from studio.jobs.files import read_json
-from studio.jobs.folder import JobFolder
-from studio.jobs.state import JobState
-from studio.jobs.summary import JobSummary, status_word
+from studio.jobs.store.events import read_events
+from studio.jobs.store.files import read_json
+from studio.jobs.store.folder import JobFolder
+from studio.jobs.store.state import JobState
+from studio.jobs.views.differences import NONE, Row, at, differing, full_config
+from studio.jobs.views.disk import gigabytes
+from studio.jobs.views.summary import JobSummary, status_word
 
 MOST = 10
 # Options of a method that say what its loss is: losses of runs that differ in one have no common scale. The others (the

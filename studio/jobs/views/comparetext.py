@@ -7,8 +7,8 @@ import io
 import re
 
 from studio.escaping import for_markdown, for_spreadsheet
-from studio.jobs.compare import Comparison
-from studio.jobs.differences import Row
+from studio.jobs.views.compare import Comparison
+from studio.jobs.views.differences import Row
 
 _OPTION = re.compile(r"[\w.()\- ]+", re.ASCII)
 

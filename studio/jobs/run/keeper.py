@@ -6,9 +6,9 @@ and what waits would wait for ever.
 
 from __future__ import annotations
 
-from studio.jobs.client import ensure_supervisor
-from studio.jobs.index import JobIndex
-from studio.jobs.queue import tell_held
+from studio.jobs.actions.client import ensure_supervisor
+from studio.jobs.actions.queue import tell_held
+from studio.jobs.views.index import JobIndex
 from studio.locks import HeldError
 from studio.settings import Settings
 
