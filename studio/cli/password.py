@@ -35,7 +35,7 @@ def password(
 ) -> None:
     """Ask for a password and make its line for the file of STUDIO_LOGIN_FILE."""
     # Imports gradio's package with it, which no other command should pay.
-    from studio.ui.login import hash_password, require_login_name, require_strong, write_login
+    from studio.ui.server.login import hash_password, require_login_name, require_strong, write_login
 
     require_login_name(user)
     if not sys.stdin.isatty():
@@ -55,7 +55,7 @@ def password(
 
 def link() -> None:
     """Print a link that opens the page once, where it was started with STUDIO_TOKEN=1; it lasts 12 hours."""
-    from studio.ui.sessions import SessionFile
+    from studio.ui.server.sessions import SessionFile
 
     home = read_settings().home
     page = read_json(home / PAGE)
@@ -70,7 +70,7 @@ def sign_out(
     user: Annotated[str | None, typer.Option("--user", help="Only this name; by default everybody.")] = None,
 ) -> None:
     """End the page's sessions everywhere, at once: browsers and scripts have to sign in again."""
-    from studio.ui.sessions import SessionFile
+    from studio.ui.server.sessions import SessionFile
 
     ended = SessionFile(read_settings().home).end_all(user)
     say(f"{ended} session{'' if ended == 1 else 's'} ended")

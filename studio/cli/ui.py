@@ -19,7 +19,7 @@ def ui(
     from dataclasses import replace
 
     from studio.settings import read_settings
-    from studio.ui.app import serve  # gradio takes a second to import, which no other command should pay
+    from studio.ui.server.app import serve  # gradio takes a second to import, which no other command should pay
 
     settings = read_settings()
     serve(settings if port is None else replace(settings, port=port))

@@ -23,7 +23,7 @@ from studio.ui.components.planwords import waits_for
 from studio.ui.components.tokens import problem_value, row_value
 from studio.ui.form import TRAIN, Values
 from studio.ui.page import Page
-from studio.ui.services import Services
+from studio.ui.server.services import Services
 
 READINGS = get_args(DataSource.model_fields["reading"].annotation)
 LIMIT, TRUNCATION = "data.max_length", "data.truncation"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from studio.ui.services import Services
+from studio.ui.server.services import Services
 
 if TYPE_CHECKING:
     from studio.ui.form import Form

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from studio.ui.entrance import KEY_HEADER
-from studio.ui.sessions import SessionFile
+from studio.ui.server.entrance import KEY_HEADER
+from studio.ui.server.sessions import SessionFile
 from tests.browser.made import serious
 from tests.ui.made_jobs import finish, made_run
 from tests.ui.test_app import ROOT, free_port, start, wait_until_up

@@ -23,7 +23,7 @@ from studio.jobs.store.files import RESERVE, new_folder, put_folder, read_json, 
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import write_state
 from studio.settings import Settings
-from studio.ui.runlist import RunBook
+from studio.ui.routes.runlist import RunBook
 from tests.train.test_killed import SECONDS, STEPS, equal
 
 MB = 1_000_000

@@ -21,10 +21,10 @@ from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
 from studio.jobs.views.index import JobIndex
 from studio.settings import Settings
-from studio.ui import rowchanges
-from studio.ui.api import make_router
-from studio.ui.runlist import RunBook
-from studio.ui.services import Services
+from studio.ui.routes import rowchanges
+from studio.ui.routes.api import make_router
+from studio.ui.routes.runlist import RunBook
+from studio.ui.server.services import Services
 from tests.faults.homes import many_runs, settle
 
 if TYPE_CHECKING:

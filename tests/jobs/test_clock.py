@@ -18,7 +18,7 @@ from studio.jobs.store.events import EventWriter
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import own_identity, write_state
 from studio.settings import Settings
-from studio.ui.runlist import RunBook
+from studio.ui.routes.runlist import RunBook
 
 HOUR = 3600.0
 

@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from studio.settings import ASSETS, Settings, read_settings
-from studio.ui.app import create_app
-from studio.ui.entrance import KEY_HEADER
+from studio.ui.server.app import create_app
+from studio.ui.server.entrance import KEY_HEADER
 
 PASSWORD = "correct horse battery"
 HERE = "http://127.0.0.1:7860"

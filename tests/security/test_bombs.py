@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from studio.settings import Settings
-from studio.ui.entrance import KEY_HEADER
+from studio.ui.server.entrance import KEY_HEADER
 from tests.data.rows import chat
 from tests.data.test_bounded_tokens import PATTERNS, TEXTS, hostile
 from tests.data.test_sandbox import BOMBS

@@ -6,8 +6,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from studio.ui.entrance import KEY_HEADER
-from studio.ui.gate import HEADERS
+from studio.ui.server.entrance import KEY_HEADER
+from studio.ui.server.gate import HEADERS
 from tests.security.conftest import PASSWORD, browser
 from tests.security.routes import READS, walk
 

@@ -14,7 +14,7 @@ import pytest
 from studio.errors import InputError
 from studio.reach import allowed, opened, reading_for
 from studio.settings import Settings, browser_secret
-from studio.ui.sessions import SessionFile
+from studio.ui.server.sessions import SessionFile
 from tests.security.conftest import Handlers
 
 CANARY = "CANARY-0042"

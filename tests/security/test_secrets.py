@@ -75,7 +75,7 @@ class Watch(threading.Thread):
 @contextmanager
 def page_of(home: Path) -> Iterator[urllib.request.OpenerDirector]:
     """A web process with the keys in its environment, and a browser that has signed in."""
-    from studio.ui.entrance import KEY_HEADER
+    from studio.ui.server.entrance import KEY_HEADER
 
     port = free_port()
     process = start(home, port, **CANARIES)
@@ -101,7 +101,7 @@ def page_of(home: Path) -> Iterator[urllib.request.OpenerDirector]:
 
 def addresses(job: str, files: list[str]) -> list[str]:
     """Every GET route of ours for a job, and what gradio tells of the page."""
-    from studio.ui.app import create_app
+    from studio.ui.server.app import create_app
 
     own = {address for method, address in walk(create_app(read_settings())) if method == "GET"}
     named = {address.replace("/api/jobs/x", f"/api/jobs/{job}") for address in own if "/api/" in address}

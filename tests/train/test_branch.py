@@ -23,8 +23,8 @@ from studio.jobs.actions.branching import branch, extended, find_checkpoint
 from studio.jobs.store.request import Branch
 from studio.jobs.store.state import write_state
 from studio.settings import Settings
-from studio.ui import api
-from studio.ui.services import Services
+from studio.ui.routes import api
+from studio.ui.server.services import Services
 from tests.parity.made import demo_rows, write_rows
 
 SECONDS = 240

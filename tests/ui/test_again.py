@@ -18,8 +18,8 @@ from studio.jobs.store.events import EventWriter
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
-from studio.ui import api
-from studio.ui.services import Services
+from studio.ui.routes import api
+from studio.ui.server.services import Services
 from tests.parity.fixtures import tiny
 from tests.parity.made import demo_rows, write_rows
 

@@ -17,8 +17,8 @@ from studio.jobs.store.events import EventWriter
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
-from studio.ui.api import make_router
-from studio.ui.services import Services
+from studio.ui.routes.api import make_router
+from studio.ui.server.services import Services
 
 SPARSE_BYTES = 5 * 1000**3
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} \u2028"

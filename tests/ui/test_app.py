@@ -78,7 +78,7 @@ def test_starts_light(server: tuple[subprocess.Popen[str], int]) -> None:
 
 def test_imports_neither_torch_nor_what_needs_it() -> None:
     code = (
-        "import sys, json; from studio.settings import read_settings; from studio.ui.app import create_app;"
+        "import sys, json; from studio.settings import read_settings; from studio.ui.server.app import create_app;"
         "create_app(read_settings()); print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import Message, Scope
 
 from studio.data.worker.pool import asker
-from studio.ui.asker import Asker
+from studio.ui.server.asker import Asker
 
 
 def asked(cookie: str, session: str | None = None) -> str:

@@ -31,7 +31,7 @@ from studio.ui.components.chatpane import (
 from studio.ui.components.chattargets import find_target, opening_of, targets_of
 from studio.ui.components.selected import selected_run
 from studio.ui.page import build_page
-from studio.ui.services import Services
+from studio.ui.server.services import Services
 from studio.ui.tabs.chat import MAX_LIVE, ChatTab, LiveTurns
 from tests.ui.made_jobs import SCRIPT, made_evaluation, made_export, made_run
 

@@ -13,8 +13,8 @@ from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
 from studio.jobs.views.disk import measure
 from studio.settings import Settings
-from studio.ui.api import make_router
-from studio.ui.services import Services
+from studio.ui.routes.api import make_router
+from studio.ui.server.services import Services
 from tests.jobs.made import trained
 
 

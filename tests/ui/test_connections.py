@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studio.ui import connections
+from studio.ui.server import connections
 from tests.ui.test_app import ROOT, free_port, start, wait_until_up
 
 ATTACKERS = 1100
@@ -232,9 +232,9 @@ SERVE = """
 import os, sys
 import encodings.idna, functools, socket, uvicorn, uvicorn.loops.asyncio, uvicorn.server
 from studio.settings import read_settings
-from studio.ui.connections import Connection, Door
-from studio.ui.gate import Gate
-from studio.ui.owner import Owners
+from studio.ui.server.connections import Connection, Door
+from studio.ui.server.gate import Gate
+from studio.ui.server.owner import Owners
 
 # Only now: Python itself may lie where this user may not read.
 os.setgroups([]); os.setgid({user}); os.setuid({user})

@@ -14,7 +14,7 @@ from studio.settings import Settings
 from studio.ui.components import evaluation
 from studio.ui.components.evaluation import EvaluationCard, card_value
 from studio.ui.page import build_page
-from studio.ui.services import Services
+from studio.ui.server.services import Services
 from tests.ui.made_jobs import made_evaluation, made_run
 
 

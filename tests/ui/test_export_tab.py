@@ -14,7 +14,7 @@ from studio.jobs import Summaries
 from studio.settings import Settings
 from studio.ui.components.exportreport import report_value
 from studio.ui.page import build_page
-from studio.ui.services import Services
+from studio.ui.server.services import Services
 from studio.ui.tabs import chat, export
 from studio.ui.tabs.export import ExportTab, gguf_key
 from tests.ui.made_jobs import made_export, made_run

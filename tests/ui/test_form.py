@@ -27,7 +27,7 @@ from studio.ui.components.planline import Planner
 from studio.ui.components.tokens import SHOWN, row_value
 from studio.ui.form import Form, from_field, is_number, make_component, to_field
 from studio.ui.page import Page, build_page
-from studio.ui.services import Services
+from studio.ui.server.services import Services
 from studio.ui.tabs import data, method, model
 
 SPECS = list(options_of(RunConfig))

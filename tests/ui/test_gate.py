@@ -17,11 +17,11 @@ from starlette.testclient import TestClient
 
 from studio.errors import InputError
 from studio.settings import Settings
-from studio.ui import entrance
-from studio.ui.entrance import KEY_HEADER
-from studio.ui.gate import HEADERS, OTHERS, Gate, check_address, own_address
-from studio.ui.login import GUESSES_EACH, hash_password, write_login
-from studio.ui.sessions import SessionFile
+from studio.ui.server import entrance
+from studio.ui.server.entrance import KEY_HEADER
+from studio.ui.server.gate import HEADERS, OTHERS, Gate, check_address, own_address
+from studio.ui.server.login import GUESSES_EACH, hash_password, write_login
+from studio.ui.server.sessions import SessionFile
 
 PORT = 7860
 HERE = f"http://127.0.0.1:{PORT}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from studio.ui import kept
-from studio.ui.kept import KeptAnswers, file_stamp
+from studio.ui.routes import kept
+from studio.ui.routes.kept import KeptAnswers, file_stamp
 
 
 def test_an_answer_is_made_once_while_its_files_stay(tmp_path: Path) -> None:

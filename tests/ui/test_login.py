@@ -15,8 +15,8 @@ import pytest
 
 from studio.errors import InputError
 from studio.settings import Settings, read_settings
-from studio.ui import login
-from studio.ui.login import Guesses, Logins, fits, hash_password, read_logins, write_login
+from studio.ui.server import login
+from studio.ui.server.login import Guesses, Logins, fits, hash_password, read_logins, write_login
 
 PASSWORD = "correct horse battery"
 CHEAP = (16, 8, 1)

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from studio.ui import owner
-from studio.ui.owner import Address, Owner, Owners, by_netlink, by_proc
+from studio.ui.server import owner
+from studio.ui.server.owner import Address, Owner, Owners, by_netlink, by_proc
 
 SOMEBODY = 12345
 FORMS = [

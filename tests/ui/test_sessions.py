@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from studio.settings import Settings
-from studio.ui import sessions as module
-from studio.ui.login import Logins, hash_password, write_login
-from studio.ui.sessions import MOST_EACH, SessionFile, Sessions
+from studio.ui.server import sessions as module
+from studio.ui.server.login import Logins, hash_password, write_login
+from studio.ui.server.sessions import MOST_EACH, SessionFile, Sessions
 from tests.ui.test_login import CHEAP, named
 
 

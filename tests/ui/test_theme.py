@@ -7,7 +7,7 @@ import re
 import pytest
 
 from studio.settings import ASSETS
-from studio.ui.theme import asset_url, page_head, served_assets, studio_theme
+from studio.ui.server.theme import asset_url, page_head, served_assets, studio_theme
 
 LOOK = (ASSETS / "look.css").read_text()
 TEXT_ON = [

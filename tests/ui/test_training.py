@@ -10,8 +10,8 @@ from studio.config.presets import DEMO, load_named
 from studio.jobs import JobState, JobSummary, Summaries
 from studio.jobs.store.request import JobRequest
 from studio.settings import Settings
-from studio.ui.runlist import make_row, method_line
-from studio.ui.services import Services
+from studio.ui.routes.runlist import make_row, method_line
+from studio.ui.server.services import Services
 from studio.ui.tabs import training
 from studio.ui.text import ordinal, place_words
 

@@ -17,7 +17,7 @@ import gradio as gr
 
 from studio.errors import StoppedError, StudioError
 from studio.ui.errors import UNEXPECTED, logger
-from studio.ui.theme import script_tags
+from studio.ui.server.theme import script_tags
 
 SHOW_SECONDS = 0.05
 # What a browser may send back as a conversation; a longer one is not chatted in any more.

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.ui.theme import script_tags
+from studio.ui.server.theme import script_tags
 
 CARDS = '<div class="choices" role="radiogroup"></div>'
 

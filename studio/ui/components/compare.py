@@ -10,7 +10,7 @@ from __future__ import annotations
 import gradio as gr
 
 from studio.ui.components.monitor import AXES
-from studio.ui.theme import asset_url, script_tags
+from studio.ui.server.theme import asset_url, script_tags
 
 CHARTS: dict[str, str] = {
     "loss": "Training loss",

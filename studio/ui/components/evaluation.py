@@ -27,7 +27,7 @@ from studio.ui.components.selected import (
 from studio.ui.components.textline import heading
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
-from studio.ui.theme import script_tags
+from studio.ui.server.theme import script_tags
 
 TEMPLATE = '<div class="studio evaluation-view" role="group" aria-label="Evaluation result"></div>'
 # "refresh" is the event by which the browser says that a training run has ended (see __getattr__ of gr.HTML).

@@ -13,7 +13,7 @@ import gradio as gr
 from studio.jobs import JobFolder
 from studio.settings import Settings
 from studio.ui.components.selected import has_model, jobs_of, when
-from studio.ui.theme import script_tags
+from studio.ui.server.theme import script_tags
 
 TEMPLATE = '<div class="studio export-view"></div>'
 # The words in quotes are the component's own events (see __getattr__ of gr.HTML): "chat" carries {job, file}.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gradio as gr
 
 from studio.jobs.store.labels import NAME_LENGTH, NOTE_LENGTH
-from studio.ui.theme import script_tags
+from studio.ui.server.theme import script_tags
 
 TEMPLATE = f"""
 <div class="studio keep"><section class="card" aria-label="Name, tags and disk" data-keep="card" hidden>

@@ -10,7 +10,7 @@ import gradio as gr
 
 from studio.ui.components.branchacts import DIALOGS
 from studio.ui.components.queueacts import ACTS
-from studio.ui.theme import asset_url, script_tags
+from studio.ui.server.theme import asset_url, script_tags
 
 CHARTS: dict[str, str] = {
     "loss": "Loss",

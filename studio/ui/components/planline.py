@@ -34,7 +34,7 @@ from studio.ui.components.rewardcode import code_of
 from studio.ui.errors import UNEXPECTED, guard, logger
 from studio.ui.form import METHOD, TUNING, Form, Values, field_id
 from studio.ui.page import QUIET, Page
-from studio.ui.services import Services
+from studio.ui.server.services import Services
 
 LINE = """
 <div class="studio">

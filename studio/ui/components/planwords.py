@@ -10,7 +10,7 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.data.sources.locate import absent_set
 from studio.models.catalog import embedded, hub
 from studio.models.plan.making import Plan
-from studio.ui.services import Services
+from studio.ui.server.services import Services
 
 
 def waits_for(config: RunConfig, services: Services) -> str:

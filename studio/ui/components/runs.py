@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui.theme import script_tags
+from studio.ui.server.theme import script_tags
 
 TEMPLATE = """
 <aside class="side" aria-label="Runs">

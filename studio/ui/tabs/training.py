@@ -17,7 +17,7 @@ from studio.ui.components.monitor import job_log, job_monitor
 from studio.ui.components.planwords import waits_for
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
-from studio.ui.services import Services
+from studio.ui.server.services import Services
 
 START = "Start the demo"
 

@@ -18,7 +18,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from studio.ui.owner import Address, Owners
+from studio.ui.server.owner import Address, Owners
 
 HEAD_SECONDS = 5.0
 # A body brings at least so many bytes in so many seconds: a hole of 20 s is longer than a network on the move makes.

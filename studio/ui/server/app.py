@@ -31,18 +31,19 @@ from studio.jobs.store.files import write_json
 from studio.private import begin, make_home, make_secrets, tighten
 from studio.reach import reading_only_for
 from studio.settings import Settings, forget_password, read_settings
-from studio.ui import api, gate
-from studio.ui.asker import Asker
 from studio.ui.components.runs import run_list
 from studio.ui.components.signout import sign_out
-from studio.ui.confined import ReadingForPage, confine_files
-from studio.ui.connections import Connection, Door
-from studio.ui.owner import Owners
 from studio.ui.page import TABS, Page, build_page
-from studio.ui.services import Services
-from studio.ui.sessions import SessionFile
+from studio.ui.routes import api
+from studio.ui.server import gate
+from studio.ui.server.asker import Asker
+from studio.ui.server.confined import ReadingForPage, confine_files
+from studio.ui.server.connections import Connection, Door
+from studio.ui.server.owner import Owners
+from studio.ui.server.services import Services
+from studio.ui.server.sessions import SessionFile
+from studio.ui.server.theme import page_head, studio_theme
 from studio.ui.tabs import chat, data, export, method, model, training
-from studio.ui.theme import page_head, studio_theme
 
 MAX_UPLOAD = "2gb"
 BUILDERS = {

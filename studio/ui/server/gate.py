@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.errors import InputError
 from studio.settings import Settings
-from studio.ui.confined import fetches
-from studio.ui.entrance import Entrance
-from studio.ui.login import read_logins, require_strong
+from studio.ui.server.confined import fetches
+from studio.ui.server.entrance import Entrance
+from studio.ui.server.login import read_logins, require_strong
 
 # 'unsafe-inline' and 'unsafe-eval': gradio writes its configuration into an inline script and compiles the
 # templates of gr.HTML. The rest still keeps anything from being loaded from, or sent to, another host.

@@ -23,11 +23,11 @@ from studio.jobs.views.disk import DiskBook
 from studio.locks import HeldError
 from studio.train.comparing import compare_runs
 from studio.train.methods import METHODS
-from studio.ui.answers import NEVER_KEPT, Json
-from studio.ui.services import Services
+from studio.ui.routes.answers import NEVER_KEPT, Json
+from studio.ui.server.services import Services
 
 if TYPE_CHECKING:
-    from studio.ui.runlist import RunBook
+    from studio.ui.routes.runlist import RunBook
 
 # Measuring thousands of folders for the first time takes longer than a request may: the browser asks again.
 SIZES_SECONDS = 2.0

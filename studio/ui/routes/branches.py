@@ -15,7 +15,7 @@ from studio.jobs.actions.samedata import require_same_files
 from studio.jobs.store.checkpoints import last_whole
 from studio.jobs.store.folder import free_name
 from studio.train import preflight
-from studio.ui.services import Services
+from studio.ui.server.services import Services
 
 
 class Extension(BaseModel):

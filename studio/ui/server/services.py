@@ -12,7 +12,7 @@ from studio.data.worker.pool import DataPool
 from studio.jobs import Summaries
 from studio.settings import Settings
 from studio.ui.datatasks import DataTasks
-from studio.ui.preparation import Preparation
+from studio.ui.server.preparation import Preparation
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from studio.jobs.actions.copies import changed_config
 from studio.jobs.store.folder import free_name
 from studio.jobs.store.logs import lines_around
 from studio.train import preflight
-from studio.ui.answers import Json
-from studio.ui.services import Services
+from studio.ui.routes.answers import Json
+from studio.ui.server.services import Services
 
 UNCACHED = {"cache-control": "no-store"}
 

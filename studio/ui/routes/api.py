@@ -23,16 +23,18 @@ from studio.jobs.store.checkpoints import whole_steps
 from studio.jobs.store.events import read_events, read_lines
 from studio.reach import open_in
 from studio.train.methods import METHODS
-from studio.ui import againroutes, compareroutes, queueroutes
-from studio.ui.answers import HeldFile, Json
-from studio.ui.branchroutes import make_branch_router, resumable
 from studio.ui.components.profile import opened_pair, place_of
 from studio.ui.datatasks import told
 from studio.ui.device import device_line
-from studio.ui.kept import KeptAnswers, file_stamp
-from studio.ui.runlist import RunBook, state_dict, summary_dict
-from studio.ui.services import Services
-from studio.ui.theme import served_assets
+from studio.ui.routes import again as againroutes
+from studio.ui.routes import compare as compareroutes
+from studio.ui.routes import queue as queueroutes
+from studio.ui.routes.answers import HeldFile, Json
+from studio.ui.routes.branches import make_branch_router, resumable
+from studio.ui.routes.kept import KeptAnswers, file_stamp
+from studio.ui.routes.runlist import RunBook, state_dict, summary_dict
+from studio.ui.server.services import Services
+from studio.ui.server.theme import served_assets
 
 NO_STORE = {"cache-control": "no-store"}
 FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}

@@ -23,8 +23,8 @@ from studio.jobs.views.index import JobIndex
 from studio.jobs.views.summary import status_word
 from studio.settings import Settings
 from studio.train.methods import METHODS
-from studio.ui.kept import Stamp, file_stamp
-from studio.ui.rowchanges import Changes, KeptRows, Row
+from studio.ui.routes.kept import Stamp, file_stamp
+from studio.ui.routes.rowchanges import Changes, KeptRows, Row
 from studio.ui.text import KINDS, place_words
 
 # So long one answer may read jobs that were never read before; the rest comes with the next answers.

@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from studio.settings import ASSETS, Settings
-from studio.ui.answers import NEVER_KEPT, Json
-from studio.ui.login import GUESS_SECONDS, Guesses, Logins
-from studio.ui.sessions import Downloads, Pair, Sessions
+from studio.ui.routes.answers import NEVER_KEPT, Json
+from studio.ui.server.login import GUESS_SECONDS, Guesses, Logins
+from studio.ui.server.sessions import Downloads, Pair, Sessions
 
 SIGN_IN_PATH, SIGN_OUT_PATH = "/sign-in", "/sign-out"
 RENEW_PATH, LINK_PATH = "/session/renew", "/session/link"

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from studio.errors import StudioError
 from studio.jobs import JobFolder, ensure_supervisor
 from studio.jobs.actions.queue import Move, move
-from studio.ui.services import Services
+from studio.ui.server.services import Services
 
 
 class Moved(BaseModel):
