@@ -14,8 +14,8 @@ import gradio as gr
 from studio.ui.server.services import Services
 
 if TYPE_CHECKING:
-    from studio.ui.form import Form
-    from studio.ui.tabs.chat import ChatTab
+    from studio.ui.form.schema import Form
+    from studio.ui.tabs.chat.tab import ChatTab
 
 # In the order of work. The key is the tab's id: `gr.Tabs(selected="data")` opens it.
 TABS: dict[str, str] = {

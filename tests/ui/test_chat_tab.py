@@ -15,8 +15,11 @@ import pytest
 from studio.errors import InputError, StudioError
 from studio.jobs import Summaries
 from studio.settings import Settings
-from studio.ui.components.chatask import Sampling
-from studio.ui.components.chatpane import (
+from studio.ui.components.selected import selected_run
+from studio.ui.page import build_page
+from studio.ui.server.services import Services
+from studio.ui.tabs.chat.ask import Sampling
+from studio.ui.tabs.chat.pane import (
     Ask,
     Finished,
     Loading,
@@ -28,11 +31,8 @@ from studio.ui.components.chatpane import (
     read_messages,
     show_turns,
 )
-from studio.ui.components.chattargets import find_target, opening_of, targets_of
-from studio.ui.components.selected import selected_run
-from studio.ui.page import build_page
-from studio.ui.server.services import Services
-from studio.ui.tabs.chat import MAX_LIVE, ChatTab, LiveTurns
+from studio.ui.tabs.chat.tab import MAX_LIVE, ChatTab, LiveTurns
+from studio.ui.tabs.chat.targets import find_target, opening_of, targets_of
 from tests.ui.made_jobs import SCRIPT, made_evaluation, made_export, made_run
 
 SESSION = SimpleNamespace(session_hash="tab-1")

@@ -11,10 +11,10 @@ import pytest
 from studio.errors import InputError
 from studio.jobs import Summaries, find_job, list_jobs
 from studio.settings import Settings
-from studio.ui.components import evaluation
-from studio.ui.components.evaluation import EvaluationCard, card_value
 from studio.ui.page import build_page
 from studio.ui.server.services import Services
+from studio.ui.tabs.training import evaluation
+from studio.ui.tabs.training.evaluation import EvaluationCard, card_value
 from tests.ui.made_jobs import made_evaluation, made_run
 
 

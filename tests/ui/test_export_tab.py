@@ -12,11 +12,12 @@ from studio.config.jobs import GgufType
 from studio.errors import InputError, InputErrors
 from studio.jobs import Summaries
 from studio.settings import Settings
-from studio.ui.components.exportreport import report_value
 from studio.ui.page import build_page
 from studio.ui.server.services import Services
-from studio.ui.tabs import chat, export
-from studio.ui.tabs.export import ExportTab, gguf_key
+from studio.ui.tabs.chat import tab as chat
+from studio.ui.tabs.export import tab as export
+from studio.ui.tabs.export.report import report_value
+from studio.ui.tabs.export.tab import ExportTab, gguf_key
 from tests.ui.made_jobs import made_export, made_run
 
 

@@ -12,9 +12,9 @@ import pytest
 from studio.data.worker.client import DataWorker
 from studio.data.worker.whole import WholeOperations
 from studio.settings import Settings
-from studio.ui.components.firstbatch import SHOWN, batch_value
-from studio.ui.components.pushdata import push_value
-from studio.ui.datatasks import DataTasks
+from studio.ui.tabs.data.firstbatch import SHOWN, batch_value
+from studio.ui.tabs.data.push import push_value
+from studio.ui.tabs.data.tasks import DataTasks
 from tests.data.test_push import TOKEN, hub
 
 __all__ = ["hub"]  # a fixture

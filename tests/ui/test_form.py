@@ -21,14 +21,17 @@ from studio.errors import InputError, InputErrors
 from studio.jobs import Summaries, find_job
 from studio.jobs.store.folder import create_job
 from studio.settings import Settings
-from studio.ui import datafiles, datavalues
-from studio.ui.components.meta import Meta
-from studio.ui.components.planline import Planner
-from studio.ui.components.tokens import SHOWN, row_value
-from studio.ui.form import Form, from_field, is_number, make_component, to_field
+from studio.ui.form.meta import Meta
+from studio.ui.form.planline import Planner
+from studio.ui.form.schema import Form, from_field, is_number, make_component, to_field
 from studio.ui.page import Page, build_page
 from studio.ui.server.services import Services
-from studio.ui.tabs import data, method, model
+from studio.ui.tabs.data import files as datafiles
+from studio.ui.tabs.data import tab as data
+from studio.ui.tabs.data import values as datavalues
+from studio.ui.tabs.data.tokens import SHOWN, row_value
+from studio.ui.tabs.method import tab as method
+from studio.ui.tabs.model import tab as model
 
 SPECS = list(options_of(RunConfig))
 

@@ -11,10 +11,10 @@ from studio.config.load import load_run
 from studio.config.presets import load_named
 from studio.errors import InputError
 from studio.settings import Settings
-from studio.ui.components.meta import Meta
-from studio.ui.components.origin import known, origin_of, switched
-from studio.ui.components.planline import Planner
-from studio.ui.form import METHOD, TRAIN, TUNING, Form, Values, field_id
+from studio.ui.form.meta import Meta
+from studio.ui.form.origin import known, origin_of, switched
+from studio.ui.form.planline import Planner
+from studio.ui.form.schema import METHOD, TRAIN, TUNING, Form, Values, field_id
 from studio.ui.page import Page
 from tests.ui.test_form import built
 

@@ -18,14 +18,16 @@ from studio.data.worker.pool import DataPool
 from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import Summaries
 from studio.settings import Settings
-from studio.ui.components.datatask import Asked, refusal, sections_of
-from studio.ui.components.keepdata import LABELS, kept_value, trained_on
-from studio.ui.components.profile import place_of, profile_value
-from studio.ui.datatasks import told
 from studio.ui.page import Page, build_page
 from studio.ui.routes.api import make_router
 from studio.ui.server.services import Services
-from studio.ui.tabs import data, method, model
+from studio.ui.tabs.data import tab as data
+from studio.ui.tabs.data.keep import LABELS, kept_value, trained_on
+from studio.ui.tabs.data.profile import place_of, profile_value
+from studio.ui.tabs.data.taskcard import Asked, refusal, sections_of
+from studio.ui.tabs.data.tasks import told
+from studio.ui.tabs.method import tab as method
+from studio.ui.tabs.model import tab as model
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

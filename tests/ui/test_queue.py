@@ -18,12 +18,13 @@ from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import write_state
 from studio.settings import Settings
 from studio.ui import device
-from studio.ui.components import fromrun, sweep
-from studio.ui.components.meta import Meta
-from studio.ui.components.planline import Planner
+from studio.ui.form import fromrun
+from studio.ui.form.meta import Meta
+from studio.ui.form.planline import Planner
 from studio.ui.routes import queue as queueroutes
 from studio.ui.routes.api import make_router
 from studio.ui.server.services import Services
+from studio.ui.tabs.method import sweep
 from tests.ui.test_form import built
 
 

@@ -12,7 +12,7 @@ from studio.jobs.store.request import JobRequest
 from studio.settings import Settings
 from studio.ui.routes.runlist import make_row, method_line
 from studio.ui.server.services import Services
-from studio.ui.tabs import training
+from studio.ui.tabs.training import tab as training
 from studio.ui.text import ordinal, place_words
 
 

@@ -23,8 +23,6 @@ from studio.jobs.store.checkpoints import whole_steps
 from studio.jobs.store.events import read_events, read_lines
 from studio.reach import open_in
 from studio.train.methods import METHODS
-from studio.ui.components.profile import opened_pair, place_of
-from studio.ui.datatasks import told
 from studio.ui.device import device_line
 from studio.ui.routes import again as againroutes
 from studio.ui.routes import compare as compareroutes
@@ -35,6 +33,8 @@ from studio.ui.routes.kept import KeptAnswers, file_stamp
 from studio.ui.routes.runlist import RunBook, state_dict, summary_dict
 from studio.ui.server.services import Services
 from studio.ui.server.theme import served_assets
+from studio.ui.tabs.data.profile import opened_pair, place_of
+from studio.ui.tabs.data.tasks import told
 
 NO_STORE = {"cache-control": "no-store"}
 FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}

@@ -43,7 +43,12 @@ from studio.ui.server.owner import Owners
 from studio.ui.server.services import Services
 from studio.ui.server.sessions import SessionFile
 from studio.ui.server.theme import page_head, studio_theme
-from studio.ui.tabs import chat, data, export, method, model, training
+from studio.ui.tabs.chat import tab as chat
+from studio.ui.tabs.data import tab as data
+from studio.ui.tabs.export import tab as export
+from studio.ui.tabs.method import tab as method
+from studio.ui.tabs.model import tab as model
+from studio.ui.tabs.training import tab as training
 
 MAX_UPLOAD = "2gb"
 BUILDERS = {

@@ -11,8 +11,8 @@ from studio.chat.manager import ChatManager
 from studio.data.worker.pool import DataPool
 from studio.jobs import Summaries
 from studio.settings import Settings
-from studio.ui.datatasks import DataTasks
 from studio.ui.server.preparation import Preparation
+from studio.ui.tabs.data.tasks import DataTasks
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui.components.monitor import AXES
 from studio.ui.server.theme import asset_url, script_tags
+from studio.ui.tabs.training.monitor import AXES
 
 CHARTS: dict[str, str] = {
     "loss": "Training loss",

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui.components.branchacts import DIALOGS
-from studio.ui.components.queueacts import ACTS
 from studio.ui.server.theme import asset_url, script_tags
+from studio.ui.tabs.training.branch import DIALOGS
+from studio.ui.tabs.training.queue import ACTS
 
 CHARTS: dict[str, str] = {
     "loss": "Loss",

@@ -11,9 +11,9 @@ import gradio as gr
 
 from studio.errors import InputError
 from studio.ui.components.choices import piece
-from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons
-from studio.ui.form import Values
+from studio.ui.form.schema import Values
 from studio.ui.page import Page
+from studio.ui.tabs.data.taskcard import PROGRESS, Asked, Calls, begin_by_click, buttons
 
 TEMPLATE = f"""
 <section class="studio card keep push" aria-label="Put it on the Hub" hidden>

@@ -10,14 +10,14 @@ import gradio as gr
 from studio.config.presets import DEMO, load_named
 from studio.jobs import submit
 from studio.train import preflight
-from studio.ui.components import evaluation
-from studio.ui.components.compare import comparison
-from studio.ui.components.keep import keep_card
-from studio.ui.components.monitor import job_log, job_monitor
-from studio.ui.components.planwords import waits_for
 from studio.ui.errors import guard
+from studio.ui.form.planwords import waits_for
 from studio.ui.page import QUIET, Page
 from studio.ui.server.services import Services
+from studio.ui.tabs.training import evaluation
+from studio.ui.tabs.training.compare import comparison
+from studio.ui.tabs.training.keep import keep_card
+from studio.ui.tabs.training.monitor import job_log, job_monitor
 
 START = "Start the demo"
 

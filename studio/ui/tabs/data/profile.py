@@ -15,7 +15,11 @@ import gradio as gr
 
 from studio.errors import InputError
 from studio.ui.components.choices import piece
-from studio.ui.components.datatask import (
+from studio.ui.errors import guard
+from studio.ui.form.meta import WITH_META
+from studio.ui.form.schema import TRAIN, Values
+from studio.ui.page import QUIET, Page
+from studio.ui.tabs.data.taskcard import (
     PROGRESS,
     Asked,
     Calls,
@@ -26,11 +30,7 @@ from studio.ui.components.datatask import (
     places,
     sections_of,
 )
-from studio.ui.components.meta import WITH_META
-from studio.ui.datavalues import acted, change_actions
-from studio.ui.errors import guard
-from studio.ui.form import TRAIN, Values
-from studio.ui.page import QUIET, Page
+from studio.ui.tabs.data.values import acted, change_actions
 
 SAMPLE_ROWS = 2000
 ACTED = ("data.max_length", "data.truncation", "data.deduplicate")

@@ -20,9 +20,9 @@ from studio.models.inspect.headers import read_config
 from studio.models.inspect.shape import ModelShape
 from studio.settings import Settings
 from studio.ui.components.choices import choice_cards, markup, piece
-from studio.ui.components.planline import plan_line
 from studio.ui.errors import guard
-from studio.ui.form import Form
+from studio.ui.form.planline import plan_line
+from studio.ui.form.schema import Form
 from studio.ui.page import QUIET, Page
 
 PATH, REVISION = "model.path", "model.revision"

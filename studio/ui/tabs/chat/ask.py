@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from studio.chat.client import AnswerStats, stream
 from studio.errors import InputError, StoppedError
 from studio.settings import Settings
-from studio.ui.components.chatpane import Ask, Finished, Loading, News, Piece
-from studio.ui.components.chattargets import ChatTarget, server_target
+from studio.ui.tabs.chat.pane import Ask, Finished, Loading, News, Piece
+from studio.ui.tabs.chat.targets import ChatTarget, server_target
 
 if TYPE_CHECKING:
     from studio.chat.manager import ChatManager

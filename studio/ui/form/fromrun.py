@@ -18,9 +18,9 @@ from studio.jobs import JobFolder, list_jobs
 from studio.jobs.actions.queue import require_unbegun, rewrite
 from studio.jobs.store.folder import free_name
 from studio.settings import Settings
-from studio.ui.components.origin import known, origin_of
 from studio.ui.errors import guard
-from studio.ui.form import Form, outside_tabs
+from studio.ui.form.origin import known, origin_of
+from studio.ui.form.schema import Form, outside_tabs
 from studio.ui.page import QUIET
 
 

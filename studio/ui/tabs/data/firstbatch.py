@@ -12,9 +12,9 @@ import gradio as gr
 
 from studio.data.masks.overlay import IGNORED
 from studio.ui.components.choices import piece
-from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons, grouping_of, sections_of
-from studio.ui.form import Values
+from studio.ui.form.schema import Values
 from studio.ui.page import Page
+from studio.ui.tabs.data.taskcard import PROGRESS, Asked, Calls, begin_by_click, buttons, grouping_of, sections_of
 
 SHOWN = 600
 TEMPLATE = f"""

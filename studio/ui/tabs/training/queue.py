@@ -3,7 +3,7 @@ copy of it. The markup is constant; assets/queue.js shows what the selected run 
 
 from __future__ import annotations
 
-from studio.ui.components.branchacts import BUTTONS
+from studio.ui.tabs.training.branch import BUTTONS
 
 ACTS = f"""<div class="row-flex wrap-flex queue-acts" data-part="queue-acts" hidden>
     <button type="button" class="btn small" data-act="up">Move up</button>

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from studio.ui.components.choices import piece
-from studio.ui.components.meta import Meta
+from studio.ui.form.meta import Meta
 
 SHOWN = 4000
 TEMPLATE = """

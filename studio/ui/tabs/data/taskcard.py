@@ -17,9 +17,9 @@ from studio.errors import InputError, InputErrors, StudioError
 from studio.foreign import parse_json
 from studio.models.plan.batches import by_length
 from studio.models.plan.fit import grouping
-from studio.ui.components.planwords import waits_for
 from studio.ui.errors import guard
-from studio.ui.form import Form, Values
+from studio.ui.form.planwords import waits_for
+from studio.ui.form.schema import Form, Values
 from studio.ui.page import QUIET, Page
 
 # The sections that decide how rows are read, and what else the profile depends on.

@@ -18,12 +18,12 @@ from studio.config.data import DataSource
 from studio.config.describe import options_of
 from studio.data.sources.locate import absent_set, sources_of
 from studio.errors import StoppedError, StudioError
-from studio.ui.components.meta import Meta
-from studio.ui.components.planwords import waits_for
-from studio.ui.components.tokens import problem_value, row_value
-from studio.ui.form import TRAIN, Values
+from studio.ui.form.meta import Meta
+from studio.ui.form.planwords import waits_for
+from studio.ui.form.schema import TRAIN, Values
 from studio.ui.page import Page
 from studio.ui.server.services import Services
+from studio.ui.tabs.data.tokens import problem_value, row_value
 
 READINGS = get_args(DataSource.model_fields["reading"].annotation)
 LIMIT, TRUNCATION = "data.max_length", "data.truncation"

@@ -14,13 +14,13 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import InputError, StudioError
-from studio.ui.components.chatask import Sampling, loaded_line, make_ask, unload_all
-from studio.ui.components.chatpane import Ask, Turn, chat_pane, empty_pane, show_turns
-from studio.ui.components.chattargets import EXAMPLES, ChatTarget, find_target, opening_of, targets_of
 from studio.ui.components.selected import selected_run
 from studio.ui.components.textline import heading, text_line
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, STREAMED, Page
+from studio.ui.tabs.chat.ask import Sampling, loaded_line, make_ask, unload_all
+from studio.ui.tabs.chat.pane import Ask, Turn, chat_pane, empty_pane, show_turns
+from studio.ui.tabs.chat.targets import EXAMPLES, ChatTarget, find_target, opening_of, targets_of
 
 MAX_QUESTION = 100_000
 DEFAULT_MAX_TOKENS = 256

@@ -13,7 +13,7 @@ from studio.config.presets import belongs, demo_of, load_named, preset_names
 from studio.config.tuning import TITLES
 from studio.errors import InputError
 from studio.train.methods import METHODS
-from studio.ui.form import METHOD, TRAIN, TUNING, Form, Values, from_field, to_field
+from studio.ui.form.schema import METHOD, TRAIN, TUNING, Form, Values, from_field, to_field
 
 # name: what brought the values; values: by option; kept: options that were typed and stayed when method or tuning
 # changed; went: what the others had before, by option; since: method and tuning for which they had it.

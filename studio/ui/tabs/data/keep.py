@@ -14,10 +14,10 @@ import gradio as gr
 from studio.data.quality.keep import DROPPABLE, FORMATS
 from studio.errors import InputError
 from studio.ui.components.choices import piece
-from studio.ui.components.datatask import PROGRESS, Asked, Calls, begin_by_click, buttons, sections_of
 from studio.ui.errors import guard
-from studio.ui.form import TRAIN, Values
+from studio.ui.form.schema import TRAIN, Values
 from studio.ui.page import QUIET, Page
+from studio.ui.tabs.data.taskcard import PROGRESS, Asked, Calls, begin_by_click, buttons, sections_of
 
 VALIDATION = "data.validation"
 # What a row has that is left out by a check.

@@ -19,13 +19,13 @@ from studio.errors import InputErrors, StudioError
 from studio.models.catalog.available import ENGINE
 from studio.train.methods import METHODS
 from studio.ui.components.choices import choice_cards, markup, piece
-from studio.ui.components.origin import known, origin_of, switched
-from studio.ui.components.planline import memory_bar, plan_line, wire
-from studio.ui.components.rewardcode import reward_code
-from studio.ui.components.sweep import sweep_rows
 from studio.ui.errors import guard
-from studio.ui.form import METHOD, TUNING, Form, applies_classes, field_id
+from studio.ui.form.origin import known, origin_of, switched
+from studio.ui.form.planline import memory_bar, plan_line, wire
+from studio.ui.form.schema import METHOD, TUNING, Form, applies_classes, field_id
 from studio.ui.page import QUIET, Page
+from studio.ui.tabs.method.rewardcode import reward_code
+from studio.ui.tabs.method.sweep import sweep_rows
 
 FILE = """
 <div class="studio yaml">

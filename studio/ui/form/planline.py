@@ -25,16 +25,17 @@ from studio.jobs.store.folder import free_name, require_free
 from studio.models.catalog.names import confine_folder, confine_model
 from studio.models.plan.making import Plan
 from studio.train import preflight
-from studio.ui.components import fromrun, sweep
 from studio.ui.components.choices import piece
-from studio.ui.components.meta import COUNTED, READING, WITH_META, Meta
-from studio.ui.components.origin import Origin, kept_by_person, known, went_back
-from studio.ui.components.planwords import cost, memory_value, plain, values_of, waits_for
-from studio.ui.components.rewardcode import code_of
 from studio.ui.errors import UNEXPECTED, guard, logger
-from studio.ui.form import METHOD, TUNING, Form, Values, field_id
+from studio.ui.form import fromrun
+from studio.ui.form.meta import COUNTED, READING, WITH_META, Meta
+from studio.ui.form.origin import Origin, kept_by_person, known, went_back
+from studio.ui.form.planwords import cost, memory_value, plain, values_of, waits_for
+from studio.ui.form.schema import METHOD, TUNING, Form, Values, field_id
 from studio.ui.page import QUIET, Page
 from studio.ui.server.services import Services
+from studio.ui.tabs.method import sweep
+from studio.ui.tabs.method.rewardcode import code_of
 
 LINE = """
 <div class="studio">

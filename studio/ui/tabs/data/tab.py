@@ -1,6 +1,6 @@
 """Data tab: the files, a row as the model sees it, how long rows are, what was found, and the split.
 
-What is shown of them comes from `studio.ui.datavalues`. A file that cannot be used is a finding with its sentence, not
+What is shown of them comes from `studio.ui.tabs.data.values`. A file that cannot be used is a finding with its sentence, not
 a failure: what was chosen stays as it was.
 """
 
@@ -16,16 +16,19 @@ import gradio as gr
 from studio.data.worker.client import DataWorker
 from studio.errors import InputError, StudioError
 from studio.ui.components.choices import markup, piece
-from studio.ui.components.firstbatch import batch_card
-from studio.ui.components.keepdata import keep_card
-from studio.ui.components.lengths import length_chart
-from studio.ui.components.meta import READING, WITH_META, Meta
-from studio.ui.components.planline import plan_line
-from studio.ui.components.profile import profile_card
-from studio.ui.components.pushdata import push_card
-from studio.ui.components.tokens import problem_value, token_view
-from studio.ui.datafiles import UPLOADED, demo_data, joined, keep_upload, named_source
-from studio.ui.datavalues import (
+from studio.ui.errors import guard
+from studio.ui.form.meta import READING, WITH_META, Meta
+from studio.ui.form.planline import plan_line
+from studio.ui.form.schema import METHOD, TRAIN, field_id
+from studio.ui.page import QUIET, Page
+from studio.ui.tabs.data.files import UPLOADED, demo_data, joined, keep_upload, named_source
+from studio.ui.tabs.data.firstbatch import batch_card
+from studio.ui.tabs.data.keep import keep_card
+from studio.ui.tabs.data.lengths import length_chart
+from studio.ui.tabs.data.profile import profile_card
+from studio.ui.tabs.data.push import push_card
+from studio.ui.tabs.data.tokens import problem_value, token_view
+from studio.ui.tabs.data.values import (
     LIMIT,
     TRUNCATION,
     acted,
@@ -35,9 +38,6 @@ from studio.ui.datavalues import (
     row_again,
     source_options,
 )
-from studio.ui.errors import guard
-from studio.ui.form import METHOD, TRAIN, field_id
-from studio.ui.page import QUIET, Page
 
 VALIDATION = "data.validation"
 ACTED = (LIMIT, TRUNCATION)

@@ -1,0 +1,1 @@
+"""The Export tab and its reports."""

@@ -1,0 +1,1 @@
+"""The Method tab and its cards."""
