@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV): torch and llama.cpp take some minutes the first time."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(PIP) --editable '.[demo]'
-	@$(BIN)/python -m studio.export.toolchain
+	@$(BIN)/python -m studio.export.gguf.toolchain
 	@touch $@
 
 $(TEST_STAMP): $(STAMP) tests/install_tokenizers.py

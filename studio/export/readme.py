@@ -8,7 +8,7 @@ from typing import Any
 
 from studio.escaping import for_markdown, for_terminal
 from studio.export.files import in_words
-from studio.export.gates import difference, rare_differences
+from studio.export.proof.gates import difference, rare_differences
 
 
 def readme(name: str, base: str, files: Sequence[dict[str, Any]], end: str, system: str) -> str:

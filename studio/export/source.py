@@ -12,7 +12,7 @@ from studio.data.files.datafiles import resolve_path
 from studio.data.sources.locate import locate
 from studio.data.sources.reading import source_named
 from studio.errors import InputError
-from studio.export.checkpoint import is_checkpoint, read_object, weight_bytes
+from studio.export.gguf.checkpoint import is_checkpoint, read_object, weight_bytes
 from studio.jobs import JobFolder, find_job
 from studio.jobs.store.files import read_json
 from studio.jobs.store.folder import jobs_of_kind

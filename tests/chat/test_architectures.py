@@ -17,7 +17,7 @@ from studio.config import RunConfig
 from studio.errors import InputErrors
 from studio.evaluate.answers import answer_all
 from studio.evaluate.questions import Question
-from studio.export.reference import reference
+from studio.export.proof.reference import reference
 from studio.models.inspect.attention import attention_options, has_attention
 from studio.models.inspect.families import FAMILIES
 from studio.models.inspect.headers import read_config

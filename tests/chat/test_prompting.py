@@ -19,7 +19,7 @@ from studio.chat.protocol import ApiError
 from studio.config.jobs import EvaluateConfig
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
-from studio.export.tokens import choose
+from studio.export.gguf.tokens import choose
 from studio.jobs.store.folder import create_job
 from studio.processes import child_environment, module_command
 from studio.settings import Settings

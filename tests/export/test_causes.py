@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from studio.export.causes import Cause, Trained, causes, shortest
+from studio.export.proof.causes import Cause, Trained, causes, shortest
 
 TEXT = "<|user|>\nA rather long question about cafés and other things, asked in some words.<|end|>\n"
 CONTROL = ["<|user|>", "<|end|>"]

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from studio.errors import InputError, StudioError
-from studio.export.checkpoint import copy_small_files, link_checkpoint, weight_files
-from studio.export.convert import convert, refusal
+from studio.export.gguf.checkpoint import copy_small_files, link_checkpoint, weight_files
+from studio.export.gguf.convert import convert, refusal
+from studio.export.gguf.toolchain import ensure_toolchain
 from studio.export.steps import StepResult
-from studio.export.toolchain import ensure_toolchain
 from studio.settings import Settings
 from tests.export.conftest import Counter, Recorder
 

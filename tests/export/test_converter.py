@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from studio.export.arithmetic import difference
-from studio.export.converter import older
+from studio.export.gguf.arithmetic import difference
+from studio.export.gguf.converter import older
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import llama_cpp
 import pytest
 
 from studio.config.jobs import GgufType
-from studio.export.gates import TYPES, gate_of, judge, largest_bytes
+from studio.export.proof.gates import TYPES, gate_of, judge, largest_bytes
 
 
 def test_every_type_that_can_be_asked_for_is_known_to_llama_cpp() -> None:

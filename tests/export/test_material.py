@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from studio.export.material import (
+from studio.export.proof.material import (
     BUILT_IN_TEXTS,
     FEWEST_POSITIONS,
     POSITIONS,

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from studio.errors import InputError
-from studio.export import merge
-from studio.export.checkpoint import weight_files
-from studio.export.merge import merge_adapter
+from studio.export.gguf import merge
+from studio.export.gguf.checkpoint import weight_files
+from studio.export.gguf.merge import merge_adapter
 from tests.export.conftest import perturb
 
 ADAPTERS: dict[str, dict[str, Any]] = {

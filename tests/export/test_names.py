@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from gguf import GGUFReader
 
-from studio.export.gguf_model import GgufModel
 from studio.export.job import export
+from studio.export.proof.model import GgufModel
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from studio.export.naming import added_tokens, metadata, safe_name, strips_like_phi3
+from studio.export.gguf.naming import added_tokens, metadata, safe_name, strips_like_phi3
 
 PHI3 = ("phi-3", "phi3")
 

@@ -9,9 +9,9 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 from transformers import AutoTokenizer
 
-from studio.export.material import ids_of
-from studio.export.pieces import write_pieces
-from studio.export.tokens import choose, needs_work
+from studio.export.gguf.pieces import write_pieces
+from studio.export.gguf.tokens import choose, needs_work
+from studio.export.proof.material import ids_of
 from tests.export.phi3 import write_tokenizer
 from tests.install_tokenizers import folder_of
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import InputError, StoppedError, StudioError
-from studio.export.quantize import notes, quantize
+from studio.export.gguf.quantize import notes, quantize
 from studio.jobs import JobFolder
 from tests.export.conftest import Counter, Recorder
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from studio.evaluate.score import exact_match
-from studio.export.gguf_model import GgufModel
-from studio.export.rows import answer_rows, forced_right
+from studio.export.proof.model import GgufModel
+from studio.export.proof.rows import answer_rows, forced_right
 from studio.models.catalog.embedded import find_gguf
 
 PROMPT = [{"role": "user", "content": "Say hello."}]
@@ -54,7 +54,7 @@ def test_torch_may_compute_in_the_same_process(file: Path) -> None:
     code = f"""
 import torch
 from pathlib import Path
-from studio.export.gguf_model import GgufModel
+from studio.export.proof.model import GgufModel
 model, square = GgufModel(Path({str(file)!r}), 256, 1), torch.ones(512, 512, dtype=torch.bfloat16)
 ids = model.chat_ids([{{"role": "user", "content": "Say hello to everybody here, in as many words as you like."}}])
 first = model.logits(ids, 0)

@@ -52,7 +52,7 @@ def test_an_own_steps_sentence_comes_back(tmp_path: Path, watcher: Recorder) -> 
     request = {"base": str(tmp_path), "adapter": str(tmp_path), "target": str(tmp_path / "t"), "dtype": "float32"} | {
         "tokenizer": str(tmp_path)
     }
-    result = run_own_step("studio.export.merge", request, tmp_path, watcher)
+    result = run_own_step("studio.export.gguf.merge", request, tmp_path, watcher)
     assert result.code != 0
     with pytest.raises(StudioError, match="adapter_config"):
         require(result, "merging")
@@ -64,6 +64,6 @@ def test_the_class_of_the_error_survives(tmp_path: Path, watcher: Recorder) -> N
     request = {"base": str(tmp_path), "adapter": str(tmp_path), "target": str(tmp_path / "t"), "dtype": "float32"} | {
         "tokenizer": str(tmp_path)
     }
-    result = run_own_step("studio.export.merge", request, tmp_path, watcher)
+    result = run_own_step("studio.export.gguf.merge", request, tmp_path, watcher)
     assert isinstance(result.error, InputError)
     assert result.code == InputError.exit_code

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from studio.export.tokens import choose, has_own_files
+from studio.export.gguf.tokens import choose, has_own_files
 from studio.models.inspect.tokenizerfiles import same_files
 from tests.install_tokenizers import folder_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import InputError, StudioError
-from studio.export import toolchain
+from studio.export.gguf import toolchain
 from studio.settings import Settings
 from tests.export.conftest import Recorder
 
@@ -102,7 +102,7 @@ def test_missing_without_a_network_names_the_line_to_run(
     with pytest.raises(StudioError) as caught:
         toolchain.ensure_toolchain(settings, watcher)
     assert "could not be fetched" in caught.value.what
-    assert "-m studio.export.toolchain" in caught.value.fix
+    assert "-m studio.export.gguf.toolchain" in caught.value.fix
     assert not elsewhere.exists()
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from studio.export.toolchain import find_toolchain
-from studio.export.trial import LIMIT, divergence, shrunk
+from studio.export.gguf.toolchain import find_toolchain
+from studio.export.gguf.trial import LIMIT, divergence, shrunk
 from studio.settings import Settings
 
 FEW: dict[str, Any] = {"num_hidden_layers": 4}

@@ -13,11 +13,11 @@ from gguf import GGUFReader
 from tokenizers import Tokenizer, normalizers
 
 from studio.errors import StudioError
-from studio.export.causes import Trained
-from studio.export.gates import gate_of, judge
-from studio.export.gguf_model import OWN_TEMPLATE, GgufModel
+from studio.export.proof.causes import Trained
+from studio.export.proof.gates import gate_of, judge
+from studio.export.proof.model import OWN_TEMPLATE, GgufModel
+from studio.export.proof.verify import compare, compare_prompts, summary
 from studio.export.steps import require, run_own_step
-from studio.export.verify import compare, compare_prompts, summary
 from studio.jobs import JobFolder
 from tests.export.conftest import TYPES, Recorder
 
@@ -66,7 +66,7 @@ def asked(exported: JobFolder, model_path: Path, adapter: Path, tmp_path_factory
         "base": str(model_path), "adapter": str(adapter), "tokenizer": str(adapter),
         "texts_from": None, "rows_from": None, "limit": None, "folder": str(folder),
     }  # fmt: skip
-    answer = require(run_own_step("studio.export.reference", request, folder, Recorder()), "reference").answer
+    answer = require(run_own_step("studio.export.proof.reference", request, folder, Recorder()), "reference").answer
     assert answer["own_text"] is False
     assert answer["notes"] == ["compared on built-in text: the run's own data is not there any more"]
     assert answer["end"].startswith("<|im_end|>")
@@ -87,7 +87,7 @@ def broken(file: Path, target: Path, tensor: str) -> Path:
 def test_rotated_rows_are_caught(exported: JobFolder, asked: Path, tmp_path: Path) -> None:
     file = broken(next(exported.exports.glob("*-f16.gguf")), tmp_path / "b.gguf", "blk.3.attn_q.weight")
     request = {"file": str(file), "folder": str(asked), "threads": 1}
-    found = require(run_own_step("studio.export.verify", request, tmp_path, Recorder()), "verify").answer
+    found = require(run_own_step("studio.export.proof.verify", request, tmp_path, Recorder()), "verify").answer
     numbers = found["overall"]
     assert found["prompts_equal"] == found["prompts_compared"]
     assert judge("f16", gate_of("f16"), numbers["mean_kl"], numbers["top1"], True, True) == "differs"
@@ -117,7 +117,7 @@ def test_another_template_and_tokenizer_are_caught(exported: JobFolder, asked: P
     cases["texts"] = cases["texts"][:1]
     (folder / "cases.json").write_text(json.dumps(cases))
     request = {"file": str(next(exported.exports.glob("*-f16.gguf"))), "folder": str(folder), "threads": 1}
-    found = require(run_own_step("studio.export.verify", request, tmp_path, Recorder()), "verify").answer
+    found = require(run_own_step("studio.export.proof.verify", request, tmp_path, Recorder()), "verify").answer
     assert not found["template_carried"]
     assert not found["end_of_turn_stops"]
     assert found["prompts_equal"] == found["prompts_compared"] - 1
@@ -143,7 +143,7 @@ def test_a_difference_in_a_rare_text_is_told_and_one_in_a_row_counts(
             cases["prompts"].append(rare | {"name": "row 4", "rare": False})
         (folder / "cases.json").write_text(json.dumps(cases))
         request = {"file": str(next(exported.exports.glob("*-f16.gguf"))), "folder": str(folder), "threads": 1}
-        found = require(run_own_step("studio.export.verify", request, tmp_path, Recorder()), "verify").answer
+        found = require(run_own_step("studio.export.proof.verify", request, tmp_path, Recorder()), "verify").answer
         assert found["prompts_compared"] - found["prompts_equal"] == row
         assert [one["kind"] for one in found["differences"]] == ["normalization"] * (1 + row)
         assert [one["rare"] for one in found["differences"]] == ([False, True] if row else [True])
@@ -153,6 +153,6 @@ def test_a_difference_in_a_rare_text_is_told_and_one_in_a_row_counts(
 def test_a_file_that_llama_cpp_cannot_load_is_a_sentence(asked: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF and nothing more")
     request = {"file": str(tmp_path / "bad.gguf"), "folder": str(asked), "threads": 1}
-    result = run_own_step("studio.export.verify", request, tmp_path, Recorder())
+    result = run_own_step("studio.export.proof.verify", request, tmp_path, Recorder())
     with pytest.raises(StudioError, match=r"bad\.gguf: llama\.cpp cannot load it"):
         require(result, "verify")

@@ -35,7 +35,7 @@ from tests.families.made import CASES, make
 
 pytestmark = pytest.mark.families
 TYPES = ["f16", "q8_0"]
-F16_KL, Q8_KL = 1e-3, 0.02  # the limits of `studio.export.gates`
+F16_KL, Q8_KL = 1e-3, 0.02  # the limits of `studio.export.proof.gates`
 # Names in which llama.cpp and others read meaning.
 NAMES = ("first run", "phi3 llama-2 chatml gemma")
 ROWS = [

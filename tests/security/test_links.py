@@ -11,7 +11,7 @@ import pytest
 
 from studio.config.load import load_yaml
 from studio.errors import InputError
-from studio.export.tokens import has_own_files
+from studio.export.gguf.tokens import has_own_files
 from studio.jobs.actions.queue import tell_held
 from studio.jobs.run.notify import UNTOLD, expect_end
 from studio.jobs.run.supervisor import Supervisor

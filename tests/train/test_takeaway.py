@@ -12,9 +12,9 @@ import pytest
 
 from studio.cli import results
 from studio.errors import StudioError
+from studio.export.gguf.rehearsal import LOADED, LOADING, architecture, known_architectures
+from studio.export.gguf.toolchain import find_toolchain
 from studio.export.job import export
-from studio.export.rehearsal import LOADED, LOADING, architecture, known_architectures
-from studio.export.toolchain import find_toolchain
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job

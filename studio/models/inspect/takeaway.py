@@ -1,6 +1,6 @@
 """Whether a model can be taken away as GGUF, told before it is trained: from config.json, tokenizer and tensor headers.
 
-A child process rehearses the conversion without the weights (`studio.export.rehearsal`), some seconds with torch, which
+A child process rehearses the conversion without the weights (`studio.export.gguf.rehearsal`), some seconds with torch, which
 this process never imports. The answer is kept with the environment, for any home, as long as converter, checkpoint and
 rehearsal are the same. Where the converter is not installed nothing is claimed.
 """
@@ -25,7 +25,7 @@ from studio.models.inspect.tokenizerfiles import tokenizer_files
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 
-_MODULE = "studio.export.rehearsal"
+_MODULE = "studio.export.gguf.rehearsal"
 _PACKAGES = ("llama-cpp-python", "transformers", "tokenizers")
 _SOURCES = (
     "arithmetic.py", "causes.py", "checkpoint.py", "convert.py", "converter.py", "gates.py", "gguf_model.py",

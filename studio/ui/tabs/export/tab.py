@@ -13,7 +13,7 @@ import gradio as gr
 from studio.config.describe import options_of
 from studio.config.jobs import DEMO_TEST, ExportConfig, GgufType
 from studio.config.load import build as build_config
-from studio.export.gates import TYPES
+from studio.export.proof.gates import TYPES
 from studio.jobs import JobFolder, submit
 from studio.ui.components.selected import jobs_of, require_model, rows_choices, rows_path, selected_run
 from studio.ui.components.textline import heading, text_line

@@ -3,7 +3,7 @@
 Converter and llama.cpp see the model's own config, tokenizer and tensor headers; the weights are a file with a hole,
 which takes no room and is hardly read. The file's tokens are compared as those of an export are, and what is computed
 of the config by a small model (`trial`). What fails is told as one of `studio.models.inspect.takeaway`'s reasons.
-`python -m studio.export.rehearsal` reads a request from stdin and prints the answer as the last line.
+`python -m studio.export.gguf.rehearsal` reads a request from stdin and prints the answer as the last line.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError, StudioError
-from studio.export import arithmetic, converter
-from studio.export.causes import Trained
-from studio.export.checkpoint import SINGLE, copy_small_files, write_object
-from studio.export.convert import ELSEWHERE, KNOWN
-from studio.export.material import compared_prompts, end_token
-from studio.export.tokens import choose, needs_work
-from studio.export.toolchain import Toolchain, find_toolchain
+from studio.export.gguf import arithmetic, converter
+from studio.export.gguf.checkpoint import SINGLE, copy_small_files, write_object
+from studio.export.gguf.convert import ELSEWHERE, KNOWN
+from studio.export.gguf.tokens import choose, needs_work
+from studio.export.gguf.toolchain import Toolchain, find_toolchain
+from studio.export.proof.causes import Trained
+from studio.export.proof.material import compared_prompts, end_token
 from studio.models.inspect.headers import read_config, read_tensors
 from studio.models.inspect.takeaway import gguf_obstacle
 from studio.settings import Settings, read_settings
@@ -127,8 +127,8 @@ def _read_differently(file: Path, folder: Path, work: Path) -> dict[str, str]:
     """What the gate of an export would say of the file's tokens; empty for nothing."""
     from transformers import AutoTokenizer
 
-    from studio.export.gguf_model import GgufModel
-    from studio.export.verify import compare_prompts
+    from studio.export.proof.model import GgufModel
+    from studio.export.proof.verify import compare_prompts
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -156,7 +156,7 @@ def _read_differently(file: Path, folder: Path, work: Path) -> dict[str, str]:
 
 def _computed_differently(tools: Toolchain, raw: dict[str, Any], work: Path) -> dict[str, str]:
     """What llama.cpp computes in another way than transformers; empty for nothing, or where it is not known."""
-    from studio.export import trial
+    from studio.export.gguf import trial
 
     what = arithmetic.difference(raw)
     if not what:

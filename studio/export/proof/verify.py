@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from studio.export.causes import Cause, Trained, causes
-from studio.export.gguf_model import OWN_TEMPLATE, GgufModel
+from studio.export.proof.causes import Cause, Trained, causes
+from studio.export.proof.model import OWN_TEMPLATE, GgufModel
 from studio.export.steps import Report, serve_step
 
 SHOWN = 8
@@ -114,7 +114,7 @@ def verify(request: dict[str, Any], report: Report) -> dict[str, Any]:
         report: called with (positions done, positions in all).
 
     Returns:
-        Numbers by name; `studio.export.gates.judge` makes a verdict of them.
+        Numbers by name; `studio.export.proof.gates.judge` makes a verdict of them.
 
     Raises:
         StudioError: llama.cpp cannot load or run the file.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import StudioError
+from studio.export.gguf.toolchain import Toolchain
 from studio.export.steps import QUIET, ProgressPhase, StepResult, Watcher, run_step
-from studio.export.toolchain import Toolchain
 from studio.processes import child_environment, module_command
 
 _PERCENT = re.compile(r"Writing:\s+(\d+)%")
@@ -81,7 +81,7 @@ def convert(
             watcher.log(line)
 
     command = module_command(
-        "studio.export.converter", str(tools.path), str(checkpoint),
+        "studio.export.gguf.converter", str(tools.path), str(checkpoint),
         "--outfile", str(partial), "--outtype", kind, "--metadata", str(said),
     )  # fmt: skip
     try:

@@ -1,4 +1,4 @@
-"""llama.cpp's converter with the names that it knows: `python -m studio.export.converter TOOLS ARGUMENTS...`
+"""llama.cpp's converter with the names that it knows: `python -m studio.export.gguf.converter TOOLS ARGUMENTS...`
 
 It reads a config through transformers, whose fifth version keeps under `rope_parameters` what each family used to name
 in its own way, and leaves out what its code does in any case. Both are put back under the old names; no value that is

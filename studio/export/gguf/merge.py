@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from studio.errors import InputError
-from studio.export.checkpoint import INDEX, SINGLE, copy_small_files, read_object, weight_files, write_object
+from studio.export.gguf.checkpoint import INDEX, SINGLE, copy_small_files, read_object, weight_files, write_object
 from studio.export.steps import Report, serve_step
 from studio.models.inspect.adapters import adapter_config, require_quick_adapter
 from studio.models.inspect.headers import SAFE

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError, StudioError
-from studio.export.pieces import write_pieces
+from studio.export.gguf.pieces import write_pieces
 from studio.foreign import TOKENIZER, read_json_file
 from studio.models.inspect.tokenizerfiles import CONFIG, TEMPLATE, tokenizer_files
 from studio.reach import read_bytes

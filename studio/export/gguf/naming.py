@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from studio.export.checkpoint import read_object
+from studio.export.gguf.checkpoint import read_object
 from studio.models.inspect.tokenizerfiles import CONFIG
 
 # What llama.cpp's rule for Phi-3 needs in the vocabulary, and the tokens whose following blanks it keeps.

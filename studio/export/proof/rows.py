@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.evaluate.score import exact_match
-from studio.export.gguf_model import GgufModel
+from studio.export.proof.model import GgufModel
 from studio.export.steps import Report, serve_step
 
 # An answer may be this much longer than the longest expected one before it is cut (the evaluation's rule).

