@@ -36,17 +36,18 @@ from studio.models.inspect.shape import ModelShape
 from studio.models.plan.batches import Batching
 from studio.models.plan.fit import Lengths
 from studio.models.plan.making import Plan, make_plan
-from studio.train import checks, trackers
-from studio.train.best import scores, watched
-from studio.train.callbacks import JobCallback
-from studio.train.card import write_card
+from studio.train import checks
 from studio.train.engine import unsloth
-from studio.train.loading import load_model, merge_into, stretched_base
+from studio.train.load.model import load_model, merge_into, stretched_base
+from studio.train.loop import trackers
+from studio.train.loop.best import scores, watched
+from studio.train.loop.callbacks import JobCallback
+from studio.train.loop.card import write_card
+from studio.train.loop.saving import Start, restore_switches, save_tokenizer
+from studio.train.loop.watching import Watching, load_best
 from studio.train.methods import METHODS, Method
 from studio.train.preflight import first_epoch
-from studio.train.saving import Start, restore_switches, save_tokenizer
 from studio.train.setup import Setup
-from studio.train.watching import Watching, load_best
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "finetune-studio")
 

@@ -51,7 +51,7 @@ def theirs(model_path: str, rows: Path, seed: int) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, set_seed
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-    from studio.train.rewards import last_number
+    from studio.train.rewards.functions import last_number
 
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(model_path, padding_side="left")

@@ -21,7 +21,7 @@ from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
 from studio.settings import ASSETS, Settings
-from studio.train.saving import save_tokenizer
+from studio.train.loop.saving import save_tokenizer
 
 TYPES = ["f16", "q8_0", "q4_k_m"]
 

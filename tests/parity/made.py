@@ -22,7 +22,7 @@ from studio.models.device.machine import device_info
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.making import make_plan
 from studio.settings import ASSETS, Settings
-from studio.train.loading import load_model
+from studio.train.load.model import load_model
 from studio.train.methods import METHODS
 from studio.train.setup import Setup
 from studio.train.worker import lengths_of

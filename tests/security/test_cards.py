@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from studio.config import RunConfig
 from studio.export.readme import readme
 from studio.foreign import parse_yaml
-from studio.train.card import write_card
+from studio.train.loop.card import write_card
 
 NAMES = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "![a](http://x/y.png)",

@@ -32,7 +32,7 @@ from studio.jobs import submit, wait
 from studio.models.catalog.names import resolve_model
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
-from studio.train.scoring import load_scorer
+from studio.train.rewards.scoring import load_scorer
 from tests.parity.fixtures import quick_and_quiet, tiny
 from tests.parity.made import demo_rows, make_trainer, write_rows
 from tests.security.conftest import Handlers

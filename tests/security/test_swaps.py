@@ -39,8 +39,8 @@ from studio.models.inspect.adapters import adapter_config
 from studio.models.inspect.headers import read_config, read_header
 from studio.reach import descriptor_path, entries, held, link_or_copy, opened, read_text, reading_for
 from studio.settings import ASSETS, Settings
-from studio.train.pythonreward import load_function, read_reference
-from studio.train.schema import read_schema
+from studio.train.rewards.python import load_function, read_reference
+from studio.train.rewards.schema import read_schema
 from tests.security.conftest import HERE, Handlers
 from tests.ui.made_jobs import made_export, made_run
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from studio.train.callbacks import JobCallback
+from studio.train.loop.callbacks import JobCallback
 from tests.parity.fixtures import quick_and_quiet, tiny
 
 __all__ = ["quick_and_quiet", "tiny"]

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig, Qw
 from studio.models.inspect.attention import answer_options
 from studio.models.inspect.headers import read_config
 from studio.settings import Settings
+from studio.train.loop.saving import restore_switches
 from studio.train.methods import METHODS
-from studio.train.saving import restore_switches
 from tests.parity.made import VOCABULARY
 from tests.train.test_matrix import run_cell
 

@@ -11,7 +11,7 @@ from studio.config import RunConfig
 from studio.config.describe import options_of
 from studio.config.load import build
 from studio.jobs.actions.copies import changed_config
-from studio.train.health import Facts, Finding, Health
+from studio.train.loop.health import Facts, Finding, Health
 
 PATHS = {spec.path for spec in options_of(RunConfig)}
 

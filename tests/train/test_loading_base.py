@@ -23,7 +23,7 @@ from studio.models.device.machine import device_info
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.fit import Lengths
 from studio.models.plan.making import make_plan
-from studio.train.loading import load_model
+from studio.train.load.model import load_model
 from studio.train.tuning.dora import exact_lengths
 from tests.parity.made import demo_rows, logged, make_trainer, reported, write_rows
 from tests.train.three_steps import AT_START, RANK, ROWS, adapter_of, layers_of, logits, plain, referring, run, tuned

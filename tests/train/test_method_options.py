@@ -11,7 +11,7 @@ import pytest
 from studio.config.method import DPO_LOSSES, ONLINE
 from studio.jobs.run.worker import JobContext
 from studio.settings import Settings
-from studio.train.callbacks import JobCallback
+from studio.train.loop.callbacks import JobCallback
 from studio.train.methods import METHODS
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, logged, make_trainer, reported, write_rows

@@ -28,9 +28,9 @@ from studio.models.device.machine import device_info
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.fit import Lengths
 from studio.models.plan.making import make_plan
-from studio.train.loading import load_model
-from studio.train.saving import Start
-from studio.train.scoring import load_scorer, model_scorer
+from studio.train.load.model import load_model
+from studio.train.loop.saving import Start
+from studio.train.rewards.scoring import load_scorer, model_scorer
 from studio.train.setup import Setup
 from studio.train.trainers import ppo
 from studio.train.trainers.rollouts import micro_batches

@@ -23,8 +23,7 @@ from studio.data.formats.rows import parse_row
 from studio.data.masks.masker import Masker
 from studio.data.prepare.units import Pair, Prompt, encode
 from studio.errors import InputError, StudioError
-from studio.train.pythonreward import load_function, split_reference
-from studio.train.rewards import (
+from studio.train.rewards.functions import (
     Reward,
     exact_match,
     json_scorer,
@@ -34,8 +33,9 @@ from studio.train.rewards import (
     numeric,
     regex_scorer,
 )
-from studio.train.schema import read_schema
-from studio.train.scoring import load_scorer, score_ids
+from studio.train.rewards.python import load_function, split_reference
+from studio.train.rewards.schema import read_schema
+from studio.train.rewards.scoring import load_scorer, score_ids
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, make_trainer, reported, write_rows
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from studio.data.masks.templates import with_template
 from studio.models.inspect.tokenizerfiles import same_tokens, tokenizer_files
-from studio.train.saving import save_tokenizer
+from studio.train.loop.saving import save_tokenizer
 from tests.install_tokenizers import folder_of
 
 # Model types under which transformers reads the same files by another class than without a config.json.

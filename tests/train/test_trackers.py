@@ -24,7 +24,7 @@ from studio.errors import InputErrors
 from studio.jobs import JobFolder, read_events
 from studio.jobs.run.worker import JobContext
 from studio.settings import Settings
-from studio.train.trackers import Trackers, local_places
+from studio.train.loop.trackers import Trackers, local_places
 from studio.train.worker import train
 from tests.parity.made import job_for, write_rows
 

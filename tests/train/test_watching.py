@@ -23,10 +23,10 @@ from studio.jobs.store.checkpoints import last_whole, seal, whole_steps
 from studio.jobs.store.request import Branch, write_request
 from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
-from studio.train.best import best_of, scores, since_better, watched
-from studio.train.callbacks import JobCallback
-from studio.train.health import Health
-from studio.train.watching import Watching, load_best
+from studio.train.loop.best import best_of, scores, since_better, watched
+from studio.train.loop.callbacks import JobCallback
+from studio.train.loop.health import Health
+from studio.train.loop.watching import Watching, load_best
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, reported, write_rows
 
@@ -88,10 +88,10 @@ def test_broken_numbers_end_the_run_and_the_last_good_checkpoint_stays(
 
 
 def test_memory_and_disk_are_looked_at_while_it_runs(settings, tiny, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("studio.train.watching.memory", lambda: (16 * 10**9, 10**8))
-    monkeypatch.setattr("studio.train.watching.LOOK_SECONDS", 0.0)
-    monkeypatch.setattr("studio.train.health.DISK_LEFT", 1.0)
-    monkeypatch.setattr("studio.train.health.DISK_FEW", 10**18)
+    monkeypatch.setattr("studio.train.loop.watching.memory", lambda: (16 * 10**9, 10**8))
+    monkeypatch.setattr("studio.train.loop.watching.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("studio.train.loop.health.DISK_LEFT", 1.0)
+    monkeypatch.setattr("studio.train.loop.health.DISK_FEW", 10**18)
     context = run(settings, tiny, tmp_path, data={"validation": 0})
     train(context)
     told = {one["text"].split(":")[0]: one for one in notices(context)}

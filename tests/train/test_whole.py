@@ -25,7 +25,7 @@ from studio.data.prepare.units import Encoded
 from studio.errors import InputError
 from studio.settings import Settings
 from studio.train import checks
-from studio.train.pretrained import load_adapter, load_whole
+from studio.train.load.pretrained import load_adapter, load_whole
 from tests.models.tiny import save_tiny
 from tests.train.test_checks import refusals
 

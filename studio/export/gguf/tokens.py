@@ -20,7 +20,7 @@ from studio.export.steps import Report, serve_step
 from studio.models.inspect.tokenizerfiles import CONFIG, carry_settings, copy_tokenizer, same_files, tokenizer_files
 from studio.reach import read_bytes
 
-# What a run may change in the base's files (`studio.train.saving`).
+# What a run may change in the base's files (`studio.train.loop.saving`).
 _SETTINGS = (CONFIG, "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
 
 

@@ -14,9 +14,9 @@ from studio.patterns import PatternError, engine
 from studio.train.checks.known import Known
 from studio.train.checks.scorer import require_one_score
 from studio.train.checks.tokens import largest_token
-from studio.train.pythonreward import split_reference
+from studio.train.rewards.python import split_reference
+from studio.train.rewards.schema import read_schema
 from studio.train.runs import find_model
-from studio.train.schema import read_schema
 
 
 def check_rewards(known: Known) -> None:

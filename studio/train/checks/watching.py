@@ -8,8 +8,8 @@ from importlib.util import find_spec
 
 from studio.errors import InputError
 from studio.models.plan.making import steps_per_epoch
-from studio.train.best import watched
 from studio.train.checks.known import Known
+from studio.train.loop.best import watched
 
 
 def _best(known: Known) -> None:

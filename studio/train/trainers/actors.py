@@ -33,8 +33,8 @@ from torch import nn
 from studio.errors import InputError
 from studio.models.inspect.adapters import adapter_config
 from studio.train.engine.ppo import token_figures
-from studio.train.reference import reference_model
-from studio.train.saving import CHANGES_BASE
+from studio.train.load.reference import reference_model
+from studio.train.loop.saving import CHANGES_BASE
 from studio.train.setup import Setup
 
 POLICY, REFERENCE, VALUE, REWARD = "default", "ref", "value", "reward"

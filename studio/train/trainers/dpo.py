@@ -8,8 +8,8 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from studio.data.prepare.units import Pair
-from studio.train.counting import Counting, finish
-from studio.train.reference import keep_start, reference_model
+from studio.train.load.reference import keep_start, reference_model
+from studio.train.loop.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset
 from studio.train.trainers.grouped import GroupedPairs

@@ -8,9 +8,9 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from studio.data.prepare.units import Prompt
-from studio.train.counting import Counting, finish
-from studio.train.reference import keep_start, reference_options
-from studio.train.rewards import Reward, make_rewards
+from studio.train.load.reference import keep_start, reference_options
+from studio.train.loop.counting import Counting, finish
+from studio.train.rewards.functions import Reward, make_rewards
 from studio.train.setup import Setup, common_arguments
 
 SAMPLES_SHOWN = 4

@@ -11,8 +11,8 @@ from trl import KTOConfig, KTOTrainer
 from trl.trainer.utils import use_adapter
 
 from studio.data.prepare.units import Rated
-from studio.train.counting import Counting, finish
-from studio.train.reference import REFERENCE, keep_start, reference_model
+from studio.train.load.reference import REFERENCE, keep_start, reference_model
+from studio.train.loop.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments
 from studio.train.trainers.columns import token_dataset
 

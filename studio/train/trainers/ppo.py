@@ -27,7 +27,6 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, speed_metrics
 
 from studio.errors import StudioError
-from studio.train.counting import Counting, finish
 from studio.train.engine.ppo import (
     KLWeight,
     RunningScores,
@@ -37,6 +36,7 @@ from studio.train.engine.ppo import (
     value_loss,
     whiten,
 )
+from studio.train.loop.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments
 from studio.train.trainers.actors import VALUE, Actors
 from studio.train.trainers.rollouts import Batch, Experience, Rewards, Scored, Writer, micro_batches

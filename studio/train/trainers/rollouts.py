@@ -20,8 +20,8 @@ from transformers import GenerationConfig
 from studio.chat.prompting import turn_end
 from studio.data.prepare.units import Prompt
 from studio.errors import StudioError
-from studio.train.rewards import Reward, make_rewards
-from studio.train.scoring import answer_ids, score_ids
+from studio.train.rewards.functions import Reward, make_rewards
+from studio.train.rewards.scoring import answer_ids, score_ids
 from studio.train.setup import Setup
 from studio.train.trainers.actors import Actors, SharedScorer
 

@@ -7,7 +7,7 @@ import gradio as gr
 from studio.config import RunConfig
 from studio.config.method import ONLINE
 from studio.errors import StudioError
-from studio.train.pythonreward import read_reference
+from studio.train.rewards.python import read_reference
 from studio.ui.components.choices import piece
 
 SHOWN_BYTES = 100_000

@@ -24,9 +24,9 @@ from studio.models.plan.making import Plan
 from studio.reach import link_or_copy
 from studio.train.engine import loss as engine_loss
 from studio.train.engine import unsloth
+from studio.train.load.pretrained import load_adapter, load_whole
+from studio.train.loop.saving import save_tokenizer
 from studio.train.methods import METHODS
-from studio.train.pretrained import load_adapter, load_whole
-from studio.train.saving import save_tokenizer
 from studio.train.tuning import PREPARE
 from studio.train.tuning.qlora import keep_layout, leave_file, quantization
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from studio.data.prepare.units import Prompt
 from studio.patterns import engine
-from studio.train.pythonreward import load_function
-from studio.train.schema import read_schema, validator_of
+from studio.train.rewards.python import load_function
+from studio.train.rewards.schema import read_schema, validator_of
 from studio.train.setup import Setup
 
 # A minus is not the hyphen of 10-15, and a comma stands between thousands only.
@@ -130,6 +130,6 @@ def _scorer(name: str, setup: Setup) -> Any:
         return length_scorer(method.reward_length or 1, setup.tokenizer)
     if name == "python":
         return load_function(method.reward_python or "")
-    from studio.train.scoring import model_scorer
+    from studio.train.rewards.scoring import model_scorer
 
     return model_scorer(setup)

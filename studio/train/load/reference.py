@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from studio.models.inspect.headers import SAFE
-from studio.train.saving import CHANGES_BASE
+from studio.train.loop.saving import CHANGES_BASE
 from studio.train.setup import Setup
 
 REFERENCE = "ref"  # TRL takes the adapter of this name as the reference

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification
 from studio.data.prepare.units import Prompt
 from studio.errors import InputError
 from studio.models.inspect.adapters import adapter_config
-from studio.train.pretrained import load_adapter, load_whole
+from studio.train.load.pretrained import load_adapter, load_whole
 from studio.train.setup import Setup
 
 BATCH = 16

@@ -18,7 +18,7 @@ from studio.jobs.store import checkpoints
 from studio.jobs.store.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
-    from studio.train.counting import Counting
+    from studio.train.loop.counting import Counting
     from studio.train.methods import Method
 
 PACE_STEPS = 20

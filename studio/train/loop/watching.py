@@ -21,9 +21,9 @@ from studio.jobs.run.worker import JobContext
 from studio.jobs.store.checkpoints import last_whole, remove_older
 from studio.models.device.machine import memory
 from studio.models.plan.making import Plan
-from studio.train.best import Watched, best_of, note_best, scores, since_better
-from studio.train.callbacks import JobCallback
-from studio.train.health import Facts, Finding, Health
+from studio.train.loop.best import Watched, best_of, note_best, scores, since_better
+from studio.train.loop.callbacks import JobCallback
+from studio.train.loop.health import Facts, Finding, Health
 
 LOOK_SECONDS = 5.0
 
