@@ -13,8 +13,10 @@ from typing import Any
 import typer
 
 from studio import __version__
-from studio.cli import chat, data, demo, doctor, jobs, password, results, train, ui
+from studio.cli.jobs import listing as jobs
 from studio.cli.output import report_error, say
+from studio.cli.page import doctor, password, ui
+from studio.cli.work import chat, data, demo, results, train
 from studio.errors import InputError, StudioError
 from studio.escaping import for_terminal
 from studio.private import begin

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from studio.cli import queue
+from studio.cli.jobs import queue
 from studio.cli.main import main
 from studio.config.presets import load_named
 from studio.jobs import JobFolder, list_jobs

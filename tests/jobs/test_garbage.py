@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as few
 from hypothesis import strategies as st
 
-from studio.cli import watch
+from studio.cli.jobs import watch
 from studio.cli.main import main
 from studio.errors import InputError
 from studio.jobs import JobState, Summaries, read_events

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from studio.cli import results
+from studio.cli.work import results
 from studio.errors import StudioError
 from studio.export.gguf.rehearsal import LOADED, LOADING, architecture, known_architectures
 from studio.export.gguf.toolchain import find_toolchain

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from studio.cli.jobs.watch import follow, raise_unless_completed
 from studio.cli.output import answer, say, table
-from studio.cli.train import Json
-from studio.cli.watch import follow, raise_unless_completed
+from studio.cli.work.train import Json
 from studio.config.jobs import DEMO_TEST, EvaluateConfig, ExportConfig
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from studio.cli.output import answer, phase_line, stderr
-from studio.cli.train import Json, Sets
+from studio.cli.work.train import Json, Sets
 from studio.config import RunConfig
 from studio.config.data import DataSource
 from studio.config.load import run_of

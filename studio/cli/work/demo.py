@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from studio.cli.jobs.watch import follow, raise_unless_completed
 from studio.cli.output import answer, say, table
-from studio.cli.results import run_evaluation, run_export
-from studio.cli.train import Json, Sets, checked_run, say_plan, trained_summary
-from studio.cli.watch import follow, raise_unless_completed
+from studio.cli.work.results import run_evaluation, run_export
+from studio.cli.work.train import Json, Sets, checked_run, say_plan, trained_summary
 from studio.config.jobs import DEMO_TEST
 from studio.config.presets import DEMO, load_named
 from studio.errors import InputError, StudioError

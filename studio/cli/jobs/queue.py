@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 import typer
 
 from studio.cli.output import answer, table
-from studio.cli.train import Job, Json, Name, Sets, answer_queued, checked_run, say_plan
+from studio.cli.work.train import Job, Json, Name, Sets, answer_queued, checked_run, say_plan
 from studio.config import RunConfig
 from studio.config.load import run_of
 from studio.errors import InputError

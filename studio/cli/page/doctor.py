@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from studio.cli.output import answer, say
-from studio.cli.train import Json
+from studio.cli.work.train import Json
 from studio.models.device.machine import device_info
 from studio.settings import Settings, read_settings
 

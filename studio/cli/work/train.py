@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from studio.cli.jobs.sweep import queue_sweep
+from studio.cli.jobs.watch import follow, raise_unless_completed
 from studio.cli.output import answer, phase_line, say, stderr
-from studio.cli.sweep import queue_sweep
-from studio.cli.watch import follow, raise_unless_completed
 from studio.config import RunConfig
 from studio.config.load import run_of
 from studio.config.model import EMBEDDED_MODEL

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from studio.cli import branch, keep, queue
+from studio.cli.jobs import branch, keep, queue
+from studio.cli.jobs.watch import follow, raise_unless_completed
 from studio.cli.output import answer, say, table, write
-from studio.cli.train import Detach, Job, Json
-from studio.cli.watch import follow, raise_unless_completed
+from studio.cli.work.train import Detach, Job, Json
 from studio.errors import InputError
 from studio.jobs import (
     JobFolder,

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from studio.cli.output import answer, say, table, write
-from studio.cli.train import Job, Json
+from studio.cli.work.train import Job, Json
 from studio.errors import InputError
 from studio.escaping import for_terminal
 from studio.jobs import JobFolder, Summaries, find_job

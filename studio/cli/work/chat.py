@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from studio.cli.output import answer, say, write
-from studio.cli.train import Json
+from studio.cli.work.train import Json
 from studio.settings import read_settings
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from studio.cli.train import Job, Json, Name, Sets, answer_queued, checked_run, say_plan
+from studio.cli.work.train import Job, Json, Name, Sets, answer_queued, checked_run, say_plan
 from studio.config import RunConfig
 from studio.config.load import build, run_of
 from studio.jobs import JobFolder, find_job

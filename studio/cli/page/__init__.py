@@ -1,0 +1,1 @@
+"""The commands about the page and this machine: ui, password, doctor."""
