@@ -298,7 +298,8 @@ def test_leaves_when_idle_and_comes_back(session_settings: Settings) -> None:
 
 def test_is_gone_with_its_parent(session_settings: Settings) -> None:
     code = (
-        "import sys, time; from studio.data.worker.client import DataWorker; from studio.settings import read_settings\n"
+        "import sys, time; from studio.data.worker.client import DataWorker\n"
+        "from studio.settings import read_settings\n"
         "print(DataWorker(read_settings()).call('ping')['pid'], flush=True); time.sleep(600)"
     )
     env = {**os.environ, "STUDIO_HOME": str(session_settings.home)}
@@ -314,7 +315,8 @@ def test_is_gone_with_its_parent(session_settings: Settings) -> None:
 
 def test_the_client_is_light_and_the_worker_has_no_torch(worker: DataWorker, model: str) -> None:
     code = (
-        "import sys, studio.data.worker.client, studio.data.files.datafiles, studio.data.formats.answers, studio.data.quality.report\n"
+        "import sys, studio.data.worker.client, studio.data.files.datafiles\n"
+        "import studio.data.formats.answers, studio.data.quality.report\n"
         "print([name for name in ('torch', 'transformers', 'tokenizers', 'numpy') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -178,7 +178,7 @@ def _no_rows(asked: HubSet, what: str) -> InputError:
 
 
 def main() -> int:
-    """`python -m studio.data.files.hubfetch JSON`: fetch the HubSet that the JSON object says, as a child of `models.catalog.child`.
+    """`python -m studio.data.files.hubfetch JSON`: fetch the HubSet that it says, as a child of `catalog.child`.
 
     `hubsets.fetch` sets the environment in which the libraries are imported.
     """

@@ -1,7 +1,7 @@
 """Sets of rows from the Hugging Face Hub: which one is meant, where it lies here, and its rows.
 
-A set is fetched once (`data.files.hubfetch`, a process of its own) into a folder under `settings.datasets` that holds one
-split as Arrow files; after that nothing asks the network. Rows are read memory-mapped, so a set of many GB costs no
+A set is fetched once (`data.files.hubfetch`, a process of its own) into a folder under `settings.datasets` that holds
+one split as Arrow files; after that nothing asks the network. Rows are read memory-mapped, so a set of many GB costs no
 memory. pyarrow is loaded only when rows are read.
 """
 
@@ -100,7 +100,8 @@ def fetch(asked: HubSet, settings: Settings, report: Progress) -> FetchedSet:
         return found
     folder = set_folder(asked, settings)
     run_child(
-        "studio.data.files.hubfetch", [json.dumps(asdict(asked))], settings, report, ("getting the data set ready", _WHERE),
+        "studio.data.files.hubfetch", [json.dumps(asdict(asked))], settings, report,
+        ("getting the data set ready", _WHERE),
         # Read when huggingface_hub and datasets are imported: so nothing lands outside of the studio's home.
         HF_HUB_CACHE=str(folder / WORK / "hub"), HF_DATASETS_CACHE=str(folder / WORK / "datasets"),
     )  # fmt: skip

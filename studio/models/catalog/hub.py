@@ -1,7 +1,7 @@
 """Models from the Hugging Face Hub: whole, safetensors only, into a folder of their own under `settings.models`.
 
-Runs as `python -m studio.models.catalog.hub ID REVISION` so that a stop can end a download at once. The repository's file
-list is read first: what it cannot train on (pickled weights, GGUF only) is refused before gigabytes are fetched.
+Runs as `python -m studio.models.catalog.hub ID REVISION` so that a stop can end a download at once. The repository's
+file list is read first: what it cannot train on (pickled weights, GGUF only) is refused before gigabytes are fetched.
 Progress is counted in bytes on the disk, which holds for every way in which huggingface_hub moves them.
 """
 

@@ -1,7 +1,7 @@
 """What fetching anything from the Hugging Face Hub has in common: ids, progress by bytes on the disk, error sentences.
 
-Light to import. Used by `models.catalog.hub` (checkpoints) and `data.files.hubfetch` (sets of rows); a token comes from the
-environment or from `hf auth login`, through huggingface_hub, and is never read, kept or shown here.
+Light to import. Used by `models.catalog.hub` (checkpoints) and `data.files.hubfetch` (sets of rows); a token comes from
+the environment or from `hf auth login`, through huggingface_hub, and is never read, kept or shown here.
 """
 
 from __future__ import annotations

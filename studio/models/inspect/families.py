@@ -1,8 +1,8 @@
 """Families of models: which layers an adapter goes on, and what to know of each. Data; no torch.
 
 Chosen by `model_type` of config.json, so models that share an architecture are one family (Yi is a Llama). The names
-are those of transformers 5; whether a checkpoint has them is seen in its headers (`studio.models.inspect.shape`). A family
-that is not here can be trained all the same: all-linear needs no names.
+are those of transformers 5; whether a checkpoint has them is seen in its headers (`studio.models.inspect.shape`). A
+family that is not here can be trained all the same: all-linear needs no names.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Whether a model can be taken away as GGUF, told before it is trained: from config.json, tokenizer and tensor headers.
 
-A child process rehearses the conversion without the weights (`studio.export.gguf.rehearsal`), some seconds with torch, which
-this process never imports. The answer is kept with the environment, for any home, as long as converter, checkpoint and
-rehearsal are the same. Where the converter is not installed nothing is claimed.
+A child process rehearses the conversion without the weights (`studio.export.gguf.rehearsal`), some seconds with torch,
+which this process never imports. The answer is kept with the environment, for any home, as long as converter,
+checkpoint and rehearsal are the same. Where the converter is not installed nothing is claimed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ from studio.settings import Settings
 
 _MODULE = "studio.export.gguf.rehearsal"
 _PACKAGES = ("llama-cpp-python", "transformers", "tokenizers")
-_SOURCES = (
-    "arithmetic.py", "causes.py", "checkpoint.py", "convert.py", "converter.py", "gates.py", "gguf_model.py",
-    "material.py", "pieces.py", "rehearsal.py", "tokens.py", "trial.py", "verify.py",
-)  # fmt: skip
+_PROOF = ("causes.py", "gates.py", "material.py", "model.py", "verify.py")  # what the rehearsal takes of it
 _SECONDS = 180
 _LOADING, _LOADED = "@loading", "@loaded"
 _AGAIN_SECONDS = 60.0  # until a question that could not be answered is asked again
@@ -119,8 +116,9 @@ def _key(folder: Path, request: dict[str, Any]) -> str:
             digest.update(f"{package} {version(package)}\n".encode())
         except PackageNotFoundError:
             digest.update(f"{package} is missing\n".encode())
-    code = Path(__file__).resolve().parent.parent / "export"
-    for file in [*(code / name for name in _SOURCES), *sorted(folder / path for path in tokenizer_files(folder))]:
+    code = Path(__file__).resolve().parents[2] / "export"
+    ours = [*sorted((code / "gguf").glob("*.py")), *(code / "proof" / name for name in _PROOF)]
+    for file in [*ours, *sorted(folder / path for path in tokenizer_files(folder))]:
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:32]
 

@@ -69,8 +69,8 @@ def _kept(file: str, token: str, _changed: int, size: int) -> Facts:
         return _read(Path(file), token, _HERE)
     try:
         done = subprocess.run(
-            module_command("studio.models.inspect.vocabulary", file, token), capture_output=True, text=True, check=False,
-            timeout=_SECONDS, env=child_environment(),
+            module_command("studio.models.inspect.vocabulary", file, token), capture_output=True, text=True,
+            check=False, timeout=_SECONDS, env=child_environment(),
         )  # fmt: skip
         largest, number, patterns = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError, TypeError):

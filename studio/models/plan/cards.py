@@ -30,12 +30,12 @@ ROWS = 1000
 SCORE_BYTES = 8
 MEMORY = "# Memory, "
 
-_PAGE = Path(__file__).resolve().parents[2] / "docs" / "models-memory.md"
+_PAGE = Path(__file__).resolve().parents[3] / "docs" / "models-memory.md"
 _INTRO = """\
 # Memory of well-known models
 
-Made by `python -m studio.models.plan.cards` from the memory plan (docs/memory.md); do not edit. Nothing here was measured
-on a card. A number is the largest micro-batch, up to the preset's batch size, with which the plan fits into
+Made by `python -m studio.models.plan.cards` from the memory plan (docs/memory.md); do not edit. Nothing here was
+measured on a card. A number is the largest micro-batch, up to the preset's batch size, with which the plan fits into
 {usable:.0%} of the card's memory; **c** means with activation checkpointing, – that not even one row fits. The plan
 recomputes only where it must, so a larger card may have the smaller number. The rows have the preset's
 `data.max_length` tokens, all of them, which is the worst case: shorter rows need less. "Least" is what the run needs

@@ -1,7 +1,7 @@
 """Fix and keep: a cleaned copy of the data under STUDIO_HOME/data, and the run set to train on it.
 
-What may be left out is `studio.data.quality.keep.DROPPABLE`; checks with rows in the last profile come first. The copy is
-written by the second data worker; nothing is written over.
+What may be left out is `studio.data.quality.keep.DROPPABLE`; checks with rows in the last profile come first. The copy
+is written by the second data worker; nothing is written over.
 """
 
 from __future__ import annotations

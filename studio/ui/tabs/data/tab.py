@@ -1,7 +1,7 @@
 """Data tab: the files, a row as the model sees it, how long rows are, what was found, and the split.
 
-What is shown of them comes from `studio.ui.tabs.data.values`. A file that cannot be used is a finding with its sentence, not
-a failure: what was chosen stays as it was.
+What is shown of them comes from `studio.ui.tabs.data.values`. A file that cannot be used is a finding with its
+sentence, not a failure: what was chosen stays as it was.
 """
 
 from __future__ import annotations
