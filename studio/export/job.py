@@ -118,7 +118,7 @@ class Export:
                 "dtype": self._intermediate(),
                 "tokenizer": str(tokenizer),
             }
-            result = require(self._step("merging", "merge", request, "tensors"), "merging")
+            result = require(self._step("merging", "gguf.merge", request, "tensors"), "merging")
             self.report["merge"] = result.answer
             if result.answer["method"] != "streaming":
                 self.context.notice("info", f"merged by PEFT, whole in memory: {result.answer['reason']}")
@@ -150,7 +150,9 @@ class Export:
             return run
         folder = self.work / "tokenizer"
         request = {"run": str(run), "base": str(base), "folder": str(folder)}
-        answer = require(self._step("reading the tokenizer", "tokens", request, ""), "reading the tokenizer").answer
+        answer = require(
+            self._step("reading the tokenizer", "gguf.tokens", request, ""), "reading the tokenizer"
+        ).answer
         self.report["tokenizer"] = answer["from"]
         return folder
 
@@ -166,7 +168,7 @@ class Export:
             "limit": None,
             "folder": str(self.work),
         }
-        result = self._step("asking the trained model", "reference", request, "tokens")
+        result = self._step("asking the trained model", "proof.reference", request, "tokens")
         self.reference = require(result, "asking the trained model").answer
         self.report["reference"] = {key: self.reference[key] for key in ("dtype", "positions", "own_text", "notes")}
         for note in self.reference["notes"]:
@@ -176,10 +178,10 @@ class Export:
         """Compare one file, answer rows with it, sign it, move it out and enter it in the report."""
         file, began = self._file(kind), time.monotonic()
         request = {"file": str(file), "folder": str(self.work), "threads": cpu_threads()}
-        result = self._step(f"verifying {kind}", "verify", request, "tokens")
+        result = self._step(f"verifying {kind}", "proof.verify", request, "tokens")
         entry = self._entry(kind, result)
         if self.rows is not None and result.code == 0:
-            answered = self._step(f"answering rows {kind}", "rows", request, "rows")
+            answered = self._step(f"answering rows {kind}", "proof.rows", request, "rows")
             if answered.code == 0:
                 entry["exact_match"] = answered.answer
                 self._compare_scores(kind, entry, answered.answer)

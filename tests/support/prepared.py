@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import transformers
+from filelock import FileLock
 
 from studio.config.model import EMBEDDED_MODEL
 from studio.models.catalog import embedded
@@ -25,7 +26,10 @@ def prepared() -> Path:
     made_by = Path(embedded.__file__).read_bytes() + transformers.__version__.encode()
     made_by += str(embedded.find_gguf().stat().st_size).encode()
     home = CACHE.parent / f"model-{hashlib.sha256(made_by).hexdigest()[:12]}"
-    return embedded.prepare(replace(read_settings(), home=home))
+    # A lock of our own: of the studio's a process that is not the studio's, as ours, may not wait for long.
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "tests.lock"):
+        return embedded.prepare(replace(read_settings(), home=home))
 
 
 def copy_model(home: Path) -> Path:

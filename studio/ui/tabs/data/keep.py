@@ -37,6 +37,8 @@ LABELS = {
     "no_stop": "no mark at the end of the answer",
     "lost": "characters that the tokenizer leaves out",
     "control": "control tokens kept as such",
+    "turns": "turns out of order",
+    "no_question": "an empty question",
 }
 TEMPLATE = f"""
 <section class="studio card keep" aria-label="Fix and keep">
