@@ -1,7 +1,8 @@
 # make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make bench
-# Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3), SHUFFLE (a seed for the order of tests)
+# Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3), EXTRAS (demo; demo,cuda on an NVIDIA GPU), SHUFFLE (a seed for the order of tests)
 PYTHON ?= python3
 PORT ?= 7860
+EXTRAS ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -26,12 +27,12 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@command -v c++ >/dev/null || { echo "A C++ compiler is needed. On Debian or Ubuntu: apt-get install build-essential"; exit 1; }
 	@echo "Installing into $(VENV): torch and llama.cpp take some minutes the first time."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(PIP) --editable '.[demo]'
+	@$(PIP) --editable '.[$(EXTRAS)]'
 	@$(BIN)/python -m studio.export.gguf.toolchain
 	@touch $@
 
 $(TEST_STAMP): $(STAMP) tests/install_tokenizers.py
-	@$(PIP) --editable '.[demo,test]'
+	@$(PIP) --editable '.[$(EXTRAS),test]'
 	@bash tests/install_chromium.sh $(BIN)/python
 	@$(BIN)/python tests/install_tokenizers.py
 	@touch $@

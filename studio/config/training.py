@@ -87,7 +87,8 @@ class TrainingConfig(Options):
         differs="TRL: always on, which costs a third of the speed also where memory is plenty.",
     )
     eval_steps: int | Auto = option(
-        "auto", "Updates between validations; auto is eight times in a run.", title="Validate every", unit="steps"
+        "auto", "Updates between validations; auto is eight times in a run, fewer where they would take long.",
+        title="Validate every", unit="steps",
     )  # fmt: skip
     early_stopping: int | None = option(
         None, "Stop after so many validations without improvement; empty never does.", title="Stop early after",

@@ -76,6 +76,19 @@ def test_every_auto_has_a_reason_and_a_source() -> None:
     assert (asked.eval_steps, asked.save_steps) == (3, 4)
 
 
+@pytest.mark.parametrize(
+    ("steps", "rows", "every"),
+    [(12, 50, 12), (12, 96, 12), (100, 80, 12), (100, 200, 33), (3, 5, 1), (1, 400, 1)],
+)
+def test_validations_take_at_most_a_third_of_the_training(steps: int, rows: int, every: int) -> None:
+    made = plan(replace(LENGTHS, validation_count=rows), training={"max_steps": steps, "batch_size": 8})
+    assert made.eval_steps == every
+    read, trained = (steps // every + 1) * rows, 3 * 8 * steps
+    assert read <= trained / 3 or every == steps, "one at the end there always is"
+    waiting = plan(replace(LENGTHS, validation_count=rows), training={"max_steps": steps, "early_stopping": 2})
+    assert waiting.eval_steps == max(1, steps // 8), "who waits for the best wants to see it"
+
+
 def test_full_tuning_keeps_float32_weights() -> None:
     made = plan(tuning={"name": "full"})
     assert (made.dtype, made.autocast, made.adapter_bytes) == ("float32", True, 0)

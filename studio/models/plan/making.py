@@ -269,10 +269,21 @@ def _eval_steps(config: RunConfig, lengths: Lengths, steps: int, choices: dict[s
     elif asked != "auto":
         choice = Choice(int(asked), "as set", GIVEN)
     else:
-        every = max(1, steps // EVALUATIONS)
-        choice = Choice(every, f"about {EVALUATIONS} validations in {steps} steps", "rule")
+        count = EVALUATIONS if config.training.early_stopping else _evaluations(config, lengths, steps)
+        many = "one validation" if count == 1 else f"about {count} validations"
+        why = "" if count == EVALUATIONS else ": more would take over a third of the time"
+        choice = Choice(max(1, steps // count), f"{many} in {steps} steps{why}", "rule")
     choices["training.eval_steps"] = choice
     return int(choice.value)
+
+
+def _evaluations(config: RunConfig, lengths: Lengths, steps: int) -> int:
+    """How often to validate, so that it takes at most a third of what the training takes, the first time included.
+
+    A validated row is read once, a trained one is worth three (forward, and twice that backward).
+    """
+    trained = steps * config.training.batch_size
+    return min(EVALUATIONS, max(1, trained // lengths.validation_count - 1))
 
 
 def _save_steps(config: RunConfig, steps: int, per_epoch: int, choices: dict[str, Choice]) -> int:
