@@ -8,6 +8,7 @@ FROM system AS tools
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends build-essential ca-certificates make python3 python3-dev python3-venv \
  && rm -rf /var/lib/apt/lists/*
+ARG PIP_EXTRA_INDEX_URL=""
 ENV CMAKE_ARGS="-DGGML_NATIVE=OFF" PIP_NO_CACHE_DIR=1
 WORKDIR /opt/studio
 COPY . .
