@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
+import tests.support.cores  # noqa: F401
 from studio.jobs import JobFolder, find_job
 from studio.settings import Settings, read_settings
 from tests.support.groups import Groups, arrange
