@@ -1,4 +1,5 @@
-/* What a handler refuses, as a notice that stays until it is closed or the next one comes.
+/* What a handler refuses, and a file that is too large to be sent, as a notice: it stays until it is closed or the next
+   one comes.
    Gradio 6.31 shows an error only of events that use its queue: of the others, and ours are such, its client leaves out
    the field by which the page decides to show it. So the answer is read here, where it passes. */
 "use strict";
@@ -17,6 +18,18 @@
     document.querySelector(".gradio-container").append(h("div", { class: "studio refused notice error", role: "alert" },
       h("b", {}, title), h("span", {}, sentence), button));
   }
+
+  // Asked before anything is sent: what the server would refuse after the last byte.
+  document.addEventListener("change", (event) => {
+    const input = event.target, most = Number(document.querySelector("[data-upload-bytes]")?.dataset.uploadBytes);
+    if (!(input instanceof HTMLInputElement) || input.type !== "file" || !most) return;
+    const large = [...input.files].find((file) => file.size > most);
+    if (!large) return;
+    event.stopImmediatePropagation();
+    input.value = "";
+    const { bytes } = window.studio;
+    show("Upload", `'${large.name}' has ${bytes(large.size)}; an upload may have ${bytes(most)}. Put the file on the studio's computer and enter its path instead.`);
+  }, true);
 
   window.fetch = async (input, options) => {
     const answer = await send(input, options);

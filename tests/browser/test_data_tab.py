@@ -196,6 +196,24 @@ def test_what_is_no_data_is_a_sentence(page: Page, server: Server, tmp_path: Pat
     planned(page, "!plan.errors.length && plan.line.includes('steps')")
 
 
+def test_a_file_that_is_too_large_is_not_sent(page: Page, server: Server, tmp_path: Path) -> None:
+    large = tmp_path / "large.jsonl"
+    with large.open("wb") as file:
+        file.truncate(501_000_000)  # a hole, which takes no room
+    open_tab(page, server, "data")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if "/upload" in request.url else None)
+    upload(page, "#data-upload", large)
+    said = page.locator(".refused")
+    expect(said).to_contain_text("'large.jsonl' has 501 MB")
+    expect(said).to_contain_text("500 MB")
+    page.wait_for_timeout(500)
+    assert sent == []
+    # A smaller one is taken afterwards, by the same button.
+    upload(page, "#data-upload", write_csv(tmp_path / "small.csv", ["prompt", "completion"]))
+    expect(page.locator("#f-data-train")).to_contain_text("small.csv")
+
+
 def test_a_long_count_says_how_far_it_is_and_can_be_stopped(page: Page, server: Server, tmp_path: Path) -> None:
     rows = tmp_path / "many.jsonl"
     with rows.open("w", encoding="utf-8") as file:

@@ -45,12 +45,12 @@ from studio.ui.server.sessions import SessionFile
 from studio.ui.server.theme import page_head, studio_theme
 from studio.ui.tabs.chat import tab as chat
 from studio.ui.tabs.data import tab as data
+from studio.ui.tabs.data.files import UPLOAD_BYTES
 from studio.ui.tabs.export import tab as export
 from studio.ui.tabs.method import tab as method
 from studio.ui.tabs.model import tab as model
 from studio.ui.tabs.training import tab as training
 
-MAX_UPLOAD = "2gb"
 BUILDERS = {
     "model": model.build,
     "data": data.build,
@@ -87,7 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(api.make_router(services))
     gr.mount_gradio_app(
         app, build_blocks(services), path="/", footer_links=[], run_history=False, show_error=False,
-        max_file_size=MAX_UPLOAD, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
+        max_file_size=UPLOAD_BYTES, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
         app_kwargs={"openapi_url": None}, theme=studio_theme(), head=page_head(), allowed_paths=[], root_path="",
     )  # fmt: skip
     app.add_middleware(ReadingForPage, settings=settings)

@@ -18,7 +18,7 @@ from studio.models.catalog.names import require_path
 from studio.reach import open_in
 from studio.settings import Settings
 
-UPLOAD_BYTES = 512 * 1024**2
+UPLOAD_BYTES = 500 * 10**6
 # What a browser offers in its file dialog.
 UPLOADED = [*ENDINGS, *PACKED_ENDINGS]
 

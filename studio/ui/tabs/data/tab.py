@@ -21,7 +21,7 @@ from studio.ui.form.meta import READING, WITH_META, Meta
 from studio.ui.form.planline import plan_line
 from studio.ui.form.schema import METHOD, TRAIN, field_id
 from studio.ui.page import QUIET, Page
-from studio.ui.tabs.data.files import UPLOADED, demo_data, joined, keep_upload, named_source
+from studio.ui.tabs.data.files import UPLOAD_BYTES, UPLOADED, demo_data, joined, keep_upload, named_source
 from studio.ui.tabs.data.firstbatch import batch_card
 from studio.ui.tabs.data.keep import keep_card
 from studio.ui.tabs.data.lengths import length_chart
@@ -45,8 +45,8 @@ HEAD = """
 <div class="studio row-flex wrap-flex head"><h2 class="data-name">Data</h2><span class="data-state pill">reading</span>
 <span class="data-counts muted num" role="status"></span></div>
 """
-SOURCES = """
-<div class="studio"><table aria-label="Files">
+SOURCES = f"""
+<div class="studio" data-upload-bytes="{UPLOAD_BYTES}"><table aria-label="Files">
 <thead><tr><th>File</th><th>Format</th><th class="num">Rows</th><th><span class="sr">Remove</span></th></tr></thead>
 <tbody></tbody></table>
 <p class="sources-empty muted">No file yet: upload one, name its path, or take the demo.</p></div>
