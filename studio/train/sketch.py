@@ -9,6 +9,7 @@ from typing import Any
 from studio.config import RunConfig
 from studio.data.sources.locate import fetch_sources
 from studio.data.worker.client import DataCalls
+from studio.models.catalog.names import resolve_model
 from studio.models.inspect.outline import Outline, outline
 from studio.models.plan.fit import Lengths
 from studio.settings import Settings
@@ -35,16 +36,21 @@ def sketch(config: RunConfig, settings: Settings, data: DataCalls, on_progress: 
     fetch_sources(config.data, settings, on_progress)
     told = [_info(f"{config.model.path} is planned without its weights: its size is read from {found.source}")]
     with preflight.takeaway(known) as obstacles:
-        lengths, findings = _lengths(config, data, found, on_progress)
+        lengths, findings = _lengths(config, settings, data, found, on_progress)
         checks.check_method(replace(known, lengths=lengths))
         return preflight.planned(config, found.shape, lengths, settings, told + findings + obstacles())
 
 
 def _lengths(
-    config: RunConfig, data: DataCalls, found: Outline, on_progress: Progress
+    config: RunConfig, settings: Settings, data: DataCalls, found: Outline, on_progress: Progress
 ) -> tuple[Lengths, list[dict[str, Any]]]:
     if found.folder is not None:
         return preflight.counted(config, data, found.folder, on_progress)
+    if found.tokens_by:
+        lender = resolve_model(found.tokens_by, settings, on_progress=on_progress)
+        lengths, findings = preflight.counted(config, data, lender.path, on_progress)
+        text = f"the model's tokenizer is not here: the rows' lengths are estimated with that of {found.tokens_by}"
+        return lengths, [_info(text), *findings]
     rows = 0
     for source in config.data.train:
         options = source.model_dump(exclude={"path", "format"})

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from studio.cli.main import main
-from studio.config.model import ModelConfig
-from studio.errors import InputError
+from studio.config.model import EMBEDDED_MODEL, ModelConfig
+from studio.errors import InputError, StudioError
 from studio.models.inspect.known_shapes import KNOWN, KnownModel, shape_of
 from studio.models.inspect.outline import Outline, outline
 from studio.models.inspect.shape import ModelShape
@@ -34,6 +34,26 @@ def test_config_json_alone_gives_the_published_size(model: KnownModel, settings:
         found = known(place, settings)
         assert found.shape == shape_of(model) and found.shape.parameters == model.parameters
         assert (found.source, found.folder) == ("config.json", None)
+
+
+@pytest.mark.parametrize("name", [KNOWN[0].hub, KNOWN[-1].hub])
+def test_a_known_model_is_planned_without_a_network(name: str, settings: Settings) -> None:
+    found = known(name, settings)
+    assert found.shape == shape_of(next(one for one in KNOWN if one.hub == name))
+    assert found.folder is None and found.tokens_by == EMBEDDED_MODEL
+    assert "offline" in found.source.lower() or "network" in found.source.lower()
+    with pytest.raises(StudioError):
+        known("somebody/unknown", settings)
+    with pytest.raises(StudioError):
+        outline(ModelConfig(path=name, revision="v2"), settings)
+
+
+def test_a_preset_of_a_model_is_planned_by_its_name(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "models/qwen2.5-0.5b-instruct", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    texts = " ".join(one["text"] for one in plan["findings"])
+    assert "estimated with that of" in texts and "without its weights" in texts
+    assert plan["plan"]["parameters"] == next(one.parameters for one in KNOWN if one.name == "qwen2.5-0.5b-instruct")
 
 
 @pytest.mark.parametrize("content", [{"model_type": "mamba"}, {"model_type": "llama", "hidden_size": 8}])

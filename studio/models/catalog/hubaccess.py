@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,6 +141,11 @@ def sentence(error: Exception, asked: Asked) -> StudioError:
         )  # fmt: skip
     # Without the name and password that the address of a mirror may hold: this goes into the job's log.
     place = re.sub(r"//[^/]*@", "//", os.environ.get("HF_ENDPOINT") or "huggingface.co")
+    if any(isinstance(e, socket.gaierror) for e in chain):
+        return StudioError(
+            f"{name} could not be fetched: no network, {place} is not found", where=where,
+            fix=f"Check the network or proxy (HTTPS_PROXY) and start again, or {asked.otherwise}",
+        )  # fmt: skip
     detail = f"status {status}" if status else type(chain[-1]).__name__
     return StudioError(
         f"{name} could not be fetched: {place} did not answer properly ({detail})", where=where,

@@ -1,14 +1,15 @@
-"""How large a model is where its weights are not here: from config.json, the safetensors index, a GGUF header, the Hub.
+"""How large a model is where its weights are not here: by config.json, the safetensors index, a GGUF header, the Hub.
 
 What is laid out from config.json is the same as that of the known models (`known_shapes`), so it covers their families.
-Of a Hub model the headers of its weight files are read, some hundred kilobytes, which name every tensor.
+Of a Hub model the headers of its weight files are read, some hundred kilobytes, which name every tensor; where the Hub
+cannot be asked, a known model is planned from the figures that the studio has of it.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from studio.models.catalog import hub
 from studio.models.catalog.hubaccess import is_hub_id
 from studio.models.inspect.ggufheader import read_gguf
 from studio.models.inspect.headers import TENSORS, Tensor, read_config, weight_files
-from studio.models.inspect.known_shapes import KnownModel, tensors
+from studio.models.inspect.known_shapes import KNOWN, KnownModel, tensors
 from studio.models.inspect.shape import MOST_BLOCKS, ModelShape
 from studio.settings import Settings
 
@@ -42,6 +43,7 @@ class Outline:
         tensors: what its weight files hold, or would.
         folder: with its tokenizer, where there is one.
         source: what the size was read from, in words.
+        tokens_by: the model whose tokenizer stands for this one's, empty where none does.
     """
 
     shape: ModelShape
@@ -49,6 +51,7 @@ class Outline:
     tensors: tuple[Tensor, ...]
     folder: Path | None
     source: str
+    tokens_by: str = ""
 
 
 def outline(model: ModelConfig, settings: Settings) -> Outline | None:
@@ -165,7 +168,11 @@ def _of_hub(name: str, revision: str, settings: Settings) -> Outline:
             fix="Choose a model with them, or give a GGUF file or a config.json",
         ) from error  # fmt: skip
     except Exception as error:
-        raise hub.said(error, name, revision) from error
+        reason = hub.said(error, name, revision)
+        if (known := next((one for one in KNOWN if one.hub == name), None)) is None or revision != "main":
+            raise reason from error
+        source = f"what the studio knows of it ({reason.what})"
+        return replace(_told(known.config, tensors(known), name, None, source), tokens_by=EMBEDDED_MODEL)
     found = [
         Tensor(tensor, info.dtype, tuple(info.shape))
         for _, file in sorted(stored.files_metadata.items())
