@@ -43,6 +43,7 @@ def run(server: Server, leftovers: list[Path]) -> JobFolder:
     return made
 
 
+@pytest.mark.long
 def test_without_a_run_the_base_model_can_be_asked(page: Page, server: Server) -> None:
     open_tab(page, server.url, "chat", "")
     expect(page.locator("#chat-left-target input")).to_have_value("SmolLM2-135M-Instruct · base")
@@ -51,6 +52,7 @@ def test_without_a_run_the_base_model_can_be_asked(page: Page, server: Server) -
     expect(page.get_by_role("tab", name="Training", exact=True)).to_have_attribute("aria-selected", "true")
 
 
+@pytest.mark.long
 def test_examples_and_system_prompt_come_from_the_run(page: Page, server: Server, run: JobFolder) -> None:
     open_tab(page, server.url, "chat", run.id)
     expect(page.locator("#chat-examples button")).to_have_count(3)
@@ -63,6 +65,7 @@ def test_examples_and_system_prompt_come_from_the_run(page: Page, server: Server
     assert [v["id"] for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")] == []
 
 
+@pytest.mark.long
 def test_script_in_an_answer_is_text(page: Page, server: Server, run: JobFolder) -> None:
     open_tab(page, server.url, "chat", run.id)
     page.wait_for_function("() => window.studioChat !== undefined")
@@ -71,6 +74,7 @@ def test_script_in_an_answer_is_text(page: Page, server: Server, run: JobFolder)
     as_text(page)
 
 
+@pytest.mark.long
 def test_a_model_that_cannot_be_loaded_is_a_sentence(page: Page, server: Server, run: JobFolder) -> None:
     (run.model / "adapter_config.json").write_text("{}")
     (run.model / "adapter_model.safetensors").write_bytes(b"no weights")

@@ -118,6 +118,7 @@ def test_runs_over_each_other_with_what_differs(page: Page, server: Server, done
     assert "compare=" not in page.url
 
 
+@pytest.mark.long
 def test_names_tags_and_notes_are_kept_and_found(
     page: Page, server: Server, done: MakeDone, console: list[str]
 ) -> None:
@@ -225,6 +226,7 @@ def test_many_runs_are_drawn_by_the_hundred_and_a_sweep_opens_at_once(
     expect(page.locator("#comparison tbody")).to_contain_text("The runs have the same options.")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("theme", [pytest.param("light", marks=pytest.mark.long), "dark"])
 def test_it_is_usable_on_a_narrow_screen_and_axe_finds_nothing_serious(
     page: Page, server: Server, done: MakeDone, theme: Any

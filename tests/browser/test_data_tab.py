@@ -153,6 +153,7 @@ def test_questions_and_answers_are_conversations_and_a_button_reads_them_raw(
     assert job.request.config["data"]["train"][0]["reading"] == "conversation"
 
 
+@pytest.mark.long
 def test_rows_of_the_second_source_are_shown(page: Page, server: Server, settle: Callable[[], None]) -> None:
     folder = server.settings.uploads
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,6 +181,7 @@ def test_rows_of_the_second_source_are_shown(page: Page, server: Server, settle:
     assert value(page, "data.validation") == "0.1"  # the demo's rows for validation say nothing about own data
 
 
+@pytest.mark.long
 def test_what_is_no_data_is_a_sentence(page: Page, server: Server, tmp_path: Path) -> None:
     open_tab(page, server, "data")
     path = page.locator("#data-path input, #data-path textarea").first
@@ -214,6 +216,7 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, server: Server, tmp_pa
     expect(page.locator("#f-data-train")).to_contain_text("small.csv")
 
 
+@pytest.mark.long
 def test_a_long_count_says_how_far_it_is_and_can_be_stopped(page: Page, server: Server, tmp_path: Path) -> None:
     rows = tmp_path / "many.jsonl"
     with rows.open("w", encoding="utf-8") as file:

@@ -41,6 +41,7 @@ def test_report_shows_both_scores_and_answers_as_text(page: Page, server: Server
     as_text(page)
 
 
+@pytest.mark.long
 def test_filter_pages_and_reload(page: Page, server: Server, run: JobFolder) -> None:
     made_evaluation(server.settings.jobs, run)
     open_tab(page, server.url, "training", run.id)
@@ -55,6 +56,7 @@ def test_filter_pages_and_reload(page: Page, server: Server, run: JobFolder) -> 
     expect(page.locator(".score b")).to_have_text(["0.0 %", "96.0 %"])
 
 
+@pytest.mark.long
 def test_progress_is_live_and_a_failure_says_why(page: Page, server: Server, run: JobFolder, fake_run: MakeRun) -> None:
     fake = fake_run("demo", "evaluate", EvaluateConfig(run=run.id).model_dump(mode="json"))
     open_tab(page, server.url, "training", run.id)
@@ -67,6 +69,7 @@ def test_progress_is_live_and_a_failure_says_why(page: Page, server: Server, run
     expect(page.locator("#evaluation-view .notice.error")).to_contain_text("row 3 of x.jsonl has no answer")
 
 
+@pytest.mark.long
 def test_unfinished_run_cannot_be_evaluated_until_it_is_done(page: Page, server: Server, fake_run: MakeRun) -> None:
     fake = fake_run("young")
     fake.job.model.mkdir()

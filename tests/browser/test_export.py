@@ -27,6 +27,7 @@ def run(server: Server, leftovers: list[Path]) -> JobFolder:
     return made
 
 
+@pytest.mark.long
 def test_without_a_run_there_is_one_sentence(page: Page, server: Server) -> None:
     open_tab(page, server.url, "export", "")
     expect(page.locator("#export-empty")).to_contain_text("Pick a finished run")
@@ -52,6 +53,7 @@ def test_report_has_every_number_and_notes_are_text(page: Page, server: Server, 
     assert export.exports.is_dir()
 
 
+@pytest.mark.long
 def test_download_sends_the_file_from_where_it_lies(page: Page, server: Server, run: JobFolder) -> None:
     made_export(server.settings.jobs, run)
     open_tab(page, server.url, "export", run.id)
@@ -62,6 +64,7 @@ def test_download_sends_the_file_from_where_it_lies(page: Page, server: Server, 
     assert not list((server.settings.temporary / "gradio").rglob("*.gguf"))
 
 
+@pytest.mark.long
 def test_chat_with_it_opens_the_file_beside_the_tuned_model(
     page: Page, server: Server, run: JobFolder, settle: Callable[[], None]
 ) -> None:
@@ -74,6 +77,7 @@ def test_chat_with_it_opens_the_file_beside_the_tuned_model(
     expect(page.locator("#chat-left-target input")).to_have_value("demo · tuned")
 
 
+@pytest.mark.long
 def test_phases_are_live_and_older_exports_are_folded(
     page: Page, server: Server, run: JobFolder, fake_run: MakeRun
 ) -> None:

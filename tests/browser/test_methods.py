@@ -70,6 +70,7 @@ def test_the_demo_data_follow_the_method(page: Page, server: Server) -> None:
     expect(page.locator(".row-body .pair")).to_contain_text("Rejected: made less likely")
 
 
+@pytest.mark.long
 def test_a_cell_that_cannot_work_says_why(page: Page, server: Server) -> None:
     open_tab(page, server, "method")
     choose(page, "method", "GRPO")
@@ -86,6 +87,7 @@ def test_a_cell_that_cannot_work_says_why(page: Page, server: Server) -> None:
     planned(page, "plan.errors[0]?.sentence.includes('needs a pattern')")
 
 
+@pytest.mark.long
 def test_unsloth_is_greyed_with_its_install_line(page: Page, server: Server) -> None:
     open_tab(page, server, "method")
     card = page.locator("#f-training-engine label").filter(has=page.get_by_text("Unsloth", exact=True))

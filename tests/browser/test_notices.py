@@ -94,6 +94,7 @@ def test_an_error_opens_the_log_at_its_line_and_starts_again_with_the_change(
     assert made.state().status == "stopped" and blocker.job.state().status == "running"
 
 
+@pytest.mark.long
 def test_a_change_that_cannot_be_says_why(page: Page, server: Server, fake_run: MakeRun, console: list[str]) -> None:
     blocker, run = fake_run("blocker"), fake_run("broken")
     run.finish("failed", "the loss became nan at step 3", "Lower it")

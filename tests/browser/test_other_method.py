@@ -88,6 +88,7 @@ def test_own_rows_and_a_typed_rate(page: Page, server: Server) -> None:
     noted(page, r"^now 0\.001")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("scheme", "width"), [pytest.param("light", 1440, marks=pytest.mark.long), ("dark", 390)])
 def test_the_marks_can_be_read(page: Page, server: Server, tmp_path: Path, scheme: str, width: int) -> None:
     look(page, scheme, width)

@@ -125,6 +125,7 @@ def test_profile_fix_and_train(page: Page, server: Server, with_data: Callable[.
     assert page.evaluate(PWNED)
 
 
+@pytest.mark.long
 def test_the_first_batch(page: Page, with_data: Callable[..., None]) -> None:
     with_data([chat(HOSTILE if n == 3 else f"Say {n}", f"{n} " * (n + 1)) for n in range(8)])
     planned(page, "!plan.errors.length")
@@ -153,6 +154,7 @@ def test_the_first_batch(page: Page, with_data: Callable[..., None]) -> None:
     assert page.evaluate(PWNED)
 
 
+@pytest.mark.long
 def test_a_finding_sets_the_option_that_mends_it(page: Page, with_data: Callable[..., None]) -> None:
     with_data([row for row in mixed() if row["messages"][1]["content"]])
     page.locator("#profile .task-begin").click()
@@ -190,6 +192,7 @@ def test_axe_and_no_sideways_scrolling(page: Page, server: Server, scheme: str, 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.long
 def test_cancel_ends_the_profile(page: Page, with_data: Callable[..., None]) -> None:
     with_data([chat(f"What is {n}?", f"It is {n * 7} and more.") for n in range(20_000)])
     page.locator("#profile .task-begin").click()

@@ -154,6 +154,7 @@ def test_a_waiting_run_is_edited_and_the_form_gets_back_what_it_had(
     assert asked(job) == kept
 
 
+@pytest.mark.long
 def test_a_run_is_duplicated_and_values_are_swept(page: Page, server: Server, queue: Queue) -> None:
     old = queue("old", "training.epochs=4", "tuning.rank=8", "training.seed=11")
     write_state(old.state_path, old.state().with_(status="failed", reason="x", finished=time.time()))

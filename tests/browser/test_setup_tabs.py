@@ -67,6 +67,7 @@ def test_rank_changes_the_plan(page: Page, server: Server) -> None:
     expect(page.locator("#tab-method-button")).to_contain_text("LoRA r32")
 
 
+@pytest.mark.long
 def test_full_tuning_has_no_adapter_fields(page: Page, server: Server) -> None:
     open_tab(page, server, "method")
     requests: list[str] = []
@@ -94,6 +95,7 @@ def test_wrong_values_are_said_and_nothing_starts(page: Page, server: Server) ->
     assert not server.settings.jobs.exists() or not list(server.settings.jobs.iterdir())
 
 
+@pytest.mark.long
 def test_advanced_says_how_many_changed(page: Page, server: Server) -> None:
     open_tab(page, server, "method")
     fold = page.locator("#tab-method button.fold").last
@@ -124,6 +126,7 @@ def test_a_reload_keeps_the_draft(page: Page, server: Server) -> None:
     expect(page.locator("#f-tuning-rank")).to_be_hidden()
 
 
+@pytest.mark.long
 def test_yaml_round_trip(page: Page, server: Server, tmp_path: Path) -> None:
     open_tab(page, server, "method")
     fill(page, "training.epochs", "3")
@@ -165,6 +168,7 @@ def test_row_as_tokens(page: Page, server: Server) -> None:
     expect(page.locator("#tab-data-button")).to_contain_text("rows")
 
 
+@pytest.mark.long
 def test_a_bad_file_is_a_sentence_and_nothing_is_lost(page: Page, server: Server, tmp_path: Path) -> None:
     lines = (ASSETS / "demo" / "train.jsonl").read_text().splitlines()[:40]
     lines[16] = '{"messages": oops}'
@@ -182,6 +186,7 @@ def test_a_bad_file_is_a_sentence_and_nothing_is_lost(page: Page, server: Server
     assert (server.settings.uploads / "mine-2.jsonl").exists()
 
 
+@pytest.mark.long
 def test_markup_in_a_row_stays_text(page: Page, server: Server) -> None:
     row = {"messages": [{"role": "user", "content": HOSTILE}, {"role": "assistant", "content": "<b>no</b>"}]}
     server.settings.uploads.mkdir(parents=True, exist_ok=True)
@@ -199,6 +204,7 @@ def test_markup_in_a_row_stays_text(page: Page, server: Server) -> None:
     assert page.locator("#tab-data :is(script, img)").count() == 0
 
 
+@pytest.mark.long
 def test_long_rows_have_buttons_that_mend_them(page: Page, server: Server) -> None:
     open_tab(page, server, "data")
     fill(page, "data.max_length", "68")
@@ -210,6 +216,7 @@ def test_long_rows_have_buttons_that_mend_them(page: Page, server: Server) -> No
     planned(page, "!plan.errors.length")
 
 
+@pytest.mark.long
 def test_paths_outside_are_refused(page: Page, server: Server) -> None:
     open_tab(page, server, "data")
     page.locator("#data-path").locator("input, textarea").first.fill("/etc/passwd")
@@ -218,6 +225,7 @@ def test_paths_outside_are_refused(page: Page, server: Server) -> None:
     expect(page.locator("#f-data-train tbody tr")).to_have_count(1)
 
 
+@pytest.mark.long
 def test_model_facts_and_a_hub_id(page: Page, server: Server) -> None:
     open_tab(page, server, "model")
     expect(page.locator("#model-facts")).to_contain_text("134,515,008")
@@ -249,6 +257,7 @@ def test_axe_and_no_sideways_scrolling(page: Page, server: Server, scheme: str, 
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.long
 def test_start_selects_the_new_run(page: Page, server: Server) -> None:
     open_tab(page, server, "method")
     page.locator("#tab-method button.fold").last.click()

@@ -51,6 +51,7 @@ def drag(page: Page, plot: Locator) -> None:
     page.mouse.up()
 
 
+@pytest.mark.long
 def test_empty_page_offers_the_demo(page: Page, server: Server) -> None:
     open_page(page, server)
     expect(page.get_by_role("heading", name="Nothing has been trained yet")).to_be_visible()
@@ -89,6 +90,7 @@ def test_phases_then_curve_then_the_same_after_reopening(page: Page, server: Ser
     expect(page.locator("#tab-training-summary")).to_contain_text("done")
 
 
+@pytest.mark.long
 def test_zoom_and_hover_survive_updates(page: Page, server: Server, fake_run: MakeRun) -> None:
     run = fake_run("zoom")
     run.train(20)
@@ -110,6 +112,7 @@ def test_zoom_and_hover_survive_updates(page: Page, server: Server, fake_run: Ma
     assert label.text_content() == told
 
 
+@pytest.mark.long
 def test_other_axes_and_comparison(page: Page, server: Server, fake_run: MakeRun) -> None:
     other = fake_run("older")
     other.train(30)
@@ -131,6 +134,7 @@ def test_other_axes_and_comparison(page: Page, server: Server, fake_run: MakeRun
     )
 
 
+@pytest.mark.long
 def test_hostile_text_is_text(page: Page, server: Server, fake_run: MakeRun) -> None:
     run = fake_run("x")
     raw = run.job.path / "job.yaml"
@@ -150,6 +154,7 @@ def test_hostile_text_is_text(page: Page, server: Server, fake_run: MakeRun) -> 
     assert page.evaluate("window.pwned") is None
 
 
+@pytest.mark.long
 def test_log_follows_filters_and_searches(page: Page, server: Server, fake_run: MakeRun) -> None:
     run = fake_run("log")
     for number in range(200):
@@ -221,6 +226,7 @@ def test_a_killed_web_process_ends_nothing(
     console.clear()  # the browser logs each request that found nobody
 
 
+@pytest.mark.long
 def test_evaluation_shows_phases_without_charts(page: Page, server: Server, fake_run: MakeRun) -> None:
     run = fake_run("evaluation", "evaluate", EvaluateConfig(run="demo").model_dump(mode="json"))
     run.phase("answering before", 34, 120, "rows")
@@ -229,6 +235,7 @@ def test_evaluation_shows_phases_without_charts(page: Page, server: Server, fake
     expect(page.locator("#monitor .charts")).to_be_hidden()
 
 
+@pytest.mark.long
 def test_dark_is_kept_and_reaches_the_charts(page: Page, server: Server, fake_run: MakeRun) -> None:
     run = fake_run("dark")
     run.train(5)
@@ -244,7 +251,7 @@ def test_dark_is_kept_and_reaches_the_charts(page: Page, server: Server, fake_ru
     assert page.evaluate(colour) != light
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["dark", pytest.param("light", marks=pytest.mark.long)])
 def test_axe_finds_nothing_serious(page: Page, server: Server, fake_run: MakeRun, theme: str) -> None:
     run = fake_run("axe")
     run.train(12)
@@ -275,6 +282,7 @@ def test_narrow_screens_have_a_drawer_and_no_sideways_scroll(page: Page, server:
     expect(page.locator(".new-run")).to_be_hidden()
 
 
+@pytest.mark.long
 def test_keyboard_reaches_tabs_and_runs(page: Page, server: Server, fake_run: MakeRun) -> None:
     fake_run("one").train(1)
     fake_run("two").train(1)
@@ -288,6 +296,7 @@ def test_keyboard_reaches_tabs_and_runs(page: Page, server: Server, fake_run: Ma
     expect(page.get_by_role("tab", name="Chat", exact=True)).to_have_attribute("aria-selected", "true")
 
 
+@pytest.mark.long
 def test_a_hidden_page_asks_for_nothing(page: Page, server: Server, fake_run: MakeRun) -> None:
     fake_run("quiet").train(2)
     open_page(page, server)
