@@ -21,6 +21,7 @@ from tests.browser.made import as_text, open_tab, serious
 from tests.browser.test_chat import DRAWN
 from tests.browser.test_setup_tabs import upload
 from tests.support.ports import free_port
+from tests.support.prepared import link_model
 from tests.ui.made_jobs import SCRIPT, finish, made_evaluation, made_export, made_run
 from tests.ui.test_app import start, wait_until_up
 
@@ -40,8 +41,9 @@ def context(own_context: BrowserContext) -> BrowserContext:
 
 
 @pytest.fixture
-def closed(tmp_path: Path) -> Iterator[str]:
+def closed(tmp_path: Path, model_path: Path) -> Iterator[str]:
     """The address of a page with a password."""
+    link_model(model_path, tmp_path / "home")
     port = free_port()
     process = start(tmp_path / "home", port, STUDIO_PASSWORD=PASSWORD)
     try:

@@ -265,7 +265,7 @@ def test_whoever_waits_for_a_lock_is_told_who_has_it(settings: Settings) -> None
 
 def test_the_preparation_of_the_model_waits_with_words(settings: Settings) -> None:
     """A process of the studio that prepares it is waited for; anybody else who has the lock is told."""
-    settings.models.mkdir(parents=True)
+    settings.models.mkdir(parents=True, exist_ok=True)
     lock = next(iter(settings.models.glob("*.lock")), settings.models / ".probe.lock")
     with make_lock(lock):
         words: list[str] = []
