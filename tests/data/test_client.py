@@ -158,7 +158,8 @@ def test_confined_worker(session_settings: Settings, model_path: Path, write: Wr
 
 def test_the_worker_takes_no_more_than_its_share_of_the_memory() -> None:
     code = (
-        "from studio.data import worker; worker.memory = lambda: (10**9, 10**9); worker.LEAST_BYTES = 10**9\n"
+        "from studio.data.worker import __main__ as worker\n"
+        "worker.memory = lambda: (10**9, 10**9); worker.LEAST_BYTES = 10**9\n"
         "assert worker.limit_memory() == 10**9\n"
         "bytearray(10**8)\n"
         "try: bytearray(10**9)\n"

@@ -130,8 +130,8 @@ def test_kto_tag_is_a_boolean(read: Read) -> None:
     entry = {"formatting": "sharegpt", "columns": columns, "tags": SHAREGPT_TAGS}
     good, bad = read(entry, [{"messages": CHAT, "good": True}, {"messages": CHAT, "good": False}], "rated")
     assert (good.label, bad.label) == (True, False)
-    with pytest.raises(InputError, match="a label is true or false, not 'yes'"):
-        read(entry, [{"messages": CHAT, "good": "yes"}], "rated")
+    with pytest.raises(InputError, match="a label is true or false, not 'fine'"):
+        read(entry, [{"messages": CHAT, "good": "fine"}], "rated")
 
 
 def test_tools_take_openai_shape(write: Write, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from starlette.types import Message, Scope
@@ -25,7 +26,8 @@ def asked(cookie: str, session: str | None = None) -> str:
 
     scope: Scope = {"type": "http", "headers": [(b"cookie", cookie.encode())], "client": ("127.0.0.1", 1)}
     scope |= {"state": {"session": session} if session else {}}
-    asyncio.run(Asker(app)(scope, receive, send))
+    with ThreadPoolExecutor(1) as thread:  # Playwright's tests leave a loop behind in this one
+        thread.submit(asyncio.run, Asker(app)(scope, receive, send)).result()
     return found[0]
 
 

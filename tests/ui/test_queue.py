@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ def page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> TestClient:
 def planner(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Planner:
     """A page's planner; its model is not here yet, so that runs are queued without a plan."""
     monkeypatch.setattr("studio.jobs.actions.client.ensure_supervisor", lambda settings: None)
+    shutil.rmtree(settings.models)
     made = built(settings)
     return Planner(made.form, made.services)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ def test_the_demo_is_queued_without_a_plan_while_its_model_is_not_ready(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[Any, ...]] = []
+    shutil.rmtree(settings.models)
 
     def submit(*arguments: Any) -> Any:
         asked.append(arguments)

@@ -238,7 +238,9 @@ def _turns(entry: Entry, row: Row, where: Where) -> Row:
     if not isinstance(turns, list):
         raise where.error("a list of turns is needed", key, "Correct the row, or name another column in columns")
     made: Row = {"messages": [_turn(entry, turn, f"{key}[{i}]", where) for i, turn in enumerate(turns)]}
-    if (system := _value(row, entry.columns["system"])) not in (None, ""):
+    begun = any(turn["role"] == "system" for turn in made["messages"][:1])
+    # That tool takes the column only where the turns do not begin with a system text of their own.
+    if not begun and (system := _value(row, entry.columns["system"])) not in (None, ""):
         made["system"] = system
     if entry.ranking:
         for name in ("chosen", "rejected"):

@@ -83,7 +83,7 @@ def judge(kind: str, gate: Gate, mean_kl: float, top1: float, prompts_equal: boo
 def difference(found: dict[str, Any]) -> str:
     """One difference of the tokens as a sentence without its fix: which prompts, the cause, an example."""
     names = ", ".join(found["prompts"][:3]) + (", …" if len(found["prompts"]) > 3 else "")
-    kind = "rare texts" if found["rare"] and found["kind"] != "chat format" else "prompts"
+    kind = "rare texts" if found["rare"] and found.get("kind") != "chat format" else "prompts"
     return f"{kind} that llama.cpp reads differently ({names}): {found['cause']}, for example {found['example']}"
 
 
