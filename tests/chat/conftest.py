@@ -81,7 +81,7 @@ def gguf_handle(manager: ChatManager, gguf_path: Path) -> ChatHandle:
     return manager.open(Target("gguf", "smollm2", gguf=gguf_path))
 
 
-@pytest.fixture(scope="session", params=["base", "tuned", "gguf"])
+@pytest.fixture(scope="session", params=[pytest.param("base", marks=pytest.mark.long), "tuned", "gguf"])
 def any_model(request: pytest.FixtureRequest) -> tuple[ChatHandle, str]:
     name = request.param
     return request.getfixturevalue("gguf_handle" if name == "gguf" else "run_handle"), name

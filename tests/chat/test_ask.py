@@ -99,6 +99,7 @@ def test_ask_answers_with_figures(manager: ChatManager, run_target: Target) -> N
         ask(manager, run_target, question, model="gguf")
 
 
+@pytest.mark.long
 def test_a_full_fine_tune_answers_beside_its_base(manager: ChatManager, model_path: Path) -> None:
     target = Target("run", "full", model=model_path, tuned=model_path, dtype="float32")
     question = [{"role": "user", "content": "What is the capital of France?"}]

@@ -83,6 +83,7 @@ def test_stream_gives_text_and_figures_and_sentences(tmp_path: Path, gguf: Targe
         list(stream(handle, "gguf", question))
 
 
+@pytest.mark.long
 def test_an_idle_server_ends_and_is_loaded_again(tmp_path: Path, gguf: Target) -> None:
     manager = ChatManager(make_settings(tmp_path, idle=2))
     handle = manager.open(gguf)
@@ -131,21 +132,28 @@ def test_the_server_ends_with_its_parent(tmp_path: Path, gguf_path: Path, when: 
     assert wait_gone(int(done.stdout), 15)
 
 
-def test_failures_are_sentences(tmp_path: Path, model_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("no model", "no config.json"),
+        pytest.param("no adapter", "no adapter_config.json", marks=pytest.mark.long),
+        pytest.param("text.gguf", "not a GGUF file", marks=pytest.mark.long),
+        ("cut.gguf", "llama.cpp cannot load this file"),
+        pytest.param("none.gguf", "no such file", marks=pytest.mark.long),
+    ],
+)
+def test_failures_are_sentences(name: str, sentence: str, tmp_path: Path, model_path: Path) -> None:
     manager = ChatManager(make_settings(tmp_path))
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.gguf").write_text("not a model")
     (tmp_path / "cut.gguf").write_bytes(b"GGUF\x03\0\0\0" + b"\0" * 40)
-    for target, sentence in [
-        (Target("model", "a", model=tmp_path / "empty"), "no config.json"),
-        (Target("run", "b", model=model_path, adapter=tmp_path / "empty"), "no adapter_config.json"),
-        (Target("gguf", "c", gguf=tmp_path / "text.gguf"), "not a GGUF file"),
-        (Target("gguf", "d", gguf=tmp_path / "cut.gguf"), "llama.cpp cannot load this file"),
-        (Target("gguf", "e", gguf=tmp_path / "none.gguf"), "no such file"),
-    ]:
-        with pytest.raises(InputError, match=sentence) as caught:
-            manager.open(target)
-        assert "Traceback" not in caught.value.sentence and str(tmp_path) in caught.value.sentence
+    targets = {
+        "no model": Target("model", "a", model=tmp_path / "empty"),
+        "no adapter": Target("run", "b", model=model_path, adapter=tmp_path / "empty"),
+    }
+    with pytest.raises(InputError, match=sentence) as caught:
+        manager.open(targets.get(name) or Target("gguf", "c", gguf=tmp_path / name))
+    assert "Traceback" not in caught.value.sentence and str(tmp_path) in caught.value.sentence
     assert manager.loaded() == []
 
 

@@ -28,9 +28,10 @@ from tests.models.tiny import save_tiny
 NAMES = preset_names()
 MODELS = [name for name in NAMES if name.startswith("models/")]
 METHODS = [name for name in NAMES if name.startswith("methods/")]
+METHODS_EVERYDAY = ("methods/sft-lora", "methods/dpo-lora", "methods/grpo-lora")
 COUNTS = {"demo": 8, "methods": 13, "models": 22}
 STEPS, ROWS_KEPT, BATCH = 2, 8, 4
-EVERYDAY = ("llama", "gemma2", "mixtral")  # of the architectures: an ordinary one, a particular one, a mixture
+EVERYDAY = ("llama", "mixtral")  # of the architectures: an ordinary one and a mixture
 
 
 def architecture(name: str) -> str:
@@ -126,7 +127,9 @@ def test_methods_are_named_after_what_they_do() -> None:
     assert {load_named(name).tuning.name for name in METHODS} == set(TITLES)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [one if one in METHODS_EVERYDAY else pytest.param(one, marks=pytest.mark.long) for one in METHODS]
+)
 def test_method_presets_run(name: str, tiny_models: dict[str, Path], settings: Settings, tmp_path: Path) -> None:
     check(run(name, tiny_models["llama"], settings, tmp_path), load_named(name))
 

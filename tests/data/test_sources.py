@@ -129,7 +129,7 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])), st.lists
 )
 ROWS = st.lists(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON), min_size=2, max_size=5)
-MANY = example_settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = example_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @MANY

@@ -112,6 +112,7 @@ def test_a_tokenizers_pattern(
     assert f"{name}.jsonl, row 1: the model's tokenizer" in shown["problem"]
 
 
+@pytest.mark.long
 def test_a_cell_of_fifty_megabytes(handlers: Handlers, other: Handlers, model: str, uploads: Path) -> None:
     rows = uploads / "large.jsonl"
     rows.write_text(json.dumps(chat("q", "b" * 50_000_000)) + "\n")

@@ -60,6 +60,7 @@ def calls() -> Iterator[tuple[str, ast.Call]]:
                 yield f"{file.relative_to(ROOT)}:{node.lineno} {ast.unparse(node.func)}", node
 
 
+@pytest.mark.long
 def test_cve_2024_52803_no_shell_sees_a_path(settings: Settings, tmp_path: Path) -> None:
     """The web page started training by `Popen(f"llamafactory-cli train {path}", shell=True)` with a path of the form.
 

@@ -111,6 +111,7 @@ def addresses(job: str, files: list[str]) -> list[str]:
     return sorted(named | downloads | {"/", "/config", "/gradio_api/info", "/theme.css"})
 
 
+@pytest.mark.long
 def test_a_whole_run_keeps_its_keys_to_itself(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train and evaluate by the real processes, with a page open: no file, command line, log or answer has a key."""
     home = tmp_path / "home"

@@ -93,6 +93,7 @@ def test_the_first_step_after_the_checkpoint_has_the_new_rate_already(
     assert max(float((ended[name] - began[name]).abs().max()) for name in began) <= 1e-9
 
 
+@pytest.mark.long
 def test_a_finished_run_goes_on_for_another_epoch(parent: JobFolder, session_settings: Settings) -> None:
     model = (parent.model / "adapter_model.safetensors").read_bytes()
     child = done(branch(session_settings, parent, find_checkpoint(parent), "longer", extended(parent, 1), 9))
@@ -114,6 +115,7 @@ def unstarted(parent: JobFolder, session_settings: Settings, monkeypatch: pytest
             write_state(job.state_path, job.state().with_(status="stopped"))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unstarted")
 def test_the_command_line_branches_and_extends(
     parent: JobFolder, session_settings: Settings, capsys: pytest.CaptureFixture[str]

@@ -127,6 +127,7 @@ def disturbed(settings: Settings, whole: JobFolder, moments: list[float]) -> int
     return hits
 
 
+@pytest.mark.long
 def test_a_killed_run_ends_where_the_whole_one_does(session_settings: Settings, whole: JobFolder) -> None:
     seconds = [event["elapsed"] for event in reached(whole) if event["kind"] == "metric"][-1]
     assert disturbed(session_settings, whole, [0.35 * seconds, 0.1 * seconds]) >= 1

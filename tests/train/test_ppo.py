@@ -180,8 +180,15 @@ def test_a_simple_reward_is_learned(tiny, tmp_path, settings, tuning) -> None:
     assert entries(trainer)[-1]["objective/kl"] > 1
 
 
-@pytest.mark.parametrize("tuning", ["lora", "full"])
-@pytest.mark.parametrize("stop", [3, 4, 12], ids=["within a batch", "between batches", "between epochs"])
+@pytest.mark.parametrize("tuning", ["lora", pytest.param("full", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param(3, id="within a batch"),
+        pytest.param(4, id="between batches", marks=pytest.mark.long),
+        pytest.param(12, id="between epochs", marks=pytest.mark.long),
+    ],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny, tmp_path, settings, tuning, stop) -> None:
     sections: dict[str, Any] = {
         "tuning": {"name": tuning, **({"dropout": 0.1} if tuning == "lora" else {})},

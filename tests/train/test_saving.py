@@ -37,7 +37,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "family",
-    [family if family in ("qwen3", "llama3") else pytest.param(family, marks=pytest.mark.long) for family in BASES],
+    [family if family == "llama3" else pytest.param(family, marks=pytest.mark.long) for family in BASES],
 )
 def test_files_are_the_bases_to_the_byte(family: str, tmp_path: Path) -> None:
     base = as_base(family, BASES[family], tmp_path / "base")
@@ -50,6 +50,7 @@ def test_files_are_the_bases_to_the_byte(family: str, tmp_path: Path) -> None:
     assert same_tokens(AutoTokenizer.from_pretrained(folder), tokenizer)
 
 
+@pytest.mark.long
 def test_a_class_that_hangs_on_the_model_type_is_read_as_in_training(tmp_path: Path) -> None:
     """As Phi-4: its class in tokenizer_config.json has another pre-tokenizer than its tokenizer.json."""
     base = as_base("llama3", "phi3", tmp_path / "base", tokenizer_class="GPT2Tokenizer")
@@ -77,6 +78,7 @@ def test_a_template_of_the_run_is_all_that_changes(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(folder).chat_template == tokenizer.chat_template
 
 
+@pytest.mark.long
 def test_a_token_for_padding_is_written_into_the_bases_settings(tmp_path: Path) -> None:
     base = as_base("llama3", "llama", tmp_path / "base")
     tokenizer = AutoTokenizer.from_pretrained(base)
