@@ -6,10 +6,10 @@ window.studio.notices = (() => {
   const { h, put } = window.studio;
   const SHOWN = 4, CHECK_MS = 180000;
   const WORDS = {
-    "training.micro_batch_size": "micro-batch", "tuning.name": "tuning", "model.dtype": "number format",
-    "data.max_length": "longest example", "data.truncation": "longer ones", "training.save_total_limit": "checkpoints kept",
-    "training.early_stopping": "early stopping after", "training.load_best_model_at_end": "the best weights saved",
-    "training.activation_checkpointing": "activation checkpointing", "training.max_grad_norm": "gradient limit",
+    "training.micro_batch_size": "micro-batch", "tuning.name": "tuning", "model.dtype": "data type",
+    "data.max_length": "maximum length", "data.truncation": "truncation", "training.save_total_limit": "checkpoint limit",
+    "training.early_stopping": "early stopping patience", "training.load_best_model_at_end": "best model at end",
+    "training.activation_checkpointing": "activation checkpointing", "training.max_grad_norm": "gradient clipping",
   };
 
   function sentence(text) {

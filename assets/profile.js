@@ -256,7 +256,7 @@
       }
       find("keep-more").textContent = `${others.length} more`;
       const doubles = latest.profile?.doubles;
-      find("keep-doubles").textContent = `${doubles ? `${doubles.toLocaleString("en-US")} doubles` : "Doubles"}: “Double rows” (data.deduplicate) decides whether they are left out, here and in a run.`;
+      find("keep-doubles").textContent = `${doubles ? `${doubles.toLocaleString("en-US")} doubles` : "Doubles"}: “Duplicate rows” (data.deduplicate) decides whether they are left out, here and in a run.`;
     };
     const tick = (one, count) => {
       const label = make("label", "tick");

@@ -85,7 +85,7 @@ def test_a_finished_run_is_branched_by_the_form(page: Page, server: Server, cons
     dialog.get_by_role("button", name="Fill the form").click()
     expect(page.locator(".plan-from:visible")).to_contain_text(f"A branch of goes-on: it begins at step {STEPS - SAVE}")
     page.locator("#tab-method button.fold").last.click()
-    page.get_by_label("Step limit").fill(str(STEPS + 1))
+    page.get_by_label("Maximum steps").fill(str(STEPS + 1))
     page.get_by_label("Batch size").first.fill("2")
     wrong = page.locator(".plan-text.wrong:visible")
     expect(wrong).to_contain_text("cannot change at a checkpoint")

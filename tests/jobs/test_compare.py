@@ -171,9 +171,9 @@ def test_taken_away_as_text(settings) -> None:
         ({"name": "dpo", "beta": 0.1}, {"name": "dpo", "beta": 0.5}, "Beta"),
         ({"name": "dpo", "label_smoothing": 0.1}, {"name": "dpo"}, "Label smoothing"),
         ({"train_on": "all"}, {"train_on": "last"}, "Train on"),
-        ({"name": "pretrain", "documents": "join"}, {"name": "pretrain"}, "Texts"),
+        ({"name": "pretrain", "documents": "join"}, {"name": "pretrain"}, "Documents"),
         ({"name": "grpo", "rewards": ["length"], "reward_length": 4},
-         {"name": "grpo", "rewards": ["length"], "reward_length": 9}, "Wanted length"),
+         {"name": "grpo", "rewards": ["length"], "reward_length": 9}, "Target length"),
     ],
 )  # fmt: skip
 def test_losses_that_measure_different_things_are_not_marked(settings, first, second, named) -> None:

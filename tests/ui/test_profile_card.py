@@ -185,7 +185,7 @@ def test_only_what_the_data_depends_on_must_be_right(page: Page) -> None:
     assert sections_of(page, {**start, "training.micro_batch_size": "2"})[2] == 2
     with pytest.raises(InputErrors) as wrong:
         sections_of(page, {**start, "data.max_length": 1, "training.epochs": "x"})
-    assert refusal(page.form, wrong.value)["error"].startswith("Longest example: ")
+    assert refusal(page.form, wrong.value)["error"].startswith("Maximum length: ")
     with pytest.raises(StudioError, match="as soon as the model is here"):
         sections_of(page, {**start, "model.path": "someone/some-model"})
 
