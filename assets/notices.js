@@ -38,7 +38,7 @@ window.studio.notices = (() => {
       await window.studio.refresh();
       window.studio.select(made.id);
     } catch (error) {
-      put(said, `It cannot start: ${error.message}`);
+      put(said, `Could not start: ${error.message}`);
     }
     put(button, label);
     button.disabled = false;
@@ -47,7 +47,7 @@ window.studio.notices = (() => {
   function acts(job, notice, over) {
     const said = h("span", { role: "status" }), row = h("div", { class: "row-flex wrap-flex acts" });
     if (notice.change && Object.keys(notice.change).length) {
-      const label = `${over ? "Start again" : "New run"} with ${words(notice.change)}`;
+      const label = `${over ? "Restart" : "New run"} with ${words(notice.change)}`;
       row.append(h("button", { type: "button", class: "btn small", onclick: (event) => again(job, notice.change, event.currentTarget, said) }, label));
     }
     if (notice.line) row.append(h("button", { type: "button", class: "btn small", onclick: () => window.studio.log.open(notice.line) }, "Show in the log"));

@@ -146,7 +146,7 @@ def test_no_run_twice_and_trainings_only(settings) -> None:
     run = trained(settings.jobs, "a")
     with pytest.raises(InputError, match="named twice"):
         compared(run, run)
-    with pytest.raises(InputError, match="'a' is no training"):
+    with pytest.raises(InputError, match="'a' is not a training run"):
         compare([run, evaluated(settings, run, 1.0)], Summaries().of, lambda job: 0, lambda name: (), [])
 
 

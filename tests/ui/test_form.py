@@ -190,7 +190,7 @@ def test_an_upload_never_replaces_a_file(settings: Settings, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["rows.xlsx", "rows.jsonl.exe", "rows.gz"])
 def test_only_data_files_are_taken(settings: Settings, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
-    with pytest.raises(InputError, match="no data file"):
+    with pytest.raises(InputError, match="not a data file"):
         datafiles.keep_upload(tmp_path / name, settings)
 
 
@@ -236,7 +236,7 @@ def test_long_rows_are_a_finding_with_buttons(page: Page) -> None:
     services = SimpleNamespace(data=FakeData(), settings=page.services.settings)
     asked = SimpleNamespace(form=page.form, services=services)
     shown, summary = datavalues.whole_count(page.form.config(page.form.start), asked, "demo")  # type: ignore[arg-type]
-    assert summary == "demo · to be corrected"
+    assert summary == "demo · needs fixing"
     assert [action["set"] for action in shown["findings"][0]["actions"]] == [
         {"data.max_length": 196}, {"data.truncation": "drop"}, {"data.truncation": "cut"},
     ]  # fmt: skip

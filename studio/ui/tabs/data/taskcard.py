@@ -52,7 +52,7 @@ class Asked(dict[str, Any]):
             given["page"] = str(given["page"])[:40]
             given["number"] = int(given["number"])
         except (TypeError, ValueError, KeyError) as error:
-            raise InputError("the page is an old one", fix="Reload the page") from error
+            raise InputError("the page is outdated", fix="Reload the page") from error
         return given
 
     @property
