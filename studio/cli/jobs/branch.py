@@ -25,7 +25,7 @@ def add_to(group: typer.Typer) -> None:
 
 def branch_off(
     job_id: Job,
-    step: Annotated[int | None, typer.Option("--step", help="Of the checkpoint; the last one if not given.")] = None,
+    step: Annotated[int | None, typer.Option("--step", help="Step of the checkpoint; by default the last one.")] = None,
     sets: Sets = [],  # noqa: B006 - typer's way to declare a repeatable option
     name: Name = "",
     as_json: Json = False,
@@ -38,11 +38,11 @@ def branch_off(
 
 def extend(
     job_id: Job,
-    epochs: Annotated[float, typer.Option("--epochs", help="How many more.")],
+    epochs: Annotated[float, typer.Option("--epochs", help="Additional epochs.")],
     name: Name = "",
     as_json: Json = False,
 ) -> None:
-    """Queue a run that goes on from a run's last checkpoint for more epochs."""
+    """Queue a run that continues from another run's last checkpoint for more epochs."""
     job = find_job(read_settings().jobs, job_id, "train")
     _begin(job, find_end(job), extended(job, epochs), name, as_json)
 
