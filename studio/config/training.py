@@ -60,7 +60,7 @@ class TrainingConfig(Options):
         0.05, "Share of the steps over which the learning rate rises from 0.", title="Warmup", ge=0, le=1,
         differs="transformers: none.",
     )  # fmt: skip
-    packing: bool = option(
+    padding_free: bool = option(
         False,
         "Compute the examples of a micro-batch as one row without padding; each sees only itself, so nothing changes "
         "but time and memory.",

@@ -40,13 +40,13 @@ def evaluated(settings, run: JobFolder, score: float, data: str = "test.jsonl") 
 
 def test_only_what_differs_is_shown_with_defaults_filled_in(settings) -> None:
     first = trained(settings.jobs, "a", tuning={"rank": 16}, training={"epochs": 2})
-    second = trained(settings.jobs, "b", tuning={"rank": 32}, training={"seed": 7, "packing": True})
+    second = trained(settings.jobs, "b", tuning={"rank": 32}, training={"seed": 7, "padding_free": True})
     # As an older version wrote it: without what has its default.
     raw = first.path / "job.yaml"
     raw.write_text("kind: train\nname: a\nconfig:\n  training: {epochs: 2}\n")
     found = rows(compared(JobFolder(first.path), second).options)
     assert {key: row.values for key, row in found.items()} == {
-        "tuning.rank": ["16", "32"], "training.packing": ["no", "yes"], "training.seed": ["42", "7"]
+        "tuning.rank": ["16", "32"], "training.padding_free": ["no", "yes"], "training.seed": ["42", "7"]
     }  # fmt: skip
     titles = {spec.path: spec.title for spec in options_of(RunConfig)}
     assert all(row.title == titles[key] and row.best == [] for key, row in found.items())

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from studio.cli.output import say
 from studio.cli.work.train import Job, Json, Name, Sets, answer_queued, checked_run, say_plan
 from studio.config import RunConfig
 from studio.config.load import build, run_of
@@ -33,7 +34,7 @@ def branch_off(
     """Queue a run that begins at a checkpoint of another one, with some options changed."""
     job = find_job(read_settings().jobs, job_id, "train")
     raw = build(RunConfig, job.request.config, "job.yaml").model_dump()
-    _begin(job, find_checkpoint(job, step), run_of(raw, sets, "--set"), name, as_json)
+    _begin(job, find_checkpoint(job, step), run_of(raw, sets, "--set", say), name, as_json)
 
 
 def extend(

@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from studio.cli.output import answer, table
+from studio.cli.output import answer, say, table
 from studio.cli.work.train import Job, Json, Name, Sets, answer_queued, checked_run, say_plan
 from studio.config import RunConfig
 from studio.config.load import run_of
@@ -73,7 +73,7 @@ def _config(job: JobFolder, sets: list[str]) -> RunConfig:
     """The settings of a training, with the changes that were asked for."""
     if job.request.kind != "train":
         raise InputError(f"'{job.request.name}' is not a training run", where=job.id, fix="Queue it again as a new job")
-    return run_of(copy.deepcopy(job.request.config), sets, f"{job.id}/job.yaml")
+    return run_of(copy.deepcopy(job.request.config), sets, f"{job.id}/job.yaml", say)
 
 
 def devices(as_json: Json = False) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from studio.cli.output import answer, phase_line, stderr
+from studio.cli.output import answer, phase_line, say, stderr
 from studio.cli.work.train import Json, Sets
 from studio.config import RunConfig
 from studio.config.data import DataSource
@@ -168,8 +168,8 @@ def _counted(rows: int) -> str:
 def _run(data: str, sets: list[str]) -> RunConfig:
     """The run that a YAML file or preset describes, or one that trains on a file with the defaults."""
     if data in preset_names() or Path(data).suffix in (".yaml", ".yml"):
-        return load_named(data, sets)
-    return run_of({"data": {"train": [{"path": data}]}}, sets)
+        return load_named(data, sets, say)
+    return run_of({"data": {"train": [{"path": data}]}}, sets, tell=say)
 
 
 def _sections(config: RunConfig, settings: Settings) -> dict[str, Any]:

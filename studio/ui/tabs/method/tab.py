@@ -99,8 +99,9 @@ def build(page: Page) -> None:
         if file.stat().st_size > YAML_BYTES:
             return [*nothing, problems([f"{file.name} is larger than 1 MB. Choose the YAML file of a run."])]
         try:
-            config, kept_off = untrusting(load_run(file))
-            return filled(config, file.name, kept_off)
+            notes: list[str] = []
+            config, kept_off = untrusting(load_run(file, tell=notes.append))
+            return filled(config, file.name, "".join(f"; {note}" for note in notes) + kept_off)
         except StudioError as error:
             return [*nothing, problems(error.sentence.replace(str(file), file.name).splitlines())]
 
