@@ -222,7 +222,7 @@ def test_many_runs_are_drawn_by_the_hundred_and_a_sweep_opens_at_once(
     expect(page.locator(".runs-group span")).to_have_text("rates: sweep")
     page.locator(".runs-group").get_by_role("button", name="Compare the first 10 of 12", exact=True).click()
     expect(page.get_by_role("heading", name="Comparison of 10 runs")).to_be_visible()
-    expect(page.locator("#comparison tbody")).to_contain_text("The runs have the same options.")
+    expect(page.locator("#comparison tbody")).to_contain_text("All options are the same.")
 
 
 @pytest.mark.parametrize("theme", [pytest.param("light", marks=pytest.mark.long), "dark"])

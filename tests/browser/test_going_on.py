@@ -83,7 +83,7 @@ def test_a_finished_run_is_branched_by_the_form(page: Page, server: Server, cons
     expect(dialog.locator("select")).to_have_value(str(STEPS))
     dialog.locator("select").select_option(str(STEPS - SAVE))
     dialog.get_by_role("button", name="Fill the form").click()
-    expect(page.locator(".plan-from:visible")).to_contain_text(f"A branch of goes-on: it begins at step {STEPS - SAVE}")
+    expect(page.locator(".plan-from:visible")).to_contain_text(f"A branch of goes-on: it starts at step {STEPS - SAVE}")
     page.locator("#tab-method button.fold").last.click()
     page.get_by_label("Maximum steps").fill(str(STEPS + 1))
     page.get_by_label("Batch size").first.fill("2")

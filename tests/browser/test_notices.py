@@ -105,7 +105,7 @@ def test_a_change_that_cannot_be_says_why(page: Page, server: Server, fake_run: 
     with page.expect_response(lambda answer: answer.url.endswith("/again")) as refused:
         button.click()
     assert refused.value.status == 409
-    expect(page.locator(".notice.error")).to_contain_text("It cannot start: ")
+    expect(page.locator(".notice.error")).to_contain_text("Could not start: ")
     expect(page.locator(".notice.error")).to_contain_text("above 0 and at most 1")
     assert len(list_jobs(server.settings.jobs)) == before and blocker.job.state().status == "running"
     assert len(console) == 1 and "409" in console.pop()

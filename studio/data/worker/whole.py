@@ -148,7 +148,7 @@ class WholeOperations(Operations):
         found: Values = {"exact": 0, "near": 0, "threshold": threshold, "pairs": []}
         for done, read in enumerate(all_rows(open_sources(config, self.settings, kind, confined)), 1):
             if done % 1000 == 0:
-                progress("looking for doubles", done, None)
+                progress("looking for duplicates", done, None)
             if read.example is None:
                 continue
             places.append(read.place)
