@@ -19,7 +19,7 @@
     });
     const stale = () => {
       if (of === null) return;
-      if (latest["data-values"] !== of) note("The settings were changed since: this is the batch of the earlier ones.", "warn");
+      if (latest["data-values"] !== of) note("The settings have changed: this is the batch of the earlier ones.", "warn");
       else if (find("task-note").classList.contains("warn")) note("");
     };
     subscribe("data-values", element, stale);

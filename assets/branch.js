@@ -23,9 +23,9 @@ window.studio.branch = (() => {
     try {
       const steps = (await window.studio.fetchJson(path(job.id))).checkpoints;
       if (steps.length) return steps;
-      say(`${job.name} has no whole checkpoint.`);
+      say(`${job.name} has no complete checkpoint.`);
     } catch (error) {
-      say(`The checkpoints could not be read (${error.message}). Try again.`);
+      say(`Could not read the checkpoints (${error.message}). Try again.`);
     }
     return null;
   }

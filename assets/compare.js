@@ -63,7 +63,7 @@ window.studio.compare = (() => {
     problem("");
     part("body").replaceChildren();
     legend();
-    opened ??= board.open(root.querySelector(".compare").dataset.plotly).catch(() => { opened = null; problem("The charts could not be loaded; reload the page."); });
+    opened ??= board.open(root.querySelector(".compare").dataset.plotly).catch(() => { opened = null; problem("Could not load the charts; reload the page."); });
     board.setRuns(ids.map((id) => readers.get(id)));
     poller.now();
   }
@@ -168,7 +168,7 @@ window.studio.compare = (() => {
 
   function drawTable() {
     part("head").replaceChildren(h("td"), ...table.runs.map((run, place) => h("th", { scope: "col" }, swatch(place), run.name, h("small", {}, run.word))));
-    const same = table.options.length ? [] : [h("tr", {}, h("td", { colspan: table.runs.length + 1 }, "The runs have the same options."))];
+    const same = table.options.length ? [] : [h("tr", {}, h("td", { colspan: table.runs.length + 1 }, "All options are the same."))];
     part("body").replaceChildren(...lines("Options that differ", table.options), ...same, ...lines("Results", table.results));
     part("notes").replaceChildren(...table.notes.map((note) => h("p", { class: "notice warning" }, note)));
     part("csv").href = `/api/compare?form=csv&ids=${encodeURIComponent(ids.join(","))}`;
@@ -191,7 +191,7 @@ window.studio.compare = (() => {
     if (part("legend").dataset.key === key) return;
     part("legend").dataset.key = key;
     part("legend").replaceChildren(...ids.map((id, place) => h("li", {}, swatch(place), h("span", {}, nameOf(id)),
-      h("button", { type: "button", class: "btn quiet small", "aria-label": `Leave out ${nameOf(id)}`, onclick: () => open(ids.filter((one) => one !== id)) }, "×"))));
+      h("button", { type: "button", class: "btn quiet small", "aria-label": `Remove ${nameOf(id)}`, onclick: () => open(ids.filter((one) => one !== id)) }, "×"))));
   }
 
   async function copy() {
@@ -202,7 +202,7 @@ window.studio.compare = (() => {
       put(part("copied"), "copied");
       setTimeout(() => put(part("copied"), ""), 3000);
     } catch (error) {
-      problem(`It could not be copied (${error.message}).`);
+      problem(`Could not copy (${error.message}).`);
     }
   }
 

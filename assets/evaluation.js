@@ -76,7 +76,7 @@
     try {
       drawReport(body, await fetchJson(fileAddress(job, "evaluation.json")));
     } catch (error) {
-      body.replaceChildren(make("p", "notice error", `The report cannot be read: ${error.message}.`));
+      body.replaceChildren(make("p", "notice error", `Could not read the report: ${error.message}.`));
     }
   };
 
@@ -163,7 +163,7 @@
   const cell = (label, node) => { node.dataset.label = label; return node; };
 
   const answer = (text, right) => make("td", "", null,
-    make("span", `pill ${right ? "ok" : "bad"}`, right ? "✓ right" : "✗ wrong"), breakable(make("div", "mono answer-text"), text));
+    make("span", `pill ${right ? "ok" : "bad"}`, right ? "✓ correct" : "✗ wrong"), breakable(make("div", "mono answer-text"), text));
 
   const promptText = (prompt) => {
     if (typeof prompt === "string") return prompt;

@@ -71,7 +71,7 @@
       drawHead(head, report, job, trigger);
       body.replaceChildren(table(report, job, trigger), summary(report), ...notes(report), hashes(report));
     } catch (error) {
-      body.replaceChildren(make("p", "notice error", `The report cannot be read: ${error.message}.`));
+      body.replaceChildren(make("p", "notice error", `Could not read the report: ${error.message}.`));
     }
   };
 

@@ -199,7 +199,7 @@ window.studioForm = window.studioForm || (() => {
       find("plan-named").hidden = !!from?.edit;
       find("plan-from").hidden = !from;
       if (from) window.studio.put(find("plan-from").firstElementChild, window.studio.queue.said());
-      find("plan-back").textContent = from?.edit ? "Leave it as it was" : "Back to what was here";
+      find("plan-back").textContent = from?.edit ? "Discard changes" : "Restore previous settings";
     };
     window.studio.on("jobs", () => { if (element.isConnected) label(); });
     subscribe("from", element, label);
@@ -323,11 +323,11 @@ window.studioForm = window.studioForm || (() => {
         return item;
       }));
     };
-    /** Say how far the embedded model is, while it is made ready. */
+    /** Say how far the embedded model is, while it is prepared. */
     async function ask() {
       if (!element.isConnected || props.value?.level !== "live") return;
       const { text } = await window.studio.fetchJson("/api/preparing").catch(() => ({ text: "" }));
-      if (text && props.value?.level === "live") element.querySelector(".facts-note").textContent = `Getting ready, once: ${text} …`;
+      if (text && props.value?.level === "live") element.querySelector(".facts-note").textContent = `Preparing the model (only once): ${text} …`;
       setTimeout(ask, 500);
     }
     draw();
@@ -345,7 +345,7 @@ window.studioForm = window.studioForm || (() => {
     });
     find("yaml-copy").addEventListener("click", async () => {
       try { await navigator.clipboard.writeText(find("yaml-text").textContent); said.textContent = "copied"; }
-      catch { said.textContent = "the browser does not allow copying: mark the text and press Ctrl+C"; }
+      catch { said.textContent = "the browser does not allow copying: select the text and press Ctrl+C"; }
     });
     find("yaml-save").addEventListener("click", () => {
       const url = URL.createObjectURL(new Blob([find("yaml-text").textContent], { type: "application/yaml" }));

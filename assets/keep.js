@@ -36,9 +36,9 @@ window.studio.keep = (() => {
     part("card").hidden = !job;
     if (!job) return;
     const over = window.studio.isFinal(job);
-    put(part("archive"), job.archived ? "Take back from the archive" : "Archive");
+    put(part("archive"), job.archived ? "Unarchive" : "Archive");
     part("delete").disabled = part("clean").disabled = !over;
-    part("delete").title = part("clean").title = over ? "" : "Stop it first";
+    part("delete").title = part("clean").title = over ? "" : "Stop the job first";
     part("name").placeholder = job.asked_name || job.id;
     const values = [job.name === job.asked_name ? "" : job.name, (job.tags || []).join(" "), job.note || ""];
     if (!dirty && filled !== JSON.stringify([job.id, values])) {
@@ -84,7 +84,7 @@ window.studio.keep = (() => {
     put(part("size"), bytes(use.total));
     part("stack").replaceChildren(...known.map(([name, colour]) => h("i", { style: `width:${(100 * use[name]) / use.total}%;background:var(${colour})` })));
     part("parts").replaceChildren(...known.map(([name, colour]) => h("span", {}, h("i", { style: `background:var(${colour})` }), `${name} ${bytes(use[name])}`)));
-    put(part("shared"), use.shared ? `${bytes(use.shared)} of it are files that lie elsewhere too` : "");
+    put(part("shared"), use.shared ? `${bytes(use.shared)} of it is shared with files elsewhere` : "");
     part("clean").hidden = !use.checkpoints;
     return 10000;
   }
@@ -96,7 +96,7 @@ window.studio.keep = (() => {
   function makeDialog() {
     const made = {
       title: h("h3", { id: "keep-ask-title" }), lines: h("ul"), bar: h("div", { class: "bar" }, h("i")),
-      no: h("button", { type: "button", class: "btn", onclick: () => made.box.close() }, "Keep"), yes: h("button", { type: "button", class: "btn danger" }, "Delete"),
+      no: h("button", { type: "button", class: "btn", onclick: () => made.box.close() }, "Cancel"), yes: h("button", { type: "button", class: "btn danger" }, "Delete"),
     };
     made.box = h("dialog", { class: "ask studio keep-ask", "aria-labelledby": "keep-ask-title" }, made.title, made.lines, made.bar,
       h("div", { class: "row-flex" }, h("span", { class: "grow" }), made.no, made.yes));
@@ -105,7 +105,7 @@ window.studio.keep = (() => {
     return made;
   }
 
-  function show(title, lines, { no = "Keep", yes = "" } = {}) {
+  function show(title, lines, { no = "Cancel", yes = "" } = {}) {
     dialog ??= makeDialog();
     put(dialog.title, title);
     dialog.lines.replaceChildren(...lines.map((line) => h("li", {}, line)));
@@ -127,10 +127,10 @@ window.studio.keep = (() => {
     try {
       question = await window.studio.postJson("/api/removal/question", { ids, what });
     } catch (error) {
-      return tell("This cannot be deleted now", error.message);
+      return tell("Could not delete", error.message);
     }
     if (question.refused.length) return tell("Nothing was deleted", ...question.refused);
-    show(question.title, question.lines, { yes: what === "job" ? "Delete for good" : "Delete the checkpoints" });
+    show(question.title, question.lines, { yes: what === "job" ? "Delete permanently" : "Delete the checkpoints" });
     dialog.yes.onclick = () => removeAll(ids, what);
   }
 
@@ -151,7 +151,7 @@ window.studio.keep = (() => {
       dialog.box.close();
       if (what === "job") studio.organise.choosing(false);
     } catch (error) {
-      tell("Not all of it was deleted", error.message);
+      tell("Not everything was deleted", error.message);
     }
     dialog.busy = false;
     studio.refresh();

@@ -41,7 +41,7 @@ window.studio.log = (() => {
     const box = part("lines");
     if (excerpt) return drawExcerpt(box);
     box.replaceChildren(nodes(lines));
-    if (!box.childNodes.length) box.append(jobId && (words || show === "warnings") ? "No such line." : "Nothing yet.");
+    if (!box.childNodes.length) box.append(jobId && (words || show === "warnings") ? "No matching lines." : "Nothing yet.");
     if (show === "follow") box.scrollTop = box.scrollHeight;
   }
 
@@ -65,7 +65,7 @@ window.studio.log = (() => {
       excerpt = answer;
       draw();
     } catch (error) {
-      box.append(`The line could not be read (${error.message}).\n`);
+      box.append(`Could not read the line (${error.message}).\n`);
     }
     part("log-card").scrollIntoView({ block: "center" });
     box.focus({ preventScroll: true });
@@ -96,7 +96,7 @@ window.studio.log = (() => {
     }
     const box = part("lines");
     if (box.firstChild && box.childNodes.length === 1 && !lines.some(wanted)) return;
-    if (lines.length === clean.length || box.textContent === "No such line.") return draw();
+    if (lines.length === clean.length || box.textContent === "No matching lines.") return draw();
     box.append(nodes(clean));
     window.studio.put(part("alerts"), String(alerts));
     if (show === "follow") box.scrollTop = box.scrollHeight;

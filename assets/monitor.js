@@ -79,7 +79,7 @@ window.studio.monitor = (() => {
     const epochs = about.config?.training?.epochs;
     put(part("about"), [about.line, state.device.startsWith("cuda") ? `on ${state.device}` : "", about.kind === "train" && summary.epoch !== null && epochs ? `epoch ${summary.epoch.toFixed(1)} of ${number(epochs)}` : ""].filter(Boolean).join(" · "));
     part("resume").hidden = !state.final || about.resumable === null || about.resumable === undefined;
-    put(part("resume"), `Go on from step ${number(about.resumable)}`);
+    put(part("resume"), `Resume from step ${number(about.resumable)}`);
     part("stop").hidden = state.final || stopping;
     part("stop-now").hidden = state.final || !stopping || state.stop_now;
     put(part("stop"), state.status === "queued" ? "Remove from the queue" : about.kind === "train" ? "Stop and save" : "Stop");
@@ -149,14 +149,14 @@ window.studio.monitor = (() => {
     else tile("eval_loss", number(last), `best ${number(best[0])}, step ${number(best[1])}`);
     const warm = training.warmup && summary.total_steps ? Math.ceil(training.warmup * summary.total_steps) : 0;
     const schedule = String(training.scheduler || "").replaceAll("_", " ");
-    tile("learning_rate", number(newest("learning_rate"), 4), [schedule, warm ? (summary.step < warm ? "warming up" : "warm-up done") : ""].filter(Boolean).join(", "));
+    tile("learning_rate", number(newest("learning_rate"), 4), [schedule, warm ? (summary.step < warm ? "warming up" : "warmup done") : ""].filter(Boolean).join(", "));
     const plan = about.environment?.plan || {};
     const seen = summary.tokens ? number(summary.tokens) : "";
     tile("tokens_per_second", number(rounded(newest("tokens_per_second"))), seen ? (plan.tokens ? `${seen} of ${number(plan.tokens)} seen` : `${seen} seen`) : "");
     const planned = plan.total_bytes;
     tile("memory", reader.memory ? `${reader.memory.toPrecision(3)} GB` : NONE, planned ? `planned ${bytes(planned)}` : "", planned && reader.memory * 1e9 > 1.1 * planned ? "warn" : "");
     const norm = newest("grad_norm"), limit = training.max_grad_norm;
-    tile("grad_norm", number(norm), limit ? (norm > limit ? `clipped at ${plain(limit)}` : `below the limit ${plain(limit)}`) : "not limited");
+    tile("grad_norm", number(norm), limit ? (norm > limit ? `clipped at ${plain(limit)}` : `below the clipping threshold ${plain(limit)}`) : "not clipped");
   }
 
   const plain = (value) => (Number.isInteger(value) ? value.toFixed(1) : number(value));
@@ -176,10 +176,10 @@ window.studio.monitor = (() => {
     asked = { id: reader.id, now };
     const name = window.studio.selected()?.name || reader.about.name, train = reader.about.kind === "train", waits = reader.state.status === "queued";
     put(part("ask-title"), now ? `Stop ${name} now?` : waits ? `Remove ${name} from the queue?` : `Stop ${name}?`);
-    put(part("ask-no"), waits ? "Leave it there" : "Let it run");
-    put(part("ask-text"), now ? "The process is ended at once. What was not saved yet is lost."
-      : waits ? "It has not begun. It stays in the list as stopped, with its settings."
-      : train ? "The current step is finished and what was learned so far is saved. The device is free then, and the run can go on from there." : "What it was working on is lost; finished files stay.");
+    put(part("ask-no"), waits ? "Keep it queued" : "Keep running");
+    put(part("ask-text"), now ? "The process is terminated at once. Unsaved progress is lost."
+      : waits ? "It has not started. It stays in the list as stopped, with its settings."
+      : train ? "The current step is finished and the progress is saved. Then the device is free, and the run can be resumed." : "Work in progress is lost; finished files stay.");
     put(part("ask-yes"), now ? "Stop now" : waits ? "Remove" : train ? "Stop and save" : "Stop");
     part("ask").showModal();
   }
@@ -189,7 +189,7 @@ window.studio.monitor = (() => {
     try {
       await window.studio.postJson(`${path(asked.id)}/stop`, { now: asked.now });
     } catch (error) {
-      problem(`The stop did not reach the studio (${error.message}). Try again.`);
+      problem(`Could not stop the job (${error.message}). Try again.`);
     }
     poller.now();
     window.studio.refresh();
@@ -205,7 +205,7 @@ window.studio.monitor = (() => {
       await window.studio.refresh();
       poller.now();
     } catch (error) {
-      problem(`It does not go on: ${error.message}`);
+      problem(`Could not resume: ${error.message}`);
     }
     part("resume").disabled = false;
   }
@@ -241,7 +241,7 @@ window.studio.monitor = (() => {
     if (select.dataset.key === key) return;
     select.dataset.key = key;
     const kept = runs.some((job) => job.id === select.value) ? select.value : "";
-    select.replaceChildren(h("option", { value: "" }, "no other run"), ...runs.map((job) => h("option", { value: job.id }, job.name)));
+    select.replaceChildren(h("option", { value: "" }, "none"), ...runs.map((job) => h("option", { value: job.id }, job.name)));
     select.value = kept;
     if (!kept && other) compare("");
   }
@@ -255,7 +255,7 @@ window.studio.monitor = (() => {
       await mine.read(path(id));
       if (mine === other) board.compare(mine);
     } catch (error) {
-      problem(`The other run could not be read (${error.message}).`);
+      problem(`Could not read the other run (${error.message}).`);
     }
   }
 
@@ -277,7 +277,7 @@ window.studio.monitor = (() => {
     root = element;
     part = (name) => root.querySelector(`[data-part="${name}"]`);
     board = new window.studio.charts.Board(root.querySelector(".charts"));
-    board.open(root.querySelector(".monitor").dataset.plotly).catch(() => problem("The charts could not be loaded; reload the page."));
+    board.open(root.querySelector(".monitor").dataset.plotly).catch(() => problem("Could not load the charts; reload the page."));
     window.studio.queue.mount(part("queue-acts"));
     window.studio.branch.mount(root.querySelector(".monitor"));
     part("resume").addEventListener("click", goOn);

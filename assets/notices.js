@@ -6,10 +6,10 @@ window.studio.notices = (() => {
   const { h, put } = window.studio;
   const SHOWN = 4, CHECK_MS = 180000;
   const WORDS = {
-    "training.micro_batch_size": "micro-batch", "tuning.name": "tuning", "model.dtype": "number format",
-    "data.max_length": "longest example", "data.truncation": "longer ones", "training.save_total_limit": "checkpoints kept",
-    "training.early_stopping": "early stopping after", "training.load_best_model_at_end": "the best weights saved",
-    "training.activation_checkpointing": "activation checkpointing", "training.max_grad_norm": "gradient limit",
+    "training.micro_batch_size": "micro-batch", "tuning.name": "tuning", "model.dtype": "data type",
+    "data.max_length": "maximum length", "data.truncation": "truncation", "training.save_total_limit": "checkpoint limit",
+    "training.early_stopping": "early stopping patience", "training.load_best_model_at_end": "best model at end",
+    "training.activation_checkpointing": "activation checkpointing", "training.max_grad_norm": "gradient clipping",
   };
 
   function sentence(text) {
@@ -38,7 +38,7 @@ window.studio.notices = (() => {
       await window.studio.refresh();
       window.studio.select(made.id);
     } catch (error) {
-      put(said, `It cannot start: ${error.message}`);
+      put(said, `Could not start: ${error.message}`);
     }
     put(button, label);
     button.disabled = false;
@@ -47,7 +47,7 @@ window.studio.notices = (() => {
   function acts(job, notice, over) {
     const said = h("span", { role: "status" }), row = h("div", { class: "row-flex wrap-flex acts" });
     if (notice.change && Object.keys(notice.change).length) {
-      const label = `${over ? "Start again" : "New run"} with ${words(notice.change)}`;
+      const label = `${over ? "Restart" : "New run"} with ${words(notice.change)}`;
       row.append(h("button", { type: "button", class: "btn small", onclick: (event) => again(job, notice.change, event.currentTarget, said) }, label));
     }
     if (notice.line) row.append(h("button", { type: "button", class: "btn small", onclick: () => window.studio.log.open(notice.line) }, "Show in the log"));

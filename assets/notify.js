@@ -5,7 +5,7 @@
 
 window.studio.notify = (() => {
   const KEY = "studio.notify", HIDDEN_MS = 15000;
-  const WORDS = { completed: "is done", stopped: "was stopped", failed: "failed", lost: "got lost" };
+  const WORDS = { completed: "is done", stopped: "was stopped", failed: "failed", lost: "was lost" };
   const unfinished = new Map(); // id → status, as last seen
   const here = "Notification" in window && window.isSecureContext;
   let button = null, said = null, timer = null;
@@ -39,7 +39,7 @@ window.studio.notify = (() => {
   function draw() {
     if (!button) return;
     button.setAttribute("aria-checked", String(wanted()));
-    window.studio.put(said, here && Notification.permission === "denied" ? "The browser blocks notifications of this page; its settings allow them." : "");
+    window.studio.put(said, here && Notification.permission === "denied" ? "The browser blocks notifications from this page; allow them in its settings." : "");
   }
 
   async function turn() {

@@ -48,7 +48,7 @@
       cancel.disabled = true;
       progress("ending", null);
       try { await window.studio.postJson(`/api/data/${page}/${kind}/cancel`, {}); poll?.now(); }
-      catch { note("The studio does not answer; try again.", "wrong"); cancel.disabled = false; }
+      catch { note("The studio does not respond; try again.", "wrong"); cancel.disabled = false; }
     });
     async function look() {
       let now;
@@ -56,7 +56,7 @@
       catch (error) {
         if (error.status !== 404) throw error;
         running(false);
-        note("The studio was restarted meanwhile: begin again.", "wrong");
+        note("The studio was restarted: start again.", "wrong");
         return;
       }
       if (now.shown) { count = now.count; show(now.shown, askedOf[kind]); }
@@ -84,13 +84,13 @@
     let shown = null, of = "", partly = "";
     const { find, note } = task("profile", piece, (value, about) => { shown = value; of = about; partly = ""; draw(); }, (now, say) => {
       if (now.state === "failed") say(now.error, "wrong");
-      else if (now.state === "stopped") { partly = "Cancelled before the whole was read."; say(""); }
+      else if (now.state === "stopped") { partly = "Canceled before everything was read."; say(""); }
       stale();
     });
     const stale = () => {
       if (!shown) { if (partly) note(partly, "muted"); return; }
       const old = latest["data-values"] !== of;
-      if (old) note("The settings were changed since: this is the profile of the earlier ones.", "warn");
+      if (old) note("The settings have changed: this is the profile of the earlier ones.", "warn");
       else if (partly) note(partly, "muted");
       else if (find("task-note").classList.contains("warn")) note("");
     };
@@ -104,7 +104,7 @@
       find("profile-findings").replaceChildren(...shown.findings.map((one) => finding(one, trigger)));
       find("profile-more").replaceChildren(...shown.lists.map(([title, lines]) => lined(title, lines)));
       find("profile-pairs").replaceChildren(...shown.pairs.map(pairs));
-      if (shown.doubles === null) make("p", "muted", "Doubles and leaks are counted when the whole is read.", find("profile-pairs"));
+      if (shown.doubles === null) make("p", "muted", "Duplicates and leaks are counted once everything has been read.", find("profile-pairs"));
       publish("profile", shown);
       stale();
     };
@@ -231,7 +231,7 @@
       publish("kept", value.name);
     }, (now, say) => {
       if (now.state === "failed") say(now.error.replace(/drop: (\w+)/, (all, check) => labels[check] ? `the tick “${labels[check]}”` : all), "wrong");
-      else if (now.state === "stopped") say("Cancelled; nothing was written.", "muted");
+      else if (now.state === "stopped") say("Canceled; nothing was written.", "muted");
     });
     for (const word of constants.formats) make("option", "", word, find("keep-format")).value = word;
     find("task-begin").addEventListener("click", () => { done = false; find("keep-result").hidden = true; });
@@ -239,7 +239,7 @@
       if (!done) return;
       trigger("select");
       find("keep-train").disabled = true;
-      find("keep-train").textContent = "The run trains on it now";
+      find("keep-train").textContent = "The run now trains on it";
     });
     extras.keep = () => ({
       name: find("keep-name").value.trim() || find("keep-name").placeholder, format: find("keep-format").value,
@@ -256,7 +256,7 @@
       }
       find("keep-more").textContent = `${others.length} more`;
       const doubles = latest.profile?.doubles;
-      find("keep-doubles").textContent = `${doubles ? `${doubles.toLocaleString("en-US")} doubles` : "Doubles"}: “Double rows” (data.deduplicate) decides whether they are left out, here and in a run.`;
+      find("keep-doubles").textContent = `${doubles ? `${doubles.toLocaleString("en-US")} duplicates` : "Duplicates"}: “Duplicate rows” (data.deduplicate) decides whether they are dropped, here and in a run.`;
     };
     const tick = (one, count) => {
       const label = make("label", "tick");
@@ -281,7 +281,7 @@
     let said = "";
     const { find, note } = task("push", piece, (value) => { said = value.said; }, (now, say) => {
       if (now.state === "failed") say(now.error, "wrong");
-      else if (now.state === "stopped") say("Cancelled. What was sent by then may be on the Hub.", "muted");
+      else if (now.state === "stopped") say("Canceled. What was uploaded by then may be on the Hub.", "muted");
       else say(said, "good");
     });
     extras.push = () => ({ repo: find("push-repo").value, public: find("push-public").checked });

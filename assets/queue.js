@@ -24,7 +24,7 @@ window.studio.queue = (() => {
       await window.studio.postJson(`${path(id)}/move`, { to });
       say("");
     } catch (error) {
-      say(`It was not moved: ${error.message}`);
+      say(`Could not move it: ${error.message}`);
     }
     return window.studio.refresh();
   }
@@ -99,11 +99,11 @@ window.studio.queue = (() => {
   /** What the plan line says of the form's source. */
   function said() {
     if (!from) return "";
-    if (from.step) return `A branch of ${from.title}: it begins at step ${from.step}.`;
+    if (from.step) return `A branch of ${from.title}: it starts at step ${from.step}.`;
     if (!from.edit) return `The settings of ${from.title}, for a new run.`;
     const job = window.studio.state.jobs.find((one) => one.id === from.job);
     if (!job) return `${from.title} is gone.`;
-    return job.status === "queued" ? `Changing ${from.title}, which waits in the queue.` : `${from.title} has begun with the settings that it had.`;
+    return job.status === "queued" ? `Changing ${from.title}, which waits in the queue.` : `${from.title} has already started with its old settings.`;
   }
 
   /* ---- the acts of the Training tab */

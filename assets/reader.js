@@ -27,7 +27,7 @@ window.studio.Reader = class Reader {
     this.samples = this.samples.filter((sample) => sample.step <= event.step);
     const last = this.phases[this.phases.length - 1];
     if (last) last.closed = last.time;
-    this.phases.push({ phase: "going on", state: "end", done: 0, total: null, unit: "", begun: event.time, time: event.time, closed: event.time });
+    this.phases.push({ phase: "resuming", state: "end", done: 0, total: null, unit: "", begun: event.time, time: event.time, closed: event.time });
     this.eta = null;
     this.redraw = true;
   }

@@ -70,7 +70,7 @@ window.studio.runs = (() => {
     item.button.classList.toggle("on", on);
     if (on) item.button.setAttribute("aria-current", "true"); else item.button.removeAttribute("aria-current");
     item.tick.checked = organised.chosen.has(job.id);
-    item.tick.setAttribute("aria-label", `Choose ${name}`);
+    item.tick.setAttribute("aria-label", `Select ${name}`);
   }
 
   /** The line above the runs of one sweep that stand together, which opens their comparison. */

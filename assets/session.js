@@ -62,7 +62,7 @@ window.studioSession = (() => {
       keep(said);
       return "";
     } catch {
-      return "The studio does not answer.";
+      return "The studio does not respond.";
     }
   }
 
@@ -119,7 +119,7 @@ window.studioSession = (() => {
     dialog.setAttribute("aria-labelledby", "sign-in-again");
     dialog.innerHTML = `<form><h3 id="sign-in-again">Sign in again</h3><p data-why></p>${fields}
       <p role="alert" hidden></p><div class="row-flex"><span class="grow"></span><button class="btn primary">Sign in</button></div></form>`;
-    dialog.querySelector("[data-why]").textContent = `${why} What you typed is still there, and running jobs go on.`;
+    dialog.querySelector("[data-why]").textContent = `${why} What you typed is still there, and running jobs continue.`;
     dialog.addEventListener("cancel", (event) => event.preventDefault());
     watchForm(dialog.querySelector("form"), close);
     box.append(dialog);
@@ -205,7 +205,7 @@ window.studioSession = (() => {
         if (!(await enter())) document.body.dataset.signed = "no";
       } catch {
         document.body.dataset.signed = "no";
-        say(form, "The studio does not answer; trying again …");
+        say(form, "The studio does not respond; retrying …");
         setTimeout(go, AGAIN_MS);
       }
     };

@@ -70,7 +70,7 @@ window.studio = (() => {
         fails += 1;
         if (error.status === 401) problem("Signed out: reload the page.");
         else if (error.status) problem(`The studio answered ${error.status}.`);
-        else problem("The studio does not answer; trying again. A running job goes on.");
+        else problem("The studio does not respond; retrying. A running job continues.");
       } finally {
         busy = false;
       }

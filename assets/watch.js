@@ -26,7 +26,7 @@
 
   const fetchJson = async (path) => {
     const reply = await fetch(address(path), { signal: AbortSignal.timeout(8000) });
-    if (!reply.ok) throw Object.assign(new Error(`the server answered ${reply.status}`), { status: reply.status });
+    if (!reply.ok) throw Object.assign(new Error(`the studio answered ${reply.status}`), { status: reply.status });
     return reply.json();
   };
 
@@ -58,7 +58,7 @@
         again(more ? 0 : SECOND);
       } catch (error) {
         if (error.status === 404) { over = true; onTrouble("This job's folder is gone."); return; }
-        onTrouble(error.status === 401 ? "Signed out: reload the page." : "The server does not answer; trying again …");
+        onTrouble(error.status === 401 ? "Signed out: reload the page." : "The studio does not respond; retrying …");
         again(BACKOFF[Math.min(fails++, BACKOFF.length - 1)]);
       }
     };
@@ -170,7 +170,7 @@
 
   /* What to show of a job that has no report yet: its phases, what it told, and why it ended. */
   const progress = (state, phases, notices) => {
-    if (state.status === "queued") return [make("p", "muted", "Waiting for the job before it to end.")];
+    if (state.status === "queued") return [make("p", "muted", "Waiting for the job before it to finish.")];
     const rows = make("ul", "phases", null, ...phases.map(phaseRow));
     const told = notices.map((one) => make("p", `notice ${one.level}`, `${one.text} ${one.fix || ""}`.trim()));
     if (!isFinal(state.status)) return [rows, ...told];

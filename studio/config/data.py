@@ -29,7 +29,7 @@ class DataSource(Options):
 
     path: str = option(
         ...,
-        "JSON or JSONL file, org/name of a set on the Hugging Face Hub, or dataset_info.json:NAME.",
+        "JSON or JSONL file, org/name of a dataset on the Hugging Face Hub, or dataset_info.json:NAME.",
         title="File",
         tier="basic",
         min_length=1,
@@ -42,38 +42,38 @@ class DataSource(Options):
     )
     reading: Literal["auto", "conversation", "raw"] = option(
         "auto",
-        "How a question and its answer that are plain texts (prompt and completion, chosen, rejected) are read: "
-        "conversation is a user's and an assistant's turn in the model's chat template, raw is the two texts as they "
-        "are. auto is conversation where there is a template; raw where the format is named, control_tokens is keep, "
-        "or the method is pretrain.",
-        title="Plain texts",
-        differs="TRL reads them raw: an instruct model would be trained on texts without its turn marks.",
+        "How a prompt and its answer that are plain text (prompt and completion, chosen, rejected) are read: "
+        "conversation is a user turn and an assistant turn in the model's chat template, raw is the text as it is. "
+        "auto is conversation where there is a template; raw where the format is named, control_tokens is keep, or "
+        "the method is pretrain.",
+        title="Read plain text as",
+        differs="TRL reads it raw: an instruct model would be trained on text without its turn markers.",
     )
     subset: str | None = option(
-        None, "Configuration of a set on the Hub; empty where it has only one.", title="Subset", min_length=1
+        None, "Configuration of a Hub dataset; empty if it has only one.", title="Subset", min_length=1
     )
-    split: str = option("train", "Which part of a set on the Hub.", title="Split", min_length=1)
-    revision: str = option("main", "Branch, tag or commit of a set on the Hub.", title="Revision", min_length=1)
+    split: str = option("train", "Which split of a Hub dataset.", title="Split", min_length=1)
+    revision: str = option("main", "Branch, tag or commit of a Hub dataset.", title="Revision", min_length=1)
     weight: float | None = option(
         None,
-        "Share of this set in the mix, next to the other sets' weights; empty takes each row once.",
-        title="Weight",
+        "Weight of this dataset in the mix, relative to the other datasets; empty takes each row once.",
+        title="Sampling weight",
         gt=0,
     )
     rows: int | None = option(
-        None, "Take so many rows, chosen by the run's seed; empty takes all.", title="Rows taken", unit="rows", ge=1
+        None, "Use this many rows, sampled with the run's seed; empty uses all.", title="Row limit", unit="rows", ge=1
     )
     columns: str | dict[str, str] | None = option(
         None,
-        "Which column is what, such as prompt=question, completion=answer; a value with {{ }} is a Jinja line over "
-        "the columns, such as text={{ title }}: {{ body }}. Empty takes the columns by their names.",
-        title="Columns",
+        "Which column holds what, such as prompt=question, completion=answer; a value with {{ }} is a Jinja template "
+        "over the columns, such as text={{ title }}: {{ body }}. Empty goes by the names of the columns.",
+        title="Column mapping",
     )
     tags: str | dict[str, str] | None = option(
         None,
-        "Names inside the turns of a conversation where they are unusual, such as role=speaker, content=utterance, "
+        "Keys and roles of a message where they are not the usual ones, such as role=speaker, content=utterance, "
         "user=customer, assistant=agent.",
-        title="Turn names",
+        title="Message keys",
     )
 
     @property
@@ -100,19 +100,19 @@ class DataConfig(Options):
         default_factory=lambda: [DataSource(path="demo/train.jsonl")],
         min_length=1,
         title="Training data",
-        description="Files of examples that are trained on; demo/… names the studio's own demo set.",
+        description="Files of training examples; demo/… names the studio's own demo dataset.",
         json_schema_extra={"unit": None, "tier": "basic", "methods": [], "tunings": [], "differs": None},
     )
     validation: float | str = option(
         0.1,
-        "Share of the rows kept away from training (0.1 = 10 %), or a file of rows for it; 0 for none.",
+        "Share of the rows held out for validation (0.1 = 10 %), or a file of validation rows; 0 for none.",
         title="Validation",
         tier="basic",
     )
     max_length: int = option(
         1024,
-        "Longest example. What happens to longer ones is said by truncation.",
-        title="Longest example",
+        "Maximum length of an example. truncation says what happens to longer ones.",
+        title="Maximum length",
         unit="tokens",
         tier="basic",
         ge=8,
@@ -120,48 +120,48 @@ class DataConfig(Options):
     )
     truncation: Literal["error", "drop", "cut"] = option(
         "error",
-        "For an example over the limit: error refuses the data, drop leaves the row out, cut keeps its start; counted.",
-        title="Too long examples",
-        differs="TRL cuts without a word; a cut answer teaches the model to stop in mid-sentence.",
+        "For an example over the limit: error refuses the data, drop skips the row, cut keeps its start; counted.",
+        title="Truncation",
+        differs="TRL truncates silently; a truncated answer teaches the model to stop in mid-sentence.",
     )
     template: TemplateName = option(
         "auto",
-        "How a conversation is written: auto is the model's own chat template; the others are for a model without "
+        "How a conversation is formatted: auto is the model's own chat template; the others are for a model without "
         "one. It is saved with the result, for chat and export.",
         title="Chat template",
     )
     system: str | None = option(
         None,
-        "System text of the conversations that have none; it becomes part of the saved chat template. Empty adds none.",
-        title="System text",
+        "System prompt for conversations without one; it becomes part of the saved chat template. Empty adds none.",
+        title="System prompt",
     )
     control_tokens: Literal["refuse", "keep"] = option(
         "refuse",
         "A row whose text spells a control token, such as <|im_end|>: refuse it, or keep it as that token (only in "
         "rows of plain text, which bring their own markup).",
-        title="Control tokens in texts",
-        differs="TRL reads them as control tokens without a word.",
+        title="Control tokens in text",
+        differs="TRL silently reads them as control tokens.",
     )
     deduplicate: Literal["none", "exact", "near"] = option(
         "none",
-        "Leave out rows that repeat an earlier one: exact (equal but for blanks), near (four fifths of the word "
-        "triples in common) or none; counted.",
-        title="Double rows",
+        "Skip rows that duplicate an earlier one: exact (equal up to whitespace), near (four fifths of the word "
+        "trigrams in common) or none; counted.",
+        title="Duplicate rows",
     )
-    shuffle: bool = option(True, "Mix the rows before each epoch.", title="Shuffle")
+    shuffle: bool = option(True, "Shuffle the rows before each epoch.", title="Shuffle")
     mix: Literal["concatenate", "interleave"] = option(
         "concatenate",
-        "How several sets follow each other: one after the other, or interleaved (in turn, or drawn by weight).",
-        title="Order of the sets",
+        "How several datasets are combined: one after the other, or interleaved (in turn, or sampled by weight).",
+        title="Dataset mixing",
     )
     stopping_strategy: Literal["first_exhausted", "all_exhausted"] = option(
         "first_exhausted",
-        "With weights or interleave: first_exhausted ends when a set is used up and leaves rows of others unused; "
-        "all_exhausted uses every row and repeats those of smaller sets. Both are counted.",
-        title="End of the mix",
+        "With weights or interleave: first_exhausted ends when a dataset is used up and leaves rows of others unused; "
+        "all_exhausted uses every row and repeats those of smaller datasets. Both are counted.",
+        title="Stopping strategy",
     )
     validation_split: str = option(
-        "validation", "Split, where validation names a set on the Hub.", title="Split for validation", min_length=1
+        "validation", "Split, where validation names a Hub dataset.", title="Validation split", min_length=1
     )
 
     @field_validator("validation")

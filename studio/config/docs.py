@@ -19,7 +19,8 @@ _INTRO = """\
 
 Made from the declarations in `studio/config` by `make docs`; do not edit. A run's YAML file has these sections;
 `studio train FILE --set training.epochs=3` changes one option. An unknown key is an error that names the nearest
-known one. `auto` is resolved before the start, and the plan says to what and why.
+known one. `auto` is resolved before the start, and the plan says to what and why. `training.packing`, as
+`training.padding_free` was called before, is still read, with a note.
 
 """
 

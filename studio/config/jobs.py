@@ -23,13 +23,12 @@ class EvaluateConfig(Options):
         DEMO_TEST, "File of rows with expected answers that were not trained on.", title="Rows", tier="basic",
         min_length=1,
     )  # fmt: skip
-    limit: int | None = option(
-        None, "Only the first so many rows; empty for all.", title="Row limit", unit="rows", ge=1
-    )
+    limit: int | None = option(None, "Only the first N rows; empty for all.", title="Row limit", unit="rows", ge=1)
     max_new_tokens: int | Literal["auto"] = option(
         "auto",
-        "Longest answer; a longer one is cut and counts as wrong. auto is the longest expected answer and 16 more.",
-        title="Longest answer",
+        "Maximum length of an answer; a longer one is cut and counts as wrong. auto is the longest expected answer "
+        "plus 16.",
+        title="Maximum new tokens",
         unit="tokens",
     )
 
@@ -42,8 +41,8 @@ class ExportConfig(Options):
     types: list[GgufType] = Field(
         default_factory=lambda: list(DEFAULT_TYPES),
         min_length=1,
-        title="Types",
-        description="Number formats to make: q4_k_m is small, q8_0 close to the original, f16 exact.",
+        title="GGUF types",
+        description="GGUF types to make: q4_k_m is small, q8_0 close to the original, f16 exact.",
         json_schema_extra={"unit": None, "tier": "basic", "methods": [], "tunings": [], "differs": None},
     )
     evaluate: str | None = option(

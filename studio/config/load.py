@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import io
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -18,6 +18,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from studio.config.describe import OptionSpec, options_of
+from studio.config.renamed import RENAMED, current_name, with_current_names
 from studio.config.run import RunConfig
 from studio.errors import InputError, InputErrors
 from studio.foreign import RUN, TooMuchError, parse_yaml
@@ -80,7 +81,7 @@ def build(model: type[Config], raw: dict[str, Any], where: str = "", by_hand: Co
         InputErrors: at least one key or value is wrong.
     """
     try:
-        return model.model_validate(raw)
+        return model.model_validate(with_current_names(raw)[0])
     except ValidationError as error:
         found = error.errors()
         problems = [_problem(model, item, where, by_hand) for item in found[:_SHOWN]]
@@ -89,13 +90,28 @@ def build(model: type[Config], raw: dict[str, Any], where: str = "", by_hand: Co
         raise InputErrors(problems) from error
 
 
-def load_run(path: Path, sets: list[str] | None = None) -> RunConfig:
-    """Read a run's YAML file and apply `--set` values to it."""
-    return run_of(load_yaml(path), sets or [], str(path))
+def load_run(path: Path, sets: list[str] | None = None, tell: Callable[[str], None] | None = None) -> RunConfig:
+    """Read a run's YAML file and apply `--set` values to it; arguments as `run_of`."""
+    return run_of(load_yaml(path), sets or [], str(path), tell)
 
 
-def run_of(raw: dict[str, Any], sets: list[str], where: str = "") -> RunConfig:
-    """Apply `--set` values to `raw`, which is changed, and validate it as a run; arguments as `build`."""
+def run_of(
+    raw: dict[str, Any], sets: list[str], where: str = "", tell: Callable[[str], None] | None = None
+) -> RunConfig:
+    """Apply `--set` values to a run and validate it.
+
+    Args:
+        raw: plain values by section, which are changed.
+        sets: `a.b=c` each.
+        where: file name for the messages.
+        tell: told in a sentence which options were given under an old name.
+    """
+    raw, notes = with_current_names(raw)
+    asked = [item.partition("=")[0].strip() for item in sets]
+    notes += [f"{path} is called {current_name(path)} now" for path in asked if path in RENAMED]
+    for note in dict.fromkeys(notes):
+        if tell is not None:
+            tell(note)
     by_hand = {apply_set(raw, item) for item in sets}
     return build(RunConfig, raw, where, by_hand)
 
@@ -109,7 +125,7 @@ def apply_set(raw: dict[str, Any], item: str) -> str:
         InputError: no `=`, an unknown option, or a value that is not YAML.
     """
     path, equals, text = item.partition("=")
-    path = path.strip()
+    path = current_name(path.strip())
     if not equals or not path:
         raise InputError(f"'{item}' is not OPTION=VALUE", where="--set", fix="Write it like training.epochs=3")
     specs = {spec.path: spec for spec in options_of(RunConfig)}
@@ -216,6 +232,9 @@ def _short(value: Any) -> str:
 
 
 def _unknown(path: str, known: list[str], where: str) -> InputError:
+    if path in RENAMED:  # beside its name of today
+        fix = f"It is called '{RENAMED[path]}' now: give one of the two"
+        return InputError(f"there is no option '{path}'", where=where, fix=fix)
     near = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
     if not near:  # right name in the wrong section
         near = [candidate for candidate in known if candidate.rpartition(".")[2] == path.rpartition(".")[2]][:1]

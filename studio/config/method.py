@@ -31,38 +31,38 @@ class MethodConfig(Options):
 
     name: MethodName = option(
         "sft",
-        "sft: answer like the examples; pretrain: go on reading plain text; dpo: prefer the better of two answers; "
-        "orpo: answers and preference in one, without a reference model; kto: answers rated good or bad; "
+        "sft: answer like the examples; pretrain: continued pretraining on plain text; dpo: prefer the better of two "
+        "answers; orpo: answers and preferences in one, without a reference model; kto: answers labeled good or bad; "
         "reward: a model that scores answers; ppo: answers that a reward model scores higher (RLHF); "
-        "grpo: answers that a checkable reward scores higher.",
+        "grpo: answers that a verifiable reward scores higher.",
         title="Method",
         tier="basic",
     )
     train_on: Literal["assistant", "last", "all"] = option(
         "assistant",
-        "Which tokens count: every assistant answer, only the last one, or the whole text.",
+        "Which tokens the loss counts: every assistant turn, only the last one, or the whole text.",
         title="Train on",
         tier="basic",
         methods=("sft",),
-        differs="TRL trains on every token of a conversation, the questions too.",
+        differs="TRL trains on every token of a conversation, the prompts too.",
     )
     documents: Literal["separate", "join"] = option(
         "separate",
-        "separate: each text is an example of its own; join: the texts are read one after the other, each with its end "
-        "mark, and cut where the longest example is reached, so that long texts go on and short ones share an example.",
-        title="Texts",
+        "separate: each document is an example of its own; join: documents are concatenated, each with its end token, "
+        "and split at the maximum length, so that long ones continue and short ones share an example.",
+        title="Documents",
         tier="basic",
         methods=("pretrain",),
     )
     loss: Literal["nll", "dft"] = option(
         "nll",
-        "nll is cross-entropy; dft weights each token by how likely the model finds it (arXiv:2508.05629).",
+        "nll is cross-entropy; dft weights each token by its probability under the model (arXiv:2508.05629).",
         title="Loss",
         methods=("sft",),
     )
     neftune_noise_alpha: float = option(
         0.0,
-        "Noise on the embeddings in training (NEFTune, arXiv:2310.05914): 5 is usual, 0 is none.",
+        "Noise added to the embeddings in training (NEFTune, arXiv:2310.05914): 5 is usual, 0 is none.",
         title="NEFTune noise",
         methods=("sft",),
         ge=0,
@@ -70,8 +70,8 @@ class MethodConfig(Options):
     )
     beta: float | Literal["auto"] = option(
         "auto",
-        "How strongly the model is held to its start: the KL weight of dpo, kto, grpo; the weight of orpo's preference "
-        "term. auto is 0.1, 2 for simpo and 0 for grpo.",
+        "How strongly the model is kept close to the reference: the KL coefficient of dpo, kto, grpo; the weight of "
+        "orpo's preference term. auto is 0.1, 2 for simpo and 0 for grpo.",
         title="Beta",
         tier="basic",
         methods=("dpo", "orpo", "kto", "grpo"),
@@ -83,11 +83,11 @@ class MethodConfig(Options):
         methods=("dpo",),
     )
     dpo_loss_weights: str | list[float] | None = option(
-        None, "Weight of each DPO loss, such as 1, 0.2; empty counts them equally.", title="Loss weights",
+        None, "Weight of each DPO loss, such as 1, 0.2; empty weights them equally.", title="DPO loss weights",
         methods=("dpo",),
     )  # fmt: skip
     label_smoothing: float = option(
-        0.0, "Share of pairs that may be labelled the wrong way round; exo_pair needs some (0.001).",
+        0.0, "Assumed share of pairs with swapped labels; exo_pair needs some (0.001).",
         title="Label smoothing", methods=("dpo",), ge=0, lt=0.5,
         needs=("dpo_loss", ("exo_pair", "robust", "aot", "aot_unpaired")),
     )  # fmt: skip
@@ -98,7 +98,7 @@ class MethodConfig(Options):
         methods=("orpo",),
     )
     simpo_gamma: float = option(
-        0.5, "Margin that simpo asks of the better answer.", title="SimPO margin", methods=("orpo",), ge=0, le=10,
+        0.5, "Target reward margin of simpo (gamma).", title="SimPO margin", methods=("orpo",), ge=0, le=10,
         needs=("orpo_loss", ("simpo",)),
     )  # fmt: skip
     kto_loss: Literal["kto", "apo_zero_unpaired"] = option(
@@ -106,27 +106,27 @@ class MethodConfig(Options):
         methods=("kto",),
     )  # fmt: skip
     desirable_weight: float = option(
-        1.0, "Weight of good answers; raise it when they are few.", title="Weight of good", methods=("kto",), gt=0,
-        le=100,
+        1.0, "Weight of desirable answers; raise it when they are few.", title="Desirable weight",
+        methods=("kto",), gt=0, le=100,
     )  # fmt: skip
     undesirable_weight: float = option(
-        1.0, "Weight of bad answers; raise it when they are few.", title="Weight of bad", methods=("kto",), gt=0,
-        le=100,
+        1.0, "Weight of undesirable answers; raise it when they are few.", title="Undesirable weight",
+        methods=("kto",), gt=0, le=100,
     )  # fmt: skip
     center_rewards_coefficient: float = option(
-        0.0, "Pulls scores towards 0, so that runs can be compared (arXiv:2312.09244): 0.01 is usual.",
-        title="Centre scores", methods=("reward",), ge=0, le=10,
+        0.0, "Centers the rewards around 0, so that runs can be compared (arXiv:2312.09244): 0.01 is usual.",
+        title="Reward centering", methods=("reward",), ge=0, le=10,
     )  # fmt: skip
     rewards: str | list[RewardName] = option(
         lambda: ["exact_match"],
-        "What scores an answer, one or several: exact_match and numeric compare with the row's answer; json, regex and "
-        "length check its form; model is a reward model; python is a function of yours.",
+        "What scores a completion, one or several: exact_match and numeric compare it with the row's answer; json, "
+        "regex and length check its form; model is a reward model; python is a function of yours.",
         title="Rewards",
         tier="basic",
         methods=ONLINE,
     )
     reward_weights: str | list[float] | None = option(
-        None, "Weight of each reward, such as 1, 0.2; empty counts them equally.", title="Reward weights",
+        None, "Weight of each reward, such as 1, 0.2; empty weights them equally.", title="Reward weights",
         methods=ONLINE,
     )  # fmt: skip
     reward_model: str | None = option(
@@ -134,16 +134,16 @@ class MethodConfig(Options):
         title="Reward model", tier="basic", methods=ONLINE, needs=("rewards", ("model",)),
     )  # fmt: skip
     reward_schema: str | None = option(
-        None, "For json: a JSON Schema file that the answer must fit; empty asks for valid JSON only.",
-        title="JSON schema", methods=ONLINE, needs=("rewards", ("json",)),
+        None, "For json: a JSON Schema file that the completion must match; empty asks for valid JSON only.",
+        title="JSON Schema", methods=ONLINE, needs=("rewards", ("json",)),
     )  # fmt: skip
     reward_pattern: str | None = option(
-        None, "For regex: a pattern (RE2) that must fit the whole answer, such as ^\\d+$.", title="Pattern",
+        None, "For regex: a pattern (RE2) that must match the whole completion, such as ^\\d+$.", title="Regex pattern",
         methods=ONLINE, needs=("rewards", ("regex",)),
     )  # fmt: skip
     reward_length: int | None = option(
-        None, "For length: the wanted number of tokens; the reward falls with the distance from it.",
-        title="Wanted length", unit="tokens", methods=ONLINE, needs=("rewards", ("length",)), ge=1,
+        None, "For length: the target number of tokens; the reward falls with the distance from it.",
+        title="Target length", unit="tokens", methods=ONLINE, needs=("rewards", ("length",)), ge=1,
     )  # fmt: skip
     reward_python: str | None = option(
         None,
@@ -154,53 +154,56 @@ class MethodConfig(Options):
         needs=("rewards", ("python",)),
     )
     trust_reward_code: bool = option(
-        False, "Run the file of the Python reward. Leave it off unless you have read it.", title="Trust the file",
+        False, "Run the file of the Python reward. Leave it off unless you have read it.", title="Trust reward code",
         methods=ONLINE, needs=("rewards", ("python",)),
     )  # fmt: skip
     grpo_algorithm: Literal["grpo", "rloo"] = option(
-        "grpo", "grpo compares answers within a group (arXiv:2402.03300), rloo leaves one out (2402.14740).",
+        "grpo", "grpo compares completions within a group (arXiv:2402.03300), rloo leaves one out (2402.14740).",
         title="Algorithm", methods=("grpo",),
     )  # fmt: skip
     grpo_loss: Literal["dapo", "grpo", "bnpo", "dr_grpo"] = option(
-        "dapo", "How tokens are averaged: dapo over all, grpo within each answer, dr_grpo by a fixed length.",
+        "dapo", "How tokens are averaged: dapo over all, grpo within each completion, dr_grpo by a fixed length.",
         title="GRPO loss", methods=("grpo",), needs=("grpo_algorithm", ("grpo",)),
     )  # fmt: skip
     num_generations: int = option(
-        4, "Answers written for each prompt; the batch must be a multiple of it.", title="Answers a prompt",
+        4, "Completions generated for each prompt; the batch must be a multiple of it.", title="Completions per prompt",
         tier="basic", methods=("grpo",), ge=2, le=64, differs="TRL: 8 for GRPO.",
     )  # fmt: skip
     max_completion_length: int = option(
-        64, "Longest answer that is written in training.", title="Longest answer", unit="tokens", tier="basic",
-        methods=ONLINE, ge=1, le=65536, differs="TRL: 512, which takes minutes a step on a CPU.",
+        64, "Maximum length of a completion generated in training.", title="Maximum completion length",
+        unit="tokens", tier="basic", methods=ONLINE, ge=1, le=65536,
+        differs="TRL: 512, which takes minutes per step on a CPU.",
     )  # fmt: skip
     temperature: float = option(
-        1.0, "How varied the written answers are; 1 draws from the model's own probabilities.", title="Temperature",
-        methods=ONLINE, gt=0, le=10,
+        1.0, "Sampling temperature of the completions; 1 samples from the model's own probabilities.",
+        title="Temperature", methods=ONLINE, gt=0, le=10,
     )  # fmt: skip
     clip_range: float = option(
-        0.2, "How far one update may move the probability of a token (epsilon).", title="Clip range", methods=ONLINE,
-        gt=0, lt=1,
+        0.2, "How far one update may move the probability ratio of a token (epsilon).", title="Clip range",
+        methods=ONLINE, gt=0, lt=1,
     )  # fmt: skip
     ppo_epochs: int = option(
-        4, "Updates made from each batch of written answers.", title="Updates a batch", methods=("ppo",), ge=1, le=64
+        4, "Updates made from each batch of completions.", title="PPO epochs", methods=("ppo",), ge=1, le=64
     )  # fmt: skip
     kl_coef: float = option(
-        0.05, "Weight of the KL divergence from the start in each token's reward.", title="KL weight", tier="basic",
-        methods=("ppo",), ge=0, le=10,
+        0.05, "Weight of the KL penalty against the reference in each token's reward.", title="KL coefficient",
+        tier="basic", methods=("ppo",), ge=0, le=10,
     )  # fmt: skip
     kl_target: float | None = option(
-        None, "KL per answer that the weight is steered to (Ziegler 2019); empty keeps the weight.",
+        None, "KL per completion that the coefficient is adapted to (Ziegler 2019); empty keeps it fixed.",
         title="KL target", methods=("ppo",), gt=0,
     )  # fmt: skip
-    vf_coef: float = option(0.1, "Weight of the value function's loss.", title="Value weight", methods=("ppo",), ge=0)
-    gamma: float = option(1.0, "Discount of later rewards.", title="Discount", methods=("ppo",), gt=0, le=1)
+    vf_coef: float = option(0.1, "Weight of the value loss.", title="Value coefficient", methods=("ppo",), ge=0)
+    gamma: float = option(
+        1.0, "Discount factor of later rewards.", title="Discount factor", methods=("ppo",), gt=0, le=1
+    )
     lam: float = option(
-        0.95, "Lambda of generalised advantage estimation (arXiv:1506.02438).", title="GAE lambda", methods=("ppo",),
+        0.95, "Lambda of generalized advantage estimation (arXiv:1506.02438).", title="GAE lambda", methods=("ppo",),
         ge=0, le=1,
     )  # fmt: skip
     whiten_rewards: bool = option(
-        True, "Bring the scores of the answers to mean 0 and deviation 1, by the running figures.",
-        title="Normalise scores", methods=("ppo",), differs="TRL 1.12: off; KL weight and scores then have one scale.",
+        True, "Normalize the scores to mean 0 and standard deviation 1, by running statistics.",
+        title="Whiten rewards", methods=("ppo",), differs="TRL 1.12: off; the KL and the scores then have one scale.",
     )  # fmt: skip
 
     @field_validator("dpo_loss", "rewards", mode="before")

@@ -24,27 +24,27 @@ class ModelConfig(Options):
     )  # fmt: skip
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto",
-        "Numbers the frozen weights are held in; auto takes bfloat16 where this device is faster with it.",
-        title="Number format",
-        differs="TRL loads float32 and switches bf16 autocast on everywhere, also where a CPU only emulates it.",
+        "Data type of the frozen weights; auto takes bfloat16 where this device is faster with it.",
+        title="Data type",
+        differs="TRL loads float32 and turns bf16 autocast on everywhere, even where a CPU only emulates it.",
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"] = option(
         "auto",
-        "Attention code; auto takes the fastest that device and model have: FlashAttention, sdpa, else eager.",
-        title="Attention",
+        "auto takes the fastest that device and model support: FlashAttention, sdpa, else eager.",
+        title="Attention implementation",
     )
     rope_scaling: Literal["none", "linear", "dynamic", "yarn", "llama3"] = option(
         "none",
-        "Stretch the positions to read longer texts than the model was made for. Short prompts get a little worse, "
-        "most with linear.",
-        title="Longer context",
+        "Scale the rotary positions to read longer texts than the model was trained on. Short prompts get slightly "
+        "worse, most with linear.",
+        title="RoPE scaling",
     )
     rope_factor: float = option(
-        2.0, "How many times longer: 2 makes 4,096 tokens 8,192. Only with a longer context.", title="Context factor",
+        2.0, "How many times longer the context gets: 2 makes 4,096 tokens 8,192.", title="RoPE factor",
         gt=1, le=64, needs=("rope_scaling", ("linear", "dynamic", "yarn", "llama3")),
     )  # fmt: skip
     trust_remote_code: bool = option(
         False,
         "Run Python code that comes with the model. It can do anything you can: leave it off unless you have read it.",
-        title="Trust the model's code",
+        title="Trust remote code",
     )

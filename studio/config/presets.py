@@ -34,7 +34,7 @@ def load_named(name: str, sets: list[str] | None = None, tell: Callable[[str], N
         name: of the preset, or a path.
         sets: values of single options, `a.b=c`. With another method or tuning than the preset's they are the only ones
             that hold; a file of a person's own is theirs in all that it says.
-        tell: told in a sentence what of a preset went back because of that.
+        tell: told in a sentence what of a preset went back because of that, and which options have another name now.
 
     Raises:
         InputError: neither exists (the nearest preset is named), or the content is wrong.
@@ -43,7 +43,7 @@ def load_named(name: str, sets: list[str] | None = None, tell: Callable[[str], N
         return _preset(name, sets or [], tell or (lambda text: None))
     path = Path(name).expanduser()
     if path.suffix in (".yaml", ".yml") or path.exists():
-        return load_run(path, sets)
+        return load_run(path, sets, tell)
     near = difflib.get_close_matches(name, preset_names(), n=1, cutoff=0.4)
     fix = f"Did you mean '{near[0]}'?" if near else f"Presets are: {', '.join(preset_names())}"
     raise InputError(f"there is no preset or file '{name}'", fix=fix)
@@ -73,7 +73,7 @@ def _preset(name: str, sets: list[str], tell: Callable[[str], None]) -> RunConfi
     method, tuning = (_at(raw, path) for path in (METHOD, TUNING))
     new_method, new_tuning = _at(wanted, METHOD) or method, _at(wanted, TUNING) or tuning
     if (method, tuning) == (new_method, new_tuning):
-        return run_of(raw, sets, str(file))
+        return run_of(raw, sets, str(file), tell)
     other = demo_of(str(new_method)) if name.startswith("demo/") and new_method != method else ""
     if other and not any(path.startswith("data.train") for path in given):
         tell(f"{name} is for {method}, so the data and settings of {other} are taken")
@@ -92,7 +92,7 @@ def _preset(name: str, sets: list[str], tell: Callable[[str], None]) -> RunConfi
     if went:
         meant, now = f"{method} with {tuning}", f"{new_method} with {new_tuning}"
         tell(f"{name} is for {meant}; with {now} these of it go back to their defaults: {', '.join(went)}")
-    return run_of(raw, sets, str(file))
+    return run_of(raw, sets, str(file), tell)
 
 
 def _at(raw: dict[str, Any], path: str) -> Any:

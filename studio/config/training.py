@@ -17,11 +17,11 @@ class TrainingConfig(Options):
     """Section `training`. The terms are those of transformers' TrainingArguments unless said otherwise."""
 
     epochs: float = option(
-        2.0, "How often the whole data is gone through.", title="Epochs", unit="epochs", tier="basic", gt=0, le=1000,
+        2.0, "Passes over the training data.", title="Epochs", unit="epochs", tier="basic", gt=0, le=1000,
         differs="transformers: 3.",
     )  # fmt: skip
     max_steps: int | None = option(
-        None, "Stop after this many updates, whatever the epochs say; empty for no limit.", title="Step limit",
+        None, "Stop after this many updates, whatever the epochs say; empty for no limit.", title="Maximum steps",
         unit="steps", ge=1,
     )  # fmt: skip
     batch_size: int = option(
@@ -36,16 +36,16 @@ class TrainingConfig(Options):
     )
     micro_batch_size: int | Auto = option(
         "auto",
-        "Examples computed at a time. auto takes what is fast: on a processor about 2,000 tokens and at most half of "
-        "the free memory where the run can do with that, on a GPU the most that fits.",
+        "Examples computed at a time. auto takes what is fast: on a CPU about 2,000 tokens and at most half of the "
+        "free memory where the run fits into that, on a GPU as many as fit.",
         title="Micro-batch",
         unit="examples",
-        differs="TRL: 8, in the order of the data; here those of like length in an update are computed together, where "
-        "the loss is the same.",
+        differs="TRL: 8, in the order of the data; here those of similar length in an update are computed together, "
+        "where the loss is the same.",
     )
     learning_rate: float | Auto = option(
         "auto",
-        "Size of a step. auto takes it from the table in docs/methods.md, by method, tuning and model size.",
+        "Step size of the optimizer. auto takes it from docs/methods.md, by method, tuning and model size.",
         title="Learning rate",
         tier="basic",
         differs="TRL: 2e-5 for everything, which is too small for an adapter.",
@@ -54,17 +54,17 @@ class TrainingConfig(Options):
         "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "cosine_with_min_lr",
         "polynomial", "inverse_sqrt", "warmup_stable_decay",
     ] = option(
-        "cosine", "How the learning rate changes over the run.", title="Schedule", differs="transformers: linear."
+        "cosine", "How the learning rate changes over the run.", title="Scheduler", differs="transformers: linear."
     )  # fmt: skip
     warmup: float = option(
-        0.05, "Share of the steps in which the learning rate rises from 0.", title="Warm-up", ge=0, le=1,
+        0.05, "Share of the steps over which the learning rate rises from 0.", title="Warmup", ge=0, le=1,
         differs="transformers: none.",
     )  # fmt: skip
-    packing: bool = option(
+    padding_free: bool = option(
         False,
         "Compute the examples of a micro-batch as one row without padding; each sees only itself, so nothing changes "
         "but time and memory.",
-        title="Without padding",
+        title="Padding-free",
         methods=("sft", "pretrain"),
         differs="TRL's packing also fills rows up to the limit, which changes how many examples an update has.",
     )
@@ -73,69 +73,70 @@ class TrainingConfig(Options):
         "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit", "ademamix_8bit",
     ] = option(
         "adamw_torch_fused",
-        "Rule by which gradients become steps. Those with 8bit hold their state in a quarter of the memory.",
+        "How gradients become updates. Those with 8bit keep their state in a quarter of the memory.",
         title="Optimizer",
     )  # fmt: skip
-    weight_decay: float = option(0.0, "Pull of the weights towards 0.", title="Weight decay", ge=0, le=1)
+    weight_decay: float = option(0.0, "Shrinks the weights towards 0 at each step.", title="Weight decay", ge=0, le=1)
     max_grad_norm: float = option(
-        1.0, "Longer gradients are shortened to this length; 0 leaves them.", title="Gradient limit", ge=0
+        1.0, "Gradients with a larger norm are scaled down to it; 0 turns clipping off.", title="Gradient clipping",
+        ge=0,
     )  # fmt: skip
     activation_checkpointing: bool | Auto = option(
         "auto",
-        "Compute activations twice to save memory; auto only when the plan says that they do not fit.",
-        title="Save activation memory",
-        differs="TRL: always on, which costs a third of the speed also where memory is plenty.",
+        "Recompute activations in the backward pass to save memory; auto only when they would not fit.",
+        title="Activation checkpointing",
+        differs="TRL: always on, which costs a third of the speed even where memory is plentiful.",
     )
     eval_steps: int | Auto = option(
-        "auto", "Updates between validations; auto is eight times in a run, fewer where they would take long.",
+        "auto", "Updates between validations; auto is eight times per run, fewer where they would take long.",
         title="Validate every", unit="steps",
     )  # fmt: skip
     early_stopping: int | None = option(
-        None, "Stop after so many validations without improvement; empty never does.", title="Stop early after",
-        unit="validations", ge=1,
+        None, "Stop after this many validations without improvement; empty never does.",
+        title="Early stopping patience", unit="validations", ge=1,
     )  # fmt: skip
     early_stopping_threshold: float = option(
-        0.0, "What counts as an improvement for stopping early: the metric must get better by more than this.",
-        title="Least improvement", ge=0, needs=("early_stopping", ()),
+        0.0, "An improvement counts for early stopping if it is larger than this.",
+        title="Early stopping threshold", ge=0, needs=("early_stopping", ()),
     )  # fmt: skip
     keep_best: bool | Auto = option(
         "auto",
-        "Write a checkpoint where the validation is the best so far, and never remove it; auto does so for adapters, "
+        "Save a checkpoint whenever the validation is the best so far, and never remove it; auto does so for adapters, "
         "whose checkpoints are small, where there are validation rows.",
         title="Keep the best checkpoint",
         differs="transformers: only checkpoints that were due anyway can be the best.",
     )
     load_best_model_at_end: bool = option(
         False, "Save the weights of the best validation as the run's model instead of the last ones.",
-        title="Save the best weights",
+        title="Load best model at end",
     )  # fmt: skip
     metric_for_best_model: str = option(
         "auto",
-        "Number of a validation that says which is the best; auto is eval_loss, for ppo and grpo eval_reward. Others "
-        "are the method's metrics with eval_ before them (docs/methods.md).",
-        title="Best by",
+        "Validation metric that decides which is the best; auto is eval_loss, for ppo and grpo eval_reward. Others "
+        "are the method's metrics prefixed with eval_ (docs/methods.md).",
+        title="Metric for best model",
         min_length=1,
     )
     save_steps: int | Auto = option(
-        "auto", "Updates between checkpoints; auto is once an epoch.", title="Save every", unit="steps"
+        "auto", "Updates between checkpoints; auto is once per epoch.", title="Save every", unit="steps"
     )  # fmt: skip
-    save_total_limit: int = option(2, "Checkpoints kept; older ones are removed.", title="Checkpoints kept", ge=1)
+    save_total_limit: int = option(
+        2, "Most checkpoints at a time; older ones are removed.", title="Checkpoint limit", ge=1
+    )
     keep_checkpoints: Literal["all", "last", "none"] = option(
         "all",
-        "Which checkpoints stay once the run is done and its model is saved; they only serve to go on from. The best "
+        "Which checkpoints stay once the run is done and its model is saved; they only serve to resume from. The best "
         "one stays in any case where the run keeps one. A run that ends early keeps all.",
-        title="Checkpoints after the end",
-        differs="transformers: all, and no choice.",
+        title="Checkpoints to keep",
+        differs="transformers: always all.",
     )
     report_to: list[Tracker] = option(
         list,
-        "Trackers that get the run's numbers too; without a key or address of their own they write into its folder.",
-        title="Trackers",
+        "Experiment trackers that also get the run's metrics; without a key or address they write into its folder.",
+        title="Experiment trackers",
         differs="transformers: every tracker that is installed.",
     )
-    seed: int = option(
-        42, "Start of all random numbers; the same seed gives the same run.", title="Seed", ge=0, lt=2**32
-    )
+    seed: int = option(42, "Random seed; the same seed gives the same run.", title="Seed", ge=0, lt=2**32)
 
     engine: Literal["studio", "unsloth"] = option(
         "studio",
@@ -147,7 +148,7 @@ class TrainingConfig(Options):
     )
 
     device: str = option(
-        "any", "Where it is computed: any takes the first device that is free, cuda:0 that GPU, cpu the processor.",
+        "any", "Where the run computes: any takes the first free device, cuda:0 that GPU, cpu the CPU.",
         title="Device",
     )  # fmt: skip
 

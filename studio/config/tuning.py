@@ -24,14 +24,14 @@ class TuningConfig(Options):
 
     name: TuningName = option(
         "lora",
-        "lora: a small adapter beside frozen weights; full: every weight; qlora: an adapter beside weights in 4 bits, "
-        "for the least memory; dora: an adapter that also learns the length of each weight's rows, slower.",
+        "lora: a small adapter on top of frozen weights; full: every weight; qlora: an adapter on top of 4-bit "
+        "weights, for the least memory; dora: an adapter that also learns the magnitudes of the weights, slower.",
         title="Tuning",
         tier="basic",
     )
     rank: int = option(
         16,
-        "Size of the adapter: 8 simple, 16 usual, 32 complex, 64 most.",
+        "Size of the adapter: 8 for simple tasks, 16 usual, 32 for complex tasks, 64 for the most.",
         title="Rank",
         tier="basic",
         tunings=ADAPTERS,
@@ -41,28 +41,28 @@ class TuningConfig(Options):
     )
     alpha: float | Literal["auto"] = option(
         "auto",
-        "Strength of the adapter; it is scaled by alpha / rank. auto is 2 × rank.",
+        "Scaling of the adapter, applied as alpha / rank. auto is 2 × rank.",
         title="Alpha",
         tunings=ADAPTERS,
         differs="PEFT: 8 whatever the rank, so that a larger rank learns more slowly.",
     )
     dropout: float = option(
-        0.0, "Share of the adapter's inputs left out at random in training.", title="Dropout",
+        0.0, "Dropout probability of the adapter's inputs in training.", title="Dropout",
         tunings=ADAPTERS, ge=0, lt=1,
     )  # fmt: skip
     target_modules: str | list[str] = option(
         "all-linear",
-        "Layers that get an adapter: all-linear, or names such as [q_proj, v_proj].",
-        title="Layers",
+        "Modules that get an adapter: all-linear, or names such as [q_proj, v_proj].",
+        title="Target modules",
         tunings=ADAPTERS,
         differs="PEFT's default by family is often q and v only, which learns less.",
     )
 
     init: Literal["default", "gaussian", "pissa", "olora", "orthogonal"] = option(
         "default",
-        "How the adapter starts: default begins at the base model; pissa (arXiv:2404.02948) and olora (2406.01775) "
-        "begin at its main directions and learn faster at first.",
-        title="Start of the adapter",
+        "How the adapter is initialized: default starts at the base model; pissa (arXiv:2404.02948) and olora "
+        "(2406.01775) start at its principal directions and learn faster at first.",
+        title="Adapter initialization",
         tunings=("lora", "dora"),
     )
     rslora: bool = option(
@@ -70,44 +70,44 @@ class TuningConfig(Options):
         tunings=ADAPTERS,
     )  # fmt: skip
     lora_plus_ratio: float | None = option(
-        None, "LoRA+ (arXiv:2402.12354): how much larger the rate of B is than that of A; 16 is usual, empty is 1.",
+        None, "LoRA+ (arXiv:2402.12354): learning rate of B relative to that of A; 16 is usual, empty is 1.",
         title="LoRA+ ratio", tunings=("lora", "qlora"), ge=1, le=1000,
     )  # fmt: skip
     rank_pattern: str | dict[str, int] | None = option(
-        None, "Other ranks for some layers, such as q_proj=32, v_proj=8.", title="Ranks by layer", tunings=ADAPTERS
+        None, "Different ranks for some modules, such as q_proj=32, v_proj=8.", title="Rank pattern", tunings=ADAPTERS
     )  # fmt: skip
     alpha_pattern: str | dict[str, float] | None = option(
-        None, "Other alphas for some layers, such as q_proj=64.", title="Alphas by layer", tunings=ADAPTERS
+        None, "Different alphas for some modules, such as q_proj=64.", title="Alpha pattern", tunings=ADAPTERS
     )  # fmt: skip
     layers_to_transform: str | int | list[int] | None = option(
-        None, "Only these blocks get an adapter, from 0, such as 0-3, 28, 29; empty is all.", title="Blocks",
-        tunings=ADAPTERS,
+        None, "Only these blocks get an adapter, from 0, such as 0-3, 28, 29; empty is all.",
+        title="Layers to transform", tunings=ADAPTERS,
     )  # fmt: skip
     modules_to_save: str | list[str] | None = option(
-        None, "Layers trained whole beside the adapter and saved with it, such as lm_head, embed_tokens.",
-        title="Trained whole", tunings=("lora", "dora"),
+        None, "Modules trained in full beside the adapter and saved with it, such as lm_head, embed_tokens.",
+        title="Modules to save", tunings=("lora", "dora"),
     )  # fmt: skip
     bits: Literal["4", "8"] = option(
-        "4", "Bits of a frozen weight: 4 (NF4) or 8 (LLM.int8).", title="Bits", tunings=("qlora",)
+        "4", "Bits per frozen weight: 4 (NF4) or 8 (LLM.int8).", title="Quantization bits", tunings=("qlora",)
     )  # fmt: skip
     quant_type: Literal["nf4", "fp4"] = option(
-        "nf4", "Kind of 4-bit numbers (Dettmers et al. 2023, arXiv:2305.14314).", title="4-bit numbers",
+        "nf4", "4-bit data type (Dettmers et al. 2023, arXiv:2305.14314).", title="Quantization type",
         tunings=("qlora",), needs=("bits", ("4",)),
     )  # fmt: skip
     double_quant: bool = option(
-        True, "Quantise the scales too, which saves 0.4 bits a weight.", title="Double quantisation",
+        True, "Quantize the quantization constants too, which saves 0.4 bits per weight.", title="Double quantization",
         tunings=("qlora",), needs=("bits", ("4",)), differs="bitsandbytes: off.",
     )  # fmt: skip
-    dora: bool = option(False, "Learn the length of each row too (QDoRA).", title="With DoRA", tunings=("qlora",))
+    dora: bool = option(False, "Learn the magnitudes too (QDoRA).", title="Use DoRA", tunings=("qlora",))
     adapter: str | None = option(
         None,
-        "Go on from this adapter: a run (name or id) or a folder. Its rank and layers are kept.",
+        "Continue training this adapter: a run (name or id) or a folder. Its rank and layers are kept.",
         title="Existing adapter",
         tunings=("lora", "dora", "qlora"),
     )
     merge_adapter: bool = option(
         False, "Merge the existing adapter into the weights first and train a new one on top.",
-        title="New adapter on top", tunings=("lora", "dora"),
+        title="Merge adapter first", tunings=("lora", "dora"),
     )  # fmt: skip
 
     @property

@@ -81,7 +81,7 @@ def _section(method: Method) -> str:
         f"## {method.name}\n",
         f"**{method.title}**: {method.summary}. {method.paper}.\n",
         f"Columns: {method.columns}.\n",
-        f"Reported besides loss, rate and gradient norm: {watched}.\n",
+        f"Reported besides loss, learning rate and gradient norm: {watched}.\n",
     ]
     if method.differs:
         lines.append(f"Differs from TRL: {method.differs}\n")

@@ -30,7 +30,7 @@ def device_words(device: Device) -> str:
 def offered_devices(settings: Settings) -> list[tuple[str, str]]:
     """Return (label, word) of what the option `training.device` can be on this machine."""
     listed = [(device_words(device), device.name) for device in list_devices(settings)]
-    return [("any · the first that is free", ANY), *listed]
+    return [("any · the first free one", ANY), *listed]
 
 
 def describe(device: DeviceInfo) -> dict[str, str]:

@@ -26,7 +26,7 @@ def as_toast(error: Exception) -> gr.Error:
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, StudioError):
-        return gr.Error(error.sentence, title="This does not work yet", duration=None, print_exception=False)
+        return gr.Error(error.sentence, title="This cannot be done", duration=None, print_exception=False)
     logger.error("unexpected error in a handler", exc_info=error)
     return gr.Error(UNEXPECTED, title="Error", duration=None, print_exception=False)
 

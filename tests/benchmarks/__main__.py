@@ -51,7 +51,7 @@ def main() -> int:
         for kind, value in result["agreement"].items():
             rows.append((f"{kind}: same next token, mean KL", f"{value['top1']:.2%}, {value['mean_kl']:.3g}", ""))
         measure("training, validations included", result["seconds"]["train.training"], "s", 180)
-        rows.append(("tokens a second", f"{result['training']['tokens'] / result['training']['seconds']:.0f}", ""))
+        rows.append(("tokens per second", f"{result['training']['tokens'] / result['training']['seconds']:.0f}", ""))
         measure("whole demo, cold", seconds, "s", 480)
         measure("peak memory", result["peak_memory_gb"], "GB", 6)
         for name, value in result["seconds"].items():

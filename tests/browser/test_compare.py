@@ -49,9 +49,9 @@ def open_page(page: Page, server: Server, job: JobFolder) -> None:
 
 
 def choose(page: Page, *names: str) -> None:
-    page.get_by_role("button", name="Choose", exact=True).click()
+    page.get_by_role("button", name="Select", exact=True).click()
     for name in names:
-        page.get_by_label(f"Choose {name}", exact=True).check()
+        page.get_by_label(f"Select {name}", exact=True).check()
 
 
 def wait_for_points(page: Page, chart: str, counts: list[int]) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ def test_runs_over_each_other_with_what_differs(page: Page, server: Server, done
     with page.expect_download() as file:
         page.get_by_role("link", name="Download CSV").click()
     assert "option,tuning.rank,Rank," in Path(file.value.path()).read_text()
-    page.get_by_role("button", name="Leave out live").click()
+    page.get_by_role("button", name="Remove live").click()
     expect(page.get_by_role("heading", name="Comparison of 2 runs")).to_be_visible()
     page.locator("#comparison").get_by_role("button", name="Close", exact=True).click()
     expect(page.locator("#monitor")).to_be_visible()
@@ -145,10 +145,10 @@ def test_names_tags_and_notes_are_kept_and_found(
     page.get_by_role("combobox", name="Tag", exact=True).select_option("good")
     expect(rows).to_have_count(1)
     page.get_by_role("combobox", name="Tag", exact=True).select_option("")
-    page.get_by_role("combobox", name="State", exact=True).select_option("failed")
+    page.get_by_role("combobox", name="Status", exact=True).select_option("failed")
     expect(rows).to_have_count(0)
-    page.get_by_role("combobox", name="State", exact=True).select_option("")
-    page.get_by_role("combobox", name="Order", exact=True).select_option("size")
+    page.get_by_role("combobox", name="Status", exact=True).select_option("")
+    page.get_by_role("combobox", name="Sort by", exact=True).select_option("size")
     expect(rows.first.locator(".num")).to_contain_text("kB")
 
     card.get_by_label("Tags", exact=True).fill("x" * 30)
@@ -178,15 +178,15 @@ def test_archive_and_delete_ask_and_do_what_they_say(
     page.locator(".runs-acts").get_by_role("button", name="Delete", exact=True).click()
     expect(dialog).to_contain_text("'live' is not over (running). Stop it first.")
     dialog.get_by_role("button", name="Close", exact=True).click()
-    page.get_by_label("Choose live", exact=True).uncheck()
-    page.get_by_label("Choose one", exact=True).check()
+    page.get_by_label("Select live", exact=True).uncheck()
+    page.get_by_label("Select one", exact=True).check()
     page.locator(".runs-acts").get_by_role("button", name="Delete", exact=True).click()
     expect(dialog).to_contain_text("Delete 2 jobs for good (")
-    dialog.get_by_role("button", name="Keep", exact=True).click()
+    dialog.get_by_role("button", name="Cancel", exact=True).click()
     expect(dialog).to_be_hidden()
     assert jobs["one"].path.exists() and jobs["two"].path.exists()
     page.locator(".runs-acts").get_by_role("button", name="Delete", exact=True).click()
-    dialog.get_by_role("button", name="Delete for good", exact=True).click()
+    dialog.get_by_role("button", name="Delete permanently", exact=True).click()
     expect(rows).to_have_count(3)
     assert not jobs["one"].path.exists() and not jobs["two"].path.exists()
     expect(page.locator("#monitor [data-part=name]")).to_have_text("live")
@@ -223,7 +223,7 @@ def test_many_runs_are_drawn_by_the_hundred_and_a_sweep_opens_at_once(
     expect(page.locator(".runs-group span")).to_have_text("rates: sweep")
     page.locator(".runs-group").get_by_role("button", name="Compare the first 10 of 12", exact=True).click()
     expect(page.get_by_role("heading", name="Comparison of 10 runs")).to_be_visible()
-    expect(page.locator("#comparison tbody")).to_contain_text("The runs have the same options.")
+    expect(page.locator("#comparison tbody")).to_contain_text("All options are the same.")
 
 
 @pytest.mark.long

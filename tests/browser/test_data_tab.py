@@ -40,7 +40,7 @@ def write_csv(path: Path, columns: tuple[str, ...]) -> Path:
 def map_columns(page: Page, mapping: str) -> None:
     """Open the options of the first source and fill in its columns."""
     page.locator("#f-data-train").get_by_role("button", name="Options of").first.click()
-    field = page.locator("#f-data-train .source-options label").filter(has_text="Columns").locator("input")
+    field = page.locator("#f-data-train .source-options label").filter(has_text="Column mapping").locator("input")
     field.fill(mapping)
     field.press("Enter")
 
@@ -132,7 +132,7 @@ def test_questions_and_answers_are_conversations_and_a_button_reads_them_raw(
     expect(body).not_to_contain_text("assistant")
     assert shown_ids(page) == tokenizer(question + answer)["input_ids"] + [tokenizer.eos_token_id]
     page.locator("#f-data-train").get_by_role("button", name="Options of").first.click()
-    chosen = page.locator("#f-data-train .source-options label").filter(has_text="Plain texts").locator("select")
+    chosen = page.locator("#f-data-train .source-options label").filter(has_text="Read plain text as").locator("select")
     expect(chosen).to_have_value("raw")
 
     findings.get_by_role("button", name="Read them as conversations").click()

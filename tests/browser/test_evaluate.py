@@ -36,7 +36,7 @@ def test_report_shows_both_scores_and_answers_as_text(page: Page, server: Server
     expect(page.locator(".score em").last).to_contain_text("24 of 25 right")
     expect(page.locator(ROWS)).to_have_count(10)
     expect(page.locator(f"{ROWS} >> nth=0")).to_contain_text("✗ wrong")
-    expect(page.locator(f"{ROWS} >> nth=0")).to_contain_text("✓ right")
+    expect(page.locator(f"{ROWS} >> nth=0")).to_contain_text("✓ correct")
     assert SCRIPT in page.locator(f"{ROWS} >> nth=0").inner_text().replace("\n", "")
     as_text(page)
 

@@ -49,7 +49,7 @@ def test_a_killed_training_goes_on_by_a_click(page: Page, server: Server) -> Non
     assert wait(job, seconds=60).status == "failed"
     expect(page.locator("[data-part=pill]")).to_have_text("Failed")
     expect(page.locator("[data-part=notices]")).to_contain_text("killed the process (SIGKILL)")
-    go_on = page.get_by_role("button", name=re.compile(r"Go on from step \d+"))
+    go_on = page.get_by_role("button", name=re.compile(r"Resume from step \d+"))
     expect(go_on).to_be_visible()
     go_on.click()
     expect(go_on).to_be_hidden()
@@ -62,7 +62,7 @@ def test_a_killed_training_goes_on_by_a_click(page: Page, server: Server) -> Non
     points(page, "loss", STEPS)
     assert page.evaluate("document.querySelector('[data-chart=loss]').data[1].x") == steps
     expect(page.locator("[data-part=resume]")).to_be_hidden()
-    expect(page.locator("[data-part=phases]")).to_contain_text("going on")
+    expect(page.locator("[data-part=phases]")).to_contain_text("resuming")
 
 
 @pytest.mark.long
@@ -73,7 +73,7 @@ def test_a_finished_run_is_branched_by_the_form(page: Page, server: Server, cons
     open_page(page, server, f"#job={job.id}&tab=training")
     page.get_by_role("button", name="Extend …").click()
     extend = page.get_by_role("dialog", name="Extend goes-on")
-    extend.get_by_role("button", name="Start it").click()
+    extend.get_by_role("button", name="Start", exact=True).click()
     expect(extend.get_by_role("alert")).to_contain_text(f"ends after {STEPS} steps, whatever the epochs say")
     extend.get_by_role("button", name="Cancel").click()
     console.clear()  # the refusal is an answer of status 409
@@ -83,9 +83,9 @@ def test_a_finished_run_is_branched_by_the_form(page: Page, server: Server, cons
     expect(dialog.locator("select")).to_have_value(str(STEPS))
     dialog.locator("select").select_option(str(STEPS - SAVE))
     dialog.get_by_role("button", name="Fill the form").click()
-    expect(page.locator(".plan-from:visible")).to_contain_text(f"A branch of goes-on: it begins at step {STEPS - SAVE}")
+    expect(page.locator(".plan-from:visible")).to_contain_text(f"A branch of goes-on: it starts at step {STEPS - SAVE}")
     page.locator("#tab-method button.fold").last.click()
-    page.get_by_label("Step limit").fill(str(STEPS + 1))
+    page.get_by_label("Maximum steps").fill(str(STEPS + 1))
     page.get_by_label("Batch size").first.fill("2")
     wrong = page.locator(".plan-text.wrong:visible")
     expect(wrong).to_contain_text("cannot change at a checkpoint")

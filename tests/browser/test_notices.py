@@ -69,7 +69,7 @@ def test_an_error_opens_the_log_at_its_line_and_starts_again_with_the_change(
     expect(notice).to_contain_text("The computer's memory was full")
     expect(notice).to_contain_text("The plan counted 2.20 GB (weights 0.54")
     expect(page.locator(".notice.warning").filter(has_text="has not fallen").get_by_role("button")).to_have_text(
-        "Start again with learning rate 0.0002"
+        "Restart with learning rate 0.0002"
     )
     notice.get_by_role("button", name="Show in the log").press("Enter")
     mark = page.locator(".at")
@@ -84,7 +84,7 @@ def test_an_error_opens_the_log_at_its_line_and_starts_again_with_the_change(
     expect(mark).to_have_count(0)
     expect(page.get_by_role("log")).to_contain_text("20000 <img")
 
-    notice.get_by_role("button", name="Start again with micro-batch 1").click()
+    notice.get_by_role("button", name="Restart with micro-batch 1").click()
     expect(page.locator('[data-part="name"]')).to_have_text("broken-2", timeout=90_000)
     expect(page.locator(".pill").first).to_have_text("Waiting")
     made = find_job(server.settings.jobs, "broken-2")
@@ -101,12 +101,12 @@ def test_a_change_that_cannot_be_says_why(page: Page, server: Server, fake_run: 
     write_state(run.job.state_path, run.job.state().with_(change={"training.learning_rate": 7}))
     open_tab(page, server.url, "training", run.job.id)
     button = page.locator(".notice.error").get_by_role("button")
-    expect(button).to_have_text("Start again with learning rate 7")
+    expect(button).to_have_text("Restart with learning rate 7")
     before = len(list_jobs(server.settings.jobs))
     with page.expect_response(lambda answer: answer.url.endswith("/again")) as refused:
         button.click()
     assert refused.value.status == 409
-    expect(page.locator(".notice.error")).to_contain_text("It cannot start: ")
+    expect(page.locator(".notice.error")).to_contain_text("Could not start: ")
     expect(page.locator(".notice.error")).to_contain_text("above 0 and at most 1")
     assert len(list_jobs(server.settings.jobs)) == before and blocker.job.state().status == "running"
     assert len(console) == 1 and "409" in console.pop()

@@ -88,7 +88,7 @@ def test_the_line_is_reordered_and_a_run_is_removed(page: Page, server: Server, 
     page.get_by_role("button", name="Remove from the queue").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("It stays in the list as stopped, with its settings.")
-    dialog.get_by_role("button", name="Leave it there").click()
+    dialog.get_by_role("button", name="Keep it queued").click()
     assert third.state().status == "queued" and not third.stop_path.exists()
     page.get_by_role("button", name="Remove from the queue").click()
     dialog.get_by_role("button", name="Remove", exact=True).click()
@@ -120,7 +120,7 @@ def test_a_waiting_run_is_edited_and_the_form_gets_back_what_it_had(
     expect(page.locator("#sweep-card")).to_be_hidden()
     fill(page, "training.epochs", "5")
     planned(page, "plan.line.includes('5 epochs')")
-    page.get_by_role("button", name="Leave it as it was").click()
+    page.get_by_role("button", name="Discard changes").click()
     planned(page, "plan.line.includes('7 epochs')")
     expect(page.locator("#tab-method .plan-start")).to_have_text("Add to queue")
     assert asked(job) == before
@@ -150,7 +150,7 @@ def test_a_waiting_run_is_edited_and_the_form_gets_back_what_it_had(
     refused.get_by_role("button", name="Close").click()
     expect(refused).to_have_count(0)
     console.clear()  # the refusal is an answer of status 500
-    expect(page.locator("#tab-method .plan-from")).to_contain_text("has begun with the settings that it had")
+    expect(page.locator("#tab-method .plan-from")).to_contain_text("has already started with its old settings")
     assert asked(job) == kept
 
 

@@ -60,7 +60,7 @@ def test_sign_in_work_and_sign_out(page: Page, closed: str, console: list[str]) 
     field = page.get_by_label("Password")
     field.fill("wrong password")
     page.get_by_role("button", name="Sign in", exact=True).click()
-    expect(page.get_by_role("alert")).to_have_text("This is not right.")
+    expect(page.get_by_role("alert")).to_have_text("Wrong password.")
     assert all("401" in line for line in console) and console
     console.clear()
     field.fill(PASSWORD)

@@ -185,7 +185,7 @@ def test_a_session_ends_under_a_half_filled_form(closed: Closed, page: Page, con
     again(page)
     assert serious(page) == []
     sign_in(page, "wrong password")
-    expect(page.get_by_role("alert").filter(visible=True)).to_have_text("This is not right.")
+    expect(page.get_by_role("alert").filter(visible=True)).to_have_text("Wrong password.")
     sign_in(page)
     expect(page.get_by_role("dialog")).to_have_count(0)
     still_typed(page, "half a path")

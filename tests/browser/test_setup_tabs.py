@@ -210,7 +210,7 @@ def test_long_rows_have_buttons_that_mend_them(page: Page, server: Server) -> No
     fill(page, "data.max_length", "68")
     expect(page.locator("#findings .findings")).to_contain_text("longer than 68 tokens")
     expect(page.locator("#lengths svg")).to_contain_text("rows are longer")
-    page.get_by_role("button", name="Leave them out").click()
+    page.get_by_role("button", name="Drop them").click()
     expect(page.locator(".data-state")).to_have_text("ready for SFT")
     expect(page.locator("#findings .findings")).to_contain_text("left out")
     planned(page, "!plan.errors.length")

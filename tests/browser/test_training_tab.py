@@ -181,7 +181,7 @@ def test_stop_asks_first_and_then_offers_to_stop_now(page: Page, server: Server,
     page.get_by_role("button", name="Stop and save", exact=True).click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Stop stop-me?")
-    dialog.get_by_role("button", name="Let it run", exact=True).click()
+    dialog.get_by_role("button", name="Keep running", exact=True).click()
     expect(dialog).to_be_hidden()
     assert not run.job.stop_path.exists()
     page.get_by_role("button", name="Stop and save", exact=True).click()
@@ -243,7 +243,7 @@ def test_dark_is_kept_and_reaches_the_charts(page: Page, server: Server, fake_ru
     points(page, "loss", 5)
     colour = "() => document.querySelector('[data-chart=loss]').data[1].line.color"
     light = page.evaluate(colour)
-    page.get_by_role("button", name="Dark or light", exact=True).click()
+    page.get_by_role("button", name="Toggle dark mode", exact=True).click()
     page.wait_for_function(f"light => ({colour})() !== light", arg=light)
     page = reopen(page)
     points(page, "loss", 5)

@@ -100,7 +100,7 @@ def test_any_run_is_duplicated_with_its_whole_config(
     assert code == 2 and "there is a run 'mine' already" in answer["error"]["what"]
     export = create_job(session_settings.jobs, "export", "file", {"run": "one"})
     code, answer = run("jobs", "duplicate", export.id)
-    assert code == 2 and "is no training" in answer["error"]["what"]
+    assert code == 2 and "is not a training run" in answer["error"]["what"]
 
 
 def test_a_sweep_is_checked_whole_and_queued_whole(line: list[JobFolder], run: Run, session_settings: Settings) -> None:

@@ -197,7 +197,7 @@ def test_a_word_that_looks_like_a_number_and_a_list_of_one_are_taken(item, value
         (["tuning.name=qlora", "tuning.init=pissa"], "tuning.init"),
         (["tuning.name=qlora", "tuning.bits=8", "tuning.quant_type=fp4"], "tuning.quant_type"),
         (["tuning.name=full", "tuning.rank=8"], "tuning.rank"),
-        (["method.name=dpo", "training.packing=true"], "training.packing"),
+        (["method.name=dpo", "training.padding_free=true"], "training.padding_free"),
         (["method.name=dpo", "method.neftune_noise_alpha=5"], "method.neftune_noise_alpha"),
         (["method.name=dpo", "method.label_smoothing=0.1"], "method.label_smoothing"),
         (["method.name=dpo", "method.label_smoothing=0.1", "method.dpo_loss=sigmoid, robust"], None),

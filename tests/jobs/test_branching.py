@@ -139,7 +139,7 @@ def test_without_checkpoints_or_training_there_is_nothing_to_branch(settings: Se
     other = create_job(settings.jobs, "evaluate", "other", {"run": "bare"})
     with pytest.raises(InputError, match="no whole checkpoint"):
         find_checkpoint(bare)
-    with pytest.raises(InputError, match="no training"):
+    with pytest.raises(InputError, match="not a training run"):
         find_checkpoint(other)
 
 

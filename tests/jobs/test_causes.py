@@ -288,7 +288,7 @@ def test_what_was_survived_is_no_cause(tmp_path: Path, code: int | None, text: s
 
 def test_an_earlier_attempts_words_are_not_this_ones(tmp_path: Path) -> None:
     earlier = f"{STEPS}{FULL}12:02:00  failed: the disk was full\n"
-    log = written(tmp_path, f"{earlier}12:10:00  goes on from step 50\n")
+    log = written(tmp_path, f"{earlier}12:10:00  resuming from step 50\n")
     begun = len(earlier.encode())
     assert "the disk was full" in diagnose(-15, log, kills={}).reason
     found = diagnose(-15, log, kills={}, start=begun)

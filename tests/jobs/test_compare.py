@@ -40,13 +40,13 @@ def evaluated(settings, run: JobFolder, score: float, data: str = "test.jsonl") 
 
 def test_only_what_differs_is_shown_with_defaults_filled_in(settings) -> None:
     first = trained(settings.jobs, "a", tuning={"rank": 16}, training={"epochs": 2})
-    second = trained(settings.jobs, "b", tuning={"rank": 32}, training={"seed": 7, "packing": True})
+    second = trained(settings.jobs, "b", tuning={"rank": 32}, training={"seed": 7, "padding_free": True})
     # As an older version wrote it: without what has its default.
     raw = first.path / "job.yaml"
     raw.write_text("kind: train\nname: a\nconfig:\n  training: {epochs: 2}\n")
     found = rows(compared(JobFolder(first.path), second).options)
     assert {key: row.values for key, row in found.items()} == {
-        "tuning.rank": ["16", "32"], "training.packing": ["no", "yes"], "training.seed": ["42", "7"]
+        "tuning.rank": ["16", "32"], "training.padding_free": ["no", "yes"], "training.seed": ["42", "7"]
     }  # fmt: skip
     titles = {spec.path: spec.title for spec in options_of(RunConfig)}
     assert all(row.title == titles[key] and row.best == [] for key, row in found.items())
@@ -146,7 +146,7 @@ def test_no_run_twice_and_trainings_only(settings) -> None:
     run = trained(settings.jobs, "a")
     with pytest.raises(InputError, match="named twice"):
         compared(run, run)
-    with pytest.raises(InputError, match="'a' is no training"):
+    with pytest.raises(InputError, match="'a' is not a training run"):
         compare([run, evaluated(settings, run, 1.0)], Summaries().of, lambda job: 0, lambda name: (), [])
 
 
@@ -171,9 +171,9 @@ def test_taken_away_as_text(settings) -> None:
         ({"name": "dpo", "beta": 0.1}, {"name": "dpo", "beta": 0.5}, "Beta"),
         ({"name": "dpo", "label_smoothing": 0.1}, {"name": "dpo"}, "Label smoothing"),
         ({"train_on": "all"}, {"train_on": "last"}, "Train on"),
-        ({"name": "pretrain", "documents": "join"}, {"name": "pretrain"}, "Texts"),
+        ({"name": "pretrain", "documents": "join"}, {"name": "pretrain"}, "Documents"),
         ({"name": "grpo", "rewards": ["length"], "reward_length": 4},
-         {"name": "grpo", "rewards": ["length"], "reward_length": 9}, "Wanted length"),
+         {"name": "grpo", "rewards": ["length"], "reward_length": 9}, "Target length"),
     ],
 )  # fmt: skip
 def test_losses_that_measure_different_things_are_not_marked(settings, first, second, named) -> None:

@@ -115,7 +115,7 @@ def test_what_ended_early_is_queued_again(settings: Settings, status: str) -> No
         (lambda settings: ended(settings, "completed"), "is done"),
         (lambda settings: ended(settings, "failed", None), "left no whole checkpoint"),
         (lambda settings: create_job(settings.jobs, "train", "waits", {}), "is not over"),
-        (lambda settings: create_job(settings.jobs, "export", "file", {}), "is no training"),
+        (lambda settings: create_job(settings.jobs, "export", "file", {}), "is not a training run"),
     ],
 )
 def test_what_cannot_go_on_says_why(settings: Settings, job: Callable[[Settings], JobFolder], words: str) -> None:

@@ -85,7 +85,7 @@ def test_all_wrong_values_are_said_at_once() -> None:
         ({"training.learning_rat": [1]}, "Did you mean 'training.learning_rate'?"),
         ({"training": [1]}, "training"),
         ({RANK: [8, 16, 8]}, "two of the runs are the same"),
-        ({"training.packing": [False, "off"]}, "two of the runs are the same"),
+        ({"training.padding_free": [False, "off"]}, "two of the runs are the same"),
         ({"tuning.name": ["lora", "full"], RANK: [8, 16]}, "sft with full does not use it"),
         ({RANK: list(range(1, MOST_RUNS + 2))}, f"make {MOST_RUNS + 1} runs"),
         ({"training.micro_batch_size": [3]}, "does not divide"),

@@ -71,7 +71,7 @@ def test_more_than_half_of_the_memory_only_where_nothing_else_runs(
 ) -> None:
     lengths = Lengths(len(each), sum(each), max(each), sum(each) // 2, each=each)
     sections: dict[str, Any] = {"method": {"name": method}, "tuning": {"name": "full" if full else "lora"}}
-    training = {"batch_size": batch, "packing": packing}
+    training = {"batch_size": batch, "padding_free": packing}
     made = plan(lengths, free, training=training, **sections)
     if made.total_bytes <= MODEST * free:
         return
@@ -107,7 +107,7 @@ def test_a_run_that_goes_on_keeps_its_micro_batches() -> None:
     [
         ({"method": {"name": "sft"}}, True),
         ({"method": {"name": "pretrain"}}, True),
-        ({"method": {"name": "sft"}, "training": {"packing": True}}, False),
+        ({"method": {"name": "sft"}, "training": {"padding_free": True}}, False),
         ({"method": {"name": "sft"}, "training": {"engine": "unsloth"}}, False),
         ({"method": {"name": "dpo"}}, True),
         ({"method": {"name": "dpo", "dpo_loss": ["ipo", "aot"]}}, False),

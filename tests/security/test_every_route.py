@@ -47,7 +47,7 @@ def test_none_answers_without_a_session(app: FastAPI, routes: list[tuple[str, st
         answer = client.request(method, address)
         assert answer.status_code == 401, (method, address, answer.status_code)
         if method != "HEAD":
-            assert answer.text == "The password is needed: open the page and sign in."
+            assert answer.text == "A password is required: open the page and sign in."
         assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS, (method, address)
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 

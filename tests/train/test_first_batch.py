@@ -75,7 +75,7 @@ def test_it_is_the_trainers(
     }  # fmt: skip
     raw = {
         "model": {"path": str(tiny), "dtype": "float32"}, "data": data, "method": {"name": method},
-        "training": {"seed": 7, "batch_size": 8, "micro_batch_size": 4, "epochs": 1, "packing": packing},
+        "training": {"seed": 7, "batch_size": 8, "micro_batch_size": 4, "epochs": 1, "padding_free": packing},
     }  # fmt: skip
     trainer = make_trainer(raw, tiny, tmp_path / "out", settings).trainer
     real = first_batch(trainer, monkeypatch)

@@ -121,7 +121,7 @@ def test_half_the_speed_for_long_is_told_and_a_slow_step_is_not() -> None:
     assert [watch.speed(step, value) for step, value in enumerate(steps, 1)] == [None] * 60
     told = [watch.speed(step, 400.0) for step in range(61, 90)]
     assert told[:7] == [None] * 7 and all(one is None for one in told[8:])
-    assert "400 tokens a second since step 61" in usable(told[7]).text
+    assert "400 tokens per second since step 61" in usable(told[7]).text
     slower = health()
     for step in range(1, 300):  # batches become longer, never suddenly
         assert slower.speed(step, 1000.0 - 2 * step) is None

@@ -22,7 +22,7 @@ def test_examples_are_full(session_settings: Settings, tiny: Path, tmp_path: Pat
         "data": {"train": [{"path": str(write_rows(tmp_path / "texts.jsonl", texts))}], "validation": 0.1,
                  "max_length": LIMIT},
         "method": {"name": "pretrain", "documents": "join"},
-        "training": {"max_steps": STEPS, "batch_size": BATCH, "learning_rate": 1e-2, "packing": packing},
+        "training": {"max_steps": STEPS, "batch_size": BATCH, "learning_rate": 1e-2, "padding_free": packing},
     }  # fmt: skip
     job = submit(session_settings, "train", f"joined-{packing}", config)
     assert wait(job, seconds=240).status == "completed", job.log_path.read_text()

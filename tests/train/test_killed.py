@@ -149,7 +149,7 @@ def test_the_command_line_lets_it_go_on(session_settings: Settings, whole: JobFo
     done = run_studio("jobs", "resume", "from-the-terminal", "--json", home=session_settings.home)
     assert done.code == 0, done.stderr
     assert done.json["state"]["status"] == "completed" and done.json["state"]["attempt"] == 2
-    assert "goes on from step" in done.stderr
+    assert "resuming from step" in done.stderr
     equal(job, whole)
     again = run_studio("jobs", "resume", "from-the-terminal", home=session_settings.home)
     assert again.code == 2 and "is done" in again.stderr

@@ -20,8 +20,8 @@ def made(settings: Settings, folder: Path, tmp_path: Path, packing: bool, **sect
         "model": {"path": str(folder), "dtype": "float32"},
         "data": {"train": [{"path": str(rows)}], "validation": 0.25, "max_length": 256},
         "tuning": {"name": "lora", "rank": 4},
-        "training": {"max_steps": 3, "batch_size": 6, "micro_batch_size": 3, "learning_rate": 1e-3, "packing": packing,
-                     "eval_steps": 1},
+        "training": {"max_steps": 3, "batch_size": 6, "micro_batch_size": 3, "learning_rate": 1e-3,
+                     "padding_free": packing, "eval_steps": 1},
     }  # fmt: skip
     for name, values in sections.items():
         raw[name] = raw.get(name, {}) | values

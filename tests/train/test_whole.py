@@ -106,7 +106,7 @@ def test_only_a_new_head_may_be_new(tiny) -> None:
 @pytest.mark.parametrize("kind", ["gptq", "awq", "bitsandbytes", "compressed-tensors", "fp8"])
 def test_a_quantised_checkpoint_is_refused_for_every_tuning(tiny, settings, tuning, kind) -> None:
     words = said({"tuning.name": tuning}, tiny, settings, quantization_config={"quant_method": kind})
-    assert f"quantised already ({kind})" in words
+    assert f"quantized already ({kind})" in words
 
 
 def test_a_checkpoint_that_says_it_is_not_quantised_is_not(tiny, settings) -> None:

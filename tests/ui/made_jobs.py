@@ -73,7 +73,7 @@ def made_export(jobs: Path, run: JobFolder, types: tuple[str, ...] = ("q4_k_m", 
             "exact_match": {"exact_match": 0.99, "correct": 99, "total": 100}, "seconds": {"convert": 1.0},
             "differences": [{
                 "prompts": ["decomposed letters"], "rare": True, "kind": "normalization",
-                "example": f"'e\\u0301' {SCRIPT}", "cause": "the tokenizer normalises a text (NFC)",
+                "example": f"'e\\u0301' {SCRIPT}", "cause": "the tokenizer normalizes a text (NFC)",
                 "fix": "Normalise texts to NFC",
             }],
         })  # fmt: skip

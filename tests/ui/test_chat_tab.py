@@ -196,7 +196,7 @@ def test_model_output_travels_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("values", "where"),
-    [((3, 1, 10), "Temperature"), ((0, 0, 10), "Top p"), ((0, 1, 0), "Longest"), ((0, 1, None), "Longest"),
+    [((3, 1, 10), "Temperature"), ((0, 0, 10), "Top p"), ((0, 1, 0), "Maximum"), ((0, 1, None), "Maximum"),
      (("hot", 1, 10), "Temperature")],
 )  # fmt: skip
 def test_sampling_out_of_bounds_is_named(values: tuple[Any, Any, Any], where: str) -> None:
@@ -210,7 +210,7 @@ def test_refresh_fills_the_tab(tab: ChatTab, settings: Settings) -> None:
     assert (left.value, right.value) == ("base", "tuned") and system == "Order to JSON."
     assert all(chip.value for chip in chips) and "examples" in right_value["hint"]
     *_, open_training, loaded, unload, summary = tab.refresh(run.id, SESSION)  # type: ignore[arg-type]
-    assert not open_training.visible and "first question" in loaded and not unload.visible and summary == "base | tuned"
+    assert not open_training.visible and "first message" in loaded and not unload.visible and summary == "base | tuned"
 
 
 def test_refresh_without_a_run_says_what_to_do_and_still_offers_the_base_model(tab: ChatTab) -> None:

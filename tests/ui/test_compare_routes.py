@@ -59,7 +59,7 @@ def test_sizes_and_comparison(page: TestClient, settings: Settings) -> None:
     assert page.get(f"/api/jobs/{first.id}/disk").json()["total"] == sizes[first.id]
     found = page.get("/api/compare", params={"ids": f"{first.id},{second.id}"}).json()
     assert [row["key"] for row in found["options"]] == ["tuning.rank"]
-    assert found["metrics"][0] == {"name": "mean_token_accuracy", "title": "Tokens right"}
+    assert found["metrics"][0] == {"name": "mean_token_accuracy", "title": "Token accuracy"}
     text = page.get("/api/compare", params={"ids": f"{second.id},{first.id}", "form": "csv"})
     assert text.text.startswith("kind,key,title,b,a,best") and "attachment" in text.headers["content-disposition"]
     assert page.get("/api/compare", params={"ids": first.id}).status_code == 409

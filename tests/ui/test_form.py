@@ -22,6 +22,7 @@ from studio.jobs import Summaries, find_job
 from studio.jobs.store.folder import create_job
 from studio.settings import Settings
 from studio.ui.form.meta import Meta
+from studio.ui.form.origin import known
 from studio.ui.form.planline import Planner
 from studio.ui.form.schema import Form, from_field, is_number, make_component, to_field
 from studio.ui.page import Page, build_page
@@ -132,11 +133,19 @@ def test_automatic_and_empty_values(spec: OptionSpec) -> None:
 
 
 def test_a_draft_is_restored_by_name(form: Form) -> None:
-    kept = form.restored({"values": {"training.seed": 9, "gone.option": 1}})
+    kept = form.restored({"values": {"training.seed": 9, "training.packing": True, "gone.option": 1}})
     assert kept[list(form.specs).index("training.seed")] == 9
+    assert kept[list(form.specs).index("training.padding_free")] is True, "a draft from before the option was renamed"
     assert len(kept) == len(form.specs)
     for broken in (None, 3, {}, {"values": []}):
         assert len(form.restored(broken)) == len(form.specs)
+
+
+def test_what_a_page_of_before_kept_is_known_by_its_new_name(form: Form) -> None:
+    held = {**form.start, "training.packing": True}
+    del held["training.padding_free"]
+    found = known(form, {"name": "demo", "values": held, "kept": ["training.packing"], "went": {}, "since": ""})
+    assert found["values"].keys() == form.start.keys() and found["kept"] == ["training.padding_free"]
 
 
 def test_meta_takes_nothing_from_garbage() -> None:
@@ -190,7 +199,7 @@ def test_an_upload_never_replaces_a_file(settings: Settings, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["rows.xlsx", "rows.jsonl.exe", "rows.gz"])
 def test_only_data_files_are_taken(settings: Settings, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
-    with pytest.raises(InputError, match="no data file"):
+    with pytest.raises(InputError, match="not a data file"):
         datafiles.keep_upload(tmp_path / name, settings)
 
 
@@ -236,7 +245,7 @@ def test_long_rows_are_a_finding_with_buttons(page: Page) -> None:
     services = SimpleNamespace(data=FakeData(), settings=page.services.settings)
     asked = SimpleNamespace(form=page.form, services=services)
     shown, summary = datavalues.whole_count(page.form.config(page.form.start), asked, "demo")  # type: ignore[arg-type]
-    assert summary == "demo · to be corrected"
+    assert summary == "demo · needs fixing"
     assert [action["set"] for action in shown["findings"][0]["actions"]] == [
         {"data.max_length": 196}, {"data.truncation": "drop"}, {"data.truncation": "cut"},
     ]  # fmt: skip

@@ -67,7 +67,7 @@ def test_a_line_that_is_no_login_stops_the_start(tmp_path: Path, line: str) -> N
     path = tmp_path / "logins"
     path.touch(0o600)
     path.write_text(line.replace("{}", hash_password(PASSWORD, cost=CHEAP)))
-    with pytest.raises(InputError, match=r"line [12]: this is no login"):
+    with pytest.raises(InputError, match=r"line [12]: not a login"):
         read_logins(path)
 
 
@@ -140,7 +140,7 @@ def test_the_command_asks_on_the_terminal(tmp_path: Path) -> None:
     if pid == 0:
         os.execv(sys.executable, command)
     said = b""
-    for question in (b"Password: ", b"Once more: "):
+    for question in (b"Password: ", b"Repeat password: "):
         while question not in said:
             said += os.read(terminal, 1000)
         os.write(terminal, f"{PASSWORD}\n".encode())

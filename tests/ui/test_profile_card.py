@@ -90,7 +90,7 @@ def test_a_profile_is_begun_polled_and_its_pairs_opened(
     findings = {one["check"]: one for one in shown["findings"]}
     assert list(findings) == ["empty_answer", "too_long", "duplicate"]
     assert findings["too_long"]["now"] == "Refused: the run does not start."
-    assert findings["too_long"]["actions"][1] == {"label": "Leave them out", "set": {"data.truncation": "drop"}}
+    assert findings["too_long"]["actions"][1] == {"label": "Drop them", "set": {"data.truncation": "drop"}}
     assert findings["empty_answer"]["places"] == [{"source": 0, "at": 8, "label": "row 8"}]
     assert shown["checks"]["duplicate"] == 1
     (pairs,) = shown["pairs"]
@@ -137,7 +137,7 @@ def test_keep_fails_with_a_sentence_or_writes_what_can_be_trained_on(
     assert now["state"] == "failed" and "bad.jsonl, row 2" in now["error"] and "drop: empty_answer" in now["error"]
     task = services.tasks.begin("p4", "keep", [("keep", {**asked, "drop": ["empty_answer"]})], kept_value)
     now = polled(client, "/api/data/p4/keep", lambda one: one["state"] != "running")
-    assert now["shown"]["figures"][:2] == [["Kept", "2 of 3 rows"], ["Left out", "an empty answer (1)"]]
+    assert now["shown"]["figures"][:2] == [["Kept", "2 of 3 rows"], ["Dropped", "an empty answer (1)"]]
     train, validation = trained_on(task.answers[-1])
     assert train == [{"path": str(session_settings.home / "data" / "card" / "train.jsonl"), "format": "auto"}]
     assert Path(train[0]["path"]).read_text().count("\n") == 2 and not isinstance(validation, str)
@@ -185,7 +185,7 @@ def test_only_what_the_data_depends_on_must_be_right(page: Page) -> None:
     assert sections_of(page, {**start, "training.micro_batch_size": "2"})[2] == 2
     with pytest.raises(InputErrors) as wrong:
         sections_of(page, {**start, "data.max_length": 1, "training.epochs": "x"})
-    assert refusal(page.form, wrong.value)["error"].startswith("Longest example: ")
+    assert refusal(page.form, wrong.value)["error"].startswith("Maximum length: ")
     with pytest.raises(StudioError, match="as soon as the model is here"):
         sections_of(page, {**start, "model.path": "someone/some-model"})
 

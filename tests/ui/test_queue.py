@@ -110,7 +110,7 @@ def test_what_cannot_be_taken_is_a_sentence(planner: Planner, settings: Settings
     job = make(settings, "mine")
     export = create_job(settings.jobs, "export", "file", {"run": "mine"})
     for wanted in ("none", "../../etc", export.id):
-        with pytest.raises(InputError, match="no such training"):
+        with pytest.raises(InputError, match="no longer exists"):
             fromrun.filled(form, settings, {"job": wanted, "edit": False, "number": 1}, form.start)
     write_state(job.state_path, job.state().with_(status="running"))
     with pytest.raises(InputError, match="has begun"):

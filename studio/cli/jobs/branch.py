@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from studio.cli.output import say
 from studio.cli.work.train import Job, Json, Name, Sets, answer_queued, checked_run, say_plan
 from studio.config import RunConfig
 from studio.config.load import build, run_of
@@ -25,7 +26,7 @@ def add_to(group: typer.Typer) -> None:
 
 def branch_off(
     job_id: Job,
-    step: Annotated[int | None, typer.Option("--step", help="Of the checkpoint; the last one if not given.")] = None,
+    step: Annotated[int | None, typer.Option("--step", help="Step of the checkpoint; by default the last one.")] = None,
     sets: Sets = [],  # noqa: B006 - typer's way to declare a repeatable option
     name: Name = "",
     as_json: Json = False,
@@ -33,16 +34,16 @@ def branch_off(
     """Queue a run that begins at a checkpoint of another one, with some options changed."""
     job = find_job(read_settings().jobs, job_id, "train")
     raw = build(RunConfig, job.request.config, "job.yaml").model_dump()
-    _begin(job, find_checkpoint(job, step), run_of(raw, sets, "--set"), name, as_json)
+    _begin(job, find_checkpoint(job, step), run_of(raw, sets, "--set", say), name, as_json)
 
 
 def extend(
     job_id: Job,
-    epochs: Annotated[float, typer.Option("--epochs", help="How many more.")],
+    epochs: Annotated[float, typer.Option("--epochs", help="Additional epochs.")],
     name: Name = "",
     as_json: Json = False,
 ) -> None:
-    """Queue a run that goes on from a run's last checkpoint for more epochs."""
+    """Queue a run that continues from another run's last checkpoint for more epochs."""
     job = find_job(read_settings().jobs, job_id, "train")
     _begin(job, find_end(job), extended(job, epochs), name, as_json)
 

@@ -26,7 +26,7 @@ from studio.settings import read_settings
 from studio.train.comparing import compare_runs
 
 Jobs = Annotated[list[str], typer.Argument(metavar="ID …", help="Ids or names of jobs.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 class Form(StrEnum):
@@ -47,10 +47,10 @@ def add_to(group: typer.Typer) -> None:
 
 def compare(
     job_ids: Jobs,
-    form: Annotated[Form, typer.Option("--as", help="How it is printed.")] = Form.table,
+    form: Annotated[Form, typer.Option("--as", help="Output format.")] = Form.table,
     as_json: Json = False,
 ) -> None:
-    """Show the options that differ between trainings, and their results."""
+    """Show the options that differ between training runs, and their results."""
     settings = read_settings()
     if len(job_ids) < 2:
         raise InputError("one run cannot be compared with itself", fix="Give two or more: studio jobs compare ID ID …")
@@ -66,7 +66,7 @@ def compare(
 
 def rename(
     job_id: Job,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The new name; '' gives the first one back.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new name; '' restores the original one.")],
     as_json: Json = False,
 ) -> None:
     """Give a job another name; its id and folder stay."""
@@ -77,10 +77,10 @@ def rename(
 
 def tag(
     job_id: Job,
-    words: Annotated[list[str], typer.Argument(metavar="+TAG|-TAG …", help="Tags to add and to take away.")],
+    words: Annotated[list[str], typer.Argument(metavar="+TAG|-TAG …", help="Tags to add and to remove.")],
     as_json: Json = False,
 ) -> None:
-    """Add tags to a job, and take others away: tag ID +good -bad."""
+    """Add tags to a job and remove others: tag ID +good -bad."""
     for word in words:
         if word.startswith("--") and len(word) > 2:
             raise InputError(f"no such option: {word}", fix="'studio jobs tag --help' shows the options")
@@ -101,17 +101,17 @@ def note(
 
 
 def archive(job_ids: Jobs, as_json: Json = False) -> None:
-    """Put jobs away: they are kept whole, but lists leave them out."""
+    """Archive jobs: nothing is deleted, but lists hide them."""
     _put_away(job_ids, True, as_json)
 
 
 def unarchive(job_ids: Jobs, as_json: Json = False) -> None:
-    """Show jobs in lists again."""
+    """Unarchive jobs: lists show them again."""
     _put_away(job_ids, False, as_json)
 
 
 def delete(job_ids: Jobs, yes: Yes = False, as_json: Json = False) -> None:
-    """Delete jobs for good, with their models, checkpoints and exports."""
+    """Delete jobs permanently, with their models, checkpoints and exports."""
     _remove(job_ids, "job", yes, as_json)
 
 
@@ -166,7 +166,7 @@ def _remove(job_ids: list[str], what: What, yes: bool, as_json: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise InputError(
-                "nothing was deleted: there is no terminal to ask on", where=question.title, fix="Say --yes to mean it"
+                "nothing was deleted: there is no terminal to ask on", where=question.title, fix="Pass --yes to confirm"
             )
         say("\n".join([question.title, *question.lines, "Delete it? [y/N]"]))
         # Not `typer.confirm`, which writes to stdout, where the answer belongs.

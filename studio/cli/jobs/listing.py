@@ -82,7 +82,7 @@ def _kind(job: JobFolder) -> str:
 @group.command("show")
 def show(
     job_id: Job,
-    following: Annotated[bool, typer.Option("--follow", help="Stay until the job is over.")] = False,
+    following: Annotated[bool, typer.Option("--follow", help="Follow the job until it ends.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show a job: its state, what it reported, its files."""
@@ -95,28 +95,28 @@ def show(
 @group.command("stop")
 def stop(
     job_id: Job,
-    now: Annotated[bool, typer.Option("--now", help="Do not wait for the step to finish.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Stop without finishing the step.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Stop a job: the step is finished and what was learned is saved; 'resume' goes on from there."""
+    """Stop a job: the step is finished and what was learned is saved; 'resume' continues from there."""
     settings = read_settings()
     job = find_own(settings.jobs, job_id)
     if job.state().final:
-        raise InputError(f"'{job.name}' is over already ({job.state().status})")
+        raise InputError(f"'{job.name}' has already ended ({job.state().status})")
     request_stop(job, now=now)
     ensure_supervisor(settings)  # it may have been killed, and a stop needs one
-    say("asked to stop; waiting for it")
+    say("stop requested; waiting for the job to end")
     wait(job)
     _tell(job, as_json)
 
 
 @group.command("resume")
 def go_on(job_id: Job, detach: Detach = False, as_json: Json = False) -> None:
-    """Let a training that ended early go on from its last checkpoint."""
+    """Resume a training run that ended early from its last checkpoint."""
     settings = read_settings()
     job = find_own(settings.jobs, job_id)
     told = job.events_path.stat().st_size
-    say(f"goes on from step {resume(settings, job).step}")
+    say(f"resuming from step {resume(settings, job).step}")
     if not detach:
         raise_unless_completed(job, follow(job, told))
     _tell(job, as_json)

@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from studio.cli.output import answer, table
+from studio.cli.output import answer, say, table
 from studio.cli.work.train import Job, Json, Name, Sets, answer_queued, checked_run, say_plan
 from studio.config import RunConfig
 from studio.config.load import run_of
@@ -35,12 +35,12 @@ def place(
     settings = read_settings()
     if to not in get_args(Move):
         raise InputError(
-            f"'{to}' is no place", where="studio jobs move", fix=f"Give one of {', '.join(get_args(Move))}"
+            f"'{to}' is not a position", where="studio jobs move", fix=f"Give one of {', '.join(get_args(Move))}"
         )
     job = find_own(settings.jobs, job_id)
     found = move(settings, job, to)  # type: ignore[arg-type]  # one of its words, as was just checked
     ensure_supervisor(settings)
-    answer(as_json, {"id": job.id, "place": found}, f"{job.id} is number {found} in the line")
+    answer(as_json, {"id": job.id, "place": found}, f"{job.id} is number {found} in the queue")
 
 
 def edit(job_id: Job, sets: Sets = [], as_json: Json = False) -> None:  # noqa: B006 - typer's way
@@ -72,8 +72,8 @@ def duplicate(job_id: Job, sets: Sets = [], name: Name = "", as_json: Json = Fal
 def _config(job: JobFolder, sets: list[str]) -> RunConfig:
     """The settings of a training, with the changes that were asked for."""
     if job.request.kind != "train":
-        raise InputError(f"'{job.request.name}' is no training", where=job.id, fix="Ask for it again as a new job")
-    return run_of(copy.deepcopy(job.request.config), sets, f"{job.id}/job.yaml")
+        raise InputError(f"'{job.request.name}' is not a training run", where=job.id, fix="Queue it again as a new job")
+    return run_of(copy.deepcopy(job.request.config), sets, f"{job.id}/job.yaml", say)
 
 
 def devices(as_json: Json = False) -> None:

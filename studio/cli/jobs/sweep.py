@@ -63,7 +63,7 @@ def _values(sweeps: list[str]) -> dict[str, list[Any]]:
             raise InputError(f"'{item}' is not OPTION=VALUES", where="--sweep", fix="Write it like tuning.rank=8,16")
         if path.strip() in values:
             raise InputError(
-                f"--sweep names {path.strip()} twice", where="--sweep", fix="Give all its values at once, with commas"
+                f"--sweep names {path.strip()} twice", where="--sweep", fix="Give all its values at once: a,b"
             )
         values[path.strip()] = parse_values(path.strip(), text)
     return values

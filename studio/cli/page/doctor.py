@@ -64,7 +64,7 @@ def doctor(as_json: Json = False) -> None:
     lines += ["", f"{device.kind}: {device.name}, {device.cores} cores, {device.memory_bytes / 1e9:.1f} GB"]
     lines += [f"  matmul {dtype:<9} {speed:8.0f} GFLOP/s" for dtype, speed in device.gflops.items()]
     lines += [""] + [f"{'missing' if m.needed else 'optional'}: {m.what}\n  {m.install}" for m in missing]
-    lines += ["everything needed is here"] if values["ok"] else []
+    lines += ["all requirements are installed"] if values["ok"] else []
     answer(as_json, values, "\n".join(lines))
     if not values["ok"]:
         raise typer.Exit(1)

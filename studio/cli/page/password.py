@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 def password(
     user: Annotated[str, typer.Option("--user", help="Name to sign in with.")] = "admin",
     file: Annotated[
-        Path | None, typer.Option("--file", help="Login file to write it into; without one the line is printed.")
+        Path | None, typer.Option("--file", help="Login file to write to; without it, the line is printed.")
     ] = None,
 ) -> None:
     """Ask for a password and make its line for the file of STUDIO_LOGIN_FILE."""
@@ -39,11 +39,11 @@ def password(
 
     require_login_name(user)
     if not sys.stdin.isatty():
-        raise InputError("a password is typed on a terminal", where="password", fix="Run this command in a terminal")
+        raise InputError("a password is typed in a terminal", where="password", fix="Run this command in a terminal")
     given = getpass("Password: ")
     require_strong(given, "password")
-    if getpass("Once more: ") != given:
-        raise InputError("the two passwords differ", where="password", fix="Type the same one twice")
+    if getpass("Repeat password: ") != given:
+        raise InputError("the passwords do not match", where="password", fix="Type the same password twice")
     hashed = hash_password(given)
     if file is None:
         print(f"{user}:{hashed}")
@@ -67,7 +67,7 @@ def link() -> None:
 
 
 def sign_out(
-    user: Annotated[str | None, typer.Option("--user", help="Only this name; by default everybody.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="Only this name; by default everyone.")] = None,
 ) -> None:
     """End the page's sessions everywhere, at once: browsers and scripts have to sign in again."""
     from studio.ui.server.sessions import SessionFile

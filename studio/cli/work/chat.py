@@ -17,11 +17,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def chat(
-    target: Annotated[str, typer.Argument(metavar="RUN|MODEL|GGUF", help="Who answers.")],
-    prompt: Annotated[str, typer.Option("--prompt", help="What is asked.")],
-    system: Annotated[str, typer.Option("--system", help="System message.")] = "",
-    temperature: Annotated[float, typer.Option("--temperature", help="0 always gives the likeliest answer.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Longest answer, in tokens.")] = 256,
+    target: Annotated[str, typer.Argument(metavar="RUN|MODEL|GGUF", help="The model that answers.")],
+    prompt: Annotated[str, typer.Option("--prompt", help="The prompt.")],
+    system: Annotated[str, typer.Option("--system", help="System prompt.")] = "",
+    temperature: Annotated[float, typer.Option("--temperature", help="Temperature; 0 is greedy decoding.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Maximum number of new tokens.")] = 256,
     as_json: Json = False,
 ) -> None:
     """Ask a model one question and print its answer as it comes."""

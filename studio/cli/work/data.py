@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from studio.cli.output import answer, phase_line, stderr
+from studio.cli.output import answer, phase_line, say, stderr
 from studio.cli.work.train import Json, Sets
 from studio.config import RunConfig
 from studio.config.data import DataSource
@@ -43,13 +43,13 @@ def inspect(
         str,
         typer.Argument(
             metavar="FILE",
-            help="A JSON or JSONL file, demo/train.jsonl, dataset_info.json:NAME, or org/name of a set on the Hub.",
+            help="A JSON or JSONL file, demo/train.jsonl, dataset_info.json:NAME, or org/name of a Hub dataset.",
         ),
     ],
-    model: Annotated[str, typer.Option("--model", help="Whose tokens are counted.")] = EMBEDDED_MODEL,
-    subset: Annotated[str | None, typer.Option("--subset", help="Configuration of a set on the Hub.")] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Split of a set on the Hub; train if not given.")] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Its branch, tag or commit.")] = None,
+    model: Annotated[str, typer.Option("--model", help="Model whose tokenizer counts the tokens.")] = EMBEDDED_MODEL,
+    subset: Annotated[str | None, typer.Option("--subset", help="Configuration of a Hub dataset.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Split of a Hub dataset; by default train.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub dataset.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say what a file holds: rows, format, lengths, and what is wrong with it. A set of the Hub is fetched for it."""
@@ -68,7 +68,7 @@ def inspect(
         f"{path}",
         f"{found['rows']} rows · {found['format']} · {found['tokens']:,} tokens, "
         f"{found['supervised_tokens']:,} of them trained on",
-        f"tokens a row: median {lengths['median']}, 95 % under {lengths['p95']}, longest {lengths['longest']}",
+        f"tokens per row: median {lengths['median']}, 95 % under {lengths['p95']}, longest {lengths['longest']}",
         *map(finding_line, found["findings"]),
     ]
     answer(as_json, found, "\n".join(lines))
@@ -78,7 +78,7 @@ def inspect(
 def profile(
     data: Data,
     sets: Sets = [],  # noqa: B006 - typer's way to declare a repeatable option
-    sample: Annotated[int, typer.Option("--sample", min=0, help="Rows to draw for a quick answer; 0 for all.")] = 0,
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Rows to sample for a quick answer; 0 for all.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Say what is in the data of a run and what will be done with it; exits with 1 if the run would refuse it."""
@@ -98,16 +98,16 @@ def profile(
 @group.command("keep")
 def keep(
     data: Data,
-    name: Annotated[str, typer.Option("--name", help="Name of the new set; a number is added if it is taken.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the new dataset; a number is added if it is taken.")],
     sets: Sets = [],  # noqa: B006
     format: Annotated[str, typer.Option("--format", help="jsonl or parquet.")] = "jsonl",
     drop: Annotated[
-        list[str], typer.Option("--drop", help="Leave out the rows with this finding of the profile.")
+        list[str], typer.Option("--drop", help="Drop the rows with this finding of the profile, such as secret.")
     ] = [],  # noqa: B006
     hide_secrets: Annotated[
         bool, typer.Option("--hide-secrets", help="Replace keys, passwords and e-mail addresses by their kind.")
     ] = False,
-    push: Annotated[str, typer.Option("--push", help="Also put it on the Hub, as OWNER/NAME, with HF_TOKEN.")] = "",
+    push: Annotated[str, typer.Option("--push", help="Also push it to the Hub as OWNER/NAME, with HF_TOKEN.")] = "",
     public: Annotated[bool, typer.Option("--public", help="Make it public there; otherwise private.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -129,7 +129,7 @@ def profile_text(found: dict[str, Any]) -> str:
     sampled = f" ({found['sampled']['text']})" if found["sampled"] else ""
     lines = [
         f"{_counted(found['rows'])}{sampled} · {tokens['total']:,} tokens, {tokens['trained']:,} of them trained on",
-        f"tokens a row: median {lengths['median']}, 95 % under {lengths['p95']}, longest {lengths['longest']}, "
+        f"tokens per row: median {lengths['median']}, 95 % under {lengths['p95']}, longest {lengths['longest']}, "
         f"limit {lengths['limit']}",
     ]
     if found["padding"]:
@@ -168,8 +168,8 @@ def _counted(rows: int) -> str:
 def _run(data: str, sets: list[str]) -> RunConfig:
     """The run that a YAML file or preset describes, or one that trains on a file with the defaults."""
     if data in preset_names() or Path(data).suffix in (".yaml", ".yml"):
-        return load_named(data, sets)
-    return run_of({"data": {"train": [{"path": data}]}}, sets)
+        return load_named(data, sets, say)
+    return run_of({"data": {"train": [{"path": data}]}}, sets, tell=say)
 
 
 def _sections(config: RunConfig, settings: Settings) -> dict[str, Any]:

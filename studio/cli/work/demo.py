@@ -63,7 +63,7 @@ def demo(
 
 
 def _train(settings: Settings, sets: list[str]) -> JobFolder:
-    checked = checked_run(load_named(DEMO, sets))
+    checked = checked_run(load_named(DEMO, sets, say))
     say_plan(checked)
     job = submit(settings, "train", "demo", checked.config.model_dump(mode="json"))
     raise_unless_completed(job, follow(job))

@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 def evaluate(
     run: Run,
     data: Annotated[str, typer.Option("--data", help="File of rows with expected answers.")] = DEMO_TEST,
-    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many rows.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Only the first N rows.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure exact match of a run on held-out rows, before and after."""
@@ -47,7 +47,7 @@ def evaluate(
 def export(
     run: Run,
     to: Annotated[str, typer.Option("--to", help="Destination.")] = "gguf",
-    types: Annotated[str, typer.Option("--type", help="GGUF types, with commas between.")] = "q4_k_m",
+    types: Annotated[str, typer.Option("--type", help="GGUF types, separated by commas.")] = "q4_k_m",
     rows: Annotated[str | None, typer.Option("--evaluate", help="File of rows on which each file answers too.")] = None,
     as_json: Json = False,
 ) -> None:

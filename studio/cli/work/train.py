@@ -28,7 +28,7 @@ Sets = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Job = Annotated[str, typer.Argument(metavar="ID", help="A job's id or name.")]
-Name = Annotated[str, typer.Option("--name", help="Name of the new run; made from the old one's if not given.")]
+Name = Annotated[str, typer.Option("--name", help="Name of the new run; by default made from the old one's.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return at once; 'studio jobs show ID --follow' follows it.")]
 File = Annotated[str, typer.Argument(metavar="FILE|PRESET", help="A run's YAML file, or a preset such as demo/sft.")]
 
@@ -65,7 +65,7 @@ def train(
     result = trained_summary(job)
     best = result["best_eval_loss"]
     losses = f"loss {result['loss']:.4g}" + (f", best validation loss {best:.4g}" if best is not None else "")
-    answer(as_json, {**result, "warnings": checked.warnings}, f"{job.request.name} is trained: {losses}\n{job.model}")
+    answer(as_json, {**result, "warnings": checked.warnings}, f"{job.request.name} trained: {losses}\n{job.model}")
 
 
 def plan(

@@ -78,7 +78,7 @@ def collate(rows: Sequence[Unit], pad: int) -> Values:
 
 
 def collate_packed(rows: Sequence[Encoded]) -> Values:
-    """Return answers one behind the other without padding, as `training.packing` has them.
+    """Return answers one behind the other without padding, as `training.padding_free` has them.
 
     Returns:
         input_ids, labels and position_ids, each (1, T). Positions begin at 0 with each row, by which attention keeps

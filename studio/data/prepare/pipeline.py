@@ -114,7 +114,7 @@ def prepare_data(
         )
         for at, (source, located) in enumerate(zip(named, here, strict=True))
     ]  # fmt: skip
-    deduplicate(parsed, config.deduplicate, lambda done: tell("looking for doubles", done, None))
+    deduplicate(parsed, config.deduplicate, lambda done: tell("looking for duplicates", done, None))
     total = sum(len(one.examples) for one in parsed)
     units: list[list[Unit]] = []
     for one in parsed:

@@ -148,7 +148,7 @@ class WholeOperations(Operations):
         found: Values = {"exact": 0, "near": 0, "threshold": threshold, "pairs": []}
         for done, read in enumerate(all_rows(open_sources(config, self.settings, kind, confined)), 1):
             if done % 1000 == 0:
-                progress("looking for doubles", done, None)
+                progress("looking for duplicates", done, None)
             if read.example is None:
                 continue
             places.append(read.place)
@@ -239,7 +239,7 @@ class WholeOperations(Operations):
             micro_batch: rows at a time, as the plan has it.
             batch, tokens: of how many rows those of like length are put together, and tokens at a time at most; 0 where
                 they are not, or without a limit.
-            packing: `training.packing`; only sft and pretrain have it.
+            packing: `training.padding_free`; only sft and pretrain have it.
 
         Returns:
             exact (whether ids and order are the trainer's: for sft, pretrain and dpo), rows (row and path of each),

@@ -164,7 +164,7 @@ def _require_covered(config: dict[str, Any], model_config: dict[str, Any]) -> No
     if config.get("init_lora_weights") not in (True, False, None, "gaussian", "orthogonal"):
         raise _Uncovered(f"init_lora_weights is {config['init_lora_weights']}, which changes the base too")
     if model_config.get("quantization_config"):
-        raise _Uncovered("the base model is stored quantised")
+        raise _Uncovered("the base model is stored quantized")
 
 
 def _stream(base: Path, delta: AdapterDelta, target: Path, dtype: torch.dtype, report: Report) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _named(
         form = next((part["type"] for part in trained.changing if part["type"] in _FORMS), "")
         named = form or " and ".join(part["type"] for part in trained.changing)
         done = f"to {form}" if form else "in the same way"
-        what = f"the tokenizer normalises a text ({named}) before it cuts it, and llama.cpp does not"
+        what = f"the tokenizer normalizes a text ({named}) before it cuts it, and llama.cpp does not"
         how = f" (in Python: unicodedata.normalize('{form}', text))" if form else ""
         fix = f"Normalise texts {done} before they are asked, and those of the data before training{how}"
         return Cause("normalization", what, f"{shown}, which becomes {shown_text(normal)}", fix), trained.normalized(

@@ -40,7 +40,7 @@ def find_checkpoint(job: JobFolder, step: int | None = None) -> Checkpoint:
     """
     name = job.request.name
     if job.request.kind != "train":
-        raise InputError(f"'{name}' is no training", where=job.id, fix="Name a training run")
+        raise InputError(f"'{name}' is not a training run", where=job.id, fix="Name a training run")
     found = whole(job.checkpoints)
     if not found:
         raise InputError(f"'{name}' left no whole checkpoint", where=job.id, fix="Start a new run instead")

@@ -122,7 +122,7 @@ def resume(settings: Settings, job: JobFolder) -> Checkpoint:
     with locked(job.path / ".resume.lock", f"'{name}' cannot go on now"):
         state = job.state()
         if job.request.kind != "train":
-            raise InputError(f"'{name}' is no training", where=job.id, fix="Start it again")
+            raise InputError(f"'{name}' is not a training run", where=job.id, fix="Start it again")
         if not state.final:
             raise InputError(f"'{name}' is not over ({state.status})", where=job.id, fix="Wait until it is, or stop it")
         if state.status == "completed":

@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 from studio.config import RunConfig
 from studio.config.describe import OptionSpec, options_of
 from studio.config.load import build
+from studio.config.renamed import current_name
 from studio.errors import InputError, InputErrors, StudioError
 from studio.foreign import parse_yaml
 from studio.jobs.actions.client import submit
@@ -84,6 +85,7 @@ def expand(base: RunConfig, name: str, values: dict[str, list[Any]]) -> list[Var
         raise InputErrors([
             InputError(f"these values make {count} runs, and {MOST_RUNS} is the most", where="sweep", fix="Try fewer")
         ])  # fmt: skip
+    values = {current_name(path): tried for path, tried in values.items()}
     specs = {spec.path: spec for spec in options_of(RunConfig)}
     document = base.model_dump(mode="json")
     variants: list[Variant] = []

@@ -31,7 +31,7 @@ PAGE = "page.json"  # in the home: where the page listens, written by it
 LEAVE_SECONDS = 30.0
 TIMEOUT_SECONDS = 5.0
 PAUSES = (1.0, 4.0)  # before the second and the third attempt
-WORDS = {"completed": "is done", "stopped": "was stopped", "failed": "failed", "lost": "got lost"}
+WORDS = {"completed": "is done", "stopped": "was stopped", "failed": "failed", "lost": "was lost"}
 
 
 def expect_end(settings: Settings, job: JobFolder) -> None:

@@ -150,7 +150,7 @@ class JobContext:
 
     def resumed(self, step: int) -> None:
         """Say from which step it goes on: readers forget what came after it, since that is done once more."""
-        self.log(f"goes on from step {step}")
+        self.log(f"resuming from step {step}")
         self.event("resume", step=step)
 
     def result(self, name: str, values: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 
 from studio.config import RunConfig
+from studio.config.renamed import with_current_names
 from studio.jobs.store.files import write_atomic
 
 Kind = Literal["train", "evaluate", "export"]
@@ -79,7 +80,8 @@ def parse_request(raw: Any) -> JobRequest:
 
 
 def _as_it_was(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of a run that was made before sources said how plain questions and answers are read: as texts."""
+    """The config of an older run: options under the names of today, and texts where sources did not say how to read."""
+    config, _ = with_current_names(config)
     data = config.get("data", {})
     train = data.get("train")
     if not isinstance(train, list):

@@ -152,7 +152,7 @@ def _results(facts: Sequence[Facts], measures: Sequence[Measure], changed: set[s
         rows.append(_row("exact_match", "Exact match after", values, right, lambda value: f"{value:.1%}"))
     rows += [
         _row(
-            "tokens_per_second", "Tokens a second, median",
+            "tokens_per_second", "Tokens per second, median",
             [_median_speed(one.job.events_path, _size(one.job.events_path)) for one in facts], "higher", _rounded,
         ),
         _row("peak_memory", "Peak memory", [one.summary.peak_memory_gb * 1e9 or None for one in facts], whole, _bytes),
@@ -225,7 +225,7 @@ def _run_of(job: JobFolder) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _median_speed(path: Path, size: int) -> float | None:
-    """Median of the tokens a second that a run reported; read once for each length of the log."""
+    """Median of the tokens per second that a run reported; read once for each length of the log."""
     speeds: list[float] = []
     offset = 0
     while offset < size:
@@ -247,7 +247,7 @@ def _require_comparable(runs: Sequence[JobFolder]) -> None:
         raise InputError("a run is named twice", where="compare", fix="Name each once")
     for job in runs:
         if job.request.kind != "train":
-            raise InputError(f"'{job.name}' is no training", where="compare", fix="Compare training runs")
+            raise InputError(f"'{job.name}' is not a training run", where="compare", fix="Compare training runs")
 
 
 def _environment(job: JobFolder) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def by_length(config: RunConfig) -> bool:
     if training.engine == "unsloth":
         return False
     if config.method.name in ("sft", "pretrain"):
-        return not training.packing
+        return not training.padding_free
     return config.method.name == "reward" or _by_pair(config.method)
 
 

@@ -42,7 +42,7 @@ recomputes only where it must, so a larger card may have the smaller number. The
 with one row at a time and checkpointing, in 10⁹ bytes; the cards have 2³⁰ bytes a GB. Adapters have rank {rank} and
 go on the layers that the preset names; AdamW with 32-bit moments, products in bfloat16.
 
-Experts of a mixture stay in 16 bits under QLoRA (Mixtral, DeepSeek): bitsandbytes quantises linear layers, and
+Experts of a mixture stay in 16 bits under QLoRA (Mixtral, DeepSeek): bitsandbytes quantizes linear layers, and
 transformers 5 holds the experts of a block as one parameter. DeepSeek-V3 is published in 8 bits, which QLoRA refuses.
 Gemma 2 needs eager attention, whose scores are counted here on top of the plan: 8 bytes a head and pair of tokens.
 

@@ -155,7 +155,7 @@ def _sizes(config: RunConfig, lengths: Lengths, device: DeviceInfo, sequences: i
 def _usual_length(config: RunConfig, lengths: Lengths, sequences: int, size: int) -> float:
     """Tokens to which the rows of a micro-batch are usually padded; with packing they are not."""
     mean = lengths.total_tokens / lengths.count / sequences
-    if config.training.packing:
+    if config.training.padding_free:
         return mean
     if not lengths.each:
         return padded_length(mean, lengths.max, size)
@@ -169,11 +169,11 @@ def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, che
     share = lengths.supervised_tokens / max(1, lengths.total_tokens)
     if not by_length(config):
         micro = size.rows
-        joined = _joined(lengths, micro) if config.training.packing else 0
+        joined = _joined(lengths, micro) if config.training.padding_free else 0
         supervised = math.ceil(micro * (lengths.supervised_tokens / lengths.count + load.written))
         return replace(
             load, micro_batch=micro, accumulates=micro < batch, checkpointing=checkpointing, supervised=supervised,
-            padded=joined, waste=1.0 if config.training.packing else 0.0,
+            padded=joined, waste=1.0 if config.training.padding_free else 0.0,
         )  # fmt: skip
     seen = _seen(lengths, batch, size, sequences)
     # The longest row comes some time, together with as many others as go with it.

@@ -80,8 +80,8 @@ def _quantised(known: Known) -> None:
         # Packed weights have other shapes than their layers, and what reads them often cannot pass gradients.
         kind = quantised.get("quant_method", "a kind that it does not name")
         raise InputError(
-            f"this checkpoint is quantised already ({kind}), and training begins at whole weights", where="model.path",
-            fix="Choose the unquantised model; with tuning.name qlora it is held in 4 or 8 bits",
+            f"this checkpoint is quantized already ({kind}), and training begins at whole weights", where="model.path",
+            fix="Choose the unquantized model; with tuning.name qlora it is held in 4 or 8 bits",
         )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What the trainer does is told to the job: metrics, progress, validation, stop.
 
 Speed counts real (non-padding) tokens over the time of the steps themselves: validation and saving are not
-training, so they lower the progress but not the tokens a second.
+training, so they lower the progress but not the tokens per second.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class JobCallback(TrainerCallback):
 
     @property
     def speed(self) -> float:
-        """Tokens a second of the newest step."""
+        """Tokens per second of the newest step."""
         return self._speed
 
     def watch(self, trainer: Counting) -> None:

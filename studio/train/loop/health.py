@@ -227,7 +227,7 @@ class Health:
             return None
         return self._once(Finding(
             "slow",
-            f"training has become slow: {median(recent):.0f} tokens a second since step {step - SLOW_STEPS + 1}, "
+            f"training has become slow: {median(recent):.0f} tokens per second since step {step - SLOW_STEPS + 1}, "
             f"{usual:.0f} before",
             "Another program may use the processor or GPU, memory may be full, or the computer is too hot",
         ))  # fmt: skip

@@ -1,18 +1,18 @@
-"""Direct preference optimisation: of two answers, the better one is made more likely than the reference has it."""
+"""Direct preference optimization: of two answers, the better one is made more likely than the reference has it."""
 
 from studio.models.plan.memory import MethodCost
 from studio.train.methods.method import Method, Metric
 
 PREFERENCE_METRICS = (
-    Metric("rewards/accuracies", "Pairs right", "higher"),
-    Metric("rewards/margins", "Margin", "higher"),
-    Metric("rewards/chosen", "Reward of the better", "higher"),
-    Metric("rewards/rejected", "Reward of the worse", "lower"),
+    Metric("rewards/accuracies", "Reward accuracy", "higher"),
+    Metric("rewards/margins", "Reward margin", "higher"),
+    Metric("rewards/chosen", "Chosen reward", "higher"),
+    Metric("rewards/rejected", "Rejected reward", "lower"),
 )
 DPO = Method(
     name="dpo",
     title="DPO",
-    summary="pairs of a better and a worse answer",
+    summary="pairs of a chosen and a rejected answer",
     columns="prompt, chosen and rejected",
     metrics=PREFERENCE_METRICS,
     cost=MethodCost(sequences=2, reference="always", logits="tiles"),

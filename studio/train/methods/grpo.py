@@ -1,4 +1,4 @@
-"""Group-relative policy optimisation: several answers a prompt, each compared with the others of its group."""
+"""Group-relative policy optimization: several completions per prompt, each compared with the others of its group."""
 
 from studio.models.plan.memory import MethodCost
 from studio.train.methods.method import Method, Metric
@@ -6,14 +6,14 @@ from studio.train.methods.method import Method, Metric
 GRPO = Method(
     name="grpo",
     title="GRPO",
-    summary="its own answers, scored by a rule that can be checked",
-    columns="prompt; answer where a reward compares with it",
+    summary="its own completions, scored by a verifiable reward",
+    columns="prompt; answer if a reward compares with it",
     metrics=(
         Metric("reward", "Mean reward", "higher"),
-        Metric("reward_std", "Spread in a group", "neither"),
-        Metric("kl", "KL from the start", "neither"),
-        Metric("completions/mean_length", "Tokens an answer", "neither"),
-        Metric("frac_reward_zero_std", "Groups without a difference", "lower"),
+        Metric("reward_std", "Reward std. dev.", "neither"),
+        Metric("kl", "KL divergence", "neither"),
+        Metric("completions/mean_length", "Completion length", "neither"),
+        Metric("frac_reward_zero_std", "Zero-variance groups", "lower"),
     ),
     cost=MethodCost(reference="beta", logits="tiles", generates=True),
     trainer="grpo",

@@ -7,9 +7,9 @@ from studio.train.methods.method import Method, Metric
 ORPO = Method(
     name="orpo",
     title="ORPO",
-    summary="pairs, without a reference model",
+    summary="preference pairs, without a reference model",
     columns="prompt, chosen and rejected",
-    metrics=(*PREFERENCE_METRICS, Metric("nll_loss", "Loss of the better", "lower")),
+    metrics=(*PREFERENCE_METRICS, Metric("nll_loss", "Chosen NLL", "lower")),
     cost=MethodCost(sequences=2, logits="full"),
     trainer="orpo",
     beta=0.1,

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation: the model's own answers, scored, within a small step of where it was. RLHF, step 3."""
+"""Proximal policy optimization: the model's own answers, scored, within a small step of where it was. RLHF, step 3."""
 
 from studio.models.plan.memory import MethodCost
 from studio.train.methods.method import Method, Metric
@@ -6,15 +6,15 @@ from studio.train.methods.method import Method, Metric
 PPO = Method(
     name="ppo",
     title="PPO",
-    summary="its own answers, scored by a reward model (RLHF)",
-    columns="prompt; answer where a reward compares with it",
+    summary="its own completions, scored by a reward model (RLHF)",
+    columns="prompt; answer if a reward compares with it",
     metrics=(
         Metric("reward", "Mean reward", "higher"),
-        Metric("objective/kl", "KL from the start", "neither"),
+        Metric("objective/kl", "KL divergence", "neither"),
         Metric("loss/value", "Value loss", "lower"),
-        Metric("policy/clip_fraction", "Clipped", "neither"),
+        Metric("policy/clip_fraction", "Clip fraction", "neither"),
         Metric("policy/entropy", "Entropy", "neither"),
-        Metric("completions/mean_length", "Tokens an answer", "neither"),
+        Metric("completions/mean_length", "Completion length", "neither"),
     ),
     cost=MethodCost(reference="always", logits="full", generates=True, value=True),
     trainer="ppo",

@@ -6,11 +6,11 @@ from studio.train.methods.method import Method, Metric
 PRETRAIN = Method(
     name="pretrain",
     title="Pretraining",
-    summary="plain text of a field or a language",
+    summary="plain text of a domain or a language",
     columns="text; conversations are read as text too",
     metrics=(
         Metric("eval_loss", "Validation loss", "lower"),
-        Metric("mean_token_accuracy", "Tokens right", "higher"),
+        Metric("mean_token_accuracy", "Token accuracy", "higher"),
     ),
     cost=MethodCost(),
     trainer="supervised",

@@ -9,9 +9,9 @@ REWARD = Method(
     summary="a model that scores answers",
     columns="prompt, chosen and rejected",
     metrics=(
-        Metric("accuracy", "Pairs right", "higher"),
-        Metric("margin", "Margin", "higher"),
-        Metric("mean_reward", "Mean score", "neither"),
+        Metric("accuracy", "Reward accuracy", "higher"),
+        Metric("margin", "Reward margin", "higher"),
+        Metric("mean_reward", "Mean reward", "neither"),
     ),
     cost=MethodCost(sequences=2, logits="none"),
     trainer="reward",

@@ -10,7 +10,7 @@ SFT = Method(
     columns="messages, prompt and completion, instruction and output, or text",
     metrics=(
         Metric("eval_loss", "Validation loss", "lower"),
-        Metric("mean_token_accuracy", "Tokens right", "higher"),
+        Metric("mean_token_accuracy", "Token accuracy", "higher"),
     ),
     cost=MethodCost(),
     trainer="supervised",

@@ -64,7 +64,7 @@ def build(setup: Setup) -> SupervisedTrainer:
         neftune_noise_alpha=(method.neftune_noise_alpha or None) if method.name == "sft" else None,
         max_length=None,  # lengths were checked, cut or refused by the studio already
         packing=False,
-        padding_free=setup.config.training.packing,
+        padding_free=setup.config.training.padding_free,
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )

@@ -14,7 +14,7 @@ TEMPLATE = """
   <div class="side-head">
     <h1 class="brand"><i aria-hidden="true"></i>Finetune Studio</h1>
     <button type="button" class="btn quiet runs-toggle" aria-expanded="false" aria-controls="runs-body">Runs</button>
-    <button type="button" class="btn quiet theme-toggle" aria-label="Dark or light" title="Dark or light">
+    <button type="button" class="btn quiet theme-toggle" aria-label="Toggle dark mode" title="Toggle dark mode">
       <svg viewBox="0 0 20 20" width="16" height="16" aria-hidden="true">
         <path d="M10 2a8 8 0 1 0 0 16z" fill="currentColor"/>
         <circle cx="10" cy="10" r="7.25" fill="none" stroke="currentColor" stroke-width="1.5"/>
@@ -27,22 +27,22 @@ TEMPLATE = """
     <div class="runs-tools" data-runs="tools" hidden>
       <div class="row-flex">
         <input type="search" class="field-input" placeholder="Search" aria-label="Search jobs" data-runs="search">
-        <button type="button" class="btn small" aria-pressed="false" data-runs="choose">Choose</button>
+        <button type="button" class="btn small" aria-pressed="false" data-runs="choose">Select</button>
       </div>
       <details><summary>Filter and sort</summary>
-        <label>State <select class="field-input" data-runs="status"><option value="">any</option>
+        <label>Status <select class="field-input" data-runs="status"><option value="">any</option>
           <option>running</option><option>waiting</option><option>done</option><option>stopped</option>
           <option>failed</option></select></label>
         <label>Tag <select class="field-input" data-runs="tag"><option value="">any</option></select></label>
-        <label>Order <select class="field-input" data-runs="order"><option value="newest">newest first</option>
+        <label>Sort by <select class="field-input" data-runs="order"><option value="newest">newest first</option>
           <option value="best">best loss first</option><option value="size">largest first</option></select></label>
-        <label><input type="checkbox" data-runs="archived"> Show archived ones</label>
+        <label><input type="checkbox" data-runs="archived"> Show archived</label>
       </details>
     </div>
-    <ul class="runs" aria-label="Jobs: those that run, those that wait in their order, then the newest"></ul>
-    <p class="runs-none" hidden>No job fits. <button type="button" class="btn quiet small"
+    <ul class="runs" aria-label="Jobs: running, then waiting in queue order, then newest first"></ul>
+    <p class="runs-none" hidden>No matching jobs. <button type="button" class="btn quiet small"
       data-runs="all">Show all</button></p>
-    <div class="runs-acts" role="group" aria-label="With the chosen jobs" data-runs="acts" hidden>
+    <div class="runs-acts" role="group" aria-label="Actions for the selected jobs" data-runs="acts" hidden>
       <b data-runs="chosen"></b>
       <div class="row-flex wrap-flex">
         <button type="button" class="btn small primary" data-runs="compare">Compare</button>

@@ -86,7 +86,7 @@ def training(settings: Settings, job_id: str) -> JobFolder:
     for job in list_jobs(settings.jobs):
         if job.id == job_id and job.request.kind == "train":
             return job
-    raise InputError("there is no such training any more", where=job_id)
+    raise InputError("this training run no longer exists", where=job_id)
 
 
 def save(settings: Settings, job_id: str, config: RunConfig, steps: int | None) -> str:

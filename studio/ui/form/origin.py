@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.config.presets import belongs, demo_of, load_named, preset_names
+from studio.config.renamed import by_current_name, current_name
 from studio.config.tuning import TITLES
 from studio.errors import InputError
 from studio.train.methods import METHODS
@@ -29,7 +30,12 @@ def origin_of(form: Form, values: Values, name: str) -> Origin:
 def known(form: Form, origin: Any) -> Origin:
     """What the browser has kept, or the demo that the page opens with."""
     if isinstance(origin, dict) and {"name", "values", "kept", "went", "since"} <= set(origin):
-        return origin
+        return {
+            **origin,
+            "values": by_current_name(origin["values"]),
+            "kept": [current_name(path) for path in origin["kept"]],
+            "went": by_current_name(origin["went"]),
+        }
     return origin_of(form, form.start, "the demo")
 
 

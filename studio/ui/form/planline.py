@@ -56,7 +56,7 @@ MEMORY = """
 <section class="studio card num" aria-label="Memory plan">
   <div class="row-flex wrap-flex"><h3>Memory plan</h3><span class="grow"></span>
     <span class="memory-total muted"></span></div>
-  <p class="memory-empty muted">It is made as soon as the model is here and the settings are valid.</p>
+  <p class="memory-empty muted">It appears as soon as the model is available and the settings are valid.</p>
   <div class="memory-body" hidden><div class="stack"></div><div class="legend"></div></div>
 </section>
 """

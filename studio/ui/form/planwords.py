@@ -17,7 +17,7 @@ def waits_for(config: RunConfig, services: Services) -> str:
     """Say why the plan must wait for model or data ("" if it need not): such a run may be started all the same."""
     path = config.model.path.strip()
     if path == EMBEDDED_MODEL and not embedded.is_ready(services.settings):
-        return "the model is made ready first (once, about half a minute), then the plan is shown here"
+        return "the model is prepared first (once, about half a minute); then the plan appears here"
     if hub.is_hub_id(path) and not Path(path).exists():
         folder = hub.hub_folder(services.settings, path, config.model.revision)
         if hub.hub_name(folder) is None:

@@ -21,6 +21,7 @@ from studio.config.load import build
 from studio.config.presets import DEMO, load_named
 from studio.config.presets import METHOD as METHOD  # by these two others apply or not (`OptionSpec.applies`)
 from studio.config.presets import TUNING as TUNING
+from studio.config.renamed import by_current_name
 from studio.errors import InputError, InputErrors, StudioError
 from studio.models.catalog.available import lack
 from studio.models.device.machine import device_info
@@ -169,6 +170,7 @@ class Form:
         kept = draft.get("values") if isinstance(draft, dict) else None
         if not isinstance(kept, dict):
             return [gr.skip() for _ in self.specs]
+        kept = by_current_name(kept)
         return [kept[path] if path in kept else gr.skip() for path in self.specs]
 
     def changed(self, values: Values) -> list[str]:

@@ -189,7 +189,7 @@ def make_router(services: Services) -> APIRouter:
             inner = path.resolve().relative_to(found.path.resolve())
             return HeldFile(open_in(found.path, *inner.parts), name)
         except (OSError, ValueError, InputError) as error:  # gone since it was looked up, or a link that leads out
-            raise HTTPException(404, "there is no such file any more") from error
+            raise HTTPException(404, "this file no longer exists") from error
 
     @router.post("/api/jobs/{job_id}/stop")
     def stop(job_id: str, body: Stop) -> Response:

@@ -64,7 +64,7 @@ def make_router(services: Services, book: RunBook) -> APIRouter:
         found = [book.find(one) for one in ids[:MANY]]
         there = [job for job in found if job is not None]
         if not ids or len(there) != len(ids):
-            raise HTTPException(404, "one of these jobs is not there any more")
+            raise HTTPException(404, "one of these jobs no longer exists")
         return there
 
     def refusing(work: Callable[[], Response]) -> Response:

@@ -195,9 +195,9 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         raise InputError(
-            f"port {settings.port} on {settings.host} cannot be used ({error.strerror or error})",
+            f"port {settings.port} on {settings.host} is not available ({error.strerror or error})",
             where="--port",
-            fix="Another program, maybe another studio, has it: give a free one with --port",
+            fix="Another program, maybe another studio, uses it: choose a free one with --port",
         ) from error
     listener.listen(1024)
     return listener

@@ -27,11 +27,11 @@ KEY_HEADER = "x-studio-key"
 CODE = "link"  # the parameter of a download's address
 FORM_BYTES = 4096
 WRONG_SECONDS = 1.0
-NEEDED = "The password is needed: open the page and sign in."
-NEEDED_LINK = "A link is needed: open the one that the studio printed, or ask 'studio link' for another."
-_WRONG = "This is not right."
-_USED = "This link is used or too old: 'studio link' prints another."
-_TOO_MANY = "Too many wrong passwords. Wait a minute."
+NEEDED = "A password is required: open the page and sign in."
+NEEDED_LINK = "A link is required: open the one that the studio printed, or get another with 'studio link'."
+_WRONG, _WRONG_NAMED = "Wrong password.", "Wrong name or password."
+_USED = "This link was used already or has expired: 'studio link' prints another."
+_TOO_MANY = "Too many wrong passwords. Try again in a minute."
 # Files of the studio's and gradio's packages.
 _SAME_FOR_ALL = re.compile(
     r"/(studio|assets|static|svelte)/[^/].*|(/gradio_api)?/theme\.css|/(favicon\.ico|manifest\.json|robots\.txt)"
@@ -105,7 +105,7 @@ class Entrance:
         if path == LINK_PATH:
             address = (await _given(request)).get("address", [""])[0]
             if not address.startswith(_DOWNLOADS):
-                return Json({"error": "This is no download."}, 400, NEVER_KEPT)
+                return Json({"error": "This is not a download."}, 400, NEVER_KEPT)
             code = self.downloads.make(session, address)
             return Json({"address": f"{address}{'&' if '?' in address else '?'}{CODE}={code}"}, headers=NEVER_KEPT)
         return None
@@ -134,7 +134,8 @@ class Entrance:
             right = await asyncio.to_thread(self.logins.check, name, password)
         if not right:
             await asyncio.sleep(WRONG_SECONDS)
-            return Json({"error": _USED if self.logins.by_link else _WRONG}, 401, NEVER_KEPT)
+            wrong = _USED if self.logins.by_link else _WRONG_NAMED if self.logins.named else _WRONG
+            return Json({"error": wrong}, 401, NEVER_KEPT)
         self.guesses.right(guess)
         return self._opened(request, await asyncio.to_thread(self.sessions.begin, name))
 

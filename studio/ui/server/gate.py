@@ -124,7 +124,7 @@ class Gate:
             if answer is None and self.entrance is not None:
                 answer = await self.entrance.answer(request)
             if answer is None and fetches(request.url.path):
-                answer = PlainTextResponse("Nothing is fetched from another address.", 403)
+                answer = PlainTextResponse("Only paths of this page are served.", 403)
             await (answer or self.app)(scope, _bounded(request, receive), noted)
         except ClientDisconnect:
             return  # it went away, or was too slow, while it sent its body: nobody is there to be answered

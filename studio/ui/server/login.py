@@ -59,7 +59,7 @@ def require_strong(password: str, where: str) -> None:
     """
     if len(password) < LEAST_PASSWORD:
         raise InputError(
-            f"a password of {len(password)} characters can be guessed",
+            f"a password of {len(password)} characters is too short",
             where=where,
             fix=f"Use at least {LEAST_PASSWORD} characters",
         )
@@ -73,7 +73,7 @@ def require_login_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"'{name}' cannot be a name", where="--user", fix="Use letters, digits and . @ _ -, 64 at most"
+            f"'{name}' is not a valid name", where="--user", fix="Use letters, digits and . @ _ -, 64 at most"
         )
 
 
@@ -98,7 +98,7 @@ def read_logins(path: Path) -> dict[str, str]:
         name, _, hashed = line.strip().partition(":")
         if not _NAME.fullmatch(name) or name in found or not _is_hash(hashed):
             raise InputError(
-                "this is no login, or its name is there already", where=f"{path}, line {number}",
+                "not a login, or its name occurs twice", where=f"{path}, line {number}",
                 fix="A line is NAME:HASH, as 'studio password' prints it",
             )  # fmt: skip
         found[name] = hashed

@@ -41,13 +41,13 @@ class Sampling:
         """
         bounds = [
             ("Temperature", temperature, 0.0, 2.0), ("Top p", top_p, 0.01, 1.0),
-            ("Longest answer", max_tokens, 1, LARGEST_ANSWER),
+            ("Maximum new tokens", max_tokens, 1, LARGEST_ANSWER),
         ]  # fmt: skip
         for name, value, low, high in bounds:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not low <= value <= high:
                 raise InputError(
-                    f"'{value}' is no number from {low:g} to {high:g}", where=name, fix="Correct it under Settings"
+                    f"'{value}' is not a number from {low:g} to {high:g}", where=name, fix="Correct it under Settings"
                 )
         return cls(float(temperature), float(top_p), int(max_tokens))
 
@@ -65,7 +65,7 @@ def make_ask(chats: ChatManager, settings: Settings, target: ChatTarget, samplin
         wanted = server_target(settings, target)
         tell(Loading("loading the model"))
         handle = chats.open(wanted, loading)
-        tell(Loading("reading the question"))
+        tell(Loading("reading the prompt"))
         figures: list[AnswerStats] = []
         pieces = stream(
             handle, target.model_id, messages, on_end=figures.append,

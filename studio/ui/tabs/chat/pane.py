@@ -190,7 +190,7 @@ class Turn:
             else:
                 self.tokens = news.tokens
                 if news.reason == "length":
-                    self.note = "Cut at the longest answer (Settings)."
+                    self.note = "Cut at the maximum of new tokens (Settings)."
 
     def _finish(self, note: str, failed: bool = False) -> None:
         with self._lock:
@@ -200,7 +200,7 @@ class Turn:
             if self.stop.is_set() and not failed:
                 note = "Stopped."
             elif not note and not self.note and not self.text:
-                note = "The model ended its turn without a word."
+                note = "The model gave an empty answer."
             self.note = note or self.note
 
     def _note(self) -> str:

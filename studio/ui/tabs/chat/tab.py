@@ -26,7 +26,7 @@ MAX_QUESTION = 100_000
 DEFAULT_MAX_TOKENS = 256
 NO_RUN_HINT = "Nothing is trained yet. Train a run, and it answers here beside its base model."
 NO_TARGET = ("No trained model", "")
-ASK_HINT = "Ask something below, or take one of the examples."
+ASK_HINT = "Ask something below, or try one of the examples."
 # Conversations that may be answered at once; each waits for the same cores, so more would only be slower.
 MAX_LIVE = 4
 
@@ -54,9 +54,9 @@ class LiveTurns:
         """
         with self._lock:
             if session in self._live:
-                raise InputError("the last question is still being answered", fix="Wait for it, or press Stop")
+                raise InputError("the last message is still being answered", fix="Wait for it, or press Stop")
             if len(self._live) >= MAX_LIVE:
-                raise StudioError(f"{MAX_LIVE} questions are being answered already", fix="Try again in a moment")
+                raise StudioError(f"{MAX_LIVE} messages are being answered already", fix="Try again in a moment")
             live = self._live[session] = Live()
             return live
 
@@ -120,7 +120,7 @@ class ChatTab:
 
     def _build_head(self) -> None:
         with gr.Row(elem_classes=["chat-title"]):
-            heading("Chat", "the same question to both")
+            heading("Chat", "the same message to both")
             self.clear = gr.Button("New conversation", size="sm", scale=0, min_width=150, elem_id="chat-clear")
         with gr.Accordion("Settings", open=False, elem_id="chat-settings"):
             self.system = gr.Textbox(
@@ -129,16 +129,16 @@ class ChatTab:
             )  # fmt: skip
             with gr.Row():
                 self.temperature = gr.Slider(
-                    0, 2, 0, step=0.05, label="Temperature", info="0 always gives the most likely answer.",
+                    0, 2, 0, step=0.05, label="Temperature", info="0 is greedy: always the most likely token.",
                     elem_id="chat-temperature",
                 )  # fmt: skip
                 self.top_p = gr.Slider(
-                    0.05, 1, 1, step=0.05, label="Top p", info="Share of likely words to draw from.",
+                    0.05, 1, 1, step=0.05, label="Top p", info="Nucleus sampling: cumulative probability.",
                     elem_id="chat-top-p",
                 )  # fmt: skip
                 self.max_tokens = gr.Number(
-                    DEFAULT_MAX_TOKENS, label="Longest answer (tokens)", minimum=1, maximum=32768, precision=0,
-                    info="A longer one is cut.", elem_id="chat-max-tokens",
+                    DEFAULT_MAX_TOKENS, label="Maximum new tokens", minimum=1, maximum=32768, precision=0,
+                    info="A longer answer is cut.", elem_id="chat-max-tokens",
                 )  # fmt: skip
 
     def _target_choice(self, label: str, elem_id: str) -> gr.Dropdown:
@@ -246,7 +246,7 @@ class ChatTab:
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Ask both models and show both answers while they are written."""
         if not question.strip():
-            raise InputError("the message is empty", fix="Type a question, or take one of the examples")
+            raise InputError("the message is empty", fix="Type a message, or try one of the examples")
         sampling = Sampling.checked(temperature, top_p, max_tokens)
         targets = targets_of(self.settings, selected_run(self.settings, job_id))
         pairs = [(self.left_pane, left, left_value), (self.right_pane, right, right_value)]
@@ -300,7 +300,7 @@ class ChatTab:
 
     def _loaded(self) -> list[Any]:
         line = loaded_line(self.chats)
-        return [line or "No model is loaded; the first question loads it.", gr.Button(visible=bool(line))]
+        return [line or "No model is loaded; the first message loads it.", gr.Button(visible=bool(line))]
 
     def _empty(self, right: str) -> list[dict[str, Any]]:
         return [empty_pane(ASK_HINT), empty_pane(ASK_HINT if right else NO_RUN_HINT)]

@@ -81,7 +81,7 @@ def find_target(targets: list[ChatTarget], key: str) -> ChatTarget:
     for target in targets:
         if target.key == key:
             return target
-    raise InputError("this model is not there any more", fix="Pick another one above the pane")
+    raise InputError("this model no longer exists", fix="Pick another one above the pane")
 
 
 def base_name(run: JobFolder | None) -> str:

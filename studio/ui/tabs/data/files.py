@@ -30,7 +30,7 @@ def named_source(text: str, settings: Settings) -> str:
         InputError: it is not there, or the page may not read it. A set of the Hub may still have to be fetched.
     """
     path = text.strip()
-    require_path(path, "Path or set")
+    require_path(path, "Path or dataset")
     if is_hub_source(path, settings):
         return path
     located = locate(DataSource(path=path), settings, confined=True)
@@ -67,8 +67,8 @@ def keep_upload(file: Path, settings: Settings) -> Path:
     """
     name = re.sub(r"[^\w.-]+", "-", file.name).lstrip(".-") or "data.jsonl"
     if kind_by_name(name) is None:
-        fix = f"Upload a file that ends in {', '.join(ENDINGS)}, as it is or packed ({', '.join(PACKED_ENDINGS)})"
-        raise InputError(f"'{file.name}' is no data file", where="Upload", fix=fix)
+        fix = f"Upload a file that ends in {', '.join(ENDINGS)}, as it is or compressed ({', '.join(PACKED_ENDINGS)})"
+        raise InputError(f"'{file.name}' is not a data file", where="Upload", fix=fix)
     with open_in(file.parent, file.name) as source:
         return _keep(source, file.name, name, settings)
 

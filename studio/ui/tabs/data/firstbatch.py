@@ -36,7 +36,7 @@ def batch_card(page: Page) -> gr.HTML:
 
     def calls(asked: Asked, raw: Values) -> Calls:
         sections, seed, micro = sections_of(page, raw)
-        packing = raw.get("training.packing") is True and sections["method"]["name"] in ("sft", "pretrain")
+        packing = raw.get("training.padding_free") is True and sections["method"]["name"] in ("sft", "pretrain")
         args = {**sections, **grouping_of(page, raw), "seed": seed, "micro_batch": micro}
         return [("batch", {**args, "packing": packing})]
 

@@ -24,12 +24,12 @@ VALIDATION = "data.validation"
 LABELS = {
     "unusable": "rows that cannot be used",
     "empty_answer": "an empty answer",
-    "control_token": "a control token spelt in the text",
+    "control_token": "a control token spelled in the text",
     "too_long": "more tokens than the limit",
     "answer_is_prompt": "an answer that repeats the question",
     "broken_characters": "broken characters",
     "secret": "a key, password or e-mail address",
-    "straddling": "an answer that begins with blanks",
+    "straddling": "an answer that starts with whitespace",
     "rewritten": "an answer that the chat template changes",
     "prompt_extra": "more text before the answer in use than in training",
     "other_context": "a question that the template writes in another way in use",
@@ -43,13 +43,13 @@ LABELS = {
 TEMPLATE = f"""
 <section class="studio card keep" aria-label="Fix and keep">
   <h3>Fix and keep</h3>
-  <p class="muted">Writes a cleaned copy with a note of what was left out and why. Your files stay as they are.</p>
+  <p class="muted">Writes a cleaned copy with a note of what was dropped and why. Your files stay as they are.</p>
   <div class="keep-fields">
     <label>Name<input class="keep-name field-input" type="text" maxlength="64" autocomplete="off" spellcheck="false">
     </label>
     <label>Format<select class="keep-format field-input"></select></label>
   </div>
-  <fieldset class="keep-ticks"><legend>Leave out rows with</legend><div class="keep-found"></div>
+  <fieldset class="keep-ticks"><legend>Drop rows with</legend><div class="keep-found"></div>
     <details><summary class="keep-more">more</summary><div class="keep-others"></div></details></fieldset>
   <label class="tick"><input type="checkbox" class="keep-hide"> <span>Hide keys, passwords and e-mail addresses
     (<code>[API key]</code> instead)</span></label>
@@ -84,7 +84,7 @@ def keep_card(page: Page) -> gr.HTML:
     def train(text: str) -> list[Any]:
         task = tasks.find(Asked.read(text).page, "keep")
         if task is None or not task.answers:
-            raise InputError("the copy is not known any more", fix="Add its path to the files")
+            raise InputError("the copy is no longer known", fix="Add its path to the files")
         return trained_on(task.answers[-1])
 
     def connect() -> None:
@@ -102,7 +102,7 @@ def kept_value(kept: Values) -> Values:
     files = sorted(kept["files"], key=lambda one: one["part"] != "train")
     figures = [
         ["Kept", f"{kept['kept']:,} of {kept['rows']:,} rows"],
-        ["Left out", "; ".join(left) or "none"],
+        ["Dropped", "; ".join(left) or "none"],
         ["Files", ", ".join(f"{one['file']} ({one['rows']:,})" for one in files)],
     ]
     if kept["hidden_secrets"]:
@@ -114,7 +114,7 @@ def kept_value(kept: Values) -> Values:
 
 def label_of(check: str) -> str:
     """What rows have that a check leaves out; doubles are left out by an option."""
-    return LABELS.get(check, "a double of an earlier row")
+    return LABELS.get(check, "a duplicate of an earlier row")
 
 
 def trained_on(kept: Values) -> list[Any]:

@@ -38,8 +38,8 @@ TEMPLATE = f"""
 <section class="studio card profile" aria-label="Profile">
   <div class="row-flex wrap-flex"><h3>Profile</h3><span class="task-from pill" hidden></span><span class="grow"></span>
     {buttons("Profile the data")}</div>
-  <p class="profile-intro muted">Reads every row as the run would and changes nothing: tokens, lost space, doubles,
-    leaks into the validation, broken rows, secrets.</p>
+  <p class="profile-intro muted">Reads every row as the run would and changes nothing: tokens, wasted space,
+    duplicates, leaks into the validation data, broken rows, secrets.</p>
   {PROGRESS}
   <div class="profile-body" hidden>
     <dl class="facts profile-figures num"></dl>
@@ -88,16 +88,16 @@ def profile_value(found: Values) -> Values:
     doubles, leaks = found["duplicates"], found["leakage"]
     several = len({place["source"] for one in found["findings"] for place in one["places"]}) > 1
     findings = [finding_value(one, found["lengths"]["longest"], several) for one in found["findings"]]
-    nothing = {"level": "good", "label": "0", "text": "Nothing was found that needs a look", "now": "", "fix": "",
+    nothing = {"level": "good", "label": "0", "text": "No findings", "now": "", "fix": "",
                "check": "", "places": [], "actions": []}  # fmt: skip
     secrets = [
         f"{kind}: {one['count']:,} ({', '.join(one['shown'])}{' …' if one['count'] > len(one['shown']) else ''})"
         for kind, one in found["secrets"].items()
     ]
-    lists = [["Secrets, masked", secrets], ["Why rows cannot be used", [one["sentence"] for one in found["errors"]]]]
+    lists = [["Secrets, masked", secrets], ["Why rows are unusable", [one["sentence"] for one in found["errors"]]]]
     pairs = [] if doubles is None else [
-        {"title": f"Doubles: {doubles['exact']:,} equal, {doubles['near']:,} nearly equal", "pairs": doubles["pairs"]},
-        {"title": f"In training and validation: {leaks['exact']:,} equal, {leaks['near']:,} nearly equal",
+        {"title": f"Duplicates: {doubles['exact']:,} exact, {doubles['near']:,} near", "pairs": doubles["pairs"]},
+        {"title": f"In training and validation: {leaks['exact']:,} exact, {leaks['near']:,} near",
          "pairs": leaks["pairs"]},
     ]  # fmt: skip
     return {
@@ -114,7 +114,7 @@ def profile_value(found: Values) -> Values:
 def figures(found: Values) -> list[list[str]]:
     """The figures of a profile, as [name, value]."""
     tokens, lengths = found["tokens"], found["lengths"]
-    fates = {"refused": "refused", "dropped": "left out", "cut": "cut", "without_answer": "left out, no answer in it"}
+    fates = {"refused": "refused", "dropped": "dropped", "cut": "cut", "without_answer": "dropped, without an answer"}
     over = [f"{lengths[name]:,} {word}" for name, word in fates.items() if lengths[name]]
     shown = [
         ["Rows", f"{found['rows']:,}" + (f", {found['unusable']:,} unusable" if found["unusable"] else "")],
@@ -122,7 +122,7 @@ def figures(found: Values) -> list[list[str]]:
         [f"Longer than {lengths['limit']:,} tokens", ", ".join(over) or "none"],
         ["Tokens", f"{tokens['total']:,}"],
         ["Trained on", f"{tokens['trained']:,} ({share(tokens['trained'], tokens['total'])})"],
-        ["Left for the run", f"{tokens['kept']:,} ({share(tokens['kept'], tokens['total'])})"],
+        ["Used by the run", f"{tokens['kept']:,} ({share(tokens['kept'], tokens['total'])})"],
     ]
     if found["padding"]:
         padding = found["padding"]
@@ -159,14 +159,14 @@ def actions(check: str, longest: int) -> list[Values]:
     if check == "too_long":
         return [
             {"label": f"Raise the limit to {longest:,}", "set": {"data.max_length": longest}},
-            {"label": "Leave them out", "set": {"data.truncation": "drop"}},
+            {"label": "Drop them", "set": {"data.truncation": "drop"}},
             {"label": "Cut them", "set": {"data.truncation": "cut"}},
         ]
     if check in _DOUBLES:
         how = _DOUBLES[check]
         return [
             {
-                "label": f"Leave {'equal' if how == 'exact' else 'nearly equal'} rows out",
+                "label": f"Drop {how} duplicates",
                 "set": {"data.deduplicate": how},
             }
         ]
@@ -187,8 +187,8 @@ def opened_pair(answer: Values) -> Values:
         {**place_value(one["place"]), "title": row_label(one["place"], True), "texts": one["texts"]}
         for one in (answer["first"], answer["second"])
     ]
-    said = "The same words; blanks may differ." if answer["exact"] else ""
-    return {"sides": sides, "said": said or f"{answer['similarity']:.1%} of the word triples in common."}
+    said = "The same words; whitespace may differ." if answer["exact"] else ""
+    return {"sides": sides, "said": said or f"{answer['similarity']:.1%} of the word trigrams in common."}
 
 
 def place_value(place: Values) -> Values:

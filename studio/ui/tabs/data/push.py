@@ -16,14 +16,14 @@ from studio.ui.page import Page
 from studio.ui.tabs.data.taskcard import PROGRESS, Asked, Calls, begin_by_click, buttons
 
 TEMPLATE = f"""
-<section class="studio card keep push" aria-label="Put it on the Hub" hidden>
-  <h3>Put it on the Hugging Face Hub</h3>
-  <p class="muted">Uploads <code class="push-name"></code> as a data set, with the token in HF_TOKEN.</p>
+<section class="studio card keep push" aria-label="Push to the Hub" hidden>
+  <h3>Push to the Hugging Face Hub</h3>
+  <p class="muted">Uploads <code class="push-name"></code> as a dataset, with the token in HF_TOKEN.</p>
   <div class="keep-fields">
-    <label>Name there<input class="push-repo field-input" type="text" maxlength="96" placeholder="you/your-set"
+    <label>Dataset ID<input class="push-repo field-input" type="text" maxlength="96" placeholder="you/your-set"
       autocomplete="off" spellcheck="false"></label>
   </div>
-  <label class="tick"><input type="checkbox" class="push-public"> <span>Everyone may see it</span></label>
+  <label class="tick"><input type="checkbox" class="push-public"> <span>Public</span></label>
   <div class="row-flex wrap-flex keep-buttons">
     {buttons("Upload")}</div>
   {PROGRESS}
@@ -38,7 +38,7 @@ def push_card(page: Page) -> gr.HTML:
     def calls(asked: Asked, raw: Values) -> Calls:
         kept = page.services.tasks.find(asked.page, "keep")
         if kept is None or not kept.answers:
-            raise InputError("the copy is not known any more", fix="Write it again, or use `studio data keep --push`")
+            raise InputError("the copy is no longer known", fix="Write it again, or use `studio data keep --push`")
         name = Path(kept.answers[-1]["path"]).name
         repo, public = str(asked.get("repo", "")).strip(), asked.get("public") is True
         return [("push", {"name": name, "repo": repo, "private": not public})]

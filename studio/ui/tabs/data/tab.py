@@ -49,7 +49,7 @@ SOURCES = f"""
 <div class="studio" data-upload-bytes="{UPLOAD_BYTES}"><table aria-label="Files">
 <thead><tr><th>File</th><th>Format</th><th class="num">Rows</th><th><span class="sr">Remove</span></th></tr></thead>
 <tbody></tbody></table>
-<p class="sources-empty muted">No file yet: upload one, name its path, or take the demo.</p></div>
+<p class="sources-empty muted">No file yet: upload one, enter its path, or use the demo.</p></div>
 """
 FINDINGS = """
 <section class="studio card" aria-label="Findings"><h3>Findings</h3><ul class="findings">
@@ -81,7 +81,7 @@ def build(page: Page) -> None:
                 form.own(TRAIN, sources)
                 with gr.Row(elem_classes=["add-data"]):
                     path = gr.Textbox(
-                        "", label="Path or set", placeholder="/path/to/rows.jsonl or org/name", show_label=False,
+                        "", label="Path or dataset", placeholder="/path/to/rows.jsonl or org/name", show_label=False,
                         lines=1, max_lines=1, elem_id="data-path", interactive=True, scale=3,
                     )  # fmt: skip
                     add = gr.Button("Add", elem_id="data-add", size="sm", scale=0, min_width=70)
@@ -90,7 +90,7 @@ def build(page: Page) -> None:
                         "Upload a file", file_types=UPLOADED, file_count="single", type="filepath",
                         elem_id="data-upload", size="sm",
                     )  # fmt: skip
-                    demo = gr.Button("Take the demo set", elem_id="data-demo", size="sm")
+                    demo = gr.Button("Use the demo dataset", elem_id="data-demo", size="sm")
                 problem = piece(NOTE, "note", elem_id="data-problem")
             findings = piece(FINDINGS, "findings", elem_id="findings")
             piece(SPLIT, "split", elem_id="split")
@@ -108,8 +108,8 @@ def build(page: Page) -> None:
 
     def add_path(text: str, current: list[dict[str, Any]], validation: str) -> tuple[Any, Any, Any, str]:
         if not text.strip():
-            fix = "Enter a file, a folder, dataset_info.json:NAME, or org/name of a set on the Hub"
-            raise InputError("there is no path", where="Path or set", fix=fix)
+            fix = "Enter a file, a folder, dataset_info.json:NAME, or org/name of a Hub dataset"
+            raise InputError("the path is empty", where="Path or dataset", fix=fix)
         try:
             return *joined(current, validation, named_source(text, services.settings)), "", ""
         except StudioError as error:

@@ -24,7 +24,7 @@ from studio.ui.page import QUIET, Page
 
 # The sections that decide how rows are read, and what else the profile depends on.
 SECTIONS = ("data", "method", "model")
-BESIDE = ("training.seed", "training.batch_size", "training.micro_batch_size", "training.packing")
+BESIDE = ("training.seed", "training.batch_size", "training.micro_batch_size", "training.padding_free")
 MICRO_BATCH = 8
 PROGRESS = """<div class="row-flex task-progress" hidden><div class="bar"><i></i></div>
     <span class="task-text muted num" role="status"></span></div>
@@ -52,7 +52,7 @@ class Asked(dict[str, Any]):
             given["page"] = str(given["page"])[:40]
             given["number"] = int(given["number"])
         except (TypeError, ValueError, KeyError) as error:
-            raise InputError("the page is an old one", fix="Reload the page") from error
+            raise InputError("the page is outdated", fix="Reload the page") from error
         return given
 
     @property

@@ -21,7 +21,7 @@ TEMPLATE = """
   <div class="row-flex wrap-flex">
     <h3>Row <input class="row-number" type="number" min="1" value="1" aria-label="Row number">
       <span class="row-total muted num"></span>
-      <select class="row-source" aria-label="Of which source" hidden></select> as the model sees it</h3>
+      <select class="row-source" aria-label="Source" hidden></select> as the model sees it</h3>
     <span class="grow"></span>
     <span class="seg" role="group" aria-label="View">
       <button type="button" data-view="raw">Raw</button>

@@ -27,21 +27,21 @@ from studio.ui.tabs.data.tokens import problem_value, row_value
 
 READINGS = get_args(DataSource.model_fields["reading"].annotation)
 LIMIT, TRUNCATION = "data.max_length", "data.truncation"
-NOTHING_FOUND = {"level": "good", "label": "0", "text": "over-long rows, equal rows, broken or empty answers"}
+NOTHING_FOUND = {"level": "good", "label": "0", "text": "overlong rows, duplicates, broken or empty answers"}
 
 
 def counted(values: Values, page: Page) -> tuple[dict[str, Any], str]:
     """Count the whole data: what its head shows, and its summary."""
     config, wrong = data_config(values, page)
     if config is None:
-        return failed("Data", wrong), "to be corrected"
+        return failed("Data", wrong), "needs fixing"
     name = data_name(config)
     try:
         if waits := waits_for(config, page.services):
             absent = absent_set(config.data, page.services.settings, confined=True)
             return waiting(name, waits, bool(absent)), name
     except StudioError as error:
-        return failed(name, [page.form.problem(error)["sentence"]]), f"{name} · to be corrected"
+        return failed(name, [page.form.problem(error)["sentence"]]), f"{name} · needs fixing"
     shown = whole_count(config, page, name)
     page.services.tasks.warm(config.model.model_dump())
     return shown
@@ -52,10 +52,10 @@ def row_again(values: Values, page: Page, place: Meta) -> dict[str, Any]:
     first = replace(place, row=1, source=0)
     config, _ = data_config(values, page)
     if config is None:
-        return problem_value("There is no row to show yet.", first)
+        return problem_value("No row to show yet.", first)
     try:
         if waits_for(config, page.services):
-            return problem_value("The tokens can be shown as soon as model and data are here.", first)
+            return problem_value("Tokens are shown as soon as model and data are available.", first)
         with contextlib.suppress(StudioError):
             return preview_row(config, page.services, place)
         return preview_row(config, page.services, first)
@@ -87,7 +87,7 @@ def whole_count(config: RunConfig, page: Page, name: str) -> tuple[dict[str, Any
     except StoppedError as error:
         return failed(name, [error.sentence]), f"{name} · not counted"
     except StudioError as error:
-        return refused(config, page, name, error), f"{name} · to be corrected"
+        return refused(config, page, name, error), f"{name} · needs fixing"
     rows = report["train_rows"] + report["validation_rows"]
     shown = {
         "name": name,
@@ -132,7 +132,7 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
                     "level": "warning",
                     "label": f"{many:,} row{'s' if many > 1 else ''}",
                     "text": f"longer than {longest['limit']:,} tokens",
-                    "fix": "Now: refused. Raise the limit, leave them out, or cut them.",
+                    "fix": "Now: refused. Raise the limit, drop them, or cut them.",
                     "actions": length_actions(longest["longest"]),
                 }
             ]
@@ -143,7 +143,7 @@ def length_actions(longest: int) -> list[dict[str, Any]]:
     """The three ways out of over-long rows, as buttons that set the options."""
     return [
         {"label": f"Raise the limit to {longest:,}", "set": {LIMIT: longest}},
-        {"label": "Leave them out", "set": {TRUNCATION: "drop"}},
+        {"label": "Drop them", "set": {TRUNCATION: "drop"}},
         {"label": "Cut them", "set": {TRUNCATION: "cut"}},
     ]
 
@@ -151,7 +151,7 @@ def length_actions(longest: int) -> list[dict[str, Any]]:
 def failed(name: str, sentences: list[str]) -> dict[str, Any]:
     """What is shown of data that cannot be used at all."""
     return {
-        "name": name, "state": "to be corrected", "level": "bad", "counts": "", "sources": [], "lengths": None,
+        "name": name, "state": "needs fixing", "level": "bad", "counts": "", "sources": [], "lengths": None,
         "split": None,
         "findings": [{"level": "error", "label": "wrong", "text": text, "fix": ""} for text in sentences],
     }  # fmt: skip

@@ -37,7 +37,7 @@ def code_of(config: RunConfig) -> dict[str, str] | None:
         path, name, text = read_reference(method.reward_python)
     except StudioError:
         return None  # the plan line says what is wrong with it
-    said = f"calls {name} for every answer, with your rights: read it, then switch on Trust the file"
+    said = f"calls {name} for every completion, with your permissions: read it, then turn on Trust reward code"
     if len(text) > SHOWN_BYTES:
         said = f"its first {SHOWN_BYTES:,} of {len(text):,} characters are shown; {said}"
     return {"title": path.name, "said": said, "text": text[:SHOWN_BYTES]}

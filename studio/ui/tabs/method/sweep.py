@@ -19,8 +19,8 @@ from studio.ui.components.choices import piece
 PLAN_SECONDS = 3.0
 SWEEP = """
 <div class="studio sweep">
-  <p class="muted small">Name an option and some values to try, separated by commas: Start makes a run for each.
-    Several options make a run for each combination.</p>
+  <p class="muted small">Name an option and the values to try, separated by commas: Start queues a run for each.
+    Several options give a run for each combination.</p>
   <ul class="sweep-rows"></ul>
   <div class="row-flex wrap-flex">
     <button type="button" class="sweep-add btn small">Try values of an option</button>

@@ -43,10 +43,10 @@ FILE = """
 """
 HEADINGS = {
     "settings": '<div class="studio row-flex wrap-flex"><h3>Settings</h3><span class="grow"></span>'
-    '<span class="muted">left as they are, they work</span></div>',
-    "sweep": '<div class="studio row-flex wrap-flex"><h3>Several runs at once</h3><span class="grow"></span>'
-    '<span class="muted">to compare the values of an option</span></div>',
-    "file": '<div class="studio"><h3>This run as a file</h3></div>',
+    '<span class="muted">the defaults work</span></div>',
+    "sweep": '<div class="studio row-flex wrap-flex"><h3>Hyperparameter sweep</h3><span class="grow"></span>'
+    '<span class="muted">one run for each combination of values</span></div>',
+    "file": '<div class="studio"><h3>Run as a file</h3></div>',
 }
 YAML_BYTES = 1_000_000
 ENGINES = {"studio": "Studio", "unsloth": "Unsloth"}
@@ -56,12 +56,12 @@ def build(page: Page) -> None:
     """Build the tab."""
     form = page.form
     with gr.Column(elem_classes=["card-block"]):
-        markup('<div class="studio"><h3>What to teach</h3></div>')
+        markup('<div class="studio"><h3>Training method</h3></div>')
         form.own(METHOD, option_cards(form.specs[METHOD], form.start[METHOD]))
         form.place_tiers(form.of_section("method"), "method-advanced")
         reward_code()
     with gr.Column(elem_classes=["card-block"]):
-        markup('<div class="studio"><h3>What changes in the model</h3></div>')
+        markup('<div class="studio"><h3>Tuning</h3></div>')
         form.own(TUNING, option_cards(form.specs[TUNING], form.start[TUNING]))
     with gr.Column(elem_classes=["card-block"]):
         markup(HEADINGS["settings"])
@@ -97,17 +97,18 @@ def build(page: Page) -> None:
     def load_file(path: str) -> list[Any]:
         file, nothing = Path(path), [gr.skip() for _ in (*form.inputs, form.origin)]
         if file.stat().st_size > YAML_BYTES:
-            return [*nothing, problems([f"{file.name}: this is larger than 1 MB. Give the YAML file of a run."])]
+            return [*nothing, problems([f"{file.name} is larger than 1 MB. Choose the YAML file of a run."])]
         try:
-            config, kept_off = untrusting(load_run(file))
-            return filled(config, file.name, kept_off)
+            notes: list[str] = []
+            config, kept_off = untrusting(load_run(file, tell=notes.append))
+            return filled(config, file.name, "".join(f"; {note}" for note in notes) + kept_off)
         except StudioError as error:
             return [*nothing, problems(error.sentence.replace(str(file), file.name).splitlines())]
 
     def filled(config: RunConfig, name: str, kept_off: str = "") -> list[Any]:
         values = form.values(config)
         origin = origin_of(form, form.raw(values), name)
-        return [*values, origin, {"said": f"{name} is loaded{kept_off}"}]
+        return [*values, origin, {"said": f"{name} loaded{kept_off}"}]
 
     def switch(*values: Any) -> list[Any]:
         origin = known(form, values[-1])
@@ -127,12 +128,12 @@ def build(page: Page) -> None:
 
 
 def untrusting(config: RunConfig) -> tuple[RunConfig, str]:
-    """Switch off what lets code run, in a file that may be somebody else's; the second value says so, if it was on."""
+    """Turn off what lets code run, in a file that may be somebody else's; the second value says so, if it was on."""
     model = config.model.model_copy(update={"trust_remote_code": False})
     method = config.method.model_copy(update={"trust_reward_code": False})
     if (model, method) == (config.model, config.method):
         return config, ""
-    words = "; it asks to run code of others, which is switched off: read that code, then switch it on here"
+    words = "; it asks to run third-party code, which is turned off: read that code, then turn it on here"
     return config.model_copy(update={"model": model, "method": method}), words
 
 
@@ -140,7 +141,7 @@ def engine_cards(form: Form) -> None:
     """Place the choice of the engine; one that cannot run here is greyed, with the line that installs it."""
     spec = form.specs[ENGINE]
     with gr.Column(elem_classes=["field", "engine", *applies_classes(spec)]):
-        markup('<div class="studio"><b>What computes it</b></div>')
+        markup('<div class="studio"><b>Engine</b></div>')
         form.own(ENGINE, option_cards(spec, form.start[ENGINE], form.lacks(spec)))
 
 

@@ -1,6 +1,6 @@
 """Model tab: which model is trained, whether it is here, and what it is.
 
-The embedded model is made ready in the background when the page first wants it, once for all pages, so that the
+The embedded model is prepared in the background when the page first wants it, once for all pages, so that the
 plan and the rows' tokens can be shown before the first run. A Hub model is not fetched here: that is the first
 phase of a run.
 """
@@ -100,17 +100,17 @@ def model_cards(settings: Settings) -> list[dict[str, str]]:
             facts.append(f"{_folder_bytes(info.path) / 1e6:,.0f} MB")
         if info.name in LICENCES:
             facts.append(LICENCES[info.name])
-        here = {"embedded": "comes with the studio", "local": "on this computer", "hub": "downloaded"}[info.source]
+        here = {"embedded": "included", "local": "on this computer", "hub": "downloaded"}[info.source]
         if info.problem:
             here = f"{info.problem:.200}"
         elif not info.ready and info.source != "embedded":
-            here = "download not complete"
+            here = "download incomplete"
         cards.append(
             {
                 "value": info.name,
                 "title": TITLES.get(info.name, info.name.rsplit("/", 1)[-1]),
                 "text": " · ".join([*facts, here]),
-                "badge": "cannot be used" if info.problem else "ready" if info.ready else "is made ready",
+                "badge": "cannot be used" if info.problem else "ready" if info.ready else "not prepared yet",
                 "level": "bad" if info.problem else "ok" if info.ready else "info",
             }
         )
@@ -134,9 +134,9 @@ def model_facts(path: str, revision: str, settings: Settings) -> dict[str, Any]:
         shape = ModelShape.from_folder(found.path)
     except StudioError as error:
         if text == EMBEDDED_MODEL:
-            return {**shown, "state": "is made ready", "level": "", "note": "", "facts": []}
+            return {**shown, "state": "not prepared yet", "level": "", "note": "", "facts": []}
         if hub.is_hub_id(text):
-            return {**shown, "state": "not here yet", "level": "warn", "note": HUB_ABSENT}
+            return {**shown, "state": "not downloaded", "level": "warn", "note": HUB_ABSENT}
         return {**shown, "state": "cannot be used", "level": "bad", "note": error.sentence}
     family = family_of(read_config(found.path))
     heads = f"{shape.heads}" + ("" if shape.heads == shape.kv_heads else f", {shape.kv_heads} for keys and values")
@@ -146,27 +146,27 @@ def model_facts(path: str, revision: str, settings: Settings) -> dict[str, Any]:
         ["Layers", f"{shape.layers}"],
         ["Hidden size", f"{shape.hidden:,}"],
         ["Attention heads", heads],
-        ["Context", f"{shape.context:,} tokens" if shape.context else "not said"],
-        ["Vocabulary", f"{shape.vocab:,} tokens" + (", shared with the output" if shape.tied else "")],
-        ["Stored as", shape.dtype],
+        ["Context length", f"{shape.context:,} tokens" if shape.context else "unknown"],
+        ["Vocabulary size", f"{shape.vocab:,} tokens" + (", tied to the output" if shape.tied else "")],
+        ["Data type", shape.dtype],
         ["On disk", f"{shape.file_bytes / 1e6:,.0f} MB"],
         ["Folder", str(found.path)],
-        ["Layers for an adapter", ", ".join(family.targets) if family is not None else "all-linear"],
+        ["Usual target modules", ", ".join(family.targets) if family is not None else "all-linear"],
     ]
     if text in LICENCES:
-        shown["facts"].insert(1, ["Licence", LICENCES[text]])
+        shown["facts"].insert(1, ["License", LICENCES[text]])
     return shown
 
 
 HUB_ABSENT = (
-    "It is not on this computer. The first phase of the training downloads it and shows how far it is; plan and "
-    "token view can be shown after that."
+    "It is not on this computer yet. The first phase of the training downloads it and shows the progress; plan and "
+    "token view are available after that."
 )
 
 
 def preparing(shown: dict[str, Any]) -> dict[str, Any]:
-    """The facts' card while the embedded model is being made ready; the browser asks how far it is."""
-    return {**shown, "state": "one moment", "level": "live", "note": "Getting ready, once …"}
+    """The facts' card while the embedded model is being prepared; the browser asks how far it is."""
+    return {**shown, "state": "preparing", "level": "live", "note": "Preparing the model (only once) …"}
 
 
 def _folder_bytes(folder: Any) -> int:

@@ -16,7 +16,7 @@ CHARTS: dict[str, str] = {
     "loss": "Training loss",
     "eval_loss": "Validation loss",
     "learning_rate": "Learning rate",
-    "tokens_per_second": "Tokens a second",
+    "tokens_per_second": "Tokens per second",
 }
 _CHARTS = "".join(
     f'<section class="card chart" aria-label="{title}"><h3>{title}</h3>'

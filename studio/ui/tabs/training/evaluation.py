@@ -37,7 +37,7 @@ HINTS = {
     "none": "Pick a run in the list at the left.",
     "wait": "The evaluation can start when the run is done.",
     "ready": "The base model and the tuned one answer the same rows; an answer counts if it matches exactly.",
-    "scorer": "A reward model scores answers and writes none: its share of right pairs is in the chart above.",
+    "scorer": "A reward model scores answers and writes none: its accuracy on pairs is in the chart above.",
     "empty": "This run left no model, so there is nothing to evaluate.",
 }
 

@@ -16,13 +16,13 @@ CHARTS: dict[str, str] = {
     "loss": "Loss",
     "learning_rate": "Learning rate",
     "grad_norm": "Gradient norm",
-    "tokens_per_second": "Tokens a second",
+    "tokens_per_second": "Tokens per second",
 }
 TILES: dict[str, str] = {
     "loss": "Training loss",
     "eval_loss": "Validation loss",
     "learning_rate": "Learning rate",
-    "tokens_per_second": "Tokens a second",
+    "tokens_per_second": "Tokens per second",
     "memory": "Peak memory",
     "grad_norm": "Gradient norm",
 }
@@ -65,8 +65,8 @@ MONITOR = f"""
     <span class="grow"></span>
     <span class="muted" data-part="notify-said" role="status"></span>
     <button type="button" class="btn small quiet switch" role="switch" aria-checked="false" data-part="notify"
-      title="Notify me when a run is over" hidden>Notify me</button>
-    <button type="button" class="btn small primary" data-part="resume" hidden>Go on</button>
+      title="Notify me when a run ends" hidden>Notify me</button>
+    <button type="button" class="btn small primary" data-part="resume" hidden>Resume</button>
     <button type="button" class="btn small danger" data-part="stop" hidden>Stop and save</button>
     <button type="button" class="btn small danger" data-part="stop-now" hidden>Stop now</button>
   </div>
@@ -86,7 +86,7 @@ MONITOR = f"""
       {AXES}
       <span class="grow"></span>
       <label class="muted row-flex">Compare with
-        <select class="field-input" data-part="compare"><option value="">no other run</option></select></label>
+        <select class="field-input" data-part="compare"><option value="">none</option></select></label>
     </div>
     <div class="charts">{_CHARTS}</div>
   </div>
@@ -94,7 +94,7 @@ MONITOR = f"""
     <h3 id="ask-title" data-part="ask-title"></h3>
     <p class="muted" data-part="ask-text"></p>
     <div class="row-flex"><span class="grow"></span>
-      <button type="button" class="btn" data-part="ask-no">Let it run</button>
+      <button type="button" class="btn" data-part="ask-no">Keep running</button>
       <button type="button" class="btn danger" data-part="ask-yes"></button>
     </div>
   </dialog>

@@ -48,7 +48,7 @@ def build(page: Page) -> None:
 def start_demo(services: Services) -> str:
     """Check and submit the demo preset; return the id of its job.
 
-    While the model is still to be made ready there is nothing to plan with: the job makes it, plans then, and
+    While the model is still to be prepared there is nothing to plan with: the job makes it, plans then, and
     shows both.
 
     Raises:
