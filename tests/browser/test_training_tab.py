@@ -215,7 +215,7 @@ def test_a_killed_web_process_ends_nothing(
     settle()  # gradio reloads a page whose event it lost; an idle one it leaves alone
     page.get_by_label("Search the log").fill("half a word")
     server.end(signal.SIGKILL)
-    expect(page.locator("[data-part=problem]")).to_contain_text("does not answer")
+    expect(page.locator("[data-part=problem]")).to_contain_text("does not respond")
     assert run.process.poll() is None
     run.train(4)
     server.start()
