@@ -205,15 +205,16 @@ def test_a_failure_says_why_and_what_to_change(page: Page, server: Server, fake_
     expect(page.locator("[data-part=pill]")).to_have_text("Failed")
 
 
+@pytest.mark.parametrize("typed", ["", pytest.param("half a word", marks=pytest.mark.long)])
 def test_a_killed_web_process_ends_nothing(
-    page: Page, server: Server, fake_run: MakeRun, console: list[str], settle: Settle
+    page: Page, server: Server, fake_run: MakeRun, console: list[str], settle: Settle, typed: str
 ) -> None:
     run = fake_run("survivor")
     run.train(4)
     open_page(page, server)
     points(page, "loss", 4)
     settle()  # gradio reloads a page whose event it lost; an idle one it leaves alone
-    page.get_by_label("Search the log").fill("half a word")
+    page.get_by_label("Search the log").fill(typed)
     server.end(signal.SIGKILL)
     expect(page.locator("[data-part=problem]")).to_contain_text("does not respond")
     assert run.process.poll() is None
@@ -221,7 +222,7 @@ def test_a_killed_web_process_ends_nothing(
     server.start()
     points(page, "loss", 8)
     expect(page.locator("[data-part=problem]")).to_be_hidden()
-    expect(page.get_by_label("Search the log")).to_have_value("half a word")
+    expect(page.get_by_label("Search the log")).to_have_value(typed)
     os.kill(run.process.pid, 0)
     console.clear()  # the browser logs each request that found nobody
 
