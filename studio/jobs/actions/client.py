@@ -30,6 +30,10 @@ from studio.settings import Settings
 BURY_SECONDS = 20.0
 
 
+STARTING_SECONDS = 60.0  # a supervisor that takes longer is given up: another one is started
+_STARTED: dict[Path, tuple[subprocess.Popen[bytes], float]] = {}
+
+
 def submit(settings: Settings, kind: Kind, name: str, config: dict[str, Any], group: str = "") -> JobFolder:
     """Queue a job and make sure that it will be started; `group` is what the runs of one sweep have in common.
 
@@ -66,12 +70,30 @@ def ensure_supervisor(settings: Settings) -> None:
             raise held(path, "no job of this home can be started", holder_of(path))
         time.sleep(0.1)
     lock.release()
+    if _is_starting(settings.home):
+        return
     with (settings.home / "supervisor.log").open("ab") as log:
-        subprocess.Popen(
+        process = subprocess.Popen(
             module_command("studio.jobs.run.supervisor"),
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=settings.home,
             env=child_environment(STUDIO_HOME=str(settings.home)),
         )  # fmt: skip
+    _STARTED[settings.home] = process, time.monotonic()
+
+
+def _is_starting(home: Path) -> bool:
+    """Whether the supervisor that this process started last has not come to its lock yet, as on a busy machine.
+
+    One that had the lock and gave it up may be about to leave, so it does not count.
+    """
+    process, began = _STARTED.get(home, (None, 0.0))
+    if process is None or process.poll() is not None or time.monotonic() - began > STARTING_SECONDS:
+        return False
+    try:
+        found = read_json(supervisor_record(home))
+    except (OSError, ValueError):
+        return True
+    return not isinstance(found, dict) or found.get("pid") != process.pid
 
 
 def supervisor_lock(home: Path) -> Path:
