@@ -181,7 +181,7 @@ def test_archive_and_delete_ask_and_do_what_they_say(
     page.get_by_label("Select live", exact=True).uncheck()
     page.get_by_label("Select one", exact=True).check()
     page.locator(".runs-acts").get_by_role("button", name="Delete", exact=True).click()
-    expect(dialog).to_contain_text("Delete 2 jobs for good (")
+    expect(dialog).to_contain_text("Delete 2 jobs permanently (")
     dialog.get_by_role("button", name="Cancel", exact=True).click()
     expect(dialog).to_be_hidden()
     assert jobs["one"].path.exists() and jobs["two"].path.exists()

@@ -51,7 +51,7 @@ def test_the_demo_preset_and_then_dpo(page: Page, server: Server) -> None:
     open_tab(page, server, "method")
     page.get_by_role("combobox", name="Load a preset").click()
     page.get_by_role("option", name="demo/sft", exact=True).click()
-    expect(page.locator(".yaml-said")).to_have_text("demo/sft is loaded")
+    expect(page.locator(".yaml-said")).to_have_text("demo/sft loaded")
     assert value(page, RATE) == "0.001"
     choose(page, "method.name", "DPO")
     expect(page.locator(f"{FIELD} input, {FIELD} textarea").first).to_have_value("auto")
@@ -68,7 +68,7 @@ def test_own_rows_and_a_typed_rate(page: Page, server: Server) -> None:
     file = own_run(server)
     open_tab(page, server, "method")
     upload(page, "#yaml-upload", file)
-    expect(page.locator(".yaml-said")).to_have_text("mine.yaml is loaded")
+    expect(page.locator(".yaml-said")).to_have_text("mine.yaml loaded")
     choose(page, "method.name", "DPO")
     field = page.locator(f"{FIELD} input, {FIELD} textarea").first
     expect(field).to_have_value("auto")
@@ -95,7 +95,7 @@ def test_the_marks_can_be_read(page: Page, server: Server, tmp_path: Path, schem
     upload_file = own_run(server)
     open_tab(page, server, "method")
     upload(page, "#yaml-upload", upload_file)
-    expect(page.locator(".yaml-said")).to_have_text("mine.yaml is loaded")
+    expect(page.locator(".yaml-said")).to_have_text("mine.yaml loaded")
     fill(page, RATE, "0.003")
     choose(page, "method.name", "DPO")
     noted(page, "kept as you typed it", kept=True)

@@ -55,7 +55,7 @@ def with_data(page: Page, server: Server, tmp_path: Path) -> Callable[..., None]
         file.write_text(json.dumps(run))  # JSON is YAML
         open_tab(page, server, "method")
         upload(page, "#yaml-upload", file)
-        expect(page.locator(".yaml-said")).to_have_text("run.yaml is loaded")
+        expect(page.locator(".yaml-said")).to_have_text("run.yaml loaded")
         page.get_by_role("tab", name="Data", exact=True).click()
         expect(page.locator("#f-data-train tbody tr")).to_have_count(1)
 
@@ -118,7 +118,7 @@ def test_profile_fix_and_train(page: Page, server: Server, with_data: Callable[.
     assert page.locator("#f-data-train tbody tr").count() == 1
     expect(page.locator("#f-data-train")).to_contain_text("mended/train.jsonl")
     planned(page, "plan.memory && !plan.errors.length")
-    expect(profile.locator(".task-note")).to_contain_text("The settings were changed since")
+    expect(profile.locator(".task-note")).to_contain_text("The settings have changed")
     assert json.loads((server.settings.uploads / "mixed.jsonl").read_text().splitlines()[6]) == rows[6]
     assert server.process is not None
     assert psutil.Process(server.process.pid).memory_info().rss < 300e6  # data is the workers' to hold
@@ -147,7 +147,7 @@ def test_the_first_batch(page: Page, with_data: Callable[..., None]) -> None:
     page.locator("#f-training-padding_free input[type=checkbox]").check()
     planned(page, "plan.changed.includes('f-training-padding_free')")
     page.get_by_role("tab", name="Data", exact=True).click()
-    expect(card.locator(".task-note")).to_contain_text("The settings were changed since")
+    expect(card.locator(".task-note")).to_contain_text("The settings have changed")
     card.get_by_role("button", name="Show it again").click()
     expect(card.locator(".batch-said")).to_contain_text("7 rows joined to one sequence", timeout=60_000)
     expect(card.locator(".padding")).to_have_count(0)
@@ -161,7 +161,7 @@ def test_a_finding_sets_the_option_that_mends_it(page: Page, with_data: Callable
     ended(page, "#profile")
     page.locator("#profile [data-check=too_long]").get_by_role("button", name="Drop them").click()
     page.locator("#profile [data-check=duplicate]").get_by_role("button", name="Drop exact duplicates").click()
-    expect(page.locator("#profile .task-note")).to_contain_text("The settings were changed since")
+    expect(page.locator("#profile .task-note")).to_contain_text("The settings have changed")
     planned(page, "plan.changed.includes('f-data-deduplicate') && plan.changed.includes('f-data-truncation')")
     page.locator("#profile .task-begin").click()
     ended(page, "#profile")
@@ -202,4 +202,4 @@ def test_cancel_ends_the_profile(page: Page, with_data: Callable[..., None]) -> 
     ended(page, "#profile")
     expect(page.locator("#profile .task-note")).to_have_text("Canceled before everything was read.")
     expect(page.locator("#profile .task-from")).to_be_visible()
-    expect(page.locator("#profile .profile-pairs")).to_contain_text("counted when the whole is read")
+    expect(page.locator("#profile .profile-pairs")).to_contain_text("counted once everything has been read")

@@ -139,7 +139,7 @@ def test_yaml_round_trip(page: Page, server: Server, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(text.inner_text().replace("epochs: 3", "epochs: 4").replace("rank: 16", "rank: 8"))
     upload(page, "#yaml-upload", file)
-    expect(page.locator(".yaml-said")).to_have_text("run.yaml is loaded")
+    expect(page.locator(".yaml-said")).to_have_text("run.yaml loaded")
     planned(page, "plan.what.startsWith('LoRA r8') && plan.line.includes('4 epochs')")
     file.write_text("training:\n  epoch: 3\n")
     upload(page, "#yaml-upload", file)

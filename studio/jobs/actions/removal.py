@@ -82,7 +82,7 @@ def removal_question(settings: Settings, jobs: Sequence[JobFolder], what: What) 
     subject = names if what == "job" else f"the checkpoints of {names}"
     freed = measure(*going).freed
     size = gigabytes(freed)
-    return Question(f"Delete {subject} for good ({size})?", [f"This frees {size}.", *lines], freed, refused)
+    return Question(f"Delete {subject} permanently ({size})?", [f"This frees {size}.", *lines], freed, refused)
 
 
 def remove_job(settings: Settings, job: JobFolder) -> int:
