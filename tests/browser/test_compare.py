@@ -249,7 +249,7 @@ def test_it_is_usable_on_a_narrow_screen_and_axe_finds_nothing_serious(
     page.locator("#comparison").get_by_role("button", name="Close", exact=True).click()
     card = page.locator("#keep")
     card.get_by_role("button", name="Delete job", exact=True).click()
-    expect(page.get_by_role("dialog")).to_contain_text("Delete 'first' for good (")
+    expect(page.get_by_role("dialog")).to_contain_text("Delete 'first' permanently (")
     assert serious(page) == []
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()

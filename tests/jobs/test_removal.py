@@ -143,7 +143,7 @@ def test_half_a_removal_is_never_listed_and_goes_with_the_next_start(settings, m
 def test_a_folder_that_is_not_ours_can_be_removed_too(settings) -> None:
     job = trained(settings.jobs, "a")
     (job.path / "job.yaml").write_text("nonsense")
-    assert removal_question(settings, [job], "job").title.startswith(f"Delete '{job.id}' for good")
+    assert removal_question(settings, [job], "job").title.startswith(f"Delete '{job.id}' permanently")
     assert remove_job(settings, job) > 0 and not job.path.exists()
 
 
