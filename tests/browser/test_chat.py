@@ -89,6 +89,7 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(page: Page, server: Server,
     assert "Traceback" not in page.locator("#chat-right").inner_text()
 
 
+@pytest.mark.long
 def test_base_and_tuned_answer_side_by_side(
     page: Page, serve: Callable[[Path], Server], session_home: Path, short_run: JobFolder
 ) -> None:

@@ -173,8 +173,7 @@ def test_a_finding_sets_the_option_that_mends_it(page: Page, with_data: Callable
 @pytest.mark.parametrize(
     ("width", "scheme"),
     [
-        (390, "dark"),
-        *(pytest.param(*other, marks=pytest.mark.long) for other in [(1440, "light"), (1440, "dark"), (390, "light")]),
+        pytest.param(width, scheme, marks=pytest.mark.long) for width in (1440, 390) for scheme in ("light", "dark")
     ],
 )  # fmt: skip
 def test_axe_and_no_sideways_scrolling(page: Page, server: Server, scheme: str, width: int) -> None:

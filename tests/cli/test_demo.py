@@ -133,6 +133,7 @@ def test_ctrl_c_stops_saves_and_exits_with_130(session_home, session_settings, m
     assert list(job.checkpoints.iterdir())
 
 
+@pytest.mark.long
 def test_detach_returns_at_once_and_the_job_goes_on(session_home, session_settings, model_path) -> None:
     done = run_studio(
         "train", "demo/sft", "--detach", "--json", "--name", "detached", "--set", "training.max_steps=1",

@@ -48,6 +48,7 @@ def test_a_known_model_is_planned_without_a_network(name: str, settings: Setting
         outline(ModelConfig(path=name, revision="v2"), settings)
 
 
+@pytest.mark.long
 def test_a_preset_of_a_model_is_planned_by_its_name(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "models/qwen2.5-0.5b-instruct", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)

@@ -60,7 +60,7 @@ def wrong(answer: httpx.Response) -> list[str]:
 def test_a_file_of_a_run_is_loaded(signed_in: TestClient, handlers: Handlers) -> None:
     """So that the refusals below mean something."""
     answer = load(signed_in, handlers, "training: {epochs: 7}\n")
-    assert wrong(answer) == [] and "run.yaml is loaded" in answer.text
+    assert wrong(answer) == [] and "run.yaml loaded" in answer.text
 
 
 @pytest.mark.parametrize("name", CODE)
@@ -76,7 +76,7 @@ def test_the_switches_that_let_code_run_stay_off(signed_in: TestClient, handlers
     """A click on Start would be too late: the tokenizer of the model is loaded for the first look at the data."""
     text = "model: {trust_remote_code: true}\nmethod: {trust_reward_code: true, name: grpo}\n"
     answer = load(signed_in, handlers, text)
-    assert wrong(answer) == [] and "switched off" in answer.text
+    assert wrong(answer) == [] and "turned off" in answer.text
     loaded = handlers.values_of("load_file", answer)
     assert loaded["f-model-trust_remote_code"] is False and loaded["f-method-trust_reward_code"] is False
     assert loaded["f-method-name"] == "grpo", "the rest of the file is taken"
