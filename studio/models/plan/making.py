@@ -278,10 +278,7 @@ def _eval_steps(config: RunConfig, lengths: Lengths, steps: int, choices: dict[s
 
 
 def _evaluations(config: RunConfig, lengths: Lengths, steps: int) -> int:
-    """How often to validate, so that it takes at most a third of what the training takes, the first time included.
-
-    A validated row is read once, a trained one is worth three (forward, and twice that backward).
-    """
+    """How often to validate in a third of the training's time: a trained row is worth three (backward is two)."""
     trained = steps * config.training.batch_size
     return min(EVALUATIONS, max(1, trained // lengths.validation_count - 1))
 
