@@ -32,7 +32,8 @@ from .templates import CHATML, CHATML_GENERATION, SHAPES, shaped, with_template
 MOST_SECONDS = 20.0
 BOMBS = {
     "nested loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-    "loops over texts": "{% for a in 'x' * 99999 %}{% for b in 'x' * 99999 %}{{ a }}{% endfor %}{% endfor %}",
+    # Without output: on a fast machine its 16 million characters come before the two seconds, and that is a refusal.
+    "loops over texts": "{% for a in 'x' * 99999 %}{% for b in 'x' * 99999 %}{% set c = a %}{% endfor %}{% endfor %}",
     "lipsum": "{{ lipsum(n=100000) }}",
     "one call into C": '{{ "%1000000000d" % 1 }}',
     "a product": "{{ 'a' * 10**9 }}",
