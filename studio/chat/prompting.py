@@ -12,9 +12,9 @@ from typing import Any
 from studio.chat.protocol import ApiError
 from studio.data.masks.rendering import CallWay, Renderer
 from studio.data.masks.spans import TemplateRefusedError
+from studio.data.sandbox.bounds import Budget, OutOfBoundsError
+from studio.data.sandbox.process import SANDBOX, Refusal
 from studio.data.tokens.plaintext import Texts
-from studio.data.worker.bounds import Budget, OutOfBoundsError
-from studio.data.worker.sandbox import SANDBOX, Refusal
 
 Messages = list[dict[str, str]]
 

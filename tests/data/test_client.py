@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
+from studio.data.wire import error_from_dict, error_to_dict
 from studio.data.worker.client import DataWorker
-from studio.data.worker.wire import error_from_dict, error_to_dict
 from studio.errors import InputError, InputErrors, StoppedError, StudioError
 from studio.settings import Settings
 

@@ -19,8 +19,8 @@ from studio.data.masks.masker import Masker
 from studio.data.masks.rendering import CallWay, Renderer
 from studio.data.masks.spans import TemplateRefusedError
 from studio.data.prepare.pipeline import prepare_data
-from studio.data.worker.bounds import Budget, OutOfBoundsError
-from studio.data.worker.sandbox import Refusal, Sandbox
+from studio.data.sandbox.bounds import Budget, OutOfBoundsError
+from studio.data.sandbox.process import Refusal, Sandbox
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError, InputErrors
 from studio.settings import Settings

@@ -17,9 +17,9 @@ from studio.config.method import RowKind
 from studio.data.files.datafiles import place
 from studio.data.files.where import as_truth, names_of
 from studio.data.formats.harmless import is_harmless, names_in
-from studio.data.worker.bounds import Budget, OutOfBoundsError
-from studio.data.worker.jinjachild import MAX_CHARACTERS, line_environment, too_long
-from studio.data.worker.sandbox import SANDBOX, Refusal
+from studio.data.sandbox.bounds import Budget, OutOfBoundsError
+from studio.data.sandbox.child import MAX_CHARACTERS, line_environment, too_long
+from studio.data.sandbox.process import SANDBOX, Refusal
 from studio.errors import InputError
 
 Row = dict[str, Any]

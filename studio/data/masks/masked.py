@@ -10,7 +10,7 @@ from typing import Any
 from studio.data.files.datafiles import place
 from studio.data.formats.answers import Example
 from studio.data.masks.overlay import Runs, counted, labels_of
-from studio.data.worker.bounds import MAX_TOKENIZED, OutOfBoundsError
+from studio.data.sandbox.bounds import MAX_TOKENIZED, OutOfBoundsError
 from studio.errors import InputError
 
 

@@ -26,9 +26,9 @@ from studio.data.masks.rendering import LostError, Renderer
 from studio.data.masks.shapes import Shapes
 from studio.data.masks.spans import Span, TemplateRefusedError, TurnEnds, UnmaskableError, locate_answers
 from studio.data.masks.templates import usable_templates
+from studio.data.sandbox.bounds import OutOfBoundsError
 from studio.data.tokens.bytelevel import lay_over_pieces, pieces_of
 from studio.data.tokens.plaintext import Texts
-from studio.data.worker.bounds import OutOfBoundsError
 from studio.errors import InputError
 
 TrainOn = Literal["assistant", "last", "all"]

@@ -16,8 +16,8 @@ from typing import Any
 
 from studio.data.formats.conversations import Message
 from studio.data.masks.spans import Render, TemplateRefusedError, unused_word
-from studio.data.worker.bounds import Budget, OutOfBoundsError
-from studio.data.worker.sandbox import SANDBOX, Refusal
+from studio.data.sandbox.bounds import Budget, OutOfBoundsError
+from studio.data.sandbox.process import SANDBOX, Refusal
 
 Tools = list[dict[str, Any]]
 

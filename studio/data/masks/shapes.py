@@ -17,7 +17,7 @@ from studio.data.formats.conversations import Message
 from studio.data.masks.oblivious import only_writes_contents
 from studio.data.masks.rendering import Renderer
 from studio.data.masks.spans import Render, Span, TemplateRefusedError, unused_word
-from studio.data.worker.bounds import OutOfBoundsError
+from studio.data.sandbox.bounds import OutOfBoundsError
 
 # What a message may have: tools, calls and reasoning are written in too many ways.
 _PLAIN = {"role", "content", "weight"}

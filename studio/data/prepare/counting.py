@@ -16,7 +16,7 @@ from studio.data.quality.findings import Notes, Unread, limit_findings
 from studio.data.quality.report import Finding, summarize_lengths
 from studio.data.sources.held import characters, in_blocks
 from studio.data.sources.parsing import OpenedSource
-from studio.data.worker.wire import Values
+from studio.data.wire import Values
 from studio.errors import InputError
 from studio.models.catalog.child import Progress
 

@@ -31,9 +31,9 @@ from studio.data.quality.contents import check_of, checks_of
 from studio.data.quality.findings import NOTES
 from studio.data.quality.profile import all_rows
 from studio.data.quality.secrets import hide_secrets
+from studio.data.sandbox.bounds import OutOfBoundsError
 from studio.data.sources.held import characters, in_blocks
 from studio.data.sources.stream import Read, Source
-from studio.data.worker.bounds import OutOfBoundsError
 from studio.errors import InputError, StudioError
 from studio.settings import Settings
 

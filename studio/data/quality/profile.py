@@ -27,10 +27,10 @@ from studio.data.prepare.units import Unit, encode
 from studio.data.quality.contents import check_of, checks_of
 from studio.data.quality.findings import check_finding
 from studio.data.quality.report import Finding, Place, summarize_lengths
+from studio.data.sandbox.bounds import OutOfBoundsError
 from studio.data.sources.held import BLOCK_ROWS, characters, in_blocks
 from studio.data.sources.stream import Read, Source, draw, read_source, understood
-from studio.data.worker.bounds import OutOfBoundsError
-from studio.data.worker.wire import error_to_dict
+from studio.data.wire import error_to_dict
 from studio.errors import InputError
 
 Values = dict[str, Any]

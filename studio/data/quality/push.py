@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from studio.data.quality.keep import MANIFEST, require_name
-from studio.data.worker.wire import error_from_dict, error_to_dict, to_line
+from studio.data.wire import error_from_dict, error_to_dict, to_line
 from studio.errors import InputError, StudioError
 from studio.private import begin
 from studio.processes import child_environment, module_command

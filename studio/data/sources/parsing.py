@@ -18,11 +18,11 @@ from studio.config.method import RowKind
 from studio.data.formats.answers import Example
 from studio.data.prepare.limits import SHOWN_ERRORS
 from studio.data.quality.report import SourceReport
+from studio.data.sandbox.bounds import OutOfBoundsError
 from studio.data.sources.held import HeldExamples
 from studio.data.sources.locate import Located, still_written
 from studio.data.sources.mixing import choose_rows
 from studio.data.sources.reading import Reading
-from studio.data.worker.bounds import OutOfBoundsError
 from studio.errors import InputError, InputErrors
 
 Part = Literal["train", "validation"]

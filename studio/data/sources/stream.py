@@ -20,9 +20,9 @@ from studio.config.method import RowKind
 from studio.data.files.datafiles import Row, read_rows
 from studio.data.formats.answers import Example, FormatName
 from studio.data.quality.report import Place
+from studio.data.sandbox.bounds import OutOfBoundsError
 from studio.data.sources.locate import Located, locate, sources_of
 from studio.data.sources.reading import Reading
-from studio.data.worker.bounds import OutOfBoundsError
 from studio.errors import InputError
 from studio.reach import opened
 from studio.settings import Settings

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from studio.data.worker.bounds import ROW_SECONDS, OutOfBoundsError
+from studio.data.sandbox.bounds import ROW_SECONDS, OutOfBoundsError
 
 # An ordinary tokenizer does more in a second of a slow core. Seconds are those that this process computed for: on a
 # machine that is busy with other things a text may take any time.

@@ -19,7 +19,7 @@ from studio.data.masks.masker import Masker
 from studio.data.masks.templates import with_template
 from studio.data.prepare.pipeline import train_on
 from studio.data.sources.reading import in_turns
-from studio.data.worker.wire import Values
+from studio.data.wire import Values
 from studio.errors import InputError, StudioError
 from studio.models.catalog.child import Progress
 from studio.models.inspect.vocabulary import require_linear_splits

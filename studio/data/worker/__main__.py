@@ -21,7 +21,7 @@ import traceback
 from typing import Any, BinaryIO
 
 from studio.data.tokens.boundedtokens import spoiled
-from studio.data.worker.wire import error_to_dict, to_line
+from studio.data.wire import error_to_dict, to_line
 from studio.errors import StoppedError, StudioError
 from studio.models.device.machine import memory
 from studio.private import begin

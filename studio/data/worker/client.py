@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import IO, Any, Protocol
 
-from studio.data.worker.wire import error_from_dict, to_line
+from studio.data.wire import error_from_dict, to_line
 from studio.errors import StoppedError, StudioError
 from studio.processes import child_environment, cpu_seconds, module_command
 from studio.settings import Settings

@@ -36,7 +36,7 @@ from studio.data.sources.parsing import OpenedSource
 from studio.data.sources.reading import Reading, in_turns
 from studio.data.sources.stream import source_at
 from studio.data.tokens.tokenizers import Tokenizers, section, tokenizer_stamp
-from studio.data.worker.wire import SHOWN_TOKENS, Values, error_to_dict, shortened
+from studio.data.wire import SHOWN_TOKENS, Values, error_to_dict, shortened
 from studio.errors import InputError
 from studio.models.catalog.child import Progress
 from studio.reach import reading_for

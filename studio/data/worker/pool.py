@@ -16,8 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from studio.data.wire import to_line
 from studio.data.worker.client import IDLE_SECONDS, DataWorker, OnProgress
-from studio.data.worker.wire import to_line
 from studio.errors import StoppedError, StudioError
 from studio.settings import Settings
 

@@ -25,8 +25,8 @@ from studio.data.quality.push import push as upload
 from studio.data.quality.report import Finding, Place
 from studio.data.sources.stream import Read, Source, open_sources, understood
 from studio.data.tokens.tokenizers import section, tokenizer_stamp
+from studio.data.wire import Values, shortened
 from studio.data.worker.operations import Operations
-from studio.data.worker.wire import Values, shortened
 from studio.errors import InputError
 from studio.models.catalog.child import Progress
 from studio.models.plan.batches import Batching, split

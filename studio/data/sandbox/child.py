@@ -1,4 +1,4 @@
-"""Renders Jinja templates that others wrote, in a process of its own: `python -m studio.data.worker.jinjachild`.
+"""Renders Jinja templates that others wrote, in a process of its own: `python -m studio.data.sandbox.child`.
 
 Nothing of the studio is imported and no secret is in its environment, so that it starts in a tenth of a second and
 may be killed at any moment. Its memory and the length of a text are limited here, its time by the parent and, should

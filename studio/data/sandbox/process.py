@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from studio.data.worker.bounds import Budget, OutOfBoundsError
-from studio.data.worker.jinjachild import HEAD, LENGTH, MAX_CHARACTERS, NO_MEMORY, READY, REFUSED, too_long
+from studio.data.sandbox.bounds import Budget, OutOfBoundsError
+from studio.data.sandbox.child import HEAD, LENGTH, MAX_CHARACTERS, NO_MEMORY, READY, REFUSED, too_long
 from studio.errors import StudioError
 from studio.processes import child_environment, cpu_seconds, module_command
 
@@ -111,7 +111,7 @@ class _Child:
     def __init__(self) -> None:
         environment = child_environment()
         self.popen = subprocess.Popen(
-            module_command("studio.data.worker.jinjachild"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            module_command("studio.data.sandbox.child"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, env={name: environment[name] for name in _ENVIRONMENT if name in environment},
         )  # fmt: skip
         self._read = b""
