@@ -12,7 +12,7 @@ import pytest
 
 from studio.cli.work import results
 from studio.errors import StudioError
-from studio.export.gguf.rehearsal import LOADED, LOADING, architecture, known_architectures
+from studio.export.gguf.rehearsal import architecture, known_architectures
 from studio.export.gguf.toolchain import find_toolchain
 from studio.export.job import export
 from studio.jobs.run.worker import JobContext
@@ -21,7 +21,7 @@ from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState
 from studio.models.inspect import takeaway
 from studio.models.inspect.headers import read_config, read_tensors
-from studio.models.inspect.takeaway import Obstacle, gguf_obstacle
+from studio.models.inspect.takeaway import LOADED, LOADING, Obstacle, gguf_obstacle
 from studio.settings import Settings
 from tests.models.tiny import save_tiny
 

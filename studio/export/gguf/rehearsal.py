@@ -30,11 +30,9 @@ from studio.export.gguf.toolchain import Toolchain, find_toolchain
 from studio.export.proof.causes import Trained
 from studio.export.proof.material import compared_prompts, end_token
 from studio.models.inspect.headers import read_config, read_tensors
-from studio.models.inspect.takeaway import gguf_obstacle
+from studio.models.inspect.takeaway import LOADED, LOADING, gguf_obstacle
 from studio.settings import Settings, read_settings
 
-# Printed before and after llama.cpp is asked to load it, which may end the process instead of answering.
-LOADING, LOADED = "@loading", "@loaded"
 _SHOWN = 300
 _CONTEXT = 64  # tokens: what is loaded here computes next to nothing
 _NAME_THE_END = "Name that token eos_token in the base model's tokenizer_config.json"

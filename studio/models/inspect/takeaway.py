@@ -29,7 +29,8 @@ _MODULE = "studio.export.gguf.rehearsal"
 _PACKAGES = ("llama-cpp-python", "transformers", "tokenizers")
 _PROOF = ("causes.py", "gates.py", "material.py", "model.py", "verify.py")  # what the rehearsal takes of it
 _SECONDS = 180
-_LOADING, _LOADED = "@loading", "@loaded"
+# Printed before and after llama.cpp is asked to load the file, which may end the child instead of answering.
+LOADING, LOADED = "@loading", "@loaded"
 _AGAIN_SECONDS = 60.0  # until a question that could not be answered is asked again
 _ASKING = threading.Lock()
 _UNTOLD: dict[str, float] = {}
@@ -101,9 +102,9 @@ def _asked(request: dict[str, Any]) -> dict[str, str] | None:
         except (ValueError, IndexError, KeyError, TypeError):
             return None
         return obstacle
-    if _LOADED in lines:  # it ended in a trial of what is no part of the model: nothing is known against that
+    if LOADED in lines:  # it ended in a trial of what is no part of the model: nothing is known against that
         return {}
-    if _LOADING in lines:
+    if LOADING in lines:
         return asdict(Obstacle("load", "llama.cpp ends while it loads what its converter makes", ""))
     return None
 
