@@ -119,7 +119,7 @@ def test_thousands_of_wrong_keys_are_a_page_of_sentences(tmp_path: Path) -> None
     "value", ["0-20000000", "0-1999,0-1999,0-1999", "5-3", "²", "0-²", "9" * 5000, [10**30], [-1], ""]
 )
 def test_blocks_that_no_model_has(tmp_path: Path, value: Any) -> None:
-    from studio.config.tuning import TuningConfig
+    from studio.tunings import TuningConfig
 
     if value == "":
         assert TuningConfig(layers_to_transform=value).layers_to_transform is None

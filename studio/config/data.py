@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from studio.config.option import Options, option
+from studio.option import Options, option
 
 Format = Literal[
     "auto", "messages", "prompt_completion", "instruction", "text", "preference", "rated", "prompts"

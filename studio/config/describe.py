@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from studio.config.option import Options
+from studio.option import Options
 
 Kind = Literal["choice", "words", "flag", "integer", "number", "text", "list"]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from studio.config.option import Options, option
+from studio.option import Options, option
 
 GgufType = Literal[
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q4_0", "q3_k_m", "q2_k",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from studio.config.option import Options, option
+from studio.option import Options, option
 
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 

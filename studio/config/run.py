@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from studio.config.data import DataConfig
-from studio.config.method import MethodConfig
 from studio.config.model import ModelConfig
-from studio.config.option import Options
 from studio.config.training import TrainingConfig
-from studio.config.tuning import TuningConfig
+from studio.methods import MethodConfig
+from studio.option import Options
+from studio.tunings import TuningConfig
 
 
 class RunConfig(Options):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from studio.jobs import JobFolder, Summaries
 from studio.jobs.views.compare import Comparison, Measure, compare
 from studio.jobs.views.disk import DiskBook
-from studio.train.methods import METHODS
+from studio.methods import METHODS
 
 
 def compare_runs(

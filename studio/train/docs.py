@@ -8,14 +8,13 @@ from __future__ import annotations
 from studio.config.describe import options_of
 from studio.config.docs import option_table, write_page
 from studio.config.run import RunConfig
+from studio.methods import METHODS, Method
 from studio.models.inspect.families import FAMILIES, rank_guide
-from studio.models.plan.rates import RATES
-from studio.train.methods import METHODS, Method
 
 _INTRO = """\
 # Methods
 
-Made from `studio/train/methods`, `studio/config` and `studio/models/plan/rates.py` by `make docs`; do not edit.
+Made from `studio/methods` and `studio/config` by `make docs`; do not edit.
 Each method works with each tuning: full, lora, qlora, dora (`studio train demo/METHOD --set tuning.name=TUNING`).
 `make test-matrix` runs all 32 cells on the real model, holds each but PPO's beside TRL and PEFT, and stops and resumes
 each on a tiny one. Every check is made before the model is loaded: a run that cannot work is refused with the option to
@@ -61,8 +60,10 @@ def methods_page() -> str:
     ]
     sections = [_section(method) for method in METHODS.values()]
     rates = [
-        f"| {row.method} | {row.tuning} | {_size(row.below)} | {row.value:g} | {row.reason} | {row.source} |\n"
-        for row in RATES
+        f"| {method.name} | {'adapter' if row.adapter else 'full'} | {_size(row.below)} | {row.value:g} | {row.reason} "
+        f"| {row.source} |\n"
+        for method in METHODS.values()
+        for row in method.rates
     ]
     ranks = [f"| {advice.rank} | {advice.use} |\n" for advice in rank_guide()]
     families = [
@@ -83,6 +84,8 @@ def _section(method: Method) -> str:
         f"Columns: {method.columns}.\n",
         f"Reported besides loss, learning rate and gradient norm: {watched}.\n",
     ]
+    if "beta" in method.options.model_fields:
+        lines.append(f"`method.beta: auto` is {method.beta:g}.\n")
     if method.differs:
         lines.append(f"Differs from TRL: {method.differs}\n")
     own = [spec for spec in options_of(RunConfig) if method.name in spec.methods]

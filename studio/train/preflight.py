@@ -16,7 +16,6 @@ from typing import Any
 from studio.config import RunConfig
 from studio.config.describe import reader, without_effect
 from studio.config.model import EMBEDDED_MODEL
-from studio.config.tuning import TuningConfig
 from studio.data.files.datafiles import as_path
 from studio.data.prepare.batch import epoch_order
 from studio.data.sources.locate import absolute, fetch_sources
@@ -35,8 +34,8 @@ from studio.models.plan.making import RATE, Plan, make_plan
 from studio.models.plan.rates import is_far
 from studio.settings import Settings
 from studio.train import checks
-from studio.train.methods import METHODS
 from studio.train.runs import find_model
+from studio.tunings import TuningConfig
 
 Progress = Callable[[str, float, float | None], None]
 # Options that name a run or a folder; a job gets the folder.
@@ -202,7 +201,7 @@ def planned(
     # A measurement beside a running job would be wrong, and it is kept for good.
     idle = not any(job.state().status in ACTIVE for job in list_jobs(settings.jobs))
     device = device_info(settings, measure=idle, wanted=config.training.device)
-    plan = make_plan(config, shape, lengths, device, METHODS[config.method.name].cost)
+    plan = make_plan(config, shape, lengths, device)
     disk = _disk_bytes(config, plan)
     _require_disk(settings, disk)
     if not plan.fits:
@@ -232,7 +231,7 @@ def unread_options(config: RunConfig) -> list[dict[str, Any]]:
         findings.append(
             {"level": "warning", "count": 0, "text": text, "fix": f"It is for {reader(spec)}; leave it out"}
         )
-    if tuning != "full" and config.tuning.adapter and not config.tuning.merge_adapter:
+    if config.tuning.goes_on:
         for name in _KEPT_OF_AN_ADAPTER:
             value, default = getattr(config.tuning, name), TuningConfig.model_fields[name].default
             if value != default and checks.used(config, "tuning", name):

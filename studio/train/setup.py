@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from studio.config import RunConfig
 from studio.models.plan.batches import by_length
 from studio.models.plan.making import Plan
-from studio.train.methods import METHODS
 
 # SimPO's weights average likelihoods, which are small (Meng et al. 2024, arXiv:2405.14734: 2.0 to 2.5).
 SIMPO_BETA = 2.0
@@ -62,10 +61,10 @@ class Setup:
     @property
     def beta(self) -> float:
         """`method.beta` with `auto` resolved."""
-        asked, method = self.config.method.beta, self.config.method
-        if asked == "auto" and method.name == "orpo" and method.orpo_loss == "simpo":
+        method = self.config.method
+        if method.beta == "auto" and method.name == "orpo" and method.orpo_loss == "simpo":
             return SIMPO_BETA
-        return METHODS[self.config.method.name].beta if asked == "auto" else float(asked)
+        return method.kind.beta if method.beta == "auto" else float(method.beta)
 
 
 def common_arguments(setup: Setup) -> dict[str, Any]:

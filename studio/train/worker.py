@@ -20,7 +20,6 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from studio.config import RunConfig
 from studio.config.load import build, dump_run
-from studio.config.method import ONLINE
 from studio.data.prepare.pipeline import Prepared, prepare_data
 from studio.data.sources.locate import fetch_sources
 from studio.data.tokens.pretrained import load_tokenizer
@@ -29,6 +28,7 @@ from studio.jobs.actions.samedata import recorded_sources, require_same
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.checkpoints import Checkpoint, keep_only, last_whole
 from studio.jobs.store.files import new_folder, put_folder
+from studio.methods import Method
 from studio.models.catalog.names import ModelRef, resolve_model
 from studio.models.catalog.quiet import quiet_libraries
 from studio.models.device.machine import device_info
@@ -36,7 +36,7 @@ from studio.models.inspect.shape import ModelShape
 from studio.models.plan.batches import Batching
 from studio.models.plan.fit import Lengths
 from studio.models.plan.making import Plan, make_plan
-from studio.train import checks
+from studio.train import checks, trainers
 from studio.train.engine import unsloth
 from studio.train.load.model import load_model, merge_into, stretched_base
 from studio.train.loop import trackers
@@ -45,7 +45,6 @@ from studio.train.loop.callbacks import JobCallback
 from studio.train.loop.card import write_card
 from studio.train.loop.saving import Start, restore_switches, save_tokenizer
 from studio.train.loop.watching import Watching, load_best
-from studio.train.methods import METHODS, Method
 from studio.train.preflight import first_epoch
 from studio.train.setup import Setup
 
@@ -60,7 +59,7 @@ def train(context: JobContext) -> None:
     """
     quiet_libraries()
     config = build(RunConfig, context.config, "job.yaml")
-    method = METHODS[config.method.name]
+    method = config.method.kind
     set_seed(config.training.seed)
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -76,14 +75,14 @@ def train(context: JobContext) -> None:
     tokenizer = prepared.tokenizer  # with the run's chat template, which is saved for chat and export
     _check(context, config, reference, prepared)
     context.check_stop()
-    if config.tuning.name in ("lora", "dora") and config.tuning.adapter and config.tuning.merge_adapter:
+    if config.tuning.adapter and config.tuning.merges:
         with context.phase("merging the adapter"):
             reference = merge_into(reference, Path(config.tuning.adapter), tokenizer, context.job.path / "base")
     plan = _plan(context, config, reference, prepared, begun is not None)
     if begun is not None:
         _require_steps(context, begun, plan)
     base = reference
-    if config.model.rope_scaling != "none" and config.tuning.name != "full":
+    if config.model.rope_scaling != "none" and config.tuning.kind.adapter:
         base = stretched_base(config, reference, context.job.path / "stretched")
     _record(context, config, base, prepared, plan)
 
@@ -98,7 +97,7 @@ def train(context: JobContext) -> None:
     context.check_stop()
 
     with context.phase("training", plan.steps, "steps") as phase:
-        repeats = config.method.ppo_epochs if method.name == "ppo" else 1
+        repeats = method.updates(config.method)
         callback = JobCallback(context, phase, _evaluations(plan, prepared), method, repeats)
         watch = watched(config)
         watching = Watching(context, config, plan, watch, callback, len(tokenizer))
@@ -118,7 +117,7 @@ def train(context: JobContext) -> None:
             resumed=begun is not None,
             on_samples=callback.samples,
         )
-        trainer = method.build(setup)
+        trainer = trainers.build(setup)
         callback.watch(trainer)
         trackers.attach(trainer, context, list(config.training.report_to))
         start = Start.of(trainer, config)
@@ -172,7 +171,7 @@ def _require_steps(context: JobContext, begun: Checkpoint, plan: Plan) -> None:
 
 def _scorer(config: RunConfig) -> Path | None:
     method = config.method
-    if method.name in ONLINE and "model" in method.rewards and method.reward_model:
+    if method.kind.online and "model" in method.rewards and method.reward_model:
         return Path(method.reward_model)
     return None
 
@@ -214,11 +213,10 @@ def _read(context: JobContext, config: RunConfig, tokenizer: PreTrainedTokenizer
 
 def _plan(context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared, begun: bool) -> Plan:
     shape = ModelShape.from_folder(reference.path)
-    cost = METHODS[config.method.name].cost
     device = device_info(context.settings)
     if not device.measured:  # the libraries are imported by now: better than the guess that stands in for them
         device = replace(device, import_bytes=psutil.Process().memory_info().rss)
-    plan = make_plan(config, shape, lengths_of(prepared, config), device, cost, _same_batches(context, begun))
+    plan = make_plan(config, shape, lengths_of(prepared, config), device, _same_batches(context, begun))
     context.notice("info", plan.line())
     if not plan.fits:
         context.notice("warning", "the plan says that this run does not fit into memory", " ".join(plan.advice))
@@ -279,7 +277,7 @@ def _save(
         "best": _shown(min(validations, default=None)),
         "rate": trainer.args.learning_rate,
         "data": ", ".join(source.path for source in config.data.train),
-        "metrics": _last_metrics(history, METHODS[config.method.name]),
+        "metrics": _last_metrics(history, config.method.kind),
     }
     write_card(folder, context.job.request.name, reference.name, config, dict(result))
     (folder / "run.yaml").write_text(dump_run(config), encoding="utf-8")

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.config.method import ONLINE
 from studio.jobs import JobFolder
+from studio.methods import METHODS
 from tests.conftest import run_studio
 
 # Long enough that batches of several lengths were seen. Whole runs with validations: `tests.benchmarks.methods`.
@@ -85,7 +85,7 @@ def peaks(home: Path, cells: list[tuple[str, str, int]]) -> Iterator[Peak]:
         plan = environment["plan"]
         yield Peak(
             method, tuning, plan["micro_batch"], plan["total_bytes"], environment["peak_memory_bytes"],
-            plan["memory"], BOUND[method in ONLINE],
+            plan["memory"], BOUND[METHODS[method].online],
         )  # fmt: skip
 
 

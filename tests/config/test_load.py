@@ -14,10 +14,10 @@ from studio.config import RunConfig
 from studio.config.describe import options_of, value_at, without_effect
 from studio.config.jobs import EvaluateConfig, ExportConfig
 from studio.config.load import apply_set, build, dump_run, load_run, run_of
-from studio.config.method import ROWS
 from studio.config.presets import load_named, preset_names
-from studio.config.tuning import TITLES
 from studio.errors import InputError, InputErrors
+from studio.methods import METHODS
+from studio.tunings import TUNINGS
 
 CONFIGS = st.builds(
     lambda epochs, batch, rate, rank, text, cut, name: build(
@@ -52,7 +52,7 @@ def test_every_option_explains_itself() -> None:
             assert spec.help.endswith("."), spec.path
             assert spec.title, spec.path
             assert spec.tier in ("basic", "advanced")
-    for method, tuning in itertools.product(ROWS, TITLES):
+    for method, tuning in itertools.product(METHODS, TUNINGS):
         shown = [spec for spec in options_of(RunConfig) if spec.applies(method, tuning)]
         assert 6 <= sum(spec.tier == "basic" for spec in shown) <= 15, (method, tuning)
 

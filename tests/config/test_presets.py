@@ -11,24 +11,24 @@ from transformers import AutoTokenizer
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.config.method import ROWS
 from studio.config.presets import load_named, preset_names
-from studio.config.tuning import TITLES
 from studio.data.files.datafiles import resolve_path
 from studio.jobs import read_events
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.folder import JobFolder, create_job
+from studio.methods import METHODS
 from studio.models.inspect.families import family_of
 from studio.models.inspect.headers import read_header
 from studio.models.inspect.known_shapes import known_model
 from studio.settings import ASSETS, PRESETS, Settings
 from studio.train.worker import train
+from studio.tunings import TUNINGS
 from tests.models.tiny import save_tiny
 
 NAMES = preset_names()
 MODELS = [name for name in NAMES if name.startswith("models/")]
-METHODS = [name for name in NAMES if name.startswith("methods/")]
-METHODS_EVERYDAY = ("methods/sft-lora", "methods/dpo-lora", "methods/grpo-lora")
+OF_METHODS = [name for name in NAMES if name.startswith("methods/")]
+OF_METHODS_EVERYDAY = ("methods/sft-lora", "methods/dpo-lora", "methods/grpo-lora")
 COUNTS = {"demo": 8, "methods": 13, "models": 22}
 STEPS, ROWS_KEPT, BATCH = 2, 8, 4
 EVERYDAY = ("llama", "mixtral")  # of the architectures: an ordinary one and a mixture
@@ -97,7 +97,7 @@ def check(job: JobFolder, config: RunConfig) -> None:
     plan: dict[str, Any] = job.environment()["plan"]
     assert plan["fits"] and plan["steps"] == STEPS and plan["tuning"] == config.tuning.name
     saved = {path.name for path in job.model.iterdir()}
-    assert ("model.safetensors" if config.tuning.name == "full" else "adapter_model.safetensors") in saved
+    assert ("model.safetensors" if not config.tuning.kind.adapter else "adapter_model.safetensors") in saved
 
 
 def test_the_shipped_presets_are_these() -> None:
@@ -115,20 +115,20 @@ def test_every_preset_loads_and_says_what_it_is_for(name: str, settings: Setting
     sources += [config.data.validation] if isinstance(config.data.validation, str) else []
     for source in sources:
         assert resolve_path(source, settings).is_relative_to(ASSETS)
-    assert config.tuning.name == "full" or config.tuning.rank == 16
+    assert not config.tuning.kind.adapter or config.tuning.rank == 16
     assert 8 <= config.training.batch_size <= 16
 
 
 def test_methods_are_named_after_what_they_do() -> None:
-    for name in METHODS:
+    for name in OF_METHODS:
         config = load_named(name)
         assert name == f"methods/{config.method.name}-{config.tuning.name}"
-    assert {load_named(name).method.name for name in METHODS} == set(ROWS)
-    assert {load_named(name).tuning.name for name in METHODS} == set(TITLES)
+    assert {load_named(name).method.name for name in OF_METHODS} == set(METHODS)
+    assert {load_named(name).tuning.name for name in OF_METHODS} == set(TUNINGS)
 
 
 @pytest.mark.parametrize(
-    "name", [one if one in METHODS_EVERYDAY else pytest.param(one, marks=pytest.mark.long) for one in METHODS]
+    "name", [one if one in OF_METHODS_EVERYDAY else pytest.param(one, marks=pytest.mark.long) for one in OF_METHODS]
 )
 def test_method_presets_run(name: str, tiny_models: dict[str, Path], settings: Settings, tmp_path: Path) -> None:
     check(run(name, tiny_models["llama"], settings, tmp_path), load_named(name))

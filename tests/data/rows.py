@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.config.method import RowKind
 from studio.data.formats.answers import Example
 from studio.data.formats.rows import detect_format, parse_row
+from studio.methods import RowKind
 
 S = {"role": "system", "content": "s"}
 Q = {"role": "user", "content": "q"}

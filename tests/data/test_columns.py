@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from studio.config.data import COLUMN_ROLES, DataConfig, DataSource
 from studio.config.load import build, dump_run
-from studio.config.method import MethodConfig, RowKind
 from studio.config.run import RunConfig
 from studio.data.formats.columns import Columns, suggest_columns
 from studio.data.formats.rows import detect_format, parse_row
 from studio.data.prepare.pipeline import prepare_data
 from studio.errors import InputError, InputErrors
+from studio.methods import MethodConfig, RowKind
 from studio.settings import Settings
 
 ROW = {"question": "q", "reply": "a", "id": 7}

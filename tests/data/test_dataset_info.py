@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import MethodConfig, RowKind
 from studio.data.files.hubsets import HubSet
 from studio.data.formats.answers import Example
 from studio.data.formats.rows import parse_row
@@ -20,6 +19,7 @@ from studio.data.sources.locate import absolute, locate
 from studio.data.sources.parsing import parse_source
 from studio.data.worker.operations import Operations
 from studio.errors import InputError
+from studio.methods import MethodConfig, RowKind
 from studio.settings import Settings
 from tests.conftest import run_studio
 

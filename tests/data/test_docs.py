@@ -18,7 +18,6 @@ import pyarrow.parquet
 from ruamel.yaml import YAML
 
 from studio.config.data import COLUMN_ROLES, DataConfig, DataSource
-from studio.config.method import MethodConfig
 from studio.data.formats.columns import Columns
 from studio.data.formats.rows import detect_format, kind_of, parse_row
 from studio.data.masks.masker import Masker
@@ -26,6 +25,7 @@ from studio.data.masks.templates import with_template
 from studio.data.prepare.pipeline import prepare_data
 from studio.data.prepare.units import encode
 from studio.errors import InputError
+from studio.methods import MethodConfig
 from studio.settings import Settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"

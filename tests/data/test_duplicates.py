@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from studio.config.data import DataConfig
-from studio.config.method import MethodConfig
 from studio.data.formats.answers import Example
 from studio.data.formats.rows import parse_row
 from studio.data.prepare.duplicates import THRESHOLD, Doubles, fingerprint, shingles, similarity
 from studio.data.prepare.pipeline import Prepared, prepare_data
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError
+from studio.methods import MethodConfig
 from studio.settings import Settings
 
 from .rows import chat

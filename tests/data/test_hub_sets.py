@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import MethodConfig
 from studio.data.files.hubsets import HubSet, is_set_name, set_folder
 from studio.data.prepare.pipeline import prepare_data
 from studio.data.sources.locate import Located, absolute, fetch_sources, locate
 from studio.data.worker.client import DataWorker
 from studio.data.worker.operations import Operations
 from studio.errors import InputError, StoppedError, StudioError
+from studio.methods import MethodConfig
 from studio.settings import Settings
 from tests.hubserver import COMMIT, Hub, serve_hub
 

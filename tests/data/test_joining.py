@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.config.data import DataConfig
-from studio.config.method import MethodConfig
 from studio.data.prepare.joining import join_documents, joined_lengths
 from studio.data.prepare.pipeline import Prepared, prepare_data
 from studio.data.prepare.units import Encoded
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError
+from studio.methods import MethodConfig
 from studio.settings import Settings
 
 LIMIT = 16

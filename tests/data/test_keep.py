@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from studio.config.method import RowKind
 from studio.data.files.datafiles import read_rows
 from studio.data.files.tables import ParquetWriter
 from studio.data.formats.rows import detect_format, parse_row
 from studio.data.quality.keep import DROPPABLE, row_of
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError, StudioError
+from studio.methods import RowKind
 from studio.settings import Settings
 
 from .rows import chat

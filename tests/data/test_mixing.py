@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import MethodConfig
 from studio.data.prepare.pipeline import Prepared, prepare_data
 from studio.data.sources.mixing import choose, choose_rows, mix
 from studio.errors import InputError
+from studio.methods import MethodConfig
 from studio.settings import Settings
 
 from .rows import chat

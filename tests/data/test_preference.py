@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from studio.config.method import ROWS
 from studio.data.formats.rows import READ, kind_of, parse_row
 from studio.data.masks.masker import Masker
 from studio.data.prepare.units import Rated, both_answers, encode
 from studio.errors import InputError
+from studio.methods import METHODS
 
 from .rows import GPT_A, GPT_B, GPT_Q, A, B, Q, S, parse
 
@@ -270,4 +270,4 @@ def test_the_kind_of_a_file(row: dict[str, Any], kind: str) -> None:
 
 
 def test_every_method_reads_something() -> None:
-    assert set(ROWS.values()) == set(READ)
+    assert {one.rows for one in METHODS.values()} == set(READ)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import MethodConfig
 from studio.data.prepare.batch import packing, padding
 from studio.data.prepare.pipeline import prepare_data
 from studio.data.quality.contents import has_broken_characters
@@ -23,6 +22,7 @@ from studio.data.sources.stream import draw
 from studio.data.worker.client import DataWorker
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError, StoppedError
+from studio.methods import MethodConfig
 from studio.settings import Settings
 
 from .rows import chat

@@ -10,12 +10,12 @@ import pytest
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.load import load_run
-from studio.config.method import MethodConfig
 from studio.data.formats.columns import known_columns
 from studio.data.prepare.pipeline import Prepared, prepare_data
 from studio.data.sources.reading import in_turns, source_named
 from studio.data.worker.whole import WholeOperations
 from studio.evaluate.questions import read_questions
+from studio.methods import MethodConfig
 from studio.settings import Settings
 
 from .rows import chat

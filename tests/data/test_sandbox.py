@@ -12,7 +12,6 @@ import pytest
 from jinja2 import Environment
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import MethodConfig
 from studio.data.formats.answers import Example
 from studio.data.formats.harmless import is_harmless
 from studio.data.masks.masker import Masker
@@ -23,6 +22,7 @@ from studio.data.sandbox.bounds import Budget, OutOfBoundsError
 from studio.data.sandbox.process import Refusal, Sandbox
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError, InputErrors
+from studio.methods import MethodConfig
 from studio.settings import Settings
 
 from .rows import chat

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import MethodConfig
 from studio.data.formats.rows import parse_row
 from studio.data.masks.masker import Masker
 from studio.data.masks.templates import NEEDED, missing_tokens, template_findings, usable_templates, with_template
 from studio.data.prepare.pipeline import prepare_data
 from studio.errors import InputError
+from studio.methods import MethodConfig
 from studio.settings import ASSETS, Settings
 
 from .rows import chat

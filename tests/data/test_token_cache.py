@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from studio.config.data import DataConfig
-from studio.config.method import MethodConfig
 from studio.data.masks.masker import Masker
 from studio.data.prepare import pipeline as prepare
 from studio.data.prepare.pipeline import Prepared, prepare_data
 from studio.data.prepare.tokencache import TokenCache
 from studio.data.sources.held import HeldExamples
+from studio.methods import MethodConfig
 from studio.settings import Settings
 
 from .templates import CHATML, LLAMA3, with_template

@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import MethodConfig
 from studio.data.files.datafiles import read_rows
 from studio.data.files.where import emptiness
 from studio.data.formats.rows import detect_format, parse_row
@@ -30,6 +29,7 @@ from studio.data.quality.contents import check_of
 from studio.data.sources.locate import locate, of_file
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError
+from studio.methods import MethodConfig
 from studio.settings import Settings
 
 from .rows import A, Q

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from studio.config.method import RowKind
 from studio.data.files.datafiles import read_rows
 from studio.data.formats.conversations import turn_notes
 from studio.data.formats.rows import detect_format, kind_of, parse_row
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError
+from studio.methods import RowKind
 from studio.settings import Settings
 
 from .rows import A, Q, S, parse

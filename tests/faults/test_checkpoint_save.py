@@ -23,9 +23,9 @@ from safetensors.torch import load_file
 
 from studio.errors import StoppedError
 from studio.jobs.store.checkpoints import Checkpoint, last_whole
+from studio.methods import METHODS
 from studio.settings import Settings
 from studio.train.loop.callbacks import JobCallback
-from studio.train.methods import METHODS
 from tests.parity.made import demo_rows, job_for, make_trainer, write_rows
 
 STEPS, SAVE = 4, 2

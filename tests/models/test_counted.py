@@ -15,7 +15,6 @@ from studio.models.inspect.known_shapes import known_model, shape_of
 from studio.models.plan.fit import Lengths
 from studio.models.plan.making import Plan, make_plan
 from studio.models.plan.optimizers import Trained, state_bytes
-from studio.train.methods import METHODS
 
 EIGHT = shape_of(known_model("llama3.1-8b-instruct"))
 MATRIX = EIGHT.vocab * EIGHT.hidden
@@ -28,7 +27,7 @@ def plan(size: int = 400 * GIB, length: int = 512, longest_validation: int = 0, 
         500, 500 * length, length, 250 * length, 5 if longest_validation else 0, validation_max=longest_validation
     )
     device = DeviceInfo("cuda", "a card", 8, size, size, 0, bf16_fast=True)
-    return make_plan(config, EIGHT, lengths, device, METHODS[config.method.name].cost)
+    return make_plan(config, EIGHT, lengths, device)
 
 
 def test_layers_trained_whole_are_counted_with_copy_gradient_and_moments() -> None:

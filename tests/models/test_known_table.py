@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from studio.config.tuning import TuningConfig
 from studio.models.inspect.adapted import Adapted, adapted
 from studio.models.inspect.known_shapes import LLAMA2, known_model, plain_shape, shape_of
 from studio.models.inspect.shape import ModelShape
-from studio.models.plan.making import weight_bits
 from studio.models.plan.memory import Load, estimate
+from studio.tunings import TuningConfig
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "memory.md"
 # GB by size. Rows that the studio has no counterpart for are left out: pure bf16 (weights, gradients and moments in 16
@@ -44,7 +43,7 @@ def load(shape: ModelShape, row: str, rows: int = 1, length: int = 1024, checkpo
     return Load(
         adapter=adapted(shape, tuning), dtype_bytes=4 if name == "full" else 2,
         autocast=True, optimizer="adamw_torch_fused", micro_batch=rows, length=length, supervised=rows * length // 2,
-        checkpointing=checkpointing, cuda=True, weight_bits=weight_bits(tuning),
+        checkpointing=checkpointing, cuda=True, weight_bits=tuning.kind.weight_bits(tuning),
     )  # fmt: skip
 
 

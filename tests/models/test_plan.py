@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.config import RunConfig
-from studio.config.method import ROWS
+from studio.methods import METHODS
 from studio.models.device.machine import DeviceInfo
 from studio.models.inspect.headers import Tensor
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.fit import MODEST, Lengths
 from studio.models.plan.making import Plan, _duration, make_plan
 from studio.models.plan.memory import PARTS
-from studio.models.plan.rates import RATES, rate_for
+from studio.models.plan.rates import rate_for
 from tests.models.checkpoints import llama_config, tensor_shapes
 
 SIZES = {"hidden": 576, "inner": 1536, "layers": 30, "heads": 9, "kv_heads": 3, "vocab": 49152}
@@ -198,14 +198,12 @@ def test_no_examples_is_our_bug() -> None:
 
 
 def test_rates_cover_every_size() -> None:
-    for method, tuning in itertools.product(ROWS, ("adapter", "full")):
-        rows = [row for row in RATES if row.method == method and row.tuning == tuning]
+    for method, adapter in itertools.product(METHODS.values(), (True, False)):
+        rows = [row for row in method.rates if row.adapter == adapter]
         assert rows[-1].below == math.inf
         assert [row.value for row in rows] == sorted((row.value for row in rows), reverse=True)
         assert all(row.reason and row.source for row in rows)
-    assert rate_for("sft", "lora", 7 * 10**9).value == 2e-4
-    with pytest.raises(KeyError):
-        rate_for("none", "lora", 1)
+    assert rate_for(METHODS["sft"], True, 7 * 10**9).value == 2e-4
 
 
 def test_durations_are_round() -> None:

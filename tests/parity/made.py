@@ -22,8 +22,8 @@ from studio.models.device.machine import device_info
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.making import make_plan
 from studio.settings import ASSETS, Settings
+from studio.train import trainers
 from studio.train.load.model import load_model
-from studio.train.methods import METHODS
 from studio.train.setup import Setup
 from studio.train.worker import lengths_of
 
@@ -112,12 +112,12 @@ def make_trainer(
 ) -> Made:
     """Build the trainer of a run as `worker.train` does, without a job around it."""
     config = build(RunConfig, raw)
-    method = METHODS[config.method.name]
+
     set_seed(config.training.seed)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prepared = prepare_data(config.data, config.method, tokenizer, settings, seed=config.training.seed)
     shape = ModelShape.from_folder(folder)
-    plan = make_plan(config, shape, lengths_of(prepared), device_info(settings), method.cost)
+    plan = make_plan(config, shape, lengths_of(prepared), device_info(settings))
     example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None
     loaded = load_model(config, plan, folder, tokenizer, example)
     setup = Setup(
@@ -125,7 +125,7 @@ def make_trainer(
         validation=prepared.validation, output=output, callbacks=callbacks or [], peft_config=loaded.peft_config,
         engine_loss=loaded.engine_loss,
     )  # fmt: skip
-    return Made(method.build(setup), setup)
+    return Made(trainers.build(setup), setup)
 
 
 def logged(trainer: Any, name: str = "loss") -> list[float]:

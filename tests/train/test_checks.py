@@ -16,10 +16,10 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError, InputErrors
 from studio.jobs.store.folder import create_job
+from studio.methods import METHODS
 from studio.models.plan.fit import Lengths
 from studio.settings import Settings
 from studio.train import checks
-from studio.train.methods import METHODS
 from studio.train.preflight import named_paths
 from tests.conftest import run_studio
 from tests.models.checkpoints import write_safetensors

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+from studio.methods import METHODS
 from studio.models.inspect.attention import answer_options
 from studio.models.inspect.headers import read_config
 from studio.settings import Settings
 from studio.train.loop.saving import restore_switches
-from studio.train.methods import METHODS
 from tests.parity.made import VOCABULARY
 from tests.train.test_matrix import run_cell
 

@@ -19,22 +19,21 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from studio.config import RunConfig
 from studio.config.load import build, load_yaml
-from studio.config.method import ONLINE
-from studio.config.tuning import ADAPTERS, TITLES
 from studio.data.files.datafiles import read_rows, resolve_path
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.folder import create_job
+from studio.methods import METHODS
 from studio.settings import PRESETS, Settings
-from studio.train.methods import METHODS
 from studio.train.worker import train
+from studio.tunings import TUNINGS
 from tests.parity.made import reported, write_rows
 
 STEPS = 3
 ROWS = 12
-CELLS = [(method, tuning) for method in METHODS for tuning in TITLES]
+CELLS = [(method, tuning) for method in METHODS for tuning in TUNINGS]
 # Every method once, every tuning twice. The presets of tests/config run other cells every day.
 TINY_EVERY_DAY = [
-    cell for cell in CELLS if (list(METHODS).index(cell[0]) - list(TITLES).index(cell[1])) % len(TITLES) == 0
+    cell for cell in CELLS if (list(METHODS).index(cell[0]) - list(TUNINGS).index(cell[1])) % len(TUNINGS) == 0
 ]  # fmt: skip
 REAL_EVERY_DAY = [("dpo", "dora"), ("reward", "qlora")]
 
@@ -51,7 +50,7 @@ def run_cell(
     raw["data"] |= {"train": [{"path": str(rows)}], "validation": validation, "max_length": 512}
     raw["tuning"] |= {"name": tuning, "rank": rank}
     raw["training"] |= {"max_steps": STEPS, "batch_size": 4, **({"eval_steps": 1} if validation else {})}
-    if method in ONLINE:
+    if METHODS[method].online:
         # Eight tokens score much the same by the demo's rewards; their letters never do.
         letters = tmp_path / "letters.py"
         letters.write_text("def score(completions, **rest):\n    return [len(text) / 10 for text in completions]\n")
@@ -85,7 +84,7 @@ def load_again(method: str, tuning: str, base: Path, saved: Path) -> Any:
 @torch.no_grad()
 def check_cell(context: JobContext, base: Path, method: str, tuning: str) -> None:
     """What is true of every cell."""
-    for name in ("loss", "reward") if method in ONLINE else ("loss",):
+    for name in ("loss", "reward") if METHODS[method].online else ("loss",):
         numbers = reported(context, name)
         assert len(numbers) == STEPS, f"{name} of each step"
         assert all(math.isfinite(number) for number in numbers), (name, numbers)
@@ -93,7 +92,7 @@ def check_cell(context: JobContext, base: Path, method: str, tuning: str) -> Non
     assert not list(saved.glob("*.bin")), "nothing that could run code"
     assert (saved / "tokenizer.json").exists()
     assert (saved / "run.yaml").exists()
-    if tuning in ADAPTERS:
+    if TUNINGS[tuning].adapter:
         adapter = load_file(saved / "adapter_model.safetensors")
         starts_at_zero = [tensor for name, tensor in adapter.items() if "lora_B" in name]
         assert starts_at_zero
@@ -108,7 +107,7 @@ def check_cell(context: JobContext, base: Path, method: str, tuning: str) -> Non
         first, second = (load_again(method, tuning, base, saved).eval()(ids).logits for _ in range(2))
         assert first.shape == (1, 1)
         assert torch.equal(first, second), "the head is saved with the model, not drawn anew"
-        inner = model.get_base_model() if tuning in ADAPTERS else model
+        inner = model.get_base_model() if TUNINGS[tuning].adapter else model
         changed, before = inner.model(ids).last_hidden_state, plain.model(ids).last_hidden_state
     else:
         changed, before = model(ids).logits, plain(ids).logits
@@ -138,7 +137,7 @@ def test_every_method_validates(settings, tiny, tmp_path, method: str, tuning: s
         numbers = reported(context, name)
         assert len(numbers) == STEPS + 1, f"{name} before the first step and after each"
         assert all(math.isfinite(number) for number in numbers)
-    if method not in ONLINE:
+    if not METHODS[method].online:
         assert reported(context, "eval_loss")[-1] != reported(context, "eval_loss")[0]
 
 

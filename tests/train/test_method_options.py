@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from studio.config.method import DPO_LOSSES, ONLINE
 from studio.jobs.run.worker import JobContext
+from studio.methods import METHODS
+from studio.methods.dpo import DPO_LOSSES
 from studio.settings import Settings
 from studio.train.loop.callbacks import JobCallback
-from studio.train.methods import METHODS
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, logged, make_trainer, reported, write_rows
 
@@ -150,7 +150,7 @@ def test_a_validation_of_online_answers_scores_its_own_rows(settings, tiny, tmp_
     assert all(reward < 12 for reward in reported(context, "reward"))
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ONLINE])
+@pytest.mark.parametrize("method", [name for name in METHODS if not METHODS[name].online])
 def test_every_token_is_counted_once_an_epoch(settings, tiny, tmp_path, method) -> None:
     file = {"sft": "train.jsonl", "pretrain": "text_train.jsonl"}.get(method, "pairs_train.jsonl")
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows(file, 11))
@@ -171,7 +171,7 @@ def test_every_token_is_counted_once_an_epoch(settings, tiny, tmp_path, method) 
 
 @pytest.mark.parametrize("method", ["dpo", "reward", "grpo"])
 def test_accumulation_does_not_change_what_is_learned(settings, tiny, tmp_path, method) -> None:
-    online = method in ONLINE
+    online = METHODS[method].online
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows("sums_train.jsonl" if online else "pairs_train.jsonl", 8))
     options = {"rewards": ["length"], "reward_length": 6, "max_completion_length": 8, "num_generations": 2}
     found = []

@@ -10,9 +10,9 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from studio.config.tuning import TITLES
+from studio.methods import METHODS
 from studio.settings import Settings
-from studio.train.methods import METHODS
+from studio.tunings import TUNINGS
 from tests.parity.made import Made, demo_rows, logged, make_trainer, trained_weights, write_rows
 
 STEPS = 6
@@ -55,7 +55,7 @@ EVERY_DAY = [*((method, "lora") for method in METHODS), ("sft", "full"), ("sft",
 CELLS = [
     pytest.param(method, tuning, marks=[] if (method, tuning) in EVERY_DAY else pytest.mark.matrix)
     for method in METHODS
-    for tuning in TITLES
+    for tuning in TUNINGS
 ]
 
 

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from studio.config.method import REWARDS
 from studio.data.formats.rows import parse_row
 from studio.data.masks.masker import Masker
 from studio.data.prepare.units import Pair, Prompt, encode
 from studio.errors import InputError, StudioError
+from studio.methods.online import REWARDS
 from studio.train.rewards.functions import (
     Reward,
     exact_match,

@@ -22,7 +22,7 @@ from studio.jobs.run.worker import JobContext
 from studio.jobs.store.checkpoints import best_step
 from studio.settings import Settings
 from studio.train.setup import scheduler_arguments, warmup_steps
-from studio.train.tuning import PREPARE
+from studio.train.tuning import prepare
 from studio.train.worker import train
 from tests.parity.made import job_for, logged, make_trainer, reported, write_rows
 
@@ -146,7 +146,7 @@ def test_a_layer_that_does_not_exist_names_those_that_do(tiny) -> None:
     model = LlamaForCausalLM.from_pretrained(tiny)
     tuning = build(RunConfig, {"tuning": {"target_modules": ["q_proj", "wq"]}}).tuning
     with pytest.raises(InputError, match=r"tuning\.target_modules: .*'wq'.*q_proj"):
-        PREPARE["lora"](model, tuning, "CAUSAL_LM")
+        prepare(model, tuning, "CAUSAL_LM")
 
 
 # ---- options of training

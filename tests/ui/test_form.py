@@ -115,7 +115,7 @@ def test_all_wrong_values_are_said_at_once(form: Form) -> None:
 def test_what_does_not_apply_is_left_out(form: Form) -> None:
     values = {**form.start, "tuning.name": "full", "tuning.rank": 0, "tuning.dropout": 7}
     config = form.config(values)
-    assert config.tuning.name == "full" and config.tuning.rank == RunConfig().tuning.rank
+    assert not config.tuning.kind.adapter and config.tuning.rank == RunConfig().tuning.rank
     assert form.changed(values) == ["tuning.name"]
 
 

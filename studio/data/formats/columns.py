@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from studio.config.method import RowKind
 from studio.data.files.datafiles import place
 from studio.data.files.where import as_truth, names_of
 from studio.data.formats.harmless import is_harmless, names_in
@@ -21,6 +20,7 @@ from studio.data.sandbox.bounds import Budget, OutOfBoundsError
 from studio.data.sandbox.child import MAX_CHARACTERS, line_environment, too_long
 from studio.data.sandbox.process import SANDBOX, Refusal
 from studio.errors import InputError
+from studio.methods import RowKind
 
 Row = dict[str, Any]
 _MAX_LINE = 20_000

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from studio.config.method import RowKind
 from studio.data.files.datafiles import place
 from studio.data.files.where import Where, is_given, names_of
 from studio.data.formats import preference
@@ -19,6 +18,7 @@ from studio.data.formats.columns import known_columns, suggest_columns
 from studio.data.formats.conversations import LIST_KEYS, is_message, tools_of
 from studio.data.readers.kinds import kind_by_name
 from studio.errors import InputError
+from studio.methods import RowKind
 
 # The formats that each kind of method can use; the first whose keys are there is taken.
 READ: dict[RowKind, tuple[FormatName, ...]] = {

@@ -30,8 +30,8 @@ from studio.data.sandbox.bounds import OutOfBoundsError
 from studio.data.tokens.bytelevel import lay_over_pieces, pieces_of
 from studio.data.tokens.plaintext import Texts
 from studio.errors import InputError
+from studio.methods import TrainOn
 
-TrainOn = Literal["assistant", "last", "all"]
 # (text, the characters of it that count as (start, end), notes)
 Rendered = tuple[str, list[tuple[int, int]], tuple[str, ...]]
 

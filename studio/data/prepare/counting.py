@@ -8,7 +8,6 @@ from __future__ import annotations
 from array import array
 from dataclasses import asdict
 
-from studio.config.method import RowKind
 from studio.data.formats.answers import Example
 from studio.data.masks.masker import Masker
 from studio.data.prepare.pipeline import encoded
@@ -18,6 +17,7 @@ from studio.data.sources.held import characters, in_blocks
 from studio.data.sources.parsing import OpenedSource
 from studio.data.wire import Values
 from studio.errors import InputError
+from studio.methods import RowKind
 from studio.models.catalog.child import Progress
 
 

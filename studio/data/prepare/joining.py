@@ -10,15 +10,9 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from studio.config.method import MethodConfig
 from studio.data.masks.overlay import add_run, cut_runs
 from studio.data.prepare.compact import kept
 from studio.data.prepare.units import Encoded
-
-
-def joins(method: MethodConfig) -> bool:
-    """Whether the rows of a run are joined."""
-    return method.name == "pretrain" and method.documents == "join"
 
 
 def join_documents(documents: Sequence[Any], limit: int) -> list[Any]:

@@ -28,7 +28,7 @@ def within(unit: Unit, config: DataConfig, source: SourceReport) -> Unit | None:
     return kept
 
 
-def refuse_long(rows: Sequence[Unit], limit: int, method: str) -> None:
+def refuse_long(rows: Sequence[Unit], limit: int, joinable: bool) -> None:
     """Refuse rows over the limit.
 
     Raises:
@@ -46,5 +46,5 @@ def refuse_long(rows: Sequence[Unit], limit: int, method: str) -> None:
         f"{what}: {named}{more}; the longest has {longest}",
         where="data.max_length",
         fix=f"Set data.max_length to {longest}, or data.truncation to drop (leave them out) or cut (keep their start)"
-        + (", or method.documents to join (they go on in the next example)" if method == "pretrain" else ""),
+        + (", or method.documents to join (they go on in the next example)" if joinable else ""),
     )

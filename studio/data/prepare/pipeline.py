@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio.config.data import DataConfig
-from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.data.formats.answers import Example
-from studio.data.masks.masker import Masker, TrainOn
+from studio.data.masks.masker import Masker
 from studio.data.masks.templates import template_findings, with_template
 from studio.data.prepare.duplicates import deduplicate
-from studio.data.prepare.joining import join_documents, joins
+from studio.data.prepare.joining import join_documents
 from studio.data.prepare.limits import refuse_long, within
 from studio.data.prepare.tokencache import TokenCache
 from studio.data.prepare.units import Unit, encode
@@ -36,6 +35,7 @@ from studio.data.sources.mixing import mix, mix_findings
 from studio.data.sources.parsing import Parsed, parse_source
 from studio.data.sources.reading import in_turns
 from studio.errors import InputError
+from studio.methods import MethodConfig, RowKind
 from studio.settings import Settings
 
 # (phase name, rows done, rows in all or None while unknown)
@@ -100,9 +100,9 @@ def prepare_data(
             bad rows are named at once.
     """
     tell = on_phase or (lambda name, done, total: None)
-    kind = ROWS[method.name]
+    kind = method.kind.rows
     used = with_template(tokenizer, config.template, config.system)
-    masker = Masker(used, train_on(method), config.control_tokens)
+    masker = Masker(used, method.kind.train_on(method), config.control_tokens)
     cache = TokenCache(settings.tokens, masker, kind)
     named = sources_of(config)
     here = [locate(source, settings) for source in named]
@@ -135,9 +135,9 @@ def prepare_data(
     flat = list(itertools.chain.from_iterable(units))
     report = DataReport([one.source for one in parsed], seed=seed, stop_text=_stop_text(masker, parsed))
     report.lengths = summarize_lengths([one.length for one in flat], config.max_length)
-    joined = joins(method)
+    joined = method.kind.joins(method)
     if config.truncation == "error" and not joined:
-        refuse_long(flat, config.max_length, method.name)
+        refuse_long(flat, config.max_length, joinable=method.reads("documents"))
 
     trained = sum(len(rows) for one, rows in zip(parsed, units, strict=True) if one.source.part == "train")
     share = 0.0 if isinstance(config.validation, str) else config.validation
@@ -176,11 +176,6 @@ def prepare_data(
     report.findings += text_findings(zip(here, report.sources, strict=True))
     report.findings += template_findings(tokenizer, config.template)
     return Prepared(train, validation, report, kind, used)
-
-
-def train_on(method: MethodConfig) -> TrainOn:
-    """Which tokens of an example count: an option of sft, the whole text for pretrain, else every answer."""
-    return method.train_on if method.name == "sft" else "all" if method.name == "pretrain" else "assistant"
 
 
 def encoded(

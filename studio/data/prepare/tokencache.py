@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from studio.config.method import RowKind
 from studio.data.masks.masker import Masker
 from studio.data.prepare.compact import kept
 from studio.data.prepare.units import Encoded, Pair, Rated, Unit
 from studio.data.sources.held import HeldExamples
+from studio.methods import RowKind
 
 LIMIT_BYTES = 4 * 1024**3
 # Counted up when the same rows would become other tokens by the studio's own doing.

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from studio.config.method import RowKind
 from studio.data.files.datafiles import place
 from studio.data.formats.answers import Example
 from studio.data.formats.conversations import Message
@@ -21,6 +20,7 @@ from studio.data.masks.masker import Masker
 from studio.data.masks.overlay import counted, cut_runs
 from studio.data.prepare.compact import kept, kept_small
 from studio.errors import InputError
+from studio.methods import RowKind
 
 
 class Unit(Protocol):

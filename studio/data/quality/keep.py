@@ -19,7 +19,6 @@ from typing import Any
 
 from studio import __version__
 from studio.config.data import DataConfig
-from studio.config.method import ROWS, MethodName, RowKind
 from studio.data.files.datafiles import file_sha256, place
 from studio.data.files.tables import Writer, writer_for
 from studio.data.formats.answers import Example
@@ -35,6 +34,7 @@ from studio.data.sandbox.bounds import OutOfBoundsError
 from studio.data.sources.held import characters, in_blocks
 from studio.data.sources.stream import Read, Source
 from studio.errors import InputError, StudioError
+from studio.methods import Method, RowKind
 from studio.settings import Settings
 
 Values = dict[str, Any]
@@ -84,7 +84,7 @@ class Keep:
 def write(
     keep: Keep,
     config: DataConfig,
-    method: MethodName,
+    method: Method,
     sources: Sequence[Source],
     masker: Masker | None,
     settings: Settings,
@@ -109,13 +109,13 @@ def write(
     """
     folder = _claim(settings.home / "data", keep.name)
     try:
-        cleaning = _Cleaning(keep, config, ROWS[method], sources, masker)
+        cleaning = _Cleaning(keep, config, method.rows, sources, masker)
         writers: dict[str, Writer] = {}
         for source, example in cleaning.rows(on_rows):
             part = sources[source].part
             if part not in writers:
                 writers[part] = writer_for(folder / f"{part}.{keep.format}")
-            writers[part].add(row_of(example, ROWS[method]))
+            writers[part].add(row_of(example, method.rows))
         for writer in writers.values():
             writer.close()
         if "train" not in writers:
@@ -129,7 +129,7 @@ def write(
             "reading": "raw" if any(source.reading.read_as == "raw" for source in sources) else "auto",
             **cleaning.figures(),
             "settings": {
-                "method": method, "data": config.model_dump(mode="json"), "format": keep.format,
+                "method": method.name, "data": config.model_dump(mode="json"), "format": keep.format,
                 "drop": list(keep.drop), "hide_secrets": keep.hide,
                 "model": masker.tokenizer.name_or_path if masker else None,
             },

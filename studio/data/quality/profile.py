@@ -16,7 +16,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from studio.config.data import DataConfig
-from studio.config.method import RowKind
 from studio.data.formats.answers import Example
 from studio.data.masks.masker import Masker
 from studio.data.prepare import batch
@@ -32,6 +31,7 @@ from studio.data.sources.held import BLOCK_ROWS, characters, in_blocks
 from studio.data.sources.stream import Read, Source, draw, read_source, understood
 from studio.data.wire import error_to_dict
 from studio.errors import InputError
+from studio.methods import RowKind
 
 Values = dict[str, Any]
 NAMED = 50

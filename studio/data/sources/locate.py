@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import RowKind
 from studio.data.files import hubsets
 from studio.data.files.datafiles import Row, Stamp, exists, file_sha256, is_plain_text, read_rows, resolve_path
 from studio.data.files.hubsets import HubSet
 from studio.data.sources import datasetinfo
 from studio.data.sources.datasetinfo import Entry
 from studio.errors import InputError
+from studio.methods import RowKind
 from studio.models.catalog.child import Progress
 from studio.settings import ASSETS, Settings
 

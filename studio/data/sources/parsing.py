@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 from studio.config.data import DataSource
-from studio.config.method import RowKind
 from studio.data.formats.answers import Example
 from studio.data.prepare.limits import SHOWN_ERRORS
 from studio.data.quality.report import SourceReport
@@ -24,6 +23,7 @@ from studio.data.sources.locate import Located, still_written
 from studio.data.sources.mixing import choose_rows
 from studio.data.sources.reading import Reading
 from studio.errors import InputError, InputErrors
+from studio.methods import RowKind
 
 Part = Literal["train", "validation"]
 

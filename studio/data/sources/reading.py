@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import MethodConfig, RowKind
 from studio.data.files.datafiles import Row
 from studio.data.formats.answers import Example, FormatName, as_conversation
 from studio.data.formats.columns import Columns, known_columns
@@ -16,6 +15,7 @@ from studio.data.formats.rows import detect, parse_row
 from studio.data.quality.findings import COLUMNS_SAY
 from studio.data.quality.report import ReadAs
 from studio.data.sources.locate import Located
+from studio.methods import MethodConfig, RowKind
 
 
 def source_named(data: Mapping[str, Any], path: str) -> DataSource:
@@ -41,10 +41,10 @@ def in_turns(template: Any, config: DataConfig | None = None, method: MethodConf
     Args:
         template: the tokenizer's chat template, "" or None for none.
         config: section `data`; rows that may spell control tokens bring their own markup.
-        method: section `method`; pretrain goes on reading texts as they are.
+        method: section `method`; a method of plain text goes on reading texts as they are.
     """
     markup = config is not None and config.control_tokens == "keep"
-    return bool(template) and not markup and (method is None or method.name != "pretrain")
+    return bool(template) and not markup and (method is None or not method.kind.plain)
 
 
 class Reading:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import RowKind
 from studio.data.files.datafiles import Row, read_rows
 from studio.data.formats.answers import Example, FormatName
 from studio.data.quality.report import Place
@@ -24,6 +23,7 @@ from studio.data.sandbox.bounds import OutOfBoundsError
 from studio.data.sources.locate import Located, locate, sources_of
 from studio.data.sources.reading import Reading
 from studio.errors import InputError
+from studio.methods import RowKind
 from studio.reach import opened
 from studio.settings import Settings
 

@@ -12,15 +12,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from studio.config.data import DataConfig
-from studio.config.method import MethodConfig
 from studio.config.model import EMBEDDED_MODEL, ModelConfig
 from studio.data.files.datafiles import Stamp
 from studio.data.masks.masker import Masker
 from studio.data.masks.templates import with_template
-from studio.data.prepare.pipeline import train_on
 from studio.data.sources.reading import in_turns
 from studio.data.wire import Values
 from studio.errors import InputError, StudioError
+from studio.methods import MethodConfig
 from studio.models.catalog.child import Progress
 from studio.models.inspect.vocabulary import require_linear_splits
 from studio.reach import entries, page, read_bytes
@@ -56,7 +55,9 @@ class Tokenizers:
     def masker(self, folder: Path, model: ModelConfig, config: DataConfig, method: MethodConfig) -> Masker:
         """Return the masker that a run would have."""
         own = self.load(folder, model.trust_remote_code)
-        return Masker(with_template(own, config.template, config.system), train_on(method), config.control_tokens)
+        return Masker(
+            with_template(own, config.template, config.system), method.kind.train_on(method), config.control_tokens
+        )
 
     def in_turns(self, folder: Path, model: ModelConfig, config: DataConfig, method: MethodConfig) -> bool:
         """Whether a run with this model reads plain questions and answers as conversations (`reading.in_turns`)."""

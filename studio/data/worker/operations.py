@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from studio.config.data import DataConfig, DataSource
-from studio.config.method import ROWS, MethodConfig, RowKind
 from studio.data.files.datafiles import Row, Stamp, place
 from studio.data.files.rowindex import RowIndex, row_index
 from studio.data.formats.rows import kind_of
 from studio.data.masks.masker import Masker
 from studio.data.masks.templates import usable_templates, with_template
 from studio.data.prepare.counting import count_tokens
-from studio.data.prepare.pipeline import prepare_data, train_on
+from studio.data.prepare.pipeline import prepare_data
 from studio.data.prepare.units import both_answers
 from studio.data.quality.findings import (
     Unread,
@@ -38,6 +37,7 @@ from studio.data.sources.stream import source_at
 from studio.data.tokens.tokenizers import Tokenizers, section, tokenizer_stamp
 from studio.data.wire import SHOWN_TOKENS, Values, error_to_dict, shortened
 from studio.errors import InputError
+from studio.methods import MethodConfig, RowKind
 from studio.models.catalog.child import Progress
 from studio.reach import reading_for
 from studio.settings import Settings, read_settings
@@ -105,8 +105,8 @@ class Operations:
         config = section(DataConfig, data, "data")
         asked = section(MethodConfig, method, "method")
         located = locate(source, self.settings, confined)
-        kind: RowKind = ROWS[asked.name] if method else _kind_of_first(source, located)
-        key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, train_on(asked)]
+        kind: RowKind = asked.kind.rows if method else _kind_of_first(source, located)
+        key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, asked.kind.train_on(asked)]
         key += [asked.name, config.template, config.system, config.control_tokens]
         folder = None
         if model is not None:
@@ -169,7 +169,7 @@ class Operations:
         chosen_method = section(MethodConfig, method, "method")
         one = source_at(config, source)
         located = locate(one, self.settings, confined)
-        kind = ROWS[chosen_method.name]
+        kind = chosen_method.kind.rows
         numbered, rows, first = self._row(located, row, progress)
         number, raw = numbered
         folder, chosen = self.tokenizers.find(model, confined, progress)

@@ -13,11 +13,9 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from studio.config.data import DataConfig
-from studio.config.method import ROWS, MethodConfig
 from studio.data.prepare import batch as batches
 from studio.data.prepare.duplicates import NEAR_ROWS, THRESHOLD, Doubles, fingerprint, similarity, spoken
-from studio.data.prepare.joining import joins
-from studio.data.prepare.pipeline import prepare_data, train_on
+from studio.data.prepare.pipeline import prepare_data
 from studio.data.quality import keep as keeping
 from studio.data.quality.findings import reading_finding
 from studio.data.quality.profile import NAMED, Profile, all_rows, sampled_rows, until
@@ -28,6 +26,7 @@ from studio.data.tokens.tokenizers import section, tokenizer_stamp
 from studio.data.wire import Values, shortened
 from studio.data.worker.operations import Operations
 from studio.errors import InputError
+from studio.methods import MethodConfig
 from studio.models.catalog.child import Progress
 from studio.models.plan.batches import Batching, split
 
@@ -74,7 +73,7 @@ class WholeOperations(Operations):
         """
         deadline = time.monotonic() + _SAMPLE_SECONDS
         config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
-        kind = ROWS[asked.name]
+        kind = asked.kind.rows
         folder, chosen = self.tokenizers.find(model, confined, progress)
         turns = self.tokenizers.in_turns(folder, chosen, config, asked)
         sources = open_sources(config, self.settings, kind, confined, turns)
@@ -82,8 +81,8 @@ class WholeOperations(Operations):
             "profile",
             config.model_dump(),
             kind,
-            train_on(asked),
-            joins(asked),
+            asked.kind.train_on(asked),
+            asked.kind.joins(asked),
             turns,
             seed,
             [micro_batch, batch, tokens],
@@ -106,7 +105,7 @@ class WholeOperations(Operations):
             masker = self.tokenizers.masker(folder, chosen, config, asked)
             profile = Profile(
                 config, kind, masker, [one.part for one in sources], seed=seed, micro_batch=micro_batch,
-                batch=batch, tokens=tokens, doubles=not sample, joined=joins(asked),
+                batch=batch, tokens=tokens, doubles=not sample, joined=asked.kind.joins(asked),
             )  # fmt: skip
             if not sample:
                 profile.add(all_rows(sources), lambda rows: progress("profile", rows, None))
@@ -143,7 +142,7 @@ class WholeOperations(Operations):
         if not 0 < threshold <= 1:
             raise InputError(f"{threshold} is not a share", where="threshold", fix="Give a number above 0 and up to 1")
         config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
-        kind = ROWS[asked.name]
+        kind = asked.kind.rows
         seen, places = Doubles(near, threshold, NEAR_ROWS), list[Place]()
         found: Values = {"exact": 0, "near": 0, "threshold": threshold, "pairs": []}
         for done, read in enumerate(all_rows(open_sources(config, self.settings, kind, confined)), 1):
@@ -187,7 +186,7 @@ class WholeOperations(Operations):
             InputError: there is no such row, or it cannot be used.
         """
         config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
-        sources = open_sources(config, self.settings, ROWS[asked.name], confined)
+        sources = open_sources(config, self.settings, asked.kind.rows, confined)
         reads = [self._read(sources, one, progress) for one in (first, second)]
         left, right = (self._usable(read) for read in reads)
         shown = [
@@ -239,19 +238,19 @@ class WholeOperations(Operations):
             micro_batch: rows at a time, as the plan has it.
             batch, tokens: of how many rows those of like length are put together, and tokens at a time at most; 0 where
                 they are not, or without a limit.
-            packing: `training.padding_free`; only sft and pretrain have it.
+            packing: `training.padding_free`, where the method has it.
 
         Returns:
-            exact (whether ids and order are the trainer's: for sft, pretrain and dpo), rows (row and path of each),
+            exact (whether ids and order are the trainer's), rows (row and path of each),
             shapes, arrays (what the collator makes, (B, T) each; None where not exact), texts ((B, T) texts of the
             tokens), pad (id), special (ids).
         """
         config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
-        open_sources(config, self.settings, ROWS[asked.name], confined)  # refuses what the page may not read
+        open_sources(config, self.settings, asked.kind.rows, confined)  # refuses what the page may not read
         folder, chosen = self.tokenizers.find(model, confined, progress)
         tokenizer = self.tokenizers.load(folder, chosen.trust_remote_code)
         units = prepare_data(config, asked, tokenizer, self.settings, progress, seed).train
-        exact = asked.name in ("sft", "pretrain", "dpo")
+        exact = asked.kind.exact
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if not exact:
             return {"exact": False, "rows": [], "shapes": batches.shape(units[:micro_batch]), "arrays": None,
@@ -259,8 +258,8 @@ class WholeOperations(Operations):
         order = batches.epoch_order(len(units), seed, shuffle=config.shuffle, first=batch or micro_batch)
         chosen_rows = [units[at] for at in order]
         if batch:
-            sequences = 2 if asked.name == "dpo" else 1
-            parts = split([one.length for one in chosen_rows], Batching(micro_batch, tokens), sequences)
+            lengths = [one.length for one in chosen_rows]
+            parts = split(lengths, Batching(micro_batch, tokens), asked.kind.cost.sequences)
             chosen_rows = [chosen_rows[at] for at in parts[0]]
         arrays = batches.collate_packed(chosen_rows) if packing else batches.collate(chosen_rows, pad)
         return {
@@ -299,14 +298,14 @@ class WholeOperations(Operations):
             path, and the manifest's values.
         """
         config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
-        kind = ROWS[asked.name]
+        kind = asked.kind.rows
         plan = keeping.Keep.checked(name, format, drop or [], hide_secrets)
         folder, chosen = self.tokenizers.find(model, confined, progress)
         masker = self.tokenizers.masker(folder, chosen, config, asked) if plan.needs_model else None
         turns = self.tokenizers.in_turns(folder, chosen, config, asked)
         sources = open_sources(config, self.settings, kind, confined, turns)
         return keeping.write(
-            plan, config, asked.name, sources, masker, self.settings, lambda rows: progress("writing", rows, None)
+            plan, config, asked.kind, sources, masker, self.settings, lambda rows: progress("writing", rows, None)
         )
 
     def warm(self, progress: Progress, *, model: Values | str | None = None, confined: bool = False) -> Values:

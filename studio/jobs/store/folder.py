@@ -26,6 +26,7 @@ from studio.jobs.store.files import read_json, write_atomic
 from studio.jobs.store.labels import Labels, read_labels
 from studio.jobs.store.request import Branch, JobRequest, Kind, parse_heading, parse_request, write_request
 from studio.jobs.store.state import JobState, read_state, write_state
+from studio.methods import METHODS
 from studio.reach import open_in, roots_of_page
 
 
@@ -91,8 +92,9 @@ class JobFolder:
 
     @property
     def scores(self) -> bool:
-        """Whether the job trains a model that scores answers instead of writing them (method reward)."""
-        return bool((self.request.config.get("method") or {}).get("name") == "reward")
+        """Whether the job trains a model that scores answers instead of writing them."""
+        method = METHODS.get(str((self.request.config.get("method") or {}).get("name")))
+        return method is not None and method.result == "scorer"
 
     def state(self) -> JobState:
         """Read where the job is now."""

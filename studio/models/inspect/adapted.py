@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
-from studio.config.method import ONLINE
-from studio.config.tuning import TuningConfig
 from studio.errors import InputError
 from studio.models.inspect.adapters import adapter_config
 from studio.models.inspect.shape import EMBEDDINGS, HEADS, Linear, ModelShape, block_of, fitting
 from studio.patterns import PatternError, Patterns
+from studio.tunings import TuningConfig
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,14 @@ def adapted(shape: ModelShape, tuning: TuningConfig) -> Adapted | None:
     Raises:
         InputError: `tuning.target_modules` names a layer that the model does not have.
     """
-    if tuning.name == "full":
+    if not tuning.kind.adapter:
         return None
     kept = adapter_config(Path(tuning.adapter)) if tuning.adapter and not tuning.merge_adapter else None
     if kept is not None:
         return _kept(shape, kept)
     pattern = dict(tuning.rank_pattern or {}) if not isinstance(tuning.rank_pattern, str) else {}
     layers = in_blocks(shape.targets(tuning.target_modules), tuning.layers_to_transform)
-    whole = _whole(shape, tuning.modules_to_save) if tuning.name in ("lora", "dora") else ()
+    whole = _whole(shape, tuning.modules_to_save) if tuning.reads("modules_to_save") else ()
     return Adapted(_ranked(layers, tuning.rank, pattern), tuning.rank, tuning.uses_dora, whole)
 
 
@@ -133,11 +132,11 @@ def reward_parameters(shape: ModelShape, config: RunConfig) -> int:
     ppo with an adapter lays a reward model that is an adapter over its own base, which costs next to nothing.
     """
     method = config.method
-    if method.name not in ONLINE or "model" not in method.rewards:
+    if not method.kind.online or "model" not in method.rewards:
         return 0
     folder = Path(method.reward_model or "")
     if adapter_config(folder) is not None:
-        return 0 if method.name == "ppo" and config.tuning.name != "full" else shape.parameters
+        return 0 if method.kind.cost.value and config.tuning.kind.adapter else shape.parameters
     try:
         return ModelShape.from_folder(folder).parameters
     except InputError:  # told by the checks; a model of the same size is the best guess

@@ -10,10 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from studio.config import RunConfig
-from studio.config.method import MethodConfig
 
-# Losses of DPO that compare the pairs of a micro-batch with each other, or are a mean over its tokens.
-_NOT_BY_PAIR = {"aot", "aot_unpaired", "sft"}
 # So many rows, in the order of the first epoch, are looked at for the largest micro-batch and the padding.
 SEEN_ROWS = 4096
 
@@ -61,13 +58,9 @@ def by_length(config: RunConfig) -> bool:
     training = config.training
     if training.engine == "unsloth":
         return False
-    if config.method.name in ("sft", "pretrain"):
-        return not training.padding_free
-    return config.method.name == "reward" or _by_pair(config.method)
-
-
-def _by_pair(method: MethodConfig) -> bool:
-    return method.name == "dpo" and not _NOT_BY_PAIR & set(method.dpo_loss)
+    method = config.method
+    packed = method.kind.padding_free and training.padding_free
+    return method.kind.by_length(method) and not packed
 
 
 def split(lengths: Sequence[int], batching: Batching, sequences: int = 1) -> list[list[int]]:

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from studio.config import RunConfig
 from studio.config.load import load_run
-from studio.config.tuning import TITLES
 from studio.models.device.machine import DeviceInfo
 from studio.models.inspect.known_shapes import KNOWN, KnownModel, shape_of
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.fit import USABLE, Lengths
 from studio.models.plan.making import Plan, make_plan
 from studio.settings import PRESETS
+from studio.tunings import FULL, LORA, QLORA, TUNINGS, title_of
 
 CARDS = (8, 12, 16, 24, 48, 80)  # GB as they are sold: 2**30 bytes each
-TUNINGS = ("full", "lora", "qlora")  # The one that changes most comes first.
+TRIED = (FULL, LORA, QLORA)  # The one that changes most comes first.
 SHORTER = (2, 4)  # Rows of a half and a quarter are tried where the whole length does not fit.
 ROWS = 1000
 # A score of eager attention keeps tanh and probability in 2 bytes and softmax in 4 (transformers' Gemma 2).
@@ -60,7 +60,7 @@ class Fit:
 
     def words(self, usual: int) -> str:
         """In words; the length is said where it is not the usual one."""
-        title = "full tuning" if self.tuning == "full" else TITLES[self.tuning]
+        title = title_of(self.tuning) if TUNINGS[self.tuning].adapter else "full tuning"
         length = f", length {self.length:,}" if self.length != usual else ""
         again = ", checkpointing" if self.checkpointing else ""
         return f"{title}{length}, micro-batch {self.micro_batch}{again}"
@@ -85,8 +85,8 @@ def with_scores(shape: ModelShape, config: RunConfig, length: int) -> ModelShape
 def best_fit(config: RunConfig, shape: ModelShape, card: int) -> Fit | None:
     """The tuning that changes most and fits at the preset's length; else an adapter on shorter rows; else None."""
     length = config.data.max_length
-    tries = [(tuning, length) for tuning in TUNINGS]
-    tries += [(tuning, length // part) for part in SHORTER for tuning in TUNINGS if tuning != "full"]
+    tries = [(tuning.name, length) for tuning in TRIED]
+    tries += [(tuning.name, length // part) for part in SHORTER for tuning in TRIED if tuning.adapter]
     for tuning, tokens in tries:
         plan = planned(config, shape, tuning, card, tokens)
         if plan.fits:
@@ -100,7 +100,7 @@ def memory_line(config: RunConfig, shape: ModelShape) -> str:
     begin = f"{MEMORY}planned for length {usual:,}: "
     fits = [(card, best_fit(config, shape, card)) for card in CARDS]
     if all(fit is None for _, fit in fits):
-        title, least = TITLES[config.tuning.name], least_bytes(config, shape, config.tuning.name)
+        title, least = title_of(config.tuning.name), least_bytes(config, shape, config.tuning.name)
         return f"{begin}no card of up to {CARDS[-1]} GB holds it; {title} needs {least / 1e9:,.0f} GB."
     parts = []
     for fit, group in groupby(fits, key=lambda pair: pair[1]):
@@ -122,10 +122,10 @@ def page(presets: Iterable[tuple[KnownModel, RunConfig, ModelShape]]) -> str:
     heads = ["model", "parameters", "tokens", "batch", "tuning", "least GB", *(f"{card} GB" for card in CARDS)]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for model, config, shape in presets:
-        for tuning in TUNINGS:
+        for tuning in (one.name for one in TRIED):
             cells = [
                 model.title, _billions(shape.parameters), f"{config.data.max_length:,}",
-                str(config.training.batch_size), TITLES[tuning], f"{least_bytes(config, shape, tuning) / 1e9:,.1f}",
+                str(config.training.batch_size), title_of(tuning), f"{least_bytes(config, shape, tuning) / 1e9:,.1f}",
             ]  # fmt: skip
             plans = [planned(config, shape, tuning, card, config.data.max_length) for card in CARDS]
             cells += [

@@ -13,12 +13,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from studio.config import RunConfig
-from studio.config.tuning import TuningConfig
 from studio.models.device.machine import DeviceInfo
 from studio.models.inspect.adapted import Adapted
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.fit import USABLE
 from studio.models.plan.memory import Load, estimate
+from studio.tunings import LORA, QLORA, TuningConfig
 
 # A run whose memory was full although the plan said that it fits needs clearly less, not a few bytes less.
 CLEARLY_LESS = 0.8
@@ -37,7 +37,7 @@ class Cure:
     bytes: int
 
 
-def cures(config: RunConfig, shape: ModelShape, load: Load, qlora_bits: float) -> list[Cure]:
+def cures(config: RunConfig, shape: ModelShape, load: Load) -> list[Cure]:
     """Return what lowers the memory: micro-batch, recomputing, 8-bit states, an adapter, four bits, shorter examples.
 
     Examples are halved as often as it goes. After those that change one thing come the same, one added to the other.
@@ -47,10 +47,9 @@ def cures(config: RunConfig, shape: ModelShape, load: Load, qlora_bits: float) -
         config: the run.
         shape: of the model.
         load: of the run as it is planned.
-        qlora_bits: bits of a weight with its share of the scales if it were quantised.
     """
     total = _total(shape, load)
-    steps = list(_steps(config, shape, load, qlora_bits))
+    steps = list(_steps(config, shape, load))
     single = [_applied(shape, load, [step]) for step in steps]
     joined = [_applied(shape, load, steps[: count + 1]) for count in range(1, len(steps))]
     return [cure for cure in (*single, *joined) if cure.bytes < total]
@@ -97,10 +96,10 @@ def _word(value: Any) -> str:
 Step = tuple[dict[str, Any], Callable[[Load], Load]]
 
 
-def _steps(config: RunConfig, shape: ModelShape, load: Load, qlora_bits: float) -> Iterable[Step]:
+def _steps(config: RunConfig, shape: ModelShape, load: Load) -> Iterable[Step]:
     """What can be changed: options, and what the load is then."""
     adapter, quantises = load.adapter, find_spec("bitsandbytes") is not None
-    least = 2 if config.method.name == "kto" and config.method.kto_loss == "kto" else 1
+    least = config.method.kind.least_rows(config.method)
     if load.tokens > least * load.cost.sequences * load.length:
         yield {"training.micro_batch_size": least}, lambda one: _fewer(one, least)
     if not load.checkpointing:
@@ -112,13 +111,18 @@ def _steps(config: RunConfig, shape: ModelShape, load: Load, qlora_bits: float) 
     if adapter is not None and adapter.whole and not config.tuning.adapter:
         yield {"tuning.modules_to_save": None}, _without_whole
     if adapter is None:
-        yield {"tuning.name": "lora"}, lambda one: _with_adapter(shape, one)
+        yield {"tuning.name": LORA.name}, lambda one: _with_adapter(shape, one)
     elif load.dtype_bytes == 4 and not load.weight_bits:
         yield {"model.dtype": "bfloat16"}, lambda one: replace(one, dtype_bytes=2, autocast=True)
     dora = adapter is not None and adapter.dora
     if not load.weight_bits and quantises and not (dora and config.tuning.bits == "8"):
-        change = {"tuning.name": "qlora", "tuning.dora": True} if dora else {"tuning.name": "qlora"}
-        yield change, lambda one: replace(_without_whole(_with_adapter(shape, one)), weight_bits=qlora_bits)
+        change = {"tuning.name": QLORA.name, "tuning.dora": True} if dora else {"tuning.name": QLORA.name}
+        yield (
+            change,
+            lambda one: replace(
+                _without_whole(_with_adapter(shape, one)), weight_bits=QLORA.weight_bits(config.tuning)
+            ),
+        )
     length = load.length
     while length > SHORTEST and not load.written:
         length = max(SHORTEST, length // 2)

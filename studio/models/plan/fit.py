@@ -144,8 +144,8 @@ def _sizes(config: RunConfig, lengths: Lengths, device: DeviceInfo, sequences: i
         yield from (Batching(batch, limit) for limit in limits)
         yield Batching(1)
         return
-    if config.method.name == "kto" and config.method.kto_loss == "kto":
-        divisors = [size for size in divisors if size > 1] or divisors  # its KL needs another answer in the batch
+    least = config.method.kind.least_rows(config.method)
+    divisors = [size for size in divisors if size >= least] or divisors
     for size in divisors:
         tokens = size * sequences * (_usual_length(config, lengths, sequences, size) + written)
         if device.kind != "cpu" or tokens <= enough or size == divisors[-1]:

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from studio.config import RunConfig
-from studio.config.method import ONLINE
-from studio.config.tuning import TITLES, TuningConfig
 from studio.models.catalog.available import ATTENTION, best_attention
 from studio.models.device import speed
 from studio.models.device.machine import DeviceInfo
@@ -23,7 +21,8 @@ from studio.models.plan import rates
 from studio.models.plan.batches import Batching
 from studio.models.plan.cures import Cure, advice, cures
 from studio.models.plan.fit import GIVEN, Choice, Lengths, fit, fits
-from studio.models.plan.memory import Load, MethodCost
+from studio.models.plan.memory import Load
+from studio.tunings import TUNINGS, title_of
 
 EVALUATIONS = 8
 RATE = "training.learning_rate"
@@ -94,7 +93,7 @@ class Plan:
 
     def line(self) -> str:
         """The plan in one line for the page and the log."""
-        name = "Full tuning" if self.tuning == "full" else f"{TITLES[self.tuning]} r{self.rank}"
+        name = f"{title_of(self.tuning)} r{self.rank}" if TUNINGS[self.tuning].adapter else "Full tuning"
         many = "epoch" if self.epochs == 1 else "epochs"
         updates = "step" if self.steps == 1 else "steps"
         parts = [
@@ -116,10 +115,9 @@ def make_plan(
     shape: ModelShape,
     lengths: Lengths,
     device: DeviceInfo,
-    cost: MethodCost | None = None,
     begun: Batching | None = None,
 ) -> Plan:
-    """Resolve every `auto` and say what the run takes; `cost` is the method's, by default that of plain answers.
+    """Resolve every `auto` and say what the run takes.
 
     A run that goes on keeps the micro-batches that it has `begun` with, whatever memory is free by now.
 
@@ -132,19 +130,19 @@ def make_plan(
     training, tuning = config.training, config.tuning
     adapter = adapted(shape, tuning)
     trainable = shape.parameters if adapter is None else adapter.parameters
-    written = config.method.max_completion_length if config.method.name in ONLINE else 0
+    written = config.method.max_completion_length if config.method.kind.online else 0
     choices: dict[str, Choice] = {}
 
     dtype, autocast = _dtype(config, device, choices)
     usual = _usual_rate(config, shape)
     rate = _rate(config, usual, choices)
-    cost = cost or MethodCost()
+    cost = config.method.kind.cost
     by_beta = cost.reference == "beta" and config.method.beta not in ("auto", 0)
     load = Load(
         adapter=adapter, dtype_bytes=2 if dtype == "bfloat16" else 4, autocast=autocast,
         optimizer=training.optimizer, micro_batch=1, length=max(1, lengths.max) + written, supervised=0,
         checkpointing=False, cuda=device.kind == "cuda", import_bytes=device.import_bytes, cost=cost, written=written,
-        weight_bits=weight_bits(tuning), batch=training.batch_size, scorer=reward_parameters(shape, config),
+        weight_bits=tuning.kind.weight_bits(tuning), batch=training.batch_size, scorer=reward_parameters(shape, config),
         reference=by_beta or cost.reference == "always",
         validation=lengths.validation_max + written if lengths.validation_max else 0,
     )  # fmt: skip
@@ -182,7 +180,7 @@ def make_plan(
         usual={RATE: usual},
     )
     seconds = speed.training_seconds(shape, load, _work(config, lengths, plan, load), device)
-    found = cures(config, shape, load, weight_bits(tuning.model_copy(update={"name": "qlora"})))
+    found = cures(config, shape, load)
     told = [] if plan.fits else advice(found, memory, device)
     return replace(plan, seconds=seconds, advice=told, cures=found)
 
@@ -193,35 +191,25 @@ def steps_per_epoch(config: RunConfig, rows: int, micro: int, accumulation: int)
     grpo writes several answers for each prompt, all of them in the batch; ppo makes several updates of each batch.
     """
     method = config.method
-    if method.name == "ppo":
-        return max(1, math.ceil(rows / config.training.batch_size)) * method.ppo_epochs
-    examples = rows * method.num_generations if method.name == "grpo" else rows
+    if (updates := method.kind.updates(method)) > 1:
+        return max(1, math.ceil(rows / config.training.batch_size)) * updates
+    examples = rows * method.kind.completions(method)
     return max(1, math.ceil(math.ceil(examples / micro) / accumulation))
 
 
 def _tokens(config: RunConfig, lengths: Lengths, steps: int, epochs: float) -> int:
     """Tokens gone through once each; answers that are written count in full length, which they may stay below."""
     method = config.method
-    if method.name not in ONLINE:
+    if not method.kind.online:
         return round(lengths.total_tokens * epochs)
-    batches = math.ceil(steps / method.ppo_epochs) if method.name == "ppo" else steps
+    batches = math.ceil(steps / method.kind.updates(method))
     prompt = lengths.total_tokens / lengths.count
     return round(batches * config.training.batch_size * (prompt + method.max_completion_length))
 
 
-def weight_bits(tuning: TuningConfig) -> float:
-    """Bits of a quantised weight with its share of the scales (Dettmers et al. 2023, section 3); 0 for none.
-
-    A block of 64 weights has a float32 scale, 0.5 bits a weight; quantised once more in blocks of 256 it is 0.127.
-    """
-    if tuning.name != "qlora":
-        return 0.0
-    return 8.0 if tuning.bits == "8" else 4.127 if tuning.double_quant else 4.5
-
-
 def _dtype(config: RunConfig, device: DeviceInfo, choices: dict[str, Choice]) -> tuple[str, bool]:
     """Return (dtype of the weights in memory, whether products are computed in bfloat16)."""
-    asked, full = config.model.dtype, config.tuning.name == "full"
+    asked, full = config.model.dtype, not config.tuning.kind.adapter
     source = "measured on this device" if device.measured else "the processor's flags; not measured yet"
     fast = device.bf16_fast if asked == "auto" else asked == "bfloat16"
     if device.measured:
@@ -252,7 +240,7 @@ def _attention(config: RunConfig, device: DeviceInfo, half: bool, choices: dict[
 
 
 def _usual_rate(config: RunConfig, shape: ModelShape) -> Choice:
-    row = rates.rate_for(config.method.name, config.tuning.name, shape.parameters)
+    row = rates.rate_for(config.method.kind, config.tuning.kind.adapter, shape.parameters)
     return Choice(row.value, row.reason, row.source)
 
 
@@ -301,7 +289,7 @@ def _keep_best(config: RunConfig, lengths: Lengths, choices: dict[str, Choice]) 
         choice = Choice(True, "its weights are saved at the end", "training.load_best_model_at_end")
     elif asked != "auto":
         choice = Choice(asked, "as set", GIVEN)
-    elif config.tuning.name == "full":
+    elif not config.tuning.kind.adapter:
         choice = Choice(False, "checkpoints of full tuning are large", "rule")
     else:
         choice = Choice(True, "checkpoints of an adapter are small", "rule")
@@ -314,7 +302,7 @@ def _work(config: RunConfig, lengths: Lengths, plan: Plan, load: Load) -> speed.
     sequences = lengths.count * load.cost.sequences
     mean = lengths.total_tokens / sequences + load.written
     written = round(plan.tokens * load.written / mean) if load.written else 0
-    passes = 2 * config.method.ppo_epochs if config.method.name == "ppo" else 1
+    passes = 2 * config.method.kind.updates(config.method) if load.cost.value else 1
     return speed.Work(
         tokens=plan.tokens,
         examples=round(sequences * plan.epochs),

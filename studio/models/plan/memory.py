@@ -7,9 +7,9 @@ backward pass. Nothing is fitted but the runtime; docs/memory.md has the table o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
+from studio.methods import MethodCost
 from studio.models.device.machine import IMPORT_BYTES
 from studio.models.inspect.adapted import Adapted, is_embedding
 from studio.models.inspect.shape import ModelShape
@@ -34,27 +34,6 @@ TILE_LOGITS = 32768
 TILE_BYTES = {True: 2 + 7 * 4 + 1, False: 4 + 7 * 4 + 1}
 TILE_TOKENS_CUDA = 4096
 TILE_BYTES_CUDA = {True: 2, False: 4}
-
-
-@dataclass(frozen=True)
-class MethodCost:
-    """What a method computes for an example, beside one pass of the model over one sequence.
-
-    Attributes:
-        sequences: sequences of an example that are computed together (chosen and rejected).
-        reference: a frozen reference is asked: a second model with full tuning, the adapter off otherwise; "beta" where
-            only a `method.beta` above 0 asks it.
-        logits: where logits are made: at supervised positions in chunks, at every position in tiles of TRL's fused
-            head, at every position at once, or nowhere (a score).
-        generates: answers are written in training, which needs a cache of keys and values.
-        value: a value head is trained beside the policy.
-    """
-
-    sequences: int = 1
-    reference: Literal["always", "beta", "never"] = "never"
-    logits: Literal["supervised", "tiles", "full", "none"] = "supervised"
-    generates: bool = False
-    value: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +74,7 @@ class Load:
     checkpointing: bool
     cuda: bool = False
     import_bytes: int = IMPORT_BYTES
-    cost: MethodCost = MethodCost()
+    cost: MethodCost = field(default_factory=MethodCost)
     weight_bits: float = 0.0
     reference: bool = False
     scorer: int = 0

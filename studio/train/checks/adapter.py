@@ -12,7 +12,7 @@ from studio.train.checks.weights import BLOCK
 
 
 def _has_adapter(known: Known) -> bool:
-    return known.config.tuning.name != "full"
+    return known.config.tuning.kind.adapter
 
 
 def _targets(known: Known) -> None:
@@ -35,11 +35,11 @@ def _experts(known: Known) -> None:
     tuning = known.config.tuning
     if not _has_adapter(known) or not known.shape.experts or tuning.target_modules != "all-linear":
         return
-    dora = ("tuning.dora", "switch it off") if tuning.name == "qlora" else ("tuning.name", "set it to lora")
+    switch, _, off = tuning.kind.dora_switch()
     asked = [
-        ("dora", *dora, tuning.uses_dora),
+        ("dora", switch, f"set it to {off}", tuning.uses_dora),
         ("dropout", "tuning.dropout", "set it to 0", tuning.dropout > 0),
-        (tuning.init, "tuning.init", "set it to default", tuning.name != "qlora" and tuning.init != "default"),
+        (tuning.init, "tuning.init", "set it to default", tuning.reads("init") and tuning.init != "default"),
     ]
     for what, where, otherwise, used in asked:
         if used:
@@ -104,7 +104,7 @@ def _blocks(known: Known) -> None:
 
 def _whole(known: Known) -> None:
     tuning = known.config.tuning
-    if tuning.name not in ("lora", "dora") or not tuning.modules_to_save:
+    if not tuning.reads("modules_to_save") or not tuning.modules_to_save:
         return
     outside = _outside(known)
     names = outside + sorted({linear.suffix for linear in known.shape.linears})
@@ -153,10 +153,10 @@ def _ranks(known: Known) -> None:
 
 def _start(known: Known) -> None:
     tuning = known.config.tuning
-    if tuning.name not in ("lora", "dora") or tuning.init in ("default", "gaussian"):
+    if not tuning.reads("init") or tuning.init in ("default", "gaussian"):
         return
     others = [name for name in ("rslora", "rank_pattern", "alpha_pattern", "adapter") if getattr(tuning, name)]
-    if tuning.name == "dora":
+    if tuning.uses_dora:
         raise InputError(
             f"{tuning.init} changes the base weights, and dora measures their length", where="tuning.init",
             fix="Set it to default, or tuning.name to lora",

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.config.tuning import TITLES
 from studio.errors import InputError
 from studio.models.inspect.adapters import require_adapter
 from studio.train.checks.known import Known
 from studio.train.runs import find_model
+from studio.tunings import title_of
 
 _ANEW = "or switch tuning.merge_adapter on for a new adapter on top"
 
@@ -19,17 +19,17 @@ _ANEW = "or switch tuning.merge_adapter on for a new adapter on top"
 def _used(known: Known) -> None:
     tuning = known.config.tuning
     if not tuning.adapter:
-        if tuning.name in ("lora", "dora") and tuning.merge_adapter:
+        if tuning.merges:
             raise InputError(
                 "there is no adapter to merge", where="tuning.merge_adapter", fix="Name one in tuning.adapter"
             )
         return
-    if tuning.name == "full":
+    if not tuning.kind.adapter:
         raise InputError(
             "with full tuning there is no adapter to go on from", where="tuning.adapter",
             fix="Leave it empty and name a merged model in model.path (studio export), or set tuning.name to lora",
         )  # fmt: skip
-    if tuning.name == "qlora" and tuning.merge_adapter:
+    if tuning.merge_adapter and not tuning.merges:
         raise InputError(
             "an adapter is merged into whole weights, and qlora holds them in few bits", where="tuning.merge_adapter",
             fix="Switch it off to go on with the adapter, or merge first (studio export) and name that model in "
@@ -50,17 +50,16 @@ def _require_kind(known: Known, config: dict[str, Any]) -> None:
     if tuning.uses_dora == dora:
         return
     has = "lengths of DoRA" if dora else "no lengths of DoRA"
-    where, fix = "tuning.name", f"Set it to {'dora' if dora else 'lora'}, {_ANEW}"
-    if tuning.name == "qlora":
-        where, fix = "tuning.dora", f"Switch it {'on' if dora else 'off'}"
-    raise InputError(f"the adapter has {has}, and {TITLES[tuning.name]} was asked for", where=where, fix=fix)
+    where, on, off = tuning.kind.dora_switch()
+    fix = f"Set it to {on if dora else off}" + (f", {_ANEW}" if tuning.reads("merge_adapter") else "")
+    raise InputError(f"the adapter has {has}, and {title_of(tuning.name)} was asked for", where=where, fix=fix)
 
 
 def _require_same(known: Known, config: dict[str, Any]) -> None:
     tuning = known.config.tuning
     kept = list(config.get("modules_to_save") or [])
     lacking = [name for name in tuning.modules_to_save or [] if name not in kept]
-    if tuning.name != "qlora" and lacking:
+    if tuning.reads("modules_to_save") and lacking:
         raise InputError(
             f"the adapter has no {lacking[0]} that is trained whole", where="tuning.modules_to_save",
             fix=f"Leave it out, {_ANEW}",

@@ -14,7 +14,6 @@ from studio.models.inspect.headers import Tensor, read_config, read_tensors
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.fit import Lengths
 from studio.settings import Settings
-from studio.train.methods import METHODS
 
 _OPTIONS = {spec.path: spec for spec in options_of(RunConfig)}
 
@@ -55,7 +54,7 @@ class Known:
     @property
     def scores(self) -> bool:
         """Whether the method makes a model that scores."""
-        return METHODS[self.config.method.name].result == "scorer"
+        return self.config.method.kind.result == "scorer"
 
 
 def used(config: RunConfig, section: str, name: str) -> bool:

@@ -27,7 +27,7 @@ def _rotary(known: Known) -> None:
             "phi3 stretches its positions in a way of its own (longrope)", where="model.rope_scaling",
             fix="Set it to none; Phi-3 models with 128k in their name are stretched already",
         )  # fmt: skip
-    if known.config.tuning.name == "full":
+    if not known.config.tuning.kind.adapter:
         return
     kept = (known.raw.get("rope_parameters") or known.raw.get("rope_scaling") or {}).get("rope_type", "default")
     if kept not in ("default", known.config.model.rope_scaling):
@@ -38,7 +38,7 @@ def _rotary(known: Known) -> None:
 
 def _eight_bit_dora(known: Known) -> None:
     tuning = known.config.tuning
-    if tuning.name == "qlora" and tuning.dora and tuning.bits == "8":
+    if tuning.uses_dora and tuning.kind.weight_bits(tuning) == 8:
         raise InputError(
             "dora over 8-bit weights fails in the second step on a CPU (PEFT 0.21), and is not tried on a GPU",
             where="tuning.dora",
@@ -92,8 +92,8 @@ def unsloth_lacks(config: RunConfig) -> list[tuple[str, bool]]:
     """Options that Unsloth's calls have no place for, and whether the run sets them."""
     tuning, model = config.tuning, config.model
     return [
-        ("tuning.init", tuning.name == "lora" and tuning.init != "default"),
-        ("tuning.dora", tuning.name == "qlora" and tuning.dora),
+        ("tuning.init", tuning.reads("init") and tuning.init != "default"),
+        ("tuning.dora", tuning.reads("dora") and tuning.dora),
         ("tuning.rank_pattern", bool(tuning.rank_pattern)),
         ("tuning.alpha_pattern", bool(tuning.alpha_pattern)),
         ("tuning.adapter", bool(tuning.adapter)),

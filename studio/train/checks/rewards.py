@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from studio.config.method import ONLINE
 from studio.errors import InputError
 from studio.models.inspect.adapters import adapter_config, require_adapter
 from studio.models.inspect.headers import read_config, read_tensors
@@ -22,7 +21,7 @@ from studio.train.runs import find_model
 def check_rewards(known: Known) -> None:
     """Refuse a reward that lacks what it needs."""
     method = known.config.method
-    if method.name not in ONLINE:
+    if not method.kind.online:
         return
     if method.reward_weights is not None and not any(method.reward_weights):
         raise InputError("all weights are 0", where="method.reward_weights", fix="Give at least one other number")

@@ -71,7 +71,7 @@ def _embedding(known: Known) -> None:
 
 def _quantised(known: Known) -> None:
     quantised = known.raw.get("quantization_config")
-    if known.config.tuning.name == "qlora" and find_spec("bitsandbytes") is None:
+    if known.config.tuning.kind.quantized and find_spec("bitsandbytes") is None:
         raise InputError(
             "qlora needs the package bitsandbytes, which is not installed", where="tuning.name",
             fix="Install it (pip install bitsandbytes), or use lora",

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from studio.config import RunConfig
-from studio.config.method import ONLINE
 from studio.models.catalog.available import disagreements
 from studio.models.plan.making import Plan
 from studio.train.tuning.lora import lora_alpha
@@ -29,16 +28,17 @@ def load(config: RunConfig, plan: Plan, folder: Path) -> Any:
         folder: a Hugging Face checkpoint.
     """
     tuning, method = config.tuning, config.method
-    length = config.data.max_length + (method.max_completion_length if method.name in ONLINE else 0)
+    bits = tuning.kind.weight_bits(tuning)
+    length = config.data.max_length + (method.max_completion_length if method.kind.online else 0)
     unsloth: Any = importlib.import_module("unsloth")
     saving: str | bool = "unsloth" if plan.activation_checkpointing else False
     model, _ = unsloth.FastLanguageModel.from_pretrained(
         model_name=str(folder),
         max_seq_length=length,
         dtype=getattr(torch, plan.dtype),
-        load_in_4bit=tuning.name == "qlora" and tuning.bits == "4",
-        load_in_8bit=tuning.name == "qlora" and tuning.bits == "8",
-        load_in_16bit=tuning.name == "lora",
+        load_in_4bit=0 < bits < 8,
+        load_in_8bit=bits == 8,
+        load_in_16bit=not bits,
         use_exact_model_name=True,  # otherwise it takes a quantised copy of the same name from the Hub
         use_gradient_checkpointing=saving,
         random_state=config.training.seed,
@@ -53,7 +53,7 @@ def load(config: RunConfig, plan: Plan, folder: Path) -> Any:
         bias="none",
         layers_to_transform=tuning.layers_to_transform,
         use_rslora=tuning.rslora,
-        modules_to_save=tuning.modules_to_save if tuning.name == "lora" else None,
+        modules_to_save=tuning.modules_to_save if tuning.reads("modules_to_save") else None,
         use_gradient_checkpointing=saving,
         random_state=config.training.seed,
         max_seq_length=length,

@@ -26,8 +26,7 @@ from studio.train.engine import loss as engine_loss
 from studio.train.engine import unsloth
 from studio.train.load.pretrained import load_adapter, load_whole
 from studio.train.loop.saving import save_tokenizer
-from studio.train.methods import METHODS
-from studio.train.tuning import PREPARE
+from studio.train.tuning import prepare
 from studio.train.tuning.qlora import keep_layout, leave_file, quantization
 
 
@@ -63,7 +62,7 @@ def load_model(
     """
     if config.training.engine == "unsloth":
         return Loaded(unsloth.load(config, plan, folder), None, False)
-    scorer = METHODS[config.method.name].result == "scorer"
+    scorer = config.method.kind.result == "scorer"
     model = _load(config, plan, folder, scorer)
     if scorer:
         if tokenizer.pad_token is None:
@@ -73,11 +72,11 @@ def load_model(
     if example is not None:
         fast = engine_loss.attach(model) and engine_loss.agrees(model, example.input_ids, example.labels)
     tuning = config.tuning
-    if tuning.name != "full" and tuning.adapter and not tuning.merge_adapter:
+    if tuning.adapter and tuning.goes_on:
         model.requires_grad_(False)
         tuned = load_adapter(model, Path(tuning.adapter), "tuning.adapter", is_trainable=True)
         return Loaded(tuned, None, fast)
-    peft_config = PREPARE[tuning.name](model, tuning, "SEQ_CLS" if scorer else "CAUSAL_LM")
+    peft_config = prepare(model, tuning, "SEQ_CLS" if scorer else "CAUSAL_LM")
     return Loaded(model, peft_config, fast)
 
 
@@ -115,7 +114,7 @@ def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrain
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": config.model.trust_remote_code}
     if config.model.rope_scaling != "none":
         options["config"] = _longer(config, folder)
-    if config.tuning.name == "qlora":
+    if config.tuning.kind.quantized:
         options["quantization_config"] = quantization(config.tuning, torch.bfloat16 if plan.autocast else dtype)
     kind: Any = AutoModelForCausalLM
     if scorer:
@@ -126,7 +125,7 @@ def _load(config: RunConfig, plan: Plan, folder: Path, scorer: bool) -> PreTrain
             options["num_labels"] = 1
     options |= attention_options(read_config(folder), config.model.attention, plan.attention)
     model = load_whole(kind, folder, "model.path", new_head=scorer, **options)
-    if config.tuning.name == "qlora":
+    if config.tuning.kind.quantized:
         keep_layout(model)
         leave_file(model)
         return model

@@ -20,7 +20,7 @@ def reference_model(setup: Setup) -> Any:
 
     It is read from the same folder and not from the name in the model's config, which may be another model.
     """
-    if setup.config.tuning.name != "full":
+    if setup.config.tuning.kind.adapter:
         return None
     reference = AutoModelForCausalLM.from_pretrained(
         setup.base,

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
-from studio.config.method import ONLINE
 from studio.errors import InputError
 from studio.jobs.store.checkpoints import BEST, whole_steps
 from studio.jobs.store.files import write_json
-from studio.train.methods import METHODS
 
 Scores = list[tuple[int, float]]
 
@@ -39,8 +37,8 @@ def watched(config: RunConfig) -> Watched:
     Raises:
         InputError: the method does not report it, or it has no better and worse.
     """
-    method, asked = METHODS[config.method.name], config.training.metric_for_best_model
-    loss = {} if method.name in ONLINE else {"eval_loss": False}
+    method, asked = config.method.kind, config.training.metric_for_best_model
+    loss = {} if method.online else {"eval_loss": False}
     known = loss | {
         f"eval_{metric.name.removeprefix('eval_')}": metric.better == "higher"
         for metric in method.metrics

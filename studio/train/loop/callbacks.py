@@ -18,8 +18,8 @@ from studio.jobs.store import checkpoints
 from studio.jobs.store.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
+    from studio.methods import Method
     from studio.train.loop.counting import Counting
-    from studio.train.methods import Method
 
 PACE_STEPS = 20
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
-from studio.config.tuning import TITLES
 from studio.escaping import for_markdown, quoted
 from studio.models.inspect.adapters import adapter_config
-from studio.train.methods import METHODS
+from studio.tunings import title_of
 
 CARD = """\
 ---
@@ -53,8 +52,8 @@ def write_card(folder: Path, name: str, base: str, config: RunConfig, facts: dic
         config: the run.
         facts: rows, tokens, steps, loss, best, rate, data (text), metrics (the method's own, as last reported).
     """
-    adapter = config.tuning.name != "full"
-    scorer = METHODS[config.method.name].result == "scorer"
+    adapter = config.tuning.kind.adapter
+    scorer = config.method.kind.result == "scorer"
     facts = dict(facts)
     measured = facts.pop("metrics", {})
     metrics = "".join(f"| {for_markdown(key)}, last | {value:.4g} |\n" for key, value in measured.items())
@@ -66,7 +65,9 @@ def write_card(folder: Path, name: str, base: str, config: RunConfig, facts: dic
         library="peft" if adapter else "transformers",
         method=config.method.name,
         tuning=config.tuning.name,
-        tuning_text=f"{TITLES[config.tuning.name]} of rank {_rank(folder, config)}" if adapter else "full fine-tuning",
+        tuning_text=f"{title_of(config.tuning.name)} of rank {_rank(folder, config)}"
+        if adapter
+        else "full fine-tuning",
         seed=config.training.seed,
         usage=_usage(adapter, base, scorer),
         pipeline="text-classification" if scorer else "text-generation",

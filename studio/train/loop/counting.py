@@ -49,8 +49,9 @@ class Counting:
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """The trainer's optimizer, or that of LoRA+ with its larger rate for B."""
-        ratio = self.setup.config.tuning.lora_plus_ratio
-        if ratio is None or self.setup.config.tuning.name not in ("lora", "qlora"):
+        tuning = self.setup.config.tuning
+        ratio = tuning.lora_plus_ratio
+        if ratio is None or not tuning.reads("lora_plus_ratio"):
             return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
         from peft.optimizers import create_loraplus_optimizer
 

@@ -36,7 +36,7 @@ class Start:
     def of(cls, trainer: Any, config: RunConfig) -> Start:
         """Keep the adapter as it is before the first step, if its kind asks for it."""
         tuning = config.tuning
-        if tuning.name != "lora" or tuning.init not in CHANGES_BASE:
+        if not tuning.reads("init") or tuning.init not in CHANGES_BASE:
             return cls()
         kept = tempfile.TemporaryDirectory(prefix="studio-start-")
         adapter = trainer.model.peft_config["default"]

@@ -15,7 +15,6 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from studio.config import RunConfig
-from studio.config.method import ONLINE, ROWS
 from studio.errors import FailedRunError
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.checkpoints import last_whole, remove_older
@@ -153,8 +152,8 @@ def facts_of(config: RunConfig, plan: Plan, watch: Watched, vocabulary: int) -> 
     training = config.training
     return Facts(
         learning_rate=plan.learning_rate,
-        online=config.method.name in ONLINE,
-        vocabulary=vocabulary if ROWS[config.method.name] == "answers" and config.method.loss == "nll" else 0,
+        online=config.method.kind.online,
+        vocabulary=vocabulary if config.method.kind.rows == "answers" and config.method.loss == "nll" else 0,
         max_grad_norm=training.max_grad_norm,
         half=plan.autocast or plan.dtype != "float32",
         warmup=round(training.warmup * plan.steps),

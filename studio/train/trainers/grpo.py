@@ -73,7 +73,7 @@ def build(setup: Setup) -> GroupTrainer | LeaveOneOutTrainer:
         "shuffle_dataset": setup.config.data.shuffle,
         "log_completions": False,
     }
-    if setup.beta and setup.config.tuning.name == "full":
+    if setup.beta and not setup.config.tuning.kind.adapter:
         common["model_init_kwargs"] = reference_options(setup)  # TRL reads the reference itself
     del common["train_sampling_strategy"]  # groups have a sampler of their own
     if method.grpo_algorithm == "grpo":

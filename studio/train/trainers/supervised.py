@@ -57,14 +57,15 @@ class SupervisedTrainer(Grouped, Counting, SFTTrainer):
 
 def build(setup: Setup) -> SupervisedTrainer:
     """Put model, rows and arguments together."""
-    method = setup.config.method
+    config = setup.config
+    reads = config.method.reads
     arguments = SFTConfig(
         **common_arguments(setup),
-        loss_type=method.loss if method.name == "sft" else "nll",
-        neftune_noise_alpha=(method.neftune_noise_alpha or None) if method.name == "sft" else None,
+        loss_type=config.method.loss if reads("loss") else "nll",
+        neftune_noise_alpha=(config.method.neftune_noise_alpha or None) if reads("neftune_noise_alpha") else None,
         max_length=None,  # lengths were checked, cut or refused by the studio already
         packing=False,
-        padding_free=setup.config.training.padding_free,
+        padding_free=config.training.padding_free,
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )

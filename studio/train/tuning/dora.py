@@ -8,12 +8,12 @@ from peft import LoraConfig
 from peft.utils.integrations import dequantize_module_weight
 from transformers import PreTrainedModel
 
-from studio.config.tuning import TuningConfig
 from studio.train.tuning.lora import lora_config
+from studio.tunings import TuningConfig
 
 
-def prepare_dora(model: PreTrainedModel, tuning: TuningConfig, task: str) -> LoraConfig:
-    """Return PEFT's config; arguments and errors as `prepare_lora`."""
+def prepare(model: PreTrainedModel, tuning: TuningConfig, task: str) -> LoraConfig:
+    """Return PEFT's config; arguments and errors as `studio.train.tuning.prepare`."""
     return lora_config(model, tuning, task, use_dora=True)
 
 

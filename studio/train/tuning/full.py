@@ -10,10 +10,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from studio.config.tuning import TuningConfig
+from studio.tunings import TuningConfig
 
 
-def prepare_full(model: PreTrainedModel, tuning: TuningConfig, task: str) -> Any:
+def prepare(model: PreTrainedModel, tuning: TuningConfig, task: str) -> Any:
     """Make every parameter trainable; there is no adapter, so None is returned."""
     model.float()
     model.requires_grad_(True)

@@ -12,28 +12,18 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from studio.config.tuning import TuningConfig
 from studio.errors import InputError
 from studio.patterns import require_quick
+from studio.tunings import TuningConfig
 
 
-def prepare_lora(model: PreTrainedModel, tuning: TuningConfig, task: str) -> LoraConfig:
-    """Return PEFT's config for this tuning; a new one each time, since trainers change it.
-
-    Args:
-        model: whose layers get an adapter.
-        tuning: section `tuning`.
-        task: PEFT's task type: CAUSAL_LM, or SEQ_CLS for a model that scores (its head is then saved too).
-
-    Raises:
-        InputError: a target module does not exist in the model, or is its output head; or a layer that is to be
-            trained whole does not exist.
-    """
+def prepare(model: PreTrainedModel, tuning: TuningConfig, task: str) -> LoraConfig:
+    """Return PEFT's config, a new one each time, since trainers change it."""
     return lora_config(model, tuning, task)
 
 
 def lora_config(model: PreTrainedModel, tuning: TuningConfig, task: str, **changes: Any) -> LoraConfig:
-    """`prepare_lora` with PEFT options that another tuning sets."""
+    """`prepare` with PEFT options that another tuning sets."""
     targets = tuning.target_modules
     if isinstance(targets, list):
         _check_names(model, targets)

@@ -14,13 +14,13 @@ import torch
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from studio.config.tuning import TuningConfig
 from studio.errors import StudioError
 from studio.train.tuning.lora import lora_config
+from studio.tunings import TuningConfig
 
 
-def prepare_qlora(model: PreTrainedModel, tuning: TuningConfig, task: str) -> LoraConfig:
-    """Return PEFT's config; arguments and errors as `prepare_lora`."""
+def prepare(model: PreTrainedModel, tuning: TuningConfig, task: str) -> LoraConfig:
+    """Return PEFT's config; arguments and errors as `studio.train.tuning.prepare`."""
     return lora_config(model, tuning, task, use_dora=tuning.dora, modules_to_save=None, init_lora_weights=True)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from studio.config.presets import belongs, demo_of, load_named, preset_names
 from studio.config.renamed import by_current_name, current_name
-from studio.config.tuning import TITLES
 from studio.errors import InputError
-from studio.train.methods import METHODS
+from studio.methods import METHODS
+from studio.tunings import title_of
 from studio.ui.form.schema import METHOD, TRAIN, TUNING, Form, Values, from_field, to_field
 
 # name: what brought the values; values: by option; kept: options that were typed and stayed when method or tuning
@@ -72,7 +72,7 @@ def switched(form: Form, values: Values, origin: Origin) -> tuple[Values, Origin
             went[path] = values[path]
         held[path] = usual
     name = origin["name"] if not demo else demo_of(method)
-    since = f"{METHODS[before[METHOD]].title} with {TITLES[before[TUNING]]}"
+    since = f"{METHODS[before[METHOD]].title} with {title_of(before[TUNING])}"
     new = {"name": name, "values": held, "kept": kept, "went": went if not demo else {}, "since": since}
     return changes, {**new, "before": origin["name"]}
 

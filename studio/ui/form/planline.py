@@ -15,7 +15,6 @@ import gradio as gr
 from gradio.context import Context
 
 from studio.config import RunConfig
-from studio.config.tuning import TITLES
 from studio.data.sources.locate import confine_sources, is_hub_source, locate, sources_of
 from studio.errors import InputErrors, StudioError
 from studio.jobs import submit
@@ -25,6 +24,7 @@ from studio.jobs.store.folder import free_name, require_free
 from studio.models.catalog.names import confine_folder, confine_model
 from studio.models.plan.making import Plan
 from studio.train import preflight
+from studio.tunings import title_of
 from studio.ui.components.choices import piece
 from studio.ui.errors import UNEXPECTED, guard, logger
 from studio.ui.form import fromrun
@@ -103,7 +103,7 @@ class Planner:
         method, tuning = str(values.get(METHOD)), str(values.get(TUNING))
         shown: dict[str, Any] = {
             "sequence": meta.sequence, "method": method, "tuning": tuning, "errors": [], "notes": {}, "cards": {},
-            "what": f"{TITLES.get(tuning, tuning)} · {method.upper()}", "line": "", "memory": None,
+            "what": f"{title_of(tuning)} · {method.upper()}", "line": "", "memory": None,
             "changed": [field_id(path) for path in self.form.changed(values)], "name": "", "waits": "",
             "code": None, "sweep": None, "kept": [], "usual": {}, "limits": [],
         }  # fmt: skip
@@ -172,7 +172,7 @@ class Planner:
             if word in texts:
                 continue
             other = config.model_copy(deep=True)
-            other.tuning.name = word  # type: ignore[assignment]
+            other.tuning.name = word
             try:
                 texts[word] = cost(preflight.check(other, self.services.settings, self.services.data).plan)
             except StudioError as error:
@@ -183,7 +183,8 @@ class Planner:
         """Return a name from data and tuning that no job of this home has."""
         file = Path(config.data.train[0].path)
         about = file.parent.name if file.stem.lower() in _PLAIN_NAMES and file.parent.name else file.stem
-        parts = [about, *([config.method.name] if config.method.name != "sft" else []), config.tuning.name]
+        usual = RunConfig().method.name
+        parts = [about, *([config.method.name] if config.method.name != usual else []), config.tuning.name]
         if self.form.specs["tuning.rank"].applies(config.method.name, config.tuning.name):
             parts.append(str(config.tuning.rank))
         return free_name(self.services.settings.jobs, "-".join(parts))

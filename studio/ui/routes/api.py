@@ -21,8 +21,8 @@ from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, ensure_supervisor, request_stop
 from studio.jobs.store.checkpoints import whole_steps
 from studio.jobs.store.events import read_events, read_lines
+from studio.methods import METHODS
 from studio.reach import open_in
-from studio.train.methods import METHODS
 from studio.ui.device import device_line
 from studio.ui.routes import again as againroutes
 from studio.ui.routes import compare as compareroutes

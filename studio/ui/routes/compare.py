@@ -21,8 +21,8 @@ from studio.jobs.store.labels import change_labels
 from studio.jobs.views.comparetext import as_csv, as_markdown
 from studio.jobs.views.disk import DiskBook
 from studio.locks import HeldError
+from studio.methods import METHODS
 from studio.train.comparing import compare_runs
-from studio.train.methods import METHODS
 from studio.ui.routes.answers import NEVER_KEPT, Json
 from studio.ui.server.services import Services
 

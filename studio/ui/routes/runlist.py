@@ -12,7 +12,6 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from studio.config.tuning import TITLES
 from studio.errors import StudioError
 from studio.jobs import FINAL, JobFolder, JobState, JobSummary, Summaries
 from studio.jobs.actions.queue import place_key
@@ -21,8 +20,9 @@ from studio.jobs.store.labels import NAME as LABELS
 from studio.jobs.store.request import JobRequest
 from studio.jobs.views.index import JobIndex
 from studio.jobs.views.summary import status_word
+from studio.methods import METHODS
 from studio.settings import Settings
-from studio.train.methods import METHODS
+from studio.tunings import title_of
 from studio.ui.routes.kept import Stamp, file_stamp
 from studio.ui.routes.rowchanges import Changes, KeptRows, Row
 from studio.ui.text import KINDS, place_words
@@ -196,7 +196,7 @@ def method_line(request: JobRequest) -> str:
         return " · ".join(filter(None, [KINDS[request.kind], run]))
     method, tuning = (_name(request.config.get(section)) for section in ("method", "tuning"))
     titled = METHODS[method].title if method in METHODS else method
-    return " · ".join(filter(None, [TITLES.get(tuning, tuning), titled]))
+    return " · ".join(filter(None, [title_of(tuning), titled]))
 
 
 def state_dict(job: JobFolder, state: JobState) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import gradio as gr
 
 from studio.data.masks.overlay import IGNORED
+from studio.methods import METHODS
 from studio.ui.components.choices import piece
 from studio.ui.form.schema import Values
 from studio.ui.page import Page
@@ -36,7 +37,7 @@ def batch_card(page: Page) -> gr.HTML:
 
     def calls(asked: Asked, raw: Values) -> Calls:
         sections, seed, micro = sections_of(page, raw)
-        packing = raw.get("training.padding_free") is True and sections["method"]["name"] in ("sft", "pretrain")
+        packing = raw.get("training.padding_free") is True and METHODS[sections["method"]["name"]].padding_free
         args = {**sections, **grouping_of(page, raw), "seed": seed, "micro_batch": micro}
         return [("batch", {**args, "packing": packing})]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gradio as gr
 
 from studio.config import RunConfig
-from studio.config.method import ONLINE
 from studio.errors import StudioError
 from studio.train.rewards.python import read_reference
 from studio.ui.components.choices import piece
@@ -31,7 +30,7 @@ def code_of(config: RunConfig) -> dict[str, str] | None:
     that is said.
     """
     method = config.method
-    if method.name not in ONLINE or "python" not in method.rewards or not method.reward_python:
+    if not method.kind.online or "python" not in method.rewards or not method.reward_python:
         return None
     try:
         path, name, text = read_reference(method.reward_python)

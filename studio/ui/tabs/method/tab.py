@@ -14,10 +14,10 @@ from studio.config import RunConfig
 from studio.config.describe import OptionSpec
 from studio.config.load import dump_run, load_run
 from studio.config.presets import load_named, preset_names
-from studio.config.tuning import TITLES
 from studio.errors import InputErrors, StudioError
+from studio.methods import METHODS
 from studio.models.catalog.available import ENGINE
-from studio.train.methods import METHODS
+from studio.tunings import TUNINGS
 from studio.ui.components.choices import choice_cards, markup, piece
 from studio.ui.errors import guard
 from studio.ui.form.origin import known, origin_of, switched
@@ -150,7 +150,8 @@ def option_cards(spec: OptionSpec, value: str, lacks: dict[str, str] | None = No
 
     `lacks` says of words that cannot be chosen here why; their cards are greyed.
     """
-    titles = ENGINES | TITLES | {name: method.title for name, method in METHODS.items()}
+    titles = ENGINES | {one.name: one.title for one in METHODS.values()}
+    titles |= {one.name: one.title for one in TUNINGS.values()}
     meaning = {}
     for part in spec.help.rstrip(".").split(";"):
         word, _, text = part.partition(":")

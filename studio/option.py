@@ -116,3 +116,16 @@ def option(
     if callable(default):
         return Field(default_factory=default, title=title, description=help, json_schema_extra=extra, **bounds)
     return Field(default=default, title=title, description=help, json_schema_extra=extra, **bounds)
+
+
+def say_readers(config: type[Options], key: Literal["methods", "tunings"], owners: dict[str, type[Options]]) -> None:
+    """Note on each option of a section which owners read it: those among whose own options it is.
+
+    Args:
+        config: a section that inherits the options of all owners.
+        key: what the owners are.
+        owners: their options by name; what none of them has is read by all.
+    """
+    for name, info in config.model_fields.items():
+        if isinstance(info.json_schema_extra, dict):
+            info.json_schema_extra[key] = [owner for owner, own in owners.items() if name in own.model_fields]

@@ -1,4 +1,4 @@
-"""Which of the model's numbers change: all of them, or a small adapter beside them."""
+"""The options that adapters share. The terms are PEFT's (Hu et al. 2021, arXiv:2106.09685, for rank and alpha)."""
 
 from __future__ import annotations
 
@@ -7,34 +7,21 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from studio.config.option import Options, option
+from studio.option import Options, option
 
-TuningName = Literal["full", "lora", "qlora", "dora"]
-ADAPTERS = ("lora", "qlora", "dora")
 # No model has so many blocks, or layers with names of their own.
 _MOST_BLOCKS, _MOST_PATTERNS = 2000, 2000
-TITLES: dict[str, str] = {"full": "Full", "lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA"}
-
-
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
 
 
-class TuningConfig(Options):
-    """Section `tuning`. The terms are PEFT's (Hu et al. 2021, arXiv:2106.09685, for rank and alpha)."""
+class AdapterOptions(Options):
+    """What every adapter reads."""
 
-    name: TuningName = option(
-        "lora",
-        "lora: a small adapter on top of frozen weights; full: every weight; qlora: an adapter on top of 4-bit "
-        "weights, for the least memory; dora: an adapter that also learns the magnitudes of the weights, slower.",
-        title="Tuning",
-        tier="basic",
-    )
     rank: int = option(
         16,
         "Size of the adapter: 8 for simple tasks, 16 usual, 32 for complex tasks, 64 for the most.",
         title="Rank",
         tier="basic",
-        tunings=ADAPTERS,
         ge=1,
         le=1024,
         differs="PEFT: 8. 16 learned the demo in fewer steps.",
@@ -43,77 +30,35 @@ class TuningConfig(Options):
         "auto",
         "Scaling of the adapter, applied as alpha / rank. auto is 2 × rank.",
         title="Alpha",
-        tunings=ADAPTERS,
         differs="PEFT: 8 whatever the rank, so that a larger rank learns more slowly.",
     )
     dropout: float = option(
-        0.0, "Dropout probability of the adapter's inputs in training.", title="Dropout",
-        tunings=ADAPTERS, ge=0, lt=1,
-    )  # fmt: skip
+        0.0, "Dropout probability of the adapter's inputs in training.", title="Dropout", ge=0, lt=1
+    )
     target_modules: str | list[str] = option(
         "all-linear",
         "Modules that get an adapter: all-linear, or names such as [q_proj, v_proj].",
         title="Target modules",
-        tunings=ADAPTERS,
         differs="PEFT's default by family is often q and v only, which learns less.",
     )
-
-    init: Literal["default", "gaussian", "pissa", "olora", "orthogonal"] = option(
-        "default",
-        "How the adapter is initialized: default starts at the base model; pissa (arXiv:2404.02948) and olora "
-        "(2406.01775) start at its principal directions and learn faster at first.",
-        title="Adapter initialization",
-        tunings=("lora", "dora"),
-    )
     rslora: bool = option(
-        False, "Scale by alpha / √rank, which keeps large ranks stable (arXiv:2312.03732).", title="rsLoRA",
-        tunings=ADAPTERS,
-    )  # fmt: skip
-    lora_plus_ratio: float | None = option(
-        None, "LoRA+ (arXiv:2402.12354): learning rate of B relative to that of A; 16 is usual, empty is 1.",
-        title="LoRA+ ratio", tunings=("lora", "qlora"), ge=1, le=1000,
-    )  # fmt: skip
+        False, "Scale by alpha / √rank, which keeps large ranks stable (arXiv:2312.03732).", title="rsLoRA"
+    )
     rank_pattern: str | dict[str, int] | None = option(
-        None, "Different ranks for some modules, such as q_proj=32, v_proj=8.", title="Rank pattern", tunings=ADAPTERS
-    )  # fmt: skip
+        None, "Different ranks for some modules, such as q_proj=32, v_proj=8.", title="Rank pattern"
+    )
     alpha_pattern: str | dict[str, float] | None = option(
-        None, "Different alphas for some modules, such as q_proj=64.", title="Alpha pattern", tunings=ADAPTERS
-    )  # fmt: skip
+        None, "Different alphas for some modules, such as q_proj=64.", title="Alpha pattern"
+    )
     layers_to_transform: str | int | list[int] | None = option(
         None, "Only these blocks get an adapter, from 0, such as 0-3, 28, 29; empty is all.",
-        title="Layers to transform", tunings=ADAPTERS,
+        title="Layers to transform",
     )  # fmt: skip
-    modules_to_save: str | list[str] | None = option(
-        None, "Modules trained in full beside the adapter and saved with it, such as lm_head, embed_tokens.",
-        title="Modules to save", tunings=("lora", "dora"),
-    )  # fmt: skip
-    bits: Literal["4", "8"] = option(
-        "4", "Bits per frozen weight: 4 (NF4) or 8 (LLM.int8).", title="Quantization bits", tunings=("qlora",)
-    )  # fmt: skip
-    quant_type: Literal["nf4", "fp4"] = option(
-        "nf4", "4-bit data type (Dettmers et al. 2023, arXiv:2305.14314).", title="Quantization type",
-        tunings=("qlora",), needs=("bits", ("4",)),
-    )  # fmt: skip
-    double_quant: bool = option(
-        True, "Quantize the quantization constants too, which saves 0.4 bits per weight.", title="Double quantization",
-        tunings=("qlora",), needs=("bits", ("4",)), differs="bitsandbytes: off.",
-    )  # fmt: skip
-    dora: bool = option(False, "Learn the magnitudes too (QDoRA).", title="Use DoRA", tunings=("qlora",))
     adapter: str | None = option(
         None,
         "Continue training this adapter: a run (name or id) or a folder. Its rank and layers are kept.",
         title="Existing adapter",
-        tunings=("lora", "dora", "qlora"),
     )
-    merge_adapter: bool = option(
-        False, "Merge the existing adapter into the weights first and train a new one on top.",
-        title="Merge adapter first", tunings=("lora", "dora"),
-    )  # fmt: skip
-
-    @property
-    def uses_dora(self) -> bool:
-        """Whether the adapter also learns the length of each row: dora, or qlora with it."""
-        return self.name == "dora" or (self.name == "qlora" and self.dora)
 
     @field_validator("rank_pattern", "alpha_pattern", mode="before")
     @classmethod
@@ -150,17 +95,6 @@ class TuningConfig(Options):
             blocks += range(first, last + 1)
         return blocks or None
 
-    @field_validator("bits", mode="before")
-    @classmethod
-    def _bits(cls, value: object) -> object:
-        # A word of the form, which YAML and --set read as a number.
-        return f"{value:g}" if isinstance(value, int | float) else value
-
-    @field_validator("modules_to_save", mode="before")
-    @classmethod
-    def _whole(cls, value: object) -> object:
-        return [part.strip() for part in value.split(",") if part.strip()] or None if isinstance(value, str) else value
-
     @field_validator("alpha")
     @classmethod
     def _positive(cls, value: float | str) -> float | str:
@@ -177,3 +111,36 @@ class TuningConfig(Options):
         if not value:
             raise ValueError("all-linear, or at least one layer name")
         return value
+
+
+class WholeBaseOptions(Options):
+    """What needs a base whose weights are not quantized."""
+
+    init: Literal["default", "gaussian", "pissa", "olora", "orthogonal"] = option(
+        "default",
+        "How the adapter is initialized: default starts at the base model; pissa (arXiv:2404.02948) and olora "
+        "(2406.01775) start at its principal directions and learn faster at first.",
+        title="Adapter initialization",
+    )
+    modules_to_save: str | list[str] | None = option(
+        None, "Modules trained in full beside the adapter and saved with it, such as lm_head, embed_tokens.",
+        title="Modules to save",
+    )  # fmt: skip
+    merge_adapter: bool = option(
+        False, "Merge the existing adapter into the weights first and train a new one on top.",
+        title="Merge adapter first",
+    )  # fmt: skip
+
+    @field_validator("modules_to_save", mode="before")
+    @classmethod
+    def _whole(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] or None if isinstance(value, str) else value
+
+
+class LoraPlusOptions(Options):
+    """What goes with A and B alone, without lengths beside them."""
+
+    lora_plus_ratio: float | None = option(
+        None, "LoRA+ (arXiv:2402.12354): learning rate of B relative to that of A; 16 is usual, empty is 1.",
+        title="LoRA+ ratio", ge=1, le=1000,
+    )  # fmt: skip

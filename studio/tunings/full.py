@@ -1,0 +1,8 @@
+"""Full fine-tuning: every weight changes."""
+
+from studio.option import Options
+from studio.tunings.tuning import Tuning
+
+FULL = Tuning(
+    name="full", title="Full", sentence="every weight", options=Options, module="full", adapter=False
+)  # fmt: skip

@@ -1,0 +1,45 @@
+"""What a tuning says of itself: which weights change, and how the others are held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from studio.option import Options
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Which of the model's numbers change.
+
+    Attributes:
+        name: its word in the config.
+        title: what the page calls it.
+        sentence: what it is, as the help of `tuning.name` says it.
+        options: its options, which `TuningConfig` inherits.
+        module: module in `studio.train.tuning` whose `prepare` readies a model for it.
+        adapter: an adapter is trained beside frozen weights; False where every weight changes.
+        quantized: the frozen weights are held in few bits.
+        unsloth: the engine of that name has it.
+    """
+
+    name: str
+    title: str
+    sentence: str
+    options: type[Options]
+    module: str
+    adapter: bool = True
+    quantized: bool = False
+    unsloth: bool = False
+
+    def uses_dora(self, options: Any) -> bool:
+        """Whether the adapter also learns the length of each row of the weights."""
+        return False
+
+    def dora_switch(self) -> tuple[str, str, str]:
+        """The option that decides about `uses_dora`, and its values for on and off."""
+        return "tuning.name", "dora", "lora"
+
+    def weight_bits(self, options: Any) -> float:
+        """Bits of a quantized weight with its share of the scales; 0 where weights are held whole."""
+        return 0.0
