@@ -45,6 +45,7 @@ check: $(TEST_STAMP)
 	$(BIN)/python -m studio.config.docs --check
 	$(BIN)/python -m studio.train.docs --check
 	$(BIN)/python -m studio.models.plan.cards --check
+	$(BIN)/python -m tests.names
 	$(BIN)/python -m tests.audit
 
 test: $(TEST_STAMP)

@@ -92,6 +92,7 @@ def option(
     methods: tuple[str, ...] = (),
     tunings: tuple[str, ...] = (),
     needs: tuple[str, tuple[str, ...]] | None = None,
+    decides: Literal["loss", "score"] | None = None,
     differs: str | None = None,
     **bounds: Any,
 ) -> Any:
@@ -106,11 +107,13 @@ def option(
         methods: the methods that use it; empty means all.
         tunings: the tunings that use it; empty means all.
         needs: another option of the section, and the words of it with which this one is read; no words: any value.
+        decides: what the loss is, or what is scored at all: numbers of runs that differ in it have no common scale.
         differs: why our default is not TRL's or PEFT's, where it is not.
         bounds: pydantic's `ge`, `gt`, `le`, `lt`, `min_length`, `pattern`.
     """
     extra: JsonDict = {
         "unit": unit, "tier": tier, "methods": list(methods), "tunings": list(tunings), "differs": differs,
+        "decides": decides,
         "needs": None if needs is None else [needs[0], list(needs[1])],
     }  # fmt: skip
     if callable(default):

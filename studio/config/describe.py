@@ -32,6 +32,7 @@ class OptionSpec:
         choices: the allowed words of a choice, or of words.
         minimum, maximum: inclusive or exclusive bounds, None where there is none.
         methods, tunings: where it applies; empty means everywhere.
+        decides: loss or score where it says what that is (`studio.option`).
         needs: dotted name of an option without which it is not read, and the words this one must have (none: any).
     """
 
@@ -49,6 +50,7 @@ class OptionSpec:
     methods: tuple[str, ...]
     tunings: tuple[str, ...]
     needs: tuple[str, tuple[str, ...]] | None
+    decides: str | None
     differs: str | None
     minimum: float | None
     maximum: float | None
@@ -137,6 +139,7 @@ def _spec(path: str, info: FieldInfo) -> OptionSpec:
         methods=tuple(extra.get("methods", ())),
         tunings=tuple(extra.get("tunings", ())),
         needs=None if needs is None else (f"{path.rpartition('.')[0]}.{needs[0]}", tuple(needs[1])),
+        decides=extra.get("decides"),
         differs=extra.get("differs"),
         minimum=bounds[0],
         maximum=bounds[1],

@@ -109,10 +109,11 @@ def run_of(
     raw, notes = with_current_names(raw)
     asked = [item.partition("=")[0].strip() for item in sets]
     notes += [f"{path} is called {current_name(path)} now" for path in asked if path in RENAMED]
-    for note in dict.fromkeys(notes):
+    by_hand = {apply_set(raw, item) for item in sets}
+    raw, more = with_current_names(raw)
+    for note in dict.fromkeys([*notes, *more]):
         if tell is not None:
             tell(note)
-    by_hand = {apply_set(raw, item) for item in sets}
     return build(RunConfig, raw, where, by_hand)
 
 

@@ -26,14 +26,17 @@ class DpoOptions(BetaOptions):
     """What DPO reads."""
 
     dpo_loss: str | list[DpoLoss] = option(
-        lambda: ["sigmoid"], f"One or several of {', '.join(DPO_LOSSES)}.", title="DPO loss"
+        lambda: ["sigmoid"], f"One or several of {', '.join(DPO_LOSSES)}.", title="DPO loss", decides="loss"
     )
     dpo_loss_weights: str | list[float] | None = option(
-        None, "Weight of each DPO loss, such as 1, 0.2; empty weights them equally.", title="DPO loss weights"
+        None,
+        "Weight of each DPO loss, such as 1, 0.2; empty weights them equally.",
+        title="DPO loss weights",
+        decides="loss",
     )
     label_smoothing: float = option(
         0.0, "Assumed share of pairs with swapped labels; exo_pair needs some (0.001).", title="Label smoothing",
-        ge=0, lt=0.5, needs=("dpo_loss", ("exo_pair", "robust", "aot", "aot_unpaired")),
+        decides="loss", ge=0, lt=0.5, needs=("dpo_loss", ("exo_pair", "robust", "aot", "aot_unpaired")),
     )  # fmt: skip
 
     @field_validator("dpo_loss", mode="before")

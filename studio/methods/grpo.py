@@ -17,11 +17,11 @@ class GrpoOptions(BetaOptions, OnlineOptions):
 
     grpo_algorithm: Literal["grpo", "rloo"] = option(
         "grpo", "grpo compares completions within a group (arXiv:2402.03300), rloo leaves one out (2402.14740).",
-        title="Algorithm",
+        title="Algorithm", decides="loss",
     )  # fmt: skip
     grpo_loss: Literal["dapo", "grpo", "bnpo", "dr_grpo"] = option(
         "dapo", "How tokens are averaged: dapo over all, grpo within each completion, dr_grpo by a fixed length.",
-        title="GRPO loss", needs=("grpo_algorithm", ("grpo",)),
+        title="GRPO loss", decides="loss", needs=("grpo_algorithm", ("grpo",)),
     )  # fmt: skip
     num_generations: int = option(
         4, "Completions generated for each prompt; the batch must be a multiple of it.", title="Completions per prompt",

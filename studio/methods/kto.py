@@ -15,13 +15,26 @@ class KtoOptions(BetaOptions):
     """What KTO reads."""
 
     kto_loss: Literal["kto", "apo_zero_unpaired"] = option(
-        "kto", "kto (arXiv:2402.01306), or apo_zero_unpaired, which needs no KL estimate.", title="KTO loss"
+        "kto",
+        "kto (arXiv:2402.01306), or apo_zero_unpaired, which needs no KL estimate.",
+        title="KTO loss",
+        decides="loss",
     )
     desirable_weight: float = option(
-        1.0, "Weight of desirable answers; raise it when they are few.", title="Desirable weight", gt=0, le=100
+        1.0,
+        "Weight of desirable answers; raise it when they are few.",
+        title="Desirable weight",
+        decides="loss",
+        gt=0,
+        le=100,
     )
     undesirable_weight: float = option(
-        1.0, "Weight of undesirable answers; raise it when they are few.", title="Undesirable weight", gt=0, le=100
+        1.0,
+        "Weight of undesirable answers; raise it when they are few.",
+        title="Undesirable weight",
+        decides="loss",
+        gt=0,
+        le=100,
     )
 
 

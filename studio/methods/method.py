@@ -103,13 +103,13 @@ class Method:
         cost: what it computes for an example beside one pass of the model.
         trainer: module in `studio.train.trainers` whose `build` makes its trainer.
         paper: where the method comes from.
-        beta: what `method.beta: auto` means.
+        beta: what `method.beta: auto` usually means.
         result: the trained model answers, or scores answers.
         padding_free: `training.padding_free` goes with it.
         unsloth: the engine of that name has it.
         exact: what `data.prepare.batches` collates is the trainer's own batch.
         plain: texts are read as they are, never as conversations.
-        formerly: values by dotted name that meant this method before it had a name of its own.
+        formerly: (method, option, word) that meant this one before it had a name of its own.
         differs: how it differs from TRL's trainer and why.
     """
 
@@ -131,7 +131,7 @@ class Method:
     unsloth: bool = False
     exact: bool = False
     plain: bool = False
-    formerly: tuple[tuple[str, str], ...] = ()
+    formerly: tuple[str, str, str] | None = None
     differs: str = ""
 
     @property
@@ -157,6 +157,14 @@ class Method:
     def by_length(self, options: Any) -> bool:
         """Whether rows of like length may be computed together: the loss is a mean over an update's tokens or pairs."""
         return False
+
+    def usual_beta(self, options: Any) -> float:
+        """What `method.beta: auto` means."""
+        return self.beta
+
+    def loss(self, options: Any) -> str:
+        """Name of its loss, where its trainer has several."""
+        return ""
 
     def least_rows(self, options: Any) -> int:
         """How many rows must be computed together at least."""

@@ -24,32 +24,37 @@ class OnlineOptions(Options):
         "What scores a completion, one or several: exact_match and numeric compare it with the row's answer; json, "
         "regex and length check its form; model is a reward model; python is a function of yours.",
         title="Rewards",
+        decides="score",
         tier="basic",
     )
     reward_weights: str | list[float] | None = option(
-        None, "Weight of each reward, such as 1, 0.2; empty weights them equally.", title="Reward weights"
+        None,
+        "Weight of each reward, such as 1, 0.2; empty weights them equally.",
+        title="Reward weights",
+        decides="score",
     )
     reward_model: str | None = option(
         None, "For model: the run that trained it (name or id), or the folder of a reward model.",
-        title="Reward model", tier="basic", needs=("rewards", ("model",)),
+        title="Reward model", decides="score", tier="basic", needs=("rewards", ("model",)),
     )  # fmt: skip
     reward_schema: str | None = option(
         None, "For json: a JSON Schema file that the completion must match; empty asks for valid JSON only.",
-        title="JSON Schema", needs=("rewards", ("json",)),
+        title="JSON Schema", decides="score", needs=("rewards", ("json",)),
     )  # fmt: skip
     reward_pattern: str | None = option(
         None, "For regex: a pattern (RE2) that must match the whole completion, such as ^\\d+$.", title="Regex pattern",
-        needs=("rewards", ("regex",)),
+        decides="score", needs=("rewards", ("regex",)),
     )  # fmt: skip
     reward_length: int | None = option(
         None, "For length: the target number of tokens; the reward falls with the distance from it.",
-        title="Target length", unit="tokens", needs=("rewards", ("length",)), ge=1,
+        title="Target length", decides="score", unit="tokens", needs=("rewards", ("length",)), ge=1,
     )  # fmt: skip
     reward_python: str | None = option(
         None,
         "For python: FILE.py:FUNCTION, called with prompts, completions and the row's other keys; returns one number "
         "each. It runs with your rights.",
         title="Python reward",
+        decides="score",
         needs=("rewards", ("python",)),
     )
     trust_reward_code: bool = option(
@@ -65,7 +70,12 @@ class OnlineOptions(Options):
         title="Temperature", gt=0, le=10,
     )  # fmt: skip
     clip_range: float = option(
-        0.2, "How far one update may move the probability ratio of a token (epsilon).", title="Clip range", gt=0, lt=1
+        0.2,
+        "How far one update may move the probability ratio of a token (epsilon).",
+        title="Clip range",
+        decides="loss",
+        gt=0,
+        lt=1,
     )
 
     @field_validator("rewards", mode="before")

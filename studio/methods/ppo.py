@@ -13,23 +13,30 @@ from studio.option import option
 class PpoOptions(OnlineOptions):
     """What PPO reads."""
 
-    ppo_epochs: int = option(4, "Updates made from each batch of completions.", title="PPO epochs", ge=1, le=64)
+    ppo_epochs: int = option(
+        4, "Updates made from each batch of completions.", title="PPO epochs", decides="loss", ge=1, le=64
+    )
     kl_coef: float = option(
         0.05, "Weight of the KL penalty against the reference in each token's reward.", title="KL coefficient",
-        tier="basic", ge=0, le=10,
+        tier="basic", decides="loss", ge=0, le=10,
     )  # fmt: skip
     kl_target: float | None = option(
         None, "KL per completion that the coefficient is adapted to (Ziegler 2019); empty keeps it fixed.",
-        title="KL target", gt=0,
+        title="KL target", decides="loss", gt=0,
     )  # fmt: skip
-    vf_coef: float = option(0.1, "Weight of the value loss.", title="Value coefficient", ge=0)
-    gamma: float = option(1.0, "Discount factor of later rewards.", title="Discount factor", gt=0, le=1)
+    vf_coef: float = option(0.1, "Weight of the value loss.", title="Value coefficient", decides="loss", ge=0)
+    gamma: float = option(1.0, "Discount factor of later rewards.", title="Discount factor", decides="loss", gt=0, le=1)
     lam: float = option(
-        0.95, "Lambda of generalized advantage estimation (arXiv:1506.02438).", title="GAE lambda", ge=0, le=1
+        0.95,
+        "Lambda of generalized advantage estimation (arXiv:1506.02438).",
+        title="GAE lambda",
+        decides="loss",
+        ge=0,
+        le=1,
     )
     whiten_rewards: bool = option(
         True, "Normalize the scores to mean 0 and standard deviation 1, by running statistics.",
-        title="Whiten rewards", differs="TRL 1.12: off; the KL and the scores then have one scale.",
+        title="Whiten rewards", decides="loss", differs="TRL 1.12: off; the KL and the scores then have one scale.",
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ class BetaOptions(Options):
         "How strongly the model is kept close to the reference: the KL coefficient of dpo, kto and grpo; without a "
         "reference model the weight of the preference term. auto is the method's usual value (docs/methods.md).",
         title="Beta",
+        decides="loss",
         tier="basic",
     )
 

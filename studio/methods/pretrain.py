@@ -18,6 +18,7 @@ class PretrainOptions(Options):
         "separate: each document is an example of its own; join: documents are concatenated, each with its end token, "
         "and split at the maximum length, so that long ones continue and short ones share an example.",
         title="Documents",
+        decides="score",
         tier="basic",
     )
 
@@ -28,6 +29,9 @@ class _Pretrain(Method):
 
     def joins(self, options: PretrainOptions) -> bool:
         return options.documents == "join"
+
+    def loss(self, options: PretrainOptions) -> str:
+        return "nll"
 
     def by_length(self, options: PretrainOptions) -> bool:
         return True

@@ -13,7 +13,7 @@ class RewardOptions(Options):
 
     center_rewards_coefficient: float = option(
         0.0, "Centers the rewards around 0, so that runs can be compared (arXiv:2312.09244): 0.01 is usual.",
-        title="Reward centering", ge=0, le=10,
+        title="Reward centering", decides="loss", ge=0, le=10,
     )  # fmt: skip
 
 

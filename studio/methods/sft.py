@@ -22,6 +22,7 @@ class SftOptions(Options):
         "assistant",
         "Which tokens the loss counts: every assistant turn, only the last one, or the whole text.",
         title="Train on",
+        decides="score",
         tier="basic",
         differs="TRL trains on every token of a conversation, the prompts too.",
     )
@@ -29,6 +30,7 @@ class SftOptions(Options):
         "nll",
         "nll is cross-entropy; dft weights each token by its probability under the model (arXiv:2508.05629).",
         title="Loss",
+        decides="loss",
     )
     neftune_noise_alpha: float = option(
         0.0,
@@ -42,6 +44,9 @@ class SftOptions(Options):
 class _Sft(Method):
     def train_on(self, options: SftOptions) -> TrainOn:
         return options.train_on
+
+    def loss(self, options: SftOptions) -> str:
+        return options.loss
 
     def by_length(self, options: SftOptions) -> bool:
         return True

@@ -14,9 +14,6 @@ from studio.config import RunConfig
 from studio.models.plan.batches import by_length
 from studio.models.plan.making import Plan
 
-# SimPO's weights average likelihoods, which are small (Meng et al. 2024, arXiv:2405.14734: 2.0 to 2.5).
-SIMPO_BETA = 2.0
-
 
 @dataclass
 class Setup:
@@ -62,9 +59,7 @@ class Setup:
     def beta(self) -> float:
         """`method.beta` with `auto` resolved."""
         method = self.config.method
-        if method.beta == "auto" and method.name == "orpo" and method.orpo_loss == "simpo":
-            return SIMPO_BETA
-        return method.kind.beta if method.beta == "auto" else float(method.beta)
+        return method.kind.usual_beta(method) if method.beta == "auto" else float(method.beta)
 
 
 def common_arguments(setup: Setup) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 from studio.config import RunConfig
 from studio.config.load import build, dump_run, run_of
 from studio.config.presets import load_named
+from studio.config.renamed import by_current_name
 from studio.errors import InputErrors
 from studio.jobs.actions.sweep import expand
 from studio.jobs.store.files import write_atomic
 from studio.jobs.store.folder import JobFolder, create_job
+from studio.methods import METHODS
 from studio.settings import Settings
 
 NOTE = "training.packing is called training.padding_free now"
@@ -61,3 +64,20 @@ def test_a_run_of_before_is_read_and_its_file_stays(settings: Settings) -> None:
 def test_a_sweep_over_it() -> None:
     found = expand(RunConfig(), "run", {"training.packing": [True, False]})
     assert [one.config.training.padding_free for one in found] == [True, False]
+
+
+def test_a_word_that_is_a_method_now_is_read_as_that_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = replace(METHODS["kto"], formerly=("dpo", "dpo_loss", "kto_pair"))
+    monkeypatch.setitem(METHODS, "kto", moved)
+    told: list[str] = []
+    raw = {"method": {"name": "dpo", "dpo_loss": "kto_pair", "beta": 0.3}}
+    config = run_of(raw, [], "", told.append)
+    assert (config.method.name, config.method.beta, config.method.dpo_loss) == ("kto", 0.3, ["sigmoid"])
+    assert told == ["method.dpo_loss kto_pair is the method kto now"]
+    assert raw["method"]["name"] == "dpo", "what was given stays as it is"
+    told.clear()
+    assert run_of({}, ["method.name=dpo", "method.dpo_loss=sigmoid"], "", told.append).method.name == "dpo"
+    # Beside another method the word had no effect, and has none now.
+    assert build(RunConfig, {"method": {"name": "sft", "dpo_loss": "kto_pair"}}).method.name == "sft"
+    draft = {"method.name": "dpo", "method.dpo_loss": "kto_pair", "training.epochs": 2}
+    assert by_current_name(draft) == {"method.name": "kto", "training.epochs": 2}

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.config import RunConfig
+from studio.methods import METHODS
 from studio.models.plan.batches import Batching, by_length, look, split
 from studio.models.plan.fit import ENOUGH, MODEST, Lengths
 from studio.models.plan.making import Plan, make_plan
@@ -63,7 +64,7 @@ def test_rows_without_known_lengths_are_planned_alike() -> None:
 @given(
     free=st.floats(0.8e9, 30e9), batch=st.sampled_from([1, 6, 8, 40, 64]), full=st.booleans(),
     each=st.lists(st.integers(5, 3000), min_size=1, max_size=80),
-    method=st.sampled_from(["sft", "pretrain", "dpo", "orpo", "kto", "reward", "ppo", "grpo"]),
+    method=st.sampled_from(list(METHODS)),
     packing=st.booleans(),
 )  # fmt: skip
 def test_more_than_half_of_the_memory_only_where_nothing_else_runs(

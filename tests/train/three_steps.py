@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from studio.jobs.run.worker import JobContext
+from studio.methods import METHODS
 from studio.settings import Settings
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, reported, write_rows
@@ -30,7 +31,7 @@ SAME = 1e-4  # logits of the same numbers, multiplied in another order
 def run(settings: Settings, tiny: Path, tmp_path: Path, tuning: dict[str, Any], **sections: Any) -> JobContext:
     """Three steps on a few rows; without validation, unless a section asks for it."""
     method = sections.get("method", {}).get("name")
-    file = "pairs_train.jsonl" if method in ("dpo", "kto", "orpo", "reward") else None
+    file = "pairs_train.jsonl" if METHODS[method or "sft"].rows in ("pairs", "rated") else None
     if method == "grpo":
         file = "sums_train.jsonl"
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows(file, 12) if file else ROWS)

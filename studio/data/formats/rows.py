@@ -18,7 +18,7 @@ from studio.data.formats.columns import known_columns, suggest_columns
 from studio.data.formats.conversations import LIST_KEYS, is_message, tools_of
 from studio.data.readers.kinds import kind_by_name
 from studio.errors import InputError
-from studio.methods import RowKind
+from studio.methods import METHODS, RowKind
 
 # The formats that each kind of method can use; the first whose keys are there is taken.
 READ: dict[RowKind, tuple[FormatName, ...]] = {
@@ -40,7 +40,11 @@ _TOOL_KEYS = ("tools", "functions")
 # A row of one of these beside who speaks is no single message.
 _ANSWER_WORDS = ("prompt", "completion", "instruction", "output", "chosen", "rejected", "label")
 _PAIRS = "this method learns from single answers, and the rows have a better and a worse one"
-_PAIRS_FIX = "These are preference rows: set method.name to dpo, orpo, kto or reward, or give rows with one answer each"
+_OF_PAIRS = [one.name for one in METHODS.values() if one.rows in ("pairs", "rated")]
+_PAIRS_FIX = (
+    f"These are preference rows: set method.name to {', '.join(_OF_PAIRS[:-1])} or {_OF_PAIRS[-1]}, or give rows with "
+    "one answer each"
+)
 _NEEDED: dict[str, tuple[str, str]] = {
     "pairs": (
         "a pair needs the keys chosen and rejected",

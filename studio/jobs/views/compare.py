@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from studio.config import RunConfig
+from studio.config.describe import options_of
 from studio.errors import InputError
 from studio.jobs.store.events import read_events
 from studio.jobs.store.files import read_json
@@ -25,22 +27,11 @@ from studio.jobs.views.summary import JobSummary, status_word
 MOST = 10
 # Options of a method that say what its loss is: losses of runs that differ in one have no common scale. The others (the
 # noise of NEFTune, how answers are drawn) only say how it is lowered.
-LOSS_OPTIONS = frozenset(
-    f"method.{name}" for name in (
-        "loss", "beta", "dpo_loss", "dpo_loss_weights", "label_smoothing", "orpo_loss", "simpo_gamma", "kto_loss",
-        "desirable_weight", "undesirable_weight", "center_rewards_coefficient", "grpo_algorithm", "grpo_loss",
-        "kl_coef", "kl_target", "vf_coef", "gamma", "lam", "whiten_rewards", "clip_range", "ppo_epochs",
-    )
-)  # fmt: skip
+LOSS_OPTIONS = frozenset(spec.path for spec in options_of(RunConfig) if spec.decides == "loss")
 # And numbers of a method that grow and shrink with those.
 SCALED = frozenset(("rewards/margins", "rewards/chosen", "rewards/rejected", "margin", "loss/value"))
 # Options that say what is scored at all: with others no number of the method is about the same thing.
-SCORING_OPTIONS = frozenset(
-    f"method.{name}" for name in (
-        "train_on", "documents", "rewards", "reward_weights", "reward_model", "reward_schema", "reward_pattern",
-        "reward_length", "reward_python",
-    )
-)  # fmt: skip
+SCORING_OPTIONS = frozenset(spec.path for spec in options_of(RunConfig) if spec.decides == "score")
 Better = Literal["lower", "higher", "neither"]
 
 

@@ -22,6 +22,12 @@ from studio.train.loop.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset
 
+# CPOTrainer's options for the losses that it computes.
+_CONTRASTIVE: dict[str, dict[str, Any]] = {
+    "simpo": {"loss_type": "simpo", "cpo_alpha": 0.0},
+    "cpo": {"loss_type": "sigmoid", "cpo_alpha": 1.0},
+}
+
 
 class OddsRatioTrainer(Counting, ORPOTrainer):
     """ORPO on token ids."""
@@ -45,14 +51,12 @@ def build(setup: Setup) -> OddsRatioTrainer | ContrastiveTrainer:
     # Rows are within data.max_length already; these trainers ask for a limit all the same.
     common = {**common_arguments(setup), "beta": setup.beta, "max_length": setup.config.data.max_length}
     common["remove_unused_columns"] = False
-    if method.orpo_loss == "orpo":
+    loss = _CONTRASTIVE.get(method.kind.loss(method))
+    if loss is None:
         arguments: Any = ORPOConfig(**common)
         kind: Any = OddsRatioTrainer
     else:
-        simpo = method.orpo_loss == "simpo"
-        loss = {"loss_type": "simpo", "cpo_alpha": 0.0} if simpo else {"loss_type": "sigmoid", "cpo_alpha": 1.0}
-        arguments = CPOConfig(**common, **loss, simpo_gamma=method.simpo_gamma)
-        kind = ContrastiveTrainer
+        arguments, kind = CPOConfig(**common, **loss, simpo_gamma=method.simpo_gamma), ContrastiveTrainer
     trainer: OddsRatioTrainer | ContrastiveTrainer = kind(args=arguments, **trainer_parts(setup, _dataset))
     return finish(trainer, setup)
 

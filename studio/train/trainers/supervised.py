@@ -58,11 +58,11 @@ class SupervisedTrainer(Grouped, Counting, SFTTrainer):
 def build(setup: Setup) -> SupervisedTrainer:
     """Put model, rows and arguments together."""
     config = setup.config
-    reads = config.method.reads
+    noise = config.method.neftune_noise_alpha if config.method.reads("neftune_noise_alpha") else 0
     arguments = SFTConfig(
         **common_arguments(setup),
-        loss_type=config.method.loss if reads("loss") else "nll",
-        neftune_noise_alpha=(config.method.neftune_noise_alpha or None) if reads("neftune_noise_alpha") else None,
+        loss_type=config.method.kind.loss(config.method),
+        neftune_noise_alpha=noise or None,
         max_length=None,  # lengths were checked, cut or refused by the studio already
         packing=False,
         padding_free=config.training.padding_free,
