@@ -23,7 +23,8 @@ def test_names_are_found(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        'method.grpo_loss == "grpo"', 'cost.logits == "full"', 'name == "demo"', 'titles = {"full": "Full"}', 'print("dpo")',
+        'method.grpo_loss == "grpo"', 'cost.logits == "full"', 'name == "demo"', 'titles = {"full": "Full"}',
+        'print("dpo")',
     ],
 )  # fmt: skip
 def test_words_of_options_are_no_names(line: str) -> None:
