@@ -29,7 +29,7 @@ NAMES = preset_names()
 MODELS = [name for name in NAMES if name.startswith("models/")]
 OF_METHODS = [name for name in NAMES if name.startswith("methods/")]
 OF_METHODS_EVERYDAY = ("methods/sft-lora", "methods/dpo-lora", "methods/grpo-lora")
-COUNTS = {"demo": 8, "methods": 13, "models": 22}
+COUNTS = {"demo": len(METHODS), "methods": len(METHODS) + 5, "models": 22}  # one each; five with other tunings
 STEPS, ROWS_KEPT, BATCH = 2, 8, 4
 EVERYDAY = ("llama", "mixtral")  # of the architectures: an ordinary one and a mixture
 
