@@ -17,9 +17,10 @@ from studio.methods.ppo import PPO, PpoOptions
 from studio.methods.pretrain import PRETRAIN, PretrainOptions
 from studio.methods.reward import REWARD, RewardOptions
 from studio.methods.sft import SFT, SftOptions
+from studio.methods.simpo import SIMPO, SimpoOptions
 from studio.option import Options, option, say_readers
 
-METHODS: dict[str, Method] = {one.name: one for one in (SFT, PRETRAIN, DPO, ORPO, KTO, REWARD, PPO, GRPO)}
+METHODS: dict[str, Method] = {one.name: one for one in (SFT, PRETRAIN, DPO, ORPO, SIMPO, KTO, REWARD, PPO, GRPO)}
 if TYPE_CHECKING:
     MethodName = str
 else:
@@ -44,7 +45,16 @@ class _Named(Options):
 
 # Pydantic lists the fields of the last class first.
 class MethodConfig(
-    PpoOptions, GrpoOptions, RewardOptions, KtoOptions, OrpoOptions, DpoOptions, PretrainOptions, SftOptions, _Named
+    PpoOptions,
+    GrpoOptions,
+    RewardOptions,
+    KtoOptions,
+    SimpoOptions,
+    OrpoOptions,
+    DpoOptions,
+    PretrainOptions,
+    SftOptions,
+    _Named,
 ):
     """Section `method`: the options of all methods, so that what was set stays when another one is looked at.
 

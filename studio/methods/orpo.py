@@ -1,4 +1,4 @@
-"""Odds-ratio preference optimization and its relatives without a reference model: SimPO and CPO."""
+"""Odds-ratio preference optimization, and CPO: a preference beside the likelihood of the chosen answer."""
 
 from __future__ import annotations
 
@@ -13,25 +13,17 @@ from studio.option import option
 class OrpoOptions(BetaOptions):
     """What ORPO reads."""
 
-    orpo_loss: Literal["orpo", "simpo", "cpo"] = option(
+    orpo_loss: Literal["orpo", "cpo"] = option(
         "orpo",
-        "orpo (arXiv:2403.07691), simpo (2405.14734: average likelihood with a margin) or cpo (2401.08417).",
+        "orpo (arXiv:2403.07691) or cpo (2401.08417).",
         title="Preference loss",
         decides="loss",
     )
-    simpo_gamma: float = option(
-        0.5, "Target reward margin of simpo (gamma).", title="SimPO margin", decides="loss", ge=0, le=10,
-        needs=("orpo_loss", ("simpo",)),
-    )  # fmt: skip
 
 
 class _Orpo(PreferenceMethod):
     def loss(self, options: OrpoOptions) -> str:
         return options.orpo_loss
-
-    def usual_beta(self, options: OrpoOptions) -> float:
-        # SimPO's weights average likelihoods, which are small (Meng et al. 2024, arXiv:2405.14734: 2.0 to 2.5).
-        return 2.0 if options.orpo_loss == "simpo" else self.beta
 
 
 ORPO = _Orpo(

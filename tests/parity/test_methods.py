@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from trl import (
     SFTConfig,
     SFTTrainer,
 )
+from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from studio.settings import Settings
@@ -64,6 +66,7 @@ TRAINERS: dict[str, tuple[Any, Any]] = {
     "pretrain": (SFTTrainer, SFTConfig),
     "dpo": (DPOTrainer, DPOConfig),
     "orpo": (ORPOTrainer, ORPOConfig),
+    "simpo": (CPOTrainer, partial(CPOConfig, loss_type="simpo", cpo_alpha=0.0, beta=2.0, simpo_gamma=0.5)),
     "kto": (KTOTrainer, KTOConfig),
     "reward": (RewardTrainer, RewardConfig),
     "grpo": (GRPOTrainer, GRPOConfig),
