@@ -103,7 +103,7 @@ class Method:
         cost: what it computes for an example beside one pass of the model.
         trainer: module in `studio.train.trainers` whose `build` makes its trainer.
         paper: where the method comes from.
-        beta: what `method.beta: auto` usually means.
+        beta: what `method.beta: auto` means.
         result: the trained model answers, or scores answers.
         padding_free: `training.padding_free` goes with it.
         unsloth: the engine of that name has it.
@@ -157,10 +157,6 @@ class Method:
     def by_length(self, options: Any) -> bool:
         """Whether rows of like length may be computed together: the loss is a mean over an update's tokens or pairs."""
         return False
-
-    def usual_beta(self, options: Any) -> float:
-        """What `method.beta: auto` means."""
-        return self.beta
 
     def loss(self, options: Any) -> str:
         """Name of its loss, where its trainer has several."""

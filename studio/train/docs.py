@@ -10,15 +10,16 @@ from studio.config.docs import option_table, write_page
 from studio.config.run import RunConfig
 from studio.methods import METHODS, Method
 from studio.models.inspect.families import FAMILIES, rank_guide
+from studio.tunings import TUNINGS
 
 _INTRO = """\
 # Methods
 
 Made from `studio/methods` and `studio/config` by `make docs`; do not edit.
 Each method works with each tuning: full, lora, qlora, dora (`studio train demo/METHOD --set tuning.name=TUNING`).
-`make test-matrix` runs all 32 cells on the real model, holds each but PPO's beside TRL and PEFT, and stops and resumes
-each on a tiny one. Every check is made before the model is loaded: a run that cannot work is refused with the option to
-change.
+`make test-matrix` runs all {cells} cells on the real model, holds each but PPO's beside TRL and PEFT, and stops and
+resumes each on a tiny one. Every check is made before the model is loaded: a run that cannot work is refused with the
+option to change.
 
 | method | learns from | needs | watch |
 |---|---|---|---|
@@ -70,7 +71,8 @@ def methods_page() -> str:
         f"| {family.name} | {', '.join(family.also)} | {', '.join(family.targets)} | {family.note} |\n"
         for family in FAMILIES
     ]
-    return "".join([_INTRO, *rows, "\n", *sections, _RATES, *rates, _RANKS, *ranks, _FAMILIES, *families])
+    intro = _INTRO.format(cells=len(METHODS) * len(TUNINGS))
+    return "".join([intro, *rows, "\n", *sections, _RATES, *rates, _RANKS, *ranks, _FAMILIES, *families])
 
 
 def _section(method: Method) -> str:

@@ -59,7 +59,7 @@ class Setup:
     def beta(self) -> float:
         """`method.beta` with `auto` resolved."""
         method = self.config.method
-        return method.kind.usual_beta(method) if method.beta == "auto" else float(method.beta)
+        return method.kind.beta if method.beta == "auto" else float(method.beta)
 
 
 def common_arguments(setup: Setup) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tests.conftest import run_studio
 WATCHED = {
     "dpo": ("eval_rewards/accuracies", 0.9),
     "orpo": ("eval_rewards/accuracies", 0.9),
+    "simpo": ("eval_rewards/accuracies", 0.9),
     "kto": ("eval_rewards/accuracies", 0.9),
     "reward": ("eval_accuracy", 0.9),
     "ppo": ("reward", 0.3),

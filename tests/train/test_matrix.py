@@ -1,7 +1,7 @@
 """Every method with every tuning, through the worker: trains, changes what it should, saves what loads again.
 
 The demo's presets are what is run, so each of them is, too. Every day the tiny model goes through a quarter of the
-32 cells; `make test-matrix` takes both through all.
+cells; `make test-matrix` takes both through all.
 """
 
 from __future__ import annotations
