@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from studio.models.inspect.adapted import Adapted, adapted
-from studio.models.inspect.known_shapes import LLAMA2, known_model, plain_shape, shape_of
+from studio.models.inspect.known_shapes import KnownModel, known_model, shape_of
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.memory import Load, estimate
 from studio.tunings import TuningConfig
@@ -21,6 +21,16 @@ from studio.tunings import TuningConfig
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "memory.md"
 # GB by size. Rows that the studio has no counterpart for are left out: pure bf16 (weights, gradients and moments in 16
 # bits), freeze (a few whole blocks), 2 bits.
+LLAMA2 = {
+    size: {
+        "model_type": "llama", "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": 32000,
+        "max_position_embeddings": 4096, "tie_word_embeddings": False,
+    }
+    for size, hidden, inner, layers, heads, kv_heads in (
+        ("7B", 4096, 11008, 32, 32, 32), ("13B", 5120, 13824, 40, 40, 40), ("70B", 8192, 28672, 80, 64, 8),
+    )
+}  # fmt: skip
 TABLE = {
     "full": {"7B": 120, "13B": 240, "70B": 1200},
     "lora": {"7B": 16, "13B": 32, "70B": 160},
@@ -34,6 +44,10 @@ FACTOR = 1.3
 # The same plan with more in it: (rows at a time, tokens, checkpointing).
 LARGER = ((4, 2048, True), (1, 1024, False))
 CELLS = [(row, size) for row in TABLE for size in LLAMA2]
+
+
+def plain_shape(size: str) -> ModelShape:
+    return shape_of(KnownModel("", "", 0, LLAMA2[size]))
 
 
 def load(shape: ModelShape, row: str, rows: int = 1, length: int = 1024, checkpointing: bool = True) -> Load:
@@ -53,12 +67,12 @@ def gigabytes(shape: ModelShape, row: str, rows: int = 1, length: int = 1024, ch
 
 @pytest.mark.parametrize(("row", "size"), CELLS)
 def test_the_plan_agrees_with_the_table(row: str, size: str) -> None:
-    planned = gigabytes(plain_shape(LLAMA2[size]), row)
+    planned = gigabytes(plain_shape(size), row)
     assert TABLE[row][size] / FACTOR < planned < TABLE[row][size] * FACTOR
 
 
 def test_where_the_table_is_optimistic() -> None:
-    seven = plain_shape(LLAMA2["7B"])
+    seven = plain_shape("7B")
     assert all(gigabytes(seven, "qlora 4", *larger) > 1.5 * TABLE["qlora 4"]["7B"] for larger in LARGER)
     # A small model: half a byte a weight would be 0.07 GB.
     assert gigabytes(shape_of(known_model("smollm2-135m-instruct")), "qlora 4") > 1
@@ -75,7 +89,7 @@ def table_rows() -> list[str]:
     """The lines of the page's table."""
     lines = []
     for row, size in CELLS:
-        shape, known = plain_shape(LLAMA2[size]), TABLE[row][size]
+        shape, known = plain_shape(size), TABLE[row][size]
         plans = [gigabytes(shape, row), *(gigabytes(shape, row, *larger) for larger in LARGER)]
         cells = [NAMES[row], size, f"{known:,}", *(_shown(plan) for plan in plans), f"{plans[0] / known:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
