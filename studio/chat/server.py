@@ -29,6 +29,7 @@ from studio.chat.engine import Answer, Backend, End, Engine, Event, Failed, Piec
 from studio.chat.lifetime import Lifetime, write_ready
 from studio.chat.protocol import SSE_DONE, ApiError, ChatRequest, Reply, parse_request, sse
 from studio.errors import StudioError
+from studio.models.catalog.quiet import quiet_imports
 from studio.private import begin
 
 KEY_VARIABLE = "STUDIO_CHAT_KEY"
@@ -222,6 +223,7 @@ def _load(options: argparse.Namespace) -> Backend:
 
         return GgufBackend(options.gguf, context=options.context, threads=options.threads)
     print("chat: loading libraries", flush=True)
+    quiet_imports()
     from transformers.utils import logging
 
     from studio.chat.hf import HfBackend, use_all_cores

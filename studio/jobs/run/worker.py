@@ -30,6 +30,7 @@ from studio.jobs.store.files import RESERVE, write_json, write_reserve
 from studio.jobs.store.folder import JobFolder
 from studio.jobs.store.request import Kind
 from studio.jobs.store.state import own_identity, write_state
+from studio.models.catalog.quiet import quiet_imports
 from studio.private import begin
 from studio.reach import reading_as_asked
 from studio.settings import Settings, read_settings
@@ -212,6 +213,7 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
     )  # fmt: skip
     context = JobContext(job, read_settings())
     signal.signal(signal.SIGTERM, _on_term)
+    quiet_imports()
     faulthandler.enable()  # a crash in compiled code leaves its place in the log
     try:
         context.environment(oom_kills=oom_kills())

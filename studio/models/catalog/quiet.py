@@ -11,6 +11,14 @@ import os
 import warnings
 
 
+def quiet_imports() -> None:
+    """Drop what libraries say while they are imported; to be called before the first of them is.
+
+    bitsandbytes looks for a kernel on the Hub then, and warns in each process of a CPU that it goes on without.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def quiet_libraries() -> None:
     """Switch off bars, telemetry and network look-ups of the Hugging Face libraries in this process."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -22,6 +30,5 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
