@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from studio.methods.method import MethodCost
 from studio.methods.orpo import ORPO
-from studio.methods.preference import BetaOptions, PreferenceMethod
+from studio.methods.preference import METRICS, BetaOptions, PreferenceMethod
 from studio.option import option
 
 
@@ -30,7 +30,7 @@ SIMPO = _Simpo(
     rows="pairs",
     columns="prompt, chosen and rejected",
     options=SimpoOptions,
-    metrics=ORPO.metrics,
+    metrics=METRICS,
     rates=ORPO.rates,
     cost=MethodCost(sequences=2, logits="full"),
     trainer="orpo",
