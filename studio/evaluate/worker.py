@@ -34,6 +34,9 @@ from studio.models.inspect.attention import answer_options
 from studio.models.inspect.headers import SAFE, read_config
 
 SPARE_TOKENS = 16
+# Of SmolLM2-135M on two cores, a row each (a base model writes on where a tuned one ends), for the bar before there is
+# a pace.
+LOAD_SECONDS, ANSWER_SECONDS = 3.0, {"base": 0.3, "tuned": 0.15}
 
 
 def evaluate(context: JobContext) -> None:
@@ -50,6 +53,8 @@ def evaluate(context: JobContext) -> None:
         path = resolve_path(config.data, context.settings)
         source = source_named(run.request.config.get("data") or {}, config.data)
         questions = read_questions(path, tokenizer, config.limit, source)
+    answering = {f"answers of the {side} model": len(questions) * each for side, each in ANSWER_SECONDS.items()}
+    context.outline({"loading model": LOAD_SECONDS, **answering})
     longest = max(len(question.answer_ids) for question in questions) + SPARE_TOKENS
     max_new_tokens = longest if config.max_new_tokens == "auto" else int(config.max_new_tokens)
 

@@ -74,6 +74,7 @@ class Export:
     def run(self) -> None:
         """Do all of it; the work folder is gone afterwards, whatever happens."""
         self._require_space()
+        self.context.outline(self._expected())
         tools = ensure_toolchain(self.context.settings, self.context)
         require_takeaway(self.source.weights, self.source.run.request.name, self.context.settings)
         shutil.rmtree(self.work, ignore_errors=True)
@@ -96,6 +97,20 @@ class Export:
         needed += sum(largest_bytes(kind, half) for kind in self.types)
         needed += half if "f16" not in self.types and self._quantised() else 0
         require_space(self.context.job.path, needed, "the export")
+
+    def _expected(self) -> dict[str, float]:
+        """Seconds that the steps should take, for the bar before each has a pace: SmolLM2-135M's on two cores."""
+        size = self.source.half_bytes / 270e6
+        converted = [kind for kind in self.types if TYPES[kind].by_converter]
+        converted += ["f16"] if self._quantised() and "f16" not in converted else []
+        steps = {"merging": 3 * size} if self.source.adapter else {}
+        steps |= {"converting" if len(converted) == 1 else f"converting {kind}": 2 + 2.5 * size for kind in converted}
+        steps |= {f"quantizing {kind}": 3.3 * size for kind in self._quantised()}
+        steps["asking the trained model"] = 5 + 4.5 * size
+        for kind in self.types:
+            steps[f"verifying {kind}"] = 1.7 * size
+            steps |= {f"answering rows {kind}": 20 * size} if self.rows is not None else {}
+        return steps
 
     def _quantised(self) -> list[str]:
         return [kind for kind in self.types if not TYPES[kind].by_converter]

@@ -50,6 +50,9 @@ from studio.train.setup import Setup
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "finetune-studio")
 
+# For the bar before training has a pace: imports and one reading of the checkpoint; one adapter or model written.
+LOAD_SECONDS, LOAD_BYTES, SAVE_SECONDS = 2.0, 500e6, 3.0
+
 
 def train(context: JobContext) -> None:
     """Run the training job of `context`.
@@ -85,6 +88,10 @@ def train(context: JobContext) -> None:
     if config.model.rope_scaling != "none" and config.tuning.kind.adapter:
         base = stretched_base(config, reference, context.job.path / "stretched")
     _record(context, config, base, prepared, plan)
+    if plan.seconds is not None:
+        part = 1 - (begun.step / plan.steps if begun is not None else 0)
+        loading = LOAD_SECONDS + plan.memory["weights"] / LOAD_BYTES
+        context.outline({"loading model": loading, "training": part * plan.seconds, "saving": SAVE_SECONDS})
 
     with context.phase("loading model"):
         example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None

@@ -128,6 +128,10 @@ class JobContext:
         """Make a progress function for services that name their own phases."""
         return Reporter(self, unit)
 
+    def outline(self, seconds: dict[str, float]) -> None:
+        """Say what the phases that follow should take, by name and in their order (`views.progress`)."""
+        self.event("outline", seconds={name: round(each, 2) for name, each in seconds.items()})
+
     def metric(self, step: int, values: dict[str, float], **more: Any) -> None:
         """Write the numbers of one step. NaN and infinity are written as text, since JSON has neither."""
         finite = {key: _json_number(value) for key, value in values.items()}
@@ -212,6 +216,7 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
         job.state_path, job.state().with_(status="running", pid=pid, process_start=start, started=time.time())
     )  # fmt: skip
     context = JobContext(job, read_settings())
+    context.event("begin")
     signal.signal(signal.SIGTERM, _on_term)
     quiet_imports()
     faulthandler.enable()  # a crash in compiled code leaves its place in the log

@@ -16,6 +16,7 @@ from typing import Any
 from studio.jobs.store.events import read_events
 from studio.jobs.store.folder import JobFolder
 from studio.jobs.store.state import JobState
+from studio.jobs.views.progress import Progress
 
 # Of so many jobs the place in the log is remembered.
 KEPT = 500
@@ -34,7 +35,7 @@ class JobSummary:
         validations: all that count, (step, loss).
         results: named results, such as an evaluation's.
         peak_memory_gb: highest resident memory seen (1e9 bytes).
-        eta: seconds left, None before there is a pace to tell it from.
+        progress: how far the whole job is, and when it ends.
         behind: True while a part of a long log was not read yet.
     """
 
@@ -53,12 +54,13 @@ class JobSummary:
     results: dict[str, Any] = field(default_factory=dict)
     notices: list[dict[str, Any]] = field(default_factory=list)
     peak_memory_gb: float = 0.0
-    eta: float | None = None
+    progress: Progress = field(default_factory=Progress)
     behind: bool = False
 
     def add(self, event: dict[str, Any]) -> None:
         """Take in one event, as `read_events` gives it."""
         self.peak_memory_gb = max(self.peak_memory_gb, event.get("memory_gb") or 0.0)
+        self.progress.add(event)
         match event["kind"]:
             case "phase":
                 self.phase, self.unit = event["phase"], event.get("unit", "")
@@ -80,7 +82,6 @@ class JobSummary:
         self.epoch = event.get("epoch", self.epoch)
         self.tokens = event.get("tokens", self.tokens)
         self.elapsed = event.get("elapsed", self.elapsed)
-        self.eta = event.get("eta", self.eta)
         loss, step = values.get("eval_loss"), event["step"]
         if step > 0 and isinstance(loss, int | float) and math.isfinite(loss):
             self.validations.append((step, loss))
@@ -89,8 +90,7 @@ class JobSummary:
 
     def _go_back(self, step: int) -> None:
         """The training goes on from that step: what came after it is done once more."""
-        self.step, self.eta = step, None
-        self.values = {}
+        self.step, self.values = step, {}
         self.validations = [one for one in self.validations if one[0] <= step]
         self.best = min(((loss, at) for at, loss in self.validations), default=None)
 

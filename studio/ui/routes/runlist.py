@@ -151,7 +151,7 @@ class RunBook:
 
 
 def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSummary) -> Row:
-    """Make the row of one job. Times are Unix seconds, `eta` and `elapsed` seconds, memory GB (1e9 bytes)."""
+    """Make the row of one job. Times are Unix seconds, memory GB (1e9 bytes)."""
     best, best_step = summary.best if summary.best is not None else (None, None)
     return {
         "id": job_id,
@@ -175,7 +175,8 @@ def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSumm
         "done": summary.done,
         "total": summary.total,
         "unit": summary.unit,
-        "eta": summary.eta,
+        "share": round(summary.progress.share, 4),
+        "ends": summary.progress.ends,
         "created": state.created,
         "started": state.started,
         "finished": state.finished,
@@ -209,8 +210,8 @@ def state_dict(job: JobFolder, state: JobState) -> dict[str, Any]:
 def summary_dict(summary: JobSummary) -> dict[str, Any]:
     """Summary for JSON, without what grows with the run: that comes as events."""
     values = dict(vars(summary))
-    del values["notices"], values["validations"]
-    return values
+    del values["notices"], values["validations"], values["progress"]
+    return values | {"share": summary.progress.share, "ends": summary.progress.ends}
 
 
 def _name(section: Any) -> str:
