@@ -94,24 +94,27 @@ window.studio.monitor = (() => {
     put(part("phases"), phaseLine());
   }
 
-  /** [share or null, what is counted, time left] */
+  /** [share of the whole job or null, what it is at, time left] */
   function progress(row, stopping) {
     const { state, summary } = reader, total = summary.total_steps;
-    const took = state.started && state.finished ? `in ${duration(Math.max(0, state.finished - state.started))}` : "";
+    const plan = reader.about.environment?.plan?.seconds, planned = plan && reader.about.kind === "train" ? ` (training was planned to take ${duration(plan)})` : "";
+    const took = state.started && state.finished ? `in ${duration(Math.max(0, state.finished - state.started))}${planned}` : "";
     if (state.status === "queued") return [0, row?.word || "waiting", ""];
-    if (state.final && total) return [summary.step / total, `step ${number(summary.step)} of ${number(total)}`, took];
-    if (state.final) return [state.status === "completed" ? 1 : 0, state.status === "completed" ? "done" : state.status, took];
-    const phase = reader.phases[reader.phases.length - 1];
-    if (stopping) return [null, summary.phase && summary.phase !== "stopping" && summary.phase !== "training" ? summary.phase : "finishing the step, then saving", ""];
-    if (phase && phase.phase !== "training") {
-      const begunAgo = duration(Math.max(0, Date.now() / 1000 + reader.skew - phase.begun));
-      if (!phase.total) return [null, phase.phase, begunAgo];
-      const amount = phase.unit === "bytes" ? `${bytes(phase.done)} of ${bytes(phase.total)}` : `${number(Math.round(phase.done))} of ${number(phase.total)} ${phase.unit}`.trim();
-      return [phase.done / phase.total, `${phase.phase}: ${amount}`, begunAgo];
+    if (state.final) {
+      const share = state.status === "completed" ? 1 : reader.share || (total ? summary.step / total : 0);
+      return [share, total ? `step ${number(summary.step)} of ${number(total)}` : state.status === "completed" ? "done" : state.status, took];
     }
-    if (!total) return [null, phase?.phase || "starting", ""];
-    const left = reader.left();
-    return [summary.step / total, `step ${number(summary.step)} of ${number(total)}`, left === null ? "" : `${duration(left)} left`];
+    const phase = reader.phases[reader.phases.length - 1];
+    const left = reader.left(), time = left === null ? "" : `${duration(left)} left`;
+    const share = reader.share || null;
+    if (stopping) return [share, summary.phase && summary.phase !== "stopping" && summary.phase !== "training" ? summary.phase : "finishing the step, then saving", ""];
+    if (phase && phase.phase !== "training") {
+      const step = phase.phase === "validating" && total ? `step ${number(summary.step)} of ${number(total)}, ` : "";
+      if (!phase.total) return [share, `${step}${phase.phase}`, time];
+      const amount = phase.unit === "bytes" ? `${bytes(phase.done)} of ${bytes(phase.total)}` : `${number(Math.round(phase.done))} of ${number(phase.total)} ${phase.unit}`.trim();
+      return [share, `${step}${phase.phase}: ${amount}`, time];
+    }
+    return [share, total ? `step ${number(summary.step)} of ${number(total)}` : phase?.phase || "starting", time];
   }
 
   /** The phases so far in the order they first came, each with its time in all: validations interrupt the training. */
@@ -266,9 +269,8 @@ window.studio.monitor = (() => {
     document.body.dataset.jobs = jobs.length ? "some" : "none";
     if (!job) return window.studio.summary("training", jobs.length ? "" : "nothing yet");
     const word = (WORDS[job.status] || [job.status])[0].toLowerCase();
-    const share = job.total_steps ? job.step / job.total_steps : job.total ? job.done / job.total : null;
-    const done = window.studio.isFinal(job);
-    window.studio.summary("training", !done && share !== null ? `${word}, ${Math.floor(100 * share)} %` : done && job.best !== null && job.status === "completed" ? `${word}, loss ${number(job.best, 3)}` : word);
+    const share = job.share, done = window.studio.isFinal(job);
+    window.studio.summary("training", !done && share ? `${word}, ${Math.floor(100 * share)} %` : done && job.best !== null && job.status === "completed" ? `${word}, loss ${number(job.best, 3)}` : word);
   }
 
   function mount(element) {

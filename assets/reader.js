@@ -4,7 +4,7 @@
 /** What is known of one job, and where its files were read to. */
 window.studio.Reader = class Reader {
   constructor(id, factor) {
-    Object.assign(this, { id, factor, name: id, after: 0, logAfter: 0, series: {}, phases: [], notices: [], samples: [], memory: 0, eta: null, state: null, summary: null, about: null, complete: false });
+    Object.assign(this, { id, factor, name: id, after: 0, logAfter: 0, series: {}, phases: [], notices: [], samples: [], memory: 0, share: 0, state: null, summary: null, about: null, complete: false });
   }
 
   take(event) {
@@ -17,7 +17,6 @@ window.studio.Reader = class Reader {
       for (const [name, value] of Object.entries(event.values || {})) {
         (this.series[name] ??= new window.studio.charts.Series()).push(event, value, this.factor);
       }
-      if (typeof event.eta === "number") this.eta = { seconds: event.eta, at: event.time };
     }
   }
 
@@ -28,7 +27,6 @@ window.studio.Reader = class Reader {
     const last = this.phases[this.phases.length - 1];
     if (last) last.closed = last.time;
     this.phases.push({ phase: "resuming", state: "end", done: 0, total: null, unit: "", begun: event.time, time: event.time, closed: event.time });
-    this.eta = null;
     this.redraw = true;
   }
 
@@ -50,16 +48,16 @@ window.studio.Reader = class Reader {
       this.skew = answer.now - Date.now() / 1000;
       this.state = answer.state;
       this.summary = answer.summary;
+      this.share = Math.max(this.share, answer.summary.share || 0);
+      if (this.told !== answer.summary.left) Object.assign(this, { told: answer.summary.left, toldAt: performance.now() });
       more = answer.more;
       if (more && performance.now() - drawn > 1000) { show(); drawn = performance.now(); }
     }
     return came;
   }
 
-  /** Seconds left, counted down between reports. */
+  /** Seconds left of the whole job, counted down between reports; null while nobody knows. */
   left() {
-    if (this.eta === null) return null;
-    const passed = Date.now() / 1000 + this.skew - this.eta.at; // below 0 where a clock was moved back
-    return Math.max(0, this.eta.seconds - Math.max(0, passed));
+    return typeof this.told === "number" ? Math.max(0, this.told - (performance.now() - this.toldAt) / 1000) : null;
   }
 };

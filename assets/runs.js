@@ -13,8 +13,7 @@ window.studio.runs = (() => {
     if (job.status === "queued") return job.word;
     if (job.status === "stopping") return "stopping";
     if (!studio.isFinal(job)) {
-      if (job.phase && job.phase !== "training" && job.total) return `${job.phase} ${Math.floor((100 * job.done) / job.total)} %`;
-      return job.word;
+      return job.share ? `${Math.floor(100 * job.share)} % · ${job.word}` : job.word;
     }
     const when = job.finished ? ` ${studio.ago(job.finished)}` : "";
     if (job.status === "completed") return `done${when}`;

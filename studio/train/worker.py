@@ -52,6 +52,8 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 
 # For the bar before training has a pace: imports and one reading of the checkpoint; one adapter or model written.
 LOAD_SECONDS, LOAD_BYTES, SAVE_SECONDS = 2.0, 500e6, 3.0
+# A trained row takes as long as so many that are validated: backward is two forwards.
+TRAINED = 3
 
 
 def train(context: JobContext) -> None:
@@ -88,10 +90,7 @@ def train(context: JobContext) -> None:
     if config.model.rope_scaling != "none" and config.tuning.kind.adapter:
         base = stretched_base(config, reference, context.job.path / "stretched")
     _record(context, config, base, prepared, plan)
-    if plan.seconds is not None:
-        part = 1 - (begun.step / plan.steps if begun is not None else 0)
-        loading = LOAD_SECONDS + plan.memory["weights"] / LOAD_BYTES
-        context.outline({"loading model": loading, "training": part * plan.seconds, "saving": SAVE_SECONDS})
+    _tell_outline(context, config, plan, prepared, begun)
 
     with context.phase("loading model"):
         example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None
@@ -105,7 +104,7 @@ def train(context: JobContext) -> None:
 
     with context.phase("training", plan.steps, "steps") as phase:
         repeats = method.updates(config.method)
-        callback = JobCallback(context, phase, _evaluations(plan, prepared), method, repeats)
+        callback = JobCallback(context, phase, _evaluations(plan, prepared, begun), method, repeats)
         watch = watched(config)
         watching = Watching(context, config, plan, watch, callback, len(tokenizer))
         setup = Setup(
@@ -141,6 +140,24 @@ def train(context: JobContext) -> None:
             f"it was stopped at step {trainer.state.global_step} of {plan.steps}; what it learned is saved"
         )
     _tidy(context, config)
+
+
+def _tell_outline(
+    context: JobContext, config: RunConfig, plan: Plan, prepared: Prepared, begun: Checkpoint | None
+) -> None:
+    """Say what the phases to come should take; nothing where the device was not measured."""
+    if plan.seconds is None:
+        return
+    left = plan.seconds * (1 - (begun.step / plan.steps if begun is not None else 0))
+    often = _evaluations(plan, prepared, begun)
+    validated, trained = often * len(prepared.validation), TRAINED * plan.steps * config.training.batch_size
+    seconds = {
+        "loading model": LOAD_SECONDS + plan.memory["weights"] / LOAD_BYTES,
+        "training": left * trained / (trained + validated),
+        "validating": left * validated / (trained + validated),
+        "saving": SAVE_SECONDS,
+    }
+    context.outline(seconds, often)
 
 
 def _begun(context: JobContext) -> Checkpoint | None:
@@ -183,8 +200,11 @@ def _scorer(config: RunConfig) -> Path | None:
     return None
 
 
-def _evaluations(plan: Plan, prepared: Prepared) -> int:
-    return plan.steps // plan.eval_steps if prepared.validation and plan.eval_steps else 0
+def _evaluations(plan: Plan, prepared: Prepared, begun: Checkpoint | None) -> int:
+    """How many validations there will be: one before the first step of a new run, then every `eval_steps`."""
+    if not prepared.validation or not plan.eval_steps:
+        return 0
+    return plan.steps // plan.eval_steps + (1 if begun is None else -(begun.step // plan.eval_steps))
 
 
 def _check(context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared) -> None:

@@ -104,7 +104,7 @@ def test_a_summary_does_not_mind_the_time_of_events(settings: Settings) -> None:
     for step, jump in enumerate((0.0, 48 * HOUR, -48 * HOUR, -1e9, 0.0), start=1):
         event = writer.write(
             "metric", step=step, total_steps=9, tokens=600 * step, elapsed=float(step), eta=9.0 - step,
-            values={"loss": 1.0, "tokens_per_second": 600.0},
+            passed=float(step), values={"loss": 1.0, "tokens_per_second": 600.0},
         )  # fmt: skip
         lines.append({**event, "time": event["time"] + jump})
     summary = Summaries().of(job)
@@ -112,6 +112,6 @@ def test_a_summary_does_not_mind_the_time_of_events(settings: Settings) -> None:
     (row,) = book.rows()
     job.events_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     moved = Summaries().of(job)
-    assert moved == summary and (moved.eta, moved.elapsed, moved.step) == (4.0, 5.0, 5)
+    assert moved == summary and (moved.progress.left, moved.elapsed, moved.step) == (4.0, 5.0, 5)
     (again,) = RunBook(settings, Summaries()).rows()
     assert again == row

@@ -45,11 +45,11 @@ def test_jobs_list_tells_what_a_person_looks_for(page: TestClient, settings: Set
     first, second = (make_job(settings, name, status="queued") for name in ("first", "second"))
     writer = EventWriter(job.events_path)
     values = {"loss": 1.5, "eval_loss": 0.5}
-    writer.write("metric", step=4, total_steps=10, tokens=400, elapsed=2.0, eta=3.0, values=values)
+    writer.write("metric", step=4, total_steps=10, tokens=400, elapsed=2.0, eta=3.0, passed=1.0, values=values)
     rows = {row["id"]: row for row in page.get("/api/jobs").json()}
     row = rows[job.id]
     assert (row["line"], row["word"]) == ("LoRA · SFT", "step 4 of 10")
-    assert (row["best"], row["best_step"], row["eta"]) == (0.5, 4, 3.0)
+    assert (row["best"], row["best_step"], row["share"], row["left"]) == (0.5, 4, 0.4, 3.0)
     assert rows[first.id]["word"] == "waiting, next in line"
     assert rows[second.id]["word"] == "waiting, 2nd in line"
     writer.write("metric", step=5, total_steps=10, tokens=500, elapsed=2.5, values={"loss": 1.2})

@@ -114,11 +114,13 @@ class JobContext:
         self.config: dict[str, Any] = job.request.config
         self._events = EventWriter(job.events_path)
         self._process = psutil.Process()
+        self._began = time.monotonic()
         self._stopping = False
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Write one event; the process's resident memory (GB, 1e9 bytes) goes with it."""
-        self._events.write(kind, **fields, memory_gb=round(self._process.memory_info().rss / 1e9, 4))
+        """Write one event; the process's resident memory (GB, 1e9 bytes) and its seconds so far go with it."""
+        passed = round(time.monotonic() - self._began, 3)
+        self._events.write(kind, **fields, memory_gb=round(self._process.memory_info().rss / 1e9, 4), passed=passed)
 
     def phase(self, name: str, total: float | None = None, unit: str = "") -> Phase:
         """Begin a phase; use it as a context manager."""
@@ -128,9 +130,14 @@ class JobContext:
         """Make a progress function for services that name their own phases."""
         return Reporter(self, unit)
 
-    def outline(self, seconds: dict[str, float]) -> None:
-        """Say what the phases that follow should take, by name and in their order (`views.progress`)."""
-        self.event("outline", seconds={name: round(each, 2) for name, each in seconds.items()})
+    def outline(self, seconds: dict[str, float], validations: int = 1) -> None:
+        """Say what the phases that follow should take, for the bar of the whole job (`views.progress`).
+
+        Args:
+            seconds: by phase; all validations of a training together.
+            validations: how many there are.
+        """
+        self.event("outline", seconds={name: round(each, 2) for name, each in seconds.items()}, validations=validations)
 
     def metric(self, step: int, values: dict[str, float], **more: Any) -> None:
         """Write the numbers of one step. NaN and infinity are written as text, since JSON has neither."""

@@ -28,6 +28,7 @@ UNREADABLE = "an event line is unreadable: a writer was killed in the middle of 
 # What the readers calculate with; a field that may be left out may be None as well.
 _NUMBERS = frozenset((
     "seq", "time", "step", "total_steps", "epoch", "epochs", "tokens", "elapsed", "eta", "done", "total", "memory_gb",
+    "passed",
 ))  # fmt: skip
 _TEXTS = frozenset(("kind", "phase", "state", "unit", "level", "text", "fix", "status", "reason"))
 _NEEDED: dict[str, tuple[str, ...]] = {"metric": ("step",), "resume": ("step",), "result": ("name", "values")}

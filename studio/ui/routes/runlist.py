@@ -151,7 +151,7 @@ class RunBook:
 
 
 def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSummary) -> Row:
-    """Make the row of one job. Times are Unix seconds, memory GB (1e9 bytes)."""
+    """Make the row of one job. Times are Unix seconds, `left` seconds, memory GB (1e9 bytes)."""
     best, best_step = summary.best if summary.best is not None else (None, None)
     return {
         "id": job_id,
@@ -176,7 +176,7 @@ def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSumm
         "total": summary.total,
         "unit": summary.unit,
         "share": round(summary.progress.share, 4),
-        "ends": summary.progress.ends,
+        "left": summary.progress.left,
         "created": state.created,
         "started": state.started,
         "finished": state.finished,
@@ -211,7 +211,7 @@ def summary_dict(summary: JobSummary) -> dict[str, Any]:
     """Summary for JSON, without what grows with the run: that comes as events."""
     values = dict(vars(summary))
     del values["notices"], values["validations"], values["progress"]
-    return values | {"share": summary.progress.share, "ends": summary.progress.ends}
+    return values | {"share": summary.progress.share, "left": summary.progress.left}
 
 
 def _name(section: Any) -> str:
