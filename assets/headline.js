@@ -18,7 +18,7 @@ window.studio.headline = (() => {
     if (job && !window.studio.isFinal(job)) watched = job.id;
     const [word, colour, share] = !job ? ["", "", 0] : window.studio.isFinal(job)
       ? (watched === job.id ? ENDS[job.status] : ["", "", 0])
-      : [job.status === "queued" ? "Waiting" : `${Math.floor(100 * job.share)} %`, "#1c7ed6", job.share];
+      : [job.status === "queued" ? "Waiting" : `${window.studio.percent(job.share)} %`, "#1c7ed6", job.share];
     const title = word ? `${word} · ${job.name || job.id}` : HOME;
     if (document.title !== title) document.title = title;
     const href = word ? ring(share, colour) : own;

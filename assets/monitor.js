@@ -3,7 +3,7 @@
 "use strict";
 
 window.studio.monitor = (() => {
-  const { h, put, number, signed, duration, bytes, NONE, Reader } = window.studio;
+  const { h, put, number, signed, duration, bytes, percent, NONE, Reader } = window.studio;
   const WORDS = {
     queued: ["Waiting", ""], starting: ["Starting", "live"], running: ["Running", "live"], stopping: ["Stopping", "warn"],
     completed: ["Done", "ok"], stopped: ["Stopped", ""], failed: ["Failed", "bad"], lost: ["Lost", "bad"],
@@ -85,9 +85,9 @@ window.studio.monitor = (() => {
     put(part("stop"), state.status === "queued" ? "Remove from the queue" : about.kind === "train" ? "Stop and save" : "Stop");
     const [share, count, left] = progress(row, stopping);
     const bar = part("bar");
-    bar.className = `bar ${BARS[state.status] || ""}${share === null && !state.final ? " unknown" : ""}`;
+    bar.className = ["bar", BARS[state.status], share === null && !state.final ? "unknown" : ""].filter(Boolean).join(" ");
     bar.firstElementChild.style.width = `${100 * (share ?? 0)}%`;
-    if (share === null) bar.removeAttribute("aria-valuenow"); else bar.setAttribute("aria-valuenow", String(Math.round(100 * share)));
+    if (share === null) bar.removeAttribute("aria-valuenow"); else bar.setAttribute("aria-valuenow", String(percent(share)));
     bar.setAttribute("aria-valuetext", count);
     put(part("count"), count);
     put(part("left"), left);
@@ -270,7 +270,7 @@ window.studio.monitor = (() => {
     if (!job) return window.studio.summary("training", jobs.length ? "" : "nothing yet");
     const word = (WORDS[job.status] || [job.status])[0].toLowerCase();
     const share = job.share, done = window.studio.isFinal(job);
-    window.studio.summary("training", !done && share ? `${word}, ${Math.floor(100 * share)} %` : done && job.best !== null && job.status === "completed" ? `${word}, loss ${number(job.best, 3)}` : word);
+    window.studio.summary("training", !done && share ? `${word}, ${percent(share)} %` : done && job.best !== null && job.status === "completed" ? `${word}, loss ${number(job.best, 3)}` : word);
   }
 
   function mount(element) {

@@ -13,7 +13,7 @@ window.studio.runs = (() => {
     if (job.status === "queued") return job.word;
     if (job.status === "stopping") return "stopping";
     if (!studio.isFinal(job)) {
-      return job.share ? `${Math.floor(100 * job.share)} % · ${job.word}` : job.word;
+      return job.share ? `${studio.percent(job.share)} % · ${job.word}` : job.word;
     }
     const when = job.finished ? ` ${studio.ago(job.finished)}` : "";
     if (job.status === "completed") return `done${when}`;

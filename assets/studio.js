@@ -235,6 +235,9 @@ window.studio = (() => {
     return seconds < 5 ? "just now" : `${roughly(seconds)} ago`;
   }
 
+  /** Whole percent of a share, never more than there is: 0.999 is 99, and 0.29 is 29 although 100 × 0.29 is less. */
+  const percent = (share) => Math.floor(100 * share + 1e-6);
+
   function bytes(count) {
     if (!Number.isFinite(count)) return NONE;
     if (count >= 1e9) return `${(count / 1e9).toPrecision(3)} GB`;
@@ -308,7 +311,7 @@ window.studio = (() => {
 
   return {
     state, on, h, put, address, writeAddress, fetchJson, postJson, poll, select, selected, setBox, openTab, summary, token, isDark, setDark, isFinal,
-    number, signed, duration, roughly, ago, bytes, MINUS, NONE,
+    number, signed, duration, roughly, ago, bytes, percent, MINUS, NONE,
     refresh: () => jobsPoll?.now(),
     onProblem: (callback) => problems.push(callback),
   };

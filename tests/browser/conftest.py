@@ -95,7 +95,11 @@ class FakeRun:
         write_state(self.job.state_path, state)
 
     def phase(self, name: str, done: float, total: float | None, unit: str = "", state: str = "progress") -> None:
-        self.events.write("phase", phase=name, state=state, done=done, total=total, unit=unit, memory_gb=0.5)
+        self.write("phase", phase=name, state=state, done=done, total=total, unit=unit, memory_gb=0.5)
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """One event, with the seconds since the run began as a worker writes them."""
+        self.events.write(kind, **fields, passed=round(time.time() - self.job.state().started, 3))
 
     def train(self, steps: int) -> None:
         for _ in range(steps):
@@ -104,7 +108,7 @@ class FakeRun:
             values["tokens_per_second"] = 600.0
             if self.step % 5 == 0:
                 values["eval_loss"] = 2.2 / self.step
-            self.events.write(
+            self.write(
                 "metric", step=self.step, total_steps=self.total, epoch=2 * self.step / self.total,
                 tokens=600 * self.step, elapsed=1.0 * self.step, eta=float(self.total - self.step), values=values,
                 memory_gb=2.0,
