@@ -89,11 +89,17 @@ window.studio = (() => {
     return new URLSearchParams(location.hash.slice(1));
   }
 
-  function writeAddress(name, value) {
+  const TOGETHER = 600; // ms: what one click changes (the job, then the tab) is one step back
+  let stepped = -Infinity;
+
+  /** Write a part of the address; with `step`, so that the Back button comes back to what was there before. */
+  function writeAddress(name, value, step = false) {
     const parts = address();
     if ((parts.get(name) || "") === value) return;
     if (value) parts.set(name, value); else parts.delete(name);
-    history.replaceState(history.state, "", `#${parts}`);
+    const anew = step && performance.now() - stepped > TOGETHER;
+    if (anew) stepped = performance.now();
+    history[anew ? "pushState" : "replaceState"](history.state, "", `#${parts}`);
   }
 
   /** Put text into a gradio Textbox by its elem_id, as if it was typed: its events run. False if it is not there. */
@@ -112,8 +118,8 @@ window.studio = (() => {
   function select(id) {
     id = id || "";
     const changed = id !== state.job;
+    writeAddress("job", id, changed && state.job !== "");
     state.job = id;
-    writeAddress("job", id);
     setBox("job-id", id);
     if (changed) emit("job", id);
     if (id && !state.jobs.some((job) => job.id === id)) jobsPoll?.now();
@@ -150,13 +156,19 @@ window.studio = (() => {
     if (!TAB_NAMES.every(tabButton)) return void setTimeout(dressTabs, 50);
     TAB_NAMES.forEach(dressTab);
     const bar = tabButton("model").parentElement;
+    let clicked = null; // a tab that gradio has not opened yet
+    bar.addEventListener("click", (event) => { clicked = event.target.closest("[data-tab-id]")?.dataset.tabId ?? clicked; }, true);
     const noteTab = () => {
       const open = bar.querySelector('[aria-selected="true"]');
-      if (open) { writeAddress("tab", open.dataset.tabId); open.scrollIntoView({ block: "nearest", inline: "nearest" }); }
+      if (open && (clicked === null || clicked === open.dataset.tabId)) {
+        clicked = null;
+        writeAddress("tab", open.dataset.tabId, address().has("tab"));
+        open.scrollIntoView({ block: "nearest", inline: "nearest" });
+      }
       TAB_NAMES.forEach(dressTab);
     };
-    const wanted = address().get("tab");
-    if (TAB_NAMES.includes(wanted)) openTab(wanted);
+    const asked = address().get("tab");
+    if (TAB_NAMES.includes(asked)) openTab(asked); else noteTab();
     new MutationObserver(noteTab).observe(bar, { subtree: true, childList: true, attributes: true, attributeFilter: ["aria-selected"] });
     bar.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
