@@ -27,6 +27,7 @@ from studio.evaluate.questions import Question, read_questions
 from studio.jobs import JobFolder, find_job
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
+from studio.jobs.views.expected import evaluation_seconds
 from studio.models.catalog.quiet import quiet_libraries
 from studio.models.device.machine import device_info
 from studio.models.inspect.adapters import require_quick_adapter
@@ -34,9 +35,6 @@ from studio.models.inspect.attention import answer_options
 from studio.models.inspect.headers import SAFE, read_config
 
 SPARE_TOKENS = 16
-# Of SmolLM2-135M on two cores, a row each (a base model writes on where a tuned one ends), for the bar before there is
-# a pace.
-LOAD_SECONDS, ANSWER_SECONDS = 3.0, {"base": 0.3, "tuned": 0.15}
 
 
 def evaluate(context: JobContext) -> None:
@@ -53,8 +51,7 @@ def evaluate(context: JobContext) -> None:
         path = resolve_path(config.data, context.settings)
         source = source_named(run.request.config.get("data") or {}, config.data)
         questions = read_questions(path, tokenizer, config.limit, source)
-    answering = {f"answers of the {side} model": len(questions) * each for side, each in ANSWER_SECONDS.items()}
-    context.outline({"loading model": LOAD_SECONDS, **answering})
+    context.outline(evaluation_seconds(len(questions)))
     longest = max(len(question.answer_ids) for question in questions) + SPARE_TOKENS
     max_new_tokens = longest if config.max_new_tokens == "auto" else int(config.max_new_tokens)
 

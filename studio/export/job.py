@@ -31,6 +31,7 @@ from studio.export.source import Source, cpu_threads, open_source, texts_from, t
 from studio.export.steps import StepResult, require, run_own_step
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
+from studio.jobs.views.expected import export_seconds
 from studio.models.inspect.tokenizerfiles import tokenizer_files
 
 # An export may answer this much fewer rows than the trained model before the task counts as lost.
@@ -99,18 +100,11 @@ class Export:
         require_space(self.context.job.path, needed, "the export")
 
     def _expected(self) -> dict[str, float]:
-        """Seconds that the steps should take, for the bar before each has a pace: SmolLM2-135M's on two cores."""
-        size = self.source.half_bytes / 270e6
         converted = [kind for kind in self.types if TYPES[kind].by_converter]
         converted += ["f16"] if self._quantised() and "f16" not in converted else []
-        steps = {"merging": 3 * size} if self.source.adapter else {}
-        steps |= {"converting" if len(converted) == 1 else f"converting {kind}": 2 + 2.5 * size for kind in converted}
-        steps |= {f"quantizing {kind}": 3.3 * size for kind in self._quantised()}
-        steps["asking the trained model"] = 5 + 4.5 * size
-        for kind in self.types:
-            steps[f"verifying {kind}"] = 1.7 * size
-            steps |= {f"answering rows {kind}": 20 * size} if self.rows is not None else {}
-        return steps
+        return export_seconds(
+            self.source.half_bytes, self.types, converted, self.source.adapter is not None, self.rows is not None
+        )
 
     def _quantised(self) -> list[str]:
         return [kind for kind in self.types if not TYPES[kind].by_converter]

@@ -1,0 +1,68 @@
+"""What the jobs after a training should take, for their bars and for the buttons that start them.
+
+Measured with SmolLM2-135M on two cores (docs/benchmarks.md) and scaled by the size of the model: good for an order of
+size, and replaced by the pace of each step as soon as it has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+# Bytes in 16 bits of the model that was measured, and its parameters.
+HALF_BYTES = 270e6
+PARAMETERS = HALF_BYTES / 2
+LOAD_SECONDS = 3.0
+# A row each; a base model writes on where a tuned one ends.
+ANSWER_SECONDS = {"base": 0.3, "tuned": 0.15}
+ROWS, EXPORTED = 100, "q4_k_m"
+
+
+def evaluation_seconds(rows: int, parameters: float = PARAMETERS) -> dict[str, float]:
+    """Seconds by phase of an evaluation of so many rows."""
+    size = parameters / PARAMETERS
+    answering = {f"answers of the {side} model": rows * each * size for side, each in ANSWER_SECONDS.items()}
+    return {"loading model": LOAD_SECONDS * size, **answering}
+
+
+def export_seconds(
+    half_bytes: float, types: Sequence[str], converted: Sequence[str], merges: bool, rows: bool
+) -> dict[str, float]:
+    """Seconds by phase of an export.
+
+    Args:
+        half_bytes: of the model in 16 bits.
+        types: GGUF types that are asked for.
+        converted: those that the converter writes; the others are quantized from one of them.
+        merges: an adapter is merged before.
+        rows: each file answers rows, too.
+    """
+    size = half_bytes / HALF_BYTES
+    steps = {"merging": 3 * size} if merges else {}
+    steps |= {"converting" if len(converted) == 1 else f"converting {kind}": 2 + 2.5 * size for kind in converted}
+    steps |= {f"quantizing {kind}": 3.3 * size for kind in types if kind not in converted}
+    steps["asking the trained model"] = 5 + 4.5 * size
+    for kind in types:
+        steps[f"verifying {kind}"] = 1.7 * size
+        steps |= {f"answering rows {kind}": 20 * size} if rows else {}
+    return steps
+
+
+def next_steps(environment: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What evaluating, chatting with and exporting a trained model will take; empty where its plan is not known.
+
+    Returns:
+        evaluate (rows, seconds), chat (seconds, bytes of memory), export (type, seconds, bytes of the file).
+    """
+    plan = environment.get("plan")
+    parameters = plan.get("parameters") if isinstance(plan, dict) else None
+    if not isinstance(parameters, int) or parameters <= 0:
+        return {}
+    size = parameters / PARAMETERS
+    export = export_seconds(2 * parameters, [EXPORTED], ["f16"], merges=True, rows=False)
+    bits = 6.2 if parameters < 1e9 else 4.9  # tensors whose width is no multiple of 256 stay wider: small models
+    return {
+        "evaluate": {"rows": ROWS, "seconds": sum(evaluation_seconds(ROWS, parameters).values())},
+        "chat": {"seconds": LOAD_SECONDS * (1 + size), "bytes": 2 * parameters},
+        "export": {"type": EXPORTED, "seconds": sum(export.values()), "bytes": bits / 8 * parameters},
+    }
