@@ -12,11 +12,10 @@ from pydantic import BaseModel
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.jobs import JobFolder, ensure_supervisor, request_stop, resume, submit
-from studio.jobs.actions.branching import branch, extended, find_end
-from studio.jobs.actions.copies import changed_config
+from studio.jobs.actions.branching import branch, extended, find_end, require_same_files
 from studio.jobs.actions.queue import Move, move
-from studio.jobs.actions.samedata import require_same_files
 from studio.jobs.store.folder import free_name
+from studio.jobs.store.request import changed_config
 from studio.train import preflight
 from studio.ui.routes.answers import Json, refusing
 from studio.ui.routes.runlist import state_dict

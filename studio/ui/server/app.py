@@ -24,8 +24,8 @@ from studio.chat.manager import ChatManager
 from studio.data.worker.pool import DataPool
 from studio.errors import InputError, StudioError
 from studio.jobs import Summaries
+from studio.jobs.actions.queue import KEEP_SECONDS, Keeper
 from studio.jobs.actions.removal import empty_trash
-from studio.jobs.run.keeper import KEEP_SECONDS, Keeper
 from studio.jobs.run.notify import PAGE
 from studio.jobs.store.files import write_json
 from studio.private import begin, make_home, make_secrets, tighten
