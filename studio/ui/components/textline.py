@@ -5,14 +5,13 @@ from __future__ import annotations
 import gradio as gr
 
 
-def text_line(text: str, elem_id: str, *, look: str = "muted", visible: bool = True) -> gr.HTML:
+def text_line(text: str, elem_id: str, *, look: str) -> gr.HTML:
     """Make a line; its value is the text, which is never read as markup.
 
     Args:
         text: first text.
         elem_id: id of the component.
         look: class of the paragraph.
-        visible: shown at first.
     """
     return gr.HTML(
         value=text,
@@ -22,7 +21,6 @@ def text_line(text: str, elem_id: str, *, look: str = "muted", visible: bool = T
         apply_default_css=False,
         elem_id=elem_id,
         elem_classes=["text-line"],
-        visible=visible,
     )
 
 
