@@ -31,8 +31,7 @@ from studio.jobs.store.files import write_json
 from studio.private import begin, make_home, make_secrets, tighten
 from studio.reach import reading_only_for
 from studio.settings import Settings, forget_password, read_settings
-from studio.ui.components.runs import run_list
-from studio.ui.components.signout import sign_out
+from studio.ui.components.runs import run_list, sign_out
 from studio.ui.page import TABS, Page, build_page
 from studio.ui.routes import api
 from studio.ui.server import gate

@@ -38,7 +38,7 @@ def counted(values: Values, page: Page) -> tuple[dict[str, Any], str]:
     name = data_name(config)
     try:
         if waits := waits_for(config, page.services):
-            absent = absent_set(config.data, page.services.settings, confined=True)
+            absent = absent_set(config.data, page.services.settings)
             return waiting(name, waits, bool(absent)), name
     except StudioError as error:
         return failed(name, [page.form.problem(error)["sentence"]]), f"{name} · needs fixing"
