@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.chat.client import AnswerStats, Messages, stream
-from studio.chat.manager import ChatManager, Target
+from studio.chat.manager import ChatManager
+from studio.chat.target import Target
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.jobs.store.files import read_json

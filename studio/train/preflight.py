@@ -19,6 +19,7 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.data.files.datafiles import as_path
 from studio.data.prepare.batch import epoch_order
 from studio.data.sources.locate import absolute, fetch_sources
+from studio.data.wire import run_sections
 from studio.data.worker.client import DataCalls
 from studio.errors import InputError, StudioError
 from studio.jobs import list_jobs
@@ -160,14 +161,8 @@ def counted(
     Raises:
         InputError, StudioError: rows that cannot be read or used.
     """
-    found = data.call(
-        "lengths",
-        data=config.data.model_dump(),
-        method=config.method.model_dump(),
-        model={**config.model.model_dump(), "path": str(folder)},
-        seed=config.training.seed,
-        on_progress=on_progress,
-    )
+    sections = run_sections(config, folder)
+    found = data.call("lengths", **sections, seed=config.training.seed, on_progress=on_progress)
     lengths = Lengths(
         count=len(found["train"]),
         total_tokens=sum(found["tokens"]),
