@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.chat.client import AnswerStats, Messages, stream
-from studio.chat.manager import ChatManager, OnPhase, Target
+from studio.chat.manager import ChatManager
+from studio.chat.target import Target
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.jobs.store.files import read_json
@@ -126,7 +127,6 @@ def ask(
     *,
     model: str | None = None,
     on_text: Callable[[str], None] = lambda text: None,
-    on_phase: OnPhase | None = None,
     **options: Any,
 ) -> Answer:
     """Load the target if it is not, ask, and return the whole answer.
@@ -137,7 +137,6 @@ def ask(
         messages: [{"role", "content"}, ...].
         model: base, tuned or gguf; None for the tuned model where there is one.
         on_text: gets each piece as it comes.
-        on_phase: told where the loading is.
         options: temperature, top_p, max_tokens, seed, stop.
 
     Raises:
@@ -147,7 +146,7 @@ def ask(
     chosen = model or target.answering
     if chosen not in target.models:
         raise InputError(f"'{target.name}' has no model '{chosen}'", fix=f"Choose {_choices(target.models)}")
-    handle = manager.open(target, on_phase)
+    handle = manager.open(target)
     pieces: list[str] = []
     figures: list[AnswerStats] = []
     for piece in stream(handle, chosen, messages, on_end=figures.append, **options):

@@ -20,15 +20,13 @@ from pathlib import Path
 
 import psutil
 
-from studio.chat.client import AnswerStats, ChatHandle, stream
+from studio.chat.client import ChatHandle
 from studio.chat.target import Target
 from studio.errors import InputError, StoppedError, StudioError
 from studio.jobs.store.logs import read_tail
 from studio.jobs.store.state import own_identity, process_start
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
-
-__all__ = ["AnswerStats", "ChatHandle", "ChatManager", "Loaded", "Target", "stream"]
 
 OnPhase = Callable[[str, float], None]
 """Called a few times a second while a model loads: phase, seconds since the start. Its exception stops the load."""

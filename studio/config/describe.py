@@ -128,7 +128,7 @@ def _spec(path: str, info: FieldInfo) -> OptionSpec:
         path=path,
         title=info.title or path,
         help=info.description or "",
-        kind="words" if several else _kind(plain, words),
+        kind="words" if several else _kind(plain),
         default=None if default is PydanticUndefined else default,
         auto="auto" in words and bool(plain),
         optional=type(None) in members,
@@ -160,7 +160,7 @@ def _words_of_list(plain: list[Any]) -> tuple[str, ...]:
     return tuple(str(word) for word in get_args(items[0]))
 
 
-def _kind(plain: list[Any], words: tuple[str, ...]) -> Kind:
+def _kind(plain: list[Any]) -> Kind:
     if not plain:
         return "choice"
     if bool in plain:

@@ -159,10 +159,10 @@ def _set_value(spec: OptionSpec, path: str, text: str) -> Any:
         ) from error  # fmt: skip
 
 
-def dump_run(config: RunConfig, comments: bool = True) -> str:
+def dump_run(config: RunConfig) -> str:
     """Write a run as YAML, each option with its help as a comment."""
     specs = {spec.path: spec for spec in options_of(RunConfig)}
-    document = _commented(config.model_dump(mode="json"), "", specs if comments else {})
+    document = _commented(config.model_dump(mode="json"), "", specs)
     yaml = YAML()
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)

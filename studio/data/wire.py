@@ -11,13 +11,30 @@ Errors that a person is meant to read arrive as the same classes they were raise
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+from studio.config import RunConfig
 from studio.errors import InputError, InputErrors, StoppedError, StudioError
 
 Values = dict[str, Any]
+# The sections of a run that decide how its rows are read.
+SECTIONS = ("data", "method", "model")
 # What is shown of one row goes through the page's process, which has little memory.
 SHOWN_TOKENS = SHOWN_CHARACTERS = 20_000
+
+
+def run_sections(config: RunConfig, folder: Path | None = None) -> Values:
+    """What operations on a run's data are told of it.
+
+    Args:
+        config: the run.
+        folder: where its model lies; None leaves that to the worker.
+    """
+    sections = {name: getattr(config, name).model_dump() for name in SECTIONS}
+    if folder is not None:
+        sections["model"]["path"] = str(folder)
+    return sections
 
 
 def to_line(message: dict[str, Any]) -> bytes:

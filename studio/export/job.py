@@ -193,7 +193,7 @@ class Export:
             answered = self._step(f"answering rows {kind}", "proof.rows", request, "rows")
             if answered.code == 0:
                 entry["exact_match"] = answered.answer
-                self._compare_scores(kind, entry, answered.answer)
+                self._compare_scores(entry, answered.answer)
             else:
                 entry["verdict"] = "differs"
                 entry["notes"].append(_failure(answered))
@@ -252,7 +252,7 @@ class Export:
             )
         return entry
 
-    def _compare_scores(self, kind: str, entry: dict[str, Any], found: dict[str, Any]) -> None:
+    def _compare_scores(self, entry: dict[str, Any], found: dict[str, Any]) -> None:
         """Say whether the task survived, when the trained model was evaluated on the same rows."""
         trained = self.report["trained"]
         if trained is None or trained["total"] != found["total"]:

@@ -6,7 +6,8 @@ the work share files and signals only, so either side may die at any moment. Lig
 gradio.
 """
 
-from studio.jobs.actions.client import ensure_supervisor, request_stop, resume, submit, wait
+from studio.jobs.actions.branching import resume
+from studio.jobs.actions.client import ensure_supervisor, request_stop, submit, wait
 from studio.jobs.store.events import read_events
 from studio.jobs.store.folder import JobFolder, find_job, list_jobs
 from studio.jobs.store.request import JobRequest

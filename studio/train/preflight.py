@@ -19,6 +19,7 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.data.files.datafiles import as_path
 from studio.data.prepare.batch import epoch_order
 from studio.data.sources.locate import absolute, fetch_sources
+from studio.data.wire import run_sections
 from studio.data.worker.client import DataCalls
 from studio.errors import InputError, StudioError
 from studio.jobs import list_jobs
@@ -31,7 +32,6 @@ from studio.models.inspect.takeaway import gguf_obstacle
 from studio.models.plan.batches import SEEN_ROWS
 from studio.models.plan.fit import Lengths
 from studio.models.plan.making import RATE, Plan, make_plan
-from studio.models.plan.rates import is_far
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.runs import find_model
@@ -45,6 +45,8 @@ _KEPT_OF_AN_ADAPTER = (
     "rank", "alpha", "dropout", "target_modules", "init", "rslora", "rank_pattern", "alpha_pattern",
     "layers_to_transform", "modules_to_save", "dora",
 )  # fmt: skip
+# Above so many times the usual learning rate, or below that part of it, a person is told.
+FAR = 5.0
 # Room for logs, events and one temporary copy beside what the plan counts.
 _SPARE_BYTES = 200 * 1000**2
 
@@ -70,14 +72,12 @@ class Checked:
         plan: steps, memory, time, and every `auto` resolved.
         lengths: counts of the tokenized data.
         findings: options that have no effect, then what the data worker noticed (dropped, cut, duplicate rows …).
-        disk_bytes: what the run will write at most at one time.
         config: the run with absolute paths; this is what is submitted.
     """
 
     config: RunConfig
     plan: Plan
     lengths: Lengths
-    disk_bytes: int
     findings: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -161,14 +161,8 @@ def counted(
     Raises:
         InputError, StudioError: rows that cannot be read or used.
     """
-    found = data.call(
-        "lengths",
-        data=config.data.model_dump(),
-        method=config.method.model_dump(),
-        model={**config.model.model_dump(), "path": str(folder)},
-        seed=config.training.seed,
-        on_progress=on_progress,
-    )
+    sections = run_sections(config, folder)
+    found = data.call("lengths", **sections, seed=config.training.seed, on_progress=on_progress)
     lengths = Lengths(
         count=len(found["train"]),
         total_tokens=sum(found["tokens"]),
@@ -202,19 +196,18 @@ def planned(
     idle = not any(job.state().status in ACTIVE for job in list_jobs(settings.jobs))
     device = device_info(settings, measure=idle, wanted=config.training.device)
     plan = make_plan(config, shape, lengths, device)
-    disk = _disk_bytes(config, plan)
-    _require_disk(settings, disk)
+    _require_disk(settings, _disk_bytes(config, plan))
     if not plan.fits:
         raise DoesNotFitError(plan)
-    return Checked(config, plan, lengths, disk, unread_options(config) + unusual_options(config, plan) + findings)
+    return Checked(config, plan, lengths, unread_options(config) + unusual_options(config, plan) + findings)
 
 
 def unusual_options(config: RunConfig, plan: Plan) -> list[dict[str, Any]]:
     """Say of a learning rate that was set that it is far from the usual one, as findings."""
     usual = plan.usual[RATE]
-    if config.training.learning_rate == "auto" or not is_far(plan.learning_rate, usual.value):
-        return []
     ratio = plan.learning_rate / usual.value
+    if config.training.learning_rate == "auto" or max(ratio, 1 / ratio) <= FAR * (1 + 1e-9):
+        return []
     times = f"{ratio:.3g} times" if ratio > 1 else f"1/{1 / ratio:.3g} of"
     run = f"{config.method.name} with {config.tuning.name} on a model of this size"
     text = f"{RATE} {plan.learning_rate:g} is {times} the usual {usual.value:g} for {run}"

@@ -24,7 +24,7 @@ from studio.data.prepare.pipeline import Prepared, prepare_data
 from studio.data.sources.locate import fetch_sources
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import StoppedError, StudioError
-from studio.jobs.actions.samedata import recorded_sources, require_same
+from studio.jobs.actions.branching import recorded_sources, require_same
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.checkpoints import Checkpoint, keep_only, last_whole
 from studio.jobs.store.files import new_folder, put_folder

@@ -55,10 +55,6 @@ class Page:
     form: Form = field(init=False)
     chat: ChatTab = field(init=False)
 
-    def notify(self, text: str, level: str = "info") -> None:
-        """Show a toast (info or warning) from within a handler; failures are raised instead (`errors.guard`)."""
-        (gr.Warning if level == "warning" else gr.Info)(text, duration=8)
-
 
 def build_page(services: Services) -> Page:
     """Make the hidden components; must be called inside a Blocks."""

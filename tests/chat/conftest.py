@@ -9,7 +9,9 @@ from pathlib import Path
 import openai
 import pytest
 
-from studio.chat.manager import ChatHandle, ChatManager, Target
+from studio.chat.client import ChatHandle
+from studio.chat.manager import ChatManager
+from studio.chat.target import Target
 from studio.settings import Settings
 
 QUESTIONS = [

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from studio.chat.ask import ask, resolve_target
-from studio.chat.manager import ChatManager, Target
+from studio.chat.manager import ChatManager
+from studio.chat.target import Target
 from studio.errors import InputError
 from studio.jobs.store.folder import JobFolder, create_job
 from studio.settings import Settings

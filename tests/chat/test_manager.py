@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studio.chat.client import AnswerStats
-from studio.chat.manager import ChatManager, Target, stream
+from studio.chat.client import AnswerStats, stream
+from studio.chat.manager import ChatManager
+from studio.chat.target import Target
 from studio.errors import InputError, StoppedError, StudioError
 from tests.chat.conftest import make_settings
 
@@ -115,7 +116,8 @@ def test_the_server_ends_with_its_parent(tmp_path: Path, gguf_path: Path, when: 
     program = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from studio.chat.manager import ChatManager, Target\n"
+        "from studio.chat.manager import ChatManager\n"
+        "from studio.chat.target import Target\n"
         "from studio.settings import read_settings\n"
         "manager = ChatManager(read_settings())\n"
         "def die(phase, seconds):\n"

@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 
-from studio.chat.manager import ChatHandle
+from studio.chat.client import ChatHandle
 from tests.chat.conftest import QUESTIONS, client_of
 
 TOKENS = 24

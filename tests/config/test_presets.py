@@ -19,11 +19,11 @@ from studio.jobs.store.folder import JobFolder, create_job
 from studio.methods import METHODS
 from studio.models.inspect.families import family_of
 from studio.models.inspect.headers import read_header
-from studio.models.inspect.known_shapes import known_model
 from studio.settings import ASSETS, PRESETS, Settings
 from studio.train.worker import train
 from studio.tunings import TUNINGS
 from tests.models.tiny import save_tiny
+from tests.support.known import PUBLISHED
 
 NAMES = preset_names()
 MODELS = [name for name in NAMES if name.startswith("models/")]
@@ -35,7 +35,7 @@ EVERYDAY = ("llama", "mixtral")  # of the architectures: an ordinary one and a m
 
 
 def architecture(name: str) -> str:
-    return str(known_model(name.removeprefix("models/")).config["model_type"])
+    return str(PUBLISHED[name.removeprefix("models/")].config["model_type"])
 
 
 def one_of_each() -> Iterator[tuple[str, str]]:
@@ -152,7 +152,7 @@ def test_model_presets_run(
 
 def test_adapters_of_mixtures_go_where_a_name_reaches() -> None:
     for name in MODELS:
-        config, raw = load_named(name), known_model(name.removeprefix("models/")).config
+        config, raw = load_named(name), PUBLISHED[name.removeprefix("models/")].config
         family = family_of(raw)
         assert family is not None
         mixture = "num_experts_per_tok" in raw

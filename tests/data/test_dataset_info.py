@@ -318,10 +318,8 @@ def test_plain_text_has_a_document_in_each_line_as_there(
     assert [tokenizer.decode(unit.input_ids[:-1]) for unit in done.train] == wanted
     assert any("each line is a document" in one.text for one in done.report.findings)
     worker = Operations(settings)
-    data = config.model_dump()
-    seen = worker.preview(lambda *told: None, row=7, data=data, method={"name": "pretrain"}, model=str(model_path))
+    args = {"method": {"name": "pretrain"}, "model": str(model_path)}
+    seen = worker.run("preview", {**args, "row": 7, "data": config.model_dump()}, lambda *told: None)
     assert (seen["raw"], seen["rows"]) == ({"text": wanted[6]}, len(wanted))
-    alone = worker.preview(
-        lambda *told: None, data={"train": [{"path": str(file)}]}, method={"name": "pretrain"}, model=str(model_path)
-    )
+    alone = worker.run("preview", {**args, "data": {"train": [{"path": str(file)}]}}, lambda *told: None)
     assert alone["rows"] == 9, "named by itself, its documents end at a blank line"

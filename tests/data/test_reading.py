@@ -206,17 +206,18 @@ def test_columns_that_are_called_question_and_answer(keys: tuple[str, ...], kind
 def test_preview_inspection_and_profile_say_the_same(model_path: Path, settings: Settings, write: Writer) -> None:
     path = write("faq.csv", f"Frage,Antwort\n{TABLE}")
     worker = WholeOperations(settings)
-    model, data = str(model_path), {"train": [{"path": str(path)}], "validation": 0}
-    seen = worker.preview(ignore, data=data, model=model)
+    rows = {"data": {"train": [{"path": str(path)}], "validation": 0}, "model": str(model_path)}
+    file = {"path": str(path), "model": str(model_path), "method": {"name": "sft"}}
+    seen = worker.run("preview", rows, ignore)
     assert [turn["role"] for turn in seen["messages"]] == ["user", "assistant"]
-    inspected = worker.inspect(ignore, path=str(path), model=model, method={"name": "sft"})
-    profiled = worker.profile(ignore, data=data, model=model)
+    inspected = worker.run("inspect", file, ignore)
+    profiled = worker.run("profile", rows, ignore)
     changes = [
         [one["change"] for one in found["findings"] if one["check"] == "reading"] for found in (inspected, profiled)
     ]
     assert changes == [[{"source": 0, "reading": "raw"}]] * 2
     assert inspected["tokens"] == profiled["tokens"]["total"]
-    raw = worker.inspect(ignore, path=str(path), model=model, method={"name": "sft"}, options={"reading": "raw"})
+    raw = worker.run("inspect", {**file, "options": {"reading": "raw"}}, ignore)
     assert raw["tokens"] < inspected["tokens"]
 
 
@@ -227,7 +228,7 @@ def test_a_cleaned_copy_trains_as_what_it_was_made_of(
     worker = WholeOperations(settings)
     for reading in ("raw", "auto"):
         data = {"train": [{"path": str(path), "reading": reading}], "validation": 0}
-        kept = worker.keep(ignore, name=f"copy-{reading}", data=data, model=str(model_path))
+        kept = worker.run("keep", {"name": f"copy-{reading}", "data": data, "model": str(model_path)}, ignore)
         copy = {"path": str(Path(kept["path"]) / "train.jsonl"), "reading": kept["reading"]}
         was, now = (
             prepare_data(DataConfig.model_validate({**data, "train": [one]}), MethodConfig(), tokenizer, settings)

@@ -199,6 +199,6 @@ def test_the_inspection_tells_of_turns_and_questions(model_path: Path, settings:
     path = write(
         "turns.jsonl", [{"messages": [Q, Q, A]}, {"messages": [{**Q, "content": " "}, A]}, {"messages": [Q, A]}]
     )
-    found = WholeOperations(settings).inspect(lambda *told: None, path=str(path), model=str(model_path))
+    found = WholeOperations(settings).run("inspect", {"path": str(path), "model": str(model_path)}, lambda *told: None)
     told = {one["check"]: (one["level"], one["count"], one["rows"]) for one in found["findings"]}
     assert told == {"turns": ("warning", 1, (1,)), "no_question": ("warning", 1, (2,))}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from studio.jobs import request_stop
-from studio.jobs.run.keeper import KEEP_SECONDS
+from studio.jobs.actions.queue import KEEP_SECONDS
 from tests.faults.processes import supervisors
 
 if TYPE_CHECKING:

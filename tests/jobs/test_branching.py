@@ -13,10 +13,17 @@ from studio.config.load import build
 from studio.data.files.datafiles import file_sha256
 from studio.errors import InputError, InputErrors
 from studio.jobs import JobFolder, Summaries, read_events, resume
-from studio.jobs.actions import branching, client
-from studio.jobs.actions.branching import branch, check_changes, extended, find_checkpoint, find_end
+from studio.jobs.actions import branching
+from studio.jobs.actions.branching import (
+    branch,
+    check_changes,
+    extended,
+    find_checkpoint,
+    find_end,
+    recorded_sources,
+    require_same,
+)
 from studio.jobs.actions.queue import rewrite
-from studio.jobs.actions.samedata import recorded_sources, require_same
 from studio.jobs.store.checkpoints import BEST, best_step, seal, whole_steps
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.files import write_json
@@ -30,8 +37,7 @@ PROGRESS = {"tokens": 30.0, "supervised_tokens": 9.0, "elapsed": 3.0, "training_
 
 @pytest.fixture(autouse=True)
 def _no_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (branching, client):
-        monkeypatch.setattr(module, "ensure_supervisor", lambda settings: None)
+    monkeypatch.setattr(branching, "ensure_supervisor", lambda settings: None)
 
 
 def config(**training: object) -> RunConfig:

@@ -15,10 +15,8 @@ from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.labels import change_labels
 from studio.jobs.store.state import write_state
-from studio.jobs.views.compare import Comparison, Row, compare
-from studio.jobs.views.comparetext import as_csv, as_markdown
+from studio.jobs.views.compare import Comparison, Row, as_csv, as_markdown, compare_runs
 from studio.jobs.views.disk import DiskBook
-from studio.train.comparing import compare_runs
 from tests.jobs.made import trained
 
 
@@ -147,7 +145,7 @@ def test_no_run_twice_and_trainings_only(settings) -> None:
     with pytest.raises(InputError, match="named twice"):
         compared(run, run)
     with pytest.raises(InputError, match="'a' is not a training run"):
-        compare([run, evaluated(settings, run, 1.0)], Summaries().of, lambda job: 0, lambda name: (), [])
+        compared(run, evaluated(settings, run, 1.0))
 
 
 def test_taken_away_as_text(settings) -> None:

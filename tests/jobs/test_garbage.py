@@ -23,7 +23,8 @@ from studio.jobs.store.events import LINE_BYTES, UNREADABLE, EventWriter
 from studio.jobs.store.folder import JobFolder, create_job
 from studio.jobs.store.state import own_identity, write_state
 from studio.settings import Settings
-from studio.ui.routes.api import Json, make_router
+from studio.ui.routes.answers import Json
+from studio.ui.routes.api import make_router
 from studio.ui.routes.runlist import RunBook, state_dict, summary_dict
 from studio.ui.server.services import Services
 

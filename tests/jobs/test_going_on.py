@@ -10,7 +10,7 @@ import pytest
 
 from studio.errors import InputError
 from studio.jobs import JobFolder, Summaries, resume
-from studio.jobs.actions import client
+from studio.jobs.actions import branching
 from studio.jobs.store.checkpoints import BEST, SEAL, Kept, keep_only, last_whole, seal
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.folder import create_job
@@ -22,7 +22,7 @@ PROGRESS = {"tokens": 5.0, "supervised_tokens": 2.0, "elapsed": 1.5, "training_s
 
 @pytest.fixture(autouse=True)
 def _no_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "ensure_supervisor", lambda settings: None)
+    monkeypatch.setattr(branching, "ensure_supervisor", lambda settings: None)
 
 
 def written(folder: Path, step: int, sealed: bool = True) -> Path:

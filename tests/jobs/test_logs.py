@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.jobs.run.kernel import oom_kills, rose
+from studio.jobs.run.diagnosis import oom_kills, rose
 from studio.jobs.store.logs import lines_around, read_tail
 
 LINES = 400_000

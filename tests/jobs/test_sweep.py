@@ -12,9 +12,9 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError, InputErrors
 from studio.jobs import list_jobs
-from studio.jobs.actions.copies import changed_config
 from studio.jobs.actions.sweep import MOST_RUNS, check_all, expand, free_variants, parse_values, submit_all
 from studio.jobs.store.folder import create_job
+from studio.jobs.store.request import changed_config
 from studio.settings import Settings
 
 BASE = RunConfig()

@@ -9,9 +9,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studio.config.load import load_run
-from studio.models.inspect.known_shapes import KNOWN, KnownModel, known_model, shape_of, tensors
+from studio.models.inspect.known_shapes import KNOWN, KnownModel, shape_of, tensors
 from studio.models.plan import cards
 from studio.settings import PRESETS
+from tests.support.known import PUBLISHED
 
 
 @pytest.mark.parametrize("model", KNOWN, ids=lambda model: model.name)
@@ -57,7 +58,7 @@ def test_page_and_presets_are_fresh(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 def test_a_larger_card_never_holds_less() -> None:
-    model = known_model("llama3.1-8b-instruct")
+    model = PUBLISHED["llama3.1-8b-instruct"]
     config, shape = load_run(cards.preset_file(model)), shape_of(model)
     order = [None, "qlora", "lora", "full"]
     fits = [cards.best_fit(config, shape, card) for card in (*cards.CARDS, 200)]

@@ -11,12 +11,13 @@ import pytest
 from studio.config import RunConfig
 from studio.models.device.machine import DeviceInfo
 from studio.models.inspect.adapted import adapted
-from studio.models.inspect.known_shapes import known_model, shape_of
+from studio.models.inspect.known_shapes import shape_of
 from studio.models.plan.fit import Lengths
 from studio.models.plan.making import Plan, make_plan
-from studio.models.plan.optimizers import Trained, state_bytes
+from studio.models.plan.memory import Trained, state_bytes
+from tests.support.known import PUBLISHED
 
-EIGHT = shape_of(known_model("llama3.1-8b-instruct"))
+EIGHT = shape_of(PUBLISHED["llama3.1-8b-instruct"])
 MATRIX = EIGHT.vocab * EIGHT.hidden
 GIB = 2**30
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from studio.models.inspect.adapted import Adapted, adapted
-from studio.models.inspect.known_shapes import KnownModel, known_model, shape_of
+from studio.models.inspect.known_shapes import KnownModel, shape_of
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.memory import Load, estimate
 from studio.tunings import TuningConfig
+from tests.support.known import PUBLISHED
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "memory.md"
 # GB by size. Rows that the studio has no counterpart for are left out: pure bf16 (weights, gradients and moments in 16
@@ -75,12 +76,12 @@ def test_where_the_table_is_optimistic() -> None:
     seven = plain_shape("7B")
     assert all(gigabytes(seven, "qlora 4", *larger) > 1.5 * TABLE["qlora 4"]["7B"] for larger in LARGER)
     # A small model: half a byte a weight would be 0.07 GB.
-    assert gigabytes(shape_of(known_model("smollm2-135m-instruct")), "qlora 4") > 1
+    assert gigabytes(shape_of(PUBLISHED["smollm2-135m-instruct"]), "qlora 4") > 1
     # Embedding and head of 128,256 words stay in 16 bits: 2.1 GB that are 0.5 GB with Llama 2's 32,000.
-    eight = shape_of(known_model("llama3.1-8b-instruct"))
+    eight = shape_of(PUBLISHED["llama3.1-8b-instruct"])
     assert gigabytes(eight, "qlora 4") > 1.2 * gigabytes(seven, "qlora 4")
     # And so do experts, for which the table of 2024 said 30 GB.
-    mixtral = shape_of(known_model("mixtral-8x7b-instruct"))
+    mixtral = shape_of(PUBLISHED["mixtral-8x7b-instruct"])
     attention = replace(load(mixtral, "qlora 4"), adapter=Adapted(tuple((one, 8) for one in mixtral.linears), 8))
     assert sum(estimate(mixtral, attention).values()) / 1e9 > 3 * 30
 
@@ -104,13 +105,13 @@ def other_rows() -> list[str]:
         ("llama3.1-8b-instruct", "qlora 4", 0.5), ("gemma2-9b-it", "qlora 4", 0.5),
         ("mixtral-8x7b-instruct", "qlora 4", 0.5),
     ):  # fmt: skip
-        shape = shape_of(known_model(name))
+        shape = shape_of(PUBLISHED[name])
         whole = load(shape, row)
         if shape.experts:
             whole = replace(whole, adapter=Adapted(tuple((one, 8) for one in shape.linears), 8))
         planned = sum(estimate(shape, whole).values()) / 1e9
         by_rule = rule * shape.parameters / 1e9
-        lines.append(f"| {known_model(name).title} | {NAMES[row]} | {_shown(by_rule)} | {_shown(planned)} |")
+        lines.append(f"| {PUBLISHED[name].title} | {NAMES[row]} | {_shown(by_rule)} | {_shown(planned)} |")
     return lines
 
 

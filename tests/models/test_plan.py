@@ -18,9 +18,8 @@ from studio.models.device.machine import DeviceInfo
 from studio.models.inspect.headers import Tensor
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.fit import MODEST, Lengths
-from studio.models.plan.making import Plan, _duration, make_plan
+from studio.models.plan.making import Plan, _duration, make_plan, rate_for
 from studio.models.plan.memory import PARTS
-from studio.models.plan.rates import rate_for
 from tests.models.checkpoints import llama_config, tensor_shapes
 
 SIZES = {"hidden": 576, "inner": 1536, "layers": 30, "heads": 9, "kv_heads": 3, "vocab": 49152}

@@ -18,11 +18,10 @@ import pytest
 from studio.data.files.hubfetch import fetch_here
 from studio.data.files.hubsets import HubSet, set_folder
 from studio.data.worker.client import DataWorker
-from studio.jobs import JobFolder, ensure_supervisor, read_events
-from studio.jobs.actions.client import resume, supervisor_lock, supervisor_record
-from studio.jobs.actions.queue import move
+from studio.jobs import JobFolder, ensure_supervisor, read_events, resume
+from studio.jobs.actions.client import supervisor_lock, supervisor_record
+from studio.jobs.actions.queue import Keeper, move
 from studio.jobs.actions.removal import remove_job
-from studio.jobs.run.keeper import Keeper
 from studio.jobs.run.supervisor import Supervisor
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job

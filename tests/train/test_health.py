@@ -10,7 +10,7 @@ import pytest
 from studio.config import RunConfig
 from studio.config.describe import options_of
 from studio.config.load import build
-from studio.jobs.actions.copies import changed_config
+from studio.jobs.store.request import changed_config
 from studio.train.loop.health import Facts, Finding, Health
 
 PATHS = {spec.path for spec in options_of(RunConfig)}

@@ -17,10 +17,9 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import FailedRunError, InputError, InputErrors, StoppedError, StudioError
 from studio.jobs import JobFolder, Summaries, read_events, request_stop
-from studio.jobs.actions.copies import changed_config
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.checkpoints import last_whole, seal, whole_steps
-from studio.jobs.store.request import Branch, write_request
+from studio.jobs.store.request import Branch, changed_config, write_request
 from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
 from studio.train.loop.best import best_of, scores, since_better, watched

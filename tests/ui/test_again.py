@@ -13,9 +13,9 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.data.worker.client import DataWorker
 from studio.jobs import JobFolder, Summaries, find_job
-from studio.jobs.actions.copies import changed_config
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.folder import create_job
+from studio.jobs.store.request import changed_config
 from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
 from studio.ui.routes import api

@@ -22,7 +22,7 @@ from studio.ui import device
 from studio.ui.form import fromrun
 from studio.ui.form.meta import Meta
 from studio.ui.form.planline import Planner
-from studio.ui.routes import queue as queueroutes
+from studio.ui.routes import actions
 from studio.ui.routes.api import make_router
 from studio.ui.server.services import Services
 from studio.ui.tabs.method import sweep
@@ -31,7 +31,7 @@ from tests.ui.test_form import built
 
 @pytest.fixture
 def page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    monkeypatch.setattr(queueroutes, "ensure_supervisor", lambda settings: None)
+    monkeypatch.setattr(actions, "ensure_supervisor", lambda settings: None)
     app = FastAPI()
     services = Services(settings=settings, summaries=Summaries(), data=None, chats=None)  # type: ignore[arg-type]
     app.include_router(make_router(services))

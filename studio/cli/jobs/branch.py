@@ -11,8 +11,7 @@ from studio.cli.work.train import Job, Json, Name, Sets, answer_queued, checked_
 from studio.config import RunConfig
 from studio.config.load import build, run_of
 from studio.jobs import JobFolder, find_job
-from studio.jobs.actions.branching import branch, check_changes, extended, find_checkpoint, find_end
-from studio.jobs.actions.samedata import require_same_files
+from studio.jobs.actions.branching import branch, check_changes, extended, find_checkpoint, find_end, require_same_files
 from studio.jobs.store.checkpoints import Checkpoint
 from studio.jobs.store.folder import free_name, require_free
 from studio.settings import read_settings

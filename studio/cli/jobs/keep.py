@@ -19,11 +19,9 @@ from studio.jobs import JobFolder, Summaries, find_job
 from studio.jobs.actions.removal import What, removal_question, remove_checkpoints, remove_job
 from studio.jobs.store.folder import find_only, find_own, jobs_of_kind
 from studio.jobs.store.labels import Labels, change_labels, changed_tags
-from studio.jobs.views.compare import Comparison
-from studio.jobs.views.comparetext import as_csv, as_markdown
+from studio.jobs.views.compare import Comparison, as_csv, as_markdown, compare_runs
 from studio.jobs.views.disk import PARTS, DiskBook, gigabytes, measure
 from studio.settings import read_settings
-from studio.train.comparing import compare_runs
 
 Jobs = Annotated[list[str], typer.Argument(metavar="ID …", help="Ids or names of jobs.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]

@@ -17,6 +17,7 @@ from studio.config.load import run_of
 from studio.config.model import EMBEDDED_MODEL
 from studio.config.presets import load_named, preset_names
 from studio.data.sources.locate import absolute, locate
+from studio.data.wire import run_sections
 from studio.data.worker.client import DataWorker, OnProgress
 from studio.models.catalog.names import require_path, resolve_model
 from studio.models.device.machine import device_info
@@ -175,8 +176,7 @@ def _run(data: str, sets: list[str]) -> RunConfig:
 def _sections(config: RunConfig, settings: Settings) -> dict[str, Any]:
     """The sections that the worker asks for, with the model's folder."""
     reference = resolve_model(config.model.path, settings, revision=config.model.revision, fetch=True)
-    model = {**config.model.model_dump(), "path": str(reference.path)}
-    return {"data": config.data.model_dump(), "method": config.method.model_dump(), "model": model}
+    return run_sections(config, reference.path)
 
 
 @contextlib.contextmanager

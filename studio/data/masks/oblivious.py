@@ -37,7 +37,7 @@ def only_writes_contents(template: str) -> bool:
     if lists & messages or any(_is_bound(node, lists | messages, parents) for node in tree.find_all(nodes.Name)):
         return False
     return all(
-        _is_harmless(node, lists, messages, parents)
+        _is_harmless(node, lists, parents)
         for node in tree.find_all(nodes.Name)
         if node.ctx == "load" and node.name in lists | messages
     )
@@ -90,7 +90,7 @@ def _is_bound(name: nodes.Name, known: set[str], parents: dict[nodes.Node, nodes
     return not (isinstance(loop, nodes.For) and loop.target is name and _is_plain(loop))
 
 
-def _is_harmless(name: nodes.Name, lists: set[str], messages: set[str], parents: dict[nodes.Node, nodes.Node]) -> bool:
+def _is_harmless(name: nodes.Name, lists: set[str], parents: dict[nodes.Node, nodes.Node]) -> bool:
     node: nodes.Node = name
     above = parents[node]
     if name.name in lists:

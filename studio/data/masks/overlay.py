@@ -14,8 +14,6 @@ from typing import NamedTuple, TypeAlias
 IGNORED = -100
 
 Offsets = Sequence[tuple[int, int]]
-# Token ids, 4 bytes each.
-Ids: TypeAlias = "array[int]"
 # Where runs of counted tokens begin and end, one after the other: begin, end, begin, end … ascending, never touching.
 Runs: TypeAlias = "array[int]"
 

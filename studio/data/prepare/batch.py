@@ -18,13 +18,12 @@ from studio.models.plan.batches import Batching, look
 Values = dict[str, Any]
 
 
-def epoch_order(count: int, seed: int, epoch: int = 0, shuffle: bool = True, first: int | None = None) -> list[int]:
-    """Return the places of the rows in the order of an epoch, on one device.
+def epoch_order(count: int, seed: int, shuffle: bool = True, first: int | None = None) -> list[int]:
+    """Return the places of the rows in the order of the first epoch, on one device.
 
     Args:
         count: rows.
         seed: `training.seed`.
-        epoch: from 0; accelerate's seedable sampler adds it to the seed.
         shuffle: `data.shuffle`; without it the rows come as they are.
         first: only so many of them are asked for; None for all.
     """
@@ -35,7 +34,7 @@ def epoch_order(count: int, seed: int, epoch: int = 0, shuffle: bool = True, fir
     from numpy.random import RandomState
 
     drawn = max(0, min(wanted, count - 1))
-    numbers = RandomState((seed + epoch) % 2**32).randint(0, 2**32, size=drawn, dtype="uint32").tolist()
+    numbers = RandomState(seed % 2**32).randint(0, 2**32, size=drawn, dtype="uint32").tolist()
     for at, number in enumerate(numbers):
         other = at + number % (count - at)
         order[at], order[other] = order[other], order[at]

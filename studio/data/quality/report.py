@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 # How plain questions and answers are read; "" where there are none.
 ReadAs = Literal["", "conversation", "raw"]
+BARS = 24  # of a histogram of lengths; fewer where they do not differ by as many
 
 
 @dataclass
@@ -166,19 +167,18 @@ class DataReport:
         return " · ".join(parts)
 
 
-def summarize_lengths(lengths: Sequence[int], limit: int, bars: int = 24) -> LengthSummary:
+def summarize_lengths(lengths: Sequence[int], limit: int) -> LengthSummary:
     """Return the figures and the histogram of some lengths in tokens.
 
     Args:
         lengths: tokens of each row.
         limit: longest length allowed.
-        bars: bars wanted; fewer where the lengths do not differ by as many.
     """
     if not lengths:
         return LengthSummary(limit=limit)
     ordered = sorted(lengths)
     low, high = ordered[0], ordered[-1]
-    width = max(1, math.ceil((high + 1 - low) / bars))
+    width = max(1, math.ceil((high + 1 - low) / BARS))
     edges = list(range(low, high + 1 + width, width))
     counts = [0] * (len(edges) - 1)
     for length in ordered:

@@ -192,16 +192,16 @@ def confine_sources(config: DataConfig, settings: Settings) -> None:
             resolve_path(file, settings, confined=True)
 
 
-def absent_set(config: DataConfig, settings: Settings, confined: bool = False) -> str:
+def absent_set(config: DataConfig, settings: Settings) -> str:
     """Return the name of the first set of the Hub that a run names and that is not here yet, "" if all are.
 
     Raises:
-        InputError: a dataset_info.json cannot be read, or with `confined` the page may not read it.
+        InputError: a dataset_info.json cannot be read, or the page may not read it.
     """
     for source in sources_of(config):
         asked = None
         if (address := datasetinfo.split_address(source.path)) is not None:
-            entry = datasetinfo.read_entry(resolve_path(address[0], settings, confined), address[1])
+            entry = datasetinfo.read_entry(resolve_path(address[0], settings, confined=True), address[1])
             asked = entry.source if isinstance(entry.source, HubSet) else None
         elif is_hub_source(source.path, settings):
             asked = HubSet(source.path.strip(), source.subset, source.split, source.revision)

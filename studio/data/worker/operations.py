@@ -10,11 +10,12 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from studio.config.data import DataConfig, DataSource
+from studio.config.model import ModelConfig
 from studio.data.files.datafiles import Row, Stamp, place
 from studio.data.files.rowindex import RowIndex, row_index
 from studio.data.formats.rows import kind_of
@@ -23,13 +24,7 @@ from studio.data.masks.templates import usable_templates, with_template
 from studio.data.prepare.counting import count_tokens
 from studio.data.prepare.pipeline import prepare_data
 from studio.data.prepare.units import both_answers
-from studio.data.quality.findings import (
-    Unread,
-    note_text,
-    reading_findings,
-    text_findings,
-    unused_keys,
-)
+from studio.data.quality.findings import Unread, note_text, reading_findings, text_findings, unused_keys
 from studio.data.sources.locate import Located, locate, sources_of
 from studio.data.sources.parsing import OpenedSource
 from studio.data.sources.reading import Reading, in_turns
@@ -44,6 +39,26 @@ from studio.settings import Settings, read_settings
 
 _KEPT_RESULTS = 64
 _KEPT_INDEXES = 16
+
+
+@dataclass(frozen=True)
+class Call:
+    """What every operation is told beside its own arguments.
+
+    Attributes:
+        progress: told how far it is.
+        confined: only what lies below `settings.roots` may be read; the page sets it.
+        data, method: sections of the configuration; defaults where left out.
+        model: section, name or folder of the model; None for the default.
+        named: whether a method was named.
+    """
+
+    progress: Progress
+    confined: bool
+    data: DataConfig
+    method: MethodConfig
+    model: Values | str | None
+    named: bool
 
 
 class Operations:
@@ -64,8 +79,12 @@ class Operations:
         known = self.known()
         if op not in known:
             raise InputError(f"'{op}' is not an operation", where="data worker", fix=f"Use one of: {', '.join(known)}")
-        with reading_for(self.settings if args.get("confined") else None):
-            return known[op](progress, **args)
+        confined, model, method = bool(args.get("confined")), args.get("model"), args.get("method")
+        own = {name: value for name, value in args.items() if name not in ("data", "method", "model", "confined")}
+        with reading_for(self.settings if confined else None):
+            data = section(DataConfig, args.get("data"), "data")
+            call = Call(progress, confined, data, section(MethodConfig, method, "method"), model, bool(method))
+            return known[op](call, **own)
 
     def known(self) -> dict[str, Callable[..., Values]]:
         """Return the operations by name."""
@@ -75,42 +94,30 @@ class Operations:
         }  # fmt: skip
 
     def inspect(
-        self,
-        progress: Progress,
-        *,
-        path: str,
-        format: str = "auto",
-        options: Values | None = None,
-        data: Values | None = None,
-        model: Values | str | None = None,
-        max_length: int = 1024,
-        method: Values | None = None,
-        confined: bool = False,
+        self, call: Call, *, path: str, format: str = "auto", options: Values | None = None, max_length: int = 1024
     ) -> Values:
-        """Read one source whole, as `method` would; without one, as the first method that could use its rows.
+        """Read one source whole, as the method would; without one, as the first method that could use its rows.
 
         Args:
+            call: its data say which template, system text and reading of control tokens a run would have; without a
+                model no tokens are counted.
             path, format: of the source.
             options: its others, such as columns, or the subset of a set of the Hub.
-            data: which template, system text and reading of control tokens a run would have.
-            model: whose tokens are counted; None to count none.
             max_length: the limit that lengths are compared with.
-            method: section `method`.
 
         Returns:
             path, file, format, reason, rows, bytes, sha256, commit, findings; with a model also lengths (figures and
             histogram), tokens, supervised_tokens and stop_text.
         """
         source = section(DataSource, {**(options or {}), "path": path, "format": format}, "data.train")
-        config = section(DataConfig, data, "data")
-        asked = section(MethodConfig, method, "method")
-        located = locate(source, self.settings, confined)
-        kind: RowKind = asked.kind.rows if method else _kind_of_first(source, located)
+        config, asked, progress = call.data, call.method, call.progress
+        located = locate(source, self.settings, call.confined)
+        kind: RowKind = asked.kind.rows if call.named else _kind_of_first(source, located)
         key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, asked.kind.train_on(asked)]
         key += [asked.name, config.template, config.system, config.control_tokens]
         folder = None
-        if model is not None:
-            folder, chosen = self.tokenizers.find(model, confined, progress)
+        if call.model is not None:
+            folder, chosen = self._model(call)
             key += [str(folder), tokenizer_stamp(folder), chosen.trust_remote_code]
 
         def compute() -> Values:
@@ -139,23 +146,13 @@ class Operations:
 
         return self._kept(key, compute)
 
-    def preview(
-        self,
-        progress: Progress,
-        *,
-        row: int = 1,
-        source: int = 0,
-        data: Values | None = None,
-        method: Values | None = None,
-        model: Values | str | None = None,
-        confined: bool = False,
-    ) -> Values:
+    def preview(self, call: Call, *, row: int = 1, source: int = 0) -> Values:
         """Show one row as the model sees it.
 
         Args:
+            call: whose data, method and model.
             row: place of the row among the file's rows, from 1.
             source: which of data.train, from 0; after them comes the file for validation, if there is one.
-            data, method, model: sections of the configuration; defaults where left out.
 
         Returns:
             row (its number in the file), rows (how many), path, format and reason (why it was taken; "" where it was
@@ -165,23 +162,21 @@ class Operations:
             limit, over_limit, notes, stop_text, problem (None, or the parts of the
             error that keeps this row from being used; then tokens are empty).
         """
-        config = section(DataConfig, data, "data")
-        chosen_method = section(MethodConfig, method, "method")
+        config, asked = call.data, call.method
         one = source_at(config, source)
-        located = locate(one, self.settings, confined)
-        kind = chosen_method.kind.rows
-        numbered, rows, first = self._row(located, row, progress)
-        number, raw = numbered
-        folder, chosen = self.tokenizers.find(model, confined, progress)
+        located = locate(one, self.settings, call.confined)
+        (number, raw), rows, first = self._row(located, row, call.progress)
+        folder, chosen = self._model(call)
         result: Values = {
             "row": number, "rows": rows, "path": one.path, "format": one.format, "reason": "", "raw": shortened(raw),
             "messages": None, "tools": None,
             "tokens": [], "rejected": [], "count": 0, "trained": 0, "context": 0, "length": 0,
             "limit": config.max_length, "over_limit": False, "notes": [], "stop_text": None, "problem": None,
         }  # fmt: skip
-        masker = self.tokenizers.masker(folder, chosen, config, chosen_method)
+        masker = self.tokenizers.masker(folder, chosen, config, asked)
+        kind = asked.kind.rows
         try:
-            reading = Reading(one, located, kind, in_turns(masker.tokenizer.chat_template, config, chosen_method))
+            reading = Reading(one, located, kind, in_turns(masker.tokenizer.chat_template, config, asked))
             name, result["reason"] = reading.format([first])
             result["format"] = name
             example = reading.example(raw, number, name)
@@ -202,35 +197,24 @@ class Operations:
             result["stop_text"] = masker.stop_text()
         return result
 
-    def lengths(
-        self,
-        progress: Progress,
-        *,
-        data: Values | None = None,
-        method: Values | None = None,
-        model: Values | str | None = None,
-        seed: int = 42,
-        confined: bool = False,
-    ) -> Values:
+    def lengths(self, call: Call, *, seed: int = 42) -> Values:
         """Prepare the data as a run would.
 
         Returns:
             train and validation: tokens of each example's longest sequence after truncation; tokens: of all its
             sequences; supervised and validation_supervised: how many of them the loss counts; good: answers
             rated so; answered: prompts
-            with
-            an answer to compare with; report: the DataReport as plain values.
+            with an answer to compare with; report: the DataReport as plain values.
         """
-        config = section(DataConfig, data, "data")
-        chosen_method = section(MethodConfig, method, "method")
-        here = [locate(source, self.settings, confined) for source in sources_of(config)]
-        folder, chosen = self.tokenizers.find(model, confined, progress)
-        key = ["lengths", config.model_dump(), chosen_method.model_dump(), seed, [one.state() for one in here]]
+        config, asked = call.data, call.method
+        here = [locate(source, self.settings, call.confined) for source in sources_of(config)]
+        folder, chosen = self._model(call)
+        key = ["lengths", config.model_dump(), asked.model_dump(), seed, [one.state() for one in here]]
         key += [str(folder), tokenizer_stamp(folder), chosen.trust_remote_code]
 
         def compute() -> Values:
             tokenizer = self.tokenizers.load(folder, chosen.trust_remote_code)
-            done = prepare_data(config, chosen_method, tokenizer, self.settings, progress, seed)
+            done = prepare_data(config, asked, tokenizer, self.settings, call.progress, seed)
             return {
                 "train": [one.length for one in done.train],
                 "validation": [one.length for one in done.validation],
@@ -244,26 +228,18 @@ class Operations:
 
         return self._kept(key, compute)
 
-    def template(
-        self,
-        progress: Progress,
-        *,
-        model: Values | str | None = None,
-        data: Values | None = None,
-        confined: bool = False,
-    ) -> Values:
-        """Say whether the model has a chat template (its own, or that of `data`) whose answers can be told exactly.
+    def template(self, call: Call) -> Values:
+        """Say whether the model has a chat template (its own, or that of the data) whose answers can be told exactly.
 
         Returns:
             has_template, exact, stop_text (what ends an answer), reason (why it is not exact, else ""), usable (the
             templates of ours whose tokens the model has).
         """
-        config = section(DataConfig, data, "data")
-        folder, chosen = self.tokenizers.find(model, confined, progress)
+        folder, chosen = self._model(call)
         own = self.tokenizers.load(folder, chosen.trust_remote_code)
         result: Values = {"has_template": False, "exact": False, "stop_text": None, "usable": usable_templates(own)}
         try:
-            masker = Masker(with_template(own, config.template, config.system))
+            masker = Masker(with_template(own, call.data.template, call.data.system))
             if not masker.tokenizer.chat_template:
                 return {**result, "reason": "it has no chat template"}
             result["has_template"] = True
@@ -271,21 +247,24 @@ class Operations:
         except InputError as error:
             return {**result, "reason": error.sentence}
 
-    def fetch(self, progress: Progress, *, data: Values | None = None, confined: bool = False) -> Values:
-        """Fetch the sets of the Hub that `data` names and that are not here yet; bytes are told as progress.
+    def fetch(self, call: Call) -> Values:
+        """Fetch the sets of the Hub that the data name and that are not here yet; bytes are told as progress.
 
         Returns:
             sources: the path of each, how many rows it has (None where that is not known yet), and its commit.
         """
         found = []
-        for source in sources_of(section(DataConfig, data, "data")):
-            located = locate(source, self.settings, confined, fetch=progress)
+        for source in sources_of(call.data):
+            located = locate(source, self.settings, call.confined, fetch=call.progress)
             found.append({"path": source.path, "rows": located.count, "commit": located.commit})
         return {"sources": found}
 
-    def ping(self, progress: Progress, *, confined: bool = False) -> Values:
+    def ping(self, call: Call) -> Values:
         """Return the worker's pid."""
         return {"pid": os.getpid()}
+
+    def _model(self, call: Call) -> tuple[Path, ModelConfig]:
+        return self.tokenizers.find(call.model, call.confined, call.progress)
 
     def _kept(self, key: list[Any], compute: Callable[[], Values]) -> Values:
         text = json.dumps(key)

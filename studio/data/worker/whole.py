@@ -12,7 +12,6 @@ from dataclasses import asdict
 from difflib import SequenceMatcher
 from typing import Any
 
-from studio.config.data import DataConfig
 from studio.data.prepare import batch as batches
 from studio.data.prepare.duplicates import NEAR_ROWS, THRESHOLD, Doubles, fingerprint, similarity, spoken
 from studio.data.prepare.pipeline import prepare_data
@@ -22,11 +21,10 @@ from studio.data.quality.profile import NAMED, Profile, all_rows, sampled_rows, 
 from studio.data.quality.push import push as upload
 from studio.data.quality.report import Finding, Place
 from studio.data.sources.stream import Read, Source, open_sources, understood
-from studio.data.tokens.tokenizers import section, tokenizer_stamp
+from studio.data.tokens.tokenizers import tokenizer_stamp
 from studio.data.wire import Values, shortened
-from studio.data.worker.operations import Operations
+from studio.data.worker.operations import Call, Operations
 from studio.errors import InputError
-from studio.methods import MethodConfig
 from studio.models.catalog.child import Progress
 from studio.models.plan.batches import Batching, split
 
@@ -46,23 +44,12 @@ class WholeOperations(Operations):
         }  # fmt: skip
 
     def profile(
-        self,
-        progress: Progress,
-        *,
-        data: Values | None = None,
-        method: Values | None = None,
-        model: Values | str | None = None,
-        seed: int = 42,
-        micro_batch: int = 8,
-        batch: int = 0,
-        tokens: int = 0,
-        sample: int = 0,
-        confined: bool = False,
+        self, call: Call, *, seed: int = 42, micro_batch: int = 8, batch: int = 0, tokens: int = 0, sample: int = 0
     ) -> Values:
         """Say what is in a run's data and what will be done with it.
 
         Args:
-            data, method, model: sections of the configuration; defaults where left out.
+            call: whose data, method and model.
             seed: `training.seed`.
             micro_batch, batch, tokens: rows at a time, for the padding (`batch.padding`).
             sample: rows to draw for a first answer, of which as many are looked at as about a second allows; 0 is
@@ -72,23 +59,15 @@ class WholeOperations(Operations):
             sampled (None, or rows, of and text: "from 2,000 of 100,000 rows"), and what `Profile.result` lists.
         """
         deadline = time.monotonic() + _SAMPLE_SECONDS
-        config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
+        config, asked, progress = call.data, call.method, call.progress
         kind = asked.kind.rows
-        folder, chosen = self.tokenizers.find(model, confined, progress)
+        folder, chosen = self._model(call)
         turns = self.tokenizers.in_turns(folder, chosen, config, asked)
-        sources = open_sources(config, self.settings, kind, confined, turns)
+        sources = self._sources(call, turns)
         key = [
-            "profile",
-            config.model_dump(),
-            kind,
-            asked.kind.train_on(asked),
-            asked.kind.joins(asked),
-            turns,
-            seed,
-            [micro_batch, batch, tokens],
-            sample,
-            chosen.trust_remote_code,
-        ]
+            "profile", config.model_dump(), kind, asked.kind.train_on(asked), asked.kind.joins(asked), turns, seed,
+            [micro_batch, batch, tokens], sample, chosen.trust_remote_code,
+        ]  # fmt: skip
         key += [[one.located.state() for one in sources], str(folder), tokenizer_stamp(folder)]
 
         def read_as(profile: Profile) -> list[Finding]:
@@ -118,20 +97,11 @@ class WholeOperations(Operations):
 
         return self._kept(key, compute)
 
-    def duplicates(
-        self,
-        progress: Progress,
-        *,
-        data: Values | None = None,
-        method: Values | None = None,
-        near: bool = True,
-        threshold: float = THRESHOLD,
-        confined: bool = False,
-    ) -> Values:
+    def duplicates(self, call: Call, *, near: bool = True, threshold: float = THRESHOLD) -> Values:
         """Find the rows that repeat an earlier one; no model is needed.
 
         Args:
-            data, method: sections of the configuration.
+            call: whose data and method.
             near: look for similar rows too.
             threshold: share of word triples in common from which rows count as similar, above 0 and up to 1.
 
@@ -141,13 +111,11 @@ class WholeOperations(Operations):
         """
         if not 0 < threshold <= 1:
             raise InputError(f"{threshold} is not a share", where="threshold", fix="Give a number above 0 and up to 1")
-        config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
-        kind = asked.kind.rows
         seen, places = Doubles(near, threshold, NEAR_ROWS), list[Place]()
         found: Values = {"exact": 0, "near": 0, "threshold": threshold, "pairs": []}
-        for done, read in enumerate(all_rows(open_sources(config, self.settings, kind, confined)), 1):
+        for done, read in enumerate(all_rows(self._sources(call)), 1):
             if done % 1000 == 0:
-                progress("looking for duplicates", done, None)
+                call.progress("looking for duplicates", done, None)
             if read.example is None:
                 continue
             places.append(read.place)
@@ -162,21 +130,12 @@ class WholeOperations(Operations):
                 )  # fmt: skip
         return {"rows": len(places), "near_among": min(len(places), NEAR_ROWS) if near else 0, **found}
 
-    def pair(
-        self,
-        progress: Progress,
-        *,
-        first: Values,
-        second: Values,
-        data: Values | None = None,
-        method: Values | None = None,
-        confined: bool = False,
-    ) -> Values:
+    def pair(self, call: Call, *, first: Values, second: Values) -> Values:
         """Show two rows beside each other.
 
         Args:
+            call: whose data and method.
             first, second: places of two rows: {"source": 0, "at": 12}.
-            data, method: sections of the configuration.
 
         Returns:
             first, second (place and texts [[role, text]] each), exact, similarity (the exact share of word triples in
@@ -185,9 +144,8 @@ class WholeOperations(Operations):
         Raises:
             InputError: there is no such row, or it cannot be used.
         """
-        config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
-        sources = open_sources(config, self.settings, asked.kind.rows, confined)
-        reads = [self._read(sources, one, progress) for one in (first, second)]
+        sources = self._sources(call)
+        reads = [self._read(sources, one, call.progress) for one in (first, second)]
         left, right = (self._usable(read) for read in reads)
         shown = [
             {"place": asdict(read.place), "texts": [[role, shortened(text)] for role, text in spoken(example)]}
@@ -199,14 +157,14 @@ class WholeOperations(Operations):
             "similarity": 1.0 if same else round(similarity(left, right), 3),
         }  # fmt: skip
 
-    def diff(self, progress: Progress, **args: Any) -> Values:
+    def diff(self, call: Call, **args: Any) -> Values:
         """Show a pair's row as `preview` does, with what its two answers have in common.
 
         Returns:
             what `preview` returns, and common: {"tokens": [...], "rejected": [...]}, for each token whether it is in
             the other too; both empty where the row has one answer.
         """
-        shown = self.preview(progress, **args)
+        shown = self.preview(call, **args)
         one, other = ([token["id"] for token in shown[name]] for name in ("tokens", "rejected"))
         same_one, same_other = [False] * len(one), [False] * len(other)
         if other:
@@ -217,23 +175,13 @@ class WholeOperations(Operations):
         return {**shown, "common": {"tokens": same_one if other else [], "rejected": same_other}}
 
     def batch(
-        self,
-        progress: Progress,
-        *,
-        data: Values | None = None,
-        method: Values | None = None,
-        model: Values | str | None = None,
-        seed: int = 42,
-        micro_batch: int = 8,
-        batch: int = 0,
-        tokens: int = 0,
+        self, call: Call, *, seed: int = 42, micro_batch: int = 8, batch: int = 0, tokens: int = 0,
         packing: bool = False,
-        confined: bool = False,
-    ) -> Values:
+    ) -> Values:  # fmt: skip
         """Show the first micro-batch as the trainer gets it on one device.
 
         Args:
-            data, method, model: sections of the configuration.
+            call: whose data, method and model.
             seed: `training.seed`, which decides the split and the order.
             micro_batch: rows at a time, as the plan has it.
             batch, tokens: of how many rows those of like length are put together, and tokens at a time at most; 0 where
@@ -245,14 +193,13 @@ class WholeOperations(Operations):
             shapes, arrays (what the collator makes, (B, T) each; None where not exact), texts ((B, T) texts of the
             tokens), pad (id), special (ids).
         """
-        config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
-        open_sources(config, self.settings, asked.kind.rows, confined)  # refuses what the page may not read
-        folder, chosen = self.tokenizers.find(model, confined, progress)
+        config, asked = call.data, call.method
+        self._sources(call)  # refuses what the page may not read
+        folder, chosen = self._model(call)
         tokenizer = self.tokenizers.load(folder, chosen.trust_remote_code)
-        units = prepare_data(config, asked, tokenizer, self.settings, progress, seed).train
-        exact = asked.kind.exact
+        units = prepare_data(config, asked, tokenizer, self.settings, call.progress, seed).train
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        if not exact:
+        if not asked.kind.exact:
             return {"exact": False, "rows": [], "shapes": batches.shape(units[:micro_batch]), "arrays": None,
                     "texts": None, "pad": pad, "special": []}  # fmt: skip
         order = batches.epoch_order(len(units), seed, shuffle=config.shuffle, first=batch or micro_batch)
@@ -273,23 +220,13 @@ class WholeOperations(Operations):
         }
 
     def keep(
-        self,
-        progress: Progress,
-        *,
-        name: str,
-        data: Values | None = None,
-        method: Values | None = None,
-        model: Values | str | None = None,
-        format: str = "jsonl",
-        drop: list[str] | None = None,
-        hide_secrets: bool = False,
-        confined: bool = False,
+        self, call: Call, *, name: str, format: str = "jsonl", drop: list[str] | None = None, hide_secrets: bool = False
     ) -> Values:
         """Write the cleaned set into STUDIO_HOME/data/NAME; `keep.write` says what and how.
 
         Args:
+            call: whose data and method; the model says how plain questions and answers are read.
             name: of the new set; a number is added if it is taken.
-            data, method, model: sections of the configuration; the model says how plain questions and answers are read.
             format: jsonl or parquet.
             drop: checks of the profile whose rows are left out.
             hide_secrets: replace what looks like a key or an address by its kind.
@@ -297,30 +234,31 @@ class WholeOperations(Operations):
         Returns:
             path, and the manifest's values.
         """
-        config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
-        kind = asked.kind.rows
+        config, asked = call.data, call.method
         plan = keeping.Keep.checked(name, format, drop or [], hide_secrets)
-        folder, chosen = self.tokenizers.find(model, confined, progress)
+        folder, chosen = self._model(call)
         masker = self.tokenizers.masker(folder, chosen, config, asked) if plan.needs_model else None
-        turns = self.tokenizers.in_turns(folder, chosen, config, asked)
-        sources = open_sources(config, self.settings, kind, confined, turns)
+        sources = self._sources(call, self.tokenizers.in_turns(folder, chosen, config, asked))
         return keeping.write(
-            plan, config, asked.kind, sources, masker, self.settings, lambda rows: progress("writing", rows, None)
+            plan, config, asked.kind, sources, masker, self.settings, lambda rows: call.progress("writing", rows, None)
         )
 
-    def warm(self, progress: Progress, *, model: Values | str | None = None, confined: bool = False) -> Values:
+    def warm(self, call: Call) -> Values:
         """Load a model's tokenizer and the libraries, so that the first question about rows need not wait for them."""
-        folder, chosen = self.tokenizers.find(model, confined, progress)
-        self.tokenizers.masker(folder, chosen, DataConfig(), MethodConfig())
+        folder, chosen = self._model(call)
+        self.tokenizers.masker(folder, chosen, call.data, call.method)
         return {}
 
-    def push(self, progress: Progress, *, name: str, repo: str, private: bool = True, confined: bool = False) -> Values:
+    def push(self, call: Call, *, name: str, repo: str, private: bool = True) -> Values:
         """Put a kept set on the Hugging Face Hub, with the token of the environment (HF_TOKEN).
 
         Returns:
             repo, splits.
         """
-        return upload(name, repo, private, self.settings, lambda: progress("uploading", 0, None))
+        return upload(name, repo, private, self.settings, lambda: call.progress("uploading", 0, None))
+
+    def _sources(self, call: Call, turns: bool = False) -> list[Source]:
+        return open_sources(call.data, self.settings, call.method.kind.rows, call.confined, turns)
 
     def _read(self, sources: list[Source], where: Values, progress: Progress) -> Read:
         index, at = where.get("source", 0), where.get("at", 0)

@@ -1,35 +1,75 @@
-"""A new run that begins where a checkpoint of another one stands: with changed options, or for more epochs.
+"""Going on from a checkpoint: in place, or as a new run with changed options or for more epochs.
 
-The new run gets the checkpoint and the curves until there into its own folder, so the other run stays as it is and
+A new run gets the checkpoint and the curves until there into its own folder, so the other run stays as it is and
 may be removed. What a checkpoint holds (weights, optimizer state, place in the data) fits only the model, data and
-batch that made it: those cannot change.
+batch that made it: those cannot change. With other rows a run would go on at another place without a word, or be over
+at once, so the worker records the SHA-256 of every source; a branch takes it along.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
 from studio.config.describe import options_of, value_at
 from studio.config.load import build
+from studio.data.sources.locate import is_hub_source, locate, sources_of
 from studio.errors import InputError, InputErrors
-from studio.jobs.actions.client import ensure_supervisor
-from studio.jobs.actions.samedata import recorded_sources, require_same_files
-from studio.jobs.store.checkpoints import BEST, Checkpoint, best_step, whole
+from studio.jobs.actions.client import ensure_supervisor, wait
+from studio.jobs.store.checkpoints import BEST, Checkpoint, best_step, last_whole, whole
 from studio.jobs.store.events import EventWriter, read_events
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import JobFolder, create_job
 from studio.jobs.store.request import Branch
+from studio.jobs.store.state import JobState, write_state
 from studio.jobs.views.summary import Summaries
+from studio.locks import locked
 from studio.settings import Settings
 
 FIXED = (
     "model", "data", "tuning", "method.name", "method.train_on", "method.documents", "method.num_generations",
     "method.ppo_epochs", "training.batch_size", "training.optimizer", "training.seed", "training.engine",
 )  # fmt: skip
+# Before a run is put in the line, a larger source is compared by its size alone: the worker reads all of it anyway.
+QUICK_BYTES = 1_000_000_000
+# So long a supervisor may take to start and to see that a worker is dead.
+BURY_SECONDS = 20.0
+
+
+def resume(settings: Settings, job: JobFolder) -> Checkpoint:
+    """Let a training that ended early go on from its last whole checkpoint, in the same folder.
+
+    Returns:
+        the checkpoint.
+
+    Raises:
+        InputError: it is no training, is not over, is done, left no whole checkpoint, or its data have changed.
+    """
+    name = job.request.name
+    if (state := job.state()).pid is not None and not state.final and not state.alive():
+        ensure_supervisor(settings)  # it was killed with the worker: another one writes how that ended
+        wait(job, seconds=BURY_SECONDS)
+    with locked(job.path / ".resume.lock", f"'{name}' cannot go on now"):
+        state = job.state()
+        if job.request.kind != "train":
+            raise InputError(f"'{name}' is not a training run", where=job.id, fix="Start it again")
+        if not state.final:
+            raise InputError(f"'{name}' is not over ({state.status})", where=job.id, fix="Wait until it is, or stop it")
+        if state.status == "completed":
+            raise InputError(f"'{name}' is done", where=job.id, fix="Start another run, with more epochs")
+        checkpoint = last_whole(job.checkpoints)
+        if checkpoint is None:
+            raise InputError(f"'{name}' left no whole checkpoint", where=job.id, fix="Start it again as a new run")
+        require_same_files(job, settings)
+        job.stop_path.unlink(missing_ok=True)
+        again = JobState(status="queued", created=state.created, attempt=state.attempt + 1)
+        write_state(job.state_path, again)
+    ensure_supervisor(settings)
+    return checkpoint
 
 
 def find_checkpoint(job: JobFolder, step: int | None = None) -> Checkpoint:
@@ -168,6 +208,48 @@ def extended(job: JobFolder, epochs: float) -> RunConfig:
     return build(RunConfig, raw, "epochs")
 
 
+def recorded_sources(job: JobFolder) -> list[dict[str, Any]]:
+    """Return what the worker recorded of the sources, in their order; none before it read them."""
+    data = job.environment().get("data")
+    found = data.get("sources") if isinstance(data, dict) else None
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def require_same(recorded: Sequence[dict[str, Any]], now: Sequence[tuple[str, str]]) -> None:
+    """Refuse to go on with other data.
+
+    Args:
+        recorded: of `recorded_sources`.
+        now: path and SHA-256 of each source as it is, in the same order.
+
+    Raises:
+        InputError: one of them has changed; it is named.
+    """
+    for before, (path, sha256) in zip(recorded, now, strict=False):
+        if before.get("sha256") not in (None, sha256):
+            raise _changed(path, f"its SHA-256 was {str(before['sha256'])[:12]} and is {sha256[:12]}")
+
+
+def require_same_files(job: JobFolder, settings: Settings) -> None:
+    """Refuse early to go on with a file that has changed, as far as a look costs little.
+
+    Raises:
+        InputError: a file has changed or is gone.
+    """
+    recorded = recorded_sources(job)
+    if not recorded:
+        return
+    config = build(RunConfig, job.request.config, "job.yaml")
+    for before, source in zip(recorded, sources_of(config.data), strict=False):
+        if is_hub_source(source.path, settings):
+            continue
+        found = locate(source, settings)
+        if before.get("bytes") not in (None, found.bytes):
+            raise _changed(source.path, f"it had {before['bytes']:,} bytes and has {found.bytes:,}")
+        if found.bytes <= QUICK_BYTES:
+            require_same([before], [(source.path, found.sha256())])
+
+
 def history(events: Path, step: int) -> list[dict[str, Any]]:
     """Metrics and samples of a run until `step`, without what a resumed run made twice."""
     kept: list[dict[str, Any]] = []
@@ -182,6 +264,14 @@ def history(events: Path, step: int) -> list[dict[str, Any]]:
         if following == offset:
             return kept
         offset = following
+
+
+def _changed(path: str, how: str) -> InputError:
+    return InputError(
+        f"the data have changed since the checkpoint was made ({how})",
+        where=path,
+        fix="Put the file back as it was, or start a new run, which 'tuning.adapter' lets begin with what was learned",
+    )
 
 
 def _share(checkpoint: Path, made: JobFolder) -> None:

@@ -1,4 +1,4 @@
-"""What the page, the command line and scripts do with jobs: submit, stop, resume, wait.
+"""What the page, the command line and scripts do with jobs: submit, stop, wait.
 
 They never start the work themselves: they write a folder and make sure that a supervisor runs. So no request,
 thread or terminal owns a job.
@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from filelock import Timeout
 
-from studio.errors import InputError
-from studio.jobs.actions.samedata import require_same_files
-from studio.jobs.store.checkpoints import Checkpoint, last_whole
 from studio.jobs.store.files import read_json, write_json
 from studio.jobs.store.folder import JobFolder, create_job
 from studio.jobs.store.request import Kind
-from studio.jobs.store.state import JobState, is_alive, write_state
-from studio.locks import PATIENCE, held, holder_of, locked, make_lock
+from studio.jobs.store.state import JobState, is_alive
+from studio.locks import PATIENCE, held, holder_of, make_lock
 from studio.private import make_home
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
-
-# So long a supervisor may take to start and to see that a worker is dead.
-BURY_SECONDS = 20.0
-
 
 STARTING_SECONDS = 60.0  # a supervisor that takes longer is given up: another one is started
 _STARTED: dict[Path, tuple[subprocess.Popen[bytes], float]] = {}
@@ -128,45 +120,9 @@ def request_stop(job: JobFolder, *, now: bool = False) -> None:
         write_json(job.stop_path, {"asked": time.time(), "now": now})
 
 
-def resume(settings: Settings, job: JobFolder) -> Checkpoint:
-    """Let a training that ended early go on from its last whole checkpoint, in the same folder.
-
-    Returns:
-        the checkpoint.
-
-    Raises:
-        InputError: it is no training, is not over, is done, left no whole checkpoint, or its data have changed.
-    """
-    name = job.request.name
-    if (state := job.state()).pid is not None and not state.final and not state.alive():
-        ensure_supervisor(settings)  # it was killed with the worker: another one writes how that ended
-        wait(job, seconds=BURY_SECONDS)
-    with locked(job.path / ".resume.lock", f"'{name}' cannot go on now"):
-        state = job.state()
-        if job.request.kind != "train":
-            raise InputError(f"'{name}' is not a training run", where=job.id, fix="Start it again")
-        if not state.final:
-            raise InputError(f"'{name}' is not over ({state.status})", where=job.id, fix="Wait until it is, or stop it")
-        if state.status == "completed":
-            raise InputError(f"'{name}' is done", where=job.id, fix="Start another run, with more epochs")
-        checkpoint = last_whole(job.checkpoints)
-        if checkpoint is None:
-            raise InputError(f"'{name}' left no whole checkpoint", where=job.id, fix="Start it again as a new run")
-        require_same_files(job, settings)
-        job.stop_path.unlink(missing_ok=True)
-        again = JobState(status="queued", created=state.created, attempt=state.attempt + 1)
-        write_state(job.state_path, again)
-    ensure_supervisor(settings)
-    return checkpoint
-
-
-def wait(job: JobFolder, on_change: Callable[[JobState], None] | None = None, seconds: float | None = None) -> JobState:
+def wait(job: JobFolder, seconds: float | None = None) -> JobState:
     """Wait until a job is over and return its state; after `seconds` return whatever it is then."""
     end = None if seconds is None else time.monotonic() + seconds
-    while True:
-        state = job.state()
-        if on_change is not None:
-            on_change(state)
-        if state.final or (end is not None and time.monotonic() > end):
-            return state
+    while not (state := job.state()).final and (end is None or time.monotonic() <= end):
         time.sleep(0.2)
+    return state

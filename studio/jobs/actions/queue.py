@@ -21,16 +21,19 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputError
 from studio.jobs.actions.branching import check_changes, require_length
+from studio.jobs.actions.client import ensure_supervisor
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.files import read_json, write_json
 from studio.jobs.store.folder import JobFolder, list_jobs
 from studio.jobs.store.request import write_request
+from studio.jobs.views.index import JobIndex
 from studio.locks import PATIENCE, HeldError, locked
 from studio.private import make_home
 from studio.reach import roots_of_page
 from studio.settings import Settings
 
 Move = Literal["up", "down", "first", "last"]
+KEEP_SECONDS = 5.0
 
 
 def queue_lock(home: Path, seconds: float = PATIENCE) -> AbstractContextManager[None]:
@@ -132,6 +135,42 @@ def require_unbegun(job: JobFolder) -> None:
             where=job.id,
             fix="Duplicate it to make a run with other settings",
         )
+
+
+class Keeper:
+    """Sees to it that a supervisor runs while there is something to do, for a process that lives as long as the page.
+
+    Whoever submits a job starts a supervisor, but one that is killed later would be missed by nobody: what runs goes
+    on, and what waits would wait for ever. Looks at the cost of what has changed. Not safe to share between threads.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._index = JobIndex(settings.jobs)
+        self._told: set[str] = set()
+
+    def look(self) -> None:
+        """Start a supervisor if a job is not over and none runs; who keeps one from starting is said in what waits.
+
+        Raises:
+            OSError: the home cannot be written.
+        """
+        busy = []
+        for job in self._index.look()[0]:
+            if job.state().final:
+                self._index.rest(job.id)
+            else:
+                busy.append(job)
+        if not busy:
+            return
+        try:
+            ensure_supervisor(self._settings)
+            self._told.clear()
+        except HeldError as error:  # said once in what waits: it may last
+            for job in busy:
+                if job.id not in self._told and job.state().status == "queued":
+                    self._told.add(job.id)
+                    tell_held(job, error)
 
 
 def _require_waiting(job: JobFolder) -> None:

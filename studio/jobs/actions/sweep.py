@@ -23,8 +23,8 @@ from studio.config.renamed import current_name
 from studio.errors import InputError, InputErrors, StudioError
 from studio.foreign import parse_yaml
 from studio.jobs.actions.client import submit
-from studio.jobs.actions.copies import changed_config
 from studio.jobs.store.folder import JobFolder, folder_name, taken_names
+from studio.jobs.store.request import changed_config
 from studio.settings import Settings
 
 # More than these are hardly meant, and each is checked before the first is queued.

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from studio.jobs.run.causes import CAUSES, CERTAIN_SIGNALS, LESS_MEMORY, SIGNALS, Cause
-from studio.jobs.run.kernel import oom_kills, rose
 from studio.jobs.store.logs import Tail, read_tail
 from studio.models.plan.cures import Cure, first_fitting, said
 
@@ -24,6 +23,8 @@ _FRAME = re.compile(r'^  File "([^"]+)", line (\d+)', re.MULTILINE)
 _NOTICE = re.compile(r"^\d\d:\d\d:\d\d  (?:info|warning): .*$", re.MULTILINE)
 _PROGRESS = re.compile(r"^\d\d:\d\d:\d\d  (?:training +\d+ of \d+|validation  step \d+)  .*$", re.MULTILINE)
 _LAST = "The log shows what it did last"
+CGROUPS = Path("/sys/fs/cgroup")
+PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,28 @@ def with_plan(found: Diagnosis, environment: dict[str, Any], gpu: bool) -> Diagn
     )
 
 
+def oom_kills(proc: Path = PROC, cgroups: Path = CGROUPS) -> dict[str, int]:
+    """Return how many processes were ended so far, by the file that counts: of this machine, and of this container.
+
+    Only a difference means something: whoever asks keeps an earlier answer for `rose`.
+    """
+    places = [proc / "vmstat"]
+    for line in _lines(proc / "self" / "cgroup"):
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        inside = path.strip("/")
+        if not controllers:  # version 2: one tree for all
+            places += [cgroups / inside / "memory.events", cgroups / "unified" / inside / "memory.events"]
+        elif "memory" in controllers.split(","):
+            places.append(cgroups / "memory" / inside / "memory.oom_control")
+    return {str(place): int(words[1]) for place in places for line in _lines(place) if _counts(words := line.split())}
+
+
+def rose(before: dict[str, int], now: dict[str, int]) -> bool | None:
+    """Whether a process was ended since `before`; None where nobody counted both times. A restart begins at 0."""
+    both = before.keys() & now.keys()
+    return any(now[place] > before[place] for place in both) if both else None
+
+
 def _known(tail: Tail) -> tuple[Cause, re.Match[str]] | None:
     """The first row of the table that the text has after its last step, where it has it last."""
     text = _NOTICE.sub(lambda found: " " * len(found[0]), tail.text)  # places stay what they are
@@ -169,3 +192,14 @@ def _last_line(tail: Tail) -> int | None:
     """The last line that is not empty."""
     text = tail.text.rstrip()
     return tail.line_at(len(text) - 1) if text else None
+
+
+def _counts(words: list[str]) -> bool:
+    return len(words) == 2 and words[0] == "oom_kill" and words[1].isdigit()
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

@@ -28,7 +28,7 @@ from studio.jobs.run.diagnosis import diagnose, from_exception
 from studio.jobs.run.leftovers import MARK, kill_all
 from studio.jobs.run.notify import expect_end, tell_end
 from studio.jobs.store.events import EventWriter
-from studio.jobs.store.files import RESERVE, links_to_write, write_json, write_reserve
+from studio.jobs.store.files import RESERVE, links_to_write, size_of, write_json, write_reserve
 from studio.jobs.store.folder import JobFolder, list_jobs
 from studio.jobs.store.state import ACTIVE, JobState, own_identity, write_state
 from studio.jobs.views.index import JobIndex
@@ -156,7 +156,7 @@ class Supervisor:
                 taken = [other.device for other in others if other.status in ACTIVE]
                 device = assign([(job.id, self._asks_for(job))], self._known_devices(), taken).get(job.id)
                 if device is not None:
-                    log = job.log_path.stat().st_size if job.log_path.exists() else 0
+                    log = size_of(job.log_path)
                     now = {"started": time.time(), "device": device.name, "log_start": log}
                     write_state(job.state_path, state.with_(status="starting", **now))
                 return device

@@ -23,8 +23,7 @@ from typing import Any
 import psutil
 
 from studio.errors import StoppedError, StudioError
-from studio.jobs.run.diagnosis import Diagnosis, from_exception
-from studio.jobs.run.kernel import oom_kills
+from studio.jobs.run.diagnosis import Diagnosis, from_exception, oom_kills
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.files import RESERVE, write_json, write_reserve
 from studio.jobs.store.folder import JobFolder

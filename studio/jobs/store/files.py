@@ -46,6 +46,14 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, 0 before there is one."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file of ours; None when it is not there.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from ruamel.yaml import YAML
 
 from studio.config import RunConfig
 from studio.config.renamed import with_current_names
+from studio.errors import InputError
 from studio.jobs.store.files import write_atomic
 
 Kind = Literal["train", "evaluate", "export"]
@@ -96,6 +98,28 @@ def parse_heading(raw: Any) -> tuple[Kind, str]:
     if kind not in KINDS or not isinstance(name, str):
         raise ValueError("no kind of job, or no name")
     return kind, name
+
+
+def changed_config(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a config with some options changed.
+
+    Args:
+        config: sections and options, as job.yaml has them.
+        changes: new values by dotted name, such as `training.epochs`.
+
+    Raises:
+        InputError: a name goes on below an option.
+    """
+    changed = copy.deepcopy(config)
+    for path, value in changes.items():
+        target = changed
+        *sections, name = path.split(".")
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise InputError(f"there is no option '{path}'", where=path, fix="docs/config.md lists them")
+        target[name] = value
+    return changed
 
 
 def write_request(folder: Path, request: JobRequest) -> None:

@@ -1,4 +1,4 @@
-"""Several trainings beside each other: the options that differ, and what came of them.
+"""Several trainings beside each other: the options that differ, and what came of them; also as text to take elsewhere.
 
 One function for page and command line. A value is marked as best only where the runs measured the same thing; where
 they may not have, a note says so.
@@ -6,7 +6,10 @@ they may not have, a note says so.
 
 from __future__ import annotations
 
+import csv
 import functools
+import io
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,13 +19,15 @@ from typing import Any, Literal
 from studio.config import RunConfig
 from studio.config.describe import options_of
 from studio.errors import InputError
+from studio.escaping import for_markdown, for_spreadsheet
 from studio.jobs.store.events import read_events
-from studio.jobs.store.files import read_json
+from studio.jobs.store.files import read_json, size_of
 from studio.jobs.store.folder import JobFolder
 from studio.jobs.store.state import JobState
 from studio.jobs.views.differences import NONE, Row, at, differing, full_config
-from studio.jobs.views.disk import gigabytes
-from studio.jobs.views.summary import JobSummary, status_word
+from studio.jobs.views.disk import DiskBook, gigabytes
+from studio.jobs.views.summary import JobSummary, Summaries, status_word
+from studio.methods import METHODS, Metric
 
 MOST = 10
 # Options of a method that say what its loss is: losses of runs that differ in one have no common scale. The others (the
@@ -34,14 +39,7 @@ SCALED = frozenset(("rewards/margins", "rewards/chosen", "rewards/rejected", "ma
 SCORING_OPTIONS = frozenset(spec.path for spec in options_of(RunConfig) if spec.decides == "score")
 Better = Literal["lower", "higher", "neither"]
 
-
-@dataclass(frozen=True)
-class Measure:
-    """A number that a method reports: its key in the events, its title, and which way is better."""
-
-    name: str
-    title: str
-    better: Better
+_OPTION = re.compile(r"[\w.()\- ]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -78,20 +76,15 @@ class Facts:
     score: tuple[float, str] | None
 
 
-def compare(
-    runs: Sequence[JobFolder],
-    summary_of: Callable[[JobFolder], JobSummary],
-    bytes_of: Callable[[JobFolder], int],
-    measures: Callable[[str], Sequence[Measure]],
-    evaluations: Iterable[JobFolder],
+def compare_runs(
+    runs: Sequence[JobFolder], summaries: Summaries, disk: DiskBook, evaluations: Iterable[JobFolder]
 ) -> Comparison:
     """Compare two to ten trainings.
 
     Args:
         runs: in the order of the columns.
-        summary_of: the latest of what a job reported.
-        bytes_of: what a job's folder takes.
-        measures: what a method reports, by its name.
+        summaries: what the runs reported.
+        disk: what their folders take.
         evaluations: evaluation jobs, newest first; the newest completed one of each run counts.
 
     Raises:
@@ -103,13 +96,11 @@ def compare(
     for job in runs:
         config, problem = full_config(job)
         notes += [problem] if problem else []
-        facts.append(
-            Facts(job, job.state(), summary_of(job), config, _environment(job), bytes_of(job), reports.get(job.id))
-        )
+        size, score = disk.of(job).total, reports.get(job.id)
+        facts.append(Facts(job, job.state(), summaries.of(job), config, _environment(job), size, score))
     options = differing([one.config for one in facts], [one.environment for one in facts])
     notes += _cautions(facts, options)
-    methods = list(dict.fromkeys(str(at(one.config, "method.name")) for one in facts))
-    own = {measure.name: measure for method in methods for measure in measures(method)}
+    own = {metric.name: metric for one in facts for metric in metrics_of(one.config)}
     shown = [
         {"id": job.id, "name": job.name, "status": one.state.status, "word": status_word(one.state, one.summary)}
         for job, one in zip(runs, facts, strict=True)
@@ -117,7 +108,39 @@ def compare(
     return Comparison(shown, options, _results(facts, list(own.values()), {row.key for row in options}), notes)
 
 
-def _results(facts: Sequence[Facts], measures: Sequence[Measure], changed: set[str]) -> list[Row]:
+def metrics_of(config: dict[str, Any]) -> tuple[Metric, ...]:
+    """What the method of a training's config reports beside the loss; nothing where this version does not know it."""
+    method = METHODS.get(str(at(config, "method.name")))
+    return method.metrics if method is not None else ()
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """Return the tables as Markdown; the best values are bold and carry the word."""
+    names = [for_markdown(run["name"]) for run in comparison.runs]
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    lines.append("| state | " + " | ".join(for_markdown(run["word"]) for run in comparison.runs) + " |")
+    lines += [_line(_code(row.key), row) for row in comparison.options]
+    lines += [_line(for_markdown(row.title), row) for row in comparison.results]
+    return "\n".join([*lines, "", *(f"{for_markdown(note)}\n" for note in comparison.notes)]).rstrip() + "\n"
+
+
+def as_csv(comparison: Comparison) -> str:
+    """Return one line for each option and result: kind, key, title, a column for each run, names of the best."""
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    names = [str(run["name"]) for run in comparison.runs]
+    writer.writerow(_safe(["kind", "key", "title", *names, "best"]))
+    writer.writerow(_safe(["run", "id", "Id", *(str(run["id"]) for run in comparison.runs), ""]))
+    for row in comparison.options:
+        writer.writerow(_safe(["option", row.key, row.title, *row.values, ""]))
+    for row in comparison.results:
+        figures = ["" if number is None else f"{number:.10g}" for number in row.numbers]
+        best = ", ".join(names[place] for place in row.best)
+        writer.writerow([*_safe(["result", row.key, row.title]), *figures, *_safe([best])])
+    return stream.getvalue()
+
+
+def _results(facts: Sequence[Facts], metrics: Sequence[Metric], changed: set[str]) -> list[Row]:
     loss: Better = "neither" if changed & {"method.name", *LOSS_OPTIONS, *SCORING_OPTIONS} else "lower"
     whole: Better = "lower" if all(one.state.status == "completed" for one in facts) else "neither"
     best = [one.summary.best for one in facts]
@@ -126,12 +149,12 @@ def _results(facts: Sequence[Facts], measures: Sequence[Measure], changed: set[s
         _row("best_eval_step", "… at step", [pair[1] if pair else None for pair in best], "neither"),
         _row("loss", "Training loss, last", [_number(one.summary.values.get("loss")) for one in facts], loss),
     ]
-    for measure in measures:
-        if measure.name == "eval_loss":
+    for metric in metrics:
+        if metric.name == "eval_loss":
             continue
-        unlike = changed & SCORING_OPTIONS or (changed & LOSS_OPTIONS and measure.name in SCALED)
-        better: Better = "neither" if unlike else measure.better
-        for name, title in ((measure.name, measure.title), (f"eval_{measure.name}", f"{measure.title}, validation")):
+        unlike = changed & SCORING_OPTIONS or (changed & LOSS_OPTIONS and metric.name in SCALED)
+        better: Better = "neither" if unlike else metric.better
+        for name, title in ((metric.name, metric.title), (f"eval_{metric.name}", f"{metric.title}, validation")):
             values = [_number(one.summary.values.get(name)) for one in facts]
             if any(value is not None for value in values):
                 rows.append(_row(name, title, values, better))
@@ -144,7 +167,7 @@ def _results(facts: Sequence[Facts], measures: Sequence[Measure], changed: set[s
     rows += [
         _row(
             "tokens_per_second", "Tokens per second, median",
-            [_median_speed(one.job.events_path, _size(one.job.events_path)) for one in facts], "higher", _rounded,
+            [_median_speed(one.job.events_path, size_of(one.job.events_path)) for one in facts], "higher", _rounded,
         ),
         _row("peak_memory", "Peak memory", [one.summary.peak_memory_gb * 1e9 or None for one in facts], whole, _bytes),
         _row("peak_gpu", "Peak GPU memory", [_number(one.environment.get("peak_gpu_bytes")) for one in facts], whole,
@@ -280,8 +303,18 @@ def _number(value: Any) -> float | None:
     return float(value) if usable else None
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+def _code(key: str) -> str:
+    """An option's name as code; one that another version or person wrote as text, for no sign ends code safely."""
+    return f"`{key}`" if _OPTION.fullmatch(key) else for_markdown(key)
+
+
+def _line(title: str, row: Row) -> str:
+    cells = [
+        f"**{for_markdown(text)}** (best)" if place in row.best else for_markdown(text)
+        for place, text in enumerate(row.values)
+    ]
+    return f"| {title} | " + " | ".join(cells) + " |"
+
+
+def _safe(cells: list[str]) -> list[str]:
+    return [for_spreadsheet(cell) for cell in cells]  # names come from other people

@@ -49,15 +49,6 @@ class KnownModel:
 KNOWN = tuple(KnownModel(**one) for one in json.loads((PRESETS / "models" / "known.json").read_text(encoding="utf-8")))
 
 
-def known_model(name: str) -> KnownModel:
-    """Return the record of that name.
-
-    Raises:
-        KeyError: there is none.
-    """
-    return {model.name: model for model in KNOWN}[name]
-
-
 def shape_of(model: KnownModel) -> ModelShape:
     """The model's shape, as its files would give it."""
     return ModelShape.from_parts(model.config, tensors(model), where=model.hub)

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from studio.config import RunConfig
+from studio.methods import Method, Rate
 from studio.models.catalog.available import ATTENTION, best_attention
 from studio.models.device import speed
 from studio.models.device.machine import DeviceInfo
 from studio.models.inspect.adapted import adapted, reward_parameters
 from studio.models.inspect.shape import ModelShape
-from studio.models.plan import rates
 from studio.models.plan.batches import Batching
 from studio.models.plan.cures import Cure, advice, cures
 from studio.models.plan.fit import GIVEN, Choice, Lengths, fit, fits
@@ -239,8 +239,13 @@ def _attention(config: RunConfig, device: DeviceInfo, half: bool, choices: dict[
     return best
 
 
+def rate_for(method: Method, adapter: bool, parameters: int) -> Rate:
+    """The rule for `learning_rate: auto`: the method's own, by tuning (`adapter`, or every weight) and size."""
+    return next(rate for rate in method.rates if rate.adapter == adapter and parameters < rate.below)
+
+
 def _usual_rate(config: RunConfig, shape: ModelShape) -> Choice:
-    row = rates.rate_for(config.method.kind, config.tuning.kind.adapter, shape.parameters)
+    row = rate_for(config.method.kind, config.tuning.kind.adapter, shape.parameters)
     return Choice(row.value, row.reason, row.source)
 
 

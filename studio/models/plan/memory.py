@@ -6,14 +6,13 @@ backward pass. Nothing is fitted but the runtime; docs/memory.md has the table o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from studio.methods import MethodCost
 from studio.models.device.machine import IMPORT_BYTES
 from studio.models.inspect.adapted import Adapted, is_embedding
 from studio.models.inspect.shape import ModelShape
-from studio.models.plan.optimizers import Trained, state_bytes
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "runtime")
 LOGIT_CHUNK = 1024  # Supervised tokens projected at a time by our loss: × 49,152 logits in float32 are 0.2 GB.
@@ -34,6 +33,24 @@ TILE_LOGITS = 32768
 TILE_BYTES = {True: 2 + 7 * 4 + 1, False: 4 + 7 * 4 + 1}
 TILE_TOKENS_CUDA = 4096
 TILE_BYTES_CUDA = {True: 2, False: 4}
+
+# Numbers held for each weight, by `training.optimizer`. Adafactor's are the sides of a matrix.
+_STATES = {
+    "adamw_torch": 2, "adamw_torch_fused": 2, "adafactor": 0, "sgd": 0, "adagrad": 1, "rmsprop": 1, "adamw_8bit": 2,
+    "paged_adamw_8bit": 2, "paged_adamw_32bit": 2, "lion_8bit": 1, "ademamix_8bit": 3,
+}  # fmt: skip
+# bitsandbytes: tensors below this size keep 32 bits; a block of so many 8-bit numbers has a float32 scale.
+_SMALLEST, _BLOCK = 4096, 256
+_EIGHT_BIT = tuple(name for name in _STATES if name.endswith("8bit"))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A matrix that is trained; a vector has one column. transformers keeps the states of an embedding in 32 bits."""
+
+    rows: int
+    columns: int = 1
+    embedding: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,6 +217,20 @@ def _trained(shape: ModelShape, load: Load) -> Iterator[Trained]:
                 yield Trained(layer.outputs)
     for layer in adapter.whole:
         yield Trained(layer.outputs, layer.inputs, embedding=is_embedding(layer))
+
+
+def state_bytes(optimizer: str, trained: Iterable[Trained]) -> int:
+    """What an optimizer holds for the trained matrices, in bytes."""
+    return sum(_state_bytes(optimizer, one) for one in trained)
+
+
+def _state_bytes(optimizer: str, one: Trained) -> int:
+    size = one.rows * one.columns
+    if optimizer == "adafactor":
+        return 4 * (one.rows + one.columns if one.columns > 1 else size)
+    if optimizer in _EIGHT_BIT and size >= _SMALLEST and not one.embedding:
+        return _STATES[optimizer] * (size + 4 * -(-size // _BLOCK))
+    return 4 * _STATES[optimizer] * size
 
 
 def activation_bytes_per_token(shape: ModelShape, load: Load) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from studio.train.load.pretrained import load_adapter, load_whole
 from studio.train.setup import Setup
 
 BATCH = 16
+Score = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
 
 
 def load_scorer(folder: Path, base: Path, dtype: torch.dtype) -> Any:
@@ -30,7 +31,7 @@ def load_scorer(folder: Path, base: Path, dtype: torch.dtype) -> Any:
     return model.to("cuda") if torch.cuda.is_available() else model
 
 
-def model_scorer(setup: Setup) -> Any:
+def model_scorer(setup: Setup) -> Score:
     """Return the scorer of `method.reward_model`.
 
     Raises:
@@ -39,12 +40,16 @@ def model_scorer(setup: Setup) -> Any:
     if setup.scorer is None:
         raise InputError("there is no reward model", where="method.reward_model", fix="Name the run that trained it")
     model = load_scorer(setup.scorer, setup.base, setup.model.dtype)
-    tokenizer = setup.tokenizer
-    pad = int((tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id) or 0)
-    model.config.get_text_config().pad_token_id = pad
+    model.config.get_text_config().pad_token_id = pad_id(setup.tokenizer)
+    return scoring_by(model, setup.tokenizer)
+
+
+def scoring_by(model: Any, tokenizer: Any) -> Score:
+    """Return the scorer of prompts with answers that asks `model`."""
+    pad = pad_id(tokenizer)
 
     def score(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
-        ids = [row.prompt_ids + answer_ids(setup.tokenizer, said) for row, said in zip(prompts, answers, strict=True)]
+        ids = [row.prompt_ids + answer_ids(tokenizer, said) for row, said in zip(prompts, answers, strict=True)]
         scores: list[float] = score_ids(model, ids, pad)
         return scores
 
@@ -73,3 +78,8 @@ def answer_ids(tokenizer: Any, text: str) -> list[int]:
     """An answer as the reward model saw answers in training: with the token that ends it."""
     end = tokenizer.eos_token_id
     return [*tokenizer(text, add_special_tokens=False)["input_ids"], *([] if end is None else [end])]
+
+
+def pad_id(tokenizer: Any) -> int:
+    """The id that fills up sequences; masks keep it from counting."""
+    return int((tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id) or 0)

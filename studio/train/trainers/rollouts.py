@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from transformers import GenerationConfig
@@ -21,7 +20,7 @@ from studio.chat.prompting import turn_end
 from studio.data.prepare.units import Prompt
 from studio.errors import StudioError
 from studio.train.rewards.functions import Reward, make_rewards
-from studio.train.rewards.scoring import answer_ids, score_ids
+from studio.train.rewards.scoring import pad_id, scoring_by
 from studio.train.setup import Setup
 from studio.train.trainers.actors import Actors, SharedScorer
 
@@ -136,7 +135,9 @@ class Rewards:
         config = setup.config.model_copy(update={"method": method.model_copy(update={"rewards": others})})
         made = {reward.name: reward for reward in make_rewards(replace(setup, config=config), setup.train)}
         if shared:
-            made["model"] = Reward("model", _shared_scorer(setup, actors), setup.train)
+            assert setup.scorer is not None  # or it would not fit
+            scorer = SharedScorer(actors, setup.scorer, pad_id(setup.tokenizer))
+            made["model"] = Reward("model", scoring_by(scorer, setup.tokenizer), setup.train)
         self._rewards = [made[name] for name in method.rewards]
         self._validation = [replace(reward, rows=setup.validation) for reward in self._rewards]
 
@@ -158,21 +159,3 @@ class Rewards:
                     )  # fmt: skip
                 totals[i] += weight * (score or 0.0)
         return Scored(totals, parts)
-
-
-def _shared_scorer(setup: Setup, actors: Actors) -> Any:
-    assert setup.scorer is not None
-    pad = pad_id(setup.tokenizer)
-    scorer = SharedScorer(actors, setup.scorer, pad)
-
-    def score(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
-        ids = [row.prompt_ids + answer_ids(setup.tokenizer, said) for row, said in zip(prompts, answers, strict=True)]
-        scores: list[float] = score_ids(scorer, ids, pad)
-        return scores
-
-    return score
-
-
-def pad_id(tokenizer: Any) -> int:
-    """The id that fills up sequences, as `scoring` chooses it; masks keep it from counting."""
-    return int((tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id) or 0)

@@ -1,4 +1,4 @@
-"""Pieces with own markup: how they are made, and cards of which one is chosen.
+"""Pieces with own markup: how they are made, lines of text, headings, and cards of which one is chosen.
 
 Every piece is a `gr.HTML` with a constant template; what it shows travels as its value and is put in by
 the scripts of assets with textContent, so that no data is ever read as markup or as a template.
@@ -41,6 +41,33 @@ def piece(template: str, mount: str, *, value: Any = None, constants: Any = None
 def markup(text: str) -> gr.HTML:
     """Make a piece of constant markup, such as a heading."""
     return gr.HTML(text, apply_default_css=False, elem_classes=["piece"])
+
+
+def text_line(text: str, elem_id: str, *, look: str) -> gr.HTML:
+    """Make a line; its value is the text, which is never read as markup.
+
+    Args:
+        text: first text.
+        elem_id: id of the component.
+        look: class of the paragraph.
+    """
+    return gr.HTML(
+        value=text,
+        html_template=f'<div class="studio"><p class="{look}" role="status"></p></div>',
+        js_on_load="const p = element.querySelector('p'), draw = () => { p.textContent = props.value || '' };"
+        "draw(); watch('value', draw)",
+        apply_default_css=False,
+        elem_id=elem_id,
+        elem_classes=["text-line"],
+    )
+
+
+def heading(title: str, words: str = "") -> gr.HTML:
+    """Make a heading with a few words beside it; both are constants of ours."""
+    beside = f'<span class="muted">{words}</span>' if words else ""
+    return gr.HTML(
+        html_template=f'<div class="studio row-flex wrap-flex"><h2>{title}</h2>{beside}</div>', apply_default_css=False
+    )
 
 
 def choice_cards(label: str, cards: list[dict[str, str]], value: str, elem_id: str, topic: str = "") -> gr.HTML:

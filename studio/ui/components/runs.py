@@ -1,12 +1,14 @@
-"""The left column: brand, New run, the jobs with search, filters and choice, the device.
+"""The left column: brand, New run, the jobs with search, filters and choice, the device, and who signs out.
 
-The markup is constant; assets/runs.js and organise.js fill it from /api/jobs, names as text only.
+The markup is constant; assets/runs.js and organise.js fill it from /api/jobs, names as text only. Signing out is done
+by assets/session.js, which has the key that it needs.
 """
 
 from __future__ import annotations
 
 import gradio as gr
 
+from studio.ui.components.choices import markup
 from studio.ui.server.theme import script_tags
 
 TEMPLATE = """
@@ -55,6 +57,10 @@ TEMPLATE = """
   </div>
 </aside>
 """
+SIGN_OUT = """<div class="studio sign-out">
+<button type="button" class="btn quiet small" data-sign-out="here">Sign out</button>
+<button type="button" class="btn quiet small" data-sign-out="everywhere"
+  title="Ends every session of this login, in every browser and script">Sign out everywhere</button></div>"""
 
 
 def run_list() -> gr.HTML:
@@ -67,3 +73,8 @@ def run_list() -> gr.HTML:
         apply_default_css=False,
         elem_id="run-list",
     )
+
+
+def sign_out() -> gr.HTML:
+    """Make the buttons that sign out, here or everywhere; only where the page asks who is there."""
+    return markup(SIGN_OUT)

@@ -22,7 +22,7 @@ def waits_for(config: RunConfig, services: Services) -> str:
         folder = hub.hub_folder(services.settings, path, config.model.revision)
         if hub.hub_name(folder) is None:
             return f"{path} is downloaded when the run starts, and the plan is made then"
-    if name := absent_set(config.data, services.settings, confined=True):
+    if name := absent_set(config.data, services.settings):
         return f"{name} is downloaded when the run starts, and the plan is made then"
     return ""
 

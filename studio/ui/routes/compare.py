@@ -5,7 +5,6 @@ As with the other routes, jobs are looked up among those that exist; a name from
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
@@ -13,17 +12,13 @@ from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse, Response
 
-from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, list_jobs
 from studio.jobs.actions.removal import What, removal_question, remove_checkpoints, remove_job
 from studio.jobs.store.folder import jobs_of_kind
 from studio.jobs.store.labels import change_labels
-from studio.jobs.views.comparetext import as_csv, as_markdown
+from studio.jobs.views.compare import as_csv, as_markdown, compare_runs, metrics_of
 from studio.jobs.views.disk import DiskBook
-from studio.locks import HeldError
-from studio.methods import METHODS
-from studio.train.comparing import compare_runs
-from studio.ui.routes.answers import NEVER_KEPT, Json
+from studio.ui.routes.answers import NEVER_KEPT, Json, refusing
 from studio.ui.server.services import Services
 
 if TYPE_CHECKING:
@@ -57,7 +52,7 @@ class Removal(BaseModel):
 
 def make_router(services: Services, book: RunBook) -> APIRouter:
     """Make the routes over these services and rows."""
-    router = APIRouter()
+    router = APIRouter(prefix="/api")
     disk = DiskBook()
 
     def jobs_of(ids: list[str]) -> list[JobFolder]:
@@ -67,54 +62,45 @@ def make_router(services: Services, book: RunBook) -> APIRouter:
             raise HTTPException(404, "one of these jobs no longer exists")
         return there
 
-    def refusing(work: Callable[[], Response]) -> Response:
-        try:
-            return work()
-        except (InputError, HeldError) as error:
-            raise HTTPException(409, error.sentence) from error
-        except StudioError as error:
-            raise HTTPException(500, error.sentence) from error
-
-    @router.get("/api/compare")
+    @router.get("/compare")
     def comparison(ids: str, form: Literal["json", "markdown", "csv"] = "json") -> Response:
         runs = jobs_of(list(filter(None, ids.split(","))))
+        with refusing():
+            found = compare_runs(runs, services.summaries, disk, jobs_of_kind(services.settings.jobs, "evaluate"))
+        if form == "json":
+            return Json(found.as_dict() | {"metrics": _charted(runs)})
+        text = as_csv(found) if form == "csv" else as_markdown(found)
+        name = "comparison.csv" if form == "csv" else "comparison.md"
+        headers = {**NEVER_KEPT, "content-disposition": f'attachment; filename="{name}"'}
+        return PlainTextResponse(text, headers=headers)
 
-        def answer() -> Response:
-            evaluations = jobs_of_kind(services.settings.jobs, "evaluate")
-            found = compare_runs(runs, services.summaries, disk, evaluations)
-            if form == "json":
-                return Json(found.as_dict() | {"metrics": _charted(runs)}, headers=NEVER_KEPT)
-            text = as_csv(found) if form == "csv" else as_markdown(found)
-            name = "comparison.csv" if form == "csv" else "comparison.md"
-            headers = {**NEVER_KEPT, "content-disposition": f'attachment; filename="{name}"'}
-            return PlainTextResponse(text, headers=headers)
-
-        return refusing(answer)
-
-    @router.get("/api/sizes")
-    def sizes() -> Response:
+    @router.get("/sizes")
+    def sizes() -> Json:
         found, complete = disk.sizes(list_jobs(services.settings.jobs), SIZES_SECONDS)
-        return Json({"sizes": found, "complete": complete}, headers=NEVER_KEPT)
+        return Json({"sizes": found, "complete": complete})
 
-    @router.get("/api/jobs/{job_id}/disk")
-    def use(job_id: str) -> Response:
-        return Json(disk.of(jobs_of([job_id])[0]).as_dict(), headers=NEVER_KEPT)
+    @router.get("/jobs/{job_id}/disk")
+    def use(job_id: str) -> Json:
+        return Json(disk.of(jobs_of([job_id])[0]).as_dict())
 
-    @router.post("/api/jobs/{job_id}/labels")
-    def label(job_id: str, body: Labels) -> Response:
+    @router.post("/jobs/{job_id}/labels")
+    def label(job_id: str, body: Labels) -> Json:
         job = jobs_of([job_id])[0]
-        return refusing(lambda: Json(asdict(change_labels(job.path, **body.model_dump()))))
+        with refusing():
+            return Json(asdict(change_labels(job.path, **body.model_dump())))
 
-    @router.post("/api/removal/question")
-    def question(body: Removal) -> Response:
+    @router.post("/removal/question")
+    def question(body: Removal) -> Json:
         jobs = jobs_of(body.once)
-        return refusing(lambda: Json(removal_question(services.settings, jobs, body.what).as_dict()))
+        with refusing():
+            return Json(removal_question(services.settings, jobs, body.what).as_dict())
 
-    @router.post("/api/removal")
-    def remove(body: Removal) -> Response:
+    @router.post("/removal")
+    def remove(body: Removal) -> Json:
         jobs = jobs_of(body.once)
         act = remove_job if body.what == "job" else remove_checkpoints
-        return refusing(lambda: Json({"freed": sum(act(services.settings, job) for job in jobs)}))
+        with refusing():
+            return Json({"freed": sum(act(services.settings, job) for job in jobs)})
 
     return router
 
@@ -122,10 +108,7 @@ def make_router(services: Services, book: RunBook) -> APIRouter:
 def _charted(runs: list[JobFolder]) -> list[dict[str, str]]:
     """Name and title of what the runs' methods report beside the loss, those of a validation after the others'."""
     found: dict[str, str] = {}
-    for job in runs:
-        method = METHODS.get(str((job.request.config.get("method") or {}).get("name")))
-        for metric in method.metrics if method is not None else ():
-            if metric.name != "eval_loss":
-                found[metric.name] = metric.title
-                found[f"eval_{metric.name}"] = f"{metric.title}, validation"
+    for metric in (metric for job in runs for metric in metrics_of(job.request.config)):
+        if metric.name != "eval_loss":
+            found |= {metric.name: metric.title, f"eval_{metric.name}": f"{metric.title}, validation"}
     return [{"name": name, "title": title} for name, title in found.items()]

@@ -23,7 +23,7 @@ from studio.jobs.views.summary import status_word
 from studio.methods import METHODS
 from studio.settings import Settings
 from studio.tunings import title_of
-from studio.ui.routes.kept import Stamp, file_stamp
+from studio.ui.routes.answers import Stamp, file_stamp
 from studio.ui.routes.rowchanges import Changes, KeptRows, Row
 from studio.ui.text import KINDS, place_words
 

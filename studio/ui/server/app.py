@@ -24,15 +24,14 @@ from studio.chat.manager import ChatManager
 from studio.data.worker.pool import DataPool
 from studio.errors import InputError, StudioError
 from studio.jobs import Summaries
+from studio.jobs.actions.queue import KEEP_SECONDS, Keeper
 from studio.jobs.actions.removal import empty_trash
-from studio.jobs.run.keeper import KEEP_SECONDS, Keeper
 from studio.jobs.run.notify import PAGE
 from studio.jobs.store.files import write_json
 from studio.private import begin, make_home, make_secrets, tighten
 from studio.reach import reading_only_for
 from studio.settings import Settings, forget_password, read_settings
-from studio.ui.components.runs import run_list
-from studio.ui.components.signout import sign_out
+from studio.ui.components.runs import run_list, sign_out
 from studio.ui.page import TABS, Page, build_page
 from studio.ui.routes import api
 from studio.ui.server import gate

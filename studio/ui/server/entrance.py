@@ -96,18 +96,18 @@ class Entrance:
         if path == SIGN_OUT_PATH:
             everywhere = (await _given(request)).get("everywhere", [""])[0] == "yes"
             await asyncio.to_thread(self.sessions.end, session, everywhere)
-            answer = Json({}, headers=NEVER_KEPT)
+            answer = Json({})
             answer.delete_cookie(self.cookie, httponly=True, samesite="strict")
             return answer
         if path == RENEW_PATH:
             pair = await asyncio.to_thread(self.sessions.renew, session)
-            return Json({}, headers=NEVER_KEPT) if pair is None else self._opened(request, pair)
+            return Json({}) if pair is None else self._opened(request, pair)
         if path == LINK_PATH:
             address = (await _given(request)).get("address", [""])[0]
             if not address.startswith(_DOWNLOADS):
-                return Json({"error": "This is not a download."}, 400, NEVER_KEPT)
+                return Json({"error": "This is not a download."}, 400)
             code = self.downloads.make(session, address)
-            return Json({"address": f"{address}{'&' if '?' in address else '?'}{CODE}={code}"}, headers=NEVER_KEPT)
+            return Json({"address": f"{address}{'&' if '?' in address else '?'}{CODE}={code}"})
         return None
 
     def _taken(self, request: Request, session: str) -> bool:
@@ -124,7 +124,7 @@ class Entrance:
     async def _try(self, request: Request) -> Response:
         guess = self.guesses.take(request.client.host if request.client else "")
         if guess is None:
-            return Json({"error": _TOO_MANY}, 429, NEVER_KEPT | {"retry-after": f"{GUESS_SECONDS:.0f}"})
+            return Json({"error": _TOO_MANY}, 429, {"retry-after": f"{GUESS_SECONDS:.0f}"})
         given = await _given(request)
         name, password, link = (given.get(field, [""])[0] for field in ("name", "password", "link"))
         name = name if self.logins.named else ""
@@ -135,12 +135,12 @@ class Entrance:
         if not right:
             await asyncio.sleep(WRONG_SECONDS)
             wrong = _USED if self.logins.by_link else _WRONG_NAMED if self.logins.named else _WRONG
-            return Json({"error": wrong}, 401, NEVER_KEPT)
+            return Json({"error": wrong}, 401)
         self.guesses.right(guess)
         return self._opened(request, await asyncio.to_thread(self.sessions.begin, name))
 
     def _opened(self, request: Request, pair: Pair) -> Response:
-        answer = Json({"key": pair.key, "until": pair.until}, headers=NEVER_KEPT)
+        answer = Json({"key": pair.key, "until": pair.until})
         # Behind a proxy with TLS we see plain HTTP; the browser says what the page's own address is.
         secure = request.headers.get("origin", "").startswith("https:")
         answer.set_cookie(

@@ -26,7 +26,6 @@ from studio.jobs.store.files import write_json
 from studio.settings import Settings, browser_secret
 from studio.ui.server.login import Logins
 
-RENEW_SECONDS = 3600.0  # the page asks for new parts this often
 GRACE_SECONDS = 60.0  # requests that were on their way with the older ones
 LOCK_SECONDS = 5.0
 MOST_EACH = 100  # sessions of one name: signing in once more ends the oldest

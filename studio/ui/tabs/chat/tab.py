@@ -14,8 +14,8 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import InputError, StudioError
+from studio.ui.components.choices import heading, text_line
 from studio.ui.components.selected import selected_run
-from studio.ui.components.textline import heading, text_line
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, STREAMED, Page
 from studio.ui.tabs.chat.ask import Sampling, loaded_line, make_ask, unload_all

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from studio.config import RunConfig
+from studio.data.wire import SECTIONS, run_sections
 from studio.errors import InputError, InputErrors, StudioError
 from studio.foreign import parse_json
 from studio.models.plan.batches import by_length
@@ -22,8 +23,7 @@ from studio.ui.form.planwords import waits_for
 from studio.ui.form.schema import Form, Values
 from studio.ui.page import QUIET, Page
 
-# The sections that decide how rows are read, and what else the profile depends on.
-SECTIONS = ("data", "method", "model")
+# What the profile depends on besides the sections.
 BESIDE = ("training.seed", "training.batch_size", "training.micro_batch_size", "training.padding_free")
 MICRO_BATCH = 8
 PROGRESS = """<div class="row-flex task-progress" hidden><div class="bar"><i></i></div>
@@ -122,8 +122,7 @@ def sections_of(page: Page, values: Values) -> tuple[Values, int, int]:
     config = _config(page, values)
     if waits_for(config, page.services):
         raise StudioError("the rows can be counted as soon as the model is here", fix="Wait until it is ready")
-    sections = {name: getattr(config, name).model_dump() for name in SECTIONS}
-    return sections, config.training.seed, micro_batch_of(config)
+    return run_sections(config), config.training.seed, micro_batch_of(config)
 
 
 def grouping_of(page: Page, values: Values) -> dict[str, int]:

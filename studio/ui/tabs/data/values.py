@@ -17,6 +17,7 @@ from studio.config import RunConfig
 from studio.config.data import DataSource
 from studio.config.describe import options_of
 from studio.data.sources.locate import absent_set, sources_of
+from studio.data.wire import run_sections
 from studio.errors import StoppedError, StudioError
 from studio.ui.form.meta import Meta
 from studio.ui.form.planwords import waits_for
@@ -38,7 +39,7 @@ def counted(values: Values, page: Page) -> tuple[dict[str, Any], str]:
     name = data_name(config)
     try:
         if waits := waits_for(config, page.services):
-            absent = absent_set(config.data, page.services.settings, confined=True)
+            absent = absent_set(config.data, page.services.settings)
             return waiting(name, waits, bool(absent)), name
     except StudioError as error:
         return failed(name, [page.form.problem(error)["sentence"]]), f"{name} · needs fixing"
@@ -80,10 +81,7 @@ def data_config(values: Values, page: Page) -> tuple[RunConfig | None, list[str]
 def whole_count(config: RunConfig, page: Page, name: str) -> tuple[dict[str, Any], str]:
     """Count the data as a run would; where a run would refuse it, show the files as they are and say why."""
     try:
-        report = page.services.data.call(
-            "lengths", data=config.data.model_dump(), method=config.method.model_dump(),
-            model=config.model.model_dump(), seed=config.training.seed,
-        )["report"]  # fmt: skip
+        report = page.services.data.call("lengths", **run_sections(config), seed=config.training.seed)["report"]
     except StoppedError as error:
         return failed(name, [error.sentence]), f"{name} · not counted"
     except StudioError as error:
@@ -110,12 +108,12 @@ def counts(rows: int, tokens: int, supervised: int) -> str:
 def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dict[str, Any]:
     """What is shown of data that a run would refuse: its figures where they can be had, and what to do."""
     shown = failed(name, [page.form.problem(one)["sentence"] for one in getattr(error, "errors", [error])])
-    model, data = config.model.model_dump(), config.data
+    data, sections = config.data, run_sections(config)
     for source in data.train:
         try:
             one = page.services.data.call(
-                "inspect", path=source.path, format=source.format, options=source.model_dump(), data=data.model_dump(),
-                model=model, max_length=data.max_length, method=config.method.model_dump(),
+                "inspect", path=source.path, format=source.format, options=source.model_dump(), **sections,
+                max_length=data.max_length,
             )  # fmt: skip
         except StudioError:
             shown["sources"].append(None)  # its sentence is among the findings already
@@ -213,10 +211,7 @@ def source_value(source: dict[str, Any]) -> dict[str, Any]:
 
 def preview_row(config: RunConfig, services: Services, place: Meta) -> dict[str, Any]:
     """Ask the worker for a row of one of the sources, with what the two answers of a pair have in common."""
-    answer = services.data.call(
-        "diff", row=place.row, source=place.source, data=config.data.model_dump(), method=config.method.model_dump(),
-        model=config.model.model_dump(),
-    )  # fmt: skip
+    answer = services.data.call("diff", row=place.row, source=place.source, **run_sections(config))
     return row_value(answer, place, [short_name(one.path) for one in sources_of(config.data)])
 
 

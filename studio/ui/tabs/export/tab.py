@@ -15,8 +15,8 @@ from studio.config.jobs import DEMO_TEST, ExportConfig, GgufType
 from studio.config.load import build as build_config
 from studio.export.proof.gates import TYPES
 from studio.jobs import JobFolder, submit
+from studio.ui.components.choices import heading, text_line
 from studio.ui.components.selected import jobs_of, require_model, rows_choices, rows_path, selected_run
-from studio.ui.components.textline import heading, text_line
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
 from studio.ui.tabs.export.report import empty_sentence, export_report, report_value, types_of

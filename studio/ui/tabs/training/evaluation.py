@@ -15,6 +15,7 @@ from studio.config.jobs import DEMO_TEST, EvaluateConfig
 from studio.config.load import build as build_config
 from studio.jobs import JobFolder, submit
 from studio.settings import Settings
+from studio.ui.components.choices import heading
 from studio.ui.components.selected import (
     has_model,
     jobs_of,
@@ -24,7 +25,6 @@ from studio.ui.components.selected import (
     selected_run,
     when,
 )
-from studio.ui.components.textline import heading
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
 from studio.ui.server.theme import script_tags

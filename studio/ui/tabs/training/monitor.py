@@ -9,8 +9,7 @@ from __future__ import annotations
 import gradio as gr
 
 from studio.ui.server.theme import asset_url, script_tags
-from studio.ui.tabs.training.branch import DIALOGS
-from studio.ui.tabs.training.queue import ACTS
+from studio.ui.tabs.training.acts import ACTS, DIALOGS
 
 CHARTS: dict[str, str] = {
     "loss": "Loss",

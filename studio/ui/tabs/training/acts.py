@@ -1,13 +1,19 @@
-"""What the Training tab asks before a run is gone on with as another one: from which checkpoint, or for how long.
+"""What the Training tab offers for a run: another place in line, other settings while it waits, a copy, another run.
 
-The markup is constant; assets/branch.js fills it.
+The markup is constant; assets/queue.js shows what the selected run allows, assets/branch.js asks how to go on.
 """
 
 from __future__ import annotations
 
-BUTTONS = """
+ACTS = """<div class="row-flex wrap-flex queue-acts" data-part="queue-acts" hidden>
+    <button type="button" class="btn small" data-act="up">Move up</button>
+    <button type="button" class="btn small" data-act="down">Move down</button>
+    <button type="button" class="btn small" data-act="edit">Edit</button>
+    <button type="button" class="btn small" data-act="duplicate">Duplicate</button>
     <button type="button" class="btn small" data-act="branch" hidden>Branch …</button>
-    <button type="button" class="btn small" data-act="extend" hidden>Extend …</button>"""
+    <button type="button" class="btn small" data-act="extend" hidden>Extend …</button>
+    <span class="muted" data-act="said" role="status"></span>
+  </div>"""
 
 DIALOGS = """
   <dialog class="ask" data-branch="steps" aria-labelledby="branch-title">

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from studio.ui.routes import kept
-from studio.ui.routes.kept import KeptAnswers, file_stamp
+from studio.ui.routes import answers as module
+from studio.ui.routes.answers import KeptAnswers, file_stamp
 
 
 def test_an_answer_is_made_once_while_its_files_stay(tmp_path: Path) -> None:
@@ -31,8 +31,8 @@ def test_an_answer_is_made_once_while_its_files_stay(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_is_bounded(monkeypatch) -> None:
-    monkeypatch.setattr(kept, "ALL_BYTES", 100)
-    monkeypatch.setattr(kept, "ONE_BYTES", 40)
+    monkeypatch.setattr(module, "ALL_BYTES", 100)
+    monkeypatch.setattr(module, "ONE_BYTES", 40)
     answers, made = KeptAnswers(), []
 
     def ask(name: str, size: int) -> None:
