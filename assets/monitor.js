@@ -3,7 +3,7 @@
 "use strict";
 
 window.studio.monitor = (() => {
-  const { h, put, number, signed, duration, bytes, percent, NONE, Reader } = window.studio;
+  const { h, put, number, signed, duration, roughly, bytes, percent, NONE, Reader } = window.studio;
   const WORDS = {
     queued: ["Waiting", ""], starting: ["Starting", "live"], running: ["Running", "live"], stopping: ["Stopping", "warn"],
     completed: ["Done", "ok"], stopped: ["Stopped", ""], failed: ["Failed", "bad"], lost: ["Lost", "bad"],
@@ -55,7 +55,10 @@ window.studio.monitor = (() => {
     window.studio.notices.draw(part("notices"), reader);
     const training = reader.about?.kind === "train";
     const begun = training && Object.keys(reader.series).length > 0;
-    part("training").hidden = !begun;
+    // Until the first numbers come, empty tiles and charts stand where they will be.
+    part("training").hidden = !training || (!begun && reader.state.final);
+    part("training").classList.toggle("skeleton", !begun);
+    part("training").inert = !begun;
     if (begun) {
       drawTiles();
       board.setMetrics(reader.about.metrics.filter(({ name }) => reader.series[name] || reader.series[`eval_${name}`]));
@@ -92,6 +95,27 @@ window.studio.monitor = (() => {
     put(part("count"), count);
     put(part("left"), left);
     put(part("phases"), phaseLine());
+    drawNext(about.next || {});
+    document.body.dataset.run = state.final || about.kind !== "train" ? "over" : "live";
+  }
+
+  /** What a finished run can be used for, each with what it takes. */
+  function drawNext(next) {
+    const words = {
+      evaluate: ({ rows, seconds }) => `${rows} rows in about ${roughly(seconds)}`,
+      chat: ({ seconds, bytes: size }) => `starts in about ${roughly(seconds)}, ${bytes(size)} of memory`,
+      export: ({ type, seconds, bytes: size }) => `${type}, about ${bytes(size)} in ${roughly(seconds)}`,
+    };
+    part("next").hidden = !Object.keys(next).length;
+    for (const [name, said] of Object.entries(words)) {
+      if (next[name]) put(part("next").querySelector(`[data-next="${name}"] small`), said(next[name]));
+    }
+  }
+
+  function goNext(name) {
+    if (name !== "evaluate") return window.studio.openTab(name);
+    document.getElementById("evaluation").scrollIntoView({ block: "start" });
+    document.querySelector("#evaluate-start").focus({ preventScroll: true });
   }
 
   /** [share of the whole job or null, what it is at, time left] */
@@ -222,7 +246,8 @@ window.studio.monitor = (() => {
     reader = id ? new Reader(id, board.factor) : null;
     window.studio.log.reset(id);
     window.studio.log.samples([]);
-    part("training").hidden = true;
+    part("training").hidden = part("next").hidden = true;
+    for (const box of root.querySelectorAll(".tile")) tile(box.dataset.tile, NONE, "");
     part("notices").replaceChildren();
     delete part("notices").dataset.key;
     for (const name of ["pill", "about", "count", "left", "phases"]) put(part(name), "");
@@ -264,8 +289,19 @@ window.studio.monitor = (() => {
 
   /* ---- the tab's own line ---- */
 
+  /** Of a studio without a job: how long the demo takes here, by its plan. */
+  async function tellDemo() {
+    const said = document.querySelector('[data-demo="takes"]');
+    if (!said || said.dataset.asked) return;
+    said.dataset.asked = "yes";
+    const { seconds } = await window.studio.fetchJson("/api/demo", { signal: AbortSignal.timeout(60000) }).catch(() => ({}));
+    if (seconds) put(said, `, in about ${roughly(seconds)} on this machine`);
+    else delete said.dataset.asked; // the model is being prepared; the next look asks again
+  }
+
   function tabLine() {
-    const { jobs, job: id } = window.studio.state, job = jobs.find((one) => one.id === id);
+    const { jobs, loaded, job: id } = window.studio.state, job = jobs.find((one) => one.id === id);
+    if (loaded && !jobs.length) tellDemo();
     document.body.dataset.jobs = jobs.length ? "some" : "none";
     if (!job) return window.studio.summary("training", jobs.length ? "" : "nothing yet");
     const word = (WORDS[job.status] || [job.status])[0].toLowerCase();
@@ -287,6 +323,7 @@ window.studio.monitor = (() => {
     part("stop-now").addEventListener("click", () => ask(true));
     part("ask-no").addEventListener("click", () => part("ask").close());
     part("ask-yes").addEventListener("click", stop);
+    for (const button of part("next").children) button.addEventListener("click", () => goNext(button.dataset.next));
     part("smooth").addEventListener("input", (event) => { board.setFactor(Number(event.target.value)); if (reader) reader.factor = board.factor; });
     part("compare").addEventListener("change", (event) => compare(event.target.value));
     const { segment } = window.studio.charts;

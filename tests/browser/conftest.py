@@ -198,7 +198,7 @@ def fake_run(server: Server, tmp_path: Path, leftovers: list[Path]) -> Iterator[
     def make(name: str = "fake", kind: Any = "train", config: dict[str, Any] | None = None) -> FakeRun:
         # Made elsewhere and moved: a supervisor of this home must never see it queued and start it.
         made = create_job(tmp_path, kind, name, config or RunConfig().model_dump(mode="json"))
-        write_json(made.environment_path, {"plan": {"total_bytes": 2_200_000_000}})
+        write_json(made.environment_path, {"plan": {"total_bytes": 2_200_000_000, "parameters": 134_515_008}})
         process = subprocess.Popen(["sleep", "600"], start_new_session=True)
         run = FakeRun(made, process)
         server.settings.jobs.mkdir(exist_ok=True)

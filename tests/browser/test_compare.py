@@ -194,6 +194,7 @@ def test_archive_and_delete_ask_and_do_what_they_say(
     page.locator(".run", has_text="three").click()
     card = page.locator("#keep")
     expect(card.locator("[data-keep=parts]")).to_contain_text("checkpoints 3.")
+    card.get_by_text("Delete …", exact=True).click()
     card.get_by_role("button", name="Delete checkpoints", exact=True).click()
     dialog.get_by_role("button", name="Delete the checkpoints", exact=True).click()
     expect(card.locator("[data-keep=parts]")).not_to_contain_text("checkpoints")
@@ -248,6 +249,7 @@ def test_it_is_usable_on_a_narrow_screen_and_axe_finds_nothing_serious(
     assert page.evaluate("document.documentElement.scrollWidth") <= (390 if theme == "dark" else 1440)
     page.locator("#comparison").get_by_role("button", name="Close", exact=True).click()
     card = page.locator("#keep")
+    card.get_by_text("Delete …", exact=True).click()
     card.get_by_role("button", name="Delete job", exact=True).click()
     expect(page.get_by_role("dialog")).to_contain_text("Delete 'first' permanently (")
     assert serious(page) == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import Page, expect
@@ -52,3 +54,52 @@ def test_the_bar_goes_through_all_phases_and_never_back(
     page.reload()
     expect(page.locator("[data-part=pill]")).to_have_text("Done")
     expect(page).to_have_title("Finetune Studio")
+
+
+def below(page: Page, upper: str, lower: str) -> bool:
+    """Whether one piece of the page stands below another one."""
+    top, bottom = page.locator(upper).bounding_box(), page.locator(lower).bounding_box()
+    return top is not None and bottom is not None and top["y"] + top["height"] <= bottom["y"] + 1
+
+
+def test_what_comes_first_while_a_run_starts_and_when_it_is_done(
+    page: Page, server: Server, fake_run: Callable[..., FakeRun]
+) -> None:
+    run = fake_run("begun")
+    run.write("begin")
+    run.phase("loading libraries", 0, None, state="begin")
+    run.log("10:00:00  loading libraries")
+    page.goto(server.url)
+    expect(page.locator("#monitor [data-part=training]")).to_have_class("skeleton")
+    expect(page.locator("#monitor .tiles")).to_be_visible()
+    expect(page.locator("#evaluation")).to_be_hidden()
+    expect(page.locator("[data-part=next]")).to_be_hidden()
+    order = ["#monitor [data-part=bar]", "#monitor .tiles", "#monitor .charts", "[data-part=log-card]", "#keep .card"]
+    assert all(below(page, *pair) for pair in pairwise(order))
+    expect(page.get_by_role("button", name="Delete job", exact=True)).to_be_hidden()
+    run.train(40)
+    expect(page.locator("#monitor [data-part=training]")).not_to_have_class("skeleton")
+    run.job.model.mkdir()
+    (run.job.model / "adapter_config.json").write_text("{}")
+    run.finish()
+    steps = page.locator("[data-part=next]")
+    expect(steps.get_by_role("button")).to_have_text(
+        [
+            re.compile("Evaluate.*100 rows in about"),
+            re.compile("Chat.*of memory"),
+            re.compile("Export.*q4_k_m, about 104 MB"),
+        ]
+    )
+    assert below(page, "[data-part=next]", "#monitor .tiles")
+    expect(page.locator("#evaluation")).to_be_visible()
+    steps.get_by_role("button").nth(0).click()
+    expect(page.locator("#evaluate-start")).to_be_in_viewport()
+    for place, tab in ((1, "Chat"), (2, "Export")):
+        steps.get_by_role("button").nth(place).click()
+        expect(page.get_by_role("tab", name=tab, exact=True)).to_have_attribute("aria-selected", "true")
+        page.get_by_role("tab", name="Training", exact=True).click()
+
+
+def test_an_empty_studio_says_how_long_the_demo_takes_here(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    expect(page.locator("#training-empty")).to_contain_text(re.compile(r"in about \d+ (s|min) on this machine"))

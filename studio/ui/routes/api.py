@@ -9,8 +9,12 @@ from __future__ import annotations
 from fastapi import APIRouter, HTTPException
 from starlette.responses import FileResponse
 
+from studio.config.presets import DEMO, load_named
+from studio.errors import StudioError
 from studio.jobs import JobFolder
+from studio.train import preflight
 from studio.ui.device import device_line
+from studio.ui.form.planwords import waits_for
 from studio.ui.routes import actions, compare, data, jobs
 from studio.ui.routes.answers import Json
 from studio.ui.routes.runlist import RunBook
@@ -39,6 +43,17 @@ def make_router(services: Services) -> APIRouter:
     return router
 
 
+def demo_seconds(services: Services) -> float | None:
+    """Seconds that the demo takes by its plan; None while its model is being prepared, or where it cannot run."""
+    config = load_named(DEMO)
+    if waits_for(config, services):
+        return None
+    try:
+        return preflight.check(config, services.settings, services.data).plan.seconds
+    except StudioError:  # Start says why
+        return None
+
+
 def _own_router(services: Services) -> APIRouter:
     """What the page asks of the studio itself: this machine, what is being prepared, our static files."""
     router = APIRouter()
@@ -51,6 +66,10 @@ def _own_router(services: Services) -> APIRouter:
     @router.get("/api/preparing")
     def preparing() -> Json:
         return Json({"text": services.preparation.text})
+
+    @router.get("/api/demo")
+    def demo() -> Json:
+        return Json({"seconds": demo_seconds(services)})
 
     @router.get("/studio/{name}")
     def asset(name: str) -> FileResponse:

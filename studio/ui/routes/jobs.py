@@ -20,7 +20,9 @@ from studio.jobs.store.events import read_events, read_lines
 from studio.jobs.store.files import size_of
 from studio.jobs.store.logs import lines_around
 from studio.jobs.views.compare import metrics_of
+from studio.jobs.views.expected import next_steps
 from studio.reach import open_in
+from studio.ui.components.selected import has_model
 from studio.ui.routes.answers import HeldFile, Json, KeptAnswers, file_stamp
 from studio.ui.routes.runlist import RunBook, state_dict, summary_dict
 
@@ -52,6 +54,7 @@ def make_router(book: RunBook, job_of: Callable[[str], JobFolder]) -> APIRouter:
                 "config": request.config,
                 "environment": found.environment(),
                 "metrics": own_metrics(request.config),
+                "next": after_training(found),
                 "resumable": resumable(found),
                 "checkpoints": whole_steps(found.checkpoints),
                 "branch": asdict(request.branch) if request.branch else None,
@@ -111,6 +114,11 @@ def make_router(book: RunBook, job_of: Callable[[str], JobFolder]) -> APIRouter:
 def own_metrics(config: dict[str, Any]) -> list[dict[str, str]]:
     """Name and title of what a run's method reports beside the loss, for its charts."""
     return [{"name": one.name, "title": one.title} for one in metrics_of(config) if one.name not in _COMMON]
+
+
+def after_training(job: JobFolder) -> dict[str, dict[str, Any]]:
+    """What can be done with a finished training, and what each will take; empty for other jobs."""
+    return next_steps(job.environment()) if job.request.kind == "train" and has_model(job) else {}
 
 
 def resumable(job: JobFolder) -> int | None:

@@ -28,9 +28,10 @@ TEMPLATE = f"""
     <span class="muted" data-keep="shared"></span></div>
   <div class="stack" aria-hidden="true" data-keep="stack"></div>
   <div class="legend num" data-keep="parts"></div>
-  <div class="row-flex wrap-flex keep-acts">
+  <details class="keep-acts"><summary class="btn small">Delete …</summary>
+    <div class="row-flex wrap-flex">
     <button type="button" class="btn small danger" data-keep="clean" hidden>Delete checkpoints</button>
-    <button type="button" class="btn small danger" data-keep="delete">Delete job</button></div>
+    <button type="button" class="btn small danger" data-keep="delete">Delete job</button></div></details>
 </section></div>
 """
 

@@ -69,6 +69,11 @@ MONITOR = f"""
     <button type="button" class="btn small danger" data-part="stop" hidden>Stop and save</button>
     <button type="button" class="btn small danger" data-part="stop-now" hidden>Stop now</button>
   </div>
+  <div class="row-flex wrap-flex next-steps" data-part="next" role="group" aria-label="What comes next" hidden>
+    <button type="button" class="btn" data-next="evaluate"><b>Evaluate</b><small class="num"></small></button>
+    <button type="button" class="btn" data-next="chat"><b>Chat</b><small class="num"></small></button>
+    <button type="button" class="btn" data-next="export"><b>Export</b><small class="num"></small></button>
+  </div>
   {ACTS}
   <div class="row-flex num progress">
     <div class="bar" data-part="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100">

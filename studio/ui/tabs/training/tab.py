@@ -20,23 +20,24 @@ from studio.ui.tabs.training.keep import keep_card
 from studio.ui.tabs.training.monitor import job_log, job_monitor
 
 START = "Start the demo"
+# assets/monitor.js fills in what the plan says.
+EMPTY = """<div class="studio"><h2>Nothing has been trained yet</h2>
+<p>The demo teaches a small model to turn messages into JSON<span data-demo="takes"></span>. It needs no
+download.</p></div>"""
 
 
 def build(page: Page) -> None:
     """Build the tab inside its `gr.Tab`."""
     with gr.Column(elem_id="training-empty", elem_classes=["card", "empty", "only-without-jobs"]):
-        gr.Markdown(
-            "## Nothing has been trained yet\n\nThe demo teaches a small model to turn messages into JSON. It takes "
-            "about three minutes on this machine and needs no download."
-        )
+        gr.HTML(EMPTY)
         with gr.Row(elem_classes=["empty-buttons"]):
             start = gr.Button(START, variant="primary", elem_id="start-demo")
             choose = gr.Button("Choose a model", elem_id="choose-model")
     with gr.Column(elem_id="training-job", elem_classes=["only-with-jobs"]):
         job_monitor()
         evaluation.build(page)
-        keep_card()
         job_log()
+        keep_card()
     comparison()
 
     start.click(lambda: gr.Button("Checking data and memory …", interactive=False), None, start, **QUIET).then(
