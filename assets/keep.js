@@ -23,11 +23,19 @@ window.studio.keep = (() => {
     part("archive").addEventListener("click", () => { const job = window.studio.selected(); label(job, { archived: !job.archived }); });
     part("delete").addEventListener("click", () => remove([window.studio.selected()], "job"));
     part("clean").addEventListener("click", () => remove([window.studio.selected()], "checkpoints"));
-    window.studio.on("job", () => { dirty = false; filled = ""; put(part("said"), ""); fill(); poller?.now(); });
+    window.studio.on("job", () => { dirty = false; filled = ""; clear(); fill(); poller?.now(); });
     window.studio.on("jobs", fill);
     poller = window.studio.poll(readDisk);
     new IntersectionObserver(() => { if (visible()) poller.now(); }).observe(root);
     fill();
+  }
+
+  /** What the card showed was of another job. */
+  function clear() {
+    for (const name of ["said", "size", "shared"]) put(part(name), "");
+    part("stack").replaceChildren();
+    part("parts").replaceChildren();
+    part("clean").hidden = true;
   }
 
   /** Show the labels of the selected job; what is being typed stays. */

@@ -47,6 +47,22 @@ window.studio.runs = (() => {
     element.querySelector(".runs-toggle").setAttribute("aria-expanded", String(open));
   }
 
+  const WORK = { evaluate: "Evaluation", export: "Export" };
+
+  /** Whether a job stands under the run that it is about. */
+  const isUnder = (job, organised) => organised.order === "newest" && job.kind in WORK && organised.under.has(job.id);
+
+  /** The jobs with each evaluation and export below its run; a run and what belongs to it stand where the first of them did. */
+  function familied(jobs) {
+    const byId = new Map(jobs.map((job) => [job.id, job])), under = window.studio.organise.state.under = new Set(), families = new Map();
+    for (const job of jobs) {
+      const head = job.kind in WORK && byId.has(job.run) ? job.run : job.id;
+      if (!families.has(head)) families.set(head, []);
+      if (head !== job.id) { families.get(head).push(job); under.add(job.id); }
+    }
+    return [...families].flatMap(([id, members]) => [byId.get(id), ...members]);
+  }
+
   /** What stands at the right: the size where the list is in that order, else the best validation loss. */
   function figure(job, organised) {
     const studio = window.studio;
@@ -56,11 +72,13 @@ window.studio.runs = (() => {
 
   function fillItem(item, job, organised) {
     const studio = window.studio, on = job.id === studio.state.job, name = job.name || job.id;
+    const under = isUnder(job, organised);
+    item.row.classList.toggle("under", under);
     item.dot.className = `dot ${LEVELS[job.status] || "off"}`;
-    put(item.name, name);
+    put(item.name, under && job.name === job.asked_name ? WORK[job.kind] : name);
     put(item.best, figure(job, organised));
     const marks = [...(job.tags || []).map((tag) => `#${tag}`), job.archived ? "archived" : ""];
-    put(item.line, [job.line, progress(job), ...marks].filter(Boolean).join(" · "));
+    put(item.line, [under ? "" : job.line, progress(job), ...marks].filter(Boolean).join(" · "));
     item.button.title = [
       job.best === null ? "" : `best validation loss ${studio.number(job.best)}, step ${job.best_step}`,
       job.started && job.finished ? `took ${studio.duration(Math.max(0, job.finished - job.started))}` : "",
@@ -101,7 +119,8 @@ window.studio.runs = (() => {
 
     function draw() {
       const waiting = studio.state.jobs.filter((job) => job.status === "queued").length;
-      const found = organise.shown(studio.state.jobs), drawn = found.jobs.slice(0, limit), wanted = [];
+      const found = organise.shown(studio.state.jobs), wanted = [];
+      const ordered = organise.state.order === "newest" ? familied(found.jobs) : found.jobs, drawn = ordered.slice(0, limit);
       const together = new Map();
       if (organise.state.order === "newest") for (const job of found.jobs) {
         const key = job.kind === "train" ? job.group : "";

@@ -296,7 +296,7 @@ window.studio = (() => {
     if (state.job) return;
     const wanted = address().get("job");
     const running = state.jobs.find((job) => ["starting", "running", "stopping"].includes(job.status));
-    const choice = state.jobs.find((job) => job.id === wanted) || running || state.jobs[0];
+    const choice = state.jobs.find((job) => job.id === wanted) || running || state.jobs.find((job) => job.kind === "train") || state.jobs[0];
     if (choice) selectWhenReady(choice.id);
   }
 
