@@ -68,12 +68,22 @@ window.studio.queue = (() => {
   /** Fill the form with a job's settings: to be saved there (`edit`), to start another run, or one that begins at a
       checkpoint (`step`). */
   async function take(id, edit, step = 0) {
-    window.studio.openTab("method");
+    if (await opened("method")) ask({ job: id, edit, step });
+  }
+
+  /** Begin the draft anew with a preset, or with the defaults where there is none ("" for that). */
+  async function begin(preset, tab) {
+    if (await opened(tab)) ask({ preset });
+  }
+
+  /** Open a tab of the form, and wait until it is drawn. */
+  async function opened(tab) {
+    window.studio.openTab(tab);
     for (let tries = 0; !window.studioForm?.latest.plan; tries += 1) { // the form is being drawn, or restores its draft
-      if (tries > 600) return say("The form did not open; reload the page.");
+      if (tries > 600) { say("The form did not open; reload the page."); return false; }
       await pause(50);
     }
-    ask({ job: id, edit, step });
+    return true;
   }
 
   /** The way out: what the form had before. */
@@ -140,5 +150,5 @@ window.studio.queue = (() => {
 
   if (from) window.studioForm?.publish("from", from);
 
-  return { sorted, moves, drawMoves, take, filled, saved, back, said, mount, get from() { return from; } };
+  return { sorted, moves, drawMoves, take, begin, filled, saved, back, said, mount, get from() { return from; } };
 })();

@@ -107,7 +107,8 @@ window.studio.runs = (() => {
     const studio = window.studio, organise = studio.organise, items = new Map(), groups = new Map();
     const list = root.querySelector(".runs"), problem = root.querySelector(".runs-problem"), toggle = root.querySelector(".runs-toggle");
     let limit = PAGE;
-    root.querySelector(".new-run").addEventListener("click", () => { studio.openTab("model"); setDrawer(false); });
+    studio.newrun.mount(root, () => setDrawer(false));
+    studio.whose.mountEntry(root.querySelector(".draft-entry"), () => setDrawer(false));
     root.querySelector(".theme-toggle").addEventListener("click", () => studio.setDark(!studio.isDark()));
     toggle.addEventListener("click", () => setDrawer(toggle.getAttribute("aria-expanded") !== "true"));
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") setDrawer(false); });

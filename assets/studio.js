@@ -6,8 +6,8 @@
 window.studio = (() => {
   const BACKOFF = [1, 2, 5, 10];
   const TAB_NAMES = ["model", "data", "method", "training", "chat", "export"];
-  const listeners = { job: [], jobs: [], theme: [] };
-  const state = { job: "", jobs: [], loaded: false, down: 0, summaries: {} };
+  const listeners = { job: [], jobs: [], theme: [], tab: [], summary: [] };
+  const state = { job: "", tab: "", jobs: [], loaded: false, down: 0, summaries: {} };
 
   const on = (name, callback) => listeners[name].push(callback);
   const emit = (name, value) => listeners[name].forEach((callback) => callback(value));
@@ -136,6 +136,7 @@ window.studio = (() => {
   function summary(name, text) {
     state.summaries[name] = text || "";
     dressTab(name);
+    emit("summary", name);
   }
 
   function dressTab(name) {
@@ -163,6 +164,7 @@ window.studio = (() => {
       if (open && (clicked === null || clicked === open.dataset.tabId)) {
         clicked = null;
         writeAddress("tab", open.dataset.tabId, address().has("tab"));
+        if (state.tab !== open.dataset.tabId) { state.tab = open.dataset.tabId; emit("tab", state.tab); }
         open.scrollIntoView({ block: "nearest", inline: "nearest" });
       }
       TAB_NAMES.forEach(dressTab);

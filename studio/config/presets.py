@@ -27,6 +27,12 @@ def preset_names() -> list[str]:
     return sorted(str(path.relative_to(PRESETS).with_suffix("")) for path in PRESETS.rglob("*.yaml"))
 
 
+def preset_title(name: str) -> str:
+    """What a preset is for, in one line: the first comment of its file."""
+    with (PRESETS / f"{name}.yaml").open(encoding="utf-8") as file:
+        return file.readline().lstrip("# ").strip()
+
+
 def load_named(name: str, sets: list[str] | None = None, tell: Callable[[str], None] | None = None) -> RunConfig:
     """Load a preset by name, or a YAML file by path.
 

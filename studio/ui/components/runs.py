@@ -9,9 +9,10 @@ from __future__ import annotations
 import gradio as gr
 
 from studio.ui.components.choices import markup
+from studio.ui.components.newrun import dialog
 from studio.ui.server.theme import script_tags
 
-TEMPLATE = """
+TEMPLATE = f"""
 <aside class="side" aria-label="Runs">
   <div class="side-head">
     <h1 class="brand"><i aria-hidden="true"></i>Finetune Studio</h1>
@@ -41,6 +42,7 @@ TEMPLATE = """
         <label><input type="checkbox" data-runs="archived"> Show archived</label>
       </details>
     </div>
+    <button type="button" class="draft-entry"><b>Draft</b><small></small></button>
     <ul class="runs" aria-label="Jobs: running, then waiting in queue order, then newest first"></ul>
     <p class="runs-none" hidden>No matching jobs. <button type="button" class="btn quiet small"
       data-runs="all">Show all</button></p>
@@ -55,6 +57,7 @@ TEMPLATE = """
     </div>
     <div class="device num"></div>
   </div>
+  {dialog()}
 </aside>
 """
 SIGN_OUT = """<div class="studio sign-out">
@@ -68,7 +71,7 @@ def run_list() -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=TEMPLATE,
-        head=script_tags("compare.js", "keep.js", "queue.js", "organise.js", "runs.js"),
+        head=script_tags("compare.js", "keep.js", "queue.js", "organise.js", "whose.js", "newrun.js", "runs.js"),
         js_on_load="window.studio.runs.mount(element)",
         apply_default_css=False,
         elem_id="run-list",

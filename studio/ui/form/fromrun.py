@@ -13,6 +13,7 @@ import gradio as gr
 
 from studio.config import RunConfig
 from studio.config.load import build
+from studio.config.presets import load_named
 from studio.errors import InputError
 from studio.jobs import JobFolder, list_jobs
 from studio.jobs.actions.queue import require_unbegun, rewrite
@@ -22,6 +23,9 @@ from studio.ui.errors import guard
 from studio.ui.form.origin import known, origin_of
 from studio.ui.form.schema import Form, outside_tabs
 from studio.ui.page import QUIET
+
+# A draft without data, which the plan asks for.
+EMPTY = RunConfig().model_copy(update={"data": RunConfig().data.model_copy(update={"train": []})})
 
 
 def wire(form: Form, settings: Settings) -> Any:
@@ -37,8 +41,10 @@ def wire(form: Form, settings: Settings) -> Any:
         if told["job"]:
             told["kept"]["origin"] = known(form, values[-1])
             return [*shown, origin_of(form, form.raw(shown), told["title"]), json.dumps(told)]
-        draft = wanted["back"] if isinstance(wanted["back"], dict) else {}
-        return [*shown, known(form, draft.get("origin")), reply]
+        if wanted.get("preset"):
+            return [*shown, origin_of(form, form.raw(shown), told["title"]), reply]
+        draft = wanted.get("back")
+        return [*shown, known(form, draft.get("origin") if isinstance(draft, dict) else None), reply]
 
     inputs = [*form.inputs, form.origin]
     event = asked.change(guard(fill), [asked, *inputs], [*inputs, reply], **QUIET)
@@ -51,9 +57,10 @@ def filled(form: Form, settings: Settings, asked: dict[str, Any], values: dict[s
     Args:
         form: the form.
         settings: whose jobs.
-        asked: {"back": draft} to restore what the form had, or {"job": id, "edit": bool, "step": number} for what a job
-            has, with a step for a branch at its checkpoint; with "name", the run name that is typed, and "number",
-            which the reply repeats.
+        asked: {"back": draft} to restore what the form had; {"preset": name} to begin with that preset or, with "",
+            with the defaults and no data; or {"job": id, "edit": bool, "step": number} for what a job has, with a step
+            for a branch at its checkpoint; with "name", the run name that is typed, and "number", which the reply
+            repeats.
         values: what the form has.
 
     Raises:
@@ -63,6 +70,10 @@ def filled(form: Form, settings: Settings, asked: dict[str, Any], values: dict[s
         draft = asked["back"] if isinstance(asked["back"], dict) else {}
         reply = {"number": asked["number"], "job": "", "edit": False, "name": str(draft.get("name", ""))}
         return [*form.restored(draft), json.dumps(reply)]
+    if "preset" in asked:
+        name = str(asked["preset"])
+        reply = {"number": asked["number"], "job": "", "edit": False, "name": "", "title": name}
+        return [*form.values(load_named(name) if name else EMPTY), json.dumps(reply)]
     job, edit = training(settings, str(asked["job"])), bool(asked["edit"])
     if edit:
         require_unbegun(job)

@@ -32,6 +32,7 @@ from studio.private import begin, make_home, make_secrets, tighten
 from studio.reach import reading_only_for
 from studio.settings import Settings, forget_password, read_settings
 from studio.ui.components.runs import run_list, sign_out
+from studio.ui.components.whose import whose_line
 from studio.ui.page import TABS, Page, build_page
 from studio.ui.routes import api
 from studio.ui.server import gate
@@ -137,6 +138,7 @@ def _build_tabs(page: Page) -> None:
     with gr.Tabs(selected="training", elem_id="tabs", overflow_behavior="wrap") as page.tabs:
         for name, title in TABS.items():
             with gr.Tab(title, id=name, elem_id=f"tab-{name}"):
+                whose_line(name)
                 BUILDERS[name](page)
 
 
