@@ -168,6 +168,16 @@ window.studioForm = window.studioForm || (() => {
     requestAnimationFrame(mark);
   }
 
+  /* ---- going to a field, whose tab may not have been opened yet */
+  async function jump(field) {
+    if (!field) return;
+    const find = () => document.getElementById(field)?.querySelector("input, textarea, button");
+    window.studio.openTab({ model: "model", data: "data" }[field.split("-")[1]] || "method");
+    for (let tries = 0; tries < 100 && !find()?.offsetParent; tries += 1) await new Promise((done) => setTimeout(done, 50));
+    find()?.scrollIntoView({ block: "center" });
+    find()?.focus({ preventScroll: true });
+  }
+
   /* ---- the plan line */
   function planline({ element, props, trigger, watch }) {
     const find = (name) => element.querySelector(`.${name}`);
@@ -180,7 +190,7 @@ window.studioForm = window.studioForm || (() => {
       const plan = latest.plan;
       if (plan && plan.errors.length) { // says what is wrong, all of it, and goes where the first of it is
         list.hidden = plan.errors.length < 2;
-        document.getElementById(plan.errors[0].field)?.querySelector("input, textarea")?.focus();
+        jump(plan.errors[0].field);
         return;
       }
       start.disabled = true;

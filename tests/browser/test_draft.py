@@ -78,3 +78,7 @@ def test_new_run_asks_what_to_begin_with(page: Page, server: Server, fake_run: C
     planned(page, "plan.method === 'sft' && plan.errors.length === 1 && plan.errors[0].field === 'f-data-train'")
     page.get_by_role("tab", name="Method", exact=True).click()
     assert value(page, "training.epochs") == "2"
+    page.locator("#tab-method .plan-start").click()
+    expect(page.get_by_role("tab", name="Data", exact=True)).to_have_attribute("aria-selected", "true")
+    page.wait_for_function("() => document.activeElement.closest('#f-data-train') !== null")
+    expect(page.locator("#f-data-train")).to_be_in_viewport()
