@@ -79,7 +79,7 @@ def test_stream_gives_text_and_figures_and_sentences(tmp_path: Path, gguf: Targe
     with pytest.raises(InputError, match="temperature"):
         list(stream(handle, "gguf", question, temperature=5))
     manager.close(gguf)
-    with pytest.raises(StudioError, match="does not answer any more"):
+    with pytest.raises(StudioError, match="is no longer responding"):
         list(stream(handle, "gguf", question))
 
 

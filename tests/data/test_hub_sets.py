@@ -199,7 +199,7 @@ def test_no_network_and_offline_mode_say_so(settings: Settings, monkeypatch: pyt
     with socket.socket() as taken:  # Bound and not listening: nobody answers there.
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
-        with pytest.raises(StudioError, match="did not answer properly") as caught:
+        with pytest.raises(StudioError, match="did not respond properly") as caught:
             get(settings, "org/plain")
     assert not isinstance(caught.value, InputError)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -242,7 +242,7 @@ def test_a_file_wins_and_paths_are_no_sets(settings: Settings, tmp_path: Path, m
     assert list(locate(DataSource(path="org/name"), settings).rows(0)) == [(1, {"text": "mine"})]
     assert absolute("org/name", settings) == str(tmp_path / "org" / "name")
     assert absolute("org/other", settings) == "org/other"
-    with pytest.raises(InputError, match="'split' is for sets named by their Hub id; a file has none"):
+    with pytest.raises(InputError, match="'split' is for datasets given by their Hub id; a file has none"):
         locate(DataSource(path="org/name", split="test"), settings)
 
 

@@ -60,8 +60,8 @@ SHAPES: dict[str, Row] = {
     "open end": {"messages": [FRANCE, PARIS, ITALY]},
     "greeting": {"messages": [PARIS, FRANCE, ROME]},
 }
-NO_TOOLS = "does not write the row's tools, so the model would never see them"
-NO_REASONING = "does not write reasoning_content, so it would be lost"
+NO_TOOLS = "does not render the row's tools, so the model would never see them"
+NO_REASONING = "does not render reasoning_content, so it would be lost"
 ALTERNATE = "Conversation roles must alternate user/assistant/user/assistant"
 
 
@@ -271,7 +271,7 @@ HOSTILE: dict[str, tuple[str, Row, list[str] | str, str]] = {
         "{% for m in messages %}" + HEADER + "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% else %}{{ m.content }}"
         "{% endif %}<|im_end|>\n{% endfor %}" + PROMPT,
         CALLED,
-        "leaves out the text beside the tool calls of message 2",
+        "leaves out the text next to the tool calls of message 2",
         "",
     ),
     "escapes arguments twice": (
@@ -287,7 +287,7 @@ HOSTILE: dict[str, tuple[str, Row, list[str] | str, str]] = {
         + "{{ m.content }}{% for c in m.tool_calls %}{{ c.function | tojson }}{% endfor %}"
         "{% if not m.tool_calls %}<|im_end|>{% endif %}\n{% endfor %}" + PROMPT,
         CALLED,
-        "no end mark after the answer in message 2, a tool call",
+        "no special token after the answer in message 2, a tool call",
         "",
     ),
     "calls as text only": (

@@ -1,4 +1,4 @@
-"""Pushing a kept set: the real `datasets` and `huggingface_hub` against a server here that answers as the Hub does.
+"""Pushing a cleaned copy: the real `datasets` and `huggingface_hub` against a server here that answers as the Hub does.
 
 It takes what is uploaded (create, preupload, LFS, commit) and shows nothing else; the real Hub was not asked.
 """
@@ -168,7 +168,7 @@ def test_a_push_needs_a_set_a_name_and_a_token(
 ) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     for name, repo, words in (
-        ("other", "me/set", "there is no kept set 'other'"), ("../clean", "me/set", "is not a name"),
+        ("other", "me/set", "there is no cleaned copy 'other'"), ("../clean", "me/set", "is not a Hub repository name"),
         ("clean", "set", "OWNER/NAME"), ("clean", "me/set", "HF_TOKEN"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):

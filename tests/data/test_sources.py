@@ -67,7 +67,7 @@ def test_empty_lines_count_as_lines(write: Write) -> None:
         b'[{"a": 1}]x': ["row 1", "after the end of the list"],
         b'{\n"a": 1\n}\n': ["one JSON object, not a list of rows"],
         b'{"a": "\\ud800"}\n': ["row 1", "half of a character"],
-        b'{"a": 1}\n{"b": {"c": 1, "c": 2}}\n': ["row 2", "the key 'c' stands twice", "Keep one 'c'"],
+        b'{"a": 1}\n{"b": {"c": 1, "c": 2}}\n': ["row 2", "the key 'c' appears twice", "Remove one of the two"],
         b'{"a": 1e999}\n': ["row 1", "the number 1e999 is too large"],
         b'{"a": ' + b"[" * 101 + b"]" * 101 + b"}\n": ["row 1", "nested too deeply"],
         b'{"data": [{"a": 1}],\n "rows": [{"a": 2}]}': ["a second list of rows, 'rows'"],
@@ -190,10 +190,10 @@ def test_folder_is_read_in_the_order_of_names(write: Write, settings: Settings, 
 def test_folder_that_cannot_be_read(write: Write, settings: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()
-    with pytest.raises(InputError, match="the folder holds no data file"):
+    with pytest.raises(InputError, match="the folder has no data files"):
         resolve_path(str(folder), settings)
     (folder / "a.jsonl").symlink_to(write("secret.jsonl", '{"text": "a"}'))
-    with pytest.raises(InputError, match="the link leads out of its folder"):
+    with pytest.raises(InputError, match="the link points outside its folder"):
         resolve_path(str(folder), settings)
     (folder / "b.csv").write_text("text\na\n")
     with pytest.raises(InputError, match="several kinds: 1 JSON and 1 CSV"):

@@ -155,7 +155,7 @@ def test_a_system_text_becomes_part_of_the_template(tokenizer: Any, text: str) -
 def test_a_template_that_loses_or_refuses_a_system_text(tokenizer: Any) -> None:
     silent = "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}"
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('No system') }}{% endif %}x"
-    for template, said in ((silent, "leaves the system text out"), (strict, "refuses a system text: No system")):
+    for template, said in ((silent, "drops the system prompt"), (strict, "refuses a system text: No system")):
         with pytest.raises(InputError, match=said) as caught:
             with_template(with_text(tokenizer, template), "auto", "Be brief.")
         assert caught.value.where == "data.system"

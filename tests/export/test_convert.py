@@ -25,7 +25,7 @@ from tests.export.conftest import Counter, Recorder
         ("ERROR:hf-to-gguf:Model FooForCausalLM is not supported", "the architecture FooForCausalLM"),
         ("FileNotFoundError: File not found: /x/tokenizer.model", "the file tokenizer.model"),
         ("ValueError: Error: Missing /x/tokenizer.model", "the file tokenizer.model"),
-        ("OSError: [Errno 28] No space left on device", "the disk became full"),
+        ("OSError: [Errno 28] No space left on device", "the disk filled up"),
         ("ValueError: Can not map tensor 'model.x'", "ValueError: Can not map tensor 'model.x'"),
     ],
 )

@@ -248,6 +248,6 @@ def test_a_done_run_is_extended_from_its_end_only(parent: JobFolder) -> None:
     shutil.rmtree(parent.checkpoints / "checkpoint-6")  # keep_checkpoints: none, and the best was that of step 3
     with pytest.raises(InputError, match="ended at step 6, and its last checkpoint was not kept") as caught:
         find_end(parent)
-    assert "Branch off step 3" in caught.value.fix
+    assert "Branch from step 3" in caught.value.fix
     write_state(parent.state_path, parent.state().with_(status="stopped"))
     assert find_end(parent).step == 3

@@ -125,7 +125,7 @@ def test_what_cannot_be_compared_is_not_marked(settings) -> None:
     assert rows(compared(first, going, evaluations=scores).results)["exact_match"].best == []
     seeded = trained(settings.jobs, "d", [0.3], training={"seed": 1}, data={"validation": 0.1})
     same = trained(settings.jobs, "e", [0.3], data={"validation": 0.1})
-    assert "The seed chooses" in compared(seeded, same).notes[0]
+    assert "The seed selects" in compared(seeded, same).notes[0]
 
 
 def test_numbers_that_are_none_are_left_out(settings) -> None:

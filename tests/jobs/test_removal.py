@@ -70,7 +70,7 @@ def test_only_folders_of_this_home_are_removed(settings, tmp_path) -> None:
     settings.jobs.mkdir(parents=True)
     linked.symlink_to(elsewhere.path, target_is_directory=True)
     for job in (elsewhere, JobFolder(linked)):
-        with pytest.raises(InputError, match="does not lie in the studio's own folder"):
+        with pytest.raises(InputError, match="is not in the studio's own jobs folder"):
             remove_job(settings, job)
     assert (elsewhere.model / "adapter_config.json").exists() and linked.is_symlink()
 
@@ -114,13 +114,13 @@ def test_what_a_waiting_job_needs_is_refused(settings) -> None:
 def test_checkpoints_alone_go_and_the_model_stays(settings) -> None:
     job = trained(settings.jobs, "a", [1.0], status="stopped")
     question = removal_question(settings, [job], "checkpoints")
-    assert "can then no longer go on from step 10" in " ".join(question.lines)
+    assert "can then no longer be resumed from step 10" in " ".join(question.lines)
     assert question.freed == measure(job.path).checkpoints
     assert remove_checkpoints(settings, job) == question.freed
     assert not job.checkpoints.exists() and (job.model / "adapter_model.safetensors").exists()
     assert list(settings.jobs.glob(f"{TRASH}*")) == [] and remove_checkpoints(settings, job) == 0
     shutil.rmtree(job.model)
-    assert "all that it learned" in " ".join(removal_question(settings, [job], "checkpoints").lines)
+    assert "its checkpoints are its only result" in " ".join(removal_question(settings, [job], "checkpoints").lines)
 
 
 def test_half_a_removal_is_never_listed_and_goes_with_the_next_start(settings, monkeypatch) -> None:
@@ -131,7 +131,7 @@ def test_half_a_removal_is_never_listed_and_goes_with_the_next_start(settings, m
         raise OSError(5, "Input/output error", str(path))
 
     monkeypatch.setattr(removal.shutil, "rmtree", broken)
-    with pytest.raises(StudioError, match=r"Input/output error.*the rest is removed with the next start"):
+    with pytest.raises(StudioError, match=r"Input/output error.*the rest is removed at the next start"):
         remove_job(settings, job)
     monkeypatch.undo()
     assert list_jobs(settings.jobs) == [] and len(list(settings.jobs.glob(f"{TRASH}*"))) == 1

@@ -72,7 +72,7 @@ def _inner(folder: Path) -> None:
 DAMAGE = {
     "pickled": (_pickled, ["pickled", ".safetensors"]),
     "adapter": (_adapter, ["adapter", "org/base"]),
-    "cut": (_cut, ["broke off", "again"]),
+    "cut": (_cut, ["was interrupted", "again"]),
     "pointer": (_pointer, ["git lfs pull"]),
     "shard gone": (_shard_gone, ["1 of 3", "model-00002-of-00003.safetensors"]),
     "index broken": (_index_of(""), ["index"]),

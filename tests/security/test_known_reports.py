@@ -114,13 +114,13 @@ def test_cve_2025_46567_pickled_weights_are_never_opened(settings: Settings, tin
         torch.save({"weight": Evil(target)}, folder / name)
         resolve_model(str(folder), settings)
         (folder / "model.safetensors").unlink()
-        with pytest.raises(InputError, match=r"pickled files.*can run code"):
+        with pytest.raises(InputError, match=r"pickled weights.*can run code"):
             resolve_model(str(folder), settings)
         with pytest.raises(OSError, match="safetensors"):
             load_scorer(folder, tiny, torch.float32)
         # A safetensors file that nobody loads makes no difference.
         shutil.copy(tiny / "model.safetensors", folder / "model-x.safetensors")
-        with pytest.raises(InputError, match=r"pickled files.*can run code"):
+        with pytest.raises(InputError, match=r"pickled weights.*can run code"):
             resolve_model(str(folder), settings)
     assert not target.exists()
     with pytest.raises(FileNotFoundError):

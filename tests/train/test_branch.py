@@ -140,7 +140,7 @@ def test_the_command_line_branches_and_extends(
         (["branch", parent.id, "--step", "5"], "There are: 3, 6"),
         (["branch", parent.id, "--set", "tuning.rank=4"], "tuning.rank cannot change at a checkpoint"),
         (["branch", parent.id, "--set", "training.epochs=1"], "over at step 6"),
-        (["extend", parent.id, "--epochs", "0"], "no extension"),
+        (["extend", parent.id, "--epochs", "0"], "not an extension"),
         (["branch", "nobody"], "there is no run 'nobody'"),
     ):
         code, answer = run(*wrong)

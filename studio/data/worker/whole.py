@@ -140,14 +140,16 @@ class WholeOperations(Operations):
             (the first 50 of both kinds: first and second as places, similarity, exact).
         """
         if not 0 < threshold <= 1:
-            raise InputError(f"{threshold} is not a share", where="threshold", fix="Give a number above 0 and up to 1")
+            raise InputError(
+                f"{threshold} is not a fraction", where="threshold", fix="Give a number above 0 and up to 1"
+            )
         config, asked = section(DataConfig, data, "data"), section(MethodConfig, method, "method")
         kind = asked.kind.rows
         seen, places = Doubles(near, threshold, NEAR_ROWS), list[Place]()
         found: Values = {"exact": 0, "near": 0, "threshold": threshold, "pairs": []}
         for done, read in enumerate(all_rows(open_sources(config, self.settings, kind, confined)), 1):
             if done % 1000 == 0:
-                progress("looking for duplicates", done, None)
+                progress("finding duplicates", done, None)
             if read.example is None:
                 continue
             places.append(read.place)
@@ -315,7 +317,7 @@ class WholeOperations(Operations):
         return {}
 
     def push(self, progress: Progress, *, name: str, repo: str, private: bool = True, confined: bool = False) -> Values:
-        """Put a kept set on the Hugging Face Hub, with the token of the environment (HF_TOKEN).
+        """Put a cleaned copy on the Hugging Face Hub, with the token of the environment (HF_TOKEN).
 
         Returns:
             repo, splits.

@@ -43,14 +43,14 @@ def find_checkpoint(job: JobFolder, step: int | None = None) -> Checkpoint:
         raise InputError(f"'{name}' is not a training run", where=job.id, fix="Name a training run")
     found = whole(job.checkpoints)
     if not found:
-        raise InputError(f"'{name}' left no whole checkpoint", where=job.id, fix="Start a new run instead")
+        raise InputError(f"'{name}' has no usable checkpoint", where=job.id, fix="Start a new run instead")
     if step is None:
         return found[-1]
     for one in found:
         if one.step == step:
             return one
     steps = ", ".join(str(one.step) for one in found)
-    raise InputError(f"'{name}' has no whole checkpoint of step {step}", where=job.id, fix=f"There are: {steps}")
+    raise InputError(f"'{name}' has no usable checkpoint at step {step}", where=job.id, fix=f"Available: {steps}")
 
 
 def find_end(job: JobFolder) -> Checkpoint:
@@ -63,9 +63,9 @@ def find_end(job: JobFolder) -> Checkpoint:
     last = Summaries().of(job).step if job.state().status == "completed" else 0
     if checkpoint.step < last:
         raise InputError(
-            f"'{job.request.name}' ended at step {last}, and its last checkpoint was not kept",
+            f"'{job.request.name}' ended at step {last}, and its last checkpoint was removed",
             where=job.id,
-            fix=f"Branch off step {checkpoint.step}, or start a new run whose 'tuning.adapter' is this one's model",
+            fix=f"Branch from step {checkpoint.step}, or start a new run with this one's model as 'tuning.adapter'",
         )
     return checkpoint
 
@@ -86,8 +86,8 @@ def check_changes(job: JobFolder, config: RunConfig) -> None:
         and value_at(before, spec.path) != value_at(after, spec.path)
     ]
     if wrong:
-        fix = "Start a new run; with 'tuning.adapter' it begins with what this one learned"
-        what = "cannot change at a checkpoint, which fits only the value that it was made with"
+        fix = "Start a new run; with 'tuning.adapter' it continues from this run's adapter"
+        what = "cannot change at a checkpoint, which works only with its original value"
         raise InputErrors([InputError(f"{name} {what}", where=name, fix=fix) for name in wrong])
 
 
@@ -99,9 +99,9 @@ def require_length(step: int, steps: int) -> None:
     """
     if steps <= step:
         raise InputError(
-            f"with {steps} steps the run would be over at step {step}, where it is to begin",
+            f"with {steps} steps the run would end at step {step}, where it should start",
             where="training.epochs",
-            fix="Give more epochs, or a larger training.max_steps where one is set",
+            fix="Set more epochs, or a larger training.max_steps if it is set",
         )
 
 
@@ -156,12 +156,12 @@ def extended(job: JobFolder, epochs: float) -> RunConfig:
     """
     config = build(RunConfig, job.request.config, "job.yaml")
     if not epochs > 0:
-        raise InputError(f"{epochs:g} more epochs is no extension", where="epochs", fix="Give a number above 0")
+        raise InputError(f"{epochs:g} more epochs is not an extension", where="epochs", fix="Use a number above 0")
     if config.training.max_steps:
         raise InputError(
-            f"'{job.request.name}' ends after {config.training.max_steps} steps, whatever the epochs say",
+            f"'{job.request.name}' ends after {config.training.max_steps} steps, regardless of the epochs",
             where="training.max_steps",
-            fix="Branch off its last checkpoint with a larger training.max_steps",
+            fix="Branch from its last checkpoint with a larger training.max_steps",
         )
     raw = config.model_dump()
     raw["training"]["epochs"] = config.training.epochs + epochs

@@ -141,17 +141,19 @@ def resume(settings: Settings, job: JobFolder) -> Checkpoint:
     if (state := job.state()).pid is not None and not state.final and not state.alive():
         ensure_supervisor(settings)  # it was killed with the worker: another one writes how that ended
         wait(job, seconds=BURY_SECONDS)
-    with locked(job.path / ".resume.lock", f"'{name}' cannot go on now"):
+    with locked(job.path / ".resume.lock", f"'{name}' cannot be resumed now"):
         state = job.state()
         if job.request.kind != "train":
             raise InputError(f"'{name}' is not a training run", where=job.id, fix="Start it again")
         if not state.final:
-            raise InputError(f"'{name}' is not over ({state.status})", where=job.id, fix="Wait until it is, or stop it")
+            raise InputError(
+                f"'{name}' has not finished ({state.status})", where=job.id, fix="Wait until it has, or stop it"
+            )
         if state.status == "completed":
             raise InputError(f"'{name}' is done", where=job.id, fix="Start another run, with more epochs")
         checkpoint = last_whole(job.checkpoints)
         if checkpoint is None:
-            raise InputError(f"'{name}' left no whole checkpoint", where=job.id, fix="Start it again as a new run")
+            raise InputError(f"'{name}' has no usable checkpoint", where=job.id, fix="Start it again as a new run")
         require_same_files(job, settings)
         job.stop_path.unlink(missing_ok=True)
         again = JobState(status="queued", created=state.created, attempt=state.attempt + 1)

@@ -64,7 +64,7 @@ def require_same_files(job: JobFolder, settings: Settings) -> None:
 
 def _changed(path: str, how: str) -> InputError:
     return InputError(
-        f"the data have changed since the checkpoint was made ({how})",
+        f"the data has changed since the checkpoint was saved ({how})",
         where=path,
-        fix="Put the file back as it was, or start a new run, which 'tuning.adapter' lets begin with what was learned",
+        fix="Restore the file, or start a new run; 'tuning.adapter' can continue from this run's adapter",
     )

@@ -37,7 +37,7 @@ def model_scorer(setup: Setup) -> Any:
         InputError: the run names none.
     """
     if setup.scorer is None:
-        raise InputError("there is no reward model", where="method.reward_model", fix="Name the run that trained it")
+        raise InputError("there is no reward model", where="method.reward_model", fix="Give the run that trained it")
     model = load_scorer(setup.scorer, setup.base, setup.model.dtype)
     tokenizer = setup.tokenizer
     pad = int((tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id) or 0)

@@ -1,4 +1,4 @@
-"""Fix and keep: a cleaned copy of the data under STUDIO_HOME/data, and the run set to train on it.
+"""A cleaned copy of the data under STUDIO_HOME/data, and the run set to train on it.
 
 What may be left out is `studio.data.quality.keep.DROPPABLE`; checks with rows in the last profile come first. The copy
 is written by the second data worker; nothing is written over.
@@ -28,7 +28,7 @@ LABELS = {
     "too_long": "more tokens than the limit",
     "answer_is_prompt": "an answer that repeats the question",
     "broken_characters": "broken characters",
-    "secret": "a key, password or e-mail address",
+    "secret": "a key, password or email address",
     "straddling": "an answer that starts with whitespace",
     "rewritten": "an answer that the chat template changes",
     "prompt_extra": "more text before the answer in use than in training",
@@ -41,9 +41,9 @@ LABELS = {
     "no_question": "an empty question",
 }
 TEMPLATE = f"""
-<section class="studio card keep" aria-label="Fix and keep">
-  <h3>Fix and keep</h3>
-  <p class="muted">Writes a cleaned copy with a note of what was dropped and why. Your files stay as they are.</p>
+<section class="studio card keep" aria-label="Cleaned copy">
+  <h3>Cleaned copy</h3>
+  <p class="muted">Saves a cleaned copy with a list of what was dropped and why. Your files are not changed.</p>
   <div class="keep-fields">
     <label>Name<input class="keep-name field-input" type="text" maxlength="64" autocomplete="off" spellcheck="false">
     </label>
@@ -51,11 +51,11 @@ TEMPLATE = f"""
   </div>
   <fieldset class="keep-ticks"><legend>Drop rows with</legend><div class="keep-found"></div>
     <details><summary class="keep-more">more</summary><div class="keep-others"></div></details></fieldset>
-  <label class="tick"><input type="checkbox" class="keep-hide"> <span>Hide keys, passwords and e-mail addresses
+  <label class="tick"><input type="checkbox" class="keep-hide"> <span>Hide keys, passwords and email addresses
     (<code>[API key]</code> instead)</span></label>
   <p class="keep-doubles muted"></p>
   <div class="row-flex wrap-flex keep-buttons">
-    {buttons("Write a cleaned copy")}</div>
+    {buttons("Save a cleaned copy")}</div>
   {PROGRESS}
   <div class="keep-result" hidden>
     <dl class="facts keep-figures num"></dl>
@@ -118,7 +118,7 @@ def label_of(check: str) -> str:
 
 
 def trained_on(kept: Values) -> list[Any]:
-    """Values of data.train and data.validation that train on a kept set; a share for validation stays."""
+    """Values of data.train and data.validation that train on a cleaned copy; a share for validation stays."""
     files = {one["part"]: str(Path(kept["path"]) / one["file"]) for one in kept["files"]}
     raw = {"reading": "raw"} if kept["reading"] == "raw" else {}
     return [[{"path": files["train"], "format": "auto", **raw}], files.get("validation", gr.skip())]
