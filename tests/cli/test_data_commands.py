@@ -61,7 +61,7 @@ def test_keep_writes_and_says_where(command, session_settings) -> None:
     code, out, _ = command([GOOD], "keep", "run.yaml", "--name", "commands", "--format", "parquet")
     assert code == 0
     assert str(session_settings.home / "data" / "commands-2") in out
-    assert "kept 1 of 1 row; left out: none" in out
+    assert "saved 1 of 1 row; dropped: none" in out
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_parquet_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
         ({"name": "../x"}, "is not a name"),
         ({"name": ""}, "is not a name"),
         ({"format": "csv"}, "jsonl, parquet"),
-        ({"drop": ["leak"]}, "left out by data.deduplicate"),
+        ({"drop": ["leak"]}, "dropped by data.deduplicate"),
         ({"drop": ["nonsense"]}, "empty_answer"),
     ],
 )

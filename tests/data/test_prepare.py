@@ -193,7 +193,7 @@ def test_notes_become_findings(prepare: Prepare, write: Write) -> None:
     done = prepare(write("x.jsonl", lines), control_tokens="keep")
     texts = " ".join(f"{one.count} {one.text} {one.rows}" for one in done.report.findings)
     assert "1 the text contains special tokens" in texts
-    assert "keys that are not read: id" in texts
+    assert "ignored keys: id" in texts
     assert done.report.duplicates_train == 1
 
 

@@ -213,8 +213,8 @@ def name_everywhere(address: str, handlers: Handlers, signed_in: TestClient, set
     file = {"path": f"{address}/x.jsonl", "url": f"{address}/x.jsonl", "meta": {"_type": "gradio.FileData"}}
     for name, more in (("take_upload", ([], "0.1")), ("load_file", ())):
         answer = handlers.call(name, {**file, "orig_name": "x.jsonl"}, *more)
-        assert answer.status_code == 500 and "An address is not fetched" in answer.text
-    assert "An address is not fetched" in handlers.call("add_path", "demo/train.jsonl", [file], "0.1").text
+        assert answer.status_code == 500 and "URLs are not downloaded" in answer.text
+    assert "URLs are not downloaded" in handlers.call("add_path", "demo/train.jsonl", [file], "0.1").text
     for path in (
         f"/gradio_api/file={address}/x", f"/gradio_api/file/{address}/x", f"/file={address}/x",
         f"/gradio_api/proxy={address}/x", f"/gradio_api/proxy={address.replace('http:', 'https:')}/x",

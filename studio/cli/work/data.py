@@ -155,7 +155,7 @@ def finding_line(finding: dict[str, Any]) -> str:
 def kept_text(kept: dict[str, Any]) -> str:
     """What was written, as lines for a terminal."""
     left = ", ".join(f"{count:,} {check}" for check, count in kept["left_out"].items()) or "none"
-    lines = [f"{kept['path']}", f"kept {kept['kept']:,} of {_counted(kept['rows'])}; left out: {left}"]
+    lines = [f"{kept['path']}", f"saved {kept['kept']:,} of {_counted(kept['rows'])}; dropped: {left}"]
     if kept["hidden_secrets"]:
         lines.append(f"hidden: {kept['hidden_secrets']:,} keys, passwords or addresses")
     return "\n".join(lines + ([f"pushed to {kept['push']['repo']}"] if "push" in kept else []))

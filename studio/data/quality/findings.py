@@ -186,11 +186,11 @@ def add_length_findings(report: DataReport, config: DataConfig) -> None:
     limit = config.max_length
     dropped = sum(source.dropped for source in report.sources)
     empty = sum(source.dropped_unsupervised for source in report.sources)
-    fix = f"Set data.max_length to {report.lengths.longest} to keep everything"
+    fix = f"Set data.max_length to {report.lengths.longest} to train on all of it"
     for count, text in (
-        (dropped, f"longer than {limit} tokens and left out"),
-        (report.cut, f"longer than {limit} tokens and cut: these answers do not learn to stop"),
-        (empty, f"left out because the first {limit} tokens hold no answer"),
+        (dropped, f"longer than {limit} tokens, dropped"),
+        (report.cut, f"longer than {limit} tokens, truncated: from these rows the model does not learn to stop"),
+        (empty, f"dropped because the first {limit} tokens contain no answer"),
     ):
         if count:
             report.findings.append(Finding("warning", count, text, fix))
@@ -201,7 +201,9 @@ def limit_findings(lengths: Mapping[str, Any]) -> list[Finding]:
     if not (over := lengths["over_limit"]):
         return []
     text = f"longer than {lengths['limit']:,} tokens (data.max_length), the longest has {lengths['longest']:,}"
-    fix = f"Set data.max_length to {lengths['longest']}, or data.truncation to drop or cut: a run refuses them else"
+    fix = (
+        f"Set data.max_length to {lengths['longest']}, or data.truncation to drop or cut: otherwise a run refuses them"
+    )
     return [Finding("warning", over, text, fix, check="too_long")]
 
 
@@ -242,13 +244,12 @@ def note_finding(
 
 
 _LINE_RULE = (
-    "plain text of a dataset_info.json: each line is a document of its own, as LLaMA-Factory reads it; blank lines are "
-    "left out",
-    "Name the file itself for documents that end at a blank line",
+    "plain text of a dataset_info.json: each line is a separate document, as in LLaMA-Factory; blank lines are skipped",
+    "Give the file itself if its documents end at a blank line",
 )
 _TEXT_RULE = (
-    "plain text: each block of lines between blank lines is a document of its own",
-    "Use JSONL rows of text for documents with blank lines in them",
+    "plain text: each block of lines between blank lines is a separate document",
+    "Use JSONL rows with text for documents that contain blank lines",
 )
 
 
@@ -287,17 +288,17 @@ def reading_finding(
     level: Literal["info", "warning"] = "info"
     change: dict[str, Any] | None = {"source": at, "reading": "raw" if read_as == "conversation" else "conversation"}
     if read_as == "conversation":
-        text = f"questions and answers are read as conversations, in the model's chat template{by_names}"
-        fix = "Set reading of the file to raw for texts that bring their own markup, as TRL reads them"
+        text = f"prompts and completions are rendered with the model's chat template{by_names}"
+        fix = "Set the file's reading to raw if the texts already have the markup, as TRL reads them"
     elif template:
         level = "info" if asked.reading == "raw" else "warning"
-        text = f"questions and answers are read as plain texts, without the model's chat template{by_names}"
-        fix = "Set reading of the file to conversation to train the model on them as it is asked in chat"
+        text = f"prompts and completions are read as plain text, without the model's chat template{by_names}"
+        fix = "Set the file's reading to conversation to train on them in the chat format"
     else:
         change = None
-        text = f"questions and answers are joined as plain texts: the model has no chat template{by_names}"
-        fix = "Set data.template to write them as conversations"
-    action = f"trained on as {'conversations' if read_as == 'conversation' else 'plain texts'}"
+        text = f"prompts and completions are concatenated as plain text: the model has no chat template{by_names}"
+        fix = "Set data.template to render them as conversations"
+    action = f"trained on as {'conversations' if read_as == 'conversation' else 'plain text'}"
     return Finding(level, rows, text, fix, check="reading", action=action, change=change)
 
 
@@ -306,10 +307,8 @@ def unused_keys(unread: Unread) -> list[Finding]:
     counts, rated = unread.counts, unread.rated
     if not counts:
         return []
-    found = [Finding("info", max(counts.values()), f"keys that are not read: {', '.join(sorted(counts)[:10])}")]
+    found = [Finding("info", max(counts.values()), f"ignored keys: {', '.join(sorted(counts)[:10])}")]
     if rated:
-        text = "answers with a rating (label): this method learns them alike, good or bad"
-        found.append(
-            Finding("warning", rated, text, "Set method.name to kto, or leave the bad answers out of the file")
-        )
+        text = "labeled answers: this method trains on good and bad ones alike"
+        found.append(Finding("warning", rated, text, "Set method.name to kto, or remove the bad answers from the file"))
     return found

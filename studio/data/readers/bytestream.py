@@ -111,7 +111,7 @@ def _gunzip(file: IO[bytes]) -> Iterator[bytes]:
             try:
                 chunk = unpacked.read(_CHUNK)
             except EOFError as error:
-                raise _DamagedError("it is cut off") from error
+                raise _DamagedError("it is truncated") from error
             except (gzip.BadGzipFile, zlib.error) as error:
                 raise _DamagedError(str(error)) from error
             if not chunk:
@@ -137,4 +137,4 @@ def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
             if chunk:
                 yield chunk
     if frame is not None:
-        raise _DamagedError("it is cut off")
+        raise _DamagedError("it is truncated")

@@ -33,7 +33,7 @@ def _compared(known: Known) -> None:
     lengths = known.lengths
     if lengths is not None and lengths.answered is not None and lengths.answered < lengths.count:
         raise InputError(
-            f"{lengths.count - lengths.answered:,} of {lengths.count:,} rows have no reference answer",
+            f"{lengths.count - lengths.answered:,} of {lengths.count:,} rows have no expected answer",
             where="method.rewards",
             fix="Add an answer column, or choose json, regex, length, model or python",
         )

@@ -1,6 +1,6 @@
 """A cleaned copy of the data under STUDIO_HOME/data, and the run set to train on it.
 
-What may be left out is `studio.data.quality.keep.DROPPABLE`; checks with rows in the last profile come first. The copy
+What may be dropped is `studio.data.quality.keep.DROPPABLE`; checks with rows in the last profile come first. The copy
 is written by the second data worker; nothing is written over.
 """
 
@@ -20,25 +20,25 @@ from studio.ui.page import QUIET, Page
 from studio.ui.tabs.data.taskcard import PROGRESS, Asked, Calls, begin_by_click, buttons, sections_of
 
 VALIDATION = "data.validation"
-# What a row has that is left out by a check.
+# What a row has that is dropped by a check.
 LABELS = {
     "unusable": "rows that cannot be used",
     "empty_answer": "an empty answer",
-    "control_token": "a control token spelled in the text",
+    "control_token": "a special token spelled in the text",
     "too_long": "more tokens than the limit",
-    "answer_is_prompt": "an answer that repeats the question",
+    "answer_is_prompt": "an answer that repeats the prompt",
     "broken_characters": "broken characters",
     "secret": "a key, password or email address",
     "straddling": "an answer that starts with whitespace",
     "rewritten": "an answer that the chat template changes",
-    "prompt_extra": "more text before the answer in use than in training",
-    "other_context": "a question that the template writes in another way in use",
-    "header": "the turn's header learned with the answer",
-    "no_stop": "no mark at the end of the answer",
-    "lost": "characters that the tokenizer leaves out",
-    "control": "control tokens kept as such",
+    "prompt_extra": "more text before the answer in generation than in training",
+    "other_context": "a prompt that the template renders differently for generation",
+    "header": "the turn's header trained on with the answer",
+    "no_stop": "no end-of-turn token after the answer",
+    "lost": "characters that the tokenizer drops",
+    "control": "special tokens in plain text",
     "turns": "turns out of order",
-    "no_question": "an empty question",
+    "no_question": "an empty user message",
 }
 TEMPLATE = f"""
 <section class="studio card keep" aria-label="Cleaned copy">
@@ -101,7 +101,7 @@ def kept_value(kept: Values) -> Values:
     left = [f"{label_of(check)} ({count:,})" for check, count in kept["left_out"].items()]
     files = sorted(kept["files"], key=lambda one: one["part"] != "train")
     figures = [
-        ["Kept", f"{kept['kept']:,} of {kept['rows']:,} rows"],
+        ["Saved", f"{kept['kept']:,} of {kept['rows']:,} rows"],
         ["Dropped", "; ".join(left) or "none"],
         ["Files", ", ".join(f"{one['file']} ({one['rows']:,})" for one in files)],
     ]
@@ -113,7 +113,7 @@ def kept_value(kept: Values) -> Values:
 
 
 def label_of(check: str) -> str:
-    """What rows have that a check leaves out; doubles are left out by an option."""
+    """What rows have that a check drops; duplicates are dropped by an option."""
     return LABELS.get(check, "a duplicate of an earlier row")
 
 
