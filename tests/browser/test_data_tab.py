@@ -119,7 +119,7 @@ def test_questions_and_answers_are_conversations_and_a_button_reads_them_raw(
     open_tab(page, server, "data")
     upload(page, "#data-upload", path)
     findings, body = page.locator("#findings"), page.locator(".row-body")
-    expect(findings).to_contain_text("read as conversations")
+    expect(findings).to_contain_text("rendered with the model's chat template")
     expect(findings).to_contain_text("prompt=Frage, completion=Antwort")
     expect(page.locator(".data-state")).to_have_text("ready for SFT")
     expect(body).to_contain_text(question)
@@ -136,7 +136,7 @@ def test_questions_and_answers_are_conversations_and_a_button_reads_them_raw(
     expect(chosen).to_have_value("raw")
 
     findings.get_by_role("button", name="Read them as conversations").click()
-    expect(findings).to_contain_text("read as conversations")
+    expect(findings).to_contain_text("rendered with the model's chat template")
     expect(chosen).to_have_value("conversation")
     expect(body).to_contain_text("assistant")
     page.get_by_role("tab", name="Method", exact=True).click()

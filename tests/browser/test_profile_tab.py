@@ -167,7 +167,7 @@ def test_a_finding_sets_the_option_that_mends_it(page: Page, with_data: Callable
     ended(page, "#profile")
     expect(page.locator("#profile .task-note")).to_have_text("")
     expect(page.locator("#profile .profile-figures")).to_contain_text("1 dropped")
-    expect(page.locator("#profile [data-check=duplicate]")).to_contain_text("Left out; the first of its kind is kept")
+    expect(page.locator("#profile [data-check=duplicate]")).to_contain_text("Dropped; the first one stays")
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_loading_can_be_stopped(tmp_path: Path, model_path: Path) -> None:
     thread.join(10)
     assert [type(error) for error in caught] == [StoppedError]
     assert not psutil.pid_exists(pid)
-    with pytest.raises(StudioError, match="did not get ready within 0"):
+    with pytest.raises(StudioError, match="was not ready within 0"):
         manager.open(target, timeout=0)
 
 

@@ -130,7 +130,7 @@ def test_kto_tag_is_a_boolean(read: Read) -> None:
     entry = {"formatting": "sharegpt", "columns": columns, "tags": SHAREGPT_TAGS}
     good, bad = read(entry, [{"messages": CHAT, "good": True}, {"messages": CHAT, "good": False}], "rated")
     assert (good.label, bad.label) == (True, False)
-    with pytest.raises(InputError, match="a label is true or false, not 'fine'"):
+    with pytest.raises(InputError, match="a label must be true or false, not 'fine'"):
         read(entry, [{"messages": CHAT, "good": "fine"}], "rated")
 
 
@@ -193,7 +193,7 @@ def test_the_source_order(write: Write) -> None:
         ({"split": "test"}, "a file has no split 'test'"),
         ({"subset": "x"}, "'subset' is for Hub datasets, not for file_name"),
         ({"hf_hub_url": "../x"}, "hf_hub_url '../x' is not a Hub id"),
-        ({"file_name": 5}, "file_name is a text, not 5"),
+        ({"file_name": 5}, "file_name must be a string, not 5"),
     ],
 )
 def test_what_is_not_read_is_refused_by_name(entry: dict[str, Any], words: str, write: Write) -> None:

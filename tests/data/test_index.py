@@ -113,7 +113,7 @@ def test_rows_before_what_breaks_a_file_can_be_seen(write: Write, settings: Sett
             index.row(201)
     with pytest.raises(InputError, match="the file is empty"):
         row_index(write("y.csv", ""), settings)
-    with pytest.raises(InputError, match="a header and no rows"):
+    with pytest.raises(InputError, match="a header but no rows"):
         row_index(write("z.csv", "a,b\n"), settings)
 
 

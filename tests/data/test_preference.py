@@ -167,9 +167,9 @@ REFUSED_RATED: list[tuple[dict[str, Any], list[str]]] = [
     ({"prompt": "q", "completion": "a", "kto_tag": "good"}, ["field 'kto_tag'", "not 'good'"]),
     ({"prompt": "q", "completion": "a", "label": [True]}, ["field 'label'", "not [True]"]),
     ({"prompt": "q", "label": True}, ["there is no answer for the label; keys are: prompt, label"]),
-    ({"text": "q", "label": True}, ["there is no answer to the label"]),
+    ({"text": "q", "label": True}, ["there is no answer for the label"]),
     ({"prompt": "q", "completion": " ", "label": True}, ["field 'completion'", "empty"]),
-    ({"messages": [Q], "label": True}, ["no assistant turn"]),
+    ({"messages": [Q], "label": True}, ["no assistant message"]),
     (
         {"prompt": "q", "completion": "a"},
         ["a labeled answer needs the key label (true or false)", "prompt, completion"],
@@ -258,9 +258,9 @@ def test_pairs_are_not_read_by_sft() -> None:
     with pytest.raises(InputError, match="These are preference pairs"):
         parse("answers", {"messages": [Q, A], "chosen": [A], "rejected": [B]})
     parse("answers", {"messages": [Q, A], "chosen": None, "rejected": []})
-    with pytest.raises(InputError, match="rows of format preference are not what this method learns from"):
+    with pytest.raises(InputError, match="this method cannot train on rows of format preference"):
         parse_row({"prompt": "q", "chosen": "a", "rejected": "b"}, 1, "x.jsonl", "preference")
-    with pytest.raises(InputError, match="rows of format messages are not what this method learns from"):
+    with pytest.raises(InputError, match="this method cannot train on rows of format messages"):
         parse_row({"messages": [Q, A]}, 1, "x.jsonl", "messages", "pairs")
 
 

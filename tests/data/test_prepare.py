@@ -136,7 +136,7 @@ def test_no_more_than_five_long_rows_are_named(prepare: Prepare, write: Write) -
 def test_no_row_left(prepare: Prepare, write: Write) -> None:
     path = write("x.jsonl", rows(3))
     for truncation in ("drop", "cut"):
-        with pytest.raises(InputError, match=r"no row is left to train on.*Raise data\.max_length"):
+        with pytest.raises(InputError, match=r"no rows are left to train on.*Raise data\.max_length"):
             prepare(path, max_length=8, truncation=truncation)
 
 

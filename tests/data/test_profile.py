@@ -133,7 +133,7 @@ def test_what_is_over_the_limit_is_said_with_what_happens(ask: Callable[..., Any
     cut = ask(path, max_length=40, truncation="cut")
     assert (cut["lengths"]["cut"], cut["lengths"]["without_answer"]) == (1, 1)
     assert findings(cut)["too_long"]["level"] == "warning"
-    assert findings(cut)["too_long"]["action"] == "cut to their first 40 tokens"
+    assert findings(cut)["too_long"]["action"] == "truncated to their first 40 tokens"
 
 
 def test_leaks_between_training_and_validation(ask: Callable[..., Any], write: Write) -> None:

@@ -122,8 +122,8 @@ def test_delimiters_and_cells(write: Write) -> None:
         ("x.csv", "a;b\n1\n", ["row 2", "the row has 1 cell, the header", "semicolons"]),
         ("x.csv", "a,a\n1,2\n", ["row 1", "two columns are named 'a'"]),
         ("x.csv", "a,,b\n1,2,3\n", ["row 1", "column 2 of the header has no name"]),
-        ("x.csv", "a,b\n", ["a header and no rows"]),
-        ("x.csv", 'a\nx\n"never closed\ny\n', ["row 3", "begins in line 3 does not end", "Close the quote"]),
+        ("x.csv", "a,b\n", ["a header but no rows"]),
+        ("x.csv", 'a\nx\n"never closed\ny\n', ["row 3", "begins on line 3 is not closed", "Close the quote"]),
         ("x.csv", 'a\n"b" c\n', ["row 2", "bad quotes in line 2", "twice"]),
         ("x.csv", "a\nb\rc\n", ["row 2", "a lone carriage return", "tr '"]),
         ("x.csv", "a\n" + "b\n" * 40_000 + "\0\n", ["line 40002 holds a NUL"]),
@@ -185,7 +185,7 @@ def test_values_of_parquet(write: Write, value: Any, kind: Any, read: Any) -> No
 @pytest.mark.parametrize(
     "value, kind, part",
     [
-        (b"\xff\x00", None, "the value is 2 bytes that are no text"),
+        (b"\xff\x00", None, "the value is 2 bytes that are not text"),
         (float("inf"), None, "the number is infinite"),
         ([(1, 1)], pyarrow.map_(pyarrow.int64(), pyarrow.int64()), "the keys of the map are not strings"),
         ([("k", 1), ("k", 2)], pyarrow.map_(pyarrow.string(), pyarrow.int64()), "duplicate key"),

@@ -107,7 +107,7 @@ def test_lines_of_old_mac_files_keep_their_places(write: Writer, settings: Setti
         ("[{'prompt': 'a'}]", ("Python", "json.dumps")),
         ('{"prompt": "a", "score": NaN}\n', ("NaN", "null")),
         ('[{"prompt": "a", "score": -Infinity}]', ("-Infinity", "null")),
-        (ROW + ROW + "\n", ("line of its own", "")),
+        (ROW + ROW + "\n", ("own line", "")),
         (json.dumps(ROWS[0], indent=1) + "\n" + json.dumps(ROWS[1], indent=1), ("same line", "jq -c")),
         ("// rows\n" + ROW + "\n", ("comment", "")),
         ('{"prompt": "a\nb", "completion": "c"}\n', ("quotes", "\\n")),

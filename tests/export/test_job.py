@@ -157,7 +157,7 @@ def test_a_crash_of_llama_cpp_is_a_verdict(session_settings: Settings, run: JobF
     made.reference = {"dtype": "float32"}
     entry = made._entry("f16", StepResult(-6, 1.0, 0, ["GGML_ASSERT(...) failed"]))
     assert entry["verdict"] == "differs"
-    assert entry["notes"] == ["llama.cpp failed: the process was ended by SIGABRT"]
+    assert entry["notes"] == ["llama.cpp failed: the process was killed by SIGABRT"]
 
 
 def test_a_lost_task_is_said_when_the_trained_model_was_measured(session_settings: Settings, run: JobFolder) -> None:

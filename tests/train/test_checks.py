@@ -74,14 +74,14 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"training.micro_batch_size": True}, "training.micro_batch_size", "a number is needed"),
     ({"method.reward_weights": [True]}, "method.reward_weights", "a number is needed"),
     ({"tuning.bits": 5}, "tuning.bits", "should be '4' or '8'"),
-    ({"tuning.layers_to_transform": []}, "tuning.layers_to_transform", "at least one number from 0"),
-    ({"tuning.layers_to_transform": -1}, "tuning.layers_to_transform", "at least one number from 0"),
-    ({"method.name": "dpo", "method.beta": 0}, "method.beta", "nothing is learned"),
+    ({"tuning.layers_to_transform": []}, "tuning.layers_to_transform", "at least one number, counted from 0"),
+    ({"tuning.layers_to_transform": -1}, "tuning.layers_to_transform", "at least one number, counted from 0"),
+    ({"method.name": "dpo", "method.beta": 0}, "method.beta", "have no effect"),
     ({"method.name": "kto", "method.beta": -1}, "method.beta", "from 0 to 100"),
     ({"method.name": "dpo", "method.dpo_loss": "exo_pair"}, "method.label_smoothing", "needs label smoothing"),
     ({"method.name": "dpo", "method.dpo_loss": "sft"}, "method.dpo_loss", "ignores the rejected"),
-    ({"method.name": "kto", "training.batch_size": 1}, "training.batch_size", "one at a time is not enough"),
-    ({"method.name": "kto", "training.micro_batch_size": 1}, "training.micro_batch_size", "one at a time"),
+    ({"method.name": "kto", "training.batch_size": 1}, "training.batch_size", "a batch of one is not enough"),
+    ({"method.name": "kto", "training.micro_batch_size": 1}, "training.micro_batch_size", "a batch of one"),
     ({"training.micro_batch_size": 3, "training.batch_size": 8}, "", "does not divide"),
     ({"method.name": "grpo", "method.rewards": "json", "training.batch_size": 6}, "training.batch_size", "the group size 4"),
     ({"method.name": "grpo", "method.rewards": "json", "method.num_generations": 1}, "method.num_generations", "greater"),
@@ -109,11 +109,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tuning.target_modules": "q_projj"}, "tuning.target_modules", "no linear layer named 'q_projj'"),
     ({"tuning.target_modules": "lm_head"}, "tuning.target_modules", "head or embedding, which shares"),
     ({"tuning.target_modules": "embed_tokens"}, "tuning.target_modules", "head or embedding"),
-    ({"tuning.rank_pattern": "q_projj=8"}, "tuning.rank_pattern", "no layer with an adapter is named 'q_projj'"),
+    ({"tuning.rank_pattern": "q_projj=8"}, "tuning.rank_pattern", "no adapted layer 'q_projj'"),
     ({"tuning.rank_pattern": "q_proj"}, "tuning.rank_pattern", "layer=number"),
     ({"tuning.alpha_pattern": "q_proj=0"}, "tuning.alpha_pattern", "q_proj has 0"),
     ({"tuning.layers_to_transform": "0-99"}, "tuning.layers_to_transform", "there is no block 99"),
-    ({"tuning.layers_to_transform": "last"}, "tuning.layers_to_transform", "numbers from 0 and ranges"),
+    ({"tuning.layers_to_transform": "last"}, "tuning.layers_to_transform", "numbers (from 0) and ranges"),
     ({"tuning.modules_to_save": "lm_haed"}, "tuning.modules_to_save", "no layer 'lm_haed'"),
     ({"tuning.target_modules": "q_proj", "tuning.modules_to_save": "q_proj"}, "tuning.modules_to_save", "is in both"),
     ({"tuning.name": "qlora", "tuning.dora": True, "tuning.bits": "8"}, "tuning.dora", "over 8-bit weights fails"),
@@ -122,17 +122,17 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tuning.rank_pattern": {"q_proj(": 8}}, "tuning.rank_pattern", "no regular expression"),
     ({"tuning.alpha_pattern": {"*": 8}}, "tuning.alpha_pattern", "no regular expression"),
     ({"tuning.rank_pattern": "q_proj=5000"}, "tuning.rank_pattern", "would save nothing"),
-    ({"tuning.rank_pattern": "q_proj=8", "tuning.target_modules": "v_proj"}, "tuning.rank_pattern", "no layer with an adapter"),
-    ({"tuning.rank_pattern": "layers.1.self_attn.q_proj=8", "tuning.layers_to_transform": "0"}, "tuning.rank_pattern", "no layer with an adapter"),
-    ({"tuning.layers_to_transform": []}, "tuning.layers_to_transform", "at least one number from 0"),
-    ({"tuning.layers_to_transform": [-1]}, "tuning.layers_to_transform", "at least one number from 0"),
+    ({"tuning.rank_pattern": "q_proj=8", "tuning.target_modules": "v_proj"}, "tuning.rank_pattern", "no adapted layer"),
+    ({"tuning.rank_pattern": "layers.1.self_attn.q_proj=8", "tuning.layers_to_transform": "0"}, "tuning.rank_pattern", "no adapted layer"),
+    ({"tuning.layers_to_transform": []}, "tuning.layers_to_transform", "at least one number, counted from 0"),
+    ({"tuning.layers_to_transform": [-1]}, "tuning.layers_to_transform", "at least one number, counted from 0"),
     ({"tuning.init": "orthogonal", "tuning.rank": 5}, "tuning.rank", "5 is odd"),
     ({"method.name": "reward", "tuning.modules_to_save": "lm_head"}, "tuning.modules_to_save", "a reward model has no 'lm_head'"),
-    ({"tuning.name": "full", "tuning.adapter": "nobody"}, "tuning.adapter", "no adapter to go on from"),
+    ({"tuning.name": "full", "tuning.adapter": "nobody"}, "tuning.adapter", "cannot continue an adapter"),
     ({"tuning.name": "qlora", "tuning.adapter": "nobody", "tuning.merge_adapter": True}, "tuning.merge_adapter", "merged into unquantized weights"),
     ({"tuning.merge_adapter": True}, "tuning.merge_adapter", "no adapter to merge"),
     ({"tuning.adapter": "nobody"}, "tuning.adapter", "no run or folder 'nobody'"),
-    ({"tuning.lora_plus_ratio": 16, "training.optimizer": "sgd"}, "tuning.lora_plus_ratio", "made for AdamW"),
+    ({"tuning.lora_plus_ratio": 16, "training.optimizer": "sgd"}, "tuning.lora_plus_ratio", "needs AdamW"),
     ({"tuning.lora_plus_ratio": 0.5}, "tuning.lora_plus_ratio", "greater"),
     ({"model.rope_factor": 1}, "model.rope_factor", "greater"),
     ({"data.max_length": 8193}, "data.max_length", "rows of up to 8,193 tokens are allowed, but the model's context length is 8,192"),
@@ -155,11 +155,11 @@ def test_a_wrong_ask_is_refused_with_the_option(sets, option, part, model_path, 
 @pytest.mark.parametrize(
     ("sets", "lengths", "raw", "option", "part"),
     [
-        ({"method.name": "kto"}, Lengths(9, 90, 10, 40, good=9), {}, "data.train", "all 9 answers are rated good"),
-        ({"method.name": "kto"}, Lengths(9, 90, 10, 40, good=0), {}, "data.train", "rated bad"),
-        ({"method.name": "grpo"}, Lengths(9, 90, 10, 0, answered=4), {}, "method.rewards", "5 of 9 rows have no answer"),
-        ({"method.name": "grpo", "method.rewards": "json", "training.batch_size": 64}, Lengths(9, 90, 10, 0), {}, "training.batch_size", "holds 16 prompts and the data has 9"),
-        ({}, Lengths(9, 90_000, 9000, 40), {}, "data.max_length", "the model was made for 8,192"),
+        ({"method.name": "kto"}, Lengths(9, 90, 10, 40, good=9), {}, "data.train", "all 9 answers are labeled good"),
+        ({"method.name": "kto"}, Lengths(9, 90, 10, 40, good=0), {}, "data.train", "labeled bad"),
+        ({"method.name": "grpo"}, Lengths(9, 90, 10, 0, answered=4), {}, "method.rewards", "5 of 9 rows have no expected answer"),
+        ({"method.name": "grpo", "method.rewards": "json", "training.batch_size": 64}, Lengths(9, 90, 10, 0), {}, "training.batch_size", "needs 16 prompts, but the data has 9"),
+        ({}, Lengths(9, 90_000, 9000, 40), {}, "data.max_length", "the model's context length is 8,192"),
         ({"method.name": "grpo", "method.rewards": "json", "method.max_completion_length": 9000}, ROWS, {}, "method.max_completion_length", "completions up to 9,000"),
         ({}, ROWS, {"architectures": ["LlamaForSequenceClassification"]}, "model.path", "scores text and cannot generate"),
         ({}, ROWS, {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "model.path", "encoder-decoder"),
@@ -172,7 +172,7 @@ def test_a_wrong_ask_is_refused_with_the_option(sets, option, part, model_path, 
         ({}, ROWS, {"architectures": None, "model_type": "vit"}, "model.path", "has no architectures"),
         ({}, ROWS, {"model_type": "llamma9"}, "model.path", "does not support the model type 'llamma9'"),
         ({}, ROWS, {"model_type": None}, "model.path", "has no model_type"),
-        ({}, ROWS, {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "own.Own"}}, "model.trust_remote_code", "run code that comes with them"),
+        ({}, ROWS, {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "own.Own"}}, "model.trust_remote_code", "run their own code"),
         ({}, ROWS, {"num_attention_heads": 0}, "model.path", "num_attention_heads 0"),
         ({}, ROWS, {"vocab_size": 2000}, "model.path", "has vocab_size 2,000, but the embedding in the weight files has 49,152"),
         ({}, ROWS, {"hidden_size": 64}, "model.path", "has hidden_size 64"),
@@ -180,7 +180,7 @@ def test_a_wrong_ask_is_refused_with_the_option(sets, option, part, model_path, 
         ({"tuning.name": "full"}, ROWS, {"quantization_config": {"quant_method": "awq"}}, "model.path", "already quantized (awq)"),
         ({"model.rope_scaling": "yarn"}, ROWS, {"model_type": "phi3"}, "model.rope_scaling", "longrope"),
         ({"tuning.name": "qlora"}, ROWS, {"quantization_config": {"quant_method": "gptq"}}, "model.path", "already quantized (gptq)"),
-        ({"model.rope_scaling": "yarn"}, ROWS, {"rope_parameters": None, "rope_theta": None}, "model.rope_scaling", "no rotary positions"),
+        ({"model.rope_scaling": "yarn"}, ROWS, {"rope_parameters": None, "rope_theta": None}, "model.rope_scaling", "no rotary position embeddings"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -199,7 +199,7 @@ def test_a_validation_row_must_fit_too(model_path, session_settings) -> None:
     known = replace(
         checks.Known.of(asked({}), model_path, session_settings), lengths=replace(ROWS, validation_max=9000)
     )
-    with pytest.raises(InputError, match=r"longest example of the validation has 9,000 tokens"):
+    with pytest.raises(InputError, match=r"longest example of the validation data has 9,000 tokens"):
         checks.check_method(known)
 
 
@@ -220,7 +220,7 @@ def test_rewards_that_are_files(model_path, session_settings, tmp_path) -> None:
     assert error.where == "method.trust_reward_code"
     assert refusals(sets | {"method.trust_reward_code": True}, model_path, session_settings) == []
     (error,) = refusals(sets | {"method.reward_python": f"{good}:other"}, model_path, session_settings)
-    assert "it has: score" in error.sentence
+    assert "the file has: score" in error.sentence
     good.write_text("def score(:\n")
     (error,) = refusals(sets, model_path, session_settings)
     assert "not valid Python" in error.sentence
@@ -228,7 +228,7 @@ def test_rewards_that_are_files(model_path, session_settings, tmp_path) -> None:
     schema.write_text('{"type": "objekt"}')
     sets = {"method.name": "grpo", "method.rewards": "json", "method.reward_schema": str(schema)}
     (error,) = refusals(sets, model_path, session_settings)
-    assert "no JSON Schema" in error.sentence
+    assert "not a JSON Schema" in error.sentence
 
 
 def test_a_run_that_is_named_must_be_of_the_right_kind(model_path, settings, tmp_path) -> None:
@@ -252,7 +252,7 @@ def test_a_run_that_is_named_must_be_of_the_right_kind(model_path, settings, tmp
     assert "a reward-model adapter" in error.sentence
     (run.model / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["c_attn"]}))
     (error,) = refusals(wanted, model_path, settings)
-    assert "does not name model.layers.0.self_attn.q_proj" in error.sentence
+    assert "lacks model.layers.0.self_attn.q_proj" in error.sentence
 
 
 def test_the_page_confines_every_path_and_no_name_of_a_run(tmp_path, monkeypatch) -> None:

@@ -187,7 +187,7 @@ def test_what_is_wrong_with_a_file_is_said_before_it_is_run(file, tmp_path) -> N
 
 
 FAILURES = [
-    ("return [1 / 0]", r"score fails: ZeroDivisionError\('division by zero'\).*Correct it"),
+    ("return [1 / 0]", r"score fails: ZeroDivisionError\('division by zero'\).*Fix it"),
     ("return [1.0, 2.0]", r"score returned 2 rewards for 1 answers.*Return one number per completion"),
     ("return []", "score returned 0 rewards for 1 answers"),
     ("return 1.0", "score fails: TypeError"),
@@ -233,7 +233,7 @@ def test_a_file_that_cannot_be_imported_and_one_that_takes_other_arguments(file)
         ('{"properties": {"a": {"items": {"$ref": "#/$defs/gone"}}}}', "this is not a JSON Schema: .*gone"),
         ('{"$defs": {"unused": {"$ref": "other.json"}}}', "this is not a JSON Schema: .*other.json"),
         ('{"$ref": "#"}', "refers to itself endlessly"),
-        ('{"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"$ref": "#/$defs/b"}}}', "without an end"),
+        ('{"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"$ref": "#/$defs/b"}}}', "endlessly"),
         ('{"allOf": [{"$ref": "#"}]}', "refers to itself endlessly"),
     ],
 )

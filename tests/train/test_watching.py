@@ -261,7 +261,7 @@ def test_other_data_end_a_run_that_goes_on_and_touch_nothing(settings, tiny, tmp
     assert kept[-1] == 3 and recorded["data"]["sources"]
     for other in (ROWS[:2], [*ROWS[6:], *ROWS[:6]]):
         write_rows(rows, other)
-        with pytest.raises(InputError, match="the data have changed") as refused:
+        with pytest.raises(InputError, match="the data has changed") as refused:
             train(JobContext(job, settings))
         assert refused.value.where == str(rows)
         assert whole_steps(job.checkpoints) == kept and job.environment() == recorded
@@ -279,7 +279,7 @@ def test_a_run_that_is_over_before_it_begins_is_refused(settings, tiny, tmp_path
     write_request(job.path, replace(request, config=config, branch=branch))
     again = JobContext(JobFolder(job.path), settings)
     if refused:
-        with pytest.raises(StudioError, match="would be over before step 3"):
+        with pytest.raises(StudioError, match="would end before step 3"):
             train(again)
         assert whole_steps(job.checkpoints)[-1] == 3
     else:  # ended while it saved: only that is left to do
