@@ -153,7 +153,7 @@ def test_tools_take_openai_shape(write: Write, settings: Settings) -> None:
     }  # fmt: skip
     assert [message["role"] for message in made["messages"]] == ["user", "assistant", "tool", "assistant"]
     row["conversations"][1]["value"] = "add(2, 2)"
-    with pytest.raises(InputError, match=r"row 1, field 'conversations\[1\]': the text is not JSON"):
+    with pytest.raises(InputError, match=r"row 1, field 'conversations\[1\]': the text is not valid JSON"):
         located.studio_row(row, 1, "answers")
 
 
@@ -209,7 +209,7 @@ def test_names_are_listed(write: Write, settings: Settings) -> None:
         locate(DataSource(path=str(info)), settings)
     with pytest.raises(InputError, match=r"there is no dataset 'alpaca'\. Did you mean 'alpaca_en'\?"):
         locate(DataSource(path=f"{info}:alpaca"), settings)
-    for broken, what in (("[]", "this is no dataset_info.json"), ("{", "not JSON")):
+    for broken, what in (("[]", "this is not a dataset_info.json"), ("{", "invalid JSON")):
         write("dataset_info.json", broken)
         with pytest.raises(InputError, match=what):
             locate(DataSource(path=f"{info}:x"), settings)

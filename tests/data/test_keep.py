@@ -52,7 +52,7 @@ def test_every_form_reads_back_the_same(kind: RowKind, row: dict[str, Any], writ
 
 def test_what_would_be_lost_is_refused() -> None:
     example = parse_row({"prompt": "2+2=", "completion": "4"}, 3, "x.jsonl", "prompt_completion")
-    with pytest.raises(StudioError, match=r"x\.jsonl, row 3: the row cannot be written"):
+    with pytest.raises(StudioError, match=r"x\.jsonl, row 3: the row does not read back the same"):
         row_of(replace(example, answer="beside it"), "answers")
 
 

@@ -156,7 +156,7 @@ def test_several_bad_rows_are_named_at_once(prepare: Prepare, write: Write) -> N
 def test_one_row_has_no_validation_and_says_so(prepare: Prepare, write: Write) -> None:
     done = prepare(write("x.jsonl", rows(1)), validation=0.5)
     assert (len(done.train), len(done.validation)) == (1, 0)
-    assert any("no row is left for validation" in finding.text for finding in done.report.findings)
+    assert any("no rows are left for validation" in finding.text for finding in done.report.findings)
 
 
 def test_zero_supervised_tokens(tokenizer: Any, settings: Settings, write: Write) -> None:

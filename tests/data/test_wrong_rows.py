@@ -139,7 +139,7 @@ def test_rows_by_names_are_a_table_and_turns_of_texts_are_none(write: Writer) ->
         ({"messages": [{**Q, "text": "other"}, A]}, "answers", "Remove one"),
         ({"messages": [S, Q, A], "system": "other"}, "answers", "Remove one"),
         ({"messages": [{**Q, "role": 0}, A]}, "answers", "Use one of: system, user, assistant, tool"),
-        ({"prompt": "q", "chosen": "a", "rejected": None}, "pairs", "Write the answer"),
+        ({"prompt": "q", "chosen": "a", "rejected": None}, "pairs", "Add the answer"),
         ({"chosen": "Human: q", "rejected": "Human: q Assistant: b"}, "pairs", "Put it in prompt"),
         ({"prompt": "q", "completion": "a"}, "pairs", "method.name: sft"),
         ({"prompt": "q", "completion": "a", "label": "good"}, "rated", "Write true"),

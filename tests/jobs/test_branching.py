@@ -130,7 +130,7 @@ def test_a_run_that_would_be_over_where_it_begins_is_refused(settings: Settings,
 
 @pytest.mark.parametrize("step", [1, 7])
 def test_a_step_without_checkpoint_names_those_there_are(parent: JobFolder, step: int) -> None:
-    with pytest.raises(InputError, match="There are: 3, 6"):
+    with pytest.raises(InputError, match="Available: 3, 6"):
         find_checkpoint(parent, step)
 
 

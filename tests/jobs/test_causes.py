@@ -36,7 +36,7 @@ LOGS: dict[str, tuple[str, str]] = {
     "quota": ("OSError: [Errno 122] Disk quota exceeded: 'checkpoints/checkpoint-3'", "your disk quota was used up"),
     "half a file": (
         "RuntimeError: [enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598",
-        "could not be written to",
+        "could not be written completely",
     ),
     "gpu assert": (
         "torch.AcceleratorError: CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously "

@@ -51,7 +51,7 @@ def test_a_removal_frees_what_it_said_and_touches_nothing_else(settings, tmp_pat
 def test_what_is_not_over_is_refused(settings, status) -> None:
     job = trained(settings.jobs, "a", status=status)
     for remove in (remove_job, remove_checkpoints):
-        with pytest.raises(InputError, match=rf"'a' is not over \({status}\)\. Stop it first"):
+        with pytest.raises(InputError, match=rf"'a' has not finished \({status}\)\. Stop it first"):
             remove(settings, job)
     assert job.checkpoints.exists()
 
@@ -104,7 +104,7 @@ def test_the_question_names_what_was_made_from_it(settings) -> None:
 def test_what_a_waiting_job_needs_is_refused(settings) -> None:
     job = trained(settings.jobs, "a")
     user = finished(settings, "evaluate", "score", {"run": job.id}, "queued")
-    with pytest.raises(InputError, match="'score' needs 'a' and is not over"):
+    with pytest.raises(InputError, match="'score' needs 'a' and has not finished"):
         remove_job(settings, job)
     assert job.path.exists()
     write_state(user.state_path, JobState(status="completed"))

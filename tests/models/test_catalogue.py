@@ -77,7 +77,10 @@ DAMAGE = {
     "shard gone": (_shard_gone, ["1 of 3", "model-00002-of-00003.safetensors"]),
     "index broken": (_index_of(""), ["index"]),
     "index leads out": (_index_of("../model/x.safetensors"), ["index", "'../model/x.safetensors'", "in this folder"]),
-    "index names a pickle": (_index_of("pytorch_model.bin"), ["index", "'pytorch_model.bin'", "not a .safetensors file"]),
+    "index names a pickle": (
+        _index_of("pytorch_model.bin"),
+        ["index", "'pytorch_model.bin'", "not a .safetensors file"],
+    ),
     "weights of no name that is loaded": (
         lambda folder: (folder / "model.safetensors").rename(folder / "model-x.safetensors"),
         ["no .safetensors weights"],

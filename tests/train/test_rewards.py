@@ -371,5 +371,5 @@ def test_every_reward_can_be_made(settings, tiny, tmp_path) -> None:
         "exact_match": 1, "numeric": 1, "json": 1, "regex": 1, "length": 1, "python": 0.5,
     }  # fmt: skip
     setup.scorer = None
-    with pytest.raises(InputError, match=r"method\.reward_model: there is no reward model.*Name the run"):
+    with pytest.raises(InputError, match=r"method\.reward_model: there is no reward model.*Give the run"):
         make_rewards(setup, setup.train)
