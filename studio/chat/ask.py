@@ -76,7 +76,7 @@ def adapter_target(folder: Path, settings: Settings) -> Target:
     config = read_json(folder / "adapter_config.json") or {}
     base = config.get("base_model_name_or_path")
     if not base:
-        raise InputError("adapter_config.json names no base model", where=str(folder))
+        raise InputError("adapter_config.json has no base model", where=str(folder))
     return Target("run", folder.name, model=resolve_model(str(base), settings).path, adapter=folder)
 
 
@@ -93,11 +93,11 @@ def job_target(job: JobFolder, settings: Settings) -> Target:
         files = sorted(job.exports.glob("*.gguf"))
         if len(files) == 1:
             return gguf_target(files[0])
-        what = f"it made {len(files)} files" if files else f"it has made no file (it is {job.state().status})"
+        what = f"it has {len(files)} files" if files else f"it has no files (it is {job.state().status})"
         raise InputError(what, where=job.id, fix=f"Give one of {', '.join(map(str, files))}" if files else "")
     if job.scores:
         raise InputError(
-            "this run trained a reward model, which scores answers and writes none",
+            "this run trained a reward model, which scores completions and cannot generate",
             where=job.id,
             fix="Chat with a run of another method",
         )

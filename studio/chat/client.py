@@ -105,12 +105,12 @@ def stream(
         raise _refusal(error) from error
     except openai.APIConnectionError as error:
         raise StudioError(
-            f"the chat server of '{model}' does not answer any more", fix="Ask again: the model is loaded again"
+            f"the chat server of '{model}' is no longer responding", fix="Send it again: the model is reloaded"
         ) from error
     except openai.APIError as error:
         raise StudioError(error.message) from error
     if not reason:
-        raise StudioError("the answer broke off", where=model, fix="Ask again")
+        raise StudioError("the answer was cut off", where=model, fix="Send it again")
     end = time.perf_counter()
     if on_end:
         speed = (counts[1] - 1) / (end - first) if first and counts[1] > 1 else None

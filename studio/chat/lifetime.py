@@ -51,7 +51,7 @@ class Lifetime:
         while True:
             time.sleep(POLL_SECONDS)
             if not self._parent_lives():
-                self._finish("the process that started this server is gone")
+                self._finish("the process that started this server has exited")
             if self._end is None or self._busy():
                 self.touch()
             elif self._idle and time.monotonic() - self._used > self._idle:

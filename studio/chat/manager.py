@@ -180,7 +180,7 @@ class ChatManager:
                 return ChatHandle(f"http://127.0.0.1:{facts['port']}/v1", key, models, facts["pid"])
             if seconds > timeout:
                 raise StudioError(
-                    f"the model did not get ready within {timeout:g} s", where=target.name, fix=f"See {server.log}"
+                    f"the model was not ready within {timeout:g} s", where=target.name, fix=f"See {server.log}"
                 )
             if on_phase:
                 on_phase(_phase(server.log), seconds)

@@ -134,9 +134,7 @@ def parse_request(body: bytes) -> ChatRequest:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         path = field_path(first["loc"])
         if first["type"] == "extra_forbidden":
-            raise ApiError(
-                400, f"{path}: this server does not know this field; leave it out", param=path, code="unknown_parameter"
-            ) from None
+            raise ApiError(400, f"{path}: unknown field; remove it", param=path, code="unknown_parameter") from None
         raise ApiError(400, f"{path}: {first['msg']}", param=path, code="invalid_value") from None
 
 

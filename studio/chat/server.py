@@ -101,8 +101,8 @@ def make_app(backend: Backend, engine: Engine, lifetime: Lifetime, key: str) -> 
         if len(ids) >= backend.context:
             raise ApiError(
                 400,
-                f"messages: {len(ids)} tokens are more than this model reads: at most {backend.context}, "
-                "the answer included. Shorten the conversation",
+                f"messages: {len(ids)} tokens exceed the context of {backend.context} tokens, which includes the "
+                f"answer. Shorten the conversation",
                 param="messages",
                 code="context_length_exceeded",
             )
@@ -300,7 +300,7 @@ def _parser() -> argparse.ArgumentParser:
     tuned.add_argument("--adapter", type=Path, help="folder of a PEFT adapter: the model id tuned")
     tuned.add_argument("--tuned-model", type=Path, help="folder of a fully tuned checkpoint: the model id tuned")
     parser.add_argument("--ready", type=Path, required=True, help="file to write port, pid and model ids to")
-    parser.add_argument("--parent", type=int, help="pid whose end ends this server")
+    parser.add_argument("--parent", type=int, help="pid of the process whose exit ends this server")
     parser.add_argument("--parent-started", type=float, help="its start by studio.jobs.store.state.process_start")
     parser.add_argument("--idle", type=float, default=0, help="seconds without a request until it ends; 0: never")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")

@@ -48,7 +48,7 @@ def read_questions(
     """
     rows = list(read_rows(path))[:limit]
     if not rows:
-        raise InputError("the file has no rows", where=str(path), fix="Give a file with expected answers")
+        raise InputError("the file has no rows", where=str(path), fix="Choose a file with expected answers")
     turns = in_turns(tokenizer.chat_template)
     reading = Reading(source or DataSource(path=str(path)), of_file(path), "answers", turns)
     format_name, _ = reading.format(rows[:1])

@@ -72,8 +72,8 @@ def require_model(run: JobFolder) -> JobFolder:
     """
     if run.scores:
         raise InputError(
-            f"run '{run.request.name}' trained a reward model, which scores answers and writes none",
-            fix="Its accuracy on pairs is in the Training tab",
+            f"run '{run.request.name}' trained a reward model, which scores completions and cannot generate",
+            fix="Its pair accuracy is in the Training tab",
         )
     if not any((run.model / name).exists() for name in ("adapter_config.json", "config.json")):
         raise InputError(

@@ -33,9 +33,9 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     free = free_bytes(folder)
     if free < needed + SPARE_BYTES:
         raise StudioError(
-            f"{what} needs {in_words(needed + SPARE_BYTES)} of disk and only {in_words(free)} is free",
+            f"{what} needs {in_words(needed + SPARE_BYTES)} of disk space, but only {in_words(free)} is free",
             where=str(folder),
-            fix="Free some space, or set STUDIO_HOME to a folder on a larger disk; the run itself is untouched",
+            fix="Free some space, or set STUDIO_HOME to a folder on a larger disk; the run itself is not affected",
         )
 
 

@@ -130,7 +130,7 @@ class Export:
             result = require(self._step("merging", "gguf.merge", request, "tensors"), "merging")
             self.report["merge"] = result.answer
             if result.answer["method"] != "streaming":
-                self.context.notice("info", f"merged by PEFT, whole in memory: {result.answer['reason']}")
+                self.context.notice("info", f"merged by PEFT, fully in memory: {result.answer['reason']}")
         said = metadata(self.report["name"], self.report["base_model"], merged)
         converted: list[str] = [kind for kind in self.types if TYPES[kind].by_converter]
         if self._quantised() and "f16" not in converted:
@@ -177,8 +177,8 @@ class Export:
             "limit": None,
             "folder": str(self.work),
         }
-        result = self._step("asking the trained model", "proof.reference", request, "tokens")
-        self.reference = require(result, "asking the trained model").answer
+        result = self._step("running the trained model", "proof.reference", request, "tokens")
+        self.reference = require(result, "running the trained model").answer
         self.report["reference"] = {key: self.reference[key] for key in ("dtype", "positions", "own_text", "notes")}
         for note in self.reference["notes"]:
             self.context.notice("warning", note)
@@ -190,7 +190,7 @@ class Export:
         result = self._step(f"verifying {kind}", "proof.verify", request, "tokens")
         entry = self._entry(kind, result)
         if self.rows is not None and result.code == 0:
-            answered = self._step(f"answering rows {kind}", "proof.rows", request, "rows")
+            answered = self._step(f"evaluating {kind}", "proof.rows", request, "rows")
             if answered.code == 0:
                 entry["exact_match"] = answered.answer
                 self._compare_scores(entry, answered.answer)
@@ -241,9 +241,9 @@ class Export:
         }
         entry["notes"] += [difference(one) for one in found["differences"] if not one["rare"]]
         if not found["template_carried"]:
-            entry["notes"].append("the chat template in the file is not the run's")
+            entry["notes"].append("the chat template in the file differs from the run's")
         if not found["end_of_turn_stops"]:
-            entry["notes"].append("the token that ends an answer does not end generation")
+            entry["notes"].append("the end-of-turn token does not end generation")
         if not numbers["mean_kl"] <= gate.max_mean_kl:
             entry["notes"].append(f"mean KL {numbers['mean_kl']:.3g} is above {gate.max_mean_kl:g}")
         if not numbers["top1"] >= gate.min_top1:
@@ -261,7 +261,7 @@ class Export:
         entry["task"] = "lost" if lost else "kept"
         if lost:
             entry["notes"].append(
-                f"loses the task: {found['correct']} of {found['total']} rows right, "
+                f"loses accuracy on the task: {found['correct']} of {found['total']} rows right, "
                 f"the trained model {trained['correct']}"
             )
 
@@ -300,7 +300,7 @@ class Export:
             fixes = {one["fix"] for file in differing for one in file["differences"] if not one["rare"]}
             raise StudioError(
                 f"{len(differing)} of {len(self.report['files'])} files differ from the trained model: {why}",
-                fix=". ".join(["Do not use them; the report and the job's log say what differs", *sorted(fixes)]),
+                fix=". ".join(["Do not use them; the report and the job's log show the differences", *sorted(fixes)]),
             )
 
 

@@ -29,9 +29,9 @@ def readme(name: str, base: str, files: Sequence[dict[str, Any]], end: str, syst
     first = shlex.quote(files[0]["file"])
     return f"""# {for_markdown(name)} as GGUF
 
-Made by Finetune Studio from {for_markdown(base)}. Each file was loaded again with llama.cpp and compared with the
+Made by Finetune Studio from {for_markdown(base)}. Each file was loaded with llama.cpp and compared with the
 trained model: how often the most likely next token is the same, the mean KL divergence (nats per token), and exact
-match on rows where rows were given. Licence and limits of the base model apply.
+match on rows where rows were given. The license and limitations of the base model apply.
 
 | File | Size | Same next token | Mean KL | Exact match | Verdict | SHA-256 |
 |---|---|---|---|---|---|---|
@@ -60,7 +60,7 @@ def _notes(files: Sequence[dict[str, Any]]) -> str:
     return f"""
 ## Notes
 
-Conversations are read token for token as in training, but for what stands here:
+Conversations are tokenized exactly as in training, with these exceptions:
 
 {lines}"""
 

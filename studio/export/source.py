@@ -59,7 +59,7 @@ def open_source(settings: Settings, wanted: str) -> Source:
     run = find_job(settings.jobs, wanted, "train")
     if run.scores:
         raise InputError(
-            f"run '{run.request.name}' trained a reward model, which scores answers and writes none",
+            f"run '{run.request.name}' trained a reward model, which scores completions and cannot generate",
             fix="Export a run of another method; PPO and GRPO can use this one",
         )
     base_text = run.environment().get("base_model", {}).get("path")
@@ -69,7 +69,7 @@ def open_source(settings: Settings, wanted: str) -> Source:
             raise InputError(
                 f"the base model of run '{run.request.name}' is not there: {base_text or 'its path was not recorded'}",
                 where=str(run.path),
-                fix="Put the model back at that path; an adapter alone is not a model",
+                fix="Restore the model at that path; an adapter alone is not a model",
             )
         return Source(run, base, run.model)
     if is_checkpoint(run.model):

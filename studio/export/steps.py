@@ -124,8 +124,8 @@ class StepResult:
         if self.code < 0:
             name = signal.Signals(-self.code).name
             hint = " (usually: not enough memory)" if name == "SIGKILL" else ""
-            return f"the process was ended by {name}{hint}"
-        said = next((line for line in reversed(self.lines) if line.strip()), "it said nothing")
+            return f"the process was killed by {name}{hint}"
+        said = next((line for line in reversed(self.lines) if line.strip()), "no output")
         return f"exit status {self.code}: {said.strip()[:300]}"
 
 
@@ -238,7 +238,7 @@ def require(result: StepResult, what: str) -> StepResult:
     if result.error is not None:
         raise result.error
     if result.code != 0:
-        raise StudioError(f"{what} failed: {result.ending()}", fix="The job's log has the whole output")
+        raise StudioError(f"{what} failed: {result.ending()}", fix="The job's log has the full output")
     return result
 
 

@@ -35,7 +35,8 @@ class DpoOptions(BetaOptions):
         decides="loss",
     )
     label_smoothing: float = option(
-        0.0, "Assumed share of pairs with swapped labels; exo_pair needs some (0.001).", title="Label smoothing",
+        0.0, "Assumed probability that a pair's labels are flipped; exo_pair needs some "
+        "(0.001).", title="Label smoothing",
         decides="loss", ge=0, lt=0.5, needs=("dpo_loss", ("exo_pair", "robust", "aot", "aot_unpaired")),
     )  # fmt: skip
 
@@ -54,7 +55,7 @@ class DpoOptions(BetaOptions):
     def _something_counts(cls, value: list[float] | None) -> list[float] | None:
         # Below 0 the better answer would be made less likely, and with nothing but 0 nothing is learned.
         if value is not None and (not any(value) or min(value) < 0):
-            raise ValueError("weights from 0, at least one of them above")
+            raise ValueError("weights of 0 or more, at least one of them above 0")
         return value
 
     @model_validator(mode="after")
@@ -67,11 +68,13 @@ class _Dpo(PreferenceMethod):
     def check(self, options: DpoOptions, asked: Asked) -> None:
         super().check(options, asked)
         if "exo_pair" in options.dpo_loss and options.label_smoothing == 0:
-            raise InputError("exo_pair needs some smoothing", where="method.label_smoothing", fix="Set it to 0.001")
+            raise InputError(
+                "exo_pair needs label smoothing above 0", where="method.label_smoothing", fix="Set it to 0.001"
+            )
         if options.dpo_loss == ["sft"]:
             raise InputError(
-                "the sft loss alone learns nothing from the worse answers", where="method.dpo_loss",
-                fix="Mix it in (sigmoid, sft), or set method.name to sft",
+                "the sft loss alone ignores the rejected answers", where="method.dpo_loss",
+                fix="Combine it (sigmoid, sft), or set method.name to sft",
             )  # fmt: skip
 
     def by_length(self, options: DpoOptions) -> bool:
@@ -88,9 +91,9 @@ DPO = _Dpo(
     options=DpoOptions,
     metrics=METRICS,
     rates=(
-        Rate(True, 1e9, 1e-4, "small models and adapters bear large steps", "measured on the demo pairs"),
-        Rate(True, math.inf, 5e-6, "ten times the step of full tuning", "TRL's advice for LoRA"),
-        Rate(False, math.inf, 5e-7, "the step of the paper's models", "Tunstall et al. 2023, arXiv:2310.16944"),
+        Rate(True, 1e9, 1e-4, "small models and adapters tolerate high rates", "measured on the demo pairs"),
+        Rate(True, math.inf, 5e-6, "ten times the rate of full fine-tuning", "TRL's recommendation for LoRA"),
+        Rate(False, math.inf, 5e-7, "the paper's rate", "Tunstall et al. 2023, arXiv:2310.16944"),
     ),
     cost=MethodCost(sequences=2, reference="always", logits="tiles"),
     trainer="dpo",

@@ -14,12 +14,12 @@ def words_of(value: object, allowed: Sequence[str]) -> list[str]:
     """
     words: Any = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
     if not words or not isinstance(words, list):
-        raise ValueError("at least one word is needed")
+        raise ValueError("at least one value is needed")
     for word in words:
         if word not in allowed:
             raise ValueError(f"'{word}' is not one of {', '.join(allowed)}")
     if len(set(words)) < len(words):
-        raise ValueError("each may be named once")
+        raise ValueError("each may be given once")
     return words
 
 
@@ -33,7 +33,7 @@ def numbers_of(value: object) -> object:
         try:
             value = [float(part) for part in value.split(",") if part.strip()] or None
         except ValueError as error:
-            raise ValueError("numbers with commas between them, such as 1, 0.2") from error
+            raise ValueError("comma-separated numbers, such as 1, 0.2") from error
     return [value] if isinstance(value, int | float) else value
 
 

@@ -35,13 +35,14 @@ class _Grpo(Method):
         if size % group:
             nearest = size // group * group or group
             raise InputError(
-                f"a batch of {size} answers does not hold whole groups of {group}", where="training.batch_size",
+                f"a batch of {size} completions is not a multiple of the group size "
+                f"{group}", where="training.batch_size",
                 fix=f"Set it to {nearest} or {nearest + group}, or change method.num_generations",
             )  # fmt: skip
         if asked.rows is not None and asked.rows < size // group:
             raise InputError(
-                f"a batch holds {size // group} prompts and the data has {asked.rows}", where="training.batch_size",
-                fix=f"Set it to {asked.rows * group}, or give more rows",
+                f"a batch needs {size // group} prompts, but the data has {asked.rows}", where="training.batch_size",
+                fix=f"Set it to {asked.rows * group}, or use more rows",
             )  # fmt: skip
 
     def completions(self, options: GrpoOptions) -> int:
@@ -52,7 +53,7 @@ GRPO = _Grpo(
     name="grpo",
     title="GRPO",
     summary="its own completions, scored by a verifiable reward",
-    sentence="answers that a verifiable reward scores higher",
+    sentence="maximize a verifiable reward",
     rows="prompts",
     columns="prompt; answer if a reward compares with it",
     options=GrpoOptions,
@@ -64,8 +65,8 @@ GRPO = _Grpo(
         Metric("frac_reward_zero_std", "Zero-variance groups", "lower"),
     ),
     rates=(
-        Rate(True, 1e9, 3e-4, "small models and adapters bear large steps", "measured on the demo task"),
-        Rate(True, math.inf, 1e-5, "ten times the step of full tuning", OURS),
+        Rate(True, 1e9, 3e-4, "small models and adapters tolerate high rates", "measured on the demo task"),
+        Rate(True, math.inf, 1e-5, "ten times the rate of full fine-tuning", OURS),
         Rate(False, math.inf, 1e-6, "TRL's default", "trl.GRPOConfig"),
     ),
     cost=MethodCost(reference="beta", logits="tiles", generates=True),

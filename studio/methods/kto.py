@@ -44,13 +44,13 @@ class _Kto(PreferenceMethod):
         if self.least_rows(options) > 1 and 1 in (asked.batch_size, asked.micro_batch_size):
             option = "training.batch_size" if asked.batch_size == 1 else "training.micro_batch_size"
             raise InputError(
-                "kto compares the answers of a batch with each other, so one at a time is not enough", where=option,
+                "kto compares the answers within a batch, so a batch of one is not enough", where=option,
                 fix="Use 2 or more, or method.kto_loss apo_zero_unpaired",
             )  # fmt: skip
         if asked.rows is not None and asked.good is not None and asked.good in (0, asked.rows):
             kind = "good" if asked.good else "bad"
             raise InputError(
-                f"all {asked.rows:,} answers are rated {kind}, so there is nothing to tell apart", where="data.train",
+                f"all {asked.rows:,} answers are labeled {kind}, so there is no contrast to learn", where="data.train",
                 fix="Add rows with the other label",
             )  # fmt: skip
 
@@ -75,14 +75,14 @@ KTO = _Kto(
         Metric("kl", "KL", "neither"),
     ),
     rates=(
-        Rate(True, 1e9, 1e-4, "small models and adapters bear large steps", "measured on the demo pairs"),
-        Rate(True, math.inf, 5e-6, "ten times the step of full tuning", OURS),
-        Rate(False, math.inf, 5e-7, "the step of the paper", "Ethayarajh et al. 2024, arXiv:2402.01306"),
+        Rate(True, 1e9, 1e-4, "small models and adapters tolerate high rates", "measured on the demo pairs"),
+        Rate(True, math.inf, 5e-6, "ten times the rate of full fine-tuning", OURS),
+        Rate(False, math.inf, 5e-7, "the paper's rate", "Ethayarajh et al. 2024, arXiv:2402.01306"),
     ),
     cost=MethodCost(sequences=1, reference="always", logits="tiles"),
     trainer="kto",
     beta=0.1,
     unsloth=True,
     paper="Ethayarajh et al. 2024, arXiv:2402.01306",
-    differs="Rows are shuffled once with the seed; TRL takes them in the order of the file, good and bad in blocks.",
+    differs="Rows are shuffled once with the seed; TRL keeps the file order, good and bad in blocks.",
 )

@@ -12,7 +12,7 @@ from studio.option import Options
 RowKind = Literal["answers", "pairs", "rated", "prompts"]
 TrainOn = Literal["assistant", "last", "all"]
 # The sources of rates that several methods share.
-OURS = "rule of the studio, not compared"
+OURS = "rule of thumb of the studio, not benchmarked"
 
 
 @dataclass(frozen=True)

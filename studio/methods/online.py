@@ -22,7 +22,7 @@ class OnlineOptions(Options):
     rewards: str | list[RewardName] = option(
         lambda: ["exact_match"],
         "What scores a completion, one or several: exact_match and numeric compare it with the row's answer; json, "
-        "regex and length check its form; model is a reward model; python is a function of yours.",
+        "regex and length check its form; model is a reward model; python is your own function.",
         title="Rewards",
         decides="score",
         tier="basic",
@@ -38,7 +38,7 @@ class OnlineOptions(Options):
         title="Reward model", decides="score", tier="basic", needs=("rewards", ("model",)),
     )  # fmt: skip
     reward_schema: str | None = option(
-        None, "For json: a JSON Schema file that the completion must match; empty asks for valid JSON only.",
+        None, "For json: a JSON Schema file that the completion must match; empty requires only valid JSON.",
         title="JSON Schema", decides="score", needs=("rewards", ("json",)),
     )  # fmt: skip
     reward_pattern: str | None = option(
@@ -46,7 +46,7 @@ class OnlineOptions(Options):
         decides="score", needs=("rewards", ("regex",)),
     )  # fmt: skip
     reward_length: int | None = option(
-        None, "For length: the target number of tokens; the reward falls with the distance from it.",
+        None, "For length: the target number of tokens; the reward decreases with the distance from it.",
         title="Target length", decides="score", unit="tokens", needs=("rewards", ("length",)), ge=1,
     )  # fmt: skip
     reward_python: str | None = option(

@@ -17,7 +17,7 @@ class PpoOptions(OnlineOptions):
         4, "Updates made from each batch of completions.", title="PPO epochs", decides="loss", ge=1, le=64
     )
     kl_coef: float = option(
-        0.05, "Weight of the KL penalty against the reference in each token's reward.", title="KL coefficient",
+        0.05, "Weight of the KL penalty against the reference model in each token's reward.", title="KL coefficient",
         tier="basic", decides="loss", ge=0, le=10,
     )  # fmt: skip
     kl_target: float | None = option(
@@ -43,7 +43,9 @@ class PpoOptions(OnlineOptions):
 class _Ppo(Method):
     def check(self, options: PpoOptions, asked: Asked) -> None:
         if options.kl_target is not None and options.kl_coef == 0:
-            raise InputError("a weight of 0 cannot be steered", where="method.kl_coef", fix="0.05 is usual")
+            raise InputError(
+                "an adaptive KL coefficient cannot start at 0", where="method.kl_coef", fix="0.05 is usual"
+            )
 
     def updates(self, options: PpoOptions) -> int:
         return options.ppo_epochs
@@ -53,7 +55,7 @@ PPO = _Ppo(
     name="ppo",
     title="PPO",
     summary="its own completions, scored by a reward model (RLHF)",
-    sentence="answers that a reward model scores higher (RLHF)",
+    sentence="maximize the score of a reward model (RLHF)",
     rows="prompts",
     columns="prompt; answer if a reward compares with it",
     options=PpoOptions,
@@ -66,12 +68,12 @@ PPO = _Ppo(
         Metric("completions/mean_length", "Completion length", "neither"),
     ),
     rates=(
-        Rate(True, 1e9, 3e-4, "small models and adapters bear large steps", "measured on the demo task"),
-        Rate(True, math.inf, 1e-5, "three times the step of full tuning", OURS),
+        Rate(True, 1e9, 3e-4, "small models and adapters tolerate high rates", "measured on the demo task"),
+        Rate(True, math.inf, 1e-5, "three times the rate of full fine-tuning", OURS),
         Rate(False, math.inf, 3e-6, "the last default of TRL's PPO", "trl 1.12 PPOConfig"),
     ),
     cost=MethodCost(reference="always", logits="full", generates=True, value=True),
     trainer="ppo",
     paper="Schulman et al. 2017, arXiv:1707.06347; Ziegler et al. 2019, arXiv:1909.08593",
-    differs="TRL has none since 1.13: the studio's own, with one base for policy, reference, value and reward.",
+    differs="TRL has none since 1.13: the studio's own, with one base model for policy, reference, value and reward.",
 )

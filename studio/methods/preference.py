@@ -23,7 +23,8 @@ class BetaOptions(Options):
 
     beta: float | Literal["auto"] = option(
         "auto",
-        "How strongly the model is kept close to the reference: the KL coefficient of dpo, kto and grpo; without a "
+        "How strongly the model is kept close to the reference model: the KL coefficient of dpo, kto and grpo; "
+        "without a "
         "reference model the weight of the preference term. auto is the method's usual value (docs/methods.md).",
         title="Beta",
         decides="loss",
@@ -45,5 +46,7 @@ class PreferenceMethod(Method):
         """Refuse a beta of 0."""
         if options.beta == 0:
             raise InputError(
-                "with 0 nothing is learned from the pairs", where="method.beta", fix=f"{self.beta:g} is usual; try auto"
+                "with 0 the preference pairs have no effect",
+                where="method.beta",
+                fix=f"{self.beta:g} is usual; try auto",
             )

@@ -47,10 +47,10 @@ PRETRAIN = _Pretrain(
     options=PretrainOptions,
     metrics=SUPERVISED_METRICS,
     rates=(
-        Rate(True, 1e9, 5e-4, "every token counts, so a step sees more", OURS),
-        Rate(True, math.inf, 1e-4, "half the step of the answers", OURS),
-        Rate(False, 1e9, 5e-5, "every weight moves, so each moves little", "transformers' default"),
-        Rate(False, math.inf, 1e-5, "larger models need smaller steps", OURS),
+        Rate(True, 1e9, 5e-4, "the loss counts every token, so a step sees more", OURS),
+        Rate(True, math.inf, 1e-4, "half the rate of SFT", OURS),
+        Rate(False, 1e9, 5e-5, "all weights are updated, so the rate is lower", "transformers' default"),
+        Rate(False, math.inf, 1e-5, "larger models need lower rates", OURS),
     ),
     cost=MethodCost(),
     trainer="supervised",
@@ -58,6 +58,6 @@ PRETRAIN = _Pretrain(
     exact=True,
     plain=True,
     paper="Gururangan et al. 2020, arXiv:2004.10964",
-    differs="A text over the limit is refused, dropped or cut as data.truncation says; with documents: join it goes on "
-    "in the next example.",
+    differs="data.truncation decides whether a text over the limit is refused, dropped or truncated; with documents: "
+    "join it continues in the next example.",
 )

@@ -36,13 +36,13 @@ REWARD = _Reward(
         Metric("mean_reward", "Mean reward", "neither"),
     ),
     rates=(
-        Rate(True, 1e9, 3e-4, "a new head learns from nothing", "measured on the demo pairs"),
+        Rate(True, 1e9, 3e-4, "a new head is trained from scratch", "measured on the demo pairs"),
         Rate(True, math.inf, 1e-4, "TRL's default", "trl.RewardConfig"),
-        Rate(False, math.inf, 1e-5, "every weight moves, so each moves little", "Ouyang et al. 2022: 9e-6"),
+        Rate(False, math.inf, 1e-5, "all weights are updated, so the rate is lower", "Ouyang et al. 2022: 9e-6"),
     ),
     cost=MethodCost(sequences=2, logits="none"),
     trainer="reward",
     result="scorer",
     paper="Bradley and Terry 1952; Ouyang et al. 2022, arXiv:2203.02155, step 2",
-    differs="Pairs over the limit are refused, dropped or cut as data.truncation says; TRL drops them.",
+    differs="data.truncation decides whether pairs over the limit are refused, dropped or truncated; TRL drops them.",
 )

@@ -24,7 +24,7 @@ class SftOptions(Options):
         title="Train on",
         decides="score",
         tier="basic",
-        differs="TRL trains on every token of a conversation, the prompts too.",
+        differs="TRL trains on every token of a conversation, including the prompts.",
     )
     loss: Literal["nll", "dft"] = option(
         "nll",
@@ -62,12 +62,12 @@ SFT = _Sft(
     options=SftOptions,
     metrics=SUPERVISED_METRICS,
     rates=(
-        Rate(True, 1e9, 1e-3, "small models bear large steps", OURS),
-        Rate(True, 1e10, 2e-4, "the usual step of an adapter", _QLORA),
-        Rate(True, math.inf, 1e-4, "large models take half the step", _QLORA),
-        Rate(False, 1e9, 5e-5, "every weight moves, so each moves little", "transformers' default"),
-        Rate(False, 1e10, 1e-5, "larger models need smaller steps", "half of TRL's default, 2e-5"),
-        Rate(False, math.inf, 5e-6, "larger models need smaller steps", OURS),
+        Rate(True, 1e9, 1e-3, "small models tolerate high rates", OURS),
+        Rate(True, 1e10, 2e-4, "the usual rate of an adapter", _QLORA),
+        Rate(True, math.inf, 1e-4, "large models take half the rate", _QLORA),
+        Rate(False, 1e9, 5e-5, "all weights are updated, so the rate is lower", "transformers' default"),
+        Rate(False, 1e10, 1e-5, "larger models need lower rates", "half of TRL's default, 2e-5"),
+        Rate(False, math.inf, 5e-6, "larger models need lower rates", OURS),
     ),
     cost=MethodCost(),
     trainer="supervised",

@@ -12,7 +12,7 @@ class SimpoOptions(BetaOptions):
     """What SimPO reads."""
 
     simpo_gamma: float = option(
-        0.5, "Margin that is asked for between the rewards of the two answers (gamma).", title="SimPO margin",
+        0.5, "Target reward margin between the two answers (gamma).", title="SimPO margin",
         decides="loss", ge=0, le=10,
     )  # fmt: skip
 
@@ -25,8 +25,8 @@ class _Simpo(PreferenceMethod):
 SIMPO = _Simpo(
     name="simpo",
     title="SimPO",
-    summary="preference pairs, by average likelihood with a margin",
-    sentence="prefer by average likelihood, without a reference model",
+    summary="preference pairs, by average log-probability with a margin",
+    sentence="prefer by average log-probability, without a reference model",
     rows="pairs",
     columns="prompt, chosen and rejected",
     options=SimpoOptions,

@@ -58,7 +58,7 @@ class DoesNotFitError(InputError):
         self.plan = plan
         needed, free = plan.total_bytes / 1e9, plan.available_bytes / 1e9
         super().__init__(
-            f"this run needs {needed:.1f} GB of memory and {free:.1f} GB are free",
+            f"this run needs {needed:.1f} GB of memory, but only {free:.1f} GB are free",
             where="training",
             fix=" ".join(plan.advice),
         )
@@ -211,7 +211,7 @@ def unusual_options(config: RunConfig, plan: Plan) -> list[dict[str, Any]]:
     times = f"{ratio:.3g} times" if ratio > 1 else f"1/{1 / ratio:.3g} of"
     run = f"{config.method.name} with {config.tuning.name} on a model of this size"
     text = f"{RATE} {plan.learning_rate:g} is {times} the usual {usual.value:g} for {run}"
-    fix = f"Set it to auto for {usual.value:g}, unless you have tried it"
+    fix = f"Set it to auto for {usual.value:g}, unless you have tested it"
     return [{"level": "warning", "count": 0, "text": text, "fix": fix}]
 
 
@@ -220,16 +220,16 @@ def unread_options(config: RunConfig) -> list[dict[str, Any]]:
     method, tuning = config.method.name, config.tuning.name
     findings = []
     for spec in without_effect(config, method, tuning):
-        text = f"{spec.path} has no effect: {method} with {tuning} does not read it as this run is set"
+        text = f"{spec.path} has no effect with {method}, {tuning} and the other settings of this run"
         findings.append(
-            {"level": "warning", "count": 0, "text": text, "fix": f"It is for {reader(spec)}; leave it out"}
+            {"level": "warning", "count": 0, "text": text, "fix": f"It applies to {reader(spec)}; remove it"}
         )
     if config.tuning.goes_on:
         for name in _KEPT_OF_AN_ADAPTER:
             value, default = getattr(config.tuning, name), TuningConfig.model_fields[name].default
             if value != default and checks.used(config, "tuning", name):
-                text = f"tuning.{name} has no effect: the adapter that is gone on with keeps its own"
-                fix = "Leave it out, or set tuning.merge_adapter to true for a new adapter on top"
+                text = f"tuning.{name} has no effect: the existing adapter keeps its own"
+                fix = "Remove it, or set tuning.merge_adapter to true for a new adapter on top"
                 findings.append({"level": "warning", "count": 0, "text": text, "fix": fix})
     return findings
 
@@ -245,7 +245,7 @@ def _require_disk(settings: Settings, needed: int) -> None:
     free = shutil.disk_usage(place).free
     if free < needed + _SPARE_BYTES:
         raise StudioError(
-            f"the disk has {free / 1e9:.1f} GB free and this run needs {(needed + _SPARE_BYTES) / 1e9:.1f} GB",
+            f"the disk has {free / 1e9:.1f} GB free, but this run needs {(needed + _SPARE_BYTES) / 1e9:.1f} GB",
             where=str(settings.home),
             fix="Free some space, or point STUDIO_HOME to another disk",
         )

@@ -27,11 +27,11 @@ def find_model(text: str, settings: Settings, where: str) -> Path:
     try:
         run = find_job(settings.jobs, text, "train")
     except InputError as error:
-        fix = f"Write ./{text} for the folder of this name" if "/" not in text and folder.is_dir() else error.fix
+        fix = f"Write ./{text} for the folder with this name" if "/" not in text and folder.is_dir() else error.fix
         raise InputError(f"there is no run or folder '{text}'", where=where, fix=fix) from error
     if not any((run.model / name).is_file() for name in ("adapter_config.json", "config.json")):
         raise InputError(
             f"run '{run.request.name}' has saved no model (it is {run.state().status})", where=where,
-            fix="Wait until it is done, or name another run",
+            fix="Wait until it is done, or choose another run",
         )  # fmt: skip
     return run.model

@@ -59,7 +59,7 @@ def _lengths(
     each, share = config.data.max_length, config.data.validation
     kept = round(rows * share) if isinstance(share, float) else 0
     train = max(1, rows - kept)
-    text = f"there is no tokenizer, so each of {rows:,} rows is taken to have data.max_length ({each:,}) tokens"
+    text = f"there is no tokenizer, so each of {rows:,} rows is assumed to have data.max_length ({each:,}) tokens"
     return Lengths(train, train * each, each, train * each, kept, validation_max=each if kept else 0), [_info(text)]
 
 

@@ -99,7 +99,7 @@ def train(context: JobContext) -> None:
             if warning := unsloth.warning():
                 context.notice("warning", warning)
         elif example is not None and not loaded.engine_loss:
-            context.notice("info", "this model's head is special: the library's own loss is used, which is slower")
+            context.notice("info", "this model has a custom head: the library's own loss is used, which is slower")
     context.check_stop()
 
     with context.phase("training", plan.steps, "steps") as phase:
@@ -133,12 +133,10 @@ def train(context: JobContext) -> None:
     with context.phase("saving"):
         last = trainer.state.global_step
         saved = load_best(context, trainer, watch) if config.training.load_best_model_at_end else last
-        context.log(f"what is saved are the weights of step {saved}")
+        context.log(f"the weights of step {saved} are saved")
         _save(context, config, reference, trainer, tokenizer, prepared, start, saved, watching.early)
     if callback.stopped:
-        raise StoppedError(
-            f"it was stopped at step {trainer.state.global_step} of {plan.steps}; what it learned is saved"
-        )
+        raise StoppedError(f"stopped at step {trainer.state.global_step} of {plan.steps}; the weights are saved")
     _tidy(context, config)
 
 
@@ -168,12 +166,12 @@ def _begun(context: JobContext) -> Checkpoint | None:
     begun = last_whole(context.job.checkpoints)
     if begun is None and branch is not None:
         raise StudioError(
-            f"the checkpoint of step {branch.step} with which this run begins is not whole any more",
+            f"the checkpoint of step {branch.step} that this run starts from is damaged",
             where=str(context.job.checkpoints),
-            fix="Branch off another checkpoint",
+            fix="Branch from another checkpoint",
         )
     if begun is None:
-        context.notice("warning", "no checkpoint is whole any more, so the run begins from its start")
+        context.notice("warning", "all checkpoints are damaged, so the run starts over")
     context.resumed(begun.step if begun is not None else 0)
     return begun
 
@@ -187,9 +185,9 @@ def _require_steps(context: JobContext, begun: Checkpoint, plan: Plan) -> None:
     own = branch is None or begun.step > branch.step
     if begun.step > plan.steps or (begun.step == plan.steps and not own):
         raise StudioError(
-            f"with {plan.steps} steps the run would be over before step {begun.step}, from which it is to go on",
+            f"with {plan.steps} steps the run would end before step {begun.step}, where it should resume",
             where="training.epochs",
-            fix="Branch off the checkpoint with more epochs, or a larger training.max_steps where one is set",
+            fix="Branch from the checkpoint with more epochs, or with a larger training.max_steps if it is set",
         )
 
 
@@ -234,7 +232,7 @@ def _read(context: JobContext, config: RunConfig, tokenizer: PreTrainedTokenizer
         )  # fmt: skip
     for source in prepared.report.sources:
         if source.cached:
-            context.log(f"the tokens of {source.path} were there already")
+            context.log(f"the tokens of {source.path} come from the cache")
     return prepared
 
 
@@ -246,7 +244,7 @@ def _plan(context: JobContext, config: RunConfig, reference: ModelRef, prepared:
     plan = make_plan(config, shape, lengths_of(prepared, config), device, _same_batches(context, begun))
     context.notice("info", plan.line())
     if not plan.fits:
-        context.notice("warning", "the plan says that this run does not fit into memory", " ".join(plan.advice))
+        context.notice("warning", "according to the plan, this run does not fit into memory", " ".join(plan.advice))
     return plan
 
 
@@ -322,7 +320,7 @@ def _tidy(context: JobContext, config: RunConfig) -> None:
         context.notice("warning", text, "Delete the checkpoints in the Training tab")
         return
     if removed:
-        context.log(f"checkpoints removed, as training.keep_checkpoints says: {', '.join(map(str, removed))}")
+        context.log(f"checkpoints removed (training.keep_checkpoints): {', '.join(map(str, removed))}")
 
 
 def _last_metrics(history: list[dict[str, Any]], method: Method) -> dict[str, float]:

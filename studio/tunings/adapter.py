@@ -19,7 +19,7 @@ class AdapterOptions(Options):
 
     rank: int = option(
         16,
-        "Size of the adapter: 8 for simple tasks, 16 usual, 32 for complex tasks, 64 for the most.",
+        "Rank of the adapter: 8 for simple tasks, 16 is usual, 32 for complex tasks, 64 for a new domain.",
         title="Rank",
         tier="basic",
         ge=1,
@@ -30,7 +30,7 @@ class AdapterOptions(Options):
         "auto",
         "Scaling of the adapter, applied as alpha / rank. auto is 2 × rank.",
         title="Alpha",
-        differs="PEFT: 8 whatever the rank, so that a larger rank learns more slowly.",
+        differs="PEFT: 8 whatever the rank, so a larger rank learns more slowly.",
     )
     dropout: float = option(
         0.0, "Dropout probability of the adapter's inputs in training.", title="Dropout", ge=0, lt=1
@@ -39,7 +39,7 @@ class AdapterOptions(Options):
         "all-linear",
         "Modules that get an adapter: all-linear, or names such as [q_proj, v_proj].",
         title="Target modules",
-        differs="PEFT's default by family is often q and v only, which learns less.",
+        differs="PEFT's default is often q and v only, which learns less.",
     )
     rslora: bool = option(
         False, "Scale by alpha / √rank, which keeps large ranks stable (arXiv:2312.03732).", title="rsLoRA"
@@ -64,14 +64,14 @@ class AdapterOptions(Options):
     @classmethod
     def _pattern(cls, value: object) -> object:
         if isinstance(value, dict) and len(value) > _MOST_PATTERNS:
-            raise ValueError(f"{len(value):,} layers, and {_MOST_PATTERNS:,} are the most")
+            raise ValueError(f"{len(value):,} layers, and at most {_MOST_PATTERNS:,} are allowed")
         if not isinstance(value, str):
             return value
         if value.count("=") > _MOST_PATTERNS:
-            raise ValueError(f"{value.count('='):,} layers, and {_MOST_PATTERNS:,} are the most")
+            raise ValueError(f"{value.count('='):,} layers, and at most {_MOST_PATTERNS:,} are allowed")
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         if any(not name.strip() or not number.strip().replace(".", "", 1).isdigit() for name, _, number in pairs):
-            raise ValueError("layer=number with commas between them, such as q_proj=32, v_proj=8")
+            raise ValueError("comma-separated layer=number, such as q_proj=32, v_proj=8")
         return {name.strip(): float(number) for name, _, number in pairs} or None
 
     @field_validator("layers_to_transform", mode="before")
@@ -79,7 +79,7 @@ class AdapterOptions(Options):
     def _blocks(cls, value: object) -> object:
         value = [value] if isinstance(value, int) else value
         if isinstance(value, list) and (not value or any(isinstance(one, int) and one < 0 for one in value)):
-            raise ValueError("at least one number from 0; leave it empty (null) for all blocks")
+            raise ValueError("at least one number, counted from 0; leave it empty (null) for all blocks")
         if isinstance(value, list) and any(isinstance(one, int) and one >= _MOST_BLOCKS for one in value):
             raise ValueError(f"no model has a block {_MOST_BLOCKS:,} or above")
         if not isinstance(value, str):
@@ -89,7 +89,7 @@ class AdapterOptions(Options):
             found = _RANGE.fullmatch(part)
             first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
             if last < first:
-                raise ValueError("numbers from 0 and ranges, such as 0-3, 28")
+                raise ValueError("numbers (from 0) and ranges, such as 0-3, 28")
             if last >= _MOST_BLOCKS or len(blocks) > _MOST_BLOCKS:
                 raise ValueError(f"no model has a block {_MOST_BLOCKS:,} or above")
             blocks += range(first, last + 1)
@@ -123,7 +123,7 @@ class WholeBaseOptions(Options):
         title="Adapter initialization",
     )
     modules_to_save: str | list[str] | None = option(
-        None, "Modules trained in full beside the adapter and saved with it, such as lm_head, embed_tokens.",
+        None, "Modules fully trained along with the adapter and saved with it, such as lm_head, embed_tokens.",
         title="Modules to save",
     )  # fmt: skip
     merge_adapter: bool = option(

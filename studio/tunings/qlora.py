@@ -23,7 +23,7 @@ class QloraOptions(LoraPlusOptions, AdapterOptions):
         True, "Quantize the quantization constants too, which saves 0.4 bits per weight.", title="Double quantization",
         needs=("bits", ("4",)), differs="bitsandbytes: off.",
     )  # fmt: skip
-    dora: bool = option(False, "Learn the magnitudes too (QDoRA).", title="Use DoRA")
+    dora: bool = option(False, "Also learn the magnitudes (QDoRA).", title="Use DoRA")
 
     @field_validator("bits", mode="before")
     @classmethod

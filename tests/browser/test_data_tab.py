@@ -119,7 +119,7 @@ def test_questions_and_answers_are_conversations_and_a_button_reads_them_raw(
     open_tab(page, server, "data")
     upload(page, "#data-upload", path)
     findings, body = page.locator("#findings"), page.locator(".row-body")
-    expect(findings).to_contain_text("read as conversations")
+    expect(findings).to_contain_text("rendered with the model's chat template")
     expect(findings).to_contain_text("prompt=Frage, completion=Antwort")
     expect(page.locator(".data-state")).to_have_text("ready for SFT")
     expect(body).to_contain_text(question)
@@ -136,7 +136,7 @@ def test_questions_and_answers_are_conversations_and_a_button_reads_them_raw(
     expect(chosen).to_have_value("raw")
 
     findings.get_by_role("button", name="Read them as conversations").click()
-    expect(findings).to_contain_text("read as conversations")
+    expect(findings).to_contain_text("rendered with the model's chat template")
     expect(chosen).to_have_value("conversation")
     expect(body).to_contain_text("assistant")
     page.get_by_role("tab", name="Method", exact=True).click()
@@ -230,7 +230,7 @@ def test_a_long_count_says_how_far_it_is_and_can_be_stopped(page: Page, server: 
     expect(page.locator("#tab-data .plan-busy")).to_contain_text("row ")
     page.screenshot(path=tmp_path / "counting.png")
     stop.click()
-    planned(page, "plan.errors.length && plan.errors[0].sentence.includes('not counted to the end')")
+    planned(page, "plan.errors.length && plan.errors[0].sentence.includes('counting the rows was stopped')")
     expect(page.locator("#tab-data .stop-counting")).to_have_count(0, timeout=60_000)
     # The page works on with other data.
     page.locator("#data-demo").click()

@@ -44,8 +44,8 @@ def test_report_has_every_number_and_notes_are_text(page: Page, server: Server, 
     expect(page.locator("#export-report")).to_contain_text("Prompt tokens equal in training, chat and llama.cpp for 8")
     rare = page.locator("#export-report .export-rare li")
     expect(rare).to_have_count(1)  # both files say the same
-    expect(rare).to_contain_text("the tokenizer normalizes a text (NFC), for example 'e\\u0301'")
-    expect(rare).to_contain_text("Normalise texts to NFC.")
+    expect(rare).to_contain_text("the tokenizer normalizes text (NFC), for example 'e\\u0301'")
+    expect(rare).to_contain_text("Normalize prompts to NFC.")
     expect(page.locator("#export-report .export-card .notice.warning")).to_have_count(0)
     expect(page.locator("#export-report code").first).to_have_text(f"{10:064x}")
     expect(page.locator("#summary-export textarea, #summary-export input")).to_have_value("Q4_K_M, F16")

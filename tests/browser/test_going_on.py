@@ -74,12 +74,12 @@ def test_a_finished_run_is_branched_by_the_form(page: Page, server: Server, cons
     page.get_by_role("button", name="Extend …").click()
     extend = page.get_by_role("dialog", name="Extend goes-on")
     extend.get_by_role("button", name="Start", exact=True).click()
-    expect(extend.get_by_role("alert")).to_contain_text(f"ends after {STEPS} steps, whatever the epochs say")
+    expect(extend.get_by_role("alert")).to_contain_text(f"ends after {STEPS} steps, regardless of the epochs")
     extend.get_by_role("button", name="Cancel").click()
     console.clear()  # the refusal is an answer of status 409
 
     page.get_by_role("button", name="Branch …").click()
-    dialog = page.get_by_role("dialog", name="Branch off goes-on")
+    dialog = page.get_by_role("dialog", name="Branch from goes-on")
     expect(dialog.locator("select")).to_have_value(str(STEPS))
     dialog.locator("select").select_option(str(STEPS - SAVE))
     dialog.get_by_role("button", name="Fill the form").click()

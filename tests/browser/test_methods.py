@@ -76,10 +76,10 @@ def test_a_cell_that_cannot_work_says_why(page: Page, server: Server) -> None:
     choose(page, "method", "GRPO")
     planned(page, "plan.method === 'grpo' && !plan.errors.length")
     fill(page, "training.batch_size", "6")
-    planned(page, "plan.errors[0]?.sentence.includes('whole groups of 4')")
+    planned(page, "plan.errors[0]?.sentence.includes('the group size 4')")
     before = len(list_jobs(server.settings.jobs))
     page.locator("#tab-method .plan-start").click()
-    expect(page.locator("#tab-method .plan-text.wrong")).to_contain_text("whole groups of 4")
+    expect(page.locator("#tab-method .plan-text.wrong")).to_contain_text("the group size 4")
     expect(page.locator("#tab-method .plan-errors")).to_be_hidden()  # there is one, and it is said already
     assert len(list_jobs(server.settings.jobs)) == before, "nothing is started"
     fill(page, "training.batch_size", "8")

@@ -93,14 +93,14 @@ def test_profile_fix_and_train(page: Page, server: Server, with_data: Callable[.
     expect(pair.locator(".pair-side")).to_have_count(2)
     expect(pair.locator(".pair-side").last).to_contain_text("How many pears are there?")
 
-    keep.get_by_role("button", name="Write a cleaned copy", exact=True).click()
+    keep.get_by_role("button", name="Save a cleaned copy", exact=True).click()
     expect(keep.locator(".task-note")).to_contain_text("row 5, field 'messages[1].content': the assistant's answer is")
     expect(keep.locator(".task-note")).to_contain_text("with the tick “an empty answer”")
     keep.get_by_label("an empty answer").check()
     keep.get_by_label("more tokens than the limit").check()
     keep.locator(".keep-hide").check()
     keep.get_by_label("Name").fill("mended")
-    keep.get_by_role("button", name="Write a cleaned copy", exact=True).click()
+    keep.get_by_role("button", name="Save a cleaned copy", exact=True).click()
     expect(keep.locator(".keep-figures")).to_contain_text("14 of 16 rows", timeout=60_000)
     expect(keep.locator(".keep-figures")).to_contain_text("an empty answer (1)")
     folder = server.settings.home / "data" / "mended"
@@ -110,7 +110,7 @@ def test_profile_fix_and_train(page: Page, server: Server, with_data: Callable[.
     expect(push.locator(".push-name")).to_have_text("mended")
     push.get_by_label("Dataset ID").fill("me/mended")
     push.get_by_role("button", name="Upload", exact=True).click()
-    expect(push.locator(".task-note")).to_contain_text("there is no token for the Hub", timeout=60_000)
+    expect(push.locator(".task-note")).to_contain_text("there is no Hub token", timeout=60_000)
     keep.get_by_role("button", name="Train on it").click()
     expect(page.locator("#f-data-validation input, #f-data-validation textarea")).to_have_value(
         str(folder / "validation.jsonl")
@@ -167,7 +167,7 @@ def test_a_finding_sets_the_option_that_mends_it(page: Page, with_data: Callable
     ended(page, "#profile")
     expect(page.locator("#profile .task-note")).to_have_text("")
     expect(page.locator("#profile .profile-figures")).to_contain_text("1 dropped")
-    expect(page.locator("#profile [data-check=duplicate]")).to_contain_text("Left out; the first of its kind is kept")
+    expect(page.locator("#profile [data-check=duplicate]")).to_contain_text("Dropped; the first one stays")
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,9 @@ def test_a_waiting_run_is_edited_and_the_form_gets_back_what_it_had(
     write_state(job.state_path, job.state().with_(status="stopped", finished=time.time()))
     page.locator("#tab-method .plan-start").click()
     refused = page.locator(".refused")
-    expect(refused).to_contain_text("'waits' has begun (stopped), so its settings stay as they are. Duplicate it")
+    expect(refused).to_contain_text(
+        "'waits' has already started (stopped), so its settings cannot change. Duplicate it"
+    )
     assert serious(page) == []
     refused.get_by_role("button", name="Close").click()
     expect(refused).to_have_count(0)

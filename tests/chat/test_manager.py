@@ -80,7 +80,7 @@ def test_stream_gives_text_and_figures_and_sentences(tmp_path: Path, gguf: Targe
     with pytest.raises(InputError, match="temperature"):
         list(stream(handle, "gguf", question, temperature=5))
     manager.close(gguf)
-    with pytest.raises(StudioError, match="does not answer any more"):
+    with pytest.raises(StudioError, match="is no longer responding"):
         list(stream(handle, "gguf", question))
 
 
@@ -179,7 +179,7 @@ def test_loading_can_be_stopped(tmp_path: Path, model_path: Path) -> None:
     thread.join(10)
     assert [type(error) for error in caught] == [StoppedError]
     assert not psutil.pid_exists(pid)
-    with pytest.raises(StudioError, match="did not get ready within 0"):
+    with pytest.raises(StudioError, match="was not ready within 0"):
         manager.open(target, timeout=0)
 
 

@@ -37,7 +37,8 @@ def test_profile_of_a_file_and_of_a_run(command) -> None:
     assert code == 0
     assert "1 row (from 1 of 2 rows)" in out
     code, out, _ = command([GOOD, GOOD], "profile", "run.yaml")
-    assert "info, 1 row: the same as an earlier row, but for blanks (trained on as they are): data.jsonl row 2" in out
+    text = "info, 1 row: identical to an earlier row except for whitespace (trained on as they are): data.jsonl row 2"
+    assert text in out
 
 
 def test_profile_exits_with_1_where_the_run_would_refuse(command) -> None:
@@ -60,7 +61,7 @@ def test_keep_writes_and_says_where(command, session_settings) -> None:
     code, out, _ = command([GOOD], "keep", "run.yaml", "--name", "commands", "--format", "parquet")
     assert code == 0
     assert str(session_settings.home / "data" / "commands-2") in out
-    assert "kept 1 of 1 row; left out: none" in out
+    assert "saved 1 of 1 row; dropped: none" in out
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_clean_keeps_the_model(studio, settings) -> None:
         (["note", "a", "x", "y"], "unexpected extra argument(s) (y)"),
         (["stop", "a", "b"], "unexpected extra argument(s) (b)"),
         (["compare", "a"], "one run cannot be compared with itself"),
-        (["compare", "a", "a"], "a run is named twice"),
+        (["compare", "a", "a"], "a run is given twice"),
         (["delete"], "Missing argument"),
         (["delete", "b"], "there is no job 'b'"),
         (["list", "--nope"], "No such option: --nope"),

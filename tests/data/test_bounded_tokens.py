@@ -18,8 +18,8 @@ from studio.settings import Settings
 from .rows import chat
 
 # Oniguruma gives up after ten million tries at one place, and goes on for ever where each takes a little less.
-PATTERNS = {"gives up on": r"(?=a*a*a*a*a*a*c)a|\s", "takes too long over": r"(?=a*a*a*c)a|\s"}
-TEXTS = {"gives up on": "a" * 60, "takes too long over": "a" * 2600}
+PATTERNS = {"gives up on": r"(?=a*a*a*a*a*a*c)a|\s", "takes too long on": r"(?=a*a*a*c)a|\s"}
+TEXTS = {"gives up on": "a" * 60, "takes too long on": "a" * 2600}
 
 
 def hostile(model: Path, folder: Path, pattern: str) -> Path:
@@ -49,12 +49,12 @@ def test_the_row_is_named_and_the_next_question_answered(
         assert worker.call("inspect", path=str(write("good.jsonl", rows[:5])), model=str(model))["rows"] == 5
         began = time.monotonic()
         with pytest.raises(
-            InputError, match=r"x\.jsonl, row 41: the model's tokenizer (gives up on|takes too long over) the row"
+            InputError, match=r"x\.jsonl, row 41: the model's tokenizer (gives up on|takes too long on) the row"
         ):
             worker.call("inspect", path=str(path), model=str(model))
         assert time.monotonic() - began < 20
         assert worker.call("ping")["pid"]
-        if how == "takes too long over":
+        if how == "takes too long on":
             assert worker.pid != pid and not psutil.pid_exists(pid), "its thread would be at work for ever"
     finally:
         worker.close()

@@ -201,7 +201,7 @@ def test_close_ends_a_call_that_is_asked_once_more(session_settings: Settings, w
             for one in threads:
                 one.start()
 
-    with pytest.raises(StoppedError, match="being closed"):
+    with pytest.raises(StoppedError, match="shutting down"):
         worker.call("duplicates", data={"train": [{"path": path}]}, on_progress=act)
     for one in threads:
         one.join()
@@ -219,7 +219,7 @@ def test_close_ends_the_call_that_runs(session_settings: Settings, write: Write)
             closer.append(threading.Timer(0, worker.close))
             closer[0].start()
 
-    with pytest.raises(StoppedError, match="being closed"):
+    with pytest.raises(StoppedError, match="shutting down"):
         worker.call("duplicates", data={"train": [{"path": path}]}, on_progress=close_soon)
     closer[0].join()
     assert worker.pid is None and not psutil.pid_exists(pid)

@@ -74,7 +74,7 @@ def test_what_columns_leave_out_has_no_default(read: Read) -> None:
     assert (text.format, text.text) == ("text", "2+2?")
     (asked,) = read({"columns": {"prompt": "q"}}, rows, "prompts")
     assert (asked.format, turns(asked)) == ("prompts", [("user", "2+2?")])
-    with pytest.raises(InputError, match=r"'messages' is not named; once columns is there.*Add 'messages' to columns"):
+    with pytest.raises(InputError, match=r"'messages' is missing; once columns is set.*Add 'messages' to columns"):
         read({"formatting": "sharegpt", "columns": {"tools": "t"}}, rows)
 
 
@@ -93,11 +93,11 @@ def test_what_tags_leave_out_has_no_default(read: Read) -> None:
     entry = {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": SHAREGPT_TAGS}
     assert turns(read(entry, [{"messages": CHAT}])[0]) == [("user", "2+2?"), ("assistant", "4")]
     told = [{"role": "system", "content": "Be short."}, *CHAT]
-    with pytest.raises(InputError, match=r"row 1, field 'messages\[0\].role': no tag names the role 'system'"):
+    with pytest.raises(InputError, match=r"row 1, field 'messages\[0\].role': no tag is set for the role 'system'"):
         read(entry, [{"messages": told}])
     named = {**entry, "tags": {**SHAREGPT_TAGS, "system_tag": "system"}}
     assert turns(read(named, [{"messages": told}])[0])[0] == ("system", "Be short.")
-    with pytest.raises(InputError, match="'content_tag' is not named; once tags is there"):
+    with pytest.raises(InputError, match="'content_tag' is missing; once tags is set"):
         read({"formatting": "openai", "columns": {"messages": "messages"}, "tags": {"role_tag": "role"}}, [])
 
 
@@ -121,7 +121,7 @@ def test_ranking(read: Read, entry: dict[str, Any], row: dict[str, Any]) -> None
     (pair,) = read({"ranking": True, **entry}, [row], "pairs")
     assert turns(pair) == [("user", "2+2?"), ("assistant", "4")]
     assert isinstance(pair.rejected, list) and pair.rejected[-1]["content"] == "5"
-    with pytest.raises(InputError, match="preference rows"):
+    with pytest.raises(InputError, match="preference pairs"):
         read({"ranking": True, **entry}, [row])
 
 
@@ -130,7 +130,7 @@ def test_kto_tag_is_a_boolean(read: Read) -> None:
     entry = {"formatting": "sharegpt", "columns": columns, "tags": SHAREGPT_TAGS}
     good, bad = read(entry, [{"messages": CHAT, "good": True}, {"messages": CHAT, "good": False}], "rated")
     assert (good.label, bad.label) == (True, False)
-    with pytest.raises(InputError, match="a label is true or false, not 'fine'"):
+    with pytest.raises(InputError, match="a label must be true or false, not 'fine'"):
         read(entry, [{"messages": CHAT, "good": "fine"}], "rated")
 
 
@@ -153,7 +153,7 @@ def test_tools_take_openai_shape(write: Write, settings: Settings) -> None:
     }  # fmt: skip
     assert [message["role"] for message in made["messages"]] == ["user", "assistant", "tool", "assistant"]
     row["conversations"][1]["value"] = "add(2, 2)"
-    with pytest.raises(InputError, match=r"row 1, field 'conversations\[1\]': the text is not JSON"):
+    with pytest.raises(InputError, match=r"row 1, field 'conversations\[1\]': the text is not valid JSON"):
         located.studio_row(row, 1, "answers")
 
 
@@ -186,14 +186,14 @@ def test_the_source_order(write: Write) -> None:
         ({"tags": {"user": "u"}}, "there is no key 'user'"),
         ({"fromatting": "alpaca"}, "Did you mean 'formatting'?"),
         ({"formatting": "chatml"}, "formatting 'chatml' is not known. Use one of: alpaca, sharegpt, openai"),
-        ({"ranking": "yes"}, "ranking is true or false, not 'yes'"),
-        ({"ranking": True}, "'chosen' is not named"),
-        ({"num_samples": -1}, "num_samples is a number of rows, not -1"),
-        ({"columns": {"response": "a"}}, "'prompt' is not named"),
+        ({"ranking": "yes"}, "ranking must be true or false, not 'yes'"),
+        ({"ranking": True}, "'chosen' is missing"),
+        ({"num_samples": -1}, "num_samples must be a number of rows, not -1"),
+        ({"columns": {"response": "a"}}, "'prompt' is missing"),
         ({"split": "test"}, "a file has no split 'test'"),
-        ({"subset": "x"}, "'subset' is for sets of a hub, not for file_name"),
-        ({"hf_hub_url": "../x"}, "hf_hub_url '../x' is no id of the Hub"),
-        ({"file_name": 5}, "file_name is a text, not 5"),
+        ({"subset": "x"}, "'subset' is for Hub datasets, not for file_name"),
+        ({"hf_hub_url": "../x"}, "hf_hub_url '../x' is not a Hub id"),
+        ({"file_name": 5}, "file_name must be a string, not 5"),
     ],
 )
 def test_what_is_not_read_is_refused_by_name(entry: dict[str, Any], words: str, write: Write) -> None:
@@ -205,11 +205,11 @@ def test_what_is_not_read_is_refused_by_name(entry: dict[str, Any], words: str, 
 
 def test_names_are_listed(write: Write, settings: Settings) -> None:
     info = write("dataset_info.json", json.dumps({"alpaca_en": {"file_name": "a"}, "identity": {"file_name": "b"}}))
-    with pytest.raises(InputError, match=r"its sets are: alpaca_en, identity\. Name one of them: .*:alpaca_en"):
+    with pytest.raises(InputError, match=r"its datasets are: alpaca_en, identity\. Choose one: .*:alpaca_en"):
         locate(DataSource(path=str(info)), settings)
-    with pytest.raises(InputError, match=r"there is no set 'alpaca'\. Did you mean 'alpaca_en'\?"):
+    with pytest.raises(InputError, match=r"there is no dataset 'alpaca'\. Did you mean 'alpaca_en'\?"):
         locate(DataSource(path=f"{info}:alpaca"), settings)
-    for broken, what in (("[]", "this is no dataset_info.json"), ("{", "not JSON")):
+    for broken, what in (("[]", "this is not a dataset_info.json"), ("{", "invalid JSON")):
         write("dataset_info.json", broken)
         with pytest.raises(InputError, match=what):
             locate(DataSource(path=f"{info}:x"), settings)
@@ -280,7 +280,7 @@ def test_inspect_names_an_entry(write: Write, session_home: Path, model_path: Pa
     done = run_studio("data", "inspect", f"{info}:mine", "--json", home=session_home)
     assert (done.json["rows"], done.json["format"]) == (1, "instruction")
     bare = run_studio("data", "inspect", str(info), home=session_home)
-    assert bare.code == 2 and "its sets are: mine" in bare.stderr
+    assert bare.code == 2 and "its datasets are: mine" in bare.stderr
 
 
 def test_openai_fine_tuning_files_need_nothing(write: Write, settings: Settings) -> None:

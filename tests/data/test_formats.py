@@ -99,21 +99,21 @@ def test_accepted(name: FormatName, row: dict[str, Any], meaning: Any) -> None:
 REFUSED: list[tuple[FormatName, dict[str, Any], list[str]]] = [
     ("instruction", {"instruction": "x", "input": ""}, ["key 'output' is missing; keys are: instruction, input"]),
     ("messages", {"text": "x"}, ["key 'messages' is missing; keys are: text"]),
-    ("messages", {"messages": "x"}, ["field 'messages'", "a list of messages is needed, not a text"]),
+    ("messages", {"messages": "x"}, ["field 'messages'", "expected a list of messages, got a string"]),
     ("messages", {"messages": []}, ["field 'messages'", "the list is empty"]),
-    ("messages", {"messages": ["x"]}, ["field 'messages[0]'", "a message is an object, not a text: 'x'"]),
+    ("messages", {"messages": ["x"]}, ["field 'messages[0]'", "a message must be an object, not a string: 'x'"]),
     ("messages", {"messages": [{"role": "user"}]}, ["field 'messages[0]'", "key 'content' is missing; keys are: role"]),
     ("messages", {"messages": [{"role": "user", "content": 5}]}, ["'messages[0].content'", "not a number: 5"]),
     ("messages", {"messages": [{"role": "user", "content": None}]}, ["'messages[0].content'", "not null"]),
     (
         "messages",
         {"messages": [{"role": "narrator", "content": "x"}]},
-        ["'messages[0].role'", "unknown role 'narrator'", "assistant", "or set tags of the file"],
+        ["'messages[0].role'", "unknown role 'narrator'", "assistant", "or set the file's tags"],
     ),
     ("messages", {"conversations": [{"from": "alien", "value": "x"}]}, ["conversations[0].from", "alien"]),
     ("messages", {"messages": [{"who": "x", "said": "y"}]}, ["'messages[0]'", "keys are: who, said", "role=speaker"]),
     ("messages", {"messages": [Q, {**A, "content": " \n"}]}, ["'messages[1].content'", "answer is empty"]),
-    ("messages", {"messages": [S, Q]}, ["no assistant turn", "roles are: system, user"]),
+    ("messages", {"messages": [S, Q]}, ["no assistant message", "roles are: system, user"]),
     ("messages", {"messages": [Q, {**A, "tool_calls": [{}]}]}, ["'messages[1].tool_calls[0]'", "with a name"]),
     ("messages", {"messages": [Q, {**A, "tool_calls": "now()"}]}, ["'messages[1].tool_calls'", "name and arguments"]),
     (
@@ -133,7 +133,7 @@ REFUSED: list[tuple[FormatName, dict[str, Any], list[str]]] = [
     ),
     ("messages", {"messages": [Q, {**A, "weight": 0.5}]}, ["'messages[1].weight'", "0 or 1, not 0.5"]),
     ("messages", {"messages": [Q, {**A, "weight": True}]}, ["'messages[1].weight'", "0 or 1, not True"]),
-    ("messages", {"messages": [{**Q, "weight": 1}, A]}, ["'messages[0].weight'", "user is never learned"]),
+    ("messages", {"messages": [{**Q, "weight": 1}, A]}, ["'messages[0].weight'", "user message is never trained on"]),
     ("messages", {"messages": [Q, {**A, "refusal": "no"}]}, ["'messages[1].refusal'", "not read"]),
     ("messages", {"messages": "[{"}, ["field 'messages'", "not JSON"]),
     ("messages", {"messages": [{**Q, "content": [{"type": "image_url"}]}, A]}, ["content of type 'image_url'"]),
@@ -142,9 +142,9 @@ REFUSED: list[tuple[FormatName, dict[str, Any], list[str]]] = [
     ("messages", {"messages": [Q, A], "images": ["x.png"]}, ["field 'images'", "not read yet"]),
     ("prompt_completion", {"prompt": "q", "completion": "a", "tools": TOOLS}, ["field 'tools'", "plain text"]),
     ("prompt_completion", {"prompt": "q", "completion": ""}, ["field 'completion'", "empty"]),
-    ("prompt_completion", {"prompt": [Q], "completion": "a"}, ["field 'completion'", "the other half"]),
-    ("prompt_completion", {"prompt": "q", "completion": [A]}, ["field 'prompt'", "the other half"]),
-    ("prompt_completion", {"prompt": [Q], "completion": [Q]}, ["field 'completion'", "no assistant turn"]),
+    ("prompt_completion", {"prompt": [Q], "completion": "a"}, ["field 'completion'", "the other one"]),
+    ("prompt_completion", {"prompt": "q", "completion": [A]}, ["field 'prompt'", "the other one"]),
+    ("prompt_completion", {"prompt": [Q], "completion": [Q]}, ["field 'completion'", "no assistant message"]),
     ("prompt_completion", {"prompt": 1, "completion": "a"}, ["field 'prompt'", "not a number"]),
     ("instruction", {"instruction": "x", "output": " "}, ["field 'output'", "empty"]),
     ("instruction", {"instruction": "x", "output": "a", "history": [["q"]]}, ["'history[0]'", "a pair"]),
@@ -165,11 +165,9 @@ def test_refused(name: FormatName, row: dict[str, Any], parts: list[str]) -> Non
 
 
 def test_unknown_keys_name_the_likely_ones() -> None:
-    with pytest.raises(
-        InputError, match=r"question, answer\. Set columns of the file to: instruction=question, output"
-    ):
+    with pytest.raises(InputError, match=r"question, answer\. Set the file's columns to: instruction=question, output"):
         detect_format([(1, {"question": "q", "answer": "a"})], "x.jsonl")
-    with pytest.raises(InputError, match="preference rows"):
+    with pytest.raises(InputError, match="preference pairs"):
         detect_format([(1, {"prompt": "q", "chosen": "a", "rejected": "b"})], "x.jsonl")
 
 
@@ -219,7 +217,7 @@ def test_split_prompt() -> None:
     assert split_prompt(parse_row({"messages": [S, Q, A]}, 1, "x", "messages")) == ([S, Q], "a")
     assert split_prompt(parse_row({"prompt": "q", "completion": "a"}, 1, "x", "prompt_completion")) == ("q", "a")
     for row, name in (({"text": "t"}, "text"), ({"messages": [A]}, "messages")):
-        with pytest.raises(InputError, match="no question with an expected answer"):
+        with pytest.raises(InputError, match="no prompt with an expected answer"):
             split_prompt(parse_row(row, 1, "x", name))  # type: ignore[arg-type]
 
 

@@ -144,12 +144,12 @@ REFUSED: list[tuple[str, dict[str, str], list[str]]] = [
     ("org/plain", {"subset": "big"}, ["no subset 'big'", "Choose one of: default"]),
     ("org/subsets", {}, ["has several subsets", "Choose one of: sums, words"]),
     ("org/subsets", {"subset": "sum"}, ["no subset 'sum'", "Choose one of: sums, words"]),
-    ("org/plain", {"folder": "data/none"}, ["holds no files of rows in its folder 'data/none'"]),
+    ("org/plain", {"folder": "data/none"}, ["has no data files in its folder 'data/none'"]),
     ("org/closed", {}, ["gated", "huggingface.co/datasets/org/closed", "HF_TOKEN"]),
     ("org/script", {}, ["script", "refs/convert/parquet"]),
     ("org/pictures", {}, ["kind that is not read (imagefolder)", "Parquet"]),
     ("org/archive", {}, ["archive (train.zip)"]),
-    ("org/empty", {}, ["holds no files of rows", "JSON, CSV, Parquet"]),
+    ("org/empty", {}, ["has no data files", "JSON, CSV, Parquet"]),
     ("org/broken", {}, ["cannot be read as rows", "Choose another subset"]),
     ("org/elsewhere", {}, ["cannot be read as rows", "don't belong to org/elsewhere"]),
 ]
@@ -199,7 +199,7 @@ def test_no_network_and_offline_mode_say_so(settings: Settings, monkeypatch: pyt
     with socket.socket() as taken:  # Bound and not listening: nobody answers there.
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
-        with pytest.raises(StudioError, match="did not answer properly") as caught:
+        with pytest.raises(StudioError, match="did not respond properly") as caught:
             get(settings, "org/plain")
     assert not isinstance(caught.value, InputError)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -235,14 +235,14 @@ def test_a_file_wins_and_paths_are_no_sets(settings: Settings, tmp_path: Path, m
         assert is_set_name(text)
     for text in ("rows.jsonl", "data/rows.parquet", "/org/name", "./org", "a/b/c", "../b", "~/x", "a b"):
         assert not is_set_name(text)
-    with pytest.raises(InputError, match="no file 'org/name', and the set org/name of the Hub is not on this machine"):
+    with pytest.raises(InputError, match="no file 'org/name', and the Hub dataset org/name is not on this machine"):
         locate(DataSource(path="org/name"), settings)
     (tmp_path / "org").mkdir()
     (tmp_path / "org" / "name").write_text('{"text": "mine"}\n')
     assert list(locate(DataSource(path="org/name"), settings).rows(0)) == [(1, {"text": "mine"})]
     assert absolute("org/name", settings) == str(tmp_path / "org" / "name")
     assert absolute("org/other", settings) == "org/other"
-    with pytest.raises(InputError, match="'split' is for sets named by their Hub id; a file has none"):
+    with pytest.raises(InputError, match="'split' is for datasets given by their Hub id; a file has none"):
         locate(DataSource(path="org/name", split="test"), settings)
 
 

@@ -113,7 +113,7 @@ def test_rows_before_what_breaks_a_file_can_be_seen(write: Write, settings: Sett
             index.row(201)
     with pytest.raises(InputError, match="the file is empty"):
         row_index(write("y.csv", ""), settings)
-    with pytest.raises(InputError, match="a header and no rows"):
+    with pytest.raises(InputError, match="a header but no rows"):
         row_index(write("z.csv", "a,b\n"), settings)
 
 
@@ -173,7 +173,7 @@ def test_preview_and_inspect(settings: Settings, model_path: Path, write: Write)
     text = write("x.txt", "one\ntwo\n\nthree\n")
     found = operations.run("inspect", {"path": str(text)}, lambda *step: None)
     assert (found["rows"], found["format"]) == (2, "text")
-    assert "each block of lines between blank lines is a document" in found["findings"][0]["text"]
+    assert "each block of lines between blank lines is a separate document" in found["findings"][0]["text"]
     folder = text.parent / "docs"
     folder.mkdir()
     (folder / "a.md").write_text("one\n")

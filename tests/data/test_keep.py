@@ -1,4 +1,4 @@
-"""Fix and keep: what is written, what is left out and counted, and that nothing is lost or written over."""
+"""Cleaned copies: what is written, what is left out and counted, and that nothing is lost or written over."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_form_reads_back_the_same(kind: RowKind, row: dict[str, Any], writ
 
 def test_what_would_be_lost_is_refused() -> None:
     example = parse_row({"prompt": "2+2=", "completion": "4"}, 3, "x.jsonl", "prompt_completion")
-    with pytest.raises(StudioError, match=r"x\.jsonl, row 3: the row cannot be written"):
+    with pytest.raises(StudioError, match=r"x\.jsonl, row 3: the row does not read back the same"):
         row_of(replace(example, answer="beside it"), "answers")
 
 
@@ -104,9 +104,9 @@ def test_it_never_writes_over_another(keep: Callable[..., Any], settings: Settin
 
 
 def test_a_row_that_is_not_ticked_stops_it_and_leaves_nothing(keep: Callable[..., Any], settings: Settings) -> None:
-    with pytest.raises(InputError, match=r"row 2.*or leave such rows out with drop: empty_answer"):
+    with pytest.raises(InputError, match=r"row 2.*or drop such rows with drop: empty_answer"):
         keep([chat("a", "b"), chat("c", "")])
-    with pytest.raises(InputError, match="no row is left to keep"):
+    with pytest.raises(InputError, match="no rows are left to save"):
         keep([chat("e", "e")], drop=["answer_is_prompt"])
     assert list((settings.home / "data").iterdir()) == []
 
@@ -127,7 +127,7 @@ def test_checks_that_count_tokens(keep: Callable[..., Any]) -> None:
 
 def test_secrets_are_hidden_everywhere(keep: Callable[..., Any]) -> None:
     told = keep([chat("I am joe@corp.de", "Hello joe@corp.de!"), chat("a", "b")], hide_secrets=True)
-    assert lines(told)[0] == chat("I am [e-mail address]", "Hello [e-mail address]!")
+    assert lines(told)[0] == chat("I am [email address]", "Hello [email address]!")
     assert told["hidden_secrets"] == 2
     pair = {"prompt": chat("I am joe@corp.de", "")["messages"][:1], "chosen": MESSAGES[1:],
             "rejected": [{"role": "assistant", "content": "joe@corp.de"}]}  # fmt: skip
@@ -162,7 +162,7 @@ def test_parquet_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
         ({"name": "../x"}, "is not a name"),
         ({"name": ""}, "is not a name"),
         ({"format": "csv"}, "jsonl, parquet"),
-        ({"drop": ["leak"]}, "left out by data.deduplicate"),
+        ({"drop": ["leak"]}, "dropped by data.deduplicate"),
         ({"drop": ["nonsense"]}, "empty_answer"),
     ],
 )

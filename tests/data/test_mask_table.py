@@ -60,8 +60,8 @@ SHAPES: dict[str, Row] = {
     "open end": {"messages": [FRANCE, PARIS, ITALY]},
     "greeting": {"messages": [PARIS, FRANCE, ROME]},
 }
-NO_TOOLS = "does not write the row's tools, so the model would never see them"
-NO_REASONING = "does not write reasoning_content, so it would be lost"
+NO_TOOLS = "does not render the row's tools, so the model would never see them"
+NO_REASONING = "does not render reasoning_content, so it would be lost"
 ALTERNATE = "Conversation roles must alternate user/assistant/user/assistant"
 
 
@@ -126,7 +126,7 @@ TRUTH: dict[str, dict[str, list[str] | str]] = {
     # Its template for tools wants another shape of tools than OpenAI's.
     "command_r_plus": {
         **turns("<|END_OF_TURN_TOKEN|>"),
-        "tool call": "chat template refuses the row: 'dict object' has no attribute 'name'",
+        "tool call": "chat template rejects the row: 'dict object' has no attribute 'name'",
         "greeting": ALTERNATE,
     },
     "smollm2": turns("<|im_end|>"),
@@ -236,7 +236,7 @@ HOSTILE: dict[str, tuple[str, Row, list[str] | str, str]] = {
     "reverses": (
         "{% for m in messages | reverse %}" + HEADER + "{{ m.content }}<|im_end|>\n{% endfor %}" + PROMPT,
         SHAPES["single"],
-        "does not write the answer in message 2 behind the message before it",
+        "does not render the answer in message 2 after the previous message",
         "",
     ),
     "puts answers first": (
@@ -246,7 +246,7 @@ HOSTILE: dict[str, tuple[str, Row, list[str] | str, str]] = {
         + "{{ m.content }}<|im_end|>\n{% endfor %}"
         + PROMPT,
         SHAPES["single"],
-        "does not write the answer in message 2 behind the message before it",
+        "does not render the answer in message 2 after the previous message",
         "",
     ),
     "drops the system text": (
@@ -258,27 +258,27 @@ HOSTILE: dict[str, tuple[str, Row, list[str] | str, str]] = {
     "keeps only the last question": (
         "{% for m in messages[-2:] %}" + HEADER + "{{ m.content }}<|im_end|>\n{% endfor %}" + PROMPT,
         SHAPES["multi"],
-        "the template writes a message's content not at all",
+        "the template renders a message's content not at all",
         "",
     ),
     "forgets calls": (
         CHATML,
         {"messages": [WEATHER, CALL, RESULT, SUNNY]},
-        "does not write the tool calls of message 2",
+        "does not fully render the tool calls of message 2",
         "",
     ),
     "forgets the text beside calls": (
         "{% for m in messages %}" + HEADER + "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% else %}{{ m.content }}"
         "{% endif %}<|im_end|>\n{% endfor %}" + PROMPT,
         CALLED,
-        "leaves out the text beside the tool calls of message 2",
+        "leaves out the text next to the tool calls of message 2",
         "",
     ),
     "escapes arguments twice": (
         "{% for m in messages %}" + HEADER + "{{ m.content }}{% for c in m.tool_calls %}{{ c.function.name }}"
         "{{ c.function.arguments | tojson | tojson }}{% endfor %}<|im_end|>\n{% endfor %}" + PROMPT,
         CALLED,
-        "does not write the tool calls of message 2 in full",
+        "does not fully render the tool calls of message 2",
         "",
     ),
     "no end after a call": (
@@ -287,7 +287,7 @@ HOSTILE: dict[str, tuple[str, Row, list[str] | str, str]] = {
         + "{{ m.content }}{% for c in m.tool_calls %}{{ c.function | tojson }}{% endfor %}"
         "{% if not m.tool_calls %}<|im_end|>{% endif %}\n{% endfor %}" + PROMPT,
         CALLED,
-        "no end mark after the answer in message 2, a tool call",
+        "no special token after the answer in message 2, a tool call",
         "",
     ),
     "calls as text only": (

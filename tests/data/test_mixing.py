@@ -110,13 +110,13 @@ def test_mix_law(sets: list[tuple[int, float]], order_name: Any, stop: Any, seed
 def test_slips_are_sentences() -> None:
     with pytest.raises(ValidationError, match="1 of 2 sets have a weight; give one to each, or to none"):
         config(1, None)
-    with pytest.raises(InputError, match=r"set1\.jsonl: with these weights all rows are used only after 1,000,0"):
+    with pytest.raises(InputError, match=r"set1\.jsonl: with these weights, all rows are used only after 1,000,0"):
         mix(config(1, 0.00001, stopping_strategy="all_exhausted"), [10, 10], 1)
-    with pytest.raises(InputError, match=r"set1\.jsonl: the share of this set in the mix is less than one row"):
+    with pytest.raises(InputError, match=r"set1\.jsonl: the share of this dataset in the mix is less than one row"):
         mix(config(1, 0.001), [10, 10], 1)
-    with pytest.raises(InputError, match=r"set0\.jsonl: no row of this set is left to mix"):
+    with pytest.raises(InputError, match=r"set0\.jsonl: no rows of this dataset are left to mix"):
         mix(config(1, 1), [0, 10], 1)
-    with pytest.raises(InputError, match=r"7 rows are wanted and there are 6\. Ask for at most 6"):
+    with pytest.raises(InputError, match=r"7 rows were asked for, but there are only 6\. Ask for at most 6"):
         choose_rows(6, 7, random.Random(1), "data.train")
 
 
@@ -155,11 +155,11 @@ def test_report_counts_each_set(prepare: Callable[..., Prepared]) -> None:
     assert small.supervised_tokens == sum(one.supervised for one in done.train if one.path == "small.jsonl")
     assert done.report.duplicates_train == 0, "a repeat of the mix is not a double in the file"
     texts = [finding.text for finding in done.report.findings]
-    assert any(text.startswith("examples are repeats of rows") and text.endswith("small.jsonl 30") for text in texts)
+    assert any(text.startswith("examples are rows repeated") and text.endswith("small.jsonl 30") for text in texts)
 
     less = prepare({"weight": 1}, {"weight": 1}, validation=0)
     assert less.report.sources[0].unused == 30 and less.report.sources[0].kept == 10
-    assert any(finding.count == 30 and "left unused by the mix" in finding.text for finding in less.report.findings)
+    assert any(finding.count == 30 and "unused by the mix" in finding.text for finding in less.report.findings)
 
 
 @pytest.mark.parametrize("order", ["concatenate", "interleave"])
@@ -180,5 +180,5 @@ def test_rows_are_a_seeded_choice(prepare: Callable[..., Prepared]) -> None:
     big = done.report.sources[0]
     assert (big.rows, big.chosen, big.kept) == (40, 7, 7)
     assert [row for path, row in used(done.train) if path == "small.jsonl"] == list(range(1, 11))
-    with pytest.raises(InputError, match=r"small\.jsonl: 11 rows are wanted and there are 10\."):
+    with pytest.raises(InputError, match=r"small\.jsonl: 11 rows were asked for, but there are only 10\."):
         prepare({}, {"rows": 11})

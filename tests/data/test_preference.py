@@ -80,18 +80,18 @@ def test_a_copy_of_the_better_answer_is_not_its_prompt() -> None:
 
 
 REFUSED_PAIRS: list[tuple[dict[str, Any], list[str]]] = [
-    ({"prompt": [Q], "chosen": [A], "rejected": [A]}, ["field 'rejected'", "chosen and rejected are the same"]),
-    ({"prompt": "q", "chosen": "a", "rejected": "a"}, ["field 'rejected'", "chosen and rejected are the same"]),
-    ({"chosen": [Q, A], "rejected": [{**Q, "content": "other"}, B]}, ["field 'chosen'", "same prompt", "into prompt"]),
-    ({"chosen": [A], "rejected": [B]}, ["field 'chosen'", "the row has no question"]),
-    ({"chosen": "a", "rejected": "b"}, ["field 'chosen'", "the row has no question"]),
-    ({"prompt": "  ", "chosen": [A], "rejected": [B]}, ["the row has no question", "into prompt"]),
+    ({"prompt": [Q], "chosen": [A], "rejected": [A]}, ["field 'rejected'", "chosen and rejected are identical"]),
+    ({"prompt": "q", "chosen": "a", "rejected": "a"}, ["field 'rejected'", "chosen and rejected are identical"]),
+    ({"chosen": [Q, A], "rejected": [{**Q, "content": "other"}, B]}, ["field 'chosen'", "same prompt", "in prompt"]),
+    ({"chosen": [A], "rejected": [B]}, ["field 'chosen'", "the row has no prompt"]),
+    ({"chosen": "a", "rejected": "b"}, ["field 'chosen'", "the row has no prompt"]),
+    ({"prompt": "  ", "chosen": [A], "rejected": [B]}, ["the row has no prompt", "in prompt"]),
     ({"prompt": "q", "chosen": " ", "rejected": "b"}, ["field 'chosen'", "chosen is empty", "remove the row"]),
     ({"prompt": "q", "chosen": "a", "rejected": ""}, ["field 'rejected'", "rejected is empty"]),
     ({"prompt": [Q], "chosen": "a", "rejected": "\n"}, ["field 'rejected'", "rejected is empty"]),
     ({"prompt": [Q], "chosen": [{**A, "content": ""}], "rejected": [B]}, ["'chosen[0].content'", "answer is empty"]),
     ({"prompt": [Q], "chosen": [], "rejected": [B]}, ["field 'chosen'", "the list is empty"]),
-    ({"prompt": [Q], "chosen": 5, "rejected": [B]}, ["field 'chosen'", "a list of messages is needed, not a number"]),
+    ({"prompt": [Q], "chosen": 5, "rejected": [B]}, ["field 'chosen'", "expected a list of messages, got a number"]),
     ({"prompt": [Q], "chosen": [Q], "rejected": [Q]}, ["field 'chosen'"]),
     ({"messages": [Q, A], "chosen": Q, "rejected": B}, ["field 'chosen'"]),
     (
@@ -100,8 +100,14 @@ REFUSED_PAIRS: list[tuple[dict[str, Any], list[str]]] = [
     ),
     ({"prompt": [Q], "chosen": [A], "rejected": [B], "tools": [{}]}, ["field 'tools[0]'", "a function with a name"]),
     ({"conversations": [GPT_Q], "chosen": {"from": "alien", "value": "a"}, "rejected": GPT_B}, ["chosen[0].from"]),
-    ({"prompt": [Q, A], "chosen": [A], "rejected": [B]}, ["field 'prompt'", "the prompt ends with an answer"]),
-    ({"messages": [Q, A], "chosen": "a", "rejected": "b"}, ["field 'messages'", "the prompt ends with an answer"]),
+    (
+        {"prompt": [Q, A], "chosen": [A], "rejected": [B]},
+        ["field 'prompt'", "the prompt ends with an assistant message"],
+    ),
+    (
+        {"messages": [Q, A], "chosen": "a", "rejected": "b"},
+        ["field 'messages'", "the prompt ends with an assistant message"],
+    ),
 ]
 
 
@@ -160,11 +166,14 @@ REFUSED_RATED: list[tuple[dict[str, Any], list[str]]] = [
     ({"prompt": "q", "completion": "a", "label": 0.5}, ["field 'label'", "not 0.5"]),
     ({"prompt": "q", "completion": "a", "kto_tag": "good"}, ["field 'kto_tag'", "not 'good'"]),
     ({"prompt": "q", "completion": "a", "label": [True]}, ["field 'label'", "not [True]"]),
-    ({"prompt": "q", "label": True}, ["there is no answer to the label; keys are: prompt, label"]),
-    ({"text": "q", "label": True}, ["there is no answer to the label"]),
+    ({"prompt": "q", "label": True}, ["there is no answer for the label; keys are: prompt, label"]),
+    ({"text": "q", "label": True}, ["there is no answer for the label"]),
     ({"prompt": "q", "completion": " ", "label": True}, ["field 'completion'", "empty"]),
-    ({"messages": [Q], "label": True}, ["no assistant turn"]),
-    ({"prompt": "q", "completion": "a"}, ["a rated answer needs the key label (true or false)", "prompt, completion"]),
+    ({"messages": [Q], "label": True}, ["no assistant message"]),
+    (
+        {"prompt": "q", "completion": "a"},
+        ["a labeled answer needs the key label (true or false)", "prompt, completion"],
+    ),
 ]
 
 
@@ -205,15 +214,15 @@ def test_shapes_of_a_prompt(row: dict[str, Any], asked: Any, right: str | None, 
 
 
 REFUSED_PROMPTS: list[tuple[dict[str, Any], list[str]]] = [
-    ({"prompt": [Q, A]}, ["field 'prompt'", "the prompt ends with an answer", "End it with the user's message"]),
+    ({"prompt": [Q, A]}, ["field 'prompt'", "the prompt ends with an assistant message", "End it with a user message"]),
     ({"prompt": " \n"}, ["field 'prompt'", "prompt is empty"]),
     ({"prompt": []}, ["field 'prompt'", "the list is empty"]),
-    ({"prompt": 5}, ["field 'prompt'", "a text is needed, not a number: 5"]),
+    ({"prompt": 5}, ["field 'prompt'", "expected a string, got a number: 5"]),
     ({"prompt": "", "completion": "a"}, ["field 'prompt'", "prompt is empty"]),
     ({"prompt": [Q], "answer": {"a": 1}}, ["field 'answer'", "not an object"]),
     ({"prompt": [Q], "answer": True}, ["field 'answer'", "not true"]),
-    ({"messages": [A]}, ["no question with an expected answer"]),
-    ({"question": "q"}, ["the model writes the answers itself, so a row needs a prompt; keys are: question"]),
+    ({"messages": [A]}, ["no prompt with an expected answer"]),
+    ({"question": "q"}, ["the model generates the completions itself, so a row needs a prompt; keys are: question"]),
 ]
 
 
@@ -231,7 +240,7 @@ def test_refused_prompts(row: dict[str, Any], said: list[str]) -> None:
 def test_missing_keys_say_what_a_method_needs() -> None:
     for kind, needed in (
         ("pairs", "a pair needs the keys chosen and rejected; keys are: text"),
-        ("rated", "a rated answer needs the key label (true or false); keys are: text"),
+        ("rated", "a labeled answer needs the key label (true or false); keys are: text"),
         ("prompts", "so a row needs a prompt; keys are: text"),
     ):
         with pytest.raises(InputError, match=r"x\.jsonl, row 1") as caught:
@@ -244,14 +253,14 @@ def test_missing_keys_say_what_a_method_needs() -> None:
 
 
 def test_pairs_are_not_read_by_sft() -> None:
-    with pytest.raises(InputError, match=r"These are preference rows: set method\.name to dpo, .* or reward"):
+    with pytest.raises(InputError, match=r"These are preference pairs: set method\.name to dpo, .* or reward"):
         parse("answers", {"prompt": "q", "chosen": "a", "rejected": "b"})
-    with pytest.raises(InputError, match="These are preference rows"):
+    with pytest.raises(InputError, match="These are preference pairs"):
         parse("answers", {"messages": [Q, A], "chosen": [A], "rejected": [B]})
     parse("answers", {"messages": [Q, A], "chosen": None, "rejected": []})
-    with pytest.raises(InputError, match="rows of format preference are not what this method learns from"):
+    with pytest.raises(InputError, match="this method cannot train on rows of format preference"):
         parse_row({"prompt": "q", "chosen": "a", "rejected": "b"}, 1, "x.jsonl", "preference")
-    with pytest.raises(InputError, match="rows of format messages are not what this method learns from"):
+    with pytest.raises(InputError, match="this method cannot train on rows of format messages"):
         parse_row({"messages": [Q, A]}, 1, "x.jsonl", "messages", "pairs")
 
 

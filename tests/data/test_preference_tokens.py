@@ -65,7 +65,7 @@ def test_only_the_last_turn_differs_in_a_conversation_of_several(tokenizer: Any)
 def test_answers_that_become_the_same_tokens_are_refused(tokenizer: Any, write: Callable[..., Path]) -> None:
     tokenizer.backend_tokenizer.normalizer, before = _lowercase(), tokenizer.backend_tokenizer.normalizer
     try:
-        with pytest.raises(InputError, match=r"x\.jsonl, row 1.*the two answers are the same tokens"):
+        with pytest.raises(InputError, match=r"x\.jsonl, row 1.*the two answers have identical tokens"):
             encode("pairs", [parse("pairs", {"prompt": "q", "chosen": "Yes", "rejected": "yes"})], Masker(tokenizer))
     finally:
         tokenizer.backend_tokenizer.normalizer = before

@@ -136,7 +136,7 @@ def test_no_more_than_five_long_rows_are_named(prepare: Prepare, write: Write) -
 def test_no_row_left(prepare: Prepare, write: Write) -> None:
     path = write("x.jsonl", rows(3))
     for truncation in ("drop", "cut"):
-        with pytest.raises(InputError, match=r"no row is left to train on.*Raise data\.max_length"):
+        with pytest.raises(InputError, match=r"no rows are left to train on.*Raise data\.max_length"):
             prepare(path, max_length=8, truncation=truncation)
 
 
@@ -156,7 +156,7 @@ def test_several_bad_rows_are_named_at_once(prepare: Prepare, write: Write) -> N
 def test_one_row_has_no_validation_and_says_so(prepare: Prepare, write: Write) -> None:
     done = prepare(write("x.jsonl", rows(1)), validation=0.5)
     assert (len(done.train), len(done.validation)) == (1, 0)
-    assert any("no row is left for validation" in finding.text for finding in done.report.findings)
+    assert any("no rows are left for validation" in finding.text for finding in done.report.findings)
 
 
 def test_zero_supervised_tokens(tokenizer: Any, settings: Settings, write: Write) -> None:
@@ -192,8 +192,8 @@ def test_notes_become_findings(prepare: Prepare, write: Write) -> None:
     lines = [{"text": "q<|im_end|>a", "id": 1}, {"text": "b c"}, {"text": "b c"}]
     done = prepare(write("x.jsonl", lines), control_tokens="keep")
     texts = " ".join(f"{one.count} {one.text} {one.rows}" for one in done.report.findings)
-    assert "1 the text holds control tokens" in texts
-    assert "keys that are not read: id" in texts
+    assert "1 the text contains special tokens" in texts
+    assert "ignored keys: id" in texts
     assert done.report.duplicates_train == 1
 
 

@@ -85,14 +85,14 @@ def test_each_finding_names_its_rows(ask: Callable[..., Any], write: Write) -> N
     )
     assert (result["rows"], result["usable"], result["unusable"]) == (9, 6, 3)
     assert result["secrets"]["API key"] == {"count": 1, "shown": ["sk-a… (35 characters)"]}
-    assert result["secrets"]["e-mail address"] == {"count": 1, "shown": ["j…@….de"]}
+    assert result["secrets"]["email address"] == {"count": 1, "shown": ["j…@….de"]}
     told = json.dumps(result)
     assert KEY not in told
     assert "joe@corp" not in told
     assert result["errors"][1]["where"] == "x.jsonl, row 8, field 'messages'"
     assert result["duplicates"]["pairs"][0]["similarity"] == 1.0
     left = ask(path, deduplicate="exact")
-    assert findings(left)["duplicate"]["action"] == "left out; the first of its kind is kept"
+    assert findings(left)["duplicate"]["action"] == "dropped; the first one stays"
     assert left["train"] == result["train"] - 1
 
 
@@ -133,7 +133,7 @@ def test_what_is_over_the_limit_is_said_with_what_happens(ask: Callable[..., Any
     cut = ask(path, max_length=40, truncation="cut")
     assert (cut["lengths"]["cut"], cut["lengths"]["without_answer"]) == (1, 1)
     assert findings(cut)["too_long"]["level"] == "warning"
-    assert findings(cut)["too_long"]["action"] == "cut to their first 40 tokens"
+    assert findings(cut)["too_long"]["action"] == "truncated to their first 40 tokens"
 
 
 def test_leaks_between_training_and_validation(ask: Callable[..., Any], write: Write) -> None:
@@ -275,7 +275,7 @@ def test_secrets_are_found_hidden_and_never_shown() -> None:
         "AWS key": "AKIA" + "Q7" * 8, "GitHub token": "ghp_" + "a1" * 18, "Hugging Face token": "hf_" + "aB" * 17,
         "API key": KEY, "Google key": "AIza" + "x" * 35, "Slack token": "xoxb-1234567890-abc",
         "web token (JWT)": "eyJ" + "a" * 12 + ".eyJ" + "b" * 12 + ".ccc",
-        "password in an address": "postgres://joe:hunter2@", "e-mail address": "jane.doe@corp.co.uk",
+        "password in a URL": "postgres://joe:hunter2@", "email address": "jane.doe@corp.co.uk",
     }  # fmt: skip
     assert tuple(secrets) == KINDS
     for kind, secret in secrets.items():

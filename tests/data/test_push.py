@@ -1,4 +1,4 @@
-"""Pushing a kept set: the real `datasets` and `huggingface_hub` against a server here that answers as the Hub does.
+"""Pushing a cleaned copy: the real `datasets` and `huggingface_hub` against a server here that answers as the Hub does.
 
 It takes what is uploaded (create, preupload, LFS, commit) and shows nothing else; the real Hub was not asked.
 """
@@ -134,7 +134,7 @@ def test_the_rows_arrive(hub: Any, kept: list[Any], settings: Settings) -> None:
 
 def test_what_the_hub_says_is_a_sentence_without_the_token(hub: Any, kept: list[Any], settings: Settings) -> None:
     hub.refuse = True
-    with pytest.raises(StudioError, match="me/set: the Hub did not take the data") as caught:
+    with pytest.raises(StudioError, match="me/set: the Hub did not accept the data") as caught:
         push("clean", "me/set", True, settings, lambda: None)
     assert "status 403" in caught.value.sentence and TOKEN not in caught.value.sentence
 
@@ -149,7 +149,7 @@ def test_no_key_is_repeated(
         monkeypatch.setenv("HF_ENDPOINT", f"http://me:{SECRET}@127.0.0.1:9")
     if case == "token with a line break":
         monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\n")
-    with pytest.raises(StudioError, match="me/set: the Hub did not take the data") as caught:
+    with pytest.raises(StudioError, match="me/set: the Hub did not accept the data") as caught:
         push("clean", "me/set", True, settings, lambda: None)
     assert TOKEN not in caught.value.sentence and SECRET not in caught.value.sentence
 
@@ -168,7 +168,7 @@ def test_a_push_needs_a_set_a_name_and_a_token(
 ) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     for name, repo, words in (
-        ("other", "me/set", "there is no kept set 'other'"), ("../clean", "me/set", "is not a name"),
+        ("other", "me/set", "there is no cleaned copy 'other'"), ("../clean", "me/set", "is not a Hub repository name"),
         ("clean", "set", "OWNER/NAME"), ("clean", "me/set", "HF_TOKEN"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):

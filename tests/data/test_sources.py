@@ -54,20 +54,20 @@ def test_empty_lines_count_as_lines(write: Write) -> None:
         b"[]": ["the list is empty"],
         b"[1, 2]": ["row 1", "a number, not an object: 1"],
         b'{"a": 1}\n[1]\n': ["row 2", "a list, not an object"],
-        b'{"a": 1}\n"x"\n': ["row 2", "a text, not an object"],
+        b'{"a": 1}\n"x"\n': ["row 2", "a string, not an object"],
         b'{"a": 1}\n{"a": NaN}\n': ["row 2", "NaN is not JSON"],
         b'[{"a": -Infinity}]': ["row 1", "-Infinity is not JSON"],
         b'{"a": 1}\n{"a": 1,}\n': ["row 2", "line 2, column", "comma before the closing"],
         b"{'a': 1}\n": ["row 1", "line 1, column 2", "double quotes instead"],
-        b'{"a": 1} {"a": 2}\n': ["row 1", "extra data", "line of its own"],
-        b'{"a": 1}\n{\n"a": 2\n}\n': ["row 2", "whole object in each line"],
+        b'{"a": 1} {"a": 2}\n': ["row 1", "extra data", "own line"],
+        b'{"a": 1}\n{\n"a": 2\n}\n': ["row 2", "complete object per line"],
         b'[{"a": 1},\n {"a" 2}]': ["row 2", "line 2, column 7"],
         b'[{"a": 1} {"a": 2}]': ["row 1", "expecting ',' or ']'"],
         b'[{"a": 1}': ["row 1", "the text ends there"],
         b'[{"a": 1}]x': ["row 1", "after the end of the list"],
         b'{\n"a": 1\n}\n': ["one JSON object, not a list of rows"],
         b'{"a": "\\ud800"}\n': ["row 1", "half of a character"],
-        b'{"a": 1}\n{"b": {"c": 1, "c": 2}}\n': ["row 2", "the key 'c' stands twice", "Keep one 'c'"],
+        b'{"a": 1}\n{"b": {"c": 1, "c": 2}}\n': ["row 2", "the key 'c' appears twice", "Remove one of the two"],
         b'{"a": 1e999}\n': ["row 1", "the number 1e999 is too large"],
         b'{"a": ' + b"[" * 101 + b"]" * 101 + b"}\n": ["row 1", "nested too deeply"],
         b'{"data": [{"a": 1}],\n "rows": [{"a": 2}]}': ["a second list of rows, 'rows'"],
@@ -177,7 +177,7 @@ def test_folder_is_read_in_the_order_of_names(write: Write, settings: Settings, 
     rows = list(read_rows(folder))
     assert rows == [(1, {"text": "a"}), (1, {"text": "b"}), (2, {"text": 5})]
     # A number knows its file, so what later steps say about a row names it.
-    with pytest.raises(InputError, match=r"^b\.jsonl, row 2, field 'text': a text is needed"):
+    with pytest.raises(InputError, match=r"^b\.jsonl, row 2, field 'text': expected a string"):
         parse_row(rows[2][1], rows[2][0], folder, "text")
     assert [copy.deepcopy(number) for number, _ in rows] == json.loads(json.dumps([number for number, _ in rows]))
     before = (Stamp.of(folder), file_sha256(folder))
@@ -190,10 +190,10 @@ def test_folder_is_read_in_the_order_of_names(write: Write, settings: Settings, 
 def test_folder_that_cannot_be_read(write: Write, settings: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()
-    with pytest.raises(InputError, match="the folder holds no data file"):
+    with pytest.raises(InputError, match="the folder has no data files"):
         resolve_path(str(folder), settings)
     (folder / "a.jsonl").symlink_to(write("secret.jsonl", '{"text": "a"}'))
-    with pytest.raises(InputError, match="the link leads out of its folder"):
+    with pytest.raises(InputError, match="the link points outside its folder"):
         resolve_path(str(folder), settings)
     (folder / "b.csv").write_text("text\na\n")
     with pytest.raises(InputError, match="several kinds: 1 JSON and 1 CSV"):

@@ -85,7 +85,7 @@ def test_each_template(tokenizer: Any, name: str) -> None:
             piece.text for piece in masker.pieces(masked) if piece.trained
         )
     else:
-        with pytest.raises(InputError, match=r"does not write the tool calls|This template knows only"):
+        with pytest.raises(InputError, match=r"does not fully render the tool calls|This template knows only"):
             masker.encode([parse_row(row, 1, "x", "messages")])
 
 
@@ -155,11 +155,11 @@ def test_a_system_text_becomes_part_of_the_template(tokenizer: Any, text: str) -
 def test_a_template_that_loses_or_refuses_a_system_text(tokenizer: Any) -> None:
     silent = "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}"
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('No system') }}{% endif %}x"
-    for template, said in ((silent, "leaves the system text out"), (strict, "refuses a system text: No system")):
+    for template, said in ((silent, "drops the system prompt"), (strict, "rejects a system prompt: No system")):
         with pytest.raises(InputError, match=said) as caught:
             with_template(with_text(tokenizer, template), "auto", "Be brief.")
         assert caught.value.where == "data.system"
-    with pytest.raises(InputError, match="no chat template that a system text"):
+    with pytest.raises(InputError, match="no place for a system prompt"):
         with_template(with_text(tokenizer, None), "auto", "Be brief.")
 
 
@@ -225,7 +225,7 @@ def test_the_data_worker_shows_the_run_s_template(
     assert "which the template gemma needs" in ask("template", data={"template": "gemma"})["reason"]
 
     own = ask("preview", data={"train": [source]})
-    assert own["problem"]["what"].startswith("the model's chat template does not write the row's tools")
+    assert own["problem"]["what"].startswith("the model's chat template does not render the row's tools")
     shown = ask("preview", data={"train": [source], "template": "chatml", "system": "Be brief."})
     assert shown["reason"] == "the rows have the keys instruction and output"
     assert shown["tools"] == [{"type": "function", "function": {"name": "add"}}]

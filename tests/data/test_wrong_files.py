@@ -101,13 +101,13 @@ def test_lines_of_old_mac_files_keep_their_places(write: Writer, settings: Setti
     [
         ('{"prompt": "a", "completion": "b",}\n', ("comma", "")),
         ("[\n" + ROW + ",\n" + ROW + ",\n]\n", ("comma before the closing bracket", "")),
-        (ROW + ",\n" + ROW + ",\n", ("comma behind each object", "[")),
+        (ROW + ",\n" + ROW + ",\n", ("comma after each object", "[")),
         ("{'prompt': 'a', 'completion': \"it's\"}\n", ("Python", "json.dumps")),
         ('{"prompt": "a", "completion": None}\n', ("Python", "json.dumps")),
         ("[{'prompt': 'a'}]", ("Python", "json.dumps")),
         ('{"prompt": "a", "score": NaN}\n', ("NaN", "null")),
         ('[{"prompt": "a", "score": -Infinity}]', ("-Infinity", "null")),
-        (ROW + ROW + "\n", ("line of its own", "")),
+        (ROW + ROW + "\n", ("own line", "")),
         (json.dumps(ROWS[0], indent=1) + "\n" + json.dumps(ROWS[1], indent=1), ("same line", "jq -c")),
         ("// rows\n" + ROW + "\n", ("comment", "")),
         ('{"prompt": "a\nb", "completion": "c"}\n', ("quotes", "\\n")),
@@ -139,7 +139,7 @@ def test_a_list_is_never_told_to_have_a_row_a_line(write: Writer) -> None:
         '{"a":1,"a":2}',
     ):
         error = refused(write("rows.json", f"[{ROW},\n{row}]"))
-        assert "line holds" not in error.fix and "each line" not in error.fix, row
+        assert "line is" not in error.fix and "each line" not in error.fix, row
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_parts_of_a_text(part: Any, text: str | None) -> None:
 def test_preference_rows_under_sft_are_called_so(row: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         parse_row(row, 1, "x", detect_format([(1, row)], "x"))
-    assert "preference rows" in caught.value.fix and "dpo" in caught.value.fix
+    assert "preference pairs" in caught.value.fix and "dpo" in caught.value.fix
 
 
 INVISIBLE = [

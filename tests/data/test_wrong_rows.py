@@ -75,7 +75,7 @@ def test_the_encoding_that_is_named_gives_the_text_back(write: Writer, text: str
         (json.dumps(ROW), "json.dumps"),
         ("404: Not Found", ".txt"),
         ("2026-01-01 started", ".txt"),
-        ('"prompt": "a"', "each line holds one JSON object"),
+        ('"prompt": "a"', "each line is one JSON object"),
         (f"[{ROW}]\n[{ROW}]", "one list"),
         (f"[[{json.dumps(Q)}, {json.dumps(A)}]]", '{"messages": [...]}'),
         (f"[{json.dumps(Q)}, {json.dumps(A)}]", '{"messages": ['),
@@ -85,7 +85,7 @@ def test_the_encoding_that_is_named_gives_the_text_back(write: Writer, text: str
 def test_more_broken_json_names_its_mend(write: Writer, content: str, word: str) -> None:
     error = refused(write("rows.jsonl", content))
     assert word in error.fix
-    assert ("line of its own" in error.fix) is False
+    assert ("own line" in error.fix) is False
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_more_broken_json_names_its_mend(write: Writer, content: str, word: str)
     [
         ("prompt,completion\ra,b\rc,d\n", "carriage return"),
         ("x" * 200_000 + "\na\n", "no format"),
-        ('prompt, completion\n"a", "b, c"\n', "blank stands before the quote"),
-        ('prompt, completion\n"a", "b"\n', "blank stands before the quote"),
+        ('prompt, completion\n"a", "b, c"\n', "space before an opening quote"),
+        ('prompt, completion\n"a", "b"\n', "space before an opening quote"),
         ("prompt^completion\na^b\n", "sep=^"),
         ("My export\nprompt,completion\na,b\n", "title"),
         ("| prompt | completion |\n|---|---|\n| a | b |\n", "Markdown"),
-        ("What is 2+2?,4\nWhat is 3+3?,6\n", "put a line with such names above it"),
+        ("What is 2+2?,4\nWhat is 3+3?,6\n", "add a header with such names above it"),
     ],
 )
 def test_a_broken_table_names_its_mend(write: Writer, content: str, word: str) -> None:
@@ -136,11 +136,11 @@ def test_rows_by_names_are_a_table_and_turns_of_texts_are_none(write: Writer) ->
     [
         ({"messages": [Q, {"role": "assistant", "content": None}]}, "answers", "or remove the row"),
         ({"messages": [Q, {"role": "assistant", "content": {"text": "a"}}]}, "answers", "the text itself"),
-        ({"messages": [{**Q, "text": "other"}, A]}, "answers", "Keep one"),
-        ({"messages": [S, Q, A], "system": "other"}, "answers", "Keep one"),
+        ({"messages": [{**Q, "text": "other"}, A]}, "answers", "Remove one"),
+        ({"messages": [S, Q, A], "system": "other"}, "answers", "Remove one"),
         ({"messages": [{**Q, "role": 0}, A]}, "answers", "Use one of: system, user, assistant, tool"),
-        ({"prompt": "q", "chosen": "a", "rejected": None}, "pairs", "Write the answer"),
-        ({"chosen": "Human: q", "rejected": "Human: q Assistant: b"}, "pairs", "Put the question into prompt"),
+        ({"prompt": "q", "chosen": "a", "rejected": None}, "pairs", "Add the answer"),
+        ({"chosen": "Human: q", "rejected": "Human: q Assistant: b"}, "pairs", "Put it in prompt"),
         ({"prompt": "q", "completion": "a"}, "pairs", "method.name: sft"),
         ({"prompt": "q", "completion": "a", "label": "good"}, "rated", "Write true"),
     ],

@@ -21,11 +21,11 @@ from tests.export.conftest import Counter, Recorder
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("NotImplementedError: BPE pre-tokenizer was not recognized - update get_vocab_base_pre()", "splitting text"),
+        ("NotImplementedError: BPE pre-tokenizer was not recognized - update get_vocab_base_pre()", "pre-tokenizer"),
         ("ERROR:hf-to-gguf:Model FooForCausalLM is not supported", "the architecture FooForCausalLM"),
-        ("FileNotFoundError: File not found: /x/tokenizer.model", "the file tokenizer.model"),
-        ("ValueError: Error: Missing /x/tokenizer.model", "the file tokenizer.model"),
-        ("OSError: [Errno 28] No space left on device", "the disk became full"),
+        ("FileNotFoundError: File not found: /x/tokenizer.model", "needs tokenizer.model"),
+        ("ValueError: Error: Missing /x/tokenizer.model", "needs tokenizer.model"),
+        ("OSError: [Errno 28] No space left on device", "the disk filled up"),
         ("ValueError: Can not map tensor 'model.x'", "ValueError: Can not map tensor 'model.x'"),
     ],
 )

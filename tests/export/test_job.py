@@ -42,7 +42,7 @@ def test_report_and_files(exported: JobFolder, report: dict[str, Any]) -> None:
         assert file["task"] is None, "no evaluation of this run exists"
         assert file["sha256"] in (exported.exports / "README.md").read_text()
     assert report["files"][2]["notes"] == [
-        "180 of 272 tensors kept at higher precision: width 576 is no multiple of 256"
+        "180 of 272 tensors kept at higher precision: width 576 is not a multiple of 256"
     ]
     assert report["merge"]["method"] == "streaming"
     assert report["merge"]["merged"] == 210
@@ -55,8 +55,8 @@ def test_report_and_files(exported: JobFolder, report: dict[str, Any]) -> None:
 def test_phases_are_visible(exported: JobFolder) -> None:
     events, _ = read_events(exported.events_path, 0, 10_000_000)
     begun = [event["phase"] for event in events if event["kind"] == "phase" and event["state"] == "begin"]
-    each = [name for kind in TYPES for name in (f"verifying {kind}", f"answering rows {kind}", "checksums")]
-    wanted = ["merging", "converting", "quantizing q8_0", "quantizing q4_k_m", "asking the trained model", *each]
+    each = [name for kind in TYPES for name in (f"verifying {kind}", f"evaluating {kind}", "checksums")]
+    wanted = ["merging", "converting", "quantizing q8_0", "quantizing q4_k_m", "running the trained model", *each]
     assert begun == wanted
     assert [event["values"]["type"] for event in events if event["kind"] == "result"] == TYPES
     assert any(event["kind"] == "phase" and event["phase"] == "merging" and event["total"] == 272 for event in events)
@@ -157,7 +157,7 @@ def test_a_crash_of_llama_cpp_is_a_verdict(session_settings: Settings, run: JobF
     made.reference = {"dtype": "float32"}
     entry = made._entry("f16", StepResult(-6, 1.0, 0, ["GGML_ASSERT(...) failed"]))
     assert entry["verdict"] == "differs"
-    assert entry["notes"] == ["llama.cpp failed: the process was ended by SIGABRT"]
+    assert entry["notes"] == ["llama.cpp failed: the process was killed by SIGABRT"]
 
 
 def test_a_lost_task_is_said_when_the_trained_model_was_measured(session_settings: Settings, run: JobFolder) -> None:
@@ -177,7 +177,7 @@ def test_a_lost_task_is_said_when_the_trained_model_was_measured(session_setting
         entry: dict[str, Any] = {"notes": [], "task": None}
         made._compare_scores("q2_k", entry, {"correct": correct, "total": 100, "exact_match": correct / 100})
         assert entry["task"] == task
-    assert entry["notes"] == ["loses the task: 94 of 100 rows right, the trained model 98"]
+    assert entry["notes"] == ["loses accuracy on the task: 94 of 100 rows right, the trained model 98"]
 
 
 def test_sources_that_cannot_be_exported(session_settings: Settings, run: JobFolder, tmp_path: Path) -> None:

@@ -54,6 +54,6 @@ def test_progress_counts_tensors_and_stop_leaves_nothing(exported: JobFolder, tm
 def test_fallbacks_are_said() -> None:
     line = "llama_model_quantize_impl: WARNING: 180 of 272 tensor(s) required fallback quantization"
     assert notes([line], {"widths": [576, 1536]}) == [
-        "180 of 272 tensors kept at higher precision: width 576 is no multiple of 256"
+        "180 of 272 tensors kept at higher precision: width 576 is not a multiple of 256"
     ]
     assert notes(["nothing of interest"], {}) == []

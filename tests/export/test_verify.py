@@ -68,7 +68,7 @@ def asked(exported: JobFolder, model_path: Path, adapter: Path, tmp_path_factory
     }  # fmt: skip
     answer = require(run_own_step("studio.export.proof.reference", request, folder, Recorder()), "reference").answer
     assert answer["own_text"] is False
-    assert answer["notes"] == ["compared on built-in text: the run's own data is not there any more"]
+    assert answer["notes"] == ["compared on built-in text: the run's own data no longer exists"]
     assert answer["end"].startswith("<|im_end|>")
     assert answer["system"] == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
     return folder

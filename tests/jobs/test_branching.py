@@ -129,14 +129,14 @@ def test_rate_schedule_and_length_may_change(parent: JobFolder) -> None:
 
 
 def test_a_run_that_would_be_over_where_it_begins_is_refused(settings: Settings, parent: JobFolder) -> None:
-    with pytest.raises(InputError, match="over at step 6"):
+    with pytest.raises(InputError, match="would end at step 6"):
         branch(settings, parent, find_checkpoint(parent), "child", config(epochs=3), 6)
     assert len(list_jobs(settings.jobs)) == 1
 
 
 @pytest.mark.parametrize("step", [1, 7])
 def test_a_step_without_checkpoint_names_those_there_are(parent: JobFolder, step: int) -> None:
-    with pytest.raises(InputError, match="There are: 3, 6"):
+    with pytest.raises(InputError, match="Available: 3, 6"):
         find_checkpoint(parent, step)
 
 
@@ -181,7 +181,7 @@ def test_a_waiting_branch_is_edited_as_far_as_its_checkpoint_fits(settings: Sett
     assert JobFolder(child.path).request.branch == Branch(parent.id, 6)
     with pytest.raises(InputErrors, match="cannot change at a checkpoint"):
         rewrite(settings, child, config(epochs=4, batch_size=2).model_dump(mode="json"))
-    with pytest.raises(InputError, match="over at step 6"):
+    with pytest.raises(InputError, match="would end at step 6"):
         rewrite(settings, child, config(max_steps=5).model_dump(mode="json"), 5)
     assert JobFolder(child.path).request.config["training"]["learning_rate"] == 1e-5
     rewrite(settings, child, config(max_steps=7).model_dump(mode="json"), 7)
@@ -252,8 +252,8 @@ def test_a_done_run_is_extended_from_its_end_only(parent: JobFolder) -> None:
     write_state(parent.state_path, parent.state().with_(status="completed"))
     assert find_end(parent).step == 6
     shutil.rmtree(parent.checkpoints / "checkpoint-6")  # keep_checkpoints: none, and the best was that of step 3
-    with pytest.raises(InputError, match="ended at step 6, and its last checkpoint was not kept") as caught:
+    with pytest.raises(InputError, match="ended at step 6, and its last checkpoint was removed") as caught:
         find_end(parent)
-    assert "Branch off step 3" in caught.value.fix
+    assert "Branch from step 3" in caught.value.fix
     write_state(parent.state_path, parent.state().with_(status="stopped"))
     assert find_end(parent).step == 3

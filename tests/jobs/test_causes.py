@@ -33,10 +33,10 @@ LOGS: dict[str, tuple[str, str]] = {
         "the computer's memory was full",
     ),
     "disk": ("OSError: [Errno 28] No space left on device", "the disk was full"),
-    "quota": ("OSError: [Errno 122] Disk quota exceeded: 'checkpoints/checkpoint-3'", "that you may use was full"),
+    "quota": ("OSError: [Errno 122] Disk quota exceeded: 'checkpoints/checkpoint-3'", "your disk quota was used up"),
     "half a file": (
         "RuntimeError: [enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598",
-        "could not be written to",
+        "could not be written completely",
     ),
     "gpu assert": (
         "torch.AcceleratorError: CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously "
@@ -65,15 +65,15 @@ LOGS: dict[str, tuple[str, str]] = {
     ),
     "library version": (
         "ImportError: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.38' not found (required by /venv/x.so)",
-        "does not fit this system (GLIBC_2.38)",
+        "is incompatible with this system (GLIBC_2.38)",
     ),
     "gated": (
         f"{HUB}GatedRepoError: 403 Client Error.\n\nCannot access gated repo for url https://huggingface.co/org/gated/"
-        "resolve/main/config.json.\nGatedRepo", "gives org/gated only to those",
+        "resolve/main/config.json.\nGatedRepo", "org/gated is gated",
     ),
     "revision": (
         f"{HUB}RevisionNotFoundError: 404 Client Error.\n\nRevision Not Found for url: https://huggingface.co/org/real/"
-        "resolve/nobranch/config.json.", "has org/real, but not this branch",
+        "resolve/nobranch/config.json.", "has org/real, but not this revision",
     ),
     "missing file": (
         f"{HUB}RemoteEntryNotFoundError: 404 Client Error.\n\nEntry Not Found for url: https://huggingface.co/org/real/"
@@ -90,15 +90,15 @@ LOGS: dict[str, tuple[str, str]] = {
     ),
     "no network": (
         f"{HUB}LocalEntryNotFoundError: An error happened while trying to locate the file on the Hub and we cannot "
-        "find the requested files in the local cache.", "the network did not answer",
+        "find the requested files in the local cache.", "the network did not respond",
     ),
     "broken model file": (
         "safetensors._safetensors_rust.SafetensorError: Error while deserializing header: header too large",
-        "a file of the model is broken (header too large)",
+        "a model file is corrupted (header too large)",
     ),
     "other model": (
         "RuntimeError: Error(s) in loading state_dict for PeftModel:\n\tsize mismatch for base_model.model.q_proj."
-        "lora_A: copying a param with shape torch.Size([8, 32])", "base_model.model.q_proj.lora_A has another size",
+        "lora_A: copying a param with shape torch.Size([8, 32])", "base_model.model.q_proj.lora_A has a different size",
     ),
     "bad json": (
         "json.decoder.JSONDecodeError: Expecting value: line 1 column 7 (char 6)",
@@ -118,7 +118,7 @@ LOGS: dict[str, tuple[str, str]] = {
         "dataloader's workers are out of shared memory.", "shared memory was full",
     ),
     "open files": ("OSError: [Errno 24] Too many open files: '/dev/null'", "too many files were open"),
-    "threads": ("RuntimeError: can't start new thread", "no more threads"),
+    "threads": ("RuntimeError: can't start new thread", "ran out of threads"),
     "read-only": ("OSError: [Errno 30] Read-only file system: '/data/jobs'", "the disk is read-only"),
     "permission": ("PermissionError: [Errno 13] Permission denied: '/root/x'", "'/root/x' cannot be written or read"),
 }  # fmt: skip
@@ -157,9 +157,9 @@ CAUSED: dict[str, tuple[str, int, str]] = {
     "memory": ("x = bytearray(10**17)", 1, "the computer's memory was full"),
     "disk": ("f = open('/dev/full', 'w'); f.write('x' * 10**5); f.flush()", 1, "the disk was full"),
     "segfault": ("import ctypes; ctypes.string_at(0)", -11, "SIGSEGV"),
-    "illegal": ("import os; os.kill(os.getpid(), 4)", -4, "does not know an instruction"),
-    "abort": ("import os; os.abort()", -6, "gave up (SIGABRT)"),
-    "term": ("import os; os.kill(os.getpid(), 15)", -15, "the computer was shut down"),
+    "illegal": ("import os; os.kill(os.getpid(), 4)", -4, "an instruction that this CPU does not support"),
+    "abort": ("import os; os.abort()", -6, "aborted (SIGABRT)"),
+    "term": ("import os; os.kill(os.getpid(), 15)", -15, "by a shutdown"),
     "unknown": ("import os, signal; os.kill(os.getpid(), signal.SIGUSR1)", -10, "the process ended with SIGUSR1"),
     "value": ("def f():\n    raise ValueError('odd')\nf()", 1, "ValueError: odd"),
     "silent": ("raise SystemExit(7)", 7, "the process ended with exit status 7"),
@@ -193,9 +193,9 @@ def test_what_the_hub_refuses(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{}")
     asked = {
         "'org/none', 'config.json'": "the Hub has no org/none",
-        "'org/gated', 'config.json'": "gives org/gated only to those who were let in",
+        "'org/gated', 'config.json'": "org/gated is gated on the Hub",
         "'org/real', 'none.json'": "no file none.json there",
-        "'org/real', 'config.json', revision='none'": "has org/real, but not this branch",
+        "'org/real', 'config.json', revision='none'": "has org/real, but not this revision",
     }
     with serve_hub(Hub({"org/real": folder}, gated=("org/gated",))) as address:
         env = {**os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
@@ -217,7 +217,7 @@ def test_an_exception_is_told_with_its_place(tmp_path: Path) -> None:
     except ValueError as error:
         found = from_exception(error, log)
     assert found.reason == "an unexpected error (ValueError: odd)"
-    assert "It came from test_causes.py, line" in found.fix
+    assert "It was raised in test_causes.py, line" in found.fix
     assert found.line == 6
     assert from_exception(MemoryError(), log).reason == "the computer's memory was full"
 
@@ -251,8 +251,8 @@ def test_full_memory_comes_with_the_plan_and_the_first_change_that_fits(tmp_path
 @pytest.mark.parametrize(
     ("code", "before", "now", "part"),
     [
-        (-9, {"vmstat": 3}, {"vmstat": 4}, "the kernel ended the process because memory was full"),
-        (None, {"vmstat": 3}, {"vmstat": 4}, "the kernel ended the process because memory was full"),
+        (-9, {"vmstat": 3}, {"vmstat": 4}, "the kernel killed the process because memory was full"),
+        (None, {"vmstat": 3}, {"vmstat": 4}, "the kernel killed the process because memory was full"),
         (-9, {"vmstat": 3}, {"vmstat": 3}, "something killed the process (SIGKILL)"),
         (-9, {"vmstat": 3}, {"vmstat": 0}, "something killed the process (SIGKILL)"),  # the computer was restarted
         (-9, {"vmstat": 3}, {"events": 9}, "most often because memory was full"),
@@ -269,7 +269,7 @@ def test_the_kernels_count_decides(tmp_path: Path, code, before, now, part) -> N
 
 STEPS = "".join(f"12:01:{number:02d}  training  {number:>5} of 100   loss 1.9\n" for number in range(2, 50))
 FULL = f"Traceback (most recent call last):\n{FRAME}OSError: [Errno 28] No space left on device\n"
-TRACKER = "12:00:01  warning: wandb is told nothing more of this run (ConnectionError: Max retries exceeded)\n"
+TRACKER = "12:00:01  warning: wandb gets no more data from this run (ConnectionError: Max retries exceeded)\n"
 
 
 @pytest.mark.parametrize("code", [-9, -15, -6, None])

@@ -91,7 +91,7 @@ def test_an_option_of_another_version_is_shown_and_said(settings) -> None:
     (second.path / "job.yaml").write_text(text)
     found = compared(first, JobFolder(second.path))
     assert rows(found.options)["training.warp_drive"].values == ["none", "9"]
-    assert "'b' was made by another version" in found.notes[0]
+    assert "'b' was created by another version" in found.notes[0]
 
 
 def test_results_and_which_is_best(settings) -> None:
@@ -123,7 +123,7 @@ def test_what_cannot_be_compared_is_not_marked(settings) -> None:
     assert rows(compared(first, going, evaluations=scores).results)["exact_match"].best == []
     seeded = trained(settings.jobs, "d", [0.3], training={"seed": 1}, data={"validation": 0.1})
     same = trained(settings.jobs, "e", [0.3], data={"validation": 0.1})
-    assert "The seed chooses" in compared(seeded, same).notes[0]
+    assert "The seed selects" in compared(seeded, same).notes[0]
 
 
 def test_numbers_that_are_none_are_left_out(settings) -> None:
@@ -211,7 +211,7 @@ def test_names_do_nothing_elsewhere() -> None:
     """A name of somebody else's run is text in the Markdown, and no formula in the CSV, written wide or not."""
     names = ["<img src=x onerror=alert(1)>|[a](b)", "＝HYPERLINK(1)", "\x1b[2J"]
     runs = [{"id": str(number), "name": name, "word": "completed"} for number, name in enumerate(names)]
-    note = Comparison(runs, [Row("a`b<c>", "<b>", names)], [], [f"'{names[0]}' was made by another version."])
+    note = Comparison(runs, [Row("a`b<c>", "<b>", names)], [], [f"'{names[0]}' was created by another version."])
     text = as_markdown(note)
     assert "<" not in text and "\x1b" not in text and "\\|\\[a\\](b)" in text
     cells = next(csv.reader(io.StringIO(as_csv(note))))

@@ -85,7 +85,7 @@ def test_the_environment_names_the_devices(home: object, two_gpus: None, monkeyp
     assert int(processor.environment["OMP_NUM_THREADS"]) == max(1, module.cores() // 2)
     absent = replace(settings, devices=(("cuda:5", 1),))
     assert list_devices(absent) == []
-    with pytest.raises(InputError, match="none of the devices that STUDIO_DEVICES names is here"):
+    with pytest.raises(InputError, match="none of the devices in STUDIO_DEVICES is available"):
         require_device("any", absent)
     for wrong in ("gpu", "cpu*0", "cuda", "cpu*x", "cuda:0*"):
         monkeypatch.setenv("STUDIO_DEVICES", wrong)

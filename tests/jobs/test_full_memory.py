@@ -93,6 +93,6 @@ def cgroup() -> Iterator[Path]:
 def test_the_kernels_kill_is_known_by_its_count(settings, tmp_path, cgroup) -> None:
     job = ended(settings, tmp_path, str(cgroup))
     assert job.state().exit_code == -9
-    told(job, "the kernel ended the process because memory was full (SIGKILL)")
+    told(job, "the kernel killed the process because memory was full (SIGKILL)")
     line = job.state().line
     assert line is not None and job.log_path.read_text().splitlines()[line - 1].endswith("training")

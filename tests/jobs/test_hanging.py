@@ -101,7 +101,7 @@ def test_a_stop_takes_the_hanging_worker_and_all_its_children(begun: Callable) -
     seconds = until(supervisor, lambda: job.state().final and all(map(dead, children)), ASK + TERM + SLACK)
     assert seconds >= ASK + TERM  # it was asked before
     state = job.state()
-    assert (state.status, state.exit_code) == ("stopped", -9) and "by force" in state.reason
+    assert (state.status, state.exit_code) == ("stopped", -9) and "it was killed" in state.reason
     assert not psutil.pid_exists(pid)
 
 

@@ -39,7 +39,7 @@ def test_a_renamed_job_is_found_by_either_name_and_takes_nobody_elses_id(setting
     ("change", "words"),
     [
         ({"name": "x" * 81}, "the name has 81 characters"),
-        ({"name": "a\x07b"}, "cannot be shown"),
+        ({"name": "a\x07b"}, "unprintable"),
         ({"tags": ["two words"]}, "'two words' is not a tag"),
         ({"tags": ["-a"]}, "'-a' is not a tag"),
         ({"tags": [""]}, "'' is not a tag"),

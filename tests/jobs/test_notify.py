@@ -140,7 +140,7 @@ def test_two_more_attempts_and_one_line_without_the_secret(settings, tmp_path, c
         assert len(hook.got) == 3, "no fourth attempt"
         (line,) = capfd.readouterr().err.splitlines()
     server = address.partition("/services")[0]
-    assert line.endswith(f"the webhook at {server} was not told of {job.id}: it answered 503")
+    assert line.endswith(f"the webhook at {server} was not notified of {job.id}: it answered 503")
     assert SECRET not in line
 
 
@@ -158,7 +158,7 @@ def test_a_server_that_is_away_holds_nothing_up(settings, tmp_path, capfd) -> No
     began = time.monotonic()
     job = supervised(replace(settings, webhook=address), tmp_path, "done")
     assert job.state().status == "completed" and time.monotonic() - began < 30
-    assert "it did not answer (ConnectionRefusedError)" in capfd.readouterr().err
+    assert "it did not respond (ConnectionRefusedError)" in capfd.readouterr().err
 
 
 def test_each_end_is_told_once_also_after_another_supervisor_took_over(settings, tmp_path) -> None:

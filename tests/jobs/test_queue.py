@@ -214,7 +214,7 @@ def test_settings_change_only_before_the_start(settings: Settings) -> None:
         assert "Duplicate it" in caught.value.fix
     write_state(job.state_path, job.state().with_(status="queued", attempt=1))
     job.stop_path.write_text("{}")
-    with pytest.raises(InputError, match="is being taken out of the line"):
+    with pytest.raises(InputError, match="is being removed from the queue"):
         rewrite(settings, job, {"x": 3})
     assert JobFolder(job.path).request.config == {"x": 2}
 

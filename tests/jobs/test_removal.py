@@ -51,7 +51,7 @@ def test_a_removal_frees_what_it_said_and_touches_nothing_else(settings, tmp_pat
 def test_what_is_not_over_is_refused(settings, status) -> None:
     job = trained(settings.jobs, "a", status=status)
     for remove in (remove_job, remove_checkpoints):
-        with pytest.raises(InputError, match=rf"'a' is not over \({status}\)\. Stop it first"):
+        with pytest.raises(InputError, match=rf"'a' has not finished \({status}\)\. Stop it first"):
             remove(settings, job)
     assert job.checkpoints.exists()
 
@@ -70,7 +70,7 @@ def test_only_folders_of_this_home_are_removed(settings, tmp_path) -> None:
     settings.jobs.mkdir(parents=True)
     linked.symlink_to(elsewhere.path, target_is_directory=True)
     for job in (elsewhere, JobFolder(linked)):
-        with pytest.raises(InputError, match="does not lie in the studio's own folder"):
+        with pytest.raises(InputError, match="is not in the studio's own jobs folder"):
             remove_job(settings, job)
     assert (elsewhere.model / "adapter_config.json").exists() and linked.is_symlink()
 
@@ -104,7 +104,7 @@ def test_the_question_names_what_was_made_from_it(settings) -> None:
 def test_what_a_waiting_job_needs_is_refused(settings) -> None:
     job = trained(settings.jobs, "a")
     user = finished(settings, "evaluate", "score", {"run": job.id}, "queued")
-    with pytest.raises(InputError, match="'score' needs 'a' and is not over"):
+    with pytest.raises(InputError, match="'score' needs 'a' and has not finished"):
         remove_job(settings, job)
     assert job.path.exists()
     write_state(user.state_path, JobState(status="completed"))
@@ -114,13 +114,13 @@ def test_what_a_waiting_job_needs_is_refused(settings) -> None:
 def test_checkpoints_alone_go_and_the_model_stays(settings) -> None:
     job = trained(settings.jobs, "a", [1.0], status="stopped")
     question = removal_question(settings, [job], "checkpoints")
-    assert "can then no longer go on from step 10" in " ".join(question.lines)
+    assert "can then no longer be resumed from step 10" in " ".join(question.lines)
     assert question.freed == measure(job.path).checkpoints
     assert remove_checkpoints(settings, job) == question.freed
     assert not job.checkpoints.exists() and (job.model / "adapter_model.safetensors").exists()
     assert list(settings.jobs.glob(f"{TRASH}*")) == [] and remove_checkpoints(settings, job) == 0
     shutil.rmtree(job.model)
-    assert "all that it learned" in " ".join(removal_question(settings, [job], "checkpoints").lines)
+    assert "its checkpoints are its only result" in " ".join(removal_question(settings, [job], "checkpoints").lines)
 
 
 def test_half_a_removal_is_never_listed_and_goes_with_the_next_start(settings, monkeypatch) -> None:
@@ -131,7 +131,7 @@ def test_half_a_removal_is_never_listed_and_goes_with_the_next_start(settings, m
         raise OSError(5, "Input/output error", str(path))
 
     monkeypatch.setattr(removal.shutil, "rmtree", broken)
-    with pytest.raises(StudioError, match=r"Input/output error.*the rest is removed with the next start"):
+    with pytest.raises(StudioError, match=r"Input/output error.*the rest is removed at the next start"):
         remove_job(settings, job)
     monkeypatch.undo()
     assert list_jobs(settings.jobs) == [] and len(list(settings.jobs.glob(f"{TRASH}*"))) == 1

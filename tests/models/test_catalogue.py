@@ -72,12 +72,15 @@ def _inner(folder: Path) -> None:
 DAMAGE = {
     "pickled": (_pickled, ["pickled", ".safetensors"]),
     "adapter": (_adapter, ["adapter", "org/base"]),
-    "cut": (_cut, ["broke off", "again"]),
+    "cut": (_cut, ["was interrupted", "again"]),
     "pointer": (_pointer, ["git lfs pull"]),
     "shard gone": (_shard_gone, ["1 of 3", "model-00002-of-00003.safetensors"]),
     "index broken": (_index_of(""), ["index"]),
-    "index leads out": (_index_of("../model/x.safetensors"), ["index", "'../model/x.safetensors'", "of this folder"]),
-    "index names a pickle": (_index_of("pytorch_model.bin"), ["index", "'pytorch_model.bin'", "no .safetensors file"]),
+    "index leads out": (_index_of("../model/x.safetensors"), ["index", "'../model/x.safetensors'", "in this folder"]),
+    "index names a pickle": (
+        _index_of("pytorch_model.bin"),
+        ["index", "'pytorch_model.bin'", "not a .safetensors file"],
+    ),
     "weights of no name that is loaded": (
         lambda folder: (folder / "model.safetensors").rename(folder / "model-x.safetensors"),
         ["no .safetensors weights"],

@@ -114,7 +114,7 @@ def test_the_header_of_a_gguf_file(settings: Settings, tmp_path: Path) -> None:
     assert (shape.linears[2].inputs, shape.linears[2].outputs) == (128, 64)
     for broken in (b"GGUF", b"GGML" + file.read_bytes()[4:], file.read_bytes()[:-20]):
         file.write_bytes(broken)
-        with pytest.raises(InputError, match="not a GGUF file with a whole header"):
+        with pytest.raises(InputError, match="not a GGUF file with a complete header"):
             known(file, settings)
 
 
@@ -140,7 +140,7 @@ def test_of_a_hub_model_only_headers_and_tokenizer_are_fetched(
         found = known("org/tiny", settings)
         with pytest.raises(InputError, match=r"has no \.safetensors weights"):
             known("org/pickled", settings)
-        with pytest.raises(InputError, match="that you may read"):
+        with pytest.raises(InputError, match="that you can access"):
             known("org/nothing", settings)
     assert found.shape == ModelShape.from_folder(folder)
     assert found.folder is not None and (found.folder / "tokenizer.json").is_file()

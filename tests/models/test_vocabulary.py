@@ -66,7 +66,7 @@ def test_what_is_none_has_no_ids(tmp_path: Path, text: str) -> None:
 )
 def test_a_pattern_that_may_take_for_ever_is_refused(tmp_path: Path, settings: Settings, parts: dict[str, Any]) -> None:
     file = write(tmp_path / "model", **parts)
-    with pytest.raises(InputError, match="cuts texts by"):
+    with pytest.raises(InputError, match="splits text by"):
         require_linear_splits(file)
 
 
@@ -79,7 +79,7 @@ def test_the_data_worker_loads_no_such_tokenizer(tmp_path: Path, settings: Setti
     try:
         asked = {"data": {"train": [{"path": str(rows)}]}, "method": {"name": "pretrain"}, "seed": 1}
         assert worker.call("lengths", model={"path": str(tmp_path / "good")}, **asked)["train"]
-        with pytest.raises(StudioError, match="cuts texts by"):
+        with pytest.raises(StudioError, match="splits text by"):
             worker.call("lengths", model={"path": str(tmp_path / "bad")}, **asked)
     finally:
         worker.close()

@@ -114,13 +114,13 @@ def test_cve_2025_46567_pickled_weights_are_never_opened(settings: Settings, tin
         torch.save({"weight": Evil(target)}, folder / name)
         resolve_model(str(folder), settings)
         (folder / "model.safetensors").unlink()
-        with pytest.raises(InputError, match=r"pickled files.*can run code"):
+        with pytest.raises(InputError, match=r"pickled weights.*can run code"):
             resolve_model(str(folder), settings)
         with pytest.raises(OSError, match="safetensors"):
             load_scorer(folder, tiny, torch.float32)
         # A safetensors file that nobody loads makes no difference.
         shutil.copy(tiny / "model.safetensors", folder / "model-x.safetensors")
-        with pytest.raises(InputError, match=r"pickled files.*can run code"):
+        with pytest.raises(InputError, match=r"pickled weights.*can run code"):
             resolve_model(str(folder), settings)
     assert not target.exists()
     with pytest.raises(FileNotFoundError):
@@ -213,8 +213,8 @@ def name_everywhere(address: str, handlers: Handlers, signed_in: TestClient, set
     file = {"path": f"{address}/x.jsonl", "url": f"{address}/x.jsonl", "meta": {"_type": "gradio.FileData"}}
     for name, more in (("take_upload", ([], "0.1")), ("load_file", ())):
         answer = handlers.call(name, {**file, "orig_name": "x.jsonl"}, *more)
-        assert answer.status_code == 500 and "An address is not fetched" in answer.text
-    assert "An address is not fetched" in handlers.call("add_path", "demo/train.jsonl", [file], "0.1").text
+        assert answer.status_code == 500 and "URLs are not downloaded" in answer.text
+    assert "URLs are not downloaded" in handlers.call("add_path", "demo/train.jsonl", [file], "0.1").text
     for path in (
         f"/gradio_api/file={address}/x", f"/gradio_api/file/{address}/x", f"/file={address}/x",
         f"/gradio_api/proxy={address}/x", f"/gradio_api/proxy={address.replace('http:', 'https:')}/x",

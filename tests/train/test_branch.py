@@ -136,11 +136,11 @@ def test_the_command_line_branches_and_extends(
     code, answer = run("extend", parent.id, "--epochs", "1")
     assert find_job(session_settings.jobs, answer["id"]).request.name == "parent-from-6-2"
     for wrong, said in (
-        (["branch", parent.id, "--name", "mine"], "there is a run 'mine' already. Take 'mine-2'"),
-        (["branch", parent.id, "--step", "5"], "There are: 3, 6"),
+        (["branch", parent.id, "--name", "mine"], "a run 'mine' already exists. Use 'mine-2'"),
+        (["branch", parent.id, "--step", "5"], "Available: 3, 6"),
         (["branch", parent.id, "--set", "tuning.rank=4"], "tuning.rank cannot change at a checkpoint"),
-        (["branch", parent.id, "--set", "training.epochs=1"], "over at step 6"),
-        (["extend", parent.id, "--epochs", "0"], "no extension"),
+        (["branch", parent.id, "--set", "training.epochs=1"], "would end at step 6"),
+        (["extend", parent.id, "--epochs", "0"], "not an extension"),
         (["branch", "nobody"], "there is no run 'nobody'"),
     ):
         code, answer = run(*wrong)

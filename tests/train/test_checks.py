@@ -59,12 +59,12 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"training.optimizer": "muon"}, "training.optimizer", "should be"),
     ({"training.scheduler": "reduce_lr_on_plateau"}, "training.scheduler", "should be"),
     ({"method.name": "dpo", "method.dpo_loss": "sigmoid, magic"}, "method.dpo_loss", "'magic' is not one of"),
-    ({"method.name": "dpo", "method.dpo_loss": "sigmoid, sigmoid"}, "method.dpo_loss", "named once"),
+    ({"method.name": "dpo", "method.dpo_loss": "sigmoid, sigmoid"}, "method.dpo_loss", "given once"),
     ({"method.name": "dpo", "method.dpo_loss_weights": "1, 2"}, "method", "2 weights for 1"),
-    ({"method.name": "dpo", "method.dpo_loss_weights": "much"}, "method.dpo_loss_weights", "numbers with commas"),
+    ({"method.name": "dpo", "method.dpo_loss_weights": "much"}, "method.dpo_loss_weights", "comma-separated numbers"),
     ({"method.name": "dpo", "method.dpo_loss_weights": 0}, "method.dpo_loss_weights", "at least one of them above"),
-    ({"method.name": "dpo", "method.dpo_loss_weights": -1}, "method.dpo_loss_weights", "weights from 0"),
-    ({"method.name": "dpo", "method.dpo_loss_weights": []}, "method.dpo_loss_weights", "weights from 0"),
+    ({"method.name": "dpo", "method.dpo_loss_weights": -1}, "method.dpo_loss_weights", "weights of 0 or more"),
+    ({"method.name": "dpo", "method.dpo_loss_weights": []}, "method.dpo_loss_weights", "weights of 0 or more"),
     ({"method.name": "dpo", "method.dpo_loss_weights": "nan"}, "method.dpo_loss_weights", "finite number"),
     ({"method.name": "grpo", "method.reward_weights": [float("inf")]}, "method.reward_weights", "finite number"),
     ({"method.name": "ppo", "method.vf_coef": float("inf")}, "method.vf_coef", "finite number"),
@@ -74,16 +74,16 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"training.micro_batch_size": True}, "training.micro_batch_size", "a number is needed"),
     ({"method.reward_weights": [True]}, "method.reward_weights", "a number is needed"),
     ({"tuning.bits": 5}, "tuning.bits", "should be '4' or '8'"),
-    ({"tuning.layers_to_transform": []}, "tuning.layers_to_transform", "at least one number from 0"),
-    ({"tuning.layers_to_transform": -1}, "tuning.layers_to_transform", "at least one number from 0"),
-    ({"method.name": "dpo", "method.beta": 0}, "method.beta", "nothing is learned"),
+    ({"tuning.layers_to_transform": []}, "tuning.layers_to_transform", "at least one number, counted from 0"),
+    ({"tuning.layers_to_transform": -1}, "tuning.layers_to_transform", "at least one number, counted from 0"),
+    ({"method.name": "dpo", "method.beta": 0}, "method.beta", "have no effect"),
     ({"method.name": "kto", "method.beta": -1}, "method.beta", "from 0 to 100"),
-    ({"method.name": "dpo", "method.dpo_loss": "exo_pair"}, "method.label_smoothing", "needs some smoothing"),
-    ({"method.name": "dpo", "method.dpo_loss": "sft"}, "method.dpo_loss", "learns nothing from the worse"),
-    ({"method.name": "kto", "training.batch_size": 1}, "training.batch_size", "one at a time is not enough"),
-    ({"method.name": "kto", "training.micro_batch_size": 1}, "training.micro_batch_size", "one at a time"),
+    ({"method.name": "dpo", "method.dpo_loss": "exo_pair"}, "method.label_smoothing", "needs label smoothing"),
+    ({"method.name": "dpo", "method.dpo_loss": "sft"}, "method.dpo_loss", "ignores the rejected"),
+    ({"method.name": "kto", "training.batch_size": 1}, "training.batch_size", "a batch of one is not enough"),
+    ({"method.name": "kto", "training.micro_batch_size": 1}, "training.micro_batch_size", "a batch of one"),
     ({"training.micro_batch_size": 3, "training.batch_size": 8}, "", "does not divide"),
-    ({"method.name": "grpo", "method.rewards": "json", "training.batch_size": 6}, "training.batch_size", "whole groups of 4"),
+    ({"method.name": "grpo", "method.rewards": "json", "training.batch_size": 6}, "training.batch_size", "the group size 4"),
     ({"method.name": "grpo", "method.rewards": "json", "method.num_generations": 1}, "method.num_generations", "greater"),
     ({"method.name": "grpo", "method.rewards": "praise"}, "method.rewards", "'praise' is not one of"),
     ({"method.name": "grpo", "method.rewards": ""}, "method.rewards", "at least one"),
@@ -91,13 +91,13 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"method.name": "grpo", "method.rewards": "regex"}, "method.reward_pattern", "needs a pattern"),
     ({"method.name": "grpo", "method.rewards": "regex", "method.reward_pattern": "("}, "method.reward_pattern", "no regular expression"),
     ({"method.name": "ppo", "method.rewards": "length"}, "method.reward_length", "needs a number"),
-    ({"method.name": "ppo", "method.rewards": "model"}, "method.reward_model", "not named"),
+    ({"method.name": "ppo", "method.rewards": "model"}, "method.reward_model", "no reward model is set"),
     ({"method.name": "ppo", "method.rewards": "model", "method.reward_model": "nobody"}, "method.reward_model", "no run or folder 'nobody'"),
-    ({"method.name": "grpo", "method.rewards": "json", "method.reward_schema": "/no/file.json"}, "method.reward_schema", "no JSON Schema"),
-    ({"method.name": "grpo", "method.rewards": "python"}, "method.reward_python", "not named"),
+    ({"method.name": "grpo", "method.rewards": "json", "method.reward_schema": "/no/file.json"}, "method.reward_schema", "not a JSON Schema"),
+    ({"method.name": "grpo", "method.rewards": "python"}, "method.reward_python", "no Python reward is set"),
     ({"method.name": "grpo", "method.rewards": "python", "method.reward_python": "score"}, "method.reward_python", "not FILE.py:FUNCTION"),
     ({"method.name": "grpo", "method.rewards": "python", "method.reward_python": "/no/r.py:f"}, "method.reward_python", "cannot be read"),
-    ({"method.name": "ppo", "method.rewards": "json", "method.kl_coef": 0, "method.kl_target": 6}, "method.kl_coef", "cannot be steered"),
+    ({"method.name": "ppo", "method.rewards": "json", "method.kl_coef": 0, "method.kl_target": 6}, "method.kl_coef", "cannot start at 0"),
     ({"training.engine": "unsloth"}, "training.engine", "needs an NVIDIA GPU"),
     ({"training.engine": "unsloth", "tuning.name": "full"}, "training.engine", "does not train sft with full"),
     ({"model.attention": "flash_attention_2"}, "model.attention", "needs an NVIDIA GPU"),
@@ -109,34 +109,34 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tuning.target_modules": "q_projj"}, "tuning.target_modules", "no linear layer named 'q_projj'"),
     ({"tuning.target_modules": "lm_head"}, "tuning.target_modules", "head or embedding, which shares"),
     ({"tuning.target_modules": "embed_tokens"}, "tuning.target_modules", "head or embedding"),
-    ({"tuning.rank_pattern": "q_projj=8"}, "tuning.rank_pattern", "no layer with an adapter is named 'q_projj'"),
+    ({"tuning.rank_pattern": "q_projj=8"}, "tuning.rank_pattern", "no adapted layer 'q_projj'"),
     ({"tuning.rank_pattern": "q_proj"}, "tuning.rank_pattern", "layer=number"),
     ({"tuning.alpha_pattern": "q_proj=0"}, "tuning.alpha_pattern", "q_proj has 0"),
     ({"tuning.layers_to_transform": "0-99"}, "tuning.layers_to_transform", "there is no block 99"),
-    ({"tuning.layers_to_transform": "last"}, "tuning.layers_to_transform", "numbers from 0 and ranges"),
+    ({"tuning.layers_to_transform": "last"}, "tuning.layers_to_transform", "numbers (from 0) and ranges"),
     ({"tuning.modules_to_save": "lm_haed"}, "tuning.modules_to_save", "no layer 'lm_haed'"),
-    ({"tuning.target_modules": "q_proj", "tuning.modules_to_save": "q_proj"}, "tuning.modules_to_save", "gets an adapter and"),
+    ({"tuning.target_modules": "q_proj", "tuning.modules_to_save": "q_proj"}, "tuning.modules_to_save", "is in both"),
     ({"tuning.name": "qlora", "tuning.dora": True, "tuning.bits": "8"}, "tuning.dora", "over 8-bit weights fails"),
-    ({"tuning.name": "dora", "tuning.init": "pissa"}, "tuning.init", "dora measures their length"),
+    ({"tuning.name": "dora", "tuning.init": "pissa"}, "tuning.init", "DoRA depends on their magnitude"),
     ({"tuning.init": "olora", "tuning.rslora": True}, "tuning.init", "together with rslora"),
     ({"tuning.rank_pattern": {"q_proj(": 8}}, "tuning.rank_pattern", "no regular expression"),
     ({"tuning.alpha_pattern": {"*": 8}}, "tuning.alpha_pattern", "no regular expression"),
     ({"tuning.rank_pattern": "q_proj=5000"}, "tuning.rank_pattern", "would save nothing"),
-    ({"tuning.rank_pattern": "q_proj=8", "tuning.target_modules": "v_proj"}, "tuning.rank_pattern", "no layer with an adapter"),
-    ({"tuning.rank_pattern": "layers.1.self_attn.q_proj=8", "tuning.layers_to_transform": "0"}, "tuning.rank_pattern", "no layer with an adapter"),
-    ({"tuning.layers_to_transform": []}, "tuning.layers_to_transform", "at least one number from 0"),
-    ({"tuning.layers_to_transform": [-1]}, "tuning.layers_to_transform", "at least one number from 0"),
+    ({"tuning.rank_pattern": "q_proj=8", "tuning.target_modules": "v_proj"}, "tuning.rank_pattern", "no adapted layer"),
+    ({"tuning.rank_pattern": "layers.1.self_attn.q_proj=8", "tuning.layers_to_transform": "0"}, "tuning.rank_pattern", "no adapted layer"),
+    ({"tuning.layers_to_transform": []}, "tuning.layers_to_transform", "at least one number, counted from 0"),
+    ({"tuning.layers_to_transform": [-1]}, "tuning.layers_to_transform", "at least one number, counted from 0"),
     ({"tuning.init": "orthogonal", "tuning.rank": 5}, "tuning.rank", "5 is odd"),
     ({"method.name": "reward", "tuning.modules_to_save": "lm_head"}, "tuning.modules_to_save", "a reward model has no 'lm_head'"),
-    ({"tuning.name": "full", "tuning.adapter": "nobody"}, "tuning.adapter", "no adapter to go on from"),
-    ({"tuning.name": "qlora", "tuning.adapter": "nobody", "tuning.merge_adapter": True}, "tuning.merge_adapter", "merged into whole weights"),
+    ({"tuning.name": "full", "tuning.adapter": "nobody"}, "tuning.adapter", "cannot continue an adapter"),
+    ({"tuning.name": "qlora", "tuning.adapter": "nobody", "tuning.merge_adapter": True}, "tuning.merge_adapter", "merged into unquantized weights"),
     ({"tuning.merge_adapter": True}, "tuning.merge_adapter", "no adapter to merge"),
     ({"tuning.adapter": "nobody"}, "tuning.adapter", "no run or folder 'nobody'"),
-    ({"tuning.lora_plus_ratio": 16, "training.optimizer": "sgd"}, "tuning.lora_plus_ratio", "made for AdamW"),
+    ({"tuning.lora_plus_ratio": 16, "training.optimizer": "sgd"}, "tuning.lora_plus_ratio", "needs AdamW"),
     ({"tuning.lora_plus_ratio": 0.5}, "tuning.lora_plus_ratio", "greater"),
     ({"model.rope_factor": 1}, "model.rope_factor", "greater"),
-    ({"data.max_length": 8193}, "data.max_length", "rows of 8,193 tokens are allowed; the model was made for 8,192"),
-    ({"data.max_length": 16385, "model.rope_scaling": "yarn", "model.rope_factor": 2}, "data.max_length", "made for 16,384"),
+    ({"data.max_length": 8193}, "data.max_length", "rows of up to 8,193 tokens are allowed, but the model's context length is 8,192"),
+    ({"data.max_length": 16385, "model.rope_scaling": "yarn", "model.rope_factor": 2}, "data.max_length", "context length is 16,384"),
     ({"training.learning_rate": 2}, "training.learning_rate", "above 0 and at most 1"),
 ]  # fmt: skip
 
@@ -155,32 +155,32 @@ def test_a_wrong_ask_is_refused_with_the_option(sets, option, part, model_path, 
 @pytest.mark.parametrize(
     ("sets", "lengths", "raw", "option", "part"),
     [
-        ({"method.name": "kto"}, Lengths(9, 90, 10, 40, good=9), {}, "data.train", "all 9 answers are rated good"),
-        ({"method.name": "kto"}, Lengths(9, 90, 10, 40, good=0), {}, "data.train", "rated bad"),
-        ({"method.name": "grpo"}, Lengths(9, 90, 10, 0, answered=4), {}, "method.rewards", "5 of 9 rows have no answer"),
-        ({"method.name": "grpo", "method.rewards": "json", "training.batch_size": 64}, Lengths(9, 90, 10, 0), {}, "training.batch_size", "holds 16 prompts and the data has 9"),
-        ({}, Lengths(9, 90_000, 9000, 40), {}, "data.max_length", "the model was made for 8,192"),
-        ({"method.name": "grpo", "method.rewards": "json", "method.max_completion_length": 9000}, ROWS, {}, "method.max_completion_length", "answers up to 9,000"),
-        ({}, ROWS, {"architectures": ["LlamaForSequenceClassification"]}, "model.path", "scores texts and cannot write"),
+        ({"method.name": "kto"}, Lengths(9, 90, 10, 40, good=9), {}, "data.train", "all 9 answers are labeled good"),
+        ({"method.name": "kto"}, Lengths(9, 90, 10, 40, good=0), {}, "data.train", "labeled bad"),
+        ({"method.name": "grpo"}, Lengths(9, 90, 10, 0, answered=4), {}, "method.rewards", "5 of 9 rows have no expected answer"),
+        ({"method.name": "grpo", "method.rewards": "json", "training.batch_size": 64}, Lengths(9, 90, 10, 0), {}, "training.batch_size", "needs 16 prompts, but the data has 9"),
+        ({}, Lengths(9, 90_000, 9000, 40), {}, "data.max_length", "the model's context length is 8,192"),
+        ({"method.name": "grpo", "method.rewards": "json", "method.max_completion_length": 9000}, ROWS, {}, "method.max_completion_length", "completions up to 9,000"),
+        ({}, ROWS, {"architectures": ["LlamaForSequenceClassification"]}, "model.path", "scores text and cannot generate"),
         ({}, ROWS, {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "model.path", "encoder-decoder"),
         *(
-            ({}, ROWS, {"architectures": [name]}, "model.path", f"{name} is no causal language model")
+            ({}, ROWS, {"architectures": [name]}, "model.path", f"{name} is not a causal language model")
             for name in ("BertForMaskedLM", "BertForPreTraining", "LlamaForTokenClassification", "ViTForImageClassification")
         ),
-        ({}, ROWS, {"architectures": ["BertLMHeadModel"], "model_type": "bert"}, "model.path", "no causal language model"),
-        ({}, ROWS, {"architectures": [], "model_type": "bert"}, "model.path", "bert is no causal language model"),
-        ({}, ROWS, {"architectures": None, "model_type": "vit"}, "model.path", "names no architecture"),
-        ({}, ROWS, {"model_type": "llamma9"}, "model.path", "does not know models of the type 'llamma9'"),
+        ({}, ROWS, {"architectures": ["BertLMHeadModel"], "model_type": "bert"}, "model.path", "not a causal language model"),
+        ({}, ROWS, {"architectures": [], "model_type": "bert"}, "model.path", "bert is not a causal language model"),
+        ({}, ROWS, {"architectures": None, "model_type": "vit"}, "model.path", "has no architectures"),
+        ({}, ROWS, {"model_type": "llamma9"}, "model.path", "does not support the model type 'llamma9'"),
         ({}, ROWS, {"model_type": None}, "model.path", "has no model_type"),
-        ({}, ROWS, {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "own.Own"}}, "model.trust_remote_code", "run code that comes with them"),
+        ({}, ROWS, {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "own.Own"}}, "model.trust_remote_code", "run their own code"),
         ({}, ROWS, {"num_attention_heads": 0}, "model.path", "num_attention_heads 0"),
-        ({}, ROWS, {"vocab_size": 2000}, "model.path", "has vocab_size 2,000, and the embedding in the weight files 49,152"),
+        ({}, ROWS, {"vocab_size": 2000}, "model.path", "has vocab_size 2,000, but the embedding in the weight files has 49,152"),
         ({}, ROWS, {"hidden_size": 64}, "model.path", "has hidden_size 64"),
         ({}, ROWS, {"num_hidden_layers": 32}, "model.path", "there is no block 30"),
-        ({"tuning.name": "full"}, ROWS, {"quantization_config": {"quant_method": "awq"}}, "model.path", "quantized already (awq)"),
+        ({"tuning.name": "full"}, ROWS, {"quantization_config": {"quant_method": "awq"}}, "model.path", "already quantized (awq)"),
         ({"model.rope_scaling": "yarn"}, ROWS, {"model_type": "phi3"}, "model.rope_scaling", "longrope"),
-        ({"tuning.name": "qlora"}, ROWS, {"quantization_config": {"quant_method": "gptq"}}, "model.path", "quantized already (gptq)"),
-        ({"model.rope_scaling": "yarn"}, ROWS, {"rope_parameters": None, "rope_theta": None}, "model.rope_scaling", "no rotary positions"),
+        ({"tuning.name": "qlora"}, ROWS, {"quantization_config": {"quant_method": "gptq"}}, "model.path", "already quantized (gptq)"),
+        ({"model.rope_scaling": "yarn"}, ROWS, {"rope_parameters": None, "rope_theta": None}, "model.rope_scaling", "no rotary position embeddings"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -199,7 +199,7 @@ def test_a_validation_row_must_fit_too(model_path, session_settings) -> None:
     known = replace(
         checks.Known.of(asked({}), model_path, session_settings), lengths=replace(ROWS, validation_max=9000)
     )
-    with pytest.raises(InputError, match=r"longest example of the validation has 9,000 tokens"):
+    with pytest.raises(InputError, match=r"longest example of the validation data has 9,000 tokens"):
         checks.check_method(known)
 
 
@@ -220,7 +220,7 @@ def test_rewards_that_are_files(model_path, session_settings, tmp_path) -> None:
     assert error.where == "method.trust_reward_code"
     assert refusals(sets | {"method.trust_reward_code": True}, model_path, session_settings) == []
     (error,) = refusals(sets | {"method.reward_python": f"{good}:other"}, model_path, session_settings)
-    assert "it has: score" in error.sentence
+    assert "the file has: score" in error.sentence
     good.write_text("def score(:\n")
     (error,) = refusals(sets, model_path, session_settings)
     assert "not valid Python" in error.sentence
@@ -228,7 +228,7 @@ def test_rewards_that_are_files(model_path, session_settings, tmp_path) -> None:
     schema.write_text('{"type": "objekt"}')
     sets = {"method.name": "grpo", "method.rewards": "json", "method.reward_schema": str(schema)}
     (error,) = refusals(sets, model_path, session_settings)
-    assert "no JSON Schema" in error.sentence
+    assert "not a JSON Schema" in error.sentence
 
 
 def test_a_run_that_is_named_must_be_of_the_right_kind(model_path, settings, tmp_path) -> None:
@@ -239,7 +239,7 @@ def test_a_run_that_is_named_must_be_of_the_right_kind(model_path, settings, tmp
     run.model.mkdir(parents=True, exist_ok=True)
     shutil.copy(model_path / "config.json", run.model / "config.json")
     (error,) = refusals(wanted, model_path, settings)
-    assert "writes and does not score" in error.sentence
+    assert "is a generative model" in error.sentence
     config = {"peft_type": "LORA", "task_type": "SEQ_CLS", "target_modules": ["q_proj"], "r": 4}
     (run.model / "adapter_config.json").write_text(json.dumps(config))
     shapes = {"q_proj.lora_A": (4, 576), "q_proj.lora_B": (576, 4)}
@@ -249,10 +249,10 @@ def test_a_run_that_is_named_must_be_of_the_right_kind(model_path, settings, tmp
     })  # fmt: skip
     assert refusals(wanted, model_path, settings) == []
     (error,) = refusals({"tuning.adapter": "writer"}, model_path, settings)
-    assert "a reward model's" in error.sentence
+    assert "a reward-model adapter" in error.sentence
     (run.model / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["c_attn"]}))
     (error,) = refusals(wanted, model_path, settings)
-    assert "does not name model.layers.0.self_attn.q_proj" in error.sentence
+    assert "lacks model.layers.0.self_attn.q_proj" in error.sentence
 
 
 def test_the_page_confines_every_path_and_no_name_of_a_run(tmp_path, monkeypatch) -> None:

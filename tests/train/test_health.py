@@ -78,7 +78,7 @@ def test_losses_as_trainings_have_them_are_nothing_to_tell() -> None:
     ("values", "norm", "part", "change"),
     [
         ([0.0] * 5, 1.0, "0 since the first step", {}),
-        ([1.0, 0.5, 0.1, 0.0, 0.0, 0.0, 0.0], 1.0, "0 since step 4: every row is known by heart", {}),
+        ([1.0, 0.5, 0.1, 0.0, 0.0, 0.0, 0.0], 1.0, "0 since step 4: every row is memorized", {}),
         ([1.5] * 50, 1.0, "has not fallen in the first 40 steps", {"training.learning_rate": 5e-3}),
         ([1.5 + 0.02 * step for step in range(50)], 1.0, "has not fallen", {"training.learning_rate": 2e-4}),
         ([1.5] * 50, 0.0, "has not fallen", {}),

@@ -187,14 +187,14 @@ def test_what_is_wrong_with_a_file_is_said_before_it_is_run(file, tmp_path) -> N
 
 
 FAILURES = [
-    ("return [1 / 0]", r"score fails: ZeroDivisionError\('division by zero'\).*Correct it"),
-    ("return [1.0, 2.0]", r"score returned 2 rewards for 1 answers.*Return one number for each answer"),
+    ("return [1 / 0]", r"score fails: ZeroDivisionError\('division by zero'\).*Fix it"),
+    ("return [1.0, 2.0]", r"score returned 2 rewards for 1 answers.*Return one number per completion"),
     ("return []", "score returned 0 rewards for 1 answers"),
     ("return 1.0", "score fails: TypeError"),
     ("return None", "score fails: TypeError"),
     ("return ['good']", "score fails: ValueError.*good"),
     ("return [[1]]", "score fails: TypeError"),
-    ("return [float('nan')]", r"score returned nan.*Return None for an answer without a reward"),
+    ("return [float('nan')]", r"score returned nan.*Return None for a completion without a reward"),
     ("return [float('inf')]", "score returned inf"),
 ]
 
@@ -209,7 +209,7 @@ def test_what_a_function_does_wrong(file, body: str, said: str) -> None:
 
 def test_a_file_that_cannot_be_imported_and_one_that_takes_other_arguments(file) -> None:
     path = file("import nothing_of_this_name\ndef score(**rest): ...\n")
-    with pytest.raises(StudioError, match=r"importing it fails: ModuleNotFoundError.*Correct the file"):
+    with pytest.raises(StudioError, match=r"importing it fails: ModuleNotFoundError.*Fix the file"):
         load_function(f"{path}:score")
     path = file("def score(completions):\n    return [1.0]\n")
     with pytest.raises(StudioError, match=r"score fails: TypeError.*prompts"):
@@ -222,19 +222,19 @@ def test_a_file_that_cannot_be_imported_and_one_that_takes_other_arguments(file)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "this is no JSON Schema: Expecting property name"),
-        ('{"type": "nothing"}', "this is no JSON Schema: 'nothing' is not valid"),
-        ("[1]", "this is no JSON Schema"),
-        ("5", "this is no JSON Schema"),
-        ("true", "a schema is a JSON object"),
-        ('{"$ref": "#/$defs/gone"}', "this is no JSON Schema: .*gone"),
-        ('{"$ref": "http://127.0.0.1:9/x.json"}', "this is no JSON Schema: .*127.0.0.1"),
-        ('{"pattern": "("}', "this is no JSON Schema: "),
-        ('{"properties": {"a": {"items": {"$ref": "#/$defs/gone"}}}}', "this is no JSON Schema: .*gone"),
-        ('{"$defs": {"unused": {"$ref": "other.json"}}}', "this is no JSON Schema: .*other.json"),
-        ('{"$ref": "#"}', "refers to itself without an end"),
-        ('{"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"$ref": "#/$defs/b"}}}', "without an end"),
-        ('{"allOf": [{"$ref": "#"}]}', "refers to itself without an end"),
+        ("{", "this is not a JSON Schema: Expecting property name"),
+        ('{"type": "nothing"}', "this is not a JSON Schema: 'nothing' is not valid"),
+        ("[1]", "this is not a JSON Schema"),
+        ("5", "this is not a JSON Schema"),
+        ("true", "a schema must be a JSON object"),
+        ('{"$ref": "#/$defs/gone"}', "this is not a JSON Schema: .*gone"),
+        ('{"$ref": "http://127.0.0.1:9/x.json"}', "this is not a JSON Schema: .*127.0.0.1"),
+        ('{"pattern": "("}', "this is not a JSON Schema: "),
+        ('{"properties": {"a": {"items": {"$ref": "#/$defs/gone"}}}}', "this is not a JSON Schema: .*gone"),
+        ('{"$defs": {"unused": {"$ref": "other.json"}}}', "this is not a JSON Schema: .*other.json"),
+        ('{"$ref": "#"}', "refers to itself endlessly"),
+        ('{"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"$ref": "#/$defs/b"}}}', "endlessly"),
+        ('{"allOf": [{"$ref": "#"}]}', "refers to itself endlessly"),
     ],
 )
 def test_what_is_no_schema(tmp_path: Path, text: str, said: str) -> None:
@@ -246,11 +246,11 @@ def test_what_is_no_schema(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_a_schema_that_is_missing_or_right(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"this is no JSON Schema: .*No such file"):
+    with pytest.raises(InputError, match=r"this is not a JSON Schema: .*No such file"):
         read_schema(tmp_path / "none.json")
     path = tmp_path / "schema.json"
     path.write_bytes(b"\xff")
-    with pytest.raises(InputError, match="this is no JSON Schema"):
+    with pytest.raises(InputError, match="this is not a JSON Schema"):
         read_schema(path)
     for schema in (
         SCHEMA,
@@ -371,5 +371,5 @@ def test_every_reward_can_be_made(settings, tiny, tmp_path) -> None:
         "exact_match": 1, "numeric": 1, "json": 1, "regex": 1, "length": 1, "python": 0.5,
     }  # fmt: skip
     setup.scorer = None
-    with pytest.raises(InputError, match=r"method\.reward_model: there is no reward model.*Name the run"):
+    with pytest.raises(InputError, match=r"method\.reward_model: there is no reward model.*Give the run"):
         make_rewards(setup, setup.train)

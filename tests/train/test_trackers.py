@@ -114,7 +114,7 @@ def test_a_tracker_that_fails_is_dropped_with_a_notice(settings, tiny, tmp_path)
     trackers.on_train_end(None, None, None)
     assert Broken.calls == 1 and good.events == ["on_log", "on_train_end"]
     (notice,) = [event for event in read_events(context.job.events_path)[0] if event["kind"] == "notice"]
-    assert notice["text"].startswith("wandb is told nothing more") and "the server is away" in notice["text"]
+    assert notice["text"].startswith("wandb gets no more data") and "the server is away" in notice["text"]
 
 
 def test_what_the_person_has_set_stays(tmp_path, monkeypatch) -> None:

@@ -65,7 +65,7 @@ def spoil(patch: pytest.MonkeyPatch, step: int, gradients: bool) -> None:
     ("step", "gradients", "text"),
     [
         (5, False, "the loss became nan at step 5"),
-        (4, False, "the weights are no numbers any more at step 4"),  # a checkpoint was due: none is written
+        (4, False, "the weights contain NaN or inf at step 4"),  # a checkpoint was due: none is written
         (5, True, "the gradient norm became"),
     ],
 )
@@ -80,7 +80,7 @@ def test_broken_numbers_end_the_run_and_the_last_good_checkpoint_stays(
     assert failed.value.change == {"training.learning_rate": 2e-4}
     good = last_whole(context.job.checkpoints)
     assert good is not None and good.step == (2 if step == 4 else 4)
-    assert f"The checkpoint of step {good.step} is kept" in failed.value.fix
+    assert f"The checkpoint of step {good.step} is intact" in failed.value.fix
     assert not (context.job.checkpoints / "checkpoint-6").exists()
     assert all(weight.isfinite().all() for weight in load_file(good.path / "adapter_model.safetensors").values())
     assert len(reported(context)) == (step if step == 5 else 3), "the broken step's numbers are in the curve"
@@ -260,7 +260,7 @@ def test_other_data_end_a_run_that_goes_on_and_touch_nothing(settings, tiny, tmp
     assert kept[-1] == 3 and recorded["data"]["sources"]
     for other in (ROWS[:2], [*ROWS[6:], *ROWS[:6]]):
         write_rows(rows, other)
-        with pytest.raises(InputError, match="the data have changed") as refused:
+        with pytest.raises(InputError, match="the data has changed") as refused:
             train(JobContext(job, settings))
         assert refused.value.where == str(rows)
         assert whole_steps(job.checkpoints) == kept and job.environment() == recorded
@@ -278,7 +278,7 @@ def test_a_run_that_is_over_before_it_begins_is_refused(settings, tiny, tmp_path
     write_request(job.path, replace(request, config=config, branch=branch))
     again = JobContext(JobFolder(job.path), settings)
     if refused:
-        with pytest.raises(StudioError, match="would be over before step 3"):
+        with pytest.raises(StudioError, match="would end before step 3"):
             train(again)
         assert whole_steps(job.checkpoints)[-1] == 3
     else:  # ended while it saved: only that is left to do
@@ -302,7 +302,7 @@ def test_a_branch_waits_anew_and_knows_the_best_that_came_along(settings, tiny, 
     assert best <= 3 and list(found) == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(("best", "ending"), [(2, "2.5, was the best"), (3, "2.5, was the best that has a checkpoint")])
+@pytest.mark.parametrize(("best", "ending"), [(2, "2.5, was the best"), (3, "2.5, was the best among the checkpoints")])
 def test_a_worse_checkpoint_is_not_called_the_best(settings, tiny, tmp_path, best: int, ending: str) -> None:
     context, loaded = run(settings, tiny, tmp_path), []
     folder = context.job.checkpoints

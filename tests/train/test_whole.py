@@ -69,7 +69,7 @@ def said(sets: dict[str, Any], model: Path, settings: Settings, **raw: Any) -> s
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "base_model.model."])
 def test_weights_of_a_wrapped_model_are_refused(model, settings, prefix) -> None:
     rewrite(model, lambda name: prefix + name)
-    assert f"every weight's name begins with '{prefix}'" in said({}, model, settings)
+    assert f"every weight name begins with '{prefix}'" in said({}, model, settings)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,9 @@ def test_weights_of_a_wrapped_model_are_refused(model, settings, prefix) -> None
 def test_a_checkpoint_that_lacks_weights_is_refused(model, settings, lost, part) -> None:
     rewrite(model, lambda name: None if lost in name else name)
     assert part in said({}, model, settings)
-    with pytest.raises(InputError, match=r"model\.path.*not in its files, first model\..*would be random"):
+    with pytest.raises(
+        InputError, match=r"model\.path.*not in its files, first model\..*would be randomly initialized"
+    ):
         load_whole(AutoModelForCausalLM, model, "model.path")
 
 
@@ -106,7 +108,7 @@ def test_only_a_new_head_may_be_new(tiny) -> None:
 @pytest.mark.parametrize("kind", ["gptq", "awq", "bitsandbytes", "compressed-tensors", "fp8"])
 def test_a_quantised_checkpoint_is_refused_for_every_tuning(tiny, settings, tuning, kind) -> None:
     words = said({"tuning.name": tuning}, tiny, settings, quantization_config={"quant_method": kind})
-    assert f"quantized already ({kind})" in words
+    assert f"already quantized ({kind})" in words
 
 
 def test_a_checkpoint_that_says_it_is_not_quantised_is_not(tiny, settings) -> None:
@@ -119,7 +121,7 @@ def test_a_checkpoint_that_says_it_is_not_quantised_is_not(tiny, settings) -> No
 def test_a_tokenizer_without_an_end_is_refused(model, settings) -> None:
     change(model, "tokenizer_config.json", eos_token=None, pad_token=None)
     (model / "special_tokens_map.json").unlink(missing_ok=True)
-    assert "names no token that ends a text (eos_token)" in said({}, model, settings)
+    assert "has neither an eos_token nor a pad_token" in said({}, model, settings)
     with pytest.raises(InputError, match="eos_token"):
         checks.require_rows(AutoTokenizer.from_pretrained(model), [], 4096, model)
     change(model, "tokenizer_config.json", eos_token="<|im_end|>")
@@ -132,11 +134,13 @@ def test_a_token_without_a_row_is_refused(model, settings) -> None:
     assert said({}, model, settings) == "", "a token that nobody uses does no harm"
     tokenizer = AutoTokenizer.from_pretrained(model)
     row = Encoded([5, 4096], [-100, 4096], 1, "rows.jsonl")
-    with pytest.raises(InputError, match=r"'<extra>' in the data is token 4,096, and the model's embedding has 4,096"):
+    with pytest.raises(
+        InputError, match=r"'<extra>' in the data is token 4,096, but the model's embedding has only 4,096"
+    ):
         checks.require_rows(tokenizer, [row], 4096, model)
     checks.require_rows(tokenizer, [replace(row, input_ids=[5, 4095])], 4096, model)
     change(model, "tokenizer_config.json", pad_token="<extra>")
-    assert "'<extra>', with which rows are padded, is token 4,096" in said({}, model, settings)
+    assert "'<extra>', used for padding, is token 4,096" in said({}, model, settings)
     with pytest.raises(InputError, match="the padding token is token 4,096"):
         checks.require_rows(AutoTokenizer.from_pretrained(model), [], 4096, model)
 
@@ -185,14 +189,14 @@ def test_an_adapter_of_every_kind_of_layer_is_taken(tiny, settings, tmp_path, ki
 
 # (the base that the adapter was made for, changes of its config, a part of the sentence)
 WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"num_hidden_layers": 4}, {}, "the adapter has a block 2, and the model has 2"),
-    ({"hidden_size": 64}, {}, "goes from 64 to 64 numbers"),
-    ({}, {"r": 2}, "says rank 2 for model.layers.0.mlp.down_proj, and its weights have 4"),
-    ({}, {"rank_pattern": {"v_proj": 2}}, "says rank 2 for model.layers.0.self_attn.v_proj"),
-    ({}, {"target_modules": ["q_proj"]}, "does not name model.layers.0.mlp.down_proj"),
-    ({}, {"target_modules": ".*nothing"}, "does not name model.layers.0.mlp.down_proj"),
+    ({"num_hidden_layers": 4}, {}, "the adapter has a block 2, but the model has 2"),
+    ({"hidden_size": 64}, {}, "maps 64 to 64 features"),
+    ({}, {"r": 2}, "has rank 2 for model.layers.0.mlp.down_proj, but its weights have 4"),
+    ({}, {"rank_pattern": {"v_proj": 2}}, "has rank 2 for model.layers.0.self_attn.v_proj"),
+    ({}, {"target_modules": ["q_proj"]}, "lacks model.layers.0.mlp.down_proj"),
+    ({}, {"target_modules": ".*nothing"}, "lacks model.layers.0.mlp.down_proj"),
     ({}, {"target_modules": "("}, "is no regular expression"),
-    ({}, {"target_modules": None}, "does not name model.layers.0.mlp.down_proj"),
+    ({}, {"target_modules": None}, "lacks model.layers.0.mlp.down_proj"),
     ({}, {"peft_type": "IA3"}, "adapters of type IA3"),
 ]
 
@@ -229,15 +233,15 @@ def test_an_adapter_that_does_not_fit_is_seen_when_it_is_loaded(tiny, tmp_path) 
 @pytest.mark.parametrize(
     ("made", "sets", "option", "part"),
     [
-        ({}, {"tuning.name": "dora"}, "tuning.name", "has no lengths of DoRA"),
-        ({"use_dora": True}, {"tuning.name": "lora"}, "tuning.name", "has lengths of DoRA"),
-        ({"use_dora": True}, {"tuning.name": "qlora"}, "tuning.dora", "has lengths of DoRA"),
+        ({}, {"tuning.name": "dora"}, "tuning.name", "has no DoRA magnitudes"),
+        ({"use_dora": True}, {"tuning.name": "lora"}, "tuning.name", "has DoRA magnitudes"),
+        ({"use_dora": True}, {"tuning.name": "qlora"}, "tuning.dora", "has DoRA magnitudes"),
         ({"use_dora": True}, {"tuning.name": "qlora", "tuning.bits": "8", "tuning.dora": True}, "tuning.dora", "8-bit"),
-        ({}, {"tuning.modules_to_save": "lm_head"}, "tuning.modules_to_save", "no lm_head that is trained whole"),
-        ({}, {"tuning.rslora": True}, "tuning.rslora", "made without rsLoRA"),
-        ({}, {"tuning.dropout": 0.1}, "tuning.dropout", "keeps its own dropout"),
+        ({}, {"tuning.modules_to_save": "lm_head"}, "tuning.modules_to_save", "no fully trained lm_head"),
+        ({}, {"tuning.rslora": True}, "tuning.rslora", "trained without rsLoRA"),
+        ({}, {"tuning.dropout": 0.1}, "tuning.dropout", "keeps its dropout"),
         ({}, {"tuning.alpha": 64}, "tuning.alpha", "alpha 8 at rank 4"),
-        ({}, {"method.name": "reward"}, "tuning.adapter", "a language model's"),
+        ({}, {"method.name": "reward"}, "tuning.adapter", "a language-model"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -302,7 +306,7 @@ def test_what_is_trained_whole_has_the_models_own_name(settings, tmp_path, kind,
 def test_experts_take_plain_adapters_only(settings, tmp_path, kind, sets) -> None:
     folder = save_tiny(tmp_path, kind)
     (error,) = refusals({"tuning.rank": 4, **sets}, folder, settings)
-    assert "on the experts of this model" in error.what and "tuning.target_modules (q_" in error.fix
+    assert "on the experts of this model" in error.what and "attention layers (q_" in error.fix
     named = error.fix.partition("(")[2].partition(")")[0]
     assert said({"tuning.rank": 4, "tuning.target_modules": named, **sets}, folder, settings) == ""
 
@@ -333,11 +337,11 @@ def test_a_reward_model_has_one_label(tiny, settings, tmp_path) -> None:
     assert "has 3 labels" in ppo(three := save_scorer(tmp_path / "three", num_labels=3))
     assert "has 3 labels" in said({"method.name": "reward"}, three, settings)
     headless = rewrite(save_scorer(tmp_path / "none"), lambda name: None if "score" in name else name)
-    assert "no head that scores" in ppo(headless)
-    assert "reads tokens up to 299, and this model writes tokens up to 4,095" in ppo(
+    assert "no score head" in ppo(headless)
+    assert "token ids end at 299, but this model's tokenizer has ids up to 4,095" in ppo(
         save_scorer(tmp_path / "small", vocab_size=300)
     )
     wide = save_adapter(tmp_path / "wide", "SEQ_CLS", {"hidden_size": 64, "num_labels": 1})
-    assert "goes from 64 to 64 numbers" in ppo(wide)
+    assert "maps 64 to 64 features" in ppo(wide)
     labels = save_adapter(tmp_path / "labels", "SEQ_CLS", {"num_labels": 3})
-    assert "a head of the shape (1, 32)" in ppo(labels)
+    assert "a score head of shape (1, 32)" in ppo(labels)

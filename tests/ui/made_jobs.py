@@ -73,8 +73,8 @@ def made_export(jobs: Path, run: JobFolder, types: tuple[str, ...] = ("q4_k_m", 
             "exact_match": {"exact_match": 0.99, "correct": 99, "total": 100}, "seconds": {"convert": 1.0},
             "differences": [{
                 "prompts": ["decomposed letters"], "rare": True, "kind": "normalization",
-                "example": f"'e\\u0301' {SCRIPT}", "cause": "the tokenizer normalizes a text (NFC)",
-                "fix": "Normalise texts to NFC",
+                "example": f"'e\\u0301' {SCRIPT}", "cause": "the tokenizer normalizes text (NFC)",
+                "fix": "Normalize prompts to NFC",
             }],
         })  # fmt: skip
     write_json(job.report / "export.json", {"run": run.id, "files": files})

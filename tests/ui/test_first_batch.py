@@ -1,4 +1,4 @@
-"""The first batch and the upload of a kept set, as the page begins and draws them, without a browser."""
+"""The first batch and the upload of a cleaned copy, as the page begins and draws them, without a browser."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_keep_fails_with_a_sentence_or_writes_what_can_be_trained_on(
     assert now["state"] == "failed" and "bad.jsonl, row 2" in now["error"] and "drop: empty_answer" in now["error"]
     task = services.tasks.begin("p4", "keep", [("keep", {**asked, "drop": ["empty_answer"]})], kept_value)
     now = polled(client, "/api/data/p4/keep", lambda one: one["state"] != "running")
-    assert now["shown"]["figures"][:2] == [["Kept", "2 of 3 rows"], ["Dropped", "an empty answer (1)"]]
+    assert now["shown"]["figures"][:2] == [["Saved", "2 of 3 rows"], ["Dropped", "an empty answer (1)"]]
     train, validation = trained_on(task.answers[-1])
     assert train == [{"path": str(session_settings.home / "data" / "card" / "train.jsonl"), "format": "auto"}]
     assert Path(train[0]["path"]).read_text().count("\n") == 2 and not isinstance(validation, str)

@@ -106,13 +106,13 @@ def keep(
         list[str], typer.Option("--drop", help="Drop the rows with this finding of the profile, such as secret.")
     ] = [],  # noqa: B006
     hide_secrets: Annotated[
-        bool, typer.Option("--hide-secrets", help="Replace keys, passwords and e-mail addresses by their kind.")
+        bool, typer.Option("--hide-secrets", help="Replace keys, passwords and email addresses by their kind.")
     ] = False,
     push: Annotated[str, typer.Option("--push", help="Also push it to the Hub as OWNER/NAME, with HF_TOKEN.")] = "",
     public: Annotated[bool, typer.Option("--public", help="Make it public there; otherwise private.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a cleaned copy of the data of a run, with a manifest of what was left out and why."""
+    """Save a cleaned copy of a run's data, with a manifest of what was dropped and why."""
     settings, config = read_settings(), _run(data, sets)
     with _asking(settings) as (worker, show):
         kept = worker.call(
@@ -156,7 +156,7 @@ def finding_line(finding: dict[str, Any]) -> str:
 def kept_text(kept: dict[str, Any]) -> str:
     """What was written, as lines for a terminal."""
     left = ", ".join(f"{count:,} {check}" for check, count in kept["left_out"].items()) or "none"
-    lines = [f"{kept['path']}", f"kept {kept['kept']:,} of {_counted(kept['rows'])}; left out: {left}"]
+    lines = [f"{kept['path']}", f"saved {kept['kept']:,} of {_counted(kept['rows'])}; dropped: {left}"]
     if kept["hidden_secrets"]:
         lines.append(f"hidden: {kept['hidden_secrets']:,} keys, passwords or addresses")
     return "\n".join(lines + ([f"pushed to {kept['push']['repo']}"] if "push" in kept else []))

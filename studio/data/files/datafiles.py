@@ -188,10 +188,12 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise InputError("this user may not read the file", where=str(path), fix=f"chmod u+r {path}") from error
+        raise InputError(
+            "this user is not allowed to read the file", where=str(path), fix=f"chmod u+r {path}"
+        ) from error
     except OSError as error:
         reason = error.strerror or str(error)
-        fix = "Check that it is still there, or copy it to this disk"
+        fix = "Check that it still exists, or copy it to a local disk"
         raise InputError(f"the file cannot be read: {reason}", where=str(path), fix=fix) from error
 
 
@@ -219,11 +221,11 @@ def is_plain_text(path: Path) -> bool:
 def no_rows(path: Path, file_kind: FileKind) -> InputError:
     """The error for a file without a single row."""
     if file_kind.kind == "json":
-        what, fix = "the file holds only empty lines", "Put one JSON object in each line"
+        what, fix = "the file has only blank lines", "Write one JSON object per line"
     elif file_kind.kind in ("csv", "tsv"):
-        what, fix = "the file holds a header and no rows", "Put rows below the names of the columns"
+        what, fix = "the file has a header but no rows", "Add rows below the header"
     else:
-        what, fix = "the file holds no rows", "Give a file with rows"
+        what, fix = "the file has no rows", "Choose a file that has rows"
     return InputError(what, where=str(path), fix=fix)
 
 
@@ -235,7 +237,7 @@ def _require_path(path: Path, given: str) -> None:
     if path.is_dir():
         data_files(path)
     else:
-        raise InputError(f"'{given}' is not an ordinary file", where=str(path), fix="Name a data file or a folder")
+        raise InputError(f"'{given}' is not a regular file", where=str(path), fix="Give a data file or a folder")
 
 
 def _nearest(path: Path) -> str:
@@ -247,4 +249,4 @@ def _nearest(path: Path) -> str:
     if close:
         return f"Did you mean '{close[0]}'?"
     data = sorted(name for name in names if kind_by_name(name) is not None)[:5]
-    return f"In that folder there are: {', '.join(data)}" if data else f"Check the path; {folder} holds no data file"
+    return f"That folder has: {', '.join(data)}" if data else f"Check the path; {folder} has no data files"

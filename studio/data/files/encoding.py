@@ -13,33 +13,33 @@ from pathlib import Path
 
 from studio.errors import InputError
 
-_EXPORT = "Export the data as JSONL: one JSON object in each line, UTF-8"
+_EXPORT = "Export the data as JSONL: one JSON object per line, UTF-8"
 PARQUET, ARROW, ARROW_STREAM = "a Parquet file", "an Arrow file", "an Arrow stream"
 _PICKLE, _ZIP, _MODEL = "a Python pickle", "a ZIP archive", "a model's weights (safetensors)"
-_OFFICE = "an old Office document (.doc, .xls)"
+_OFFICE = "a legacy Office document (.doc, .xls)"
 BINARY_KINDS = {
-    _PICKLE: "A pickle can run programs, so none is opened here. In the program that wrote it, write each row as a "
-    "line of JSONL: `json.dumps(row, ensure_ascii=False)`",
-    _ZIP: "Unpack it, and name a file or folder of it",
+    _PICKLE: "Unpickling can run code, so pickles are never opened here. In the program that wrote it, write each row "
+    "as a JSONL line: `json.dumps(row, ensure_ascii=False)`",
+    _ZIP: "Unpack it and give a file or folder from it",
     "an Excel workbook": "Save the sheet as CSV (UTF-8)",
-    "a table of OpenDocument": "Save the sheet as CSV (UTF-8)",
+    "an OpenDocument spreadsheet": "Save the sheet as CSV (UTF-8)",
     _OFFICE: "Save the table as CSV (UTF-8), or the text as plain text (UTF-8)",
     "a Word document": "Save it as plain text (UTF-8)",
-    "a text of OpenDocument": "Save it as plain text (UTF-8)",
+    "an OpenDocument text": "Save it as plain text (UTF-8)",
     "RTF": "Save it as plain text (UTF-8)",
-    "a PowerPoint presentation": "Save its texts as plain text (UTF-8)",
+    "a PowerPoint presentation": "Save its text as plain text (UTF-8)",
     "an e-book (EPUB)": "Save its text as plain text (UTF-8)",
-    "a PDF": "Extract its text with `pdftotext`, and look through what comes out",
-    "a PyTorch file": "Write its rows as JSONL in the program that made it; models belong in model.path",
-    "a NumPy file": "Write its rows as JSONL or Parquet in the program that made it",
+    "a PDF": "Extract its text with `pdftotext` and check the result",
+    "a PyTorch file": "Write its rows as JSONL in the program that wrote it; models go in model.path",
+    "a NumPy file": "Write its rows as JSONL or Parquet in the program that wrote it",
     "an XZ archive": "Unpack it with unxz",
     "a bzip2 archive": "Unpack it with bunzip2",
     "a 7z archive": "Unpack it with `7z x`",
     "a RAR archive": "Unpack it with `unrar x`",
-    "a tar archive": "Unpack it with tar -xf, and name a file or folder of it",
-    "a GGUF model": "Name a data file here; models belong in model.path",
-    _MODEL: "Name a data file here; models belong in model.path",
-    "a picture": "Name a file of texts; only text is trained on",
+    "a tar archive": "Unpack it with tar -xf and give a file or folder from it",
+    "a GGUF model": "Give a data file here; models go in model.path",
+    _MODEL: "Give a data file here; models go in model.path",
+    "an image": "Give a text file; only text is trained on",
     "an HTML page": "It is often a sign-in or error page that was saved instead of the file; download the file again",
     "XML": _EXPORT,
     "a Git LFS pointer, not the file itself": "Run `git lfs pull` in its repository, or download the file",
@@ -61,17 +61,17 @@ _MAGIC = (
     (b"\x89HDF", "an HDF5 file"),
     (b"Obj\x01", "an Avro file"),
     (b"\xd0\xcf\x11\xe0", _OFFICE),
-    (b"\x89PNG", "a picture"),
-    (b"\xff\xd8\xff", "a picture"),
-    (b"GIF8", "a picture"),
+    (b"\x89PNG", "an image"),
+    (b"\xff\xd8\xff", "an image"),
+    (b"GIF8", "an image"),
 )
 # What the names of the first files in a ZIP archive, which stand in it as they are, say of it.
 _ZIPPED = (
     (b"word/", "a Word document"),
     (b"xl/", "an Excel workbook"),
     (b"ppt/", "a PowerPoint presentation"),
-    (b"opendocument.text", "a text of OpenDocument"),
-    (b"opendocument.spreadsheet", "a table of OpenDocument"),
+    (b"opendocument.text", "an OpenDocument text"),
+    (b"opendocument.spreadsheet", "an OpenDocument spreadsheet"),
     (b"application/epub", "an e-book (EPUB)"),
     (b"data.pkl", "a PyTorch file"),
     (b".npy", "a NumPy file"),
@@ -101,12 +101,14 @@ def require_text(head: bytes, path: Path) -> None:
     kind = first_bytes_kind(head)
     if kind == "a binary file" and b"\0" not in (text := head.rstrip(b"\0")) and len(text) >= 16:
         raise InputError(
-            f"from byte {len(text):,} on the file holds only NUL bytes, as one does that was not written to its end",
+            f"from byte {len(text):,} on the file has only NUL bytes, so it was probably not fully written",
             where=str(path),
-            fix="Wait until it is written, or copy or download it again",
+            fix="Wait until it is fully written, or copy or download it again",
         )
     if kind is not None:
-        raise InputError(f"this is {kind}, which is not read", where=str(path), fix=BINARY_KINDS.get(kind, _EXPORT))
+        raise InputError(
+            f"this is {kind}, which is not supported", where=str(path), fix=BINARY_KINDS.get(kind, _EXPORT)
+        )
     if (wide := wide_encoding(head)) is not None:
         raise _not_utf8(path, 1, wide, f"the first bytes are {head[:4].hex(' ')} (offset 0, line 1)")
 
@@ -207,9 +209,10 @@ def _shown(data: bytes, at: int, encoding: str) -> str:
 def _ends_within(other: InputError, found: str) -> InputError:
     """The error for text whose last character is not whole: more often a file cut off than one in another encoding."""
     return InputError(
-        f"the text ends within a character: {found}; it is cut off or still being written, or not UTF-8",
+        f"the text ends in the middle of a character: {found}; the file is truncated, still being written, or not "
+        f"UTF-8",
         where=other.where,
-        fix=f"Wait until it is written, or copy or download it again; if it is whole: {other.fix[:1].lower()}"
+        fix=f"Wait until it is fully written, or copy or download it again; if it is complete: {other.fix[:1].lower()}"
         f"{other.fix[1:]}",
     )
 
@@ -237,7 +240,7 @@ def _not_utf8(path: Path, row: int | None, likely: str, found: str, shown: str =
         f"not UTF-8: {found}; the file looks like {likely}",
         where=path.name if row is None else f"{path.name}, row {row}",
         fix=f"Run `{command} > {shlex.quote(target)}`, and use that file"
-        + (f". It reads {shown!r} there: if that is wrong, the encoding is another" if shown else ""),
+        + (f". That decodes to {shown!r} there; if that looks wrong, the encoding is a different one" if shown else ""),
     )
 
 

@@ -35,7 +35,7 @@ def fetch_here(asked: HubSet, settings: Settings, say: Progress) -> Path:
     """
     folder = set_folder(asked, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    what = f"{asked.name} cannot be fetched now"
+    what = f"{asked.name} cannot be downloaded now"
     with locked(settings.datasets / f".{folder.name}.lock", what, lambda text: say(text, 0, None)):
         if fetched(asked, settings) is None:
             _fetch(asked, folder, say)
@@ -50,7 +50,7 @@ def _fetch(asked: HubSet, folder: Path, say: Progress) -> None:
     # Which HTTP library huggingface_hub has under it changes with its versions.
     http_error = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
     known = Asked(
-        asked.name, asked.revision, "data set", _WHERE, f"{_WHERE}.revision", "give a file of rows on this machine"
+        asked.name, asked.revision, "data set", _WHERE, f"{_WHERE}.revision", "give a data file on this machine"
     )
     endpoint = os.environ.get("HF_ENDPOINT") or None
     downloads = download_folder(folder)
@@ -105,12 +105,13 @@ def _builder(asked: HubSet, name: str, commit: str) -> Any:
         if "script" not in str(error):
             raise
         raise InputError(
-            f"{asked.name} is loaded by a script of its own, and the studio runs no code of a data set", where=_WHERE,
-            fix="Set revision to refs/convert/parquet, where the Hub keeps many of them as Parquet, or choose another",
+            f"{asked.name} has a loading script, and the studio never runs a dataset's code", where=_WHERE,
+            fix="Set revision to refs/convert/parquet, where the Hub has many of them as Parquet, or choose another "
+            "dataset",
         ) from error  # fmt: skip
     except FileNotFoundError as error:
         within = f" in its folder '{asked.folder}'" if asked.folder else ""
-        raise _no_rows(asked, f"holds no files of rows{within}") from error
+        raise _no_rows(asked, f"has no data files{within}") from error
     except ValueError as error:
         try:
             names = datasets.get_dataset_config_names(address, revision=commit)
@@ -124,7 +125,7 @@ def _builder(asked: HubSet, name: str, commit: str) -> Any:
         ) from error
     reader = type(builder).__module__.rpartition(".")[2]
     if reader not in _READERS:
-        raise _no_rows(asked, f"is of a kind that is not read ({reader})")
+        raise _no_rows(asked, f"has an unsupported format ({reader})")
     return builder
 
 
@@ -144,7 +145,7 @@ def _files(asked: HubSet, builder: Any, own: str) -> list[str]:
     files = [str(file).removeprefix(own) for file in splits[asked.split]]
     for file in files:
         if file.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz")):
-            raise _no_rows(asked, f"holds its rows in an archive ({file})")
+            raise _no_rows(asked, f"has its rows in an archive ({file})")
     return files
 
 
@@ -167,13 +168,13 @@ def _not_as_needed(asked: HubSet, cause: BaseException) -> InputError:
     said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
     return InputError(
         f"the files of {asked.name} cannot be read as rows: {said[:200]}", where=_WHERE,
-        fix="Choose another subset or revision, or download the files, correct them and name them here",
+        fix="Choose another subset or revision, or download the files, fix them and give their path here",
     )  # fmt: skip
 
 
 def _no_rows(asked: HubSet, what: str) -> InputError:
     return InputError(
-        f"{asked.name} {what}", where=_WHERE, fix="Choose a set whose files are JSON, CSV, Parquet, Arrow or text"
+        f"{asked.name} {what}", where=_WHERE, fix="Choose a dataset of JSON, CSV, Parquet, Arrow or text files"
     )
 
 

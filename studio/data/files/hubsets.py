@@ -101,12 +101,14 @@ def fetch(asked: HubSet, settings: Settings, report: Progress) -> FetchedSet:
     folder = set_folder(asked, settings)
     run_child(
         "studio.data.files.hubfetch", [json.dumps(asdict(asked))], settings, report,
-        ("getting the data set ready", _WHERE),
+        ("preparing the dataset", _WHERE),
         # Read when huggingface_hub and datasets are imported: so nothing lands outside of the studio's home.
         HF_HUB_CACHE=str(folder / WORK / "hub"), HF_DATASETS_CACHE=str(folder / WORK / "datasets"),
     )  # fmt: skip
     if (found := fetched(asked, settings)) is None:
-        raise InputError(f"{asked.name} is not whole", where=str(folder), fix="Remove that folder and fetch it again")
+        raise InputError(
+            f"{asked.name} is incomplete", where=str(folder), fix="Remove that folder and download it again"
+        )
     return found
 
 
@@ -118,9 +120,9 @@ def download_folder(folder: Path) -> Path:
 def absent(asked: HubSet) -> InputError:
     """The error for a set that is not here where nothing may be fetched."""
     return InputError(
-        f"there is no file '{asked.name}', and the set {asked.name} of the Hub is not on this machine yet",
+        f"there is no file '{asked.name}', and the Hub dataset {asked.name} is not on this machine yet",
         where=_WHERE,
-        fix=f"Fetch it with `studio data inspect {asked.name}`, or start the run, which fetches it",
+        fix=f"Download it with `studio data inspect {asked.name}`, or start the run, which downloads it",
     )
 
 

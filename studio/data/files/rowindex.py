@@ -99,7 +99,7 @@ class RowIndex:
         raise InputError(
             f"there is no row {at}; the {'folder' if self.path.is_dir() else 'file'} has {self.count:,}",
             where=place(self.path),
-            fix="Choose a row from 1 on",
+            fix="Choose a row number from 1",
         )
 
 

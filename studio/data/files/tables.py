@@ -90,7 +90,7 @@ class ParquetWriter:
         if table.to_pylist() != [
             _filled(row, kept) for row, kept in zip(self._waiting, table.to_pylist(), strict=True)
         ]:
-            raise self._uneven("a row has a key that the first rows have not")
+            raise self._uneven("a row has a key that the first rows do not have")
         if self._file is None:
             self._file = pq.ParquetWriter(self.path, table.schema)
         self._file.write_table(table)
@@ -99,7 +99,7 @@ class ParquetWriter:
     def _uneven(self, why: str) -> InputError:
         first = self.rows - len(self._waiting) + 1
         return InputError(
-            f"the rows {first:,} to {self.rows:,} do not have the columns of the rows before: {why}",
+            f"rows {first:,} to {self.rows:,} do not have the same columns as the rows before: {why}",
             where=self.path.name,
             fix="Write JSONL instead",
         )

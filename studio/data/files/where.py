@@ -59,7 +59,7 @@ class Where:
             raise InputError(
                 f"key '{key}' is missing; keys are: {keys}",
                 where=place(self.path, self.number, within),
-                fix=f"Add '{key}' to the row, or name the file's format in data.train",
+                fix=f"Add '{key}' to the row, or set the file's format in data.train",
             )
         return row[key]
 
@@ -74,17 +74,17 @@ class Where:
         if isinstance(value, list):
             return "".join(self._part(part, f"{label}[{i}]") for i, part in enumerate(value))
         shown = "" if value is None or isinstance(value, bool) else f": {short(value)}"
-        raise self.error(f"a text is needed, not {kind(value)}{shown}", label, _as_text(value))
+        raise self.error(f"expected a string, got {kind(value)}{shown}", label, _as_text(value))
 
     def _part(self, part: Any, label: str) -> str:
         wanted = '{"type": "text", "text": "..."}'
         if not isinstance(part, dict):
-            fix = f"Write one text, or parts such as {wanted}; a file that holds columns has to be written as rows"
-            raise self.error(f"a part of a text is an object, not {kind(part)}: {short(part)}", label, fix)
+            fix = f"Write a string, or parts such as {wanted}; a file stored by column must be written as rows"
+            raise self.error(f"a content part must be an object, not {kind(part)}: {short(part)}", label, fix)
         type_ = part.get("type")
         if type_ is not None and type_ not in _TEXT_PARTS:
-            what = f"content of type {short(type_)} is not read"
-            raise self.error(what, label, "Remove the part, or leave the row out: only text is trained on")
+            what = f"content of type {short(type_)} is not supported"
+            raise self.error(what, label, "Remove the part or the row: only text is trained on")
         texts = [part[key] for key in _TEXT_KEYS if isinstance(part.get(key), str)]
         if type_ is None or len(texts) != 1:
             has = f"has {names_of(part)}" if len(texts) != 1 else "has no type"
@@ -104,16 +104,16 @@ class Where:
         try:
             return json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise self.error(f"this is not JSON: {short(value)}", label, "Correct the brackets and quotes") from error
+            raise self.error(f"invalid JSON: {short(value)}", label, "Fix the brackets and quotes") from error
 
 
 def _as_text(value: Any) -> str:
     """What to do about a value that should be a text."""
     if value is None:
-        return "Write the text, or remove the row"
+        return "Add the text, or remove the row"
     if isinstance(value, dict):
-        return "Write the text itself; an object that is meant as text is written as JSON in double quotes"
-    return "Write it in double quotes"
+        return "Write the string itself; an object meant as text must be JSON inside a string"
+    return "Put it in double quotes"
 
 
 def names_of(row: Collection[Any]) -> str:
@@ -137,7 +137,7 @@ def emptiness(text: str) -> str:
         return ""
     found = dict.fromkeys(letter for letter in text if not letter.isspace())
     named = ", ".join(f"U+{ord(letter):04X}" for letter in list(found)[:4])
-    return f"holds only characters that are not seen ({named}{', …' if len(found) > 4 else ''}), so it is empty"
+    return f"has only invisible characters ({named}{', …' if len(found) > 4 else ''}), so it is empty"
 
 
 def _is_invisible(letter: str) -> bool:
@@ -153,7 +153,7 @@ def kind(value: Any) -> str:
     """What a JSON value is, for a sentence."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    names: dict[type, str] = {dict: "an object", list: "a list", str: "a text"}
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
     return names.get(type(value), "a number")
 
 

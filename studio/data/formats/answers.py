@@ -85,7 +85,7 @@ def parse_answer(row: dict[str, Any], where: Where, format: FormatName) -> Examp
         return Example(number, name, format, messages=_instruction(row, where), unused=unused)
     text = where.text(row, "text")
     if why := emptiness(text):
-        raise where.error(f"the text {why}", "text", "Write a text, or remove the row")
+        raise where.error(f"the text {why}", "text", "Add text, or remove the row")
     return Example(number, name, format, text=text, unused=unused)
 
 
@@ -120,18 +120,18 @@ def split_prompt(example: Example) -> tuple[list[Message] | str, str]:
         last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
         if "tool_calls" in example.messages[last]:
             raise InputError(
-                "the last answer is a tool call, and only texts are compared",
+                "the last answer is a tool call, and only text can be compared",
                 where=place(example.path, example.row),
-                fix="Evaluate on rows that end with a text",
+                fix="Evaluate on rows that end with a text answer",
             )
         if last:
             return example.messages[:last], example.messages[last]["content"]
     elif example.prompt is not None and example.completion is not None:
         return example.prompt, example.completion
     raise InputError(
-        "the row has no question with an expected answer",
+        "the row has no prompt with an expected answer",
         where=place(example.path, example.row),
-        fix="Evaluate on rows of messages, prompt and completion, or instruction and output",
+        fix="Evaluate on rows with messages, prompt and completion, or instruction and output",
     )
 
 
@@ -142,7 +142,7 @@ def _prompt_completion(row: dict[str, Any], where: Where, unused: tuple[str, ...
     if any(chat):
         if not all(chat):
             plain = "prompt" if chat[1] else "completion"
-            raise where.error("the other half is a list of messages, this is not", plain, "Write both the same way")
+            raise where.error("the other one is a list of messages, this one is not", plain, "Write both the same way")
         before = with_system(messages_of(prompt, "prompt", where), row, where)
         after = messages_of(completion, "completion", where)
         require_answer(after, "completion", where)
@@ -151,7 +151,7 @@ def _prompt_completion(row: dict[str, Any], where: Where, unused: tuple[str, ...
         )
     answer = where.text(row, "completion")
     if why := emptiness(answer):
-        raise where.error(f"the completion {why}", "completion", "Write it, or remove the row")
+        raise where.error(f"the completion {why}", "completion", "Add it, or remove the row")
     asked = where.text(row, "prompt")
     if is_given(row.get("system")):
         # A system text has its place in a conversation only, so the two become one.
@@ -168,7 +168,7 @@ def _instruction(row: dict[str, Any], where: Where) -> list[Message]:
 def _output(row: dict[str, Any], where: Where) -> str:
     output = where.text(row, "output")
     if why := emptiness(output):
-        raise where.error(f"the answer {why}", "output", "Write it, or remove the row")
+        raise where.error(f"the answer {why}", "output", "Add it, or remove the row")
     return output
 
 
@@ -180,15 +180,15 @@ def instruction_prompt(row: dict[str, Any], where: Where) -> list[Message]:
     history = where.json_text(row.get("history") or [], "history")
     if not isinstance(history, list):
         raise where.error(
-            f"a list of [question, answer] is needed, not {kind(history)}", "history", 'Write [["...", "..."]]'
+            f"expected a list of [question, answer], got {kind(history)}", "history", 'Write [["...", "..."]]'
         )
     for i, pair in enumerate(history):
         label = f"history[{i}]"
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-            raise where.error(f"a pair [question, answer] is needed: {short(pair)}", label, "Write two texts")
+            raise where.error(f"expected a pair [question, answer]: {short(pair)}", label, "Write two strings")
         question, answer = (where.text({str(j): part}, str(j), label) for j, part in enumerate(pair))
         if why := emptiness(answer):
-            raise where.error(f"the answer {why}", f"{label}[1]", "Write it, or remove the pair")
+            raise where.error(f"the answer {why}", f"{label}[1]", "Add it, or remove the pair")
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     parts = [where.text(row, "instruction"), where.text(row, "input", default="")]
     # One line break between the two, as most tools that read this format have it.

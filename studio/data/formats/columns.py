@@ -219,7 +219,7 @@ class Columns:
         for role, column in self._names.items():
             if column not in row:
                 near = difflib.get_close_matches(column, map(str, row), n=1, cutoff=0.5)
-                fix = f"Did you mean '{near[0]}'?" if near else f"Correct '{role}' in columns"
+                fix = f"Did you mean '{near[0]}'?" if near else f"Fix '{role}' in columns"
                 keys = names_of(row)
                 what = f"there is no column '{column}' for {role}; columns are: {keys}"
                 raise InputError(what, where=place(path, number), fix=fix)
@@ -241,8 +241,8 @@ def _compile(role: str, line: str) -> tuple[Callable[[Row, Budget], str], set[st
     environment = line_environment()
     if len(line) > _MAX_LINE:
         raise InputError(
-            f"the line for {role} has {len(line):,} characters, more than {_MAX_LINE:,}",
-            where=f"data.train.columns.{role}", fix="Write a shorter line, or the texts into the file",
+            f"the template for {role} has {len(line):,} characters, more than {_MAX_LINE:,}",
+            where=f"data.train.columns.{role}", fix="Write a shorter template, or put the texts into the file",
         )  # fmt: skip
     try:
         tree = environment.parse(line)
@@ -250,7 +250,7 @@ def _compile(role: str, line: str) -> tuple[Callable[[Row, Budget], str], set[st
         template = environment.from_string(line) if is_harmless(tree) else None
     except (TemplateSyntaxError, RecursionError) as error:
         raise InputError(
-            f"the line for {role} is not Jinja: {error}",
+            f"the template for {role} is not valid Jinja: {error}",
             where=f"data.train.columns.{role}",
             fix="Write columns in double braces, such as {{ title }}",
         ) from error
@@ -278,9 +278,9 @@ def _written(
         return line(row, budget)
     except OutOfBoundsError as error:
         raise OutOfBoundsError(
-            f"the line for {role} {error.what}", where=place(path, number, role), fix=f"Correct '{role}' in columns"
+            f"the template for {role} {error.what}", where=place(path, number, role), fix=f"Fix '{role}' in columns"
         ) from error
     except Exception as error:  # a line is a program of the person's; whatever it raises is about this row
         keys = names_of(row)
-        what = f"the line for {role} cannot be written: {str(error).rstrip('.')}; columns are: {keys}"
-        raise InputError(what, where=place(path, number, role), fix=f"Correct '{role}' in columns") from error
+        what = f"the template for {role} cannot be rendered: {str(error).rstrip('.')}; columns are: {keys}"
+        raise InputError(what, where=place(path, number, role), fix=f"Fix '{role}' in columns") from error

@@ -62,8 +62,8 @@ def with_system(messages: list[Message], row: dict[str, Any], where: Where) -> l
     if messages[0]["role"] != "system":
         return [{"role": "system", "content": system}, *messages]
     if messages[0]["content"].strip() != system.strip():
-        what = "the row has a system text, and its messages begin with another"
-        raise where.error(what, "system", "Keep one of the two")
+        what = "the row has a system prompt, and its messages begin with another one"
+        raise where.error(what, "system", "Remove one of the two")
     return messages
 
 
@@ -75,7 +75,7 @@ def require_answer(messages: list[Message], key: str, where: Where) -> None:
     """
     if not any(message["role"] == "assistant" for message in messages):
         roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
-        what = f"there is no assistant turn, so nothing to learn; roles are: {roles}"
+        what = f"there is no assistant message, so nothing to train on; roles are: {roles}"
         raise where.error(what, key, "Add the answer, or remove the row")
 
 
@@ -111,7 +111,7 @@ def messages_of(turns: Any, key: str, where: Where) -> list[Message]:
     """
     turns = where.json_text(turns, key)
     if not isinstance(turns, list) or not turns:
-        what = "the list is empty" if turns == [] else f"a list of messages is needed, not {kind(turns)}"
+        what = "the list is empty" if turns == [] else f"expected a list of messages, got {kind(turns)}"
         raise where.error(what, key, 'Write [{"role": "user", "content": "..."}, ...]')
     return [_Turn(turn, f"{key}[{i}]", where).message() for i, turn in enumerate(turns)]
 
@@ -130,12 +130,12 @@ def tools_of(row: dict[str, Any], where: Where) -> list[dict[str, Any]] | None:
         return None
     given = where.json_text(row[key], key)
     if not isinstance(given, list):
-        raise where.error(f"a list of functions is needed, not {kind(given)}", key, "Write [{...}, ...]")
+        raise where.error(f"expected a list of functions, got {kind(given)}", key, "Write [{...}, ...]")
     found = []
     for i, tool in enumerate(given):
         function = tool.get("function", tool) if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            what = f"a function with a name is needed, not {short(tool)}"
+            what = f"expected a function with a name, got {short(tool)}"
             fix = 'Write {"type": "function", "function": {"name": "...", "parameters": {...}}}'
             raise where.error(what, f"{key}[{i}]", fix)
         found.append({"type": "function", "function": function})
@@ -147,7 +147,7 @@ class _Turn:
 
     def __init__(self, turn: Any, label: str, where: Where) -> None:
         if not isinstance(turn, dict):
-            what = f"a message is an object, not {kind(turn)}: {short(turn)}"
+            what = f"a message must be an object, not {kind(turn)}: {short(turn)}"
             raise where.error(what, label, 'Write {"role": "user", "content": "..."}')
         self.turn, self.label, self.where = turn, label, where
         self.role_key = where.tags.get("role") or next((key for key in _ROLE_KEYS if key in turn), "")
@@ -157,19 +157,19 @@ class _Turn:
         if not self.role_key:
             keys_here = names_of(turn)
             raise where.error(
-                f"which key says who speaks cannot be told; keys are: {keys_here}",
+                f"cannot tell which key holds the role; keys are: {keys_here}",
                 label,
-                "Name it role, or set tags of the file, such as role=speaker, content=utterance",
+                "Rename it to role, or set the file's tags, such as role=speaker, content=utterance",
             )
         texts = {key: turn[key] for key in _CONTENT_KEYS if isinstance(turn.get(key), str) and turn[key].strip()}
         if "content" not in where.tags and len(set(texts.values())) > 1:
-            what = f"the turn has several texts: {', '.join(texts)}"
-            raise where.error(what, label, "Keep one of them, or set tags of the file, such as content=text")
+            what = f"the message has several text fields: {', '.join(texts)}"
+            raise where.error(what, label, "Remove all but one, or set the file's tags, such as content=text")
 
     def message(self) -> Message:
         for key in _REFUSED:
             if is_given(self.turn.get(key)):
-                raise self._error(f"'{key}' is not read", key, f"Remove '{key}', or write it into the content")
+                raise self._error(f"'{key}' is not supported", key, f"Remove '{key}', or move it into the content")
         role = self._role()
         if role == "call":
             calls = self._calls(self.where.need(self.turn, self.content_key, self.label), self.content_key)
@@ -181,7 +181,7 @@ class _Turn:
         if calls:
             message["tool_calls"] = calls
         elif role == "assistant" and (why := emptiness(message["content"])):
-            raise self._error(f"the assistant's answer {why}", self.content_key, "Write it, or remove the row")
+            raise self._error(f"the assistant's answer {why}", self.content_key, "Add it, or remove the row")
         if role == "assistant":
             self._add_reasoning(message)
         if role == "tool":
@@ -204,7 +204,7 @@ class _Turn:
         if not isinstance(word, str) or word not in known:
             fix = f"Use one of: {', '.join(ROLES)}"
             if isinstance(given, str):  # only texts can be named in tags
-                fix += "; or set tags of the file, such as user=customer, assistant=agent"
+                fix += "; or set the file's tags, such as user=customer, assistant=agent"
             raise self._error(f"unknown role {short(given)}", self.role_key, fix)
         return known[word]
 
@@ -219,18 +219,18 @@ class _Turn:
         given = self.where.json_text(value, f"{self.label}.{key}")
         calls = [given] if isinstance(given, dict) else given
         if not isinstance(calls, list) or not calls:
-            raise self._error(f"a call with name and arguments is needed: {short(value)}", key, _CALL_FIX)
+            raise self._error(f"expected a call with name and arguments: {short(value)}", key, _CALL_FIX)
         return [self._call(call, f"{key}[{i}]") for i, call in enumerate(calls)]
 
     def _call(self, call: Any, key: str) -> dict[str, Any]:
         function = call.get("function", call) if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise self._error(f"a call with a name is needed, not {short(call)}", key, _CALL_FIX)
+            raise self._error(f"expected a call with a name, got {short(call)}", key, _CALL_FIX)
         arguments = function.get("arguments", function.get("parameters", {}))
         read = self.where.json_text(arguments, f"{self.label}.{key}.arguments")
         if not isinstance(read, dict):
-            what = f"arguments are an object, or one as JSON text, not {short(arguments)}"
-            raise self._error(what, f"{key}.arguments", 'Write {"city": "Paris"}, or {} for a call without any')
+            what = f"arguments must be an object or JSON text of one, not {short(arguments)}"
+            raise self._error(what, f"{key}.arguments", 'Write {"city": "Paris"}, or {} for a call without arguments')
         identity = {"id": str(call["id"])} if is_given(call.get("id")) else {}
         return {**identity, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
@@ -244,11 +244,11 @@ class _Turn:
         if weight is None:
             return
         if isinstance(weight, bool) or weight not in (0, 1):
-            fix = "Write 0 to read the answer as context only, or 1 to learn it"
-            raise self._error(f"a weight is 0 or 1, not {short(weight)}", "weight", fix)
+            fix = "Set it to 0 to use the answer as context only, or to 1 to train on it"
+            raise self._error(f"a weight must be 0 or 1, not {short(weight)}", "weight", fix)
         if message["role"] != "assistant" and weight == 1:
-            what = f"a message of the {message['role']} is never learned"
-            raise self._error(what, "weight", "Remove the weight; set method.train_on: all to learn every text")
+            what = f"a {message['role']} message is never trained on"
+            raise self._error(what, "weight", "Remove the weight, or set method.train_on: all to train on every token")
         if message["role"] == "assistant" and weight == 0:
             message["weight"] = 0
 

@@ -44,7 +44,7 @@ def pair(row: dict[str, Any], where: Where) -> Example:
         _require_open(before, next(key for key in used if key in row), where)
     for key, answer in (("chosen", better), ("rejected", worse)):
         if not any(message["role"] == "assistant" for message in answer):
-            raise where.error("there is no assistant turn", key, "Write the answer as the assistant's message")
+            raise where.error("there is no assistant message", key, "Add the answer as an assistant message")
     _require_different(better, worse, where)
     return Example(
         where.number, name, "preference", messages=before + better, trained_from=len(before), rejected=before + worse,
@@ -62,7 +62,9 @@ def rated(row: dict[str, Any], where: Where) -> Example:
     label = as_truth(where.need(row, key))
     if not isinstance(label, int | float) or label not in (True, False):
         shown = kind(label) if label is None else short(label)
-        raise where.error(f"a label is true or false, not {shown}", key, "Write true for a good answer, else false")
+        raise where.error(
+            f"a label must be true or false, not {shown}", key, "Write true for a good answer, else false"
+        )
     rest = {name: value for name, value in row.items() if name != key}
     for format, keys in _RATED.items():
         if any(name in rest for name in keys):
@@ -74,7 +76,7 @@ def rated(row: dict[str, Any], where: Where) -> Example:
                 changes |= {"trained_from": last, "messages": example.messages[: last + 1]}
             return Example(**{**example.__dict__, **changes})
     raise where.error(
-        f"there is no answer to the label; keys are: {', '.join(row)}", "", "Add prompt and completion, or messages"
+        f"there is no answer for the label; keys are: {', '.join(row)}", "", "Add prompt and completion, or messages"
     )
 
 
@@ -134,7 +136,7 @@ def _prompt(row: dict[str, Any], where: Where) -> tuple[list[Message], tuple[str
 
 def _answer(value: Any, key: str, where: Where) -> list[Message]:
     if value is None:
-        raise where.error(f"{key} is null", key, "Write the answer, or remove the row")
+        raise where.error(f"{key} is null", key, "Add the answer, or remove the row")
     if isinstance(value, str):
         _require_text(value, key, where)
         return [{"role": "assistant", "content": value}]
@@ -146,16 +148,14 @@ def _shared(
 ) -> tuple[list[Message], list[Message], list[Message]]:
     """Split two whole conversations into what they share and how each ends."""
     if len(better) == len(worse) == 1:
-        what = "the row has no question: prompt is missing or empty, and chosen and rejected are single answers"
-        fix = "Put the question into prompt, or write chosen and rejected as conversations: lists of messages"
+        what = "the row has no prompt: it is missing or empty, and chosen and rejected are single answers"
+        fix = "Fill in prompt, or write chosen and rejected as conversations (lists of messages)"
         raise where.error(what, "chosen", fix)
     same = 0
     while same < min(len(better), len(worse)) - 1 and better[same] == worse[same]:
         same += 1
     if not same or better[same]["role"] != "assistant" or worse[same]["role"] != "assistant":
-        raise where.error(
-            "chosen and rejected do not begin with the same prompt", "chosen", "Put the question into prompt"
-        )
+        raise where.error("chosen and rejected do not begin with the same prompt", "chosen", "Put it in prompt")
     return better[:same], better[same:], worse[same:]
 
 
@@ -169,17 +169,19 @@ def _right_answer(row: dict[str, Any], where: Where) -> str | None:
 
 def _require_open(messages: list[Message], key: str, where: Where) -> None:
     if messages[-1]["role"] == "assistant":
-        raise where.error("the prompt ends with an answer", key, "End it with the user's message")
+        raise where.error("the prompt ends with an assistant message", key, "End it with a user message")
 
 
 def _require_text(text: str, key: str, where: Where) -> None:
     if why := emptiness(text):
-        raise where.error(f"{key} {why}", key, "Write it, or remove the row")
+        raise where.error(f"{key} {why}", key, "Add it, or remove the row")
 
 
 def _require_different(better: Any, worse: Any, where: Where) -> None:
     if better == worse:
-        raise where.error("chosen and rejected are the same", "rejected", "Remove the row, or write a worse answer")
+        raise where.error(
+            "chosen and rejected are identical", "rejected", "Remove the row, or write a different rejected answer"
+        )
 
 
 def _unused(row: dict[str, Any], *used: str) -> tuple[str, ...]:

@@ -39,24 +39,24 @@ _REFUSED_IN_ROW = ("images", "image", "videos", "audios")
 _TOOL_KEYS = ("tools", "functions")
 # A row of one of these beside who speaks is no single message.
 _ANSWER_WORDS = ("prompt", "completion", "instruction", "output", "chosen", "rejected", "label")
-_PAIRS = "this method learns from single answers, and the rows have a better and a worse one"
+_PAIRS = "this method trains on single answers, but the rows have a chosen and a rejected one"
 _OF_PAIRS = [one.name for one in METHODS.values() if one.rows in ("pairs", "rated")]
 _PAIRS_FIX = (
-    f"These are preference rows: set method.name to {', '.join(_OF_PAIRS[:-1])} or {_OF_PAIRS[-1]}, or give rows with "
-    "one answer each"
+    f"These are preference pairs: set method.name to {', '.join(_OF_PAIRS[:-1])} or {_OF_PAIRS[-1]}, or use rows with "
+    f"one answer each"
 )
 _NEEDED: dict[str, tuple[str, str]] = {
     "pairs": (
         "a pair needs the keys chosen and rejected",
-        "Name the better answer chosen and the worse one rejected, with the question in prompt",
+        "Name the better answer chosen and the worse one rejected, and put the prompt in prompt",
     ),
     "rated": (
-        "a rated answer needs the key label (true or false)",
-        "Add label beside prompt and completion, or give pairs of chosen and rejected",
+        "a labeled answer needs the key label (true or false)",
+        "Add label to prompt and completion, or use pairs of chosen and rejected",
     ),
     "prompts": (
-        "the model writes the answers itself, so a row needs a prompt",
-        "Name the question prompt, and what is right answer",
+        "the model generates the completions itself, so a row needs a prompt",
+        "Put the prompt in prompt, and the expected answer in answer",
     ),
 }
 
@@ -86,7 +86,7 @@ def detect(rows: Iterable[tuple[int, dict[str, Any]]], path: Path | str, kind: R
                 plural = "s" if len(keys) > 1 else ""
                 return Detected(name, f"the rows have the key{plural} {' and '.join(keys)}")
         raise _unknown_format(row, number, path, kind)
-    raise InputError("there is no row", where=str(path), fix="Put one JSON object in each line")
+    raise InputError("there are no rows", where=str(path), fix="Write one JSON object per line")
 
 
 def detect_format(
@@ -148,13 +148,15 @@ def parse_row(
     where = Where(path, number, tags)
     if format not in READ[kind]:
         raise where.error(
-            f"rows of format {format} are not what this method learns from",
+            f"this method cannot train on rows of format {format}",
             "",
-            f"Give rows of {' or '.join(READ[kind])}",
+            f"Use the format {' or '.join(READ[kind])}",
         )
     for key in _REFUSED_IN_ROW:
         if is_given(row.get(key)):
-            raise where.error(f"'{key}' is not read yet", key, f"Remove '{key}' from the rows, or use rows without it")
+            raise where.error(
+                f"'{key}' is not supported yet", key, f"Remove '{key}' from the rows, or use rows without it"
+            )
     return _with_tools(_parsed(row, where, format, kind), row, where)
 
 
@@ -174,7 +176,7 @@ def _parsed(row: dict[str, Any], where: Where, format: FormatName, kind: RowKind
 def _with_tools(example: Example, row: dict[str, Any], where: Where) -> Example:
     tools = tools_of(row, where)
     if tools is not None and example.messages is None:
-        what = "tools are written by the chat template, and a row of plain text has none"
+        what = "tools are rendered by the chat template, which a plain-text row does not use"
         raise where.error(what, "tools", "Write prompt and completion as messages, or remove the tools")
     unused = tuple(key for key in example.unused if key not in _TOOL_KEYS)
     if tools is None and len(unused) == len(example.unused):
@@ -186,20 +188,20 @@ def _unknown_format(row: dict[str, Any], number: int, path: Path | str, kind: Ro
     keys = names_of(row)
     if is_message(row) and not any(key in row for key in _ANSWER_WORDS):
         what = f"the row is one message of a conversation; keys are: {keys}"
-        fix = 'Write each conversation as one row: {"messages": [{"role": "user", "content": "..."}, ...]}'
+        fix = 'Write one conversation per row: {"messages": [{"role": "user", "content": "..."}, ...]}'
         return InputError(what, where=place(path, number), fix=fix)
     if kind == "answers" and {"chosen", "rejected"} <= suggest_columns(list(row), "pairs").keys():
         return InputError(f"{_PAIRS}; keys are: {keys}", where=place(path, number), fix=_PAIRS_FIX)
     if kind == "answers":
         what = f"no format has these keys: {keys}"
-        fix = "Name the keys messages; prompt, completion; instruction, output; or text"
+        fix = "Rename the keys to messages; prompt, completion; instruction, output; or text"
         if kind_by_name(Path(path).name) in ("csv", "tsv"):
-            fix += ". If the first line of the table is a row, put a line with such names above it"
+            fix += ". If the first line of the table is already a row, add a header with such names above it"
     else:
         what, fix = f"{_NEEDED[kind][0]}; keys are: {keys}", _NEEDED[kind][1]
         if kind in ("pairs", "rated") and _is_for("answers", row):
-            fix += ". These are rows of single answers: method.name: sft learns from them"
+            fix += ". These are single answers: method.name: sft trains on them"
     if mapping := suggest_columns(list(row), kind):
         text = ", ".join(f"{role}={column}" for role, column in mapping.items())
-        fix = f"Set columns of the file to: {text}"
+        fix = f"Set the file's columns to: {text}"
     return InputError(what, where=place(path, number), fix=fix)

@@ -49,10 +49,10 @@ class ControlTokens:
         """
         for part, text in texts_of(example):
             if self._pattern is not None and (match := self._pattern.search(text)):
-                what = f"{part} holds {match.group()!r}"
-                fix = "Write it in another way, such as with a blank in it"
+                what = f"{part} contains {match.group()!r}"
+                fix = "Write it another way, for example with a space in it"
                 if example.format not in ("messages", "instruction"):
-                    fix += "; texts that bring the model's own markup are read with data.control_tokens: keep"
+                    fix += "; for texts that already have the model's own markup, set data.control_tokens: keep"
                 raise _spelt(example, what, "", fix)
 
     def require_text(self, example: Example, texts: Mapping[str, str]) -> None:
@@ -72,8 +72,8 @@ class ControlTokens:
             inner = text.removeprefix(self._tokenizer.bos_token or "") if key == first else text
             inner = inner.removesuffix(self._tokenizer.eos_token or "") if key == last else inner
             if match := self._pattern.search(inner):
-                fix = "Remove it, or set data.control_tokens: keep if the texts bring the model's own markup"
-                raise _spelt(example, f"the text holds {match.group()!r}", key, fix)
+                fix = "Remove it, or set data.control_tokens: keep if the texts already have the model's own markup"
+                raise _spelt(example, f"the text contains {match.group()!r}", key, fix)
 
     def note(self, text: str) -> tuple[str, ...]:
         """Return ("control",) if a plain text spells a control token."""
@@ -106,7 +106,7 @@ def _markup(renderer: Renderer, added: Iterable[str]) -> set[str]:
 
 def _spelt(example: Example, what: str, key: str, fix: str) -> ControlTokenError:
     return ControlTokenError(
-        f"{what}, which the model reads as a control token and not as text",
+        f"{what}, which the tokenizer turns into a special token",
         where=place(example.path, example.row, key),
         fix=fix,
     )

@@ -89,7 +89,7 @@ def require_short(example: Example, *texts: str) -> None:
     characters = sum(map(len, texts))
     if characters > MAX_TOKENIZED:
         raise InputError(
-            f"the row has {characters:,} characters, more than the {MAX_TOKENIZED:,} that are tokenized at once",
+            f"the row has {characters:,} characters, more than the {MAX_TOKENIZED:,} that can be tokenized at once",
             where=place(example.path, example.row),
-            fix="Cut it into several rows",
+            fix="Split it into several rows",
         )

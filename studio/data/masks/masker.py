@@ -55,7 +55,7 @@ class Masker:
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise InputError(
-                f"the tokenizer {type(tokenizer).__name__} does not tell which characters a token covers",
+                f"the tokenizer {type(tokenizer).__name__} does not report character offsets",
                 where="model.path",
                 fix="Use a model whose folder has a tokenizer.json",
             )
@@ -98,12 +98,12 @@ class Masker:
             if not one.trained or one.trained[-1] <= 1:
                 if any(message.get("weight", 1) == 0 for message in example.messages or ()):
                     raise InputError(
-                        "every answer has weight 0, so there is nothing to learn from the row",
+                        "every answer has weight 0, so there is nothing to train on",
                         where=place(one.path, one.row),
-                        fix="Give one of them weight 1, or remove the row",
+                        fix="Set one of them to 1, or remove the row",
                     )
                 raise InputError(
-                    "the row has 0 supervised tokens, so there is nothing to learn from it",
+                    "the row has 0 supervised tokens, so there is nothing to train on",
                     where=place(one.path, one.row),
                     fix="Write a longer answer" + ("" if self.train_on == "all" else ", or set method.train_on: all"),
                 )
@@ -172,9 +172,9 @@ class Masker:
             text, spans = locate_answers(self._renderer.of(messages), messages, [1], self._ends)
         except (TemplateRefusedError, UnmaskableError) as error:
             raise InputError(
-                f"the model's chat template does not show where an answer ends: {error}",
+                f"cannot tell from the model's chat template where an answer ends: {error}",
                 where="model.path",
-                fix="Set method.train_on: all, or correct the template",
+                fix="Set method.train_on: all, or fix the template",
             ) from error
         return text[spans[0].content_end : spans[0].end]
 
@@ -213,9 +213,9 @@ class Masker:
             raise error.placed(where) from error
         except TemplateRefusedError as error:
             raise InputError(
-                f"the model's chat template refuses the row: {error}",
+                f"the model's chat template rejects the row: {error}",
                 where=where,
-                fix="Change the order or the roles of its messages to what the model expects",
+                fix="Change the roles or the order of its messages to what the template expects",
             ) from error
         except LostError as error:
             raise InputError(
@@ -225,9 +225,9 @@ class Masker:
             ) from error
         except UnmaskableError as error:
             raise InputError(
-                f"the answers cannot be told exactly from the rest in this model's chat template: {error}",
+                f"cannot tell exactly which tokens are the answers in this model's chat template: {error}",
                 where=where,
-                fix=f"Set method.train_on: {'last or all' if error.only_middle else 'all'}, or correct the template",
+                fix=f"Set method.train_on: {'last or all' if error.only_middle else 'all'}, or fix the template",
             ) from error
         if not prompt and not example.tools:
             self._shapes.learn(render, messages, wanted, text, spans)
@@ -254,7 +254,7 @@ class Masker:
         self._control.require_messages(example)
         if self.train_on == "all" and any(message.get("weight", 1) == 0 for message in example.messages or ()):
             raise InputError(
-                "an answer has weight 0, but every token is to be trained on",
+                "an answer has weight 0, but method.train_on is all",
                 where=place(example.path, example.row),
                 fix="Set method.train_on: assistant, or remove the weight",
             )
@@ -262,11 +262,11 @@ class Masker:
     def _require_template(self, example: Example) -> None:
         if not self.tokenizer.chat_template:
             names = " or ".join(usable_templates(self.tokenizer))
-            own = f"Set data.template to {names}" if names else "Use rows of prompt and completion"
+            own = f"Set data.template to {names}" if names else "Use rows with prompt and completion"
             raise InputError(
-                "the model's tokenizer has no chat template, so a conversation cannot be written as text",
+                "the model's tokenizer has no chat template, so conversations cannot be rendered",
                 where=place(example.path, example.row),
-                fix=f"{own}, or model.path to the instruct or chat variant of the model",
+                fix=f"{own}, or set model.path to the model's instruct or chat variant",
             )
 
     def _tokens(self, examples: Sequence[Example], texts: Sequence[str]) -> list[Any]:

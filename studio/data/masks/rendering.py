@@ -50,8 +50,8 @@ class CallWay:
 
 _WAYS = [CallWay(as_text, content) for as_text in (False, True) for content in (True, False)]
 _READ = ("role", "content", "name", "tool_call_id", "reasoning_content")
-_CORRECT = "Set data.template to one of the studio's, or correct the template of the model's folder"
-_OTHER_TEMPLATE = "Set data.template: chatml, use a model whose template writes them, or remove them from the row"
+_CORRECT = "Set data.template to a built-in one, or fix the template in the model's folder"
+_OTHER_TEMPLATE = "Set data.template: chatml, use a model whose template renders them, or remove them from the row"
 
 
 class Renderer:
@@ -71,8 +71,8 @@ class Renderer:
             TemplateRefusedError: from the template.
         """
         if any("reasoning_content" in message for message in messages) and not self._writes_reasoning():
-            fix = "Write it into the content as the model's own answers have it, or remove it"
-            raise LostError("does not write reasoning_content, so it would be lost", fix)
+            fix = "Put it in the content the way the model writes it, or remove it"
+            raise LostError("does not render reasoning_content, so it would be lost", fix)
         called = tools or any("tool_calls" in message for message in messages)
         way = self._way(messages, tools) if called else CallWay()
         return lambda turns, prompt: self.text(turns, prompt, tools, way)
@@ -163,7 +163,7 @@ class Renderer:
             word = unused_word("xk", text)
             marked = [{**one, "content": word} if k == i else one for k, one in enumerate(messages)]
             if word not in render(marked, prompt).casefold():
-                fix = "Write it into the question, or set data.template to a template that has it"
+                fix = "Move it into the user message, or set data.template to one that renders it"
                 raise LostError(f"leaves out message {i + 1} ({message['role']})", fix)
 
     def _way(self, messages: Sequence[Message], tools: Tools | None) -> CallWay:
@@ -240,15 +240,15 @@ def _marked(
         marks.append((f"{stem}{next(numbers)}z", what))
         return marks[-1][0]
 
-    never = "does not write the row's tools, so the model would never see them"
+    never = "does not render the row's tools, so the model would never see them"
     named = [{**tool, "function": {**tool["function"], "name": mark(never)}} for tool in tools or ()]
     turns: list[Message] = []
     for i, message in enumerate(messages):
         turn = dict(message)
         if "tool_calls" in message:
-            lost = f"does not write the tool calls of message {i + 1} in full, so they would be lost"
+            lost = f"does not fully render the tool calls of message {i + 1}, so they would be lost"
             if message["content"].strip():
-                turn["content"] = mark(f"leaves out the text beside the tool calls of message {i + 1}")
+                turn["content"] = mark(f"leaves out the text next to the tool calls of message {i + 1}")
             turn["tool_calls"] = [
                 {**call, "function": {"name": mark(lost), "arguments": {mark(lost): mark(lost)}}}
                 for call in message["tool_calls"]

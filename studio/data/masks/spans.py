@@ -132,16 +132,16 @@ class _Search:
         message = self.messages[self.index]
         said = [message["content"].strip(), message.get("reasoning_content", "").strip()]
         if not shown.strip():
-            raise UnmaskableError(f"the template leaves nothing of {self._name}")
+            raise UnmaskableError(f"the template renders nothing of {self._name}")
         last = self.index == len(self.messages) - 1
         tail = after if last else self._split(self.render(swapped[: self.index + 1], False), self.mark)[1]
         stop = self.ends.of(tail)
         if "tool_calls" in message and not self.ends.is_special(stop):
-            raise UnmaskableError(f"the template has no end mark after {self._name}, a tool call")
+            raise UnmaskableError(f"the template has no special token after {self._name}, a tool call")
         if not after.startswith(stop):
             raise UnmaskableError(
                 f"{self._name} is followed by {after[:20]!r}, but at the end of a text by {tail[:20]!r}: "
-                "which part of that ends the turn cannot be told",
+                "cannot tell which part of that ends the turn",
                 only_middle=not last,
             )
         return replace(span, end=content_end + len(stop), rewritten=any(part not in shown for part in said))
@@ -174,7 +174,7 @@ class _Search:
                 prompt_extra = prompt[len(text) :]
             else:
                 raise UnmaskableError(
-                    f"the generation prompt {prompt[-40:]!r} is not what stands before {self._name}: {text[-40:]!r}"
+                    f"the generation prompt {prompt[-40:]!r} is not what comes before {self._name}: {text[-40:]!r}"
                 )
         return Span(
             len(before) - extra, content_end, content_end, prompt_extra=prompt_extra, other_context=other_context
@@ -187,10 +187,10 @@ class _Search:
         prompt = self._split(self.render(marked[: self.index], True), previous)[1]
         whole = self._split(self.render(_swap(marked, self.index, self.mark), False), previous)[1]
         if self.mark not in whole:
-            raise UnmaskableError(f"the template does not write {self._name} behind the message before it")
+            raise UnmaskableError(f"the template does not render {self._name} after the previous message")
         text = self._split(whole, self.mark)[0]
         if not before.endswith(text):
-            raise UnmaskableError(f"the text before {self._name} depends on the message before it")
+            raise UnmaskableError(f"the text before {self._name} depends on the previous message")
         return prompt, text
 
     def _prompt(self, messages: Sequence[Message]) -> str | None:
@@ -204,7 +204,7 @@ class _Search:
         parts = text.split(mark)
         if len(parts) != 2:
             times = "not at all" if len(parts) == 1 else f"{len(parts) - 1} times"
-            raise UnmaskableError(f"the template writes a message's content {times}")
+            raise UnmaskableError(f"the template renders a message's content {times}")
         return parts[0], parts[1]
 
     @property

@@ -48,9 +48,9 @@ def with_template(tokenizer: Any, template: TemplateName = "auto", system: str |
     if system:
         if not changed.chat_template:
             raise InputError(
-                "the model has no chat template that a system text could stand in",
+                "the model has no chat template, so there is no place for a system prompt",
                 where="data.system",
-                fix="Set data.template, or leave the system text empty",
+                fix="Set data.template, or leave the system prompt empty",
             )
         changed.chat_template = _with_system(changed.chat_template, system)
         _require_system(changed, system)
@@ -61,8 +61,8 @@ def template_findings(tokenizer: Any, template: TemplateName) -> list[Finding]:
     """A warning where one of our templates takes the place of the model's own."""
     if template == "auto" or not tokenizer.chat_template:
         return []
-    text = f"the template {template} takes the place of the model's own, which it was trained with"
-    return [Finding("warning", 0, text, "Set data.template: auto unless you mean it")]
+    text = f"the template {template} replaces the one that the model was trained with"
+    return [Finding("warning", 0, text, "Set data.template: auto unless this is intended")]
 
 
 def usable_templates(tokenizer: Any) -> list[str]:
@@ -91,7 +91,7 @@ def _ours(tokenizer: Any, template: str) -> str:
         raise InputError(
             f"the model has no {', '.join(missing)}, which the template {template} needs",
             where="data.template",
-            fix=f"Set it to {names}" if names else "Use rows of prompt and completion, or another model",
+            fix=f"Set it to {names}" if names else "Use rows with prompt and completion, or another model",
         )
     text = (ASSETS / "templates" / f"{template}.jinja").read_text(encoding="utf-8").rstrip("\n")
     bos = tokenizer.bos_token_id
@@ -112,12 +112,12 @@ def _with_system(template: Any, system: str) -> Any:
 
 def _require_system(changed: Any, system: str) -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    fix = "Leave it empty and write it into the questions, or set data.template"
+    fix = "Leave it empty and put it in the user messages, or set data.template"
     try:
         text = Renderer(changed).text(turns, False, None, CallWay())
     except TemplateRefusedError as error:
-        what = f"the model's chat template refuses a system text: {error}"
+        what = f"the model's chat template rejects a system prompt: {error}"
         raise InputError(what, where="data.system", fix=fix) from error
     if system.strip() not in text:
-        what = "the model's chat template leaves the system text out where a conversation ends with an answer"
+        what = "the model's chat template drops the system prompt when a conversation ends with an answer"
         raise InputError(what, where="data.system", fix=fix)

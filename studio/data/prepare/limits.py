@@ -45,6 +45,6 @@ def refuse_long(rows: Sequence[Unit], limit: int, joinable: bool) -> None:
     raise InputError(
         f"{what}: {named}{more}; the longest has {longest}",
         where="data.max_length",
-        fix=f"Set data.max_length to {longest}, or data.truncation to drop (leave them out) or cut (keep their start)"
-        + (", or method.documents to join (they go on in the next example)" if joinable else ""),
+        fix=f"Set data.max_length to {longest}, or data.truncation to drop (drop these rows) or cut (truncate them)"
+        + (", or method.documents to join (split them across examples)" if joinable else ""),
     )

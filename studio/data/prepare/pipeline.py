@@ -114,7 +114,7 @@ def prepare_data(
         )
         for at, (source, located) in enumerate(zip(named, here, strict=True))
     ]  # fmt: skip
-    deduplicate(parsed, config.deduplicate, lambda done: tell("looking for duplicates", done, None))
+    deduplicate(parsed, config.deduplicate, lambda done: tell("finding duplicates", done, None))
     total = sum(len(one.examples) for one in parsed)
     units: list[list[Unit]] = []
     for one in parsed:
@@ -156,9 +156,10 @@ def prepare_data(
         held = [list(join_documents(rows, config.max_length)) for rows in held]
     if not any(pools):
         raise InputError(
-            f"no row is left to train on: of {trained:,} rows none is within {config.max_length} tokens with an answer",
+            f"no rows are left to train on: none of {trained:,} rows has an answer within the first "
+            f"{config.max_length} tokens",
             where="data.train",
-            fix=f"Raise data.max_length (the longest row has {report.lengths.longest} tokens), or give shorter rows",
+            fix=f"Raise data.max_length (the longest row has {report.lengths.longest} tokens), or use shorter rows",
         )
     order = Counter(mix_order := mix(config, [len(pool) for pool in pools[: len(config.train)]], seed))
     train = [pools[index][row] for index, row in mix_order]

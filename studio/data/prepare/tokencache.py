@@ -64,7 +64,7 @@ class TokenCache:
             units = list(_units(path, *self._of, examples))
             os.utime(path)
         except Exception as error:  # a damaged file makes pyarrow raise anything
-            logger.warning("the kept tokens %s cannot be read and are made again: %s", path.name, error)
+            logger.warning("the token cache %s cannot be read and is rebuilt: %s", path.name, error)
             return None
         return units
 
@@ -158,7 +158,7 @@ class _Entry:
 
 
 def _warn(error: OSError) -> None:
-    logger.warning("the tokens are not kept for the next start: %s", error)
+    logger.warning("the tokens could not be cached: %s", error)
 
 
 def _column(units: Sequence[Unit], name: str) -> Any:
@@ -191,10 +191,10 @@ def _units(path: Path, unit: Any, names: Sequence[str], examples: HeldExamples) 
             for *values, notes in zip(*columns, batch.column("notes").to_pylist(), strict=True):
                 source = next(sources, None)
                 if source is None:
-                    raise ValueError("there are more than the rows make")
+                    raise ValueError("there are more tokens than the rows have")
                 yield unit(*values, row=source[0], path=source[1], notes=tuple(notes))
     if next(sources, None) is not None:
-        raise ValueError("there are fewer than the rows make")
+        raise ValueError("there are fewer tokens than the rows have")
 
 
 def _values(column: Any) -> Iterable[Any]:

@@ -307,12 +307,15 @@ def _pair(good: Masked, bad: Masked) -> Pair:
     start = min(start, other)
     if good.input_ids[:start] != bad.input_ids[:start]:
         raise InputError(
-            "the tokens before the two answers differ, so they cannot be compared",
+            "the prompt tokens of the two answers differ, so they cannot be compared",
             where=place(good.path, good.row),
-            fix="Begin both answers without blanks, or use a chat template that shows the prompt the same way",
+            fix="Start both answers without whitespace, or use a chat template that renders the prompt the same for "
+            "both",
         )
     notes = tuple(dict.fromkeys(good.notes + bad.notes))
     prompt, chosen, rejected = good.input_ids[:start], good.input_ids[start:end], bad.input_ids[start:other_end]
     if chosen == rejected:
-        raise InputError("the two answers are the same tokens", where=place(good.path, good.row), fix="Remove the row")
+        raise InputError(
+            "the two answers have identical tokens", where=place(good.path, good.row), fix="Remove the row"
+        )
     return Pair(prompt, chosen, rejected, good.row, good.path, notes)

@@ -22,77 +22,80 @@ _NAMED_ROWS = 5
 COLUMNS_SAY = "the columns say "
 NOTES: dict[str, tuple[str, str]] = {
     "straddling": (
-        "the first token of an answer also holds blanks of the template, so it is not trained on",
-        "Begin answers without a blank or line break",
+        "the first token of an answer also contains whitespace of the template, so it is not trained on",
+        "Start answers without whitespace or a line break",
     ),
     "rewritten": (
-        "the model's chat template changes an answer (it leaves out reasoning, for instance)",
-        "Look at the row's tokens in the Data tab: what is coloured is what is learned",
+        "the model's chat template changes an answer (for example, it drops the reasoning)",
+        "Check the row's tokens in the Data tab: the highlighted ones are trained on",
     ),
     "prompt_extra": (
-        "the prompt that the model gets in use has more text before the answer than the training text",
-        "Begin answers as the model's own answers begin (with its reasoning block, for instance)",
+        "the generation prompt has more text before the answer than the training text",
+        "Start answers the way the model does (for example, with its reasoning block)",
     ),
     "other_context": (
-        "the chat template writes the question in another way when the model is used than when it is trained",
-        "Correct the template, or set data.template",
+        "the chat template renders the prompt differently for generation than for training",
+        "Fix the template, or set data.template",
     ),
-    "header": ("the chat template has no generation prompt, so the turn's header is learned with the answer", ""),
+    "header": (
+        "the chat template has no generation prompt, so the turn's header is trained on along with the answer",
+        "",
+    ),
     "no_stop": (
-        "nothing marks the end of an answer, so the model does not learn to stop",
+        "no end-of-turn token follows the answers, so the model does not learn to stop",
         "Use a model whose tokenizer has an end-of-turn or EOS token",
     ),
     "lost": (
-        "the model's tokenizer has no token for a character and leaves it out (a control character, for instance)",
+        "the model's tokenizer has no token for a character and drops it (for example, a control character)",
         "Remove such characters from the rows",
     ),
     "turns": (
-        "the turns do not follow each other as in a conversation (a system text first and once, then question and "
-        "answer in turn), so the model learns from an order that it does not meet in use",
-        "Correct the order, or join turns of the same role",
+        "the roles do not alternate as in a chat (one system prompt first, then user and assistant in turn), an order "
+        "that the model does not see in use",
+        "Fix the order, or merge consecutive messages of the same role",
     ),
     "no_question": (
-        "a question holds nothing to read, so its answer is learned as one to nothing",
-        "Write the question, or keep a copy of the data without these rows",
+        "a user message is empty, so the model learns to answer an empty prompt",
+        "Fill it in, or save a cleaned copy without these rows",
     ),
     "control": (
-        "the text holds control tokens of the model, which are read as such and not as text",
-        "Remove them from the rows unless they are meant",
+        "the text contains special tokens of the model, which are tokenized as such and not as text",
+        "Remove them from the rows unless they are intended",
     ),
 }
 
 
 # What `profile` looks for beside the notes: level, text, what to do.
 CHECKS: dict[str, tuple[Literal["info", "warning", "error"], str, str]] = {
-    "unusable": ("error", "cannot be used", "Correct them, or keep a copy of the data without them"),
-    "empty_answer": ("error", "an empty answer", "Write it, or keep a copy of the data without these rows"),
+    "unusable": ("error", "cannot be used", "Fix them, or save a cleaned copy without them"),
+    "empty_answer": ("error", "an empty answer", "Fill it in, or save a cleaned copy without these rows"),
     "control_token": (
         "error",
-        "a text that spells a control token of the model",
-        "Write it in another way, or keep a copy of the data without these rows",
+        "text that spells a special token of the model",
+        "Write it another way, or save a cleaned copy without these rows",
     ),
     "too_long": ("warning", "longer than data.max_length", "Raise data.max_length, or choose data.truncation"),
-    "answer_is_prompt": ("warning", "an answer that only repeats the question", "Leave them out"),
+    "answer_is_prompt": ("warning", "an answer that only repeats the prompt", "Drop them"),
     "broken_characters": (
         "warning",
-        "broken characters: control characters, U+FFFD, or text in a wrong encoding such as 'Ã©' for 'é'",
-        "Export the data again as UTF-8, or leave the rows out",
+        "broken characters: control characters, U+FFFD, or text in the wrong encoding, such as 'Ã©' for 'é'",
+        "Export the data again as UTF-8, or drop the rows",
     ),
     "secret": (
         "warning",
-        "what looks like a key, a password or an e-mail address; the model may learn to repeat it",
-        "Keep a copy of the data with them hidden, or leave the rows out",
+        "what looks like a key, a password or an email address; the model may learn to repeat it",
+        "Save a cleaned copy with secrets hidden, or drop the rows",
     ),
-    "duplicate": ("info", "the same as an earlier row, but for blanks", "Set data.deduplicate to exact"),
-    "near_duplicate": ("info", "nearly the same as an earlier row", "Set data.deduplicate to near"),
+    "duplicate": ("info", "identical to an earlier row except for whitespace", "Set data.deduplicate to exact"),
+    "near_duplicate": ("info", "nearly identical to an earlier row", "Set data.deduplicate to near"),
     "leak": (
         "warning",
-        "validation rows that stand in the training too: the validation loss looks better than it is",
+        "validation rows that are also in the training data: the validation loss looks better than it is",
         "Set data.deduplicate to exact",
     ),
     "near_leak": (
         "warning",
-        "validation rows that are nearly in the training too: the validation loss looks better than it is",
+        "validation rows that are nearly identical to training rows: the validation loss looks better than it is",
         "Set data.deduplicate to near",
     ),
 }  # fmt: skip
@@ -156,7 +159,7 @@ def collect_findings(
     add = report.findings.append
     add_length_findings(report, config)
     if doubles := sum(source.duplicates for source in report.sources):
-        add(Finding("info", doubles, "the same as an earlier row, or nearly, and left out", check="duplicate"))
+        add(Finding("info", doubles, "identical or nearly identical to an earlier row, dropped", check="duplicate"))
     seen = Counter(one.key for one in train)
     report.duplicates_train = sum(seen.values()) - len(seen)
     report.duplicates_across = sum(one.key in seen for one in validation)
@@ -166,16 +169,16 @@ def collect_findings(
                 "warning",
                 report.duplicates_across,
                 "the same row in training and validation: the validation loss looks better than it is",
-                "Remove the doubles from the file",
+                "Remove the duplicates from the file",
             )
         )
     if report.duplicates_train:
-        add(Finding("info", report.duplicates_train, "the same row more than once in training", "Remove the doubles"))
+        add(Finding("info", report.duplicates_train, "duplicate rows in training", "Remove the duplicates"))
     report.findings += Notes().add(units).findings()
     report.findings += unused_keys(unread)
     if config.validation != 0 and not validation:
-        text = "no row is left for validation, so there is no validation loss"
-        add(Finding("warning", 0, text, "Give more rows, or a file"))
+        text = "no rows are left for validation, so there is no validation loss"
+        add(Finding("warning", 0, text, "Use more rows, or a validation file"))
 
 
 def add_length_findings(report: DataReport, config: DataConfig) -> None:
@@ -183,11 +186,11 @@ def add_length_findings(report: DataReport, config: DataConfig) -> None:
     limit = config.max_length
     dropped = sum(source.dropped for source in report.sources)
     empty = sum(source.dropped_unsupervised for source in report.sources)
-    fix = f"Set data.max_length to {report.lengths.longest} to keep everything"
+    fix = f"Set data.max_length to {report.lengths.longest} to train on all of it"
     for count, text in (
-        (dropped, f"longer than {limit} tokens and left out"),
-        (report.cut, f"longer than {limit} tokens and cut: these answers do not learn to stop"),
-        (empty, f"left out because the first {limit} tokens hold no answer"),
+        (dropped, f"longer than {limit} tokens, dropped"),
+        (report.cut, f"longer than {limit} tokens, truncated: from these rows the model does not learn to stop"),
+        (empty, f"dropped because the first {limit} tokens contain no answer"),
     ):
         if count:
             report.findings.append(Finding("warning", count, text, fix))
@@ -198,7 +201,9 @@ def limit_findings(lengths: Mapping[str, Any]) -> list[Finding]:
     if not (over := lengths["over_limit"]):
         return []
     text = f"longer than {lengths['limit']:,} tokens (data.max_length), the longest has {lengths['longest']:,}"
-    fix = f"Set data.max_length to {lengths['longest']}, or data.truncation to drop or cut: a run refuses them else"
+    fix = (
+        f"Set data.max_length to {lengths['longest']}, or data.truncation to drop or cut: otherwise a run refuses them"
+    )
     return [Finding("warning", over, text, fix, check="too_long")]
 
 
@@ -239,13 +244,12 @@ def note_finding(
 
 
 _LINE_RULE = (
-    "plain text of a dataset_info.json: each line is a document of its own, as LLaMA-Factory reads it; blank lines are "
-    "left out",
-    "Name the file itself for documents that end at a blank line",
+    "plain text of a dataset_info.json: each line is a separate document, as in LLaMA-Factory; blank lines are skipped",
+    "Give the file itself if its documents end at a blank line",
 )
 _TEXT_RULE = (
-    "plain text: each block of lines between blank lines is a document of its own",
-    "Use JSONL rows of text for documents with blank lines in them",
+    "plain text: each block of lines between blank lines is a separate document",
+    "Use JSONL rows with text for documents that contain blank lines",
 )
 
 
@@ -284,17 +288,17 @@ def reading_finding(
     level: Literal["info", "warning"] = "info"
     change: dict[str, Any] | None = {"source": at, "reading": "raw" if read_as == "conversation" else "conversation"}
     if read_as == "conversation":
-        text = f"questions and answers are read as conversations, in the model's chat template{by_names}"
-        fix = "Set reading of the file to raw for texts that bring their own markup, as TRL reads them"
+        text = f"prompts and completions are rendered with the model's chat template{by_names}"
+        fix = "Set the file's reading to raw if the texts already have the markup, as TRL reads them"
     elif template:
         level = "info" if asked.reading == "raw" else "warning"
-        text = f"questions and answers are read as plain texts, without the model's chat template{by_names}"
-        fix = "Set reading of the file to conversation to train the model on them as it is asked in chat"
+        text = f"prompts and completions are read as plain text, without the model's chat template{by_names}"
+        fix = "Set the file's reading to conversation to train on them in the chat format"
     else:
         change = None
-        text = f"questions and answers are joined as plain texts: the model has no chat template{by_names}"
-        fix = "Set data.template to write them as conversations"
-    action = f"trained on as {'conversations' if read_as == 'conversation' else 'plain texts'}"
+        text = f"prompts and completions are concatenated as plain text: the model has no chat template{by_names}"
+        fix = "Set data.template to render them as conversations"
+    action = f"trained on as {'conversations' if read_as == 'conversation' else 'plain text'}"
     return Finding(level, rows, text, fix, check="reading", action=action, change=change)
 
 
@@ -303,10 +307,8 @@ def unused_keys(unread: Unread) -> list[Finding]:
     counts, rated = unread.counts, unread.rated
     if not counts:
         return []
-    found = [Finding("info", max(counts.values()), f"keys that are not read: {', '.join(sorted(counts)[:10])}")]
+    found = [Finding("info", max(counts.values()), f"ignored keys: {', '.join(sorted(counts)[:10])}")]
     if rated:
-        text = "answers with a rating (label): this method learns them alike, good or bad"
-        found.append(
-            Finding("warning", rated, text, "Set method.name to kto, or leave the bad answers out of the file")
-        )
+        text = "labeled answers: this method trains on good and bad ones alike"
+        found.append(Finding("warning", rated, text, "Set method.name to kto, or remove the bad answers from the file"))
     return found

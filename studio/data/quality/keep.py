@@ -1,4 +1,4 @@
-"""Fix and keep: a cleaned copy of a run's data, with a manifest that says what was left out and why.
+"""Cleaned copies: a cleaned copy of a run's data, with a manifest that says what was left out and why.
 
 The copy has one row form per kind of method, reads back to the very same examples (each row is tried), and is never
 written over another. The person's own files are only read.
@@ -69,9 +69,9 @@ class Keep:
             raise InputError(f"'{format}' is not a format", where="format", fix=f"Use one of: {', '.join(FORMATS)}")
         for check in drop:
             if check not in DROPPABLE:
-                about = "Doubles are left out by data.deduplicate. " if "dupl" in check or "leak" in check else ""
+                about = "Duplicates are dropped by data.deduplicate. " if "dupl" in check or "leak" in check else ""
                 raise InputError(
-                    f"rows cannot be left out by '{check}'", where="drop", fix=f"{about}Use {', '.join(DROPPABLE)}"
+                    f"rows cannot be dropped by '{check}'", where="drop", fix=f"{about}Use {', '.join(DROPPABLE)}"
                 )
         return cls(name, format, tuple(dict.fromkeys(drop)), hide)
 
@@ -119,7 +119,7 @@ def write(
         for writer in writers.values():
             writer.close()
         if "train" not in writers:
-            raise InputError("no row is left to keep", where="data.train", fix="Leave fewer of them out")
+            raise InputError("no rows are left to save", where="data.train", fix="Drop fewer of them")
         manifest = {
             "name": folder.name, "studio": __version__, "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": [
@@ -225,7 +225,7 @@ class _Cleaning:
     def _refused(self, error: InputError, check: str, source: int) -> None:
         if check not in self.keep.drop:
             raise InputError(
-                error.what, where=error.where, fix=f"{error.fix}; or leave such rows out with drop: {check}"
+                error.what, where=error.where, fix=f"{error.fix}; or drop such rows with drop: {check}"
             ) from error
         self.left_out[source][check] += 1
 
@@ -273,9 +273,9 @@ def _plain_row(example: Example, kind: RowKind) -> Values:
 
 def _lossy(example: Example) -> StudioError:
     return StudioError(
-        "the row cannot be written so that it reads back the same",
+        "the row does not read back the same after writing",
         where=place(example.path, example.row),
-        fix="Leave it out, or use the file as it is; this is a gap of the studio, please report it with the row",
+        fix="Drop it, or use the file as it is; this is a bug in the studio, please report it with the row",
     )
 
 
@@ -326,5 +326,5 @@ def require_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"'{name}' is not a name", where="name", fix="Use letters, digits, points and dashes, 64 at the most"
+            f"'{name}' is not a name", where="name", fix="Use letters, digits, dots and dashes, at most 64"
         )

@@ -257,7 +257,7 @@ class Profile:
 
     def _findings(self) -> list[Finding]:
         limit = self.config.max_length
-        too_long = {"error": _REFUSED, "drop": "left out", "cut": f"cut to their first {limit:,} tokens"}
+        too_long = {"error": _REFUSED, "drop": "dropped", "cut": f"truncated to their first {limit:,} tokens"}
         actions = dict.fromkeys(("unusable", "empty_answer", "control_token"), _REFUSED)
         actions["too_long"] = too_long[self.config.truncation]
         found = []
@@ -284,7 +284,7 @@ class Profile:
             ("duplicate", exact), ("near_duplicate", near), ("leak", [second for _, second in leaked]),
             ("near_leak", [second for _, second in near_leaked]),
         ):  # fmt: skip
-            action = "left out; the first of its kind is kept" if check in out_of else _USED
+            action = "dropped; the first one stays" if check in out_of else _USED
             action = "counted in the validation loss" if "leak" in check else action
             if rows:
                 findings.append(check_finding(check, len(rows), action, [self._place(n) for n in rows[:NAMED]]))

@@ -1,4 +1,4 @@
-"""Putting a kept set on the Hugging Face Hub: `python -m studio.data.quality.push NAME OWNER/NAME private|public`.
+"""Putting a cleaned copy on the Hugging Face Hub: `python -m studio.data.quality.push NAME OWNER/NAME private|public`.
 
 A process of its own: `datasets` needs torch, which the data worker keeps out. The token comes from HF_TOKEN and is
 written nowhere.
@@ -26,7 +26,7 @@ _POLL_SECONDS = 0.5
 
 
 def push(name: str, repo: str, private: bool, settings: Settings, on_wait: Callable[[], None]) -> dict[str, Any]:
-    """Put a kept set on the Hub through `datasets`, in a process of its own.
+    """Put a cleaned copy on the Hub through `datasets`, in a process of its own.
 
     Args:
         name: of the set in `settings.home / "data"`.
@@ -45,11 +45,13 @@ def push(name: str, repo: str, private: bool, settings: Settings, on_wait: Calla
     require_name(name)
     folder = settings.home / "data" / name
     if not (folder / MANIFEST).is_file():
-        raise InputError(f"there is no kept set '{name}'", where=str(folder), fix="Write it with `studio data keep`")
+        raise InputError(
+            f"there is no cleaned copy '{name}'", where=str(folder), fix="Write it with `studio data keep`"
+        )
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise InputError(f"'{repo}' is not a name on the Hub", where="push", fix="Write it as OWNER/NAME")
+        raise InputError(f"'{repo}' is not a Hub repository name", where="push", fix="Write it as OWNER/NAME")
     if not os.environ.get("HF_TOKEN"):
-        raise InputError("there is no token for the Hub", where="HF_TOKEN", fix="Set it to a token that may write")
+        raise InputError("there is no Hub token", where="HF_TOKEN", fix="Set it to a token with write access")
     command = module_command("studio.data.quality.push", name, repo, "private" if private else "public")
     environment = child_environment(STUDIO_HOME=str(settings.home))
     with subprocess.Popen(
@@ -67,7 +69,7 @@ def push(name: str, repo: str, private: bool, settings: Settings, on_wait: Calla
             raise
     answer = json.loads(out.splitlines()[-1]) if out.strip() else {}
     if "result" not in answer:
-        raise error_from_dict(answer["error"]) if answer else StudioError("the upload ended early", where=repo)
+        raise error_from_dict(answer["error"]) if answer else StudioError("the upload was cut short", where=repo)
     result: dict[str, Any] = answer["result"]
     return result
 
@@ -102,9 +104,9 @@ def _upload(name: str, repo: str, private: bool, settings: Settings) -> dict[str
             # Its own words may quote the token, or the password in a mirror's address.
             status = getattr(getattr(error, "response", None), "status_code", None)
             raise StudioError(
-                f"the Hub did not take the data ({f'status {status}' if status else type(error).__name__})",
+                f"the Hub did not accept the data ({f'status {status}' if status else type(error).__name__})",
                 where=repo,
-                fix="Check the name, the network, and that HF_TOKEN may write there",
+                fix="Check the name, the network, and that HF_TOKEN has write access there",
             ) from error
     return {"repo": repo, "splits": sorted(files)}
 

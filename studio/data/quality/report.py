@@ -163,7 +163,7 @@ class DataReport:
         parts = [f"{rows:,} row{'' if rows == 1 else 's'}"]
         parts.append(f"{self.tokens:,} tokens, {self.supervised_tokens:,} of them trained on")
         parts += [f"{self.dropped:,} dropped"] if self.dropped else []
-        parts += [f"{self.cut:,} cut"] if self.cut else []
+        parts += [f"{self.cut:,} truncated"] if self.cut else []
         return " · ".join(parts)
 
 

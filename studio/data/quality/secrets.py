@@ -18,9 +18,9 @@ _FORMS: dict[str, str] = {
     "Google key": r"\bAIza[A-Za-z0-9_-]{35}",
     "Slack token": r"\bxox[abeprs]-[A-Za-z0-9-]{10,}",
     "web token (JWT)": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+",
-    "password in an address": r"\b[a-z][a-z0-9+.-]{1,20}://[^\s:/@]{1,64}:[^\s/@]{3,128}@",
+    "password in a URL": r"\b[a-z][a-z0-9+.-]{1,20}://[^\s:/@]{1,64}:[^\s/@]{3,128}@",
     # example.com, example.org and the like are reserved for examples (RFC 2606).
-    "e-mail address": r"\b[A-Za-z0-9._%+-]{1,64}@(?!(?:[A-Za-z0-9-]+\.)*example\.(?:com|net|org)\b)"
+    "email address": r"\b[A-Za-z0-9._%+-]{1,64}@(?!(?:[A-Za-z0-9-]+\.)*example\.(?:com|net|org)\b)"
     r"(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b",
 }
 KINDS = tuple(_FORMS)
@@ -48,7 +48,7 @@ def _kind(match: re.Match[str]) -> str:
 
 
 def _masked(text: str, kind: str) -> str:
-    if kind == "e-mail address":
+    if kind == "email address":
         return f"{text[0]}…@…{text[text.rindex('.') :]}"
     shown = text.split("://")[0] + "://" if "://" in text else "-----BEGIN" if text.startswith("-") else text[:4]
     return f"{shown}… ({len(text)} characters)"

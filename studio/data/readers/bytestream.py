@@ -90,15 +90,15 @@ class _Unpacked(io.RawIOBase):
             raise InputError(
                 f"the {self._packing} archive is damaged after {self._total:,} unpacked bytes: {error}",
                 where=str(self._path),
-                fix="If it is still being written, wait; else copy or download it again: "
-                f"`{tool} -t {self._path.name}` must say nothing",
+                fix="If it is still being written, wait; otherwise copy or download it again: "
+                f"`{tool} -t {self._path.name}` must print nothing",
             ) from error
         self._total += len(chunk)
         if self._total > max(_FREE_BYTES, MAX_RATIO * self._file.tell()):
             raise InputError(
                 f"the {self._packing} archive unpacks to more than {MAX_RATIO} times its size, which no text does",
                 where=str(self._path),
-                fix="Check where it comes from; if it is meant, unpack it and name the unpacked file",
+                fix="Check where it comes from; if this is intended, unpack it and use the unpacked file",
             )
         return chunk
 
@@ -111,7 +111,7 @@ def _gunzip(file: IO[bytes]) -> Iterator[bytes]:
             try:
                 chunk = unpacked.read(_CHUNK)
             except EOFError as error:
-                raise _DamagedError("it is cut off") from error
+                raise _DamagedError("it is truncated") from error
             except (gzip.BadGzipFile, zlib.error) as error:
                 raise _DamagedError(str(error)) from error
             if not chunk:
@@ -137,4 +137,4 @@ def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
             if chunk:
                 yield chunk
     if frame is not None:
-        raise _DamagedError("it is cut off")
+        raise _DamagedError("it is truncated")

@@ -84,8 +84,8 @@ def _damaged(path: Path, file_kind: FileKind, error: BaseException) -> InputErro
     return InputError(
         f"the {NAMES[file_kind.kind]} file cannot be read: {reason}",
         where=str(path),
-        fix="If it is still being written, wait; if it is cut off or damaged, copy or download it again; else write it "
-        "anew with a recent pyarrow",
+        fix="If it is still being written, wait; if it is truncated or damaged, copy or download it again; otherwise "
+        "write it again with a recent pyarrow",
     )
 
 
@@ -98,7 +98,7 @@ class _Parquet:
         size = path.stat().st_size
         if self.count() > _MAX_ROWS_PER_BYTE * size:
             raise InputError(
-                f"the file has {self.count():,} rows in {size:,} bytes, so they hold nothing",
+                f"the file has {self.count():,} rows in {size:,} bytes, so they are empty",
                 where=str(path),
                 fix="Check what wrote it",
             )
@@ -169,7 +169,7 @@ def _slices(batches: _Batches, start: int) -> _Batches:
 def _check_schema(schema: Any, path: Path) -> None:
     """Refuse what could not be told apart in a dict, and nesting that later steps could not write."""
     if twice := _twice(schema.names):
-        raise InputError(f"two columns are named '{twice}'", where=str(path), fix="Give each column a name of its own")
+        raise InputError(f"two columns are named '{twice}'", where=str(path), fix="Give each column a unique name")
     if not schema.names:
         raise InputError("the file has no columns", where=str(path), fix="Check what wrote it")
     level = [(field.name, field.type) for field in schema]
@@ -182,7 +182,7 @@ def _check_schema(schema: Any, path: Path) -> None:
         ]
         if not level:
             return
-    raise InputError("a column is nested too deeply", where=place(path, field=level[0][0]), fix="Leave the column out")
+    raise InputError("a column is nested too deeply", where=place(path, field=level[0][0]), fix="Drop the column")
 
 
 def _fields_twice(column: str, kind: Any, path: Path) -> bool:
@@ -255,7 +255,7 @@ def _bad_value(error: Exception, path: Path, number: int, name: str) -> InputErr
     return InputError(
         what,
         where=place(path, number, name),
-        fix=f"Write the column as text, or leave it out: `import pyarrow.parquet as pq; {command}`",
+        fix=f"Write the column as text, or drop it: `import pyarrow.parquet as pq; {command}`",
     )
 
 
@@ -293,16 +293,16 @@ def _json_value(value: Any) -> Any:
         except UnicodeDecodeError:
             text = "\0"
         if "\0" in text:
-            raise _NoJsonError(f"the value is {len(value):,} bytes that are no text")
+            raise _NoJsonError(f"the value is {len(value):,} bytes that are not text")
         return text
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, (decimal.Decimal, datetime.timedelta, uuid.UUID)):
         return str(value)
-    raise _NoJsonError(f"a value of type {type(value).__name__} is not read")
+    raise _NoJsonError(f"a value of type {type(value).__name__} is not supported")
 
 
 def _text_key(key: Any) -> str:
     if not isinstance(key, str):
-        raise _NoJsonError("the keys of the map are no texts")
+        raise _NoJsonError("the keys of the map are not strings")
     return key

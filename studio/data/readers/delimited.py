@@ -29,7 +29,7 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "|"}
 _SEPARATOR = re.compile('"?sep=(.)"?', re.IGNORECASE)
 # What separates columns in files that are not read without being told.
 _RARE = (":", "^", "~", "#", "&", "\x01", "\x1f")
-_CUT = "If the file is cut off or still being written, wait until it is whole, or copy or download it again"
+_CUT = "If the file is still being written, wait until it is complete; if it is truncated, copy or download it again"
 # A row with more lines has a quote that is never closed; saying so at once saves reading the rest of the file.
 _MAX_ROW_LINES = 100_000
 
@@ -112,17 +112,17 @@ class Delimited:
         for line in lines:
             if self._lines.number - self._begun > _MAX_ROW_LINES:
                 raise InputError(
-                    f"a quoted cell of the row that begins in line {self._begun} goes on for {_MAX_ROW_LINES:,} lines",
+                    f"a quoted cell of the row that begins on line {self._begun} spans {_MAX_ROW_LINES:,} lines",
                     where=place(self._path, self._number),
-                    fix="Close the quote; a quote inside a quoted cell is written twice",
+                    fix="Close the quote; double a quote inside a quoted cell",
                 )
             # Within a quoted cell a quote is written twice, so one that stands alone behind a blank opens a cell.
             if '"' in line and self._late_quote.search(line):
                 raise InputError(
-                    f"in line {self._lines.number} a blank stands before the quote that opens a cell, so the quotes "
-                    "would be part of its text",
+                    f"line {self._lines.number} has a space before an opening quote, so the quotes would be part of "
+                    f"the text",
                     where=place(self._path, self._number),
-                    fix="Remove the blanks between the separator and the quote",
+                    fix="Remove the spaces between the separator and the quote",
                 )
             yield line
 
@@ -141,30 +141,28 @@ class Delimited:
         begun, line = self._begun, self._lines.number
         span = f"line {begun}" if begun == line else f"lines {begun} to {line}"
         if "end of data" in message:
-            what = f"a quoted cell of the row that begins in line {begun} does not end"
-            fix = f"Close the quote; a quote inside a quoted cell is written twice. {_CUT}"
+            what = f"a quoted cell of the row that begins on line {begun} is not closed"
+            fix = f"Close the quote; double a quote inside a quoted cell. {_CUT}"
         elif "new-line" in message:
-            what = f"in {span} a carriage return stands alone, as line ends of old Mac files do"
+            what = f"{span}: a lone carriage return, as in the line endings of old Mac files"
             fix = f"Run `tr '\\r' '\\n' < {self._path.name} > unix-{self._path.name}`, and use that file"
         else:
             what = f"bad quotes in {span}: text follows a closing quote"
-            fix = "Write a quote inside a quoted cell twice, and put the whole cell in quotes"
+            fix = "Double a quote inside a quoted cell, and put the whole cell in quotes"
         return InputError(what, where=place(self._path, self._number), fix=fix)
 
     def _checked_header(self, cells: list[str] | None) -> list[str]:
         names = [cell.strip() for cell in cells or []]
         where = place(self._path, self._number)
         if self._delimiter == "|" and names[:1] == names[-1:] == [""]:
-            fix = "Write it as CSV: without the bars at the ends of its lines and without the line of dashes"
+            fix = "Write it as CSV, without the outer bars and the line of dashes"
             raise InputError("this is a Markdown table", where=where, fix=fix)
         if "" in names or not names:
             at = names.index("") + 1 if names else 1
             raise InputError(f"column {at} of the header has no name", where=where, fix="Name every column")
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
         if twice is not None:
-            raise InputError(
-                f"two columns are named '{twice[:60]}'", where=where, fix="Give each column a name of its own"
-            )
+            raise InputError(f"two columns are named '{twice[:60]}'", where=where, fix="Give each column a unique name")
         return names
 
     def _require_separator(self, header: str, below: str) -> None:
@@ -174,10 +172,10 @@ class Delimited:
             if 1 < count == len(_cells(below, one)):
                 shown = one if one.isprintable() else f"U+{ord(one):04X}"
                 raise InputError(
-                    f"the header has one name, and '{shown}' seems to separate its {count} columns",
+                    f"the header has one name, but '{shown}' seems to separate its {count} columns",
                     where=place(self._path, self._number),
-                    fix=f"Put the line `sep={one if one.isprintable() else '<that character>'}` before the header, "
-                    "or separate the columns by commas",
+                    fix=f"Put the line `sep={one if one.isprintable() else '<that character>'}` before the header, or "
+                    f"separate the columns with commas",
                 )
 
     def _uneven(self, cells: list[str]) -> InputError:
@@ -185,11 +183,11 @@ class Delimited:
         shown = ", ".join(name[:60] for name in names[:_NAMES_SHOWN]) + (" …" if len(names) > _NAMES_SHOWN else "")
         count = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
         between = _SEPARATORS.get(self._delimiter, f"'{self._delimiter}'")
-        fix = f"Put a cell that holds {between} or line breaks in double quotes, and give each column a cell"
+        fix = f"Put cells that contain {between} or line breaks in double quotes, and give every column a cell"
         if self._lines.at_end and len(cells) < len(names):
             fix = _CUT
         elif len(names) == 1 and not self._rows_before:
-            fix += f". If '{names[0][:60]}' is a title, remove its line: the first line holds the names of the columns"
+            fix += f". If '{names[0][:60]}' is a title, remove that line: the first line must hold the column names"
         return InputError(
             f"the row has {count}, the header has {len(names)}: {shown}",
             where=place(self._path, self._number),
@@ -215,9 +213,9 @@ class Delimited:
 
     def _no_list(self, name: str, text: str) -> InputError:
         return InputError(
-            f"a JSON list is needed, not: {text[:60]}",
+            f"expected a JSON list, got: {text[:60]}",
             where=place(self._path, self._number, name),
-            fix='Write it as [{"role": "user", "content": "..."}, ...], or name the column otherwise',
+            fix='Write it as [{"role": "user", "content": "..."}, ...], or rename the column',
         )
 
 

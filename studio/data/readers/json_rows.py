@@ -82,7 +82,7 @@ def _holds_list(path: Path) -> bool:
                 raise _table_within(path) or InputError(
                     "the file is one JSON object, not a list of rows",
                     where=str(path),
-                    fix='Write one object in each line (JSONL), or a list: [{...}, {...}], or {"data": [...]}',
+                    fix='Write one object per line (JSONL), or a list: [{...}, {...}], or {"data": [...]}',
                 )
 
 
@@ -190,9 +190,9 @@ class JsonList:
             return True
         if key in _OTHER_PARTS and window.peek() == "{":
             raise _SecondListError(
-                f"the object has a list of rows beside those for training, '{key}'",
+                f"the object has another list of rows besides the training rows, '{key}'",
                 where=str(self._path),
-                fix=f"Write each list to a file of its own, and name that of '{key}' in data.validation",
+                fix=f"Write each list to its own file, and set data.validation to the one with '{key}'",
             )
         more = window.peek() != "]"
         while more:
@@ -238,7 +238,7 @@ class JsonList:
                 raise InputError(
                     f"the object has a second list of rows, '{key}'",
                     where=str(self._path),
-                    fix="Write each list to a file of its own",
+                    fix="Write each list to its own file",
                 )
         window.take("}", "Expecting ',' delimiter")
         if window.peek():

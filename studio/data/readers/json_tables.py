@@ -24,7 +24,7 @@ def table_error(value: Any, path: Path) -> InputError | None:
     # Without the two, pandas would make numbers of texts such as 007, and dates of others.
     read = f"pandas.read_json({path.name!r}, orient={orient!r}, dtype=False, convert_dates=False)"
     command = f"import pandas; {read}.to_json('rows.jsonl', orient='records', lines=True)"
-    return InputError(what, where=str(path), fix=f'Turn it into rows: `python -c "{command}"`')
+    return InputError(what, where=str(path), fix=f'Convert it to rows: `python -c "{command}"`')
 
 
 def _how(value: Any) -> tuple[str, str] | None:
@@ -33,7 +33,7 @@ def _how(value: Any) -> tuple[str, str] | None:
         return None
     columns = list(value.values())
     if {"columns", "data"} <= value.keys() and _are_lists(value["data"]):
-        return "split", "the file holds the names of the columns apart from the rows"
+        return "split", "the file stores the column names separately from the rows"
     count = len(columns[0]) if isinstance(columns[0], (list, dict)) else 0
     if not count:
         return None
@@ -46,7 +46,7 @@ def _how(value: Any) -> tuple[str, str] | None:
         if all(key.isdigit() for key in columns[0]):
             return "columns", _by_columns(value, count)
         if len(value) > 1 and not (_OF_ROWS & value.keys() or _OF_MESSAGES & columns[0].keys()):
-            return "index", f"the file holds {len(value):,} rows by their numbers or names, not a list of them"
+            return "index", f"the file holds {len(value):,} rows keyed by number or name, not a list"
     return None
 
 

@@ -24,7 +24,7 @@ class _TwiceError(ValueError):
     """An object has a key twice; `key` is it."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"the key '{key[:_SHOWN]}' stands twice in one object")
+        super().__init__(f"the key '{key[:_SHOWN]}' appears twice in one object")
         self.key = key
 
 
@@ -83,7 +83,7 @@ def checked(value: Any, text: str | None, path: Path, number: int) -> Row:
         raise InputError(
             f"\\u{ord(half):04x} is half of a character (a lone surrogate)",
             where=place(path, number),
-            fix="Write the character itself, or both halves of the pair",
+            fix="Write the character itself, or both halves of the surrogate pair",
         )
     return value
 
@@ -91,11 +91,11 @@ def checked(value: Any, text: str | None, path: Path, number: int) -> Row:
 def _as_object(value: Any, first: bool) -> str:
     """What to do about a row that is no object."""
     if isinstance(value, str) and value.lstrip()[:1] == "{":
-        return "Write the object itself: it was made a text (json.dumps of json.dumps)"
+        return "Write the object itself: it was encoded twice (json.dumps of json.dumps)"
     if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
         if all({"role", "content"} <= one.keys() or {"from", "value"} <= one.keys() for one in value):
             return 'Write each conversation as an object: {"messages": [...]}'
-        return "Put the objects of the inner list into the outer one"
+        return "Move the objects of the inner list into the outer one"
     table = ", or the table as CSV" if isinstance(value, list) and first else ""
     return f'Write it as an object with keys, such as {{"text": "..."}}{table}'
 
@@ -126,10 +126,10 @@ def bad_json(
     if isinstance(error, RecursionError):
         raise _nested_too_deeply(path, number) from error
     if isinstance(error, _TwiceError):
-        fix = f"Keep one '{error.key[:_SHOWN]}'; which of the two would count is nobody's guess"
+        fix = "Remove one of the two"
         raise InputError(str(error), where=where, fix=fix) from error
     if isinstance(error, _ConstantError):
-        fix = f"Write null or a number in place of {error.name}"
+        fix = f"Write null or a number instead of {error.name}"
         raise InputError(f"the row cannot be read: {error}", where=where, fix=fix) from error
     if not isinstance(error, json.JSONDecodeError):
         reason = "a number has more than 4,300 digits" if "integer string conversion" in str(error) else str(error)
@@ -142,7 +142,7 @@ def bad_json(
     message = error.msg[:1].lower() + error.msg[1:]
     what = f"bad JSON at line {at_line}, column {at_column}: {message}, {found}"
     if ended and not in_list and (not rest or error.msg.startswith("Unterminated")):
-        what = f"the file ends within the row: {what}"
+        what = f"the file ends in the middle of a row: {what}"
     fix = json_mend(error, text, in_list, ended, number == 1)
     raise InputError(what, where=where, fix=fix) from error
 
@@ -155,7 +155,7 @@ def may_be_cut(error: json.JSONDecodeError, length: int) -> bool:
 
 def json_type(value: Any) -> str:
     """Return what a JSON value is, in words."""
-    names = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    names = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
     return "null" if value is None else names.get(type(value), "an object")
 
 
@@ -180,7 +180,7 @@ def _lone_surrogate(value: Any) -> str | None:
 
 def _nested_too_deeply(path: Path, number: int) -> InputError:
     return InputError(
-        "the row is nested too deeply to be read",
+        "the row is nested too deeply",
         where=place(path, number),
-        fix=f"Flatten it; {MAX_DEPTH} levels are read",
+        fix=f"Flatten it to at most {MAX_DEPTH} levels",
     )

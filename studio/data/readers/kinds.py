@@ -40,10 +40,10 @@ _NOT_DATA = (
 _HEAD_BYTES = 65536
 _LIST_OF_OBJECTS = re.compile(rb'\[\s*\{\s*"[^"\\]*"\s*:')
 _FILL: dict[Kind, str] = {
-    "json": "Put one JSON object in each line",
-    "csv": "Put the names of the columns in the first line and rows below it",
-    "tsv": "Put the names of the columns in the first line and rows below it",
-    "text": "Put texts in it, with a blank line between two",
+    "json": "Write one JSON object per line",
+    "csv": "Put the column names in the first line and the rows below it",
+    "tsv": "Put the column names in the first line and the rows below it",
+    "text": "Put documents in it, separated by blank lines",
 }
 
 
@@ -79,7 +79,7 @@ def kind_of_file(path: Path) -> FileKind:
     with open_unpacked(path) as stream:
         head = stream.read(_HEAD_BYTES)
     if packing is not None and packing_of(head) is not None:
-        raise InputError("the archive holds another archive", where=str(path), fix="Unpack it once")
+        raise InputError("the archive contains another archive", where=str(path), fix="Unpack it once")
     binary = _BINARY.get(first_bytes_kind(head) or "")
     if binary is not None:
         return FileKind(binary, packing, head)
@@ -90,10 +90,10 @@ def kind_of_file(path: Path) -> FileKind:
     if (foreign := foreign_text(head, kind == "text")) is not None:
         raise InputError(f"this is {foreign}", where=str(path), fix=BINARY_KINDS[foreign])
     if kind in ("parquet", "arrow"):
-        raise InputError(f"this is not {_a(NAMES[kind])} file", where=str(path), fix="Name it by what it holds")
+        raise InputError(f"this is not {_a(NAMES[kind])} file", where=str(path), fix="Rename it to match its content")
     if kind in ("csv", "tsv", "text") and _begins_with_object(head):
         raise InputError(
-            f"the file holds JSON, and its name says {NAMES[kind]}",
+            f"the file contains JSON, but its name says {NAMES[kind]}",
             where=str(path),
             fix=f"Rename it to {path.name.split('.')[0]}.{'json' if head.lstrip()[:1] == b'[' else 'jsonl'}",
         )
@@ -112,26 +112,30 @@ def data_files(folder: Path) -> list[Path]:
     try:
         entries = [folder / name for name in reach.entries(folder)]
     except PermissionError as error:
-        raise InputError("this user may not read the folder", where=str(folder), fix=f"chmod u+rx {folder}") from error
+        raise InputError(
+            "this user is not allowed to read the folder", where=str(folder), fix=f"chmod u+rx {folder}"
+        ) from error
     files = [one for one in entries if _is_data(one)]
     if not files:
         raise InputError(
-            "the folder holds no data file",
+            "the folder has no data files",
             where=str(folder),
-            fix=f"Name a file, or a folder of files that end in {', '.join(ENDINGS)}",
+            fix=f"Give a file, or a folder of files ending in {', '.join(ENDINGS)}",
         )
     kinds = Counter(NAMES[kind] for one in files if (kind := kind_by_name(one.name)))
     if len(kinds) > 1:
         found = " and ".join(f"{count} {name}" for name, count in kinds.items())
         raise InputError(
-            f"the folder holds files of several kinds: {found}",
+            f"the folder has files of several kinds: {found}",
             where=str(folder),
-            fix="Name the files one by one, or move one kind to a folder of its own",
+            fix="List the files one by one, or move one kind to its own folder",
         )
     for one in files:
         # A link must not lead the page out of the folders it may read.
         if not one.resolve().is_relative_to(folder.resolve()):
-            raise InputError("the link leads out of its folder", where=str(one), fix="Name the file that it leads to")
+            raise InputError(
+                "the link points outside its folder", where=str(one), fix="Give the file that it points to"
+            )
     return files
 
 

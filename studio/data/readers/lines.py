@@ -106,9 +106,9 @@ class Lines:
         text = decode(line, self._path, self.offset - len(line), row, self.number)
         if not self._rows and "\0" in text:
             raise InputError(
-                f"line {self.number} holds a NUL character, which no text has",
+                f"line {self.number} contains a NUL character, so it is not text",
                 where=str(self._path),
-                fix="Export the file again; what wrote it mixed in binary data",
+                fix="Export the file again; the program that wrote it mixed in binary data",
             )
         return text
 

@@ -56,5 +56,5 @@ def too_long(path: Path, number: int, fix: str = "") -> InputError:
     return InputError(
         f"the row is longer than {MAX_ROW_BYTES // 2**20} MB",
         where=place(path, number),
-        fix=fix or "Remove it, or check that each line holds one object only",
+        fix=fix or "Remove it, or check that each line has only one object",
     )

@@ -127,7 +127,7 @@ def _text(kind: str, template: str, values: Mapping[str, Any]) -> str:
 
 def too_long() -> str:
     """What is said of a text over the limit."""
-    return f"it gives more than {MAX_CHARACTERS:,} characters"
+    return f"it produces more than {MAX_CHARACTERS:,} characters"
 
 
 def _answer(kind: str, template: str, values: Mapping[str, Any]) -> tuple[int, str]:

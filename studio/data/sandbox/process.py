@@ -117,7 +117,7 @@ class _Child:
         self._read = b""
         code, _, _ = self._answer(_START_SECONDS, _START_SECONDS)
         if code != READY:
-            raise StudioError("the process that renders templates does not start", where="chat template")
+            raise StudioError("the template process did not start", where="chat template")
 
     def send(self, request: bytes) -> None:
         """Give it items to render."""
@@ -134,7 +134,7 @@ class _Child:
         code, seconds, text = self._answer(max(0.0, budget.left), _MOST_WALL_SECONDS)
         budget.spend(seconds)
         if code == NO_MEMORY:
-            raise OutOfBoundsError("takes more memory than a row may have")
+            raise OutOfBoundsError("needs more memory than a row may use")
         return Refusal(text) if code == REFUSED else text
 
     def end(self) -> None:
@@ -169,7 +169,7 @@ class _Child:
                 if waited > most or (
                     waited > seconds and cpu_seconds(self.popen.pid) - used + 2 * _LOOK_SECONDS > seconds
                 ):
-                    raise OutOfBoundsError("takes more than the two seconds that a row may have")
+                    raise OutOfBoundsError("takes more than the two seconds a row may take")
                 continue
             data = os.read(pipe, 1 << 20)
             if not data:
@@ -180,7 +180,7 @@ class _Child:
 
 
 def _ended() -> OutOfBoundsError:
-    return OutOfBoundsError("ended the process that renders it")
+    return OutOfBoundsError("crashed the process that renders it")
 
 
 def _groups(items: Sequence[Mapping[str, Any]]) -> Iterator[list[bytes]]:

@@ -36,7 +36,7 @@ _TAGS: dict[str, str | None] = {
 _FORMATTINGS = ("alpaca", "sharegpt", "openai")
 _ELSEWHERE = {
     "ms_hub_url": "the ModelScope hub", "om_hub_url": "the Openmind hub", "script_url": "a loading script",
-    "cloud_file_name": "a file in a cloud store",
+    "cloud_file_name": "a file in cloud storage",
 }  # fmt: skip
 _PLAIN_KEYS = ("formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags")
 _KEYS = ("hf_hub_url", *_ELSEWHERE, "file_name", *_PLAIN_KEYS)
@@ -73,8 +73,8 @@ def which_entry(file: Path) -> InputError:
     names = list(_read(file))
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return InputError(
-        f"this file describes sets and holds no rows; its sets are: {shown or 'none'}", where=str(file),
-        fix=f"Name one of them: {file.name}:{names[0] if names else 'NAME'}",
+        f"this file describes datasets and has no rows; its datasets are: {shown or 'none'}", where=str(file),
+        fix=f"Choose one: {file.name}:{names[0] if names else 'NAME'}",
     )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def read_entry(file: Path, name: str) -> Entry:
     if name not in entries:
         close = get_close_matches(name, entries, n=1)
         fix = f"Did you mean '{close[0]}'?" if close else f"Choose one of: {', '.join(list(entries)[:20])}"
-        raise InputError(f"there is no set '{name}'", where=str(file), fix=fix)
+        raise InputError(f"there is no dataset '{name}'", where=str(file), fix=fix)
     raw, place = entries[name], f"{file}:{name}"
     _require_keys(raw, _KEYS, place)
     formatting = raw.get("formatting", "alpaca")
@@ -98,10 +98,10 @@ def read_entry(file: Path, name: str) -> Entry:
         )
     ranking = raw.get("ranking", False)
     if not isinstance(ranking, bool):
-        raise InputError(f"ranking is true or false, not {ranking!r}", where=place, fix="Correct the entry")
+        raise InputError(f"ranking must be true or false, not {ranking!r}", where=place, fix="Fix the entry")
     wanted = raw.get("num_samples")
     if wanted is not None and (not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1):
-        raise InputError(f"num_samples is a number of rows, not {wanted!r}", where=place, fix="Correct the entry")
+        raise InputError(f"num_samples must be a number of rows, not {wanted!r}", where=place, fix="Fix the entry")
     columns, tags = _named(raw, "columns", _COLUMNS, place), _named(raw, "tags", _TAGS, place)
     entry = Entry(_source(raw, file, place), formatting, ranking, columns, tags, wanted)
     _require_usable(entry, place)
@@ -127,10 +127,10 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
         value = read_json_file(file)
     except ValueError as error:
-        raise InputError(f"not JSON: {error}", where=str(file), fix="Correct the file") from error
+        raise InputError(f"invalid JSON: {error}", where=str(file), fix="Fix the file") from error
     if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
         raise InputError(
-            "this is no dataset_info.json: an object of named sets is needed", where=str(file),
+            "this is not a dataset_info.json, which is an object of named datasets", where=str(file),
             fix='Write {"name": {"file_name": "rows.json"}}',
         )  # fmt: skip
     return value
@@ -138,7 +138,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
 
 def _require_keys(given: Any, known: tuple[str, ...], place: str) -> None:
     if not isinstance(given, dict):
-        raise InputError(f"an object is needed, not {given!r}", where=place, fix="Correct the entry")
+        raise InputError(f"expected an object, got {given!r}", where=place, fix="Fix the entry")
     for key in given:
         if key not in known:
             close = get_close_matches(key, known, n=1)
@@ -154,7 +154,7 @@ def _named(raw: dict[str, Any], key: str, defaults: dict[str, str | None], place
     _require_keys(given, tuple(defaults), f"{place}.{key}")
     for name, value in given.items():
         if value is not None and not isinstance(value, str):
-            raise InputError(f"a text is needed, not {value!r}", where=f"{place}.{key}.{name}", fix="Correct it")
+            raise InputError(f"expected a string, got {value!r}", where=f"{place}.{key}.{name}", fix="Fix it")
     return {name: given.get(name) for name in defaults}
 
 
@@ -162,23 +162,23 @@ def _source(raw: dict[str, Any], file: Path, place: str) -> Path | HubSet:
     """The source that LLaMA-Factory would take: a hub, then a script, then a cloud, then a file beside it."""
     for key in ("hf_hub_url", "file_name", "subset", "split", "folder"):
         if raw.get(key) is not None and not isinstance(raw[key], str):
-            raise InputError(f"{key} is a text, not {raw[key]!r}", where=place, fix="Correct the entry")
+            raise InputError(f"{key} must be a string, not {raw[key]!r}", where=place, fix="Fix the entry")
     split = raw.get("split") or "train"
     if name := raw.get("hf_hub_url"):
         if not is_set_name(name):
-            raise InputError(f"hf_hub_url '{name}' is no id of the Hub", where=place, fix="Write it as org/name")
+            raise InputError(f"hf_hub_url '{name}' is not a Hub id", where=place, fix="Write it as org/name")
         return HubSet(name, raw.get("subset"), split, folder=raw.get("folder"))
     for key, what in _ELSEWHERE.items():
         if raw.get(key):
             raise InputError(
-                f"{key} is not read: the set lies in {what}", where=place,
-                fix="Name its copy on the Hugging Face Hub in hf_hub_url, or download it and name it in file_name",
+                f"{key} is not supported: the dataset is in {what}", where=place,
+                fix="Set hf_hub_url to its copy on the Hugging Face Hub, or download it and set file_name",
             )  # fmt: skip
     if not raw.get("file_name"):
         raise InputError("the entry names no source", where=place, fix="Add file_name or hf_hub_url")
     for key in ("subset", "folder"):
         if raw.get(key):
-            raise InputError(f"'{key}' is for sets of a hub, not for file_name", where=place, fix=f"Remove '{key}'")
+            raise InputError(f"'{key}' is for Hub datasets, not for file_name", where=place, fix=f"Remove '{key}'")
     if split != "train":
         raise InputError(f"a file has no split '{split}'", where=place, fix="Remove 'split'")
     return file.parent / str(raw["file_name"])
@@ -187,7 +187,7 @@ def _source(raw: dict[str, Any], file: Path, place: str) -> Path | HubSet:
 def _require_usable(entry: Entry, place: str) -> None:
     for name in ("images", "videos", "audios"):
         if entry.columns[name]:
-            raise InputError(f"{name} are not read", where=f"{place}.columns.{name}", fix="Choose a set of texts")
+            raise InputError(f"{name} are not supported", where=f"{place}.columns.{name}", fix="Choose a text dataset")
     needed = ["chosen", "rejected"] if entry.ranking else []
     needed += ["messages"] if entry.formatting != "alpaca" else []
     for name in needed:
@@ -202,7 +202,7 @@ def _require_usable(entry: Entry, place: str) -> None:
 
 def _left_out(name: str, key: str, place: str) -> InputError:
     return InputError(
-        f"'{name}' is not named; once {key} is there, LLaMA-Factory has no default for what it leaves out",
+        f"'{name}' is missing; once {key} is set, LLaMA-Factory has no default for what it omits",
         where=f"{place}.{key}", fix=f"Add '{name}' to {key}",
     )  # fmt: skip
 
@@ -236,7 +236,7 @@ def _turns(entry: Entry, row: Row, where: Where) -> Row:
     key = entry.columns["messages"] or ""
     turns = where.need(row, key)
     if not isinstance(turns, list):
-        raise where.error("a list of turns is needed", key, "Correct the row, or name another column in columns")
+        raise where.error("expected a list of messages", key, "Fix the row, or choose another column in columns")
     made: Row = {"messages": [_turn(entry, turn, f"{key}[{i}]", where) for i, turn in enumerate(turns)]}
     begun = any(turn["role"] == "system" for turn in made["messages"][:1])
     # That tool takes the column only where the turns do not begin with a system text of their own.
@@ -253,7 +253,7 @@ def _turn(entry: Entry, turn: Any, label: str, where: Where) -> dict[str, Any]:
     """A turn as a message of OpenAI's shape."""
     tags = entry.tags
     if not isinstance(turn, dict):
-        raise where.error(f"a turn is an object, not {turn!r:.60}", label, "Correct the row")
+        raise where.error(f"a message must be an object, not {turn!r:.60}", label, "Fix the row")
     role = where.need(turn, tags["role_tag"] or "", label)
     roles = {
         tags[tag]: own
@@ -265,8 +265,9 @@ def _turn(entry: Entry, turn: Any, label: str, where: Where) -> dict[str, Any]:
     }  # fmt: skip
     if not isinstance(role, str) or role not in roles:
         raise where.error(
-            f"no tag names the role {role!r}; tags are: {', '.join(map(str, roles))}", f"{label}.{tags['role_tag']}",
-            "Correct the row, or add the role's tag to tags in dataset_info.json",
+            f"no tag is set for the role {role!r}; tags are: "
+            f"{', '.join(map(str, roles))}", f"{label}.{tags['role_tag']}",
+            "Fix the row, or add the role's tag to tags in dataset_info.json",
         )  # fmt: skip
     content = turn.get(tags["content_tag"] or "")
     calls = turn.get("tool_calls") if entry.formatting == "openai" else None
@@ -282,7 +283,7 @@ def _calls(content: Any, where: Where, label: str) -> list[dict[str, Any]]:
     calls = _json(content, where, label)
     calls = calls if isinstance(calls, list) else [calls]
     if not calls or not all(isinstance(call, dict) and "name" in call for call in calls):
-        raise where.error('a call is {"name": ..., "arguments": ...}', label, "Correct the row")
+        raise where.error('a call must be {"name": ..., "arguments": ...}', label, "Fix the row")
     return [{"type": "function", "function": call} for call in calls]
 
 
@@ -290,7 +291,7 @@ def _tools(tools: Any, where: Where, label: str) -> list[Any]:
     """The tools of a row as OpenAI's list; LLaMA-Factory keeps them as JSON text, mostly without the outer object."""
     found = _json(tools, where, label)
     if not isinstance(found, list):
-        raise where.error("a list of tools is needed", label, "Correct the row")
+        raise where.error("expected a list of tools", label, "Fix the row")
     return [
         {"type": "function", "function": one} if isinstance(one, dict) and "function" not in one else one
         for one in found
@@ -303,4 +304,4 @@ def _json(value: Any, where: Where, label: str) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise where.error(f"the text is not JSON: {error}", label, "Correct the row") from error
+        raise where.error(f"the text is not valid JSON: {error}", label, "Fix the row") from error

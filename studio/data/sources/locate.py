@@ -236,7 +236,7 @@ def still_written(path: Path) -> InputError:
     """Return the error for a file that did not stay as it was."""
     return InputError(
         "the file changed while it was read: it is still being written", where=str(path),
-        fix="Wait until it is whole, and start again",
+        fix="Wait until it is complete, and start again",
     )  # fmt: skip
 
 
@@ -254,7 +254,7 @@ def _refuse_hub_options(source: DataSource, why: str) -> None:
     for name in _HUB_ONLY:
         if getattr(source, name) != DataSource.model_fields[name].default:
             raise InputError(
-                f"'{name}' is for sets named by their Hub id; {why}",
+                f"'{name}' is for datasets given by their Hub id; {why}",
                 where=f"data.train, {source.path}",
-                fix=f"Remove {name}, or name a set of the Hub (org/name)",
+                fix=f"Remove {name}, or give a Hub dataset (org/name)",
             )

@@ -36,7 +36,7 @@ def choose_rows(have: int, wanted: int, rng: random.Random, where: str) -> list[
     """
     if wanted > have:
         raise InputError(
-            f"{wanted:,} rows are wanted and there are {have:,}",
+            f"{wanted:,} rows were asked for, but there are only {have:,}",
             where=where,
             fix=f"Ask for at most {have:,}; to repeat rows, give weights and stopping_strategy: all_exhausted",
         )
@@ -64,8 +64,8 @@ def mix(config: DataConfig, counts: Sequence[int], seed: int) -> list[Place]:
     for source, count in zip(config.train, counts, strict=True):
         if not count:
             raise InputError(
-                "no row of this set is left to mix", where=f"data.train, {source.path}",
-                fix="Remove the set, or raise data.max_length",
+                "no rows of this dataset are left to mix", where=f"data.train, {source.path}",
+                fix="Remove the dataset, or raise data.max_length",
             )  # fmt: skip
     weights = [source.weight for source in config.train if source.weight is not None]
     shares = [weight / sum(weights) for weight in weights] if weights else None
@@ -80,8 +80,9 @@ def mix(config: DataConfig, counts: Sequence[int], seed: int) -> list[Place]:
     for at, count in enumerate(counts):
         if not wanted[at]:
             raise InputError(
-                "the share of this set in the mix is less than one row", where=f"data.train, {config.train[at].path}",
-                fix="Raise its weight, remove the set, or set data.stopping_strategy: all_exhausted",
+                "the share of this dataset in the mix is less than one row", where=f"data.train, "
+                f"{config.train[at].path}",
+                fix="Raise its weight, remove the dataset, or set data.stopping_strategy: all_exhausted",
             )  # fmt: skip
         rows.append(iter(choose(count, wanted[at], random.Random(f"{seed}/mix/{at}"))))
     return [(at, next(rows[at])) for at in order]
@@ -92,10 +93,10 @@ def mix_findings(sources: Sequence[SourceReport]) -> list[Finding]:
     found = []
     for text, fix, counts in (
         (
-            "left unused by the mix", "Set data.stopping_strategy: all_exhausted, or other weights",
+            "unused by the mix", "Set data.stopping_strategy: all_exhausted, or other weights",
             [source.unused for source in sources],
         ),
-        ("examples are repeats of rows, made by the mix", "", [source.repeated for source in sources]),
+        ("examples are rows repeated by the mix", "", [source.repeated for source in sources]),
     ):  # fmt: skip
         if sum(counts):
             named = ", ".join(
@@ -112,7 +113,7 @@ def _require_modest(config: DataConfig, counts: Sequence[int], shares: Sequence[
     if examples > MAX_PASSES * sum(counts):
         least = config.train[min(range(len(shares)), key=lambda at: shares[at] / counts[at])]
         raise InputError(
-            f"with these weights all rows are used only after {examples:,.0f} examples, of {sum(counts):,} rows",
+            f"with these weights, all rows are used only after {examples:,.0f} examples, of {sum(counts):,} rows",
             where=f"data.train, {least.path}",
             fix=f"Raise its weight ({least.weight:g}), or set data.stopping_strategy: first_exhausted",
         )

@@ -46,7 +46,7 @@ def encode_within(backend: Any, texts: Sequence[str], special: bool) -> list[Any
         if one is None:
             if not call.gave_up:
                 spoiled.set()
-            what = "gives up on" if call.gave_up else "takes too long over"
+            what = "gives up on" if call.gave_up else "takes too long on"
             raise OutOfBoundsError(
                 f"the model's tokenizer {what} the row ({len(text):,} characters)",
                 where="tokenizer.json", fix="Check the patterns in the model's tokenizer.json, or use another model",

@@ -45,7 +45,7 @@ class Texts:
         """Return the `tokenizers.Encoding` of texts, whole; `special` adds what the tokenizer adds to a text.
 
         Raises:
-            OutOfBoundsError: the tokenizer takes too long over one of them; `at` says which.
+            OutOfBoundsError: the tokenizer takes too long on one of them; `at` says which.
         """
         return encode_within(self._tokenizer.backend_tokenizer, list(texts), special)
 

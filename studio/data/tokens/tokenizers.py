@@ -120,7 +120,7 @@ def section(kind: Any, values: Values | None, name: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([name, *map(str, first["loc"])])
-        raise InputError(str(first["msg"]), where=where, fix="Correct the value") from error
+        raise InputError(str(first["msg"]), where=where, fix="Fix the value") from error
 
 
 def tokenizer_stamp(folder: Path) -> list[list[int]]:

@@ -35,8 +35,8 @@ _AT_ONCE_SECONDS = 0.3
 def main(arguments: list[str] | None = None) -> int:
     """Answer requests until the input ends or the idle time is over; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m studio.data.worker", description=__doc__)
-    parser.add_argument("--idle", type=float, default=900.0, help="seconds without a request before it leaves")
-    parser.add_argument("--share", type=int, default=2, help="it may have the machine's memory divided by this")
+    parser.add_argument("--idle", type=float, default=900.0, help="seconds without a request before it exits")
+    parser.add_argument("--share", type=int, default=2, help="its memory limit is the machine's memory divided by this")
     given = parser.parse_args(arguments)
     idle: float = given.idle
     begin()
@@ -126,7 +126,7 @@ def _answer(operations: Any, request: dict[str, Any], cancelled: set[int], answe
 
     def progress(name: str, done: float, total: float | None) -> None:
         if number in cancelled:
-            raise StoppedError("nobody waits for this any more", where=f"data worker, {request['op']}")
+            raise StoppedError("the request was canceled", where=f"data worker, {request['op']}")
         answers.write({"id": number, "progress": [name, done, total]})
 
     try:
@@ -135,7 +135,7 @@ def _answer(operations: Any, request: dict[str, Any], cancelled: set[int], answe
         reply = {"id": number, "error": error_to_dict(error)}
     except MemoryError:
         many = StudioError(
-            "this takes more memory than a data worker may have",
+            "this needs more memory than a data worker may use",
             where=f"data worker, {request['op']}", fix="Use fewer or shorter rows",
         )  # fmt: skip
         reply = {"id": number, "error": error_to_dict(many)}

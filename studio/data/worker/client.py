@@ -117,7 +117,7 @@ class DataWorker:
                     if self._closing:  # it was the second one that `close` ended
                         raise _closed(op) from None
                     raise StudioError(
-                        f"the data worker ended twice ({error})",
+                        f"the data worker died twice ({error})",
                         where=f"data worker, {op}",
                         fix="Check the free memory; `studio doctor` shows what is missing",
                     ) from error
@@ -204,7 +204,7 @@ class DataWorker:
                 if self._closing:
                     raise _closed(op)
                 if not wanted():
-                    raise StoppedError("nobody waits for this any more", where=f"data worker, {op}")
+                    raise StoppedError("the request was canceled", where=f"data worker, {op}")
                 self._running = (slot, number, process)
                 process.send(to_line({"id": number, "op": op, "args": args}))
             while True:
@@ -331,13 +331,13 @@ class _Process:
 
 
 def _closed(op: str) -> StoppedError:
-    return StoppedError("the studio is being closed", where=f"data worker, {op}")
+    return StoppedError("the studio is shutting down", where=f"data worker, {op}")
 
 
 def _too_late(op: str, seconds: float | None) -> StudioError:
     waited = "" if seconds is None else f" within {seconds:.2g} s"
     return StudioError(
-        f"the data worker gave no answer{waited} and was replaced",
+        f"the data worker did not answer{waited} and was restarted",
         where=f"data worker, {op}",
-        fix="Look at the row or file that was read, and at the model's tokenizer.json; then try again",
+        fix="Check the row or file it was reading and the model's tokenizer.json, then try again",
     )

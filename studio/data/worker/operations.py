@@ -280,8 +280,8 @@ class Operations:
         if located.count is not None:  # a set of the Hub: memory-mapped, so any row is at hand
             found = next(located.rows(at - 1), None) if 0 < at <= located.count else None
             if found is None:
-                what = f"there is no row {at}; the set has {located.count:,}"
-                raise InputError(what, where=place(located.path), fix="Choose a row from 1 on")
+                what = f"there is no row {at}; the dataset has {located.count:,}"
+                raise InputError(what, where=place(located.path), fix="Choose a row number from 1")
             return found, located.count, next(located.rows(0))
         key = (located.path, Stamp.of(located.path), located.by_line)
         if key not in self._indexes:

@@ -114,7 +114,7 @@ class DataPool:
             if number not in self._stopped:
                 raise
             raise StoppedError(
-                "the rows were not counted to the end", where="data", fix="Change an option of the data to count again"
+                "counting the rows was stopped", where="data", fix="Change a data option to count again"
             ) from error
         finally:
             self._stopped.discard(number)
@@ -188,7 +188,7 @@ class DataPool:
             try:
                 while True:
                     if not wanted():
-                        raise StoppedError("nobody waits for this any more", where=f"data worker, {op}")
+                        raise StoppedError("the request was canceled", where=f"data worker, {op}")
                     if (member := self._free_for(ticket)) is not None:
                         member.used_by, member.owner = ticket, ticket.who
                         self._prepare_next()
@@ -200,7 +200,7 @@ class DataPool:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         raise StudioError(
-                            "all data workers are at work for others", where=f"data worker, {op}", fix="Try again later"
+                            "all data workers are busy", where=f"data worker, {op}", fix="Try again later"
                         )
                     self._changed.wait(left)
             finally:

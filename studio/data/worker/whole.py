@@ -110,12 +110,14 @@ class WholeOperations(Operations):
             (the first 50 of both kinds: first and second as places, similarity, exact).
         """
         if not 0 < threshold <= 1:
-            raise InputError(f"{threshold} is not a share", where="threshold", fix="Give a number above 0 and up to 1")
+            raise InputError(
+                f"{threshold} is not a fraction", where="threshold", fix="Give a number above 0 and up to 1"
+            )
         seen, places = Doubles(near, threshold, NEAR_ROWS), list[Place]()
         found: Values = {"exact": 0, "near": 0, "threshold": threshold, "pairs": []}
         for done, read in enumerate(all_rows(self._sources(call)), 1):
             if done % 1000 == 0:
-                call.progress("looking for duplicates", done, None)
+                call.progress("finding duplicates", done, None)
             if read.example is None:
                 continue
             places.append(read.place)
@@ -250,7 +252,7 @@ class WholeOperations(Operations):
         return {}
 
     def push(self, call: Call, *, name: str, repo: str, private: bool = True) -> Values:
-        """Put a kept set on the Hugging Face Hub, with the token of the environment (HF_TOKEN).
+        """Put a cleaned copy on the Hugging Face Hub, with the token of the environment (HF_TOKEN).
 
         Returns:
             repo, splits.

@@ -28,11 +28,11 @@ def difference(raw: dict[str, Any]) -> str:
         asked = bool(core.get("norm_topk_prob"))
         if asked is not _NORMED[kind]:
             does = "always" if _NORMED[kind] else "never"
-            return f"its norm_topk_prob is {str(asked).lower()}, and llama.cpp {does} norms the experts of such models"
+            return f"its norm_topk_prob is {str(asked).lower()}, but llama.cpp {does} normalizes expert weights here"
     scale = core.get("query_pre_attn_scalar")
     if kind in _GEMMA_27B and isinstance(scale, int | float):
         large = core.get("num_hidden_layers") == _GEMMA_27B[kind]
         wide = core["hidden_size"] // core["num_attention_heads"] if large else core.get("head_dim", 256)
         if scale != wide:
-            return f"its query_pre_attn_scalar is {scale:g}, and llama.cpp scales attention by {wide}"
+            return f"its query_pre_attn_scalar is {scale:g}, but llama.cpp scales attention by {wide}"
     return ""

@@ -38,7 +38,7 @@ def weight_files(folder: Path) -> list[Path]:
     elif (folder / SINGLE).is_file():
         names = [SINGLE]
     else:
-        raise InputError("there are no safetensors weights", where=str(folder), fix="Export a run that was completed")
+        raise InputError("there are no safetensors weights", where=str(folder), fix="Export a completed run")
     files = [folder / name for name in names]
     for file in files:
         if not file.is_file() or file.parent != folder:

@@ -21,26 +21,26 @@ KNOWN = (
     (
         r"BPE pre-tokenizer was not recognized",
         "tokenizer",
-        "llama.cpp does not know this tokenizer's way of splitting text",
-        "Use the tokenizer of the base model unchanged, or a base model that llama.cpp supports",
+        "llama.cpp does not support this tokenizer's pre-tokenizer",
+        "Use the base model's tokenizer unchanged, or a base model that llama.cpp supports",
     ),
     (
         r"Model (\S*) is not supported",
         "architecture",
-        "llama.cpp has no support for the architecture {0}",
+        "llama.cpp does not support the architecture {0}",
         ELSEWHERE,
     ),
     (
         r"(?:File not found:|Missing|No such file or directory:) \S*(tokenizer\.(?:model|json))",
         "tokenizer_file",
-        "the converter needs the file {0} of the base model, which is not in its folder",
+        "the converter needs {0}, which is not in the base model's folder",
         "Put the base model's {0} into the base model's folder",
     ),
     (
         r"No space left on device",
         "",
-        "the disk became full while the GGUF was written",
-        "Free some space, or set STUDIO_HOME to a folder on a larger disk; the run itself is untouched",
+        "the disk filled up while the GGUF was being written",
+        "Free some space, or set STUDIO_HOME to a folder on a larger disk; the run itself is not affected",
     ),
     (r"MemoryError|Cannot allocate memory", "", "there was not enough memory", "Close other programs and export again"),
 )  # fmt: skip
@@ -104,7 +104,7 @@ def refusal(result: StepResult, checkpoint: Path) -> StudioError:
             return StudioError(what.format(*parts), where=checkpoint.name, fix=fix.format(*parts))
     return StudioError(
         f"llama.cpp's converter failed: {raised(result.lines) or result.ending()}", where=checkpoint.name,
-        fix="The job's log has its whole output",
+        fix="The job's log has its full output",
     )  # fmt: skip
 
 

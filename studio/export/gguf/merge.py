@@ -119,9 +119,7 @@ def read_delta(adapter: Path, config: dict[str, Any], model_config: dict[str, An
     """
     file = adapter / "adapter_model.safetensors"
     if not file.is_file():
-        raise InputError(
-            "adapter_model.safetensors is missing", where=str(adapter), fix="Export a run that was completed"
-        )
+        raise InputError("adapter_model.safetensors is missing", where=str(adapter), fix="Export a completed run")
     _require_covered(config, model_config)
     found = AdapterDelta(transposed=bool(config.get("fan_in_fan_out")))
     for key, tensor in load_file(file).items():
@@ -162,7 +160,7 @@ def _require_covered(config: dict[str, Any], model_config: dict[str, Any]) -> No
         if config.get(option):
             raise _Uncovered(f"the adapter uses {option}")
     if config.get("init_lora_weights") not in (True, False, None, "gaussian", "orthogonal"):
-        raise _Uncovered(f"init_lora_weights is {config['init_lora_weights']}, which changes the base too")
+        raise _Uncovered(f"init_lora_weights is {config['init_lora_weights']}, which also changes the base weights")
     if model_config.get("quantization_config"):
         raise _Uncovered("the base model is stored quantized")
 

@@ -53,9 +53,9 @@ def quantize(source: Path, target: Path, kind: str, threads: int, watcher: Watch
     """
     if target.exists() and source.exists() and source.samefile(target):
         raise InputError(
-            "the source and the target are the same file, which llama.cpp would destroy",
+            "source and target are the same file, which llama.cpp would overwrite",
             where=str(source),
-            fix="Give the target another name",
+            fix="Choose another target name",
         )
     partial = target.with_name(target.name + ".part")
     request = {"source": str(source), "target": str(partial), "type": kind, "threads": threads}
@@ -70,7 +70,7 @@ def quantize(source: Path, target: Path, kind: str, threads: int, watcher: Watch
             raise StudioError(
                 f"llama.cpp could not write {kind}: {said.strip() or result.ending()}",
                 where=source.name,
-                fix="The job's log has its whole output",
+                fix="The job's log has its full output",
             )
         partial.replace(target)
     finally:
@@ -85,7 +85,7 @@ def notes(lines: list[str], answer: dict[str, object]) -> list[str]:
         return []
     widths = answer.get("widths")
     odd = [width for width in widths if isinstance(width, int) and width % 256] if isinstance(widths, list) else []
-    why = f": width {odd[0]} is no multiple of 256" if odd else ""
+    why = f": width {odd[0]} is not a multiple of 256" if odd else ""
     return [f"{found[1]} of {found[2]} tensors kept at higher precision{why}"]
 
 

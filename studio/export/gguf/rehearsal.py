@@ -35,11 +35,11 @@ from studio.settings import Settings, read_settings
 
 _SHOWN = 300
 _CONTEXT = 64  # tokens: what is loaded here computes next to nothing
-_NAME_THE_END = "Name that token eos_token in the base model's tokenizer_config.json"
+_NAME_THE_END = "Set that token as eos_token in the base model's tokenizer_config.json"
 # transformers 5 orders the merges that it makes out of a SentencePiece file by ids and not by scores.
 _TAKE_PUBLISHED = (
-    "Take the tokenizer.json that the model was published with: one that transformers has made out of tokenizer.model "
-    "cuts blanks in another way than the model has learnt"
+    "Use the tokenizer.json that the model was published with: one that transformers converted from tokenizer.model "
+    "splits spaces differently than in pretraining"
 )
 # The export measures these itself, of the run's own weights and template.
 _MEASURED = ("tokens", "arithmetic")
@@ -55,7 +55,7 @@ def require_takeaway(folder: Path, run: str, settings: Settings) -> None:
     """
     found = gguf_obstacle(folder, read_config(folder), read_tensors(folder), settings)
     if found is not None and found.reason not in _MEASURED:
-        raise StudioError(f"run '{run}' cannot be taken away as GGUF: {found.what}", fix=found.fix)
+        raise StudioError(f"run '{run}' cannot be exported to GGUF: {found.what}", fix=found.fix)
 
 
 def architecture(raw: dict[str, Any]) -> str:
@@ -104,7 +104,7 @@ def rehearse(tools: Toolchain, folder: Path, raw: dict[str, Any], tensors: Seque
     print(LOADING, flush=True)
     problem = _load(file)
     if problem:
-        what = f"llama.cpp cannot load what its converter makes ({problem})"
+        what = f"llama.cpp cannot load the converted model ({problem})"
         return {"reason": "load", "what": what, "fix": ELSEWHERE}
     print(LOADED, flush=True)
     return _read_differently(file, folder, work) or _computed_differently(tools, raw, work)
@@ -143,11 +143,12 @@ def _read_differently(file: Path, folder: Path, work: Path) -> dict[str, str]:
     finally:
         model.close()
     if found:
-        what = f"llama.cpp reads ordinary prompts differently: {found[0]['cause']}, for example {found[0]['example']}"
+        one = f"{found[0]['cause']}, for example {found[0]['example']}"
+        what = f"llama.cpp tokenizes ordinary prompts differently: {one}"
         fix = _TAKE_PUBLISHED if (folder / "tokenizer.model").is_file() else found[0]["fix"]
         return {"reason": "tokens", "what": what, "fix": fix}
     if not ends:
-        what = f"llama.cpp does not stop at the token that ends an answer ({tokenizer.convert_ids_to_tokens(end)})"
+        what = f"llama.cpp does not stop at the end-of-turn token ({tokenizer.convert_ids_to_tokens(end)})"
         return {"reason": "tokens", "what": what, "fix": _NAME_THE_END}
     return {}
 
@@ -162,8 +163,8 @@ def _computed_differently(tools: Toolchain, raw: dict[str, Any], work: Path) -> 
         if apart is None or apart <= trial.LIMIT:
             return {}
         what = (
-            "llama.cpp computes another model from this config: of small random weights in the same layers it makes "
-            f"answers {apart:.2g} nats a token apart"
+            "llama.cpp computes this architecture differently: outputs of a small random model with the same config "
+            f"are {apart:.2g} nats per token apart"
         )
     return {"reason": "arithmetic", "what": what, "fix": ELSEWHERE}
 
@@ -242,7 +243,7 @@ def _load_refused(llama_cpp: Any, file: Path, said: list[str]) -> str:
     if context:
         llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(model)
-    return "" if context else "it can make no context of it"
+    return "" if context else "it cannot create a context"
 
 
 def _refused(text: str) -> dict[str, str]:

@@ -73,7 +73,7 @@ def ensure_toolchain(settings: Settings, watcher: Watcher) -> Toolchain:
     found = find_toolchain(settings)
     if found is not None:
         return found
-    with watcher.phase("fetching the converter"):
+    with watcher.phase("downloading the converter"):
         return install(settings, watcher)
 
 
@@ -92,7 +92,7 @@ def install(settings: Settings, watcher: Watcher, sdist: Path | None = None) -> 
     place = next((place for place in places(settings) if _writable(place.parent)), None)
     if place is None:
         raise StudioError(
-            "llama.cpp's converter has no place to be put",
+            "there is no writable folder for llama.cpp's converter",
             where=" and ".join(str(place.parent) for place in places(settings)),
             fix="Make one of the two folders writable",
         )
@@ -173,7 +173,7 @@ def _at_hand(sdist: Path) -> Path:
         raise InputError(
             f"there is no source package of {PACKAGE} {installed_version()}",
             where=str(sdist),
-            fix=f"Give the file llama_cpp_python-{installed_version()}.tar.gz, or the folder it lies in",
+            fix=f"Give the file llama_cpp_python-{installed_version()}.tar.gz, or its folder",
         )
     return found
 
@@ -188,10 +188,10 @@ def _download(folder: Path, watcher: Watcher) -> Path:
     archive = _archive_in(folder)
     if result.code != 0 or archive is None:
         raise StudioError(
-            f"llama.cpp's converter could not be fetched ({_reason(result)})",
+            f"llama.cpp's converter could not be downloaded ({_reason(result)})",
             where=wanted,
-            fix=f"With a network, run: {sys.executable} -m studio.export.gguf.toolchain; or give it the source "
-            f"package that you have: {COMMAND} --sdist FILE",
+            fix=f"With network access, run: {sys.executable} -m studio.export.gguf.toolchain; or use a source package "
+            f"that you have: {COMMAND} --sdist FILE",
         )
     return archive
 
@@ -206,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=COMMAND, description="Install llama.cpp's converter (needed for GGUF export)."
     )
-    parser.add_argument("--sdist", type=Path, help="source package of llama-cpp-python at hand, or its folder")
+    parser.add_argument("--sdist", type=Path, help="local source package of llama-cpp-python, or its folder")
     arguments = parser.parse_args(argv)
     settings = read_settings()
     try:

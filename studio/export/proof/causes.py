@@ -130,43 +130,39 @@ def _named(
         form = next((part["type"] for part in trained.changing if part["type"] in _FORMS), "")
         named = form or " and ".join(part["type"] for part in trained.changing)
         done = f"to {form}" if form else "in the same way"
-        what = f"the tokenizer normalizes a text ({named}) before it cuts it, and llama.cpp does not"
+        what = f"the tokenizer normalizes text ({named}) before splitting it, but llama.cpp does not"
         how = f" (in Python: unicodedata.normalize('{form}', text))" if form else ""
-        fix = f"Normalise texts {done} before they are asked, and those of the data before training{how}"
+        fix = f"Normalize prompts {done}, and the data before training{how}"
         return Cause("normalization", what, f"{shown}, which becomes {shown_text(normal)}", fix), trained.normalized(
             text
         )
     if literal := next((one for one in only_there if one in example), ""):
         what = (
-            f"llama.cpp takes the text {shown_text(literal)} for a token of its own, and the tokenizer cuts it as text"
+            f"llama.cpp takes the text {shown_text(literal)} for a special token, but the tokenizer splits it as text"
         )
-        fix = f"Avoid {shown_text(literal)} in prompts and data, or write it with a blank in between"
+        fix = f"Avoid {shown_text(literal)} in prompts and data, or put a space in it"
         return Cause("literal", what, shown, fix), text.replace(literal, " ")
     if token := next((one for one in missing if one in example), ""):
-        what = f"the token {shown_text(token)} falls apart in llama.cpp"
-        fix = (
-            "The tokenizer's files beside the base model are not what llama.cpp expects: download the base model again"
-        )
+        what = f"the token {shown_text(token)} is split in llama.cpp"
+        fix = "The base model's tokenizer files are not what llama.cpp expects: download the base model again"
         return Cause("split token", what, shown, fix), text.replace(token, " ")
     if any(_is_mark(char) for char in example):
-        what = "letters with marks (Hindi, Tamil, Thai, vowelled Arabic and the like) are cut elsewhere"
-        fix = "Keep the model in transformers for such scripts; rows of your own in them would fail the export"
+        what = "letters with combining marks (Hindi, Tamil, Thai, vocalized Arabic and similar) are split differently"
+        fix = "Use the model in transformers for such scripts; your own rows in them would fail the export"
         return Cause("marks", what, shown, fix), "".join(char for char in text if not _is_mark(char))
     rest = text.replace(example, " " if example.strip() else "x")
     if rest == text:  # the example is scattered over the text; nothing else can be told apart
         rest = ""
     if any(token in example for token in trained.added) and any(map(str.isspace, example)):
-        what = "blanks beside a token of the template are kept on one side and left out on the other"
-        fix = "Leave no blanks at the beginning and end of a message"
+        what = "whitespace next to a token of the template is kept by one and dropped by the other"
+        fix = "Strip whitespace at the beginning and end of messages"
         return Cause("blanks", what, shown, fix), rest
     if trained.unknown is not None and trained.unknown in trained.ids(example):
-        what = "a character that the vocabulary lacks is cut differently"
+        what = "a character missing from the vocabulary is split differently"
         return Cause("unknown character", what, shown, f"Avoid {shown} in prompts and data"), rest
     blank = not example.strip() or any(map(str.isspace, example))
-    what = "white space is cut differently" if blank else "llama.cpp has another rule for where a text is cut"
-    return Cause(
-        "splitting", what, shown, f"Avoid {shown} in prompts and data, or keep the model in transformers"
-    ), rest
+    what = "whitespace is split differently" if blank else "llama.cpp has a different rule for splitting text"
+    return Cause("splitting", what, shown, f"Avoid {shown} in prompts and data, or use the model in transformers"), rest
 
 
 def _is_mark(char: str) -> bool:

@@ -84,7 +84,7 @@ def difference(found: dict[str, Any]) -> str:
     """One difference of the tokens as a sentence without its fix: which prompts, the cause, an example."""
     names = ", ".join(found["prompts"][:3]) + (", …" if len(found["prompts"]) > 3 else "")
     kind = "rare texts" if found["rare"] and found.get("kind") != "chat format" else "prompts"
-    return f"{kind} that llama.cpp reads differently ({names}): {found['cause']}, for example {found['example']}"
+    return f"{kind} that llama.cpp tokenizes differently ({names}): {found['cause']}, for example {found['example']}"
 
 
 def rare_differences(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

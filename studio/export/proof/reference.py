@@ -89,7 +89,7 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
     transformers.utils.logging.disable_progress_bar()
     dtype, device = _precision(Path(request["base"]))
     if dtype != torch.float32:
-        notes.append("too little memory for float32: the reference was computed in 16 bits, with wider limits")
+        notes.append("too little memory for float32: the trained model was evaluated in 16 bits, with wider limits")
     options = answer_options(read_config(Path(request["base"])))
     model = AutoModelForCausalLM.from_pretrained(request["base"], dtype=dtype, **options, **SAFE)
     if request["adapter"]:
@@ -127,7 +127,7 @@ def _table(model: Any, texts: list[ComparedText], path: Path, report: Report) ->
 def _examples(values: dict[str, Any] | None, tokenizer: Any) -> tuple[list[Example], list[str]]:
     """Some rows of the run's data, spread over the source; none, with a note, when it cannot be read any more."""
     if values is None:
-        return [], ["compared on built-in text: the run's own data is not there any more"]
+        return [], ["compared on built-in text: the run's own data no longer exists"]
     try:
         source = DataSource.model_validate(values)
         located = locate(source, read_settings())

@@ -92,18 +92,18 @@ def compare_prompts(
 
 def _guessed(chat_format: str, ids: Sequence[int], trained: Sequence[int]) -> Cause:
     """The file is right and llama-cpp-python does not read its template: it knows the text and has code for it."""
-    what = f"llama-cpp-python takes its own format {chat_format} for this chat template, and another prompt is made"
+    what = f"llama-cpp-python uses its own format {chat_format} for this chat template, which makes a different prompt"
     lengths = f"{len(ids)} tokens instead of {len(trained)}"
-    fix = f'In Python load the file with Llama(…, chat_format="{OWN_TEMPLATE}"); other programs need nothing'
+    fix = f'In Python load the file with Llama(…, chat_format="{OWN_TEMPLATE}"); other programs need no change'
     return Cause("chat format", what, lengths, fix)
 
 
 def _rendered(ids: Sequence[int], trained: Sequence[int]) -> Cause:
     """The text is cut alike and the prompt still differs: another text was made of the messages."""
     place = next((i for i, (a, b) in enumerate(zip(ids, trained, strict=False)) if a != b), min(len(ids), len(trained)))
-    what = f"llama-cpp-python makes another prompt of the same messages, different from token {place + 1} on"
+    what = f"llama-cpp-python renders the same messages differently, from token {place + 1} on"
     lengths = f"{len(ids)} tokens instead of {len(trained)}"
-    return Cause("rendering", what, lengths, "Ask the file by the text of the prompt, or set a simpler data.template")
+    return Cause("rendering", what, lengths, "Prompt the file with raw text, or set a simpler data.template")
 
 
 def verify(request: dict[str, Any], report: Report) -> dict[str, Any]:

@@ -53,17 +53,19 @@ def resume(settings: Settings, job: JobFolder) -> Checkpoint:
     if (state := job.state()).pid is not None and not state.final and not state.alive():
         ensure_supervisor(settings)  # it was killed with the worker: another one writes how that ended
         wait(job, seconds=BURY_SECONDS)
-    with locked(job.path / ".resume.lock", f"'{name}' cannot go on now"):
+    with locked(job.path / ".resume.lock", f"'{name}' cannot be resumed now"):
         state = job.state()
         if job.request.kind != "train":
             raise InputError(f"'{name}' is not a training run", where=job.id, fix="Start it again")
         if not state.final:
-            raise InputError(f"'{name}' is not over ({state.status})", where=job.id, fix="Wait until it is, or stop it")
+            raise InputError(
+                f"'{name}' has not finished ({state.status})", where=job.id, fix="Wait until it has, or stop it"
+            )
         if state.status == "completed":
             raise InputError(f"'{name}' is done", where=job.id, fix="Start another run, with more epochs")
         checkpoint = last_whole(job.checkpoints)
         if checkpoint is None:
-            raise InputError(f"'{name}' left no whole checkpoint", where=job.id, fix="Start it again as a new run")
+            raise InputError(f"'{name}' has no usable checkpoint", where=job.id, fix="Start it again as a new run")
         require_same_files(job, settings)
         job.stop_path.unlink(missing_ok=True)
         again = JobState(status="queued", created=state.created, attempt=state.attempt + 1)
@@ -83,14 +85,14 @@ def find_checkpoint(job: JobFolder, step: int | None = None) -> Checkpoint:
         raise InputError(f"'{name}' is not a training run", where=job.id, fix="Name a training run")
     found = whole(job.checkpoints)
     if not found:
-        raise InputError(f"'{name}' left no whole checkpoint", where=job.id, fix="Start a new run instead")
+        raise InputError(f"'{name}' has no usable checkpoint", where=job.id, fix="Start a new run instead")
     if step is None:
         return found[-1]
     for one in found:
         if one.step == step:
             return one
     steps = ", ".join(str(one.step) for one in found)
-    raise InputError(f"'{name}' has no whole checkpoint of step {step}", where=job.id, fix=f"There are: {steps}")
+    raise InputError(f"'{name}' has no usable checkpoint at step {step}", where=job.id, fix=f"Available: {steps}")
 
 
 def find_end(job: JobFolder) -> Checkpoint:
@@ -103,9 +105,9 @@ def find_end(job: JobFolder) -> Checkpoint:
     last = Summaries().of(job).step if job.state().status == "completed" else 0
     if checkpoint.step < last:
         raise InputError(
-            f"'{job.request.name}' ended at step {last}, and its last checkpoint was not kept",
+            f"'{job.request.name}' ended at step {last}, and its last checkpoint was removed",
             where=job.id,
-            fix=f"Branch off step {checkpoint.step}, or start a new run whose 'tuning.adapter' is this one's model",
+            fix=f"Branch from step {checkpoint.step}, or start a new run with this one's model as 'tuning.adapter'",
         )
     return checkpoint
 
@@ -126,8 +128,8 @@ def check_changes(job: JobFolder, config: RunConfig) -> None:
         and value_at(before, spec.path) != value_at(after, spec.path)
     ]
     if wrong:
-        fix = "Start a new run; with 'tuning.adapter' it begins with what this one learned"
-        what = "cannot change at a checkpoint, which fits only the value that it was made with"
+        fix = "Start a new run; with 'tuning.adapter' it continues from this run's adapter"
+        what = "cannot change at a checkpoint, which works only with its original value"
         raise InputErrors([InputError(f"{name} {what}", where=name, fix=fix) for name in wrong])
 
 
@@ -139,9 +141,9 @@ def require_length(step: int, steps: int) -> None:
     """
     if steps <= step:
         raise InputError(
-            f"with {steps} steps the run would be over at step {step}, where it is to begin",
+            f"with {steps} steps the run would end at step {step}, where it should start",
             where="training.epochs",
-            fix="Give more epochs, or a larger training.max_steps where one is set",
+            fix="Set more epochs, or a larger training.max_steps if it is set",
         )
 
 
@@ -196,12 +198,12 @@ def extended(job: JobFolder, epochs: float) -> RunConfig:
     """
     config = build(RunConfig, job.request.config, "job.yaml")
     if not epochs > 0:
-        raise InputError(f"{epochs:g} more epochs is no extension", where="epochs", fix="Give a number above 0")
+        raise InputError(f"{epochs:g} more epochs is not an extension", where="epochs", fix="Use a number above 0")
     if config.training.max_steps:
         raise InputError(
-            f"'{job.request.name}' ends after {config.training.max_steps} steps, whatever the epochs say",
+            f"'{job.request.name}' ends after {config.training.max_steps} steps, regardless of the epochs",
             where="training.max_steps",
-            fix="Branch off its last checkpoint with a larger training.max_steps",
+            fix="Branch from its last checkpoint with a larger training.max_steps",
         )
     raw = config.model_dump()
     raw["training"]["epochs"] = config.training.epochs + epochs
@@ -268,9 +270,9 @@ def history(events: Path, step: int) -> list[dict[str, Any]]:
 
 def _changed(path: str, how: str) -> InputError:
     return InputError(
-        f"the data have changed since the checkpoint was made ({how})",
+        f"the data has changed since the checkpoint was saved ({how})",
         where=path,
-        fix="Put the file back as it was, or start a new run, which 'tuning.adapter' lets begin with what was learned",
+        fix="Restore the file, or start a new run; 'tuning.adapter' can continue from this run's adapter",
     )
 
 

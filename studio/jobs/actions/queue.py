@@ -38,7 +38,7 @@ KEEP_SECONDS = 5.0
 
 def queue_lock(home: Path, seconds: float = PATIENCE) -> AbstractContextManager[None]:
     """Hold the lock under which a waiting job is started or changed; raises HeldError after `seconds`."""
-    return locked(make_home(home) / "queue.lock", "jobs that wait can neither start nor be changed", seconds=seconds)
+    return locked(make_home(home) / "queue.lock", "queued jobs can neither start nor be changed", seconds=seconds)
 
 
 def tell_held(job: JobFolder, error: HeldError) -> None:
@@ -125,15 +125,15 @@ def require_unbegun(job: JobFolder) -> None:
     state, name = job.state(), job.request.name
     if state.status != "queued":
         raise InputError(
-            f"'{name}' has begun ({state.status}), so its settings stay as they are",
+            f"'{name}' has already started ({state.status}), so its settings cannot change",
             where=job.id,
-            fix="Duplicate it to make a run with other settings",
+            fix="Duplicate it to create a run with other settings",
         )
     if state.attempt > 1:
         raise InputError(
-            f"'{name}' goes on from a checkpoint, so its settings stay as they are",
+            f"'{name}' resumes from a checkpoint, so its settings cannot change",
             where=job.id,
-            fix="Duplicate it to make a run with other settings",
+            fix="Duplicate it to create a run with other settings",
         )
 
 
@@ -176,6 +176,6 @@ class Keeper:
 def _require_waiting(job: JobFolder) -> None:
     state, name = job.state(), job.request.name
     if state.status != "queued":
-        raise InputError(f"'{name}' does not wait any more ({state.status})", where=job.id)
+        raise InputError(f"'{name}' is no longer queued ({state.status})", where=job.id)
     if job.stop_path.exists():
-        raise InputError(f"'{name}' is being taken out of the line", where=job.id)
+        raise InputError(f"'{name}' is being removed from the queue", where=job.id)

@@ -71,9 +71,11 @@ def removal_question(settings: Settings, jobs: Sequence[JobFolder], what: What) 
             lines += _lost_with_checkpoints(job)
         live = [user for user in users if not user.state().final]
         if live:
-            refused.append(f"{_shown(live[0])} needs {_shown(job)} and is not over. Wait until it is, or stop it.")
+            refused.append(
+                f"{_shown(live[0])} needs {_shown(job)} and has not finished. Wait until it has, or stop it."
+            )
         elif users:
-            few = "was made from it and stays" if len(users) == 1 else "were made from it and stay"
+            few = "was created from it and stays" if len(users) == 1 else "were created from it and stay"
             lines.append(f"{_shown(job)}: {_listed(users)} {few}, without what lies there.")
         exports = sorted(path.name for path in job.exports.iterdir() if path.is_file()) if job.exports.is_dir() else []
         if what == "job" and exports:
@@ -139,8 +141,8 @@ def _remove(settings: Settings, job: JobFolder, what: What) -> int:
         pass  # a studio that was just started removes it as well
     except OSError as error:
         raise StudioError(
-            f"not all of it could be removed ({error.strerror or error})", where=str(error.filename or trash),
-            fix="It is out of the list; the rest is removed with the next start",
+            f"it could not be removed completely ({error.strerror or error})", where=str(error.filename or trash),
+            fix="It is no longer listed; the rest is removed at the next start",
         ) from error  # fmt: skip
     return question.freed
 
@@ -148,20 +150,20 @@ def _remove(settings: Settings, job: JobFolder, what: What) -> int:
 def _require_removable(settings: Settings, job: JobFolder) -> None:
     if job.path.parent.resolve() != settings.jobs.resolve() or job.path.is_symlink():
         raise InputError(
-            f"{_shown(job)} does not lie in the studio's own folder of jobs", where=str(job.path),
+            f"{_shown(job)} is not in the studio's own jobs folder", where=str(job.path),
             fix="Remove its folder yourself",
         )  # fmt: skip
     state = job.state()
     if not state.final or state.alive():
-        raise InputError(f"{_shown(job)} is not over ({state.status})", fix="Stop it first")
+        raise InputError(f"{_shown(job)} has not finished ({state.status})", fix="Stop it first")
 
 
 def _lost_with_checkpoints(job: JobFolder) -> Iterator[str]:
     status, checkpoint = job.state().status, last_whole(job.checkpoints)
     if status != "completed" and checkpoint is not None:
-        yield f"{_shown(job)} can then no longer go on from step {checkpoint.step}."
+        yield f"{_shown(job)} can then no longer be resumed from step {checkpoint.step}."
     if not any((job.model / name).is_file() for name in ("adapter_config.json", "config.json")):
-        yield f"{_shown(job)} saved no model: its checkpoints are all that it learned."
+        yield f"{_shown(job)} saved no model: its checkpoints are its only result."
 
 
 def _texts_within(user: JobFolder, folder: Path) -> bool:

@@ -62,7 +62,7 @@ def parse_values(path: str, text: str) -> list[Any]:
             f"'{text:.100}' is not a list of values{why}", where=path, fix="Write them like 1e-4, 2e-4"
         ) from error
     if not found:
-        raise InputError("it has no values to try", where=path, fix="Write them like 1e-4, 2e-4")
+        raise InputError("there are no values to try", where=path, fix="Write them like 1e-4, 2e-4")
     return list(found)
 
 
@@ -83,7 +83,8 @@ def expand(base: RunConfig, name: str, values: dict[str, list[Any]]) -> list[Var
         count *= len(listed)
     if count > MOST_RUNS:
         raise InputErrors([
-            InputError(f"these values make {count} runs, and {MOST_RUNS} is the most", where="sweep", fix="Try fewer")
+            InputError(f"these values make {count} runs, but at most {MOST_RUNS} are "
+            f"allowed", where="sweep", fix="Try fewer")
         ])  # fmt: skip
     values = {current_name(path): tried for path, tried in values.items()}
     specs = {spec.path: spec for spec in options_of(RunConfig)}

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 LESS_MEMORY = "Lower training.micro_batch_size or data.max_length, or set training.activation_checkpointing to true"
 _DISK = "Free some space, or point STUDIO_HOME to another disk, and start again"
-_DOCTOR = "'studio doctor' names the line that installs it"
+_DOCTOR = "'studio doctor' shows how to install it"
 _GPU = (
-    "Let it go on from its last checkpoint; if it comes again, set model.attention to sdpa and training.engine to "
-    "studio, update the driver, and look at the GPU with nvidia-smi"
+    "Resume it from its last checkpoint; if it happens again, set model.attention to sdpa and training.engine to "
+    "studio, update the driver, and check the GPU with nvidia-smi"
 )
 
 
@@ -46,104 +46,105 @@ CAUSES: tuple[Cause, ...] = (
     Cause("disk", r"No space left on device|Errno 28\b|os error 28\b",
           "the disk was full", _DISK),
     Cause("quota", r"Disk quota exceeded|Errno 122\b",
-          "the disk space that you may use was full", _DISK),
+          "your disk quota was used up", _DISK),
     Cause("half a file", r"inline_container\.cc:\d+\] \. (?:unexpected pos|PytorchStreamWriter failed)",
-          "a file could not be written to its end, most often because the disk was full", _DISK),
+          "a file could not be written completely, most often because the disk was full", _DISK),
     Cause("gpu assert", r"device-side assert triggered",
-          "the GPU stopped at a check in its own code (device-side assert)",
-          "Most often a token is outside the model's vocabulary: use the tokenizer that belongs to the model. With "
-          "CUDA_LAUNCH_BLOCKING=1 in the environment the log shows the place"),
+          "a device-side assert failed on the GPU",
+          "Most often a token id is outside the model's vocabulary: use the model's own tokenizer. With "
+          "CUDA_LAUNCH_BLOCKING=1 in the environment, the log shows where"),
     Cause("gpu fault", r"CUDA error: (an illegal memory access was encountered|misaligned address|unspecified launch "
           r"failure|uncorrectable ECC error encountered|an illegal instruction was encountered)",
           "the GPU failed: {0}", _GPU),
     Cause("gpu driver", r"(?:NVIDIA driver on your system is too old|CUDA driver version is insufficient)",
           "the NVIDIA driver is older than torch needs",
-          "Update the driver, or install torch for the CUDA version that it has"),
+          "Update the driver, or install torch for its CUDA version"),
     Cause("no gpu", r"Found no NVIDIA driver|Torch not compiled with CUDA|no CUDA-capable device is detected|"
           r"No CUDA GPUs are available",
           "there is no NVIDIA GPU that torch can use",
-          "Look whether nvidia-smi lists one and whether torch is its CUDA build: 'studio doctor' says both"),
+          "Check that nvidia-smi lists one and that torch is a CUDA build: 'studio doctor' shows both"),
     Cause("gpu kind", r"no kernel image is available for execution",
-          "torch was not built for this kind of GPU", "Install a torch that is: 'studio doctor' says which GPU it is"),
+          "torch was not built for this kind of GPU", "Install a torch build for it: 'studio doctor' shows the GPU"),
     Cause("package", r"ModuleNotFoundError: No module named '([^']+)'",
           "the Python package '{0}' is missing", _DOCTOR),
     Cause("versions", r"ImportError: cannot import name '[^']+' from '(\w+)",
-          "the installed version of '{0}' does not fit the studio",
+          "the installed version of '{0}' is not compatible with the studio",
           "Install the versions of constraints.txt: make install"),
     Cause("library", r"(?:OSError|ImportError): (\S+\.so[.\d]*): cannot open shared object file",
           "the library {0} is missing on this computer",
-          "Install what it belongs to (libcudart, libcublas and libcudnn come with torch's CUDA build)"),
+          "Install the package that provides it (libcudart, libcublas and libcudnn come with torch's CUDA build)"),
     Cause("library version", r"version `?(\w+_[\d.]+)'? not found|undefined symbol: (\w+)",
-          "a compiled library does not fit this system ({0})", "Install the versions of constraints.txt: make install"),
+          "a compiled library is incompatible with this system ({0})", "Install the versions of constraints.txt: make "
+          "install"),
     Cause("gated", r"GatedRepoError[^\n]*[\s\S]*?for url:? \S+?://[^/]+/(?:api/models/|datasets/)?([^/\s]+/[^/\s]+)|"
           r"Access to model (\S+) is restricted|You are trying to access a gated repo",
-          "the Hub gives {0} only to those who were let in",
-          "Accept its conditions on its page, then sign in: hf auth login"),
+          "{0} is gated on the Hub",
+          "Accept its terms on its page, then log in: hf auth login"),
     Cause("revision", r"RevisionNotFoundError[\s\S]*?for url: \S+?://[^/]+/(?:datasets/)?([^/\s]+/[^/\s]+)",
-          "the Hub has {0}, but not this branch or commit of it", "Check model.revision"),
+          "the Hub has {0}, but not this revision of it", "Check model.revision"),
     Cause("missing file", r"(?:EntryNotFoundError: 404|Entry Not Found for url)[\s\S]*?/resolve/[^/]+/(\S+?)\.?\n",
-          "the Hub has no file {0} there", "Choose another model.path: this one is not whole"),
+          "the Hub has no file {0} there", "Choose another model.path: this one is incomplete"),
     Cause("not found", r"RepositoryNotFoundError[\s\S]*?for url: \S+?://[^/]+/(?:api/models/|datasets/)?([^/\s]+/[^/\s]+)|"
           r"OSError: (\S+) is not a local folder and is not a valid model identifier",
           "the Hub has no {0}, or hides it from you",
-          "Check the name in model.path or data.train; for a private one sign in: hf auth login"),
+          "Check the name in model.path or data.train; for a private one, log in: hf auth login"),
     Cause("no access", r"40[13] Client Error[^\n]*\n?[^\n]*for url:? (\S+)",
-          "the Hub refused {0}", "Sign in (hf auth login) with a token that may read it"),
+          "the Hub refused {0}", "Log in (hf auth login) with a token that has access to it"),
     Cause("no network", r"LocalEntryNotFoundError|We couldn't connect to '|Temporary failure in name resolution|"
           r"Max retries exceeded|Name or service not known|Network is unreachable",
-          "the network did not answer",
-          "Check the connection, or choose a model and data that are on this computer"),
+          "the network did not respond",
+          "Check the connection, or choose a local model and local data"),
     Cause("broken model file", r"SafetensorError: Error while deserializing header: (.+)",
-          "a file of the model is broken ({0})",
-          "Fetch the model again: remove its folder under the studio's models, and start"),
+          "a model file is corrupted ({0})",
+          "Download the model again: remove its folder under the studio's models and start again"),
     Cause("other model", r"size mismatch for (\S+):",
-          "the weights do not fit the model: {0} has another size",
-          "The adapter or checkpoint was made with another model.path: choose the one that it belongs to"),
+          "the weights do not match the model: {0} has a different size",
+          "The adapter or checkpoint was trained with another model.path: choose that one"),
     Cause("bad json", r"JSONDecodeError: (.+)", "a file is not valid JSON ({0})",
-          "Mend the data at that place: the Data tab names file and row"),
+          "Fix the data there: the Data tab shows file and row"),
     Cause("bad text", r"UnicodeDecodeError: '(\S+)' codec can't decode byte \w+ in position (\d+)",
           "a file is not {0} text", "Save the data as UTF-8"),
     Cause("bad table", r"ArrowInvalid: (.+)", "a table cannot be read ({0})",
           "Write the file again, or choose another in data.train"),
     Cause("token id", r"IndexError: index out of range in self",
-          "a token is outside the model's vocabulary",
-          "Use the tokenizer that belongs to the model; an added token needs a larger embedding"),
+          "a token id is outside the model's vocabulary",
+          "Use the model's own tokenizer; an added token needs a resized embedding"),
     Cause("shared memory", r"DataLoader worker \(pid\D*\d+\) is killed by signal: Bus error|unable to open shared mem",
           "shared memory was full", "Give the container more: docker run --shm-size=8g"),
     Cause("open files", r"Errno 24\b|Too many open files",
           "too many files were open", "Raise the limit before the start: ulimit -n 65536"),
     Cause("threads", r"can't start new thread|Resource temporarily unavailable",
-          "the system gave no more threads or processes", "End other programs, or raise the limit: ulimit -u"),
+          "the system ran out of threads or processes", "Close other programs, or raise the limit: ulimit -u"),
     Cause("read-only", r"Errno 30\b|Read-only file system", "the disk is read-only",
-          "Point STUDIO_HOME to a disk that can be written"),
+          "Point STUDIO_HOME to a writable disk"),
     Cause("permission", r"PermissionError: .*?'([^']+)'", "'{0}' cannot be written or read", "Check who owns it"),
 )  # fmt: skip
 
 # What a signal says where the log says nothing.
 SIGNALS: dict[int, tuple[str, str]] = {
     signal.SIGSEGV: (
-        "a compiled library made an error and was stopped (SIGSEGV, segmentation fault)",
+        "a compiled library crashed (SIGSEGV, segmentation fault)",
         "Set training.engine to studio and model.attention to sdpa, and install the versions of constraints.txt; the "
-        "log names the line of Python that it happened in",
+        "log shows the Python line where it happened",
     ),
     signal.SIGBUS: (
-        "memory that belongs to a file could not be read (SIGBUS): the file was cut or the disk is full",
-        "Free some space, see that nothing changes the model's files, and start again",
+        "a memory-mapped file could not be read (SIGBUS): the file was truncated or the disk is full",
+        "Free some space, make sure that nothing changes the model files, and start again",
     ),
     signal.SIGILL: (
-        "this processor does not know an instruction that a library uses (SIGILL)",
-        "Install builds for this processor: torch from PyPI, llama-cpp-python compiled here (make install)",
+        "a library uses an instruction that this CPU does not support (SIGILL)",
+        "Install builds for this CPU: torch from PyPI, llama-cpp-python compiled here (make install)",
     ),
     signal.SIGFPE: ("a compiled library divided by zero (SIGFPE)", "The log shows what it did last"),
-    signal.SIGABRT: ("a compiled library gave up (SIGABRT)", "The log shows what it said last"),
+    signal.SIGABRT: ("a compiled library aborted (SIGABRT)", "The log shows what it said last"),
     signal.SIGTERM: (
-        "something told the process to end (SIGTERM): the computer was shut down, or a job system did",
-        "Let it go on: its last checkpoint is kept",
+        "the process was asked to end (SIGTERM), by a shutdown or a job scheduler",
+        "Resume it from its last checkpoint",
     ),
-    signal.SIGHUP: ("its terminal was closed (SIGHUP)", "Let it go on: its last checkpoint is kept"),
-    signal.SIGINT: ("it was interrupted (SIGINT)", "Let it go on: its last checkpoint is kept"),
+    signal.SIGHUP: ("its terminal was closed (SIGHUP)", "Resume it from its last checkpoint"),
+    signal.SIGINT: ("it was interrupted (SIGINT)", "Resume it from its last checkpoint"),
     signal.SIGXCPU: (
-        "it used more processor time than it may (SIGXCPU)",
+        "it exceeded its CPU time limit (SIGXCPU)",
         "Raise the limit before the start: ulimit -t",
     ),
 }

@@ -119,9 +119,9 @@ def require_device(wanted: str, settings: Settings) -> None:
     names = [device.name for device in devices]
     if not names:
         raise InputError(
-            f"none of the devices that STUDIO_DEVICES names is here ({', '.join(dict(settings.devices))})",
+            f"none of the devices in STUDIO_DEVICES is available ({', '.join(dict(settings.devices))})",
             where="STUDIO_DEVICES",
-            fix="Name one that is, such as cpu, or leave it empty",
+            fix="Use an available one, such as cpu, or leave it empty",
         )
     raise InputError(
         f"there is no device '{wanted}' here", where="training.device", fix=f"Set it to {' or '.join([ANY, *names])}"

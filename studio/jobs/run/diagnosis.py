@@ -56,7 +56,7 @@ def diagnose(
     environment, tail = environment or {}, read_tail(log, start=start)
     full = rose(environment.get("oom_kills") or {}, oom_kills() if kills is None else kills)
     if full and (exit_code is None or exit_code == -signal.SIGKILL):
-        found = Diagnosis("the kernel ended the process because memory was full (SIGKILL)", LESS_MEMORY)
+        found = Diagnosis("the kernel killed the process because memory was full (SIGKILL)", LESS_MEMORY)
         return with_plan(replace(found, line=_last_line(tail)), environment, gpu=False)
     number = -exit_code if exit_code is not None and exit_code < 0 else None
     if number not in CERTAIN_SIGNALS and (known := _known(tail)) is not None:
@@ -70,14 +70,14 @@ def diagnose(
     if exit_code is None:
         return Diagnosis(
             "the process disappeared: the computer was restarted, or something killed it",
-            "Let it go on: its last checkpoint is kept",
+            "Resume it from its last checkpoint",
             line=_last_line(tail),
         )
     errors = list(_ERROR.finditer(tail.text))
     if not errors:
         return Diagnosis(f"the process ended with exit status {exit_code}", _LAST, line=_last_line(tail))
     frames = list(_FRAME.finditer(tail.text, 0, errors[-1].start()))
-    place = f"It came from {Path(frames[-1][1]).name}, line {frames[-1][2]}. " if frames else ""
+    place = f"It was raised in {Path(frames[-1][1]).name}, line {frames[-1][2]}. " if frames else ""
     return Diagnosis(errors[-1][0][:300], f"{place}{_LAST}", line=tail.line_at(errors[-1].start()))
 
 
@@ -101,7 +101,7 @@ def from_exception(
         return replace(found, line=tail.line_at(again[-1].start()) if again else _error_line(tail))
     first = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     frames = traceback.extract_tb(error.__traceback__)
-    place = f"It came from {Path(frames[-1].filename).name}, line {frames[-1].lineno}. " if frames else ""
+    place = f"It was raised in {Path(frames[-1].filename).name}, line {frames[-1].lineno}. " if frames else ""
     fix = f"{place}The log has the details; please report it as a bug"
     return Diagnosis(f"an unexpected error ({first})", fix, line=_error_line(tail))
 
@@ -175,8 +175,8 @@ def _killed(tail: Tail, environment: dict[str, Any], counted: bool) -> Diagnosis
     line = _last_line(tail)
     if counted:
         return Diagnosis(
-            "something killed the process (SIGKILL); the kernel did not count full memory",
-            "Let it go on from its last checkpoint; if nobody ended it, a job system with a limit may have",
+            "something killed the process (SIGKILL); the kernel reports no out-of-memory kill",
+            "Resume it from its last checkpoint; a job scheduler with a limit may have killed it",
             line=line,
         )
     found = Diagnosis("the process was killed (SIGKILL), most often because memory was full", LESS_MEMORY, line=line)

@@ -51,7 +51,7 @@ def tell_end(settings: Settings, job: JobFolder) -> threading.Thread | None:
     try:
         body = message(job, job.state(), Summaries().of(job), read_json(settings.home / PAGE))
     except (StudioError, OSError, ValueError, KeyError, TypeError) as error:
-        _log(f"the webhook is not told of {job.id}: its folder cannot be read ({type(error).__name__})")
+        _log(f"the webhook was not notified of {job.id}: its folder cannot be read ({type(error).__name__})")
         return None
     thread = threading.Thread(
         target=_post, args=(settings.webhook, body, job.id), name=f"webhook-{job.id}", daemon=True
@@ -101,8 +101,8 @@ def _post(webhook: str, body: dict[str, Any], job_id: str) -> None:
             problem = f"it answered {error.code}"
         except (OSError, HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            problem = f"it did not answer ({type(reason).__name__})"
-    _log(f"the webhook at {_server(webhook)} was not told of {job_id}: {problem}")
+            problem = f"it did not respond ({type(reason).__name__})"
+    _log(f"the webhook at {_server(webhook)} was not notified of {job_id}: {problem}")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -106,7 +106,7 @@ class Supervisor:
                 self._press_stop(job, state)
         for job in [job for job in queued if job.stop_path.exists()]:
             again = job.state().attempt > 1
-            self._close(job, "stopped", f"it was stopped before it {'went on' if again else 'began'}")
+            self._close(job, "stopped", f"it was stopped before it {'resumed' if again else 'started'}")
             queued.remove(job)
         if queued:
             line = in_line(queued, self.settings.home)
@@ -125,8 +125,10 @@ class Supervisor:
         if device is None:
             return
         if links := links_to_write(job.path):
-            said = f"its folder holds a link where it would write: {', '.join(links)}"
-            return self._close(job, "failed", said, fix="Put a file or a folder in its place, or start the job again")
+            said = f"its folder has a link where it would write: {', '.join(links)}"
+            return self._close(
+                job, "failed", said, fix="Replace the link with a file or folder, or start the job again"
+            )
         expect_end(self.settings, job)
         try:
             command = self._command(job)
@@ -208,7 +210,7 @@ class Supervisor:
         code = None if child is None else child.returncode
         kill_all(job.path)  # whom the worker left behind
         if job.stop_path.exists():
-            return self._close(job, "stopped", "it was stopped by force, so its last step was not saved", code)
+            return self._close(job, "stopped", "it was killed, so its last step was not saved", code)
         found = diagnose(code, job.log_path, job.environment(), start=state.log_start)
         status = "lost" if code is None else "failed"
         return self._close(job, status, found.reason, code, found.fix, change=found.change, line=found.line)

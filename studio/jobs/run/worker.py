@@ -181,7 +181,7 @@ class JobContext:
         if not self._stopping and self.job.stop_path.exists():
             self._stopping = True
             self.set_state(status="stopping")
-            self.log("stopping: asked by the person")
+            self.log("stopping: requested by the user")
             self.event("phase", phase="stopping", state="begin", done=0, total=None, unit="")
         return self._stopping
 

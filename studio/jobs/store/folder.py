@@ -247,7 +247,7 @@ def require_free(jobs: Path, name: str, where: str = "--name") -> None:
     """
     if folder_name(name) in taken_names(jobs):
         raise InputError(
-            f"there is a run '{name}' already", where=where, fix=f"Take '{free_name(jobs, name)}', or leave it out"
+            f"a run '{name}' already exists", where=where, fix=f"Use '{free_name(jobs, name)}', or omit the name"
         )
 
 
@@ -306,7 +306,7 @@ def find_own(jobs: Path, wanted: str) -> JobFolder:
     job = find_job(jobs, wanted)
     if job.path.resolve().parent != jobs.resolve():
         raise InputError(
-            "this job lies in another home", where=wanted, fix=f"Set STUDIO_HOME to {job.path.parent.parent}"
+            "this job is in another home", where=wanted, fix=f"Set STUDIO_HOME to {job.path.parent.parent}"
         )
     return job
 
@@ -321,7 +321,7 @@ def find_only(jobs: Path, wanted: str) -> JobFolder:
     same = {job.id: job for job in _matching(list_jobs(jobs), wanted)}
     if wanted != first.id and len(same) > 1:
         raise InputError(
-            f"{len(same)} jobs are called '{wanted}'", fix=f"Name the one that you mean by its id: {', '.join(same)}"
+            f"{len(same)} jobs are called '{wanted}'", fix=f"Use the id of the one you mean: {', '.join(same)}"
         )
     return first
 

@@ -85,7 +85,7 @@ def change_labels(
             raise InputError(
                 "the labels of this job cannot be read, so changing them would lose them",
                 where=str(folder / NAME),
-                fix="Mend the file or remove it",
+                fix="Fix or remove the file",
             ) from error
         labels = Labels(**{**asdict(labels), **changes})
         write_json(folder / NAME, asdict(labels))
@@ -130,7 +130,7 @@ def _checked_name(text: str) -> str:
     if len(name) > NAME_LENGTH:
         raise InputError(f"the name has {len(name)} characters", where="name", fix=f"Use at most {NAME_LENGTH}")
     if not name.isprintable():
-        raise InputError("the name has characters that cannot be shown", where="name", fix="Use letters and digits")
+        raise InputError("the name has unprintable characters", where="name", fix="Use letters and digits")
     return name
 
 
@@ -140,7 +140,9 @@ def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
         word = tag.strip().removeprefix("#")
         if not _TAG.fullmatch(word) or word.startswith("-") or not word.isprintable():
             raise InputError(
-                f"'{word}' is not a tag", where="tags", fix="A tag is one word without space, comma, semicolon or plus"
+                f"'{word}' is not a tag",
+                where="tags",
+                fix="A tag is one word without spaces, commas, semicolons or plus signs",
             )
         if len(word) > TAG_LENGTH:
             raise InputError(f"the tag '{word}' is too long", where="tags", fix=f"Use at most {TAG_LENGTH} characters")

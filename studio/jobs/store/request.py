@@ -68,13 +68,13 @@ def parse_request(raw: Any) -> JobRequest:
     config, branch = raw["config"], raw.get("branch")
     sections = [config, *(config[one] for one in SECTIONS if kind == "train" and one in config)]
     if not all(isinstance(one, dict) for one in sections):
-        raise TypeError("a section is no mapping")
+        raise TypeError("a section is not a mapping")
     made = Branch(**branch) if branch else None
     if made is not None and not (isinstance(made.run, str) and isinstance(made.step, int)):
-        raise TypeError("the branch is none")
+        raise TypeError("the branch is invalid")
     roots = raw.get("roots")
     if roots is not None and not (isinstance(roots, list) and all(isinstance(one, str) for one in roots)):
-        raise TypeError("the roots are no folders")
+        raise TypeError("the roots are not folders")
     kept = None if roots is None else tuple(roots)
     return JobRequest(
         kind, name, _as_it_was(config) if kind == "train" else config, made, str(raw.get("group") or ""), kept
@@ -96,7 +96,7 @@ def parse_heading(raw: Any) -> tuple[Kind, str]:
     """Return kind and name of a job.yaml; raises as `parse_request`."""
     kind, name = raw["kind"], raw["name"]
     if kind not in KINDS or not isinstance(name, str):
-        raise ValueError("no kind of job, or no name")
+        raise ValueError("the job has no kind or no name")
     return kind, name
 
 

@@ -172,7 +172,7 @@ def _results(facts: Sequence[Facts], metrics: Sequence[Metric], changed: set[str
         _row("peak_memory", "Peak memory", [one.summary.peak_memory_gb * 1e9 or None for one in facts], whole, _bytes),
         _row("peak_gpu", "Peak GPU memory", [_number(one.environment.get("peak_gpu_bytes")) for one in facts], whole,
              _bytes),
-        _row("seconds", "Time of training", [one.summary.elapsed or None for one in facts], whole, _seconds),
+        _row("seconds", "Training time", [one.summary.elapsed or None for one in facts], whole, _seconds),
         _row("tokens", "Tokens seen", [one.summary.tokens or None for one in facts], "neither"),
         _row("steps", "Steps", [one.summary.step or None for one in facts], "neither"),
         _row("bytes", "Disk", [float(one.bytes) for one in facts], whole, _bytes),
@@ -200,14 +200,14 @@ def _row(
 def _cautions(facts: Sequence[Facts], options: Sequence[Row]) -> list[str]:
     changed = {row.key for row in options}
     if "method.name" in changed:
-        return ["The runs have different methods: their losses measure different things, so none is marked as best."]
+        return ["The runs have different methods, so their losses are not comparable and none is marked as best."]
     if defining := [row.title for row in options if row.key in LOSS_OPTIONS | SCORING_OPTIONS]:
         named = ", ".join(defining)
-        return [f"The runs differ in what their losses measure ({named}), so none of the losses is marked as best."]
+        return [f"The runs compute their losses differently ({named}), so none of the losses is marked as best."]
     if any(key.startswith(("data", "model.path", "model.revision")) for key in changed):
-        return ["The runs differ in model or data: their losses may not be measured on the same tokens."]
+        return ["The runs differ in model or data: their losses may be measured on different tokens."]
     if "training.seed" in changed and any(isinstance(at(one.config, "data.validation"), float) for one in facts):
-        return ["The seed chooses the validation rows: the runs' losses are measured on different ones."]
+        return ["The seed selects the validation rows: the runs' losses are measured on different ones."]
     return []
 
 
@@ -256,9 +256,9 @@ def _median_speed(path: Path, size: int) -> float | None:
 
 def _require_comparable(runs: Sequence[JobFolder]) -> None:
     if not 2 <= len(runs) <= MOST:
-        raise InputError(f"{len(runs)} runs cannot be compared", where="compare", fix=f"Name 2 to {MOST} of them")
+        raise InputError(f"{len(runs)} runs cannot be compared", where="compare", fix=f"Choose 2 to {MOST} runs")
     if len({job.id for job in runs}) < len(runs):
-        raise InputError("a run is named twice", where="compare", fix="Name each once")
+        raise InputError("a run is given twice", where="compare", fix="Give each once")
     for job in runs:
         if job.request.kind != "train":
             raise InputError(f"'{job.name}' is not a training run", where="compare", fix="Compare training runs")

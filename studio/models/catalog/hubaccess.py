@@ -79,7 +79,7 @@ def require_space(name: str, missing: float, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if missing + SPARE_BYTES > free:
         raise StudioError(
-            f"{name} needs {missing / 1e9:.1f} GB more on the disk and {free / 1e9:.1f} GB are free",
+            f"{name} needs {missing / 1e9:.1f} GB more disk space, but only {free / 1e9:.1f} GB are free",
             where=str(folder),
             fix="Free some space, or set STUDIO_HOME to a folder on another disk",
         )
@@ -114,9 +114,9 @@ def sentence(error: Exception, asked: Asked) -> StudioError:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
     status = next((getattr(getattr(e, "response", None), "status_code", None) for e in chain), None)
-    access = f"Accept its terms on {asked.page} and set HF_TOKEN to a token that may read it"
+    access = f"Accept its terms on {asked.page} and set HF_TOKEN to a token with access to it"
     if any(isinstance(e, errors.GatedRepoError) for e in chain):
-        return InputError(f"{name} is gated: its owner asks you to accept terms first", where=where, fix=access)
+        return InputError(f"{name} is gated: you must accept its terms first", where=where, fix=access)
     if any(isinstance(e, errors.RevisionNotFoundError) for e in chain):
         return InputError(
             f"{name} has no revision '{asked.revision}'", where=asked.where_revision,
@@ -124,31 +124,31 @@ def sentence(error: Exception, asked: Asked) -> StudioError:
         )  # fmt: skip
     if any(isinstance(e, errors.RepositoryNotFoundError) for e in chain) or status == 404:
         return InputError(
-            f"the Hub has no {asked.kind} {name} that you may read", where=where,
-            fix=f"Check the spelling (org/name); for a private {asked.kind} set HF_TOKEN to a token that may read it",
+            f"the Hub has no {asked.kind} {name} that you can access", where=where,
+            fix=f"Check the spelling (org/name); for a private {asked.kind} set HF_TOKEN to a token with access to it",
         )  # fmt: skip
     if status in (401, 403):
         return InputError(f"the Hub refused access to {name} ({status})", where=where, fix=access)
     if any(isinstance(e, OSError) and e.errno == 28 for e in chain):
         return StudioError(
             f"the disk was full before {name} was complete", where=where,
-            fix="Free some space and start again (it goes on where it stopped), or set STUDIO_HOME to another disk",
+            fix="Free some space and start again (the download resumes), or set STUDIO_HOME to another disk",
         )  # fmt: skip
     if any(isinstance(e, errors.OfflineModeIsEnabled) for e in chain):
         return StudioError(
-            f"{name} is not on this machine and HF_HUB_OFFLINE forbids fetching it", where=where,
+            f"{name} is not on this machine and HF_HUB_OFFLINE forbids downloading it", where=where,
             fix=f"Unset HF_HUB_OFFLINE, or {asked.otherwise}",
         )  # fmt: skip
     # Without the name and password that the address of a mirror may hold: this goes into the job's log.
     place = re.sub(r"//[^/]*@", "//", os.environ.get("HF_ENDPOINT") or "huggingface.co")
     if any(isinstance(e, socket.gaierror) for e in chain):
         return StudioError(
-            f"{name} could not be fetched: no network, {place} is not found", where=where,
+            f"{name} could not be downloaded: no network, {place} was not found", where=where,
             fix=f"Check the network or proxy (HTTPS_PROXY) and start again, or {asked.otherwise}",
         )  # fmt: skip
     detail = f"status {status}" if status else type(chain[-1]).__name__
     return StudioError(
-        f"{name} could not be fetched: {place} did not answer properly ({detail})", where=where,
-        fix="Check the network or proxy (HTTPS_PROXY) and start again; what is already fetched is kept. "
-        f"Without a network, {asked.otherwise}",
+        f"{name} could not be downloaded: {place} did not respond properly ({detail})", where=where,
+        fix="Check the network or proxy (HTTPS_PROXY) and start again; the download resumes. " f"Without a network, "
+        f"{asked.otherwise}",
     )  # fmt: skip

@@ -30,7 +30,7 @@ Source = Literal["embedded", "local", "hub"]
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "spiece.model", "vocab.txt")
 _WHERE = "model.path"
 logger = logging.getLogger("studio.models")
-_CHILD = ("getting the model ready", _WHERE)
+_CHILD = ("preparing the model", _WHERE)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def resolve_model(
     target = hub.hub_folder(settings, text, revision)
     if hub.hub_name(target) is None:
         if not fetch:
-            raise _absent(text, "Start the run, which downloads it, or give the folder of a checkpoint")
+            raise _absent(text, "Start the run, which downloads it, or give a checkpoint folder")
         run_child("studio.models.catalog.hub", [text, revision], settings, report, _CHILD)
     return ModelRef(text, check_folder(target), "hub")
 
@@ -132,7 +132,7 @@ def check_folder(folder: Path) -> Path:
         InputError: it does not; the sentence says what it holds instead and what to give.
     """
     if folder.is_file():
-        what = "is a GGUF file, which can be chatted with but not trained" if folder.suffix == ".gguf" else "is a file"
+        what = "is a GGUF file, which can be used in Chat but not trained" if folder.suffix == ".gguf" else "is a file"
         raise _refused(folder, what, "Give the folder of the original Hugging Face checkpoint")
     if not (folder / "config.json").is_file():
         raise _refused(folder, *_instead_of_config(folder))
@@ -141,12 +141,12 @@ def check_folder(folder: Path) -> Path:
         if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
             raise _refused(
                 folder,
-                "holds its weights only as pickled files (.bin, .pt), which can run code when they are opened",
-                "Get the model with .safetensors files; the studio opens no others",
+                "has only pickled weights (.bin, .pt), which can run code when loaded",
+                "Get the model as .safetensors; the studio loads no other format",
             )
-        raise _refused(folder, "has a config.json but no .safetensors weights", "Copy or download the whole model")
+        raise _refused(folder, "has a config.json but no .safetensors weights", "Copy or download the complete model")
     if not read_tensors(folder):
-        raise _refused(folder, "has weight files without a single tensor", "Copy or download the model again")
+        raise _refused(folder, "has weight files without tensors", "Copy or download the model again")
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise _refused(
             folder, "has no tokenizer (tokenizer.json)", "Copy the tokenizer files of the base model into the folder"
@@ -162,7 +162,7 @@ def require_path(path: str | Path, where: str = "") -> Path:
     """
     if reason := unusable_path(str(path)):
         raise InputError(
-            f"'{str(path).encode(errors='replace').decode():.60}…' is no path: {reason}", where=where,
+            f"'{str(path).encode(errors='replace').decode():.60}…' is not a path: {reason}", where=where,
             fix="Check the path",
         )  # fmt: skip
     return Path(path)
@@ -180,7 +180,7 @@ def confine(path: str | Path, settings: Settings) -> Path:
     real = reach.allowed(given, settings)
     if real is None:
         raise InputError(
-            f"the page may not read '{given!s:.200}', which lies outside the studio's folders",
+            f"the page may not read '{given!s:.200}', which is outside the studio's folders",
             where=f"{given!s:.200}",
             fix=f"Start the studio with its folder in STUDIO_ROOTS to allow it, or copy it into {settings.home}",
         )
@@ -199,8 +199,8 @@ def confine_folder(path: str | Path, settings: Settings) -> Path:
     for entry in itertools.chain(folder.iterdir(), folder.glob("*/*")):  # libraries read no deeper
         if entry.is_symlink() and reach.allowed(entry, settings) is None:
             raise InputError(
-                f"{entry.name} in it is a link that leads out of the studio's folders", where=str(folder),
-                fix="Put the file itself there, or start the studio with the folder of both in STUDIO_ROOTS",
+                f"{entry.name} in it is a link that points outside the studio's folders", where=str(folder),
+                fix="Put the file itself there, or start the studio with a common parent folder in STUDIO_ROOTS",
             )  # fmt: skip
     return folder
 
@@ -220,7 +220,7 @@ def confine_model(path: str, settings: Settings) -> str:
 def _embedded(settings: Settings, report: Progress, fetch: bool) -> Path:
     if not embedded.is_ready(settings):
         if not fetch:
-            raise _absent(EMBEDDED_MODEL, "Start a run, which makes it in half a minute")
+            raise _absent(EMBEDDED_MODEL, "Start a run, which prepares it in half a minute")
         if "torch" in sys.modules:  # A worker: it needs torch anyway, so a second process would only cost time.
             return embedded.prepare(settings, report)
         run_child("studio.models.catalog.embedded", [], settings, report, _CHILD)
@@ -235,15 +235,15 @@ def _instead_of_config(folder: Path) -> tuple[str, str]:
         except (OSError, ValueError, AttributeError, InputError):
             base = None
         return (
-            "holds an adapter, not a model",
-            f"Give its base model ({base!s:.200})" if base else "Give its base model",
+            "is an adapter, not a model",
+            f"Use its base model ({base!s:.200})" if base else "Use its base model",
         )
     if any(folder.glob("*.gguf")):
-        return "holds GGUF files, which cannot be trained", "Give the folder of the original Hugging Face checkpoint"
+        return "has only GGUF files, which cannot be trained", "Give the folder of the original Hugging Face checkpoint"
     names = reach.entries(folder) if folder.is_dir() else []
     inner = [name for name in names if (folder / name / "config.json").is_file()]
     if inner:
-        return "has no config.json itself", f"Give a folder inside it: {', '.join(inner[:5])}"
+        return "has no config.json of its own", f"Use a folder inside it: {', '.join(inner[:5])}"
     return "has no config.json", "Give the folder of a Hugging Face checkpoint"
 
 
@@ -260,7 +260,7 @@ def _unknown(text: str, settings: Settings) -> InputError:
     near = difflib.get_close_matches(text, names, n=1, cutoff=0.6)
     hint = f"Did you mean {near[0]}? Otherwise" if near else f"Use {EMBEDDED_MODEL}, or"
     return InputError(
-        f"'{text}' is no model: no such folder, and not of the form org/name",
+        f"'{text}' is not a model: there is no such folder, and it is not of the form org/name",
         where=_WHERE,
         fix=f"{hint} give a folder with a Hugging Face checkpoint or a Hub id such as Qwen/Qwen3-0.6B",
     )

@@ -66,7 +66,7 @@ def numbered(listed: list[Gpu], visible: str | None) -> list[Gpu]:
     for word in (part.strip() for part in visible.split(",")):
         gpu = next((one for place, one in enumerate(listed) if _means(word, place, one)), None)
         if gpu is None and word.startswith("MIG-"):
-            gpu = Gpu(word, "slice of a GPU (MIG)", 0, 0)
+            gpu = Gpu(word, "GPU slice (MIG)", 0, 0)
         if gpu is None or gpu in found:
             break
         found.append(gpu)

@@ -97,7 +97,7 @@ def _told(option: str) -> Iterator[None]:
     try:
         yield
     except PatternError as error:
-        raise InputError(f"{option}: {error}", where="tuning", fix="Write it as names of layers") from error
+        raise InputError(f"{option}: {error}", where="tuning", fix="Write it as layer names") from error
 
 
 def in_blocks(layers: tuple[Linear, ...], blocks: object) -> tuple[Linear, ...]:

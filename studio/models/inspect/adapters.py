@@ -53,18 +53,18 @@ def adapter_config(folder: Path) -> dict[str, Any] | None:
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
             raise _unsound(f"{key} is {value!r:.60}", file)
         if isinstance(value, list | dict) and len(value) > _MOST_LISTED:
-            raise _unsound(f"{key} has {len(value):,} values, and {_MOST_LISTED:,} are the most", file)
+            raise _unsound(f"{key} has {len(value):,} values, and at most {_MOST_LISTED:,} are allowed", file)
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
     if not all(one is None or (type(one) is int and 0 < one <= _LARGEST_RANK) for one in ranks):
-        raise _unsound("a rank is no number from 1", file)
+        raise _unsound("a rank is not a number of 1 or more", file)
     for key, kind in (("target_modules", str), ("modules_to_save", str), ("layers_to_transform", int)):
         value = config.get(key)
         if isinstance(value, list) and not all(isinstance(one, kind) for one in value):
-            raise _unsound(f"{key} holds something else than {'names' if kind is str else 'numbers'}", file)
+            raise _unsound(f"{key} contains something other than {'names' if kind is str else 'numbers'}", file)
     try:
         peft_expressions(config)
     except PatternError as error:
-        raise _unsound(f"a pattern in it is not used: {error}", file) from error
+        raise _unsound(f"a pattern in it is not accepted: {error}", file) from error
     return config
 
 
@@ -85,7 +85,7 @@ def require_quick_adapter(folder: Path, model: Any) -> None:
 
 def _unsound(what: str, file: Path) -> InputError:
     return InputError(
-        f"adapter_config.json is none that PEFT writes: {what}", where=str(file), fix="Copy the adapter again"
+        f"adapter_config.json is not a valid PEFT config: {what}", where=str(file), fix="Copy the adapter again"
     )
 
 
@@ -102,10 +102,10 @@ def require_adapter(folder: Path, shape: ModelShape, where: str) -> dict[str, An
     """
     config, where = adapter_config(folder), f"{where}: {folder}"
     if config is None or not (folder / WEIGHTS).is_file():
-        raise InputError("there is no adapter", where=where, fix="Name a run with an adapter, or a PEFT folder")
+        raise InputError("there is no adapter", where=where, fix="Give a run with an adapter, or a PEFT folder")
     if config.get("peft_type") != "LORA":
         raise InputError(
-            f"adapters of type {config.get('peft_type')} cannot be gone on with", where=where,
+            f"adapters of type {config.get('peft_type')} cannot be continued", where=where,
             fix="Use a LoRA or DoRA adapter",
         )  # fmt: skip
     try:
@@ -116,7 +116,7 @@ def require_adapter(folder: Path, shape: ModelShape, where: str) -> dict[str, An
         (found[1], found[2]): tensor.shape for tensor in tensors if (found := _MATRIX.match(tensor.name))
     }  # fmt: skip
     if not matrices:
-        raise InputError("the adapter's file holds no LoRA weights", where=where, fix="Copy the adapter again")
+        raise InputError("the adapter file has no LoRA weights", where=where, fix="Copy the adapter again")
     layers = sorted({name for name, _ in matrices})
     _require_targets(config, layers, where)
     there: dict[tuple[int, str], list[Linear]] = {}
@@ -143,7 +143,7 @@ def _require_whole(config: dict[str, Any], tensors: list[Tensor], where: str) ->
     lacking = [name for name in config.get("modules_to_save") or [] if str(name).rpartition(".")[2] not in there]
     if lacking:
         raise InputError(
-            f"the adapter's file lacks {lacking[0]}, which its config says was trained whole", where=where,
+            f"the adapter file lacks {lacking[0]}, which its config lists in modules_to_save", where=where,
             fix="Copy the adapter again",
         )  # fmt: skip
 
@@ -168,7 +168,7 @@ def _require_targets(config: dict[str, Any], layers: list[str], where: str) -> N
     unnamed = [one for one in unnamed if not parameters and not _stacked(one)]
     if unnamed:
         raise InputError(
-            f"target_modules of adapter_config.json does not name {unnamed[0]}, which the adapter has", where=where,
+            f"target_modules of adapter_config.json lacks {unnamed[0]}, which the adapter has", where=where,
             fix="Copy the adapter again; config and weights must come from the same run",
         )  # fmt: skip
 
@@ -189,24 +189,26 @@ def _require_layer(
     block, name = block_of(found[1]), layer.rpartition(".")[2]
     if block >= shape.layers:
         raise InputError(
-            f"the adapter has a block {block}, and the model has {shape.layers}, from 0", where=where, fix=_OTHER_BASE
+            f"the adapter has a block {block}, but the model has {shape.layers} blocks, counted from 0",
+            where=where,
+            fix=_OTHER_BASE,
         )
     there = linears.get((block, name), [])
     if not there:
         raise InputError(f"the adapter has layers '{name}' that this model does not have", where=where, fix=_OTHER_BASE)
     if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
-        raise InputError(f"the adapter's matrices of {layer} are broken", where=where, fix="Copy the adapter again")
+        raise InputError(f"the adapter's matrices of {layer} are invalid", where=where, fix="Copy the adapter again")
     if not any((one.inputs, one.outputs) == (a[1], b[0]) for one in there):
         one = there[0]
         raise InputError(
-            f"the adapter's {name} goes from {a[1]:,} to {b[0]:,} numbers, and the model's from {one.inputs:,} to "
+            f"the adapter's {name} maps {a[1]:,} to {b[0]:,} features, but the model's maps {one.inputs:,} to "
             f"{one.outputs:,}",
             where=where,
             fix=_OTHER_BASE,
         )
     if a[0] != said:
         raise InputError(
-            f"adapter_config.json says rank {said} for {layer}, and its weights have {a[0]}", where=where,
+            f"adapter_config.json has rank {said} for {layer}, but its weights have {a[0]}", where=where,
             fix="Copy the adapter again; config and weights must come from the same run",
         )  # fmt: skip
 
@@ -218,9 +220,9 @@ def _stacked(layer: str) -> bool:
 def _require_score(tensors: list[Tensor], shape: ModelShape, where: str) -> None:
     heads = [tensor.shape for tensor in tensors if _HEAD.search(tensor.name)]
     if heads != [(1, shape.hidden)]:
-        what = f"one of the shape {heads[0]}" if heads else "none"
+        what = f"shape {heads[0]}" if heads else "none"
         raise InputError(
-            f"a reward model's adapter has a head of the shape {(1, shape.hidden)} beside it, and this has {what}",
+            f"a reward-model adapter has a score head of shape {(1, shape.hidden)}, but this one has {what}",
             where=where,
             fix=_OTHER_BASE if heads else "Copy the adapter again",
         )

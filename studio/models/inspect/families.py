@@ -13,10 +13,10 @@ from typing import Any
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _GATED = (*_ATTENTION, "gate_proj", "up_proj", "down_proj")
 _EXPERTS = (
-    "transformers 5 holds all experts of a block in one parameter, as it does the router, so no name reaches them: "
-    "a named adapter goes on attention alone"
+    "transformers 5 stores all experts of a block in one parameter, and the router likewise, so names do not match "
+    "them: named target modules cover attention only"
 )
-_FROZEN = "bitsandbytes leaves the experts as they are, so qlora saves little"
+_FROZEN = "bitsandbytes does not quantize the experts, so QLoRA saves little"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Family:
 FAMILIES = (
     Family(
         "Llama", ("llama",), _GATED, "llama3", also=("Yi", "SmolLM", "SmolLM2", "TinyLlama", "DeepSeek LLM"),
-        note="Yi and SmolLM have the template chatml.",
+        note="Yi and SmolLM use ChatML.",
     ),
     Family("Mistral", ("mistral",), _GATED, "mistral"),
     Family(
@@ -53,26 +53,27 @@ FAMILIES = (
     ),
     Family(
         "Qwen", ("qwen",), ("c_attn", "c_proj", "w1", "w2"), "chatml",
-        note="Qwen 1: the code comes with the model (trust_remote_code); transformers has none of its own.",
+        note="Qwen 1: the code comes with the model (trust_remote_code); transformers has no implementation.",
     ),
     Family("Qwen 2", ("qwen2",), _GATED, "chatml", also=("Qwen 1.5", "Qwen 2.5", "QwQ", "DeepSeek R1 Distill Qwen")),
     Family(
-        "Qwen 2 mixture", ("qwen2_moe",), _GATED, "chatml", also=("Qwen 1.5 MoE",),
+        "Qwen 2 MoE", ("qwen2_moe",), _GATED, "chatml", also=("Qwen 1.5 MoE",),
         note=f"{_EXPERTS} and the shared expert, which is a layer. {_FROZEN}.",
     ),
     Family("Qwen 3", ("qwen3",), _GATED, "chatml"),
     Family(
-        "Qwen 3 mixture", ("qwen3_moe",), _ATTENTION, "chatml",
+        "Qwen 3 MoE", ("qwen3_moe",), _ATTENTION, "chatml",
         note=f"{_EXPERTS}. all-linear adapts router and experts too (PEFT 0.21). {_FROZEN}.",
     ),
     Family(
         "Gemma", ("gemma", "gemma2", "gemma3_text"), _GATED, "gemma", also=("Gemma 2", "Gemma 3 1B"),
-        note="No system turn. Larger Gemma 3 read pictures too and are another class, which the studio refuses.",
+        note="No system prompt. Larger Gemma 3 models also read images and are another class, which the studio "
+        "refuses.",
     ),
     Family("SmolLM3", ("smollm3",), _GATED, "chatml"),
     Family(
         "Phi-3", ("phi3",), ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"), "phi3", also=("Phi-3.5", "Phi-4"),
-        note="Query, key and value are one layer, gate and up another. Phi-4 14B has a ChatML of its own.",
+        note="Query, key and value are one layer, gate and up another. Phi-4 14B has its own ChatML variant.",
     ),
     Family(
         "Phi", ("phi",), ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"), "", also=("Phi-1", "Phi-1.5", "Phi-2")
@@ -83,19 +84,19 @@ FAMILIES = (
     ),
     Family(
         "GPT-2", ("gpt2",), ("c_attn", "c_proj", "c_fc"), "",
-        note="Its layers are Conv1D, with weights the other way round; LoRA knows them.",
+        note="Its layers are Conv1D, with transposed weights; LoRA supports them.",
     ),
     Family(
         "Falcon", ("falcon",), ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"), "falcon",
-        note="One key and value for all heads in the 7B; no gate.",
+        note="The 7B has one key and value head for all query heads; no gate.",
     ),
     Family(
         "DeepSeek", ("deepseek_v2", "deepseek_v3"),
         ("q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"), "deepseek",
         also=("DeepSeek R1", "DeepSeek Coder V2", "Moonlight"),
-        note=f"{_EXPERTS}. PEFT 0.21 takes gate_proj, up_proj and down_proj for the experts', so the shared experts "
-        f"and the first dense blocks cannot be named either. {_FROZEN}. Lite models have q_proj, the others q_a_proj "
-        "and q_b_proj. The weights of V3 are published in 8 bits, which qlora refuses.",
+        note=f"{_EXPERTS}. PEFT 0.21 applies gate_proj, up_proj and down_proj to the experts, so the shared "
+        f"experts and the first dense blocks cannot be targeted either. {_FROZEN}. Lite models have "
+        "q_proj, the others q_a_proj and q_b_proj. The weights of V3 are published in 8 bits, which qlora refuses.",
     ),
 )  # fmt: skip
 
@@ -123,11 +124,11 @@ class RankAdvice:
 
 
 _RANKS = (
-    RankAdvice(8, "simple: a style, a tone, a fixed form"),
+    RankAdvice(8, "simple: a style, a tone, a fixed format"),
     RankAdvice(16, "usual: most tasks"),
     RankAdvice(32, "complex: several tasks, long answers, code"),
     RankAdvice(64, "much new knowledge: a domain, a language"),
-    RankAdvice(128, "from here on near full tuning, in memory too"),
+    RankAdvice(128, "from here on close to full fine-tuning, in memory too"),
 )
 
 

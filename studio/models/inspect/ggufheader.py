@@ -56,7 +56,7 @@ def read_gguf(file: Path) -> tuple[dict[str, Any], list[Tensor]]:
             stored = [_tensor(handle) for _ in range(count)]
     except (OSError, ValueError, struct.error, KeyError) as error:
         raise InputError(
-            "this is not a GGUF file with a whole header", where=str(file), fix="Copy or download the file again"
+            "this is not a GGUF file with a complete header", where=str(file), fix="Copy or download the file again"
         ) from error
     kind = str(values.get("general.architecture"))
     config: dict[str, Any] = {ours: values.get(f"{kind}.{theirs}") for ours, theirs in _FIGURES.items()}

@@ -67,7 +67,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(
             f"config.json is not valid JSON ({error})" if not isinstance(error, TooMuchError)
-            else f"config.json is not the configuration of a model: {error}",
+            else f"config.json is not a model configuration: {error}",
             where=str(file), fix="Copy or download the model again",
         ) from error  # fmt: skip
     if not isinstance(config, dict):
@@ -96,7 +96,7 @@ def weight_files(path: Path) -> list[Path]:
     foreign = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
     if foreign:
         raise InputError(
-            f"the index of the weight files names '{foreign[0]:.80}', which is no .safetensors file of this folder",
+            f"the index of the weight files names '{foreign[0]:.80}', which is not a .safetensors file in this folder",
             where=str(index), fix="Copy or download the model again",
         )  # fmt: skip
     missing = [name for name in names if not (path / name).is_file()]
@@ -104,7 +104,7 @@ def weight_files(path: Path) -> list[Path]:
         raise InputError(
             f"{len(missing)} of {len(names)} weight files are missing, first {missing[0]}",
             where=str(path),
-            fix="Copy or download the model again; a download that broke off goes on where it stopped",
+            fix="Copy or download the model again; an interrupted download resumes",
         )
     return [path / name for name in names]
 
@@ -182,7 +182,7 @@ def _read(file: Path, length: int) -> tuple[Tensor, ...]:
         tensors = tuple(_tensor(name, *value) for name, value in header.items() if name != "__metadata__")
     except TooMuchError as error:
         raise InputError(
-            f"this is no file of a model: {error}", where=str(file), fix="Get the model from where it was published"
+            f"this is not a model file: {error}", where=str(file), fix="Download the model from its original source"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise _broken(file) from error
@@ -196,7 +196,8 @@ def _read(file: Path, length: int) -> tuple[Tensor, ...]:
 def _tensor(name: str, dtype: str, shape: tuple[Any, ...]) -> Tensor:
     if len(name) > _LONGEST_NAME or name.count(".") >= _MOST_PARTS or len(shape) > _MOST_SIDES:
         raise TooMuchError(
-            f"a tensor has a name of {len(name):,} characters in {name.count('.') + 1:,} parts and {len(shape):,} sides"
+            f"a tensor has a name of {len(name):,} characters in {name.count('.') + 1:,} parts and {len(shape):,} "
+            f"dimensions"
         )
     if not all(type(side) is int and side >= 0 for side in shape) or math.prod(shape) > _LARGEST:
         raise ValueError
@@ -205,7 +206,7 @@ def _tensor(name: str, dtype: str, shape: tuple[Any, ...]) -> Tensor:
 
 def _broken(file: Path) -> InputError:
     return InputError(
-        "this is not a whole safetensors file: a download or copy broke off, or it is a Git LFS pointer",
+        "this is not a complete safetensors file: a download or copy was interrupted, or it is a Git LFS pointer",
         where=str(file),
         fix="Copy or download the model again (with git: git lfs pull)",
     )
@@ -213,6 +214,6 @@ def _broken(file: Path) -> InputError:
 
 def _too_many(place: Path) -> InputError:
     return InputError(
-        f"there are more than {TENSORS:,} tensors, which no model has", where=str(place),
-        fix="Get the model from where it was published",
+        f"there are more than {TENSORS:,} tensors, more than any model has", where=str(place),
+        fix="Download the model from its original source",
     )  # fmt: skip

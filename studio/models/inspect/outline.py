@@ -115,8 +115,8 @@ def laid_out(config: dict[str, Any], names: set[str], where: str) -> list[Tensor
     kind = str(config.get("model_type"))
     if kind not in _LAYOUTS:
         raise InputError(
-            f"config.json alone does not tell the size of a {kind:.60} model", where=where,
-            fix=f"Give its Hub id or a folder with the weights; known without them: {', '.join(_LAYOUTS)}",
+            f"the size of a {kind:.60} model cannot be computed from config.json alone", where=where,
+            fix=f"Give its Hub id or a folder with the weights; supported without them: {', '.join(_LAYOUTS)}",
         )  # fmt: skip
     heads = config.get("num_attention_heads")
     full = {"num_key_value_heads": heads, "tie_word_embeddings": kind in _TIED, **config}
@@ -126,7 +126,7 @@ def laid_out(config: dict[str, Any], names: set[str], where: str) -> list[Tensor
     if not all(type(one) is int and 0 <= one <= MOST_BLOCKS for one in figures) or math.prod(figures) > TENSORS // 3:
         raise InputError(
             "config.json has more blocks or experts than any model", where=where,
-            fix="Give the config.json of the model as it was published",
+            fix="Give the model's original config.json",
         )  # fmt: skip
     layout = dict(_LAYOUTS[kind])
     if full["num_key_value_heads"] is None:
@@ -142,8 +142,8 @@ def laid_out(config: dict[str, Any], names: set[str], where: str) -> list[Tensor
         return tensors(KnownModel("", where, 0, full, **layout))
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(
-            f"config.json lacks a figure that the size follows from ({error})", where=where,
-            fix="Give the config.json of the model as it was published",
+            f"config.json lacks a value needed to compute the size ({error})", where=where,
+            fix="Give the model's original config.json",
         ) from error  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def _of_hub(name: str, revision: str, settings: Settings) -> Outline:
     except errors.NotASafetensorsRepoError as error:
         raise InputError(
             f"{name} has no .safetensors weights", where="model.path",
-            fix="Choose a model with them, or give a GGUF file or a config.json",
+            fix="Choose a model that has them, or give a GGUF file or a config.json",
         ) from error  # fmt: skip
     except Exception as error:
         reason = hub.said(error, name, revision)

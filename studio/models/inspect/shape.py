@@ -161,7 +161,7 @@ class ModelShape:
                     return value
             if default is None:
                 raise InputError(
-                    f"config.json has no usable {names[0]}, so this is not a text model the studio knows",
+                    f"config.json has no usable {names[0]}, so this is not a supported text model",
                     where=where,
                     fix="Choose a causal language model, such as Llama, Qwen, Mistral, Gemma, Phi or SmolLM",
                 )
@@ -219,7 +219,7 @@ class ModelShape:
                 continue
             what = f"the model has no linear layer named '{name:.100}'"
             if name.rpartition(".")[2] in taken:
-                what = f"'{name}' would adapt all experts of this mixture, and only all-linear may ask for that"
+                what = f"'{name}' would adapt all experts of this MoE model, which only all-linear can do"
             raise InputError(
                 what, where="tuning.target_modules", fix=f"Use all-linear or some of: {', '.join(known[:30])}"
             )  # fmt: skip

@@ -54,7 +54,7 @@ class Obstacle:
         """As a finding of a plan."""
         return {
             "level": "warning", "count": 0, "reason": f"gguf.{self.reason}", "fix": self.fix,
-            "text": f"this model can be trained, but not taken away as GGUF: {self.what}",
+            "text": f"this model can be trained, but not exported to GGUF: {self.what}",
         }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def _asked(request: dict[str, Any]) -> dict[str, str] | None:
     if LOADED in lines:  # it ended in a trial of what is no part of the model: nothing is known against that
         return {}
     if LOADING in lines:
-        return asdict(Obstacle("load", "llama.cpp ends while it loads what its converter makes", ""))
+        return asdict(Obstacle("load", "llama.cpp crashes while loading the converted file", ""))
     return None
 
 

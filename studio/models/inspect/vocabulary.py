@@ -42,16 +42,16 @@ def require_linear_splits(file: Path) -> None:
     patterns = _facts(file, "")[2]
     if patterns is None:
         raise InputError(
-            "the tokenizer is none that a model has: its file cannot be read, or is larger than any", where=str(file),
-            fix="Get the model from where it was published",
+            "this is not a valid tokenizer: its file cannot be read or is too large", where=str(file),
+            fix="Download the model from its original source",
         )  # fmt: skip
     for pattern in patterns:
         try:
             require_plain_repeats(pattern)
         except PatternError as error:
             raise InputError(
-                f"the tokenizer cuts texts by '{pattern:.80}', which is not used: {error}", where=str(file),
-                fix="Get the model from where it was published",
+                f"the tokenizer splits text by '{pattern:.80}', which is not accepted: {error}", where=str(file),
+                fix="Download the model from its original source",
             ) from error  # fmt: skip
 
 

@@ -39,11 +39,11 @@ measured on a card. A number is the largest micro-batch, up to the preset's batc
 {usable:.0%} of the card's memory; **c** means with activation checkpointing, – that not even one row fits. The plan
 recomputes only where it must, so a larger card may have the smaller number. The rows have the preset's
 `data.max_length` tokens, all of them, which is the worst case: shorter rows need less. "Least" is what the run needs
-with one row at a time and checkpointing, in 10⁹ bytes; the cards have 2³⁰ bytes a GB. Adapters have rank {rank} and
-go on the layers that the preset names; AdamW with 32-bit moments, products in bfloat16.
+with one row at a time and checkpointing, in 10⁹ bytes; for the cards, 1 GB is 2³⁰ bytes. Adapters have rank {rank} and
+go on the layers that the preset names; AdamW with 32-bit states, matmuls in bfloat16.
 
-Experts of a mixture stay in 16 bits under QLoRA (Mixtral, DeepSeek): bitsandbytes quantizes linear layers, and
-transformers 5 holds the experts of a block as one parameter. DeepSeek-V3 is published in 8 bits, which QLoRA refuses.
+The experts of MoE models stay in 16 bits under QLoRA (Mixtral, DeepSeek): bitsandbytes quantizes linear layers, and
+transformers 5 stores the experts of a block as one parameter. DeepSeek-V3 is published in 8 bits, which QLoRA refuses.
 Gemma 2 needs eager attention, whose scores are counted here on top of the plan: 8 bytes a head and pair of tokens.
 
 """
@@ -60,7 +60,7 @@ class Fit:
 
     def words(self, usual: int) -> str:
         """In words; the length is said where it is not the usual one."""
-        title = title_of(self.tuning) if TUNINGS[self.tuning].adapter else "full tuning"
+        title = title_of(self.tuning) if TUNINGS[self.tuning].adapter else "full fine-tuning"
         length = f", length {self.length:,}" if self.length != usual else ""
         again = ", checkpointing" if self.checkpointing else ""
         return f"{title}{length}, micro-batch {self.micro_batch}{again}"

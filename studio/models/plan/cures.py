@@ -71,7 +71,7 @@ def advice(found: list[Cure], memory: dict[str, int], device: DeviceInfo) -> lis
         alone = [cure for cure in alone if cure not in shorter or cure is best]
     sentences = []
     for cure in alone:
-        verdict = "which fits" if cure.bytes <= usable else "which alone is not enough"
+        verdict = "which fits" if cure.bytes <= usable else "which is not enough on its own"
         sentences.append(f"{said(cure.change)}: it then needs {cure.bytes / 1e9:.1f} GB, {verdict}.")
     together = next((cure for cure in found if cure.bytes <= usable), None)
     if together is not None and together not in alone:

@@ -230,11 +230,11 @@ def _explain(
     elif not enough:
         choice = Choice(load.micro_batch, f"even the smallest does not fit in {usable}", plan_source)
     elif not modest:
-        choice = Choice(load.micro_batch, f"the smallest, since nothing keeps to {half}", plan_source)
+        choice = Choice(load.micro_batch, f"the smallest, since nothing stays within {half}", plan_source)
     elif not load.accumulates:
         choice = Choice(load.micro_batch, "the whole batch is computed at once", plan_source)
     elif largest and device.kind == "cpu":
-        choice = Choice(load.micro_batch, f"{_tokens(load)}: more brings no speed on a processor", plan_source)
+        choice = Choice(load.micro_batch, f"{_tokens(load)}: more is not faster on a CPU", plan_source)
     else:
         choice = Choice(load.micro_batch, f"{_tokens(load)}: the most within {limit}", plan_source)
     choices["training.micro_batch_size"] = choice
@@ -245,13 +245,13 @@ def _explain(
         if not enough:
             choice = Choice(True, "it saves the most memory, though not enough", plan_source)
     else:
-        choice = Choice(False, "activations fit, so nothing needs to be computed twice", plan_source)
+        choice = Choice(False, "activations fit, so nothing needs to be recomputed", plan_source)
     choices["training.activation_checkpointing"] = choice
 
 
 def _tokens(load: Load) -> str:
     if load.token_limit:
-        return f"up to {load.token_limit:,} tokens at a time, rows of like length together"
+        return f"up to {load.token_limit:,} tokens at a time, rows of similar length together"
     return f"up to {load.tokens:,} tokens at a time"
 
 

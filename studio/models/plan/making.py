@@ -93,7 +93,7 @@ class Plan:
 
     def line(self) -> str:
         """The plan in one line for the page and the log."""
-        name = f"{title_of(self.tuning)} r{self.rank}" if TUNINGS[self.tuning].adapter else "Full tuning"
+        name = f"{title_of(self.tuning)} r{self.rank}" if TUNINGS[self.tuning].adapter else "Full fine-tuning"
         many = "epoch" if self.epochs == 1 else "epochs"
         updates = "step" if self.steps == 1 else "steps"
         parts = [
@@ -210,17 +210,17 @@ def _tokens(config: RunConfig, lengths: Lengths, steps: int, epochs: float) -> i
 def _dtype(config: RunConfig, device: DeviceInfo, choices: dict[str, Choice]) -> tuple[str, bool]:
     """Return (dtype of the weights in memory, whether products are computed in bfloat16)."""
     asked, full = config.model.dtype, not config.tuning.kind.adapter
-    source = "measured on this device" if device.measured else "the processor's flags; not measured yet"
+    source = "measured on this device" if device.measured else "the CPU flags; not measured yet"
     fast = device.bf16_fast if asked == "auto" else asked == "bfloat16"
     if device.measured:
         ratio = device.gflops.get("bfloat16", 0.0) / max(device.gflops.get("float32", 0.0), 1e-9)
-        reason = f"bfloat16 products are {ratio:.1f} times as fast as float32 here"
+        reason = f"bfloat16 matmuls are {ratio:.1f} times as fast as float32 here"
     else:
         reason = "this device has bfloat16 arithmetic" if fast else "this device only emulates bfloat16"
     if asked != "auto":
         reason, source = "as set", GIVEN
     if full and fast:
-        reason += "; full tuning keeps float32 weights, whose small updates bfloat16 would lose"
+        reason += "; full fine-tuning keeps float32 weights, since bfloat16 would round small updates away"
     dtype = "bfloat16" if fast and not full else "float32"
     choices["model.dtype"] = Choice(dtype, reason, source)
     return dtype, fast
@@ -233,9 +233,9 @@ def _attention(config: RunConfig, device: DeviceInfo, half: bool, choices: dict[
         return asked
     best = best_attention(device, half)
     if best == "auto":
-        choices[ATTENTION] = Choice("sdpa", "torch's own, where the model has it, else eager", "transformers")
+        choices[ATTENTION] = Choice("sdpa", "torch's own where the model supports it, otherwise eager", "transformers")
     else:
-        choices[ATTENTION] = Choice(best, "it is installed and this GPU has it", "this machine")
+        choices[ATTENTION] = Choice(best, "it is installed and this GPU supports it", "this machine")
     return best
 
 
@@ -281,7 +281,7 @@ def _save_steps(config: RunConfig, steps: int, per_epoch: int, choices: dict[str
     if asked != "auto":
         choice = Choice(int(asked), "as set", GIVEN)
     else:
-        choice = Choice(min(steps, per_epoch), "once an epoch", "rule")
+        choice = Choice(min(steps, per_epoch), "once per epoch", "rule")
     choices["training.save_steps"] = choice
     return int(choice.value)
 
@@ -295,9 +295,9 @@ def _keep_best(config: RunConfig, lengths: Lengths, choices: dict[str, Choice]) 
     elif asked != "auto":
         choice = Choice(asked, "as set", GIVEN)
     elif not config.tuning.kind.adapter:
-        choice = Choice(False, "checkpoints of full tuning are large", "rule")
+        choice = Choice(False, "full fine-tuning checkpoints are large", "rule")
     else:
-        choice = Choice(True, "checkpoints of an adapter are small", "rule")
+        choice = Choice(True, "adapter checkpoints are small", "rule")
     choices["training.keep_best"] = choice
     return bool(choice.value)
 

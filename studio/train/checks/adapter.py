@@ -23,9 +23,9 @@ def _targets(known: Known) -> None:
         if name.rpartition(".")[2] in ("lm_head", "embed_tokens", "embed_out", "wte", "score"):
             tied = ", which shares its weights with the embedding here" if known.shape.tied else ""
             raise InputError(
-                f"'{name}' cannot get an adapter: it is the model's head or embedding{tied}",
+                f"'{name}' cannot have an adapter: it is the model's head or embedding{tied}",
                 where="tuning.target_modules",
-                fix="Train it whole: name it in tuning.modules_to_save",
+                fix="Train it fully: add it to tuning.modules_to_save",
             )
     known.shape.targets(wanted)
 
@@ -45,7 +45,7 @@ def _experts(known: Known) -> None:
         if used:
             raise InputError(
                 f"{what} cannot be used on the experts of this model, which are one fused parameter", where=where,
-                fix=f"Name attention layers in tuning.target_modules ({_attention(known)}), or {otherwise}",
+                fix=f"Set tuning.target_modules to attention layers ({_attention(known)}), or {otherwise}",
             )  # fmt: skip
 
 
@@ -73,18 +73,19 @@ def _patterns(known: Known) -> None:
                 fitting = [linear for linear in targets if patterns.fits(name, linear.name)]
             except PatternError as error:
                 raise InputError(
-                    f"'{name:.100}' is no layer, and as a pattern: {error}", where=where,
-                    fix="Write a layer's name, such as q_proj",
+                    f"'{name:.100}' is not a layer, and as a pattern: {error}", where=where,
+                    fix="Give a layer name, such as q_proj",
                 ) from error  # fmt: skip
             if not fitting:
                 fix = f"Use some of: {', '.join(sorted({linear.suffix for linear in targets}))}"
-                raise InputError(f"no layer with an adapter is named '{name}'", where=where, fix=fix)
+                raise InputError(f"there is no adapted layer '{name}'", where=where, fix=fix)
             if value < 1:
-                raise InputError(f"{name} has {value}", where=where, fix="Give a number from 1")
+                raise InputError(f"{name} has {value}", where=where, fix="Use 1 or more")
             smallest = min(min(linear.inputs, linear.outputs) for linear in fitting)
             if option == "rank_pattern" and value > smallest:
                 raise InputError(
-                    f"rank {value} is more than {name} has, {smallest}, so it would save nothing", where=where,
+                    f"rank {value} exceeds the smaller dimension of {name}, {smallest}, so it would save "
+                    f"nothing", where=where,
                     fix=f"Use at most {smallest}",
                 )  # fmt: skip
         require_quick({option: getattr(tuning, option)}, [linear.name for linear in targets], f"tuning.{option}")
@@ -97,7 +98,7 @@ def _blocks(known: Known) -> None:
     where, last = "tuning.layers_to_transform", known.shape.layers - 1
     if max(blocks) > last:
         raise InputError(
-            f"there is no block {max(blocks)}; the model has {known.shape.layers}, from 0", where=where,
+            f"there is no block {max(blocks)}; the model has {known.shape.layers} blocks, counted from 0", where=where,
             fix=f"Use numbers from 0 to {last}",
         )  # fmt: skip
 
@@ -112,7 +113,7 @@ def _whole(known: Known) -> None:
         if name in HEADS and known.scores:
             raise InputError(
                 f"a reward model has no '{name}'", where="tuning.modules_to_save",
-                fix="Leave it out: the head that scores is trained and saved in any case",
+                fix="Remove it: the score head is always trained and saved",
             )  # fmt: skip
         if name not in names:
             raise InputError(
@@ -121,8 +122,8 @@ def _whole(known: Known) -> None:
             )  # fmt: skip
         if isinstance(tuning.target_modules, list) and name in tuning.target_modules:
             raise InputError(
-                f"'{name}' gets an adapter and is to be trained whole", where="tuning.modules_to_save",
-                fix="Take it out of one of the two lists",
+                f"'{name}' is in both tuning.target_modules and tuning.modules_to_save", where="tuning.modules_to_save",
+                fix="Remove it from one of the two lists",
             )  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def _ranks(known: Known) -> None:
     smallest = min((side for one in targets if (side := min(one.inputs, one.outputs)) > 1), default=tuning.rank)
     if tuning.rank > smallest:
         raise InputError(
-            f"rank {tuning.rank} is more than the smallest layer has, {smallest}, so it would save nothing",
+            f"rank {tuning.rank} exceeds the smallest layer dimension, {smallest}, so it would save nothing",
             where="tuning.rank",
             fix=f"Use at most {smallest}",
         )
@@ -158,14 +159,14 @@ def _start(known: Known) -> None:
     others = [name for name in ("rslora", "rank_pattern", "alpha_pattern", "adapter") if getattr(tuning, name)]
     if tuning.uses_dora:
         raise InputError(
-            f"{tuning.init} changes the base weights, and dora measures their length", where="tuning.init",
+            f"{tuning.init} changes the base weights, and DoRA depends on their magnitude", where="tuning.init",
             fix="Set it to default, or tuning.name to lora",
         )  # fmt: skip
     if others:
         raise InputError(
-            f"{tuning.init} cannot be turned back into a plain adapter together with {', '.join(others)}",
+            f"{tuning.init} cannot be converted back to a plain adapter together with {', '.join(others)}",
             where="tuning.init",
-            fix=f"Set it to default, or leave {others[0]} out",
+            fix=f"Set it to default, or reset {others[0]}",
         )
     if tuning.init == "orthogonal" and tuning.rank % 2:
         raise InputError(

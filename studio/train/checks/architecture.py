@@ -26,25 +26,25 @@ def _architecture(known: Known) -> None:
     names, kind = _names(known), known.raw.get("model_type")
     if known.raw.get("is_encoder_decoder"):
         raise InputError(
-            "this is an encoder-decoder model, and the studio trains decoders only", where="model.path",
+            "this is an encoder-decoder model; only decoder-only models can be trained", where="model.path",
             fix="Choose a causal language model, such as Llama, Qwen, Mistral, Gemma or SmolLM",
         )  # fmt: skip
     scorer = any(name.endswith(_SCORES) for name in names)
     if scorer and not known.scores:
         raise InputError(
-            "this is a reward model: it scores texts and cannot write", where="model.path",
-            fix="Choose the model it was made from; name the reward model in method.reward_model",
+            "this is a reward model: it scores text and cannot generate", where="model.path",
+            fix="Choose the model it was trained from; reward models go in method.reward_model",
         )  # fmt: skip
     fills = kind in _ENCODERS and not known.raw.get("is_decoder")
     if fills or (names and not scorer and not any(name.endswith(WRITES) for name in names)):
         raise InputError(
-            f"{names[0] if names else kind} is no causal language model", where="model.path",
+            f"{names[0] if names else kind} is not a causal language model", where="model.path",
             fix="Choose one whose name ends in ForCausalLM",
         )  # fmt: skip
     if not names and kind not in _KNOWN_TYPES:
         raise InputError(
-            "config.json names no architecture", where=f"model.path: {known.folder}",
-            fix='Add the name of its class, such as "architectures": ["LlamaForCausalLM"]',
+            "config.json has no architectures", where=f"model.path: {known.folder}",
+            fix='Add its class, such as "architectures": ["LlamaForCausalLM"]',
         )  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def _code(known: Known) -> None:
         return
     if not isinstance(kind, str) or not kind:
         raise InputError(
-            "config.json has no model_type, so nobody knows which code reads the weights", where=where,
+            "config.json has no model_type, so the model class is unknown", where=where,
             fix='Add it, such as "model_type": "llama", or copy the model again',
         )  # fmt: skip
     from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES  # without torch, but half a second
@@ -65,13 +65,13 @@ def _code(known: Known) -> None:
         return
     if not isinstance(own, dict) or "AutoModelForCausalLM" not in own:
         raise InputError(
-            f"the installed transformers does not know models of the type '{kind}'", where=where,
-            fix="Choose another model, or install a transformers that knows it (pip install -U transformers)",
+            f"the installed transformers does not support the model type '{kind}'", where=where,
+            fix="Choose another model, or upgrade transformers (pip install -U transformers)",
         )  # fmt: skip
     if not known.config.model.trust_remote_code:
         raise InputError(
-            f"models of the type '{kind}' run code that comes with them", where="model.trust_remote_code",
-            fix="Read the .py files in the model's folder, then switch this on",
+            f"models of the type '{kind}' run their own code", where="model.trust_remote_code",
+            fix="Read the .py files in the model's folder, then turn this on",
         )  # fmt: skip
 
 

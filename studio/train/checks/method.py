@@ -31,7 +31,7 @@ def _optimizer(known: Known) -> None:
         )  # fmt: skip
     if tuning.reads("lora_plus_ratio") and tuning.lora_plus_ratio and "adamw" not in training.optimizer:
         raise InputError(
-            f"LoRA+ is made for AdamW, not {training.optimizer}", where="tuning.lora_plus_ratio",
+            f"LoRA+ needs AdamW, not {training.optimizer}", where="tuning.lora_plus_ratio",
             fix="Leave it empty, or set training.optimizer to adamw_torch",
         )  # fmt: skip
 
@@ -45,8 +45,9 @@ def _context(known: Known) -> None:
     # What nobody asked for is held against the rows only: the default is above what a small model was made for.
     if allowed > max(longest, DataConfig.model_fields["max_length"].default):
         raise InputError(
-            f"rows of {allowed:,} tokens are allowed; the model was made for {longest:,}", where="data.max_length",
-            fix=f"Set it to {longest:,} or less, or stretch the model's context with model.rope_scaling",
+            f"rows of up to {allowed:,} tokens are allowed, but the model's context length is "
+            f"{longest:,}", where="data.max_length",
+            fix=f"Set it to {longest:,} or less, or extend the context with model.rope_scaling",
         )  # fmt: skip
     if lengths is None:
         return
@@ -54,12 +55,12 @@ def _context(known: Known) -> None:
     validation = lengths.validation_max > lengths.max
     tokens = max(lengths.max, lengths.validation_max)
     if tokens + written > longest:
-        what = f"the longest {'prompt' if written else 'example'}{' of the validation' if validation else ''}"
-        also = f" and answers up to {written:,}" if written else ""
+        what = f"the longest {'prompt' if written else 'example'}{' of the validation data' if validation else ''}"
+        also = f" and completions up to {written:,}" if written else ""
         raise InputError(
-            f"{what} has {tokens:,} tokens{also}; the model was made for {longest:,}",
+            f"{what} has {tokens:,} tokens{also}; the model's context length is {longest:,}",
             where="method.max_completion_length" if written else "data.max_length",
-            fix="Set a lower limit, or stretch the model's context with model.rope_scaling",
+            fix="Set a lower limit, or extend the context with model.rope_scaling",
         )
 
 

@@ -18,21 +18,21 @@ def _rotary(known: Known) -> None:
         return
     if known.shape.context is None or not (known.raw.get("rope_parameters") or known.raw.get("rope_theta")):
         raise InputError(
-            "this model has no rotary positions that could be stretched",
+            "this model has no rotary position embeddings (RoPE) to scale",
             where="model.rope_scaling",
             fix="Set it to none",
         )
     if known.shape.family == "phi3":
         raise InputError(
-            "phi3 stretches its positions in a way of its own (longrope)", where="model.rope_scaling",
-            fix="Set it to none; Phi-3 models with 128k in their name are stretched already",
+            "phi3 has its own RoPE scaling (longrope)", where="model.rope_scaling",
+            fix="Set it to none; Phi-3 models with 128k in their name are already scaled",
         )  # fmt: skip
     if not known.config.tuning.kind.adapter:
         return
     kept = (known.raw.get("rope_parameters") or known.raw.get("rope_scaling") or {}).get("rope_type", "default")
     if kept not in ("default", known.config.model.rope_scaling):
         raise InputError(
-            f"this model stretches its positions already ({kept})", where="model.rope_scaling", fix="Set it to none"
+            f"this model already scales its RoPE ({kept})", where="model.rope_scaling", fix="Set it to none"
         )
 
 
@@ -40,9 +40,9 @@ def _eight_bit_dora(known: Known) -> None:
     tuning = known.config.tuning
     if tuning.uses_dora and tuning.kind.weight_bits(tuning) == 8:
         raise InputError(
-            "dora over 8-bit weights fails in the second step on a CPU (PEFT 0.21), and is not tried on a GPU",
+            "dora over 8-bit weights fails in the second step on a CPU (PEFT 0.21) and is untested on a GPU",
             where="tuning.dora",
-            fix="Switch it off, or set tuning.bits to 4",
+            fix="Turn it off, or set tuning.bits to 4",
         )
 
 
@@ -56,7 +56,7 @@ def _attention(known: Known) -> None:
             one for one in get_args(ModelConfig.model_fields["attention"].annotation) if has_attention(known.raw, one)
         ]
         raise InputError(
-            f"transformers has no {word} for models of the type '{known.raw.get('model_type')}'", where=ATTENTION,
+            f"transformers does not support {word} for the model type '{known.raw.get('model_type')}'", where=ATTENTION,
             fix=f"Set it to {', '.join(having[:-1])} or {having[-1]}",
         )  # fmt: skip
     need = NEEDS.get((ATTENTION, word))
@@ -84,7 +84,7 @@ def _engine(known: Known) -> None:
         if asked:
             raise InputError(
                 f"the engine unsloth does not take {path}", where=path,
-                fix="Leave it as it was, or set training.engine to studio",
+                fix="Reset it, or set training.engine to studio",
             )  # fmt: skip
 
 

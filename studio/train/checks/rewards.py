@@ -24,7 +24,7 @@ def check_rewards(known: Known) -> None:
     if not method.kind.online:
         return
     if method.reward_weights is not None and not any(method.reward_weights):
-        raise InputError("all weights are 0", where="method.reward_weights", fix="Give at least one other number")
+        raise InputError("all weights are 0", where="method.reward_weights", fix="Set at least one of them above 0")
     for name in method.rewards:
         _NEEDS.get(name, _compared)(known)
 
@@ -33,9 +33,9 @@ def _compared(known: Known) -> None:
     lengths = known.lengths
     if lengths is not None and lengths.answered is not None and lengths.answered < lengths.count:
         raise InputError(
-            f"{lengths.count - lengths.answered:,} of {lengths.count:,} rows have no answer to compare with",
+            f"{lengths.count - lengths.answered:,} of {lengths.count:,} rows have no expected answer",
             where="method.rewards",
-            fix="Add the key answer to each row, or choose json, regex, length, model or python",
+            fix="Add an answer column, or choose json, regex, length, model or python",
         )
 
 
@@ -47,7 +47,9 @@ def _needs_schema(known: Known) -> None:
 def _needs_pattern(known: Known) -> None:
     pattern = known.config.method.reward_pattern
     if not pattern:
-        raise InputError("the reward regex needs a pattern", where="method.reward_pattern", fix="Write one: ^\\d+$")
+        raise InputError(
+            "the reward regex needs a pattern", where="method.reward_pattern", fix="Set one, such as ^\\d+$"
+        )
     try:
         engine(pattern, across_lines=True)
     except PatternError as error:
@@ -56,37 +58,45 @@ def _needs_pattern(known: Known) -> None:
 
 def _needs_length(known: Known) -> None:
     if known.config.method.reward_length is None:
-        raise InputError("the reward length needs a number", where="method.reward_length", fix="Say how many tokens")
+        raise InputError(
+            "the reward length needs a number", where="method.reward_length", fix="Set the number of tokens"
+        )
 
 
 def _needs_model(known: Known) -> None:
     where = "method.reward_model"
     if not known.config.method.reward_model:
         raise InputError(
-            "the reward model is not named", where=where, fix="Train one with method.name reward and name that run here"
+            "no reward model is set", where=where, fix="Train one with method.name reward and give that run here"
         )
     folder = find_model(known.config.method.reward_model, known.settings, where)
     config = adapter_config(folder)
     if config is not None:
         if config.get("task_type") != "SEQ_CLS":
-            raise InputError("this run's model writes and does not score", where=where, fix="Name a run of reward")
+            raise InputError(
+                "this run trained a generative model, not a reward model",
+                where=where,
+                fix="Give a run with method.name reward",
+            )
         require_adapter(folder, known.shape, where)
         return
     raw, where = read_config(folder), f"{where}: {folder}"
     names = raw.get("architectures") or []
     if not any(str(name).endswith("ForSequenceClassification") for name in names):
-        raise InputError("this model writes and does not score", where=where, fix="Name a run of method reward")
+        raise InputError(
+            "this is a generative model, not a reward model", where=where, fix="Give a run with method.name reward"
+        )
     tensors = read_tensors(folder)
     if not tensors:
         raise InputError(
             "this reward model has no .safetensors weights", where=where,
-            fix="Save it again with safetensors; other files can run code when they are opened",
+            fix="Save it again with safetensors; other formats can run code when loaded",
         )  # fmt: skip
     require_one_score(raw, tensors, where)
     rows, last = ModelShape.from_parts(raw, tensors, where=where).vocab, largest_token(known.folder)
     if last is not None and last >= rows:
         raise InputError(
-            f"the reward model reads tokens up to {rows - 1:,}, and this model writes tokens up to {last:,}",
+            f"the reward model's token ids end at {rows - 1:,}, but this model's tokenizer has ids up to {last:,}",
             where=where,
             fix="Train a reward model from this model, or from one with the same tokenizer",
         )
@@ -95,12 +105,12 @@ def _needs_model(known: Known) -> None:
 def _needs_python(known: Known) -> None:
     method, where = known.config.method, "method.reward_python"
     if not method.reward_python:
-        raise InputError("the Python reward is not named", where=where, fix="Write FILE.py:FUNCTION")
+        raise InputError("no Python reward is set", where=where, fix="Set it to FILE.py:FUNCTION")
     split_reference(method.reward_python)
     if not method.trust_reward_code:
         raise InputError(
             "the file's code would run with your rights", where="method.trust_reward_code",
-            fix="Read the file, then switch this on",
+            fix="Read the file, then turn this on",
         )  # fmt: skip
 
 

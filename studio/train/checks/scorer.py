@@ -25,14 +25,14 @@ def require_one_score(raw: dict[str, Any], tensors: Sequence[Tensor], where: str
     heads = [tensor.shape for tensor in tensors if tensor.name.rpartition(".weight")[0].rpartition(".")[2] in _HEADS]
     if not heads:
         raise InputError(
-            "this reward model has no head that scores: its files lack score.weight", where=where,
-            fix="Name a reward model that was saved whole",
+            "this reward model has no score head: its files lack score.weight", where=where,
+            fix="Give a reward model that was saved completely",
         )  # fmt: skip
     names = raw.get("id2label")
     said = len(names) if isinstance(names, dict) else int(raw.get("num_labels") or 2)  # transformers' own default
     labels = next((count for count in (heads[0][0], said) if count != 1), 1)
     if labels != 1:
         raise InputError(
-            f"this model has {labels} labels, and a reward is one number", where=where,
-            fix="Train a reward model with method.name reward, or name one with a single label",
+            f"this model has {labels} labels, but a reward model has one", where=where,
+            fix="Train a reward model with method.name reward, or give one with a single label",
         )  # fmt: skip

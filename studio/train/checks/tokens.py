@@ -58,22 +58,22 @@ def _tokens(known: Known) -> None:
     padding = str(padding.get("content") if isinstance(padding, dict) else padding)
     number = ids_in(known.folder / "tokenizer.json", padding)[1] or 0
     if number >= known.shape.vocab:
-        raise _no_row(f"'{padding}', with which rows are padded,", number, known.shape.vocab, known.folder)
+        raise _no_row(f"'{padding}', used for padding,", number, known.shape.vocab, known.folder)
 
 
 def _no_end(folder: Path) -> InputError:
     return InputError(
-        "the tokenizer names no token that ends a text (eos_token) and none that pads it (pad_token)",
+        "the tokenizer has neither an eos_token nor a pad_token",
         where=f"model.path: {folder}",
-        fix='Add "eos_token" to its tokenizer_config.json, as in the model that it was made from',
+        fix='Add "eos_token" to its tokenizer_config.json, as in its base model',
     )
 
 
 def _no_row(what: str, number: int, vocabulary: int, folder: Path) -> InputError:
     return InputError(
-        f"{what} is token {number:,}, and the model's embedding has {vocabulary:,} rows, from 0",
+        f"{what} is token {number:,}, but the model's embedding has only {vocabulary:,} rows",
         where=f"model.path: {folder}",
-        fix="Use the tokenizer that the model was saved with, or name another pad_token in tokenizer_config.json",
+        fix="Use the tokenizer that was saved with the model, or set another pad_token in tokenizer_config.json",
     )
 
 

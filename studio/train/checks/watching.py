@@ -27,8 +27,8 @@ def _best(known: Known) -> None:
     where, lengths = f"training.{option}", known.lengths
     if known.config.data.validation in (0, None) or (lengths is not None and not lengths.validation_count):
         raise InputError(
-            "without validation rows no step can be the best", where=where,
-            fix="Set data.validation to 0.1, or leave this option as it was",
+            "without validation data there is no best checkpoint", where=where,
+            fix="Set data.validation to 0.1, or reset this option",
         )  # fmt: skip
     if lengths is None or training.eval_steps == "auto":
         return
@@ -36,9 +36,9 @@ def _best(known: Known) -> None:
     steps = training.max_steps or math.ceil(training.epochs * per_epoch)
     if training.eval_steps > steps:
         raise InputError(
-            f"the run has {steps} steps and is validated every {training.eval_steps}, which is never",
+            f"the run has {steps} steps, so a validation every {training.eval_steps} would never happen",
             where="training.eval_steps",
-            fix=f"Set it to auto, or to {steps} at most",
+            fix=f"Set it to auto, or to at most {steps}",
         )
 
 
@@ -47,7 +47,7 @@ def _trackers(known: Known) -> None:
         if find_spec(name) is None:
             raise InputError(
                 f"the tracker {name} is not installed", where="training.report_to",
-                fix=f"Install it ({sys.executable} -m pip install {name}), or leave it out",
+                fix=f"Install it ({sys.executable} -m pip install {name}), or remove it",
             )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from studio.models.inspect.shape import EMBEDDINGS
 from studio.train.checks.known import Known
 
 BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)")
-_AGAIN = "Copy or download the model again; its config.json must be the one that it was saved with"
+_AGAIN = "Copy or download the model again; its config.json must be the one saved with the weights"
 # What torch.compile, DataParallel and PEFT put in front of every name when the wrapped model is saved.
 _WRAPPERS = ("_orig_mod.", "module.", "base_model.model.")
 _EMBEDDINGS = tuple(f"{name}.weight" for name in EMBEDDINGS)
@@ -25,9 +25,9 @@ def _wrapped(known: Known) -> None:
     for prefix in _WRAPPERS:
         if known.tensors and all(tensor.name.startswith(prefix) for tensor in known.tensors):
             raise InputError(
-                f"every weight's name begins with '{prefix}', so none of them would be found",
+                f"every weight name begins with '{prefix}', so none of them would be found",
                 where=f"model.path: {known.folder}",
-                fix="Save the model itself and not what it was wrapped in"
+                fix="Save the model itself, not its wrapper"
                 + (", or merge the adapter first" if prefix == "base_model.model." else ""),
             )
 
@@ -49,7 +49,7 @@ def _blocks(known: Known) -> None:
             continue
         what = f"block {block} has no {lacking[0]}" if block in blocks else f"there is no block {block}"
         raise InputError(
-            f"config.json tells of {known.shape.layers} blocks, and in the weight files {what}",
+            f"config.json has {known.shape.layers} blocks, but in the weight files {what}",
             where=f"model.path: {known.folder}", fix=_AGAIN,
         )  # fmt: skip
 
@@ -64,7 +64,7 @@ def _embedding(known: Known) -> None:
     for name, told in (("vocab_size", known.shape.vocab), ("hidden_size", known.shape.hidden)):
         if stored.get(name, told) != told:
             raise InputError(
-                f"config.json has {name} {told:,}, and the embedding in the weight files {stored[name]:,}",
+                f"config.json has {name} {told:,}, but the embedding in the weight files has {stored[name]:,}",
                 where=f"model.path: {known.folder}", fix=_AGAIN,
             )  # fmt: skip
 
@@ -78,10 +78,11 @@ def _quantised(known: Known) -> None:
         )  # fmt: skip
     if isinstance(quantised, dict):
         # Packed weights have other shapes than their layers, and what reads them often cannot pass gradients.
-        kind = quantised.get("quant_method", "a kind that it does not name")
+        kind = quantised.get("quant_method", "unknown format")
         raise InputError(
-            f"this checkpoint is quantized already ({kind}), and training begins at whole weights", where="model.path",
-            fix="Choose the unquantized model; with tuning.name qlora it is held in 4 or 8 bits",
+            f"this checkpoint is already quantized ({kind}), and training needs unquantized "
+            f"weights", where="model.path",
+            fix="Choose the unquantized model; tuning.name qlora quantizes it to 4 or 8 bits",
         )  # fmt: skip
 
 

@@ -63,4 +63,4 @@ def load(config: RunConfig, plan: Plan, folder: Path) -> Any:
 def warning() -> str:
     """Say which packages differ from what the installed Unsloth asks for; "" if none does."""
     found = disagreements("unsloth")
-    return f"this Unsloth was made for other versions, and may fail: {'; '.join(found)}" if found else ""
+    return f"this Unsloth expects other versions and may fail: {'; '.join(found)}" if found else ""

@@ -40,9 +40,10 @@ def load_whole(kind: Any, folder: Path, where: str, *, new_head: bool = False, *
         missing = [name for name in missing if name.startswith(f"{model.base_model_prefix}.")]
     if missing:
         raise InputError(
-            f"{len(missing)} of the model's weights are not in its files, first {missing[0]}, and would be random",
+            f"{len(missing)} of the model's weights are not in its files, first {missing[0]}, and would be randomly "
+            f"initialized",
             where=f"{where}: {folder}",
-            fix="Copy or download the model again; its config.json must be the one that it was saved with",
+            fix="Copy or download the model again; its config.json must be the one saved with the weights",
         )
     return model
 

@@ -49,7 +49,7 @@ def watched(config: RunConfig) -> Watched:
     name = asked if asked.startswith("eval_") else f"eval_{asked}"
     if name not in known:
         raise InputError(
-            f"a validation of {method.name} has no '{asked}' by which one could be the best",
+            f"{method.name} has no validation metric '{asked}'",
             where="training.metric_for_best_model",
             fix=f"Use auto, or one of {', '.join(known)}",
         )

@@ -23,7 +23,7 @@ tags: [finetune-studio, {method}, {tuning}]
 ---
 # {name}
 
-This is {base} after {tuning_text} with {method} on {rows} examples ({tokens} tokens seen, {steps} steps).
+This is {base}, fine-tuned with {method} ({tuning_text}) on {rows} examples ({tokens} tokens seen, {steps} steps).
 
 | measure | value |
 |---|---|
@@ -38,7 +38,7 @@ Data: {data}
 {usage}
 ```
 
-Made with Finetune Studio; `run.yaml` beside this file repeats the run: `studio train run.yaml`.
+Made with Finetune Studio; `run.yaml` next to this file reproduces the run: `studio train run.yaml`.
 """
 
 
@@ -65,9 +65,7 @@ def write_card(folder: Path, name: str, base: str, config: RunConfig, facts: dic
         library="peft" if adapter else "transformers",
         method=config.method.name,
         tuning=config.tuning.name,
-        tuning_text=f"{title_of(config.tuning.name)} of rank {_rank(folder, config)}"
-        if adapter
-        else "full fine-tuning",
+        tuning_text=f"{title_of(config.tuning.name)}, rank {_rank(folder, config)}" if adapter else "full fine-tuning",
         seed=config.training.seed,
         usage=_usage(adapter, base, scorer),
         pipeline="text-classification" if scorer else "text-generation",

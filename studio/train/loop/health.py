@@ -142,7 +142,7 @@ class Health:
         facts = self._facts
         lower = tidy(facts.learning_rate / 5)
         if step <= 1:  # no step was made that could have been too large
-            fix, change = "The model's weights may hold such numbers already, or are too large for 16 bits: ", {}
+            fix, change = "The model's weights may already contain NaN or inf, or overflow in 16 bits: ", {}
             if facts.half:
                 change = {"model.dtype": "float32"}
                 return Finding("broken", text, f"{fix}set model.dtype to float32", change)
@@ -181,7 +181,7 @@ class Health:
         rate = self._facts.learning_rate
         text = f"the loss has not fallen in the first {self._steps} steps ({first:.4g}, now {last:.4g})"
         if grad_norm == 0:
-            fix = "The gradients are 0: nothing that is trained reaches the loss; check tuning.target_modules"
+            fix = "The gradients are 0: no trained parameter affects the loss; check tuning.target_modules"
             return Finding("flat", text, fix)
         if last > first * 1.1:
             lower = tidy(rate / 5)
@@ -199,7 +199,7 @@ class Health:
         if not math.isfinite(value):
             return self._once(Finding(
                 "validation", f"the validation {name} at step {step} is {value}",
-                "Look for an odd row in data.validation, or set model.dtype to float32",
+                "Look for an unusual row in data.validation, or set model.dtype to float32",
                 {"model.dtype": "float32"} if facts.half else {},
             ))  # fmt: skip
         recent = scores[-RISES - 1 :]
@@ -211,7 +211,7 @@ class Health:
             "worse",
             f"the validation {name} got worse {RISES} times in a row: {value:.4g} at step {step}, its best was "
             f"{best:.4g} at step {best_step}",
-            f"The run begins to learn its rows by heart: set training.early_stopping to {RISES} and "
+            f"The run is starting to overfit: set training.early_stopping to {RISES} and "
             "training.load_best_model_at_end to true, or use more rows or fewer epochs",
             {"training.early_stopping": RISES, "training.load_best_model_at_end": True},
         ))  # fmt: skip
@@ -227,9 +227,9 @@ class Health:
             return None
         return self._once(Finding(
             "slow",
-            f"training has become slow: {median(recent):.0f} tokens per second since step {step - SLOW_STEPS + 1}, "
+            f"training has slowed down: {median(recent):.0f} tokens per second since step {step - SLOW_STEPS + 1}, "
             f"{usual:.0f} before",
-            "Another program may use the processor or GPU, memory may be full, or the computer is too hot",
+            "Another program may be using the CPU or GPU, memory may be full, or the machine may be overheating",
         ))  # fmt: skip
 
     def disk(self, free: int, total: int, checkpoint: int) -> Finding | None:
@@ -280,13 +280,13 @@ def _zero(since: int) -> Finding:
     if since <= 1:
         return Finding(
             "zero",
-            "the loss is 0 since the first step, so nothing is learned",
-            "Look at the first batch in the Data tab: the tokens that count may be cut off (data.max_length) or "
-            "known by heart already",
+            "the loss has been 0 since the first step, so nothing is learned",
+            "Check the first batch in the Data tab: the supervised tokens may be truncated (data.max_length) or "
+            "already memorized",
         )
     return Finding(
         "zero",
-        f"the loss is 0 since step {since}: every row is known by heart",
+        f"the loss has been 0 since step {since}: every row is memorized",
         "Use more rows, or fewer training.epochs",
     )
 

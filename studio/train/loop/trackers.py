@@ -38,8 +38,9 @@ class Trackers:
                     del self._working[name]
                     first = _without_keys(" ".join(str(error).split()))[:200]
                     self._context.notice(
-                        "warning", f"{name} is told nothing more of this run ({type(error).__name__}: {first})",
-                        "The run goes on, and its own charts have everything; training.report_to chooses the trackers",
+                        "warning", f"{name} gets no more data from this run ({type(error).__name__}: {first})",
+                        "The run continues, and the studio's charts are complete; training.report_to selects the "
+                        "trackers",
                     )  # fmt: skip
 
         return pass_on

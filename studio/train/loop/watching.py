@@ -135,11 +135,11 @@ class Watching(TrainerCallback):
         """Refuse to save weights that hold NaN or infinity: the checkpoint before is worth more."""
         changed = (weight for weight in model.parameters() if weight.requires_grad)
         if not all(bool(weight.detach().isfinite().all()) for weight in changed):
-            raise self._failed(self._health.ruined(step, f"the weights are no numbers any more at step {step}"))
+            raise self._failed(self._health.ruined(step, f"the weights contain NaN or inf at step {step}"))
 
     def _failed(self, found: Finding) -> FailedRunError:
         good = last_whole(self._context.job.checkpoints)
-        kept = "No checkpoint was written before" if good is None else f"The checkpoint of step {good.step} is kept"
+        kept = "There is no earlier checkpoint" if good is None else f"The checkpoint of step {good.step} is intact"
         return FailedRunError(found.text, fix=f"{found.fix}. {kept}", change=found.change)
 
     def _tell(self, found: Finding | None) -> None:
@@ -174,11 +174,11 @@ def load_best(context: JobContext, trainer: Any, watch: Watched) -> int:
     best = note_best(folder, watch, found := scores(trainer.state.log_history, watch.name))
     last: int = trainer.state.global_step
     if best is None:
-        context.notice("warning", f"no checkpoint was validated, so the weights of the last step {last} are saved")
+        context.notice("warning", f"no checkpoint was validated, so the weights of the last step, {last}, are saved")
         return last
     trainer._load_from_checkpoint(str(folder / f"checkpoint-{best}"))
     real = best_of(found, watch.higher)
-    kept = "" if real is None or real[0] == best else " that has a checkpoint"
+    kept = "" if real is None or real[0] == best else " among the checkpoints"
     text = f"the weights of step {best} are saved: their {watch.words}, {dict(found)[best]:.4g}, was the best{kept}"
     context.notice("info", text)
     return best

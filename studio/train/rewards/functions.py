@@ -93,7 +93,7 @@ def _json_score(text: str, validator: Any) -> float:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")  # which Python reads all the same
+    raise ValueError(f"{name} is not valid JSON")  # which Python reads all the same
 
 
 def regex_scorer(pattern: str) -> Any:

@@ -64,7 +64,9 @@ def read_reference(text: str) -> tuple[Path, str, str]:
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     if name not in names:
         have = ", ".join(names) or "none"
-        raise InputError(f"there is no function '{name}'; it has: {have}", where=f"{_WHERE}: {path}", fix="Correct it")
+        raise InputError(
+            f"there is no function '{name}'; the file has: {have}", where=f"{_WHERE}: {path}", fix="Fix it"
+        )
     return path, name, code
 
 
@@ -87,9 +89,7 @@ def load_function(text: str) -> Any:
     try:
         loader.exec_module(module)
     except Exception as error:
-        raise StudioError(
-            f"importing it fails: {error!r}", where=f"{_WHERE}: {path}", fix="Correct the file"
-        ) from error
+        raise StudioError(f"importing it fails: {error!r}", where=f"{_WHERE}: {path}", fix="Fix the file") from error
     function = getattr(module, name)
 
     def score(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float | None]:
@@ -100,16 +100,16 @@ def load_function(text: str) -> Any:
             given = function(prompts=asked, completions=list(answers), **columns)
             scores = [None if value is None else float(value) for value in given]
         except Exception as error:
-            raise StudioError(f"{name} fails: {error!r}", where=f"{_WHERE}: {path}", fix="Correct it") from error
+            raise StudioError(f"{name} fails: {error!r}", where=f"{_WHERE}: {path}", fix="Fix it") from error
         if len(scores) != len(answers):
             raise StudioError(
                 f"{name} returned {len(scores)} rewards for {len(answers)} answers", where=f"{_WHERE}: {path}",
-                fix="Return one number for each answer",
+                fix="Return one number per completion",
             )  # fmt: skip
         bad = next((one for one in scores if one is not None and not math.isfinite(one)), None)
         if bad is not None:
             raise StudioError(
-                f"{name} returned {bad}", where=f"{_WHERE}: {path}", fix="Return None for an answer without a reward"
+                f"{name} returned {bad}", where=f"{_WHERE}: {path}", fix="Return None for a completion without a reward"
             )
         return scores
 

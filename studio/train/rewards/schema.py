@@ -35,16 +35,18 @@ def read_schema(path: Path) -> dict[str, Any]:
                 validator_of(schema).is_valid(probe)
     except RecursionError as error:
         raise InputError(
-            "this JSON Schema refers to itself without an end", where=f"method.reward_schema: {path}",
-            fix="Let each $ref lead to a part that says something of the value",
+            "this JSON Schema refers to itself endlessly", where=f"method.reward_schema: {path}",
+            fix="Make each $ref point to a part that constrains the value",
         ) from error  # fmt: skip
     except (OSError, ValueError, SchemaError, AttributeError, TypeError, Unresolvable, re.error) as error:
         what = getattr(error, "message", None) or str(error)
         raise InputError(
-            f"this is no JSON Schema: {what}", where=f"method.reward_schema: {path}", fix="Give a JSON Schema file"
+            f"this is not a JSON Schema: {what}", where=f"method.reward_schema: {path}", fix="Use a JSON Schema file"
         ) from error
     if not isinstance(schema, dict):
-        raise InputError("a schema is a JSON object", where=f"method.reward_schema: {path}", fix="Write one in braces")
+        raise InputError(
+            "a schema must be a JSON object", where=f"method.reward_schema: {path}", fix="Write one in braces"
+        )
     return schema
 
 

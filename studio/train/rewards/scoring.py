@@ -38,7 +38,7 @@ def model_scorer(setup: Setup) -> Score:
         InputError: the run names none.
     """
     if setup.scorer is None:
-        raise InputError("there is no reward model", where="method.reward_model", fix="Name the run that trained it")
+        raise InputError("there is no reward model", where="method.reward_model", fix="Give the run that trained it")
     model = load_scorer(setup.scorer, setup.base, setup.model.dtype)
     model.config.get_text_config().pad_token_id = pad_id(setup.tokenizer)
     return scoring_by(model, setup.tokenizer)

@@ -295,7 +295,7 @@ class PolicyTrainer(Counting, Trainer):
         file = Path(resume_from_checkpoint) / STATE
         if not file.is_file():
             raise StudioError(
-                f"the checkpoint has no {STATE}", where=str(file.parent), fix="Resume from another, or start anew"
+                f"the checkpoint has no {STATE}", where=str(file.parent), fix="Resume from another one, or start over"
             )
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         weights = dict(self.model.named_parameters())

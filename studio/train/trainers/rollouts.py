@@ -154,8 +154,8 @@ class Rewards:
             for i, score in enumerate(scores):
                 if score is not None and not math.isfinite(score):
                     raise StudioError(
-                        f"the reward {reward.name} of an answer is {score}", where="method.rewards",
-                        fix="Let it be a finite number, or None where an answer cannot be scored",
+                        f"the reward {reward.name} of a completion is {score}", where="method.rewards",
+                        fix="Return a finite number, or None where a completion cannot be scored",
                     )  # fmt: skip
                 totals[i] += weight * (score or 0.0)
         return Scored(totals, parts)

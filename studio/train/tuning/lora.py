@@ -83,5 +83,5 @@ def _check_whole(model: PreTrainedModel, wanted: Any) -> None:
         if name not in there:
             raise InputError(
                 f"the model has no layer '{name}'", where="tuning.modules_to_save",
-                fix="Name a layer as the loaded model does, such as lm_head",
+                fix="Use a layer name of the loaded model, such as lm_head",
             )  # fmt: skip

@@ -55,7 +55,7 @@ def require_model(settings: Settings, job_id: str) -> JobFolder:
         raise InputError(f"'{run.name}' is still {state.status}", fix="Wait until it is done, or stop it and save")
     if run.scores:
         raise InputError(
-            f"'{run.name}' trained a reward model, which scores answers and writes none",
+            f"'{run.name}' trained a reward model, which scores completions and cannot generate",
             fix="Pick a run of another method; PPO and GRPO can use this one",
         )
     if not has_model(run):

@@ -45,4 +45,4 @@ def fetches(path: str) -> bool:
 
 
 async def _refuse_address(url: str, cache_dir: str) -> str:
-    raise gr.Error("An address is not fetched: upload the file.", print_exception=False)
+    raise gr.Error("URLs are not downloaded: upload the file.", print_exception=False)

@@ -138,7 +138,7 @@ class ChatTab:
                 )  # fmt: skip
                 self.max_tokens = gr.Number(
                     DEFAULT_MAX_TOKENS, label="Maximum new tokens", minimum=1, maximum=32768, precision=0,
-                    info="A longer answer is cut.", elem_id="chat-max-tokens",
+                    info="Longer answers are truncated.", elem_id="chat-max-tokens",
                 )  # fmt: skip
 
     def _target_choice(self, label: str, elem_id: str) -> gr.Dropdown:

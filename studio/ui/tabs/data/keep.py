@@ -1,6 +1,6 @@
-"""Fix and keep: a cleaned copy of the data under STUDIO_HOME/data, and the run set to train on it.
+"""A cleaned copy of the data under STUDIO_HOME/data, and the run set to train on it.
 
-What may be left out is `studio.data.quality.keep.DROPPABLE`; checks with rows in the last profile come first. The copy
+What may be dropped is `studio.data.quality.keep.DROPPABLE`; checks with rows in the last profile come first. The copy
 is written by the second data worker; nothing is written over.
 """
 
@@ -20,30 +20,30 @@ from studio.ui.page import QUIET, Page
 from studio.ui.tabs.data.taskcard import PROGRESS, Asked, Calls, begin_by_click, buttons, sections_of
 
 VALIDATION = "data.validation"
-# What a row has that is left out by a check.
+# What a row has that is dropped by a check.
 LABELS = {
     "unusable": "rows that cannot be used",
     "empty_answer": "an empty answer",
-    "control_token": "a control token spelled in the text",
+    "control_token": "a special token spelled in the text",
     "too_long": "more tokens than the limit",
-    "answer_is_prompt": "an answer that repeats the question",
+    "answer_is_prompt": "an answer that repeats the prompt",
     "broken_characters": "broken characters",
-    "secret": "a key, password or e-mail address",
+    "secret": "a key, password or email address",
     "straddling": "an answer that starts with whitespace",
     "rewritten": "an answer that the chat template changes",
-    "prompt_extra": "more text before the answer in use than in training",
-    "other_context": "a question that the template writes in another way in use",
-    "header": "the turn's header learned with the answer",
-    "no_stop": "no mark at the end of the answer",
-    "lost": "characters that the tokenizer leaves out",
-    "control": "control tokens kept as such",
+    "prompt_extra": "more text before the answer in generation than in training",
+    "other_context": "a prompt that the template renders differently for generation",
+    "header": "the turn's header trained on with the answer",
+    "no_stop": "no end-of-turn token after the answer",
+    "lost": "characters that the tokenizer drops",
+    "control": "special tokens in plain text",
     "turns": "turns out of order",
-    "no_question": "an empty question",
+    "no_question": "an empty user message",
 }
 TEMPLATE = f"""
-<section class="studio card keep" aria-label="Fix and keep">
-  <h3>Fix and keep</h3>
-  <p class="muted">Writes a cleaned copy with a note of what was dropped and why. Your files stay as they are.</p>
+<section class="studio card keep" aria-label="Cleaned copy">
+  <h3>Cleaned copy</h3>
+  <p class="muted">Saves a cleaned copy with a list of what was dropped and why. Your files are not changed.</p>
   <div class="keep-fields">
     <label>Name<input class="keep-name field-input" type="text" maxlength="64" autocomplete="off" spellcheck="false">
     </label>
@@ -51,11 +51,11 @@ TEMPLATE = f"""
   </div>
   <fieldset class="keep-ticks"><legend>Drop rows with</legend><div class="keep-found"></div>
     <details><summary class="keep-more">more</summary><div class="keep-others"></div></details></fieldset>
-  <label class="tick"><input type="checkbox" class="keep-hide"> <span>Hide keys, passwords and e-mail addresses
+  <label class="tick"><input type="checkbox" class="keep-hide"> <span>Hide keys, passwords and email addresses
     (<code>[API key]</code> instead)</span></label>
   <p class="keep-doubles muted"></p>
   <div class="row-flex wrap-flex keep-buttons">
-    {buttons("Write a cleaned copy")}</div>
+    {buttons("Save a cleaned copy")}</div>
   {PROGRESS}
   <div class="keep-result" hidden>
     <dl class="facts keep-figures num"></dl>
@@ -101,7 +101,7 @@ def kept_value(kept: Values) -> Values:
     left = [f"{label_of(check)} ({count:,})" for check, count in kept["left_out"].items()]
     files = sorted(kept["files"], key=lambda one: one["part"] != "train")
     figures = [
-        ["Kept", f"{kept['kept']:,} of {kept['rows']:,} rows"],
+        ["Saved", f"{kept['kept']:,} of {kept['rows']:,} rows"],
         ["Dropped", "; ".join(left) or "none"],
         ["Files", ", ".join(f"{one['file']} ({one['rows']:,})" for one in files)],
     ]
@@ -113,12 +113,12 @@ def kept_value(kept: Values) -> Values:
 
 
 def label_of(check: str) -> str:
-    """What rows have that a check leaves out; doubles are left out by an option."""
+    """What rows have that a check drops; duplicates are dropped by an option."""
     return LABELS.get(check, "a duplicate of an earlier row")
 
 
 def trained_on(kept: Values) -> list[Any]:
-    """Values of data.train and data.validation that train on a kept set; a share for validation stays."""
+    """Values of data.train and data.validation that train on a cleaned copy; a share for validation stays."""
     files = {one["part"]: str(Path(kept["path"]) / one["file"]) for one in kept["files"]}
     raw = {"reading": "raw"} if kept["reading"] == "raw" else {}
     return [[{"path": files["train"], "format": "auto", **raw}], files.get("validation", gr.skip())]

@@ -1,4 +1,4 @@
-"""A kept set put on the Hugging Face Hub; offered when `keepdata` has written one.
+"""A cleaned copy put on the Hugging Face Hub; offered when `keepdata` has written one.
 
 The upload is done by the second data worker with the token of the studio's environment (HF_TOKEN), which no page sees.
 """

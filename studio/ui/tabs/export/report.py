@@ -57,4 +57,4 @@ def empty_sentence(run: JobFolder | None) -> str:
         return f"'{name}' is a reward model: it scores answers and writes none, so there is nothing to export."
     if not run.state().final:
         return f"'{name}' can be exported when it is done."
-    return f"'{name}' left no model, so there is nothing to export."
+    return f"'{name}' has no model, so there is nothing to export."

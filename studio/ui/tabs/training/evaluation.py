@@ -38,7 +38,7 @@ HINTS = {
     "wait": "The evaluation can start when the run is done.",
     "ready": "The base model and the tuned one answer the same rows; an answer counts if it matches exactly.",
     "scorer": "A reward model scores answers and writes none: its accuracy on pairs is in the chart above.",
-    "empty": "This run left no model, so there is nothing to evaluate.",
+    "empty": "This run has no model, so there is nothing to evaluate.",
 }
 
 
