@@ -62,7 +62,7 @@ def test_moves(settings: Settings) -> None:
     assert names(settings) == ["a", "c", "b", "later"]
     write_state(b.state_path, b.state().with_(status="stopped"))
     assert names(settings) == ["a", "c", "later"]
-    with pytest.raises(InputError, match="'b' does not wait any more"):
+    with pytest.raises(InputError, match="'b' is no longer queued"):
         move(settings, b, "first")
 
 
@@ -174,7 +174,7 @@ def test_new_settings_are_there_whole_or_the_job_has_begun(settings: Settings) -
                     rewrite(settings, JobFolder(job.path), {"training": {"device": "any", "epochs": number}})
                     wrote[job.id].append(number)
                 except InputError as error:
-                    assert "has begun" in error.what
+                    assert "has already started" in error.what
                     late.add(job.id)
 
     editor = threading.Thread(target=edit)
@@ -205,7 +205,7 @@ def test_settings_change_only_before_the_start(settings: Settings) -> None:
     request = JobFolder(job.path).request
     assert (request.kind, request.name, request.config, request.group) == ("train", "a", {"x": 2}, "sweep-1")
     for state, words in [
-        ({"status": "running"}, "has begun"), ({"status": "completed"}, "has begun"),
+        ({"status": "running"}, "has already started"), ({"status": "completed"}, "has already started"),
         ({"status": "queued", "attempt": 2}, "goes on from a checkpoint"),
     ]:  # fmt: skip
         write_state(job.state_path, job.state().with_(**state))

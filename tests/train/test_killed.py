@@ -120,7 +120,7 @@ def disturbed(settings: Settings, whole: JobFolder, moments: list[float]) -> int
         try:
             resume(settings, job)
         except InputError as error:
-            assert "no whole checkpoint" in error.what
+            assert "no usable checkpoint" in error.what
             job = submit(settings, "train", "killed", whole.request.config)
     finished(settings, job)
     equal(job, whole)

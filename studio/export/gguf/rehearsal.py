@@ -137,7 +137,7 @@ def _read_differently(file: Path, folder: Path, work: Path) -> dict[str, str]:
         saved = work / "tokenizer.json"
         tokenizer.backend_tokenizer.save(str(saved))
         prompts = [asdict(one) for one in compared_prompts(tokenizer, []) if not one.rare]
-        found = compare_prompts(model, prompts, lambda: Trained(str(saved)))
+        found = [one for one in compare_prompts(model, prompts, lambda: Trained(str(saved))) if not one["rare"]]
         end = end_token(tokenizer)
         ends = end is not None and model.is_end(end)
     finally:

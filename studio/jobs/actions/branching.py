@@ -37,7 +37,7 @@ FIXED = (
 # Before a run is put in the line, a larger source is compared by its size alone: the worker reads all of it anyway.
 QUICK_BYTES = 1_000_000_000
 # So long a supervisor may take to start and to see that a worker is dead.
-BURY_SECONDS = 20.0
+BURY_SECONDS = 60.0
 
 
 def resume(settings: Settings, job: JobFolder) -> Checkpoint:
