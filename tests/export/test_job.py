@@ -175,7 +175,7 @@ def test_a_lost_task_is_said_when_the_trained_model_was_measured(session_setting
     assert made.report["trained"] == {"correct": 98, "total": 100, "exact_match": 0.98}
     for correct, task in ((95, "kept"), (94, "lost")):
         entry: dict[str, Any] = {"notes": [], "task": None}
-        made._compare_scores("q2_k", entry, {"correct": correct, "total": 100, "exact_match": correct / 100})
+        made._compare_scores(entry, {"correct": correct, "total": 100, "exact_match": correct / 100})
         assert entry["task"] == task
     assert entry["notes"] == ["loses accuracy on the task: 94 of 100 rows right, the trained model 98"]
 

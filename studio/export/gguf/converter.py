@@ -75,7 +75,12 @@ def older(values: dict[str, Any]) -> dict[str, Any]:
 
 def prepare(tools: Path) -> Any:
     """Make the converter in `tools` importable, reading configs by `older`; returns its module `conversion.base`."""
-    sys.path[:0] = [str(tools), str(tools / "gguf-py")]
+    own = tools / "gguf-py"
+    if not Path(getattr(sys.modules.get("gguf"), "__file__", None) or own / "x").is_relative_to(own):
+        # The converter needs its own version of a package that was imported before.
+        for name in [one for one in sys.modules if one.partition(".")[0] in ("gguf", "conversion")]:
+            del sys.modules[name]
+    sys.path[:0] = [str(tools), str(own)]
     from conversion import base
 
     load = base.ModelBase.load_hparams

@@ -67,7 +67,7 @@ def divergence(tools: Toolchain, raw: dict[str, Any], work: Path) -> float | Non
             trained = model(input_ids=ids[None]).logits[0].float()
         logits = _computed(tools, model, ids.tolist(), work)
     except Exception:  # of three programs, about a model that nobody asked for: it says nothing of the real one
-        logging.getLogger(__name__).warning("no trial of %s", raw.get("model_type"), exc_info=True)
+        logging.getLogger(__name__).info("no trial of %s", raw.get("model_type"), exc_info=True)
         return None
     # Tied, scaled and capped heads give logits of any size; both sides are stretched alike.
     stretch = np.float32(_SPREAD / float(trained.std()))
