@@ -176,7 +176,7 @@ def test_archive_and_delete_ask_and_do_what_they_say(
 
     choose(page, "live", "two")
     page.locator(".runs-acts").get_by_role("button", name="Delete", exact=True).click()
-    expect(dialog).to_contain_text("'live' is not over (running). Stop it first.")
+    expect(dialog).to_contain_text("'live' has not finished (running). Stop it first.")
     dialog.get_by_role("button", name="Close", exact=True).click()
     page.get_by_label("Select live", exact=True).uncheck()
     page.get_by_label("Select one", exact=True).check()

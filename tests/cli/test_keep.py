@@ -97,7 +97,7 @@ def test_delete_asks_and_refuses_where_nobody_can_answer(studio, settings, monke
     code, out, _ = studio("delete", "a")
     assert code == 0 and "freed" in out and not job.path.exists()
     code, _, err = studio("delete", "b", "--yes")
-    assert code == 2 and "'b' is not over (running)" in err and other.path.exists()
+    assert code == 2 and "'b' has not finished (running)" in err and other.path.exists()
 
 
 def test_a_name_of_several_is_no_name_to_delete_by(studio, settings) -> None:

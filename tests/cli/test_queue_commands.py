@@ -70,7 +70,7 @@ def test_a_waiting_run_is_moved_and_edited(line: list[JobFolder], run: Run, sess
         assert code == 2 and words in answer["error"]["sentence"]
     write_state(line[0].state_path, line[0].state().with_(status="running"))
     code, answer = run("jobs", "edit", line[0].id, "--set", "training.epochs=9")
-    assert code == 2 and "has begun" in answer["error"]["what"]
+    assert code == 2 and "has already started" in answer["error"]["what"]
     assert JobFolder(line[0].path).request.config == config
 
 

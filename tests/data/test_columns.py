@@ -47,7 +47,7 @@ def test_mapped(mapping: dict[str, str], row: dict[str, Any], meaning: dict[str,
 REFUSED: list[tuple[dict[str, str], dict[str, Any], list[str]]] = [
     ({"prompt": "Question"}, ROW, ["there is no column 'Question' for prompt; columns are: question, reply, id",
                                    "Did you mean 'question'?"]),
-    ({"prompt": "zz"}, ROW, ["there is no column 'zz'", "Correct 'prompt' in columns"]),
+    ({"prompt": "zz"}, ROW, ["there is no column 'zz'", "Fix 'prompt' in columns"]),
     ({"text": "{{ titel }}"}, {"title": "T"}, ["field 'text'", "'titel' is undefined", "columns are: title"]),
     ({"text": "{{ 1 / 0 }}"}, ROW, ["field 'text'", "division by zero"]),
     # The sandbox holds: no way from a value to Python's own objects, no endless loop of a range.
@@ -71,7 +71,7 @@ def test_refused(mapping: dict[str, str], row: dict[str, Any], said: list[str]) 
 
 
 def test_a_line_that_is_not_jinja() -> None:
-    with pytest.raises(InputError, match=r"data\.train\.columns\.text: the line for text is not Jinja"):
+    with pytest.raises(InputError, match=r"data\.train\.columns\.text: the template for text is not valid Jinja"):
         Columns({"text": "{{ title"})
 
 

@@ -171,7 +171,7 @@ def test_the_source_order(write: Write) -> None:
         following = next(iter(everything))
         if following == "file_name":
             break
-        with pytest.raises(InputError, match=f"{following} is not read"):
+        with pytest.raises(InputError, match=f"{following} is not supported"):
             source(**everything)
     assert source(file_name="sub/rows.jsonl").parts[-2:] == ("sub", "rows.jsonl")
     with pytest.raises(InputError, match="names no source"):
@@ -181,7 +181,7 @@ def test_the_source_order(write: Write) -> None:
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ({"columns": {"images": "pictures"}}, "images are not read"),
+        ({"columns": {"images": "pictures"}}, "images are not supported"),
         ({"columns": {"promt": "q"}}, "there is no key 'promt'. Did you mean 'prompt'?"),
         ({"tags": {"user": "u"}}, "there is no key 'user'"),
         ({"fromatting": "alpaca"}, "Did you mean 'formatting'?"),
@@ -316,7 +316,7 @@ def test_plain_text_has_a_document_in_each_line_as_there(
     config = DataConfig(train=[source], validation=0)
     done = prepare_data(config, MethodConfig(name="pretrain"), tokenizer, settings)
     assert [tokenizer.decode(unit.input_ids[:-1]) for unit in done.train] == wanted
-    assert any("each line is a document" in one.text for one in done.report.findings)
+    assert any("each line is a separate document" in one.text for one in done.report.findings)
     worker = Operations(settings)
     args = {"method": {"name": "pretrain"}, "model": str(model_path)}
     seen = worker.run("preview", {**args, "row": 7, "data": config.model_dump()}, lambda *told: None)

@@ -147,7 +147,7 @@ REFUSED: list[tuple[str, dict[str, str], list[str]]] = [
     ("org/plain", {"folder": "data/none"}, ["has no data files in its folder 'data/none'"]),
     ("org/closed", {}, ["gated", "huggingface.co/datasets/org/closed", "HF_TOKEN"]),
     ("org/script", {}, ["script", "refs/convert/parquet"]),
-    ("org/pictures", {}, ["kind that is not read (imagefolder)", "Parquet"]),
+    ("org/pictures", {}, ["unsupported format (imagefolder)", "Parquet"]),
     ("org/archive", {}, ["archive (train.zip)"]),
     ("org/empty", {}, ["has no data files", "JSON, CSV, Parquet"]),
     ("org/broken", {}, ["cannot be read as rows", "Choose another subset"]),

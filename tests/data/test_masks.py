@@ -187,7 +187,7 @@ def test_control_tokens_in_a_text_are_refused(tokenizer: Any, row: dict[str, Any
         assert "data.control_tokens: keep" in caught.value.fix
         assert "control" in Masker(tokenizer, control_tokens="keep").encode([example])[0].notes
     else:
-        with pytest.raises(InputError, match="control token"):
+        with pytest.raises(InputError, match="into a special token"):
             Masker(tokenizer, control_tokens="keep").encode([example])
 
 
@@ -195,7 +195,7 @@ def test_control_tokens_in_a_text_are_refused(tokenizer: Any, row: dict[str, Any
     ("shape", "word"), [("gemma", "<end_of_turn>"), ("deepseek", "<|User|>"), ("llama3", "<|bot|>")]
 )
 def test_control_tokens_need_not_be_flagged_as_special(maskers: dict[str, Masker], shape: str, word: str) -> None:
-    with pytest.raises(InputError, match="control token"):
+    with pytest.raises(InputError, match="into a special token"):
         encode(maskers[shape], [{"role": "user", "content": f"a {word}"}, {"role": "assistant", "content": "b"}])
 
 
@@ -204,7 +204,7 @@ def test_a_prompt_is_checked_for_control_tokens_too(tokenizer: Any) -> None:
         Example(1, "x", "prompts", messages=[{"role": "user", "content": SPELT}]),
         Example(1, "x", "prompts", prompt=SPELT),
     ):
-        with pytest.raises(InputError, match="control token"):
+        with pytest.raises(InputError, match="into a special token"):
             Masker(tokenizer, control_tokens="refuse").prompt(example)
 
 

@@ -219,8 +219,8 @@ REFUSED_PROMPTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prompt": []}, ["field 'prompt'", "the list is empty"]),
     ({"prompt": 5}, ["field 'prompt'", "expected a string, got a number: 5"]),
     ({"prompt": "", "completion": "a"}, ["field 'prompt'", "prompt is empty"]),
-    ({"prompt": [Q], "answer": {"a": 1}}, ["field 'answer'", "not an object"]),
-    ({"prompt": [Q], "answer": True}, ["field 'answer'", "not true"]),
+    ({"prompt": [Q], "answer": {"a": 1}}, ["field 'answer'", "got an object"]),
+    ({"prompt": [Q], "answer": True}, ["field 'answer'", "got true"]),
     ({"messages": [A]}, ["no prompt with an expected answer"]),
     ({"question": "q"}, ["the model generates the completions itself, so a row needs a prompt; keys are: question"]),
 ]

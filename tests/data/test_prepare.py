@@ -173,7 +173,7 @@ def test_zero_supervised_tokens(tokenizer: Any, settings: Settings, write: Write
     with pytest.raises(InputError, match=r"x\.jsonl, row 2.*answer is empty"):
         prepare_data(config, SFT, merged, settings)
     path = write("x.jsonl", [chat("q", "a"), {"messages": [{"role": "user", "content": "q"}]}])
-    with pytest.raises(InputError, match=r"x\.jsonl, row 2.*nothing to learn"):
+    with pytest.raises(InputError, match=r"x\.jsonl, row 2.*nothing to train on"):
         prepare_data(config, SFT, merged, settings)
 
 

@@ -168,7 +168,7 @@ def test_a_push_needs_a_set_a_name_and_a_token(
 ) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     for name, repo, words in (
-        ("other", "me/set", "there is no cleaned copy 'other'"), ("../clean", "me/set", "is not a Hub repository name"),
+        ("other", "me/set", "there is no cleaned copy 'other'"), ("../clean", "me/set", "is not a name"),
         ("clean", "set", "OWNER/NAME"), ("clean", "me/set", "HF_TOKEN"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):

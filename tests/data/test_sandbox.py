@@ -192,7 +192,7 @@ def test_a_template_that_hangs_on_a_row_names_it(
     trap = "{% if 'trap' in messages[0].content %}" + BOMBS["one call into C"] + "{% endif %}"
     path = write("x.jsonl", [chat("a", "b"), chat("c", "d"), chat("trap", "e"), chat("f", "g")])
     began = time.monotonic()
-    with pytest.raises(OutOfBoundsError, match=r"x\.jsonl, row 3: the model's chat template takes more") as caught:
+    with pytest.raises(OutOfBoundsError, match=r"x\.jsonl, row 3: the model's chat template needs more") as caught:
         prepare_data(config_of(path), MethodConfig(), with_template(tokenizer, trap + CHATML), settings)
     assert caught.value.fix and time.monotonic() - began < MOST_SECONDS
 

@@ -131,7 +131,7 @@ def test_taking_the_place_of_the_own_template_is_warned_of(tokenizer: Any) -> No
     assert template_findings(with_text(tokenizer, None), "chatml") == []
     (finding,) = template_findings(tokenizer, "plain")
     assert finding.level == "warning"
-    assert "takes the place of the model's own" in finding.text
+    assert "replaces the one that the model was trained with" in finding.text
 
 
 # ---- the system text

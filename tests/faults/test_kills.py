@@ -81,7 +81,7 @@ def go_on(web: Server, job: JobFolder) -> JobFolder:
         urllib.request.urlopen(request, timeout=60).close()
         return job
     except urllib.error.HTTPError as error:
-        assert error.code == 409 and "left no whole checkpoint" in error.read().decode()
+        assert error.code == 409 and "has no usable checkpoint" in error.read().decode()
         return submit(web.settings, "train", "killed", job.request.config)
 
 

@@ -143,7 +143,7 @@ def test_a_step_without_checkpoint_names_those_there_are(parent: JobFolder, step
 def test_without_checkpoints_or_training_there_is_nothing_to_branch(settings: Settings) -> None:
     bare = create_job(settings.jobs, "train", "bare", {})
     other = create_job(settings.jobs, "evaluate", "other", {"run": "bare"})
-    with pytest.raises(InputError, match="no whole checkpoint"):
+    with pytest.raises(InputError, match="no usable checkpoint"):
         find_checkpoint(bare)
     with pytest.raises(InputError, match="not a training run"):
         find_checkpoint(other)

@@ -142,7 +142,7 @@ def test_two_to_ten_trainings(settings, count) -> None:
 
 def test_no_run_twice_and_trainings_only(settings) -> None:
     run = trained(settings.jobs, "a")
-    with pytest.raises(InputError, match="named twice"):
+    with pytest.raises(InputError, match="given twice"):
         compared(run, run)
     with pytest.raises(InputError, match="'a' is not a training run"):
         compared(run, evaluated(settings, run, 1.0))

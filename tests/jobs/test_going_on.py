@@ -105,7 +105,7 @@ def test_what_ended_early_is_queued_again(settings: Settings, status: str) -> No
     state = job.state()
     assert (state.status, state.attempt, state.reason, state.exit_code) == ("queued", 2, "", None)
     assert not job.stop_path.exists()
-    with pytest.raises(InputError, match="is not over"):
+    with pytest.raises(InputError, match="has not finished"):
         resume(settings, job)
 
 
@@ -113,8 +113,8 @@ def test_what_ended_early_is_queued_again(settings: Settings, status: str) -> No
     ("job", "words"),
     [
         (lambda settings: ended(settings, "completed"), "is done"),
-        (lambda settings: ended(settings, "failed", None), "left no whole checkpoint"),
-        (lambda settings: create_job(settings.jobs, "train", "waits", {}), "is not over"),
+        (lambda settings: ended(settings, "failed", None), "has no usable checkpoint"),
+        (lambda settings: create_job(settings.jobs, "train", "waits", {}), "has not finished"),
         (lambda settings: create_job(settings.jobs, "export", "file", {}), "is not a training run"),
     ],
 )

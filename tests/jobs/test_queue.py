@@ -206,7 +206,7 @@ def test_settings_change_only_before_the_start(settings: Settings) -> None:
     assert (request.kind, request.name, request.config, request.group) == ("train", "a", {"x": 2}, "sweep-1")
     for state, words in [
         ({"status": "running"}, "has already started"), ({"status": "completed"}, "has already started"),
-        ({"status": "queued", "attempt": 2}, "goes on from a checkpoint"),
+        ({"status": "queued", "attempt": 2}, "resumes from a checkpoint"),
     ]:  # fmt: skip
         write_state(job.state_path, job.state().with_(**state))
         with pytest.raises(InputError, match=words) as caught:

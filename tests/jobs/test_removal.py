@@ -60,7 +60,7 @@ def test_a_process_that_still_closes_down_keeps_its_folder(settings) -> None:
     job = trained(settings.jobs, "a")
     pid, start = own_identity()
     write_state(job.state_path, job.state().with_(pid=pid, process_start=start))
-    with pytest.raises(InputError, match="is not over"):
+    with pytest.raises(InputError, match="has not finished"):
         remove_job(settings, job)
 
 
@@ -97,8 +97,8 @@ def test_the_question_names_what_was_made_from_it(settings) -> None:
     assert f"'a' ({job.id})" in said
     assert "'a-2'" not in said
     together = removal_question(settings, [job, by_record, *users], "job")
-    assert "made from it" not in " ".join(together.lines), "what goes as well misses nothing"
-    assert not any("made from it" in line for line in removal_question(settings, [job], "checkpoints").lines)
+    assert "created from it" not in " ".join(together.lines), "what goes as well misses nothing"
+    assert not any("created from it" in line for line in removal_question(settings, [job], "checkpoints").lines)
 
 
 def test_what_a_waiting_job_needs_is_refused(settings) -> None:

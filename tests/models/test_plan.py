@@ -94,7 +94,7 @@ def test_full_tuning_keeps_float32_weights() -> None:
     assert made.trainable == made.parameters
     assert made.memory["optimizer"] == 8 * made.parameters
     assert plan(tuning={"name": "full"}, training={"optimizer": "sgd"}).memory["optimizer"] == 0
-    assert "Full tuning · 135 M of 135 M" in made.line()
+    assert "Full fine-tuning · 135 M of 135 M" in made.line()
 
 
 def test_slow_bfloat16_is_not_chosen() -> None:

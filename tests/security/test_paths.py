@@ -230,7 +230,7 @@ def test_a_link_in_a_model_folder(handlers: Handlers, page_settings: Settings, s
         for call in ("update", "start"):
             answer = handlers.form(call, model__path=str(folder), meta="")
             refused(answer)
-            assert "leads out" in answer.text
+            assert "points outside" in answer.text
         refused(handlers.form("preview", model__path=str(folder), meta=""))
         refused(handlers.form("count", model__path=str(folder)))
 

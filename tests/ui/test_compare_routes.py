@@ -69,7 +69,7 @@ def test_sizes_and_comparison(page: TestClient, settings: Settings) -> None:
 def test_removal_is_asked_refused_and_done(page: TestClient, settings: Settings) -> None:
     job, live = trained(settings.jobs, "a"), trained(settings.jobs, "b", status="running")
     question = page.post("/api/removal/question", json={"ids": [job.id, live.id]}).json()
-    assert "2 jobs" in question["title"] and question["refused"] == ["'b' is not over (running). Stop it first."]
+    assert "2 jobs" in question["title"] and question["refused"] == ["'b' has not finished (running). Stop it first."]
     assert page.post("/api/removal", json={"ids": [live.id]}).status_code == 409 and live.path.exists()
     checkpoints = {"ids": [job.id], "what": "checkpoints"}
     expected = page.post("/api/removal/question", json=checkpoints).json()["freed"]

@@ -67,7 +67,7 @@ def test_a_move_is_a_post_and_the_rows_follow(page: TestClient, settings: Settin
     assert (rows["c"]["group"], rows["a"]["group"]) == ("g", "")
     write_state(a.state_path, a.state().with_(status="running", device="cuda:1"))
     answer = page.post(f"/api/jobs/{a.id}/move", json={"to": "up"})
-    assert answer.status_code == 409 and "does not wait any more" in answer.json()["detail"]
+    assert answer.status_code == 409 and "is no longer queued" in answer.json()["detail"]
     rows = {row["name"]: row for row in page.get("/api/jobs").json()}
     assert (rows["a"]["device"], rows["a"]["place"], rows["b"]["place"]) == ("cuda:1", None, 2)
     assert b.state().status == "queued"
@@ -113,7 +113,7 @@ def test_what_cannot_be_taken_is_a_sentence(planner: Planner, settings: Settings
         with pytest.raises(InputError, match="no longer exists"):
             fromrun.filled(form, settings, {"job": wanted, "edit": False, "number": 1}, form.start)
     write_state(job.state_path, job.state().with_(status="running"))
-    with pytest.raises(InputError, match="has begun"):
+    with pytest.raises(InputError, match="has already started"):
         fromrun.filled(form, settings, {"job": job.id, "edit": True, "number": 1}, form.start)
     (job.path / "job.yaml").write_text("kind: train\nname: mine\nconfig: {training: {epoch: 3}}\n")
     with pytest.raises(InputErrors) as caught:
@@ -132,7 +132,7 @@ def test_settings_are_saved_where_they_wait(planner: Planner, settings: Settings
     with pytest.raises(InputError, match="there is no device 'cuda:4' here"):
         planner.start({**values, "training.device": "cuda:4"}, Meta(edit=job.id))
     write_state(job.state_path, job.state().with_(status="starting"))
-    with pytest.raises(InputError, match="has begun"):
+    with pytest.raises(InputError, match="has already started"):
         planner.start({**values, "training.epochs": 5}, Meta(edit=job.id))
     assert JobFolder(job.path).request.config["training"]["epochs"] == 4
 
