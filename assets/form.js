@@ -171,11 +171,13 @@ window.studioForm = window.studioForm || (() => {
   /* ---- going to a field, whose tab may not have been opened yet */
   async function jump(field) {
     if (!field) return;
-    const find = () => document.getElementById(field)?.querySelector("input, textarea, button");
+    const find = () => document.getElementById(field);
     window.studio.openTab({ model: "model", data: "data" }[field.split("-")[1]] || "method");
     for (let tries = 0; tries < 100 && !find()?.offsetParent; tries += 1) await new Promise((done) => setTimeout(done, 50));
-    find()?.scrollIntoView({ block: "center" });
-    find()?.focus({ preventScroll: true });
+    if (!find()) return;
+    find().tabIndex = -1; // an empty list of files has nothing else to focus
+    find().scrollIntoView({ block: "center" });
+    (find().querySelector("input, textarea, button") || find()).focus({ preventScroll: true });
   }
 
   /* ---- the plan line */

@@ -22,8 +22,8 @@ window.studio.monitor = (() => {
     const mine = reader;
     if (mine.complete && window.studio.isFinal(window.studio.selected() || mine.state)) { drawHead(); return 5000; }
     mine.complete = false; // it goes on, maybe by another page
-    if (mine.state?.status === "queued") mine.about = null; // its settings may have been changed
-    mine.about ??= await window.studio.fetchJson(path(mine.id));
+    // The settings of one that waits may have been changed; what is known of it stays until the answer is here.
+    if (!mine.about || mine.state?.status === "queued") mine.about = await window.studio.fetchJson(path(mine.id));
     mine.name = mine.about.name || mine.id;
     const began = performance.now();
     const came = await mine.read(path(mine.id), () => { if (mine === reader) draw(true); });

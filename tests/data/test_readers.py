@@ -137,7 +137,7 @@ def test_delimiters_and_cells(write: Write) -> None:
         ("x.csv.gz", PACKINGS[".gz"](b"a\ncaf\xe9\n"), ["gunzip -c x.csv.gz | iconv", "> utf8-x.csv"]),
         ("x.jsonl.gz", PACKINGS[".gz"](b'{"a": 1}\n')[:-9], ["the gzip archive is damaged", "still being written"]),
         ("x.jsonl.gz", PACKINGS[".gz"](b'{"a": 1}\n') + b"more", ["the gzip archive is damaged", "gunzip -t"]),
-        ("x.jsonl.zst", PACKINGS[".zst"](b'{"a": 1}\n' * 99)[:-3], ["the zstd archive is damaged", "still being written"]),
+        ("x.jsonl.zst", PACKINGS[".zst"](b'{"a": 1}\n' * 99)[:-3], ["the zstd archive is damaged", "being written"]),
         ("x.gz", PACKINGS[".gz"](PACKINGS[".zst"](b'{"a": 1}\n')), ["contains another archive", "Unpack it once"]),
         ("x.jsonl.gz", PACKINGS[".gz"](b'{"a": "' + b"a" * 60_000_000 + b'"}'), ["more than 300 times its size"]),
         ("x.jsonl.zst", PACKINGS[".zst"](b'{"a": 1}\n' * 9_000_000), ["more than 300 times its size"]),

@@ -179,7 +179,7 @@ def test_prepared_rows_come_with_the_tokenizer_that_wrote_them(
     text = "Be brief.\n\nUser: q\n\nAssistant: a<|im_end|>\n\n"
     assert tokenizer.decode(done.train[0].input_ids) == text
     assert done.tokenizer.apply_chat_template(chat("q", "a")["messages"], tokenize=False) == text
-    assert any("takes the place" in finding.text for finding in done.report.findings)
+    assert any("replaces the one" in finding.text for finding in done.report.findings)
 
 
 def test_a_saved_model_carries_the_template(

@@ -48,7 +48,7 @@ def test_the_encoding_that_is_named_gives_the_text_back(write: Writer, text: str
     path = write("rows.jsonl", json.dumps({"prompt": text, "completion": "b"}, ensure_ascii=False).encode(codec))
     error = refused(path)
     assert f"looks like {name}" in error.what
-    assert text[1] in error.fix.split("It reads ")[1], "a person sees whether the letters are right"
+    assert text[1] in error.fix.split("That decodes to ")[1], "a person sees whether the letters are right"
     command = re.search("`(.*)`", error.fix)
     assert command is not None
     subprocess.run(command[1], shell=True, cwd=path.parent, check=True)

@@ -57,7 +57,7 @@ LOGS: dict[str, tuple[str, str]] = {
     "package": ("ModuleNotFoundError: No module named 'nosuch'", "the Python package 'nosuch' is missing"),
     "versions": (
         "ImportError: cannot import name 'NoSuchThing' from 'transformers' (/venv/transformers/__init__.py)",
-        "version of 'transformers' does not fit",
+        "version of 'transformers' is not compatible",
     ),
     "library": (
         "OSError: libcudart.so.99: cannot open shared object file: No such file or directory",

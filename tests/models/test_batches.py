@@ -50,7 +50,7 @@ def test_auto_takes_about_two_thousand_tokens_on_a_processor() -> None:
     assert made.micro_tokens == ENOUGH["cpu"] and made.batching == Batching(40, 2048)
     assert made.micro_batch * made.accumulation == 40 and 4 <= made.micro_batch <= 10
     assert made.total_bytes < 6e9
-    assert "no speed" in made.choices["training.micro_batch_size"].reason
+    assert "more is not faster" in made.choices["training.micro_batch_size"].reason
     by_hand = plan(training={"batch_size": 40, "micro_batch_size": 40, "activation_checkpointing": False})
     assert by_hand.total_bytes > 3 * made.total_bytes and by_hand.micro_tokens == 0
 

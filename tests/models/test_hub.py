@@ -134,7 +134,7 @@ def test_no_network_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(StudioError) as caught:
             resolve_model("org/tiny", settings)
     assert not isinstance(caught.value, InputError)
-    assert "did not answer" in caught.value.sentence and "smollm2-135m-instruct" in caught.value.sentence
+    assert "did not respond properly" in caught.value.sentence and "smollm2-135m-instruct" in caught.value.sentence
 
 
 def test_offline_mode_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ def test_micro_batch_shrinks_before_anything_is_computed_twice() -> None:
     least = plan(long, training={"micro_batch_size": 1, "activation_checkpointing": True}).total_bytes
     full = plan(long, device=replace(DEVICE, available_bytes=int(least / MODEST) - 10**6))
     assert full.fits and full.micro_batch == 1 and full.total_bytes == least
-    assert "nothing keeps to half" in full.choices["training.micro_batch_size"].reason
+    assert "nothing stays within half" in full.choices["training.micro_batch_size"].reason
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])

@@ -115,7 +115,7 @@ def test_an_adapter_is_gone_on_with(settings, tiny, tmp_path, tuning) -> None:
     )  # fmt: skip
     assert reported(second, "eval_loss")[0] == pytest.approx(reported(first, "eval_loss")[-1], rel=1e-5)
     assert adapter_config(second)["r"] == RANK, "its rank is kept"
-    assert f", rank {RANK} with sft" in (second.job.model / "README.md").read_text(), "and the card says so"
+    assert f", rank {RANK})" in (second.job.model / "README.md").read_text(), "and the card says so"
     assert adapter_config(second)["use_dora"] == (tuning == "dora")
     before, after = adapter_of(first), adapter_of(second)
     assert before.keys() == after.keys()

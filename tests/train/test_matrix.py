@@ -117,7 +117,6 @@ def check_cell(context: JobContext, base: Path, method: str, tuning: str) -> Non
 
 def test_the_demo_has_a_preset_of_each_method() -> None:
     assert sorted(path.stem for path in (PRESETS / "demo").rglob("*.yaml")) == sorted(METHODS)
-    assert len(CELLS) == 32
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_a_reward_that_is_none_counts_0_and_is_left_out_of_its_mean(tiny, tmp_pa
     scored = trainer._rewards([0, 1], ["a", "b"])
     assert (scored.totals, scored.mean, scored.means()) == ([0.0, 3.0], 1.5, {"rewards/length/mean": 3.0})
     object.__setattr__(reward, "score", lambda rows, answers: [1.0, math.nan])
-    with pytest.raises(StudioError, match="length of an answer is nan"):
+    with pytest.raises(StudioError, match="length of a completion is nan"):
         trainer._rewards([0, 1], ["a", "b"])
 
 

@@ -171,7 +171,7 @@ def test_what_is_wrong_with_a_file_is_said_before_it_is_run(file, tmp_path) -> N
     with pytest.raises(InputError, match=r"the file cannot be read \(No such file or directory\)"):
         split_reference(f"{tmp_path / 'other.py'}:score")
     path = file("def other(): ...\nasync def score(): ...\nraise RuntimeError('was run')\n")
-    with pytest.raises(InputError, match="there is no function 'score'; it has: other"):
+    with pytest.raises(InputError, match="there is no function 'score'; the file has: other"):
         split_reference(f"{path}:score")
     assert split_reference(f"{path}:other") == (path, "other")
     with pytest.raises(InputError, match="there is no function 'score'; it has: none"):

@@ -19,6 +19,7 @@ from studio.jobs.store.checkpoints import last_whole, whole_steps
 from studio.jobs.store.events import read_events, read_lines
 from studio.jobs.store.files import size_of
 from studio.jobs.store.logs import lines_around
+from studio.jobs.store.request import JobRequest
 from studio.jobs.views.compare import metrics_of
 from studio.jobs.views.expected import next_steps
 from studio.reach import open_in
@@ -54,7 +55,7 @@ def make_router(book: RunBook, job_of: Callable[[str], JobFolder]) -> APIRouter:
                 "config": request.config,
                 "environment": found.environment(),
                 "metrics": own_metrics(request.config),
-                "next": after_training(found),
+                "next": after_training(found, request),
                 "resumable": resumable(found),
                 "checkpoints": whole_steps(found.checkpoints),
                 "branch": asdict(request.branch) if request.branch else None,
@@ -116,9 +117,10 @@ def own_metrics(config: dict[str, Any]) -> list[dict[str, str]]:
     return [{"name": one.name, "title": one.title} for one in metrics_of(config) if one.name not in _COMMON]
 
 
-def after_training(job: JobFolder) -> dict[str, dict[str, Any]]:
+def after_training(job: JobFolder, request: JobRequest) -> dict[str, dict[str, Any]]:
     """What can be done with a finished training, and what each will take; empty for other jobs."""
-    return next_steps(job.environment()) if job.request.kind == "train" and has_model(job) else {}
+    ready = request.kind == "train" and bool(request.config) and has_model(job)
+    return next_steps(job.environment()) if ready else {}
 
 
 def resumable(job: JobFolder) -> int | None:
