@@ -105,7 +105,7 @@ def test_options_without_an_effect_are_told_and_part_of_the_answer(command) -> N
     assert code == 0, err
     (warning,) = json.loads(out)["warnings"]
     assert warning.startswith("tuning.modules_to_save has no effect with sft, qlora")
-    assert "It is for lora, dora" in warning
+    assert "It applies to lora, dora" in warning
     code, out, _ = command(lines(*[GOOD] * 20), "plan", "run.yaml", *sets)
     assert code == 0 and "warning: tuning.modules_to_save has no effect" in out
 

@@ -137,7 +137,7 @@ def test_rows_by_names_are_a_table_and_turns_of_texts_are_none(write: Writer) ->
         ({"messages": [Q, {"role": "assistant", "content": None}]}, "answers", "or remove the row"),
         ({"messages": [Q, {"role": "assistant", "content": {"text": "a"}}]}, "answers", "the string itself"),
         ({"messages": [{**Q, "text": "other"}, A]}, "answers", "Remove all but one"),
-        ({"messages": [S, Q, A], "system": "other"}, "answers", "Remove all but one"),
+        ({"messages": [S, Q, A], "system": "other"}, "answers", "Remove one"),
         ({"messages": [{**Q, "role": 0}, A]}, "answers", "Use one of: system, user, assistant, tool"),
         ({"prompt": "q", "chosen": "a", "rejected": None}, "pairs", "Add the answer"),
         ({"chosen": "Human: q", "rejected": "Human: q Assistant: b"}, "pairs", "Fill in prompt"),

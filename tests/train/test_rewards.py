@@ -174,7 +174,7 @@ def test_what_is_wrong_with_a_file_is_said_before_it_is_run(file, tmp_path) -> N
     with pytest.raises(InputError, match="there is no function 'score'; the file has: other"):
         split_reference(f"{path}:score")
     assert split_reference(f"{path}:other") == (path, "other")
-    with pytest.raises(InputError, match="there is no function 'score'; it has: none"):
+    with pytest.raises(InputError, match="there is no function 'score'; the file has: none"):
         split_reference(f"{file('x = 1')}:score")
     with pytest.raises(InputError, match=r"the file is not valid Python: .*rewards\.py, line 1"):
         split_reference(f"{file('def score(:')}:score")
