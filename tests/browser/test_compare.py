@@ -67,6 +67,7 @@ def metric(job: JobFolder, name: str, x: str = "step") -> tuple[list[Any], list[
     return [event[x] for event in events], [event["values"][name] for event in events]
 
 
+@pytest.mark.long
 def test_runs_over_each_other_with_what_differs(page: Page, server: Server, done: MakeDone, fake_run: MakeRun) -> None:
     first = done("first", [0.9, 0.5, 0.7], tuning={"rank": 8})
     second = done("second", [0.8, 0.6], tuning={"rank": 32}, training={"epochs": 3})

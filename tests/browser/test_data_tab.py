@@ -107,6 +107,7 @@ def shown_ids(page: Page) -> list[int]:
     return [int(title.removeprefix("id ").split(",")[0]) for title in titles]
 
 
+@pytest.mark.long
 def test_questions_and_answers_are_conversations_and_a_button_reads_them_raw(
     page: Page, server: Server, tmp_path: Path, model_path: Path
 ) -> None:

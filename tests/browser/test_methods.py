@@ -60,6 +60,7 @@ def test_a_cell_of_the_matrix_from_the_page(page: Page, server: Server, method: 
     expect(page.locator(".charts .chart").first).to_be_visible()
 
 
+@pytest.mark.long
 def test_the_demo_data_follow_the_method(page: Page, server: Server) -> None:
     open_tab(page, server, "method")
     choose(page, "method", "DPO")

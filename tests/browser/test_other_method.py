@@ -47,6 +47,7 @@ def own_run(server: Server) -> Path:
     return folder / "mine.yaml"
 
 
+@pytest.mark.long
 def test_the_demo_preset_and_then_dpo(page: Page, server: Server) -> None:
     open_tab(page, server, "method")
     page.get_by_role("combobox", name="Load a preset").click()

@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from studio.jobs import JobFolder
 from studio.settings import ASSETS
 from tests.conftest import run_studio
@@ -25,6 +27,7 @@ def test_a_run_leaves_a_model_a_card_and_its_environment(short_run: JobFolder) -
     assert train in json.dumps(environment["data"])
 
 
+@pytest.mark.long
 def test_it_is_evaluated_before_and_after(short_run: JobFolder, session_home: Path) -> None:
     done = run_studio("evaluate", short_run.id, "--limit", "8", "--json", home=session_home)
     assert done.code == 0, done.stderr
@@ -33,6 +36,7 @@ def test_it_is_evaluated_before_and_after(short_run: JobFolder, session_home: Pa
     assert all(row["after"] != row["before"] for row in done.json["rows"])
 
 
+@pytest.mark.long
 def test_its_file_is_proven_and_both_answer(short_run: JobFolder, short_export: JobFolder, session_home: Path) -> None:
     report = json.loads((short_export.report / "export.json").read_text(encoding="utf-8"))
     (line,) = report["files"]
@@ -49,9 +53,9 @@ def test_its_file_is_proven_and_both_answer(short_run: JobFolder, short_export: 
         assert done.json["text"].strip()
 
 
-def test_jobs_are_listed_shown_and_logged(short_run: JobFolder, short_export: JobFolder, session_home: Path) -> None:
+def test_jobs_are_listed_shown_and_logged(short_run: JobFolder, session_home: Path) -> None:
     listed = run_studio("jobs", "--json", home=session_home).json["jobs"]
-    assert {job["kind"] for job in listed} >= {"train", "export"}
+    assert (short_run.id, "train") in [(job["id"], job["kind"]) for job in listed]
     shown = run_studio("jobs", "show", short_run.id, "--json", home=session_home).json
     assert shown["state"]["status"] == "completed"
     assert shown["summary"]["step"] == 12

@@ -106,6 +106,7 @@ def test_a_demo_that_falls_short_exits_with_1(tmp_path, session_home, model_path
     assert done.json["ok"] is False
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_saves_and_exits_with_130(session_home, session_settings, model_path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "studio", "train", "demo/sft", "--name", "interrupted", "--json",

@@ -39,6 +39,7 @@ def chosen(run: Path, base: Path, folder: Path) -> str:
     return str(choose(request, lambda done, total: None)["from"])
 
 
+@pytest.mark.long
 def test_an_old_run_with_the_same_ids_gets_the_bases_files(base: Path, tmp_path: Path) -> None:
     run = old_run(base, tmp_path / "run")
     assert not has_own_files(run, base)

@@ -147,6 +147,7 @@ def test_the_command_line_branches_and_extends(
         assert code == 2 and said in answer["error"]["sentence"], answer
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unstarted")
 def test_the_page_extends(parent: JobFolder, session_settings: Settings) -> None:
     app, data = FastAPI(), DataWorker(session_settings)
