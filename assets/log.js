@@ -18,6 +18,7 @@ window.studio.log = (() => {
       draw();
     }));
     part("search").addEventListener("input", (event) => { words = event.target.value.toLowerCase(); excerpt = null; draw(); });
+    point();
     draw();
   }
 
@@ -75,9 +76,13 @@ window.studio.log = (() => {
   function reset(id) {
     jobId = id; lines = []; alerts = 0; excerpt = null;
     if (!root) return;
-    const link = part("log-link");
-    if (id) link.setAttribute("href", `/api/jobs/${encodeURIComponent(id)}/files/log.txt`);
+    point();
     draw();
+  }
+
+  /** Point the download at the job, which may have been chosen before this card was drawn. */
+  function point() {
+    if (jobId) part("log-link").setAttribute("href", `/api/jobs/${encodeURIComponent(jobId)}/files/log.txt`);
   }
 
   /** Add lines; progress bars that rewrite their line (\r) count as their last state. */
