@@ -221,7 +221,7 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, server: Server, tmp_pa
 def test_a_long_count_says_how_far_it_is_and_can_be_stopped(page: Page, server: Server, tmp_path: Path) -> None:
     rows = tmp_path / "many.jsonl"
     with rows.open("w", encoding="utf-8") as file:
-        for n in range(400_000):
+        for n in range(150_000):
             said = [{"role": "user", "content": f"What is {n}? " * 6}, {"role": "assistant", "content": f"It is {n}."}]
             file.write(json.dumps({"messages": said}) + "\n")
     open_tab(page, server, "data")
