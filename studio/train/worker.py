@@ -28,6 +28,7 @@ from studio.jobs.actions.branching import recorded_sources, require_same
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.checkpoints import Checkpoint, keep_only, last_whole
 from studio.jobs.store.files import new_folder, put_folder
+from studio.jobs.views.expected import training_seconds
 from studio.methods import Method
 from studio.models.catalog.names import ModelRef, resolve_model
 from studio.models.catalog.quiet import quiet_libraries
@@ -49,11 +50,6 @@ from studio.train.preflight import first_epoch
 from studio.train.setup import Setup
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "finetune-studio")
-
-# For the bar before training has a pace: imports and one reading of the checkpoint; one adapter or model written.
-LOAD_SECONDS, LOAD_BYTES, SAVE_SECONDS = 2.0, 500e6, 3.0
-# A trained row takes as long as so many that are validated: backward is two forwards.
-TRAINED = 3
 
 
 def train(context: JobContext) -> None:
@@ -90,7 +86,11 @@ def train(context: JobContext) -> None:
     if config.model.rope_scaling != "none" and config.tuning.kind.adapter:
         base = stretched_base(config, reference, context.job.path / "stretched")
     _record(context, config, base, prepared, plan)
-    _tell_outline(context, config, plan, prepared, begun)
+    validations = _evaluations(plan, prepared, begun)
+    if plan.seconds is not None:
+        left = plan.seconds * (1 - (begun.step / plan.steps if begun is not None else 0))
+        trained, validated = plan.steps * config.training.batch_size, validations * len(prepared.validation)
+        context.outline(training_seconds(left, plan.memory["weights"], trained, validated), validations)
 
     with context.phase("loading model"):
         example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None
@@ -104,7 +104,7 @@ def train(context: JobContext) -> None:
 
     with context.phase("training", plan.steps, "steps") as phase:
         repeats = method.updates(config.method)
-        callback = JobCallback(context, phase, _evaluations(plan, prepared, begun), method, repeats)
+        callback = JobCallback(context, phase, validations, method, repeats)
         watch = watched(config)
         watching = Watching(context, config, plan, watch, callback, len(tokenizer))
         setup = Setup(
@@ -138,24 +138,6 @@ def train(context: JobContext) -> None:
     if callback.stopped:
         raise StoppedError(f"stopped at step {trainer.state.global_step} of {plan.steps}; the weights are saved")
     _tidy(context, config)
-
-
-def _tell_outline(
-    context: JobContext, config: RunConfig, plan: Plan, prepared: Prepared, begun: Checkpoint | None
-) -> None:
-    """Say what the phases to come should take; nothing where the device was not measured."""
-    if plan.seconds is None:
-        return
-    left = plan.seconds * (1 - (begun.step / plan.steps if begun is not None else 0))
-    often = _evaluations(plan, prepared, begun)
-    validated, trained = often * len(prepared.validation), TRAINED * plan.steps * config.training.batch_size
-    seconds = {
-        "loading model": LOAD_SECONDS + plan.memory["weights"] / LOAD_BYTES,
-        "training": left * trained / (trained + validated),
-        "validating": left * validated / (trained + validated),
-        "saving": SAVE_SECONDS,
-    }
-    context.outline(seconds, often)
 
 
 def _begun(context: JobContext) -> Checkpoint | None:

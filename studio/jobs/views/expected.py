@@ -1,4 +1,4 @@
-"""What the jobs after a training should take, for their bars and for the buttons that start them.
+"""What jobs should take, by phase, for their bars and for the buttons that start them.
 
 Measured with SmolLM2-135M on two cores (docs/benchmarks.md) and scaled by the size of the model: good for an order of
 size, and replaced by the pace of each step as soon as it has one.
@@ -16,6 +16,27 @@ LOAD_SECONDS = 3.0
 # A row each; a base model writes on where a tuned one ends.
 ANSWER_SECONDS = {"base": 0.3, "tuned": 0.15}
 ROWS, EXPORTED = 100, "q4_k_m"
+# Imports and one reading of the checkpoint before a training; one adapter or model written after it.
+PREPARE_SECONDS, LOAD_BYTES, SAVE_SECONDS = 2.0, 500e6, 3.0
+# A trained row takes as long as so many that are validated: backward is two forwards.
+TRAINED = 3
+
+
+def training_seconds(seconds: float, weights: float, trained: int, validated: int) -> dict[str, float]:
+    """Seconds by phase of a training.
+
+    Args:
+        seconds: of steps and validations, by the plan.
+        weights: bytes of the model in memory.
+        trained, validated: rows that are gone through in all.
+    """
+    share = TRAINED * trained / (TRAINED * trained + validated)
+    return {
+        "loading model": PREPARE_SECONDS + weights / LOAD_BYTES,
+        "training": seconds * share,
+        "validating": seconds * (1 - share),
+        "saving": SAVE_SECONDS,
+    }
 
 
 def evaluation_seconds(rows: int, parameters: float = PARAMETERS) -> dict[str, float]:
