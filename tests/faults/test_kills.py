@@ -87,7 +87,12 @@ def go_on(web: Server, job: JobFolder) -> JobFolder:
 
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
-def test_fifty_moments(whole: JobFolder, serve: Callable[[Path], Server]) -> None:
+def test_fifty_moments(
+    whole: JobFolder, serve: Callable[[Path], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "STUDIO_ROOTS", str(tmp_path.parent)
+    )  # the rows and the model of the run are in folders of tests
     web = serve(whole.path.parent.parent)
     seconds = [event["elapsed"] for event in reached(whole) if event["kind"] == "metric"][-1]
     rng, ended = random.Random(7), 0
