@@ -3,25 +3,25 @@
 
 window.studio.headline = (() => {
   const HOME = document.title || "Finetune Studio";
-  const ENDS = { completed: ["Done", "#2b8a3e", 1], failed: ["Failed", "#c92a2a", 1], lost: ["Lost", "#c92a2a", 1], stopped: ["Stopped", "#868e96", 1] };
+  const COLOURS = { completed: "--good", failed: "--bad", lost: "--bad", stopped: "--ink-3" };
   const ROUND = 2 * Math.PI * 12;
   let own = "", watched = ""; // the page's icon; the job that was seen before its end
 
   /** A ring that is filled to `share`. */
   const ring = (share, colour) => `data:image/svg+xml,${encodeURIComponent(
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" fill="none" stroke-width="6"><circle cx="16" cy="16" r="12" stroke="#adb5bd"/>` +
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" fill="none" stroke-width="6"><circle cx="16" cy="16" r="12" stroke="${window.studio.token("--line-2")}"/>` +
     `<circle cx="16" cy="16" r="12" stroke="${colour}" stroke-dasharray="${(share * ROUND).toFixed(1)} 99" transform="rotate(-90 16 16)"/></svg>`)}`;
 
   function draw() {
     const icon = document.querySelector('link[rel="icon"]'), job = window.studio.selected();
     own ||= icon?.getAttribute("href") || "";
     if (job && !window.studio.isFinal(job)) watched = job.id;
-    const [word, colour, share] = !job ? ["", "", 0] : window.studio.isFinal(job)
-      ? (watched === job.id ? ENDS[job.status] : ["", "", 0])
-      : [job.status === "queued" ? "Waiting" : `${window.studio.percent(job.share)} %`, "#1c7ed6", job.share];
+    const over = job && window.studio.isFinal(job), told = job && (!over || watched === job.id);
+    const named = over || job?.status === "queued";
+    const word = !told ? "" : named ? (window.studio.WORDS[job.status] || [job.status])[0] : `${window.studio.percent(job.share)} %`;
     const title = word ? `${word} · ${job.name || job.id}` : HOME;
     if (document.title !== title) document.title = title;
-    const href = word ? ring(share, colour) : own;
+    const href = word ? ring(over ? 1 : job.share, window.studio.token(COLOURS[job.status] || "--brand")) : own;
     if (icon && icon.getAttribute("href") !== href) icon.setAttribute("href", href);
   }
 

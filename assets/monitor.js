@@ -3,11 +3,7 @@
 "use strict";
 
 window.studio.monitor = (() => {
-  const { h, put, number, signed, duration, roughly, bytes, percent, NONE, Reader } = window.studio;
-  const WORDS = {
-    queued: ["Waiting", ""], starting: ["Starting", "live"], running: ["Running", "live"], stopping: ["Stopping", "warn"],
-    completed: ["Done", "ok"], stopped: ["Stopped", ""], failed: ["Failed", "bad"], lost: ["Lost", "bad"],
-  };
+  const { WORDS, h, put, number, signed, duration, roughly, bytes, percent, NONE, Reader } = window.studio;
   const BARS = { completed: "ok", failed: "bad", lost: "bad", stopped: "off" };
   const CHOICES = 200; // runs that a chart can be compared with, the newest: ten thousand options take seconds
   const UPDATES = []; // of the last updates [ms of drawing, ms of reading], for measuring
@@ -294,9 +290,9 @@ window.studio.monitor = (() => {
     const said = document.querySelector('[data-demo="takes"]');
     if (!said || said.dataset.asked) return;
     said.dataset.asked = "yes";
-    const { seconds } = await window.studio.fetchJson("/api/demo", { signal: AbortSignal.timeout(60000) }).catch(() => ({}));
+    const { seconds, preparing } = await window.studio.fetchJson("/api/demo", { signal: AbortSignal.timeout(60000) }).catch(() => ({}));
     if (seconds) put(said, `, in about ${roughly(seconds)} on this machine`);
-    else delete said.dataset.asked; // the model is being prepared; the next look asks again
+    if (preparing) delete said.dataset.asked; // the model is on its way: the next look asks again
   }
 
   function tabLine() {

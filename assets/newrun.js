@@ -29,8 +29,8 @@ window.studio.newrun = (() => {
     root.querySelector(".new-run").addEventListener("click", ask);
     part("preset").addEventListener("change", about);
     part("no").addEventListener("click", () => dialog.close());
-    part("empty").addEventListener("click", begin(() => window.studio.queue.begin("", "model")));
-    part("go").addEventListener("click", begin(() => window.studio.queue.begin(part("preset").value, "model")));
+    part("empty").addEventListener("click", begin(() => window.studio.queue.begin("")));
+    part("go").addEventListener("click", begin(() => window.studio.queue.begin(part("preset").value)));
     part("run").addEventListener("click", begin(() => window.studio.queue.take(part("run").dataset.job, false)));
   }
 

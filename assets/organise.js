@@ -5,7 +5,7 @@
 window.studio.organise = (() => {
   const { h, put } = window.studio;
   const SIZES_EVERY = 30000;
-  const state = { under: new Set(), words: [], status: "", tag: "", order: "newest", archived: false, choosing: false, chosen: new Set(), sizes: {} };
+  const state = { words: [], status: "", tag: "", order: "newest", archived: false, choosing: false, chosen: new Set(), sizes: {} };
   let root = null, part = null, redraw = () => {}, sizes = null;
 
   /* ---- what is shown ---- */

@@ -72,8 +72,8 @@ window.studio.queue = (() => {
   }
 
   /** Begin the draft anew with a preset, or with the defaults where there is none ("" for that). */
-  async function begin(preset, tab) {
-    if (await opened(tab)) ask({ preset });
+  async function begin(preset) {
+    if (await opened("model")) ask({ preset });
   }
 
   /** Open a tab of the form, and wait until it is drawn. */

@@ -49,18 +49,15 @@ window.studio.runs = (() => {
 
   const WORK = { evaluate: "Evaluation", export: "Export" };
 
-  /** Whether a job stands under the run that it is about. */
-  const isUnder = (job, organised) => organised.order === "newest" && job.kind in WORK && organised.under.has(job.id);
-
   /** The jobs with each evaluation and export below its run; a run and what belongs to it stand where the first of them did. */
   function familied(jobs) {
-    const byId = new Map(jobs.map((job) => [job.id, job])), under = window.studio.organise.state.under = new Set(), families = new Map();
+    const byId = new Map(jobs.map((job) => [job.id, job])), under = new Set(), families = new Map();
     for (const job of jobs) {
       const head = job.kind in WORK && byId.has(job.run) ? job.run : job.id;
       if (!families.has(head)) families.set(head, []);
       if (head !== job.id) { families.get(head).push(job); under.add(job.id); }
     }
-    return [...families].flatMap(([id, members]) => [byId.get(id), ...members]);
+    return { ordered: [...families].flatMap(([id, members]) => [byId.get(id), ...members]), under };
   }
 
   /** What stands at the right: the size where the list is in that order, else the best validation loss. */
@@ -70,9 +67,8 @@ window.studio.runs = (() => {
     return job.best === null ? (job.kind === "train" && !studio.isFinal(job) ? studio.NONE : "") : studio.number(job.best, 3);
   }
 
-  function fillItem(item, job, organised) {
+  function fillItem(item, job, organised, under) {
     const studio = window.studio, on = job.id === studio.state.job, name = job.name || job.id;
-    const under = isUnder(job, organised);
     item.row.classList.toggle("under", under);
     item.dot.className = `dot ${LEVELS[job.status] || "off"}`;
     put(item.name, under && job.name === job.asked_name ? WORK[job.kind] : name);
@@ -121,9 +117,10 @@ window.studio.runs = (() => {
     function draw() {
       const waiting = studio.state.jobs.filter((job) => job.status === "queued").length;
       const found = organise.shown(studio.state.jobs), wanted = [];
-      const ordered = organise.state.order === "newest" ? familied(found.jobs) : found.jobs, drawn = ordered.slice(0, limit);
+      const newest = organise.state.order === "newest";
+      const { ordered, under } = newest ? familied(found.jobs) : { ordered: found.jobs, under: new Set() }, drawn = ordered.slice(0, limit);
       const together = new Map();
-      if (organise.state.order === "newest") for (const job of found.jobs) {
+      if (newest) for (const job of found.jobs) {
         const key = job.kind === "train" ? job.group : "";
         if (key && !together.has(key)) together.set(key, []);
         if (key) together.get(key).push(job);
@@ -136,7 +133,7 @@ window.studio.runs = (() => {
           wanted.push(groups.get(job.group).row);
         }
         if (!items.has(job.id)) items.set(job.id, makeItem(job.id));
-        fillItem(items.get(job.id), job, organise.state);
+        fillItem(items.get(job.id), job, organise.state, under.has(job.id));
         studio.queue.drawMoves(items.get(job.id).moves, job, waiting);
         wanted.push(items.get(job.id).row);
       }

@@ -292,6 +292,12 @@ window.studio = (() => {
     return state.jobs.some((job) => !isFinal(job)) ? 1000 : 2000;
   }
 
+  /** What a status is called, and the look of its pill. */
+  const WORDS = {
+    queued: ["Waiting", ""], starting: ["Starting", "live"], running: ["Running", "live"], stopping: ["Stopping", "warn"],
+    completed: ["Done", "ok"], stopped: ["Stopped", ""], failed: ["Failed", "bad"], lost: ["Lost", "bad"],
+  };
+
   const isFinal = (job) => ["completed", "stopped", "failed", "lost"].includes(job.status);
 
   function chooseFirst() {
@@ -324,7 +330,7 @@ window.studio = (() => {
   else start();
 
   return {
-    state, on, h, put, address, writeAddress, fetchJson, postJson, poll, select, selected, setBox, openTab, summary, token, isDark, setDark, isFinal,
+    state, WORDS, on, h, put, address, writeAddress, fetchJson, postJson, poll, select, selected, setBox, openTab, summary, token, isDark, setDark, isFinal,
     number, signed, duration, roughly, ago, bytes, percent, MINUS, NONE,
     refresh: () => jobsPoll?.now(),
     onProblem: (callback) => problems.push(callback),

@@ -67,6 +67,19 @@ class Options(BaseModel):
         return value
 
 
+class OfKinds(Options):
+    """A section that names one of several kinds, and inherits the options of all of them."""
+
+    @property
+    def kind(self) -> Any:
+        """The kind that is named; its `options` are those that it reads."""
+        raise NotImplementedError
+
+    def reads(self, name: str) -> bool:
+        """Whether the kind that is named reads an option of the section."""
+        return name in self.kind.options.model_fields
+
+
 def _plain_types(annotation: Any) -> list[Any]:
     """The types without parts that an annotation is made of: int and str of `list[int] | str`."""
     if isinstance(annotation, UnionType) or get_origin(annotation) in (Union, list, dict):

@@ -18,7 +18,7 @@ from studio.methods.pretrain import PRETRAIN, PretrainOptions
 from studio.methods.reward import REWARD, RewardOptions
 from studio.methods.sft import SFT, SftOptions
 from studio.methods.simpo import SIMPO, SimpoOptions
-from studio.option import Options, option, say_readers
+from studio.option import OfKinds, option, say_readers
 
 METHODS: dict[str, Method] = {one.name: one for one in (SFT, PRETRAIN, DPO, ORPO, SIMPO, KTO, REWARD, PPO, GRPO)}
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ else:
     MethodName = Literal[tuple(METHODS)]
 
 
-class _Named(Options):
+class _Named(OfKinds):
     name: MethodName = option(
         SFT.name, "; ".join(f"{one.name}: {one.sentence}" for one in METHODS.values()) + ".", title="Method",
         tier="basic",
@@ -37,10 +37,6 @@ class _Named(Options):
     def kind(self) -> Method:
         """What the method says of itself."""
         return METHODS[self.name]
-
-    def reads(self, name: str) -> bool:
-        """Whether the method reads an option."""
-        return name in self.kind.options.model_fields
 
 
 # Pydantic lists the fields of the last class first.

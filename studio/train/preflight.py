@@ -227,7 +227,7 @@ def unread_options(config: RunConfig) -> list[dict[str, Any]]:
     if config.tuning.goes_on:
         for name in _KEPT_OF_AN_ADAPTER:
             value, default = getattr(config.tuning, name), TuningConfig.model_fields[name].default
-            if value != default and checks.used(config, "tuning", name):
+            if value != default and config.tuning.reads(name):
                 text = f"tuning.{name} has no effect: the existing adapter keeps its own"
                 fix = "Remove it, or set tuning.merge_adapter to true for a new adapter on top"
                 findings.append({"level": "warning", "count": 0, "text": text, "fix": fix})
@@ -268,10 +268,10 @@ def with_absolute_paths(config: RunConfig, settings: Settings) -> RunConfig:
     if folder.is_dir():
         raw["model"]["path"] = str(folder.absolute())
     for section, name in MODEL_OPTIONS:
-        if raw[section][name] and checks.used(config, section, name):
+        if raw[section][name] and getattr(config, section).reads(name):
             raw[section][name] = str(find_model(raw[section][name], settings, f"{section}.{name}"))
     for name in ("reward_schema", "reward_python"):
-        if raw["method"][name] and checks.used(config, "method", name):
+        if raw["method"][name] and config.method.reads(name):
             raw["method"][name] = str(Path(raw["method"][name]).expanduser().absolute())
     return RunConfig.model_validate(raw)
 
@@ -279,10 +279,12 @@ def with_absolute_paths(config: RunConfig, settings: Settings) -> RunConfig:
 def named_paths(config: RunConfig) -> list[Path]:
     """Files and folders, other than model and data, that the run would read; the page confines them."""
     models = [
-        getattr(getattr(config, section), name) for section, name in MODEL_OPTIONS if checks.used(config, section, name)
+        getattr(getattr(config, section), name)
+        for section, name in MODEL_OPTIONS
+        if getattr(config, section).reads(name)
     ]
     # A run is named without a slash; anything else is a path.
     named = [text for text in models if text and ("/" in text or text.startswith("~"))]
-    if checks.used(config, "method", "reward_schema"):
+    if config.method.reads("reward_schema"):
         named += filter(None, [config.method.reward_schema, (config.method.reward_python or "").rpartition(":")[0]])
     return [as_path(text).absolute() for text in named]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from studio.option import Options, option, say_readers
+from studio.option import OfKinds, option, say_readers
 from studio.tunings.dora import DORA, DoraOptions
 from studio.tunings.full import FULL
 from studio.tunings.lora import LORA, LoraOptions
@@ -23,7 +23,7 @@ else:
     TuningName = Literal[tuple(TUNINGS)]
 
 
-class _Named(Options):
+class _Named(OfKinds):
     name: TuningName = option(
         LORA.name, "; ".join(f"{one.name}: {one.sentence}" for one in TUNINGS.values()) + ".", title="Tuning",
         tier="basic",
@@ -53,10 +53,6 @@ class TuningConfig(QloraOptions, LoraOptions, DoraOptions, _Named):
     def merges(self) -> bool:
         """Whether an existing adapter is merged into the weights before."""
         return self.reads("merge_adapter") and self.merge_adapter
-
-    def reads(self, name: str) -> bool:
-        """Whether the tuning reads an option."""
-        return name in self.kind.options.model_fields
 
 
 say_readers(TuningConfig, "tunings", {one.name: one.options for one in TUNINGS.values()})

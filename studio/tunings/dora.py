@@ -20,5 +20,4 @@ DORA = _Dora(
     title="DoRA",
     sentence="an adapter that also learns the magnitudes of the weights, slower",
     options=DoraOptions,
-    module="dora",
 )

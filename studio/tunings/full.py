@@ -4,5 +4,5 @@ from studio.option import Options
 from studio.tunings.tuning import Tuning
 
 FULL = Tuning(
-    name="full", title="Full", sentence="all weights", options=Options, module="full", adapter=False
+    name="full", title="Full", sentence="all weights", options=Options, adapter=False
 )  # fmt: skip

@@ -13,6 +13,5 @@ LORA = Tuning(
     title="LoRA",
     sentence="a small adapter on top of frozen weights",
     options=LoraOptions,
-    module="lora",
     unsloth=True,
 )

@@ -52,7 +52,6 @@ QLORA = _Qlora(
     title="QLoRA",
     sentence="an adapter on top of 4-bit weights, for the least memory",
     options=QloraOptions,
-    module="qlora",
     quantized=True,
     unsloth=True,
 )

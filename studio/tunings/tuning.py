@@ -13,11 +13,10 @@ class Tuning:
     """Which of the model's numbers change.
 
     Attributes:
-        name: its word in the config.
+        name: its word in the config, and of the module in `studio.train.tuning` whose `prepare` readies a model for it.
         title: what the page calls it.
         sentence: what it is, as the help of `tuning.name` says it.
         options: its options, which `TuningConfig` inherits.
-        module: module in `studio.train.tuning` whose `prepare` readies a model for it.
         adapter: an adapter is trained beside frozen weights; False where every weight changes.
         quantized: the frozen weights are held in few bits.
         unsloth: the engine of that name has it.
@@ -27,7 +26,6 @@ class Tuning:
     title: str
     sentence: str
     options: type[Options]
-    module: str
     adapter: bool = True
     quantized: bool = False
     unsloth: bool = False

@@ -1,7 +1,7 @@
 """What jobs should take, by phase, for their bars and for the buttons that start them.
 
-Measured with SmolLM2-135M on two cores (docs/benchmarks.md) and scaled by the size of the model: good for an order of
-size, and replaced by the pace of each step as soon as it has one.
+Taken from reports of exports and evaluations of SmolLM2-135M on two busy cores, and scaled by the model's size: good
+for an order of size, and replaced by the pace of each step as soon as it has one.
 """
 
 from __future__ import annotations

@@ -9,14 +9,14 @@ from __future__ import annotations
 from studio.train.checks.adapter import ADAPTER_CHECKS
 from studio.train.checks.architecture import ARCHITECTURE_CHECKS
 from studio.train.checks.continued import CONTINUED_CHECKS
-from studio.train.checks.known import Known, raise_all, used
+from studio.train.checks.known import Known, raise_all
 from studio.train.checks.method import METHOD_CHECKS
 from studio.train.checks.model import MODEL_CHECKS
 from studio.train.checks.tokens import TOKEN_CHECKS, require_rows
 from studio.train.checks.watching import WATCHING_CHECKS
 from studio.train.checks.weights import WEIGHT_CHECKS
 
-__all__ = ["Known", "check_method", "check_model", "require_rows", "used"]
+__all__ = ["Known", "check_method", "check_model", "require_rows"]
 
 
 def check_model(known: Known) -> None:

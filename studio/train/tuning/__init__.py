@@ -22,7 +22,7 @@ def prepare(model: PreTrainedModel, tuning: TuningConfig, task: str) -> Any:
         InputError: a target module does not exist in the model, or is its output head; or a layer that is to be
             trained whole does not exist.
     """
-    return importlib.import_module(f"studio.train.tuning.{tuning.kind.module}").prepare(model, tuning, task)
+    return importlib.import_module(f"studio.train.tuning.{tuning.name}").prepare(model, tuning, task)
 
 
 __all__ = ["prepare"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from fastapi import APIRouter, HTTPException
 from starlette.responses import FileResponse
 
+from studio.config import RunConfig
 from studio.config.presets import DEMO, load_named
 from studio.errors import StudioError
 from studio.jobs import JobFolder
@@ -43,11 +44,8 @@ def make_router(services: Services) -> APIRouter:
     return router
 
 
-def demo_seconds(services: Services) -> float | None:
-    """Seconds that the demo takes by its plan; None while its model is being prepared, or where it cannot run."""
-    config = load_named(DEMO)
-    if waits_for(config, services):
-        return None
+def demo_seconds(config: RunConfig, services: Services) -> float | None:
+    """Seconds that the demo takes by its plan; None where it cannot run."""
     try:
         return preflight.check(config, services.settings, services.data).plan.seconds
     except StudioError:  # Start says why
@@ -69,7 +67,9 @@ def _own_router(services: Services) -> APIRouter:
 
     @router.get("/api/demo")
     def demo() -> Json:
-        return Json({"seconds": demo_seconds(services)})
+        config = load_named(DEMO)
+        waits = bool(waits_for(config, services))
+        return Json({"seconds": None if waits else demo_seconds(config, services), "preparing": waits})
 
     @router.get("/studio/{name}")
     def asset(name: str) -> FileResponse:
