@@ -160,6 +160,7 @@ def test_names_tags_and_notes_are_kept_and_found(
     console.clear()  # the browser logs the refusal
 
 
+@pytest.mark.long
 def test_archive_and_delete_ask_and_do_what_they_say(
     page: Page, server: Server, done: MakeDone, fake_run: MakeRun
 ) -> None:

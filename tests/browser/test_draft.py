@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from studio.config.presets import load_named
@@ -44,6 +45,7 @@ def test_each_tab_says_whose_it_is(page: Page, server: Server, fake_run: Callabl
     assert serious(page) == []
 
 
+@pytest.mark.long
 def test_new_run_asks_what_to_begin_with(page: Page, server: Server, fake_run: Callable[..., FakeRun]) -> None:
     config = load_named("demo/kto", ["training.epochs=7"]).model_dump(mode="json")
     run = fake_run("judged", "train", config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
 from playwright.sync_api import Page, expect
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def at(page: Page, tab: str, job: str) -> None:
     page.wait_for_timeout(620)  # what changes within 0.6 s is one step
 
 
+@pytest.mark.long
 def test_back_and_forward(page: Page, server: Server, fake_run: Callable[..., FakeRun]) -> None:
     for name in ("first", "second"):
         run = fake_run(name)

@@ -53,6 +53,7 @@ def failed(run: FakeRun, line: int) -> None:
     write_state(run.job.state_path, state)
 
 
+@pytest.mark.long
 def test_an_error_opens_the_log_at_its_line_and_starts_again_with_the_change(
     page: Page, server: Server, fake_run: MakeRun
 ) -> None:

@@ -66,10 +66,19 @@ def ended(page: Page, card: str) -> None:
     expect(page.locator(f"{card} .task-begin")).to_be_enabled(timeout=90_000)
 
 
+def memory(server: Server) -> int:
+    """Resident bytes of the web process, whose size without any data depends on the machine."""
+    assert server.process is not None
+    resident: int = psutil.Process(server.process.pid).memory_info().rss
+    return resident
+
+
+@pytest.mark.long
 def test_profile_fix_and_train(page: Page, server: Server, with_data: Callable[..., None]) -> None:
     rows = mixed()
     with_data(rows, [rows[0], chat("Anything new?", "Nothing.")])
     planned(page, "plan.errors.length === 1 && plan.errors[0].sentence.includes('row 5')")
+    before = memory(server)
     profile, keep = page.locator("#profile"), page.locator("#keep-data")
     expect(keep).to_contain_text("Profile the data first")
     profile.get_by_role("button", name="Profile the data", exact=True).click()
@@ -120,8 +129,7 @@ def test_profile_fix_and_train(page: Page, server: Server, with_data: Callable[.
     planned(page, "plan.memory && !plan.errors.length")
     expect(profile.locator(".task-note")).to_contain_text("The settings have changed")
     assert json.loads((server.settings.uploads / "mixed.jsonl").read_text().splitlines()[6]) == rows[6]
-    assert server.process is not None
-    assert psutil.Process(server.process.pid).memory_info().rss < 300e6  # data is the workers' to hold
+    assert memory(server) - before < 60e6, "data is the workers' to hold"
     assert page.evaluate(PWNED)
 
 

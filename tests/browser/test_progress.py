@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
 from playwright.sync_api import Page, expect
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def below(page: Page, upper: str, lower: str) -> bool:
     return top is not None and bottom is not None and top["y"] + top["height"] <= bottom["y"] + 1
 
 
+@pytest.mark.long
 def test_what_comes_first_while_a_run_starts_and_when_it_is_done(
     page: Page, server: Server, fake_run: Callable[..., FakeRun]
 ) -> None:

@@ -66,6 +66,7 @@ def asked(job: JobFolder) -> dict[str, Any]:
     return JobFolder(job.path).request.config
 
 
+@pytest.mark.long
 def test_the_line_is_reordered_and_a_run_is_removed(page: Page, server: Server, queue: Queue) -> None:
     first, second, third = (queue(name) for name in ("first", "second", "third"))
     page.goto(f"{server.url}#tab=training&job={third.id}")

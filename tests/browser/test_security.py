@@ -125,6 +125,7 @@ def hostile_files(settings: Settings) -> Path:
     return rows
 
 
+@pytest.mark.long
 def test_script_in_every_text_runs_nowhere(
     page: Page, server: Server, fake_run: Callable[..., FakeRun], leftovers: list[Path], tmp_path: Path,
     console: list[str],

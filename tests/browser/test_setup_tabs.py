@@ -108,6 +108,7 @@ def test_advanced_says_how_many_changed(page: Page, server: Server) -> None:
     expect(page.locator("#f-training-eval_steps")).to_have_attribute("data-note", note)
 
 
+@pytest.mark.long
 def test_a_reload_keeps_the_draft(page: Page, server: Server) -> None:
     open_tab(page, server, "method")
     fill(page, "training.epochs", "5")
@@ -297,6 +298,7 @@ INSIDE = """selector => {
 }"""
 
 
+@pytest.mark.long
 def test_a_model_that_cannot_be_taken_away_says_so_before_the_start(page: Page, server: Server) -> None:
     folder = server.home / "models" / "tiny-opt"
     save_tiny(folder, "opt", vocab_size=49152)

@@ -62,6 +62,7 @@ def test_empty_page_offers_the_demo(page: Page, server: Server) -> None:
     expect(page.get_by_role("tab", name="Model", exact=True)).to_have_attribute("aria-selected", "true")
 
 
+@pytest.mark.long
 def test_phases_then_curve_then_the_same_after_reopening(page: Page, server: Server, fake_run: MakeRun) -> None:
     run = fake_run("live")
     run.phase("preparing model", 3e8, 1e9, "bytes")
@@ -252,6 +253,7 @@ def test_dark_is_kept_and_reaches_the_charts(page: Page, server: Server, fake_ru
     assert page.evaluate(colour) != light
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("theme", ["dark", pytest.param("light", marks=pytest.mark.long)])
 def test_axe_finds_nothing_serious(page: Page, server: Server, fake_run: MakeRun, theme: str) -> None:
     run = fake_run("axe")

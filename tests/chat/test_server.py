@@ -15,6 +15,7 @@ import pytest
 
 from studio.chat.client import ChatHandle
 from tests.chat.conftest import QUESTIONS, client_of
+from tests.support.everyday import everyday
 
 TOKENS = 24
 Model = tuple[ChatHandle, str]
@@ -55,7 +56,7 @@ def expected(model_path: Path, adapter_path: Path) -> dict[str, list[tuple[str, 
     return found
 
 
-@pytest.mark.parametrize("name", ["base", "tuned"])
+@pytest.mark.parametrize("name", everyday(["base", "tuned"], "tuned"))
 def test_answers_equal_plain_transformers(
     run_handle: ChatHandle, expected: dict[str, list[tuple[str, int]]], name: str
 ) -> None:

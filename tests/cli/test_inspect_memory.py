@@ -26,6 +26,7 @@ def test_fifty_megabytes_take_less_than_three_hundred(
     assert peak < 300 * MEGABYTE
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times as many rows: 4 MB more text, whose tokens as Python's integers were 80 MB."""
     monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))

@@ -24,6 +24,7 @@ from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError, InputErrors
 from studio.methods import MethodConfig
 from studio.settings import Settings
+from tests.support.everyday import everyday
 
 from .rows import chat
 from .templates import CHATML, CHATML_GENERATION, SHAPES, shaped, with_template
@@ -67,7 +68,7 @@ def sandbox() -> Iterator[Sandbox]:
     made.close()
 
 
-@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("name", everyday(BOMBS, "nested loops", "lipsum", "one call into C", "a power", "batch"))
 def test_a_bomb_ends_and_the_next_row_is_rendered(sandbox: Sandbox, name: str) -> None:
     began = time.monotonic()
     with pytest.raises(OutOfBoundsError, match=r"two seconds|memory") as caught:

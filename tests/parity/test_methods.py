@@ -211,7 +211,9 @@ def same_course(method: str, tuning: str, expected: Outcome, found: Outcome, tol
 @pytest.mark.parametrize(
     ("method", "tuning"),
     [
-        pytest.param(method, tuning, marks=[pytest.mark.matrix] if tuning == "dora" and method != "sft" else [])
+        pytest.param(
+            method, tuning, marks=[] if tuning == "lora" or method == "sft" else [pytest.mark.long, pytest.mark.matrix]
+        )
         for tuning in ("full", "lora", "dora")
         for method in TRAINERS
     ],

@@ -20,6 +20,7 @@ from studio.ui.server.entrance import KEY_HEADER
 from tests.data.rows import chat
 from tests.data.test_bounded_tokens import PATTERNS, TEXTS, hostile
 from tests.data.test_sandbox import BOMBS
+from tests.support.everyday import everyday
 
 from .conftest import PASSWORD, Handlers, browser
 
@@ -85,7 +86,7 @@ def attacked(handlers: Handlers, other: Handlers, model: str, **changes: Any) ->
     return shown[0]
 
 
-@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("name", everyday(LINES, "nested loops", "one call into C"))
 def test_a_line_over_columns(name: str, handlers: Handlers, other: Handlers, model: str, uploads: Path) -> None:
     rows = uploads / "bomb.jsonl"
     rows.write_text(json.dumps({"q": "a", "a": "b"}) + "\n")
@@ -103,7 +104,7 @@ def test_a_chat_template(
     assert "chat template" in shown["problem"]
 
 
-@pytest.mark.parametrize("how", PATTERNS)
+@pytest.mark.parametrize("how", everyday(PATTERNS, "gives up on"))
 def test_a_tokenizers_pattern(
     how: str, handlers: Handlers, other: Handlers, model: str, model_path: Path, page_settings: Settings, uploads: Path
 ) -> None:

@@ -23,6 +23,7 @@ import pytest
 from studio.processes import child_environment, module_command
 from tests.conftest import Measured
 from tests.security.conftest import Handlers
+from tests.support.everyday import everyday
 from tests.support.prepared import link_model
 
 # On two idle cores an attack ends within 5 s, others wait 1 s at most; tests run beside each other.
@@ -196,7 +197,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", everyday(ADAPTERS, "targets", "many-ranks", "rank", "huge-rank", "blocks"))
 def test_an_adapter_of_a_stranger_is_a_sentence(served: Page, name: str) -> None:
     folder = adapter(served.home / "uploads" / f"adapter-{name}", **ADAPTERS[name])
     shown = served.attack(lambda: served.handlers.form("update", tuning__adapter=str(folder), meta=""))

@@ -153,6 +153,7 @@ def test_what_the_page_writes_is_its_owners(tmp_path: Path) -> None:
         server.stdout.close()
 
 
+@pytest.mark.long
 def test_a_whole_chain_leaves_nothing_open(short_run: JobFolder, short_export: JobFolder) -> None:
     """A real training, with its checkpoints and optimizer, and the GGUF files that llama.cpp made of it."""
     for job in (short_run, short_export):

@@ -42,6 +42,7 @@ from studio.settings import ASSETS, Settings
 from studio.train.rewards.python import load_function, read_reference
 from studio.train.rewards.schema import read_schema
 from tests.security.conftest import HERE, Handlers
+from tests.support.everyday import everyday
 from tests.ui.made_jobs import made_export, made_run
 
 INSIDE, OUTSIDE = "INSIDE-0815", "OUTSIDE-4711"
@@ -157,7 +158,7 @@ READERS: dict[str, tuple[str, Callable[[Path, str], object], Callable[[Settings,
 }
 
 
-@pytest.mark.parametrize("way", READERS)
+@pytest.mark.parametrize("way", everyday(READERS, "rows", "parquet", "sample"))
 def test_a_file_that_becomes_a_link(way: str, ours: Settings, tmp_path: Path) -> None:
     name, write, read = READERS[way]
     folder, outside = ours.uploads / "folder", tmp_path / f"outside-{name}"

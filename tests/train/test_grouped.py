@@ -16,6 +16,7 @@ from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
 from studio.train.worker import train
 from tests.parity.made import Made, job_for, logged, make_trainer, reported, trained_weights, write_rows
+from tests.support.everyday import everyday
 
 COUNT, BATCH = 21, 8  # the last update of an epoch has 5 rows left, of which a micro-batch of 2 leaves one over
 TOLERANCE = 1e-5
@@ -52,7 +53,7 @@ def few_tokens(one: Made) -> None:
     one.setup.plan = replace(one.setup.plan, micro_tokens=TOKENS)
 
 
-@pytest.mark.parametrize("method", list(ROWS))
+@pytest.mark.parametrize("method", everyday(ROWS, "sft"))
 def test_the_loss_of_each_update_stays(settings, tiny, tmp_path, method: str) -> None:
     found: dict[str, Any] = {}
     for name, training in {"whole": {"micro_batch_size": 8}, "two": {"micro_batch_size": 2}, "auto": {}}.items():

@@ -25,6 +25,7 @@ from studio.train.setup import scheduler_arguments, warmup_steps
 from studio.train.tuning import prepare
 from studio.train.worker import train
 from tests.parity.made import job_for, logged, make_trainer, reported, write_rows
+from tests.support.everyday import everyday
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"Say {n}"}, {"role": "assistant", "content": f"The number is {n}."}]}
@@ -185,7 +186,7 @@ def test_dft_is_trls_own(settings, tiny, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("tuning", everyday(["lora", "full"], "lora"))
 def test_every_optimizer_learns(settings, tiny, tmp_path, optimizer, tuning) -> None:
     training = {"max_steps": 2, "optimizer": optimizer, "scheduler": "constant", "warmup": 0}
     context = run(settings, tiny, tmp_path, tuning={"name": tuning, "rank": 4}, training=training)
@@ -216,7 +217,7 @@ def test_a_polynomial_schedule_has_an_end_at_any_rate(steps: int, warmup: float,
     assert max(rates) == pytest.approx(rate) and 0 <= rates[-1] < rate
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", everyday(SCHEDULERS, "constant", "linear", "cosine", "cosine_with_min_lr"))
 def test_every_schedule_runs(settings, tiny, tmp_path, scheduler) -> None:
     context = run(settings, tiny, tmp_path, training={"epochs": 10, "scheduler": scheduler, "warmup": 0.1})
     train(context)
