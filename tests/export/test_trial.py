@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from transformers import AutoConfig
 
 from studio.export.gguf.toolchain import find_toolchain
 from studio.export.gguf.trial import LIMIT, divergence, shrunk
+from studio.models.inspect.takeaway import COMPUTING
+from studio.processes import child_environment
 from studio.settings import Settings
 
 FEW: dict[str, Any] = {"num_hidden_layers": 4}
@@ -43,6 +47,29 @@ def test_what_llama_cpp_computes_is_measured(
     apart = divergence(tools, AutoConfig.for_model(model_type, **options).to_dict(), tmp_path)
     assert apart is not None
     assert apart < LIMIT / 10 if same else apart > 5 * LIMIT
+
+
+# Half of a head's width turns, and llama.cpp ends the process where that is odd.
+ODD = """
+import sys
+from pathlib import Path
+from transformers import AutoConfig
+from studio.export.gguf.toolchain import find_toolchain
+from studio.export.gguf.trial import divergence
+from studio.settings import read_settings
+config = AutoConfig.for_model("glm4_moe", num_hidden_layers=2, head_dim=42, partial_rotary_factor=0.5)
+divergence(find_toolchain(read_settings()), config.to_dict(), Path(sys.argv[1]))
+print("it went on")
+"""
+
+
+@pytest.mark.long
+def test_a_crash_of_llama_cpp_is_known_as_one(tmp_path: Path) -> None:
+    environment = child_environment(GGML_NO_BACKTRACE="1")
+    done = subprocess.run(
+        [sys.executable, "-c", ODD, str(tmp_path)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode != 0 and done.stdout.split() == [COMPUTING], done.stderr[-2000:]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState
 from studio.models.inspect import takeaway
 from studio.models.inspect.headers import read_config, read_tensors
-from studio.models.inspect.takeaway import LOADED, LOADING, Obstacle, gguf_obstacle
+from studio.models.inspect.takeaway import COMPUTING, LOADED, LOADING, Obstacle, gguf_obstacle
 from studio.settings import Settings
 from tests.models.tiny import save_tiny
 
@@ -96,18 +96,18 @@ def test_tokens_that_llama_cpp_cuts_otherwise_are_told(tmp_path: Path, settings:
     assert found is not None and found.reason == "tokens" and "\u00bb" in found.what and found.fix
 
 
-def test_a_trial_that_ends_the_process_claims_nothing(
+def test_what_is_known_of_a_process_that_crashes_is_where_it_was(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save_tiny(tmp_path / "model", "llama")
     reasons = []
-    for number, said in enumerate((LOADING, f"{LOADING}\n{LOADED}")):
+    for number, said in enumerate((LOADING, f"{LOADING}\n{LOADED}", f"{LOADING}\n{LOADED}\n{COMPUTING}")):
         ending = f"import os; print({said!r}, flush=True); os.abort()"
         monkeypatch.setattr(takeaway, "module_command", lambda name, ending=ending: [sys.executable, "-c", ending])
         monkeypatch.setattr(takeaway, "_places", lambda settings, number=number: (tmp_path / str(number),))
         found = told(folder, settings)
         reasons.append(found.reason if found else None)
-    assert reasons == ["load", None]
+    assert reasons == ["load", None, "computing"]
 
 
 WORDS = {"type": "Sequence", "pretokenizers": [

@@ -42,7 +42,7 @@ _TAKE_PUBLISHED = (
     "splits spaces differently than in pretraining"
 )
 # The export measures these itself, of the run's own weights and template.
-_MEASURED = ("tokens", "arithmetic")
+_MEASURED = ("tokens", "computing", "arithmetic")
 
 
 def require_takeaway(folder: Path, run: str, settings: Settings) -> None:

@@ -24,6 +24,7 @@ from studio.export.gguf.toolchain import Toolchain
 from studio.export.proof.gates import TYPES
 from studio.export.proof.model import GgufModel
 from studio.export.proof.verify import compare
+from studio.models.inspect.takeaway import COMPUTING
 
 # Both sides compute in float32, where equal arithmetic gives a divergence below 1e-5 nats.
 LIMIT = TYPES["f32"].max_mean_kl
@@ -174,6 +175,7 @@ def _computed(tools: Toolchain, model: Any, ids: list[int], work: Path) -> npt.N
 
         made.set_vocab = no_vocabulary
         made.write()
+    print(COMPUTING, flush=True)
     # Keys and values in float32 (0), or their rounding alone would choose other experts.
     loaded = GgufModel(file, TOKENS, 1, type_k=0, type_v=0, flash_attn=False)
     try:

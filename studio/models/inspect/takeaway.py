@@ -29,8 +29,9 @@ _MODULE = "studio.export.gguf.rehearsal"
 _PACKAGES = ("llama-cpp-python", "transformers", "tokenizers")
 _PROOF = ("causes.py", "gates.py", "material.py", "model.py", "verify.py")  # what the rehearsal takes of it
 _SECONDS = 180
-# Printed before and after llama.cpp is asked to load the file, which may end the child instead of answering.
-LOADING, LOADED = "@loading", "@loaded"
+# Printed before llama.cpp is asked to load the file, after it, and before it computes a small model of the same
+# config: it may end the child instead of answering.
+LOADING, LOADED, COMPUTING = "@loading", "@loaded", "@computing"
 _AGAIN_SECONDS = 60.0  # until a question that could not be answered is asked again
 _ASKING = threading.Lock()
 _UNTOLD: dict[str, float] = {}
@@ -41,8 +42,8 @@ class Obstacle:
     """Why a model cannot be taken away as GGUF.
 
     Attributes:
-        reason: a word for programs: architecture, tokenizer, tokenizer_file, conversion, load, tokens or
-            arithmetic.
+        reason: a word for programs: architecture, tokenizer, tokenizer_file, conversion, load, tokens,
+            computing or arithmetic.
         what, fix: for a person.
     """
 
@@ -102,6 +103,9 @@ def _asked(request: dict[str, Any]) -> dict[str, str] | None:
         except (ValueError, IndexError, KeyError, TypeError):
             return None
         return obstacle
+    if COMPUTING in lines:
+        what = "llama.cpp crashes while it computes a small random model with the same config"
+        return asdict(Obstacle("computing", what, "Export after a run of one step first: the export shows for certain"))
     if LOADED in lines:  # it ended in a trial of what is no part of the model: nothing is known against that
         return {}
     if LOADING in lines:
