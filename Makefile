@@ -47,6 +47,7 @@ check: $(TEST_STAMP)
 	$(BIN)/python -m studio.models.plan.cards --check
 	$(BIN)/python -m tests.names
 	$(BIN)/python -m tests.lock --check
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m tests.audit
 
 test: $(TEST_STAMP)
