@@ -3,6 +3,7 @@ FROM debian:trixie-slim AS system
 ENV LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive PYTHONDONTWRITEBYTECODE=1
 
 # What compiles llama.cpp; nothing of it is in the final image. Its code runs on any processor of the architecture.
+# No versions (DL3008): they are those of the Debian release, which keeps only the newest of each.
 FROM system AS tools
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -31,7 +32,8 @@ ENV STUDIO_HOME=/data STUDIO_HOST=0.0.0.0 STUDIO_PORT=7860 PATH=/opt/studio/.ven
 WORKDIR /data
 VOLUME /data
 EXPOSE 7860
-USER studio
+# Its number, so that a host that allows no root (Kubernetes' runAsNonRoot) can tell.
+USER 1000
 # The page answers 401 to who has no session: it is up.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
   CMD ["python", "-c", "import http.client as h, os; c = h.HTTPConnection('127.0.0.1', int(os.environ['STUDIO_PORT']), timeout=8); c.request('GET', '/'); raise SystemExit(c.getresponse().status >= 500)"]

@@ -11,7 +11,7 @@ TEST_STAMP := $(VENV)/.installed-test
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 $(addprefix --shuffle=,$(SHUFFLE))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-all test-matrix test-families test-faults bench docs format clean
+.PHONY: run install check test test-all test-matrix test-families test-faults bench docs format lock clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -46,6 +46,8 @@ check: $(TEST_STAMP)
 	$(BIN)/python -m studio.train.docs --check
 	$(BIN)/python -m studio.models.plan.cards --check
 	$(BIN)/python -m tests.names
+	$(BIN)/python -m tests.lock --check
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m tests.audit
 
 test: $(TEST_STAMP)
@@ -74,6 +76,9 @@ docs: $(TEST_STAMP)
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+lock: $(TEST_STAMP)
+	$(BIN)/python -m tests.lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -106,7 +106,13 @@ def say_waiting(word: str) -> None:
 
 
 def held(path: Path, what: str, holder: Holder | None) -> HeldError:
-    """The error for a lock that somebody has who should not."""
+    """The error for a lock that somebody has who should not.
+
+    Args:
+        path: of the lock file.
+        what: cannot be done, as the beginning of a sentence.
+        holder: who has it; None where the system does not tell.
+    """
     who = holder.said if holder is not None else "another process (this system does not say which)"
     if holder is not None and holder.foreign:
         fix = f"Ask {user_name(holder.uid or 0)} to end it, or set STUDIO_HOME to a folder that only you can open"

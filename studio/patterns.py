@@ -62,7 +62,13 @@ class Patterns:
         self._engines: dict[str, re2._Regexp] = {}
 
     def first(self, patterns: Mapping[str, Number], layers: Iterable[str], otherwise: Number) -> list[Number]:
-        """For each layer the number of the first pattern that fits it, as PEFT takes it; raises as `fits`."""
+        """For each layer the number of the first pattern that fits it, as PEFT takes it; raises as `fits`.
+
+        Args:
+            patterns: regular expression or plain layer name → number; the order decides.
+            layers: full names of modules.
+            otherwise: number of a layer that no pattern fits.
+        """
         if len(patterns) > MOST:
             raise PatternError(f"there are {len(patterns):,} patterns, and {MOST:,} are the most")
         order, numbers = list(patterns), list(patterns.values())

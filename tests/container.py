@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import shlex
 import shutil
@@ -38,7 +39,7 @@ class Image:
 
     env: dict[str, str] = field(default_factory=dict)
     folder: str = "/"
-    user: str = "root"
+    user: str = "0"
     command: list[str] = field(default_factory=list)
     health: list[str] = field(default_factory=list)
 
@@ -103,10 +104,11 @@ def build(found: dict[str, Stage], name: str, context: Path, image: Image, done:
 
 def as_user(image: Image, command: list[str], **env: str) -> subprocess.Popen[str]:
     """Start a command as the image's user, with its environment and no other."""
-    words = ["setpriv", f"--reuid={image.user}", f"--regid={image.user}", "--clear-groups", *command]
+    user = pwd.getpwuid(int(image.user))
+    words = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *command]
     path = f"{image.env['PATH']}:/usr/bin:/bin"
     return subprocess.Popen(
-        words, cwd=image.folder, env={**image.env, "PATH": path, "HOME": f"/home/{image.user}", **env}, text=True,
+        words, cwd=image.folder, env={**image.env, "PATH": path, "HOME": user.pw_dir, **env}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 

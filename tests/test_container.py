@@ -22,7 +22,8 @@ def chain(name: str) -> list[Stage]:
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_who_runs_it_has_no_rights_and_the_home_is_a_volume(target: str) -> None:
     steps = [step for stage in chain(target) for step in stage.steps]
-    assert [rest for word, rest in steps if word == "USER"] == ["studio"]
+    assert [rest for word, rest in steps if word == "USER"] == ["1000"]
+    assert any("useradd --uid 1000 " in rest for word, rest in steps if word == "RUN")
     assert ("VOLUME", "/data") in steps
     assert "HEALTHCHECK" in dict(steps)
     env = " ".join(rest for word, rest in steps if word == "ENV")

@@ -159,7 +159,13 @@ class HfBackend:
         return HfDecoder(self, self._voices[model], ids)
 
     def forward(self, voice: Voice, ids: Sequence[int], cache: Any) -> tuple[Logits, Any]:
-        """One step: read ids (T) after `cache`; return the last logits (V,) and the grown cache."""
+        """One step: read ids (T) after `cache`; return the last logits (V,) and the grown cache.
+
+        Args:
+            voice: which model id answers.
+            ids: new tokens only, (T).
+            cache: from the previous step; None at the start.
+        """
         if self._switches and voice.adapter != self._adapter_on:
             for layer in self._switches:
                 layer._disable_adapters = not voice.adapter

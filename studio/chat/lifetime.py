@@ -73,5 +73,11 @@ class Lifetime:
 
 
 def write_ready(path: Path, port: int, models: tuple[str, ...]) -> None:
-    """Write {"port", "pid", "models"} in one piece: a reader sees the whole file or none."""
+    """Write {"port", "pid", "models"} in one piece: a reader sees the whole file or none.
+
+    Args:
+        path: of the file, watched by whoever started the server.
+        port: the server listens on, chosen by the system.
+        models: ids it answers to.
+    """
     write_json(path, {"port": port, "pid": os.getpid(), "models": list(models)})

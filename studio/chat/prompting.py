@@ -40,6 +40,11 @@ def prompt_ids(tokenizer: Any, messages: Messages) -> list[int]:
 def prompt_text(template: str, messages: Messages, tokens: dict[str, str]) -> str:
     """The prompt by the template of a GGUF file; `tokens` are those that it knows by name (bos_token, eos_token).
 
+    Args:
+        template: Jinja source from the file's metadata.
+        messages: OpenAI style, validated.
+        tokens: texts of special tokens by the name the template knows.
+
     Raises:
         ApiError: as `prompt_ids`.
     """

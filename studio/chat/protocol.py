@@ -174,7 +174,13 @@ class Reply:
         return self._event([], usage(prompt_tokens, completion_tokens))
 
     def whole(self, text: str, finish: str, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-        """The body of an answer that is not streamed."""
+        """The body of an answer that is not streamed.
+
+        Args:
+            text: the completion, decoded.
+            finish: OpenAI's finish_reason: stop or length.
+            prompt_tokens, completion_tokens: counts for `usage`.
+        """
         message = {"role": "assistant", "content": text, "refusal": None}
         return {
             "id": self.id,

@@ -45,7 +45,13 @@ class Reading:
         return cls("", {"use_cache": False, **short} if "use_cache" in accepted else short)
 
     def step(self, module: Any, ids: Sequence[int], before: Any) -> tuple[torch.Tensor, Any]:
-        """Read ids (T) after `before`, None at the start; return the last logits (V,) and what to pass next time."""
+        """Read ids (T) after `before`, None at the start; return the last logits (V,) and what to pass next time.
+
+        Args:
+            module: the model, in evaluation mode.
+            ids: new tokens only, (T).
+            before: what the previous step returned.
+        """
         kept = {self.kept: before} if self.kept and before is not None else {}
         if not self.kept:
             ids = before = [*(before or []), *ids]

@@ -61,7 +61,14 @@ class Gate:
 
 
 def make_app(backend: Backend, engine: Engine, lifetime: Lifetime, key: str) -> ASGIApp:
-    """The HTTP application over a loaded model."""
+    """The HTTP application over a loaded model.
+
+    Args:
+        backend: the loaded model, or several.
+        engine: queues answers and bounds how many run at a time.
+        lifetime: told of each request, so that an idle server can end.
+        key: Bearer token every request but /health must carry.
+    """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     created = int(time.time())
 

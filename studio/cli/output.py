@@ -26,7 +26,13 @@ stdout = Console(highlight=False, soft_wrap=True, width=_WIDE)
 
 
 def answer(as_json: bool, values: dict[str, Any], text: str | Table) -> None:
-    """Print the result: `values` as JSON, or `text` for a person."""
+    """Print the result: `values` as JSON, or `text` for a person.
+
+    Args:
+        as_json: the command's --json.
+        values: of the result, for a program.
+        text: of the result, for a terminal; control characters are escaped.
+    """
     if as_json:
         print(json_for_terminal(json.dumps(values, ensure_ascii=False, default=str)))
     elif isinstance(text, Table):
@@ -47,7 +53,12 @@ def write(text: str) -> None:
 
 
 def phase_line(name: str, done: float, total: float | None) -> str:
-    """A phase that services report, for a line that is drawn again and again: "tokenizing 256 of 560"."""
+    """A phase that services report, for a line that is drawn again and again: "tokenizing 256 of 560".
+
+    Args:
+        name: of the phase.
+        done, total: counts in the phase's unit; a total of None is left out.
+    """
     return f"{escape(for_terminal(name))} {done:,.0f}" + (f" of {total:,.0f}" if total else "")
 
 

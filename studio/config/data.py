@@ -197,6 +197,11 @@ class DataConfig(Options):
 def named_values(value: object, names: tuple[str, ...], example: str) -> object:
     """Return `name=value, name=value` as a dict, and check the names of a dict; a comma may stand in a value.
 
+    Args:
+        value: text of a form or `--set`, or a dict; anything else is returned for pydantic to refuse.
+        names: allowed ones.
+        example: for the error.
+
     Raises:
         ValueError: a text without a name, or a name that is none of `names`.
     """

@@ -98,7 +98,12 @@ def reader(spec: OptionSpec) -> str:
 
 
 def without_effect(config: BaseModel, method: str, tuning: str) -> Iterator[OptionSpec]:
-    """Options that have another value than their default and that this method with this tuning does not read."""
+    """Options that have another value than their default and that this method with this tuning does not read.
+
+    Args:
+        config: the whole configuration.
+        method, tuning: names of those it has chosen.
+    """
     values = config.model_dump()
     for spec in options_of(type(config)):
         if value_at(values, spec.path) != spec.default and not _is_read(spec, values, method, tuning):

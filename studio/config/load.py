@@ -91,7 +91,13 @@ def build(model: type[Config], raw: dict[str, Any], where: str = "", by_hand: Co
 
 
 def load_run(path: Path, sets: list[str] | None = None, tell: Callable[[str], None] | None = None) -> RunConfig:
-    """Read a run's YAML file and apply `--set` values to it; arguments as `run_of`."""
+    """Read a run's YAML file and apply `--set` values to it; arguments as `run_of`.
+
+    Args:
+        path: of the YAML file, named in errors.
+        sets: `a.b=c` each; None for none.
+        tell: told in a sentence which options were given under an old name; None for silence.
+    """
     return run_of(load_yaml(path), sets or [], str(path), tell)
 
 

@@ -43,6 +43,12 @@ def read_questions(
 ) -> list[Question]:
     """Read the rows of `path` as questions; `source` says how its columns are mapped, where they are.
 
+    Args:
+        path: rows in any readable format, each with an expected answer.
+        tokenizer: with its chat template.
+        limit: first rows to read; None for all.
+        source: how columns are mapped; None: recognized by their names.
+
     Raises:
         InputError: the file or a row cannot be used.
     """

@@ -84,6 +84,11 @@ def texts_from(run: JobFolder, evaluate: Path | None, settings: Settings) -> Dat
     """The source whose rows both models are compared on: held-out rows where there are some, else training rows.
 
     Fidelity is measured, not quality, so rows that were trained on will do. None when none can be found any more.
+
+    Args:
+        run: the exported run.
+        evaluate: rows the person chose instead; None for the run's own.
+        settings: home and readable folders.
     """
     data: dict[str, Any] = run.request.config.get("data") or {}
     validation = data.get("validation")
@@ -102,7 +107,13 @@ def texts_from(run: JobFolder, evaluate: Path | None, settings: Settings) -> Dat
 
 
 def trained_score(settings: Settings, run: JobFolder, rows: Path) -> dict[str, Any] | None:
-    """Exact match of the trained model on the same file, when it was measured: the newest evaluation's "after"."""
+    """Exact match of the trained model on the same file, when it was measured: the newest evaluation's "after".
+
+    Args:
+        settings: of the home whose evaluations are searched.
+        run: the exported run.
+        rows: the file; an evaluation of only its first rows does not count.
+    """
     for job in jobs_of_kind(settings.jobs, "evaluate"):
         if job.state().status != "completed":
             continue

@@ -61,10 +61,22 @@ class Watcher(Protocol):
     """The part of `studio.jobs.run.worker.JobContext` that the export uses, so that tests need no job."""
 
     def phase(self, name: str, total: float | None = None, unit: str = "") -> AbstractContextManager[ProgressPhase]:
-        """Begin a phase."""
+        """Begin a phase.
+
+        Args:
+            name: a word or two for the page.
+            total: units to do; None where it is not known.
+            unit: plural noun, such as "tensors"; empty for a plain count.
+        """
 
     def notice(self, level: str, text: str, fix: str = "") -> None:
-        """Tell the person something."""
+        """Tell the person something.
+
+        Args:
+            level: info, warning or error.
+            text: one sentence.
+            fix: what to do about it; empty where there is nothing.
+        """
 
     def log(self, text: str) -> None:
         """Write a line of log."""
@@ -84,11 +96,23 @@ class QuietWatcher:
     """Stands in for a job outside of one: only notices are shown, on stderr."""
 
     def phase(self, name: str, total: float | None = None, unit: str = "") -> AbstractContextManager[ProgressPhase]:
-        """Begin a phase that nobody watches."""
+        """Begin a phase that nobody watches.
+
+        Args:
+            name: a word or two for the page.
+            total: units to do; None where it is not known.
+            unit: plural noun, such as "tensors"; empty for a plain count.
+        """
         return nullcontext(QuietPhase())
 
     def notice(self, level: str, text: str, fix: str = "") -> None:
-        """Print it."""
+        """Print it.
+
+        Args:
+            level: info, warning or error.
+            text: one sentence.
+            fix: what to do about it; empty where there is nothing.
+        """
         print(f"{level}: {text} {fix}".rstrip(), file=sys.stderr)
 
     def log(self, text: str) -> None:

@@ -40,6 +40,11 @@ def numbers_of(value: object) -> object:
 def require_one_each(name: str, weights: Any, words: Any) -> None:
     """Refuse weights that are not as many as what they weight.
 
+    Args:
+        name: option that holds the weights, for the error.
+        weights: a list; None where every weight is 1.
+        words: the list they weight (losses, rewards).
+
     Raises:
         ValueError: they are more or fewer.
     """

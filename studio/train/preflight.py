@@ -158,6 +158,12 @@ def counted(
 ) -> tuple[Lengths, list[dict[str, Any]]]:
     """Count the tokens of a run's rows with the tokenizer in `folder`; returns the counts and what was noticed.
 
+    Args:
+        config: the run, with paths resolved.
+        data: the data worker.
+        folder: a Hugging Face checkpoint; only its tokenizer is used.
+        on_progress: called while rows are read; None for silence.
+
     Raises:
         InputError, StudioError: rows that cannot be read or used.
     """
@@ -187,6 +193,13 @@ def planned(
     config: RunConfig, shape: ModelShape, lengths: Lengths, settings: Settings, findings: list[dict[str, Any]]
 ) -> Checked:
     """Make the plan of a checked run, and see that memory and disk suffice for it.
+
+    Args:
+        config: the run, checked.
+        shape: of its model.
+        lengths: token counts of its rows, per row and in total.
+        settings: its home is where disk space is required and running jobs are looked for.
+        findings: of the earlier checks; returned with those of the plan.
 
     Raises:
         DoesNotFitError: more memory is needed than is free.

@@ -116,7 +116,13 @@ def trainer_parts(setup: Setup, dataset: Callable[[list[Any]], Any]) -> dict[str
 
 
 def scheduler_arguments(name: str, steps: int, learning_rate: float) -> dict[str, Any]:
-    """Return what a schedule needs beside its name (transformers' `get_scheduler`)."""
+    """Return what a schedule needs beside its name (transformers' `get_scheduler`).
+
+    Args:
+        name: transformers' name of the schedule.
+        steps: optimizer updates of the whole run.
+        learning_rate: the highest rate.
+    """
     if name in ("cosine_with_min_lr", "cosine_warmup_with_min_lr"):
         return {"min_lr_rate": 0.1}
     if name == "polynomial":  # ends at 1e-7 by itself, and fails at a rate that is no higher
@@ -125,6 +131,12 @@ def scheduler_arguments(name: str, steps: int, learning_rate: float) -> dict[str
 
 
 def warmup_steps(name: str, share: float, steps: int) -> int:
-    """Return the steps in which the rate rises; polynomial divides by the number of the others, so one is left."""
+    """Return the steps in which the rate rises; polynomial divides by the number of the others, so one is left.
+
+    Args:
+        name: transformers' name of the schedule.
+        share: of the run's steps, 0 to 1.
+        steps: optimizer updates of the whole run.
+    """
     rising = round(share * steps)
     return min(rising, steps - 1) if name == "polynomial" else rising

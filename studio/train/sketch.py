@@ -22,6 +22,12 @@ def sketch(config: RunConfig, settings: Settings, data: DataCalls, on_progress: 
 
     The checks of the model and the method are made. Without a tokenizer each row counts as `data.max_length` long.
 
+    Args:
+        config: the run; its model may be a Hub id that was never downloaded.
+        settings: home and readable folders.
+        data: the data worker, for the row lengths.
+        on_progress: called while sources are fetched and rows counted.
+
     Raises:
         InputError, StudioError: as `preflight.check`; or the model's size cannot be told.
     """

@@ -65,6 +65,11 @@ def export(
 def run_evaluation(settings: Settings, run: str, options: dict[str, Any]) -> dict[str, Any]:
     """Submit an evaluation, follow it and return its report.
 
+    Args:
+        settings: of the home.
+        run: id, name or folder of a training run.
+        options: of an evaluation; unset ones take their defaults.
+
     Raises:
         StudioError: it did not complete.
     """
@@ -80,6 +85,11 @@ def run_export(settings: Settings, run: str, options: dict[str, Any]) -> dict[st
     """Submit an export, follow it and return its report, which also has the job's `status`, `reason` and `fix`.
 
     A file that differs from the trained model fails the job, but its report is what the person needs.
+
+    Args:
+        settings: of the home.
+        run: id, name or folder of a training run.
+        options: of an export; unset ones take their defaults.
 
     Raises:
         StudioError: it made no report.

@@ -125,7 +125,14 @@ def checked_run(config: RunConfig, sketched: bool = False) -> Checked:
 
 
 def answer_queued(as_json: bool, job: JobFolder, checked: Checked, word: str = "is queued") -> None:
-    """Tell that a checked run waits in the line now."""
+    """Tell that a checked run waits in the line now.
+
+    Args:
+        as_json: the command's --json.
+        job: now in the queue.
+        checked: the run, with its warnings.
+        word: end of the sentence that begins with the id.
+    """
     values = {"id": job.id, "path": str(job.path), "status": "queued", "warnings": checked.warnings}
     answer(as_json, values, f"{job.id} {word}")
 

@@ -142,6 +142,11 @@ class TextReader(Protocol):
 def open_reader(path: Path, file_kind: FileKind, by_line: bool = False) -> Iterator[TextReader]:
     """Open the reader of a file of JSON, CSV, TSV or text; with `by_line` each line of text is a row.
 
+    Args:
+        path: of the file, packed (gzip, zip, …) or not.
+        file_kind: what its beginning tells.
+        by_line: of a text file each line is a row, not each document; other kinds ignore it.
+
     Raises:
         InputError: its beginning cannot be read.
     """

@@ -30,6 +30,11 @@ _ROWS = "rows"
 def fetch_here(asked: HubSet, settings: Settings, say: Progress) -> Path:
     """Fetch a set in this process and return its folder.
 
+    Args:
+        asked: name, subset, split and revision.
+        settings: of the home that keeps it; nothing is fetched where it is there already.
+        say: told the phase, how much is done, and the total, None while unknown.
+
     Raises:
         InputError, StudioError: as `hubsets.fetch`.
     """

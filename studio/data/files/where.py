@@ -49,11 +49,23 @@ class Where:
         return self.path.name if isinstance(self.path, Path) else Path(self.path).name
 
     def error(self, what: str, key: str = "", fix: str = "") -> InputError:
-        """An error at this row's key, to be raised."""
+        """An error at this row's key, to be raised.
+
+        Args:
+            what: is wrong with the value.
+            key: of the row; empty for the row as a whole.
+            fix: what to do about it.
+        """
         return InputError(what, where=place(self.path, self.number, key), fix=fix)
 
     def need(self, row: dict[str, Any], key: str, within: str = "") -> Any:
-        """Value at `key`, which must be there."""
+        """Value at `key`, which must be there.
+
+        Args:
+            row: one row, parsed.
+            key: that must be in it.
+            within: key that holds `row`, for the error; empty where it is the row itself.
+        """
         if key not in row:
             keys = names_of(row)
             raise InputError(
@@ -64,7 +76,14 @@ class Where:
         return row[key]
 
     def text(self, row: dict[str, Any], key: str, within: str = "", default: str | None = None) -> str:
-        """Text at `key`; a list of {"type": "text"} parts is joined, anything else refused."""
+        """Text at `key`; a list of {"type": "text"} parts is joined, anything else refused.
+
+        Args:
+            row: one row, parsed.
+            key: whose value is wanted.
+            within: key that holds `row`, for the error; empty where it is the row itself.
+            default: returned for a missing or null value; None: the key must be there.
+        """
         label = f"{within}.{key}" if within else key
         if default is not None and row.get(key) is None:
             return default

@@ -74,7 +74,13 @@ class Example:
 
 
 def parse_answer(row: dict[str, Any], where: Where, format: FormatName) -> Example:
-    """Return what a row of one of the answer `FORMATS` means."""
+    """Return what a row of one of the answer `FORMATS` means.
+
+    Args:
+        row: one row, its keys already those of a format.
+        where: file and row number, for errors.
+        format: an answer format; preference and rated rows are parsed elsewhere.
+    """
     unused = tuple(key for key in row if key not in _USED[format])
     name, number = where.name, where.number
     if format == "messages":

@@ -209,6 +209,11 @@ class Columns:
     def apply(self, row: Row, number: int, path: Path | str) -> Row:
         """Return the row with its roles as keys; columns that nothing was read from keep their names.
 
+        Args:
+            row: as it is stored.
+            number: of the row, from 1, for errors.
+            path: of its file, for errors.
+
         Raises:
             InputError: the row lacks a column, or a line cannot be written out for it.
             OutOfBoundsError: a line takes too much time or memory.

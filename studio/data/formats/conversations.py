@@ -40,6 +40,11 @@ LIST_KEYS = ("messages", "conversations")
 def conversation(row: dict[str, Any], where: Where, answered: bool = True) -> list[Message]:
     """Return the messages of a row; with `answered`, one of them must be an answer.
 
+    Args:
+        row: with `messages` or `conversations`.
+        where: file and row number, for errors.
+        answered: False for prompts, which the model is to answer.
+
     Raises:
         InputError: a turn cannot be understood, or there is nothing to learn.
     """
@@ -52,6 +57,11 @@ def conversation(row: dict[str, Any], where: Where, answered: bool = True) -> li
 
 def with_system(messages: list[Message], row: dict[str, Any], where: Where) -> list[Message]:
     """Return the messages with the row's own `system` text before them, unless they begin with the same one.
+
+    Args:
+        messages: at least one.
+        row: its `system`, where it has one, is the system prompt.
+        where: file and row number, for errors.
 
     Raises:
         InputError: they begin with another.
@@ -69,6 +79,11 @@ def with_system(messages: list[Message], row: dict[str, Any], where: Where) -> l
 
 def require_answer(messages: list[Message], key: str, where: Where) -> None:
     """Refuse a conversation without an answer.
+
+    Args:
+        messages: of the whole conversation.
+        key: that holds them, for the error.
+        where: file and row number, for the error.
 
     Raises:
         InputError: no message is the assistant's.
@@ -105,6 +120,11 @@ def is_message(value: Any) -> bool:
 
 def messages_of(turns: Any, key: str, where: Where) -> list[Message]:
     """Return the checked messages of a list, or of a text that is the list as JSON.
+
+    Args:
+        turns: with role and content under any of the known names.
+        key: that holds them, for errors.
+        where: file and row number, for errors; its tags name a file's own keys and roles.
 
     Raises:
         InputError: a turn cannot be understood.

@@ -88,6 +88,11 @@ def has_answer(row: dict[str, Any]) -> bool:
 def prompt(row: dict[str, Any], where: Where, format: FormatName) -> Example:
     """Return a prompt that the model will answer, with what the answer is compared with, if the row has it.
 
+    Args:
+        row: one row, its keys already those of a format.
+        where: file and row number, for errors.
+        format: of prompts, or an answer format, whose last answer becomes the one to compare with.
+
     Raises:
         InputError: there is no prompt.
     """

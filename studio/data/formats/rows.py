@@ -92,7 +92,11 @@ def detect(rows: Iterable[tuple[int, dict[str, Any]]], path: Path | str, kind: R
 def detect_format(
     rows: Iterable[tuple[int, dict[str, Any]]], path: Path | str, kind: RowKind = "answers"
 ) -> FormatName:
-    """Return the format alone; see `detect`."""
+    """Return the format alone; see `detect`.
+
+    Args:
+        rows, path, kind: as `detect`.
+    """
     return detect(rows, path, kind).format
 
 

@@ -36,7 +36,12 @@ def runs_of(labels: Sequence[int]) -> Runs:
 
 
 def add_run(runs: Runs, begin: int, end: int) -> None:
-    """Put a run behind the others; one that begins where the last one ends makes it longer."""
+    """Put a run behind the others; one that begins where the last one ends makes it longer.
+
+    Args:
+        runs: begin and end of each run in turn, ascending; changed in place.
+        begin, end: places of tokens, the end not included; an empty run is ignored.
+    """
     if begin >= end:
         return
     if runs and runs[-1] == begin:
@@ -47,7 +52,12 @@ def add_run(runs: Runs, begin: int, end: int) -> None:
 
 
 def cut_runs(runs: Runs, start: int, end: int) -> Runs:
-    """Return the parts of runs that lie within the places from `start` up to `end`, counted from `start`."""
+    """Return the parts of runs that lie within the places from `start` up to `end`, counted from `start`.
+
+    Args:
+        runs: begin and end of each run in turn, ascending.
+        start, end: places of tokens, the end not included.
+    """
     inside = array("i")
     for left, right in zip(runs[::2], runs[1::2], strict=True):
         add_run(inside, max(left, start) - start, min(right, end) - start)

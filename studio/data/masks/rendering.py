@@ -80,6 +80,12 @@ class Renderer:
     def text(self, messages: Sequence[Message], add_generation_prompt: bool, tools: Tools | None, way: CallWay) -> str:
         """Render.
 
+        Args:
+            messages: of one conversation.
+            add_generation_prompt: end with what begins an answer.
+            tools: functions the model may call; None for none.
+            way: how this template takes tool calls.
+
         Raises:
             TemplateRefusedError: whatever the template raises; it is a program that others wrote.
             OutOfBoundsError: it takes too much time or memory.

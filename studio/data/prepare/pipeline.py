@@ -187,6 +187,11 @@ def encoded(
     Two threads take turns: while the tokenizer, which is Rust, works on one's rows, the other renders. No more blocks
     are taken than they work on.
 
+    Args:
+        kind: what the method learns from.
+        blocks: examples, some hundreds in each.
+        masker: shared by both threads.
+
     Raises:
         InputError: a row cannot be masked.
     """
@@ -210,6 +215,11 @@ def choose_validation(rows: int, share: float, seed: int) -> set[int]:
     """Return the places (from 0) of the rows kept away from training.
 
     At least one and never all where the share is above 0 and there are two rows or more.
+
+    Args:
+        rows: how many there are.
+        share: of them, 0 to 1.
+        seed: the same one gives the same places.
     """
     if share <= 0 or rows < 2:
         return set()

@@ -241,6 +241,11 @@ class Prompt:
 def encode(kind: RowKind, examples: Sequence[Example], masker: Masker) -> list[Unit]:
     """Return rows as units of that kind, in order; a pair makes two rated answers.
 
+    Args:
+        kind: what the method learns from.
+        examples: of a format that has this kind.
+        masker: of the run's tokenizer and template.
+
     Raises:
         InputError: a row cannot be masked, or its two answers do not share the prompt's tokens.
     """

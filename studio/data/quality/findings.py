@@ -237,7 +237,15 @@ class Notes:
 def note_finding(
     note: str, count: int, rows: tuple[int, ...] = (), action: str = "", places: tuple[Place, ...] = ()
 ) -> Finding:
-    """The finding that a note of the masks stands for."""
+    """The finding that a note of the masks stands for.
+
+    Args:
+        note: key of `NOTES`.
+        count: of rows it is true of.
+        rows: numbers of the first of them, from 1.
+        action: what happens to them without a change; empty for nothing.
+        places: of the first of them, with their sources.
+    """
     level: Literal["info", "warning"] = "info" if note == "header" else "warning"
     text, fix = NOTES[note]
     return Finding(level, count, text, fix, rows, note, action, places)
@@ -262,7 +270,13 @@ def text_findings(sources: Iterable[tuple[Located, SourceReport]]) -> list[Findi
 
 
 def reading_findings(sources: Iterable[SourceReport], config: Sequence[DataSource], template: bool) -> list[Finding]:
-    """The findings of `reading_finding` for a run's sources, as they were read and as they were asked for."""
+    """The findings of `reading_finding` for a run's sources, as they were read and as they were asked for.
+
+    Args:
+        sources: reports of all sources, those of training first.
+        config: the sources as the run names them, in the same order.
+        template: whether the model has a chat template.
+    """
     found = [
         reading_finding(at, report.read_as, report.reason, report.chosen, config[at], template)
         for at, report in enumerate(sources)

@@ -61,6 +61,12 @@ class Keep:
     def checked(cls, name: str, format: str, drop: Iterable[str], hide: bool) -> Keep:
         """Return the request.
 
+        Args:
+            name: of the new dataset.
+            format: one of `FORMATS`.
+            drop: checks whose rows are left out; named twice counts once.
+            hide: replace keys, passwords and email addresses.
+
         Raises:
             InputError: the name, the format or a check cannot be used.
         """

@@ -44,7 +44,14 @@ _USED = "trained on as they are"
 def sampled_rows(
     sources: Sequence[Source], count: int, seed: int, on_rows: Callable[[], None]
 ) -> tuple[list[Read], int | None]:
-    """Return `count` rows drawn from all sources, mixed, and how many rows there are (None if that takes long)."""
+    """Return `count` rows drawn from all sources, mixed, and how many rows there are (None if that takes long).
+
+    Args:
+        sources: opened ones, at least one.
+        count: rows in all, shared evenly; at least one is drawn from each.
+        seed: of the draw and the order.
+        on_rows: called now and then while rows are read; may raise to stop.
+    """
     rows: list[Read] = []
     total: int | None = 0
     for source in sources:

@@ -75,7 +75,13 @@ def push(name: str, repo: str, private: bool, settings: Settings, on_wait: Calla
 
 
 def main(name: str, repo: str, visibility: str) -> int:
-    """Upload and print {"result": ...} or {"error": ...}; returns the exit code."""
+    """Upload and print {"result": ...} or {"error": ...}; returns the exit code.
+
+    Args:
+        name: of the cleaned copy.
+        repo: dataset on the Hub, `owner/name`.
+        visibility: `private`; anything else makes it public.
+    """
     begin()
     try:
         answer = {"result": _upload(name, repo, visibility == "private", read_settings())}

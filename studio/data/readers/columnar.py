@@ -39,6 +39,11 @@ _Batches = Iterator[Any]
 def columnar_rows(path: Path, file_kind: FileKind, start: int = 0) -> Iterator[tuple[int, Row]]:
     """Yield (number, row) from the row at place `start` (from 0) on; a row's number is its place from 1.
 
+    Args:
+        path: of a Parquet or Arrow file.
+        file_kind: what its beginning tells.
+        start: Parquet row groups that end before it are not read.
+
     Raises:
         InputError: the file is damaged, or a value has no form as text or JSON.
     """

@@ -41,6 +41,11 @@ def place(path: Path | str, row: int | None = None, field: str = "") -> str:
     """Return "file, row N, field 'x'" for an error's `where`; the file is named by its last part.
 
     A row of a folder (`RowNumber`) names its own file.
+
+    Args:
+        path: of the file or folder.
+        row: number from 1; None for the file as a whole.
+        field: key in the row; empty for the row as a whole.
     """
     file = row.file if isinstance(row, RowNumber) else None
     parts = [Path(file or path).name]
@@ -52,7 +57,13 @@ def place(path: Path | str, row: int | None = None, field: str = "") -> str:
 
 
 def too_long(path: Path, number: int, fix: str = "") -> InputError:
-    """The error for a row that is larger than any row may be."""
+    """The error for a row that is larger than any row may be.
+
+    Args:
+        path: of the file.
+        number: of the row, from 1.
+        fix: empty for the usual advice.
+    """
     return InputError(
         f"the row is longer than {MAX_ROW_BYTES // 2**20} MB",
         where=place(path, number),

@@ -111,6 +111,13 @@ def read_entry(file: Path, name: str) -> Entry:
 def convert(entry: Entry, row: Row, number: int, path: Path, kind: RowKind) -> Row:
     """Return a row in one of the studio's formats: instruction, text, prompts, messages, preference or rated.
 
+    Args:
+        entry: of dataset_info.json.
+        row: as it is stored.
+        number: of the row, from 1, for errors.
+        path: of its file, for errors.
+        kind: what the method learns from.
+
     Raises:
         InputError: a column is missing, or a turn has a role that no tag names.
     """

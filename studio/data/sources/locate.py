@@ -53,6 +53,11 @@ class Located:
     def studio_row(self, row: Row, number: int, kind: RowKind) -> Row:
         """Return a row of `rows` in a format of the studio: as it is, or as its entry of dataset_info.json says.
 
+        Args:
+            row: as it is stored.
+            number: of the row, from 1, for errors.
+            kind: what the method learns from.
+
         Raises:
             InputError: the row is not as the entry says.
         """
@@ -171,6 +176,11 @@ def sources_of(config: DataConfig) -> list[DataSource]:
 
 def fetch_sources(config: DataConfig, settings: Settings, report: Progress) -> None:
     """Fetch the sets of the Hub that a run names and that are not here yet.
+
+    Args:
+        config: section `data`.
+        settings: of the home that keeps what is fetched.
+        report: told the phase, how much is done, and the total, None while unknown.
 
     Raises:
         InputError: a set, or any other source, is not there.

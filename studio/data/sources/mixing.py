@@ -23,13 +23,25 @@ MAX_PASSES = 100
 
 
 def choose(have: int, wanted: int, rng: random.Random) -> list[int]:
-    """Return `wanted` places below `have`, in order: whole passes, then a random choice without repeats."""
+    """Return `wanted` places below `have`, in order: whole passes, then a random choice without repeats.
+
+    Args:
+        have: places to choose from, at least 1.
+        wanted: may be larger than `have`: places then repeat.
+        rng: advanced by the draw.
+    """
     passes, rest = divmod(wanted, have)
     return list(range(have)) * passes + sorted(rng.sample(range(have), rest))
 
 
 def choose_rows(have: int, wanted: int, rng: random.Random, where: str) -> list[int]:
     """Return the places of the rows that a source's `rows` takes: `wanted` of `have`, in order, none twice.
+
+    Args:
+        have: rows of the source.
+        wanted: rows asked for.
+        rng: advanced by the draw.
+        where: the option, for the error.
 
     Raises:
         InputError: there are not so many.

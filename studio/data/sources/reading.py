@@ -98,6 +98,11 @@ class Reading:
     def example(self, row: Row, number: int, format: FormatName) -> Example:
         """Return what a stored row means; `read_as` tells then how the last plain question and answer was read.
 
+        Args:
+            row: as it is stored.
+            number: of the row, from 1, for errors.
+            format: of the mapped row, from `format`.
+
         Raises:
             InputError: the row cannot be used.
         """

@@ -82,6 +82,13 @@ def open_sources(
 
     With `turns`, plain questions and answers are conversations where a source leaves it to the model (`in_turns`).
 
+    Args:
+        config: section `data`.
+        settings: home and readable folders.
+        kind: what the method learns from.
+        confined: refuse files outside the readable folders, as the page does.
+        turns: from `in_turns`, for sources that leave it to the model.
+
     Raises:
         InputError: a source is not here or cannot be read, or no format has the keys of its first row.
     """
@@ -107,6 +114,12 @@ def read_source(source: Source) -> Iterator[Read]:
 
 def understood(source: Source, at: int, number: int, row: Row) -> Read:
     """Return a row with what it means, or why it cannot be used.
+
+    Args:
+        source: an opened one.
+        at: place in the source, from 0.
+        number: of the row in its file, from 1.
+        row: as it is stored.
 
     Raises:
         OutOfBoundsError: a line over columns takes too much time or memory; the next rows' would too.

@@ -38,7 +38,13 @@ class Tokenizers:
         self._loaded: dict[str, Any] = {}
 
     def find(self, model: Values | str | None, confined: bool, progress: Progress) -> tuple[Path, ModelConfig]:
-        """Return the folder of a model whose tokenizer is asked for; one with a tokenizer and no weights will do."""
+        """Return the folder of a model whose tokenizer is asked for; one with a tokenizer and no weights will do.
+
+        Args:
+            model: section `model`, or its path alone; None for the default model.
+            confined: refuse folders outside the readable ones, as the page does.
+            progress: told phase, done and total while the embedded model is prepared; nothing else is downloaded.
+        """
         config = section(ModelConfig, {"path": model} if isinstance(model, str) else model, "model")
         from studio.models.catalog.names import confine_model, resolve_model
 
@@ -53,14 +59,25 @@ class Tokenizers:
         return found.path, config
 
     def masker(self, folder: Path, model: ModelConfig, config: DataConfig, method: MethodConfig) -> Masker:
-        """Return the masker that a run would have."""
+        """Return the masker that a run would have.
+
+        Args:
+            folder: with the tokenizer.
+            model, config, method: sections of the run; `config` is `data`, whose template and system prompt win over
+                the model's.
+        """
         own = self.load(folder, model.trust_remote_code)
         return Masker(
             with_template(own, config.template, config.system), method.kind.train_on(method), config.control_tokens
         )
 
     def in_turns(self, folder: Path, model: ModelConfig, config: DataConfig, method: MethodConfig) -> bool:
-        """Whether a run with this model reads plain questions and answers as conversations (`reading.in_turns`)."""
+        """Whether a run with this model reads plain questions and answers as conversations (`reading.in_turns`).
+
+        Args:
+            folder: with the tokenizer.
+            model, config, method: sections of the run; `config` is `data`.
+        """
         own = self.load(folder, model.trust_remote_code)
         return in_turns(with_template(own, config.template, config.system).chat_template, config, method)
 
@@ -111,6 +128,11 @@ def _readable(folder: Path) -> Iterator[Path]:
 
 def section(kind: Any, values: Values | None, name: str) -> Any:
     """Return values of the page as a checked section of the configuration.
+
+    Args:
+        kind: pydantic class of the section.
+        values: plain ones; None for the defaults.
+        name: of the section, for the error.
 
     Raises:
         InputError: a value is wrong; the first one is named.

@@ -43,7 +43,11 @@ class DataCalls(Protocol):
         self, op: str, *, timeout: float | None = None, on_progress: OnProgress | None = None, slot: str = "",
         **args: Any,
     ) -> dict[str, Any]:  # fmt: skip
-        """Ask; see `DataWorker.call`."""
+        """Ask; see `DataWorker.call`.
+
+        Args:
+            op, timeout, on_progress, slot, args: as `DataWorker.call`.
+        """
         ...
 
 

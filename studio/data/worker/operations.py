@@ -73,6 +73,11 @@ class Operations:
     def run(self, op: str, args: Values, progress: Progress) -> Values:
         """Run one operation.
 
+        Args:
+            op: its name.
+            args: plain values; `data`, `model`, `method` and `confined` are for every operation, the rest are its own.
+            progress: told phase, done and total.
+
         Raises:
             InputError: the operation, an argument, a file or a row cannot be used.
         """

@@ -89,6 +89,11 @@ class DataPool:
     ) -> dict[str, Any]:  # fmt: skip
         """Ask a worker as `DataWorker.call` does, once there is one for it.
 
+        Args:
+            op, on_progress, args: as `DataWorker.call`.
+            timeout: seconds, the wait for a free worker included; None for no limit.
+            slot: of all calls with one slot only the newest is answered; empty: the call stands alone.
+
         Raises:
             InputError, StudioError: as `DataWorker.call`.
             StoppedError: a newer call with the slot came, or `cancel`, or `close`.

@@ -254,6 +254,12 @@ class WholeOperations(Operations):
     def push(self, call: Call, *, name: str, repo: str, private: bool = True) -> Values:
         """Put a cleaned copy on the Hugging Face Hub, with the token of the environment (HF_TOKEN).
 
+        Args:
+            call: of the worker, for progress.
+            name: of the cleaned copy.
+            repo: dataset on the Hub, `owner/name`.
+            private: False publishes it to everybody.
+
         Returns:
             repo, splits.
         """

@@ -90,7 +90,14 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def link_checkpoint(source: Path, target: Path, base: Path | None, tokenizer: Path) -> Path:
-    """Make a folder that shows a full checkpoint to the converter; weights are linked, not copied."""
+    """Make a folder that shows a full checkpoint to the converter; weights are linked, not copied.
+
+    Args:
+        source: folder with the trained weights.
+        target: created here; fails where it exists.
+        base: of the model it was trained from, for config files that `source` lacks; None where there is none.
+        tokenizer: folder whose tokenizer files are taken.
+    """
     target.mkdir()
     for file in weight_files(source):
         (target / file.name).symlink_to(file.resolve())

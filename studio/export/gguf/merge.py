@@ -113,6 +113,11 @@ def merge_adapter(
 def read_delta(adapter: Path, config: dict[str, Any], model_config: dict[str, Any]) -> AdapterDelta:
     """Read an adapter's tensors and sort them by module.
 
+    Args:
+        adapter: PEFT folder.
+        config: its adapter_config.json.
+        model_config: the base's config.json.
+
     Raises:
         InputError: there is no adapter file.
         _Uncovered: it holds something that a streaming merge would get wrong.
@@ -205,6 +210,11 @@ def written_as(tensor: torch.Tensor, stored: torch.dtype, dtype: torch.dtype) ->
 
     Vectors (norms, biases) keep the base's dtype, since the converter stores them in float32 anyway. A matrix with
     entries beyond float16 stays in float32.
+
+    Args:
+        tensor: merged, any dtype.
+        stored: dtype of the base's own tensor.
+        dtype: of the file to be written.
     """
     if not tensor.is_floating_point():
         return tensor

@@ -50,6 +50,11 @@ def require_takeaway(folder: Path, run: str, settings: Settings) -> None:
 
     What makes a file that would differ is no reason to refuse: the comparison with the trained model decides.
 
+    Args:
+        folder: a checkpoint, weights and tokenizer together.
+        run: its name, for the message.
+        settings: of the home; earlier findings are kept there where the environment cannot be written to.
+
     Raises:
         StudioError: what stands in the way, and what to do.
     """

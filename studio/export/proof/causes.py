@@ -103,7 +103,13 @@ def causes(text: str, trained: Trained, read: Read, whole: Iterable[str]) -> lis
 
 
 def shortest(text: str, differs: Callable[[str], bool], head: str = "") -> str:
-    """Leave out what can be left out while `differs(head + text)` stays true (delta debugging, by halves)."""
+    """Leave out what can be left out while `differs(head + text)` stays true (delta debugging, by halves).
+
+    Args:
+        text: for which `differs` holds.
+        differs: called many times, so it should be quick.
+        head: kept whole, put before every candidate and not part of the result.
+    """
     size = len(text) // 2
     while size:
         start = 0

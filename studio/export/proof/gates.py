@@ -73,6 +73,14 @@ def judge(kind: str, gate: Gate, mean_kl: float, top1: float, prompts_equal: boo
 
     `prompts_equal` is of the run's own rows and of ordinary conversations; rare texts do not count, they are told.
     NaN fails: every comparison with it is written so that it must hold, not so that it must not.
+
+    Args:
+        kind: GGUF type, such as q4_k_m.
+        gate: from `gate_of`.
+        mean_kl: mean KL divergence from the trained model per position, in nats.
+        top1: share of positions with the same likeliest token, 0 to 1.
+        prompts_equal: whether the file carries the chat template and makes the same token ids of the prompts.
+        stops: whether the file's end-of-turn token ends a generation.
     """
     inside = mean_kl <= gate.max_mean_kl and top1 >= gate.min_top1 and math.isfinite(mean_kl)
     if not (inside and prompts_equal and stops):

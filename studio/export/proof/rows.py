@@ -22,7 +22,12 @@ SHOWN = 20
 
 
 def forced_right(model: GgufModel, prompt: Sequence[int], answer: Sequence[int]) -> bool:
-    """Would greedy generation after `prompt` give exactly the ids `answer`?"""
+    """Would greedy generation after `prompt` give exactly the ids `answer`?
+
+    Args:
+        model: the GGUF file, opened.
+        prompt, answer: token ids of one row.
+    """
     ids = [*prompt, *answer[:-1]]
     chosen = model.logits(ids, len(prompt) - 1).argmax(axis=1)
     return bool((chosen == answer).all())

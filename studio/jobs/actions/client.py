@@ -29,6 +29,13 @@ _STARTED: dict[Path, tuple[subprocess.Popen[bytes], float]] = {}
 def submit(settings: Settings, kind: Kind, name: str, config: dict[str, Any], group: str = "") -> JobFolder:
     """Queue a job and make sure that it will be started; `group` is what the runs of one sweep have in common.
 
+    Args:
+        settings: of the home.
+        kind: train, evaluate or export.
+        name: the person's name for it, as in `create_job`.
+        config: plain values, as they are written to the job's request.
+        group: id shared by the runs of a sweep; empty for a single job.
+
     Raises:
         InputError: the name cannot be used.
         OSError: the home cannot be written.

@@ -73,6 +73,11 @@ def waiting(settings: Settings) -> list[JobFolder]:
 def move(settings: Settings, job: JobFolder, to: Move) -> int:
     """Give a waiting job another place in the line.
 
+    Args:
+        settings: of the home.
+        job: a waiting one.
+        to: one place up or down, or to either end.
+
     Returns:
         its place now, from 1.
 

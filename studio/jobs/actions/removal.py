@@ -51,7 +51,13 @@ class Question:
 
 
 def removal_question(settings: Settings, jobs: Sequence[JobFolder], what: What) -> Question:
-    """Work out what the removal of some jobs, or of their checkpoints, would mean."""
+    """Work out what the removal of some jobs, or of their checkpoints, would mean.
+
+    Args:
+        settings: of the home.
+        jobs: the chosen ones; named twice counts once.
+        what: `job` for whole folders, `checkpoints` for those alone.
+    """
     everything = list_jobs(settings.jobs)
     jobs = list({job.id: job for job in jobs}.values())
     leaving = {job.id for job in jobs}

@@ -146,6 +146,12 @@ def _shown(value: Any) -> str:
 def free_variants(jobs: Path, base: RunConfig, name: str, values: dict[str, list[Any]]) -> list[Variant]:
     """Make the runs of a sweep under names that no job has.
 
+    Args:
+        jobs: folder of all jobs.
+        base: the run to vary.
+        name: of the sweep; numbered where a variant's name is taken.
+        values: to try, by dotted option name; every combination is made.
+
     Raises:
         InputErrors: as `expand`.
     """
@@ -184,6 +190,12 @@ def check_all(variants: list[Variant], check: Callable[[RunConfig], Result]) -> 
 
 
 def submit_all(settings: Settings, name: str, runs: list[tuple[str, RunConfig]]) -> list[JobFolder]:
-    """Queue the checked runs of a sweep, in order and as one group."""
+    """Queue the checked runs of a sweep, in order and as one group.
+
+    Args:
+        settings: of the home.
+        name: of the sweep; with the time it becomes the group.
+        runs: (name, configuration) of each, checked.
+    """
     group = f"{name}-sweep-{time.strftime('%Y%m%d-%H%M%S')}"
     return [submit(settings, "train", one, config.model_dump(mode="json"), group) for one, config in runs]

@@ -101,7 +101,13 @@ def assign(queued: list[tuple[str, str]], devices: list[Device], taken: list[str
 
 
 def takes(device: Device, wanted: str, devices: list[Device]) -> bool:
-    """Whether a device is what a job asks for."""
+    """Whether a device is what a job asks for.
+
+    Args:
+        device: the one in question.
+        wanted: a device's name, or `ANY`: a GPU where there is one, else the CPU.
+        devices: all of this machine.
+    """
     if wanted == ANY:
         return device.name != CPU or all(one.name == CPU for one in devices)
     return device.name == wanted

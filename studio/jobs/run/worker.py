@@ -122,7 +122,13 @@ class JobContext:
         self._events.write(kind, **fields, memory_gb=round(self._process.memory_info().rss / 1e9, 4), passed=passed)
 
     def phase(self, name: str, total: float | None = None, unit: str = "") -> Phase:
-        """Begin a phase; use it as a context manager."""
+        """Begin a phase; use it as a context manager.
+
+        Args:
+            name: a word or two for the page.
+            total: units to do; None where it is not known.
+            unit: plural noun, such as "rows"; empty for a plain count.
+        """
         return Phase(self, name, total, unit)
 
     def reporter(self, unit: str = "") -> Reporter:
@@ -139,7 +145,13 @@ class JobContext:
         self.event("outline", seconds={name: round(each, 2) for name, each in seconds.items()}, validations=validations)
 
     def metric(self, step: int, values: dict[str, float], **more: Any) -> None:
-        """Write the numbers of one step. NaN and infinity are written as text, since JSON has neither."""
+        """Write the numbers of one step. NaN and infinity are written as text, since JSON has neither.
+
+        Args:
+            step: global step, counted from 1.
+            values: by metric name.
+            more: further fields of the event, as they are.
+        """
         finite = {key: _json_number(value) for key, value in values.items()}
         self.event("metric", step=step, values=finite, **more)
 
@@ -210,7 +222,13 @@ class JobContext:
 
 
 def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] | None = None) -> int:
-    """Run `work` as the job whose folder is the first argument; return the exit status."""
+    """Run `work` as the job whose folder is the first argument; return the exit status.
+
+    Args:
+        kind: of the job, for the usage message.
+        work: raises StudioError for what the person can mend, StoppedError when it was asked to stop.
+        argv: arguments without the program; None for those of this process.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     if len(arguments) != 1:
         print(f"usage: python -m studio.{kind} JOB_DIR", file=sys.stderr)

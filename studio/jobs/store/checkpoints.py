@@ -39,6 +39,11 @@ class Checkpoint:
 def seal(folder: Path, step: int, progress: dict[str, float]) -> None:
     """Say that a checkpoint is whole, once all of it is on the disk.
 
+    Args:
+        folder: the checkpoint, completely written.
+        step: global step it was taken at.
+        progress: counters a resumed run continues from (tokens, seconds).
+
     Raises:
         OSError: the disk is full or broken; the checkpoint stays without a seal.
     """
@@ -102,6 +107,11 @@ def remove_older(folder: Path, limit: int, keep: int | None = None) -> None:
     """Remove checkpoints until the newest `limit` whole ones stay, and the one of step `keep` beside them.
 
     Called once a new one is sealed: what is removed before that could be the last whole one.
+
+    Args:
+        folder: that holds the checkpoints.
+        limit: newest whole checkpoints to keep, at least 1.
+        keep: step of the best one; None for none.
 
     Raises:
         OSError: one of them could not be removed.

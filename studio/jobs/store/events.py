@@ -43,6 +43,11 @@ _ELSE: dict[str, dict[str, Any]] = {
 def read_events(path: Path, offset: int = 0, limit: int = PAGE_BYTES) -> tuple[list[dict[str, Any]], int]:
     """Read the whole lines after `offset`, at most about `limit` bytes of them.
 
+    Args:
+        path: of the event file; a missing one has no events.
+        offset: in bytes, from the previous call; 0 for the beginning.
+        limit: in bytes.
+
     Returns:
         The events, and the offset to ask for next time. An offset beyond the end (the file was replaced)
         starts again at 0.
@@ -55,6 +60,11 @@ def read_lines(path: Path, offset: int, limit: int = PAGE_BYTES) -> tuple[list[b
     """Read the whole lines after `offset` without their ends; the same rules as `read_events`.
 
     A line longer than a page and than `LINE_BYTES` comes in pieces. A link or a pipe is as good as no file.
+
+    Args:
+        path: of a text file that is only appended to.
+        offset: in bytes, from the previous call.
+        limit: in bytes, a page.
     """
     try:
         with open_in(path.parent, path.name) as file:

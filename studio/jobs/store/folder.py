@@ -242,6 +242,9 @@ def free_name(jobs: Path, wanted: str) -> str:
 def require_free(jobs: Path, name: str, where: str = "--name") -> None:
     """Refuse a name that a job has already.
 
+    Args:
+        jobs, name, where: folder of all jobs, the shown name, and the field for the error.
+
     Raises:
         InputError: it is taken; a free one is given.
     """
@@ -278,6 +281,10 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     """Find a job by its id, its folder's path, or its name (the newest of that name).
 
     A job that was renamed is found by either name; ids come before shown names, these before the first ones.
+
+    Args:
+        jobs, wanted: folder of all jobs; id, absolute path or name.
+        kind: only jobs of that kind; None for any.
 
     Raises:
         InputError: there is none; the nearest name is given.

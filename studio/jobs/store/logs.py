@@ -54,7 +54,13 @@ def read_tail(log: Path, size: int = TAIL_BYTES, start: int = 0) -> Tail:
 
 
 def lines_around(log: Path, line: int, before: int = 200, after: int = 200) -> tuple[int, list[str]]:
-    """Return the number of the first line and the lines around `line`; none where the log is shorter."""
+    """Return the number of the first line and the lines around `line`; none where the log is shorter.
+
+    Args:
+        log: path; a missing file has no lines.
+        line: counted from 1.
+        before, after: how many lines to return on either side.
+    """
     first, found = max(1, line - before), []
     try:
         with open_in(log.parent, log.name) as file:

@@ -31,7 +31,13 @@ _WHERE = "model.path"
 
 
 def hub_folder(settings: Settings, name: str, revision: str = "main") -> Path:
-    """Folder of a Hub model. Another revision than main lies beside it, so that both can be used."""
+    """Folder of a Hub model. Another revision than main lies beside it, so that both can be used.
+
+    Args:
+        settings: of the home whose models folder holds it.
+        name: Hub id, `owner/name`.
+        revision: branch, tag or commit hash.
+    """
     tail = "" if revision == "main" else "--at--" + re.sub(r"[^\w.-]", "_", revision)
     return settings.models / f"hub--{name.replace('/', '--')}{tail}"
 
@@ -77,7 +83,13 @@ def download(
 
 
 def said(error: Exception, name: str, revision: str) -> StudioError:
-    """Say what a failed request for a model means."""
+    """Say what a failed request for a model means.
+
+    Args:
+        error: from huggingface_hub or its HTTP client.
+        name: Hub id, `owner/name`.
+        revision: branch, tag or commit hash that was requested.
+    """
     return sentence(error, _asked(name, revision))
 
 

@@ -73,6 +73,11 @@ def bytes_in(folder: Path) -> int:
 def require_space(name: str, missing: float, folder: Path) -> None:
     """Refuse to fetch what does not fit on the disk.
 
+    Args:
+        name: what is to be fetched, for the message.
+        missing: bytes still to be downloaded.
+        folder: an existing one on the disk in question.
+
     Raises:
         StudioError: fewer than `missing` bytes and some to spare are free.
     """
@@ -87,7 +92,13 @@ def require_space(name: str, missing: float, folder: Path) -> None:
 
 @contextmanager
 def counted_bytes(folder: Path, total: float, on_progress: OnBytes) -> Iterator[None]:
-    """Tell, from a second thread, how many bytes `folder` holds of `total` while the block runs."""
+    """Tell, from a second thread, how many bytes `folder` holds of `total` while the block runs.
+
+    Args:
+        folder: where the download writes, partial files included.
+        total: bytes expected; never exceeded in what is told.
+        on_progress: called about three times a second with (bytes so far, total), in the second thread.
+    """
     over = threading.Event()
 
     def watch() -> None:

@@ -49,7 +49,14 @@ class Work:
 
 
 def training_seconds(shape: ModelShape, load: Load, work: Work, device: DeviceInfo) -> float | None:
-    """Seconds of training with validation, without loading and saving; None if the device is not measured."""
+    """Seconds of training with validation, without loading and saving; None if the device is not measured.
+
+    Args:
+        shape: of the model.
+        load: micro-batch, length, adapter and checkpointing as planned.
+        work: tokens of the whole run.
+        device: with its measured speed in GFLOP/s for each number format.
+    """
     peak = device.gflops.get("bfloat16" if load.autocast else "float32")
     if not peak:
         return None
@@ -66,6 +73,10 @@ def padded_length(mean: float, longest: int, rows: int) -> float:
     """Expected tokens per row of a micro-batch of mixed lengths, which is padded to its longest row.
 
     For lengths spread evenly around the mean up to the maximum, the longest of m is at m / (m + 1) of the range.
+
+    Args:
+        mean, longest: tokens per row of the data.
+        rows: in a micro-batch.
     """
     low = max(1.0, 2 * mean - longest)
     return max(mean, low + (longest - low) * rows / (rows + 1))
@@ -82,6 +93,11 @@ def forward_flops(shape: ModelShape, load: Load, work: Work) -> tuple[float, flo
 
     2 a weight, the head at supervised tokens only; attention multiplies a token's query with the whole padded row
     and the weights with the values, since the causal half that is not needed is not skipped everywhere.
+
+    Args:
+        shape: of the model.
+        load: its adapter counts as linear layers; its micro-batch decides the padded length.
+        work: row lengths in tokens and the supervised share, 0 to 1.
     """
     linear = sum(layer.inputs * layer.outputs for layer in shape.linears)
     adapter = load.adapter.low_rank if load.adapter else 0
@@ -95,6 +111,11 @@ def step_flops(shape: ModelShape, load: Load, work: Work) -> tuple[float, float]
 
     Backward needs the gradient of the input (as much as forward) and of each trained weight (as much again); in
     attention of both factors. Checkpointing adds a second forward pass.
+
+    Args:
+        shape: of the model.
+        load: as for `forward_flops`; without an adapter every weight is trained.
+        work: row lengths in tokens and the supervised share, 0 to 1.
     """
     linear, attention = forward_flops(shape, load, work)
     weights = sum(layer.inputs * layer.outputs for layer in shape.linears)

@@ -109,6 +109,11 @@ def _names(index: Path) -> set[str]:
 def laid_out(config: dict[str, Any], names: set[str], where: str) -> list[Tensor]:
     """The tensors of a model by its config.json; `names` of the index, where there are any, say which exist.
 
+    Args:
+        config: the model's config.json.
+        names: of the tensors in the weight index; empty: the family's usual biases, norms and tied head are assumed.
+        where: folder or Hub id, for errors.
+
     Raises:
         InputError: a family whose tensors are not known, or a figure is missing.
     """

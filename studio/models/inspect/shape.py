@@ -132,6 +132,11 @@ class ModelShape:
     def from_parts(cls, config: dict[str, Any], tensors: list[Tensor], *, where: str = "config.json") -> ModelShape:
         """Build the shape from an already read config and tensor list.
 
+        Args:
+            config: the model's config.json.
+            tensors: names, shapes and dtypes from its weight headers.
+            where: what to name in errors.
+
         Raises:
             InputError: the config lacks a size that no other value of it gives.
         """

@@ -67,7 +67,15 @@ class Fit:
 
 
 def planned(config: RunConfig, shape: ModelShape, tuning: str, card: int, length: int) -> Plan:
-    """The plan of a preset on a card of that many GB, with another tuning and length."""
+    """The plan of a preset on a card of that many GB, with another tuning and length.
+
+    Args:
+        config: of the preset.
+        shape: of its model.
+        tuning: name of the tuning to plan with.
+        card: its memory in GB of 2³⁰ bytes.
+        length: tokens of every row.
+    """
     changed = config.model_copy(update={"tuning": config.tuning.model_copy(update={"name": tuning})})
     lengths = Lengths(ROWS, ROWS * length, length, ROWS * length // 2)
     size = card * 2**30
@@ -76,14 +84,26 @@ def planned(config: RunConfig, shape: ModelShape, tuning: str, card: int, length
 
 
 def with_scores(shape: ModelShape, config: RunConfig, length: int) -> ModelShape:
-    """The shape with eager attention's scores, which the plan does not count, as a wider MLP (6 bytes a column)."""
+    """The shape with eager attention's scores, which the plan does not count, as a wider MLP (6 bytes a column).
+
+    Args:
+        shape: of the model.
+        config: of the preset; anything but eager attention leaves the shape as it is.
+        length: tokens of every row.
+    """
     if config.model.attention != "eager":
         return shape
     return replace(shape, intermediate=shape.intermediate + SCORE_BYTES * shape.heads * length // 6)
 
 
 def best_fit(config: RunConfig, shape: ModelShape, card: int) -> Fit | None:
-    """The tuning that changes most and fits at the preset's length; else an adapter on shorter rows; else None."""
+    """The tuning that changes most and fits at the preset's length; else an adapter on shorter rows; else None.
+
+    Args:
+        config: of the preset.
+        shape: of its model.
+        card: its memory in GB of 2³⁰ bytes.
+    """
     length = config.data.max_length
     tries = [(tuning.name, length) for tuning in TRIED]
     tries += [(tuning.name, length // part) for part in SHORTER for tuning in TRIED if tuning.adapter]
@@ -110,7 +130,13 @@ def memory_line(config: RunConfig, shape: ModelShape) -> str:
 
 
 def least_bytes(config: RunConfig, shape: ModelShape, tuning: str) -> int:
-    """What the run needs with one row at a time and activation checkpointing."""
+    """What the run needs with one row at a time and activation checkpointing.
+
+    Args:
+        config: of the preset.
+        shape: of its model.
+        tuning: name of the tuning to plan with.
+    """
     training = config.training.model_copy(update={"micro_batch_size": 1, "activation_checkpointing": True})
     small = config.model_copy(update={"training": training})
     return planned(small, shape, tuning, CARDS[-1], config.data.max_length).total_bytes

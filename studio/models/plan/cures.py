@@ -56,13 +56,25 @@ def cures(config: RunConfig, shape: ModelShape, load: Load) -> list[Cure]:
 
 
 def first_fitting(found: list[Cure], total: int, available: int) -> Cure | None:
-    """Return the least costly change with which a run that needs `total` fits into `available` bytes."""
+    """Return the least costly change with which a run that needs `total` fits into `available` bytes.
+
+    Args:
+        found: from `cures`, the least costly first.
+        total: bytes the run needs as it is.
+        available: free bytes; a safety margin is left.
+    """
     limit = min(USABLE * available, CLEARLY_LESS * total)
     return next((cure for cure in found if cure.bytes <= limit), None)
 
 
 def advice(found: list[Cure], memory: dict[str, int], device: DeviceInfo) -> list[str]:
-    """Name the settings that would make it fit, each with what it would need then; the least costly first."""
+    """Name the settings that would make it fit, each with what it would need then; the least costly first.
+
+    Args:
+        found: from `cures`, the least costly first.
+        memory: bytes of the plan by part; `weights` is the model's.
+        device: with its free memory in bytes.
+    """
     usable = USABLE * device.available_bytes
     alone = [cure for cure in found if len(_main(cure)) == 1]
     shorter = [cure for cure in alone if _LENGTH in cure.change]

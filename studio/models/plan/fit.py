@@ -76,7 +76,16 @@ def fit(
     """Choose micro-batch and checkpointing.
 
     Of micro-batches within what is fast, the largest within half of the free memory, computed once if that goes; where
-    nothing keeps to half of it, the smallest that may run at all. `begun` is what a run that goes on has had so far.
+    nothing keeps to half of it, the smallest that may run at all.
+
+    Args:
+        config: the run.
+        shape: of the model.
+        lengths: token counts of the rows.
+        device: with its free memory in bytes.
+        load: of the run but for micro-batch and checkpointing, which are chosen here.
+        choices: receives both choices with their reasons.
+        begun: micro-batch of a run that resumes; None for a new one.
     """
     training = config.training
     asked_micro, asked_saving = training.micro_batch_size, training.activation_checkpointing

@@ -119,7 +119,9 @@ def make_plan(
 ) -> Plan:
     """Resolve every `auto` and say what the run takes.
 
-    A run that goes on keeps the micro-batches that it has `begun` with, whatever memory is free by now.
+    Args:
+        config, shape, lengths, device: the run, its model, token counts of its rows, and where it is trained.
+        begun: micro-batches of a run that resumes, kept whatever memory is free by now; None for a new run.
 
     Raises:
         InputError: `tuning.target_modules` names a layer that the model does not have.
@@ -189,6 +191,9 @@ def steps_per_epoch(config: RunConfig, rows: int, micro: int, accumulation: int)
     """Updates that go once through the rows.
 
     grpo writes several answers for each prompt, all of them in the batch; ppo makes several updates of each batch.
+
+    Args:
+        config, rows, micro, accumulation: rows are training prompts or examples; `micro` is examples per micro-batch.
     """
     method = config.method
     if (updates := method.kind.updates(method)) > 1:
@@ -240,7 +245,11 @@ def _attention(config: RunConfig, device: DeviceInfo, half: bool, choices: dict[
 
 
 def rate_for(method: Method, adapter: bool, parameters: int) -> Rate:
-    """The rule for `learning_rate: auto`: the method's own, by tuning (`adapter`, or every weight) and size."""
+    """The rule for `learning_rate: auto`: the method's own, by tuning and size.
+
+    Args:
+        method, adapter, parameters: an adapter or every weight is trained; all parameters of the model.
+    """
     return next(rate for rate in method.rates if rate.adapter == adapter and parameters < rate.below)
 
 

@@ -44,6 +44,12 @@ class Known:
     def of(cls, config: RunConfig, folder: Path, settings: Settings, **raw: Any) -> Self:
         """Look at the model in `folder`, with these values of its config.json changed.
 
+        Args:
+            config: the run; its options decide which checks apply.
+            folder: a Hugging Face checkpoint.
+            settings: where runs named in the configuration are found.
+            raw: keys of config.json, with the values to take instead of those in the file.
+
         Raises:
             InputError: it has no usable config.json, or broken weight files.
         """
@@ -58,7 +64,12 @@ class Known:
 
 
 def used(config: RunConfig, section: str, name: str) -> bool:
-    """Whether the chosen method and tuning read an option."""
+    """Whether the chosen method and tuning read an option.
+
+    Args:
+        config: the run, with its method and tuning chosen.
+        section, name: of the option; `tuning`, `rank` for `tuning.rank`.
+    """
     return _OPTIONS[f"{section}.{name}"].applies(config.method.name, config.tuning.name)
 
 

@@ -114,6 +114,11 @@ def agrees(model: nn.Module, input_ids: list[int], labels: list[int]) -> bool:
     """True when the attached loss equals the model's own on one example.
 
     A guard for architectures nobody here has seen: a head with a scale of its own would train wrongly in silence.
+
+    Args:
+        model: with our loss attached, on any device.
+        input_ids: one unpadded example, (T).
+        labels: (T); -100 where a token is not supervised.
     """
     device = next(model.parameters()).device
     batch = {

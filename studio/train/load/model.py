@@ -84,6 +84,12 @@ def merge_into(reference: ModelRef, adapter: Path, tokenizer: PreTrainedTokenize
     """Merge an adapter into its base and write the result, which a new adapter then stands on.
 
     Merged in float32 and written in the base's own number format; a reward model keeps its head.
+
+    Args:
+        reference: the base model.
+        adapter: PEFT folder of an adapter trained on that base.
+        tokenizer: the base's; saved beside the merged weights.
+        folder: receives the merged checkpoint.
     """
     scorer = (adapter_config(adapter) or {}).get("task_type") == "SEQ_CLS"
     kind: Any = AutoModelForSequenceClassification if scorer else AutoModelForCausalLM
@@ -100,6 +106,11 @@ def stretched_base(config: RunConfig, reference: ModelRef, folder: Path) -> Mode
     """Write the base model with its positions stretched into `folder`, for whoever puts the adapter on it later.
 
     An adapter's folder does not say that its base was stretched. The weights are linked, not copied, where they can be.
+
+    Args:
+        config: the run whose `model` section stretches the positions.
+        reference: the base model; its own folder is only read.
+        folder: receives the checkpoint; created where it is missing.
     """
     folder.mkdir(exist_ok=True)
     for file in reference.path.iterdir():

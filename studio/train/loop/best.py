@@ -69,7 +69,13 @@ def best_of(found: Scores, higher: bool) -> tuple[int, float] | None:
 
 
 def since_better(found: Scores, higher: bool, threshold: float) -> int:
-    """Return how many validations in a row, up to the newest, were not better than the best before by `threshold`."""
+    """Return how many validations in a row, up to the newest, were not better than the best before by `threshold`.
+
+    Args:
+        found: (step, value) of each validation, oldest first.
+        higher: whether a higher value is better (accuracy, reward) or a lower one (loss).
+        threshold: least improvement that counts, in the metric's unit.
+    """
     best, waited = -math.inf, 0
     for _, value in found:
         mark = value if higher else -value

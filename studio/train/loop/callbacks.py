@@ -72,7 +72,11 @@ class JobCallback(TrainerCallback):
             self._trainer.supervised_seen = int(done["supervised_tokens"])
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Seal the checkpoint that was just written."""
+        """Seal the checkpoint that was just written.
+
+        Args:
+            args, state, control: transformers' own; `state.global_step` names the checkpoint in `args.output_dir`.
+        """
         folder = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
         checkpoints.seal(folder, state.global_step, self._counted())
 
@@ -86,17 +90,30 @@ class JobCallback(TrainerCallback):
         }
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the clock of the run."""
+        """Start the clock of the run.
+
+        Args:
+            args, state, control: transformers' own; not read.
+        """
         self._train_began = time.monotonic()
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the clock of a step."""
+        """Start the clock of a step.
+
+        Args:
+            args, state, control: transformers' own; not read.
+        """
         self._step_began = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Count the step's tokens and obey a stop."""
+        """Count the step's tokens and obey a stop.
+
+        Args:
+            args, state: transformers' own.
+            control: returned; a requested stop sets its save and stop flags.
+        """
         seconds = time.monotonic() - self._step_began
         tokens = self._trainer.tokens_seen if self._trainer else 0
         self._pace.append(seconds)
@@ -120,7 +137,13 @@ class JobCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Write the numbers of a step; trackers, which come after, are told the speed too."""
+        """Write the numbers of a step; trackers, which come after, are told the speed too.
+
+        Args:
+            args, state, control: transformers' own.
+            logs: numbers of the step, extended in place; None or without `loss` (a validation, the closing summary):
+                nothing is written.
+        """
         logs = logs or {}
         if "loss" not in logs or self._trainer is None:
             return
@@ -144,7 +167,12 @@ class JobCallback(TrainerCallback):
         eval_dataloader: Any = None,
         **_: Any,
     ) -> None:
-        """Show how far a validation is."""
+        """Show how far a validation is.
+
+        Args:
+            args, state, control: transformers' own; not read.
+            eval_dataloader: its length is the number of batches; None where that is unknown.
+        """
         if self._validating is None:
             self._evaluation_began = time.monotonic()
             self._validating = self._context.phase(
@@ -161,7 +189,12 @@ class JobCallback(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Write the validation loss."""
+        """Write the validation loss.
+
+        Args:
+            args, state, control: transformers' own.
+            metrics: of the validation, by names that begin with `eval_`; None counts as empty.
+        """
         if self._validating is not None:
             self._validating.__exit__(None, None, None)
             self._validating = None

@@ -29,7 +29,13 @@ class Counting:
     setup: Setup
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Count a micro-batch, then let the trainer compute it."""
+        """Count a micro-batch, then let the trainer compute it.
+
+        Args:
+            model: passed on.
+            inputs: one micro-batch, as the collator made it.
+            args, kwargs: whatever else this version of transformers passes.
+        """
         self.count(inputs)
         return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
 

@@ -124,7 +124,13 @@ class Health:
         return self._level, min(limit, CLUELESS * clueless) if self._level < KNOWING * clueless else limit
 
     def broken(self, step: int, loss: float, grad_norm: float | None) -> Finding | None:
-        """Say why the run must end now: loss or gradients are no numbers, or the loss exploded."""
+        """Say why the run must end now: loss or gradients are no numbers, or the loss exploded.
+
+        Args:
+            step: global step, counted from 1.
+            loss: of that step, before any smoothing.
+            grad_norm: before clipping; None where it was not logged.
+        """
         for what, value in (("loss", loss), ("gradient norm", grad_norm)):
             if value is not None and not math.isfinite(value):
                 return self.ruined(step, f"the {what} became {value} at step {step}")
@@ -155,7 +161,13 @@ class Health:
         return Finding("broken", text, fix, {"training.learning_rate": lower})
 
     def loss(self, step: int, loss: float, grad_norm: float | None) -> Finding | None:
-        """Look at the loss of a step: 0, or not falling from the first step on."""
+        """Look at the loss of a step: 0, or not falling from the first step on.
+
+        Args:
+            step: global step, counted from 1.
+            loss: of that step.
+            grad_norm: before clipping; None where it was not logged. Only quoted in the finding.
+        """
         facts = self._facts
         self._steps += 1
         if facts.online:

@@ -55,7 +55,13 @@ def _without_keys(text: str) -> str:
 
 
 def attach(trainer: Any, context: JobContext, chosen: list[str]) -> None:
-    """Let the chosen trackers watch a trainer; called once its own callbacks are there, which complete the numbers."""
+    """Let the chosen trackers watch a trainer; called once its own callbacks are there, which complete the numbers.
+
+    Args:
+        trainer: a transformers Trainer, not yet started.
+        context: of the job; its report folder receives local logs, its name becomes the tracker's run name.
+        chosen: names of transformers' integrations (`tensorboard`, `wandb`, …); empty for none.
+    """
     if not chosen:
         return
     for name, value in local_places(context.job.report, dict(os.environ)).items():

@@ -54,13 +54,24 @@ class Watching(TrainerCallback):
         self.early = ""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Tell the rules what the loss was before, where the run goes on from a checkpoint."""
+        """Tell the rules what the loss was before, where the run goes on from a checkpoint.
+
+        Args:
+            args, control: transformers' own; not read.
+            state: its log history is empty unless the run resumes.
+        """
         self._health.go_on(float(entry["loss"]) for entry in state.log_history if "loss" in entry)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """Look at memory and disk; refuse a checkpoint of weights that are no numbers."""
+        """Look at memory and disk; refuse a checkpoint of weights that are no numbers.
+
+        Args:
+            args, state: transformers' own.
+            control: read only: whether a checkpoint is about to be written.
+            model: whose weights are checked; transformers always passes it.
+        """
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._looked = time.monotonic()
             self._surroundings()
@@ -75,7 +86,13 @@ class Watching(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Look at the numbers of a step; broken ones end the run."""
+        """Look at the numbers of a step; broken ones end the run.
+
+        Args:
+            args, state: transformers' own.
+            control: its save flag is cleared while the loss looks suspicious.
+            logs: numbers of the step; None or without `loss` is ignored.
+        """
         if logs is None or "loss" not in logs:
             return
         step, loss, norm = state.global_step, logs["loss"], logs.get("grad_norm")
@@ -89,7 +106,13 @@ class Watching(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """Have the best so far saved, and stop where nothing improved for long enough."""
+        """Have the best so far saved, and stop where nothing improved for long enough.
+
+        Args:
+            args, state: transformers' own; the log history holds the validations.
+            control: its save flag is set for a new best, its stop flag for early stopping.
+            model: whose weights are checked before they are saved as the best.
+        """
         found = scores(state.log_history, self._watch.name)
         if not found or found[-1][0] != state.global_step:
             return
@@ -114,7 +137,11 @@ class Watching(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Note which sealed checkpoint is the best, and remove older ones."""
+        """Note which sealed checkpoint is the best, and remove older ones.
+
+        Args:
+            args, state, control: transformers' own; `args.output_dir` holds the checkpoints.
+        """
         folder = Path(args.output_dir or "")
         newest = folder / f"checkpoint-{state.global_step}"
         self._checkpoint_bytes = sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())
@@ -148,7 +175,13 @@ class Watching(TrainerCallback):
 
 
 def facts_of(config: RunConfig, plan: Plan, watch: Watched, vocabulary: int) -> Facts:
-    """Return what the rules need to know of a run."""
+    """Return what the rules need to know of a run.
+
+    Args:
+        config, plan: of the run, with every `auto` resolved in the plan.
+        watch: the validation metric it is judged by.
+        vocabulary: tokens in the model's vocabulary; a loss near its logarithm is that of guessing.
+    """
     training = config.training
     return Facts(
         learning_rate=plan.learning_rate,
@@ -166,6 +199,11 @@ def facts_of(config: RunConfig, plan: Plan, watch: Watched, vocabulary: int) -> 
 
 def load_best(context: JobContext, trainer: Any, watch: Watched) -> int:
     """Put the weights of the best validation into the trainer's model, as a resume would, and say so.
+
+    Args:
+        context: of the job; is told which weights were taken.
+        trainer: after training, its checkpoints still on disk.
+        watch: the metric that decides.
 
     Returns:
         the step whose weights the model now has: the last one where no validated checkpoint is whole.

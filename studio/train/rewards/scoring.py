@@ -20,7 +20,13 @@ Score = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
 
 
 def load_scorer(folder: Path, base: Path, dtype: torch.dtype) -> Any:
-    """Load a reward model: a whole checkpoint, or an adapter with its head over `base`."""
+    """Load a reward model: a whole checkpoint, or an adapter with its head over `base`.
+
+    Args:
+        folder: of the reward model.
+        base: of the model being trained; read only where `folder` holds an adapter.
+        dtype: of the loaded weights.
+    """
     kind = AutoModelForSequenceClassification
     if adapter_config(folder) is None:
         model: Any = load_whole(kind, folder, "method.reward_model", dtype=dtype)
@@ -58,7 +64,13 @@ def scoring_by(model: Any, tokenizer: Any) -> Score:
 
 @torch.no_grad()
 def score_ids(model: Any, sequences: Sequence[Sequence[int]], pad: int) -> list[float]:
-    """Score token sequences (prompt with answer), some at a time, padded at the right."""
+    """Score token sequences (prompt with answer), some at a time, padded at the right.
+
+    Args:
+        model: with a head of one label.
+        sequences: token ids, unpadded, of any lengths.
+        pad: id of the padding token; the attention mask hides it.
+    """
     device = next(model.parameters()).device
     scores: list[float] = []
     for at in range(0, len(sequences), BATCH):

@@ -98,7 +98,13 @@ class Grouped:
         return sum(super(Grouped, self).floating_point_ops(one) for one in _micro_batches(inputs))  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Gradients of an update, a micro-batch at a time; returns its loss."""
+        """Gradients of an update, a micro-batch at a time; returns its loss.
+
+        Args:
+            model: passed on.
+            inputs: `Parts`, the micro-batches of a whole update; anything else is left to the trainer.
+            num_items_in_batch: what a summed loss is divided by; None where the trainer uses means.
+        """
         if not isinstance(inputs, Parts):
             return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
         parts = inputs.micro_batches
@@ -115,7 +121,14 @@ class Grouped:
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> Any:
-        """Loss of some validation rows; a mean of what this returns over all rows is the mean over tokens or pairs."""
+        """Loss of some validation rows; a mean of what this returns over all rows is the mean over tokens or pairs.
+
+        Args:
+            model: passed on.
+            inputs: `Parts`, or one micro-batch.
+            prediction_loss_only: taken as True; no logits are returned.
+            ignore_keys: passed on.
+        """
         parts, rows = _micro_batches(inputs), self.rows_of(inputs)
         weights = [self.weight(part) for part in parts]
         whole = torch.zeros((), device=self.args.device)  # type: ignore[attr-defined]

@@ -28,7 +28,13 @@ class RatedTrainer(Counting, KTOTrainer):
         self._seen: list[Seen] = []
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Note the reward of each answer, then let TRL compute the loss."""
+        """Note the reward of each answer, then let TRL compute the loss.
+
+        Args:
+            model: the policy.
+            inputs: TRL's batch of prompts with answers, each labelled good (True) or bad.
+            args, kwargs: passed on to TRL.
+        """
         batch = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             policy = self._answer_logps(model, batch)
@@ -45,7 +51,12 @@ class RatedTrainer(Counting, KTOTrainer):
         return super().prediction_step(model, inputs, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the share to the numbers of a validation."""
+        """Add the share to the numbers of a validation.
+
+        Args:
+            logs: numbers TRL is about to log.
+            args, kwargs: passed on to TRL.
+        """
         if self._seen and not self.model.training:
             share = good_above_bad(self._seen)
             if share is not None:

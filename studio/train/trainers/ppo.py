@@ -119,13 +119,25 @@ class PolicyTrainer(Counting, Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: Any
     ) -> tuple[list[dict[str, Any]], None]:
-        """Fetch the rows of an update; its answers are written in its first `training_step`, as part of its time."""
+        """Fetch the rows of an update; its answers are written in its first `training_step`, as part of its time.
+
+        Args:
+            epoch_iterator: of dataset positions.
+            num_batches: micro-batches of an update.
+            device: not read; the completions are generated on the model's.
+        """
         fetched = [next(epoch_iterator)["places"] for _ in range(num_batches)]
         places = torch.cat(fetched).tolist()
         return [{"part": part, "places": places} for part in range(num_batches)], None
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Gradients of one micro-batch; before the first of an update that begins a batch, write the batch."""
+        """Gradients of one micro-batch; before the first of an update that begins a batch, write the batch.
+
+        Args:
+            model: the policy, wrapped.
+            inputs: from `get_batch_samples`: positions of the update's rows, and which micro-batch this is.
+            num_items_in_batch: not read; the batch's own token count divides the loss.
+        """
         places, part = inputs["places"], inputs["part"]
         if part == 0:
             if self._experience is None or self.state.global_step % self._method.ppo_epochs == 0:
@@ -212,6 +224,12 @@ class PolicyTrainer(Counting, Trainer):
 
         Policy and value function are two passes over the shared base. The value's gradients are made here, while its
         adapter is acting: so recomputed activations are its own, and only one pass is in memory at a time.
+
+        Args:
+            model: not read; `self.actors` holds policy and value function.
+            inputs: a micro-batch with its old log-probabilities, values, returns and advantages, each (B, T).
+            return_outputs: not read; the loss alone is returned.
+            num_items_in_batch: completion tokens of the update.
         """
         mask = inputs["completion_mask"]
         if self.actors.shared:
@@ -251,7 +269,13 @@ class PolicyTrainer(Counting, Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Answer the validation prompts greedily and report mean reward and KL from the reference."""
+        """Answer the validation prompts greedily and report mean reward and KL from the reference.
+
+        Args:
+            eval_dataset: not read; the validation rows are those of the run's data.
+            ignore_keys: not read; there are no model outputs to drop.
+            metric_key_prefix: put before each metric's name.
+        """
         rows, size = self.setup.validation, self.args.per_device_train_batch_size
         step = size * self.args.gradient_accumulation_steps
         chunks = [list(range(at, min(at + step, len(rows)))) for at in range(0, len(rows), step)]

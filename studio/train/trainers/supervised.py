@@ -31,14 +31,27 @@ class SupervisedTrainer(Grouped, Counting, SFTTrainer):
     _right = _judged = 0
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """Gradients of an update or of a part of it, whose accuracy is counted anew."""
+        """Gradients of an update or of a part of it, whose accuracy is counted anew.
+
+        Args:
+            model: passed on.
+            inputs: `Parts`, or one micro-batch.
+            num_items_in_batch: supervised tokens of the update over all micro-batches; None: each is a mean of its own.
+        """
         self._right = self._judged = 0
         return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Loss of one micro-batch."""
+        """Loss of one micro-batch.
+
+        Args:
+            model: with our loss attached where the engine is `studio`.
+            inputs: tensors of a micro-batch, (B, T), and columns the model does not take.
+            return_outputs: leaves the loss to transformers, whose outputs hold logits.
+            num_items_in_batch: supervised tokens of the update; None for the micro-batch's mean.
+        """
         if not self.engine_loss or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = {key: inputs[key] for key in _MODEL_INPUTS if key in inputs}

@@ -14,7 +14,12 @@ from studio.tunings import TuningConfig
 
 
 def prepare(model: PreTrainedModel, tuning: TuningConfig, task: str) -> Any:
-    """Make every parameter trainable; there is no adapter, so None is returned."""
+    """Make every parameter trainable; there is no adapter, so None is returned.
+
+    Args:
+        model: is changed in place, its weights becoming float32.
+        tuning, task: not read.
+    """
     model.float()
     model.requires_grad_(True)
     return None

@@ -18,12 +18,21 @@ from studio.tunings import TuningConfig
 
 
 def prepare(model: PreTrainedModel, tuning: TuningConfig, task: str) -> LoraConfig:
-    """Return PEFT's config, a new one each time, since trainers change it."""
+    """Return PEFT's config, a new one each time, since trainers change it.
+
+    Args:
+        model, tuning, task: as `studio.train.tuning.prepare`.
+    """
     return lora_config(model, tuning, task)
 
 
 def lora_config(model: PreTrainedModel, tuning: TuningConfig, task: str, **changes: Any) -> LoraConfig:
-    """`prepare` with PEFT options that another tuning sets."""
+    """`prepare` with PEFT options that another tuning sets.
+
+    Args:
+        model, tuning, task: as `studio.train.tuning.prepare`.
+        changes: arguments of PEFT's LoraConfig that replace those made from the section.
+    """
     targets = tuning.target_modules
     if isinstance(targets, list):
         _check_names(model, targets)

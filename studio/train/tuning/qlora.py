@@ -20,7 +20,11 @@ from studio.tunings import TuningConfig
 
 
 def prepare(model: PreTrainedModel, tuning: TuningConfig, task: str) -> LoraConfig:
-    """Return PEFT's config; arguments and errors as `studio.train.tuning.prepare`."""
+    """Return PEFT's config; arguments and errors as `studio.train.tuning.prepare`.
+
+    Args:
+        model, tuning, task: as `studio.train.tuning.prepare`.
+    """
     return lora_config(model, tuning, task, use_dora=tuning.dora, modules_to_save=None, init_lora_weights=True)
 
 

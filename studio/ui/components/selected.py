@@ -66,7 +66,13 @@ def require_model(settings: Settings, job_id: str) -> JobFolder:
 
 
 def jobs_of(settings: Settings, run: JobFolder, kind: Kind) -> list[JobFolder]:
-    """Return the evaluations or exports of a run, newest first."""
+    """Return the evaluations or exports of a run, newest first.
+
+    Args:
+        settings: of the home.
+        run: a training run.
+        kind: evaluate or export.
+    """
     # A name means the newest run of that name, as in `find_job`; jobs of the page carry the id.
     meant = {run.id, str(run.path)}
     if _newest_named(settings, run.request.name) == run.id:
@@ -80,7 +86,13 @@ def when(job: JobFolder) -> str:
 
 
 def rows_choices(settings: Settings, run: JobFolder | None, demo_test: str) -> list[RowsChoice]:
-    """Return (label, path) of files whose rows have answers: the demo's, the run's validation file, uploads."""
+    """Return (label, path) of files whose rows have answers: the demo's, the run's validation file, uploads.
+
+    Args:
+        settings: of the home whose uploads are offered.
+        run: the selected one; None where none is, so that no validation file is offered.
+        demo_test: path of the demo's test rows.
+    """
     choices = [("Demo test rows", demo_test)]
     validation = _section(run, "data").get("validation") if run is not None else None
     if isinstance(validation, str) and not _is_number(validation):

@@ -103,6 +103,12 @@ def training(settings: Settings, job_id: str) -> JobFolder:
 def save(settings: Settings, job_id: str, config: RunConfig, steps: int | None) -> str:
     """Give a waiting run other settings, of so many steps where that is known; returns its id.
 
+    Args:
+        settings: of the home.
+        job_id: of a training run that has not begun.
+        config: checked.
+        steps: optimizer updates; None until model and data are here and it can be planned.
+
     Raises:
         InputError: it is gone, has begun meanwhile, or begins with a checkpoint that does not fit them.
     """

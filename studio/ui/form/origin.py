@@ -22,7 +22,13 @@ Origin = dict[str, Any]
 
 
 def origin_of(form: Form, values: Values, name: str) -> Origin:
-    """The origin of values that were just brought by a preset, a file or a run."""
+    """The origin of values that were just brought by a preset, a file or a run.
+
+    Args:
+        form: its options.
+        values: by option, as the fields hold them.
+        name: shown name of the preset, file or run.
+    """
     held = {path: values[path] for path, spec in form.specs.items() if _is_ours(spec.path, form)}
     return {"name": name, "values": held, "kept": [], "went": {}, "since": ""}
 
@@ -44,6 +50,11 @@ def switched(form: Form, values: Values, origin: Origin) -> tuple[Values, Origin
 
     While the data is a demo set, the method brings its own, with the settings of its demo. Other data stays whatever
     the method: the plan line says if it does not fit.
+
+    Args:
+        form: its options.
+        values: by option, as the fields hold them now.
+        origin: of the values before the switch.
     """
     method, tuning = str(values[METHOD]), str(values[TUNING])
     before = origin["values"]
@@ -78,7 +89,13 @@ def switched(form: Form, values: Values, origin: Origin) -> tuple[Values, Origin
 
 
 def kept_by_person(form: Form, values: Values, origin: Origin) -> list[str]:
-    """Options that were typed for another method or tuning, and are still as they were typed."""
+    """Options that were typed for another method or tuning, and are still as they were typed.
+
+    Args:
+        form: its options.
+        values: by option, as the fields hold them now.
+        origin: as `switched` returned it.
+    """
     method, tuning = str(values.get(METHOD)), str(values.get(TUNING))
     return [
         path
@@ -90,7 +107,13 @@ def kept_by_person(form: Form, values: Values, origin: Origin) -> list[str]:
 
 
 def went_back(form: Form, values: Values, origin: Origin) -> dict[str, str]:
-    """What of a preset went back, by option, in words."""
+    """What of a preset went back, by option, in words.
+
+    Args:
+        form: its options.
+        values: by option, as the fields hold them now.
+        origin: as `switched` returned it.
+    """
     return {
         path: f"{value} was for {origin['since']}, by {origin.get('before') or origin['name']}"
         for path, value in origin["went"].items()
@@ -99,7 +122,13 @@ def went_back(form: Form, values: Values, origin: Origin) -> dict[str, str]:
 
 
 def same(form: Form, path: str, value: Any, other: Any) -> bool:
-    """Whether two values of a field mean the same; what cannot be read is compared as it stands."""
+    """Whether two values of a field mean the same; what cannot be read is compared as it stands.
+
+    Args:
+        form: its options.
+        path: dotted name of the option.
+        value, other: as fields hold them; "8", 8 and 8.0 are one number.
+    """
     spec = form.specs[path]
     try:
         return bool(from_field(spec, value) == from_field(spec, other))

@@ -99,7 +99,13 @@ class Planner:
             confine_folder(path, self.services.settings)
 
     def payload(self, values: Values, meta: Meta, origin: Any = None) -> dict[str, Any]:
-        """Return what the plan lines show; a wrong value is part of it, never an exception."""
+        """Return what the plan lines show; a wrong value is part of it, never an exception.
+
+        Args:
+            values: by option, as the fields hold them.
+            meta: what the page adds; its sequence number is returned.
+            origin: where the values come from, as the page keeps it; anything unreadable counts as unknown.
+        """
         method, tuning = str(values.get(METHOD)), str(values.get(TUNING))
         shown: dict[str, Any] = {
             "sequence": meta.sequence, "method": method, "tuning": tuning, "errors": [], "notes": {}, "cards": {},

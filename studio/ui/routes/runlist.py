@@ -151,7 +151,14 @@ class RunBook:
 
 
 def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSummary) -> Row:
-    """Make the row of one job. Times are Unix seconds, `left` seconds, memory GB (1e9 bytes)."""
+    """Make the row of one job. Times are Unix seconds, `left` seconds, memory GB (1e9 bytes).
+
+    Args:
+        job_id: also its folder's name.
+        request: what was asked for; never changes.
+        state: newest status, with its times.
+        summary: of the events so far.
+    """
     best, best_step = summary.best if summary.best is not None else (None, None)
     return {
         "id": job_id,

@@ -175,6 +175,11 @@ class Guesses:
 def write_login(path: Path, name: str, hashed: str) -> bool:
     """Put a login into a file that only its owner can read; True when the name had one before, which is replaced.
 
+    Args:
+        path: created with mode 0600 where it is missing.
+        name: of the person; a colon is not allowed.
+        hashed: from the password hasher, never the password.
+
     Raises:
         InputError: the file is there and is no login file.
     """

@@ -255,7 +255,13 @@ class Downloads:
         return code
 
     def take(self, code: str, session: str, address: str) -> bool:
-        """Whether this code is for this address and session; it is used up in any case."""
+        """Whether this code is for this address and session; it is used up in any case.
+
+        Args:
+            code: from the link; unknown and expired ones are False.
+            session: of whoever follows the link.
+            address: on this server, path and query.
+        """
         until, owner, wanted = self._links.pop(code, (0.0, "", ""))
         return until > time.monotonic() and owner == session and wanted == address
 

@@ -36,6 +36,11 @@ class Sampling:
     def checked(cls, temperature: Any, top_p: Any, max_tokens: Any) -> Sampling:
         """Make one of what the form holds.
 
+        Args:
+            temperature: 0 to 2; 0 is greedy decoding.
+            top_p: 0.01 to 1.
+            max_tokens: 1 to `LARGEST_ANSWER`.
+
         Raises:
             InputError: a value is missing or out of its bounds.
         """
@@ -53,7 +58,14 @@ class Sampling:
 
 
 def make_ask(chats: ChatManager, settings: Settings, target: ChatTarget, sampling: Sampling) -> Ask:
-    """Return how a pane's thread asks this target."""
+    """Return how a pane's thread asks this target.
+
+    Args:
+        chats: opens the target's server, or finds it open.
+        settings: of the home.
+        target: run, file or model.
+        sampling: of every answer.
+    """
 
     def ask(messages: list[dict[str, str]], stop: threading.Event, tell: Callable[[News], None]) -> None:
         def loading(phase: str, seconds: float) -> None:

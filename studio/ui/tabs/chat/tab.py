@@ -214,7 +214,12 @@ class ChatTab:
         ]
 
     def reload_choices(self, job_id: str, left: str | None, right: str | None) -> list[Any]:
-        """Offer what can be talked to now; the conversation stays, unless the right pane had nobody to talk to."""
+        """Offer what can be talked to now; the conversation stays, unless the right pane had nobody to talk to.
+
+        Args:
+            job_id: of the selected run; empty for none.
+            left, right: keys of the chosen targets; None or empty where a pane has none.
+        """
         targets = targets_of(self.settings, selected_run(self.settings, job_id))
         first = not right and len(targets) > 1
         return [
@@ -224,7 +229,13 @@ class ChatTab:
         ]  # fmt: skip
 
     def open_with(self, job_id: str, key: str, request: gr.Request) -> list[Any]:
-        """Open the tab with the target of this key at the right, in a new conversation."""
+        """Open the tab with the target of this key at the right, in a new conversation.
+
+        Args:
+            job_id: of the selected run.
+            key: of one of its targets, usually an exported file.
+            request: tells the browser's session, whose answer in progress is dropped.
+        """
         self.live.stop(str(request.session_hash), discard=True)
         targets = targets_of(self.settings, selected_run(self.settings, job_id))
         find_target(targets, key)
@@ -235,7 +246,13 @@ class ChatTab:
         ]  # fmt: skip
 
     def restart(self, job_id: str, left: str, right: str | None, request: gr.Request) -> list[Any]:
-        """Begin a new conversation, with what the two panes talk to now."""
+        """Begin a new conversation, with what the two panes talk to now.
+
+        Args:
+            job_id: of the selected run; empty for none.
+            left, right: keys of the chosen targets; None where the right pane has none.
+            request: tells the browser's session, whose answer in progress is dropped.
+        """
         self.live.stop(str(request.session_hash), discard=True)
         targets = targets_of(self.settings, selected_run(self.settings, job_id))
         return [*self._empty(right or ""), self._summary(targets, left, right or "")]
@@ -244,7 +261,17 @@ class ChatTab:
         self, job_id: str, question: str, left: str, right: str | None, left_value: Any, right_value: Any, system: str,
         temperature: float, top_p: float, max_tokens: float, request: gr.Request,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
-        """Ask both models and show both answers while they are written."""
+        """Ask both models and show both answers while they are written.
+
+        Args:
+            job_id: of the selected run; empty for none.
+            question: as typed.
+            left, right: keys of the chosen targets; a pane without one stays empty.
+            left_value, right_value: conversations the panes hold.
+            system: system prompt; empty for none.
+            temperature, top_p, max_tokens: as the form holds them; checked by `Sampling`.
+            request: tells the browser's session; a newer question of it ends this one.
+        """
         if not question.strip():
             raise InputError("the message is empty", fix="Type a message, or try one of the examples")
         sampling = Sampling.checked(temperature, top_p, max_tokens)

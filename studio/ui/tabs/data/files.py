@@ -50,6 +50,11 @@ def joined(current: list[dict[str, Any]] | None, validation: str, path: str) -> 
 
     A demo set, which nobody chose, makes room for the first own file, and so do its rows for validation: a loss over
     them would say nothing about own data.
+
+    Args:
+        current: sources the form holds; None for none.
+        validation: as its field holds it: a path, or a share as text.
+        path: of the new file; one that is there already changes nothing but the validation.
     """
     kept = [source for source in current or [] if not source["path"].startswith("demo/") or path.startswith("demo/")]
     if validation.startswith("demo/") and not path.startswith("demo/"):

@@ -139,7 +139,13 @@ def figures(found: Values) -> list[list[str]]:
 
 
 def finding_value(finding: Values, longest: int, several: bool) -> Values:
-    """One finding as the card lists it; `several` files name the file of a row too."""
+    """One finding as the card lists it; `several` files name the file of a row too.
+
+    Args:
+        finding: as the worker returns it.
+        longest: tokens of the longest row; a button offers it as the new limit.
+        several: whether there is more than one file.
+    """
     check, count = finding["check"], finding["count"]
     text = finding["text"]
     return {

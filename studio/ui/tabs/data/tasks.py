@@ -91,7 +91,14 @@ class DataTasks:
             self.worker.call("warm", slot="warm", model=model)
 
     def begin(self, page: str, kind: str, calls: list[tuple[str, Values]], show: Callable[[Values], Values]) -> Task:
-        """Start a task; the page's earlier one of this kind is ended."""
+        """Start a task; the page's earlier one of this kind is ended.
+
+        Args:
+            page: id of the browser page that asks.
+            kind: of the task; a page has one of each at most.
+            calls: (operation, arguments) for the worker, done in order.
+            show: makes what the page shows of each answer.
+        """
         self.cancel(page, kind)
         with self._lock:
             self._count += 1

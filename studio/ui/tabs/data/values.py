@@ -49,7 +49,13 @@ def counted(values: Values, page: Page) -> tuple[dict[str, Any], str]:
 
 
 def row_again(values: Values, page: Page, place: Meta) -> dict[str, Any]:
-    """Return the row that the person looks at as tokens, the first one where it is gone, or why there is none."""
+    """Return the row that the person looks at as tokens, the first one where it is gone, or why there is none.
+
+    Args:
+        values: by option, as the fields hold them.
+        page: form and services.
+        place: row and source that were shown last.
+    """
     first = replace(place, row=1, source=0)
     config, _ = data_config(values, page)
     if config is None:
@@ -79,7 +85,13 @@ def data_config(values: Values, page: Page) -> tuple[RunConfig | None, list[str]
 
 
 def whole_count(config: RunConfig, page: Page, name: str) -> tuple[dict[str, Any], str]:
-    """Count the data as a run would; where a run would refuse it, show the files as they are and say why."""
+    """Count the data as a run would; where a run would refuse it, show the files as they are and say why.
+
+    Args:
+        config: the run.
+        page: form and services.
+        name: of the data, for the heading.
+    """
     try:
         report = page.services.data.call("lengths", **run_sections(config), seed=config.training.seed)["report"]
     except StoppedError as error:
@@ -101,12 +113,23 @@ def whole_count(config: RunConfig, page: Page, name: str) -> tuple[dict[str, Any
 
 
 def counts(rows: int, tokens: int, supervised: int) -> str:
-    """How much there is, in one line."""
+    """How much there is, in one line.
+
+    Args:
+        rows, tokens, supervised: totals; supervised tokens are those the loss counts.
+    """
     return f"{rows:,} row{'' if rows == 1 else 's'} · {tokens:,} tokens, {supervised:,} of them trained on"
 
 
 def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dict[str, Any]:
-    """What is shown of data that a run would refuse: its figures where they can be had, and what to do."""
+    """What is shown of data that a run would refuse: its figures where they can be had, and what to do.
+
+    Args:
+        config: the run.
+        page: form and services.
+        name: of the data, for the heading.
+        error: what the run would say; one that gathers several shows each.
+    """
     shown = failed(name, [page.form.problem(one)["sentence"] for one in getattr(error, "errors", [error])])
     data, sections = config.data, run_sections(config)
     for source in data.train:
@@ -156,7 +179,13 @@ def failed(name: str, sentences: list[str]) -> dict[str, Any]:
 
 
 def waiting(name: str, why: str, data: bool) -> dict[str, Any]:
-    """What is shown while the model, and so its tokenizer, is not here, or a set of the Hub (`data`) is not."""
+    """What is shown while the model, and so its tokenizer, is not here, or a set of the Hub (`data`) is not.
+
+    Args:
+        name: of the data, for the heading.
+        why: sentence about what is missing.
+        data: True where a dataset is missing, False for the model.
+    """
     # A name keeps its own letters.
     said = why[0].upper() + why[1:] if why.startswith("the ") else why
     finding: dict[str, Any] = {"level": "info", "label": "later", "text": said, "fix": ""}
@@ -192,7 +221,13 @@ def change_actions(finding: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def acted(text: str, current: list[dict[str, Any]] | None, options: Sequence[str]) -> list[Any]:
-    """What a button of a finding sets: each of `options`, and behind them the list of files."""
+    """What a button of a finding sets: each of `options`, and behind them the list of files.
+
+    Args:
+        text: `Meta` as JSON, from the page.
+        current: sources the form holds; None for none.
+        options: names, in the order of the outputs.
+    """
     wanted = Meta.read(text).set
     change = wanted.get(TRAIN)
     values = [wanted.get(option, gr.skip()) for option in options]
@@ -210,7 +245,13 @@ def source_value(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def preview_row(config: RunConfig, services: Services, place: Meta) -> dict[str, Any]:
-    """Ask the worker for a row of one of the sources, with what the two answers of a pair have in common."""
+    """Ask the worker for a row of one of the sources, with what the two answers of a pair have in common.
+
+    Args:
+        config: the run.
+        services: with the data worker.
+        place: row from 1, source from 0.
+    """
     answer = services.data.call("diff", row=place.row, source=place.source, **run_sections(config))
     return row_value(answer, place, [short_name(one.path) for one in sources_of(config.data)])
 

@@ -81,7 +81,13 @@ class ExportTab:
         ]
 
     def submit(self, job_id: str, types: list[str], rows: str | None) -> list[Any]:
-        """Queue an export of the selected run and show it."""
+        """Queue an export of the selected run and show it.
+
+        Args:
+            job_id: of a completed run.
+            types: GGUF types, such as q4_k_m.
+            rows: file on which each exported model answers too; None or empty for none.
+        """
         run = require_model(self.settings, job_id)
         asked = {
             "run": run.id, "types": types, "evaluate": rows_path(self.settings, rows) if rows else None

@@ -43,6 +43,12 @@ def sweep_rows(specs: dict[str, OptionSpec]) -> gr.HTML:
 def variants_of(settings: Settings, config: RunConfig, name: str, typed: dict[str, str]) -> list[Variant]:
     """Make the runs that were typed.
 
+    Args:
+        settings: of the home, whose jobs' names are taken.
+        config: the run to vary.
+        name: of the sweep.
+        typed: values to try by option, as text.
+
     Raises:
         InputErrors: all that is wrong with the options and values.
     """
@@ -88,6 +94,13 @@ def start(
     settings: Settings, config: RunConfig, name: str, typed: dict[str, str], ready: Callable[[RunConfig], RunConfig]
 ) -> str:
     """Check all runs, then queue them; returns the id of the first.
+
+    Args:
+        settings: of the home.
+        config: the run to vary.
+        name: of the sweep.
+        typed: values to try by option, as text.
+        ready: checks one run and returns it with paths resolved.
 
     Raises:
         InputErrors: at least one is wrong; nothing was queued.

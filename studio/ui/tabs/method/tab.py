@@ -149,6 +149,11 @@ def option_cards(spec: OptionSpec, value: str, lacks: dict[str, str] | None = No
     """Make the cards of a choice; what each means is read from the option's own help ("lora: …; full: …").
 
     `lacks` says of words that cannot be chosen here why; their cards are greyed.
+
+    Args:
+        spec: an option with choices.
+        value: the chosen one.
+        lacks: by choice; None where all can be chosen.
     """
     titles = ENGINES | {one.name: one.title for one in METHODS.values()}
     titles |= {one.name: one.title for one in TUNINGS.values()}

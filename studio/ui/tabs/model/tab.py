@@ -124,7 +124,13 @@ def short_name(path: str) -> str:
 
 
 def model_facts(path: str, revision: str, settings: Settings) -> dict[str, Any]:
-    """What is known of a model, for the facts' card; a model that cannot be used is said, not raised."""
+    """What is known of a model, for the facts' card; a model that cannot be used is said, not raised.
+
+    Args:
+        path: folder, file or Hub id, as typed.
+        revision: branch, tag or commit; empty for main.
+        settings: home and readable folders; nothing is downloaded.
+    """
     text = path.strip()
     shown: dict[str, Any] = {"title": short_name(text) or "Model", "state": "ready", "level": "ok"}
     shown |= {"note": "", "facts": []}

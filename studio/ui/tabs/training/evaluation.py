@@ -94,7 +94,13 @@ class EvaluationCard:
         ]
 
     def submit(self, job_id: str, data: str | None, limit: str | None) -> dict[str, Any]:
-        """Queue an evaluation of the selected run and show it."""
+        """Queue an evaluation of the selected run and show it.
+
+        Args:
+            job_id: of a completed run.
+            data: file of rows with answers; None or empty for the demo's.
+            limit: first rows only, as typed; None or empty for all.
+        """
         run = require_model(self.settings, job_id)
         rows = rows_path(self.settings, data or DEMO_TEST)
         asked = {"run": run.id, "data": rows, "limit": limit or None}
