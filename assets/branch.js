@@ -34,7 +34,7 @@ window.studio.branch = (() => {
     const job = window.studio.selected(), steps = await checkpoints(job);
     if (!steps) return;
     asked = job.id;
-    put(branch("title"), `Branch off ${job.name}`);
+    put(branch("title"), `Branch from ${job.name}`);
     branch("step").replaceChildren(...steps.map((step) => h("option", { value: step }, number(step))));
     branch("step").value = String(steps[steps.length - 1]);
     branch("steps").showModal();

@@ -183,6 +183,28 @@ def test_rows_of_the_second_source_are_shown(page: Page, server: Server, settle:
 
 
 @pytest.mark.long
+def test_a_second_upload_may_replace_the_first_and_pairs_offer_dpo(page: Page, server: Server, tmp_path: Path) -> None:
+    pair = {"prompt": "Hi", "chosen": "Hello.", "rejected": "What?"}
+    for name, rows in (("old.jsonl", [{"prompt": "Hi", "completion": "Hello."}]), ("pairs.jsonl", [pair])):
+        (tmp_path / name).write_text(f"{json.dumps(rows[0])}\n" * 12)
+    open_tab(page, server, "data")
+    files = page.locator("#f-data-train tbody")
+    upload(page, "#data-upload", tmp_path / "old.jsonl")
+    expect(files).to_contain_text("old.jsonl")
+    expect(page.locator("#data-only")).to_be_hidden()
+    upload(page, "#data-upload", tmp_path / "old.jsonl")  # the same again: one file, no copy of it
+    planned(page, "!plan.errors.length")
+    upload(page, "#data-upload", tmp_path / "pairs.jsonl")
+    page.get_by_role("button", name="Use only pairs.jsonl", exact=True).click()
+    expect(files).not_to_contain_text("old.jsonl")
+    expect(page.locator("#data-only")).to_be_hidden()
+    assert not (server.settings.uploads / "old-2.jsonl").exists()
+    page.locator("#findings").get_by_role("button", name="Switch to DPO", exact=True).click()
+    planned(page, "plan.method === 'dpo' && !plan.errors.length")
+    expect(page.locator(".data-state")).to_have_text("ready for DPO")
+
+
+@pytest.mark.long
 def test_what_is_no_data_is_a_sentence(page: Page, server: Server, tmp_path: Path) -> None:
     open_tab(page, server, "data")
     path = page.locator("#data-path input, #data-path textarea").first
@@ -221,7 +243,7 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, server: Server, tmp_pa
 def test_a_long_count_says_how_far_it_is_and_can_be_stopped(page: Page, server: Server, tmp_path: Path) -> None:
     rows = tmp_path / "many.jsonl"
     with rows.open("w", encoding="utf-8") as file:
-        for n in range(150_000):
+        for n in range(400_000):
             said = [{"role": "user", "content": f"What is {n}? " * 6}, {"role": "assistant", "content": f"It is {n}."}]
             file.write(json.dumps({"messages": said}) + "\n")
     open_tab(page, server, "data")
@@ -233,6 +255,9 @@ def test_a_long_count_says_how_far_it_is_and_can_be_stopped(page: Page, server: 
     stop.click()
     planned(page, "plan.errors.length && plan.errors[0].sentence.includes('counting the rows was stopped')")
     expect(page.locator("#tab-data .stop-counting")).to_have_count(0, timeout=60_000)
+    page.wait_for_timeout(2_000)  # the figures are asked for after the plan
+    expect(page.locator("#tab-data .stop-counting")).to_have_count(0)
+    expect(page.locator(".data-state")).to_have_text("needs fixing")
     # The page works on with other data.
     page.locator("#data-demo").click()
     planned(page, "!plan.errors.length && plan.line.includes('steps')")

@@ -84,3 +84,34 @@ def test_new_run_asks_what_to_begin_with(page: Page, server: Server, fake_run: C
     expect(page.get_by_role("tab", name="Data", exact=True)).to_have_attribute("aria-selected", "true")
     page.wait_for_function("() => document.activeElement.closest('#f-data-train') !== null")
     expect(page.locator("#f-data-train")).to_be_in_viewport()
+
+
+def test_a_runs_settings_are_read_and_become_the_draft(
+    page: Page, server: Server, fake_run: Callable[..., FakeRun]
+) -> None:
+    config = load_named("demo/sft").model_dump(mode="json")
+    other = {**config, "training": {**config["training"], "learning_rate": 3e-5}}
+    for name, asked in (("usual", config), ("slow", other)):
+        run = fake_run(name, config=asked)
+        run.finish()
+    page.goto(server.url)
+    fold = page.locator(".run-settings")
+    page.locator(".run", has_text="slow").click()
+    expect(page.locator("#monitor [data-part=name]")).to_have_text("slow")
+    fold.locator("summary").click()
+    rate = fold.locator("tr", has=page.locator("[title='training.learning_rate']"))
+    expect(rate).to_have_text("Learning rate3e-05")
+    expect(rate).to_have_class("changed")
+    expect(fold.locator("tr", has=page.locator("[title='training.optimizer']"))).not_to_have_class("changed")
+    expect(fold.locator("[data-settings=count]")).to_have_text(re.compile(r"\d+ of \d+ differ from the default"))
+    assert fold.locator("input, select, textarea").count() == 0, "a run's settings are read-only"
+    assert fold.locator("[title='method.beta']").count() == 0, "options that the method does not read"
+    page.locator(".run", has_text="usual").click()
+    expect(rate).not_to_have_text("Learning rate3e-05")
+    page.locator(".run", has_text="slow").click()
+    expect(rate).to_have_text("Learning rate3e-05")
+    fold.get_by_role("button", name="Use as draft", exact=True).click()
+    expect(page.get_by_role("tab", name="Method", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#f-training-learning_rate input, #f-training-learning_rate textarea").first).to_have_value(
+        "3e-05"
+    )

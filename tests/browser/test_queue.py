@@ -162,7 +162,7 @@ def test_a_run_is_duplicated_and_values_are_swept(page: Page, server: Server, qu
     old = queue("old", "training.epochs=4", "tuning.rank=8", "training.seed=11")
     write_state(old.state_path, old.state().with_(status="failed", reason="x", finished=time.time()))
     page.goto(f"{server.url}#tab=training&job={old.id}")
-    page.locator(".queue-acts").get_by_role("button", name="Duplicate").click()
+    page.locator(".queue-acts").get_by_role("button", name="Use as draft").click()
     planned(page, "plan.what.startsWith('LoRA r8') && plan.line.includes('4 epochs')")
     expect(page.locator("#tab-method .plan-from")).to_contain_text("The settings of old, for a new run.")
     expect(page.locator("#tab-method .plan-name")).to_have_value("old-2")

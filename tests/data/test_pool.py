@@ -87,6 +87,39 @@ def test_a_call_that_waits_can_be_cancelled(pool: DataPool, long: dict[str, Any]
         assert isinstance(one.error, StoppedError)
 
 
+def test_a_stopped_count_is_not_begun_again_by_itself(
+    pool: DataPool, long: dict[str, Any], model_path: Path, write: Callable[..., Path]
+) -> None:
+    """The page asks for plan and figures one after the other, and both would count what a person does not want."""
+    model = {"path": str(model_path)}
+    count = Asking(pool, "a", "lengths", model=model, **long)
+    assert count.told.wait(60)
+    pool.stop_counting("a")
+    count.thread.join(30)
+    assert isinstance(count.error, StoppedError)
+    for _ in range(2):
+        again = Asking(pool, "a", "lengths", model=model, seed=7, **long)
+        again.thread.join(5)
+        assert isinstance(again.error, StoppedError) and "was stopped" in str(again.error)
+    other = Asking(pool, "b", "lengths", model=model, **long)
+    assert other.told.wait(60), "somebody else did not stop it"
+    pool.stop_counting("b")
+    pool.count_again("a")
+    wanted = Asking(pool, "a", "lengths", model=model, **long)
+    assert wanted.told.wait(60)
+    pool.stop_counting("a")
+    wanted.thread.join(30)
+    short = {"train": [{"path": str(write("short.jsonl", [chat("a", "b")] * 3))}], "validation": 0}
+    changed = Asking(pool, "a", "lengths", model=model, data=short)
+    changed.thread.join(60)
+    assert changed.error is None and changed.result["report"]["train_rows"] == 3
+    back = Asking(pool, "a", "lengths", model=model, **long)
+    assert back.told.wait(60), "it was changed and changed back"
+    pool.stop_counting("a")
+    for one in (other, back):
+        one.thread.join(30)
+
+
 def test_the_same_question_goes_to_who_knows_the_answer(pool: DataPool, model_path: Path) -> None:
     first = pool.call("lengths", model=str(model_path))
     pool.call("ping")

@@ -18,7 +18,7 @@ import pytest
 
 from studio.data.files.datafiles import read_rows
 from studio.data.formats.conversations import turn_notes
-from studio.data.formats.rows import detect_format, kind_of, parse_row
+from studio.data.formats.rows import detect_format, fitting_kind, kind_of, parse_row
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError
 from studio.methods import RowKind
@@ -173,6 +173,11 @@ def test_a_table_of_text_has_labels(write: Writer, label: str, truth: bool) -> N
 )
 def test_a_file_is_inspected_for_the_method_that_its_rows_are_for(row: dict[str, Any], kind: RowKind) -> None:
     assert kind_of(row) == kind
+
+
+def test_rows_for_no_method_suggest_none() -> None:
+    assert fitting_kind({"a": 1, "b": 2}) is None
+    assert fitting_kind({"prompt": "q", "chosen": "a", "rejected": "b"}) == "pairs"
 
 
 @pytest.mark.parametrize(

@@ -184,8 +184,8 @@ def test_paths_outside_are_refused(page: Page) -> None:
 
 def test_an_upload_never_replaces_a_file(settings: Settings, tmp_path: Path) -> None:
     packed = tmp_path / "rows.csv.gz"
-    for name in ("rows.csv.gz", "rows-2.csv.gz"):
-        packed.write_bytes(b"1")
+    for content, name in ((b"1", "rows.csv.gz"), (b"1", "rows.csv.gz"), (b"2", "rows-2.csv.gz"), (b"1", "rows.csv.gz")):
+        packed.write_bytes(content)
         assert datafiles.keep_upload(packed, settings).name == name
     file = tmp_path / "rows of mine.jsonl"
     file.write_text("1")
@@ -194,6 +194,7 @@ def test_an_upload_never_replaces_a_file(settings: Settings, tmp_path: Path) -> 
     second = datafiles.keep_upload(file, settings)
     assert (first.name, second.name) == ("rows-of-mine.jsonl", "rows-of-mine-2.jsonl")
     assert (first.read_text(), second.read_text()) == ("1", "2")
+    assert len(list(settings.uploads.iterdir())) == 4, "the same content is the same file"
 
 
 @pytest.mark.parametrize("name", ["rows.xlsx", "rows.jsonl.exe", "rows.gz"])

@@ -110,8 +110,13 @@ def _deciding(name: FormatName, row: dict[str, Any]) -> tuple[str, ...] | None:
 
 def kind_of(row: dict[str, Any]) -> RowKind:
     """Return the first kind of method that could learn from a row like this; "answers" if none could."""
+    return fitting_kind(row) or "answers"
+
+
+def fitting_kind(row: dict[str, Any]) -> RowKind | None:
+    """Return the first kind of method that could learn from a row like this; None if none could."""
     kinds: tuple[RowKind, ...] = ("pairs", "rated", "answers", "prompts")
-    found: RowKind = next((kind for kind in kinds if _is_for(kind, row)), "answers")
+    found = next((kind for kind in kinds if _is_for(kind, row)), None)
     # Half of a pair: nobody meant the answer to be left out.
     if found == "prompts" and ("chosen" in row or "rejected" in row):
         return "pairs"

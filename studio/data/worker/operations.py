@@ -1,4 +1,4 @@
-"""What the data worker can be asked: inspect, preview, lengths, template, fetch, ping.
+"""What the data worker can be asked: inspect, preview, lengths, template, fetch, kind, ping.
 
 Each takes and returns plain values; texts of rows stay text (no HTML is made here). Tokenizers are kept by
 folder, results by the size and time of the files they came from, so asking again costs a few milliseconds.
@@ -18,7 +18,7 @@ from studio.config.data import DataConfig, DataSource
 from studio.config.model import ModelConfig
 from studio.data.files.datafiles import Row, Stamp, place
 from studio.data.files.rowindex import RowIndex, row_index
-from studio.data.formats.rows import kind_of
+from studio.data.formats.rows import fitting_kind
 from studio.data.masks.masker import Masker
 from studio.data.masks.templates import usable_templates, with_template
 from studio.data.prepare.counting import count_tokens
@@ -95,7 +95,7 @@ class Operations:
         """Return the operations by name."""
         return {
             "inspect": self.inspect, "preview": self.preview, "lengths": self.lengths, "template": self.template,
-            "fetch": self.fetch, "ping": self.ping,
+            "fetch": self.fetch, "kind": self.kind, "ping": self.ping,
         }  # fmt: skip
 
     def inspect(
@@ -117,7 +117,7 @@ class Operations:
         source = section(DataSource, {**(options or {}), "path": path, "format": format}, "data.train")
         config, asked, progress = call.data, call.method, call.progress
         located = locate(source, self.settings, call.confined)
-        kind: RowKind = asked.kind.rows if call.named else _kind_of_first(source, located)
+        kind: RowKind = asked.kind.rows if call.named else _kind_of_first(source, located) or "answers"
         key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, asked.kind.train_on(asked)]
         key += [asked.name, config.template, config.system, config.control_tokens]
         folder = None
@@ -150,6 +150,19 @@ class Operations:
             return result
 
         return self._kept(key, compute)
+
+    def kind(self, call: Call, *, source: Values) -> Values:
+        """Say for which kind of method a source's first row is made.
+
+        Args:
+            call: whose roots bound what is read.
+            source: as data.train holds it.
+
+        Returns:
+            kind: None where it is made for none.
+        """
+        found = section(DataSource, source, "data.train")
+        return {"kind": _kind_of_first(found, locate(found, self.settings, call.confined))}
 
     def preview(self, call: Call, *, row: int = 1, source: int = 0) -> Values:
         """Show one row as the model sees it.
@@ -297,10 +310,10 @@ class Operations:
         return index.row(at), index.count, index.row(1)
 
 
-def _kind_of_first(source: DataSource, located: Located) -> RowKind:
-    """The first kind of method that could use the first row."""
+def _kind_of_first(source: DataSource, located: Located) -> RowKind | None:
+    """The first kind of method that could use the first row; None if none could."""
     number, row = next(located.rows(0))
-    return kind_of(Reading(source, located, "answers").mapped(row, number))
+    return fitting_kind(Reading(source, located, "answers").mapped(row, number))
 
 
 def _plain(value: Any) -> Values:

@@ -27,7 +27,7 @@ _SHARE = 4
 # Who asks: set for each request of the page, "" elsewhere.
 asker: ContextVar[str] = ContextVar("asker", default="")
 # Answered from a row or two; all other calls may read whole sets.
-_SHORT = frozenset(("preview", "diff", "pair", "template", "ping", "warm"))
+_SHORT = frozenset(("preview", "kind", "diff", "pair", "template", "ping", "warm"))
 _COUNTS = frozenset(("lengths", "inspect"))
 _EACH, _EACH_WHOLE = 3, 2
 _KEPT_KEYS = 32
@@ -53,6 +53,7 @@ class _Ticket:
     op: str
     slot: str
     key: bytes
+    data: bytes
 
     @property
     def short(self) -> bool:
@@ -81,6 +82,7 @@ class DataPool:
         self._numbers = itertools.count()
         self._newest: Counter[str] = Counter()
         self._stopped: set[int] = set()
+        self._halted: dict[str, set[bytes]] = {}  # by person: the data whose count was stopped
         self._closed = 0
 
     def call(
@@ -99,10 +101,12 @@ class DataPool:
             StoppedError: a newer call with the slot came, or `cancel`, or `close`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        if op in _COUNTS:
+            self._require_wanted(asker.get(), _data_of(args))
         number = next(self._numbers)
         own = slot or f"call {number}"
         turn, closed = self._take(own), self._closed
-        ticket = _Ticket(number, asker.get(), op, own, to_line({"op": op, "args": args}))
+        ticket = _Ticket(number, asker.get(), op, own, to_line({"op": op, "args": args}), _data_of(args))
 
         def wanted() -> bool:
             return self._closed == closed and self._newest[own] == turn
@@ -118,9 +122,7 @@ class DataPool:
         except StoppedError as error:
             if number not in self._stopped:
                 raise
-            raise StoppedError(
-                "counting the rows was stopped", where="data", fix="Change a data option to count again"
-            ) from error
+            raise _halted() from error
         finally:
             self._stopped.discard(number)
             with self._changed:
@@ -148,13 +150,28 @@ class DataPool:
         return max(told, key=lambda one: one[1], default=None)
 
     def stop_counting(self, who: str) -> None:
-        """End a person's counts of rows, running and waiting."""
+        """End a person's counts of rows, running and waiting.
+
+        The page asks again by itself, for the plan and for the figures; until there are other data, or `count_again`,
+        it hears the same.
+        """
         with self._changed:
             running = [one.used_by for one in self._members if one.used_by is not None]
             counts = [one for one in (*running, *self._waiting) if one.who == who and one.op in _COUNTS]
             self._stopped |= {one.number for one in counts}
+            self._halted[who] = {one.data for one in counts}
         for one in counts:
             self.cancel(one.slot)
+
+    def count_again(self, who: str) -> None:
+        """Count what a person stopped when it is asked for next."""
+        self._halted.pop(who, None)
+
+    def _require_wanted(self, who: str, data: bytes) -> None:
+        with self._changed:
+            if data in self._halted.get(who, ()):
+                raise _halted()
+            self._halted.pop(who, None)
 
     def _take(self, slot: str) -> int:
         with self._changed:
@@ -255,3 +272,12 @@ class DataPool:
         if free and all(member.worker.pid is None for member in free):
             free[0].owner = None
             free[0].worker.start()
+
+
+def _data_of(args: dict[str, Any]) -> bytes:
+    """What is counted, whoever asks for it."""
+    return to_line({name: args.get(name) for name in ("data", "method")})
+
+
+def _halted() -> StoppedError:
+    return StoppedError("counting the rows was stopped", where="data", fix="Change a data option to count again")

@@ -1,4 +1,4 @@
-"""Which options of some trainings differ, with defaults filled in, and what their values are called.
+"""The options of a training, and which of them differ between some, with defaults filled in, in people's words.
 
 An option that one run wrote down and another left at its default is no difference. What was left to `auto` is
 compared by what it became, and data files by their content too, since a file may have changed between two runs.
@@ -20,6 +20,22 @@ from studio.jobs.store.folder import JobFolder
 
 NONE = "–"
 Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One option of a run.
+
+    Attributes:
+        key: dotted option.
+        title, text: what people call it and its value.
+        changed: it is not at its default.
+    """
+
+    key: str
+    title: str
+    text: str
+    changed: bool
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,7 @@ def differing(configs: Sequence[Config], environments: Sequence[Config]) -> list
     """
     specs = {spec.path: spec for spec in options_of(RunConfig)}
     flat = [_flat(config, specs) for config in configs]
-    became = [(environment.get("plan") or {}).get("choices") or {} for environment in environments]
+    became = [_became(environment) for environment in environments]
     paths = [path for path in specs if any(path in values for values in flat)]
     paths += sorted({path for values in flat for path in values} - set(specs))
     rows = []
@@ -80,6 +96,24 @@ def differing(configs: Sequence[Config], environments: Sequence[Config]) -> list
     if not named and len({text for text in contents if text != NONE}) > 1:
         rows.append(Row("data (SHA-256)", "Content of the data files", contents))
     return rows
+
+
+def settings_of(job: JobFolder) -> tuple[list[Setting], str]:
+    """Return the options that a training read, in the order of the form, and what `full_config` says of them."""
+    config, note = full_config(job)
+    specs = {spec.path: spec for spec in options_of(RunConfig)}
+    values, became = _flat(config, specs), _became(job.environment())
+    usual = _flat(RunConfig().model_dump(mode="json"), specs)
+    return [
+        Setting(
+            path,
+            spec.title,
+            _text(values[path], _resolved(values[path], became.get(path))),
+            values[path] != usual[path],
+        )
+        for path, spec in specs.items()
+        if path in values and _applies(spec, values)
+    ], note
 
 
 def at(config: Config, path: str) -> Any:
@@ -116,6 +150,11 @@ def _applies(spec: OptionSpec, values: Config) -> bool:
 def _resolved(value: Any, choice: Any) -> Any:
     """What an `auto` became, as the plan of the run says; None where it is not an auto or there was no plan yet."""
     return choice.get("value") if isinstance(choice, dict) and value == "auto" else None
+
+
+def _became(environment: Config) -> Config:
+    """What the plan made of each `auto`, by option; empty where a run has no plan yet."""
+    return (environment.get("plan") or {}).get("choices") or {}
 
 
 def _fingerprint(environment: Config) -> str:

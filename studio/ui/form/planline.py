@@ -16,6 +16,7 @@ from gradio.context import Context
 
 from studio.config import RunConfig
 from studio.data.sources.locate import confine_sources, is_hub_source, locate, sources_of
+from studio.data.worker.pool import asker
 from studio.errors import InputErrors, StudioError
 from studio.jobs import submit
 from studio.jobs.actions.branching import branch, check_changes, find_checkpoint, require_length
@@ -214,6 +215,7 @@ class Planner:
             InputError: a value is wrong, the name is taken, or the edited run has begun.
         """
         config, settings = self.confined(values), self.services.settings
+        self.services.data.count_again(asker.get())
         if meta.edit:
             return fromrun.save(settings, meta.edit, *self._ready(config))
         name = meta.name or self.default_name(config)
@@ -257,6 +259,7 @@ def wire(page: Page) -> None:
         return [*[shown for _ in form.lines], {"values": raw, "name": meta.name, "sweep": meta.sweep}, shown["what"]]
 
     def restore(draft: Any) -> list[Any]:
+        page.services.data.count_again(asker.get())
         known = draft if isinstance(draft, dict) else {}
         return [*form.restored(draft), json.dumps({"restored": known.get("name", ""), "sweep": known.get("sweep")})]
 

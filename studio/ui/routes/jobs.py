@@ -21,6 +21,7 @@ from studio.jobs.store.files import size_of
 from studio.jobs.store.logs import lines_around
 from studio.jobs.store.request import JobRequest
 from studio.jobs.views.compare import metrics_of
+from studio.jobs.views.differences import settings_of
 from studio.jobs.views.expected import next_steps
 from studio.reach import open_in
 from studio.ui.components.selected import has_model
@@ -65,6 +66,14 @@ def make_router(book: RunBook, job_of: Callable[[str], JobFolder]) -> APIRouter:
                 ],
             }
         )
+
+    @router.get("/{job_id}/settings")
+    def settings(job_id: str) -> Json:
+        found = job_of(job_id)
+        if found.request.kind != "train":
+            raise HTTPException(404, f"'{found.name}' is no training run")
+        rows, note = settings_of(found)
+        return Json({"settings": [asdict(row) for row in rows], "note": note})
 
     @router.get("/{job_id}/events")
     def events(job_id: str, after: int = Query(0, ge=0)) -> Json:

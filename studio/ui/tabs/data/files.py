@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -65,7 +66,7 @@ def joined(current: list[dict[str, Any]] | None, validation: str, path: str) -> 
 
 
 def keep_upload(file: Path, settings: Settings) -> Path:
-    """Move an uploaded file into the uploads under its own name; a name that is taken gets a number.
+    """Move an uploaded file into the uploads under its own name; another file of a name that is taken gets a number.
 
     Raises:
         InputError: too large, or of no kind that is read.
@@ -76,6 +77,21 @@ def keep_upload(file: Path, settings: Settings) -> Path:
         raise InputError(f"'{file.name}' is not a data file", where="Upload", fix=fix)
     with open_in(file.parent, file.name) as source:
         return _keep(source, file.name, name, settings)
+
+
+def _same(source: IO[bytes], kept: Path) -> bool:
+    """Whether an upload is what was uploaded before; leaves `source` at its beginning."""
+    try:
+        with open_in(kept.parent, kept.name) as before:
+            sizes = {os.fstat(one.fileno()).st_size for one in (source, before)}
+            if len(sizes) > 1:
+                return False
+            digests = {hashlib.file_digest(one, "sha256").digest() for one in (source, before)}  # type: ignore[arg-type]
+            return len(digests) == 1
+    except (OSError, InputError):  # a folder, a link, or no longer there
+        return False
+    finally:
+        source.seek(0)
 
 
 def _keep(source: IO[bytes], sent: str, name: str, settings: Settings) -> Path:
@@ -93,6 +109,8 @@ def _keep(source: IO[bytes], sent: str, name: str, settings: Settings) -> Path:
             with target.open("xb") as out:
                 shutil.copyfileobj(source, out)
         except FileExistsError:
+            if _same(source, target):
+                return target
             continue
         return target
     raise InputError(f"there are too many files named '{name}'", where=str(settings.uploads), fix="Remove some of them")

@@ -40,7 +40,7 @@ from studio.ui.tabs.data.values import (
 )
 
 VALIDATION = "data.validation"
-ACTED = (LIMIT, TRUNCATION)
+ACTED = (LIMIT, TRUNCATION, METHOD)
 HEAD = """
 <div class="studio row-flex wrap-flex head"><h2 class="data-name">Data</h2><span class="data-state pill">reading</span>
 <span class="data-counts muted num" role="status"></span></div>
@@ -91,6 +91,7 @@ def build(page: Page) -> None:
                         elem_id="data-upload", size="sm",
                     )  # fmt: skip
                     demo = gr.Button("Use the demo dataset", elem_id="data-demo", size="sm")
+                    only = gr.Button("", visible=False, elem_id="data-only", size="sm")
                 problem = piece(NOTE, "note", elem_id="data-problem")
             findings = piece(FINDINGS, "findings", elem_id="findings")
             piece(SPLIT, "split", elem_id="split")
@@ -106,24 +107,32 @@ def build(page: Page) -> None:
             push_card(page)
     form.lines.append(plan_line())
 
-    def add_path(text: str, current: list[dict[str, Any]], validation: str) -> tuple[Any, Any, Any, str]:
+    def added(current: list[dict[str, Any]], validation: str, path: str) -> tuple[Any, str, Any]:
+        """The files with one more, and where others are there the button that leaves only it."""
+        files, validation = joined(current, validation, path)
+        return files, validation, gr.Button(f"Use only {Path(path).name}", visible=len(files) > 1)
+
+    def leave(current: list[dict[str, Any]]) -> tuple[Any, Any]:
+        return current[-1:], gr.Button(visible=False)
+
+    def add_path(text: str, current: list[dict[str, Any]], validation: str) -> tuple[Any, Any, Any, Any, str]:
         if not text.strip():
             fix = "Enter a file, a folder, dataset_info.json:NAME, or org/name of a Hub dataset"
             raise InputError("the path is empty", where="Path or dataset", fix=fix)
         try:
-            return *joined(current, validation, named_source(text, services.settings)), "", ""
+            return *added(current, validation, named_source(text, services.settings)), "", ""
         except StudioError as error:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), error.sentence
+
+    def take_upload(file: str, current: list[dict[str, Any]], validation: str) -> tuple[Any, Any, Any, str]:
+        try:
+            return *added(current, validation, str(keep_upload(Path(file), services.settings))), ""
+        except InputError as error:
             return gr.skip(), gr.skip(), gr.skip(), error.sentence
 
-    def take_upload(file: str, current: list[dict[str, Any]], validation: str) -> tuple[Any, Any, str]:
-        try:
-            return *joined(current, validation, str(keep_upload(Path(file), services.settings))), ""
-        except InputError as error:
-            return gr.skip(), gr.skip(), error.sentence
-
-    def take_demo(method: str) -> tuple[Any, str, str]:
+    def take_demo(method: str) -> tuple[Any, str, Any, str]:
         train, validation = demo_data(method)
-        return train, str(validation), ""
+        return train, str(validation), gr.Button(visible=False), ""
 
     def act(current: list[dict[str, Any]] | None, text: str) -> list[Any]:
         return acted(text, current, ACTED)
@@ -158,9 +167,11 @@ def build(page: Page) -> None:
         targets = [*(form.components[option] for option in ACTED), sources]
         validation = form.components[VALIDATION]
         files = [sources, validation]
-        gr.on([add.click, path.submit], guard(add_path), [path, *files], [*files, path, problem], **QUIET)
-        upload.upload(guard(take_upload), [upload, *files], [*files, problem], **QUIET)
-        demo.click(guard(take_demo), form.components[METHOD], [*files, problem], **QUIET)
+        given = [*files, only]
+        gr.on([add.click, path.submit], guard(add_path), [path, *files], [*given, path, problem], **QUIET)
+        upload.upload(guard(take_upload), [upload, *files], [*given, problem], **QUIET)
+        demo.click(guard(take_demo), form.components[METHOD], [*given, problem], **QUIET)
+        only.click(guard(leave), sources, [sources, only], **QUIET)
         findings.select(guard(act), [sources, form.meta], targets, js=WITH_META, **QUIET)
         view.select(guard(move), [*form.inputs, form.meta], view, js=WITH_META, **QUIET)
         form.count = {"fn": guard(count), "inputs": form.inputs, "outputs": [head, page.summaries["data"]]}

@@ -19,9 +19,10 @@ from studio.config.describe import options_of
 from studio.data.sources.locate import absent_set, sources_of
 from studio.data.wire import run_sections
 from studio.errors import StoppedError, StudioError
+from studio.methods import METHODS
 from studio.ui.form.meta import Meta
 from studio.ui.form.planwords import waits_for
-from studio.ui.form.schema import TRAIN, Values
+from studio.ui.form.schema import METHOD, TRAIN, Values
 from studio.ui.page import Page
 from studio.ui.server.services import Services
 from studio.ui.tabs.data.tokens import problem_value, row_value
@@ -131,6 +132,7 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
         error: what the run would say; one that gathers several shows each.
     """
     shown = failed(name, [page.form.problem(one)["sentence"] for one in getattr(error, "errors", [error])])
+    shown["findings"][0]["actions"] = switch_actions(config, page.services)
     data, sections = config.data, run_sections(config)
     for source in data.train:
         try:
@@ -158,6 +160,19 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
                 }
             ]
     return shown
+
+
+def switch_actions(config: RunConfig, services: Services) -> list[dict[str, Any]]:
+    """A button for the first method that learns from rows like these, where the chosen one does not."""
+    for source in config.data.train:
+        try:
+            kind = services.data.call("kind", source=source.model_dump())["kind"]
+        except StudioError:
+            continue  # its sentence is among the findings already
+        if kind not in (None, config.method.kind.rows):
+            method = next(one for one in METHODS.values() if one.rows == kind)
+            return [{"label": f"Switch to {method.title}", "set": {METHOD: method.name}}]
+    return []
 
 
 def length_actions(longest: int) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ ACTS = """<div class="row-flex wrap-flex queue-acts" data-part="queue-acts" hidd
     <button type="button" class="btn small" data-act="up">Move up</button>
     <button type="button" class="btn small" data-act="down">Move down</button>
     <button type="button" class="btn small" data-act="edit">Edit</button>
-    <button type="button" class="btn small" data-act="duplicate">Duplicate</button>
+    <button type="button" class="btn small" data-act="duplicate">Use as draft</button>
     <button type="button" class="btn small" data-act="branch" hidden>Branch …</button>
     <button type="button" class="btn small" data-act="extend" hidden>Extend …</button>
     <span class="muted" data-act="said" role="status"></span>

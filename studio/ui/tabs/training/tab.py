@@ -18,6 +18,7 @@ from studio.ui.tabs.training import evaluation
 from studio.ui.tabs.training.compare import comparison
 from studio.ui.tabs.training.keep import keep_card
 from studio.ui.tabs.training.monitor import job_log, job_monitor
+from studio.ui.tabs.training.settings import settings_card
 
 START = "Start the demo"
 # assets/monitor.js fills in what the plan says.
@@ -37,6 +38,7 @@ def build(page: Page) -> None:
         job_monitor()
         evaluation.build(page)
         job_log()
+        settings_card()
         keep_card()
     comparison()
 
