@@ -317,7 +317,7 @@ def test_is_gone_with_its_parent(session_settings: Settings) -> None:
 def test_the_client_is_light_and_the_worker_has_no_torch(worker: DataWorker, model: str) -> None:
     code = (
         "import sys, studio.data.worker.client, studio.data.files.datafiles\n"
-        "import studio.data.formats.answers, studio.data.quality.report\n"
+        "import studio.data.formats.answers, studio.data.report\n"
         "print([name for name in ('torch', 'transformers', 'tokenizers', 'numpy') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -172,7 +172,7 @@ def test_wrong_requests_are_sentences(keep: Callable[..., Any], args: dict[str, 
 
 
 def test_every_finding_of_a_row_can_be_left_out() -> None:
-    from studio.data.quality.findings import CHECKS, NOTES
+    from studio.data.prepare.findings import CHECKS, NOTES
 
     of_pairs = {"duplicate", "near_duplicate", "leak", "near_leak"}
     assert set(DROPPABLE) == (set(CHECKS) | set(NOTES)) - of_pairs

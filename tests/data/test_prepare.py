@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from studio.config.data import DataConfig, DataSource
 from studio.data.masks.overlay import IGNORED
 from studio.data.prepare.pipeline import Prepared, choose_validation, prepare_data
-from studio.data.quality.report import summarize_lengths
+from studio.data.report import summarize_lengths
 from studio.errors import InputError, InputErrors
 from studio.methods import MethodConfig
 from studio.settings import Settings

@@ -18,13 +18,14 @@ from studio.config.data import DataConfig, DataSource
 from studio.config.model import ModelConfig
 from studio.data.files.datafiles import Row, Stamp, place
 from studio.data.files.rowindex import RowIndex, row_index
+from studio.data.formats.answers import Unread
 from studio.data.formats.rows import kind_of
 from studio.data.masks.masker import Masker
 from studio.data.masks.templates import usable_templates, with_template
 from studio.data.prepare.counting import count_tokens
+from studio.data.prepare.findings import note_text, reading_findings, text_findings, unused_keys
 from studio.data.prepare.pipeline import prepare_data
 from studio.data.prepare.units import both_answers
-from studio.data.quality.findings import Unread, note_text, reading_findings, text_findings, unused_keys
 from studio.data.sources.locate import Located, locate, sources_of
 from studio.data.sources.parsing import OpenedSource
 from studio.data.sources.reading import Reading, in_turns

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from studio.config.data import DataConfig, DataSource
-from studio.data.formats.answers import LABELS, Example
+from studio.data.formats.answers import Unread
 from studio.data.prepare.units import Unit
-from studio.data.quality.report import DataReport, Finding, Place, ReadAs, SourceReport
+from studio.data.report import DataReport, Finding, Place, ReadAs, SourceReport
 from studio.data.sources.locate import Located
+from studio.data.sources.reading import COLUMNS_SAY
 
 _NAMED_ROWS = 5
-# How the reason of a format begins that was told from the names of the columns (`reading`).
-COLUMNS_SAY = "the columns say "
 NOTES: dict[str, tuple[str, str]] = {
     "straddling": (
         "the first token of an answer also contains whitespace of the template, so it is not trained on",
@@ -115,28 +113,6 @@ def check_finding(check: str, count: int, action: str, places: Sequence[Place] =
         return note_finding(check, count, action=action, places=tuple(places))
     level, text, fix = CHECKS[check]
     return Finding(level, count, text + (f": {detail}" if detail else ""), fix, (), check, action, tuple(places))
-
-
-@dataclass
-class Unread:
-    """Keys of rows that were not read.
-
-    Attributes:
-        counts: how many rows have each.
-        rated: how many rows have a rating among them that the method does not learn from.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    rated: int = 0
-
-    def add(self, example: Example) -> None:
-        """Count those of one more row."""
-        self.counts.update(example.unused)
-        # A text with a label is one of a class, not a rated answer.
-        self.rated += example.text is None and any(key in LABELS for key in example.unused)
-
-    def __add__(self, other: Unread) -> Unread:
-        return Unread(self.counts + other.counts, self.rated + other.rated)
 
 
 def collect_findings(
