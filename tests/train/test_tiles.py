@@ -7,7 +7,7 @@ import torch
 from trl.kernels import chunked_logprob
 
 from studio.models.plan.memory import TILE_TOKENS, TILE_TOKENS_CUDA
-from studio.train.engine.tiles import narrow
+from studio.train.loop.counting import narrow
 
 
 @pytest.fixture(autouse=True)
