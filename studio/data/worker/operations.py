@@ -142,7 +142,7 @@ class Operations:
                 "rows": report.rows, "bytes": report.bytes, "sha256": report.sha256, "commit": report.commit, **told,
             }  # fmt: skip
             findings = text_findings([(located, report)]) + findings
-            result["findings"] = [_plain(one) for one in findings]
+            result["findings"] = [asdict(one) for one in findings]
             return result
 
         return self._kept(key, compute)
@@ -297,7 +297,3 @@ def _kind_of_first(source: DataSource, located: Located) -> RowKind:
     """The first kind of method that could use the first row."""
     number, row = next(located.rows(0))
     return kind_of(Reading(source, located, "answers").mapped(row, number))
-
-
-def _plain(value: Any) -> Values:
-    return asdict(value)
