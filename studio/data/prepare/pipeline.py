@@ -207,7 +207,13 @@ def encoded(
 
 
 def within(unit: Unit, config: DataConfig, source: SourceReport) -> Unit | None:
-    """Return the example within the limit, None if it is left out; what is cut or left out is counted in `source`."""
+    """Return the example within the limit, None if it is left out; what is cut or left out is counted in `source`.
+
+    Args:
+        unit: one example, as token ids.
+        config: `max_length` and what becomes of longer examples.
+        source: counts of the unit's source; changed.
+    """
     kept: Unit | None = unit
     if unit.length > config.max_length:
         if config.truncation == "drop":
@@ -223,6 +229,11 @@ def within(unit: Unit, config: DataConfig, source: SourceReport) -> Unit | None:
 
 def refuse_long(rows: Sequence[Unit], limit: int, joinable: bool) -> None:
     """Refuse rows over the limit.
+
+    Args:
+        rows: all of them, short ones included.
+        limit: in tokens.
+        joinable: whether splitting documents across examples can be suggested.
 
     Raises:
         InputError: there are some; the first of them are named, with the ways out.
