@@ -7,6 +7,7 @@ One call per option; pydantic checks type and bounds, the rest travels in `json_
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -132,6 +133,11 @@ def option(
     if callable(default):
         return Field(default_factory=default, title=title, description=help, json_schema_extra=extra, **bounds)
     return Field(default=default, title=title, description=help, json_schema_extra=extra, **bounds)
+
+
+def having(trait: str, kinds: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the methods or tunings that have a trait, an attribute of theirs."""
+    return tuple(name for name, one in kinds.items() if getattr(one, trait))
 
 
 def say_readers(config: type[Options], key: Literal["methods", "tunings"], owners: dict[str, type[Options]]) -> None:

@@ -6,9 +6,12 @@ run. `-P` leaves that folder out, and the package is named instead, wherever it 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import IO, Any
 
 import psutil
 
@@ -33,3 +36,13 @@ def cpu_seconds(pid: int) -> float:
     except psutil.Error:
         return 0.0
     return float(times.user + times.system)
+
+
+def kill(process: subprocess.Popen[bytes], *pipes: IO[Any] | None) -> None:
+    """End a process that holds nothing, and close what leads to it; a request that it did not read is lost."""
+    process.kill()
+    process.wait()
+    for pipe in pipes:
+        with contextlib.suppress(BrokenPipeError):
+            if pipe is not None:
+                pipe.close()

@@ -73,7 +73,7 @@ def build(model: type[Config], raw: dict[str, Any], where: str = "", by_hand: Co
 
     Args:
         model: the config class.
-        raw: plain values, as YAML gives them.
+        raw: plain values, as YAML gives them, under the names of today.
         where: file name for the messages.
         by_hand: options whose values came by `--set`, not from the file.
 
@@ -81,7 +81,7 @@ def build(model: type[Config], raw: dict[str, Any], where: str = "", by_hand: Co
         InputErrors: at least one key or value is wrong.
     """
     try:
-        return model.model_validate(with_current_names(raw)[0])
+        return model.model_validate(raw)
     except ValidationError as error:
         found = error.errors()
         problems = [_problem(model, item, where, by_hand) for item in found[:_SHOWN]]

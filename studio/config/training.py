@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from studio.methods import methods_with
-from studio.option import Options, option
-from studio.tunings import tunings_with
+from studio.methods import METHODS
+from studio.option import Options, having, option
+from studio.tunings import TUNINGS
 
 Auto = Literal["auto"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
@@ -67,7 +67,7 @@ class TrainingConfig(Options):
         "Compute the examples of a micro-batch as one row without padding; each sees only itself, so nothing changes "
         "but time and memory.",
         title="Padding-free",
-        methods=methods_with("padding_free"),
+        methods=having("padding_free", METHODS),
         differs="TRL's packing also fills rows up to the limit, which changes how many examples an update has.",
     )
     optimizer: Literal[
@@ -145,8 +145,8 @@ class TrainingConfig(Options):
         "studio: TRL with the studio's own loss and data, on every device; unsloth: the kernels and model code of "
         "Unsloth, on an NVIDIA GPU.",
         title="Engine",
-        methods=methods_with("unsloth"),
-        tunings=tunings_with("unsloth"),
+        methods=having("unsloth", METHODS),
+        tunings=having("unsloth", TUNINGS),
     )
 
     device: str = option(

@@ -61,11 +61,4 @@ class MethodConfig(
 say_readers(MethodConfig, "methods", {one.name: one.options for one in METHODS.values()})
 
 
-def methods_with(trait: str) -> tuple[str, ...]:
-    """Names of the methods that have a trait, an attribute of `Method`."""
-    return tuple(one.name for one in METHODS.values() if getattr(one, trait))
-
-
-__all__ = [
-    "METHODS", "Asked", "Method", "MethodConfig", "MethodCost", "Metric", "Rate", "RowKind", "TrainOn", "methods_with",
-]  # fmt: skip
+__all__ = ["METHODS", "Asked", "Method", "MethodConfig", "MethodCost", "Metric", "Rate", "RowKind", "TrainOn"]

@@ -58,14 +58,9 @@ class TuningConfig(QloraOptions, LoraOptions, DoraOptions, _Named):
 say_readers(TuningConfig, "tunings", {one.name: one.options for one in TUNINGS.values()})
 
 
-def tunings_with(trait: str) -> tuple[str, ...]:
-    """Names of the tunings that have a trait, an attribute of `Tuning`."""
-    return tuple(one.name for one in TUNINGS.values() if getattr(one, trait))
-
-
 def title_of(name: str) -> str:
     """What the page calls a tuning; the name itself where no tuning has it."""
     return TUNINGS[name].title if name in TUNINGS else name
 
 
-__all__ = ["FULL", "LORA", "QLORA", "TUNINGS", "Tuning", "TuningConfig", "title_of", "tunings_with"]
+__all__ = ["FULL", "LORA", "QLORA", "TUNINGS", "Tuning", "TuningConfig", "title_of"]

@@ -23,7 +23,7 @@ from tests.browser.test_setup_tabs import upload
 from tests.support.ports import free_port
 from tests.support.prepared import link_model
 from tests.ui.made_jobs import SCRIPT, finish, made_evaluation, made_export, made_run
-from tests.ui.test_app import start, wait_until_up
+from tests.ui.server.test_app import start, wait_until_up
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server

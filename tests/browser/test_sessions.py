@@ -21,7 +21,7 @@ from studio.ui.server.entrance import KEY_HEADER
 from studio.ui.server.sessions import SessionFile
 from tests.browser.made import serious
 from tests.ui.made_jobs import finish, made_run
-from tests.ui.test_app import ROOT, free_port, start, wait_until_up
+from tests.ui.server.test_app import ROOT, free_port, start, wait_until_up
 
 PASSWORD = "correct horse battery"
 

@@ -24,7 +24,7 @@ from studio.jobs.store.folder import create_job
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 from tests.chat.conftest import QUESTIONS
-from tests.data.test_bounded_tokens import hostile
+from tests.data.tokens.test_bounded_tokens import hostile
 from tests.ui.made_jobs import made_run
 
 EXPONENTIAL = r"([a-z]+)+!|\s"

@@ -78,6 +78,6 @@ def test_a_word_that_is_a_method_now_is_read_as_that_method(monkeypatch: pytest.
     told.clear()
     assert run_of({}, ["method.name=dpo", "method.dpo_loss=sigmoid"], "", told.append).method.name == "dpo"
     # Beside another method the word had no effect, and has none now.
-    assert build(RunConfig, {"method": {"name": "sft", "dpo_loss": "kto_pair"}}).method.name == "sft"
+    assert run_of({"method": {"name": "sft", "dpo_loss": "kto_pair"}}, []).method.name == "sft"
     draft = {"method.name": "dpo", "method.dpo_loss": "kto_pair", "training.epochs": 2}
     assert by_current_name(draft) == {"method.name": "kto", "training.epochs": 2}

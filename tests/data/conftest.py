@@ -11,9 +11,8 @@ import pytest
 
 from studio.data.masks.masker import Masker
 from studio.settings import ASSETS, Settings
+from tests.data.templates import SHAPES, shaped
 from tests.support.prepared import link_model
-
-from .templates import SHAPES, shaped
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,7 @@ CASES: dict[str, tuple[bytes | dict[str, bytes] | None, dict[str, Any]]] = {
 
 def sentences(tokenizer: Any, folder: Path) -> dict[str, str]:
     """What each case says, with the temporary folder left out."""
-    from .templates import with_template as with_text
+    from tests.data.templates import with_template as with_text
 
     said = {}
     for name, (content, changes) in CASES.items():

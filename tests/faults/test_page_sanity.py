@@ -15,7 +15,7 @@ from studio.jobs import JobFolder
 from studio.jobs.store.events import UNREADABLE
 from studio.jobs.store.state import write_state
 from tests.faults.homes import long_run, write_step
-from tests.jobs.test_garbage import GARBAGE
+from tests.jobs.store.test_garbage import GARBAGE
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server

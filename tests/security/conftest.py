@@ -31,6 +31,13 @@ def page_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     )  # fmt: skip
 
 
+@pytest.fixture
+def ours(settings: Settings) -> Settings:
+    """A home with a folder of uploads; the demo data are a root too."""
+    settings.uploads.mkdir(parents=True)
+    return replace(settings, roots=(settings.home, ASSETS))
+
+
 @pytest.fixture(scope="module")
 def app(page_settings: Settings) -> Iterator[FastAPI]:
     """The page's application, as it is served."""

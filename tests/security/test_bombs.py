@@ -18,8 +18,8 @@ from fastapi.testclient import TestClient
 from studio.settings import Settings
 from studio.ui.server.entrance import KEY_HEADER
 from tests.data.rows import chat
-from tests.data.test_bounded_tokens import PATTERNS, TEXTS, hostile
-from tests.data.test_sandbox import BOMBS
+from tests.data.sandbox.test_sandbox import BOMBS
+from tests.data.tokens.test_bounded_tokens import PATTERNS, TEXTS, hostile
 from tests.support.everyday import everyday
 
 from .conftest import PASSWORD, Handlers, browser

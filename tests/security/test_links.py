@@ -20,15 +20,14 @@ from studio.jobs.store.files import RESERVE, write_reserve
 from studio.jobs.store.folder import JobFolder, create_job
 from studio.locks import HeldError
 from studio.reach import append_in, open_own, reading_for
-from studio.settings import ASSETS, PRESETS, Settings
-from tests.security.test_swaps import INSIDE, OUTSIDE, swapped, tried
+from studio.settings import PRESETS, Settings
+from tests.security.swaps import INSIDE, OUTSIDE, swapped, tried
 
 
 @pytest.fixture
-def ours(settings: Settings) -> Settings:
-    settings.uploads.mkdir(parents=True)
-    (settings.temporary / "gradio" / "0a1b").mkdir(parents=True)
-    return replace(settings, roots=(settings.home, ASSETS))
+def ours(ours: Settings) -> Settings:
+    (ours.temporary / "gradio" / "0a1b").mkdir(parents=True)
+    return ours
 
 
 @pytest.mark.parametrize("place", ["uploads", "tmp/gradio/0a1b"])

@@ -30,7 +30,7 @@ from tests.parity.fixtures import tiny
 from tests.parity.made import demo_rows, write_rows
 from tests.security.routes import walk
 from tests.support.ports import free_port
-from tests.ui.test_app import start
+from tests.ui.server.test_app import start
 
 __all__ = ["tiny"]
 

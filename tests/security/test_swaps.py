@@ -7,17 +7,8 @@ the file again. What is inside must have been read meanwhile, and what is outsid
 from __future__ import annotations
 
 import json
-import os
-import py_compile
-import signal
-import socket
 import struct
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +18,8 @@ import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
 
-from studio.config.data import DataConfig, DataSource
-from studio.data.files.datafiles import file_sha256, resolve_path
-from studio.data.prepare.units import Prompt
+from studio.config.data import DataSource
+from studio.data.files.datafiles import resolve_path
 from studio.data.sources.datasetinfo import read_entry
 from studio.data.sources.locate import locate
 from studio.data.sources.stream import draw
@@ -37,64 +27,14 @@ from studio.errors import InputError
 from studio.models.catalog.names import confine_folder
 from studio.models.inspect.adapters import adapter_config
 from studio.models.inspect.headers import read_config, read_header
-from studio.reach import descriptor_path, entries, held, link_or_copy, opened, read_text, reading_for
-from studio.settings import ASSETS, Settings
-from studio.train.rewards.python import load_function, read_reference
+from studio.reach import entries, held, link_or_copy, reading_for
+from studio.settings import Settings
+from studio.train.rewards.python import read_reference
 from studio.train.rewards.schema import read_schema
 from tests.security.conftest import HERE, Handlers
+from tests.security.swaps import INSIDE, OUTSIDE, rows, swapped, tried
 from tests.support.everyday import everyday
 from tests.ui.made_jobs import made_export, made_run
-
-INSIDE, OUTSIDE = "INSIDE-0815", "OUTSIDE-4711"
-SECONDS = 1.5
-# Names change places by rename, so that there always is one: file, link, file, link.
-SWAPPER = """
-import os, sys
-name, file, link = sys.argv[1:]
-while True:
-    os.rename(link, name + ".new"); os.rename(name, file); os.rename(name + ".new", name)
-    os.rename(file, name + ".new"); os.rename(name, link); os.rename(name + ".new", name)
-"""
-
-
-@contextmanager
-def swapped(path: Path, outside: Path) -> Iterator[None]:
-    """`path` is itself and a link to `outside` in turn, thousands of times a second."""
-    link = path.with_name(f".{path.name}.link")
-    link.symlink_to(outside)
-    command = [sys.executable, "-c", SWAPPER, str(path), str(path.with_name(f".{path.name}.file")), str(link)]
-    swapper = subprocess.Popen(command)
-    try:
-        yield
-    finally:
-        swapper.kill()
-        swapper.wait()
-        for left in path.parent.glob(f".{path.name}.*"):
-            left.unlink() if left.is_symlink() or left.is_file() else None
-
-
-def tried(read: Callable[[], object], seconds: float = SECONDS) -> tuple[int, int]:
-    """How often what is inside was read, and what is outside."""
-    inside = outside = 0
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            found = str(read())
-        except (InputError, OSError) as error:
-            found = str(error)
-        inside, outside = inside + (INSIDE in found), outside + (OUTSIDE in found)
-    return inside, outside
-
-
-@pytest.fixture
-def ours(tmp_path: Path, settings: Settings) -> Settings:
-    """A home with a folder of uploads; the demo data are a root too."""
-    settings.uploads.mkdir(parents=True)
-    return replace(settings, roots=(settings.home, ASSETS))
-
-
-def rows(text: str) -> str:
-    return json.dumps({"prompt": text, "completion": text}) + "\n"
 
 
 def located(settings: Settings, path: Path) -> list[Any]:
@@ -270,118 +210,6 @@ def test_links_inside_lead_on(ours: Settings, tmp_path: Path) -> None:
             assert INSIDE in Path(name).read_text() and name != str(snapshot / "config.json")
 
 
-@pytest.fixture
-def soon() -> Iterator[None]:
-    """Ends a test that hangs, as reading a pipe or a device does."""
-
-    def late(*_: object) -> None:
-        raise TimeoutError("it hangs")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(10)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.mark.parametrize("confined", [True, False])
-def test_what_is_no_file_is_refused_at_once(confined: bool, tmp_path: Path, settings: Settings, soon: None) -> None:
-    """A pipe, a socket, a device, a file of the kernel: also where somebody has made the whole machine a root."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    os.mkfifo(folder / "config.json")
-    os.mkfifo(folder / "adapter_config.json")
-    with socket.socket(socket.AF_UNIX) as made:
-        os.chdir(tmp_path)  # an address is at most 107 bytes long
-        made.bind("some.sock")
-    everything = replace(settings, roots=(Path("/"),))
-    with reading_for(everything if confined else None):
-        for path in (folder / "config.json", tmp_path / "some.sock", Path("/dev/zero"), Path("/dev/tty")):
-            with pytest.raises((InputError, OSError)):
-                opened(path)
-        for path in (Path("/proc/self/environ"), Path("/proc/kmsg"), Path("/sys/kernel/notes")):
-            with pytest.raises((InputError, OSError)):
-                opened(path)
-        with pytest.raises(InputError):
-            read_config(folder)
-        with pytest.raises(InputError):
-            adapter_config(folder)
-
-
-def test_a_job_folder_with_pipes_does_not_stop_the_list(settings: Settings, soon: None) -> None:
-    job = made_run(settings.jobs)
-    for name in ("events.jsonl", "log.txt", "job.yaml", "labels.json"):
-        (job.path / name).unlink(missing_ok=True)
-        os.mkfifo(job.path / name)
-    from studio.jobs import Summaries, list_jobs, read_events
-    from studio.jobs.store.logs import read_tail
-
-    assert [one.id for one in list_jobs(settings.jobs)] == [job.id]
-    assert read_events(job.events_path, 0) == ([], 0) and read_tail(job.log_path).text == ""
-    assert Summaries().of(job).step == 0
-    job.state_path.unlink()
-    os.mkfifo(job.state_path)
-    assert job.state().status == "lost"
-
-
-def test_a_file_that_grows_has_an_end(ours: Settings, soon: None) -> None:
-    """Somebody writes to it faster than it is read: a page gets what it had when it was opened."""
-    file = ours.uploads / "grows.jsonl"
-    file.write_text(rows(INSIDE) * 100)
-    size, ended = file.stat().st_size, threading.Event()
-
-    def grow() -> None:
-        with file.open("a") as more:
-            while not ended.is_set():
-                more.write(rows(INSIDE) * 1000)
-                more.flush()
-
-    with reading_for(ours), opened(file) as reading:
-        writer = threading.Thread(target=grow)
-        writer.start()
-        try:
-            assert len(reading.read()) == size and reading.read() == b""
-            assert reading.seek(-5, os.SEEK_END) == size - 5 and len(reading.read()) == 5
-        finally:
-            ended.set()
-            writer.join()
-        assert file_sha256(file)
-
-
-def test_a_file_that_is_read_whole_has_a_bound(ours: Settings) -> None:
-    file = ours.uploads / "large.json"
-    with file.open("wb") as made:
-        made.truncate(10_000_000_000)  # takes no space
-    with reading_for(ours), pytest.raises(InputError, match="more than"):
-        read_text(file, most=1_000_000)
-
-
-def test_a_job_of_the_page_reads_what_the_page_may(ours: Settings, tmp_path: Path) -> None:
-    """Its request says which folders those are; one of the command line reads what its user may."""
-    from studio.jobs.store.folder import JobFolder, create_job
-
-    config = {"data": DataConfig().model_dump(mode="json")}
-    with reading_for(ours):
-        asked = create_job(ours.jobs, "export", "page", {"run": "x"} | config)
-    typed = create_job(ours.jobs, "export", "typed", {"run": "x"} | config)
-    assert JobFolder(asked.path).request.roots == tuple(str(root) for root in ours.roots)
-    assert JobFolder(typed.path).request.roots is None
-    outside = tmp_path / "outside.jsonl"
-    outside.write_text(rows(OUTSIDE))
-    code = (
-        "import sys\nfrom studio.jobs.run.worker import run_worker\nfrom studio.data.files.datafiles import read_rows\n"
-        "from pathlib import Path\n"
-        "sys.exit(run_worker('export', lambda context: print(list(read_rows(Path(sys.argv[2])))), [sys.argv[1]]))"
-    )
-    for job, may in ((asked, False), (typed, True)):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(job.path), str(outside)],
-            env={**os.environ, "STUDIO_HOME": str(ours.home)}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert (OUTSIDE in done.stdout) is may, done.stderr
-        assert job.state().status == ("completed" if may else "failed")
-
-
 def test_a_file_gets_another_name(ours: Settings, tmp_path: Path) -> None:
     """Of the file that was checked, and of no other; through links as well."""
     file, outside, target = ours.uploads / "weights", tmp_path / "outside", ours.uploads / "made"
@@ -402,24 +230,3 @@ def test_a_file_gets_another_name(ours: Settings, tmp_path: Path) -> None:
     with reading_for(ours), swapped(file, outside):
         inside, leaked = tried(read)
     assert (inside > 0, leaked) == (True, 0)
-
-
-def test_the_code_of_a_reward_is_the_code_that_was_read(tmp_path: Path) -> None:
-    """Compiled code that somebody laid beside the file, which Python would take for it, is not run."""
-    good, bad = (f"def score(prompts, completions, **more):\n    return [{one} for _ in prompts]\n" for one in "12")
-    file = tmp_path / "reward.py"
-    file.write_text(bad)
-    py_compile.compile(str(file))
-    written = file.stat().st_mtime_ns
-    file.write_text(good)
-    os.utime(file, ns=(written, written))
-    assert list((tmp_path / "__pycache__").iterdir())
-    assert load_function(f"{file}:score")([Prompt([], "a", None, 1, "rows")], ["b"]) == [1.0]
-
-
-def test_a_descriptor_has_a_name(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text(INSIDE)
-    with file.open() as held_open:
-        file.unlink()
-        assert Path(descriptor_path(held_open.fileno())).read_text() == INSIDE

@@ -15,7 +15,7 @@ FOLDERS = ("tests/chat", "tests/export")
 # The session's short run, its export and the demo (`tests/conftest.py`) are made in the worker that has these.
 TRAINED = (
     "tests/browser/test_chain.py", "tests/browser/test_chat.py", "tests/cli/test_chain.py", "tests/cli/test_demo.py",
-    "tests/evaluate/test_answers.py", "tests/models/test_peak.py", "tests/security/test_other_users.py",
+    "tests/evaluate/test_answers.py", "tests/models/plan/test_peak.py", "tests/security/test_other_users.py",
     "tests/test_readme.py",
 )  # fmt: skip
 FIRST = ("trained", "tests/browser", "tests/parity", "tests/export", "tests/train", "tests/chat", "tests/families")

@@ -6,6 +6,7 @@ file has, `preference` reads pairs, ratings and prompts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -71,6 +72,28 @@ class Example:
     answer: str | None = None
     columns: dict[str, Any] = field(default_factory=dict, compare=False)
     unused: tuple[str, ...] = field(default=(), compare=False)
+
+
+@dataclass
+class Unread:
+    """Keys of rows that were not read.
+
+    Attributes:
+        counts: how many rows have each.
+        rated: how many rows have a rating among them that the method does not learn from.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    rated: int = 0
+
+    def add(self, example: Example) -> None:
+        """Count those of one more row."""
+        self.counts.update(example.unused)
+        # A text with a label is one of a class, not a rated answer.
+        self.rated += example.text is None and any(key in LABELS for key in example.unused)
+
+    def __add__(self, other: Unread) -> Unread:
+        return Unread(self.counts + other.counts, self.rated + other.rated)
 
 
 def parse_answer(row: dict[str, Any], where: Where, format: FormatName) -> Example:

@@ -13,7 +13,7 @@ from typing import Any
 from studio.config.data import TemplateName
 from studio.data.masks.rendering import CallWay, Renderer
 from studio.data.masks.spans import TemplateRefusedError
-from studio.data.quality.report import Finding
+from studio.data.report import Finding
 from studio.errors import InputError
 from studio.settings import ASSETS
 

@@ -40,11 +40,12 @@ class _Labels:
 
 def kept_small(unit: type[_Made]) -> type[_Made]:
     """Let a class of units keep its tokens as arrays; all of its fields read as they are declared."""
-    for name in unit.__annotations__:
-        if name.endswith("_ids"):
-            setattr(unit, name, _Ids(name))
-        elif name == "labels":
-            unit.labels = _Labels()  # type: ignore[attr-defined]
+    ids = [name for name in unit.__annotations__ if name.endswith("_ids")]
+    for name in ids:
+        setattr(unit, name, _Ids(name))
+    if "labels" in unit.__annotations__:
+        unit.labels = _Labels()  # type: ignore[attr-defined]
+    unit.ids_kept = tuple(f"_{name}" for name in ids)  # type: ignore[attr-defined]
     return unit
 
 
@@ -53,7 +54,11 @@ def kept(unit: Any, name: str) -> Any:
     return getattr(unit, f"_{name}")
 
 
+def kept_ids(unit: Any) -> list[Any]:
+    """Return the arrays of ids of a unit, in the order of its fields."""
+    return [getattr(unit, name) for name in unit.ids_kept]
+
+
 def largest_id(unit: Any) -> int:
     """Return the largest token id of a unit; -1 where it has no tokens."""
-    ids = [kept(unit, name) for name in type(unit).__annotations__ if name.endswith("_ids")]
-    return max((max(one, default=-1) for one in ids), default=-1)
+    return max((max(one, default=-1) for one in kept_ids(unit)), default=-1)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from array import array
 from dataclasses import asdict
 
-from studio.data.formats.answers import Example
+from studio.data.formats.answers import Example, Unread
 from studio.data.masks.masker import Masker
+from studio.data.prepare.findings import Notes, limit_findings
 from studio.data.prepare.pipeline import encoded
-from studio.data.quality.findings import Notes, Unread, limit_findings
-from studio.data.quality.report import Finding, summarize_lengths
+from studio.data.report import Finding, summarize_lengths
 from studio.data.sources.held import characters, in_blocks
 from studio.data.sources.parsing import OpenedSource
 from studio.data.wire import Values

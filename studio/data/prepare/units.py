@@ -10,7 +10,7 @@ import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from studio.data.files.datafiles import place
 from studio.data.formats.answers import Example
@@ -18,13 +18,13 @@ from studio.data.formats.conversations import Message
 from studio.data.masks.masked import Masked
 from studio.data.masks.masker import Masker
 from studio.data.masks.overlay import counted, cut_runs
-from studio.data.prepare.compact import kept, kept_small
+from studio.data.prepare.compact import kept, kept_ids, kept_small
 from studio.errors import InputError
 from studio.methods import RowKind
 
 
-class Unit(Protocol):
-    """What `prepare` needs of a row as tokens.
+class Unit:
+    """A row as tokens: what `prepare` needs of it, where a row is one sequence of all its ids.
 
     Attributes:
         row, path: where it came from.
@@ -33,40 +33,36 @@ class Unit(Protocol):
 
     row: int
     path: str
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is worth a finding."""
-        ...
+    notes: tuple[str, ...]
 
     @property
     def length(self) -> int:
         """Tokens of its longest sequence."""
-        ...
+        return sum(map(len, kept_ids(self)))
 
     @property
     def tokens(self) -> int:
         """Tokens of all its sequences."""
-        ...
+        return self.length
 
     @property
     def supervised(self) -> int:
         """How many of them the loss counts."""
-        ...
+        raise NotImplementedError
 
     @property
     def key(self) -> bytes:
         """16 bytes, equal for equal rows."""
-        ...
+        return _digest(*kept_ids(self))
 
     def cut(self, limit: int) -> Unit | None:
         """The row within `limit` tokens a sequence, or None if nothing to learn is left."""
-        ...
+        raise NotImplementedError
 
 
 @kept_small
 @dataclass
-class Encoded:
+class Encoded(Unit):
     """An answer with its context.
 
     Attributes:
@@ -81,24 +77,9 @@ class Encoded:
     notes: tuple[str, ...] = ()
 
     @property
-    def length(self) -> int:
-        """Tokens of the example."""
-        return len(kept(self, "input_ids"))
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the example."""
-        return self.length
-
-    @property
     def supervised(self) -> int:
         """Tokens that the loss counts."""
         return counted(kept(self, "labels"))
-
-    @property
-    def key(self) -> bytes:
-        """Equal for equal examples."""
-        return _digest(kept(self, "input_ids"))
 
     def cut(self, limit: int) -> Encoded | None:
         """Keep the first `limit` tokens; None if no label is left that a token before it could predict."""
@@ -110,7 +91,7 @@ class Encoded:
 
 @kept_small
 @dataclass
-class Pair:
+class Pair(Unit):
     """A prompt with a better and a worse answer: (P,), (C,) and (R,) token ids."""
 
     prompt_ids: list[int]
@@ -123,38 +104,32 @@ class Pair:
     @property
     def length(self) -> int:
         """Tokens of the prompt with the longer answer."""
-        return self._size("prompt_ids") + max(self._size("chosen_ids"), self._size("rejected_ids"))
+        prompt, *answers = map(len, kept_ids(self))
+        return prompt + max(answers)
 
     @property
     def tokens(self) -> int:
-        """Tokens of both sequences."""
-        return 2 * self._size("prompt_ids") + self.supervised
+        """Tokens of both sequences, the prompt in each."""
+        return len(kept(self, "prompt_ids")) + sum(map(len, kept_ids(self)))
 
     @property
     def supervised(self) -> int:
         """Tokens of both answers."""
-        return self._size("chosen_ids") + self._size("rejected_ids")
-
-    @property
-    def key(self) -> bytes:
-        """Equal for equal pairs."""
-        return _digest(*(kept(self, name) for name in ("prompt_ids", "chosen_ids", "rejected_ids")))
+        return len(kept(self, "chosen_ids")) + len(kept(self, "rejected_ids"))
 
     def cut(self, limit: int) -> Pair | None:
         """Keep the start of both answers; None if they are equal then, or the prompt fills the limit."""
-        left = limit - self._size("prompt_ids")
-        chosen, rejected = (kept(self, name)[: max(0, left)] for name in ("chosen_ids", "rejected_ids"))
+        prompt, *answers = kept_ids(self)
+        left = limit - len(prompt)
+        chosen, rejected = (ids[: max(0, left)] for ids in answers)
         if left < 1 or chosen == rejected:
             return None
-        return replace(self, prompt_ids=kept(self, "prompt_ids"), chosen_ids=chosen, rejected_ids=rejected)
-
-    def _size(self, name: str) -> int:
-        return len(kept(self, name))
+        return replace(self, prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected)
 
 
 @kept_small
 @dataclass
-class Rated:
+class Rated(Unit):
     """A prompt (P,) and an answer (C,) that is good or not."""
 
     prompt_ids: list[int]
@@ -165,16 +140,6 @@ class Rated:
     notes: tuple[str, ...] = ()
 
     @property
-    def length(self) -> int:
-        """Tokens of prompt and answer."""
-        return len(kept(self, "prompt_ids")) + self.supervised
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of prompt and answer."""
-        return self.length
-
-    @property
     def supervised(self) -> int:
         """Tokens of the answer."""
         return len(kept(self, "completion_ids"))
@@ -182,20 +147,18 @@ class Rated:
     @property
     def key(self) -> bytes:
         """Equal for equal rows."""
-        return _digest(kept(self, "prompt_ids"), kept(self, "completion_ids"), array("i", [self.label]))
+        return _digest(*kept_ids(self), array("i", [self.label]))
 
     def cut(self, limit: int) -> Rated | None:
         """Keep the start of the answer; None if the prompt fills the limit."""
-        prompt = kept(self, "prompt_ids")
+        prompt, answer = kept_ids(self)
         left = limit - len(prompt)
-        if left < 1:
-            return None
-        return replace(self, prompt_ids=prompt, completion_ids=kept(self, "completion_ids")[:left])
+        return replace(self, prompt_ids=prompt, completion_ids=answer[:left]) if left >= 1 else None
 
 
 @kept_small
 @dataclass
-class Prompt:
+class Prompt(Unit):
     """What the model is asked; it writes the answer itself.
 
     Attributes:
@@ -214,24 +177,9 @@ class Prompt:
     notes: tuple[str, ...] = ()
 
     @property
-    def length(self) -> int:
-        """Tokens of the prompt."""
-        return len(kept(self, "prompt_ids"))
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the prompt."""
-        return self.length
-
-    @property
     def supervised(self) -> int:
         """None of them: what counts is written in training."""
         return 0
-
-    @property
-    def key(self) -> bytes:
-        """Equal for equal prompts."""
-        return _digest(kept(self, "prompt_ids"))
 
     def cut(self, limit: int) -> Prompt | None:
         """A prompt is never cut, since its end is the question."""

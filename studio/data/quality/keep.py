@@ -25,9 +25,9 @@ from studio.data.formats.answers import Example
 from studio.data.formats.rows import detect_format, parse_row
 from studio.data.masks.masker import Masker
 from studio.data.prepare.duplicates import Doubles
+from studio.data.prepare.findings import NOTES
 from studio.data.prepare.units import encode
 from studio.data.quality.contents import check_of, checks_of
-from studio.data.quality.findings import NOTES
 from studio.data.quality.profile import all_rows
 from studio.data.quality.secrets import hide_secrets
 from studio.data.sandbox.bounds import OutOfBoundsError

@@ -20,12 +20,12 @@ from studio.data.formats.answers import Example
 from studio.data.masks.masker import Masker
 from studio.data.prepare import batch
 from studio.data.prepare.duplicates import NEAR_ROWS, THRESHOLD, Doubles
+from studio.data.prepare.findings import check_finding
 from studio.data.prepare.joining import joined_lengths
 from studio.data.prepare.pipeline import choose_validation
 from studio.data.prepare.units import Unit, encode
 from studio.data.quality.contents import check_of, checks_of
-from studio.data.quality.findings import check_finding
-from studio.data.quality.report import Finding, Place, summarize_lengths
+from studio.data.report import Finding, Place, summarize_lengths
 from studio.data.sandbox.bounds import OutOfBoundsError
 from studio.data.sources.held import BLOCK_ROWS, characters, in_blocks
 from studio.data.sources.stream import Read, Source, draw, read_source, understood

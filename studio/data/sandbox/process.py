@@ -18,7 +18,7 @@ from typing import Any
 from studio.data.sandbox.bounds import Budget, OutOfBoundsError
 from studio.data.sandbox.child import HEAD, LENGTH, MAX_CHARACTERS, NO_MEMORY, READY, REFUSED, too_long
 from studio.errors import StudioError
-from studio.processes import child_environment, cpu_seconds, module_command
+from studio.processes import child_environment, cpu_seconds, kill, module_command
 
 # On a busy machine two seconds of work take longer; nobody waits more than this.
 _MOST_WALL_SECONDS = 4.0
@@ -139,14 +139,7 @@ class _Child:
 
     def end(self) -> None:
         """Kill it."""
-        self.popen.kill()
-        self.popen.wait()
-        for pipe in (self.popen.stdin, self.popen.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue  # a request that it did not read any more
+        kill(self.popen, self.popen.stdin, self.popen.stdout)
 
     def _answer(self, seconds: float, most: float) -> tuple[int, float, str]:
         code, microseconds, length = HEAD.unpack(self._take(HEAD.size, seconds, most))

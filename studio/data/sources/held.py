@@ -11,8 +11,7 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from studio.data.formats.answers import Example
-from studio.data.quality.findings import Unread
+from studio.data.formats.answers import Example, Unread
 
 BLOCK_ROWS = 256
 # Of a block's texts together: its tokens, as the library gives them, take some hundred times as many bytes as arrays.

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from studio.config.data import DataConfig
-from studio.data.quality.report import Finding, SourceReport
+from studio.data.report import Finding, SourceReport
 from studio.errors import InputError
 
 # (which set, which of its rows), both from 0.

@@ -15,8 +15,7 @@ from typing import Literal
 
 from studio.config.data import DataSource
 from studio.data.formats.answers import Example
-from studio.data.prepare.limits import SHOWN_ERRORS
-from studio.data.quality.report import SourceReport
+from studio.data.report import SourceReport
 from studio.data.sandbox.bounds import OutOfBoundsError
 from studio.data.sources.held import HeldExamples
 from studio.data.sources.locate import Located, still_written
@@ -26,6 +25,7 @@ from studio.errors import InputError, InputErrors
 from studio.methods import RowKind
 
 Part = Literal["train", "validation"]
+SHOWN_ERRORS = 5
 
 
 @dataclass

@@ -12,10 +12,12 @@ from studio.data.files.datafiles import Row
 from studio.data.formats.answers import Example, FormatName, as_conversation
 from studio.data.formats.columns import Columns, known_columns
 from studio.data.formats.rows import detect, parse_row
-from studio.data.quality.findings import COLUMNS_SAY
-from studio.data.quality.report import ReadAs
+from studio.data.report import ReadAs
 from studio.data.sources.locate import Located
 from studio.methods import MethodConfig, RowKind
+
+# How the reason of a format begins that was told from the names of the columns.
+COLUMNS_SAY = "the columns say "
 
 
 def source_named(data: Mapping[str, Any], path: str) -> DataSource:

@@ -18,7 +18,7 @@ from typing import Literal, NoReturn
 from studio.config.data import DataConfig, DataSource
 from studio.data.files.datafiles import Row, read_rows
 from studio.data.formats.answers import Example, FormatName
-from studio.data.quality.report import Place
+from studio.data.report import Place
 from studio.data.sandbox.bounds import OutOfBoundsError
 from studio.data.sources.locate import Located, locate, sources_of
 from studio.data.sources.reading import Reading

@@ -23,7 +23,7 @@ from typing import IO, Any, Protocol
 
 from studio.data.wire import error_from_dict, to_line
 from studio.errors import StoppedError, StudioError
-from studio.processes import child_environment, cpu_seconds, module_command
+from studio.processes import child_environment, cpu_seconds, kill, module_command
 from studio.settings import Settings
 
 OnProgress = Callable[[str, float, float | None], None]
@@ -306,14 +306,7 @@ class _Process:
 
     def end(self) -> None:
         """Kill the process; it holds nothing that could be lost."""
-        self.popen.kill()
-        self.popen.wait()
-        for pipe in (self.popen.stdin, self._log):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue  # a request that it did not read any more
+        kill(self.popen, self.popen.stdin, self._log)
 
     def _read(self) -> None:
         if self.popen.stdout is not None:

@@ -18,13 +18,14 @@ from studio.config.data import DataConfig, DataSource
 from studio.config.model import ModelConfig
 from studio.data.files.datafiles import Row, Stamp, place
 from studio.data.files.rowindex import RowIndex, row_index
+from studio.data.formats.answers import Unread
 from studio.data.formats.rows import fitting_kind
 from studio.data.masks.masker import Masker
 from studio.data.masks.templates import usable_templates, with_template
 from studio.data.prepare.counting import count_tokens
+from studio.data.prepare.findings import note_text, reading_findings, text_findings, unused_keys
 from studio.data.prepare.pipeline import prepare_data
 from studio.data.prepare.units import both_answers
-from studio.data.quality.findings import Unread, note_text, reading_findings, text_findings, unused_keys
 from studio.data.sources.locate import Located, locate, sources_of
 from studio.data.sources.parsing import OpenedSource
 from studio.data.sources.reading import Reading, in_turns
@@ -146,7 +147,7 @@ class Operations:
                 "rows": report.rows, "bytes": report.bytes, "sha256": report.sha256, "commit": report.commit, **told,
             }  # fmt: skip
             findings = text_findings([(located, report)]) + findings
-            result["findings"] = [_plain(one) for one in findings]
+            result["findings"] = [asdict(one) for one in findings]
             return result
 
         return self._kept(key, compute)
@@ -314,7 +315,3 @@ def _kind_of_first(source: DataSource, located: Located) -> RowKind | None:
     """The first kind of method that could use the first row; None if none could."""
     number, row = next(located.rows(0))
     return fitting_kind(Reading(source, located, "answers").mapped(row, number))
-
-
-def _plain(value: Any) -> Values:
-    return asdict(value)

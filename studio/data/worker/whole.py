@@ -14,12 +14,12 @@ from typing import Any
 
 from studio.data.prepare import batch as batches
 from studio.data.prepare.duplicates import NEAR_ROWS, THRESHOLD, Doubles, fingerprint, similarity, spoken
+from studio.data.prepare.findings import reading_finding
 from studio.data.prepare.pipeline import prepare_data
 from studio.data.quality import keep as keeping
-from studio.data.quality.findings import reading_finding
 from studio.data.quality.profile import NAMED, Profile, all_rows, sampled_rows, until
 from studio.data.quality.push import push as upload
-from studio.data.quality.report import Finding, Place
+from studio.data.report import Finding, Place
 from studio.data.sources.stream import Read, Source, open_sources, understood
 from studio.data.tokens.tokenizers import tokenizer_stamp
 from studio.data.wire import Values, shortened

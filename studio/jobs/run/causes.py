@@ -1,7 +1,7 @@
 """What logs of dead processes say, and what a person can do about it: one table, the most particular rows first.
 
-The words are those of Python, torch, CUDA, the Hub and the kernel; tests/jobs/test_causes.py has a real log for each
-row. `{0}` is what the pattern's first group found.
+The words are those of Python, torch, CUDA, the Hub and the kernel; tests/jobs/run/test_causes.py has a real log for
+each row. `{0}` is what the pattern's first group found.
 """
 
 from __future__ import annotations

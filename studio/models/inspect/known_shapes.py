@@ -2,8 +2,8 @@
 
 The figures, in presets/models/known.json, are those of the `config.json` of the named Hub repositories. They were
 written down without a network and checked in two ways: transformers builds the tensors that are laid out here from the
-same figures (tests/models/test_cards.py), and the number of their elements is, to the last one, the published number of
-parameters.
+same figures (tests/models/plan/test_cards.py), and the number of their elements is, to the last one, the published
+number of parameters.
 """
 
 from __future__ import annotations

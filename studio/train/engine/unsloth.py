@@ -2,7 +2,8 @@
 
 Unsloth replaces parts of transformers, PEFT and TRL when it is imported, so it must be imported before them, which
 `studio.train.__main__` does. Trainers, data, events and checks stay the studio's; our own loss is not attached, since
-the forward pass is Unsloth's. Its calls are held against the signatures of a release (tests/train/test_unsloth.py).
+the forward pass is Unsloth's. Its calls are held against the signatures of a release
+(tests/train/engine/test_unsloth.py).
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import torch
 from transformers.trainer_callback import PrinterCallback
+from trl.kernels import chunked_logprob
 
-from studio.train.engine.tiles import narrow
+from studio.models.plan.memory import TILE_TOKENS
 from studio.train.setup import Setup
 from studio.train.tuning.dora import exact_lengths
 
@@ -105,3 +106,14 @@ def finish(trainer: Built, setup: Setup) -> Built:
         exact_lengths(trainer.model)
     narrow(trainer.model.device)
     return trainer
+
+
+def narrow(device: torch.device) -> None:
+    """Take smaller tiles in TRL's fused head, in this process, on a device for which it has no Triton kernel.
+
+    DPO, KTO and GRPO take their log-probabilities from it, 4,096 tokens × 32,768 logits at a time. With Triton these
+    are 16-bit numbers that are changed in place; torch makes seven float32 tensors of them, 4 GB in all. A token's
+    numbers depend on no other token, so a tile can be smaller.
+    """
+    if device.type not in ("cuda", "xpu"):
+        chunked_logprob.TOKEN_CHUNK_SIZE = min(chunked_logprob.TOKEN_CHUNK_SIZE, TILE_TOKENS)

@@ -1,0 +1,136 @@
+"""Micro-batches of an update: every row once, within the limits, those of like length together, and planned so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from studio.config import RunConfig
+from studio.methods import METHODS
+from studio.models.plan.batches import Batching, by_length, look, split
+from studio.models.plan.fit import ENOUGH, MODEST, Lengths
+from studio.models.plan.making import Plan, make_plan
+from tests.models.plan.test_plan import DEVICE, SHAPE
+
+# 212 tokens on average, with a long tail.
+ALPACA = [60, 90, 120, 150, 170, 190, 210, 240, 290, 700, 130, 160, 110, 200, 180, 230, 80, 140, 1000, 90] * 20
+LENGTHS = Lengths(len(ALPACA), sum(ALPACA), max(ALPACA), sum(ALPACA) // 2, each=ALPACA)
+
+
+def plan(lengths: Lengths = LENGTHS, free: float = 22e9, kind: Any = "cpu", **sections: Any) -> Plan:
+    device = replace(DEVICE, available_bytes=int(free), kind=kind)
+    return make_plan(RunConfig(**sections), SHAPE, lengths, device)
+
+
+lengths_of_rows = st.lists(st.integers(1, 2000), min_size=1, max_size=50)
+
+
+@given(lengths=lengths_of_rows, rows=st.integers(1, 50), tokens=st.integers(0, 5000), sequences=st.integers(1, 2))
+def test_every_row_once_within_the_limits(lengths: list[int], rows: int, tokens: int, sequences: int) -> None:
+    parts = split(lengths, Batching(rows, tokens), sequences)
+    assert sorted(at for part in parts for at in part) == list(range(len(lengths)))
+    longest = [max(lengths[at] for at in part) for part in parts]
+    for part, most in zip(parts, longest, strict=True):
+        assert len(part) <= rows
+        assert not tokens or len(part) == 1 or len(part) * sequences * most <= tokens
+    shortest = [min(lengths[at] for at in part) for part in parts]
+    assert all(low >= high for low, high in zip(shortest, longest[1:], strict=False)), "like lengths together"
+    seen = look(lengths, len(lengths), Batching(rows, tokens), sequences)
+    assert seen.largest == max(len(part) * sequences * most for part, most in zip(parts, longest, strict=True))
+    assert (seen.parts, seen.most, seen.rows) == (len(parts), len(parts), len(lengths))
+    assert seen.padded >= seen.tokens == sequences * sum(lengths)
+
+
+def test_auto_takes_about_two_thousand_tokens_on_a_processor() -> None:
+    made = plan(training={"batch_size": 40})
+    assert made.micro_tokens == ENOUGH["cpu"] and made.batching == Batching(40, 2048)
+    assert made.micro_batch * made.accumulation == 40 and 4 <= made.micro_batch <= 10
+    assert made.total_bytes < 6e9
+    assert "more is not faster" in made.choices["training.micro_batch_size"].reason
+    by_hand = plan(training={"batch_size": 40, "micro_batch_size": 40, "activation_checkpointing": False})
+    assert by_hand.total_bytes > 3 * made.total_bytes and by_hand.micro_tokens == 0
+
+
+def test_rows_without_known_lengths_are_planned_alike() -> None:
+    known, unknown = plan(training={"batch_size": 40}), plan(replace(LENGTHS, each=()), training={"batch_size": 40})
+    assert unknown.total_bytes == pytest.approx(known.total_bytes, rel=0.15)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    free=st.floats(0.8e9, 30e9), batch=st.sampled_from([1, 6, 8, 40, 64]), full=st.booleans(),
+    each=st.lists(st.integers(5, 3000), min_size=1, max_size=80),
+    method=st.sampled_from(list(METHODS)),
+    packing=st.booleans(),
+)  # fmt: skip
+def test_more_than_half_of_the_memory_only_where_nothing_else_runs(
+    free: float, batch: int, full: bool, each: list[int], method: str, packing: bool
+) -> None:
+    lengths = Lengths(len(each), sum(each), max(each), sum(each) // 2, each=each)
+    sections: dict[str, Any] = {"method": {"name": method}, "tuning": {"name": "full" if full else "lora"}}
+    training = {"batch_size": batch, "padding_free": packing}
+    made = plan(lengths, free, training=training, **sections)
+    if made.total_bytes <= MODEST * free:
+        return
+    least = 2 if method == "kto" and batch > 1 and len(each) > 1 else 1
+    smallest = {**training, "micro_batch_size": least, "activation_checkpointing": True}
+    assert plan(lengths, free, training=smallest, **sections).total_bytes > MODEST * free
+
+
+def test_a_gpu_takes_the_largest_that_fits() -> None:
+    even = Lengths(400, 400 * 1024, 1024, 400 * 500, each=[1024] * 400)
+
+    def on(free: float, **training: Any) -> Plan:
+        return plan(even, free=free, kind="cuda", training={"batch_size": 64, **training})
+
+    # Up to 32,768 tokens a GPU is filled up to what is usable; above that half of it is the limit.
+    half, all_ = (on(1e12, micro_batch_size=size).total_bytes for size in (32, 64))
+    assert on(2.1 * all_).micro_batch == 64
+    assert on(1.9 * all_).micro_batch == 32
+    assert on(1.2 * half).micro_batch == 32
+    assert on(0.9 * half).micro_batch == 16
+
+
+def test_a_run_that_goes_on_keeps_its_micro_batches() -> None:
+    first = plan(training={"batch_size": 40})
+    device = replace(DEVICE, available_bytes=5_200_000_000)
+    config = RunConfig(training={"batch_size": 40})
+    assert make_plan(config, SHAPE, LENGTHS, device).batching != first.batching
+    assert make_plan(config, SHAPE, LENGTHS, device, begun=first.batching).batching == first.batching
+
+
+@pytest.mark.parametrize(
+    ("sections", "grouped"),
+    [
+        ({"method": {"name": "sft"}}, True),
+        ({"method": {"name": "pretrain"}}, True),
+        ({"method": {"name": "sft"}, "training": {"padding_free": True}}, False),
+        ({"method": {"name": "sft"}, "training": {"engine": "unsloth"}}, False),
+        ({"method": {"name": "dpo"}}, True),
+        ({"method": {"name": "dpo", "dpo_loss": ["ipo", "aot"]}}, False),
+        ({"method": {"name": "dpo", "dpo_loss": ["sigmoid", "sft"]}}, False),
+        ({"method": {"name": "reward"}}, True),
+        ({"method": {"name": "orpo"}}, False),
+        ({"method": {"name": "kto"}}, False),
+        ({"method": {"name": "ppo"}}, False),
+        ({"method": {"name": "grpo"}}, False),
+    ],
+)
+def test_rows_go_together_where_the_loss_does_not_see_it(sections: dict[str, Any], grouped: bool) -> None:
+    assert by_length(RunConfig(**sections)) is grouped
+
+
+def test_a_small_batch_is_computed_at_once() -> None:
+    short = Lengths(500, 40_000, 120, 15_000, each=[80] * 499 + [120])
+    made = plan(short)
+    assert (made.micro_batch, made.accumulation) == (8, 1)
+    assert "at once" in made.choices["training.micro_batch_size"].reason
+
+
+def test_a_rate_is_told_beside_the_usual_one() -> None:
+    made = plan(training={"learning_rate": 1e-3}, method={"name": "dpo"})
+    assert (made.learning_rate, made.usual["training.learning_rate"].value) == (1e-3, 1e-4)
