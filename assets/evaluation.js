@@ -1,11 +1,11 @@
 /* The evaluation card: follows the newest evaluation of the selected run, then shows exact match before → after
    and the answers side by side, from report/evaluation.json. Answers enter through textContent. */
-(() => {
-  "use strict";
-  const {
-    make, breakable, fileAddress, fetchJson, follow, untilFinal, isFinal, progress, setTrouble, percent, duration, statusPill, stopButton,
-  } = window.studioWatch;
+"use strict";
+
+window.studioEvaluation = (() => {
+  const { h, breakable, filePath, fetchJson, follow, isFinal, rate, duration } = window.studio;
   const PAGE_ROWS = 10;
+  const COLUMNS = [["Row"], ["Prompt"], ["Expected"], ["Before"], ["After"]];
 
   const mount = (element, props, watch, trigger) => {
     const root = element.querySelector(".evaluation-view");
@@ -17,7 +17,7 @@
 
   const drawValue = (view, value, trigger) => {
     view.stopRun();
-    view.stopRun = value.waiting ? untilFinal(view.root, value.waiting, () => trigger("refresh")) : () => {};
+    view.stopRun = value.waiting ? follow.untilFinal(view.root, value.waiting, () => trigger("refresh")) : () => {};
     const jobs = value.evaluations || [];
     const job = jobs.length ? jobs[0].id : "";
     if (job && job === view.job) { drawChoice(view, jobs); return; }
@@ -26,7 +26,7 @@
     view.job = job;
     view.root.replaceChildren();
     if (!job) {
-      view.root.append(make("p", "muted", value.hint || ""));
+      view.root.append(h("p", { class: "muted" }, value.hint || ""));
       return;
     }
     show(view, jobs, job);
@@ -36,53 +36,43 @@
     view.stop();
     view.job = jobs[0].id;
     const shown = jobs.find((one) => one.id === job);
-    const head = make("div", "row-flex wrap-flex evaluation-head");
-    const body = make("div", "evaluation-body");
+    const head = h("div", { class: "row-flex wrap-flex evaluation-head" }), body = h("div", { class: "evaluation-body" });
     view.root.replaceChildren(head, body);
     view.head = head;
     view.shown = job;
     drawChoice(view, jobs);
     let reported = false;
-    view.stop = follow(view.root, job, ({ state, phases, notices }) => {
-      head.replaceChildren(statusPill(state.status), make("span", "muted", shown.what));
-      head.append(make("span", "grow"));
+    view.stop = follow.events(view.root, job, ({ state, phases, notices }) => {
+      head.replaceChildren(follow.pill(state), h("span", { class: "muted" }, shown.what), h("span", { class: "grow" }));
       if (view.choice) head.append(view.choice);
-      if (!isFinal(state.status)) head.append(stopButton(job));
+      if (!isFinal(state)) head.append(follow.stopButton(job));
       if (state.status === "completed") {
         if (!reported) { reported = true; loadReport(body, job); }
         return;
       }
-      body.replaceChildren(...progress(state, phases, notices));
-    }, (trouble) => setTrouble(view.root, trouble));
+      body.replaceChildren(...follow.progress(state, phases, notices));
+    }, (trouble) => follow.setTrouble(view.root, trouble));
   };
 
   const drawChoice = (view, jobs) => {
     view.choice = null;
     if (jobs.length < 2) return;
-    const select = make("select", "field-input");
-    select.setAttribute("aria-label", "Which evaluation");
-    jobs.forEach((one) => {
-      const option = make("option", "", `${one.when} · ${one.what}`);
-      option.value = one.id;
-      option.selected = one.id === view.shown;
-      select.append(option);
-    });
-    select.addEventListener("change", () => show(view, jobs, select.value));
-    view.choice = select;
+    view.choice = h("select", { class: "field-input", "aria-label": "Which evaluation", onchange: (event) => show(view, jobs, event.target.value) },
+      ...jobs.map((one) => h("option", { value: one.id, selected: one.id === view.shown }, `${one.when} · ${one.what}`)));
   };
 
   const loadReport = async (body, job) => {
-    body.replaceChildren(make("p", "muted", "Reading the report …"));
+    body.replaceChildren(h("p", { class: "muted" }, "Reading the report …"));
     try {
-      drawReport(body, await fetchJson(fileAddress(job, "evaluation.json")));
+      drawReport(body, await fetchJson(filePath(job, "evaluation.json")));
     } catch (error) {
-      body.replaceChildren(make("p", "notice error", `Could not read the report: ${error.message}.`));
+      body.replaceChildren(h("p", { class: "notice error" }, `Could not read the report: ${error.message}.`));
     }
   };
 
   const drawReport = (body, report) => {
     const rows = report.rows || [];
-    const table = make("div", "answers");
+    const table = h("div", { class: "answers" });
     const state = { wrong: false, page: 0 };
     const redraw = () => drawTable(table, rows, state, redraw);
     body.replaceChildren(scores(report), table);
@@ -91,79 +81,57 @@
 
   const scores = (report) => {
     const before = score("Before training", report.before), after = score("After training", report.after);
-    const arrow = make("span", "score-arrow", "→");
-    arrow.setAttribute("aria-hidden", "true");
     if (report.after.exact_match > report.before.exact_match) after.classList.add("gain");
-    const box = make("div", "scores", null, before, arrow, after);
     const points = (report.after.exact_match - report.before.exact_match) * 100;
-    box.append(make("p", "muted num score-note",
-      `Exact match on ${report.after.total} rows: ${points >= 0 ? "+" : "−"}${Math.abs(points).toFixed(1)} points`));
-    return box;
+    return h("div", { class: "scores" }, before, h("span", { class: "score-arrow", "aria-hidden": "true" }, "→"), after,
+      h("p", { class: "muted num score-note" }, `Exact match on ${report.after.total} rows: ${points >= 0 ? "+" : "−"}${Math.abs(points).toFixed(1)} points`));
   };
 
-  const score = (label, part) => make("div", "score", null,
-    make("small", "", label), make("b", "num", percent(part.exact_match)),
-    make("em", "num", `${part.correct} of ${part.total} right${part.seconds ? ` · ${duration(part.seconds)}` : ""}`));
+  const score = (label, part) => h("div", { class: "score" },
+    h("small", {}, label), h("b", { class: "num" }, rate(part.exact_match)),
+    h("em", { class: "num" }, `${part.correct} of ${part.total} right${part.seconds ? ` · ${duration(part.seconds)}` : ""}`));
 
   const drawTable = (box, rows, state, redraw) => {
     const shown = state.wrong ? rows.filter((row) => !row.after_ok) : rows;
     const pages = Math.max(1, Math.ceil(shown.length / PAGE_ROWS));
     state.page = Math.min(state.page, pages - 1);
     const part = shown.slice(state.page * PAGE_ROWS, (state.page + 1) * PAGE_ROWS);
-    const body = make("tbody");
-    part.forEach((row) => body.append(answerRow(row)));
-    const head = make("tr", "", null, ...["Row", "Prompt", "Expected", "Before", "After"].map((name) => {
-      const cell = make("th", "", name);
-      cell.scope = "col";
-      return cell;
-    }));
-    const scroll = make("div", "scroll-x", null, make("table", "", null, make("thead", "", null, head), body));
-    scroll.tabIndex = 0;
-    scroll.setAttribute("role", "region");
-    scroll.setAttribute("aria-label", "Answers side by side");
+    const scroll = follow.table("Answers side by side", COLUMNS, part.map(answerRow));
     const focused = box.contains(document.activeElement) ? document.activeElement.dataset.act : null;
     box.replaceChildren(filterBar(rows, shown, state, redraw), shown.length ? scroll : emptyLine(), pager(shown, pages, state, redraw));
     if (focused) box.querySelector(`[data-act="${focused}"]`)?.focus();
   };
 
-  const emptyLine = () => make("p", "muted", "No wrong answer: every row matches.");
+  const emptyLine = () => h("p", { class: "muted" }, "No wrong answer: every row matches.");
 
   const filterBar = (rows, shown, state, redraw) => {
     const wrong = rows.filter((row) => !row.after_ok).length;
-    const box = make("input");
-    box.type = "checkbox";
-    box.checked = state.wrong;
-    box.dataset.act = "wrong";
-    box.addEventListener("change", () => { state.wrong = box.checked; state.page = 0; redraw(); });
-    return make("div", "row-flex wrap-flex answers-bar", null, make("h3", "", "Answers side by side"), make("span", "grow"),
-      make("label", "check", null, box, make("span", "", `only wrong (${wrong})`)));
+    const filter = (event) => { state.wrong = event.target.checked; state.page = 0; redraw(); };
+    return h("div", { class: "row-flex wrap-flex answers-bar" }, h("h3", {}, "Answers side by side"), h("span", { class: "grow" }),
+      h("label", { class: "check" }, h("input", { type: "checkbox", checked: state.wrong, "data-act": "wrong", onchange: filter }),
+        h("span", {}, `only wrong (${wrong})`)));
   };
 
   const pager = (shown, pages, state, redraw) => {
-    const bar = make("div", "row-flex answers-pager");
-    if (pages < 2) return bar;
+    if (pages < 2) return h("div", { class: "row-flex answers-pager" });
     const first = state.page * PAGE_ROWS + 1, last = Math.min(shown.length, first + PAGE_ROWS - 1);
-    const step = (label, by) => {
-      const button = make("button", "btn small", label);
-      button.type = "button";
-      button.dataset.act = label;
-      button.disabled = state.page + by < 0 || state.page + by >= pages;
-      button.addEventListener("click", () => { state.page += by; redraw(); });
-      return button;
-    };
-    bar.append(step("Previous", -1), make("span", "muted num", `${first}–${last} of ${shown.length}`), step("Next", 1));
-    return bar;
+    const step = (label, by) => h("button", {
+      type: "button", class: "btn small", "data-act": label, disabled: state.page + by < 0 || state.page + by >= pages,
+      onclick: () => { state.page += by; redraw(); },
+    }, label);
+    return h("div", { class: "row-flex answers-pager" },
+      step("Previous", -1), h("span", { class: "muted num" }, `${first}–${last} of ${shown.length}`), step("Next", 1));
   };
 
-  const answerRow = (row) => make("tr", "", null,
-    cell("Row", make("td", "num", row.row)), cell("Prompt", make("td", "prompt", promptText(row.prompt))),
-    cell("Expected", breakable(make("td", "mono"), row.expected)),
-    cell("Before", answer(row.before, row.before_ok)), cell("After", answer(row.after, row.after_ok)));
+  const answerRow = (row) => h("tr", {},
+    cell("Row", "num", row.row), cell("Prompt", "prompt", promptText(row.prompt)), cell("Expected", "mono", ...breakable(row.expected)),
+    cell("Before", null, ...answer(row.before, row.before_ok)), cell("After", null, ...answer(row.after, row.after_ok)));
 
-  const cell = (label, node) => { node.dataset.label = label; return node; };
+  const cell = (label, look, ...content) => h("td", { class: look, "data-label": label }, ...content);
 
-  const answer = (text, right) => make("td", "", null,
-    make("span", `pill ${right ? "ok" : "bad"}`, right ? "✓ correct" : "✗ wrong"), breakable(make("div", "mono answer-text"), text));
+  const answer = (text, right) => [
+    h("span", { class: `pill ${right ? "ok" : "bad"}` }, right ? "✓ correct" : "✗ wrong"), h("div", { class: "mono answer-text" }, ...breakable(text)),
+  ];
 
   const promptText = (prompt) => {
     if (typeof prompt === "string") return prompt;
@@ -171,5 +139,5 @@
     return asked.map((message) => (asked.length > 1 ? `${message.role}: ${message.content}` : message.content)).join("\n");
   };
 
-  window.studioEvaluation = { mount };
+  return { mount };
 })();

@@ -127,7 +127,7 @@ window.studio.organise = (() => {
   async function archive() {
     const jobs = chosen(), archived = !jobs.every((job) => job.archived);
     try {
-      for (const job of jobs) await window.studio.postJson(`/api/jobs/${encodeURIComponent(job.id)}/labels`, { archived });
+      for (const job of jobs) await window.studio.postJson(`${window.studio.jobPath(job.id)}/labels`, { archived });
       choosing(false);
     } catch (error) {
       window.studio.keep.tell("Not all of them could be archived", error.message);

@@ -73,7 +73,7 @@
       poll = window.studio.poll(look, (text) => { if (poll) note(text, "wrong"); });
     });
     window.addEventListener("pagehide", () => {
-      if (poll) fetch(`/api/data/${page}/${kind}/cancel`, { method: "POST", keepalive: true });
+      if (poll) window.studio.postJson(`/api/data/${page}/${kind}/cancel`, {}, { keepalive: true }).catch(() => null);
     });
     return { find, note };
   }

@@ -151,8 +151,8 @@ def script_tags(*names: str) -> str:
 
 
 def page_head() -> str:
-    """Return what goes into the page's head: the styles (look.css first), the icon, and studio.js."""
+    """Return what goes into the page's head: the styles (look.css first), the icon, and what all scripts share."""
     styles = ["look.css", *(name for name in served_assets() if name.endswith(".css") and name != "look.css")]
     links = "".join(f'<link rel="stylesheet" href="{asset_url(name)}">' for name in styles)
-    scripts = script_tags("studio.js", "refused.js", "headline.js")
+    scripts = script_tags("elements.js", "requests.js", "words.js", "studio.js", "refused.js", "headline.js")
     return f'{links}<link rel="icon" type="image/svg+xml" href="{asset_url("icon.svg")}">{scripts}'

@@ -25,7 +25,7 @@ def export_report(value: dict[str, Any]) -> gr.HTML:
     return gr.HTML(
         value=value,
         html_template=TEMPLATE,
-        head=script_tags("watch.js", "export.js"),
+        head=script_tags("follow.js", "export.js"),
         js_on_load=ON_LOAD,
         apply_default_css=False,
         elem_id="export-report",

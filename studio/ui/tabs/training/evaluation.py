@@ -73,7 +73,7 @@ class EvaluationCard:
             self.view = gr.HTML(
                 value=card_value(self.settings, None),
                 html_template=TEMPLATE,
-                head=script_tags("watch.js", "evaluation.js"),
+                head=script_tags("follow.js", "evaluation.js"),
                 js_on_load=ON_LOAD,
                 apply_default_css=False,
                 elem_id="evaluation-view",
