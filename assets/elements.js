@@ -4,13 +4,14 @@
 "use strict";
 
 window.studio = (() => {
-  /** Give an element attributes, listeners ("onclick") and children; what is null, undefined or false is left out. */
+  /** Give an element attributes, listeners ("onclick") and children; an attribute that is null, undefined or false is
+   *  left out, and so is a child that is null or undefined. */
   function fill(element, attributes, children) {
     for (const [name, value] of Object.entries(attributes)) {
       if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
       else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
     }
-    element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+    element.append(...children.filter((child) => child !== null && child !== undefined));
     return element;
   }
 

@@ -2,7 +2,7 @@
    Handlers return plain values to pieces (studio/ui/components/choices.py); a piece publishes them on a topic and
    every other piece that is in the document draws from it. No value is ever read as markup. */
 window.studioForm = window.studioForm || (() => {
-  const root = document.documentElement;
+  const { h, fetchJson, postJson, poll, isFinal } = window.studio;
   const latest = {}, listeners = {};
   const state = { name: "", row: 1, source: 0, asked: 0, set: {}, sweep: {}, sequence: 0, shown: 0, waiting: false };
 
@@ -17,17 +17,9 @@ window.studioForm = window.studioForm || (() => {
     if (topic in latest) draw(latest[topic]);
   }
 
-  function make(tag, className, text, parent) {
-    const node = document.createElement(tag);
-    if (className) node.className = className;
-    if (text !== undefined && text !== null) node.textContent = text;
-    if (parent) parent.append(node);
-    return node;
-  }
-
-  function pill(level, text, parent) {
+  function pill(level, text) {
     const words = { warning: "warn", error: "bad", info: "", good: "ok" };
-    return make("span", `pill ${words[level] ?? level}`, text, parent);
+    return h("span", { class: `pill ${words[level] ?? level}` }, text);
   }
 
   /* ---- what a handler is given besides the fields: the run's name, and a number that tells old replies. */
@@ -90,7 +82,7 @@ window.studioForm = window.studioForm || (() => {
   let applied;
   function apply(method, tuning) {
     if (!/^\w+$/.test(`${method}${tuning}`)) return;
-    if (!applied) applied = document.head.appendChild(document.createElement("style"));
+    if (!applied) applied = document.head.appendChild(h("style"));
     applied.textContent = `.field.by-method:not(.for-method-${method}),.field.by-tuning:not(.for-tuning-${tuning})` +
       "{display:none!important}";
     state.method = method; state.tuning = tuning;
@@ -118,15 +110,11 @@ window.studioForm = window.studioForm || (() => {
     const draw = () => {
       group.replaceChildren(...list.map((card) => {
         const on = card.value === props.value;
-        const label = make("label", `choice${on ? " on" : ""}`);
-        const input = make("input", "", null, label);
-        Object.assign(input, { type: "radio", name, value: card.value, checked: on, disabled: !!card.lacks && !on });
-        label.classList.toggle("off", input.disabled);
-        input.addEventListener("change", () => choose(card.value));
-        make("b", "", card.title, label);
-        if (card.badge) pill(card.level || "info", card.badge, label);
-        make("small", "", card.lacks ? `${card.text}. ${card.lacks}` : texts[card.value] || card.text, label);
-        return label;
+        const off = !!card.lacks && !on;
+        return h("label", { class: `choice${on ? " on" : ""}${off ? " off" : ""}` },
+          h("input", { type: "radio", name, value: card.value, checked: on, disabled: off, onchange: () => choose(card.value) }),
+          h("b", {}, card.title), card.badge ? pill(card.level || "info", card.badge) : null,
+          h("small", {}, card.lacks ? `${card.text}. ${card.lacks}` : texts[card.value] || card.text));
       }));
     };
     const choose = (value) => {
@@ -205,7 +193,7 @@ window.studioForm = window.studioForm || (() => {
     find("plan-more").addEventListener("click", () => { list.hidden = !list.hidden; });
     find("plan-back").addEventListener("click", () => window.studio.queue.back());
     const label = () => {
-      const busy = window.studio.state.jobs.some((job) => !window.studio.isFinal(job)), from = source(), runs = latest.plan?.sweep?.count;
+      const busy = window.studio.state.jobs.some((job) => !isFinal(job)), from = source(), runs = latest.plan?.sweep?.count;
       start.textContent = from?.edit ? `Save changes to ${from.title}` : runs ? (busy ? `Add ${runs} runs to queue` : `Start ${runs} runs`)
         : busy ? "Add to queue" : "Start training";
       find("plan-named").hidden = !!from?.edit;
@@ -224,11 +212,11 @@ window.studioForm = window.studioForm || (() => {
       const more = find("plan-more");
       more.hidden = errors.length < 2;
       more.textContent = `all ${errors.length} problems`;
-      list.replaceChildren(...errors.map((error) => make("li", "", error.sentence)));
+      list.replaceChildren(...errors.map((error) => h("li", {}, error.sentence)));
       if (errors.length < 2) list.hidden = true;
       const limits = find("plan-limits");
       limits.hidden = !plan.limits.length;
-      limits.replaceChildren(...plan.limits.map((limit) => make("div", "notice warning", limit)));
+      limits.replaceChildren(...plan.limits.map((limit) => h("div", { class: "notice warning" }, limit)));
       label();
       start.classList.toggle("blocked", errors.length > 0);
       name.placeholder = plan.name;
@@ -250,17 +238,17 @@ window.studioForm = window.studioForm || (() => {
     place.counting = null;
     place.nextElementSibling?.matches(".stop-counting") && place.nextElementSibling.remove();
     if (!busy) return;
-    const stop = make("button", "btn quiet small stop-counting", "Stop counting");
-    stop.type = "button";
-    stop.addEventListener("click", () => { stop.disabled = true; window.studio.postJson("/api/counting/cancel", {}); });
+    const cancel = () => { stop.disabled = true; postJson("/api/counting/cancel", {}); };
+    const stop = h("button", { type: "button", class: "btn quiet small stop-counting", onclick: cancel }, "Stop counting");
     const began = Date.now();
-    place.counting = window.studio.poll(async () => {
-      if (!element.isConnected) { place.counting?.stop(); return; }
+    place.counting = poll(async () => {
+      if (!element.isConnected) return false;
       if (Date.now() - began < 1500) return 500;
-      const { text } = await window.studio.fetchJson("/api/counting");
-      if (!text || !place.counting) return;
+      const { text } = await fetchJson("/api/counting");
+      if (!text || !place.counting) return 1000;
       place.textContent = `${text} …`;
       if (!stop.isConnected) place.after(stop);
+      return 1000;
     });
   }
 
@@ -276,19 +264,10 @@ window.studioForm = window.studioForm || (() => {
 
   function stack(bar, legend, parts, whole, unit) {
     const shown = parts.filter((part) => part.value > 0);
-    bar.replaceChildren(...shown.map((part) => {
-      const piece = make("i");
-      piece.style.width = `${100 * part.value / whole}%`;
-      piece.style.background = part.color;
-      piece.title = `${part.name} ${unit(part.value)}`;
-      return piece;
-    }));
-    legend.replaceChildren(...shown.map((part) => {
-      const item = make("span");
-      make("i", "", "", item).style.background = part.color;
-      item.append(`${part.name} ${unit(part.value)}`);
-      return item;
-    }));
+    const said = (part) => `${part.name} ${unit(part.value)}`;
+    bar.replaceChildren(...shown.map((part) =>
+      h("i", { style: `width:${100 * part.value / whole}%;background:${part.color}`, title: said(part) })));
+    legend.replaceChildren(...shown.map((part) => h("span", {}, h("i", { style: `background:${part.color}` }), said(part))));
   }
 
   function memory({ element }) {
@@ -328,19 +307,18 @@ window.studioForm = window.studioForm || (() => {
       const note = element.querySelector(".facts-note");
       note.textContent = data.note;
       note.classList.toggle("wrong", data.level === "bad");
-      element.querySelector(".facts").replaceChildren(...data.facts.map(([name, value]) => {
-        const item = make("div");
-        make("dt", "", name, item);
-        make("dd", "num", value, item);
-        return item;
-      }));
+      element.querySelector(".facts").replaceChildren(...data.facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { class: "num" }, value))));
     };
     /** Say how far the embedded model is, while it is prepared. */
-    async function ask() {
-      if (!element.isConnected || props.value?.level !== "live") return;
-      const { text } = await window.studio.fetchJson("/api/preparing").catch(() => ({ text: "" }));
-      if (text && props.value?.level === "live") element.querySelector(".facts-note").textContent = `Preparing the model (only once): ${text} …`;
-      setTimeout(ask, 500);
+    let asking = null;
+    function ask() {
+      asking?.stop();
+      asking = poll(async () => {
+        if (!element.isConnected || props.value?.level !== "live") return false;
+        const { text } = await fetchJson("/api/preparing");
+        if (text && props.value?.level === "live") element.querySelector(".facts-note").textContent = `Preparing the model (only once): ${text} …`;
+        return 500;
+      });
     }
     draw();
     ask();
@@ -361,14 +339,12 @@ window.studioForm = window.studioForm || (() => {
     });
     find("yaml-save").addEventListener("click", () => {
       const url = URL.createObjectURL(new Blob([find("yaml-text").textContent], { type: "application/yaml" }));
-      const link = make("a");
-      Object.assign(link, { href: url, download: `${(latest.plan || {}).name || "run"}.yaml` });
-      link.click();
+      h("a", { href: url, download: `${(latest.plan || {}).name || "run"}.yaml` }).click();
       setTimeout(() => URL.revokeObjectURL(url), 1000);
     });
     watch("value", () => {
       const data = props.value || {};
-      find("yaml-problem").replaceChildren(...(data.errors || []).map((text) => make("li", "", text)));
+      find("yaml-problem").replaceChildren(...(data.errors || []).map((text) => h("li", {}, text)));
       said.textContent = data.said || "";
       if (!data.text) return;
       find("yaml-text").textContent = data.text;
@@ -382,5 +358,5 @@ window.studioForm = window.studioForm || (() => {
     watch("value", draw);
   }
 
-  return { publish, subscribe, make, pill, stack, counted, before, withMeta, started, setSweep, runsText, note, cards, fold, planline, memory, code, facts, yaml, latest, state };
+  return { publish, subscribe, pill, stack, counted, before, withMeta, started, setSweep, runsText, note, cards, fold, planline, memory, code, facts, yaml, latest, state };
 })();

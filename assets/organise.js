@@ -17,18 +17,11 @@ window.studio.organise = (() => {
 
   function fits(job) {
     if (away(job) && !state.archived) return false;
-    if (state.status && group(job) !== state.status) return false;
+    if (state.status && window.studio.statusOf(job).group !== state.status) return false;
     if (state.tag && !(job.tags || []).includes(state.tag)) return false;
     if (!state.words.length) return true;
     const all = text(job);
     return state.words.every((word) => all.includes(word));
-  }
-
-  /** The states that a person tells apart: waiting, running, done, stopped, failed. */
-  function group(job) {
-    if (job.status === "queued") return "waiting";
-    if (!window.studio.isFinal(job)) return "running";
-    return { completed: "done", stopped: "stopped" }[job.status] || "failed";
   }
 
   const ORDERS = {

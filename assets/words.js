@@ -4,20 +4,20 @@
 Object.assign(window.studio, (() => {
   /* ---- the states of a job ---- */
 
-  /** What a state is called, the look of its pill, of its dot in the list and of its bar, the colour of the browser's
-   *  icon, and how a notification says that a job has come to it; only of states that end a job. */
+  /** What a state is called, with which others a person finds it, the look of its pill, of its dot in the list and of
+   *  its bar, the colour of the browser's icon, and how a notification says that a job ended in it. */
   const STATUS = {
-    queued: { word: "Waiting", pill: "", dot: "wait" },
-    starting: { word: "Starting", pill: "live", dot: "run-ing" },
-    running: { word: "Running", pill: "live", dot: "run-ing" },
-    stopping: { word: "Stopping", pill: "warn", dot: "run-ing" },
-    completed: { word: "Done", pill: "ok", dot: "ok", bar: "ok", colour: "--good", ended: "is done" },
-    stopped: { word: "Stopped", pill: "", dot: "off", bar: "off", colour: "--ink-3", ended: "was stopped" },
-    failed: { word: "Failed", pill: "bad", dot: "bad", bar: "bad", colour: "--bad", ended: "failed" },
-    lost: { word: "Lost", pill: "bad", dot: "bad", bar: "bad", colour: "--bad", ended: "was lost" },
+    queued: { word: "Waiting", group: "waiting", pill: "", dot: "wait" },
+    starting: { word: "Starting", group: "running", pill: "live", dot: "run-ing" },
+    running: { word: "Running", group: "running", pill: "live", dot: "run-ing" },
+    stopping: { word: "Stopping", group: "running", pill: "warn", dot: "run-ing" },
+    completed: { word: "Done", group: "done", pill: "ok", dot: "ok", bar: "ok", colour: "--good", ended: "is done" },
+    stopped: { word: "Stopped", group: "stopped", pill: "", dot: "off", bar: "off", colour: "--ink-3", ended: "was stopped" },
+    failed: { word: "Failed", group: "failed", pill: "bad", dot: "bad", bar: "bad", colour: "--bad", ended: "failed" },
+    lost: { word: "Lost", group: "failed", pill: "bad", dot: "bad", bar: "bad", colour: "--bad", ended: "was lost" },
   };
 
-  const statusOf = (job) => STATUS[job.status] || { word: job.status, pill: "", dot: "off" };
+  const statusOf = (job) => STATUS[job.status] || { word: job.status, group: "running", pill: "", dot: "off" };
   const isFinal = (job) => Boolean(statusOf(job).ended);
 
   /* ---- numbers ---- */
