@@ -1,6 +1,6 @@
 """Words of the server's side of the page: what a job and its place are called.
 
-Numbers and times that move are worded in the browser (assets/studio.js), so that they need no request.
+Numbers and times that move are worded in the browser (assets/core/words.js), so that they need no request.
 """
 
 from __future__ import annotations

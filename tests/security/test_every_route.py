@@ -75,7 +75,7 @@ def test_none_answers_the_cookie_without_the_key(app: FastAPI, routes: list[tupl
 
 
 def test_a_session_opens_them(signed_in: TestClient) -> None:
-    for address in ("/api/jobs", "/config", "/theme.css", "/studio/look.css", "/gradio_api/info", "/"):
+    for address in ("/api/jobs", "/config", "/theme.css", "/studio/core/look.css", "/gradio_api/info", "/"):
         assert signed_in.get(address).status_code == 200, address
 
 

@@ -30,7 +30,9 @@ def piece(template: str, mount: str, *, value: Any = None, constants: Any = None
     return gr.HTML(
         value=value,
         html_template=template,
-        head=script_tags("form.js", "tokens.js", "profile.js", "batch.js", "sweep.js"),
+        head=script_tags(
+            "core/form.js", "core/plan.js", "data/tokens.js", "data/profile.js", "data/batch.js", "training/sweep.js"
+        ),
         js_on_load=f"studioForm.{mount}({{element, props, trigger, watch}}, {json.dumps(constants or {})})",
         apply_default_css=False,
         elem_classes=["piece", *(kwargs.pop("elem_classes", []))],

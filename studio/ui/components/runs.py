@@ -1,7 +1,7 @@
 """The left column: brand, New run, the jobs with search, filters and choice, the device, and who signs out.
 
-The markup is constant; assets/runs.js and organise.js fill it from /api/jobs, names as text only. Signing out is done
-by assets/session.js, which has the key that it needs.
+The markup is constant; assets/core/runs.js and organise.js fill it from /api/jobs, names as text only. Signing out is
+done by assets/core/session.js, which has the key that it needs.
 """
 
 from __future__ import annotations
@@ -71,7 +71,15 @@ def run_list() -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=TEMPLATE,
-        head=script_tags("compare.js", "keep.js", "queue.js", "organise.js", "whose.js", "newrun.js", "runs.js"),
+        head=script_tags(
+            "training/compare.js",
+            "training/keep.js",
+            "training/queue.js",
+            "core/organise.js",
+            "core/whose.js",
+            "core/newrun.js",
+            "core/runs.js",
+        ),
         js_on_load="window.studio.runs.mount(element)",
         apply_default_css=False,
         elem_id="run-list",

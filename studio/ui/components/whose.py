@@ -1,4 +1,4 @@
-"""The first line of each tab: whether it is about the draft or about the selected job (assets/whose.js)."""
+"""The first line of each tab: whether it is about the draft or about the selected job (assets/core/whose.js)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def whose_line(tab: str) -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=_JOB,
-        head=script_tags("whose.js"),
+        head=script_tags("core/whose.js"),
         js_on_load="window.studio.whose.mount(element)",
         apply_default_css=False,
     )

@@ -1,7 +1,7 @@
 """The form filled with the settings of a job: of one that waits, to change them, or of any run, to start another one.
 
-The browser (assets/queue.js) puts what it wants into a hidden box, as JSON; the reply goes into a second one. What the
-form had before travels back with the reply, so that the way out can restore it; the server keeps nothing.
+The browser (assets/training/queue.js) puts what it wants into a hidden box, as JSON; the reply goes into a second
+one. What the form had before travels back with the reply, so that the way out can restore it; the server keeps nothing.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _own_router(services: Services) -> APIRouter:
         waits = bool(waits_for(config, services))
         return Json({"seconds": None if waits else demo_seconds(config, services), "preparing": waits})
 
-    @router.get("/studio/{name}")
+    @router.get("/studio/{name:path}")
     def asset(name: str) -> FileResponse:
         path = assets.get(name)
         if path is None:

@@ -1,6 +1,6 @@
 """Colours and fonts of gradio's own components, and the addresses of our styles and scripts.
 
-The tokens live in assets/look.css; the theme only points gradio's variables at them, so that light and dark
+The tokens live in assets/core/look.css; the theme only points gradio's variables at them, so that light and dark
 switch in one place. Fonts are the files that gradio ships: no request leaves the machine.
 """
 
@@ -13,6 +13,10 @@ from pathlib import Path
 import gradio as gr
 
 from studio.settings import ASSETS
+
+# The folders of assets/ with what the page is made of, in the order of their styles, and the kinds of files served.
+ROOMS = ("core", "chat", "data", "export", "training")
+SERVED = (".css", ".js", ".svg")
 
 
 def studio_theme() -> gr.themes.Base:
@@ -131,10 +135,11 @@ def _dark_names() -> frozenset[str]:
 
 
 def served_assets() -> dict[str, Path]:
-    """Return the files that the page may fetch from /studio/, by name: nothing else is served there."""
+    """Return the files that the page may fetch from /studio/, by room and name: nothing else is served there."""
     import plotly  # light: only its folder is wanted
 
-    files = {path.name: path for path in sorted(ASSETS.iterdir()) if path.suffix in (".css", ".js", ".svg")}
+    found = [path for room in ROOMS for path in sorted((ASSETS / room).iterdir()) if path.suffix in SERVED]
+    files = {path.relative_to(ASSETS).as_posix(): path for path in found}
     return files | {"plotly.min.js": Path(plotly.__file__).parent / "package_data" / "plotly.min.js"}
 
 
@@ -151,8 +156,10 @@ def script_tags(*names: str) -> str:
 
 
 def page_head() -> str:
-    """Return what goes into the page's head: the styles (look.css first), the icon, and studio.js."""
-    styles = ["look.css", *(name for name in served_assets() if name.endswith(".css") and name != "look.css")]
+    """Return what goes into the page's head: the styles (look.css first), the icon, and what all scripts share."""
+    first = "core/look.css"
+    styles = [first, *(name for name in served_assets() if name.endswith(".css") and name != first)]
     links = "".join(f'<link rel="stylesheet" href="{asset_url(name)}">' for name in styles)
-    scripts = script_tags("studio.js", "refused.js", "headline.js")
-    return f'{links}<link rel="icon" type="image/svg+xml" href="{asset_url("icon.svg")}">{scripts}'
+    shared = ("elements", "requests", "words", "studio", "refused", "headline")
+    scripts = script_tags(*(f"core/{name}.js" for name in shared))
+    return f'{links}<link rel="icon" type="image/svg+xml" href="{asset_url("core/icon.svg")}">{scripts}'

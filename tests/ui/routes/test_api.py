@@ -175,10 +175,19 @@ def test_stop_only_by_post_with_json(page: TestClient, settings: Settings) -> No
 
 
 def test_assets_are_those_of_the_list_only(page: TestClient) -> None:
-    for name in ("look.css", "studio.js", "plotly.min.js", "icon.svg"):
+    for name in ("core/look.css", "training/monitor.js", "plotly.min.js", "core/icon.svg"):
         answer = page.get(f"/studio/{name}")
         assert answer.status_code == 200 and "immutable" in answer.headers["cache-control"]
-    for name in ("make_demo.py", "demo", "..%2Fapp.py", "%2e%2e%2fapp.py"):
+    for name in (
+        "make_demo.py",
+        "demo",
+        "..%2Fapp.py",
+        "%2e%2e%2fapp.py",
+        "demo/make_demo.py",
+        "core/..%2f..%2fapp.py",
+        "core/signin.html",
+        "core",
+    ):
         assert page.get(f"/studio/{name}").status_code == 404
 
 

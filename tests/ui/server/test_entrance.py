@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 def test_password_is_asked_for(tmp_path: Path) -> None:
     page = client(password=PASSWORD, home=tmp_path)
-    for path in ("/", "/api/jobs", "/config", "/studio/look.css", f"/?token={PASSWORD}", f"/?password={PASSWORD}"):
+    for path in ("/", "/api/jobs", "/config", "/studio/core/look.css", f"/?token={PASSWORD}", f"/?password={PASSWORD}"):
         assert page.get(path).status_code == 401
     form = page.get("/", headers={"accept": "text/html"})
     assert form.status_code == 401 and "<form" in form.text and PASSWORD not in form.text

@@ -9,7 +9,7 @@ import pytest
 from studio.settings import ASSETS
 from studio.ui.server.theme import asset_url, page_head, served_assets, studio_theme
 
-LOOK = (ASSETS / "look.css").read_text()
+LOOK = (ASSETS / "core" / "look.css").read_text()
 TEXT_ON = [
     ("--ink", "--page"), ("--ink", "--card"), ("--ink-2", "--page"), ("--ink-2", "--card"), ("--ink-2", "--sunken"),
     ("--ink-3", "--card"), ("--brand-ink", "--brand-soft"), ("--brand-on", "--brand-fill"), ("--good", "--good-soft"),
@@ -53,8 +53,10 @@ def test_theme_names_only_variables_and_tokens_that_exist() -> None:
 
 
 def test_addresses_change_with_the_content() -> None:
-    assert re.fullmatch(r"/studio/look\.css\?v=[0-9a-f]{12}", asset_url("look.css"))
+    assert re.fullmatch(r"/studio/core/look\.css\?v=[0-9a-f]{12}", asset_url("core/look.css"))
     head = page_head()
     assert head.index("look.css") < head.index("studio.js")
     assert "http" not in head.replace("http-equiv", "")
-    assert {"look.css", "studio.js", "plotly.min.js", "icon.svg"} <= set(served_assets())
+    assert {"core/look.css", "core/studio.js", "training/monitor.js", "plotly.min.js", "core/icon.svg"} <= set(
+        served_assets()
+    )

@@ -72,7 +72,7 @@ def chat_pane(elem_id: str) -> gr.HTML:
     return gr.HTML(
         value=empty_pane(""),
         html_template=TEMPLATE,
-        head=script_tags("watch.js", "chat.js"),
+        head=script_tags("chat/chat.js"),
         js_on_load="window.studioChat.mount(element, props, watch)",
         apply_default_css=False,
         elem_id=elem_id,

@@ -1,7 +1,7 @@
 """The first batch: the rows that the trainer takes first, as it gets them, with padding or what packing joins.
 
 Begun by a button, because all rows are prepared for it as in a run (the tokens are kept for the run then). It is made
-by the second data worker and drawn by assets/batch.js.
+by the second data worker and drawn by assets/data/batch.js.
 """
 
 from __future__ import annotations

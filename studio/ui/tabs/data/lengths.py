@@ -1,6 +1,6 @@
 """Tokens per row as a histogram with the limit drawn in.
 
-An SVG drawn by assets/tokens.js from `DataReport.lengths`. It needs no chart library, so the tab opens at once.
+An SVG drawn by assets/data/tokens.js from `DataReport.lengths`. It needs no chart library, so the tab opens at once.
 """
 
 from __future__ import annotations

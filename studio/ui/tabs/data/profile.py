@@ -1,7 +1,7 @@
 """The profile of a run's data: what is in it, what will be done with it, and the rows that are worth a look.
 
 Begun by a button, because it reads everything: first a sample, then the whole. It is made by the second data worker
-(`DataTasks`) and drawn by assets/profile.js, which polls for it. When the settings change it says so and stays.
+(`DataTasks`) and drawn by assets/data/profile.js, which polls for it. When the settings change it says so and stays.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the cards share that let the second data worker do something: their buttons, what they ask with, refusals.
 
-A card begins its work by a request of gradio's, with the form's values and what assets/profile.js adds to them, and
-polls for it at /api/data (`DataTasks`).
+A card begins its work by a request of gradio's, with the form's values and what assets/data/profile.js adds to them,
+and polls for it at /api/data (`DataTasks`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def buttons(label: str) -> str:
 
 
 class Asked(dict[str, Any]):
-    """What assets/profile.js adds to the form's values: `page` (its id), `number`, and what the card asks for."""
+    """What assets/data/profile.js adds to the form's values: `page` (its id), `number`, and what the card asks for."""
 
     @classmethod
     def read(cls, text: Any) -> Asked:

@@ -1,6 +1,6 @@
 """One row as the model sees it: raw, as a conversation, or as coloured tokens with their ids.
 
-Drawn by assets/tokens.js with one element a token. gradio's HighlightedText makes three times as many and blocks
+Drawn by assets/data/tokens.js with one element a token. gradio's HighlightedText makes three times as many and blocks
 the page for a second at 2,000 tokens. Only the first `SHOWN` tokens are sent; how many there are is said.
 """
 

@@ -1,6 +1,6 @@
 """The exports of a run, newest first: progress while one is made, then its report and its files.
 
-The value names the jobs only; everything else comes to the browser from our own routes (assets/export.js), and
+The value names the jobs only; everything else comes to the browser from our own routes (assets/export/export.js), and
 files are links to a route that sends them from where they lie.
 """
 
@@ -25,7 +25,7 @@ def export_report(value: dict[str, Any]) -> gr.HTML:
     return gr.HTML(
         value=value,
         html_template=TEMPLATE,
-        head=script_tags("watch.js", "export.js"),
+        head=script_tags("core/follow.js", "export/export.js"),
         js_on_load=ON_LOAD,
         apply_default_css=False,
         elem_id="export-report",

@@ -1,6 +1,7 @@
 """What the Training tab offers for a run: another place in line, other settings while it waits, a copy, another run.
 
-The markup is constant; assets/queue.js shows what the selected run allows, assets/branch.js asks how to go on.
+The markup is constant; assets/training/queue.js shows what the selected run allows, branch.js beside it asks how to
+go on.
 """
 
 from __future__ import annotations

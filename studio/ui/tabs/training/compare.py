@@ -1,7 +1,7 @@
 """Several runs over each other: curves, the options that differ, results.
 
 The markup is constant and stands in the Training tab instead of the selected job while runs are compared; it is a
-template, so that a page that compares nothing has no second set of charts. assets/compare.js fills it from
+template, so that a page that compares nothing has no second set of charts. assets/training/compare.js fills it from
 /api/compare and the runs' events.
 """
 
@@ -52,7 +52,9 @@ def comparison() -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=TEMPLATE,
-        head=script_tags("charts.js", "log.js", "reader.js", "monitor.js", "compare.js"),
+        head=script_tags(
+            "training/charts.js", "training/log.js", "training/reader.js", "training/monitor.js", "training/compare.js"
+        ),
         js_on_load="window.studio.compare.mount(element)",
         apply_default_css=False,
         elem_id="comparison",

@@ -1,7 +1,7 @@
 """The evaluation card of the Training tab: start an evaluation of the selected run and see what it found.
 
 The handlers only write a job and say which evaluations there are; progress and report come to the browser from
-our own routes (assets/evaluation.js), so a reload or a restart shows the same.
+our own routes (assets/training/evaluation.js), so a reload or a restart shows the same.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class EvaluationCard:
             self.view = gr.HTML(
                 value=card_value(self.settings, None),
                 html_template=TEMPLATE,
-                head=script_tags("watch.js", "evaluation.js"),
+                head=script_tags("core/follow.js", "training/evaluation.js"),
                 js_on_load=ON_LOAD,
                 apply_default_css=False,
                 elem_id="evaluation-view",

@@ -1,6 +1,6 @@
 """What a person does with the selected job afterwards: name, tags, note, disk use, archive, delete.
 
-The markup is constant; assets/keep.js fills it from the list of jobs and /api/jobs/ID/disk.
+The markup is constant; assets/training/keep.js fills it from the list of jobs and /api/jobs/ID/disk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def keep_card() -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=TEMPLATE,
-        head=script_tags("keep.js"),
+        head=script_tags("training/keep.js"),
         js_on_load="window.studio.keep.mount(element)",
         apply_default_css=False,
         elem_id="keep",

@@ -1,7 +1,7 @@
 """What a job does, live: state, progress, tiles, charts; and below it samples and the log.
 
-Two components with constant markup, filled by assets/monitor.js, charts.js and log.js from /api/jobs/ID. Plotly
-(4 MB) is fetched by the script after the first numbers are shown, so it delays no page.
+Two components with constant markup, filled by assets/training/monitor.js, charts.js and log.js from /api/jobs/ID.
+Plotly (4 MB) is fetched by the script after the first numbers are shown, so it delays no page.
 """
 
 from __future__ import annotations
@@ -144,7 +144,15 @@ def _drawn(template: str, on_load: str, elem_id: str) -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=template,
-        head=script_tags("charts.js", "log.js", "notices.js", "notify.js", "branch.js", "reader.js", "monitor.js"),
+        head=script_tags(
+            "training/charts.js",
+            "training/log.js",
+            "training/notices.js",
+            "training/notify.js",
+            "training/branch.js",
+            "training/reader.js",
+            "training/monitor.js",
+        ),
         js_on_load=on_load,
         apply_default_css=False,
         elem_id=elem_id,

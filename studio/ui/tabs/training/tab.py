@@ -21,7 +21,7 @@ from studio.ui.tabs.training.monitor import job_log, job_monitor
 from studio.ui.tabs.training.settings import settings_card
 
 START = "Start the demo"
-# assets/monitor.js fills in what the plan says.
+# assets/training/monitor.js fills in what the plan says.
 EMPTY = """<div class="studio"><h2>Nothing has been trained yet</h2>
 <p>The demo teaches a small model to turn messages into JSON<span data-demo="takes"></span>. It needs no
 download.</p></div>"""

@@ -1,87 +1,14 @@
-/* The page's own script: selected job, tabs, polling, and how numbers are written.
-   Everything else (runs.js, monitor.js, …) is built on window.studio. All text of others goes into the page by
-   textContent. No framework: the studio draws few pieces, and gradio brings the rest. */
+/* The page itself: the selected job, the tabs, light and dark, and the list of jobs, which is asked for once for all. */
 "use strict";
 
-window.studio = (() => {
-  const BACKOFF = [1, 2, 5, 10];
+Object.assign(window.studio, (() => {
+  const { h, put, fetchJson, poll, isFinal } = window.studio;
   const TAB_NAMES = ["model", "data", "method", "training", "chat", "export"];
   const listeners = { job: [], jobs: [], theme: [], tab: [], summary: [] };
   const state = { job: "", tab: "", jobs: [], loaded: false, down: 0, summaries: {} };
 
   const on = (name, callback) => listeners[name].push(callback);
   const emit = (name, value) => listeners[name].forEach((callback) => callback(value));
-
-  /* ---- elements ---- */
-
-  /** Make an element: h("b", {class: "num"}, "text", child). Attributes that are null are left out. */
-  function h(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-      else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
-    }
-    element.append(...children.filter((child) => child !== null && child !== undefined));
-    return element;
-  }
-
-  /** Set an element's text only when it differs, so that a selection or a screen reader is not disturbed. */
-  function put(element, text) {
-    if (element.textContent !== text) element.textContent = text;
-  }
-
-  /* ---- requests ---- */
-
-  class HttpError extends Error {
-    constructor(status, text) { super(text); this.status = status; }
-  }
-
-  /** The sentence of a refusal, which FastAPI wraps. */
-  function said(text) {
-    try { const { detail } = JSON.parse(text); return typeof detail === "string" ? detail : text; } catch { return text; }
-  }
-
-  async function fetchJson(path, options = {}) {
-    const answer = await fetch(path, { signal: AbortSignal.timeout(8000), cache: "no-store", ...options });
-    if (!answer.ok) throw new HttpError(answer.status, said(await answer.text()));
-    return answer.json();
-  }
-
-  const postJson = (path, body, options = {}) =>
-    fetchJson(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), ...options });
-
-  /** Call `work` again and again: after `work`'s own wish in ms (default 1000), later after failures; never while
-   *  the page is hidden. `problem` is told the failure's text, "" when it is over. Returns {now, stop}. */
-  function poll(work, problem = () => {}) {
-    let timer = null, busy = false, again = false, fails = 0, stopped = false;
-    async function tick() {
-      clearTimeout(timer);
-      if (stopped || document.hidden) return;
-      if (busy) { again = true; return; }
-      busy = true;
-      let wait = 1000;
-      try {
-        const wish = await work();
-        if (typeof wish === "number") wait = wish;
-        if (fails) problem("");
-        fails = 0;
-      } catch (error) {
-        wait = 1000 * BACKOFF[Math.min(fails, BACKOFF.length - 1)];
-        fails += 1;
-        if (error.status === 401) problem("Signed out: reload the page.");
-        else if (error.status) problem(`The studio answered ${error.status}.`);
-        else problem("The studio does not respond; retrying. A running job continues.");
-      } finally {
-        busy = false;
-      }
-      if (again) { again = false; wait = 0; }
-      if (!stopped) timer = setTimeout(tick, wait);
-    }
-    const wake = () => { if (!document.hidden) tick(); };
-    document.addEventListener("visibilitychange", wake);
-    tick();
-    return { now: tick, stop() { stopped = true; clearTimeout(timer); document.removeEventListener("visibilitychange", wake); } };
-  }
 
   /* ---- the selected job: in the address, in gradio's hidden box, and here ---- */
 
@@ -209,56 +136,6 @@ window.studio = (() => {
   /** Value of a colour token, for what cannot use CSS (Plotly). */
   const token = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
 
-  /* ---- numbers: 4 significant digits, units always ---- */
-
-  const MINUS = "\u2212", NONE = "\u2013";
-
-  function number(value, digits = 4) {
-    if (typeof value === "string") return value;
-    if (value === null || value === undefined || !Number.isFinite(value)) return NONE;
-    const size = Math.abs(value);
-    let text;
-    if (Number.isInteger(value) && size < 1e12) text = value.toLocaleString("en-US");
-    else if (size !== 0 && (size < 1e-3 || size >= 1e6)) text = value.toExponential(digits - 2).replace(/\.?0+e/, "e").replace("e+", "e");
-    else text = size >= 1000 ? Math.round(value).toLocaleString("en-US") : value.toPrecision(digits);
-    return text.replace(/^-/, MINUS);
-  }
-
-  const signed = (value) => (value > 0 ? `+${number(value, 2)}` : number(value, 2));
-
-  function duration(seconds) {
-    if (!Number.isFinite(seconds) || seconds < 0) return NONE;
-    const whole = Math.round(seconds);
-    if (whole < 60) return `${whole} s`;
-    const pad = (part) => String(part).padStart(2, "0");
-    if (whole < 3600) return `${Math.floor(whole / 60)} min ${pad(whole % 60)} s`;
-    const hours = Math.floor(whole / 3600);
-    return hours < 48 ? `${hours} h ${pad(Math.floor((whole % 3600) / 60))} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
-  }
-
-  /** "12 min" for lists: one unit is enough there. */
-  function roughly(seconds) {
-    if (seconds < 60) return `${Math.max(1, Math.round(seconds))} s`;
-    if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-    if (seconds < 129600) return `${Math.round(seconds / 3600)} h`;
-    return `${Math.round(seconds / 86400)} days`;
-  }
-
-  function ago(unix) {
-    const seconds = Date.now() / 1000 - unix;
-    return seconds < 5 ? "just now" : `${roughly(seconds)} ago`;
-  }
-
-  /** Whole percent of a share, never more than there is: 0.999 is 99, and 0.29 is 29 although 100 × 0.29 is less. */
-  const percent = (share) => Math.floor(100 * share + 1e-6);
-
-  function bytes(count) {
-    if (!Number.isFinite(count)) return NONE;
-    if (count >= 1e9) return `${(count / 1e9).toPrecision(3)} GB`;
-    if (count >= 1e6) return `${(count / 1e6).toPrecision(3)} MB`;
-    return count >= 1000 ? `${(count / 1000).toPrecision(3)} kB` : `${count} bytes`;
-  }
-
   /* ---- the list of jobs, polled for everybody ---- */
 
   let jobsPoll = null;
@@ -292,18 +169,10 @@ window.studio = (() => {
     return state.jobs.some((job) => !isFinal(job)) ? 1000 : 2000;
   }
 
-  /** What a status is called, and the look of its pill. */
-  const WORDS = {
-    queued: ["Waiting", ""], starting: ["Starting", "live"], running: ["Running", "live"], stopping: ["Stopping", "warn"],
-    completed: ["Done", "ok"], stopped: ["Stopped", ""], failed: ["Failed", "bad"], lost: ["Lost", "bad"],
-  };
-
-  const isFinal = (job) => ["completed", "stopped", "failed", "lost"].includes(job.status);
-
   function chooseFirst() {
     if (state.job) return;
     const wanted = address().get("job");
-    const running = state.jobs.find((job) => ["starting", "running", "stopping"].includes(job.status));
+    const running = state.jobs.find((job) => !isFinal(job) && job.status !== "queued");
     const choice = state.jobs.find((job) => job.id === wanted) || running || state.jobs.find((job) => job.kind === "train") || state.jobs[0];
     if (choice) selectWhenReady(choice.id);
   }
@@ -330,9 +199,8 @@ window.studio = (() => {
   else start();
 
   return {
-    state, WORDS, on, h, put, address, writeAddress, fetchJson, postJson, poll, select, selected, setBox, openTab, summary, token, isDark, setDark, isFinal,
-    number, signed, duration, roughly, ago, bytes, percent, MINUS, NONE,
+    state, on, address, writeAddress, select, selected, setBox, openTab, summary, token, isDark, setDark,
     refresh: () => jobsPoll?.now(),
     onProblem: (callback) => problems.push(callback),
   };
-})();
+})());

@@ -2,14 +2,13 @@
 "use strict";
 
 window.studio.branch = (() => {
-  const { h, put, number } = window.studio;
+  const { h, put, number, fetchJson, postJson, jobPath } = window.studio;
   const CHECK_MS = 180000;
   let acts = null, root = null, asked = "";
 
   const act = (name) => acts.querySelector(`[data-act="${name}"]`);
   const branch = (name) => root.querySelector(`[data-branch="${name}"]`);
   const extend = (name) => root.querySelector(`[data-extend="${name}"]`);
-  const path = (id) => `/api/jobs/${encodeURIComponent(id)}`;
   const say = (text) => put(act("said"), text);
 
   function draw() {
@@ -21,7 +20,7 @@ window.studio.branch = (() => {
   /** The steps of the whole checkpoints that the run has by now; null with a sentence where there is none. */
   async function checkpoints(job) {
     try {
-      const steps = (await window.studio.fetchJson(path(job.id))).checkpoints;
+      const steps = (await fetchJson(jobPath(job.id))).checkpoints;
       if (steps.length) return steps;
       say(`${job.name} has no complete checkpoint.`);
     } catch (error) {
@@ -61,7 +60,7 @@ window.studio.branch = (() => {
     put(extend("said"), "");
     try {
       const wish = { epochs: Number(extend("count").value) }, signal = AbortSignal.timeout(CHECK_MS);
-      const made = await window.studio.postJson(`${path(asked)}/extend`, wish, { signal });
+      const made = await postJson(`${jobPath(asked)}/extend`, wish, { signal });
       extend("epochs").close();
       await window.studio.refresh();
       window.studio.select(made.id);

@@ -1,6 +1,7 @@
 /* The first batch as the trainer gets it. Loaded after profile.js, whose `task` runs the work. */
 (() => {
-  const { make, subscribe, latest, task, tokenRun } = window.studioForm;
+  const { h } = window.studio;
+  const { subscribe, latest, task, tokenRun } = window.studioForm;
   const whole = (value) => value.toLocaleString("en-US");
 
   function firstBatch(piece) {
@@ -26,13 +27,10 @@
   }
 
   function line(one) {
-    const box = make("div", "batch-line");
-    make("small", "muted num", one.title, box);
     const run = tokenRun(one.tokens);
-    if (one.more) make("span", "muted num", ` … ${whole(one.more)} more tokens `, run);
-    if (one.padding) make("span", "padding num", `${whole(one.padding)} × padding`, run);
-    box.append(run);
-    return box;
+    if (one.more) run.append(h("span", { class: "muted num" }, ` … ${whole(one.more)} more tokens `));
+    if (one.padding) run.append(h("span", { class: "padding num" }, `${whole(one.padding)} × padding`));
+    return h("div", { class: "batch-line" }, h("small", { class: "muted num" }, one.title), run);
   }
 
   Object.assign(window.studioForm, { firstBatch });

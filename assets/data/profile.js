@@ -2,7 +2,8 @@
    A card begins its work by a request of gradio's and polls for it at /api/data. Rows come from anyone's file, so
    all of it is put in as text. */
 (() => {
-  const { make, pill, publish, subscribe, latest, state } = window.studioForm;
+  const { h, fetchJson, postJson, poll: repeat } = window.studio;
+  const { pill, publish, subscribe, latest, state } = window.studioForm;
   const FEW = 8;
   // Which page asks: the server keeps what it does for each page apart.
   const page = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -47,12 +48,12 @@
     cancel.addEventListener("click", async () => {
       cancel.disabled = true;
       progress("ending", null);
-      try { await window.studio.postJson(`/api/data/${page}/${kind}/cancel`, {}); poll?.now(); }
+      try { await postJson(`/api/data/${page}/${kind}/cancel`, {}); poll?.now(); }
       catch { note("The studio does not respond; try again.", "wrong"); cancel.disabled = false; }
     });
     async function look() {
       let now;
-      try { now = await window.studio.fetchJson(`/api/data/${page}/${kind}?after=${count}`); }
+      try { now = await fetchJson(`/api/data/${page}/${kind}?after=${count}`); }
       catch (error) {
         if (error.status !== 404) throw error;
         running(false);
@@ -70,10 +71,10 @@
       if (reply.error) { running(false); note(reply.error, "wrong"); return; }
       count = 0;
       poll?.stop();
-      poll = window.studio.poll(look, (text) => { if (poll) note(text, "wrong"); });
+      poll = repeat(look, (text) => { if (poll) note(text, "wrong"); });
     });
     window.addEventListener("pagehide", () => {
-      if (poll) fetch(`/api/data/${page}/${kind}/cancel`, { method: "POST", keepalive: true });
+      if (poll) postJson(`/api/data/${page}/${kind}/cancel`, {}, { keepalive: true }).catch(() => null);
     });
     return { find, note };
   }
@@ -104,7 +105,7 @@
       find("profile-findings").replaceChildren(...shown.findings.map((one) => finding(one, trigger)));
       find("profile-more").replaceChildren(...shown.lists.map(([title, lines]) => lined(title, lines)));
       find("profile-pairs").replaceChildren(...shown.pairs.map(pairs));
-      if (shown.doubles === null) make("p", "muted", "Duplicates and leaks are counted once everything has been read.", find("profile-pairs"));
+      if (shown.doubles === null) find("profile-pairs").append(h("p", { class: "muted" }, "Duplicates and leaks are counted once everything has been read."));
       publish("profile", shown);
       stale();
     };
@@ -112,57 +113,35 @@
   }
 
   function facts(list, figures) {
-    list.replaceChildren(...figures.map(([name, value]) => {
-      const item = make("div");
-      make("dt", "", name, item);
-      make("dd", "", value, item);
-      return item;
-    }));
+    list.replaceChildren(...figures.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
 
-  function lined(title, lines) {
-    const box = make("div");
-    make("h4", "", title, box);
-    const list = make("ul", "lined", null, box);
-    for (const line of lines) make("li", "", line, list);
-    return box;
-  }
+  const lined = (title, lines) => h("div", {}, h("h4", {}, title), h("ul", { class: "lined" }, ...lines.map((line) => h("li", {}, line))));
 
   function finding(one, trigger) {
-    const item = make("li", "finding");
-    item.dataset.check = one.check;
-    pill(one.level, one.label, item);
-    const text = make("div", "", null, item);
-    make("b", "", one.text, text);
     const said = [one.now, one.fix].filter(Boolean).join(" ");
-    if (said) make("p", "muted", said, text);
-    listed(make("div", "row row-links", null, text), one.places, (place) =>
-      button(place.label, "row-link", null, () => showRow(place)));
-    const buttons = make("div", "row", null, text);
-    for (const action of one.actions) {
-      button(action.label, "btn small", buttons, () => { state.set = action.set; trigger("select"); });
-    }
-    return item;
+    const act = (action) => button(action.label, "btn small", () => { state.set = action.set; trigger("select"); });
+    return h("li", { class: "finding", "data-check": one.check }, pill(one.level, one.label), h("div", {},
+      h("b", {}, one.text), said ? h("p", { class: "muted" }, said) : null,
+      listed("row row-links", one.places, (place) => button(place.label, "row-link", () => showRow(place))),
+      h("div", { class: "row" }, ...one.actions.map(act))));
   }
 
   /** A few of a list, and a button for the rest. */
-  function listed(box, all, draw) {
-    box.append(...all.slice(0, FEW).map(draw));
-    if (all.length <= FEW) return;
-    const more = button(`${all.length - FEW} more`, "row-link more", box, () => {
+  function listed(look, all, draw) {
+    const box = h("div", { class: look }, ...all.slice(0, FEW).map(draw));
+    if (all.length <= FEW) return box;
+    const more = button(`${all.length - FEW} more`, "row-link more", () => {
       const rest = all.slice(FEW).map(draw);
       more.replaceWith(...rest);
       rest[0].querySelector("button")?.focus();
       rest[0].focus();
     });
+    box.append(more);
+    return box;
   }
 
-  function button(text, look, parent, act) {
-    const one = make("button", look, text, parent);
-    one.type = "button";
-    one.addEventListener("click", act);
-    return one;
-  }
+  const button = (text, look, act) => h("button", { type: "button", class: look, onclick: act }, text);
 
   /** Show a row in the row view, which listens. */
   function showRow({ source, at }) {
@@ -172,50 +151,30 @@
   }
 
   /* ---- pairs of rows */
-  function pairs({ title, pairs: all }) {
-    const box = make("div");
-    make("h4", "", title, box);
-    listed(make("div", "pair-list", null, box), all, onePair);
-    return box;
-  }
+  const pairs = ({ title, pairs: all }) => h("div", {}, h("h4", {}, title), listed("pair-list", all, onePair));
 
   function onePair(one) {
-    const box = make("div", "pair-item");
-    const opened = make("div", "pair-opened");
-    opened.hidden = true;
-    const open = button(one.label, "row-link", box, async () => {
+    const opened = h("div", { class: "pair-opened", hidden: true });
+    const open = button(one.label, "row-link", async () => {
       opened.hidden = !opened.hidden;
       open.setAttribute("aria-expanded", !opened.hidden);
       if (opened.hidden || opened.childElementCount) return;
-      make("p", "muted", "Reading the two rows …", opened);
+      opened.append(h("p", { class: "muted" }, "Reading the two rows …"));
       const at = ({ source, at: place }) => `${source}:${place}`;
       let answer;
-      try { answer = await window.studio.fetchJson(`/api/data/${page}/pair?first=${at(one.first)}&second=${at(one.second)}`, { signal: AbortSignal.timeout(120000) }); }
+      try { answer = await fetchJson(`/api/data/${page}/pair?first=${at(one.first)}&second=${at(one.second)}`, { signal: AbortSignal.timeout(120000) }); }
       catch { answer = { error: "The rows cannot be shown: profile the data again." }; }
-      if (answer.error) { opened.replaceChildren(make("p", "wrong", answer.error)); return; }
-      opened.replaceChildren(make("p", "muted", answer.said), sides(answer.sides));
+      if (answer.error) { opened.replaceChildren(h("p", { class: "wrong" }, answer.error)); return; }
+      opened.replaceChildren(h("p", { class: "muted" }, answer.said), sides(answer.sides));
     });
     open.setAttribute("aria-expanded", false);
-    box.append(opened);
-    return box;
+    return h("div", { class: "pair-item" }, open, opened);
   }
 
-  function sides(two) {
-    const box = make("div", "pair-sides");
-    for (const side of two) {
-      const column = make("div", "pair-side", null, box);
-      button(side.title, "row-link", column, () => showRow(side));
-      const texts = make("div", "pair-texts", null, column);
-      texts.tabIndex = 0;
-      texts.setAttribute("role", "group");
-      texts.setAttribute("aria-label", side.title);
-      for (const [role, text] of side.texts) {
-        make("small", "muted", role, texts);
-        make("div", "said", text, texts);
-      }
-    }
-    return box;
-  }
+  const sides = (two) => h("div", { class: "pair-sides" }, ...two.map((side) => h("div", { class: "pair-side" },
+    button(side.title, "row-link", () => showRow(side)),
+    h("div", { class: "pair-texts", tabindex: 0, role: "group", "aria-label": side.title },
+      ...side.texts.flatMap(([role, text]) => [h("small", { class: "muted" }, role), h("div", { class: "said" }, text)])))));
 
   /* ---- the cleaned copy */
   function keep(piece, constants) {
@@ -233,7 +192,7 @@
       if (now.state === "failed") say(now.error.replace(/drop: (\w+)/, (all, check) => labels[check] ? `the tick “${labels[check]}”` : all), "wrong");
       else if (now.state === "stopped") say("Canceled; nothing was written.", "muted");
     });
-    for (const word of constants.formats) make("option", "", word, find("keep-format")).value = word;
+    find("keep-format").append(...constants.formats.map((word) => h("option", { value: word }, word)));
     find("task-begin").addEventListener("click", () => { done = false; find("keep-result").hidden = true; });
     find("keep-train").addEventListener("click", () => {
       if (!done) return;
@@ -252,21 +211,16 @@
       find("keep-found").replaceChildren(...found.map((one) => tick(one, counts[one.check])));
       find("keep-others").replaceChildren(...others.map((one) => tick(one, 0)));
       if (!found.length) {
-        make("p", "muted", latest.profile ? "The profile found none of these." : "Profile the data first to see which rows there are.", find("keep-found"));
+        find("keep-found").append(h("p", { class: "muted" }, latest.profile ? "The profile found none of these." : "Profile the data first to see which rows there are."));
       }
       find("keep-more").textContent = `${others.length} more`;
       const doubles = latest.profile?.doubles;
       find("keep-doubles").textContent = `${doubles ? `${doubles.toLocaleString("en-US")} duplicates` : "Duplicates"}: “Duplicate rows” (data.deduplicate) decides whether they are dropped, here and in a run.`;
     };
-    const tick = (one, count) => {
-      const label = make("label", "tick");
-      const box = make("input", "", null, label);
-      Object.assign(box, { type: "checkbox", checked: ticked.has(one.check), value: one.check });
-      box.addEventListener("change", () => { ticked[box.checked ? "add" : "delete"](one.check); });
-      make("span", "", one.label, label);
-      if (count) make("span", "muted num", count.toLocaleString("en-US"), label);
-      return label;
-    };
+    const turn = ({ target: box }) => ticked[box.checked ? "add" : "delete"](box.value);
+    const tick = (one, count) => h("label", { class: "tick" },
+      h("input", { type: "checkbox", checked: ticked.has(one.check), value: one.check, onchange: turn }), h("span", {}, one.label),
+      count ? h("span", { class: "muted num" }, count.toLocaleString("en-US")) : null);
     draw();
     subscribe("profile", element, draw);
     subscribe("data", element, (data) => {

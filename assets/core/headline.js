@@ -3,7 +3,6 @@
 
 window.studio.headline = (() => {
   const HOME = document.title || "Finetune Studio";
-  const COLOURS = { completed: "--good", failed: "--bad", lost: "--bad", stopped: "--ink-3" };
   const ROUND = 2 * Math.PI * 12;
   let own = "", watched = ""; // the page's icon; the job that was seen before its end
 
@@ -18,10 +17,10 @@ window.studio.headline = (() => {
     if (job && !window.studio.isFinal(job)) watched = job.id;
     const over = job && window.studio.isFinal(job), told = job && (!over || watched === job.id);
     const named = over || job?.status === "queued";
-    const word = !told ? "" : named ? (window.studio.WORDS[job.status] || [job.status])[0] : `${window.studio.percent(job.share)} %`;
+    const word = !told ? "" : named ? window.studio.statusOf(job).word : `${window.studio.percent(job.share)} %`;
     const title = word ? `${word} · ${job.name || job.id}` : HOME;
     if (document.title !== title) document.title = title;
-    const href = word ? ring(over ? 1 : job.share, window.studio.token(COLOURS[job.status] || "--brand")) : own;
+    const href = word ? ring(over ? 1 : job.share, window.studio.token(window.studio.statusOf(job).colour || "--brand")) : own;
     if (icon && icon.getAttribute("href") !== href) icon.setAttribute("href", href);
   }
 

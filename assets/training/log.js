@@ -61,7 +61,7 @@ window.studio.log = (() => {
   async function open(line) {
     const mine = jobId, box = part("lines");
     try {
-      const answer = await window.studio.fetchJson(`/api/jobs/${encodeURIComponent(mine)}/log/around?line=${line}`);
+      const answer = await window.studio.fetchJson(`${window.studio.jobPath(mine)}/log/around?line=${line}`);
       if (mine !== jobId) return;
       excerpt = answer;
       draw();
@@ -82,7 +82,7 @@ window.studio.log = (() => {
 
   /** Point the download at the job, which may have been chosen before this card was drawn. */
   function point() {
-    if (jobId) part("log-link").setAttribute("href", `/api/jobs/${encodeURIComponent(jobId)}/files/log.txt`);
+    if (jobId) part("log-link").setAttribute("href", window.studio.filePath(jobId, "log.txt"));
   }
 
   /** Add lines; progress bars that rewrite their line (\r) count as their last state. */

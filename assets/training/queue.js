@@ -3,7 +3,7 @@
 "use strict";
 
 window.studio.queue = (() => {
-  const { h, put } = window.studio;
+  const { h, put, postJson, jobPath, isFinal } = window.studio;
   const KEY = "studio.form-from";
   // {job, title, edit, step, kept}: whose settings the form has, whether they are saved there, at which checkpoint a
   // branch begins (0 for a run from its start), and what the form had before.
@@ -11,8 +11,7 @@ window.studio.queue = (() => {
   let root = null, number = 0;
   try { from = JSON.parse(sessionStorage.getItem(KEY)); } catch { /* another version wrote it */ }
 
-  const path = (id) => `/api/jobs/${encodeURIComponent(id)}`;
-  const rank = (job) => (window.studio.isFinal(job) ? 2 : job.status === "queued" ? 1 : 0);
+  const rank = (job) => (isFinal(job) ? 2 : job.status === "queued" ? 1 : 0);
 
   /** Those that run, those that wait in their order, then the newest. */
   const sorted = (jobs) => [...jobs].sort((a, b) => rank(a) - rank(b) || (a.place ?? 0) - (b.place ?? 0));
@@ -21,7 +20,7 @@ window.studio.queue = (() => {
 
   async function move(id, to) {
     try {
-      await window.studio.postJson(`${path(id)}/move`, { to });
+      await postJson(`${jobPath(id)}/move`, { to });
       say("");
     } catch (error) {
       say(`Could not move it: ${error.message}`);

@@ -34,7 +34,7 @@ window.studio.notices = (() => {
     put(said, "");
     try {
       const signal = AbortSignal.timeout(CHECK_MS);
-      const made = await window.studio.postJson(`/api/jobs/${encodeURIComponent(job)}/again`, { change }, { signal });
+      const made = await window.studio.postJson(`${window.studio.jobPath(job)}/again`, { change }, { signal });
       await window.studio.refresh();
       window.studio.select(made.id);
     } catch (error) {

@@ -5,7 +5,6 @@
 
 window.studio.notify = (() => {
   const KEY = "studio.notify", HIDDEN_MS = 15000;
-  const WORDS = { completed: "is done", stopped: "was stopped", failed: "failed", lost: "was lost" };
   const unfinished = new Map(); // id → status, as last seen
   const here = "Notification" in window && window.isSecureContext;
   let button = null, said = null, timer = null;
@@ -19,7 +18,7 @@ window.studio.notify = (() => {
       job.started && job.finished ? `after ${duration(job.finished - job.started)}` : "",
     ];
     // The tag makes one notification of those of several tabs.
-    const note = new Notification(`${job.name || job.id} ${WORDS[job.status] || job.status}`, { body: facts.filter(Boolean).join(", "), tag: `studio-${job.id}` });
+    const note = new Notification(`${job.name || job.id} ${window.studio.statusOf(job).ended}`, { body: facts.filter(Boolean).join(", "), tag: `studio-${job.id}` });
     note.onclick = () => { window.focus(); window.studio.select(job.id); window.studio.openTab("training"); note.close(); };
   }
 

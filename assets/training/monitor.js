@@ -3,27 +3,25 @@
 "use strict";
 
 window.studio.monitor = (() => {
-  const { WORDS, h, put, number, signed, duration, roughly, bytes, percent, NONE, Reader } = window.studio;
-  const BARS = { completed: "ok", failed: "bad", lost: "bad", stopped: "off" };
+  const { statusOf, h, put, fetchJson, postJson, jobPath, amount, number, signed, duration, roughly, bytes, percent, NONE, Reader } = window.studio;
   const CHOICES = 200; // runs that a chart can be compared with, the newest: ten thousand options take seconds
   const UPDATES = []; // of the last updates [ms of drawing, ms of reading], for measuring
 
   let root = null, part = null, board = null, reader = null, other = null, poller = null, asked = null;
 
-  const path = (id) => `/api/jobs/${encodeURIComponent(id)}`;
-  const shown = () => root !== null && root.isConnected && root.offsetParent !== null;
+  const visible = () => root !== null && root.isConnected && root.offsetParent !== null;
 
   async function tick() {
-    if (!shown() || !reader) return 1000;
+    if (!visible() || !reader) return 1000;
     const mine = reader;
     if (mine.complete && window.studio.isFinal(window.studio.selected() || mine.state)) { drawHead(); return 5000; }
     mine.complete = false; // it goes on, maybe by another page
     // The settings of one that waits may have been changed; what is known of it stays until the answer is here.
-    if (!mine.about || mine.state?.status === "queued") mine.about = await window.studio.fetchJson(path(mine.id));
+    if (!mine.about || mine.state?.status === "queued") mine.about = await fetchJson(jobPath(mine.id));
     mine.name = mine.about.name || mine.id;
     const began = performance.now();
-    const came = await mine.read(path(mine.id), () => { if (mine === reader) draw(true); });
-    const log = await window.studio.fetchJson(`${path(mine.id)}/log?after=${mine.logAfter}`);
+    const came = await mine.read(jobPath(mine.id), () => { if (mine === reader) draw(true); });
+    const log = await fetchJson(`${jobPath(mine.id)}/log?after=${mine.logAfter}`);
     if (mine !== reader) return 0;
     if (log.restarted) window.studio.log.reset(mine.id);
     mine.logAfter = log.next;
@@ -36,7 +34,7 @@ window.studio.monitor = (() => {
     mine.logMore = log.lines.length > 0;
     // A final state was read before the events, so nothing can follow it; the environment may have changed since.
     if (mine.state.final && !mine.logMore) {
-      mine.about = await window.studio.fetchJson(path(mine.id));
+      mine.about = await fetchJson(jobPath(mine.id));
       mine.complete = true;
       draw(false);
     }
@@ -71,9 +69,9 @@ window.studio.monitor = (() => {
     if (!state || !about) return;
     const row = window.studio.selected();
     const stopping = !state.final && (state.status === "stopping" || state.stop_asked);
-    const [word, look] = WORDS[stopping ? "stopping" : state.status] || [state.status, ""];
-    put(part("pill"), word);
-    part("pill").className = `pill ${look}`;
+    const shown = statusOf(stopping ? { status: "stopping" } : state);
+    put(part("pill"), shown.word);
+    part("pill").className = `pill ${shown.pill}`;
     put(part("name"), row?.name || about.name || reader.id);
     const epochs = about.config?.training?.epochs;
     put(part("about"), [about.line, state.device.startsWith("cuda") ? `on ${state.device}` : "", about.kind === "train" && summary.epoch !== null && epochs ? `epoch ${summary.epoch.toFixed(1)} of ${number(epochs)}` : ""].filter(Boolean).join(" · "));
@@ -84,7 +82,7 @@ window.studio.monitor = (() => {
     put(part("stop"), state.status === "queued" ? "Remove from the queue" : about.kind === "train" ? "Stop and save" : "Stop");
     const [share, count, left] = progress(row, stopping);
     const bar = part("bar");
-    bar.className = ["bar", BARS[state.status], share === null && !state.final ? "unknown" : ""].filter(Boolean).join(" ");
+    bar.className = ["bar", shown.bar, share === null && !state.final ? "unknown" : ""].filter(Boolean).join(" ");
     bar.firstElementChild.style.width = `${100 * (share ?? 0)}%`;
     if (share === null) bar.removeAttribute("aria-valuenow"); else bar.setAttribute("aria-valuenow", String(percent(share)));
     bar.setAttribute("aria-valuetext", count);
@@ -131,8 +129,7 @@ window.studio.monitor = (() => {
     if (phase && phase.phase !== "training") {
       const step = phase.phase === "validating" && total ? `step ${number(summary.step)} of ${number(total)}, ` : "";
       if (!phase.total) return [share, `${step}${phase.phase}`, time];
-      const amount = phase.unit === "bytes" ? `${bytes(phase.done)} of ${bytes(phase.total)}` : `${number(Math.round(phase.done))} of ${number(phase.total)} ${phase.unit}`.trim();
-      return [share, `${step}${phase.phase}: ${amount}`, time];
+      return [share, `${step}${phase.phase}: ${amount(phase)}`, time];
     }
     return [share, total ? `step ${number(summary.step)} of ${number(total)}` : phase?.phase || "starting", time];
   }
@@ -210,7 +207,7 @@ window.studio.monitor = (() => {
   async function stop() {
     part("ask").close();
     try {
-      await window.studio.postJson(`${path(asked.id)}/stop`, { now: asked.now });
+      await postJson(`${jobPath(asked.id)}/stop`, { now: asked.now });
     } catch (error) {
       problem(`Could not stop the job (${error.message}). Try again.`);
     }
@@ -222,7 +219,7 @@ window.studio.monitor = (() => {
     part("resume").disabled = true;
     problem("");
     try {
-      await window.studio.postJson(`${path(reader.id)}/resume`, {});
+      await postJson(`${jobPath(reader.id)}/resume`, {});
       reader.about = null;
       reader.complete = false;
       await window.studio.refresh();
@@ -276,7 +273,7 @@ window.studio.monitor = (() => {
     const mine = other;
     try {
       mine.name = window.studio.state.jobs.find((job) => job.id === id)?.name || id;
-      await mine.read(path(id));
+      await mine.read(jobPath(id));
       if (mine === other) board.compare(mine);
     } catch (error) {
       problem(`Could not read the other run (${error.message}).`);
@@ -290,7 +287,7 @@ window.studio.monitor = (() => {
     const said = document.querySelector('[data-demo="takes"]');
     if (!said || said.dataset.asked) return;
     said.dataset.asked = "yes";
-    const { seconds, preparing } = await window.studio.fetchJson("/api/demo", { signal: AbortSignal.timeout(60000) }).catch(() => ({}));
+    const { seconds, preparing } = await fetchJson("/api/demo", { signal: AbortSignal.timeout(60000) }).catch(() => ({}));
     if (seconds) put(said, `, in about ${roughly(seconds)} on this machine`);
     if (preparing) delete said.dataset.asked; // the model is on its way: the next look asks again
   }
@@ -300,7 +297,7 @@ window.studio.monitor = (() => {
     if (loaded && !jobs.length) tellDemo();
     document.body.dataset.jobs = jobs.length ? "some" : "none";
     if (!job) return window.studio.summary("training", jobs.length ? "" : "nothing yet");
-    const word = (WORDS[job.status] || [job.status])[0].toLowerCase();
+    const word = statusOf(job).word.toLowerCase();
     const share = job.share, done = window.studio.isFinal(job);
     window.studio.summary("training", !done && share ? `${word}, ${percent(share)} %` : done && job.best !== null && job.status === "completed" ? `${word}, loss ${number(job.best, 3)}` : word);
   }
@@ -329,7 +326,7 @@ window.studio.monitor = (() => {
     window.studio.on("jobs", fillCompare);
     choose(window.studio.state.job);
     poller = window.studio.poll(tick, problem);
-    new IntersectionObserver(() => { if (shown()) poller.now(); }).observe(root);
+    new IntersectionObserver(() => { if (visible()) poller.now(); }).observe(root);
   }
 
   window.studio.on("jobs", tabLine);

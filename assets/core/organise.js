@@ -17,18 +17,11 @@ window.studio.organise = (() => {
 
   function fits(job) {
     if (away(job) && !state.archived) return false;
-    if (state.status && group(job) !== state.status) return false;
+    if (state.status && window.studio.statusOf(job).group !== state.status) return false;
     if (state.tag && !(job.tags || []).includes(state.tag)) return false;
     if (!state.words.length) return true;
     const all = text(job);
     return state.words.every((word) => all.includes(word));
-  }
-
-  /** The states that a person tells apart: waiting, running, done, stopped, failed. */
-  function group(job) {
-    if (job.status === "queued") return "waiting";
-    if (!window.studio.isFinal(job)) return "running";
-    return { completed: "done", stopped: "stopped" }[job.status] || "failed";
   }
 
   const ORDERS = {
@@ -127,7 +120,7 @@ window.studio.organise = (() => {
   async function archive() {
     const jobs = chosen(), archived = !jobs.every((job) => job.archived);
     try {
-      for (const job of jobs) await window.studio.postJson(`/api/jobs/${encodeURIComponent(job.id)}/labels`, { archived });
+      for (const job of jobs) await window.studio.postJson(`${window.studio.jobPath(job.id)}/labels`, { archived });
       choosing(false);
     } catch (error) {
       window.studio.keep.tell("Not all of them could be archived", error.message);

@@ -5,20 +5,18 @@
 window.studio.runs = (() => {
   const { h, put } = window.studio;
   const PAGE = 100;
-  const LEVELS = { queued: "wait", starting: "run-ing", running: "run-ing", stopping: "run-ing", completed: "ok", stopped: "off", failed: "bad", lost: "bad" };
 
   /** "step 52 of 84", "waiting, 2nd in line", "done 2 h ago" */
   function progress(job) {
     const studio = window.studio;
     if (job.status === "queued") return job.word;
-    if (job.status === "stopping") return "stopping";
+    const word = studio.statusOf(job).word.toLowerCase();
+    if (job.status === "stopping") return word;
     if (!studio.isFinal(job)) {
       return job.share ? `${studio.percent(job.share)} % · ${job.word}` : job.word;
     }
     const when = job.finished ? ` ${studio.ago(job.finished)}` : "";
-    if (job.status === "completed") return `done${when}`;
-    if (job.status === "stopped") return `stopped${when}`;
-    return `${job.status}${job.reason ? `: ${job.reason}` : ""}`;
+    return ["completed", "stopped"].includes(job.status) ? `${word}${when}` : `${word}${job.reason ? `: ${job.reason}` : ""}`;
   }
 
   function makeItem(id) {
@@ -70,7 +68,7 @@ window.studio.runs = (() => {
   function fillItem(item, job, organised, under) {
     const studio = window.studio, on = job.id === studio.state.job, name = job.name || job.id;
     item.row.classList.toggle("under", under);
-    item.dot.className = `dot ${LEVELS[job.status] || "off"}`;
+    item.dot.className = `dot ${studio.statusOf(job).dot}`;
     put(item.name, under && job.name === job.asked_name ? WORK[job.kind] : name);
     put(item.best, figure(job, organised));
     const marks = [...(job.tags || []).map((tag) => `#${tag}`), job.archived ? "archived" : ""];

@@ -2,14 +2,11 @@
 "use strict";
 
 window.studioForm.sweep = ({ element, trigger }, constants) => {
-  const { make, state, subscribe, runsText } = window.studioForm;
+  const { h } = window.studio;
+  const { state, subscribe, runsText } = window.studioForm;
   const rows = element.querySelector(".sweep-rows"), said = element.querySelector(".sweep-said");
   const known = new Map(constants.options.map((option) => [option.path, option]));
-  element.querySelector("datalist").replaceChildren(...constants.options.map((option) => {
-    const item = make("option", "", option.title);
-    item.value = option.path;
-    return item;
-  }));
+  element.querySelector("datalist").replaceChildren(...constants.options.map((option) => h("option", { value: option.path }, option.title)));
 
   /** What the rows say; rows that are not whole yet count for nothing. */
   function read() {
@@ -27,22 +24,18 @@ window.studioForm.sweep = ({ element, trigger }, constants) => {
   }
 
   function field(row, title, value, note) {
-    const label = make("label", "", null, row);
-    make("span", "", title, label);
-    const input = make("input", "field-input", null, label);
-    Object.assign(input, { type: "text", value, autocomplete: "off", spellcheck: false, placeholder: note });
-    input.addEventListener("change", changed);
+    const input = h("input", { type: "text", class: "field-input", value, autocomplete: "off", spellcheck: "false", placeholder: note, onchange: changed });
+    row.append(h("label", {}, h("span", {}, title), input));
     return input;
   }
 
   function add(path = "", values = "") {
-    const row = make("li", "sweep-row", null, rows);
+    const row = h("li", { class: "sweep-row" });
+    rows.append(row);
     const option = field(row, "Option", path, "training.learning_rate"), list = field(row, "Values", values, "1e-4, 2e-4");
     option.setAttribute("list", "sweep-options");
     option.addEventListener("input", () => { list.placeholder = known.get(option.value)?.example || "1e-4, 2e-4"; });
-    const remove = make("button", "btn quiet", "Remove", row);
-    remove.type = "button";
-    remove.addEventListener("click", () => { row.remove(); changed(); adder.focus(); });
+    row.append(h("button", { type: "button", class: "btn quiet", onclick: () => { row.remove(); changed(); adder.focus(); } }, "Remove"));
     return option;
   }
 

@@ -4,7 +4,7 @@
 "use strict";
 
 window.studio.compare = (() => {
-  const { h, put } = window.studio;
+  const { h, svg, put, fetchJson, fetchText, jobPath } = window.studio;
   const MOST = 10, TABLE_MS = 5000;
   const COLOURS = ["--c1", "--c2", "--c3", "--c4", "--c5"];
   const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
@@ -12,7 +12,6 @@ window.studio.compare = (() => {
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x"];
   let root = null, part = null, board = null, poller = null, ids = [], readers = new Map(), table = null, tableAt = 0, tableKey = "", opened = null, lastJob = "";
 
-  const path = (id) => `/api/jobs/${encodeURIComponent(id)}`;
   const visible = () => root !== null && root.isConnected && root.offsetParent !== null;
   const row = (id) => window.studio.state.jobs.find((job) => job.id === id);
   const nameOf = (id) => row(id)?.name || id;
@@ -107,7 +106,7 @@ window.studio.compare = (() => {
     let came = false, again = false;
     for (const [id, reader] of mine) {
       if (reader.complete && window.studio.isFinal(row(id) || reader.state)) continue;
-      came = (await reader.read(path(id))) || came;
+      came = (await reader.read(jobPath(id))) || came;
       if (mine !== readers) return 0;
       reader.complete = reader.state.final; // read before the events, so nothing follows
       again ||= reader.redraw;
@@ -144,7 +143,7 @@ window.studio.compare = (() => {
   async function readTable(mine) {
     tableAt = Date.now();
     try {
-      const answer = await window.studio.fetchJson(`/api/compare?ids=${encodeURIComponent(ids.join(","))}`);
+      const answer = await fetchJson(`/api/compare?ids=${encodeURIComponent(ids.join(","))}`);
       if (mine !== readers) return;
       table = answer;
       problem("");
@@ -177,12 +176,9 @@ window.studio.compare = (() => {
 
   /** A piece of a run's line: colour and dash. */
   function swatch(place) {
-    const { colour, dash } = look(place), space = "http://www.w3.org/2000/svg";
-    const svg = document.createElementNS(space, "svg"), line = document.createElementNS(space, "line");
-    for (const [name, value] of Object.entries({ width: 34, height: 8, "aria-hidden": "true", class: "swatch" })) svg.setAttribute(name, value);
-    for (const [name, value] of Object.entries({ x1: 0, x2: 34, y1: 4, y2: 4, "stroke-width": 2.5, "stroke-dasharray": STROKES[dash], style: `stroke:var(${colour})` })) line.setAttribute(name, value);
-    svg.append(line);
-    return svg;
+    const { colour, dash } = look(place);
+    const line = { x1: 0, x2: 34, y1: 4, y2: 4, "stroke-width": 2.5, "stroke-dasharray": STROKES[dash], style: `stroke:var(${colour})` };
+    return svg("svg", { width: 34, height: 8, "aria-hidden": "true", class: "swatch" }, svg("line", line));
   }
 
   function legend() {
@@ -196,9 +192,7 @@ window.studio.compare = (() => {
 
   async function copy() {
     try {
-      const answer = await fetch(`/api/compare?form=markdown&ids=${encodeURIComponent(ids.join(","))}`, { cache: "no-store" });
-      if (!answer.ok) throw new Error(`the studio answered ${answer.status}`);
-      await navigator.clipboard.writeText(await answer.text());
+      await navigator.clipboard.writeText(await fetchText(`/api/compare?form=markdown&ids=${encodeURIComponent(ids.join(","))}`));
       put(part("copied"), "copied");
       setTimeout(() => put(part("copied"), ""), 3000);
     } catch (error) {

@@ -3,12 +3,11 @@
 "use strict";
 
 window.studio.keep = (() => {
-  const { h, put, bytes } = window.studio;
+  const { h, put, bytes, fetchJson, postJson, jobPath, poll } = window.studio;
   const PARTS = [["checkpoints", "--c1"], ["model", "--c2"], ["exports", "--c3"], ["rest", "--c5"]];
   const REMOVAL_MS = 300000;
   let root = null, part = null, poller = null, dirty = false, filled = "";
 
-  const path = (id) => `/api/jobs/${encodeURIComponent(id)}`;
   const visible = () => root !== null && root.isConnected && root.offsetParent !== null;
 
   /* ---- the card ---- */
@@ -25,7 +24,7 @@ window.studio.keep = (() => {
     part("clean").addEventListener("click", () => remove([window.studio.selected()], "checkpoints"));
     window.studio.on("job", () => { dirty = false; filled = ""; clear(); fill(); poller?.now(); });
     window.studio.on("jobs", fill);
-    poller = window.studio.poll(readDisk);
+    poller = poll(readDisk);
     new IntersectionObserver(() => { if (visible()) poller.now(); }).observe(root);
     fill();
   }
@@ -74,7 +73,7 @@ window.studio.keep = (() => {
   async function label(job, values) {
     put(part("said"), "");
     try {
-      await window.studio.postJson(`${path(job.id)}/labels`, values);
+      await postJson(`${jobPath(job.id)}/labels`, values);
       await window.studio.refresh();
       return true;
     } catch (error) {
@@ -86,7 +85,7 @@ window.studio.keep = (() => {
   async function readDisk() {
     const job = window.studio.selected();
     if (!visible() || !job) return 1000;
-    const use = await window.studio.fetchJson(`${path(job.id)}/disk`);
+    const use = await fetchJson(`${jobPath(job.id)}/disk`);
     if (window.studio.selected()?.id !== job.id) return 0;
     const known = PARTS.filter(([name]) => use[name] > 0);
     put(part("size"), bytes(use.total));
@@ -133,7 +132,7 @@ window.studio.keep = (() => {
     const ids = jobs.map((job) => job.id);
     let question = null;
     try {
-      question = await window.studio.postJson("/api/removal/question", { ids, what });
+      question = await postJson("/api/removal/question", { ids, what });
     } catch (error) {
       return tell("Could not delete", error.message);
     }
@@ -154,7 +153,7 @@ window.studio.keep = (() => {
     try {
       for (const [index, id] of ids.entries()) {
         dialog.bar.firstElementChild.style.width = `${(100 * index) / ids.length}%`;
-        await studio.postJson("/api/removal", { ids: [id], what }, { signal: AbortSignal.timeout(REMOVAL_MS) });
+        await postJson("/api/removal", { ids: [id], what }, { signal: AbortSignal.timeout(REMOVAL_MS) });
       }
       dialog.box.close();
       if (what === "job") studio.organise.choosing(false);

@@ -1,8 +1,8 @@
 /* The data as the model sees it: a row as coloured tokens, lengths, findings, sources, split.
    Loaded after form.js. Rows come from anyone's file, so all of it is put in as text. */
 (() => {
-  const { make, pill, publish, subscribe, stack } = window.studioForm;
-  const SVG = "http://www.w3.org/2000/svg";
+  const { h, svg: shape } = window.studio;
+  const { pill, publish, subscribe, stack } = window.studioForm;
   const whole = (value) => Math.round(value).toLocaleString("en-US");
 
   /* ---- one row. A reply to an earlier request than the person's last one is not shown. */
@@ -47,14 +47,10 @@
       find("row-number").max = data.total;
       find("row-total").textContent = `of ${whole(data.total)}`;
       source.hidden = data.sources.length < 2;
-      source.replaceChildren(...data.sources.map((name, i) => {
-        const option = make("option", "", name);
-        option.selected = i === data.source;
-        return option;
-      }));
+      source.replaceChildren(...data.sources.map((name, i) => h("option", { selected: i === data.source }, name)));
       find("row-back").disabled = data.index <= 1;
       find("row-next").disabled = data.index >= data.total;
-      if (data.problem) { body.replaceChildren(make("p", "problem", data.problem)); return; }
+      if (data.problem) { body.replaceChildren(h("p", { class: "problem" }, data.problem)); return; }
       find("row-trained").textContent = `trained on: ${whole(data.trained)}`;
       find("row-context").textContent = `context: ${whole(data.context)}`;
       find("row-reason").textContent = data.reason ? `format: ${data.reason}` : "";
@@ -75,37 +71,24 @@
   }
 
   function tokenRun(tokens) {
-    const box = make("div", "tokens");
-    box.append(...tokens.map((token) => {
-      const [text, id, trained, special, differs] = token;
-      const span = make("span", `${trained ? "t" : "s"}${special ? " sp" : ""}${differs ? " differs" : ""}`, text);
-      span.title = `id ${id}${trained ? ", trained on" : ", context"}${differs ? ", not in the other answer" : ""}`;
-      return span;
-    }));
-    return box;
+    return h("div", { class: "tokens" }, ...tokens.map(([text, id, trained, special, differs]) => h("span", {
+      class: `${trained ? "t" : "s"}${special ? " sp" : ""}${differs ? " differs" : ""}`,
+      title: `id ${id}${trained ? ", trained on" : ", context"}${differs ? ", not in the other answer" : ""}`,
+    }, text)));
   }
 
   function asTokens(data) {
     if (!data.rejected?.length) return tokenRun(data.tokens);
-    const both = make("div", "pair");
-    for (const [title, tokens] of [["Chosen: made more likely", data.tokens], ["Rejected: made less likely", data.rejected]]) {
-      make("small", "muted", title, both);
-      both.append(tokenRun(tokens));
-    }
-    return both;
+    const both = [["Chosen: made more likely", data.tokens], ["Rejected: made less likely", data.rejected]];
+    return h("div", { class: "pair" }, ...both.flatMap(([title, tokens]) => [h("small", { class: "muted" }, title), tokenRun(tokens)]));
   }
 
-  function asRaw(data) { return make("pre", "raw", data.raw); }
+  function asRaw(data) { return h("pre", { class: "raw" }, data.raw); }
 
   function asConversation(data) {
-    if (!data.messages) return make("p", "muted", "This row is plain text, not a conversation.");
-    const box = make("div", "talk");
-    for (const message of data.messages) {
-      const turn = make("div", `turn ${message.role === "assistant" ? "it" : "you"}`, null, box);
-      make("small", "", message.role, turn);
-      make("div", "", message.content, turn);
-    }
-    return box;
+    if (!data.messages) return h("p", { class: "muted" }, "This row is plain text, not a conversation.");
+    return h("div", { class: "talk" }, ...data.messages.map((message) => h("div", { class: `turn ${message.role === "assistant" ? "it" : "you"}` },
+      h("small", {}, message.role), h("div", {}, message.content))));
   }
 
   /* ---- histogram of tokens per row */
@@ -123,14 +106,6 @@
     new ResizeObserver(() => draw(window.studioForm.latest.data)).observe(find("lengths-plot"));
   }
 
-  function shape(tag, attributes, parent, text) {
-    const node = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    if (text !== undefined) node.textContent = text;
-    if (parent) parent.append(node);
-    return node;
-  }
-
   function histogram(one, width) {
     const height = 190, floor = 160, top = 26, pad = 4;
     const first = one.edges[0], high = one.edges[one.edges.length - 1], reach = 0.6 * (high - first + 1);
@@ -140,33 +115,31 @@
     const end = near ? Math.max(high, one.limit + 1) : high;
     const x = (value) => pad + (value - low) / (end - low) * (width - 2 * pad);
     const most = Math.max(...one.counts);
-    const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, height, width: "100%", role: "img" });
-    shape("title", {}, svg, `Tokens per row: from ${one.shortest} to ${one.longest}, median ${one.median}, limit ${one.limit}`);
+    const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, height, width: "100%", role: "img" },
+      shape("title", {}, `Tokens per row: from ${one.shortest} to ${one.longest}, median ${one.median}, limit ${one.limit}`));
     one.counts.forEach((count, i) => {
       const left = x(one.edges[i]), right = x(one.edges[i + 1]);
       const tall = count ? Math.max(1.5, count / most * (floor - top)) : 0;
       const over = one.edges[i + 1] - 1 > one.limit;
-      const bar = shape("rect", { x: left + 1, width: Math.max(1, right - left - 2), y: floor - tall, height: tall, rx: 2,
-        fill: over ? "var(--c3)" : "var(--c1)" }, svg);
-      shape("title", {}, bar, `${one.edges[i]}–${one.edges[i + 1] - 1} tokens: ${whole(count)} rows`);
+      svg.append(shape("rect", { x: left + 1, width: Math.max(1, right - left - 2), y: floor - tall, height: tall, rx: 2, fill: over ? "var(--c3)" : "var(--c1)" },
+        shape("title", {}, `${one.edges[i]}–${one.edges[i + 1] - 1} tokens: ${whole(count)} rows`)));
     });
-    shape("line", { x1: pad, x2: width - pad, y1: floor + .5, y2: floor + .5, stroke: "var(--line-2)" }, svg);
+    svg.append(shape("line", { x1: pad, x2: width - pad, y1: floor + .5, y2: floor + .5, stroke: "var(--line-2)" }));
     const step = niceStep((end - low) / Math.max(3, width / 70));
     for (let tick = Math.ceil(low / step) * step; tick <= end; tick += step) {
       if (x(tick) < 14 || x(tick) > width - 14) continue;
-      shape("text", { x: x(tick), y: floor + 18, "text-anchor": "middle", class: "axis" }, svg, whole(tick));
+      svg.append(shape("text", { x: x(tick), y: floor + 18, "text-anchor": "middle", class: "axis" }, whole(tick)));
     }
     const many = one.over_limit;
     const says = `limit ${whole(one.limit)} tokens: ${many ? `${whole(many)} row${many > 1 ? "s are" : " is"} longer` : "no row is longer"}`;
     if (near) {
-      const at = x(one.limit);
-      shape("line", { x1: at, x2: at, y1: 6, y2: floor, stroke: "var(--bad)", "stroke-dasharray": "4 3" }, svg);
-      const left = at > width / 2;
-      shape("text", { x: at + (left ? -8 : 8), y: 16, "text-anchor": left ? "end" : "start", class: "limit" }, svg, says);
+      const at = x(one.limit), left = at > width / 2;
+      svg.append(shape("line", { x1: at, x2: at, y1: 6, y2: floor, stroke: "var(--bad)", "stroke-dasharray": "4 3" }),
+        shape("text", { x: at + (left ? -8 : 8), y: 16, "text-anchor": left ? "end" : "start", class: "limit" }, says));
     } else {
       const below = one.limit < first;
-      shape("text", { x: below ? pad : width - pad, y: 16, "text-anchor": below ? "start" : "end", class: "limit" }, svg,
-        below ? `← ${says}` : `${says} →`);
+      svg.append(shape("text", { x: below ? pad : width - pad, y: 16, "text-anchor": below ? "start" : "end", class: "limit" },
+        below ? `← ${says}` : `${says} →`));
     }
     return svg;
   }
@@ -203,24 +176,15 @@
   function findings({ element, trigger }) {
     const box = element.querySelector(".findings");
     subscribe("data", element, (data) => {
-      box.replaceChildren(...data.findings.map((finding) => {
-        const item = make("li", "finding");
-        pill(finding.level, finding.label, item);
-        const text = make("div", "", null, item);
-        make("b", "", finding.text, text);
-        if (finding.fix) make("p", "muted", finding.fix, text);
-        const row = make("div", "row wrap", null, text);
-        for (const action of finding.actions || []) {
-          const button = make("button", "btn small", action.label, row);
-          button.type = "button";
-          button.addEventListener("click", () => {
-            if (action.fetch) { button.disabled = true; button.textContent = "fetching …"; trigger("submit"); return; }
-            window.studioForm.state.set = action.set;
-            trigger("select");
-          });
-        }
-        return item;
-      }));
+      const act = (action, button) => {
+        if (action.fetch) { button.disabled = true; button.textContent = "fetching …"; trigger("submit"); return; }
+        window.studioForm.state.set = action.set;
+        trigger("select");
+      };
+      box.replaceChildren(...data.findings.map((finding) => h("li", { class: "finding" }, pill(finding.level, finding.label), h("div", {},
+        h("b", {}, finding.text), finding.fix ? h("p", { class: "muted" }, finding.fix) : null,
+        h("div", { class: "row wrap" }, ...(finding.actions || []).map((action) =>
+          h("button", { type: "button", class: "btn small", onclick: (event) => act(action, event.currentTarget) }, action.label)))))));
     });
   }
 
@@ -248,21 +212,13 @@
     const change = (i, values) => set((props.value || []).map((other, j) => (j === i ? { ...other, ...values } : other)));
 
     function options(source, i) {
-      const cell = make("td", "", null, make("tr", "source-options"));
-      cell.colSpan = 5;
-      const grid = make("div", "option-grid", null, cell);
-      for (const field of constants.fields) {
-        const label = make("label", "", null, grid);
-        make("span", "", field.title, label);
+      return h("tr", { class: "source-options" }, h("td", { colspan: 5 }, h("div", { class: "option-grid" }, ...constants.fields.map((field) => {
         const choose = field.choices.length > 0;
-        const input = make(choose ? "select" : "input", "field-input", null, label);
-        for (const word of field.choices) make("option", "", word, input).value = word;
+        const input = h(choose ? "select" : "input", { class: "field-input", title: field.help, onchange: () => change(i, { [field.name]: input.value.trim() || undefined }) },
+          ...field.choices.map((word) => h("option", { value: word }, word)));
         input.value = asText(source[field.name]) || (choose ? field.choices[0] : "");
-        input.title = field.help;
-        input.addEventListener("change", () => change(i, { [field.name]: input.value.trim() || undefined }));
-        make("small", "muted", field.help, label);
-      }
-      return cell.parentNode;
+        return h("label", {}, h("span", {}, field.title), input, h("small", { class: "muted" }, field.help));
+      }))));
     }
 
     const draw = () => {
@@ -270,29 +226,18 @@
       const known = ((window.studioForm.latest.data || {}).sources) || [];
       element.querySelector(".sources-empty").hidden = list.length > 0;
       body.replaceChildren(...list.flatMap((source, i) => {
-        const line = make("tr");
         const told = known[i] || {};
-        const name = make("td", "path", source.path.split("/").slice(-2).join("/"), line);
-        name.title = told.file || source.path;
-        const format = make("select", "", null, make("td", "", null, line));
-        format.setAttribute("aria-label", `Format of ${source.path}`);
-        for (const word of constants.formats) {
-          const text = word === "auto" && told.format ? `auto: ${told.format}` : word;
-          Object.assign(make("option", "", text, format), { value: word, selected: word === source.format });
-        }
-        if (told.reason) format.title = told.reason;
-        format.addEventListener("change", () => change(i, { format: format.value }));
-        make("td", "num", told.rows === undefined ? "" : whole(told.rows), line);
-        const buttons = make("td", "num", null, line);
-        const more = make("button", "btn quiet small", "More", buttons);
-        more.type = "button";
-        more.setAttribute("aria-expanded", open.has(i));
-        more.setAttribute("aria-label", `Options of ${source.path}`);
-        more.addEventListener("click", () => { if (!open.delete(i)) open.add(i); draw(); });
-        const remove = make("button", "btn quiet small", "✕", buttons);
-        remove.type = "button";
-        remove.setAttribute("aria-label", `Remove ${source.path}`);
-        remove.addEventListener("click", () => { open.clear(); set(list.filter((_, j) => j !== i)); });
+        const format = h("select", { "aria-label": `Format of ${source.path}`, title: told.reason || null, onchange: (event) => change(i, { format: event.target.value }) },
+          ...constants.formats.map((word) => h("option", { value: word, selected: word === source.format },
+            word === "auto" && told.format ? `auto: ${told.format}` : word)));
+        const more = () => { if (!open.delete(i)) open.add(i); draw(); };
+        const remove = () => { open.clear(); set(list.filter((_, j) => j !== i)); };
+        const line = h("tr", {},
+          h("td", { class: "path", title: told.file || source.path }, source.path.split("/").slice(-2).join("/")), h("td", {}, format),
+          h("td", { class: "num" }, told.rows === undefined ? "" : whole(told.rows)),
+          h("td", { class: "num" },
+            h("button", { type: "button", class: "btn quiet small", "aria-expanded": String(open.has(i)), "aria-label": `Options of ${source.path}`, onclick: more }, "More"),
+            h("button", { type: "button", class: "btn quiet small", "aria-label": `Remove ${source.path}`, onclick: remove }, "✕")));
         return open.has(i) ? [line, options(source, i)] : [line];
       }));
     };

@@ -1,0 +1,46 @@
+/* Elements of the page. All text of others enters through these as text nodes, never as markup. The first script:
+   it makes window.studio, on which everything else is built. No framework: the studio draws few pieces, and gradio
+   brings the rest. */
+"use strict";
+
+window.studio = (() => {
+  /** Give an element attributes, listeners ("onclick") and children; an attribute that is null, undefined or false is
+   *  left out, and so is a child that is null or undefined. */
+  function fill(element, attributes, children) {
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+      else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+    }
+    element.append(...children.filter((child) => child !== null && child !== undefined));
+    return element;
+  }
+
+  /** Make an element: h("b", {class: "num"}, "text", child). */
+  const h = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
+
+  /** Make an element of a drawing. */
+  const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+
+  /** Set an element's text only when it differs, so that a selection or a screen reader is not disturbed. */
+  function put(element, text) {
+    if (element.textContent !== text) element.textContent = text;
+  }
+
+  /** Text that may break after commas: JSON without spaces stays readable in a narrow column. */
+  const breakable = (text) => String(text ?? "").split(/(?<=,)/).flatMap((part, index) => (index ? [h("wbr"), part] : [part]));
+
+  /** A button that copies a text. */
+  function copyButton(text, label) {
+    return h("button", { type: "button", class: "btn small quiet", "aria-label": label, onclick: async ({ currentTarget: button }) => {
+      try {
+        await navigator.clipboard.writeText(text);
+        put(button, "Copied");
+      } catch {
+        put(button, "Select the text to copy it");
+      }
+      setTimeout(() => put(button, "Copy"), 2000);
+    } }, "Copy");
+  }
+
+  return { h, svg, put, breakable, copyButton };
+})();

@@ -1,0 +1,234 @@
+/* The run's form: choices, which fields apply, and what handlers are told besides the fields; plan.js shows the plan.
+   Handlers return plain values to pieces (studio/ui/components/choices.py); a piece publishes them on a topic and
+   every other piece that is in the document draws from it, without a request. No value is ever read as markup. */
+window.studioForm = window.studioForm || (() => {
+  const { h, fetchJson, poll } = window.studio;
+  const latest = {}, listeners = {};
+  const state = { name: "", row: 1, source: 0, asked: 0, set: {}, sweep: {}, sequence: 0, shown: 0, waiting: false };
+
+  function publish(topic, data) {
+    latest[topic] = data;
+    listeners[topic] = (listeners[topic] || []).filter((one) => one.element.isConnected);
+    for (const one of listeners[topic]) one.draw(data);
+  }
+
+  function subscribe(topic, element, draw) {
+    (listeners[topic] = listeners[topic] || []).push({ element, draw });
+    if (topic in latest) draw(latest[topic]);
+  }
+
+  function pill(level, text) {
+    const words = { warning: "warn", error: "bad", info: "", good: "ok" };
+    return h("span", { class: `pill ${words[level] ?? level}` }, text);
+  }
+
+  /* ---- what a handler is given besides the fields: the run's name, and a number that tells old replies. */
+  function before(values) {
+    state.sequence += 1;
+    state.waiting = true;
+    const mine = state.sequence;
+    setTimeout(() => { if (state.waiting && mine === state.sequence) publish("busy", true); }, 350);
+    const last = values.length - 1;
+    restoreName(values[last]);
+    values[last] = meta();
+    return values;
+  }
+
+  const meta = () => JSON.stringify({ name: state.name, sequence: state.sequence, row: state.row, source: state.source,
+    asked: state.asked, set: state.set, edit: source()?.edit ? source().job : "", sweep: state.sweep,
+    branch: source()?.step ? source().job : "", step: source()?.step || 0 });
+
+  /** The job whose settings the form was filled with: queue.js. */
+  const source = () => window.studio.queue?.from;
+
+  function withMeta(values) {
+    values[values.length - 1] = meta();
+    return values;
+  }
+
+  function restoreName(text) {
+    if (state.restored || !text) return;
+    try {
+      const kept = JSON.parse(text);
+      state.name = kept.restored || "";
+      state.restored = true;
+      setSweep(kept.sweep);
+    } catch { /* what a handler left there */ }
+  }
+
+  function setSweep(values) {
+    state.sweep = values || {};
+    publish("sweep", state.sweep);
+  }
+
+  /** A run was started: the next one gets a name of its own. */
+  function started() {
+    state.name = "";
+    setSweep({});
+    window.studio.queue.saved();
+    window.studio.refresh();
+  }
+
+  function receivePlan(data) {
+    if (!data || data.sequence < state.shown) return;
+    state.shown = data.sequence;
+    if (data.sequence >= state.sequence) { state.waiting = false; publish("busy", false); }
+    apply(data.method, data.tuning);
+    publish("plan", data);
+    mark();
+  }
+
+  /* ---- which fields apply: one rule, so that fields of tabs that are not open yet obey it too. */
+  let applied;
+  function apply(method, tuning) {
+    if (!/^\w+$/.test(`${method}${tuning}`)) return;
+    if (!applied) applied = document.head.appendChild(h("style"));
+    applied.textContent = `.field.by-method:not(.for-method-${method}),.field.by-tuning:not(.for-tuning-${tuning})` +
+      "{display:none!important}";
+    state.method = method; state.tuning = tuning;
+  }
+
+  function mark() {
+    const plan = latest.plan;
+    if (!plan) return;
+    const changed = new Set(plan.changed), kept = new Set(plan.kept), wrong = new Set(plan.errors.map((error) => error.field));
+    for (const field of document.querySelectorAll(".field[id]")) {
+      field.classList.toggle("changed", changed.has(field.id));
+      field.classList.toggle("kept", kept.has(field.id));
+      field.classList.toggle("wrong", wrong.has(field.id));
+      const note = plan.notes[field.id];
+      if (note) field.dataset.note = note; else delete field.dataset.note;
+    }
+  }
+
+  /* ---- cards */
+  function cards({ element, props, watch }, constants) {
+    const group = element.querySelector(".choices");
+    group.setAttribute("aria-label", constants.legend);
+    const name = `cards-${Math.random().toString(36).slice(2)}`;
+    let texts = {}, list = constants.cards;
+    const draw = () => {
+      group.replaceChildren(...list.map((card) => {
+        const on = card.value === props.value;
+        const off = !!card.lacks && !on;
+        return h("label", { class: `choice${on ? " on" : ""}${off ? " off" : ""}` },
+          h("input", { type: "radio", name, value: card.value, checked: on, disabled: off, onchange: () => choose(card.value) }),
+          h("b", {}, card.title), card.badge ? pill(card.level || "info", card.badge) : null,
+          h("small", {}, card.lacks ? `${card.text}. ${card.lacks}` : texts[card.value] || card.text));
+      }));
+    };
+    const choose = (value) => {
+      props.value = value;
+      for (const label of group.children) label.classList.toggle("on", label.firstChild.value === value);
+      if (constants.topic === "tuning.name") apply(state.method, value);
+      if (constants.topic === "method.name") apply(value, state.tuning);
+    };
+    draw();
+    watch("value", draw);
+    subscribe(constants.topic, element, (newer) => { list = newer; draw(); });
+    subscribe("plan", element, (plan) => {
+      if (!plan.cards[constants.topic]) return;
+      texts = plan.cards[constants.topic];
+      for (const label of group.children) {
+        const text = texts[label.firstChild.value];
+        if (text) label.lastChild.textContent = text;
+      }
+    });
+  }
+
+  /* ---- the fold of advanced options */
+  function fold({ element }, constants) {
+    const button = element.querySelector("button");
+    const target = () => document.getElementById(constants.target);
+    const show = (open) => {
+      button.setAttribute("aria-expanded", open);
+      target()?.classList.toggle("open", open);
+    };
+    button.setAttribute("aria-controls", constants.target);
+    button.addEventListener("click", () => show(button.getAttribute("aria-expanded") !== "true"));
+    const title = (plan) => {
+      const count = plan ? constants.fields.filter((id) => plan.changed.includes(id)).length : 0;
+      button.textContent = count ? `Advanced (${count} changed)` : "Advanced";
+      if (plan && plan.errors.some((error) => constants.fields.includes(error.field))) show(true);
+    };
+    title();
+    subscribe("plan", element, title);
+    requestAnimationFrame(mark);
+  }
+
+  /* ---- the file of a Python reward */
+  function code({ element }) {
+    const shown = element.querySelector(".code-shown");
+    subscribe("plan", element, (plan) => {
+      shown.hidden = !plan.code;
+      if (!plan.code) return;
+      for (const part of ["title", "said", "text"]) shown.querySelector(`.code-${part}`).textContent = plan.code[part];
+    });
+  }
+
+  /* ---- facts of the chosen model */
+  function facts({ element, props, watch }) {
+    const draw = () => {
+      const data = props.value;
+      if (!data) return;
+      publish("models", data.cards);
+      element.querySelector(".facts-title").textContent = data.title;
+      const state = element.querySelector(".facts-state");
+      state.textContent = data.state;
+      state.className = `facts-state pill ${data.level}`;
+      const note = element.querySelector(".facts-note");
+      note.textContent = data.note;
+      note.classList.toggle("wrong", data.level === "bad");
+      element.querySelector(".facts").replaceChildren(...data.facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { class: "num" }, value))));
+    };
+    /** Say how far the embedded model is, while it is prepared. */
+    let asking = null;
+    function ask() {
+      asking?.stop();
+      asking = poll(async () => {
+        if (!element.isConnected || props.value?.level !== "live") return false;
+        const { text } = await fetchJson("/api/preparing");
+        if (text && props.value?.level === "live") element.querySelector(".facts-note").textContent = `Preparing the model (only once): ${text} …`;
+        return 500;
+      });
+    }
+    draw();
+    ask();
+    watch("value", () => { draw(); ask(); });
+  }
+
+  /* ---- the run as YAML */
+  function yaml({ element, props, trigger, watch }) {
+    const find = (name) => element.querySelector(`.${name}`);
+    const show = find("yaml-show"), body = find("yaml-body"), said = find("yaml-said");
+    show.addEventListener("click", () => {
+      if (body.hidden) { trigger("click"); return; }
+      body.hidden = true; show.textContent = "Show as YAML"; show.setAttribute("aria-expanded", false);
+    });
+    find("yaml-copy").addEventListener("click", async () => {
+      try { await navigator.clipboard.writeText(find("yaml-text").textContent); said.textContent = "copied"; }
+      catch { said.textContent = "the browser does not allow copying: select the text and press Ctrl+C"; }
+    });
+    find("yaml-save").addEventListener("click", () => {
+      const url = URL.createObjectURL(new Blob([find("yaml-text").textContent], { type: "application/yaml" }));
+      h("a", { href: url, download: `${(latest.plan || {}).name || "run"}.yaml` }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 1000);
+    });
+    watch("value", () => {
+      const data = props.value || {};
+      find("yaml-problem").replaceChildren(...(data.errors || []).map((text) => h("li", {}, text)));
+      said.textContent = data.said || "";
+      if (!data.text) return;
+      find("yaml-text").textContent = data.text;
+      body.hidden = false; show.textContent = "Hide YAML"; show.setAttribute("aria-expanded", true);
+    });
+  }
+
+  function note({ element, props, watch }) {
+    const draw = () => { element.querySelector(".note-text").textContent = props.value || ""; };
+    draw();
+    watch("value", draw);
+  }
+
+  return { publish, subscribe, pill, source, receivePlan, before, withMeta, started, setSweep, note, cards, fold, code, facts, yaml, latest, state };
+})();

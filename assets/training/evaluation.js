@@ -1,0 +1,143 @@
+/* The evaluation card: follows the newest evaluation of the selected run, then shows exact match before → after
+   and the answers side by side, from report/evaluation.json. Answers enter through textContent. */
+"use strict";
+
+window.studioEvaluation = (() => {
+  const { h, breakable, filePath, fetchJson, follow, isFinal, rate, duration } = window.studio;
+  const PAGE_ROWS = 10;
+  const COLUMNS = [["Row"], ["Prompt"], ["Expected"], ["Before"], ["After"]];
+
+  const mount = (element, props, watch, trigger) => {
+    const root = element.querySelector(".evaluation-view");
+    const view = { root, job: null, stop: () => {}, stopRun: () => {} };
+    const draw = () => drawValue(view, props.value || {}, trigger);
+    watch("value", draw);
+    draw();
+  };
+
+  const drawValue = (view, value, trigger) => {
+    view.stopRun();
+    view.stopRun = value.waiting ? follow.untilFinal(view.root, value.waiting, () => trigger("refresh")) : () => {};
+    const jobs = value.evaluations || [];
+    const job = jobs.length ? jobs[0].id : "";
+    if (job && job === view.job) { drawChoice(view, jobs); return; }
+    view.stop();
+    view.stop = () => {};
+    view.job = job;
+    view.root.replaceChildren();
+    if (!job) {
+      view.root.append(h("p", { class: "muted" }, value.hint || ""));
+      return;
+    }
+    show(view, jobs, job);
+  };
+
+  const show = (view, jobs, job) => {
+    view.stop();
+    view.job = jobs[0].id;
+    const shown = jobs.find((one) => one.id === job);
+    const head = h("div", { class: "row-flex wrap-flex evaluation-head" }), body = h("div", { class: "evaluation-body" });
+    view.root.replaceChildren(head, body);
+    view.head = head;
+    view.shown = job;
+    drawChoice(view, jobs);
+    let reported = false;
+    view.stop = follow.events(view.root, job, ({ state, phases, notices }) => {
+      head.replaceChildren(follow.pill(state), h("span", { class: "muted" }, shown.what), h("span", { class: "grow" }));
+      if (view.choice) head.append(view.choice);
+      if (!isFinal(state)) head.append(follow.stopButton(job));
+      if (state.status === "completed") {
+        if (!reported) { reported = true; loadReport(body, job); }
+        return;
+      }
+      body.replaceChildren(...follow.progress(state, phases, notices));
+    }, (trouble) => follow.setTrouble(view.root, trouble));
+  };
+
+  const drawChoice = (view, jobs) => {
+    view.choice = null;
+    if (jobs.length < 2) return;
+    view.choice = h("select", { class: "field-input", "aria-label": "Which evaluation", onchange: (event) => show(view, jobs, event.target.value) },
+      ...jobs.map((one) => h("option", { value: one.id, selected: one.id === view.shown }, `${one.when} · ${one.what}`)));
+  };
+
+  const loadReport = async (body, job) => {
+    body.replaceChildren(h("p", { class: "muted" }, "Reading the report …"));
+    try {
+      drawReport(body, await fetchJson(filePath(job, "evaluation.json")));
+    } catch (error) {
+      body.replaceChildren(h("p", { class: "notice error" }, `Could not read the report: ${error.message}.`));
+    }
+  };
+
+  const drawReport = (body, report) => {
+    const rows = report.rows || [];
+    const table = h("div", { class: "answers" });
+    const state = { wrong: false, page: 0 };
+    const redraw = () => drawTable(table, rows, state, redraw);
+    body.replaceChildren(scores(report), table);
+    redraw();
+  };
+
+  const scores = (report) => {
+    const before = score("Before training", report.before), after = score("After training", report.after);
+    if (report.after.exact_match > report.before.exact_match) after.classList.add("gain");
+    const points = (report.after.exact_match - report.before.exact_match) * 100;
+    return h("div", { class: "scores" }, before, h("span", { class: "score-arrow", "aria-hidden": "true" }, "→"), after,
+      h("p", { class: "muted num score-note" }, `Exact match on ${report.after.total} rows: ${points >= 0 ? "+" : "−"}${Math.abs(points).toFixed(1)} points`));
+  };
+
+  const score = (label, part) => h("div", { class: "score" },
+    h("small", {}, label), h("b", { class: "num" }, rate(part.exact_match)),
+    h("em", { class: "num" }, `${part.correct} of ${part.total} right${part.seconds ? ` · ${duration(part.seconds)}` : ""}`));
+
+  const drawTable = (box, rows, state, redraw) => {
+    const shown = state.wrong ? rows.filter((row) => !row.after_ok) : rows;
+    const pages = Math.max(1, Math.ceil(shown.length / PAGE_ROWS));
+    state.page = Math.min(state.page, pages - 1);
+    const part = shown.slice(state.page * PAGE_ROWS, (state.page + 1) * PAGE_ROWS);
+    const scroll = follow.table("Answers side by side", COLUMNS, part.map(answerRow));
+    const focused = box.contains(document.activeElement) ? document.activeElement.dataset.act : null;
+    box.replaceChildren(filterBar(rows, shown, state, redraw), shown.length ? scroll : emptyLine(), pager(shown, pages, state, redraw));
+    if (focused) box.querySelector(`[data-act="${focused}"]`)?.focus();
+  };
+
+  const emptyLine = () => h("p", { class: "muted" }, "No wrong answer: every row matches.");
+
+  const filterBar = (rows, shown, state, redraw) => {
+    const wrong = rows.filter((row) => !row.after_ok).length;
+    const filter = (event) => { state.wrong = event.target.checked; state.page = 0; redraw(); };
+    return h("div", { class: "row-flex wrap-flex answers-bar" }, h("h3", {}, "Answers side by side"), h("span", { class: "grow" }),
+      h("label", { class: "check" }, h("input", { type: "checkbox", checked: state.wrong, "data-act": "wrong", onchange: filter }),
+        h("span", {}, `only wrong (${wrong})`)));
+  };
+
+  const pager = (shown, pages, state, redraw) => {
+    if (pages < 2) return h("div", { class: "row-flex answers-pager" });
+    const first = state.page * PAGE_ROWS + 1, last = Math.min(shown.length, first + PAGE_ROWS - 1);
+    const step = (label, by) => h("button", {
+      type: "button", class: "btn small", "data-act": label, disabled: state.page + by < 0 || state.page + by >= pages,
+      onclick: () => { state.page += by; redraw(); },
+    }, label);
+    return h("div", { class: "row-flex answers-pager" },
+      step("Previous", -1), h("span", { class: "muted num" }, `${first}–${last} of ${shown.length}`), step("Next", 1));
+  };
+
+  const answerRow = (row) => h("tr", {},
+    cell("Row", "num", row.row), cell("Prompt", "prompt", promptText(row.prompt)), cell("Expected", "mono", ...breakable(row.expected)),
+    cell("Before", null, ...answer(row.before, row.before_ok)), cell("After", null, ...answer(row.after, row.after_ok)));
+
+  const cell = (label, look, ...content) => h("td", { class: look, "data-label": label }, ...content);
+
+  const answer = (text, right) => [
+    h("span", { class: `pill ${right ? "ok" : "bad"}` }, right ? "✓ correct" : "✗ wrong"), h("div", { class: "mono answer-text" }, ...breakable(text)),
+  ];
+
+  const promptText = (prompt) => {
+    if (typeof prompt === "string") return prompt;
+    const asked = (prompt || []).filter((message) => message.role !== "system");
+    return asked.map((message) => (asked.length > 1 ? `${message.role}: ${message.content}` : message.content)).join("\n");
+  };
+
+  return { mount };
+})();
