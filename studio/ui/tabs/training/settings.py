@@ -1,4 +1,4 @@
-"""The settings of the selected run, to read; **Use as draft** fills the form with them (assets/settings.js)."""
+"""The settings of the selected run, to read; **Use as draft** fills the form with them (assets/training/settings.js)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def settings_card() -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=_SETTINGS,
-        head=script_tags("settings.js"),
+        head=script_tags("training/settings.js"),
         js_on_load="window.studio.settings.mount(element)",
         apply_default_css=False,
     )

@@ -2,7 +2,7 @@
 "use strict";
 
 window.studio.settings = (() => {
-  const { h, put } = window.studio;
+  const { h, put, fetchJson, jobPath } = window.studio;
   let root = null, shown = "";
 
   const part = (name) => root.querySelector(`[data-settings="${name}"]`);
@@ -23,7 +23,7 @@ window.studio.settings = (() => {
     }
     shown = wanted;
     try {
-      const { settings, note } = await window.studio.fetchJson(`api/jobs/${encodeURIComponent(job.id)}/settings`);
+      const { settings, note } = await fetchJson(`${jobPath(job.id)}/settings`);
       if (shown !== wanted) return; // another run was chosen meanwhile
       const groups = new Set(settings.map((row) => row.key.split(".")[0]));
       root.querySelectorAll("tbody").forEach((body) => body.remove());
