@@ -226,33 +226,33 @@ def console() -> list[str]:
 
 @pytest.fixture
 def settle(page: Page) -> Callable[[], None]:
-    """Wait until gradio runs no event: no stream of results is open, and for two seconds nothing was asked.
+    """Wait until gradio runs no event: no result is waited for, and for two seconds nothing was asked.
 
-    Playwright's `networkidle` never comes on a busy machine, because the page asks for news every second. A stream
+    Playwright's `networkidle` never comes on a busy machine, because the page asks for news every second. A request
     whose end Playwright did not tell counts as ended after 40 seconds.
     """
     last = time.monotonic()
-    streams: dict[Request, float] = {}
+    waiting: dict[Request, float] = {}
 
     def began(request: Request) -> None:
         nonlocal last
         if "/gradio_api/" in request.url:
             last = time.monotonic()
-        if "/queue/data" in request.url:
-            streams[request] = time.monotonic()
+        if "/queue/data" in request.url or "/run/predict" in request.url:
+            waiting[request] = time.monotonic()
 
     def ended(request: Request) -> None:
         nonlocal last
         if "/gradio_api/" in request.url:
             last = time.monotonic()
-        streams.pop(request, None)
+        waiting.pop(request, None)
 
     page.on("request", began)
     page.on("requestfinished", ended)
     page.on("requestfailed", ended)
 
     def wait() -> None:
-        while time.monotonic() - last < 2 or any(time.monotonic() - at < 40 for at in streams.values()):
+        while time.monotonic() - last < 2 or any(time.monotonic() - at < 40 for at in waiting.values()):
             page.wait_for_timeout(200)
 
     return wait
