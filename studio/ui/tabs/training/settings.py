@@ -1,4 +1,4 @@
-"""The settings of the selected run, to read; **Use as draft** fills the form with them (assets/training/settings.js)."""
+"""The selected run's settings, to read; **Use as draft** fills the form with them (assets/training/settings.js)."""
 
 from __future__ import annotations
 
