@@ -183,7 +183,9 @@ def test_rows_of_the_second_source_are_shown(page: Page, server: Server, settle:
 
 
 @pytest.mark.long
-def test_a_second_upload_may_replace_the_first_and_pairs_offer_dpo(page: Page, server: Server, tmp_path: Path) -> None:
+def test_a_second_upload_may_replace_the_first_and_pairs_offer_dpo(
+    page: Page, server: Server, tmp_path: Path, settle: Callable[[], None]
+) -> None:
     pair = {"prompt": "Hi", "chosen": "Hello.", "rejected": "What?"}
     for name, rows in (("old.jsonl", [{"prompt": "Hi", "completion": "Hello."}]), ("pairs.jsonl", [pair])):
         (tmp_path / name).write_text(f"{json.dumps(rows[0])}\n" * 12)
@@ -192,7 +194,9 @@ def test_a_second_upload_may_replace_the_first_and_pairs_offer_dpo(page: Page, s
     upload(page, "#data-upload", tmp_path / "old.jsonl")
     expect(files).to_contain_text("old.jsonl")
     expect(page.locator("#data-only")).to_be_hidden()
+    settle()
     upload(page, "#data-upload", tmp_path / "old.jsonl")  # the same again: one file, no copy of it
+    settle()
     planned(page, "!plan.errors.length")
     upload(page, "#data-upload", tmp_path / "pairs.jsonl")
     page.get_by_role("button", name="Use only pairs.jsonl", exact=True).click()

@@ -107,32 +107,35 @@ def build(page: Page) -> None:
             push_card(page)
     form.lines.append(plan_line())
 
-    def added(current: list[dict[str, Any]], validation: str, path: str) -> tuple[Any, str, Any]:
-        """The files with one more, and where others are there the button that leaves only it."""
-        files, validation = joined(current, validation, path)
-        return files, validation, gr.Button(f"Use only {Path(path).name}", visible=len(files) > 1)
+    def alone(files: list[dict[str, Any]], path: str) -> Any:
+        """The button that leaves only a file, where others are there."""
+        return gr.Button(f"Use only {Path(path).name}", visible=len(files) > 1)
 
     def leave(current: list[dict[str, Any]]) -> tuple[Any, Any]:
         return current[-1:], gr.Button(visible=False)
 
-    def add_path(text: str, current: list[dict[str, Any]], validation: str) -> tuple[Any, Any, Any, Any, str]:
+    def add_path(text: str, current: list[dict[str, Any]], validation: str) -> tuple[Any, ...]:
         if not text.strip():
             fix = "Enter a file, a folder, dataset_info.json:NAME, or org/name of a Hub dataset"
             raise InputError("the path is empty", where="Path or dataset", fix=fix)
         try:
-            return *added(current, validation, named_source(text, services.settings)), "", ""
+            path = named_source(text, services.settings)
         except StudioError as error:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), error.sentence
+            return gr.skip(), gr.skip(), gr.skip(), error.sentence, gr.skip()
+        files, validation = joined(current, validation, path)
+        return files, validation, "", "", alone(files, path)
 
-    def take_upload(file: str, current: list[dict[str, Any]], validation: str) -> tuple[Any, Any, Any, str]:
+    def take_upload(file: str, current: list[dict[str, Any]], validation: str) -> tuple[Any, ...]:
         try:
-            return *added(current, validation, str(keep_upload(Path(file), services.settings))), ""
+            path = str(keep_upload(Path(file), services.settings))
         except InputError as error:
-            return gr.skip(), gr.skip(), gr.skip(), error.sentence
+            return gr.skip(), gr.skip(), error.sentence, gr.skip()
+        files, validation = joined(current, validation, path)
+        return files, validation, "", alone(files, path)
 
-    def take_demo(method: str) -> tuple[Any, str, Any, str]:
+    def take_demo(method: str) -> tuple[Any, ...]:
         train, validation = demo_data(method)
-        return train, str(validation), gr.Button(visible=False), ""
+        return train, str(validation), "", gr.Button(visible=False)
 
     def act(current: list[dict[str, Any]] | None, text: str) -> list[Any]:
         return acted(text, current, ACTED)
@@ -167,10 +170,9 @@ def build(page: Page) -> None:
         targets = [*(form.components[option] for option in ACTED), sources]
         validation = form.components[VALIDATION]
         files = [sources, validation]
-        given = [*files, only]
-        gr.on([add.click, path.submit], guard(add_path), [path, *files], [*given, path, problem], **QUIET)
-        upload.upload(guard(take_upload), [upload, *files], [*given, problem], **QUIET)
-        demo.click(guard(take_demo), form.components[METHOD], [*given, problem], **QUIET)
+        gr.on([add.click, path.submit], guard(add_path), [path, *files], [*files, path, problem, only], **QUIET)
+        upload.upload(guard(take_upload), [upload, *files], [*files, problem, only], **QUIET)
+        demo.click(guard(take_demo), form.components[METHOD], [*files, problem, only], **QUIET)
         only.click(guard(leave), sources, [sources, only], **QUIET)
         findings.select(guard(act), [sources, form.meta], targets, js=WITH_META, **QUIET)
         view.select(guard(move), [*form.inputs, form.meta], view, js=WITH_META, **QUIET)
