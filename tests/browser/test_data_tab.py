@@ -196,6 +196,7 @@ def test_a_second_upload_may_replace_the_first_and_pairs_offer_dpo(
     expect(page.locator("#data-only")).to_be_hidden()
     settle()
     upload(page, "#data-upload", tmp_path / "old.jsonl")  # the same again: one file, no copy of it
+    page.wait_for_timeout(1_000)  # until it is sent; the button takes one file at a time
     settle()
     planned(page, "!plan.errors.length")
     upload(page, "#data-upload", tmp_path / "pairs.jsonl")
