@@ -83,7 +83,8 @@ def test_label_smoothing_and_beta_reach_dpo(settings, tiny, tmp_path) -> None:
 def test_orpo_simpo_and_cpo(settings, tiny, tmp_path) -> None:
     first = {}
     for loss in ("orpo", "simpo", "cpo"):
-        context, trainer = pairs_run(settings, tiny, tmp_path, name="orpo", orpo_loss=loss, simpo_gamma=1.5)
+        chosen = {"name": "simpo", "simpo_gamma": 1.5} if loss == "simpo" else {"name": "orpo", "orpo_loss": loss}
+        context, trainer = pairs_run(settings, tiny, tmp_path, **chosen)
         first[loss] = reported(context)[0]
         margin = reported(context, "rewards/margins")[0]
         if loss == "orpo":

@@ -16,7 +16,7 @@ from studio.config.data import DataSource
 from studio.config.describe import OptionSpec, options_of
 from studio.config.load import dump_run, load_run
 from studio.config.presets import load_named, preset_names
-from studio.data.worker.client import DataWorker
+from studio.data.worker.pool import DataPool
 from studio.errors import InputError, InputErrors
 from studio.jobs import Summaries, find_job
 from studio.jobs.store.folder import create_job
@@ -39,7 +39,7 @@ SPECS = list(options_of(RunConfig))
 
 def built(settings: Settings) -> Page:
     """Build a page's set-up tabs."""
-    services = Services(settings=settings, summaries=Summaries(), data=DataWorker(settings), chats=None)  # type: ignore[arg-type]
+    services = Services(settings=settings, summaries=Summaries(), data=DataPool(settings), chats=None)  # type: ignore[arg-type]
     with gr.Blocks():
         page = build_page(services)
         with gr.Tabs() as page.tabs:
@@ -238,7 +238,7 @@ class FakeData:
         if op == "lengths":
             raise InputError("8 rows are longer than 160 tokens", where="data.max_length", fix="Raise it")
         lengths = {"over_limit": 8, "limit": 160, "longest": 196, "edges": [1, 2], "counts": [3]}
-        known = {"format": "messages", "rows": 9, "file": "/x", "tokens": 5, "supervised_tokens": 2}
+        known = {"kind": "answers", "format": "messages", "rows": 9, "file": "/x", "tokens": 5, "supervised_tokens": 2}
         return {**known, "lengths": lengths}
 
 
