@@ -10,7 +10,7 @@ window.studio.settings = (() => {
   const group = (name, rows) =>
     h("tbody", {},
       h("tr", {}, h("th", { colspan: 2, scope: "rowgroup" }, name[0].toUpperCase() + name.slice(1))),
-      ...rows.map((row) => h("tr", { class: row.changed ? "changed" : null }, h("td", { title: row.key }, row.title), h("td", { class: "num" }, row.text))));
+      ...rows.map((row) => h("tr", { class: row.changed ? "changed" : null }, h("td", { title: row.key }, row.title), h("td", {}, row.text))));
 
   async function read() {
     const job = window.studio.selected();
