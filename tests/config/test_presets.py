@@ -23,6 +23,7 @@ from studio.settings import ASSETS, PRESETS, Settings
 from studio.train.worker import train
 from studio.tunings import TUNINGS
 from tests.models.tiny import save_tiny
+from tests.support.everyday import everyday
 from tests.support.known import PUBLISHED
 
 NAMES = preset_names()
@@ -127,9 +128,7 @@ def test_methods_are_named_after_what_they_do() -> None:
     assert {load_named(name).tuning.name for name in OF_METHODS} == set(TUNINGS)
 
 
-@pytest.mark.parametrize(
-    "name", [one if one in OF_METHODS_EVERYDAY else pytest.param(one, marks=pytest.mark.long) for one in OF_METHODS]
-)
+@pytest.mark.parametrize("name", everyday(OF_METHODS, *OF_METHODS_EVERYDAY))
 def test_method_presets_run(name: str, tiny_models: dict[str, Path], settings: Settings, tmp_path: Path) -> None:
     check(run(name, tiny_models["llama"], settings, tmp_path), load_named(name))
 

@@ -53,7 +53,7 @@ class _Ticket:
     op: str
     slot: str
     key: bytes
-    data: bytes
+    counted: bytes  # the data whose rows it counts; empty for other calls
 
     @property
     def short(self) -> bool:
@@ -101,12 +101,13 @@ class DataPool:
             StoppedError: a newer call with the slot came, or `cancel`, or `close`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        if op in _COUNTS:
-            self._require_wanted(asker.get(), _data_of(args))
+        counted = _data_of(args) if op in _COUNTS else b""
+        if counted:
+            self._require_wanted(asker.get(), counted)
         number = next(self._numbers)
         own = slot or f"call {number}"
         turn, closed = self._take(own), self._closed
-        ticket = _Ticket(number, asker.get(), op, own, to_line({"op": op, "args": args}), _data_of(args))
+        ticket = _Ticket(number, asker.get(), op, own, to_line({"op": op, "args": args}), counted)
 
         def wanted() -> bool:
             return self._closed == closed and self._newest[own] == turn
@@ -122,7 +123,7 @@ class DataPool:
         except StoppedError as error:
             if number not in self._stopped:
                 raise
-            raise _halted() from error
+            raise _stopped_count() from error
         finally:
             self._stopped.discard(number)
             with self._changed:
@@ -157,9 +158,10 @@ class DataPool:
         """
         with self._changed:
             running = [one.used_by for one in self._members if one.used_by is not None]
-            counts = [one for one in (*running, *self._waiting) if one.who == who and one.op in _COUNTS]
+            counts = [one for one in (*running, *self._waiting) if one.who == who and one.counted]
             self._stopped |= {one.number for one in counts}
-            self._halted[who] = {one.data for one in counts}
+            if counts:
+                self._halted[who] = {one.counted for one in counts}
         for one in counts:
             self.cancel(one.slot)
 
@@ -170,7 +172,7 @@ class DataPool:
     def _require_wanted(self, who: str, data: bytes) -> None:
         with self._changed:
             if data in self._halted.get(who, ()):
-                raise _halted()
+                raise _stopped_count()
             self._halted.pop(who, None)
 
     def _take(self, slot: str) -> int:
@@ -279,5 +281,5 @@ def _data_of(args: dict[str, Any]) -> bytes:
     return to_line({name: args.get(name) for name in ("data", "method")})
 
 
-def _halted() -> StoppedError:
+def _stopped_count() -> StoppedError:
     return StoppedError("counting the rows was stopped", where="data", fix="Change a data option to count again")

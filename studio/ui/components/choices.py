@@ -40,6 +40,25 @@ def piece(template: str, mount: str, *, value: Any = None, constants: Any = None
     )
 
 
+def drawn(template: str, mounts: str, *scripts: str, elem_id: str | None = None) -> gr.HTML:
+    """Make a part of the page that has no value: its scripts draw it from the studio's own routes.
+
+    Args:
+        template: constant markup.
+        mounts: members of `window.studio` that bring it to life, separated by spaces; each has `mount(element)`.
+        scripts: what they are in and what they need, in the order of loading.
+        elem_id: id of the component; None for none.
+    """
+    return gr.HTML(
+        value=None,
+        html_template=template,
+        head=script_tags(*scripts),
+        js_on_load="; ".join(f"window.studio.{name}.mount(element)" for name in mounts.split()),
+        apply_default_css=False,
+        elem_id=elem_id,
+    )
+
+
 def markup(text: str) -> gr.HTML:
     """Make a piece of constant markup, such as a heading."""
     return gr.HTML(text, apply_default_css=False, elem_classes=["piece"])

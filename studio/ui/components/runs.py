@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui.components.choices import markup
+from studio.ui.components.choices import drawn, markup
 from studio.ui.components.newrun import dialog
-from studio.ui.server.theme import script_tags
 
 TEMPLATE = f"""
 <aside class="side" aria-label="Runs">
@@ -68,22 +67,10 @@ SIGN_OUT = """<div class="studio sign-out">
 
 def run_list() -> gr.HTML:
     """Make the list of jobs; selecting one sets `Page.job`."""
-    return gr.HTML(
-        value=None,
-        html_template=TEMPLATE,
-        head=script_tags(
-            "training/compare.js",
-            "training/keep.js",
-            "training/queue.js",
-            "core/organise.js",
-            "core/whose.js",
-            "core/newrun.js",
-            "core/runs.js",
-        ),
-        js_on_load="window.studio.runs.mount(element)",
-        apply_default_css=False,
-        elem_id="run-list",
-    )
+    return drawn(
+        TEMPLATE, "runs", "training/compare.js", "training/keep.js", "training/queue.js", "core/organise.js",
+        "core/whose.js", "core/newrun.js", "core/runs.js", elem_id="run-list",
+    )  # fmt: skip
 
 
 def sign_out() -> gr.HTML:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui.components.choices import markup
-from studio.ui.server.theme import script_tags
+from studio.ui.components.choices import drawn, markup
 
 # Tabs that describe the next run.
 DRAFT_TABS = ("model", "data", "method")
@@ -17,10 +16,4 @@ def whose_line(tab: str) -> gr.HTML:
     """Make the first line of a tab, by its id."""
     if tab in DRAFT_TABS:
         return markup(_DRAFT)
-    return gr.HTML(
-        value=None,
-        html_template=_JOB,
-        head=script_tags("core/whose.js"),
-        js_on_load="window.studio.whose.mount(element)",
-        apply_default_css=False,
-    )
+    return drawn(_JOB, "whose", "core/whose.js")

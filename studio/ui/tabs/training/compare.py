@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui.server.theme import asset_url, script_tags
+from studio.ui.components.choices import drawn
+from studio.ui.server.theme import asset_url
 from studio.ui.tabs.training.monitor import AXES
 
 CHARTS: dict[str, str] = {
@@ -49,13 +50,7 @@ TEMPLATE = f"""
 
 def comparison() -> gr.HTML:
     """Make the comparison; it is hidden while fewer than two runs are compared."""
-    return gr.HTML(
-        value=None,
-        html_template=TEMPLATE,
-        head=script_tags(
-            "training/charts.js", "training/log.js", "training/reader.js", "training/monitor.js", "training/compare.js"
-        ),
-        js_on_load="window.studio.compare.mount(element)",
-        apply_default_css=False,
-        elem_id="comparison",
-    )
+    return drawn(
+        TEMPLATE, "compare", "training/charts.js", "training/log.js", "training/reader.js", "training/monitor.js",
+        "training/compare.js", elem_id="comparison",
+    )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gradio as gr
 
 from studio.jobs.store.labels import NAME_LENGTH, NOTE_LENGTH
-from studio.ui.server.theme import script_tags
+from studio.ui.components.choices import drawn
 
 TEMPLATE = f"""
 <div class="studio keep"><section class="card" aria-label="Name, tags and disk" data-keep="card" hidden>
@@ -38,11 +38,4 @@ TEMPLATE = f"""
 
 def keep_card() -> gr.HTML:
     """Make the card of the selected job."""
-    return gr.HTML(
-        value=None,
-        html_template=TEMPLATE,
-        head=script_tags("training/keep.js"),
-        js_on_load="window.studio.keep.mount(element)",
-        apply_default_css=False,
-        elem_id="keep",
-    )
+    return drawn(TEMPLATE, "keep", "training/keep.js", elem_id="keep")

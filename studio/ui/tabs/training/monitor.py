@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui.server.theme import asset_url, script_tags
+from studio.ui.components.choices import drawn
+from studio.ui.server.theme import asset_url
 from studio.ui.tabs.training.acts import ACTS, DIALOGS
 
 CHARTS: dict[str, str] = {
@@ -130,30 +131,17 @@ LOG = """
 """
 
 
+_SCRIPTS = (
+    "training/charts.js", "training/log.js", "training/notices.js", "training/notify.js", "training/branch.js",
+    "training/reader.js", "training/monitor.js",
+)  # fmt: skip
+
+
 def job_monitor() -> gr.HTML:
     """Make state, progress, tiles and charts of the selected job."""
-    return _drawn(MONITOR, "window.studio.monitor.mount(element); window.studio.notify.mount(element)", "monitor")
+    return drawn(MONITOR, "monitor notify", *_SCRIPTS, elem_id="monitor")
 
 
 def job_log() -> gr.HTML:
     """Make samples and log of the selected job."""
-    return _drawn(LOG, "window.studio.log.mount(element)", "job-log")
-
-
-def _drawn(template: str, on_load: str, elem_id: str) -> gr.HTML:
-    return gr.HTML(
-        value=None,
-        html_template=template,
-        head=script_tags(
-            "training/charts.js",
-            "training/log.js",
-            "training/notices.js",
-            "training/notify.js",
-            "training/branch.js",
-            "training/reader.js",
-            "training/monitor.js",
-        ),
-        js_on_load=on_load,
-        apply_default_css=False,
-        elem_id=elem_id,
-    )
+    return drawn(LOG, "log", *_SCRIPTS, elem_id="job-log")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui.server.theme import script_tags
+from studio.ui.components.choices import drawn
 
 _SETTINGS = """<div class="studio"><details class="card run-settings" hidden>
   <summary><b>Settings of this run</b> <span class="muted num" data-settings="count"></span></summary>
@@ -17,10 +17,4 @@ _SETTINGS = """<div class="studio"><details class="card run-settings" hidden>
 
 def settings_card() -> gr.HTML:
     """Make the fold with the selected run's settings."""
-    return gr.HTML(
-        value=None,
-        html_template=_SETTINGS,
-        head=script_tags("training/settings.js"),
-        js_on_load="window.studio.settings.mount(element)",
-        apply_default_css=False,
-    )
+    return drawn(_SETTINGS, "settings", "training/settings.js")
