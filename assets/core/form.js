@@ -2,7 +2,7 @@
    Handlers return plain values to pieces (studio/ui/components/choices.py); a piece publishes them on a topic and
    every other piece that is in the document draws from it, without a request. No value is ever read as markup. */
 window.studioForm = window.studioForm || (() => {
-  const { h, fetchJson, poll } = window.studio;
+  const { h, put, fetchJson, poll } = window.studio;
   const latest = {}, listeners = {};
   const state = { name: "", row: 1, source: 0, asked: 0, set: {}, sweep: {}, sequence: 0, shown: 0, waiting: false };
 
@@ -107,14 +107,17 @@ window.studioForm = window.studioForm || (() => {
     group.setAttribute("aria-label", constants.legend);
     const name = `cards-${Math.random().toString(36).slice(2)}`;
     let texts = {}, list = constants.cards;
+    const said = (card) => (card.lacks ? `${card.text}. ${card.lacks}` : texts[card.value] || card.text);
+    // The plan says of a method only what its data lack for it.
+    const unfit = (card) => constants.topic === "method.name" && Boolean(texts[card.value]);
     const draw = () => {
       group.replaceChildren(...list.map((card) => {
         const on = card.value === props.value;
         const off = !!card.lacks && !on;
-        return h("label", { class: `choice${on ? " on" : ""}${off ? " off" : ""}` },
+        return h("label", { class: `choice${on ? " on" : ""}${off ? " off" : ""}${unfit(card) ? " unfit" : ""}` },
           h("input", { type: "radio", name, value: card.value, checked: on, disabled: off, onchange: () => choose(card.value) }),
           h("b", {}, card.title), card.badge ? pill(card.level || "info", card.badge) : null,
-          h("small", {}, card.lacks ? `${card.text}. ${card.lacks}` : texts[card.value] || card.text));
+          h("small", {}, said(card)));
       }));
     };
     const choose = (value) => {
@@ -129,10 +132,10 @@ window.studioForm = window.studioForm || (() => {
     subscribe("plan", element, (plan) => {
       if (!plan.cards[constants.topic]) return;
       texts = plan.cards[constants.topic];
-      for (const label of group.children) {
-        const text = texts[label.firstChild.value];
-        if (text) label.lastChild.textContent = text;
-      }
+      [...group.children].forEach((label, at) => {
+        put(label.lastChild, said(list[at]));
+        label.classList.toggle("unfit", unfit(list[at]));
+      });
     });
   }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -204,6 +205,14 @@ def test_a_second_upload_may_replace_the_first_and_pairs_offer_dpo(
     expect(files).not_to_contain_text("old.jsonl")
     expect(page.locator("#data-only")).to_be_hidden()
     assert not (server.settings.uploads / "old-2.jsonl").exists()
+    planned(page, "plan.errors.length")
+    page.get_by_role("tab", name="Method", exact=True).click()
+    cards = page.locator("#f-method-name label")
+    expect(cards.filter(has_text=re.compile("^SFTNot for this data: it needs messages"))).to_have_class(
+        re.compile("unfit")
+    )
+    expect(cards.filter(has_text=re.compile("^DPO"))).not_to_have_class(re.compile("unfit"))
+    page.get_by_role("tab", name="Data", exact=True).click()
     page.locator("#findings").get_by_role("button", name="Switch to DPO", exact=True).click()
     planned(page, "plan.method === 'dpo' && !plan.errors.length")
     expect(page.locator(".data-state")).to_have_text("ready for DPO")

@@ -115,12 +115,17 @@ def kind_of(row: dict[str, Any]) -> RowKind:
 
 def fitting_kind(row: dict[str, Any]) -> RowKind | None:
     """Return the first kind of method that could learn from a row like this; None if none could."""
-    kinds: tuple[RowKind, ...] = ("pairs", "rated", "answers", "prompts")
-    found = next((kind for kind in kinds if _is_for(kind, row)), None)
+    found = next(iter(fitting_kinds(row)), None)
     # Half of a pair: nobody meant the answer to be left out.
     if found == "prompts" and ("chosen" in row or "rejected" in row):
         return "pairs"
     return found
+
+
+def fitting_kinds(row: dict[str, Any]) -> tuple[RowKind, ...]:
+    """Return the kinds of method that could learn from a row like this, the most particular first."""
+    kinds: tuple[RowKind, ...] = ("pairs", "rated", "answers", "prompts")
+    return tuple(kind for kind in kinds if _is_for(kind, row))
 
 
 def _is_for(kind: RowKind, row: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from studio.config.model import ModelConfig
 from studio.data.files.datafiles import Row, Stamp, place
 from studio.data.files.rowindex import RowIndex, row_index
 from studio.data.formats.answers import Unread
-from studio.data.formats.rows import fitting_kind
+from studio.data.formats.rows import fitting_kind, fitting_kinds, kind_of
 from studio.data.masks.masker import Masker
 from studio.data.masks.templates import usable_templates, with_template
 from studio.data.prepare.counting import count_tokens
@@ -118,7 +118,7 @@ class Operations:
         source = section(DataSource, {**(options or {}), "path": path, "format": format}, "data.train")
         config, asked, progress = call.data, call.method, call.progress
         located = locate(source, self.settings, call.confined)
-        kind: RowKind = asked.kind.rows if call.named else _kind_of_first(source, located) or "answers"
+        kind: RowKind = asked.kind.rows if call.named else kind_of(_first_row(source, located))
         key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, asked.kind.train_on(asked)]
         key += [asked.name, config.template, config.system, config.control_tokens]
         folder = None
@@ -153,17 +153,19 @@ class Operations:
         return self._kept(key, compute)
 
     def kind(self, call: Call, *, source: Values) -> Values:
-        """Say for which kind of method a source's first row is made.
+        """Say for which kinds of method a source's first row is made.
 
         Args:
             call: whose roots bound what is read.
             source: as data.train holds it.
 
         Returns:
-            kind: None where it is made for none.
+            kind: the most particular one; None where it is made for none.
+            kinds: all of them.
         """
         found = section(DataSource, source, "data.train")
-        return {"kind": _kind_of_first(found, locate(found, self.settings, call.confined))}
+        row = _first_row(found, locate(found, self.settings, call.confined))
+        return {"kind": fitting_kind(row), "kinds": fitting_kinds(row)}
 
     def preview(self, call: Call, *, row: int = 1, source: int = 0) -> Values:
         """Show one row as the model sees it.
@@ -311,7 +313,7 @@ class Operations:
         return index.row(at), index.count, index.row(1)
 
 
-def _kind_of_first(source: DataSource, located: Located) -> RowKind | None:
-    """The first kind of method that could use the first row; None if none could."""
+def _first_row(source: DataSource, located: Located) -> dict[str, Any]:
+    """The first row under the names that its columns are mapped to."""
     number, row = next(located.rows(0))
-    return fitting_kind(Reading(source, located, "answers").mapped(row, number))
+    return Reading(source, located, "answers").mapped(row, number)

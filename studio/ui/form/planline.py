@@ -22,6 +22,7 @@ from studio.jobs import submit
 from studio.jobs.actions.branching import branch, check_changes, find_checkpoint, require_length
 from studio.jobs.run.devices import require_device
 from studio.jobs.store.folder import free_name, require_free
+from studio.methods import METHODS
 from studio.models.catalog.names import confine_folder, confine_model
 from studio.models.plan.making import Plan
 from studio.train import preflight
@@ -116,6 +117,7 @@ class Planner:
         }  # fmt: skip
         try:
             config = self.confined(values)
+            shown["cards"][METHOD] = self._lacking(config)
             shown["name"] = self.default_name(config)
             shown["code"] = code_of(config)
             shown["waits"] = waits_for(config, self.services)
@@ -169,7 +171,7 @@ class Planner:
             shown["usual"][path] = text = f"{plain(choice.value)}: {choice.reason}"
             if values_of(config, path) not in ("auto", choice.value):
                 shown["notes"][field_id(path)] = f"usual here: {text}"
-        shown["cards"] = {TUNING: self._tunings(config, plan)}
+        shown["cards"][TUNING] = self._tunings(config, plan)
         return plan
 
     def _tunings(self, config: RunConfig, plan: Plan) -> dict[str, str]:
@@ -185,6 +187,18 @@ class Planner:
             except StudioError as error:
                 texts[word] = error.what
         return texts
+
+    def _lacking(self, config: RunConfig) -> dict[str, str]:
+        """What each method that cannot learn from these rows needs, by its word; each has a demo set of its own."""
+        source = next(iter(config.data.train), None)
+        if source is None or source.path.startswith("demo/") or is_hub_source(source.path, self.services.settings):
+            return {}
+        try:
+            kinds = self.services.data.call("kind", source=source.model_dump())["kinds"]
+        except StudioError:
+            return {}  # the plan says it
+        needed = {one.name: one.columns.partition(";")[0] for one in METHODS.values() if one.rows not in kinds}
+        return {word: f"Not for this data: it needs {columns}" for word, columns in needed.items()} if kinds else {}
 
     def default_name(self, config: RunConfig) -> str:
         """Return a name from data and tuning that no job of this home has."""

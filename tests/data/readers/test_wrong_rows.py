@@ -18,7 +18,7 @@ import pytest
 
 from studio.data.files.datafiles import read_rows
 from studio.data.formats.conversations import turn_notes
-from studio.data.formats.rows import detect_format, fitting_kind, kind_of, parse_row
+from studio.data.formats.rows import detect_format, fitting_kind, fitting_kinds, kind_of, parse_row
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError
 from studio.methods import RowKind
@@ -177,6 +177,8 @@ def test_a_file_is_inspected_for_the_method_that_its_rows_are_for(row: dict[str,
 def test_rows_for_no_method_suggest_none() -> None:
     assert fitting_kind({"a": 1, "b": 2}) is None
     assert fitting_kind({"prompt": "q", "chosen": "a", "rejected": "b"}) == "pairs"
+    assert {"pairs", "rated"} <= set(fitting_kinds({"prompt": "q", "chosen": "a", "rejected": "b"}))
+    assert set(fitting_kinds({"messages": [{"role": "user", "content": "q"}]})) == {"answers", "prompts"}
 
 
 @pytest.mark.parametrize(
