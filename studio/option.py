@@ -103,6 +103,7 @@ def option(
     title: str,
     unit: str | None = None,
     tier: Tier = "advanced",
+    group: str = "",
     methods: tuple[str, ...] = (),
     tunings: tuple[str, ...] = (),
     needs: tuple[str, tuple[str, ...]] | None = None,
@@ -118,6 +119,7 @@ def option(
         title: label in the form.
         unit: what a number counts ("tokens", "epochs"); None for pure numbers and choices.
         tier: `basic` options are shown at once, `advanced` ones behind a fold.
+        group: heading under which an advanced option stands; empty for none of its own.
         methods: the methods that use it; empty means all.
         tunings: the tunings that use it; empty means all.
         needs: another option of the section, and the words of it with which this one is read; no words: any value.
@@ -126,8 +128,8 @@ def option(
         bounds: pydantic's `ge`, `gt`, `le`, `lt`, `min_length`, `pattern`.
     """
     extra: JsonDict = {
-        "unit": unit, "tier": tier, "methods": list(methods), "tunings": list(tunings), "differs": differs,
-        "decides": decides,
+        "unit": unit, "tier": tier, "group": group, "methods": list(methods), "tunings": list(tunings),
+        "differs": differs, "decides": decides,
         "needs": None if needs is None else [needs[0], list(needs[1])],
     }  # fmt: skip
     if callable(default):

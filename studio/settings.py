@@ -24,6 +24,7 @@ _SHIPPED = _PACKAGE.parent if (_PACKAGE.parent / "assets").is_dir() else _PACKAG
 _DEVICE = re.compile(r"(cpu|cuda:\d+)(?:\*([1-9]\d?))?")
 ASSETS = _SHIPPED / "assets"
 PRESETS = _SHIPPED / "presets"
+DOCS = _SHIPPED / "docs"
 # The second is the older name of the first; as "1" it asks for a link instead.
 PASSWORD_VARIABLES = ("STUDIO_PASSWORD", "STUDIO_TOKEN")
 _BY_LINK = "1"

@@ -37,6 +37,7 @@ class Hub:
         moved: dict[str, str] | None = None,
     ) -> None:
         self.repositories, self.gated, self.pause, self.moved = repositories, gated, pause, moved or {}
+        self.told: dict[str, dict[str, Any]] = {}  # What a repository's description says besides: license, gated.
         self.break_after: int | None = None  # Bytes after which the next large file's connection breaks, once.
         self.sent_bytes = 0
         self.requests: list[str] = []
@@ -87,6 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
         api = address.startswith("api/")
         rest = address.removeprefix("api/").removeprefix("models/")
         known = [name for name in (*hub.repositories, *hub.gated, *hub.moved) if f"{rest}/".startswith(f"{name}/")]
+        if address == "api/models":
+            return self.found(parse_qs(urlparse(self.path).query))
         if not known:
             return self.fail(404, "RepoNotFound")
         name = known[0]
@@ -115,7 +118,14 @@ class _Handler(BaseHTTPRequestHandler):
             {"rfilename": str(file.relative_to(folder)), "size": file.stat().st_size} for file in _files(folder, True)
         ]
         owner = name.removeprefix("datasets/")
-        self.json({"id": owner, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []})
+        told = hub.told.get(name, {})
+        self.json({"id": owner, "sha": COMMIT, "siblings": siblings, "private": False, "tags": [], **told})
+
+    def found(self, asked: dict[str, list[str]]) -> None:
+        """A search: ids that hold the words, whatever the filters."""
+        words = asked.get("search", [""])[0].lower()
+        names = [name for name in self.hub.repositories if words in name.lower()]
+        self.json([{"id": name, "downloads": 7, "gated": name in self.hub.gated, "tags": []} for name in names])
 
     def tree(self, folder: Path, path: str, deep: bool) -> None:
         if not (folder / path).is_dir():

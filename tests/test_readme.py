@@ -16,7 +16,7 @@ from tests.conftest import run_studio
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # They need nothing but a run.
-QUICK = ("plan", "data", "jobs", "doctor")
+QUICK = ("plan", "data", "models", "jobs", "doctor")
 SHORTENED = {
     "train": ["--set", "training.max_steps=2", "--set", "data.validation=0"],
     "evaluate": ["--limit", "2"],
@@ -35,7 +35,7 @@ def studio_commands() -> list[list[str]]:
 
 def test_every_quick_command_works(short_run: JobFolder, session_home: Path) -> None:
     quick = [line for line in studio_commands() if line[0] in QUICK and "compare" not in line]
-    assert [line[0] for line in quick] == ["plan", "data", "jobs", "jobs", "doctor"]
+    assert [line[0] for line in quick] == ["plan", "data", "models", "jobs", "jobs", "doctor"]
     for line in quick:
         done = run_studio(*(short_run.id if word == "orders" else word for word in line), home=session_home)
         assert done.code == 0, f"{line}\n{done.stderr}"
@@ -53,7 +53,7 @@ def test_every_studio_command_works(demo_result, session_home: Path, session_set
         done = run_studio(*arguments, *SHORTENED.get(arguments[0], []), home=session_home)
         assert done.code == 0, f"{arguments}\n{done.stderr}"
         assert done.stdout.strip()
-    assert ran == ["demo", "plan", "train", "evaluate", "export", "chat", "data", *["jobs"] * 3, "doctor"]
+    assert ran == ["demo", "plan", "train", "evaluate", "export", "chat", "data", "models", *["jobs"] * 3, "doctor"]
 
 
 def test_every_make_target_exists() -> None:

@@ -26,8 +26,13 @@ window.studio = (() => {
     if (element.textContent !== text) element.textContent = text;
   }
 
+  const broken = (text, after) => String(text ?? "").split(after).flatMap((part, index) => (index ? [h("wbr"), part] : [part]));
+
   /** Text that may break after commas: JSON without spaces stays readable in a narrow column. */
-  const breakable = (text) => String(text ?? "").split(/(?<=,)/).flatMap((part, index) => (index ? [h("wbr"), part] : [part]));
+  const breakable = (text) => broken(text, /(?<=,)/);
+
+  /** A file's name, which breaks between its parts and not inside a word. */
+  const fileName = (text) => broken(text, /(?<=[-_./])/);
 
   /** A button that copies a text. */
   function copyButton(text, label) {
@@ -42,5 +47,5 @@ window.studio = (() => {
     } }, "Copy");
   }
 
-  return { h, svg, put, breakable, copyButton };
+  return { h, svg, put, breakable, fileName, copyButton };
 })();

@@ -2,9 +2,9 @@
    Handlers return plain values to pieces (studio/ui/components/choices.py); a piece publishes them on a topic and
    every other piece that is in the document draws from it, without a request. No value is ever read as markup. */
 window.studioForm = window.studioForm || (() => {
-  const { h, put, fetchJson, poll } = window.studio;
+  const { h, put } = window.studio;
   const latest = {}, listeners = {};
-  const state = { name: "", row: 1, source: 0, asked: 0, set: {}, sweep: {}, sequence: 0, shown: 0, waiting: false };
+  const state = { name: "", row: 1, source: 0, asked: 0, set: {}, sweep: {}, said: {}, sequence: 0, shown: 0, waiting: false };
 
   function publish(topic, data) {
     latest[topic] = data;
@@ -74,7 +74,10 @@ window.studioForm = window.studioForm || (() => {
     state.shown = data.sequence;
     if (data.sequence >= state.sequence) { state.waiting = false; publish("busy", false); }
     apply(data.method, data.tuning);
+    const current = data.sequence >= state.sequence;
+    if (current) publish("choosing", false);
     publish("plan", data);
+    if (!current && latest.choosing) publish("choosing", true); // this plan is of the model before
     mark();
   }
 
@@ -88,6 +91,12 @@ window.studioForm = window.studioForm || (() => {
     state.method = method; state.tuning = tuning;
   }
 
+  /** Say something at a field that no plan tells; "" takes it away. */
+  function say(field, text) {
+    state.said[field] = text;
+    mark();
+  }
+
   function mark() {
     const plan = latest.plan;
     if (!plan) return;
@@ -96,7 +105,7 @@ window.studioForm = window.studioForm || (() => {
       field.classList.toggle("changed", changed.has(field.id));
       field.classList.toggle("kept", kept.has(field.id));
       field.classList.toggle("wrong", wrong.has(field.id));
-      const note = plan.notes[field.id];
+      const note = state.said[field.id] || plan.notes[field.id];
       if (note) field.dataset.note = note; else delete field.dataset.note;
     }
   }
@@ -123,6 +132,7 @@ window.studioForm = window.studioForm || (() => {
     const choose = (value) => {
       props.value = value;
       for (const label of group.children) label.classList.toggle("on", label.firstChild.value === value);
+      if (constants.topic === "models") publish("choosing", true);
       if (constants.topic === "tuning.name") apply(state.method, value);
       if (constants.topic === "method.name") apply(value, state.tuning);
     };
@@ -169,37 +179,6 @@ window.studioForm = window.studioForm || (() => {
     });
   }
 
-  /* ---- facts of the chosen model */
-  function facts({ element, props, watch }) {
-    const draw = () => {
-      const data = props.value;
-      if (!data) return;
-      publish("models", data.cards);
-      element.querySelector(".facts-title").textContent = data.title;
-      const state = element.querySelector(".facts-state");
-      state.textContent = data.state;
-      state.className = `facts-state pill ${data.level}`;
-      const note = element.querySelector(".facts-note");
-      note.textContent = data.note;
-      note.classList.toggle("wrong", data.level === "bad");
-      element.querySelector(".facts").replaceChildren(...data.facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { class: "num" }, value))));
-    };
-    /** Say how far the embedded model is, while it is prepared. */
-    let asking = null;
-    function ask() {
-      asking?.stop();
-      asking = poll(async () => {
-        if (!element.isConnected || props.value?.level !== "live") return false;
-        const { text } = await fetchJson("/api/preparing");
-        if (text && props.value?.level === "live") element.querySelector(".facts-note").textContent = `Preparing the model (only once): ${text} …`;
-        return 500;
-      });
-    }
-    draw();
-    ask();
-    watch("value", () => { draw(); ask(); });
-  }
-
   /* ---- the run as YAML */
   function yaml({ element, props, trigger, watch }) {
     const find = (name) => element.querySelector(`.${name}`);
@@ -233,5 +212,5 @@ window.studioForm = window.studioForm || (() => {
     watch("value", draw);
   }
 
-  return { publish, subscribe, pill, source, receivePlan, before, withMeta, started, setSweep, note, cards, fold, code, facts, yaml, latest, state };
+  return { publish, subscribe, pill, source, receivePlan, before, withMeta, started, setSweep, say, note, cards, fold, code, yaml, latest, state };
 })();

@@ -3,7 +3,7 @@
 "use strict";
 
 (() => {
-  const { h, fetchJson, postJson, poll, isFinal } = window.studio;
+  const { h, put, fetchJson, postJson, poll, isFinal } = window.studio;
   const { subscribe, source, receivePlan, latest, state } = window.studioForm;
 
   /* ---- going to a field, whose tab may not have been opened yet */
@@ -72,6 +72,9 @@
       name.placeholder = plan.name;
       if (document.activeElement !== name) name.value = state.name;
     });
+    subscribe("choosing", element, (on) => {
+      if (on) for (const part of ["plan-what", "plan-text"]) put(find(part), "");
+    });
     subscribe("busy", element, (busy) => {
       element.querySelector(".plan").classList.toggle("busy", busy);
       find("plan-busy").textContent = busy ? (latest.phase || "counting tokens …") : "";
@@ -122,8 +125,7 @@
 
   function memory({ element }) {
     const find = (name) => element.querySelector(`.${name}`);
-    subscribe("plan", element, (plan) => {
-      const data = plan.memory;
+    const show = (data) => {
       find("memory-empty").hidden = !!data;
       find("memory-body").hidden = !data;
       find("memory-total").textContent = data ? `${gigabytes(data.total)} of ${gigabytes(data.available)} free` : "";
@@ -131,7 +133,9 @@
       if (!data) return;
       const parts = data.parts.map((part, i) => ({ name: part.name, value: part.bytes, color: SHADES[i] }));
       stack(find("stack"), find("legend"), parts, Math.max(data.available, data.total), gigabytes);
-    });
+    };
+    subscribe("plan", element, (plan) => show(plan.memory));
+    subscribe("choosing", element, (on) => { if (on) show(null); });
   }
 
   Object.assign(window.studioForm, { planline, counted, runsText, stack, memory });

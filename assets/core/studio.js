@@ -96,6 +96,9 @@ Object.assign(window.studio, (() => {
       }
       TAB_NAMES.forEach(dressTab);
     };
+    const edge = () => bar.parentElement.classList.toggle("more", bar.scrollLeft + bar.clientWidth < bar.scrollWidth - 4);
+    bar.addEventListener("scroll", edge, { passive: true });
+    new ResizeObserver(edge).observe(bar);
     const asked = address().get("tab");
     if (TAB_NAMES.includes(asked)) openTab(asked); else noteTab();
     new MutationObserver(noteTab).observe(bar, { subtree: true, childList: true, attributes: true, attributeFilter: ["aria-selected"] });

@@ -1,7 +1,7 @@
 /* The data as the model sees it: a row as coloured tokens, lengths, findings, sources, split.
    Loaded after form.js. Rows come from anyone's file, so all of it is put in as text. */
 (() => {
-  const { h, svg: shape } = window.studio;
+  const { h, svg: shape, fileName } = window.studio;
   const { pill, publish, subscribe, stack } = window.studioForm;
   const whole = (value) => Math.round(value).toLocaleString("en-US");
 
@@ -155,7 +155,7 @@
     const take = () => {
       const data = props.value;
       if (!data) return;
-      find("data-name").textContent = data.name;
+      find("data-name").replaceChildren(...fileName(data.name));
       const state = find("data-state");
       state.textContent = data.state;
       state.className = `data-state pill ${data.level}`;
@@ -207,12 +207,13 @@
 
   function sources({ element, props, watch }, constants) {
     const body = element.querySelector("tbody");
-    const open = new Set();
+    const open = new Set(), asked = new Set();
     const set = (list) => { props.value = list; draw(); };
     const change = (i, values) => set((props.value || []).map((other, j) => (j === i ? { ...other, ...values } : other)));
 
     function options(source, i) {
-      return h("tr", { class: "source-options" }, h("td", { colspan: 5 }, h("div", { class: "option-grid" }, ...constants.fields.map((field) => {
+      const columns = window.studioForm.columns(source, (mapping) => change(i, { columns: mapping }));
+      return h("tr", { class: "source-options" }, h("td", { colspan: 5 }, columns, h("div", { class: "option-grid" }, ...constants.fields.map((field) => {
         const choose = field.choices.length > 0;
         const input = h(choose ? "select" : "input", { class: "field-input", title: field.help, onchange: () => change(i, { [field.name]: input.value.trim() || undefined }) },
           ...field.choices.map((word) => h("option", { value: word }, word)));
@@ -227,13 +228,14 @@
       element.querySelector(".sources-empty").hidden = list.length > 0;
       body.replaceChildren(...list.flatMap((source, i) => {
         const told = known[i] || {};
+        if (told.unread && !asked.has(source.path)) { asked.add(source.path); open.add(i); } // which column is which
         const format = h("select", { "aria-label": `Format of ${source.path}`, title: told.reason || null, onchange: (event) => change(i, { format: event.target.value }) },
           ...constants.formats.map((word) => h("option", { value: word, selected: word === source.format },
             word === "auto" && told.format ? `auto: ${told.format}` : word)));
         const more = () => { if (!open.delete(i)) open.add(i); draw(); };
         const remove = () => { open.clear(); set(list.filter((_, j) => j !== i)); };
         const line = h("tr", {},
-          h("td", { class: "path", title: told.file || source.path }, source.path.split("/").slice(-2).join("/")), h("td", {}, format),
+          h("td", { class: "path", title: told.file || source.path }, ...fileName(source.path.split("/").slice(-2).join("/"))), h("td", {}, format),
           h("td", { class: "num" }, told.rows === undefined ? "" : whole(told.rows)),
           h("td", { class: "num" },
             h("button", { type: "button", class: "btn quiet small", "aria-expanded": String(open.has(i)), "aria-label": `Options of ${source.path}`, onclick: more }, "More"),

@@ -7,6 +7,7 @@ window.studio.charts = (() => {
   const SPECS = {
     loss: { colour: "--c1" }, learning_rate: { colour: "--c2" }, grad_norm: { colour: "--c4" }, tokens_per_second: { colour: "--c5" },
   };
+  const OTHERS = { "--c1": "--c4", "--c2": "--c1", "--c3": "--c5", "--c4": "--c1", "--c5": "--c1" }; // of the run beside this one
   const CONFIG = { displayModeBar: false, displaylogo: false, responsive: false, doubleClick: "reset+autosize" };
 
   let loading = null;
@@ -60,6 +61,7 @@ window.studio.charts = (() => {
       this.x = "step"; this.scale = "linear"; this.factor = 0.6; this.total = null;
       this.run = null; this.other = null; this.drawn = {}; this.stride = 1; this.ready = false;
       this.queue = Promise.resolve();
+      for (const [chart, plot] of Object.entries(this.plots)) window.studio.chartFiles.attach(this, chart, plot);
     }
 
     async open(url) {
@@ -94,6 +96,7 @@ window.studio.charts = (() => {
         last.after(section);
         last = section;
         this.plots[name] = plot;
+        window.studio.chartFiles.attach(this, name, plot);
       }
       this.redraw();
     }
@@ -126,11 +129,11 @@ window.studio.charts = (() => {
     }
 
     look(chart, metric, kind, count = 0) {
-      const token = window.studio.token, colour = token(metric.startsWith("eval_") ? "--c3" : SPECS[chart]?.colour ?? "--c2");
-      const points = kind.includes("points"), dashed = kind.includes("dashed");
+      const points = kind.includes("points"), dashed = kind.includes("dashed"), own = metric.startsWith("eval_") ? "--c3" : SPECS[chart]?.colour ?? "--c2";
+      const token = window.studio.token, colour = token(dashed ? OTHERS[own] : own);
       return {
         mode: points ? "lines+markers" : "lines",
-        line: { color: kind === "faint" ? withAlpha(colour, 0.25) : dashed ? withAlpha(colour, 0.55) : colour, width: kind === "faint" ? 1 : 2, dash: dashed ? "dot" : "solid" },
+        line: { color: kind === "faint" ? withAlpha(colour, 0.25) : colour, width: kind === "faint" ? 1 : 2, dash: dashed ? "dot" : "solid" },
         marker: { size: count > 60 ? 3 : 7, color: token("--card"), line: { color: colour, width: 2 } },
         hoverinfo: kind === "faint" ? "skip" : "all",
       };
@@ -198,7 +201,16 @@ window.studio.charts = (() => {
     }
 
     show(run) { this.run = run; this.drawn = {}; this.redraw(); }
-    compare(other) { this.other = other; this.redraw(); }
+    compare(other) { this.other = other; this.legend(); this.redraw(); }
+    /** Name the lines of the other run beside those of this one. */
+    legend() {
+      const legend = this.root.querySelector(".legend"), { h } = window.studio;
+      legend?.querySelectorAll(".other").forEach((one) => one.remove());
+      if (!this.other) return;
+      for (const [word, own] of [["training", "--c1"], ["validation", "--c3"]]) {
+        legend?.append(h("span", { class: "other" }, h("i", { style: `background:var(${OTHERS[own]})` }), `${this.other.name || "other"}: ${word}`));
+      }
+    }
     setTotal(total) { if (total && total !== this.total) { this.total = total; this.redraw(); } }
     setX(x) { this.x = x; this.redraw(); }
     setScale(scale) { this.scale = scale; this.redraw(); }

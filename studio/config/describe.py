@@ -31,6 +31,7 @@ class OptionSpec:
         only_text: True when it takes text and nothing else, such as a path.
         choices: the allowed words of a choice, or of words.
         minimum, maximum: inclusive or exclusive bounds, None where there is none.
+        group: heading under which it stands in the form, empty for none.
         methods, tunings: where it applies; empty means everywhere.
         decides: loss or score where it says what that is (`studio.option`).
         needs: dotted name of an option without which it is not read, and the words this one must have (none: any).
@@ -47,6 +48,7 @@ class OptionSpec:
     choices: tuple[str, ...]
     unit: str | None
     tier: str
+    group: str
     methods: tuple[str, ...]
     tunings: tuple[str, ...]
     needs: tuple[str, tuple[str, ...]] | None
@@ -141,6 +143,7 @@ def _spec(path: str, info: FieldInfo) -> OptionSpec:
         choices=several if plain else words,
         unit=extra.get("unit"),
         tier=extra.get("tier", "advanced"),
+        group=extra.get("group", ""),
         methods=tuple(extra.get("methods", ())),
         tunings=tuple(extra.get("tunings", ())),
         needs=None if needs is None else (f"{path.rpartition('.')[0]}.{needs[0]}", tuple(needs[1])),

@@ -12,6 +12,13 @@ from studio.option import Options, having, option
 from studio.tunings import TUNINGS
 
 Auto = Literal["auto"]
+# Headings of the advanced options in the form.
+SCHEDULE = "Steps and schedule"
+OPTIMIZER = "Optimizer"
+SPEED = "Speed and memory"
+VALIDATION = "Validation"
+CHECKPOINTS = "Checkpoints"
+RECORD = "Record"
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 
 
@@ -24,7 +31,7 @@ class TrainingConfig(Options):
     )  # fmt: skip
     max_steps: int | None = option(
         None, "Stop after this many updates, whatever the epochs say; empty for no limit.", title="Maximum steps",
-        unit="steps", ge=1,
+        group=SCHEDULE, unit="steps", ge=1,
     )  # fmt: skip
     batch_size: int = option(
         8,
@@ -41,6 +48,7 @@ class TrainingConfig(Options):
         "Examples computed at a time. auto takes what is fast: on a CPU about 2,000 tokens and at most half of the "
         "free memory where the run fits into that, on a GPU as many as fit.",
         title="Micro-batch",
+        group=SPEED,
         unit="examples",
         differs="TRL: 8, in the order of the data; here those of similar length in an update are computed together, "
         "where the loss is the same.",
@@ -56,17 +64,19 @@ class TrainingConfig(Options):
         "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "cosine_with_min_lr",
         "polynomial", "inverse_sqrt", "warmup_stable_decay",
     ] = option(
-        "cosine", "How the learning rate changes over the run.", title="Scheduler", differs="transformers: linear."
+        "cosine", "How the learning rate changes over the run.", title="Scheduler", group=SCHEDULE,
+        differs="transformers: linear.",
     )  # fmt: skip
     warmup: float = option(
-        0.05, "Share of the steps over which the learning rate rises from 0.", title="Warmup", ge=0, le=1,
-        differs="transformers: none.",
+        0.05, "Share of the steps over which the learning rate rises from 0.", title="Warmup", group=SCHEDULE, ge=0,
+        le=1, differs="transformers: none.",
     )  # fmt: skip
     padding_free: bool = option(
         False,
         "Compute the examples of a micro-batch as one row without padding; each sees only itself, so nothing changes "
         "but time and memory.",
         title="Padding-free",
+        group=SPEED,
         methods=having("padding_free", METHODS),
         differs="TRL's packing also fills rows up to the limit, which changes how many examples an update has.",
     )
@@ -76,69 +86,77 @@ class TrainingConfig(Options):
     ] = option(
         "adamw_torch_fused",
         "How gradients become updates. Those with 8bit keep their state in a quarter of the memory.",
-        title="Optimizer",
+        title="Optimizer", group=OPTIMIZER,
     )  # fmt: skip
-    weight_decay: float = option(0.0, "Shrinks the weights towards 0 at each step.", title="Weight decay", ge=0, le=1)
+    weight_decay: float = option(
+        0.0, "Shrinks the weights towards 0 at each step.", title="Weight decay", group=OPTIMIZER, ge=0, le=1
+    )
     max_grad_norm: float = option(
         1.0, "Gradients with a larger norm are scaled down to it; 0 turns clipping off.", title="Gradient clipping",
-        ge=0,
+        group=OPTIMIZER, ge=0,
     )  # fmt: skip
     activation_checkpointing: bool | Auto = option(
         "auto",
         "Recompute activations in the backward pass to save memory; auto only when they would not fit.",
         title="Activation checkpointing",
+        group=SPEED,
         differs="TRL: always on, which costs a third of the speed even where memory is plentiful.",
     )
     eval_steps: int | Auto = option(
         "auto", "Updates between validations; auto is eight times per run, fewer where they would take long.",
-        title="Validate every", unit="steps",
+        title="Validate every", group=VALIDATION, unit="steps",
     )  # fmt: skip
     early_stopping: int | None = option(
         None, "Stop after this many validations without improvement; empty never does.",
-        title="Early stopping patience", unit="validations", ge=1,
+        title="Early stopping patience", group=VALIDATION, unit="validations", ge=1,
     )  # fmt: skip
     early_stopping_threshold: float = option(
         0.0, "An improvement counts for early stopping if it is larger than this.",
-        title="Early stopping threshold", ge=0, needs=("early_stopping", ()),
+        title="Early stopping threshold", group=VALIDATION, ge=0, needs=("early_stopping", ()),
     )  # fmt: skip
     keep_best: bool | Auto = option(
         "auto",
         "Save a checkpoint whenever the validation is the best so far, and never remove it; auto does so for adapters, "
         "whose checkpoints are small, where there are validation rows.",
         title="Keep the best checkpoint",
+        group=CHECKPOINTS,
         differs="transformers: only checkpoints that were due anyway can be the best.",
     )
     load_best_model_at_end: bool = option(
         False, "Save the weights of the best validation as the run's model instead of the last ones.",
-        title="Load best model at end",
+        title="Load best model at end", group=CHECKPOINTS,
     )  # fmt: skip
     metric_for_best_model: str = option(
         "auto",
         "Validation metric that decides which is the best; auto is eval_loss, for ppo and grpo eval_reward. Others "
         "are the method's metrics prefixed with eval_ (docs/methods.md).",
         title="Metric for best model",
+        group=VALIDATION,
         min_length=1,
     )
     save_steps: int | Auto = option(
-        "auto", "Updates between checkpoints; auto is once per epoch.", title="Save every", unit="steps"
+        "auto", "Updates between checkpoints; auto is once per epoch.", title="Save every", group=CHECKPOINTS,
+        unit="steps",
     )  # fmt: skip
     save_total_limit: int = option(
-        2, "Most checkpoints at a time; older ones are removed.", title="Checkpoint limit", ge=1
+        2, "Most checkpoints at a time; older ones are removed.", title="Checkpoint limit", group=CHECKPOINTS, ge=1
     )
     keep_checkpoints: Literal["all", "last", "none"] = option(
         "all",
         "Which checkpoints stay once the run is done and its model is saved; they only serve to resume from. The best "
         "one stays in any case where the run keeps one. A run that ends early keeps all.",
         title="Checkpoints to keep",
+        group=CHECKPOINTS,
         differs="transformers: always all.",
     )
     report_to: list[Tracker] = option(
         list,
         "Experiment trackers that also get the run's metrics; without a key or address they write into its folder.",
         title="Experiment trackers",
+        group=RECORD,
         differs="transformers: every tracker that is installed.",
     )
-    seed: int = option(42, "Random seed; the same seed gives the same run.", title="Seed", ge=0, lt=2**32)
+    seed: int = option(42, "Random seed; the same seed gives the same run.", title="Seed", group=RECORD, ge=0, lt=2**32)
 
     engine: Literal["studio", "unsloth"] = option(
         "studio",
@@ -151,7 +169,7 @@ class TrainingConfig(Options):
 
     device: str = option(
         "any", "Where the run computes: any takes the first free device, cuda:0 that GPU, cpu the CPU.",
-        title="Device",
+        title="Device", group=SPEED,
     )  # fmt: skip
 
     @field_validator("device")

@@ -56,8 +56,7 @@ def test_without_a_run_the_base_model_can_be_asked(page: Page, server: Server) -
 def test_examples_and_system_prompt_come_from_the_run(page: Page, server: Server, run: JobFolder) -> None:
     open_tab(page, server.url, "chat", run.id)
     expect(page.locator("#chat-examples button")).to_have_count(3)
-    page.locator("#chat-example-0").click()
-    expect(page.locator("#chat-message textarea")).to_have_value(
+    expect(page.locator("#chat-example-0")).to_have_text(
         "Order for Helen: 5 tape measures, to be shipped to Melbourne. There is no hurry."
     )
     page.locator("#chat-settings button").first.click()
@@ -98,8 +97,8 @@ def test_base_and_tuned_answer_side_by_side(
     expect(page.locator("#chat-right-target input")).to_have_value(f"{short_run.request.name} · tuned")
     longest_answer(page, 48)
     page.evaluate(UPDATES)
-    page.locator("#chat-example-0").click()
-    page.get_by_role("button", name="Send", exact=True).click()
+    page.locator("#chat-example-0").click()  # which asks at once
+    expect(page.locator("#chat-loaded-line")).to_contain_text("Loading the model")
     for side in ("left", "right"):
         expect(page.locator(f"#chat-{side} .bubble.it .bubble-text")).not_to_be_empty(timeout=ANSWER_MS)
     for side in ("left", "right"):

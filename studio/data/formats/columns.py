@@ -86,6 +86,12 @@ _MAY_HAVE: dict[RowKind, tuple[str, ...]] = {
     "prompts": ("reply", "system"),
 }  # fmt: skip
 
+# What a person says of a table's columns: the roles that a kind of method reads from plain texts.
+ROLES: dict[RowKind, tuple[str, ...]] = {
+    "answers": ("prompt", "completion", "system", "text"), "pairs": ("prompt", "chosen", "rejected", "system"),
+    "rated": ("prompt", "completion", "label", "system"), "prompts": ("prompt", "answer", "system"),
+}  # fmt: skip
+
 # Comparing names takes a while, and no table that a person made has more columns.
 _MOST_KEYS = 100
 

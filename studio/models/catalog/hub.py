@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from fnmatch import fnmatch
@@ -22,6 +23,7 @@ from studio.locks import locked, say_waiting
 from studio.models.catalog.child import Progress, child_main
 from studio.models.catalog.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
 from studio.models.catalog.hubaccess import is_hub_id as is_hub_id
+from studio.models.inspect.headers import TOKENIZERS, weight_files
 from studio.settings import Settings, read_settings
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt", "tekken.json")
@@ -76,10 +78,14 @@ def download(
     with locked(settings.models / f".{folder.name}.lock", f"{name} cannot be downloaded now", on_wait):
         if hub_name(folder):
             return folder
+        report = on_progress or (lambda done, total: None)
         try:
-            return _download(name, folder, revision, on_progress or (lambda done, total: None))
+            return _download(name, folder, revision, report)
         except Exception as error:
-            raise said(error, name, revision) from error
+            reason = said(error, name, revision)
+            if not isinstance(reason, InputError) and _from_cache(name, folder, revision, report):
+                return folder
+            raise reason from error
 
 
 def said(error: Exception, name: str, revision: str) -> StudioError:
@@ -99,8 +105,8 @@ def _download(name: str, folder: Path, revision: str, on_progress: Callable[[flo
     endpoint = os.environ.get("HF_ENDPOINT") or None
     info = HfApi(endpoint=endpoint).model_info(name, revision=revision, files_metadata=True)
     sizes = {item.rfilename: int(item.size or 0) for item in info.siblings or []}
-    _refuse_untrainable(name, list(sizes))
-    total = sum(size for file, size in sizes.items() if _wanted(file))
+    refuse_untrainable(name, list(sizes))
+    total = sum(size for file, size in sizes.items() if wanted(file))
     require_space(name, total - bytes_in(folder), folder.parent)
     with counted_bytes(folder, total, on_progress):
         snapshot_download(
@@ -108,16 +114,55 @@ def _download(name: str, folder: Path, revision: str, on_progress: Callable[[flo
             ignore_patterns=list(_IGNORED), endpoint=endpoint,
         )  # fmt: skip
     on_progress(total, total)
-    (folder / _MARKER).write_text(json.dumps({"hub": name, "revision": revision, "commit": info.sha}) + "\n")
+    _mark(folder, name, revision, info.sha)
     return folder
 
 
-def _wanted(file: str) -> bool:
+def _mark(folder: Path, name: str, revision: str, commit: str | None) -> None:
+    """Say that the folder is whole, and what it holds."""
+    (folder / _MARKER).write_text(json.dumps({"hub": name, "revision": revision, "commit": commit}) + "\n")
+
+
+def _from_cache(name: str, folder: Path, revision: str, on_progress: Callable[[float, float], None]) -> bool:
+    """Copy the model from huggingface_hub's own cache, where other tools keep theirs; False where it is not whole.
+
+    Copied and not linked: the home's files are made private, and those of others keep their modes.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        cached = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        names = {file.name for file in cached.iterdir()}
+        # The weights of the index are looked for one by one, and one that is missing is an error.
+        if "config.json" not in names or not names & TOKENIZERS or not weight_files(cached):
+            return False
+    except (LocalEntryNotFoundError, InputError):
+        return False
+    files = [file for file in cached.iterdir() if wanted(file.name)]
+    total = sum(file.stat().st_size for file in files)
+    require_space(name, total - bytes_in(folder), folder.parent)
+    folder.mkdir(exist_ok=True)
+    with counted_bytes(folder, total, on_progress):
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+    on_progress(total, total)
+    _mark(folder, name, revision, cached.name)
+    return True
+
+
+def wanted(file: str) -> bool:
+    """Whether a download fetches this file of a repository."""
     return any(fnmatch(file, p) for p in PATTERNS) and not any(fnmatch(file, p) for p in _IGNORED)
 
 
-def _refuse_untrainable(name: str, files: list[str]) -> None:
-    if any(_wanted(file) and file.endswith(".safetensors") for file in files) and "config.json" in files:
+def refuse_untrainable(name: str, files: list[str]) -> None:
+    """Refuse a repository that holds nothing to train.
+
+    Raises:
+        InputError: it holds only pickled weights, GGUF files, an adapter, or no model; the sentence says what to use.
+    """
+    if any(wanted(file) and file.endswith(".safetensors") for file in files) and "config.json" in files:
         return
     if "adapter_config.json" in files:
         what, fix = "is an adapter, not a model", "Use the id of its base model"

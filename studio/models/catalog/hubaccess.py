@@ -6,6 +6,7 @@ the environment or from `hf auth login`, through huggingface_hub, and is never r
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 from studio.errors import InputError, StudioError
 
 SPARE_BYTES = 500_000_000
+_NO_NETWORK = (errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH)
 _NAME = r"[A-Za-z0-9][\w.-]{0,95}"
 _ID = re.compile(f"{_NAME}/{_NAME}")
 _ONE_NAME = re.compile(_NAME)
@@ -90,6 +92,15 @@ def require_space(name: str, missing: float, folder: Path) -> None:
         )
 
 
+def _plainly(chain: list[BaseException]) -> str:
+    """What went wrong with a connection, in words where there are some."""
+    if any(isinstance(e, ConnectionRefusedError) for e in chain):
+        return "connection refused"
+    if any(isinstance(e, TimeoutError) or "Timeout" in type(e).__name__ for e in chain):
+        return "no answer in time"
+    return type(chain[-1]).__name__
+
+
 @contextmanager
 def counted_bytes(folder: Path, total: float, on_progress: OnBytes) -> Iterator[None]:
     """Tell, from a second thread, how many bytes `folder` holds of `total` while the block runs.
@@ -152,12 +163,12 @@ def sentence(error: Exception, asked: Asked) -> StudioError:
         )  # fmt: skip
     # Without the name and password that the address of a mirror may hold: this goes into the job's log.
     place = re.sub(r"//[^/]*@", "//", os.environ.get("HF_ENDPOINT") or "huggingface.co")
-    if any(isinstance(e, socket.gaierror) for e in chain):
+    if any(isinstance(e, socket.gaierror) or getattr(e, "errno", None) in _NO_NETWORK for e in chain):
         return StudioError(
             f"{name} could not be downloaded: no network, {place} was not found", where=where,
             fix=f"Check the network or proxy (HTTPS_PROXY) and start again, or {asked.otherwise}",
         )  # fmt: skip
-    detail = f"status {status}" if status else type(chain[-1]).__name__
+    detail = f"status {status}" if status else _plainly(chain)
     return StudioError(
         f"{name} could not be downloaded: {place} did not respond properly ({detail})", where=where,
         fix="Check the network or proxy (HTTPS_PROXY) and start again; the download resumes. " f"Without a network, "

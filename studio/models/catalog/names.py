@@ -22,12 +22,11 @@ from studio.foreign import read_json_file, unusable_path
 from studio.models.catalog import embedded, hub
 from studio.models.catalog.child import Progress, run_child
 from studio.models.catalog.hubaccess import is_hub_id
-from studio.models.inspect.headers import read_config, read_tensors, weight_files
+from studio.models.inspect.headers import TOKENIZERS, read_config, read_tensors, weight_files
 from studio.models.inspect.shape import ModelShape
 from studio.settings import Settings
 
 Source = Literal["embedded", "local", "hub"]
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "spiece.model", "vocab.txt")
 _WHERE = "model.path"
 logger = logging.getLogger("studio.models")
 _CHILD = ("preparing the model", _WHERE)
@@ -147,7 +146,7 @@ def check_folder(folder: Path) -> Path:
         raise _refused(folder, "has a config.json but no .safetensors weights", "Copy or download the complete model")
     if not read_tensors(folder):
         raise _refused(folder, "has weight files without tensors", "Copy or download the model again")
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
+    if not any((folder / name).is_file() for name in TOKENIZERS):
         raise _refused(
             folder, "has no tokenizer (tokenizer.json)", "Copy the tokenizer files of the base model into the folder"
         )

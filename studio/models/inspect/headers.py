@@ -21,6 +21,8 @@ _BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+# Files of which a tokenizer has at least one.
+TOKENIZERS = frozenset(("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "spiece.model", "vocab.txt"))
 # How transformers is told to read a folder: nothing from the network, and no pickled weights, which could run code.
 SAFE: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
 # The format allows 100 MB. Kimi K2, with 384 experts in each of 61 blocks, has some 140,000 tensors in all its files.

@@ -66,20 +66,24 @@ class Fit:
         return f"{title}{length}, micro-batch {self.micro_batch}{again}"
 
 
-def planned(config: RunConfig, shape: ModelShape, tuning: str, card: int, length: int) -> Plan:
-    """The plan of a preset on a card of that many GB, with another tuning and length.
+def card_of(gigabytes: int) -> DeviceInfo:
+    """A graphics card of that many GB of 2³⁰ bytes, all of them free."""
+    size = gigabytes * 2**30
+    return DeviceInfo("cuda", f"a card of {gigabytes} GB", 8, size, size, 0, bf16_fast=True)
+
+
+def planned(config: RunConfig, shape: ModelShape, tuning: str, device: DeviceInfo, length: int) -> Plan:
+    """The plan of a preset on a device, with another tuning and length.
 
     Args:
         config: of the preset.
         shape: of its model.
         tuning: name of the tuning to plan with.
-        card: its memory in GB of 2³⁰ bytes.
+        device: with its free memory in bytes.
         length: tokens of every row.
     """
     changed = config.model_copy(update={"tuning": config.tuning.model_copy(update={"name": tuning})})
     lengths = Lengths(ROWS, ROWS * length, length, ROWS * length // 2)
-    size = card * 2**30
-    device = DeviceInfo("cuda", f"a card of {card} GB", 8, size, size, 0, bf16_fast=True)
     return make_plan(changed, with_scores(shape, config, length), lengths, device)
 
 
@@ -96,19 +100,19 @@ def with_scores(shape: ModelShape, config: RunConfig, length: int) -> ModelShape
     return replace(shape, intermediate=shape.intermediate + SCORE_BYTES * shape.heads * length // 6)
 
 
-def best_fit(config: RunConfig, shape: ModelShape, card: int) -> Fit | None:
+def best_fit(config: RunConfig, shape: ModelShape, device: DeviceInfo) -> Fit | None:
     """The tuning that changes most and fits at the preset's length; else an adapter on shorter rows; else None.
 
     Args:
         config: of the preset.
         shape: of its model.
-        card: its memory in GB of 2³⁰ bytes.
+        device: with its free memory in bytes.
     """
     length = config.data.max_length
     tries = [(tuning.name, length) for tuning in TRIED]
     tries += [(tuning.name, length // part) for part in SHORTER for tuning in TRIED if tuning.adapter]
     for tuning, tokens in tries:
-        plan = planned(config, shape, tuning, card, tokens)
+        plan = planned(config, shape, tuning, device, tokens)
         if plan.fits:
             return Fit(tuning, tokens, plan.micro_batch, plan.activation_checkpointing)
     return None
@@ -118,7 +122,7 @@ def memory_line(config: RunConfig, shape: ModelShape) -> str:
     """The comment that a preset carries."""
     usual = config.data.max_length
     begin = f"{MEMORY}planned for length {usual:,}: "
-    fits = [(card, best_fit(config, shape, card)) for card in CARDS]
+    fits = [(card, best_fit(config, shape, card_of(card))) for card in CARDS]
     if all(fit is None for _, fit in fits):
         title, least = title_of(config.tuning.name), least_bytes(config, shape, config.tuning.name)
         return f"{begin}no card of up to {CARDS[-1]} GB holds it; {title} needs {least / 1e9:,.0f} GB."
@@ -139,7 +143,7 @@ def least_bytes(config: RunConfig, shape: ModelShape, tuning: str) -> int:
     """
     training = config.training.model_copy(update={"micro_batch_size": 1, "activation_checkpointing": True})
     small = config.model_copy(update={"training": training})
-    return planned(small, shape, tuning, CARDS[-1], config.data.max_length).total_bytes
+    return planned(small, shape, tuning, card_of(CARDS[-1]), config.data.max_length).total_bytes
 
 
 def page(presets: Iterable[tuple[KnownModel, RunConfig, ModelShape]]) -> str:
@@ -153,7 +157,7 @@ def page(presets: Iterable[tuple[KnownModel, RunConfig, ModelShape]]) -> str:
                 model.title, _billions(shape.parameters), f"{config.data.max_length:,}",
                 str(config.training.batch_size), title_of(tuning), f"{least_bytes(config, shape, tuning) / 1e9:,.1f}",
             ]  # fmt: skip
-            plans = [planned(config, shape, tuning, card, config.data.max_length) for card in CARDS]
+            plans = [planned(config, shape, tuning, card_of(card), config.data.max_length) for card in CARDS]
             cells += [
                 f"{plan.micro_batch}{' c' if plan.activation_checkpointing else ''}" if plan.fits else "–"
                 for plan in plans

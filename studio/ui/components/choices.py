@@ -31,7 +31,14 @@ def piece(template: str, mount: str, *, value: Any = None, constants: Any = None
         value=value,
         html_template=template,
         head=script_tags(
-            "core/form.js", "core/plan.js", "data/tokens.js", "data/profile.js", "data/batch.js", "training/sweep.js"
+            "core/form.js",
+            "core/plan.js",
+            "model/models.js",
+            "data/columns.js",
+            "data/tokens.js",
+            "data/profile.js",
+            "data/batch.js",
+            "training/sweep.js",
         ),
         js_on_load=f"studioForm.{mount}({{element, props, trigger, watch}}, {json.dumps(constants or {})})",
         apply_default_css=False,

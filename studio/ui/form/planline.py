@@ -308,5 +308,6 @@ def wire(page: Page) -> None:
     ready.then(**count).then(**preview)
     filled = fromrun.wire(form, page.services.settings).then(**calculate).then(**begin).then(**finish)
     filled.then(**count).then(**preview)
-    changed = form.components["model.path"].change(trigger_mode="multiple", **begin)
+    another = [form.components["model.path"].change, form.facts.submit]
+    changed = gr.on(another, trigger_mode="multiple", **begin)
     changed.then(**finish).then(**calculate).then(**count).then(**preview)

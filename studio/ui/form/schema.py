@@ -7,6 +7,7 @@ raw values, so that a half-typed number survives a reload too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +27,7 @@ from studio.errors import InputError, InputErrors, StudioError
 from studio.models.catalog.available import lack
 from studio.models.device.machine import device_info
 from studio.settings import browser_secret
-from studio.ui.components.choices import piece
+from studio.ui.components.choices import markup, piece
 from studio.ui.device import offered_devices
 from studio.ui.page import Page
 
@@ -53,6 +54,7 @@ class Form:
         start: the values that the page opens with: the demo's. `changed` compares with them.
         meta: slot of handlers for what assets/core/form.js adds to the values (`planline.Meta`).
         lines: the plan lines of the tabs.
+        facts: the card of the chosen model; its `submit` says that it was downloaded.
         sweeps: pieces in which values to try are typed; the plan is made again on their `input`.
         wiring: run once every component exists, for events that take all of them as inputs.
         prepare, count, preview: handlers of the tabs (fn, inputs, outputs) that run when the page opens.
@@ -69,6 +71,7 @@ class Form:
             self.origin = gr.BrowserState(None, storage_key=ORIGIN_KEY, secret=secret)
         self.start: Values = self.raw(self.values(load_named(DEMO)))
         self.meta = gr.Textbox("", visible=False)
+        self.facts: gr.HTML
         self.lines: list[gr.HTML] = []
         self.sweeps: list[gr.HTML] = []
         self.wiring: list[Callable[[], None]] = []
@@ -96,8 +99,14 @@ class Form:
             self.place(path for path in paths if path not in advanced)
         if advanced:
             piece(FOLD, "fold", constants={"fields": [field_id(path) for path in advanced], "target": fold_id})
+            groups: dict[str, list[str]] = {}
+            for path in advanced:
+                groups.setdefault(self.specs[path].group, []).append(path)
             with gr.Column(elem_classes=["fields", "folded"], elem_id=fold_id):
-                self.place(advanced)
+                for title, inside in groups.items():
+                    if title and len(groups) > 1:
+                        markup(f'<div class="studio"><h4>{title}</h4></div>')
+                    self.place(inside)
 
     def lacks(self, spec: OptionSpec) -> dict[str, str]:
         """Say of the words of a choice that this machine cannot take what it lacks."""
@@ -207,7 +216,7 @@ def make_component(
     """
     common: dict[str, Any] = {
         "label": spec.title,
-        "info": spec.help + (f" ({spec.unit})" if spec.unit else ""),
+        "info": linked(spec.help) + (f" ({spec.unit})" if spec.unit else ""),
         "elem_id": field_id(spec.path),
         "elem_classes": ["field", *applies_classes(spec)],
         "interactive": True,
@@ -229,6 +238,11 @@ def make_component(
         step = 1 if spec.kind == "integer" else "any"
         return gr.Number(value=value, precision=0 if spec.kind == "integer" else None, step=step, **common)
     return gr.Textbox(value=value, lines=1, max_lines=1, **common)
+
+
+def linked(text: str) -> str:
+    """A help text whose mentions of a page of docs/ are links, in the Markdown that gradio draws."""
+    return re.sub(r"docs/([a-z-]+)\.md", r"[docs/\1.md](/api/docs/\1)", text)
 
 
 def field_id(path: str) -> str:

@@ -1,8 +1,11 @@
-"""Routes of work on a data set: profile, cleaned copy, a pair of duplicates, and how far the counting of a plan is."""
+"""Routes of work on a data set: its columns, profile, cleaned copy, a pair of duplicates, how far a count is."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, HTTPException, Query
+from pydantic import BaseModel, Field
 
 from studio.data.worker.pool import asker
 from studio.errors import StudioError
@@ -10,6 +13,13 @@ from studio.ui.routes.answers import Json
 from studio.ui.server.services import Services
 from studio.ui.tabs.data.profile import opened_pair, place_of
 from studio.ui.tabs.data.tasks import told
+
+
+class Asked(BaseModel):
+    """Body of a question about a file: the source as data.train holds it, and the method that is to learn from it."""
+
+    source: dict[str, Any]
+    method: str = Field(max_length=40)
 
 
 def make_router(services: Services) -> APIRouter:
@@ -26,6 +36,14 @@ def make_router(services: Services) -> APIRouter:
     def stop_counting() -> Json:
         services.data.stop_counting(asker.get())
         return Json({})
+
+    @router.post("/data/columns")
+    def columns(asked: Asked) -> Json:
+        try:
+            found = services.data.call("columns", source=asked.source, method={"name": asked.method})
+        except StudioError as error:
+            return Json({"error": error.sentence})
+        return Json({"error": "", **found})
 
     @router.get("/data/{page}/pair")
     def pair(page: str, first: str, second: str) -> Json:

@@ -15,8 +15,9 @@ import gradio as gr
 from studio.settings import ASSETS
 
 # The folders of assets/ with what the page is made of, in the order of their styles, and the kinds of files served.
-ROOMS = ("core", "chat", "data", "export", "training")
+ROOMS = ("core", "chat", "data", "export", "model", "training")
 SERVED = (".css", ".js", ".svg")
+DOCS_STYLE = "core/docs.css"  # of the pages of docs/, not of the studio's own
 
 
 def studio_theme() -> gr.themes.Base:
@@ -158,8 +159,9 @@ def script_tags(*names: str) -> str:
 def page_head() -> str:
     """Return what goes into the page's head: the styles (look.css first), the icon, and what all scripts share."""
     first = "core/look.css"
-    styles = [first, *(name for name in served_assets() if name.endswith(".css") and name != first)]
+    others = (name for name in served_assets() if name.endswith(".css") and name not in (first, DOCS_STYLE))
+    styles = [first, *others]
     links = "".join(f'<link rel="stylesheet" href="{asset_url(name)}">' for name in styles)
-    shared = ("elements", "requests", "words", "studio", "refused", "headline")
+    shared = ("elements", "shell", "requests", "words", "studio", "refused", "headline")
     scripts = script_tags(*(f"core/{name}.js" for name in shared))
     return f'{links}<link rel="icon" type="image/svg+xml" href="{asset_url("core/icon.svg")}">{scripts}'

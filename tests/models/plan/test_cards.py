@@ -61,7 +61,7 @@ def test_a_larger_card_never_holds_less() -> None:
     model = PUBLISHED["llama3.1-8b-instruct"]
     config, shape = load_run(cards.preset_file(model)), shape_of(model)
     order = [None, "qlora", "lora", "full"]
-    fits = [cards.best_fit(config, shape, card) for card in (*cards.CARDS, 200)]
+    fits = [cards.best_fit(config, shape, cards.card_of(card)) for card in (*cards.CARDS, 200)]
     ranks = [order.index(fit.tuning if fit else None) for fit in fits]
     assert ranks == sorted(ranks) and fits[-1] is not None and fits[-1].tuning == "full"
     line = cards.memory_line(config, shape)

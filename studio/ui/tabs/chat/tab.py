@@ -180,17 +180,20 @@ class ChatTab:
             page.job, self.message, self.left, self.right, self.left_pane, self.right_pane, self.system,
             self.temperature, self.top_p, self.max_tokens,
         ]  # fmt: skip
-        gr.on(
-            [self.send.click, self.message.submit], guard(self.answer), asked,
-            [self.message, *panes, self.send, self.stop], concurrency_limit=MAX_LIVE, **STREAMED,
-        ).then(self.rested, None, [self.send, self.stop, self.loaded, self.unload], **QUIET)  # fmt: skip
-        self.stop.click(self.on_stop, None, None, **QUIET)
-        self.unload.click(guard(self.on_unload), None, [self.loaded, self.unload], **QUIET)
+        said = [self.message, *panes, self.send, self.stop, self.loaded]
+        answering: dict[str, Any] = {"fn": guard(self.answer), "inputs": asked, "outputs": said, **STREAMED}
+        answering["concurrency_limit"] = MAX_LIVE
+        asking = [gr.on([self.send.click, self.message.submit], **answering)]
         for example in self.examples:
-            example.click(
+            filled = example.click(
                 None, example, self.message, api_visibility="private",
                 js="text => { document.querySelector('#chat-message textarea')?.focus(); return text }",
             )  # fmt: skip
+            asking.append(filled.then(**answering))
+        for answered in asking:
+            answered.then(self.rested, None, [self.send, self.stop, self.loaded, self.unload], **QUIET)
+        self.stop.click(self.on_stop, None, None, **QUIET)
+        self.unload.click(guard(self.on_unload), None, [self.loaded, self.unload], **QUIET)
         self.open_training.click(lambda: gr.Tabs(selected="training"), None, page.tabs, **QUIET)
 
     # ---- handlers
@@ -290,6 +293,7 @@ class ChatTab:
                 self.message: "",
                 self.send: gr.Button(interactive=False),
                 self.stop: gr.Button(interactive=True),
+                self.loaded: loaded_line(self.chats) or "Loading the model …",
             }
             for views in show_turns(turns, live.stop):
                 if live.discard:

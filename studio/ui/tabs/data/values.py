@@ -140,8 +140,8 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
                 "inspect", path=source.path, format=source.format, options=source.model_dump(), **sections,
                 max_length=data.max_length,
             )  # fmt: skip
-        except StudioError:
-            shown["sources"].append(None)  # its sentence is among the findings already
+        except StudioError:  # its sentence is among the findings already
+            shown["sources"].append({"unread": _fits_nothing(source, page.services)})
             continue
         shown["sources"].append(source_value(one))
         longest = one["lengths"]
@@ -160,6 +160,14 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
                 }
             ]
     return shown
+
+
+def _fits_nothing(source: DataSource, services: Services) -> bool:
+    """Whether a source can be read, and its columns are those of no method: which is which has to be said."""
+    try:
+        return services.data.call("kind", source=source.model_dump())["kind"] is None
+    except StudioError:
+        return False
 
 
 def switch_actions(config: RunConfig, services: Services) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Model tab: which model is trained, whether it is here, and what it is.
 
 The embedded model is prepared in the background when the page first wants it, once for all pages, so that the
-plan and the rows' tokens can be shown before the first run. A Hub model is not fetched here: that is the first
-phase of a run.
+plan and the rows' tokens can be shown before the first run. A Hub model is described and downloaded by
+assets/core/models.js over `ui.routes.models`; without that, fetching it is the first phase of a run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,17 @@ FACTS = """
   <div class="row-flex wrap-flex"><h3 class="facts-title">Model</h3><span class="facts-state pill">…</span></div>
   <p class="facts-note muted" role="status"></p>
   <dl class="facts"></dl>
+  <div class="facts-hub" hidden></div>
 </section>
+"""
+BROWSER = """
+<section class="studio models"><details><summary>Browse models</summary>
+  <div class="models-tools"><input type="search" class="field-input models-find" aria-label="Find a model"
+    placeholder="Part of a name, such as qwen" autocomplete="off" spellcheck="false">
+    <button type="button" class="btn models-search">Search the Hub</button></div>
+  <p class="models-said muted" role="status"></p>
+  <div class="models-list" tabindex="0" role="region" aria-label="Models"></div>
+</details></section>
 """
 
 
@@ -45,9 +55,10 @@ def build(page: Page) -> None:
     with gr.Column(elem_classes=["card-block"]):
         markup('<div class="studio"><h3>Base model</h3></div>')
         cards = choice_cards("Model", [], form.start[PATH], "model-cards", topic="models")
+        browser = piece(BROWSER, "browser", elem_id="model-browser")
         form.place_tiers(form.of_section("model"), "model-advanced")
         markup(HUB_NOTE)
-    facts = piece(FACTS, "facts", elem_id="model-facts")
+    facts = form.facts = piece(FACTS, "facts", elem_id="model-facts")
     form.lines.append(plan_line())
 
     path, revision = form.components[PATH], form.components[REVISION]
@@ -76,6 +87,7 @@ def build(page: Page) -> None:
     outputs = [facts, cards, page.summaries["model"]]
     # The card is only another way to fill the path: the path is the option.
     cards.change(None, cards, path, js="value => value", **QUIET)
+    browser.input(None, browser, path, js="value => value.name", **QUIET)
     gr.on(
         [path.change, revision.change], guard(show), [path, revision], outputs,
         trigger_mode="multiple", **QUIET,
@@ -87,7 +99,7 @@ def build(page: Page) -> None:
 
 HUB_NOTE = (
     '<p class="studio muted small">A folder must hold a Hugging Face checkpoint with .safetensors weights. '
-    "A Hub id such as Qwen/Qwen3-0.6B is downloaded in the first phase of the training, which shows its progress.</p>"
+    "A Hub id such as Qwen/Qwen3-0.6B can be downloaded here, or in the first phase of the training.</p>"
 )
 
 
@@ -142,7 +154,8 @@ def model_facts(path: str, revision: str, settings: Settings) -> dict[str, Any]:
         if text == EMBEDDED_MODEL:
             return {**shown, "state": "not prepared yet", "level": "", "note": "", "facts": []}
         if hub.is_hub_id(text):
-            return {**shown, "state": "not downloaded", "level": "warn", "note": HUB_ABSENT}
+            hub_model = {"name": text, "revision": revision.strip() or "main"}
+            return {**shown, "state": "not downloaded", "level": "warn", "note": HUB_ABSENT, "hub": hub_model}
         return {**shown, "state": "cannot be used", "level": "bad", "note": error.sentence}
     family = family_of(read_config(found.path))
     heads = f"{shape.heads}" + ("" if shape.heads == shape.kv_heads else f", {shape.kv_heads} for keys and values")
@@ -164,10 +177,7 @@ def model_facts(path: str, revision: str, settings: Settings) -> dict[str, Any]:
     return shown
 
 
-HUB_ABSENT = (
-    "It is not on this computer yet. The first phase of the training downloads it and shows the progress; plan and "
-    "token view are available after that."
-)
+HUB_ABSENT = "It is not on this computer yet. Plan and token view are available once it is downloaded."
 
 
 def preparing(shown: dict[str, Any]) -> dict[str, Any]:

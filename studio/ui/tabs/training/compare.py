@@ -51,6 +51,6 @@ TEMPLATE = f"""
 def comparison() -> gr.HTML:
     """Make the comparison; it is hidden while fewer than two runs are compared."""
     return drawn(
-        TEMPLATE, "compare", "training/charts.js", "training/log.js", "training/reader.js", "training/monitor.js",
-        "training/compare.js", elem_id="comparison",
+        TEMPLATE, "compare", "training/chartfiles.js", "training/charts.js", "training/log.js", "training/reader.js",
+        "training/monitor.js", "training/compare.js", elem_id="comparison",
     )  # fmt: skip

@@ -132,8 +132,8 @@ LOG = """
 
 
 _SCRIPTS = (
-    "training/charts.js", "training/log.js", "training/notices.js", "training/notify.js", "training/branch.js",
-    "training/reader.js", "training/monitor.js",
+    "training/chartfiles.js", "training/charts.js", "training/log.js", "training/notices.js", "training/notify.js",
+    "training/branch.js", "training/reader.js", "training/monitor.js",
 )  # fmt: skip
 
 

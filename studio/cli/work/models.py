@@ -1,0 +1,90 @@
+"""`studio models list`, `search`, `show` and `download`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from studio.cli.output import answer, phase_line, stderr, table
+from studio.cli.work.train import Json
+from studio.errors import InputError
+from studio.models.catalog.hubaccess import is_hub_id
+from studio.models.catalog.hubcard import find_models, hub_card
+from studio.models.catalog.names import resolve_model
+from studio.models.plan.browse import listed
+from studio.settings import read_settings
+
+group = typer.Typer(help="Find and download models.", no_args_is_help=True)
+Id = Annotated[str, typer.Argument(metavar="ID", help="A Hub id, org/name.")]
+Revision = Annotated[str, typer.Option("--revision", help="Branch, tag or commit.")]
+PATIENCE = 20.0  # seconds for an answer of the Hub: nobody waits for a page here
+_FITS = {
+    "fits": "fits", "qlora": "fits with QLoRA", "shorter": "fits with shorter rows", "none": "does not fit here", "": ""
+}  # fmt: skip
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command group."""
+    app.add_typer(group, name="models")
+
+
+@group.callback()
+def _group() -> None:
+    """Find and download models."""
+
+
+@group.command("list")
+def list_models(as_json: Json = False) -> None:
+    """List well-known models with what fits on this machine, and the models that are here."""
+    found = listed(read_settings())
+    rows = [
+        (one["name"], one["family"], f"{one['parameters'] / 1e6:,.0f} M" if one["parameters"] else "",
+         one["here"] or "on the Hub", _FITS[one["fit"]], one["words"])
+        for one in found
+    ]  # fmt: skip
+    shown = table("model", "family", "parameters", "where", "memory", "how", rows=rows)
+    answer(as_json, {"models": found}, shown)
+
+
+@group.command("search")
+def search(
+    words: Annotated[str, typer.Argument(help="Part of the name.")],
+    as_json: Json = False,
+) -> None:
+    """Search the Hub for models that can be trained, the most downloaded first."""
+    found = find_models(words, seconds=PATIENCE)
+    rows = [(one["name"], f"{one['downloads']:,}", "gated" if one["gated"] else "") for one in found]
+    answer(as_json, {"models": found}, table("model", "downloads", "access", rows=rows))
+
+
+@group.command("show")
+def show(name: Id, revision: Revision = "main", as_json: Json = False) -> None:
+    """Say what the Hub knows of a model: size, license, access."""
+    card = hub_card(_hub_id(name), revision, seconds=PATIENCE)
+    lines = [
+        card.name,
+        f"download: {card.bytes / 1e9:.2f} GB",
+        *([f"parameters: {card.parameters:,}"] if card.parameters else []),
+        f"license: {card.license or 'not named'}",
+        f"access: {'gated: ' + card.gated if card.gated else 'open to all'}"
+        + (", and your token does not open it yet" if card.locked else ""),
+    ]
+    answer(as_json, card.as_dict(), "\n".join(lines))
+
+
+@group.command("download")
+def download(name: Id, revision: Revision = "main", as_json: Json = False) -> None:
+    """Download a model, so that plan and token view know it before a run. Ctrl-C stops; the next call continues."""
+    with stderr.status("") as status:
+        found = resolve_model(
+            _hub_id(name), read_settings(), revision=revision,
+            on_progress=lambda *phase: status.update(phase_line(*phase)),
+        )  # fmt: skip
+    answer(as_json, {"name": found.name, "path": str(found.path)}, f"{found.name} lies in {found.path}")
+
+
+def _hub_id(name: str) -> str:
+    if not is_hub_id(name):
+        raise InputError(f"'{name:.80}' is not a Hub id", where="ID", fix="Give it in the form org/name")
+    return name

@@ -1,0 +1,103 @@
+"""Small things on which people stumbled: each as they did it."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.made import look, serious
+from tests.browser.made import open_tab as open_job
+from tests.browser.test_setup_tabs import open_tab, planned, upload
+
+if TYPE_CHECKING:
+    from tests.browser.conftest import FakeRun, Server
+
+pytestmark = pytest.mark.long
+
+
+def test_advanced_settings_are_grouped_and_help_leads_to_the_docs(page: Page, server: Server) -> None:
+    open_tab(page, server, "method")
+    page.locator("#tab-method button.fold").last.click()
+    titles = page.locator("#settings-advanced h4")
+    expect(titles).to_have_text(
+        ["Steps and schedule", "Speed and memory", "Optimizer", "Validation", "Checkpoints", "Record"]
+    )
+    link = page.locator("#f-training-learning_rate a")
+    expect(link).to_have_text("docs/methods.md")
+    with page.context.expect_page() as opened:
+        link.click()
+    docs = opened.value
+    expect(docs.get_by_role("heading", level=1)).to_be_visible()
+    expect(docs.locator("table").first).to_be_visible()
+    assert serious(docs) == []
+    docs.close()
+
+
+def test_a_chart_is_saved_as_image_and_numbers(page: Page, server: Server, fake_run: Callable[..., FakeRun]) -> None:
+    run = fake_run("saved")
+    run.train(12)
+    open_job(page, server.url, "training", run.job.id)
+    chart = page.locator("#monitor section.chart").filter(has=page.locator('[data-chart="loss"]'))
+    page.wait_for_function("document.querySelector('#monitor [data-chart=loss]').data?.[0].x.length === 12")
+    saved = {}
+    for word in ("PNG", "SVG", "CSV"):
+        chart.locator("summary").click()
+        with page.expect_download() as got:
+            chart.get_by_role("button", name=f"{word} of", exact=False).click()
+        assert got.value.suggested_filename == f"saved-loss.{word.lower()}"
+        saved[word] = Path(got.value.path()).read_bytes()
+    assert saved["PNG"].startswith(b"\x89PNG") and b"<svg" in saved["SVG"][:400]
+    rows = list(csv.DictReader(saved["CSV"].decode().splitlines()))
+    assert [row["step"] for row in rows] == [str(step) for step in range(1, 13)]
+    assert float(rows[3]["saved loss"]) == pytest.approx(0.5)
+    assert [row["saved eval_loss"] for row in rows if row["saved eval_loss"]] == ["0.44", "0.22"]
+
+
+def test_columns_of_no_method_are_mapped_by_drop_downs(page: Page, server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "a-table-with-a-rather-long-name.csv"
+    with file.open("w", newline="", encoding="utf-8") as out:
+        lines = csv.writer(out)
+        lines.writerow(("wording", "bucket", "when"))
+        lines.writerows((f"The pump {n} leaks", "plumbing", f"2026-01-{n:02}") for n in range(1, 31))
+    open_tab(page, server, "data")
+    upload(page, "#data-upload", file)
+    planned(page, "plan.errors.length")
+    columns = page.locator("#f-data-train .columns")
+    expect(columns.locator("tbody tr")).to_have_count(3)
+    expect(columns).to_contain_text("The pump 3 leaks")
+    columns.get_by_label("Column of Prompt").select_option("wording")
+    columns.get_by_label("Column of Completion").select_option("bucket")
+    planned(page, "!plan.errors.length && plan.line.includes('steps')")
+    expect(page.locator(".row-body")).to_contain_text("The pump 1 leaks")
+    expect(page.locator(".data-state")).to_have_text("ready for SFT")
+    page.get_by_role("group", name="View").get_by_role("button", name="Raw").click()
+    expect(page.locator(".row-body pre.raw")).to_contain_text("2026-01-01")
+    for scheme, width in (("light", 1440), ("dark", 390)):
+        look(page, scheme, width)
+        assert serious(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_strip_of_tabs_says_that_there_is_more(page: Page, server: Server) -> None:
+    look(page, "light", 390)
+    page.goto(f"{server.url}#tab=model")
+    strip = page.locator("#tabs > .tab-wrapper")
+    expect(strip).to_have_class(re.compile(r"\bmore\b"))
+    page.locator("#tab-export-button").click()
+    expect(strip).not_to_have_class(re.compile(r"\bmore\b"))
+    look(page, "light", 1440)
+    expect(strip).not_to_have_class(re.compile(r"\bmore\b"))
+
+
+def test_the_frame_is_there_before_gradio(page: Page, server: Server) -> None:
+    page.route("**/gradio_api/**", lambda route: page.wait_for_timeout(1500) or route.continue_())
+    page.goto(server.url, wait_until="commit")
+    expect(page.locator(".shell")).to_be_visible(timeout=5_000)
+    expect(page.locator("#tab-model-button")).to_be_visible()
+    expect(page.locator(".shell")).to_have_count(0)
