@@ -74,10 +74,9 @@ window.studioForm = window.studioForm || (() => {
     state.shown = data.sequence;
     if (data.sequence >= state.sequence) { state.waiting = false; publish("busy", false); }
     apply(data.method, data.tuning);
-    const current = data.sequence >= state.sequence;
-    if (current) publish("choosing", false);
+    if (latest.choosing && data.sequence < state.sequence) return; // of the model before
+    publish("choosing", false);
     publish("plan", data);
-    if (!current && latest.choosing) publish("choosing", true); // this plan is of the model before
     mark();
   }
 

@@ -5,7 +5,7 @@
 (() => {
   const { h, put, fetchJson, postJson, poll } = window.studio;
   const { publish, subscribe, pill, say } = window.studioForm;
-  const FIELD = "f-model-path", ASK_MS = 500, TYPING_MS = 400;
+  const FIELD = "f-model-path", ASK_MS = 500, TYPING_MS = 400, PLANS_MS = 60000;
 
   const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.max(1, Math.round(bytes / 1e6))} MB`);
   const many = (count) => (count >= 1e9 ? `${(count / 1e9).toFixed(1)} B` : `${Math.round(count / 1e6)} M`);
@@ -182,7 +182,7 @@
     async function load() {
       put(find("said"), "Planning each model for this computer …");
       try {
-        known = (await fetchJson("/api/models")).models;
+        known = (await fetchJson("/api/models", { signal: AbortSignal.timeout(PLANS_MS) })).models;
         put(find("said"), "");
       } catch (error) {
         put(find("said"), error.message);

@@ -27,18 +27,20 @@ window.studio.chartFiles = (() => {
     return `${[["step", "tokens", "seconds"].join(","), ...list.map(({ title }) => cell(title))].join(",")}\n${lines.join("\n")}\n`;
   }
 
-  function save(name, blob) {
-    const url = URL.createObjectURL(blob);
-    h("a", { href: url, download: name }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  const save = (name, address) => h("a", { href: address, download: name }).click();
+
+  function saveText(name, text) {
+    const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    save(name, address);
+    setTimeout(() => URL.revokeObjectURL(address), 1000);
   }
 
-  async function image(plot, format) {
+  /** The address of a picture of a chart, which holds all of it. */
+  function image(plot, format) {
     const { clientWidth: width, clientHeight: height } = plot;
     // On a page of its own a picture needs the card's ground.
     const figure = { data: plot.data, layout: { ...plot.layout, paper_bgcolor: window.studio.token("--card") } };
-    const address = await window.Plotly.toImage(figure, { format, width, height, scale: format === "png" ? 2 : 1 });
-    return (await fetch(address)).blob();
+    return window.Plotly.toImage(figure, { format, width, height, scale: format === "png" ? 2 : 1 });
   }
 
   /** Put the menu into the head of a chart's card. */
@@ -47,7 +49,8 @@ window.studio.chartFiles = (() => {
     const act = (word) => async () => {
       menu.open = false;
       const file = `${(board.run?.name || "runs").replace(/[^\w.-]+/g, "-")}-${chart}.${word.toLowerCase()}`;
-      save(file, word === "CSV" ? new Blob([table(board, chart)], { type: "text/csv" }) : await image(plot, IMAGES[word]));
+      if (word === "CSV") saveText(file, table(board, chart));
+      else save(file, await image(plot, IMAGES[word]));
     };
     const buttons = [...Object.keys(IMAGES), "CSV"].map((word) =>
       h("button", { type: "button", class: "btn small quiet", "aria-label": `${word} of ${title}`, onclick: act(word) }, word));

@@ -16,6 +16,7 @@ Format = Literal[
 
 TemplateName = Literal["auto", "chatml", "llama3", "mistral", "gemma", "phi", "plain"]
 # What a column of a file can be to a row, whatever the column is called.
+LEAST_LENGTH, MOST_LENGTH = 8, 1_048_576
 COLUMN_ROLES = (
     "messages", "system", "tools", "prompt", "completion", "instruction", "input", "output", "history", "text",
     "chosen", "rejected", "label", "answer",
@@ -109,14 +110,14 @@ class DataConfig(Options):
         title="Validation",
         tier="basic",
     )
-    max_length: int = option(
-        1024,
-        "Maximum length of an example. truncation says what happens to longer ones.",
+    max_length: int | Literal["auto"] = option(
+        "auto",
+        "Maximum length of an example; auto is the model's context length, and 1,024 for texts that are joined. "
+        "truncation says what happens to longer ones.",
         title="Maximum length",
         unit="tokens",
         tier="basic",
-        ge=8,
-        le=1_048_576,
+        differs="TRL: 1,024, and longer rows are truncated.",
     )
     truncation: Literal["error", "drop", "cut"] = option(
         "error",
@@ -163,6 +164,18 @@ class DataConfig(Options):
     validation_split: str = option(
         "validation", "Split, where validation names a Hub dataset.", title="Validation split", min_length=1
     )
+
+    @field_validator("max_length")
+    @classmethod
+    def _length(cls, value: int | str) -> int | str:
+        if value != "auto" and not LEAST_LENGTH <= int(value) <= MOST_LENGTH:
+            raise ValueError(f"a whole number from {LEAST_LENGTH} to {MOST_LENGTH:,}, or auto")
+        return value
+
+    @property
+    def limit(self) -> int:
+        """Tokens of an example at most; where `max_length` is auto and nobody has resolved it, there is no limit."""
+        return MOST_LENGTH if self.max_length == "auto" else self.max_length
 
     @field_validator("validation")
     @classmethod

@@ -16,11 +16,14 @@ from studio.settings import Settings
 from studio.train import checks, preflight
 from studio.train.preflight import Progress
 
+ASSUMED = 1024  # tokens of a row of which nobody knows how long it is
+
 
 def sketch(config: RunConfig, settings: Settings, data: DataCalls, on_progress: Progress) -> preflight.Checked | None:
     """Plan a run of a model without its weights; None where they are here, so that `preflight.check` can tell all.
 
-    The checks of the model and the method are made. Without a tokenizer each row counts as `data.max_length` long.
+    The checks of the model and the method are made. Without a tokenizer each row counts as `data.max_length` long, or
+    as `ASSUMED`.
 
     Args:
         config: the run; its model may be a Hub id that was never downloaded.
@@ -62,10 +65,11 @@ def _lengths(
         options = source.model_dump(exclude={"path", "format"})
         method = config.method.model_dump()
         rows += data.call("inspect", path=source.path, format=source.format, options=options, method=method)["rows"]
-    each, share = config.data.max_length, config.data.validation
+    limit, share = config.data.max_length, config.data.validation
+    each = ASSUMED if limit == "auto" else limit
     kept = round(rows * share) if isinstance(share, float) else 0
     train = max(1, rows - kept)
-    text = f"there is no tokenizer, so each of {rows:,} rows is assumed to have data.max_length ({each:,}) tokens"
+    text = f"there is no tokenizer, so each of {rows:,} rows is assumed to have {each:,} tokens"
     return Lengths(train, train * each, each, train * each, kept, validation_max=each if kept else 0), [_info(text)]
 
 

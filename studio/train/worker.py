@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from studio.config import RunConfig
 from studio.config.load import build, dump_run
+from studio.data.prepare.limit import limited
 from studio.data.prepare.pipeline import Prepared, prepare_data
 from studio.data.sources.locate import fetch_sources
 from studio.data.tokens.pretrained import load_tokenizer
@@ -33,7 +34,8 @@ from studio.methods import Method
 from studio.models.catalog.names import ModelRef, resolve_model
 from studio.models.catalog.quiet import quiet_libraries
 from studio.models.device.machine import device_info
-from studio.models.inspect.shape import ModelShape
+from studio.models.inspect.headers import read_config
+from studio.models.inspect.shape import ModelShape, longest_context
 from studio.models.plan.batches import Batching
 from studio.models.plan.fit import Lengths
 from studio.models.plan.making import Plan, make_plan
@@ -69,7 +71,9 @@ def train(context: JobContext) -> None:
     reference = _resolve(context, config)
     context.check_stop()
     tokenizer = load_tokenizer(reference.path, config.model.trust_remote_code)
-    prepared = _read(context, config, tokenizer)
+    asked = config  # as it was submitted: what auto became is the plan's to tell
+    prepared = _read(context, config, reference, tokenizer)
+    config = _within(config, max(row.length for row in (*prepared.train, *prepared.validation)))
     if begun is not None:
         now = [(source.path, source.sha256) for source in prepared.report.sources]
         require_same(recorded_sources(context.job), now)
@@ -79,13 +83,13 @@ def train(context: JobContext) -> None:
     if config.tuning.adapter and config.tuning.merges:
         with context.phase("merging the adapter"):
             reference = merge_into(reference, Path(config.tuning.adapter), tokenizer, context.job.path / "base")
-    plan = _plan(context, config, reference, prepared, begun is not None)
+    plan = _plan(context, asked, reference, prepared, begun is not None)
     if begun is not None:
         _require_steps(context, begun, plan)
     base = reference
     if config.model.rope_scaling != "none" and config.tuning.kind.adapter:
         base = stretched_base(config, reference, context.job.path / "stretched")
-    _record(context, config, base, prepared, plan)
+    _record(context, asked, base, prepared, plan)
     validations = _evaluations(plan, prepared, begun)
     if plan.seconds is not None:
         left = plan.seconds * (1 - (begun.step / plan.steps if begun is not None else 0))
@@ -134,7 +138,7 @@ def train(context: JobContext) -> None:
         last = trainer.state.global_step
         saved = load_best(context, trainer, watch) if config.training.load_best_model_at_end else last
         context.log(f"the weights of step {saved} are saved")
-        _save(context, config, reference, trainer, tokenizer, prepared, start, saved, watching.early)
+        _save(context, asked, reference, trainer, tokenizer, prepared, start, saved, watching.early)
     if callback.stopped:
         raise StoppedError(f"stopped at step {trainer.state.global_step} of {plan.steps}; the weights are saved")
     _tidy(context, config)
@@ -205,17 +209,27 @@ def _resolve(context: JobContext, config: RunConfig) -> ModelRef:
         return resolve_model(config.model.path, context.settings, revision=config.model.revision, on_progress=report)
 
 
-def _read(context: JobContext, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+def _read(
+    context: JobContext, config: RunConfig, reference: ModelRef, tokenizer: PreTrainedTokenizerBase
+) -> Prepared:  # fmt: skip
     with context.reporter() as report:
         fetch_sources(config.data, context.settings, report)
+    data = limited(config.data, config.method, longest_context(read_config(reference.path), config.model))
     with context.reporter("rows") as report:
         prepared = prepare_data(
-            config.data, config.method, tokenizer, context.settings, on_phase=report, seed=config.training.seed
+            data, config.method, tokenizer, context.settings, on_phase=report, seed=config.training.seed
         )  # fmt: skip
     for source in prepared.report.sources:
         if source.cached:
             context.log(f"the tokens of {source.path} come from the cache")
     return prepared
+
+
+def _within(config: RunConfig, longest: int) -> RunConfig:
+    """The run with the length of its longest row where the limit was left to the studio."""
+    if config.data.max_length != "auto":
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"max_length": longest})})
 
 
 def _plan(context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared, begun: bool) -> Plan:

@@ -52,7 +52,7 @@ def online(
         server.end()
 
 
-def test_a_model_of_the_hub_is_described_downloaded_and_planned(page: Page, online: Server, hub: Hub) -> None:
+def test_a_model_of_the_hub_is_described_downloaded_and_planned(online: Server, page: Page, hub: Hub) -> None:
     open_tab(page, online, "model")
     facts = page.locator("#model-facts")
     expect(facts).to_contain_text("134,515,008")
@@ -79,7 +79,7 @@ def test_a_model_of_the_hub_is_described_downloaded_and_planned(page: Page, onli
     planned(page, "!plan.waits")
 
 
-def test_gated_absent_and_misspelt(page: Page, online: Server) -> None:
+def test_gated_absent_and_misspelt(online: Server, page: Page) -> None:
     open_tab(page, online, "model")
     facts, field = page.locator("#model-facts"), page.locator("#f-model-path")
     fill(page, "model.path", "org/closed")
@@ -95,7 +95,7 @@ def test_gated_absent_and_misspelt(page: Page, online: Server) -> None:
     expect(field).not_to_have_attribute("data-note", re.compile("absent"))
 
 
-def test_the_list_says_what_fits_and_searches_the_hub(page: Page, online: Server) -> None:
+def test_the_list_says_what_fits_and_searches_the_hub(online: Server, page: Page) -> None:
     open_tab(page, online, "model")
     models = page.locator("#model-browser")
     models.get_by_text("Browse models", exact=True).click()
@@ -133,4 +133,3 @@ def test_without_a_network_that_is_said_at_the_field(
     expect(page.locator("#f-model-path")).to_have_attribute("data-note", said, timeout=6_000)
     expect(page.locator("#model-facts .facts-hub")).to_contain_text(said)
     expect(page.locator("#model-facts")).not_to_contain_text("gaierror")
-    server.end()

@@ -27,6 +27,7 @@ READ: dict[RowKind, tuple[FormatName, ...]] = {
     "rated": ("rated", "preference"),
     "prompts": ("messages", "prompt_completion", "instruction", "prompts"),
 }
+_KINDS: tuple[RowKind, ...] = ("pairs", "rated", "answers", "prompts")  # the most particular first
 _KEYS: dict[str, tuple[str, ...]] = {
     "prompt_completion": ("prompt", "completion"),
     "instruction": ("instruction", "output"),
@@ -115,7 +116,7 @@ def kind_of(row: dict[str, Any]) -> RowKind:
 
 def fitting_kind(row: dict[str, Any]) -> RowKind | None:
     """Return the first kind of method that could learn from a row like this; None if none could."""
-    found = next(iter(fitting_kinds(row)), None)
+    found = next((kind for kind in _KINDS if _is_for(kind, row)), None)
     # Half of a pair: nobody meant the answer to be left out.
     if found == "prompts" and ("chosen" in row or "rejected" in row):
         return "pairs"
@@ -124,8 +125,8 @@ def fitting_kind(row: dict[str, Any]) -> RowKind | None:
 
 def fitting_kinds(row: dict[str, Any]) -> tuple[RowKind, ...]:
     """Return the kinds of method that could learn from a row like this, the most particular first."""
-    kinds: tuple[RowKind, ...] = ("pairs", "rated", "answers", "prompts")
-    return tuple(kind for kind in kinds if _is_for(kind, row))
+    pair = _deciding("preference", row) is not None  # which counts as one good and one bad answer, too
+    return tuple(kind for kind in _KINDS if _is_for(kind, row) or (kind == "rated" and pair))
 
 
 def _is_for(kind: RowKind, row: dict[str, Any]) -> bool:

@@ -159,7 +159,7 @@ def collect_findings(
 
 def add_length_findings(report: DataReport, config: DataConfig) -> None:
     """Add what happened to the rows over the limit."""
-    limit = config.max_length
+    limit = config.limit
     dropped = sum(source.dropped for source in report.sources)
     empty = sum(source.dropped_unsupervised for source in report.sources)
     fix = f"Set data.max_length to {report.lengths.longest} to train on all of it"

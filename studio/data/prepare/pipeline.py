@@ -26,6 +26,7 @@ from studio.data.masks.templates import template_findings, with_template
 from studio.data.prepare.duplicates import deduplicate
 from studio.data.prepare.findings import collect_findings, reading_findings, text_findings
 from studio.data.prepare.joining import join_documents
+from studio.data.prepare.limit import limited
 from studio.data.prepare.tokencache import TokenCache
 from studio.data.prepare.units import Unit, encode
 from studio.data.report import DataReport, SourceReport, summarize_lengths
@@ -100,6 +101,7 @@ def prepare_data(
             bad rows are named at once.
     """
     tell = on_phase or (lambda name, done, total: None)
+    config = limited(config, method, None)
     kind = method.kind.rows
     used = with_template(tokenizer, config.template, config.system)
     masker = Masker(used, method.kind.train_on(method), config.control_tokens)
@@ -134,10 +136,10 @@ def prepare_data(
         units.append(kept)
     flat = list(itertools.chain.from_iterable(units))
     report = DataReport([one.source for one in parsed], seed=seed, stop_text=_stop_text(masker, parsed))
-    report.lengths = summarize_lengths([one.length for one in flat], config.max_length)
+    report.lengths = summarize_lengths([one.length for one in flat], config.limit)
     joined = method.kind.joins(method)
     if config.truncation == "error" and not joined:
-        refuse_long(flat, config.max_length, joinable=method.reads("documents"))
+        refuse_long(flat, config.limit, joinable=method.reads("documents"))
 
     trained = sum(len(rows) for one, rows in zip(parsed, units, strict=True) if one.source.part == "train")
     share = 0.0 if isinstance(config.validation, str) else config.validation
@@ -152,12 +154,12 @@ def prepare_data(
                 (held if at in away else pools)[index].append(example)
             at += 1
     if joined:
-        pools = [list(join_documents(rows, config.max_length)) for rows in pools]
-        held = [list(join_documents(rows, config.max_length)) for rows in held]
+        pools = [list(join_documents(rows, config.limit)) for rows in pools]
+        held = [list(join_documents(rows, config.limit)) for rows in held]
     if not any(pools):
         raise InputError(
             f"no rows are left to train on: none of {trained:,} rows has an answer within the first "
-            f"{config.max_length} tokens",
+            f"{config.limit} tokens",
             where="data.train",
             fix=f"Raise data.max_length (the longest row has {report.lengths.longest} tokens), or use shorter rows",
         )
@@ -220,11 +222,11 @@ def within(unit: Unit, config: DataConfig, source: SourceReport) -> Unit | None:
         source: counts of the unit's source; changed.
     """
     kept: Unit | None = unit
-    if unit.length > config.max_length:
+    if unit.length > config.limit:
         if config.truncation == "drop":
             source.dropped += 1
             return None
-        kept = unit.cut(config.max_length)
+        kept = unit.cut(config.limit)
         if kept is None:
             source.dropped_unsupervised += 1
             return None

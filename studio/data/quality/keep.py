@@ -216,7 +216,7 @@ class _Cleaning:
                 self._refused(error, check_of(error), source)
                 continue
             found = [note for unit in units for note in unit.notes]
-            found += ["too_long"] if any(unit.length > self.config.max_length for unit in units) else []
+            found += ["too_long"] if any(unit.length > self.config.limit for unit in units) else []
             if self._without(example, found, source) is not None:
                 kept.append((source, example))
         return kept

@@ -135,7 +135,7 @@ class Profile:
     def result(self, more: Sequence[Finding] = ()) -> Values:
         """Return the figures and findings, with `more` of them, as plain values (docs/data.md, "Profile")."""
         out = self._left_out()
-        lengths = asdict(summarize_lengths(self._length, self.config.max_length))
+        lengths = asdict(summarize_lengths(self._length, self.config.limit))
         over = lengths["over_limit"]
         fate = {"error": "refused", "drop": "dropped", "cut": "cut"}[self.config.truncation]
         lengths |= {"refused": 0, "dropped": 0, "cut": 0, "without_answer": self._without_answer}
@@ -144,7 +144,7 @@ class Profile:
         validation = self._validation(stays)
         kept = [self._kept[unit] for unit in stays if self._kept[unit] and unit not in validation]
         if self.joined:
-            kept = joined_lengths(sum(kept), self.config.max_length)
+            kept = joined_lengths(sum(kept), self.config.limit)
         order = batch.epoch_order(len(kept), self.seed, shuffle=self.config.shuffle)
         held = {self._owner[unit] for unit in validation}
         findings = [*self._findings(), *more]
@@ -157,7 +157,7 @@ class Profile:
                 "kept_trained": sum(self._trained[unit] for unit in stays),
             },
             "padding": batch.padding(kept, self.micro_batch, order, self.batch, self.at_a_time) if kept else None,
-            "packing": batch.packing(kept, self.config.max_length) if kept else None,
+            "packing": batch.packing(kept, self.config.limit) if kept else None,
             "lengths": lengths,
             "turns": {str(turns): count for turns, count in sorted(self.turns.items())},
             "roles": dict(self.roles),
@@ -232,7 +232,7 @@ class Profile:
 
     def _measure(self, number: int, unit: Unit) -> bool:
         """Count a unit; returns whether it is over the limit."""
-        limit = self.config.max_length
+        limit = self.config.limit
         over = unit.length > limit and not self.joined
         kept = (unit.cut(limit) if self.config.truncation == "cut" else None) if over else unit
         self._without_answer += over and self.config.truncation == "cut" and kept is None
@@ -263,7 +263,7 @@ class Profile:
         return {units[at] for at in choose_validation(len(units), self.config.validation, self.seed)}
 
     def _findings(self) -> list[Finding]:
-        limit = self.config.max_length
+        limit = self.config.limit
         too_long = {"error": _REFUSED, "drop": "dropped", "cut": f"truncated to their first {limit:,} tokens"}
         actions = dict.fromkeys(("unusable", "empty_answer", "control_token"), _REFUSED)
         actions["too_long"] = too_long[self.config.truncation]

@@ -11,7 +11,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from studio.data.masks.masker import Masker
 from studio.data.masks.templates import usable_templates, with_template
 from studio.data.prepare.counting import count_tokens
 from studio.data.prepare.findings import note_text, reading_findings, text_findings, unused_keys
+from studio.data.prepare.limit import limited
 from studio.data.prepare.pipeline import prepare_data
 from studio.data.prepare.units import both_answers
 from studio.data.sources.locate import Located, locate, sources_of
@@ -37,6 +38,8 @@ from studio.data.wire import SHOWN_TOKENS, Values, error_to_dict, shortened
 from studio.errors import InputError
 from studio.methods import MethodConfig, RowKind
 from studio.models.catalog.child import Progress
+from studio.models.inspect.headers import read_config
+from studio.models.inspect.shape import longest_context
 from studio.reach import reading_for
 from studio.settings import Settings, read_settings
 
@@ -91,9 +94,9 @@ class Operations:
         confined, model, method = bool(args.get("confined")), args.get("model"), args.get("method")
         own = {name: value for name, value in args.items() if name not in ("data", "method", "model", "confined")}
         with reading_for(self.settings if confined else None):
-            data = section(DataConfig, args.get("data"), "data")
-            call = Call(progress, confined, data, section(MethodConfig, method, "method"), model, bool(method))
-            return known[op](call, **own)
+            data, asked = section(DataConfig, args.get("data"), "data"), section(MethodConfig, method, "method")
+            call = Call(progress, confined, data, asked, model, bool(method))
+            return known[op](replace(call, data=limited(data, asked, self._context(call))), **own)
 
     def known(self) -> dict[str, Callable[..., Values]]:
         """Return the operations by name."""
@@ -102,17 +105,14 @@ class Operations:
             "fetch": self.fetch, "kind": self.kind, "columns": self.columns, "ping": self.ping,
         }  # fmt: skip
 
-    def inspect(
-        self, call: Call, *, path: str, format: str = "auto", options: Values | None = None, max_length: int = 1024
-    ) -> Values:
+    def inspect(self, call: Call, *, path: str, format: str = "auto", options: Values | None = None) -> Values:
         """Read one source whole, as the method would; without one, as the first method that could use its rows.
 
         Args:
-            call: its data say which template, system text and reading of control tokens a run would have; without a
-                model no tokens are counted.
+            call: its data say which template, system text, limit and reading of control tokens a run would have;
+                without a model no tokens are counted.
             path, format: of the source.
             options: its others, such as columns, or the subset of a set of the Hub.
-            max_length: the limit that lengths are compared with.
 
         Returns:
             path, file, format, reason, rows, bytes, sha256, commit, findings; with a model also lengths (figures and
@@ -122,7 +122,14 @@ class Operations:
         config, asked, progress = call.data, call.method, call.progress
         located = locate(source, self.settings, call.confined)
         kind: RowKind = asked.kind.rows if call.named else kind_of(_first_row(source, located))
-        key: list[Any] = ["inspect", source.model_dump(), located.state(), max_length, kind, asked.kind.train_on(asked)]
+        key: list[Any] = [
+            "inspect",
+            source.model_dump(),
+            located.state(),
+            config.limit,
+            kind,
+            asked.kind.train_on(asked),
+        ]
         key += [asked.name, config.template, config.system, config.control_tokens]
         folder = None
         if call.model is not None:
@@ -142,7 +149,7 @@ class Operations:
                 masker = self.tokenizers.masker(folder, chosen, config, asked)
                 template = masker.tokenizer.chat_template
                 opened = OpenedSource(source, located, kind, turns=in_turns(template, config, asked))
-                told, findings = count_tokens(kind, opened, masker, max_length, unread, progress)
+                told, findings = count_tokens(kind, opened, masker, config.limit, unread, progress)
                 report = opened.report("train")
                 findings += reading_findings([report], [source], bool(template)) + unused_keys(unread)
             result: Values = {
@@ -217,7 +224,7 @@ class Operations:
             "row": number, "rows": rows, "path": one.path, "format": one.format, "reason": "", "raw": shortened(raw),
             "messages": None, "tools": None,
             "tokens": [], "rejected": [], "count": 0, "trained": 0, "context": 0, "length": 0,
-            "limit": config.max_length, "over_limit": False, "notes": [], "stop_text": None, "problem": None,
+            "limit": config.limit, "over_limit": False, "notes": [], "stop_text": None, "problem": None,
         }  # fmt: skip
         masker = self.tokenizers.masker(folder, chosen, config, asked)
         kind = asked.kind.rows
@@ -237,7 +244,7 @@ class Operations:
         result["length"] = max(len(masked.input_ids) for masked in seen)
         result["trained"] = sum(masked.supervised for masked in seen)
         result["context"] = sum(len(masked.input_ids) - masked.supervised for masked in seen)
-        result["over_limit"] = result["length"] > config.max_length
+        result["over_limit"] = result["length"] > config.limit
         result["notes"] = [note_text(note) for note in dict.fromkeys(n for masked in seen for n in masked.notes)]
         if example.messages is not None and masker.train_on != "all":
             result["stop_text"] = masker.stop_text()
@@ -311,6 +318,16 @@ class Operations:
 
     def _model(self, call: Call) -> tuple[Path, ModelConfig]:
         return self.tokenizers.find(call.model, call.confined, call.progress)
+
+    def _context(self, call: Call) -> int | None:
+        """Tokens that the call's model reads; None without one, or where it does not say."""
+        if call.model is None or call.data.max_length != "auto":
+            return None
+        folder, chosen = self._model(call)
+        try:
+            return longest_context(read_config(folder), chosen)
+        except InputError:  # a folder that holds a tokenizer alone
+            return None
 
     def _kept(self, key: list[Any], compute: Callable[[], Values]) -> Values:
         text = json.dumps(key)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from studio.config.model import ModelConfig
 from studio.errors import InputError
 from studio.models.inspect.headers import Tensor, read_config, read_tensors
 
@@ -32,6 +33,7 @@ _BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.", re.ASCII)
 _EXPERT = re.compile(r"^(.*\.experts)\.(?:\d+\.)?[^.]+(?:\.weight)?$")
 _ROUTERS = ("gate", "router")
 # No figure of a model is near the first, no model has so many blocks (Llama 3.1 405B: 126) or experts (Kimi K2: 384).
+_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length")
 _LARGEST, MOST_BLOCKS = 2**40, 2000
 # Their layers are Conv1D, whose weight is (inputs, outputs).
 _TRANSPOSED = ("gpt2", "openai-gpt")
@@ -78,6 +80,21 @@ def ends_of(name: str) -> set[str]:
 def block_of(text: str) -> int:
     """The number that a part of a tensor's name is; -1 for one that is none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+
+
+def longest_context(config: dict[str, Any], model: ModelConfig) -> int | None:
+    """Return the tokens that a model reads at most, None if it does not say.
+
+    Args:
+        config: its config.json.
+        model: the run's section `model`, which may stretch the context.
+    """
+    text = config.get("text_config")
+    core = {**config, **text} if isinstance(text, dict) else config
+    context = next((int(core[name]) for name in _CONTEXT if _is_figure(core.get(name))), None)
+    if context is None or model.rope_scaling == "none":
+        return context
+    return int(context * model.rope_factor)
 
 
 @dataclass(frozen=True)
@@ -197,7 +214,7 @@ class ModelShape:
             head_dim=_head_width(core) or number("head_dim", default=max(1, hidden // heads)),
             vocab=number("vocab_size"),
             intermediate=_passed_width(core, number("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)),
-            context=number("max_position_embeddings", "n_positions", "n_ctx", "seq_length", default=0) or None,
+            context=number(*_CONTEXT, default=0) or None,
             tied=tied and (not heads_stored or repeated > 0),
             dtype=_FLOATS.get(main, main.lower()),
             dtype_bytes=size / total if total else 4.0,

@@ -11,7 +11,7 @@ from studio.config import RunConfig
 from studio.config.describe import options_of
 from studio.errors import InputError, InputErrors
 from studio.models.inspect.headers import Tensor, read_config, read_tensors
-from studio.models.inspect.shape import ModelShape
+from studio.models.inspect.shape import ModelShape, longest_context
 from studio.models.plan.fit import Lengths
 from studio.settings import Settings
 
@@ -56,6 +56,11 @@ class Known:
         values, tensors = read_config(folder) | raw, read_tensors(folder)
         shape = ModelShape.from_parts(values, tensors, where=str(folder))
         return cls(config, folder, shape, values, tuple(tensors), settings)
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model reads, stretched as the run asks; None if config.json does not say."""
+        return longest_context(self.raw, self.config.model)
 
     @property
     def scores(self) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 
-from studio.config.data import DataConfig
 from studio.errors import InputError
 from studio.methods import Asked
 from studio.train.checks.known import Known
 from studio.train.checks.rewards import check_rewards
 
+_FORMER = 1024  # what data.max_length was by default: it stands in files and runs of older versions
 _EIGHT_BIT = ("adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit", "ademamix_8bit")
 
 
@@ -37,13 +37,11 @@ def _optimizer(known: Known) -> None:
 
 
 def _context(known: Known) -> None:
-    lengths, limit = known.lengths, known.shape.context
-    if limit is None:
+    lengths, longest, allowed = known.lengths, known.context, known.config.data.max_length
+    if longest is None:
         return
-    model, allowed = known.config.model, known.config.data.max_length
-    longest = int(limit * model.rope_factor) if model.rope_scaling != "none" else limit
-    # What nobody asked for is held against the rows only: the default is above what a small model was made for.
-    if allowed > max(longest, DataConfig.model_fields["max_length"].default):
+    # What nobody asked for is held against the rows only.
+    if allowed != "auto" and allowed > max(longest, _FORMER):
         raise InputError(
             f"rows of up to {allowed:,} tokens are allowed, but the model's context length is "
             f"{longest:,}", where="data.max_length",

@@ -184,7 +184,7 @@ def test_script_tags_stay_text(prepare: Prepare, write: Write, tokenizer: Any) -
 
 def test_huge_row_names_itself(prepare: Prepare, write: Write) -> None:
     with pytest.raises(InputError, match=r"1 of 2 rows is longer than 1024 tokens: x\.jsonl, row 2"):
-        prepare(write("x.jsonl", [chat("q", "a"), chat("q", "word " * 100_000)]))
+        prepare(write("x.jsonl", [chat("q", "a"), chat("q", "word " * 100_000)]), max_length=1024)
 
 
 def test_notes_become_findings(prepare: Prepare, write: Write) -> None:

@@ -302,7 +302,7 @@ def test_an_answer_that_can_be_seen_is_one(text: str) -> None:
 def test_rows_over_the_limit_are_told_by_the_inspection(model_path: Path, settings: Settings, write: Writer) -> None:
     path = write("long.jsonl", [{"text": "word " * 50}, {"text": "short"}])
     found = WholeOperations(settings).run(
-        "inspect", {"path": str(path), "model": str(model_path), "max_length": 20}, lambda *told: None
+        "inspect", {"path": str(path), "model": str(model_path), "data": {"max_length": 20}}, lambda *told: None
     )
     (finding,) = [one for one in found["findings"] if one["check"] == "too_long"]
     assert (finding["level"], finding["count"]) == ("warning", 1)

@@ -62,7 +62,7 @@ def test_inspect(worker: DataWorker, model: str, write: Write) -> None:
     path = write("x.jsonl", [chat("a", "b" * i) for i in range(1, 40)])
     told: list[tuple[str, float, float | None]] = []
     found = worker.call(
-        "inspect", path=str(path), model=model, max_length=40, on_progress=lambda *step: told.append(step)
+        "inspect", path=str(path), model=model, data={"max_length": 40}, on_progress=lambda *step: told.append(step)
     )
     assert (found["rows"], found["format"], len(found["sha256"])) == (39, "messages", 64)
     assert sum(found["lengths"]["counts"]) == 39

@@ -33,12 +33,12 @@ def exported(settings: Settings, base: Path, run_name: str) -> tuple[dict[str, A
 
 
 @pytest.mark.long
-def test_the_names_of_run_and_folder_change_nothing(session_settings: Settings, tmp_path: Path) -> None:
+def test_the_names_of_run_and_folder_change_nothing(settings: Settings, tmp_path: Path) -> None:
     plain = write_model(tmp_path / "plain")
     named = shutil.copytree(plain, tmp_path / "Phi-3-mini-4k-instruct")
     files = []
     for base, run_name in ((plain, "phi-3-mini"), (plain, "x"), (named, "x")):
-        report, file = exported(session_settings, base, run_name)
+        report, file = exported(settings, base, run_name)
         assert report["files"][0]["verdict"] == "as trained", report["files"][0]
         files.append(file)
     ids = []

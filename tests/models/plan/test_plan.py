@@ -56,14 +56,16 @@ def test_parts_sum_to_the_total() -> None:
 
 
 def test_every_auto_has_a_reason_and_a_source() -> None:
-    automatic = ("model.attention", "model.dtype", "training.learning_rate", "training.micro_batch_size",
-                 "training.activation_checkpointing", "training.eval_steps", "training.save_steps",
-                 "training.keep_best")  # fmt: skip
+    automatic = (
+        "data.max_length", "model.attention", "model.dtype", "training.learning_rate", "training.micro_batch_size",
+        "training.activation_checkpointing", "training.eval_steps", "training.save_steps", "training.keep_best",
+    )  # fmt: skip
     made = plan()
     assert set(made.choices) == set(automatic)
     assert all(choice.reason and choice.source for choice in made.choices.values())
     asked = plan(
         model={"dtype": "float32", "attention": "eager"},
+        data={"max_length": 256},
         training={
             "learning_rate": 1e-5, "micro_batch_size": 2, "activation_checkpointing": True, "eval_steps": 3,
             "save_steps": 4, "keep_best": False,

@@ -137,8 +137,7 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
     for source in data.train:
         try:
             one = page.services.data.call(
-                "inspect", path=source.path, format=source.format, options=source.model_dump(), **sections,
-                max_length=data.max_length,
+                "inspect", path=source.path, format=source.format, options=source.model_dump(), **sections
             )  # fmt: skip
         except StudioError:  # its sentence is among the findings already
             shown["sources"].append({"unread": _fits_nothing(source, page.services)})
