@@ -127,7 +127,6 @@ def asked(tab: Page, tuned: str) -> None:
     tab.get_by_role("tab", name="Chat", exact=True).click()
     expect(tab.locator("#chat-right-target input")).to_have_value(tuned)
     tab.locator("#chat-example-0").click()
-    tab.get_by_role("button", name="Send", exact=True).click()
     for side in ("left", "right"):
         expect(tab.locator(f"#chat-{side} .chat-speed")).to_contain_text("first token", timeout=ANSWER_MS)
         expect(tab.locator(f"#chat-{side} .chat-messages")).to_have_attribute("aria-busy", "false", timeout=ANSWER_MS)
@@ -150,7 +149,6 @@ def exported(tab: Page, server: Server) -> None:
     card.get_by_role("button", name=f"Chat with {file.name}", exact=True).first.click()
     expect(tab.locator("#chat-right-target input")).to_have_value(f"{file.name} · GGUF")
     tab.locator("#chat-example-0").click()
-    tab.get_by_role("button", name="Send", exact=True).click()
     expect(tab.locator("#chat-right .chat-messages")).to_have_attribute("aria-busy", "true")
     expect(tab.locator("#chat-right .chat-messages")).to_have_attribute("aria-busy", "false", timeout=ANSWER_MS)
     expect(tab.locator("#chat-right .bubble-text").last).not_to_be_empty()

@@ -233,7 +233,7 @@ def test_model_facts_and_a_hub_id(page: Page, server: Server) -> None:
     expect(page.locator("#model-facts")).to_contain_text("134,515,008")
     expect(page.locator("#model-facts")).to_contain_text("Apache-2.0")
     fill(page, "model.path", "someone/some-model")
-    expect(page.locator("#model-facts")).to_contain_text("first phase of the training downloads it")
+    expect(page.locator("#model-facts")).to_contain_text("HF_HUB_OFFLINE forbids downloading it")
     planned(page, "plan.line.includes('downloaded when the run starts') && !plan.errors.length")
     page.locator("#model-cards label", has_text="SmolLM2").click()
     planned(page, "plan.memory && !plan.errors.length")

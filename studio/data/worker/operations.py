@@ -323,10 +323,10 @@ class Operations:
         """Tokens that the call's model reads; None without one, or where it does not say."""
         if call.model is None or call.data.max_length != "auto":
             return None
-        folder, chosen = self._model(call)
         try:
+            folder, chosen = self._model(call)
             return longest_context(read_config(folder), chosen)
-        except InputError:  # a folder that holds a tokenizer alone
+        except InputError:  # what needs the model says so, and a folder may hold a tokenizer alone
             return None
 
     def _kept(self, key: list[Any], compute: Callable[[], Values]) -> Values:

@@ -86,7 +86,7 @@ def _known(model: KnownModel, name: str, here: str, device: DeviceInfo) -> Offer
         fit = best_fit(config, shape, device)
     except StudioError:  # what the preset asks for is not to be had here
         fit = None
-    usual = config.data.max_length
+    usual = config.data.limit
     return Offer(
         name=name, family=_family(model), parameters=shape.parameters,
         bytes=2 * shape.parameters, here=here, fit=_word(fit, usual), words=fit.words(usual) if fit else "",

@@ -108,7 +108,7 @@ def best_fit(config: RunConfig, shape: ModelShape, device: DeviceInfo) -> Fit | 
         shape: of its model.
         device: with its free memory in bytes.
     """
-    length = config.data.max_length
+    length = config.data.limit
     tries = [(tuning.name, length) for tuning in TRIED]
     tries += [(tuning.name, length // part) for part in SHORTER for tuning in TRIED if tuning.adapter]
     for tuning, tokens in tries:
@@ -120,7 +120,7 @@ def best_fit(config: RunConfig, shape: ModelShape, device: DeviceInfo) -> Fit | 
 
 def memory_line(config: RunConfig, shape: ModelShape) -> str:
     """The comment that a preset carries."""
-    usual = config.data.max_length
+    usual = config.data.limit
     begin = f"{MEMORY}planned for length {usual:,}: "
     fits = [(card, best_fit(config, shape, card_of(card))) for card in CARDS]
     if all(fit is None for _, fit in fits):
@@ -143,7 +143,7 @@ def least_bytes(config: RunConfig, shape: ModelShape, tuning: str) -> int:
     """
     training = config.training.model_copy(update={"micro_batch_size": 1, "activation_checkpointing": True})
     small = config.model_copy(update={"training": training})
-    return planned(small, shape, tuning, card_of(CARDS[-1]), config.data.max_length).total_bytes
+    return planned(small, shape, tuning, card_of(CARDS[-1]), config.data.limit).total_bytes
 
 
 def page(presets: Iterable[tuple[KnownModel, RunConfig, ModelShape]]) -> str:
@@ -154,10 +154,10 @@ def page(presets: Iterable[tuple[KnownModel, RunConfig, ModelShape]]) -> str:
     for model, config, shape in presets:
         for tuning in (one.name for one in TRIED):
             cells = [
-                model.title, _billions(shape.parameters), f"{config.data.max_length:,}",
+                model.title, _billions(shape.parameters), f"{config.data.limit:,}",
                 str(config.training.batch_size), title_of(tuning), f"{least_bytes(config, shape, tuning) / 1e9:,.1f}",
             ]  # fmt: skip
-            plans = [planned(config, shape, tuning, card_of(card), config.data.max_length) for card in CARDS]
+            plans = [planned(config, shape, tuning, card_of(card), config.data.limit) for card in CARDS]
             cells += [
                 f"{plan.micro_batch}{' c' if plan.activation_checkpointing else ''}" if plan.fits else "–"
                 for plan in plans

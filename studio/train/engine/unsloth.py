@@ -30,7 +30,7 @@ def load(config: RunConfig, plan: Plan, folder: Path) -> Any:
     """
     tuning, method = config.tuning, config.method
     bits = tuning.kind.weight_bits(tuning)
-    length = config.data.max_length + (method.max_completion_length if method.kind.online else 0)
+    length = config.data.limit + (method.max_completion_length if method.kind.online else 0)
     unsloth: Any = importlib.import_module("unsloth")
     saving: str | bool = "unsloth" if plan.activation_checkpointing else False
     model, _ = unsloth.FastLanguageModel.from_pretrained(

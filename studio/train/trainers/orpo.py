@@ -49,7 +49,7 @@ def build(setup: Setup) -> OddsRatioTrainer | ContrastiveTrainer:
     """Put model, rows and arguments together."""
     method = setup.config.method
     # Rows are within data.max_length already; these trainers ask for a limit all the same.
-    common = {**common_arguments(setup), "beta": setup.beta, "max_length": setup.config.data.max_length}
+    common = {**common_arguments(setup), "beta": setup.beta, "max_length": setup.config.data.limit}
     common["remove_unused_columns"] = False
     loss = _CONTRASTIVE.get(method.kind.loss(method))
     if loss is None:

@@ -40,14 +40,14 @@ def make_router(services: Services) -> APIRouter:
         try:
             return Json({"models": find_models(words), "problem": ""})
         except StudioError as error:
-            return Json({"models": [], "problem": error.sentence})
+            return Json({"models": [], "problem": _said(error)})
 
     @router.get("/hub")
     def card(name: Name, revision: Name = "main") -> Json:
         try:
             return Json({"card": hub_card(_hub_id(name), revision or "main").as_dict(), "problem": ""})
         except StudioError as error:
-            return Json({"card": None, "problem": error.sentence})
+            return Json({"card": None, "problem": _said(error)})
 
     @router.get("/download")
     def how_far(name: Name, revision: Name = "main") -> Json:
@@ -71,6 +71,11 @@ def make_router(services: Services) -> APIRouter:
         return {"here": here, "begun": begun, "download": downloads.value(wanted.name, revision)}
 
     return router
+
+
+def _said(error: StudioError) -> str:
+    """The error at the field that it is about, which need not be named there."""
+    return StudioError(error.what, fix=error.fix).sentence
 
 
 def _hub_id(name: str) -> str:

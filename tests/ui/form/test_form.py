@@ -24,7 +24,7 @@ from studio.settings import Settings
 from studio.ui.form.meta import Meta
 from studio.ui.form.origin import known
 from studio.ui.form.planline import Planner
-from studio.ui.form.schema import Form, from_field, is_number, make_component, to_field
+from studio.ui.form.schema import Form, from_field, is_number, linked, make_component, to_field
 from studio.ui.page import Page, build_page
 from studio.ui.server.services import Services
 from studio.ui.tabs.data import files as datafiles
@@ -67,7 +67,7 @@ def test_every_option_is_on_the_page_once(spec: OptionSpec, form: Form) -> None:
     component = form.components[spec.path]
     if spec.path not in ("data.train", "method.name", "tuning.name", "training.engine"):  # own pieces
         assert component.label == spec.title
-        assert spec.help in component.info and (spec.unit or "") in component.info
+        assert linked(spec.help) in component.info and (spec.unit or "") in component.info
 
 
 @pytest.mark.parametrize("name", [*preset_names(), ""])

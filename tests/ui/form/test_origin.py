@@ -49,7 +49,7 @@ def test_a_preset_on_own_rows_leaves_no_rate_behind(form: Form) -> None:
     assert values[RATE] == "0.001"
     values, origin = change(form, {**values, TRAIN: OWN}, origin, method__name="dpo")
     assert (values[RATE], values[EPOCHS]) == ("auto", 2.0)
-    assert values[TRAIN] == OWN and values["data.max_length"] == 256, "rows are the person's own matter"
+    assert values[TRAIN] == OWN and values["data.max_length"] == "auto", "rows are the person's own matter"
     again, _ = change(form, values, origin, method__name="sft")
     assert again[RATE] == "auto", "what went back does not return by itself"
 
