@@ -92,7 +92,7 @@ window.studio.charts = (() => {
       let last = this.before();
       for (const { name, title } of metrics) {
         const plot = h("div", { class: "plot", "data-chart": name, role: "img", "aria-label": title });
-        const section = h("section", { class: "card chart", "data-own": "yes", "aria-label": title }, h("div", { class: "row-flex" }, h("h3", {}, title)), plot);
+        const section = h("section", { class: "card chart", "data-own": "yes", "aria-label": title }, h("div", { class: "row-flex" }, h("h3", {}, title), h("span", { class: "grow" })), plot);
         last.after(section);
         last = section;
         this.plots[name] = plot;

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from studio.jobs import list_jobs
-from tests.browser.test_setup_tabs import open_tab, planned
+from tests.browser.test_setup_tabs import planned
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server
@@ -63,7 +63,7 @@ def tickets(tmp_path: Path) -> Path:
 @pytest.mark.long
 def test_an_own_table_becomes_a_proven_file(page: Page, server: Server, tickets: Path) -> None:
     person = Person(page)
-    open_tab(page, server, "training")
+    page.goto(server.url)
     person.click(page.get_by_role("tab", name="Data", exact=True))
     person.pick(page.locator("#data-upload"), tickets)
     columns = page.locator("#f-data-train .columns")

@@ -20,7 +20,8 @@ CHARTS: dict[str, str] = {
     "tokens_per_second": "Tokens per second",
 }
 _CHARTS = "".join(
-    f'<section class="card chart" aria-label="{title}"><h3>{title}</h3>'
+    f'<section class="card chart" aria-label="{title}"><div class="row-flex"><h3>{title}</h3>'
+    '<span class="grow"></span></div>'
     f'<div class="plot" data-chart="{name}" role="img" aria-label="{title} of the compared runs"></div></section>'
     for name, title in CHARTS.items()
 )
