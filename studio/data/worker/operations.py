@@ -6,7 +6,6 @@ folder, results by the size and time of the files they came from, so asking agai
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from collections import OrderedDict
@@ -20,7 +19,6 @@ from studio.config.model import ModelConfig
 from studio.data.files.datafiles import Row, Stamp, place
 from studio.data.files.rowindex import RowIndex, row_index
 from studio.data.formats.answers import Unread
-from studio.data.formats.columns import ROLES, known_columns
 from studio.data.formats.rows import fitting_kind, fitting_kinds, kind_of
 from studio.data.masks.masker import Masker
 from studio.data.masks.templates import usable_templates, with_template
@@ -35,6 +33,7 @@ from studio.data.sources.reading import Reading, in_turns
 from studio.data.sources.stream import source_at
 from studio.data.tokens.tokenizers import Tokenizers, section, tokenizer_stamp
 from studio.data.wire import SHOWN_TOKENS, Values, error_to_dict, shortened
+from studio.data.worker.columns import columns_of
 from studio.errors import InputError
 from studio.methods import MethodConfig, RowKind
 from studio.models.catalog.child import Progress
@@ -45,7 +44,6 @@ from studio.settings import Settings, read_settings
 
 _KEPT_RESULTS = 64
 _KEPT_INDEXES = 16
-MOST_COLUMNS, SAMPLE = 100, 80
 
 
 @dataclass(frozen=True)
@@ -178,26 +176,14 @@ class Operations:
         return {"kind": fitting_kind(row), "kinds": fitting_kinds(row)}
 
     def columns(self, call: Call, *, source: Values) -> Values:
-        """Say which columns a source has, and which of them is read as what.
+        """Say which columns a source has, and which of them the method reads as what (`worker.columns`).
 
         Args:
-            call: whose method says which roles there are, and whose roots bound what is read.
+            call: its method, and the roots that bound what is read.
             source: as data.train holds it.
-
-        Returns:
-            columns: their names.
-            rows: the first rows, a text of at most `SAMPLE` characters for each column.
-            roles: what a column can be.
-            mapping: column by role: what the source says, else what the names say.
         """
-        found, kind = section(DataSource, source, "data.train"), call.method.kind.rows
-        located = locate(found, self.settings, call.confined)
-        rows = [row for _, row in itertools.islice(located.rows(0), 3)]
-        names = list(dict.fromkeys(str(name) for row in rows for name in row))[:MOST_COLUMNS]
-        said = found.columns if isinstance(found.columns, dict) else {}
-        mapping = said or known_columns(names, kind) or {role: role for role in ROLES[kind] if role in names}
-        shown = [[_sample(row.get(name, "")) for name in names] for row in rows]
-        return {"columns": names, "rows": shown, "roles": ROLES[kind], "mapping": mapping}
+        found = section(DataSource, source, "data.train")
+        return columns_of(found, locate(found, self.settings, call.confined), call.method.kind.rows)
 
     def preview(self, call: Call, *, row: int = 1, source: int = 0) -> Values:
         """Show one row as the model sees it.
@@ -359,9 +345,3 @@ def _first_row(source: DataSource, located: Located) -> dict[str, Any]:
     """The first row under the names that its columns are mapped to."""
     number, row = next(located.rows(0))
     return Reading(source, located, "answers").mapped(row, number)
-
-
-def _sample(value: Any) -> str:
-    """A cell in little room."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= SAMPLE else f"{text[: SAMPLE - 1]}…"

@@ -73,7 +73,7 @@ def fit(
     choices: dict[str, Choice],
     begun: Batching | None = None,
 ) -> Fitted:
-    """Choose micro-batch and checkpointing.
+    """Choose micro-batch and checkpointing, and say how long an example may be.
 
     Of micro-batches within what is fast, the largest within half of the free memory, computed once if that goes; where
     nothing keeps to half of it, the smallest that may run at all.
@@ -84,7 +84,7 @@ def fit(
         lengths: token counts of the rows.
         device: with its free memory in bytes.
         load: of the run but for micro-batch and checkpointing, which are chosen here.
-        choices: receives both choices with their reasons.
+        choices: receives the choices with their reasons.
         begun: micro-batch of a run that resumes; None for a new one.
     """
     training = config.training
@@ -110,6 +110,8 @@ def fit(
     best = best or min(tried, key=lambda pair: _total(pair[1]))
     largest = any(best is first for first in tried[:: len(sizes)])
     _explain(config, device, best, choices, largest=largest, modest=modest, own=begun is not None)
+    limit, longest = config.data.max_length, Choice(lengths.max, "the longest example", "your data")
+    choices["data.max_length"] = longest if limit == "auto" else Choice(limit, "as set", GIVEN)
     return best
 
 

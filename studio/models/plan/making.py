@@ -148,9 +148,6 @@ def make_plan(
         reference=by_beta or cost.reference == "always",
         validation=lengths.validation_max + written if lengths.validation_max else 0,
     )  # fmt: skip
-    asked = config.data.max_length
-    longest = Choice(lengths.max, "the longest example", "your data")
-    choices["data.max_length"] = longest if asked == "auto" else Choice(asked, "as set", GIVEN)
     load, memory = fit(config, shape, lengths, device, load, choices, begun)
     micro, accumulation = load.micro_batch, training.batch_size // load.micro_batch
     per_epoch = steps_per_epoch(config, lengths.count, micro, accumulation)
