@@ -6,6 +6,8 @@
   const { h, put, fetchJson, postJson, poll, isFinal } = window.studio;
   const { subscribe, source, receivePlan, latest, state } = window.studioForm;
 
+  const SHOWN = 110; // characters of a problem that the line surely shows
+
   /* ---- going to a field, whose tab may not have been opened yet */
   async function jump(field) {
     if (!field) return;
@@ -60,10 +62,10 @@
       text.textContent = errors.length ? errors[0].sentence : [plan.line, runsText(plan.sweep)].filter(Boolean).join(" · ");
       text.classList.toggle("wrong", errors.length > 0);
       const more = find("plan-more");
-      more.hidden = errors.length < 2;
-      more.textContent = `all ${errors.length} problems`;
+      more.hidden = errors.length < 2 && (errors[0]?.sentence.length ?? 0) <= SHOWN;
+      more.textContent = errors.length < 2 ? "in full" : `all ${errors.length} problems`;
       list.replaceChildren(...errors.map((error) => h("li", {}, error.sentence)));
-      if (errors.length < 2) list.hidden = true;
+      if (more.hidden) list.hidden = true;
       const limits = find("plan-limits");
       limits.hidden = !plan.limits.length;
       limits.replaceChildren(...plan.limits.map((limit) => h("div", { class: "notice warning" }, limit)));

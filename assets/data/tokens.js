@@ -99,6 +99,7 @@
       find("lengths-figures").textContent = one
         ? `median ${whole(one.median)} · 95 % under ${whole(one.p95 + 1)} · longest ${whole(one.longest)}` : "";
       find("lengths-plot").replaceChildren();
+      element.querySelector("section").hidden = !one?.counts.length;
       if (!one || !one.counts.length) return;
       find("lengths-plot").append(histogram(one, find("lengths-plot").clientWidth || 560));
     };

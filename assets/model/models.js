@@ -7,8 +7,9 @@
   const { publish, subscribe, pill, say } = window.studioForm;
   const FIELD = "f-model-path", ASK_MS = 500, TYPING_MS = 400, PLANS_MS = 60000;
 
-  const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.max(1, Math.round(bytes / 1e6))} MB`);
-  const many = (count) => (count >= 1e9 ? `${(count / 1e9).toFixed(1)} B` : `${Math.round(count / 1e6)} M`);
+  const large = (number) => number.toLocaleString("en", { minimumFractionDigits: number < 100 ? 1 : 0, maximumFractionDigits: number < 100 ? 1 : 0 });
+  const size = (bytes) => (bytes >= 9.995e8 ? `${large(bytes / 1e9)} GB` : `${Math.max(1, Math.round(bytes / 1e6))} MB`);
+  const many = (count) => (count >= 9.995e8 ? `${large(count / 1e9)} B` : `${Math.round(count / 1e6)} M`);
   const button = (text, onclick, look = "") => h("button", { type: "button", class: `btn small ${look}`, onclick }, text);
 
   /* ---- facts of the chosen model */
