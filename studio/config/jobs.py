@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
+from studio.methods import METHODS
 from studio.option import Options, option
 
 GgufType = Literal[
@@ -13,6 +15,21 @@ GgufType = Literal[
 ]  # fmt: skip
 DEFAULT_TYPES: tuple[GgufType, ...] = ("q4_k_m",)
 DEMO_TEST = "demo/test.jsonl"
+HELD_OUT = "validation"  # instead of a file: the rows that the run held out
+
+
+def usual_rows(run: Mapping[str, Any]) -> str:
+    """Return the rows that say most of a run: its validation rows, and the demo's test rows for a run on the demo.
+
+    Args:
+        run: configuration of the run, as job.yaml has it.
+    """
+    data, method = run.get("data") or {}, METHODS.get(str((run.get("method") or {}).get("name")))
+    paths = [str(source.get("path")) for source in data.get("train") or [] if isinstance(source, Mapping)]
+    if method is None or method.rows != "answers" or method.plain or all(one.startswith("demo/") for one in paths):
+        return DEMO_TEST
+    validation = data.get("validation")
+    return validation if isinstance(validation, str) else HELD_OUT if validation else DEMO_TEST
 
 
 class EvaluateConfig(Options):
@@ -20,8 +37,10 @@ class EvaluateConfig(Options):
 
     run: str = option(..., "The training run (its id or name) whose result is measured.", title="Run", min_length=1)
     data: str = option(
-        DEMO_TEST, "File of rows with expected answers that were not trained on.", title="Rows", tier="basic",
-        min_length=1,
+        "auto",
+        "File of rows with expected answers that were not trained on, or validation: the rows that the run held out. "
+        "auto takes those, and for a run on the demo its test rows.",
+        title="Rows", tier="basic", min_length=1,
     )  # fmt: skip
     limit: int | None = option(None, "Only the first N rows; empty for all.", title="Row limit", unit="rows", ge=1)
     max_new_tokens: int | Literal["auto"] = option(

@@ -5,13 +5,14 @@ The tokens come from the same masks as in training, so a question is rendered ex
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from studio.config.data import DataSource
 from studio.data.files.datafiles import read_rows
-from studio.data.formats.answers import split_prompt
+from studio.data.formats.answers import Example, split_prompt
 from studio.data.masks.masker import Masker
 from studio.data.masks.overlay import IGNORED
 from studio.data.sources.locate import of_file
@@ -58,7 +59,19 @@ def read_questions(
     turns = in_turns(tokenizer.chat_template)
     reading = Reading(source or DataSource(path=str(path)), of_file(path), "answers", turns)
     format_name, _ = reading.format(rows[:1])
-    examples = [reading.example(row, number, format_name) for number, row in rows]
+    return questions_of([reading.example(row, number, format_name) for number, row in rows], tokenizer)
+
+
+def questions_of(examples: Sequence[Example], tokenizer: Any) -> list[Question]:
+    """Turn rows into questions; of a conversation the last answer is expected.
+
+    Args:
+        examples: rows with an answer.
+        tokenizer: with its chat template.
+
+    Raises:
+        InputError: a row cannot be rendered, or has no answer.
+    """
     questions = []
     for example, masked in zip(examples, Masker(tokenizer, "last").encode(examples), strict=True):
         prompt, expected = split_prompt(example)

@@ -16,13 +16,14 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from studio.config.jobs import EvaluateConfig
+from studio.config.jobs import HELD_OUT, EvaluateConfig, usual_rows
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
 from studio.data.sources.reading import source_named
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.evaluate.answers import Answer, answer_all
+from studio.evaluate.heldout import held_out
 from studio.evaluate.questions import Question, read_questions
 from studio.jobs import JobFolder, find_job
 from studio.jobs.run.worker import JobContext
@@ -48,9 +49,14 @@ def evaluate(context: JobContext) -> None:
     run = require_model(find_job(context.settings.jobs, config.run, "train"))
     with context.phase("reading data", unit="rows"):
         tokenizer = load_tokenizer(run.model)
-        path = resolve_path(config.data, context.settings)
-        source = source_named(run.request.config.get("data") or {}, config.data)
-        questions = read_questions(path, tokenizer, config.limit, source)
+        if config.data == "auto":
+            config = config.model_copy(update={"data": usual_rows(run.request.config)})
+        if config.data == HELD_OUT:
+            questions = held_out(run, tokenizer, context.settings, config.limit)
+        else:
+            path = resolve_path(config.data, context.settings)
+            source = source_named(run.request.config.get("data") or {}, config.data)
+            questions = read_questions(path, tokenizer, config.limit, source)
     context.outline(evaluation_seconds(len(questions)))
     longest = max(len(question.answer_ids) for question in questions) + SPARE_TOKENS
     max_new_tokens = longest if config.max_new_tokens == "auto" else int(config.max_new_tokens)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
-from studio.config.jobs import EvaluateConfig, ExportConfig
+from studio.config.jobs import DEMO_TEST, EvaluateConfig, ExportConfig
 from studio.jobs import JobFolder
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
@@ -26,8 +26,10 @@ def finish(job: JobFolder, status: str = "completed", reason: str = "", fix: str
     write_state(job.state_path, state.with_(status=status))
 
 
-def made_run(jobs: Path, name: str = "demo", status: str = "completed", model: bool = True) -> JobFolder:
-    run = create_job(jobs, "train", name, RunConfig().model_dump(mode="json"))
+def made_run(
+    jobs: Path, name: str = "demo", status: str = "completed", model: bool = True, **sections: Any
+) -> JobFolder:  # fmt: skip
+    run = create_job(jobs, "train", name, {**RunConfig().model_dump(mode="json"), **sections})
     if model:
         run.model.mkdir()
         (run.model / "adapter_config.json").write_text("{}")
@@ -36,7 +38,9 @@ def made_run(jobs: Path, name: str = "demo", status: str = "completed", model: b
 
 
 def made_evaluation(jobs: Path, run: JobFolder, rows: int = 25) -> JobFolder:
-    job = create_job(jobs, "evaluate", run.request.name, EvaluateConfig(run=run.id).model_dump(mode="json"))
+    job = create_job(
+        jobs, "evaluate", run.request.name, EvaluateConfig(run=run.id, data=DEMO_TEST).model_dump(mode="json")
+    )
     lines = (ASSETS / "demo" / "test.jsonl").read_text().splitlines()[:rows]
     answers: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):

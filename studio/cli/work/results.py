@@ -9,7 +9,7 @@ import typer
 from studio.cli.jobs.watch import follow, raise_unless_completed
 from studio.cli.output import answer, say, table
 from studio.cli.work.train import Json
-from studio.config.jobs import DEMO_TEST, EvaluateConfig, ExportConfig
+from studio.config.jobs import EvaluateConfig, ExportConfig
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
 from studio.errors import StudioError
@@ -29,7 +29,9 @@ def add_to(app: typer.Typer) -> None:
 
 def evaluate(
     run: Run,
-    data: Annotated[str, typer.Option("--data", help="File of rows with expected answers.")] = DEMO_TEST,
+    data: Annotated[
+        str, typer.Option("--data", help="File of rows with expected answers; by default the run's validation rows.")
+    ] = "auto",
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first N rows.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -37,7 +39,7 @@ def evaluate(
     report = run_evaluation(read_settings(), run, {"data": data, "limit": limit})
     before, after = report["before"], report["after"]
     text = (
-        f"exact match on {after['total']} rows of {data}: "
+        f"exact match on {after['total']} rows of {report['data']}: "
         f"{before['correct']} before ({before['exact_match']:.1%}), "
         f"{after['correct']} after ({after['exact_match']:.1%})"
     )

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from studio.config import RunConfig
 from studio.errors import InputError
 from studio.jobs import Summaries, find_job, list_jobs
 from studio.settings import Settings
@@ -115,3 +116,14 @@ def test_a_folder_that_is_no_job_does_not_break_the_card(settings: Settings) -> 
     (broken / "state.json").write_text("{}")
     assert len(list_jobs(settings.jobs)) == 3
     assert len(card_value(settings, run)["evaluations"]) == 1
+
+
+def test_the_runs_own_validation_rows_come_first(
+    card: EvaluationCard, settings: Settings, submitted: list[Any]
+) -> None:
+    own = {**RunConfig().model_dump(mode="json")["data"], "train": [{"path": "/own.jsonl"}], "validation": 0.1}
+    run = made_run(settings.jobs, data=own)
+    _, rows, _ = card.refresh(run.id)
+    assert rows.choices[0] == ("Validation rows of this run", "validation") and rows.value == "validation"
+    card.submit(run.id, rows.value, "")
+    assert submitted[0][2]["data"] == "validation"

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from studio.config.describe import options_of
-from studio.config.jobs import DEMO_TEST, EvaluateConfig
+from studio.config.jobs import DEMO_TEST, HELD_OUT, EvaluateConfig, usual_rows
 from studio.config.load import build as build_config
 from studio.jobs import JobFolder, submit
 from studio.settings import Settings
@@ -89,7 +89,7 @@ class EvaluationCard:
         ready = run is not None and has_model(run)
         return [
             card_value(self.settings, run),
-            gr.Dropdown(choices=rows_choices(self.settings, run, DEMO_TEST)),
+            gr.Dropdown(choices=offered(self.settings, run), value=usual(run)),
             gr.Button(interactive=ready),
         ]
 
@@ -98,15 +98,27 @@ class EvaluationCard:
 
         Args:
             job_id: of a completed run.
-            data: file of rows with answers; None or empty for the demo's.
+            data: file of rows with answers, or the word for the run's own; None or empty for what is usual.
             limit: first rows only, as typed; None or empty for all.
         """
         run = require_model(self.settings, job_id)
-        rows = rows_path(self.settings, data or DEMO_TEST)
+        rows = data or usual(run)
+        rows = rows if rows == HELD_OUT else rows_path(self.settings, rows)
         asked = {"run": run.id, "data": rows, "limit": limit or None}
         config = build_config(EvaluateConfig, asked)
         submit(self.settings, "evaluate", run.request.name, config.model_dump(mode="json"))
         return card_value(self.settings, run)
+
+
+def usual(run: JobFolder | None) -> str:
+    """The rows that an evaluation of a run is offered first."""
+    return DEMO_TEST if run is None else usual_rows(run.request.config)
+
+
+def offered(settings: Settings, run: JobFolder | None) -> list[tuple[str, str]]:
+    """All rows that it is offered, with their labels."""
+    own = [("Validation rows of this run", HELD_OUT)] if usual(run) == HELD_OUT else []
+    return [*own, *rows_choices(settings, run, DEMO_TEST)]
 
 
 def card_value(settings: Settings, run: JobFolder | None) -> dict[str, Any]:
@@ -122,5 +134,7 @@ def card_value(settings: Settings, run: JobFolder | None) -> dict[str, Any]:
 def _what(job: JobFolder) -> str:
     config = job.request.config
     limit = config.get("limit")
+    if config.get("data") == HELD_OUT:
+        return f"first {limit} of the run's validation rows" if limit else "the run's validation rows"
     rows = f"first {limit} rows of {config.get('data')}" if limit else f"rows of {config.get('data')}"
     return "rows of the demo's test set" if rows == f"rows of {DEMO_TEST}" else rows

@@ -1,0 +1,81 @@
+"""The validation rows of a run are found again: those that the training did not see, with their expected answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from studio.config import RunConfig
+from studio.config.jobs import DEMO_TEST, HELD_OUT, usual_rows
+from studio.config.load import build
+from studio.data.prepare.pipeline import prepare_data
+from studio.errors import InputError
+from studio.evaluate.heldout import held_out
+from studio.jobs import JobFolder
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.settings import Settings
+
+ROWS = 40
+
+
+def made(settings: Settings, model: Path, *files: Path, **data: Any) -> JobFolder:
+    train = [{"path": str(file), "columns": {"prompt": "asked", "completion": "told"}} for file in files]
+    config = RunConfig.model_validate({"model": {"path": str(model)}, "data": {"train": train, **data}})
+    run = create_job(settings.jobs, "train", "own", config.model_dump(mode="json"))
+    write_json(run.environment_path, {"base_model": {"name": str(model), "path": str(model)}})
+    return run
+
+
+def table(file: Path, word: str = "sum") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = [{"asked": f"The {word} of {n} and 1?", "told": f"{n + 1}", "n": n} for n in range(ROWS)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def test_they_are_those_that_were_not_trained_on(settings: Settings, model_path: Path, tmp_path: Path) -> None:
+    file, other = table(tmp_path / "a.jsonl"), table(tmp_path / "b.jsonl", "total")
+    run = made(settings, model_path, file, other, validation=0.25)
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    found = held_out(run, tokenizer, settings)
+    config = build(RunConfig, run.request.config, "job.yaml")
+    prepared = prepare_data(config.data, config.method, tokenizer, settings, seed=config.training.seed)
+    trained = {tuple(unit.input_ids) for unit in prepared.train}
+    assert len(found) == 20 == len(prepared.validation)
+    asked = [tuple(one.prompt_ids + one.answer_ids) for one in found]
+    assert set(asked) == {
+        tuple(unit.input_ids[: len(ids)]) for unit, ids in zip(prepared.validation, asked, strict=True)
+    }
+    assert not {ids for ids in asked if any(row[: len(ids)] == ids for row in trained)}
+    for one in found:
+        assert one.expected == str(int(one.prompt.split()[3]) + 1)
+    assert [one.prompt for one in held_out(run, tokenizer, settings, limit=3)] == [one.prompt for one in found[:3]]
+
+
+def test_what_cannot_be_told_is_said(settings: Settings, model_path: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    file, twin = table(tmp_path / "a.jsonl"), table(tmp_path / "deep" / "a.jsonl", "total")
+    with pytest.raises(InputError, match="held out no rows"):
+        held_out(made(settings, model_path, file, validation=0), tokenizer, settings)
+    with pytest.raises(InputError, match="same name"):
+        held_out(made(settings, model_path, file, twin, validation=0.25), tokenizer, settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "rows"),
+    [
+        ({}, DEMO_TEST),
+        ({"data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, HELD_OUT),
+        ({"data": {"train": [{"path": "/own.jsonl"}], "validation": "/other.jsonl"}}, "/other.jsonl"),
+        ({"data": {"train": [{"path": "/own.jsonl"}], "validation": 0}}, DEMO_TEST),
+        ({"method": {"name": "dpo"}, "data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, DEMO_TEST),
+        ({"method": {"name": "pretrain"}, "data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, DEMO_TEST),
+    ],
+)
+def test_the_usual_rows_of_a_run(change: dict[str, Any], rows: str) -> None:
+    assert usual_rows(RunConfig.model_validate(change).model_dump(mode="json")) == rows
