@@ -15,7 +15,7 @@ GgufType = Literal[
 ]  # fmt: skip
 DEFAULT_TYPES: tuple[GgufType, ...] = ("q4_k_m",)
 DEMO_TEST = "demo/test.jsonl"
-HELD_OUT = "validation"  # instead of a file: the rows that the run held out
+AUTO, HELD_OUT = "auto", "validation"  # instead of a file: the run's usual rows, the rows that it held out
 
 
 def usual_rows(run: Mapping[str, Any]) -> str:
@@ -37,7 +37,7 @@ class EvaluateConfig(Options):
 
     run: str = option(..., "The training run (its id or name) whose result is measured.", title="Run", min_length=1)
     data: str = option(
-        "auto",
+        AUTO,
         "File of rows with expected answers that were not trained on, or validation: the rows that the run held out. "
         "auto takes those, and for a run on the demo its test rows.",
         title="Rows", tier="basic", min_length=1,

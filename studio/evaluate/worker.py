@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from studio.config.jobs import HELD_OUT, EvaluateConfig, usual_rows
+from studio.config.jobs import AUTO, HELD_OUT, EvaluateConfig, usual_rows
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
 from studio.data.sources.reading import source_named
@@ -49,7 +49,7 @@ def evaluate(context: JobContext) -> None:
     run = require_model(find_job(context.settings.jobs, config.run, "train"))
     with context.phase("reading data", unit="rows"):
         tokenizer = load_tokenizer(run.model)
-        if config.data == "auto":
+        if config.data == AUTO:
             config = config.model_copy(update={"data": usual_rows(run.request.config)})
         if config.data == HELD_OUT:
             questions = held_out(run, tokenizer, context.settings, config.limit)

@@ -9,7 +9,7 @@ import typer
 from studio.cli.jobs.watch import follow, raise_unless_completed
 from studio.cli.output import answer, say, table
 from studio.cli.work.train import Json
-from studio.config.jobs import EvaluateConfig, ExportConfig
+from studio.config.jobs import AUTO, HELD_OUT, EvaluateConfig, ExportConfig
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
 from studio.errors import StudioError
@@ -31,7 +31,7 @@ def evaluate(
     run: Run,
     data: Annotated[
         str, typer.Option("--data", help="File of rows with expected answers; by default the run's validation rows.")
-    ] = "auto",
+    ] = AUTO,
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first N rows.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +77,8 @@ def run_evaluation(settings: Settings, run: str, options: dict[str, Any]) -> dic
     """
     job = find_job(settings.jobs, run, "train")
     config = build(EvaluateConfig, {"run": job.id, **options})
-    config = config.model_copy(update={"data": str(resolve_path(config.data, settings))})
+    if config.data not in (AUTO, HELD_OUT):
+        config = config.model_copy(update={"data": str(resolve_path(config.data, settings))})
     submitted = submit(settings, "evaluate", f"{job.request.name}-evaluation", config.model_dump(mode="json"))
     raise_unless_completed(submitted, follow(submitted))
     return {"id": submitted.id, "path": str(submitted.path), **read_json(submitted.report / "evaluation.json")}
