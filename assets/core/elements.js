@@ -34,6 +34,13 @@ window.studio = (() => {
   /** A file's name, which breaks between its parts and not inside a word. */
   const fileName = (text) => broken(text, /(?<=[-_./])/);
 
+  /** Let the browser save a text as a file. */
+  function saveText(name, text, type) {
+    const href = URL.createObjectURL(new Blob([text], { type }));
+    h("a", { href, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(href), 1000);
+  }
+
   /** A button that copies a text. */
   function copyButton(text, label) {
     return h("button", { type: "button", class: "btn small quiet", "aria-label": label, onclick: async ({ currentTarget: button }) => {
@@ -47,5 +54,5 @@ window.studio = (() => {
     } }, "Copy");
   }
 
-  return { h, svg, put, breakable, fileName, copyButton };
+  return { h, svg, put, breakable, fileName, saveText, copyButton };
 })();

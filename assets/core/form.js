@@ -2,7 +2,7 @@
    Handlers return plain values to pieces (studio/ui/components/choices.py); a piece publishes them on a topic and
    every other piece that is in the document draws from it, without a request. No value is ever read as markup. */
 window.studioForm = window.studioForm || (() => {
-  const { h, put } = window.studio;
+  const { h, put, saveText } = window.studio;
   const latest = {}, listeners = {};
   const state = { name: "", row: 1, source: 0, asked: 0, set: {}, sweep: {}, said: {}, sequence: 0, shown: 0, waiting: false };
 
@@ -190,11 +190,8 @@ window.studioForm = window.studioForm || (() => {
       try { await navigator.clipboard.writeText(find("yaml-text").textContent); said.textContent = "copied"; }
       catch { said.textContent = "the browser does not allow copying: select the text and press Ctrl+C"; }
     });
-    find("yaml-save").addEventListener("click", () => {
-      const url = URL.createObjectURL(new Blob([find("yaml-text").textContent], { type: "application/yaml" }));
-      h("a", { href: url, download: `${(latest.plan || {}).name || "run"}.yaml` }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 1000);
-    });
+    find("yaml-save").addEventListener("click", () =>
+      saveText(`${(latest.plan || {}).name || "run"}.yaml`, find("yaml-text").textContent, "application/yaml"));
     watch("value", () => {
       const data = props.value || {};
       find("yaml-problem").replaceChildren(...(data.errors || []).map((text) => h("li", {}, text)));

@@ -146,8 +146,7 @@
   });
 
   /* ---- all models */
-  const FITS = { fits: ["ok", "fits"], qlora: ["ok", "fits with QLoRA"], shorter: ["warn", "fits with shorter rows"],
-    none: ["bad", "does not fit here"] };
+  const LEVELS = { fits: "ok", qlora: "ok", shorter: "warn", none: "bad" };
   const HERE = { ready: "on this computer", cached: "in the Hugging Face cache", "": "on the Hub" };
 
   function browser({ element, props, trigger }) {
@@ -164,8 +163,7 @@
     function row(one) {
       const facts = [one.parameters ? `${many(one.parameters)} parameters` : "", one.bytes ? size(one.bytes) : "",
         one.downloads === undefined ? HERE[one.here] : `${one.downloads.toLocaleString("en")} downloads`, one.gated ? "gated" : "", one.words];
-      const fit = FITS[one.fit];
-      return h("li", { class: "model-row" }, h("div", {}, h("b", {}, one.name), fit ? pill(...fit) : null,
+      return h("li", { class: "model-row" }, h("div", {}, h("b", {}, one.name), one.memory ? pill(LEVELS[one.fit], one.memory) : null,
         h("small", { class: "muted" }, facts.filter(Boolean).join(" · "))),
         h("button", { type: "button", class: "btn small", "aria-label": `Use ${one.name}`, onclick: () => choose(one.name) }, "Use"));
     }

@@ -2,7 +2,7 @@
 "use strict";
 
 window.studio.chartFiles = (() => {
-  const { h } = window.studio;
+  const { h, saveText } = window.studio;
   const IMAGES = { PNG: "png", SVG: "svg" };
 
   /** A name of any run as a cell: quoted, and no formula for a spreadsheet. */
@@ -27,14 +27,6 @@ window.studio.chartFiles = (() => {
     return `${[["step", "tokens", "seconds"].join(","), ...list.map(({ title }) => cell(title))].join(",")}\n${lines.join("\n")}\n`;
   }
 
-  const save = (name, address) => h("a", { href: address, download: name }).click();
-
-  function saveText(name, text) {
-    const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    save(name, address);
-    setTimeout(() => URL.revokeObjectURL(address), 1000);
-  }
-
   /** The address of a picture of a chart, which holds all of it. */
   function image(plot, format) {
     const { clientWidth: width, clientHeight: height } = plot;
@@ -49,8 +41,8 @@ window.studio.chartFiles = (() => {
     const act = (word) => async () => {
       menu.open = false;
       const file = `${(board.run?.name || "runs").replace(/[^\w.-]+/g, "-")}-${chart}.${word.toLowerCase()}`;
-      if (word === "CSV") saveText(file, table(board, chart));
-      else save(file, await image(plot, IMAGES[word]));
+      if (word === "CSV") saveText(file, table(board, chart), "text/csv");
+      else h("a", { href: await image(plot, IMAGES[word]), download: file }).click();
     };
     const buttons = [...Object.keys(IMAGES), "CSV"].map((word) =>
       h("button", { type: "button", class: "btn small quiet", "aria-label": `${word} of ${title}`, onclick: act(word) }, word));

@@ -15,8 +15,8 @@ Format = Literal[
 
 
 TemplateName = Literal["auto", "chatml", "llama3", "mistral", "gemma", "phi", "plain"]
-# What a column of a file can be to a row, whatever the column is called.
 LEAST_LENGTH, MOST_LENGTH = 8, 1_048_576
+# What a column of a file can be to a row, whatever the column is called.
 COLUMN_ROLES = (
     "messages", "system", "tools", "prompt", "completion", "instruction", "input", "output", "history", "text",
     "chosen", "rejected", "label", "answer",

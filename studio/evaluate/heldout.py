@@ -7,7 +7,7 @@ from typing import Any
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.data.prepare.limit import limited
+from studio.data.prepare.limit import limited_by
 from studio.data.prepare.pipeline import prepare_data
 from studio.data.sources.locate import locate
 from studio.data.sources.reading import Reading, in_turns
@@ -15,8 +15,6 @@ from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.evaluate.questions import Question, questions_of
 from studio.jobs import JobFolder
-from studio.models.inspect.headers import read_config
-from studio.models.inspect.shape import longest_context
 from studio.settings import Settings
 
 
@@ -35,7 +33,7 @@ def held_out(run: JobFolder, tokenizer: Any, settings: Settings, limit: int | No
     """
     config = build(RunConfig, run.request.config, "job.yaml")
     base = Path(run.environment()["base_model"]["path"])
-    data = limited(config.data, config.method, longest_context(read_config(base), config.model))
+    data = limited_by(base, config)
     used = load_tokenizer(base, config.model.trust_remote_code)  # the run's split is that of its rows as it read them
     prepared = prepare_data(data, config.method, used, settings, seed=config.training.seed)
     wanted = {(unit.path, unit.row) for unit in prepared.validation}
@@ -49,13 +47,13 @@ def held_out(run: JobFolder, tokenizer: Any, settings: Settings, limit: int | No
             "two of the run's files have the same name, so its validation rows cannot be told apart", where="data",
             fix="Choose a file of rows with answers",
         )  # fmt: skip
-    examples = []
+    examples, turns = [], in_turns(tokenizer.chat_template, data, config.method)
     for source in data.train:
         located = locate(source, settings)
-        turns = in_turns(tokenizer.chat_template, data, config.method)
         reading = Reading(source, located, "answers", turns)
-        rows = list(located.rows(0))
-        format_name, _ = reading.format(rows[:1])
-        named = [reading.example(row, number, format_name) for number, row in rows]
-        examples += [one for one in named if (one.path, one.row) in wanted]
+        format_name, _ = reading.format([next(located.rows(0))])
+        name = located.path.name  # as the rows of it are named
+        examples += [
+            reading.example(row, number, format_name) for number, row in located.rows(0) if (name, number) in wanted
+        ]
     return questions_of(examples[:limit], tokenizer)

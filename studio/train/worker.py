@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from studio.config import RunConfig
 from studio.config.load import build, dump_run
-from studio.data.prepare.limit import limited
+from studio.data.prepare.limit import limited_by
 from studio.data.prepare.pipeline import Prepared, prepare_data
 from studio.data.sources.locate import fetch_sources
 from studio.data.tokens.pretrained import load_tokenizer
@@ -34,8 +34,7 @@ from studio.methods import Method
 from studio.models.catalog.names import ModelRef, resolve_model
 from studio.models.catalog.quiet import quiet_libraries
 from studio.models.device.machine import device_info
-from studio.models.inspect.headers import read_config
-from studio.models.inspect.shape import ModelShape, longest_context
+from studio.models.inspect.shape import ModelShape
 from studio.models.plan.batches import Batching
 from studio.models.plan.fit import Lengths
 from studio.models.plan.making import Plan, make_plan
@@ -214,7 +213,7 @@ def _read(
 ) -> Prepared:  # fmt: skip
     with context.reporter() as report:
         fetch_sources(config.data, context.settings, report)
-    data = limited(config.data, config.method, longest_context(read_config(reference.path), config.model))
+    data = limited_by(reference.path, config)
     with context.reporter("rows") as report:
         prepared = prepare_data(
             data, config.method, tokenizer, context.settings, on_phase=report, seed=config.training.seed

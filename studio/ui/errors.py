@@ -21,6 +21,19 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 UNEXPECTED = "An unexpected error. The terminal that runs the studio shows it; please report it as a bug."
 
 
+def told(error: Exception, doing: str) -> str:
+    """Return the sentence for what ended a work in the background; the traceback of a bug goes to the server's log.
+
+    Args:
+        error: what it ended with.
+        doing: what was being done, for the log.
+    """
+    if isinstance(error, StudioError):
+        return error.sentence
+    logger.error(doing, exc_info=error)
+    return UNEXPECTED
+
+
 def as_toast(error: Exception) -> gr.Error:
     """Turn an exception into a toast; toasts of gradio pass through."""
     if isinstance(error, gr.Error):

@@ -83,6 +83,9 @@ def test_columns_of_no_method_are_mapped_by_drop_downs(page: Page, server: Serve
         look(page, scheme, width)
         assert serious(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        table = page.get_by_role("table", name="Files").bounding_box()
+        card = page.locator(".card-block:has(#f-data-train)").bounding_box()
+        assert table and card and table["x"] + table["width"] <= card["x"] + card["width"], "it stands out of its card"
 
 
 def test_the_strip_of_tabs_says_that_there_is_more(page: Page, server: Server) -> None:

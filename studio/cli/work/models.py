@@ -8,8 +8,7 @@ import typer
 
 from studio.cli.output import answer, phase_line, stderr, table
 from studio.cli.work.train import Json
-from studio.errors import InputError
-from studio.models.catalog.hubaccess import is_hub_id
+from studio.models.catalog.hubaccess import require_hub_id
 from studio.models.catalog.hubcard import find_models, hub_card
 from studio.models.catalog.names import resolve_model
 from studio.models.plan.browse import listed
@@ -19,9 +18,6 @@ group = typer.Typer(help="Find and download models.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="ID", help="A Hub id, org/name.")]
 Revision = Annotated[str, typer.Option("--revision", help="Branch, tag or commit.")]
 PATIENCE = 20.0  # seconds for an answer of the Hub: nobody waits for a page here
-_FITS = {
-    "fits": "fits", "qlora": "fits with QLoRA", "shorter": "fits with shorter rows", "none": "does not fit here", "": ""
-}  # fmt: skip
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,7 +36,7 @@ def list_models(as_json: Json = False) -> None:
     found = listed(read_settings())
     rows = [
         (one["name"], one["family"], f"{one['parameters'] / 1e6:,.0f} M" if one["parameters"] else "",
-         one["here"] or "on the Hub", _FITS[one["fit"]], one["words"])
+         one["here"] or "on the Hub", one["memory"], one["words"])
         for one in found
     ]  # fmt: skip
     shown = table("model", "family", "parameters", "where", "memory", "how", rows=rows)
@@ -61,7 +57,7 @@ def search(
 @group.command("show")
 def show(name: Id, revision: Revision = "main", as_json: Json = False) -> None:
     """Say what the Hub knows of a model: size, license, access."""
-    card = hub_card(_hub_id(name), revision, seconds=PATIENCE)
+    card = hub_card(require_hub_id(name, "ID"), revision, seconds=PATIENCE)
     lines = [
         card.name,
         f"download: {card.bytes / 1e9:.2f} GB",
@@ -78,13 +74,7 @@ def download(name: Id, revision: Revision = "main", as_json: Json = False) -> No
     """Download a model, so that plan and token view know it before a run. Ctrl-C stops; the next call continues."""
     with stderr.status("") as status:
         found = resolve_model(
-            _hub_id(name), read_settings(), revision=revision,
+            require_hub_id(name, "ID"), read_settings(), revision=revision,
             on_progress=lambda *phase: status.update(phase_line(*phase)),
         )  # fmt: skip
     answer(as_json, {"name": found.name, "path": str(found.path)}, f"{found.name} lies in {found.path}")
-
-
-def _hub_id(name: str) -> str:
-    if not is_hub_id(name):
-        raise InputError(f"'{name:.80}' is not a Hub id", where="ID", fix="Give it in the form org/name")
-    return name

@@ -19,7 +19,7 @@ from studio.data.files.hubsets import MARKER, WORK, HubSet, download_folder, fet
 from studio.errors import InputError
 from studio.locks import locked
 from studio.models.catalog.child import Progress, child_main
-from studio.models.catalog.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
+from studio.models.catalog.hubaccess import Asked, bytes_in, counted_bytes, endpoint, hub_api, require_space, sentence
 from studio.settings import Settings, read_settings
 
 _READERS = ("json", "csv", "parquet", "arrow", "text")
@@ -49,7 +49,7 @@ def fetch_here(asked: HubSet, settings: Settings, say: Progress) -> Path:
 
 def _fetch(asked: HubSet, folder: Path, say: Progress) -> None:
     from datasets.data_files import DataFilesDict, DataFilesList
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     # Which HTTP library huggingface_hub has under it changes with its versions.
@@ -57,11 +57,10 @@ def _fetch(asked: HubSet, folder: Path, say: Progress) -> None:
     known = Asked(
         asked.name, asked.revision, "data set", _WHERE, f"{_WHERE}.revision", "give a data file on this machine"
     )
-    endpoint = os.environ.get("HF_ENDPOINT") or None
     downloads = download_folder(folder)
     phase = f"downloading {asked.name}"
     try:
-        api = HfApi(endpoint=endpoint)
+        api = hub_api()
         info = api.dataset_info(asked.name, revision=asked.revision, files_metadata=True)
         api.auth_check(info.id, repo_type="dataset")  # A gated set may be described to everybody and not be read.
         builder = _builder(asked, info.id, info.sha)
@@ -73,7 +72,7 @@ def _fetch(asked: HubSet, folder: Path, say: Progress) -> None:
         require_space(asked.name, total - bytes_in(downloads), folder)
         with counted_bytes(downloads, total, lambda done, _: say(phase, done, total)):
             snapshot_download(
-                info.id, repo_type="dataset", revision=info.sha, local_dir=downloads, endpoint=endpoint,
+                info.id, repo_type="dataset", revision=info.sha, local_dir=downloads, endpoint=endpoint(),
                 allow_patterns=[escape(file) for file in files],
             )  # fmt: skip
         say(phase, total, total)

@@ -21,7 +21,16 @@ from studio.errors import InputError, StudioError
 from studio.foreign import read_json_file
 from studio.locks import locked, say_waiting
 from studio.models.catalog.child import Progress, child_main
-from studio.models.catalog.hubaccess import Asked, bytes_in, counted_bytes, require_space, sentence
+from studio.models.catalog.hubaccess import (
+    Aim,
+    Asked,
+    bytes_in,
+    counted_bytes,
+    endpoint,
+    hub_api,
+    require_space,
+    sentence,
+)  # fmt: skip
 from studio.models.catalog.hubaccess import is_hub_id as is_hub_id
 from studio.models.inspect.headers import TOKENIZERS, weight_files
 from studio.settings import Settings, read_settings
@@ -88,22 +97,23 @@ def download(
             raise reason from error
 
 
-def said(error: Exception, name: str, revision: str) -> StudioError:
+def said(error: Exception, name: str, revision: str, aim: Aim = "download") -> StudioError:
     """Say what a failed request for a model means.
 
     Args:
         error: from huggingface_hub or its HTTP client.
         name: Hub id, `owner/name`.
         revision: branch, tag or commit hash that was requested.
+        aim: what the Hub was asked for.
     """
-    return sentence(error, _asked(name, revision))
+    otherwise = f"use {EMBEDDED_MODEL} or a checkpoint folder"
+    return sentence(error, Asked(name, revision, "model", _WHERE, "model.revision", otherwise, aim))
 
 
 def _download(name: str, folder: Path, revision: str, on_progress: Callable[[float, float], None]) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    endpoint = os.environ.get("HF_ENDPOINT") or None
-    info = HfApi(endpoint=endpoint).model_info(name, revision=revision, files_metadata=True)
+    info = hub_api().model_info(name, revision=revision, files_metadata=True)
     sizes = {item.rfilename: int(item.size or 0) for item in info.siblings or []}
     refuse_untrainable(name, list(sizes))
     total = sum(size for file, size in sizes.items() if wanted(file))
@@ -111,7 +121,7 @@ def _download(name: str, folder: Path, revision: str, on_progress: Callable[[flo
     with counted_bytes(folder, total, on_progress):
         snapshot_download(
             name, revision=info.sha or revision, local_dir=folder, allow_patterns=list(PATTERNS),
-            ignore_patterns=list(_IGNORED), endpoint=endpoint,
+            ignore_patterns=list(_IGNORED), endpoint=endpoint(),
         )  # fmt: skip
     on_progress(total, total)
     _mark(folder, name, revision, info.sha)
@@ -174,11 +184,6 @@ def refuse_untrainable(name: str, files: list[str]) -> None:
     else:
         what, fix = "has no model (no config.json with .safetensors files)", "Choose a causal language model"
     raise InputError(f"{name} {what}", where=_WHERE, fix=fix)
-
-
-def _asked(name: str, revision: str) -> Asked:
-    otherwise = f"use {EMBEDDED_MODEL} or a checkpoint folder"
-    return Asked(name, revision, "model", _WHERE, "model.revision", otherwise)
 
 
 def main() -> int:

@@ -16,8 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from studio.errors import InputError, StudioError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 SPARE_BYTES = 500_000_000
 _NO_NETWORK = (errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH)
@@ -25,6 +29,7 @@ _NAME = r"[A-Za-z0-9][\w.-]{0,95}"
 _ID = re.compile(f"{_NAME}/{_NAME}")
 _ONE_NAME = re.compile(_NAME)
 OnBytes = Callable[[float, float], None]
+Aim = Literal["download", "look up", "search for"]
 
 
 def is_hub_id(text: str, owner: bool = True) -> bool:
@@ -44,6 +49,7 @@ class Asked:
         where: the option that named it.
         where_revision: the option that named its revision.
         otherwise: what can be used without a network.
+        aim: what the Hub was asked for.
     """
 
     name: str
@@ -52,11 +58,35 @@ class Asked:
     where: str
     where_revision: str
     otherwise: str
+    aim: Aim = "download"
 
     @property
     def page(self) -> str:
         """Address of its page, without https://."""
         return f"huggingface.co/{'datasets/' if self.kind == 'data set' else ''}{self.name}"
+
+
+def endpoint() -> str | None:
+    """Address of the Hub where it is not the usual one: a mirror's. Read at each call, as huggingface_hub does not."""
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def hub_api() -> HfApi:
+    """What asks the Hub."""
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint())
+
+
+def require_hub_id(name: str, where: str = "") -> str:
+    """Return the id of a model on the Hub.
+
+    Raises:
+        InputError: it is not of the form org/name.
+    """
+    if not is_hub_id(name):
+        raise InputError(f"'{name:.80}' is not a Hub id", where=where, fix="Give it in the form org/name")
+    return name
 
 
 def bytes_in(folder: Path) -> int:
@@ -126,7 +156,7 @@ def counted_bytes(folder: Path, total: float, on_progress: OnBytes) -> Iterator[
 
 
 def sentence(error: Exception, asked: Asked) -> StudioError:
-    """Say what a failed download means. Anything not known here is named by its class."""
+    """Say what a failed request means. Anything not known here is named by its class."""
     from huggingface_hub import errors
 
     if isinstance(error, StudioError):
@@ -162,15 +192,15 @@ def sentence(error: Exception, asked: Asked) -> StudioError:
             fix=f"Unset HF_HUB_OFFLINE, or {asked.otherwise}",
         )  # fmt: skip
     # Without the name and password that the address of a mirror may hold: this goes into the job's log.
-    place = re.sub(r"//[^/]*@", "//", os.environ.get("HF_ENDPOINT") or "huggingface.co")
+    place = re.sub(r"//[^/]*@", "//", endpoint() or "huggingface.co")
     if any(isinstance(e, socket.gaierror) or getattr(e, "errno", None) in _NO_NETWORK for e in chain):
         return StudioError(
-            f"{name} could not be downloaded: no network, {place} was not found", where=where,
-            fix=f"Check the network or proxy (HTTPS_PROXY) and start again, or {asked.otherwise}",
+            f"could not {asked.aim} {name}: no network, {place} was not found", where=where,
+            fix=f"Check the network or proxy (HTTPS_PROXY) and try again, or {asked.otherwise}",
         )  # fmt: skip
     detail = f"status {status}" if status else _plainly(chain)
+    resumes = "; the download resumes" if asked.aim == "download" else ""
     return StudioError(
-        f"{name} could not be downloaded: {place} did not respond properly ({detail})", where=where,
-        fix="Check the network or proxy (HTTPS_PROXY) and start again; the download resumes. " f"Without a network, "
-        f"{asked.otherwise}",
+        f"could not {asked.aim} {name}: {place} did not respond properly ({detail})", where=where,
+        fix=f"Check the network or proxy (HTTPS_PROXY) and try again{resumes}. Without a network, {asked.otherwise}",
     )  # fmt: skip

@@ -6,7 +6,6 @@ has no limit of its own.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 from studio.errors import InputError, StudioError
 from studio.models.catalog import hub
+from studio.models.catalog.hubaccess import Aim, hub_api
 
 T = TypeVar("T")
 SECONDS = 2.0
@@ -60,7 +60,7 @@ def hub_card(name: str, revision: str = "main", seconds: float = SECONDS) -> Hub
     """
 
     def ask() -> HubCard:
-        api = _api()
+        api = hub_api()
         info = api.model_info(name, revision=revision, files_metadata=True, timeout=seconds)
         sizes = {item.rfilename: int(item.size or 0) for item in info.siblings or []}
         hub.refuse_untrainable(name, list(sizes))
@@ -72,7 +72,7 @@ def hub_card(name: str, revision: str = "main", seconds: float = SECONDS) -> Hub
             locked=bool(gated) and _locked(api, name),
         )  # fmt: skip
 
-    return _in_time(ask, name, revision, seconds)
+    return _in_time(ask, "look up", name, revision, seconds)
 
 
 def find_models(words: str, seconds: float = 3 * SECONDS) -> list[dict[str, Any]]:
@@ -90,12 +90,12 @@ def find_models(words: str, seconds: float = 3 * SECONDS) -> list[dict[str, Any]
     """
 
     def ask() -> list[dict[str, Any]]:
-        found = _api().list_models(
+        found = hub_api().list_models(
             search=words, pipeline_tag="text-generation", filter="safetensors", sort="downloads", limit=FOUND
         )
         return [{"name": one.id, "downloads": one.downloads or 0, "gated": bool(one.gated)} for one in found]
 
-    return _in_time(ask, words, "main", seconds)
+    return _in_time(ask, "search for", words, "main", seconds)
 
 
 def cached_models() -> list[dict[str, Any]]:
@@ -118,12 +118,6 @@ def cached_models() -> list[dict[str, Any]]:
     return [{"name": name, "bytes": found[name]} for name in sorted(found)]
 
 
-def _api() -> Any:
-    from huggingface_hub import HfApi
-
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
-
-
 def _license(info: Any) -> str:
     card = info.card_data
     named = card.get("license_name") or card.get("license") if card is not None else None
@@ -142,7 +136,7 @@ def _locked(api: Any, name: str) -> bool:
     return False
 
 
-def _in_time(ask: Callable[[], T], name: str, revision: str, seconds: float) -> T:
+def _in_time(ask: Callable[[], T], aim: Aim, name: str, revision: str, seconds: float) -> T:
     """Ask in a thread of its own, which a question without an end keeps, and not us."""
     answers: list[T] = []
     failures: list[Exception] = []
@@ -161,7 +155,7 @@ def _in_time(ask: Callable[[], T], name: str, revision: str, seconds: float) -> 
     if failures and isinstance(failures[0], InputError):
         raise failures[0]
     if failures:
-        raise hub.said(failures[0], name, revision) from failures[0]
+        raise hub.said(failures[0], name, revision, aim) from failures[0]
     raise StudioError(
         f"the Hub has not answered within {seconds:g} s", where="model.path",
         fix="Check the network or proxy (HTTPS_PROXY), or try again",

@@ -8,7 +8,6 @@ cannot be asked, a known model is planned from the figures that the studio has o
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from studio.config.model import EMBEDDED_MODEL, ModelConfig
 from studio.errors import InputError
 from studio.foreign import read_json_file, unusable_path
 from studio.models.catalog import hub
-from studio.models.catalog.hubaccess import is_hub_id
+from studio.models.catalog.hubaccess import endpoint, hub_api, is_hub_id
 from studio.models.inspect.ggufheader import read_gguf
 from studio.models.inspect.headers import TENSORS, Tensor, read_config, weight_files
 from studio.models.inspect.known_shapes import KNOWN, KnownModel, tensors
@@ -153,19 +152,18 @@ def laid_out(config: dict[str, Any], names: set[str], where: str) -> list[Tensor
 
 
 def _of_hub(name: str, revision: str, settings: Settings) -> Outline:
-    from huggingface_hub import HfApi, errors, snapshot_download
+    from huggingface_hub import errors, snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
     folder = settings.home / "outlines" / hub.hub_folder(settings, name, revision).name
-    endpoint = os.environ.get("HF_ENDPOINT") or None
     try:
-        hub_api = HfApi(endpoint=endpoint)
-        hub_api.model_info(name, revision=revision)  # what is missing or closed fails here, with its own error
-        stored = hub_api.get_safetensors_metadata(name, revision=revision)
+        api = hub_api()
+        api.model_info(name, revision=revision)  # what is missing or closed fails here, with its own error
+        stored = api.get_safetensors_metadata(name, revision=revision)
         snapshot_download(
             name, revision=revision, local_dir=folder, allow_patterns=list(_TOKENIZER), ignore_patterns=["*/*"],
-            endpoint=endpoint,
+            endpoint=endpoint(),
         )  # fmt: skip
     except errors.NotASafetensorsRepoError as error:
         raise InputError(
@@ -173,7 +171,7 @@ def _of_hub(name: str, revision: str, settings: Settings) -> Outline:
             fix="Choose a model that has them, or give a GGUF file or a config.json",
         ) from error  # fmt: skip
     except Exception as error:
-        reason = hub.said(error, name, revision)
+        reason = hub.said(error, name, revision, "look up")
         if (known := next((one for one in KNOWN if one.hub == name), None)) is None or revision != "main":
             raise reason from error
         source = f"what the studio knows of it ({reason.what})"

@@ -32,8 +32,8 @@ _MASK = re.compile(r"\.(attn|attention)\.bias$")
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.", re.ASCII)
 _EXPERT = re.compile(r"^(.*\.experts)\.(?:\d+\.)?[^.]+(?:\.weight)?$")
 _ROUTERS = ("gate", "router")
-# No figure of a model is near the first, no model has so many blocks (Llama 3.1 405B: 126) or experts (Kimi K2: 384).
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length")
+# No figure of a model is near the first, no model has so many blocks (Llama 3.1 405B: 126) or experts (Kimi K2: 384).
 _LARGEST, MOST_BLOCKS = 2**40, 2000
 # Their layers are Conv1D, whose weight is (inputs, outputs).
 _TRANSPOSED = ("gpt2", "openai-gpt")
@@ -89,8 +89,7 @@ def longest_context(config: dict[str, Any], model: ModelConfig) -> int | None:
         config: its config.json.
         model: the run's section `model`, which may stretch the context.
     """
-    text = config.get("text_config")
-    core = {**config, **text} if isinstance(text, dict) else config
+    core = _core(config)
     context = next((int(core[name]) for name in _CONTEXT if _is_figure(core.get(name))), None)
     if context is None or model.rope_scaling == "none":
         return context
@@ -170,8 +169,7 @@ class ModelShape:
 
     @classmethod
     def _from_parts(cls, config: dict[str, Any], tensors: list[Tensor], where: str) -> ModelShape:
-        text = config.get("text_config")
-        core = {**config, **text} if isinstance(text, dict) else config
+        core = _core(config)
 
         def number(*names: str, default: int | None = None) -> int:
             for name in names:
@@ -318,6 +316,12 @@ def _first(core: dict[str, Any], *names: str) -> int:
     """The first of these values that is a number above 0; else 0."""
     values = (core.get(name) for name in names)
     return next((int(value) for value in values if _is_figure(value)), 0)
+
+
+def _core(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a config.json that are about text, which models of several kinds keep in a part of their own."""
+    text = config.get("text_config")
+    return {**config, **text} if isinstance(text, dict) else config
 
 
 def _is_figure(value: Any) -> TypeGuard[int]:

@@ -22,6 +22,10 @@ from studio.models.plan.cards import Fit, best_fit, preset_file
 from studio.settings import Settings
 from studio.tunings import QLORA
 
+FITS = {
+    "fits": "fits", "qlora": "fits with QLoRA", "shorter": "fits with shorter rows", "none": "does not fit here", "": ""
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -76,8 +80,8 @@ def offers(settings: Settings) -> list[Offer]:
 
 
 def listed(settings: Settings) -> list[dict[str, Any]]:
-    """Return `offers` for JSON."""
-    return [asdict(one) for one in offers(settings)]
+    """Return `offers` for the page and JSON output, with `memory`: what `fit` means, in words."""
+    return [asdict(one) | {"memory": FITS[one.fit]} for one in offers(settings)]
 
 
 def _known(model: KnownModel, name: str, here: str, device: DeviceInfo) -> Offer:

@@ -10,10 +10,10 @@ import threading
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from studio.errors import StoppedError, StudioError
+from studio.errors import StoppedError
 from studio.models.catalog.names import resolve_model
 from studio.settings import Settings
-from studio.ui.errors import UNEXPECTED, logger
+from studio.ui.errors import told
 
 Model = tuple[str, str]
 
@@ -91,10 +91,7 @@ class Downloads:
             resolve_model(name, self._settings, revision=revision, on_progress=report)
         except StoppedError:
             download.text = "stopped"
-        except StudioError as error:
-            download.problem = error.sentence
-        except Exception:
-            logger.exception("downloading a model")
-            download.problem = UNEXPECTED
+        except Exception as error:
+            download.problem = told(error, "downloading a model")
         finally:
             download.running = False

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 
 from studio.config.model import EMBEDDED_MODEL
-from studio.errors import StudioError
 from studio.jobs import list_jobs
 from studio.models.catalog.names import known_models, resolve_model
 from studio.models.device.machine import device_info
 from studio.settings import Settings
-from studio.ui.errors import UNEXPECTED, logger
+from studio.ui.errors import told
 
 
 class Preparation:
@@ -61,11 +60,8 @@ class Preparation:
             if self._to_measure():
                 self.text = "measuring this computer"
                 device_info(self.settings, measure=True)
-        except StudioError as error:
-            self.error = error.sentence
-        except Exception:
-            logger.exception("preparing the embedded model")
-            self.error = UNEXPECTED
+        except Exception as error:
+            self.error = told(error, "preparing the embedded model")
         finally:
             self.text = ""
 

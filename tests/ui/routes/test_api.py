@@ -8,28 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from studio.config import RunConfig
-from studio.jobs import JobFolder, Summaries
+from studio.jobs import JobFolder
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
-from studio.ui.routes.api import make_router
-from studio.ui.server.services import Services
 
 SPARSE_BYTES = 5 * 1000**3
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} \u2028"
-
-
-@pytest.fixture
-def page(settings: Settings) -> TestClient:
-    app = FastAPI()
-    services = Services(settings=settings, summaries=Summaries(), data=None, chats=None)  # type: ignore[arg-type]
-    app.include_router(make_router(services))
-    return TestClient(app)
 
 
 def make_job(settings: Settings, name: str = "demo", kind: Any = "train", status: Any = "running") -> JobFolder:

@@ -5,25 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from studio.jobs import Summaries
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
 from studio.jobs.views.disk import measure
 from studio.settings import Settings
-from studio.ui.routes.api import make_router
-from studio.ui.server.services import Services
 from tests.jobs.made import trained
-
-
-@pytest.fixture
-def page(settings: Settings) -> TestClient:
-    app = FastAPI()
-    services = Services(settings=settings, summaries=Summaries(), data=None, chats=None)  # type: ignore[arg-type]
-    app.include_router(make_router(services))
-    return TestClient(app)
 
 
 def test_labels_reach_the_list_at_once(page: TestClient, settings: Settings) -> None:

@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from studio.config.describe import options_of
 from studio.config.run import RunConfig
-from studio.jobs import Summaries
-from studio.settings import DOCS, Settings
+from studio.settings import DOCS
 from studio.ui.form.schema import linked
-from studio.ui.routes.api import make_router
-from studio.ui.server.services import Services
 from tests.hubserver import Hub, serve_hub
 from tests.models.checkpoints import write_checkpoint
 
@@ -35,14 +31,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield hub
-
-
-@pytest.fixture
-def page(settings: Settings) -> TestClient:
-    app = FastAPI()
-    services = Services(settings=settings, summaries=Summaries(), data=None, chats=None)  # type: ignore[arg-type]
-    app.include_router(make_router(services))
-    return TestClient(app)
 
 
 def until(page: TestClient, done: str) -> dict[str, Any]:

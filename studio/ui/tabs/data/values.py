@@ -132,15 +132,16 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
         error: what the run would say; one that gathers several shows each.
     """
     shown = failed(name, [page.form.problem(one)["sentence"] for one in getattr(error, "errors", [error])])
-    shown["findings"][0]["actions"] = switch_actions(config, page.services)
+    kinds = _kinds(config, page.services)
+    shown["findings"][0]["actions"] = switch_actions(config, list(kinds.values()))
     data, sections = config.data, run_sections(config)
-    for source in data.train:
+    for at, source in enumerate(data.train):
         try:
             one = page.services.data.call(
                 "inspect", path=source.path, format=source.format, options=source.model_dump(), **sections
             )  # fmt: skip
-        except StudioError:  # its sentence is among the findings already
-            shown["sources"].append({"unread": _fits_nothing(source, page.services)})
+        except StudioError:  # which column is which may have to be said
+            shown["sources"].append({"unread": at in kinds and kinds[at] is None})
             continue
         shown["sources"].append(source_value(one))
         longest = one["lengths"]
@@ -161,25 +162,27 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
     return shown
 
 
-def _fits_nothing(source: DataSource, services: Services) -> bool:
-    """Whether a source can be read, and its columns are those of no method: which is which has to be said."""
-    try:
-        return services.data.call("kind", source=source.model_dump())["kind"] is None
-    except StudioError:
-        return False
+def switch_actions(config: RunConfig, kinds: Sequence[str | None]) -> list[dict[str, Any]]:
+    """A button for the first method that learns from rows like these, where the chosen one does not.
+
+    Args:
+        config: the run.
+        kinds: of its files that can be read, as `_kinds` tells them.
+    """
+    kind = next((one for one in kinds if one not in (None, config.method.kind.rows)), None)
+    if kind is None:
+        return []
+    method = next(one for one in METHODS.values() if one.rows == kind)
+    return [{"label": f"Switch to {method.title}", "set": {METHOD: method.name}}]
 
 
-def switch_actions(config: RunConfig, services: Services) -> list[dict[str, Any]]:
-    """A button for the first method that learns from rows like these, where the chosen one does not."""
-    for source in config.data.train:
-        try:
-            kind = services.data.call("kind", source=source.model_dump())["kind"]
-        except StudioError:
-            continue  # its sentence is among the findings already
-        if kind not in (None, config.method.kind.rows):
-            method = next(one for one in METHODS.values() if one.rows == kind)
-            return [{"label": f"Switch to {method.title}", "set": {METHOD: method.name}}]
-    return []
+def _kinds(config: RunConfig, services: Services) -> dict[int, str | None]:
+    """For which kind of method each file is made, by its place, None where for none; without those nobody can read."""
+    found = {}
+    for at, source in enumerate(config.data.train):
+        with contextlib.suppress(StudioError):  # its sentence is among the findings already
+            found[at] = services.data.call("kind", source=source.model_dump())["kind"]
+    return found
 
 
 def length_actions(longest: int) -> list[dict[str, Any]]:
