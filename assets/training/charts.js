@@ -136,6 +136,7 @@ window.studio.charts = (() => {
         line: { color: kind === "faint" ? withAlpha(colour, 0.25) : colour, width: kind === "faint" ? 1 : 2, dash: dashed ? "dot" : "solid" },
         marker: { size: count > 60 ? 3 : 7, color: token("--card"), line: { color: colour, width: 2 } },
         hoverinfo: kind === "faint" ? "skip" : "all",
+        cliponaxis: !points,  // else the last validation is half a marker
       };
     }
 
@@ -145,7 +146,7 @@ window.studio.charts = (() => {
       const stepRange = this.x === "step" && this.total ? { range: [0, this.total], autorange: false } : { autorange: true, rangemode: "tozero" };
       const scale = this.scale === "log" && chart !== "learning_rate" && chart !== "tokens_per_second" ? "log" : "linear";
       return {
-        uirevision: `${this.run?.id}|${this.x}|${scale}`, height: 220, margin: { l: 46, r: 10, t: 8, b: 28 }, showlegend: false,
+        uirevision: `${this.run?.id}|${this.x}|${scale}`, height: 220, margin: { l: 46, r: 22, t: 8, b: 28 }, showlegend: false,
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: token("--sans"), size: 11, color: ink },
         hovermode: "x unified", hoverlabel: { bgcolor: token("--card"), bordercolor: token("--line-2"), font: { color: token("--ink"), size: 12, family: token("--sans") } },
         dragmode: "zoom",

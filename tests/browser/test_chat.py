@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from studio.jobs import JobFolder
-from tests.browser.made import as_text, longest_answer, open_tab
+from tests.browser.made import as_text, longest_answer, open_tab, serious
 from tests.ui.made_jobs import SCRIPT, made_run
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def test_examples_and_system_prompt_come_from_the_run(page: Page, server: Server
     )
     page.locator("#chat-settings button").first.click()
     expect(page.locator("#chat-system textarea")).to_have_value("Order to JSON.")
-    assert [v["id"] for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")] == []
+    assert serious(page) == []
 
 
 @pytest.mark.long

@@ -60,6 +60,21 @@ def test_a_chart_is_saved_as_image_and_numbers(page: Page, server: Server, fake_
     assert validated == pytest.approx({"5": 0.44, "10": 0.22})
 
 
+def test_the_last_point_of_a_chart_is_whole(page: Page, server: Server, fake_run: Callable[..., FakeRun]) -> None:
+    """A validation at the last step lies on the edge of the chart, which used to cut it in half."""
+    run = fake_run("whole")
+    run.train(40)
+    open_job(page, server.url, "training", run.job.id)
+    marks = page.locator("#monitor [data-chart=loss] .scatterlayer .points path")
+    expect(marks).to_have_count(8)
+    last = marks.last
+    assert last.evaluate(
+        "node => { while (node && !node.getAttribute('clip-path')) node = node.parentElement; return !node }"
+    )
+    box, chart = last.bounding_box(), page.locator("#monitor [data-chart=loss] svg.main-svg").first.bounding_box()
+    assert box and chart and box["x"] + box["width"] <= chart["x"] + chart["width"]
+
+
 def test_columns_of_no_method_are_mapped_by_drop_downs(page: Page, server: Server, tmp_path: Path) -> None:
     file = tmp_path / "a-table-with-a-rather-long-name.csv"
     with file.open("w", newline="", encoding="utf-8") as out:
