@@ -13,10 +13,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import psutil
 
 from tests.benchmarks import auto, memory, preparation
+from tests.benchmarks.clicks import waits
 from tests.benchmarks.methods import RISES, SEEDS, WATCHED, learn
 from tests.benchmarks.page import cold_start
 from tests.conftest import run_studio
@@ -106,6 +108,10 @@ def main() -> int:
         rows.append(("page: torch among its modules", str(page.has_torch), "False"))
         if page.has_torch:
             missed.append("page without torch")
+        waited = waits(home)
+        measure("page: first contentful paint", waited.paint, "s", 1.5)
+        measure("page: a click to its effect, median", median(waited.clicks.values()), "ms", 100)
+        rows += [(f"… {what}", f"{time:.0f} ms", "") for what, time in waited.clicks.items()]
     print("\n| measure | here | goal |\n|---|---|---|")
     print("\n".join(f"| {name} | {value} | {goal} |" for name, value, goal in rows))
     for name in missed:
