@@ -1,11 +1,33 @@
-/* The evaluation card: follows the newest evaluation of the selected run, then shows exact match before → after
-   and the answers side by side, from report/evaluation.json. Answers enter through textContent. */
+/* The evaluation card: follows the newest evaluation of the selected run, then shows its score before → after and
+   the answers side by side, from report/evaluation.json. Answers enter through textContent. */
 "use strict";
 
 window.studioEvaluation = (() => {
   const { h, breakable, filePath, fetchJson, follow, isFinal, rate, duration } = window.studio;
   const PAGE_ROWS = 10;
-  const COLUMNS = [["Row"], ["Prompt"], ["Expected"], ["Before"], ["After"]];
+  // What a report of each measure shows: its table's columns, a row of it, and its score.
+  const MEASURES = {
+    exact: {
+      title: "Exact match", key: "exact_match", of: "rows", help: null, detail: (part) => `${part.correct} of ${part.total} right`,
+      columns: [["Row"], ["Prompt"], ["Expected"], ["Before"], ["After"]],
+      cells: (row) => [cell("Expected", "mono", ...breakable(row.expected)),
+        cell("Before", null, ...answer(row.before, row.before_ok)), cell("After", null, ...answer(row.after, row.after_ok))],
+    },
+    pairs: {
+      title: "Preference accuracy", key: "preference_accuracy", of: "pairs", detail: (part) => `of ${part.total} pairs`,
+      help: "Margin: how much more likely the chosen answer is than the rejected one, as mean log-probability of a token.",
+      columns: [["Row"], ["Prompt"], ["Chosen"], ["Rejected"], ["Margin before", "num"], ["Margin after", "num"]],
+      cells: (row) => [cell("Chosen", "mono", ...breakable(row.chosen)), cell("Rejected", "mono", ...breakable(row.rejected)),
+        cell("Margin before", "num", ...margin(row.before, row.before_ok)), cell("Margin after", "num", ...margin(row.after, row.after_ok))],
+    },
+    answers: {
+      title: "Preference accuracy", key: "preference_accuracy", of: "answers", detail: (part) => `${part.total} rated answers`,
+      help: "Mean log-probability of an answer's tokens: it should rise for good answers and fall for bad ones.",
+      columns: [["Row"], ["Prompt"], ["Answer"], ["Rated"], ["Log-prob. before", "num"], ["Log-prob. after", "num"]],
+      cells: (row) => [cell("Answer", "mono", ...breakable(row.answer)), cell("Rated", null, row.good ? "good" : "bad"),
+        cell("Log-prob. before", "num", row.before.toFixed(2)), cell("Log-prob. after", "num", ...moved(row.after, row.after_ok))],
+    },
+  };
 
   const mount = (element, props, watch, trigger) => {
     const root = element.querySelector(".evaluation-view");
@@ -71,32 +93,36 @@ window.studioEvaluation = (() => {
   };
 
   const drawReport = (body, report) => {
-    const rows = report.rows || [];
+    const rows = report.rows || [], kind = report.of || "exact";
     const table = h("div", { class: "answers" });
-    const state = { wrong: false, page: 0 };
+    const state = { wrong: false, page: 0, kind };
     const redraw = () => drawTable(table, rows, state, redraw);
-    body.replaceChildren(scores(report), table);
+    body.replaceChildren(scores(report, MEASURES[kind]), table);
     redraw();
   };
 
-  const scores = (report) => {
-    const before = score("Before training", report.before), after = score("After training", report.after);
-    if (report.after.exact_match > report.before.exact_match) after.classList.add("gain");
-    const points = (report.after.exact_match - report.before.exact_match) * 100;
-    return h("div", { class: "scores" }, before, h("span", { class: "score-arrow", "aria-hidden": "true" }, "→"), after,
-      h("p", { class: "muted num score-note" }, `Exact match on ${report.after.total} rows: ${points >= 0 ? "+" : "−"}${Math.abs(points).toFixed(1)} points`));
+  const scores = (report, measure) => {
+    const [before, after] = [report.before, report.after].map((part) => part[measure.key]), points = (after - before) * 100;
+    const tuned = score("After training", report.after, measure);
+    if (after > before) tuned.classList.add("gain");
+    const reward = report.reward_accuracy === undefined ? "" : ` · reward accuracy ${rate(report.reward_accuracy)}`;
+    return h("div", { class: "scores" }, score("Before training", report.before, measure),
+      h("span", { class: "score-arrow", "aria-hidden": "true" }, "→"), tuned,
+      h("p", { class: "muted num score-note" },
+        `${measure.title} on ${report.after.total} ${measure.of}: ${points >= 0 ? "+" : "−"}${Math.abs(points).toFixed(1)} points${reward}`),
+      measure.help ? h("p", { class: "muted score-help" }, measure.help) : null);
   };
 
-  const score = (label, part) => h("div", { class: "score" },
-    h("small", {}, label), h("b", { class: "num" }, rate(part.exact_match)),
-    h("em", { class: "num" }, `${part.correct} of ${part.total} right${part.seconds ? ` · ${duration(part.seconds)}` : ""}`));
+  const score = (label, part, measure) => h("div", { class: "score" },
+    h("small", {}, label), h("b", { class: "num" }, rate(part[measure.key])),
+    h("em", { class: "num" }, `${measure.detail(part)}${part.seconds ? ` · ${duration(part.seconds)}` : ""}`));
 
   const drawTable = (box, rows, state, redraw) => {
     const shown = state.wrong ? rows.filter((row) => !row.after_ok) : rows;
     const pages = Math.max(1, Math.ceil(shown.length / PAGE_ROWS));
     state.page = Math.min(state.page, pages - 1);
     const part = shown.slice(state.page * PAGE_ROWS, (state.page + 1) * PAGE_ROWS);
-    const scroll = follow.table("Answers side by side", COLUMNS, part.map(answerRow));
+    const scroll = follow.table("Answers side by side", MEASURES[state.kind].columns, part.map((row) => answerRow(row, MEASURES[state.kind])));
     const focused = box.contains(document.activeElement) ? document.activeElement.dataset.act : null;
     box.replaceChildren(filterBar(rows, shown, state, redraw), shown.length ? scroll : emptyLine(), pager(shown, pages, state, redraw));
     if (focused) box.querySelector(`[data-act="${focused}"]`)?.focus();
@@ -123,15 +149,20 @@ window.studioEvaluation = (() => {
       step("Previous", -1), h("span", { class: "muted num" }, `${first}–${last} of ${shown.length}`), step("Next", 1));
   };
 
-  const answerRow = (row) => h("tr", {},
-    cell("Row", "num", row.row), cell("Prompt", "prompt", promptText(row.prompt)), cell("Expected", "mono", ...breakable(row.expected)),
-    cell("Before", null, ...answer(row.before, row.before_ok)), cell("After", null, ...answer(row.after, row.after_ok)));
+  const answerRow = (row, measure) => h("tr", {},
+    cell("Row", "num", row.row), cell("Prompt", "prompt", promptText(row.prompt)), ...measure.cells(row));
 
   const cell = (label, look, ...content) => h("td", { class: look, "data-label": label }, ...content);
 
   const answer = (text, right) => [
     h("span", { class: `pill ${right ? "ok" : "bad"}` }, right ? "✓ correct" : "✗ wrong"), h("div", { class: "mono answer-text" }, ...breakable(text)),
   ];
+
+  const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+
+  const margin = (value, right) => [h("span", { class: `pill ${right ? "ok" : "bad"}` }, `${right ? "✓" : "✗"} ${signed(value)}`)];
+
+  const moved = (value, right) => [h("span", { class: `pill ${right ? "ok" : "bad"}` }, `${right ? "✓" : "✗"} ${value.toFixed(2)}`)];
 
   const promptText = (prompt) => {
     if (typeof prompt === "string") return prompt;

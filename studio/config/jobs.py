@@ -7,29 +7,41 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from studio.methods import METHODS
+from studio.methods import METHODS, Method, RowKind
 from studio.option import Options, option
 
 GgufType = Literal[
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q4_0", "q3_k_m", "q2_k",
 ]  # fmt: skip
 DEFAULT_TYPES: tuple[GgufType, ...] = ("q4_k_m",)
+COMPARED: tuple[RowKind, ...] = ("pairs", "rated")  # rows whose answers are compared with each other
 DEMO_TEST = "demo/test.jsonl"
 AUTO, HELD_OUT = "auto", "validation"  # instead of a file: the run's usual rows, the rows that it held out
 
 
 def usual_rows(run: Mapping[str, Any]) -> str:
-    """Return the rows that say most of a run: its validation rows, and the demo's test rows for a run on the demo.
+    """Return the rows that say most of a run: its validation rows, and the demo's test rows for a run on its orders.
 
     Args:
         run: configuration of the run, as job.yaml has it.
     """
-    data, method = run.get("data") or {}, METHODS.get(str((run.get("method") or {}).get("name")))
+    data, method = run.get("data") or {}, _method(run)
     paths = [str(source.get("path")) for source in data.get("train") or [] if isinstance(source, Mapping)]
-    if method is None or method.rows != "answers" or method.plain or all(one.startswith("demo/") for one in paths):
+    demo = all(one.startswith("demo/") for one in paths)
+    if not compares(run) and (method is None or method.rows != "answers" or method.plain or demo):
         return DEMO_TEST
     validation = data.get("validation")
     return validation if isinstance(validation, str) else HELD_OUT if validation else DEMO_TEST
+
+
+def compares(run: Mapping[str, Any]) -> bool:
+    """Whether a run learned which of two answers is better, and is evaluated on that."""
+    method = _method(run)
+    return method is not None and method.rows in COMPARED
+
+
+def _method(run: Mapping[str, Any]) -> Method | None:
+    return METHODS.get(str((run.get("method") or {}).get("name")))
 
 
 class EvaluateConfig(Options):
@@ -38,8 +50,8 @@ class EvaluateConfig(Options):
     run: str = option(..., "The training run (its id or name) whose result is measured.", title="Run", min_length=1)
     data: str = option(
         AUTO,
-        "File of rows with expected answers that were not trained on, or validation: the rows that the run held out. "
-        "auto takes those, and for a run on the demo its test rows.",
+        "File of rows that were not trained on, with expected answers, pairs or rated answers; or validation: the rows "
+        "that the run held out. auto takes those, and for a run on the demo's orders its test rows.",
         title="Rows", tier="basic", min_length=1,
     )  # fmt: skip
     limit: int | None = option(None, "Only the first N rows; empty for all.", title="Row limit", unit="rows", ge=1)

@@ -8,7 +8,7 @@ batches. On a model that knows its task this is ten times faster than generating
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,27 +67,34 @@ def _skips_padding(model: Any) -> bool:
     return "past_key_values" in inspect.signature(plain.forward).parameters
 
 
-@torch.inference_mode()
 def _forced(model: Any, questions: list[Question]) -> list[bool]:
     """For each question: does the model choose every token of the expected answer, given those before it?"""
-    rows = [question.prompt_ids + question.answer_ids for question in questions]
-    length = max(map(len, rows))
+    rows = [(question.prompt_ids, question.answer_ids) for question in questions]
+    found = zip(answer_logits(model, rows), questions, strict=True)
+    return [logits.argmax(-1).tolist() == question.answer_ids for logits, question in found]
+
+
+@torch.inference_mode()
+def answer_logits(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[torch.Tensor]:
+    """Yield for each row the (A, V) logits that choose its answer's tokens, on the model's device.
+
+    Args:
+        model: a causal language model (or PEFT model) in evaluation mode.
+        rows: (prompt ids, A answer ids), computed together.
+    """
+    length = max(len(prompt) + len(answer) for prompt, answer in rows)
     ids = torch.zeros((len(rows), length), dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for at, row in enumerate(rows):  # padded on the right: causal attention never sees it
-        ids[at, : len(row)] = torch.tensor(row)
-        mask[at, : len(row)] = 1
+    for at, (prompt, answer) in enumerate(rows):  # padded on the right: causal attention never sees it
+        ids[at, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+        mask[at, : len(prompt) + len(answer)] = 1
     device = next(model.parameters()).device
-    keep = max(len(question.answer_ids) for question in questions) + length - min(map(len, rows)) + 1
+    keep = length - min(len(prompt) for prompt, _ in rows) + 1
     logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), logits_to_keep=keep).logits
-    chosen = logits.argmax(-1).cpu()
-    first = length - chosen.shape[1]  # position of the first kept row of logits
-    right = []
-    for at, question in enumerate(questions):
-        begin = len(question.prompt_ids) - 1 - first
-        expected = torch.tensor(question.answer_ids)
-        right.append(bool(torch.equal(chosen[at, begin : begin + len(expected)], expected)))
-    return right
+    first = length - logits.shape[1]  # position of the first kept row of logits
+    for at, (prompt, answer) in enumerate(rows):
+        begin = len(prompt) - 1 - first
+        yield logits[at, begin : begin + len(answer)]
 
 
 @torch.inference_mode()

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
 from studio.config.load import build
+from studio.data.formats.answers import Example
 from studio.data.prepare.limit import limited_by
 from studio.data.prepare.pipeline import prepare_data
+from studio.data.prepare.units import Rated, both_answers
 from studio.data.sources.locate import locate
 from studio.data.sources.reading import Reading, in_turns
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
-from studio.evaluate.questions import Question, questions_of
 from studio.jobs import JobFolder
 from studio.settings import Settings
 
 
-def held_out(run: JobFolder, tokenizer: Any, settings: Settings, limit: int | None = None) -> list[Question]:
-    """Return a run's validation rows as questions: of each conversation the last answer is expected.
+def held_out(run: JobFolder, tokenizer: Any, settings: Settings, limit: int | None = None) -> list[Example]:
+    """Return a run's validation rows, read as what the run learned from.
 
     Args:
-        run: trained on answers, with a share of its rows held out.
+        run: with a share of its rows held out.
         tokenizer: of the trained model.
         settings: home and folders, as the run had them.
         limit: first rows only; None for all.
@@ -36,24 +38,38 @@ def held_out(run: JobFolder, tokenizer: Any, settings: Settings, limit: int | No
     data = limited_by(base, config)
     used = load_tokenizer(base, config.model.trust_remote_code)  # the run's split is that of its rows as it read them
     prepared = prepare_data(data, config.method, used, settings, seed=config.training.seed)
-    wanted = {(unit.path, unit.row) for unit in prepared.validation}
+    wanted: dict[tuple[str, int], list[Any]] = {}
+    for unit in prepared.validation:
+        wanted.setdefault((unit.path, unit.row), []).append(unit)
     if not wanted:
-        raise InputError(
-            f"run '{run.request.name}' held out no rows", where="data", fix="Choose a file of rows with answers"
-        )
+        raise InputError(f"run '{run.request.name}' held out no rows", where="data", fix="Choose a file of rows")
     files = [Path(source.path).name for source in data.train]
     if len(set(files)) < len(files):
         raise InputError(
             "two of the run's files have the same name, so its validation rows cannot be told apart", where="data",
-            fix="Choose a file of rows with answers",
+            fix="Choose a file of rows",
         )  # fmt: skip
-    examples, turns = [], in_turns(tokenizer.chat_template, data, config.method)
+    examples: list[Example] = []
+    turns = in_turns(tokenizer.chat_template, data, config.method)
     for source in data.train:
         located = locate(source, settings)
-        reading = Reading(source, located, "answers", turns)
+        reading = Reading(source, located, config.method.kind.rows, turns)
         format_name, _ = reading.format([next(located.rows(0))])
         name = located.path.name  # as the rows of it are named
-        examples += [
-            reading.example(row, number, format_name) for number, row in located.rows(0) if (name, number) in wanted
-        ]
-    return questions_of(examples[:limit], tokenizer)
+        for number, row in located.rows(0):
+            if units := wanted.get((name, number)):
+                example = reading.example(row, number, format_name)
+                examples += _rated(example, units) if prepared.kind == "rated" else [example]
+    return examples[:limit]
+
+
+def _rated(example: Example, units: list[Rated]) -> list[Example]:
+    """The rated answers of a row that were held out: of a pair, each answer is drawn by itself."""
+    labels = {unit.label for unit in units}
+    if example.rejected is None:
+        return [example]
+    return [
+        replace(one, rejected=None, label=good)
+        for one, good in zip(both_answers(example), (True, False), strict=True)
+        if good in labels
+    ]

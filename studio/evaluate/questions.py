@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from studio.config.data import DataSource
+from studio.config.jobs import COMPARED
 from studio.data.files.datafiles import read_rows
 from studio.data.formats.answers import Example, split_prompt
+from studio.data.formats.rows import fitting_kind, fitting_kinds
 from studio.data.masks.masker import Masker
 from studio.data.masks.overlay import IGNORED
 from studio.data.sources.locate import of_file
 from studio.data.sources.reading import Reading, in_turns
 from studio.errors import InputError
+from studio.methods import RowKind
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,17 @@ class Question:
     answer_ids: list[int]
 
 
-def read_questions(
-    path: Path, tokenizer: Any, limit: int | None = None, source: DataSource | None = None
-) -> list[Question]:
-    """Read the rows of `path` as questions; `source` says how its columns are mapped, where they are.
+def read_examples(
+    path: Path, tokenizer: Any, limit: int | None = None, source: DataSource | None = None, kind: RowKind = "answers"
+) -> tuple[RowKind, list[Example]]:
+    """Return the rows of a file, and what they are: of this kind if they can be, else of that for which they are made.
 
     Args:
-        path: rows in any readable format, each with an expected answer.
+        path: rows in any readable format, each with an answer.
         tokenizer: with its chat template.
         limit: first rows to read; None for all.
         source: how columns are mapped; None: recognized by their names.
+        kind: what the evaluated run learned from.
 
     Raises:
         InputError: the file or a row cannot be used.
@@ -56,10 +60,34 @@ def read_questions(
     rows = list(read_rows(path))[:limit]
     if not rows:
         raise InputError("the file has no rows", where=str(path), fix="Choose a file with expected answers")
-    turns = in_turns(tokenizer.chat_template)
-    reading = Reading(source or DataSource(path=str(path)), of_file(path), "answers", turns)
+    turns, source, here = in_turns(tokenizer.chat_template), source or DataSource(path=str(path)), of_file(path)
+    number, first = rows[0]
+    mapped = Reading(source, here, kind).mapped(first, number)
+    found = kind if kind in fitting_kinds(mapped) else fitting_kind(mapped)
+    read: RowKind = found if found in COMPARED else "answers"
+    reading = Reading(source, here, read, turns)
     format_name, _ = reading.format(rows[:1])
-    return questions_of([reading.example(row, number, format_name) for number, row in rows], tokenizer)
+    return read, [reading.example(row, number, format_name) for number, row in rows]
+
+
+def read_questions(
+    path: Path, tokenizer: Any, limit: int | None = None, source: DataSource | None = None
+) -> list[Question]:
+    """Read the rows of `path` as questions.
+
+    Args:
+        path, tokenizer, limit, source: as `read_examples`.
+
+    Raises:
+        InputError: the file or a row cannot be used, or its rows are pairs or ratings, which expect no answer.
+    """
+    kind, examples = read_examples(path, tokenizer, limit, source)
+    if kind != "answers":
+        raise InputError(
+            "the rows are answers to compare, and not questions with an expected answer", where=str(path),
+            fix="Choose a file with expected answers",
+        )  # fmt: skip
+    return questions_of(examples, tokenizer)
 
 
 def questions_of(examples: Sequence[Example], tokenizer: Any) -> list[Question]:

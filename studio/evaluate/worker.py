@@ -16,15 +16,19 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from studio.config.jobs import AUTO, HELD_OUT, EvaluateConfig, usual_rows
+from studio.config import RunConfig
+from studio.config.jobs import AUTO, COMPARED, HELD_OUT, EvaluateConfig, usual_rows
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
+from studio.data.masks.masker import Masker
 from studio.data.sources.reading import source_named
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
-from studio.evaluate.answers import Answer, answer_all
 from studio.evaluate.heldout import held_out
-from studio.evaluate.questions import Question, read_questions
+from studio.evaluate.measures import ExactMatch, Measure, Preference
+from studio.evaluate.questions import questions_of, read_examples
+from studio.evaluate.ratings import judged
+from studio.evaluate.score import in_a_sentence
 from studio.jobs import JobFolder, find_job
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
@@ -34,6 +38,7 @@ from studio.models.device.machine import device_info
 from studio.models.inspect.adapters import require_quick_adapter
 from studio.models.inspect.attention import answer_options
 from studio.models.inspect.headers import SAFE, read_config
+from studio.settings import Settings
 
 SPARE_TOKENS = 16
 
@@ -51,23 +56,44 @@ def evaluate(context: JobContext) -> None:
         tokenizer = load_tokenizer(run.model)
         if config.data == AUTO:
             config = config.model_copy(update={"data": usual_rows(run.request.config)})
-        if config.data == HELD_OUT:
-            questions = held_out(run, tokenizer, context.settings, config.limit)
-        else:
-            path = resolve_path(config.data, context.settings)
-            source = source_named(run.request.config.get("data") or {}, config.data)
-            questions = read_questions(path, tokenizer, config.limit, source)
-    context.outline(evaluation_seconds(len(questions)))
-    longest = max(len(question.answer_ids) for question in questions) + SPARE_TOKENS
-    max_new_tokens = longest if config.max_new_tokens == "auto" else int(config.max_new_tokens)
-
-    answers: dict[str, tuple[list[Answer], float]] = {}
+        measure = _measure(context.settings, config, run, tokenizer)
+    context.outline(evaluation_seconds(measure.count))
+    asked: dict[str, list[Any]] = {}
+    seconds: dict[str, float] = {}
     for side, model in _sides(context, run):
         context.check_stop()
-        with context.phase(f"answers of the {side} model", len(questions), "rows") as phase:
+        with context.phase(f"answers of the {side} model", measure.count, measure.unit) as phase:
             began = time.monotonic()
-            answers[side] = answer_all(model, tokenizer, questions, max_new_tokens, phase.set), time.monotonic() - began
-    _report(context, config, run, questions, answers)
+            asked[side] = measure.ask(model, phase.set)
+            seconds[side] = round(time.monotonic() - began, 2)
+    report = {
+        "run": run.id, "name": run.request.name, "data": config.data, "measure": measure.name,
+        **measure.report(asked["base"], asked["tuned"]),
+    }  # fmt: skip
+    report["before"]["seconds"], report["after"]["seconds"] = seconds["base"], seconds["tuned"]
+    context.job.report.mkdir(exist_ok=True)
+    write_json(context.job.report / "evaluation.json", report)
+    context.result("evaluation", {key: report[key] for key in ("run", "before", "after")})
+    context.log(in_a_sentence(report))
+
+
+def _measure(settings: Settings, config: EvaluateConfig, run: JobFolder, tokenizer: Any) -> Measure[Any]:
+    """What the rows of an evaluation are good for."""
+    trained = build(RunConfig, run.request.config, "job.yaml")
+    kind = trained.method.kind.rows
+    if config.data == HELD_OUT:
+        examples = held_out(run, tokenizer, settings, config.limit)
+    else:
+        path = resolve_path(config.data, settings)
+        source = source_named(run.request.config.get("data") or {}, config.data)
+        kind, examples = read_examples(path, tokenizer, config.limit, source, kind)
+    if kind in COMPARED:
+        masker = Masker(tokenizer, control_tokens=trained.data.control_tokens)
+        return Preference(judged(kind, examples, masker, config.data), kind == "pairs")
+    questions = questions_of(examples, tokenizer)
+    longest = max(len(question.answer_ids) for question in questions) + SPARE_TOKENS
+    most = longest if config.max_new_tokens == "auto" else int(config.max_new_tokens)
+    return ExactMatch(questions, tokenizer, most)
 
 
 def require_model(run: JobFolder) -> JobFolder:
@@ -120,34 +146,3 @@ def _autocast(dtype: torch.dtype) -> Any:
     """The adapter is float32 over a bfloat16 base: compute both as in training."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
-
-
-def _report(
-    context: JobContext,
-    config: EvaluateConfig,
-    run: JobFolder,
-    questions: list[Question],
-    answers: dict[str, tuple[list[Answer], float]],
-) -> None:
-    (base, base_seconds), (tuned, tuned_seconds) = answers["base"], answers["tuned"]
-    rows = [
-        {
-            "row": question.row, "prompt": question.prompt, "expected": question.expected,
-            "before": before.text, "after": after.text, "before_ok": before.right, "after_ok": after.right,
-        }
-        for question, before, after in zip(questions, base, tuned, strict=True)
-    ]  # fmt: skip
-    summary = {"before": _score(base, base_seconds), "after": _score(tuned, tuned_seconds)}
-    context.job.report.mkdir(exist_ok=True)
-    head = {"run": run.id, "name": run.request.name, "data": config.data}
-    write_json(context.job.report / "evaluation.json", {**head, **summary, "rows": rows})
-    context.result("evaluation", {"run": run.id, **summary})
-    context.log(f"exact match {summary['before']['correct']} → {summary['after']['correct']} of {len(rows)}")
-
-
-def _score(answers: list[Answer], seconds: float) -> dict[str, Any]:
-    right = sum(answer.right for answer in answers)
-    return {
-        "exact_match": round(right / len(answers), 4), "correct": right, "total": len(answers),
-        "seconds": round(seconds, 2),
-    }  # fmt: skip

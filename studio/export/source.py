@@ -119,7 +119,8 @@ def trained_score(settings: Settings, run: JobFolder, rows: Path) -> dict[str, A
             continue
         report = read_json(job.report / "evaluation.json") or {}
         whole = job.request.config.get("limit") is None
-        if report.get("run") == run.id and whole and _same_file(str(report.get("data", "")), rows, settings):
+        exact = "exact_match" in (report.get("after") or {})
+        if exact and report.get("run") == run.id and whole and _same_file(str(report.get("data", "")), rows, settings):
             after: dict[str, Any] = report["after"]
             return {"correct": after["correct"], "total": after["total"], "exact_match": after["exact_match"]}
     return None

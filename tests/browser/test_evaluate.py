@@ -10,9 +10,13 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.config.jobs import EvaluateConfig
-from studio.jobs import JobFolder
+from studio.config.load import load_run
+from studio.jobs import JobFolder, submit, wait
+from studio.jobs.store.files import read_json
+from studio.jobs.store.folder import jobs_of_kind
+from studio.settings import PRESETS
 from tests.browser.made import as_text, open_tab
-from tests.ui.made_jobs import SCRIPT, made_evaluation, made_run
+from tests.ui.made_jobs import SCRIPT, made_evaluation, made_preference, made_run
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server
@@ -79,3 +83,37 @@ def test_unfinished_run_cannot_be_evaluated_until_it_is_done(page: Page, server:
     expect(page.locator("#evaluation-view")).to_contain_text("when the run is done")
     fake.finish()
     expect(page.locator("#evaluate-start")).to_be_enabled()
+
+
+@pytest.mark.long
+def test_pairs_are_shown_with_their_margins(page: Page, server: Server, run: JobFolder) -> None:
+    made_preference(server.settings.jobs, run)
+    open_tab(page, server.url, "training", run.id)
+    expect(page.locator(".score b")).to_have_text(["0.0 %", "91.7 %"])
+    expect(page.locator(".score-note")).to_have_text(
+        "Preference accuracy on 12 pairs: +91.7 points · reward accuracy 100.0 %"
+    )
+    expect(page.locator("#evaluation-view th")).to_have_text(
+        ["Row", "Prompt", "Chosen", "Rejected", "Margin before", "Margin after"]
+    )
+    expect(page.locator(f"{ROWS} >> nth=0")).to_contain_text("✓ +1.50")
+    assert SCRIPT in page.locator(f"{ROWS} >> nth=0").inner_text().replace("\n", "")
+    page.get_by_label("only wrong (1)").check()
+    expect(page.locator(f"{ROWS} td >> nth=5")).to_have_text("✗ −0.50")
+    as_text(page)
+
+
+@pytest.mark.long
+def test_a_preference_run_is_measured_by_what_it_learned(page: Page, server: Server) -> None:
+    """The real model, ten steps on the demo's pairs, then Evaluate as it stands: no file is chosen."""
+    config = load_run(PRESETS / "demo" / "dpo.yaml", ["training.max_steps=10"])
+    run = submit(server.settings, "train", "prefers", config.model_dump(mode="json"))
+    assert wait(run, seconds=400).status == "completed", run.log_path.read_text()
+    open_tab(page, server.url, "training", run.id)
+    expect(page.locator("#evaluation-view")).to_contain_text("find the better one more likely")
+    page.locator("#evaluate-start").click()
+    expect(page.locator(".score-note")).to_contain_text("Preference accuracy on 60 pairs", timeout=240_000)
+    report = read_json(jobs_of_kind(server.settings.jobs, "evaluate")[0].report / "evaluation.json")
+    assert report["data"] == "demo/pairs_test.jsonl" and report["reward_accuracy"] > 0.6
+    assert report["after"]["preference_accuracy"] >= report["before"]["preference_accuracy"]
+    as_text(page)

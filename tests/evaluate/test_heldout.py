@@ -15,6 +15,7 @@ from studio.config.load import build
 from studio.data.prepare.pipeline import prepare_data
 from studio.errors import InputError
 from studio.evaluate.heldout import held_out
+from studio.evaluate.questions import questions_of
 from studio.jobs import JobFolder
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
@@ -42,7 +43,7 @@ def test_they_are_those_that_were_not_trained_on(settings: Settings, model_path:
     file, other = table(tmp_path / "a.jsonl"), table(tmp_path / "b.jsonl", "total")
     run = made(settings, model_path, file, other, validation=0.25)
     tokenizer = AutoTokenizer.from_pretrained(model_path)
-    found = held_out(run, tokenizer, settings)
+    found = questions_of(held_out(run, tokenizer, settings), tokenizer)
     config = build(RunConfig, run.request.config, "job.yaml")
     prepared = prepare_data(config.data, config.method, tokenizer, settings, seed=config.training.seed)
     trained = {tuple(unit.input_ids) for unit in prepared.train}
@@ -54,7 +55,7 @@ def test_they_are_those_that_were_not_trained_on(settings: Settings, model_path:
     assert not {ids for ids in asked if any(row[: len(ids)] == ids for row in trained)}
     for one in found:
         assert one.expected == str(int(one.prompt.split()[3]) + 1)
-    assert [one.prompt for one in held_out(run, tokenizer, settings, limit=3)] == [one.prompt for one in found[:3]]
+    assert [one.row for one in held_out(run, tokenizer, settings, limit=3)] == [one.row for one in found[:3]]
 
 
 def test_what_cannot_be_told_is_said(settings: Settings, model_path: Path, tmp_path: Path) -> None:
@@ -73,7 +74,10 @@ def test_what_cannot_be_told_is_said(settings: Settings, model_path: Path, tmp_p
         ({"data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, HELD_OUT),
         ({"data": {"train": [{"path": "/own.jsonl"}], "validation": "/other.jsonl"}}, "/other.jsonl"),
         ({"data": {"train": [{"path": "/own.jsonl"}], "validation": 0}}, DEMO_TEST),
-        ({"method": {"name": "dpo"}, "data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, DEMO_TEST),
+        ({"method": {"name": "dpo"}, "data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, HELD_OUT),
+        ({"method": {"name": "kto"}, "data": {"train": [{"path": "demo/rated.jsonl"}], "validation": 0.1}}, HELD_OUT),
+        ({"method": {"name": "orpo"}, "data": {"validation": "demo/pairs_test.jsonl"}}, "demo/pairs_test.jsonl"),
+        ({"method": {"name": "grpo"}, "data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, DEMO_TEST),
         ({"method": {"name": "pretrain"}, "data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, DEMO_TEST),
     ],
 )

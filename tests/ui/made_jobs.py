@@ -60,6 +60,31 @@ def made_evaluation(jobs: Path, run: JobFolder, rows: int = 25) -> JobFolder:
     return job
 
 
+def made_preference(jobs: Path, run: JobFolder, rows: int = 12) -> JobFolder:
+    """An evaluation on pairs, whose second one is still preferred wrongly."""
+    config = EvaluateConfig(run=run.id, data="demo/pairs_test.jsonl")
+    job = create_job(jobs, "evaluate", run.request.name, config.model_dump(mode="json"))
+    lines = [json.loads(line) for line in (ASSETS / "demo" / "pairs_test.jsonl").read_text().splitlines()[:rows]]
+    shown = [
+        {
+            "row": number, "prompt": SCRIPT if number == 1 else "Where is it?", "chosen": line["chosen"][-1]["content"],
+            "rejected": line["rejected"][-1]["content"], "before": -0.25, "after": -0.5 if number == 2 else 1.5,
+            "before_ok": False, "after_ok": number != 2,
+        }
+        for number, line in enumerate(lines, 1)
+    ]  # fmt: skip
+    before = {"preference_accuracy": 0.0, "total": rows, "seconds": 4.2}
+    after = {"preference_accuracy": (rows - 1) / rows, "total": rows, "seconds": 4.4}
+    report = {
+        "run": run.id, "data": "demo/pairs_test.jsonl", "measure": "preference", "of": "pairs", "before": before,
+        "after": after, "reward_accuracy": 1.0, "rows": shown,
+    }  # fmt: skip
+    job.report.mkdir()
+    write_json(job.report / "evaluation.json", report)
+    finish(job)
+    return job
+
+
 def made_export(jobs: Path, run: JobFolder, types: tuple[str, ...] = ("q4_k_m", "f16")) -> JobFolder:
     config = ExportConfig.model_validate({"run": run.id, "types": list(types)})
     job = create_job(jobs, "export", run.request.name, config.model_dump(mode="json"))

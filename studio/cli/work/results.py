@@ -13,6 +13,7 @@ from studio.config.jobs import AUTO, HELD_OUT, EvaluateConfig, ExportConfig
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
 from studio.errors import StudioError
+from studio.evaluate.score import in_a_sentence
 from studio.export.proof.gates import difference, rare_differences
 from studio.jobs import find_job, submit
 from studio.jobs.store.files import read_json
@@ -35,15 +36,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first N rows.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure exact match of a run on held-out rows, before and after."""
+    """Measure a run on held-out rows, before and after: exact match, or preference where answers are compared."""
     report = run_evaluation(read_settings(), run, {"data": data, "limit": limit})
-    before, after = report["before"], report["after"]
-    text = (
-        f"exact match on {after['total']} rows of {report['data']}: "
-        f"{before['correct']} before ({before['exact_match']:.1%}), "
-        f"{after['correct']} after ({after['exact_match']:.1%})"
-    )
-    answer(as_json, report, text)
+    answer(as_json, report, in_a_sentence(report))
 
 
 def export(

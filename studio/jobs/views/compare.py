@@ -37,6 +37,8 @@ LOSS_OPTIONS = frozenset(spec.path for spec in options_of(RunConfig) if spec.dec
 SCALED = frozenset(("rewards/margins", "rewards/chosen", "rewards/rejected", "margin", "loss/value"))
 # Options that say what is scored at all: with others no number of the method is about the same thing.
 SCORING_OPTIONS = frozenset(spec.path for spec in options_of(RunConfig) if spec.decides == "score")
+# What an evaluation measures of a trained model.
+SCORES = {"exact_match": "Exact match after", "preference_accuracy": "Preference accuracy after"}
 Better = Literal["lower", "higher", "neither"]
 
 _OPTION = re.compile(r"[\w.()\- ]+", re.ASCII)
@@ -73,7 +75,7 @@ class Facts:
     config: dict[str, Any]
     environment: dict[str, Any]
     bytes: int
-    score: tuple[float, str] | None
+    scores: dict[str, tuple[float, str]]
 
 
 def compare_runs(
@@ -96,8 +98,8 @@ def compare_runs(
     for job in runs:
         config, problem = full_config(job)
         notes += [problem] if problem else []
-        size, score = disk.of(job).total, reports.get(job.id)
-        facts.append(Facts(job, job.state(), summaries.of(job), config, _environment(job), size, score))
+        size, scores = disk.of(job).total, reports.get(job.id, {})
+        facts.append(Facts(job, job.state(), summaries.of(job), config, _environment(job), size, scores))
     options = differing([one.config for one in facts], [one.environment for one in facts])
     notes += _cautions(facts, options)
     own = {metric.name: metric for one in facts for metric in metrics_of(one.config)}
@@ -158,12 +160,12 @@ def _results(facts: Sequence[Facts], metrics: Sequence[Metric], changed: set[str
             values = [_number(one.summary.values.get(name)) for one in facts]
             if any(value is not None for value in values):
                 rows.append(_row(name, title, values, better))
-    scores = [one.score for one in facts]
-    if any(scores):
+    for name, title in SCORES.items():
+        scores = [one.scores.get(name) for one in facts]
         same_rows = len({score[1] for score in scores if score}) == 1
         values = [score[0] if score else None for score in scores]
         right: Better = "higher" if same_rows else "neither"
-        rows.append(_row("exact_match", "Exact match after", values, right, lambda value: f"{value:.1%}"))
+        rows.append(_row(name, title, values, right, lambda value: f"{value:.1%}"))
     rows += [
         _row(
             "tokens_per_second", "Tokens per second, median",
@@ -211,23 +213,37 @@ def _cautions(facts: Sequence[Facts], options: Sequence[Row]) -> list[str]:
     return []
 
 
-def _scores(runs: Sequence[JobFolder], evaluations: Iterable[JobFolder]) -> dict[str, tuple[float, str]]:
-    """Exact match of each run's newest completed evaluation, and which rows it was measured on."""
+def _scores(runs: Sequence[JobFolder], evaluations: Iterable[JobFolder]) -> dict[str, dict[str, tuple[float, str]]]:
+    """Each run's scores by its newest completed evaluation of each measure, and which rows they were measured on."""
     wanted = {name: job.id for job in runs for name in (job.id, str(job.path))}
-    found: dict[str, tuple[float, str]] = {}
+    found: dict[str, dict[str, tuple[float, str]]] = {}
     for job in evaluations:
         run = wanted.get(_run_of(job))
-        if run is None or run in found or job.state().status != "completed":
+        if run is None or len(found.get(run, ())) == len(SCORES) or job.state().status != "completed":
             continue
         try:
             report = read_json(job.report / "evaluation.json")
             after = report["after"]
-            score = _number(after["exact_match"])
-        except (OSError, KeyError, TypeError, ValueError):  # an older one may still be whole
+            name = next(name for name in SCORES if name in after)
+            score, rows = _number(after[name]), _asked(report)
+        except (
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            StopIteration,
+        ):  # an older one may still be whole
             continue
         if score is not None:
-            found[run] = (score, f"{report.get('data')}, {after.get('total')} rows")
+            found.setdefault(run, {}).setdefault(name, (score, rows))
     return found
+
+
+def _asked(report: dict[str, Any]) -> str:
+    """Equal for evaluations on the same rows; "validation" alone means others for each run."""
+    rows = [(row.get("row"), row.get("prompt")) for row in report.get("rows") or []]
+    return f"{report.get('data')} {report['after'].get('total')} {hash(repr(rows))}"
 
 
 def _run_of(job: JobFolder) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -11,6 +11,7 @@ from trl import KTOConfig, KTOTrainer
 from trl.trainer.utils import use_adapter
 
 from studio.data.prepare.units import Rated
+from studio.methods.preference import Ranked, good_above_bad
 from studio.train.load.reference import REFERENCE, keep_start, reference_model
 from studio.train.loop.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments
@@ -25,7 +26,7 @@ class RatedTrainer(Counting, KTOTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._seen: list[Seen] = []
+        self._seen: list[Ranked] = []
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Note the reward of each answer, then let TRL compute the loss.
@@ -47,7 +48,7 @@ class RatedTrainer(Counting, KTOTrainer):
         prompts = (batch["attention_mask"].bool() & ~batch["completion_mask"].bool()).cpu()
         for i, reward in enumerate((self.beta * (policy - reference)).tolist()):
             prompt = tuple(batch["input_ids"][i].cpu()[prompts[i]].tolist())
-            self._seen.append(Seen(prompt, bool(batch["label"][i]), reward))
+            self._seen.append(Ranked(prompt, bool(batch["label"][i]), reward))
         return super().prediction_step(model, inputs, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -106,32 +107,6 @@ def build(setup: Setup) -> RatedTrainer:
     )
     keep_start(trainer, setup)
     return finish(trainer, setup)
-
-
-class Seen(NamedTuple):
-    """An answer of the validation: its prompt's ids, whether it is rated good, and the model's reward for it."""
-
-    prompt: tuple[int, ...]
-    good: bool
-    reward: float
-
-
-def good_above_bad(seen: list[Seen]) -> float | None:
-    """Return the share of (good, bad) answers to the same prompt in which the good one has the larger reward.
-
-    Equal rewards count half, so a model that did not move has 0.5. Where no prompt has both, all good answers are
-    compared with all bad ones (the area under the ROC curve). None if one of the two kinds is missing.
-    """
-    groups: dict[tuple[int, ...], list[Seen]] = {}
-    for one in seen:
-        groups.setdefault(one.prompt, []).append(one)
-    wins = [win for group in groups.values() for win in _wins(group)] or _wins(seen)
-    return sum(wins) / len(wins) if wins else None
-
-
-def _wins(seen: list[Seen]) -> list[float]:
-    good, bad = ([one.reward for one in seen if one.good is kind] for kind in (True, False))
-    return [1.0 if a > b else 0.5 if a == b else 0.0 for a in good for b in bad]
 
 
 def rated(rows: list[Rated], batch: int) -> Dataset:

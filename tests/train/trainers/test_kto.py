@@ -9,8 +9,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from studio.methods.preference import Ranked, good_above_bad
 from studio.settings import Settings
-from studio.train.trainers.kto import Seen, good_above_bad
 from tests.parity.made import demo_rows, make_trainer, write_rows
 
 A, B = (1, 2), (3,)
@@ -19,17 +19,17 @@ A, B = (1, 2), (3,)
 @pytest.mark.parametrize(
     ("seen", "share"),
     [
-        ([Seen(A, True, 1.0), Seen(A, False, 0.0)], 1.0),
-        ([Seen(A, True, 0.0), Seen(A, False, 1.0)], 0.0),
-        ([Seen(A, True, 0.0), Seen(A, False, 0.0)], 0.5),
+        ([Ranked(A, True, 1.0), Ranked(A, False, 0.0)], 1.0),
+        ([Ranked(A, True, 0.0), Ranked(A, False, 1.0)], 0.0),
+        ([Ranked(A, True, 0.0), Ranked(A, False, 0.0)], 0.5),
         # Only answers to the same prompt are compared, however large the rewards of another one are.
-        ([Seen(A, True, 1.0), Seen(A, False, 0.0), Seen(B, True, -9.0), Seen(B, False, -8.0)], 0.5),
+        ([Ranked(A, True, 1.0), Ranked(A, False, 0.0), Ranked(B, True, -9.0), Ranked(B, False, -8.0)], 0.5),
         # No prompt has both kinds: all are compared.
-        ([Seen(A, True, 1.0), Seen(B, False, 0.0), Seen((4,), False, 2.0)], 0.5),
-        ([Seen(A, True, 1.0)], None),
+        ([Ranked(A, True, 1.0), Ranked(B, False, 0.0), Ranked((4,), False, 2.0)], 0.5),
+        ([Ranked(A, True, 1.0)], None),
     ],
 )
-def test_share(seen: list[Seen], share: float | None) -> None:
+def test_share(seen: list[Ranked], share: float | None) -> None:
     assert good_above_bad(seen) == share
 
 

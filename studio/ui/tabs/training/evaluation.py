@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from studio.config.describe import options_of
-from studio.config.jobs import DEMO_TEST, HELD_OUT, EvaluateConfig, usual_rows
+from studio.config.jobs import DEMO_TEST, HELD_OUT, EvaluateConfig, compares, usual_rows
 from studio.config.load import build as build_config
 from studio.jobs import JobFolder, submit
 from studio.settings import Settings
@@ -37,6 +37,7 @@ HINTS = {
     "none": "Pick a run in the list at the left.",
     "wait": "The evaluation can start when the run is done.",
     "ready": "The base model and the tuned one answer the same rows; an answer counts if it matches exactly.",
+    "prefers": "Of each two answers, do the base model and the tuned one find the better one more likely?",
     "scorer": "A reward model scores answers and writes none: its accuracy on pairs is in the chart above.",
     "empty": "This run has no model, so there is nothing to evaluate.",
 }
@@ -54,7 +55,7 @@ class EvaluationCard:
         self.settings = page.services.settings
         specs = {spec.path: spec for spec in options_of(EvaluateConfig)}
         with gr.Column(elem_classes=["card-block", "evaluation-card"], elem_id="evaluation"):
-            heading("Evaluate", "exact match before and after")
+            heading("Evaluate", "before and after")
             with gr.Row(elem_classes=["evaluation-form"]):
                 self.data = gr.Dropdown(
                     [("Demo test rows", DEMO_TEST)], value=DEMO_TEST, label=specs["data"].title,
@@ -126,7 +127,8 @@ def card_value(settings: Settings, run: JobFolder | None) -> dict[str, Any]:
     if run is None:
         return {"run": "", "waiting": "", "hint": HINTS["none"], "evaluations": []}
     final = run.state().final
-    hint = "scorer" if run.scores else "ready" if has_model(run) else "empty" if final else "wait"
+    ready = "prefers" if compares(run.request.config) else "ready"
+    hint = "scorer" if run.scores else ready if has_model(run) else "empty" if final else "wait"
     found = [{"id": job.id, "what": _what(job), "when": when(job)} for job in jobs_of(settings, run, "evaluate")]
     return {"run": run.id, "waiting": "" if final else run.id, "hint": HINTS[hint], "evaluations": found}
 
