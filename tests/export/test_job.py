@@ -169,6 +169,11 @@ def test_a_lost_task_is_said_when_the_trained_model_was_measured(session_setting
     )
     assert trained_score(session_settings, run, TEST_ROWS) is None, "it is not completed yet"
     write_state(evaluation.state_path, JobState(status="completed"))
+    other = create_job(session_settings.jobs, "evaluate", "f", {"run": run.id, "data": str(TEST_ROWS)})
+    other.report.mkdir()
+    preferred = {"run": run.id, "data": "demo/test.jsonl", "after": {"preference_accuracy": 0.5, "total": 9}}
+    write_json(other.report / "evaluation.json", preferred)
+    write_state(other.state_path, JobState(status="completed"))
     context, _ = make_export(session_settings, run, evaluate="demo/test.jsonl")
     config = job.build(job.ExportConfig, context.config)
     made = Export(context, config, open_source(session_settings, run.id), TEST_ROWS)

@@ -28,10 +28,13 @@ def rows(found: list[Row]) -> dict[str, Row]:
     return {row.key: row for row in found}
 
 
-def evaluated(settings, run: JobFolder, score: float, data: str = "test.jsonl") -> JobFolder:
+def evaluated(
+    settings, run: JobFolder, score: float, data: str = "test.jsonl", name: str = "exact_match", asked: str = "Why?"
+) -> JobFolder:
     job = create_job(settings.jobs, "evaluate", run.name, {"run": run.id})
     job.report.mkdir()
-    write_json(job.report / "evaluation.json", {"data": data, "after": {"exact_match": score, "total": 50}})
+    report = {"data": data, "after": {name: score, "total": 50}, "rows": [{"row": 1, "prompt": asked}]}
+    write_json(job.report / "evaluation.json", report)
     write_state(job.state_path, job.state().with_(status="completed"))
     return job
 
@@ -121,6 +124,16 @@ def test_what_cannot_be_compared_is_not_marked(settings) -> None:
     assert results["best_eval_loss"].best == [1] and results["seconds"].best == results["bytes"].best == []
     scores = [evaluated(settings, first, 0.9, "x.jsonl"), evaluated(settings, going, 0.5, "y.jsonl")]
     assert rows(compared(first, going, evaluations=scores).results)["exact_match"].best == []
+    # Each run's "validation" is its own: only the rows tell whether they are the same.
+    for asked, best in (("Why?", [0]), ("How?", [])):
+        scores = [
+            evaluated(settings, first, 0.9, "validation", "preference_accuracy"),
+            evaluated(settings, going, 0.5, "validation", "preference_accuracy", asked),
+            evaluated(settings, going, 0.7),
+        ]
+        found = rows(compared(first, going, evaluations=scores).results)
+        assert found["preference_accuracy"].best == best and found["preference_accuracy"].numbers == [0.9, 0.5]
+        assert found["exact_match"].numbers == [None, 0.7], "each measure has its own newest evaluation"
     seeded = trained(settings.jobs, "d", [0.3], training={"seed": 1}, data={"validation": 0.1})
     same = trained(settings.jobs, "e", [0.3], data={"validation": 0.1})
     assert "The seed selects" in compared(seeded, same).notes[0]
