@@ -86,6 +86,7 @@ def test_new_run_asks_what_to_begin_with(page: Page, server: Server, fake_run: C
     expect(page.locator("#f-data-train")).to_be_in_viewport()
 
 
+@pytest.mark.long
 def test_a_runs_settings_are_read_and_become_the_draft(
     page: Page, server: Server, fake_run: Callable[..., FakeRun]
 ) -> None:

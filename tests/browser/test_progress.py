@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 BAR = "[data-part=bar]"
 
 
+@pytest.mark.long
 def test_the_bar_goes_through_all_phases_and_never_back(
     page: Page, server: Server, fake_run: Callable[..., FakeRun]
 ) -> None:

@@ -63,6 +63,7 @@ def values(job: JobFolder, name: str) -> dict[int, float]:
     }
 
 
+@pytest.mark.long
 def test_a_branch_without_changes_ends_where_the_other_run_did(parent: JobFolder, session_settings: Settings) -> None:
     child = done(branch(session_settings, parent, find_checkpoint(parent, 3), "same", changed(parent), 6))
     ours, theirs = (load_file(job.model / "adapter_model.safetensors") for job in (child, parent))
