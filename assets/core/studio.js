@@ -71,10 +71,9 @@ Object.assign(window.studio, (() => {
     if (!button) return;
     let line = button.querySelector("small");
     if (!line) {
-      line = h("small", { id: `tab-${name}-summary` });
+      line = h("small", { id: `tab-${name}-summary`, "aria-hidden": "true" }); // it describes the tab, and is no part of its name
       button.append(line);
       button.setAttribute("aria-describedby", line.id);
-      button.setAttribute("aria-label", button.firstChild.textContent.trim());
     }
     put(line, state.summaries[name] || " ");
   }

@@ -239,7 +239,7 @@
           h("td", { class: "path", title: told.file || source.path }, ...fileName(source.path.split("/").slice(-2).join("/"))), h("td", {}, format),
           h("td", { class: "num" }, told.rows === undefined ? "" : whole(told.rows)),
           h("td", { class: "num" },
-            h("button", { type: "button", class: "btn quiet small", "aria-expanded": String(open.has(i)), "aria-label": `Options of ${source.path}`, onclick: more }, "More"),
+            h("button", { type: "button", class: "btn quiet small", "aria-expanded": String(open.has(i)), "aria-label": `More options of ${source.path}`, onclick: more }, "More"),
             h("button", { type: "button", class: "btn quiet small", "aria-label": `Remove ${source.path}`, onclick: remove }, "✕")));
         return open.has(i) ? [line, options(source, i)] : [line];
       }));

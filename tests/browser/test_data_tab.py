@@ -40,7 +40,7 @@ def write_csv(path: Path, columns: tuple[str, ...]) -> Path:
 
 def map_columns(page: Page, mapping: str) -> None:
     """Open the options of the first source and fill in its columns."""
-    more = page.locator("#f-data-train").get_by_role("button", name="Options of").first
+    more = page.locator("#f-data-train").get_by_role("button", name="More options of").first
     if more.get_attribute("aria-expanded") != "true":  # they open by themselves where no method can read the columns
         more.click()
     field = page.locator("#f-data-train .source-options label").filter(has_text="Column mapping").locator("input")
@@ -135,7 +135,7 @@ def test_questions_and_answers_are_conversations_and_a_button_reads_them_raw(
     expect(findings).to_contain_text("without the model's chat template")
     expect(body).not_to_contain_text("assistant")
     assert shown_ids(page) == tokenizer(question + answer)["input_ids"] + [tokenizer.eos_token_id]
-    more = page.locator("#f-data-train").get_by_role("button", name="Options of").first
+    more = page.locator("#f-data-train").get_by_role("button", name="More options of").first
     if more.get_attribute("aria-expanded") != "true":  # they open by themselves where no method can read the columns
         more.click()
     chosen = page.locator("#f-data-train .source-options label").filter(has_text="Read plain text as").locator("select")
