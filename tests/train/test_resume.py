@@ -82,3 +82,37 @@ def test_a_resumed_run_ends_where_the_whole_one_does(settings, tiny, tmp_path, m
         moved = max(moved, float((weight - half[key]).abs().max()))
     assert moved > 100 * TOLERANCE, "the second half learned something"
     assert any(not torch.equal(weight, before[key]) for key, weight in expected.items())
+
+
+@pytest.mark.parametrize(
+    "method", ["sft", pytest.param("dpo", marks=pytest.mark.long), pytest.param("ppo", marks=pytest.mark.long)]
+)
+def test_nothing_is_trained_after_the_last_step(settings, tiny, tmp_path, method: str) -> None:
+    """As where a run was killed while it saved its model; its last step lies within an epoch, its rate is constant."""
+
+    def made() -> Any:
+        rows = write_rows(tmp_path / "rows.jsonl", demo_rows(FILES.get(method, "pairs_train.jsonl"), 12))
+        raw = {
+            "model": {"path": str(tiny), "dtype": "float32"},
+            "data": {"train": [{"path": str(rows)}], "validation": 0},
+            "method": {
+                "name": method,
+                **({"rewards": ["length"], "max_completion_length": 8} if method == "ppo" else {}),
+            },
+            "training": {
+                "max_steps": 4,
+                "batch_size": 4,
+                "learning_rate": 1e-3,
+                "scheduler": "constant",
+                "save_steps": 4,
+            },
+        }
+        return make_trainer(raw, tiny, tmp_path / "run", settings).trainer
+
+    whole = made()
+    whole.train()
+    again = made()
+    again.train(resume_from_checkpoint=get_last_checkpoint(str(tmp_path / "run")))
+    assert again.state.global_step == 4 == whole.state.global_step
+    expected = trained_weights(whole)
+    assert all(torch.equal(weight, expected[name]) for name, weight in trained_weights(again).items())

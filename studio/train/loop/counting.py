@@ -1,4 +1,4 @@
-"""What every trainer counts and changes alike: tokens, LoRA+, the schedule at a checkpoint, adapters in float32."""
+"""What every trainer counts and changes alike: tokens, LoRA+, schedule and end at a checkpoint, adapters in float32."""
 
 from __future__ import annotations
 
@@ -71,6 +71,17 @@ class Counting:
             **options,
         )
         return self.optimizer
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Train an epoch, but not after the last step.
+
+        Where a run goes on from its last checkpoint (it was killed while it saved its model), transformers 5.23 makes
+        one step more if that lies within an epoch: it asks whether all steps are made only after a step.
+        """
+        if self.state.global_step >= self.state.max_steps:  # type: ignore[attr-defined]
+            self.control.should_training_stop = True  # type: ignore[attr-defined]
+            return
+        super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load their state, but keep this run's rate, decay and schedule: a branch may have other ones.
