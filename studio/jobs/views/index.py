@@ -7,6 +7,7 @@ at every folder.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,7 +95,8 @@ class JobIndex:
                 self._seen.pop(name, None)
                 self._resting.pop(name, None)
             self._making = names - self.jobs.keys()
-        for name in [name for name in self._making if (self._folder / name / "state.json").exists()]:
+        # Texts, not paths: of ten thousand jobs these take a fifth of a second.
+        for name in [name for name in self._making if os.access(f"{self._folder}/{name}/state.json", os.F_OK)]:
             self._making.discard(name)
             self.jobs[name] = JobFolder(self._folder / name)
             self._seen[name] = 0
@@ -118,6 +120,6 @@ def changed_ns(path: Path) -> int:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return [path.name for path in folder.iterdir() if not path.name.startswith(".")]  # a dot: being removed
+        return [one.name for one in os.scandir(folder) if not one.name.startswith(".")]  # a dot: being removed
     except FileNotFoundError:
         return []

@@ -89,6 +89,7 @@ class KeptRows:
         """Read the file, if that was not done yet."""
         if self._read is None:
             self._read = self._load()
+            self._saved = len(self._read)  # what lies there need not be written again
 
     def row(self, job_id: str, stamp: int) -> Row | None:
         """Row of a job whose folder was last changed at `stamp`; None where it has to be made."""
