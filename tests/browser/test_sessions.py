@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from studio.ui.server.entrance import KEY_HEADER
 from studio.ui.server.sessions import SessionFile
 from tests.browser.made import serious
+from tests.browser.test_setup_tabs import PLANNED
 from tests.ui.made_jobs import finish, made_run
 from tests.ui.server.test_app import ROOT, free_port, start, wait_until_up
 
@@ -85,6 +86,7 @@ def again(page: Page) -> None:
 
 def typed(page: Page, text: str) -> None:
     page.get_by_role("tab", name="Data", exact=True).click()
+    page.wait_for_function(PLANNED)  # gradio draws a tab anew while its first answers come, and forgets what is typed
     page.locator("#data-path input, #data-path textarea").fill(text)
 
 
