@@ -5,6 +5,7 @@ Timed inside the browser, from the click to the first frame in which the effect 
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -12,6 +13,7 @@ from statistics import median
 from playwright.sync_api import Page, sync_playwright
 
 from tests.benchmarks.page import served
+from tests.conftest import CHROMIUM_ARGUMENTS
 
 TIMES = 7
 TABS = ("data", "method", "training", "chat", "export", "model")
@@ -46,7 +48,7 @@ class Waits:
 def waits(home: Path) -> Waits:
     """Open the page of a home whose newest training has ended, and click through it."""
     with served(home) as (address, _, _), sync_playwright() as playwright:
-        browser = playwright.chromium.launch()
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         paints = []
         for _ in range(TIMES):
