@@ -229,19 +229,19 @@
       element.querySelector(".sources-empty").hidden = list.length > 0;
       body.replaceChildren(...list.flatMap((source, i) => {
         const told = known[i] || {};
-        if (told.unread && !asked.has(source.path)) { asked.add(source.path); open.add(i); } // which column is which
+        if (told.unread === source.path && !asked.has(source.path)) { asked.add(source.path); open.add(source.path); } // which column is which
         const format = h("select", { "aria-label": `Format of ${source.path}`, title: told.reason || null, onchange: (event) => change(i, { format: event.target.value }) },
           ...constants.formats.map((word) => h("option", { value: word, selected: word === source.format },
             word === "auto" && told.format ? `auto: ${told.format}` : word)));
-        const more = () => { if (!open.delete(i)) open.add(i); draw(); };
-        const remove = () => { open.clear(); set(list.filter((_, j) => j !== i)); };
+        const more = () => { if (!open.delete(source.path)) open.add(source.path); draw(); };
+        const remove = () => { open.delete(source.path); set(list.filter((_, j) => j !== i)); };
         const line = h("tr", {},
           h("td", { class: "path", title: told.file || source.path }, ...fileName(source.path.split("/").slice(-2).join("/"))), h("td", {}, format),
           h("td", { class: "num" }, told.rows === undefined ? "" : whole(told.rows)),
           h("td", { class: "num" },
-            h("button", { type: "button", class: "btn quiet small", "aria-expanded": String(open.has(i)), "aria-label": `More options of ${source.path}`, onclick: more }, "More"),
+            h("button", { type: "button", class: "btn quiet small", "aria-expanded": String(open.has(source.path)), "aria-label": `More options of ${source.path}`, onclick: more }, "More"),
             h("button", { type: "button", class: "btn quiet small", "aria-label": `Remove ${source.path}`, onclick: remove }, "✕")));
-        return open.has(i) ? [line, options(source, i)] : [line];
+        return open.has(source.path) ? [line, options(source, i)] : [line];
       }));
     };
     draw();

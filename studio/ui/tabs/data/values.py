@@ -141,7 +141,8 @@ def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dic
                 "inspect", path=source.path, format=source.format, options=source.model_dump(), **sections
             )  # fmt: skip
         except StudioError:  # which column is which may have to be said
-            shown["sources"].append({"unread": at in kinds and kinds[at] is None})
+            # By its path: the list may hold another file in its place by then.
+            shown["sources"].append({"unread": source.path if at in kinds and kinds[at] is None else ""})
             continue
         shown["sources"].append(source_value(one))
         longest = one["lengths"]
