@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
+from studio.config.jobs import COMPARED
 from studio.config.load import build
 from studio.data.formats.answers import Example
 from studio.data.prepare.limit import limited_by
@@ -17,11 +18,12 @@ from studio.data.sources.reading import Reading, in_turns
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.jobs import JobFolder
+from studio.methods import RowKind
 from studio.settings import Settings
 
 
 def held_out(run: JobFolder, tokenizer: Any, settings: Settings, limit: int | None = None) -> list[Example]:
-    """Return a run's validation rows, read as what the run learned from.
+    """Return a run's validation rows: pairs or rated answers where it learned from those, else with their answers.
 
     Args:
         run: with a share of its rows held out.
@@ -50,16 +52,17 @@ def held_out(run: JobFolder, tokenizer: Any, settings: Settings, limit: int | No
             fix="Choose a file of rows",
         )  # fmt: skip
     examples: list[Example] = []
+    kind: RowKind = prepared.kind if prepared.kind in COMPARED else "answers"
     turns = in_turns(tokenizer.chat_template, data, config.method)
     for source in data.train:
         located = locate(source, settings)
-        reading = Reading(source, located, config.method.kind.rows, turns)
+        reading = Reading(source, located, kind, turns)
         format_name, _ = reading.format([next(located.rows(0))])
         name = located.path.name  # as the rows of it are named
         for number, row in located.rows(0):
             if units := wanted.get((name, number)):
                 example = reading.example(row, number, format_name)
-                examples += _rated(example, units) if prepared.kind == "rated" else [example]
+                examples += _rated(example, units) if kind == "rated" else [example]
     return examples[:limit]
 
 

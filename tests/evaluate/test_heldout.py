@@ -58,6 +58,19 @@ def test_they_are_those_that_were_not_trained_on(settings: Settings, model_path:
     assert [one.row for one in held_out(run, tokenizer, settings, limit=3)] == [one.row for one in found[:3]]
 
 
+def test_prompts_with_an_answer_are_questions(settings: Settings, model_path: Path, tmp_path: Path) -> None:
+    """A run of GRPO writes its answers itself; what they are compared with is what an evaluation expects."""
+    file = tmp_path / "sums.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"{n} and 1?", "answer": f"{n + 1}"}) + "\n" for n in range(ROWS)))
+    config = {"model": {"path": str(model_path)}, "method": {"name": "grpo"},
+              "data": {"train": [{"path": str(file)}], "validation": 0.1}}  # fmt: skip
+    run = create_job(settings.jobs, "train", "own", RunConfig.model_validate(config).model_dump(mode="json"))
+    write_json(run.environment_path, {"base_model": {"name": str(model_path), "path": str(model_path)}})
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    found = questions_of(held_out(run, tokenizer, settings), tokenizer)
+    assert len(found) == 4 and all(one.expected == str(int(one.prompt.split()[0]) + 1) for one in found)
+
+
 def test_what_cannot_be_told_is_said(settings: Settings, model_path: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     file, twin = table(tmp_path / "a.jsonl"), table(tmp_path / "deep" / "a.jsonl", "total")
