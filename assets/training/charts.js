@@ -136,7 +136,7 @@ window.studio.charts = (() => {
         line: { color: kind === "faint" ? withAlpha(colour, 0.25) : colour, width: kind === "faint" ? 1 : 2, dash: dashed ? "dot" : "solid" },
         marker: { size: count > 60 ? 3 : 7, color: token("--card"), line: { color: colour, width: 2 } },
         hoverinfo: kind === "faint" ? "skip" : "all",
-        cliponaxis: !points,  // else the last validation is half a marker
+        cliponaxis: !points, // else the last validation is half a marker
       };
     }
 

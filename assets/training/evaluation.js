@@ -18,14 +18,14 @@ window.studioEvaluation = (() => {
       help: "Margin: how much more likely the chosen answer is than the rejected one, as mean log-probability of a token.",
       columns: [["Row"], ["Prompt"], ["Chosen"], ["Rejected"], ["Margin before", "num"], ["Margin after", "num"]],
       cells: (row) => [cell("Chosen", "mono", ...breakable(row.chosen)), cell("Rejected", "mono", ...breakable(row.rejected)),
-        cell("Margin before", "num", ...margin(row.before, row.before_ok)), cell("Margin after", "num", ...margin(row.after, row.after_ok))],
+        cell("Margin before", "num", marked(signed(row.before), row.before_ok)), cell("Margin after", "num", marked(signed(row.after), row.after_ok))],
     },
     answers: {
       title: "Preference accuracy", key: "preference_accuracy", of: "answers", detail: (part) => `${part.total} rated answers`,
       help: "Mean log-probability of an answer's tokens: it should rise for good answers and fall for bad ones.",
       columns: [["Row"], ["Prompt"], ["Answer"], ["Rated"], ["Log-prob. before", "num"], ["Log-prob. after", "num"]],
       cells: (row) => [cell("Answer", "mono", ...breakable(row.answer)), cell("Rated", null, row.good ? "good" : "bad"),
-        cell("Log-prob. before", "num", row.before.toFixed(2)), cell("Log-prob. after", "num", ...moved(row.after, row.after_ok))],
+        cell("Log-prob. before", "num", row.before.toFixed(2)), cell("Log-prob. after", "num", marked(row.after.toFixed(2), row.after_ok))],
     },
   };
 
@@ -93,11 +93,11 @@ window.studioEvaluation = (() => {
   };
 
   const drawReport = (body, report) => {
-    const rows = report.rows || [], kind = report.of || "exact";
+    const rows = report.rows || [], measure = MEASURES[report.of || "exact"];
     const table = h("div", { class: "answers" });
-    const state = { wrong: false, page: 0, kind };
+    const state = { wrong: false, page: 0, measure };
     const redraw = () => drawTable(table, rows, state, redraw);
-    body.replaceChildren(scores(report, MEASURES[kind]), table);
+    body.replaceChildren(scores(report, measure), table);
     redraw();
   };
 
@@ -122,13 +122,13 @@ window.studioEvaluation = (() => {
     const pages = Math.max(1, Math.ceil(shown.length / PAGE_ROWS));
     state.page = Math.min(state.page, pages - 1);
     const part = shown.slice(state.page * PAGE_ROWS, (state.page + 1) * PAGE_ROWS);
-    const scroll = follow.table("Answers side by side", MEASURES[state.kind].columns, part.map((row) => answerRow(row, MEASURES[state.kind])));
+    const scroll = follow.table("Answers side by side", state.measure.columns, part.map((row) => answerRow(row, state.measure)));
     const focused = box.contains(document.activeElement) ? document.activeElement.dataset.act : null;
     box.replaceChildren(filterBar(rows, shown, state, redraw), shown.length ? scroll : emptyLine(), pager(shown, pages, state, redraw));
     if (focused) box.querySelector(`[data-act="${focused}"]`)?.focus();
   };
 
-  const emptyLine = () => h("p", { class: "muted" }, "No wrong answer: every row matches.");
+  const emptyLine = () => h("p", { class: "muted" }, "No row is wrong.");
 
   const filterBar = (rows, shown, state, redraw) => {
     const wrong = rows.filter((row) => !row.after_ok).length;
@@ -154,15 +154,11 @@ window.studioEvaluation = (() => {
 
   const cell = (label, look, ...content) => h("td", { class: look, "data-label": label }, ...content);
 
-  const answer = (text, right) => [
-    h("span", { class: `pill ${right ? "ok" : "bad"}` }, right ? "✓ correct" : "✗ wrong"), h("div", { class: "mono answer-text" }, ...breakable(text)),
-  ];
+  const marked = (text, right) => h("span", { class: `pill ${right ? "ok" : "bad"}` }, `${right ? "✓" : "✗"} ${text}`);
+
+  const answer = (text, right) => [marked(right ? "correct" : "wrong", right), h("div", { class: "mono answer-text" }, ...breakable(text))];
 
   const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
-
-  const margin = (value, right) => [h("span", { class: `pill ${right ? "ok" : "bad"}` }, `${right ? "✓" : "✗"} ${signed(value)}`)];
-
-  const moved = (value, right) => [h("span", { class: `pill ${right ? "ok" : "bad"}` }, `${right ? "✓" : "✗"} ${value.toFixed(2)}`)];
 
   const promptText = (prompt) => {
     if (typeof prompt === "string") return prompt;

@@ -66,16 +66,9 @@ def judged(kind: RowKind, examples: Sequence[Example], masker: Masker, where: st
         elif isinstance(unit, Rated):
             parts.append((unit.prompt_ids, unit.completion_ids, unit.label, tuple(unit.prompt_ids)))
     texts = [one for example in examples for one in both_answers(example)]
+    decode = masker.tokenizer.decode
     found = [
-        Judged(
-            one.row,
-            _prompt(one),
-            masker.tokenizer.decode(answer, skip_special_tokens=True),
-            prompt,
-            answer,
-            good,
-            among,
-        )
+        Judged(one.row, _prompt(one), decode(answer, skip_special_tokens=True), prompt, answer, good, among)
         for one, (prompt, answer, good, among) in zip(texts, parts, strict=True)
     ]
     if len({one.good for one in found}) < 2:

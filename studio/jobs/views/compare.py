@@ -224,16 +224,9 @@ def _scores(runs: Sequence[JobFolder], evaluations: Iterable[JobFolder]) -> dict
         try:
             report = read_json(job.report / "evaluation.json")
             after = report["after"]
-            name = next(name for name in SCORES if name in after)
+            name = next((name for name in SCORES if name in after), "")
             score, rows = _number(after[name]), _asked(report)
-        except (
-            OSError,
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            StopIteration,
-        ):  # an older one may still be whole
+        except (OSError, KeyError, TypeError, ValueError):  # an older one may still be whole
             continue
         if score is not None:
             found.setdefault(run, {}).setdefault(name, (score, rows))
@@ -242,7 +235,7 @@ def _scores(runs: Sequence[JobFolder], evaluations: Iterable[JobFolder]) -> dict
 
 def _asked(report: dict[str, Any]) -> str:
     """Equal for evaluations on the same rows; "validation" alone means others for each run."""
-    rows = [(row.get("row"), row.get("prompt")) for row in report.get("rows") or []]
+    rows = [(row["row"], row["prompt"]) for row in report.get("rows") or []]
     return f"{report.get('data')} {report['after'].get('total')} {hash(repr(rows))}"
 
 

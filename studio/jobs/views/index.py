@@ -120,6 +120,7 @@ def changed_ns(path: Path) -> int:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return [one.name for one in os.scandir(folder) if not one.name.startswith(".")]  # a dot: being removed
+        with os.scandir(folder) as found:
+            return [one.name for one in found if not one.name.startswith(".")]  # a dot: being removed
     except FileNotFoundError:
         return []

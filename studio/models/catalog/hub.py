@@ -30,7 +30,7 @@ from studio.models.catalog.hubaccess import (
     hub_api,
     require_space,
     sentence,
-)  # fmt: skip
+)
 from studio.models.catalog.hubaccess import is_hub_id as is_hub_id
 from studio.models.inspect.headers import TOKENIZERS, weight_files
 from studio.settings import Settings, read_settings

@@ -76,11 +76,11 @@ def build(setup: Setup) -> GroupTrainer | LeaveOneOutTrainer:
     if setup.beta and not setup.config.tuning.kind.adapter:
         common["model_init_kwargs"] = reference_options(setup)  # TRL reads the reference itself
     del common["train_sampling_strategy"]  # groups have a sampler of their own
-    if method.grpo_algorithm == "grpo":
-        arguments: Any = GRPOConfig(**common, loss_type=method.grpo_loss)
-        kind: Any = GroupTrainer
+    if method.grpo_algorithm == "rloo":
+        arguments: Any = RLOOConfig(**common)
+        kind: Any = LeaveOneOutTrainer
     else:
-        arguments, kind = RLOOConfig(**common), LeaveOneOutTrainer
+        arguments, kind = GRPOConfig(**common, loss_type=method.grpo_loss), GroupTrainer
     trainer: GroupTrainer | LeaveOneOutTrainer = kind(
         model=setup.model,
         reward_funcs=[_as_function(reward) for reward in rewards],

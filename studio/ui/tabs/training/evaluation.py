@@ -37,7 +37,7 @@ HINTS = {
     "none": "Pick a run in the list at the left.",
     "wait": "The evaluation can start when the run is done.",
     "ready": "The base model and the tuned one answer the same rows; an answer counts if it matches exactly.",
-    "prefers": "Of each two answers, do the base model and the tuned one find the better one more likely?",
+    "prefers": "Of two answers, how often do the base model and the tuned one find the better one more likely?",
     "scorer": "A reward model scores answers and writes none: its accuracy on pairs is in the chart above.",
     "empty": "This run has no model, so there is nothing to evaluate.",
 }
