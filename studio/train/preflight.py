@@ -205,9 +205,10 @@ def planned(
         DoesNotFitError: more memory is needed than is free.
         StudioError: more disk.
     """
+    device = device_info(settings, wanted=config.training.device)
     # A measurement beside a running job would be wrong, and it is kept for good.
-    idle = not any(job.state().status in ACTIVE for job in list_jobs(settings.jobs))
-    device = device_info(settings, measure=idle, wanted=config.training.device)
+    if not device.measured and not any(job.state().status in ACTIVE for job in list_jobs(settings.jobs)):
+        device = device_info(settings, measure=True, wanted=config.training.device)
     plan = make_plan(config, shape, lengths, device)
     _require_disk(settings, _disk_bytes(config, plan))
     if not plan.fits:

@@ -6,7 +6,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,12 +22,14 @@ from studio.jobs.run.supervisor import Supervisor
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
 from studio.jobs.views.index import JobIndex
-from studio.settings import Settings
+from studio.settings import Settings, read_settings
 from studio.ui.routes import rowchanges
 from studio.ui.routes.api import make_router
 from studio.ui.routes.runlist import RunBook
 from studio.ui.server.services import Services
+from tests.conftest import Measured
 from tests.faults.homes import many_runs, settle
+from tests.support.prepared import link_model
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server
@@ -192,24 +196,43 @@ WATCH = """() => {
 
 
 @pytest.mark.faults
-def test_the_page_lists_ten_thousand_runs_at_once(
-    page: Page, serve: Callable[[Path], Server], tmp_path: Path, settings: Settings
+def test_ten_thousand_runs_are_listed_as_quickly_as_thirty(
+    page: Page, serve: Callable[[Path], Server], tmp_path: Path, measured: Measured, model_path: Path
 ) -> None:
-    ids = many_runs(settings.jobs, 10_000)
-    book = RunBook(settings, Summaries())
-    while book.changes("")["reading"]:
-        pass
-    web = serve(settings.home)
+    """What gradio needs to start is in both times, so that the difference is what the runs cost."""
     page.add_init_script(f"({WATCH})()")
-    page.goto(web.url)  # fills the caches of the browser: the scripts are not what is measured
-    page.wait_for_function("window.listed")
-    page.goto("about:blank")
-    page.goto(web.url)
-    page.wait_for_function("window.listed")
-    found = page.evaluate(PAINTED)
-    print("\nfirst paint {paint:.0f} ms; list asked for at {asked:.0f}, shown at {listed:.0f} ms".format(**found))
-    assert found["paint"] <= 1000
-    assert found["listed"] - found["asked"] <= 1000
+    urls, ids = {}, []
+    for count in (30, 10_000):
+        settings = replace(read_settings(), home=tmp_path / str(count))
+        ids = many_runs(settings.jobs, count)
+        measured.tell(settings.home)
+        link_model(model_path, settings.home)
+        book = RunBook(settings, Summaries())
+        while book.changes("")["reading"]:
+            pass
+        urls[count] = serve(settings.home).url
+        page.goto(urls[count])  # fills the caches of the browser: the scripts are not what is measured
+        page.wait_for_function("window.listed")
+    found: dict[int, list[dict[str, float]]] = {30: [], 10_000: []}
+    for _ in range(5):
+        for count, url in urls.items():
+            page.goto("about:blank")
+            page.goto(url)
+            page.wait_for_function("window.listed")
+            found[count].append(page.evaluate(PAINTED))
+            page.wait_for_timeout(1000)
+    middle = {
+        count: {name: median(one[name] for one in each) for name in ("paint", "asked", "listed")}
+        for count, each in found.items()
+    }
+    for count, one in middle.items():
+        print(
+            "\n{} runs: first paint {paint:.0f} ms; asked for at {asked:.0f}, shown at {listed:.0f} ms".format(
+                count, **one
+            )
+        )
+    assert middle[10_000]["paint"] <= 1000
+    assert middle[10_000]["listed"] - middle[30]["listed"] <= 500
     expect(page.locator(".run").first).to_contain_text("run-9999")
     # The last of them opens as quickly as any.
     page.evaluate("id => window.studio.select(id)", ids[-1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import itertools
+import os
 import re
 import shutil
 import time
@@ -292,6 +293,9 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     direct = Path(wanted)
     if direct.is_absolute() and (direct / "state.json").exists():
         return JobFolder(direct)
+    named = job_of_id(jobs, wanted)
+    if named is not None and (kind is None or _heading(named)[0] == kind):
+        return named
     found = list_jobs(jobs)
     for job in _matching(found, wanted):
         if kind is None or _heading(job)[0] == kind:
@@ -302,6 +306,19 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     what = "run" if kind == "train" else "job"
     fix = f"Did you mean '{near[0]}'?" if near else f"'studio jobs list' shows the {what}s"
     raise InputError(f"there is no {what} '{wanted}'", fix=fix)
+
+
+def job_of_id(jobs: Path, wanted: str) -> JobFolder | None:
+    """Return the job of an id without a look at the others, of which there may be thousands; None if there is none.
+
+    Args:
+        jobs: folder of all jobs.
+        wanted: any text; what is more than the name of a folder in `jobs` is no id.
+    """
+    if not wanted or wanted.startswith(".") or "\0" in wanted or Path(wanted).name != wanted:
+        return None
+    job = JobFolder(jobs / wanted)
+    return job if os.access(job.state_path, os.F_OK) else None  # Path.exists raises for a name that is too long
 
 
 def find_own(jobs: Path, wanted: str) -> JobFolder:

@@ -14,9 +14,9 @@ from studio.data.files.datafiles import resolve_path
 from studio.data.readers.kinds import kind_by_name
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, find_job
-from studio.jobs.store.folder import jobs_of_kind
 from studio.jobs.store.request import Kind
 from studio.settings import Settings
+from studio.ui.server.services import Services
 
 RowsChoice = tuple[str, str]
 
@@ -65,19 +65,21 @@ def require_model(settings: Settings, job_id: str) -> JobFolder:
     return run
 
 
-def jobs_of(settings: Settings, run: JobFolder, kind: Kind) -> list[JobFolder]:
+def jobs_of(services: Services, run: JobFolder, kind: Kind) -> list[JobFolder]:
     """Return the evaluations or exports of a run, newest first.
 
     Args:
-        settings: of the home.
+        services: whose list knows what each job works on: to read all jobs of a large home takes seconds.
         run: a training run.
         kind: evaluate or export.
     """
-    # A name means the newest run of that name, as in `find_job`; jobs of the page carry the id.
+    works = services.book.works(kind)
     meant = {run.id, str(run.path)}
-    if _newest_named(settings, run.request.name) == run.id:
+    # A name means the newest run of that name, as in `find_job`; jobs of the page carry the id.
+    named = any(asked == run.request.name for _, asked in works)
+    if named and _newest_named(services.settings, run.request.name) == run.id:
         meant.add(run.request.name)
-    return [job for job in jobs_of_kind(settings.jobs, kind) if str(job.request.config.get("run", "")) in meant]
+    return [job for job, asked in works if asked in meant]
 
 
 def when(job: JobFolder) -> str:

@@ -15,9 +15,9 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.config.presets import load_named
 from studio.errors import InputError
-from studio.jobs import JobFolder, list_jobs
+from studio.jobs import JobFolder
 from studio.jobs.actions.queue import require_unbegun, rewrite
-from studio.jobs.store.folder import free_name
+from studio.jobs.store.folder import free_name, job_of_id
 from studio.settings import Settings
 from studio.ui.errors import guard
 from studio.ui.form.origin import known, origin_of
@@ -94,9 +94,9 @@ def training(settings: Settings, job_id: str) -> JobFolder:
     Raises:
         InputError: there is none of that id.
     """
-    for job in list_jobs(settings.jobs):
-        if job.id == job_id and job.request.kind == "train":
-            return job
+    job = job_of_id(settings.jobs, job_id)
+    if job is not None and job.request.kind == "train":
+        return job
     raise InputError("this training run no longer exists", where=job_id)
 
 

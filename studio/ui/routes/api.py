@@ -18,7 +18,6 @@ from studio.ui.device import device_line
 from studio.ui.form.planwords import waits_for
 from studio.ui.routes import actions, compare, data, docs, jobs, models
 from studio.ui.routes.answers import Json
-from studio.ui.routes.runlist import RunBook
 from studio.ui.server.services import Services
 from studio.ui.server.theme import served_assets
 
@@ -28,7 +27,7 @@ FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
 def make_router(services: Services) -> APIRouter:
     """Make the routes over these services."""
     router = APIRouter()
-    book = RunBook(services.settings, services.summaries)
+    book = services.book
 
     def job_of(job_id: str) -> JobFolder:
         job = book.find(job_id)

@@ -17,7 +17,7 @@ from studio.jobs import FINAL, JobFolder, JobState, JobSummary, Summaries
 from studio.jobs.actions.queue import place_key
 from studio.jobs.run.devices import wanted_device
 from studio.jobs.store.labels import NAME as LABELS
-from studio.jobs.store.request import JobRequest
+from studio.jobs.store.request import JobRequest, Kind
 from studio.jobs.views.index import JobIndex
 from studio.jobs.views.summary import status_word
 from studio.methods import METHODS
@@ -76,6 +76,18 @@ class RunBook:
         """Look a job up among those that exist; the id is compared, never made part of a path."""
         with self._lock:
             return self._index.find(job_id)
+
+    def works(self, kind: Kind) -> list[tuple[JobFolder, str]]:
+        """Return the evaluations or exports with the run that each was asked for, newest first.
+
+        Args:
+            kind: evaluate or export. Jobs that were never read are read first, all of them.
+        """
+        while True:  # in parts, so that who polls the list meanwhile is answered
+            with self._lock:
+                if self._look(LOOK_SECONDS) == 0:
+                    found = sorted((row["id"] for row in self._rows.values() if row["kind"] == kind), reverse=True)
+                    return [(self._index.jobs[job_id], str(self._rows[job_id]["run"] or "")) for job_id in found]
 
     def row(self, job: JobFolder) -> Row:
         """Row of one job."""

@@ -11,6 +11,7 @@ from studio.chat.manager import ChatManager
 from studio.data.worker.pool import DataPool
 from studio.jobs import Summaries
 from studio.settings import Settings
+from studio.ui.routes.runlist import RunBook
 from studio.ui.server.downloads import Downloads
 from studio.ui.server.preparation import Preparation
 from studio.ui.tabs.data.tasks import DataTasks
@@ -25,6 +26,7 @@ class Services:
         summaries: what lists show of each job, read incrementally.
         data: the warm processes that tokenize.
         tasks: profiles and cleaned copies, which go on while the page does other things.
+        book: what the list shows of each job.
         preparation: of the embedded model and the figures of this computer.
         downloads: of models from the Hub.
         chats: the chat servers, one for each loaded model.
@@ -35,10 +37,12 @@ class Services:
     data: DataPool
     chats: ChatManager
     tasks: DataTasks = field(init=False)
+    book: RunBook = field(init=False)
     preparation: Preparation = field(init=False)
     downloads: Downloads = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", DataTasks(self.data))
+        object.__setattr__(self, "book", RunBook(self.settings, self.summaries))
         object.__setattr__(self, "preparation", Preparation(self.settings))
         object.__setattr__(self, "downloads", Downloads(self.settings))

@@ -71,28 +71,28 @@ def tab(settings: Settings) -> ChatTab:
             return ChatTab(page)
 
 
-def test_targets_without_a_run_are_the_base_model_alone(settings: Settings) -> None:
-    targets = targets_of(settings, None)
+def test_targets_without_a_run_are_the_base_model_alone(services: Services) -> None:
+    targets = targets_of(services, None)
     assert [(one.key, one.label) for one in targets] == [("base", "SmolLM2-135M-Instruct · base")]
 
 
-def test_targets_of_a_run_are_base_tuned_and_its_files(settings: Settings) -> None:
+def test_targets_of_a_run_are_base_tuned_and_its_files(settings: Settings, services: Services) -> None:
     run = made_run(settings.jobs)
     export = made_export(settings.jobs, run)
     made_export(settings.jobs, made_run(settings.jobs, "other"))
-    keys = [one.key for one in targets_of(settings, run)]
+    keys = [one.key for one in targets_of(services, run)]
     assert keys == ["base", "tuned", f"gguf/{export.id}/demo-f16.gguf", f"gguf/{export.id}/demo-q4_k_m.gguf"]
 
 
-def test_unfinished_run_has_no_tuned_model(settings: Settings) -> None:
+def test_unfinished_run_has_no_tuned_model(settings: Settings, services: Services) -> None:
     run = made_run(settings.jobs, status="running")
-    assert [one.key for one in targets_of(settings, run)] == ["base"]
+    assert [one.key for one in targets_of(services, run)] == ["base"]
 
 
 @pytest.mark.parametrize("key", ["", "gguf/x/../../etc/passwd", "/etc/passwd", "tuned"])
-def test_a_key_that_is_no_target_is_refused(settings: Settings, key: str) -> None:
+def test_a_key_that_is_no_target_is_refused(services: Services, key: str) -> None:
     with pytest.raises(InputError, match="Pick another one"):
-        find_target(targets_of(settings, None), key)
+        find_target(targets_of(services, None), key)
 
 
 def test_selection_of_an_evaluation_means_its_run(settings: Settings, tmp_path: Path) -> None:

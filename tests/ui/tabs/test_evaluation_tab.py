@@ -91,31 +91,31 @@ def test_uploads_are_offered(card: EvaluationCard, settings: Settings) -> None:
     assert [label for label, _ in rows.choices] == ["Demo test rows", "mine.jsonl"] and start.interactive
 
 
-def test_newest_evaluation_is_first_and_others_runs_are_left_out(settings: Settings) -> None:
+def test_newest_evaluation_is_first_and_others_runs_are_left_out(settings: Settings, services: Services) -> None:
     run, other = made_run(settings.jobs), made_run(settings.jobs, "other")
     first = made_evaluation(settings.jobs, run)
     made_evaluation(settings.jobs, other)
     second = made_evaluation(settings.jobs, run)
-    found = card_value(settings, find_job(settings.jobs, run.id))["evaluations"]
+    found = card_value(services, find_job(settings.jobs, run.id))["evaluations"]
     assert [one["id"] for one in found] == sorted([first.id, second.id], reverse=True)
     assert found[0]["what"] == "rows of the demo's test set"
 
 
-def test_hints_say_what_to_do(settings: Settings) -> None:
-    assert "list at the left" in card_value(settings, None)["hint"]
-    waiting = card_value(settings, made_run(settings.jobs, status="running"))
+def test_hints_say_what_to_do(settings: Settings, services: Services) -> None:
+    assert "list at the left" in card_value(services, None)["hint"]
+    waiting = card_value(services, made_run(settings.jobs, status="running"))
     assert waiting["waiting"] and "when the run is done" in waiting["hint"]
-    assert "no model" in card_value(settings, made_run(settings.jobs, status="failed", model=False))["hint"]
+    assert "no model" in card_value(services, made_run(settings.jobs, status="failed", model=False))["hint"]
 
 
-def test_a_folder_that_is_no_job_does_not_break_the_card(settings: Settings) -> None:
+def test_a_folder_that_is_no_job_does_not_break_the_card(settings: Settings, services: Services) -> None:
     run = made_run(settings.jobs)
     made_evaluation(settings.jobs, run)
     broken = settings.jobs / "zz-broken"
     broken.mkdir()
     (broken / "state.json").write_text("{}")
     assert len(list_jobs(settings.jobs)) == 3
-    assert len(card_value(settings, run)["evaluations"]) == 1
+    assert len(card_value(services, run)["evaluations"]) == 1
 
 
 def test_the_runs_own_validation_rows_come_first(

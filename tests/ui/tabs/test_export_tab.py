@@ -71,7 +71,7 @@ def test_wrong_wishes_are_refused(tab: ExportTab, settings: Settings, submitted:
     assert submitted == []
 
 
-def test_refresh_shows_the_form_or_one_sentence(tab: ExportTab, settings: Settings) -> None:
+def test_refresh_shows_the_form_or_one_sentence(tab: ExportTab, settings: Settings, services: Services) -> None:
     empty, form, *_, summary = tab.refresh("")
     assert empty.visible and "Pick a finished run" in empty.value and not form.visible and summary == "nothing yet"
     run = made_run(settings.jobs)
@@ -80,22 +80,22 @@ def test_refresh_shows_the_form_or_one_sentence(tab: ExportTab, settings: Settin
     assert not empty.visible and form.visible and summary == "Q4_K_M, F16" and len(value["exports"]) == 1
     young = made_run(settings.jobs, "young", status="running")
     assert "when it is done" in tab.refresh(young.id)[0].value
-    assert report_value(settings, young)["waiting"] == young.id
+    assert report_value(services, young)["waiting"] == young.id
 
 
-def test_exports_of_another_run_are_not_shown(settings: Settings) -> None:
+def test_exports_of_another_run_are_not_shown(settings: Settings, services: Services) -> None:
     run, other = made_run(settings.jobs), made_run(settings.jobs, "other")
     made_export(settings.jobs, other)
-    assert report_value(settings, run)["exports"] == []
+    assert report_value(services, run)["exports"] == []
 
 
-def test_an_export_that_names_its_run_by_name_means_the_newest(settings: Settings) -> None:
+def test_an_export_that_names_its_run_by_name_means_the_newest(settings: Settings, services: Services) -> None:
     older = made_run(settings.jobs)
     newer = made_run(settings.jobs)
     job = made_export(settings.jobs, newer)
     (job.path / "job.yaml").write_text("kind: export\nname: demo\nconfig: {run: demo, types: [f16]}\n")
-    assert [one["id"] for one in report_value(settings, newer)["exports"]] == [job.id]
-    assert report_value(settings, older)["exports"] == []
+    assert [one["id"] for one in report_value(services, newer)["exports"]] == [job.id]
+    assert report_value(services, older)["exports"] == []
 
 
 def test_key_of_the_file_to_chat_with_comes_from_the_event() -> None:

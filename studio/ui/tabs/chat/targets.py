@@ -24,6 +24,7 @@ from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder
 from studio.settings import Settings
 from studio.ui.components.selected import has_model, jobs_of
+from studio.ui.server.services import Services
 
 EXAMPLES = 3
 DEMO_FOLDER = "demo"
@@ -57,7 +58,7 @@ class ChatTarget:
         return f"{self.title} · {self.kind}"
 
 
-def targets_of(settings: Settings, run: JobFolder | None) -> list[ChatTarget]:
+def targets_of(services: Services, run: JobFolder | None) -> list[ChatTarget]:
     """Return what can be talked to; without a finished run that is the default base model alone."""
     base = short_name(base_name(run))
     if run is None or not has_model(run):
@@ -66,7 +67,7 @@ def targets_of(settings: Settings, run: JobFolder | None) -> list[ChatTarget]:
         ChatTarget("base", base, "base", "base", run=run),
         ChatTarget("tuned", run.name, "tuned", "tuned", run=run),
     ]
-    for job in jobs_of(settings, run, "export"):
+    for job in jobs_of(services, run, "export"):
         for path in sorted(job.exports.glob("*.gguf")) if job.exports.is_dir() else []:
             targets.append(ChatTarget(f"gguf/{job.id}/{path.name}", path.name, "GGUF", "gguf", gguf=path))
     return targets

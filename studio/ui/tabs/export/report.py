@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 
 from studio.jobs import JobFolder
-from studio.settings import Settings
 from studio.ui.components.selected import has_model, jobs_of, when
+from studio.ui.server.services import Services
 from studio.ui.server.theme import script_tags
 
 TEMPLATE = '<div class="studio export-view"></div>'
@@ -32,11 +32,11 @@ def export_report(value: dict[str, Any]) -> gr.HTML:
     )
 
 
-def report_value(settings: Settings, run: JobFolder | None) -> dict[str, Any]:
+def report_value(services: Services, run: JobFolder | None) -> dict[str, Any]:
     """Which exports the run has, newest first; `waiting` names the run while it is still training."""
     if run is None:
         return {"run": "", "waiting": "", "exports": []}
-    exports = [{"id": job.id, "what": types_of(job), "when": when(job)} for job in jobs_of(settings, run, "export")]
+    exports = [{"id": job.id, "what": types_of(job), "when": when(job)} for job in jobs_of(services, run, "export")]
     return {"run": run.name, "waiting": "" if run.state().final else run.id, "exports": exports}
 
 

@@ -54,7 +54,7 @@ class ExportTab:
                     self.start = gr.Button(
                         "Export to GGUF", variant="primary", scale=0, min_width=160, elem_id="export-start"
                     )
-            self.report = export_report(report_value(self.settings, None))
+            self.report = export_report(report_value(page.services, None))
         fresh = [self.empty, self.form, self.rows, self.report, page.summaries["export"]]
         gr.on(None, guard(self.refresh), page.job, fresh, trigger_mode="multiple", **QUIET)
         self.report.refresh(guard(self.refresh), page.job, fresh, **QUIET)
@@ -76,7 +76,7 @@ class ExportTab:
             gr.HTML(value=empty, visible=bool(empty)),
             gr.Column(visible=not empty),
             gr.Dropdown(choices=[NO_ROWS, *rows_choices(self.settings, run, DEMO_TEST)]),
-            report_value(self.settings, run),
+            report_value(self.page.services, run),
             self._summary(run),
         ]
 
@@ -94,10 +94,10 @@ class ExportTab:
         }  # fmt: skip
         config = build_config(ExportConfig, asked)
         submit(self.settings, "export", run.request.name, config.model_dump(mode="json"))
-        return [report_value(self.settings, run), self._summary(run)]
+        return [report_value(self.page.services, run), self._summary(run)]
 
     def _summary(self, run: JobFolder | None) -> str:
-        jobs = jobs_of(self.settings, run, "export") if run is not None else []
+        jobs = jobs_of(self.page.services, run, "export") if run is not None else []
         if not jobs:
             return "nothing yet"
         state = jobs[0].state()

@@ -27,6 +27,7 @@ from studio.ui.components.selected import (
 )
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
+from studio.ui.server.services import Services
 from studio.ui.server.theme import script_tags
 
 TEMPLATE = '<div class="studio evaluation-view" role="group" aria-label="Evaluation result"></div>'
@@ -52,7 +53,7 @@ class EvaluationCard:
     """The card's components and handlers."""
 
     def __init__(self, page: Page) -> None:
-        self.settings = page.services.settings
+        self.services, self.settings = page.services, page.services.settings
         specs = {spec.path: spec for spec in options_of(EvaluateConfig)}
         with gr.Column(elem_classes=["card-block", "evaluation-card"], elem_id="evaluation"):
             heading("Evaluate", "before and after")
@@ -72,7 +73,7 @@ class EvaluationCard:
                     "Evaluate", variant="primary", scale=0, min_width=120, interactive=False, elem_id="evaluate-start"
                 )
             self.view = gr.HTML(
-                value=card_value(self.settings, None),
+                value=card_value(page.services, None),
                 html_template=TEMPLATE,
                 head=script_tags("core/follow.js", "training/evaluation.js"),
                 js_on_load=ON_LOAD,
@@ -89,7 +90,7 @@ class EvaluationCard:
         run = selected_run(self.settings, job_id)
         ready = run is not None and has_model(run)
         return [
-            card_value(self.settings, run),
+            card_value(self.services, run),
             gr.Dropdown(choices=offered(self.settings, run), value=usual(run)),
             gr.Button(interactive=ready),
         ]
@@ -108,7 +109,7 @@ class EvaluationCard:
         asked = {"run": run.id, "data": rows, "limit": limit or None}
         config = build_config(EvaluateConfig, asked)
         submit(self.settings, "evaluate", run.request.name, config.model_dump(mode="json"))
-        return card_value(self.settings, run)
+        return card_value(self.services, run)
 
 
 def usual(run: JobFolder | None) -> str:
@@ -122,14 +123,14 @@ def offered(settings: Settings, run: JobFolder | None) -> list[tuple[str, str]]:
     return [*own, *rows_choices(settings, run, DEMO_TEST)]
 
 
-def card_value(settings: Settings, run: JobFolder | None) -> dict[str, Any]:
+def card_value(services: Services, run: JobFolder | None) -> dict[str, Any]:
     """What the browser needs: which evaluations the run has, newest first, or a hint when there is none."""
     if run is None:
         return {"run": "", "waiting": "", "hint": HINTS["none"], "evaluations": []}
     final = run.state().final
     ready = "prefers" if compares(run.request.config) else "ready"
     hint = "scorer" if run.scores else ready if has_model(run) else "empty" if final else "wait"
-    found = [{"id": job.id, "what": _what(job), "when": when(job)} for job in jobs_of(settings, run, "evaluate")]
+    found = [{"id": job.id, "what": _what(job), "when": when(job)} for job in jobs_of(services, run, "evaluate")]
     return {"run": run.id, "waiting": "" if final else run.id, "hint": HINTS[hint], "evaluations": found}
 
 
