@@ -111,6 +111,16 @@ def test_a_short_run_becomes_a_proven_file(page: Page, server: Server) -> None:
     longest_answer(page, 16)  # a model that learned so little finds no end
     asked(page, "twelve · tuned")
     exported(page, server)
+    for job in list_jobs(server.settings.jobs):
+        foretold(job)
+
+
+def foretold(job: JobFolder) -> None:
+    """What the bar of a job was divided by is what it did."""
+    events, _ = read_events(job.events_path, 0, 10_000_000)
+    outlines = [event["seconds"] for event in events if event["kind"] == "outline"]
+    done = {event["phase"] for event in events if event["kind"] == "phase" and event["state"] == "begin"}
+    assert outlines and {name for name, seconds in outlines[-1].items() if seconds} <= done, (job.id, outlines, done)
 
 
 def evaluated(tab: Page, count: str) -> list[float]:

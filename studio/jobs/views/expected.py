@@ -62,10 +62,10 @@ def export_seconds(
     steps = {"merging": 3 * size} if merges else {}
     steps |= {"converting" if len(converted) == 1 else f"converting {kind}": 2 + 2.5 * size for kind in converted}
     steps |= {f"quantizing {kind}": 3.3 * size for kind in types if kind not in converted}
-    steps["asking the trained model"] = 5 + 4.5 * size
+    steps["running the trained model"] = 5 + 4.5 * size
     for kind in types:
         steps[f"verifying {kind}"] = 1.7 * size
-        steps |= {f"answering rows {kind}": 20 * size} if rows else {}
+        steps |= {f"evaluating {kind}": 20 * size} if rows else {}
     return steps
 
 
