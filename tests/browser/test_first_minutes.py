@@ -78,6 +78,7 @@ def test_an_own_table_becomes_a_proven_file(page: Page, server: Server, tickets:
     person.click(steps.nth(0))
     person.click(page.locator("#evaluate-start"))
     expect(page.locator("#evaluation-view .pill").first).to_have_text("done", timeout=300_000)
+    expect(page.locator(".score b")).to_have_count(2)  # the report is read a moment after the end is known
     before, after = (float(one.removesuffix(" %")) for one in page.locator(".score b").all_inner_texts())
     assert after > before, "the model has learned nothing of the tickets"
 
