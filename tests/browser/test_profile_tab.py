@@ -203,7 +203,7 @@ def test_axe_and_no_sideways_scrolling(page: Page, server: Server, scheme: str, 
 def test_cancel_ends_the_profile(page: Page, with_data: Callable[..., None]) -> None:
     with_data([chat(f"What is {n}?", f"It is {n * 7} and more.") for n in range(120_000)])
     page.locator("#profile .task-begin").click()
-    expect(page.locator("#profile .task-from")).to_contain_text("of 120,000 rows", timeout=60_000)
+    expect(page.locator("#profile .task-from")).to_contain_text("of 120,000 rows", timeout=240_000)
     expect(page.locator("#profile .task-text")).to_contain_text("reading row")
     page.locator("#profile .task-cancel").click()
     ended(page, "#profile")

@@ -21,6 +21,8 @@ from studio.ui.server.entrance import KEY_HEADER
 from studio.ui.server.sessions import SessionFile
 from tests.browser.made import serious
 from tests.browser.test_setup_tabs import PLANNED
+from tests.conftest import Measured
+from tests.support.prepared import link_model
 from tests.ui.made_jobs import finish, made_run
 from tests.ui.server.test_app import ROOT, free_port, start, wait_until_up
 
@@ -61,7 +63,10 @@ class Closed:
 
 
 @pytest.fixture
-def closed(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Closed]:
+def closed(tmp_path: Path, request: pytest.FixtureRequest, model_path: Path, measured: Measured) -> Iterator[Closed]:
+    """A page whose plan does not wait for the model and the speed of this machine: a minute, where it is busy."""
+    link_model(model_path, tmp_path / "home")
+    measured.tell(tmp_path / "home")
     env = getattr(request, "param", {"STUDIO_PASSWORD": PASSWORD})
     server = Closed(tmp_path / "home", free_port(), env)
     server.start()
@@ -86,7 +91,9 @@ def again(page: Page) -> None:
 
 def typed(page: Page, text: str) -> None:
     page.get_by_role("tab", name="Data", exact=True).click()
-    page.wait_for_function(PLANNED)  # gradio draws a tab anew while its first answers come, and forgets what is typed
+    page.wait_for_function(
+        PLANNED, timeout=120_000
+    )  # gradio draws a tab anew while its first answers come, and forgets what is typed
     page.locator("#data-path input, #data-path textarea").fill(text)
 
 
