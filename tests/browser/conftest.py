@@ -133,9 +133,15 @@ class FakeRun:
         self.process.wait()
 
 
-@pytest.fixture(scope="session")
-def serve() -> Iterator[Callable[..., Server]]:
-    """Start a web process on a home, on a port of its own if none is named; all are ended with the session."""
+Serve = Callable[..., Server]
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Serve]:
+    """Start web processes, each on a home and a port of its own if none is named; all are ended afterwards.
+
+    One that is left idle takes a twentieth of a core.
+    """
     servers: list[Server] = []
 
     def start(home: Path, port: int | None = None) -> Server:
@@ -150,6 +156,13 @@ def serve() -> Iterator[Callable[..., Server]]:
         server.end()
 
 
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start a web process on a home; it is ended with the test."""
+    with serving() as start:
+        yield start
+
+
 @pytest.fixture(scope="session")
 def shared_port() -> int:
     """The port of each module's server, one after the other: the browser keeps scripts by their addresses."""
@@ -158,19 +171,14 @@ def shared_port() -> int:
 
 @pytest.fixture(scope="module")
 def server(
-    serve: Callable[..., Server],
-    shared_port: int,
-    model_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    measured: Measured,
+    shared_port: int, model_path: Path, tmp_path_factory: pytest.TempPathFactory, measured: Measured
 ) -> Iterator[Server]:
     """A web process whose home holds the prepared model and no job, shared by a module's tests."""
     home = tmp_path_factory.mktemp("browser") / "home"
     link_model(model_path, home)
     measured.tell(home)
-    server = serve(home, shared_port)
-    yield server
-    server.end()
+    with serving() as start:
+        yield start(home, shared_port)
     measured.learn(home)
 
 
@@ -282,8 +290,11 @@ def own_context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def page(context: BrowserContext, console: list[str], leftovers: list[Path]) -> Iterator[Page]:
-    """A page without cookies or anything stored; an error in its console, or that of another tab, fails the test."""
+def page(context: BrowserContext, console: list[str], leftovers: list[Path], serve: Serve) -> Iterator[Page]:
+    """A page without cookies or anything stored; an error in its console, or that of another tab, fails the test.
+
+    It is closed before the web processes end, whose end it would log.
+    """
 
     def note(message: ConsoleMessage) -> None:
         if message.type == "error":
