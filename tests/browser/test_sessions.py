@@ -91,9 +91,8 @@ def again(page: Page) -> None:
 
 def typed(page: Page, text: str) -> None:
     page.get_by_role("tab", name="Data", exact=True).click()
-    page.wait_for_function(
-        PLANNED, timeout=120_000
-    )  # gradio draws a tab anew while its first answers come, and forgets what is typed
+    # gradio draws a tab anew while its first answers come, and forgets what is typed
+    page.wait_for_function(PLANNED, timeout=120_000)
     page.locator("#data-path input, #data-path textarea").fill(text)
 
 

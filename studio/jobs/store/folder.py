@@ -293,6 +293,7 @@ def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
     direct = Path(wanted)
     if direct.is_absolute() and (direct / "state.json").exists():
         return JobFolder(direct)
+    # The id first: no name that a job is given later may take what refers to another one's id.
     named = job_of_id(jobs, wanted)
     if named is not None and (kind is None or _heading(named)[0] == kind):
         return named
@@ -342,8 +343,10 @@ def find_only(jobs: Path, wanted: str) -> JobFolder:
         InputError: there is none, or several have that name; their ids are listed.
     """
     first = find_own(jobs, wanted)
+    if wanted == first.id:
+        return first
     same = {job.id: job for job in _matching(list_jobs(jobs), wanted)}
-    if wanted != first.id and len(same) > 1:
+    if len(same) > 1:
         raise InputError(
             f"{len(same)} jobs are called '{wanted}'", fix=f"Use the id of the one you mean: {', '.join(same)}"
         )
@@ -351,10 +354,8 @@ def find_only(jobs: Path, wanted: str) -> JobFolder:
 
 
 def _matching(found: list[JobFolder], wanted: str) -> Iterator[JobFolder]:
-    """Jobs of an id or name, those that are meant most likely first; one may come twice."""
-    # The id first: no name that a job is given later may take what refers to another one's id.
+    """Jobs of a name, those that are meant most likely first; one may come twice."""
     return itertools.chain(
-        (job for job in found if job.id == wanted),
         (job for job in found if wanted and (job.labels().name or _heading(job)[1]) == wanted),
         (job for job in found if wanted and _heading(job)[1] == wanted),
     )

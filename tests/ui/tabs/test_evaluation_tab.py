@@ -10,7 +10,7 @@ import pytest
 
 from studio.config import RunConfig
 from studio.errors import InputError
-from studio.jobs import Summaries, find_job, list_jobs
+from studio.jobs import find_job, list_jobs
 from studio.settings import Settings
 from studio.ui.page import build_page
 from studio.ui.server.services import Services
@@ -28,8 +28,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str,
 
 
 @pytest.fixture
-def card(settings: Settings) -> EvaluationCard:
-    services = Services(settings=settings, summaries=Summaries(), data=None, chats=None)  # type: ignore[arg-type]
+def card(services: Services) -> EvaluationCard:
     with gr.Blocks():
         return EvaluationCard(build_page(services))
 
