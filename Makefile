@@ -54,7 +54,8 @@ test: $(TEST_STAMP)
 	$(PYTEST)
 
 test-all: $(TEST_STAMP)
-	$(PYTEST) -m ''
+	$(PYTEST) -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 test-matrix: $(TEST_STAMP)
 	$(BIN)/python -m pytest -m matrix

@@ -145,6 +145,7 @@ def test_a_look_at_many_resting_runs_reads_none(settings: Settings, monkeypatch:
     assert [job.id for job in found] == [ids[300]]
 
 
+@pytest.mark.alone
 @pytest.mark.faults
 def test_ten_thousand_runs_cost_little(settings: Settings) -> None:
     ids = many_runs(settings.jobs, 10_000)
@@ -195,6 +196,7 @@ WATCH = """() => {
 }"""
 
 
+@pytest.mark.alone
 @pytest.mark.faults
 def test_ten_thousand_runs_are_listed_as_quickly_as_thirty(
     page: Page, serve: Callable[[Path], Server], tmp_path: Path, measured: Measured, model_path: Path

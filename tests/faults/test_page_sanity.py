@@ -142,11 +142,13 @@ def made(leftovers: list[Path]) -> Any:
     leftovers += [job.path for job in jobs]
 
 
+@pytest.mark.alone
 @pytest.mark.faults
 def test_a_long_run_opens_and_updates_like_a_short_one(page: Page, server: Server, made: list[JobFolder]) -> None:
     compare(page, server, made, 8_000, 20_000_000, first=3000)  # machines of everyday tests are busy
 
 
+@pytest.mark.alone
 @pytest.mark.faults
 def test_a_hundred_thousand_steps_and_a_gigabyte_of_log(page: Page, server: Server, made: list[JobFolder]) -> None:
     compare(page, server, made, 100_000, 1_000_000_000, first=1000)
