@@ -30,7 +30,7 @@ window.studioExport = (() => {
   /* One export; all but the newest are folded and ask for nothing until they are opened. */
   const exportCard = (view, value, job, index, trigger) => {
     const head = h("div", { class: "row-flex wrap-flex export-head" },
-      h("h2", {}, `GGUF of ${value.run}`), h("span", { class: "muted" }, index ? `${job.what} · ${job.when}` : ""));
+      h("h2", {}, job.title), h("span", { class: "muted" }, index ? `${job.what} · ${job.when}` : ""));
     const body = h("div", { class: "export-body" });
     const start = () => { view.stops.push(watchExport(view, value, job, head, body, trigger)); };
     if (index === 0) {
@@ -64,7 +64,7 @@ window.studioExport = (() => {
     try {
       const report = await fetchJson(filePath(job.id, "export.json"));
       drawHead(head, report, job, trigger);
-      body.replaceChildren(table(report, job, trigger), summary(report), ...notes(report), hashes(report));
+      body.replaceChildren(...found(report, job, trigger));
     } catch (error) {
       body.replaceChildren(h("p", { class: "notice error" }, `Could not read the report: ${error.message}.`));
     }
@@ -72,8 +72,11 @@ window.studioExport = (() => {
 
   const appendReport = async (job, body, trigger) => {
     const report = await fetchJson(filePath(job.id, "export.json"));
-    body.append(table(report, job, trigger), summary(report), ...notes(report), hashes(report));
+    body.append(...found(report, job, trigger));
   };
+
+  const found = (report, job, trigger) => [table(report, job, trigger), summary(report), ...notes(report),
+    ...window.studio.merged.details(report, job), hashes(report)];
 
   const drawHead = (head, report, job, trigger) => {
     const good = report.files.every((file) => file.verdict !== "differs");
@@ -81,7 +84,8 @@ window.studioExport = (() => {
     head.replaceChildren(head.firstElementChild, pill, h("span", { class: "grow" }));
     const smallest = [...report.files].sort((a, b) => a.bytes - b.bytes)[0];
     if (!smallest) return;
-    head.append(chatButton(job, smallest, trigger, "btn"), download(job, smallest, "btn primary", `Download ${smallest.type.toUpperCase()} · ${bytes(smallest.bytes)}`));
+    head.append(chatButton(job, smallest, trigger, smallest.parts ? "btn primary" : "btn"));
+    if (!smallest.parts) head.append(download(job, smallest, "btn primary", `Download ${smallest.type.toUpperCase()} · ${bytes(smallest.bytes)}`));
   };
 
   const chatButton = (job, file, trigger, look) => h("button", {
@@ -95,11 +99,11 @@ window.studioExport = (() => {
 
   const fileRow = (file, job, trigger, several) => {
     const figure = (text) => h("td", { class: "num" }, text);
-    return h("tr", {}, h("td", {}, file.type.toUpperCase()), figure(bytes(file.bytes)), figure(rate(file.top1)),
+    return h("tr", {}, h("td", {}, file.parts ? `Merged, ${file.dtype}` : file.type.toUpperCase()), figure(bytes(file.bytes)), figure(rate(file.top1)),
       figure(kl(file.mean_kl)), figure(match(file.exact_match)),
       h("td", { class: "verdict" }, h("span", { class: `pill ${file.verdict === "differs" ? "warn" : "ok"}` }, file.verdict),
         ...(file.notes || []).map((note) => h("span", { class: "muted verdict-note" }, note))),
-      h("td", { class: "file-links" }, download(job, file, "link", "Download"), several ? chatButton(job, file, trigger, "btn small") : null));
+      h("td", { class: "file-links" }, ...(file.parts ? [`${file.parts.length} files`] : [download(job, file, "link", "Download"), several ? chatButton(job, file, trigger, "btn small") : null])));
   };
 
   const kl = (number) => (number === null || number === undefined ? "–"
@@ -111,9 +115,10 @@ window.studioExport = (() => {
     const parts = report.files.map((file) => file);
     const equal = parts.every((file) => file.prompt_ids_equal);
     const compared = Math.max(0, ...parts.map((file) => file.prompts_compared || 0));
+    const other = report.to === "merged" ? "the folder's own tokenizer" : "llama.cpp";
     const text = equal
-      ? `Prompt tokens equal in training, chat and llama.cpp for ${compared} conversation shapes`
-      : "Prompt tokens differ between training and llama.cpp: the file answers another question than the model was trained on";
+      ? `Prompt tokens equal in training, chat and ${other} for ${compared} conversation shapes`
+      : `Prompt tokens differ between training and ${other}: the file answers another question than the model was trained on`;
     return h("p", { class: `num export-note ${equal ? "muted" : "notice warning"}` }, text);
   };
 
@@ -127,7 +132,7 @@ window.studioExport = (() => {
     return [h("div", { class: "export-note export-rare" }, title, h("ul", {}, ...items))];
   };
 
-  const hashes = (report) => h("dl", { class: "hashes" }, ...report.files.flatMap((file) => [
+  const hashes = (report) => h("dl", { class: "hashes" }, ...report.files.filter((file) => !file.parts).flatMap((file) => [
     h("dt", { class: "muted" }, `SHA-256 of ${file.file}`),
     h("dd", {}, h("code", { class: "mono" }, file.sha256), copyButton(file.sha256, `Copy the SHA-256 of ${file.file}`)),
   ]));

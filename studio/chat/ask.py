@@ -81,7 +81,7 @@ def adapter_target(folder: Path, settings: Settings) -> Target:
 
 
 def job_target(job: JobFolder, settings: Settings) -> Target:
-    """The target of a job: a run's result beside its base, or an export's only GGUF file.
+    """The target of a job: a run's result beside its base, or the only thing that an export made.
 
     Raises:
         InputError: the job has made nothing to chat with yet.
@@ -90,9 +90,10 @@ def job_target(job: JobFolder, settings: Settings) -> Target:
     if request.kind == "evaluate":
         return job_target(find_job(settings.jobs, str(request.config["run"]), "train"), settings)
     if request.kind == "export":
-        files = sorted(job.exports.glob("*.gguf"))
+        checkpoints = [config.parent for config in sorted(job.exports.glob("*/config.json"))]
+        files = [*sorted(job.exports.glob("*.gguf")), *checkpoints]
         if len(files) == 1:
-            return gguf_target(files[0])
+            return Target("model", files[0].name, model=files[0]) if checkpoints else gguf_target(files[0])
         what = f"it has {len(files)} files" if files else f"it has no files (it is {job.state().status})"
         raise InputError(what, where=job.id, fix=f"Give one of {', '.join(map(str, files))}" if files else "")
     if job.scores:

@@ -146,7 +146,7 @@ def _spec(path: str, info: FieldInfo) -> OptionSpec:
         group=extra.get("group", ""),
         methods=tuple(extra.get("methods", ())),
         tunings=tuple(extra.get("tunings", ())),
-        needs=None if needs is None else (f"{path.rpartition('.')[0]}.{needs[0]}", tuple(needs[1])),
+        needs=None if needs is None else (f"{path.rpartition('.')[0]}.{needs[0]}".lstrip("."), tuple(needs[1])),
         decides=extra.get("decides"),
         differs=extra.get("differs"),
         minimum=bounds[0],

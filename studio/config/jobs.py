@@ -13,6 +13,7 @@ from studio.option import Options, option
 GgufType = Literal[
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q4_0", "q3_k_m", "q2_k",
 ]  # fmt: skip
+Destination = Literal["gguf", "merged"]
 DEFAULT_TYPES: tuple[GgufType, ...] = ("q4_k_m",)
 COMPARED: tuple[RowKind, ...] = ("pairs", "rated")  # rows whose answers are compared with each other
 DEMO_TEST = "demo/test.jsonl"
@@ -65,17 +66,39 @@ class EvaluateConfig(Options):
 
 
 class ExportConfig(Options):
-    """An export of a run to GGUF files."""
+    """An export of a run: to GGUF files, or as one checkpoint."""
 
     run: str = option(..., "The training run (its id or name) that is exported.", title="Run", min_length=1)
-    to: Literal["gguf"] = option("gguf", "gguf: files for llama.cpp, Ollama and LM Studio.", title="Destination")
+    to: Destination = option(
+        "gguf",
+        "gguf: files for llama.cpp, Ollama and LM Studio. merged: base model and adapter as one checkpoint in "
+        "safetensors, for vLLM, SGLang, transformers and further training.",
+        title="Destination", tier="basic",
+    )  # fmt: skip
     types: list[GgufType] = Field(
         default_factory=lambda: list(DEFAULT_TYPES),
         min_length=1,
         title="GGUF types",
         description="GGUF types to make: q4_k_m is small, q8_0 close to the original, f16 exact.",
-        json_schema_extra={"unit": None, "tier": "basic", "methods": [], "tunings": [], "differs": None},
+        json_schema_extra={
+            "unit": None,
+            "tier": "basic",
+            "methods": [],
+            "tunings": [],
+            "differs": None,
+            "needs": ["to", ["gguf"]],
+        },
     )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = option(
+        "auto", "Precision of the checkpoint's weights. auto is the base model's own.", title="Precision",
+        tier="basic", needs=("to", ("merged",)),
+    )  # fmt: skip
+    shard_gb: float = option(
+        1.0,
+        "Maximum size of a safetensors file; a larger tensor has a file of its own. Twice as much memory is "
+        "needed while merging.",
+        title="Maximum file size", unit="GB", needs=("to", ("merged",)), ge=0.05, le=50,
+    )  # fmt: skip
     evaluate: str | None = option(
-        None, "File of rows on which each GGUF answers too (exact match); empty for none.", title="Rows"
+        None, "File of rows on which the exported model answers too (exact match); empty for none.", title="Rows"
     )  # fmt: skip

@@ -22,8 +22,8 @@ def readme(name: str, base: str, files: Sequence[dict[str, Any]], end: str, syst
         system: system message that the chat template adds by itself; empty for none.
     """
     rows = "\n".join(
-        f"| {for_markdown(file['file'])} | {in_words(file['bytes'])} | {_percent(file['top1'])} "
-        f"| {_number(file['mean_kl'])} | {_match(file['exact_match'])} | {file['verdict']} | `{file['sha256']}` |"
+        f"| {for_markdown(file['file'])} | {in_words(file['bytes'])} | {in_percent(file['top1'])} "
+        f"| {short_number(file['mean_kl'])} | {matched(file['exact_match'])} | {file['verdict']} | `{file['sha256']}` |"
         for file in files
     )
     first = shlex.quote(files[0]["file"])
@@ -88,13 +88,16 @@ Save these lines without their indentation as `Modelfile`, then `ollama create {
 """
 
 
-def _percent(value: float | None) -> str:
+def in_percent(value: float | None) -> str:
+    """A share in percent; a dash for what was not measured."""
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-def _number(value: float | None) -> str:
+def short_number(value: float | None) -> str:
+    """A number with two digits; a dash for what was not measured."""
     return "–" if value is None else f"{value:.2g}"
 
 
-def _match(value: dict[str, Any] | None) -> str:
+def matched(value: dict[str, Any] | None) -> str:
+    """How many rows were right; a dash where none were asked."""
     return "–" if value is None else f"{value['correct']} / {value['total']}"

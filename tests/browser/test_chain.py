@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from studio.jobs import JobFolder, list_jobs, read_events, wait
 from tests.browser.conftest import Server
@@ -85,6 +85,9 @@ def test_the_demo_learns_its_task_and_is_taken_away(
     tab.screenshot(path=artifacts / "chat.png")
     exported(tab, server)
     tab.screenshot(path=artifacts / "exported.png")
+    assert "customer" in json.loads(tab.locator("#chat-right .bubble-text").last.inner_text())
+    merged(tab, server)
+    tab.screenshot(path=artifacts / "merged.png")
     assert "customer" in json.loads(tab.locator("#chat-right .bubble-text").last.inner_text())
     tab.context.close()
     console.clear()  # the first tab was closed beside a request
@@ -156,8 +159,27 @@ def exported(tab: Page, server: Server) -> None:
         assert "attachment" in download.headers["Content-Disposition"]
         assert hashlib.sha256(download.read()).hexdigest() == line["sha256"]
     assert not list(server.home.rglob(f"tmp/**/{file.name}")), "the download made a copy"
-    card.get_by_role("button", name=f"Chat with {file.name}", exact=True).first.click()
-    expect(tab.locator("#chat-right-target input")).to_have_value(f"{file.name} · GGUF")
+    answered(tab, card, file.name, "GGUF")
+
+
+def merged(tab: Page, server: Server) -> None:
+    """The same run as one checkpoint in bfloat16: proven, and it answers in the Chat tab."""
+    tab.get_by_role("tab", name="Export", exact=True).click()
+    tab.get_by_role("radio", name="Merged checkpoint", exact=True).click()
+    tab.get_by_role("button", name="Export checkpoint", exact=True).click()
+    card = tab.locator(".export-card").first
+    expect(card.get_by_role("heading")).to_contain_text("Merged checkpoint of")
+    expect(card.locator(".pill", has_text="verified")).to_be_visible(timeout=400_000)
+    job = next(job for job in list_jobs(server.settings.jobs) if job.request.config.get("to") == "merged")
+    (line,) = json.loads((job.report / "export.json").read_text(encoding="utf-8"))["files"]
+    assert (line["verdict"], line["prompt_ids_equal"]) == ("as trained", True)
+    answered(tab, card, line["file"], "merged")
+
+
+def answered(tab: Page, card: Locator, name: str, kind: str) -> None:
+    """Open what was exported in the Chat tab, and ask it."""
+    card.get_by_role("button", name=f"Chat with {name}", exact=True).first.click()
+    expect(tab.locator("#chat-right-target input")).to_have_value(f"{name} · {kind}")
     tab.locator("#chat-example-0").click()
     expect(tab.locator("#chat-right .chat-messages")).to_have_attribute("aria-busy", "true")
     expect(tab.locator("#chat-right .chat-messages")).to_have_attribute("aria-busy", "false", timeout=ANSWER_MS)

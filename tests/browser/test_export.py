@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 
 from studio.config.jobs import ExportConfig
 from studio.jobs import JobFolder
-from tests.browser.made import as_text, open_tab
-from tests.ui.made_jobs import made_export, made_run
+from tests.browser.made import as_text, open_tab, serious
+from tests.ui.made_jobs import made_export, made_merged, made_run
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server
@@ -62,6 +62,39 @@ def test_download_sends_the_file_from_where_it_lies(page: Page, server: Server, 
     assert download.value.suggested_filename == "demo-q4_k_m.gguf"
     assert download.value.path().read_bytes() == b"GGUFq4_k_m"
     assert not list((server.settings.temporary / "gradio").rglob("*.gguf"))
+
+
+def test_a_merged_checkpoint_shows_its_answers_folder_and_files(page: Page, server: Server, run: JobFolder) -> None:
+    job = made_merged(server.settings.jobs, run)
+    open_tab(page, server.url, "export", run.id)
+    report = page.locator("#export-report")
+    expect(page.get_by_role("heading", name="Merged checkpoint of demo", exact=True)).to_be_visible()
+    for text in ("Merged, bfloat16", "269 MB", "99.8 %", "1.6e-4", "98 / 100", "as trained", "3 files"):
+        expect(report.locator("tbody tr")).to_contain_text(text)
+    expect(report).to_contain_text("Prompt tokens equal in training, chat and the folder's own tokenizer for 13")
+    expect(report).to_contain_text("Greedy answers equal to the trained model's: 7 of 8; 1 part where")
+    expect(report).to_contain_text(str(job.exports / "demo-merged"))
+    as_text(page)
+    report.locator("summary", has_text="Files of demo-merged").click()
+    with page.expect_download() as download:
+        report.get_by_role("link", name="tokenizer.json", exact=True).click()
+    assert download.value.suggested_filename == "tokenizer.json"
+    assert download.value.path().read_text() == "the tokenizer.json"
+    assert not serious(page)
+
+
+def test_the_form_follows_the_destination(
+    page: Page, server: Server, run: JobFolder, settle: Callable[[], None]
+) -> None:
+    open_tab(page, server.url, "export", run.id)
+    settle()
+    page.get_by_role("radio", name="Merged checkpoint", exact=True).click()
+    expect(page.get_by_role("button", name="Export checkpoint", exact=True)).to_be_visible()
+    expect(page.locator("#export-types")).to_have_count(0)
+    expect(page.locator("#export-dtype input")).to_have_value("auto")
+    page.get_by_role("radio", name="GGUF", exact=True).click()
+    expect(page.get_by_role("button", name="Export to GGUF", exact=True)).to_be_visible()
+    expect(page.locator("#export-types")).to_be_visible()
 
 
 @pytest.mark.long

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from studio.errors import InputError, StoppedError, StudioError
-from studio.export import files, job, source
-from studio.export.job import Export, export
+from studio.export import files, job, making, source
+from studio.export.job import GgufExport, export
+from studio.export.proof.gates import gate_of
 from studio.export.readme import readme
 from studio.export.source import cpu_threads, open_source, texts_from, trained_score
 from studio.export.steps import StepResult
@@ -113,12 +114,12 @@ def test_a_file_that_differs_is_kept_and_the_job_fails(
     def step(module: str, request: Any, folder: Path, watcher: Any, report: Any = None) -> StepResult:
         return StepResult(0, 1.0, 1000, answer=answers[module.rsplit(".", 1)[-1]])
 
-    monkeypatch.setattr(job, "run_own_step", step)
+    monkeypatch.setattr(making, "run_own_step", step)
     context, made = make_export(session_settings, run)
     config = job.build(job.ExportConfig, context.config)
-    monkeypatch.setattr(Export, "_make", lambda self, tools: self._file("f16").write_bytes(b"weights"))
+    monkeypatch.setattr(GgufExport, "_write", lambda self, tools: self._file("f16").write_bytes(b"weights"))
     with pytest.raises(StudioError, match=r"1 of 1 files differ .*stand-in-f16\.gguf \(mean KL 3 is above 0\.001"):
-        Export(context, config, open_source(session_settings, run.id), None).run()
+        GgufExport(context, config, open_source(session_settings, run.id), None).run()
     assert (made.exports / "stand-in-f16.gguf").read_bytes() == b"weights"
     entry = json.loads((made.report / "export.json").read_text())["files"][0]
     assert entry["verdict"] == "differs"
@@ -127,7 +128,7 @@ def test_a_file_that_differs_is_kept_and_the_job_fails(
 
 def test_rare_texts_are_notes_and_rows_are_failures(session_settings: Settings, run: JobFolder) -> None:
     context, _ = make_export(session_settings, run)
-    made = Export(context, job.build(job.ExportConfig, context.config), open_source(session_settings, run.id), None)
+    made = GgufExport(context, job.build(job.ExportConfig, context.config), open_source(session_settings, run.id), None)
     made.reference = {"dtype": "float32"}
     difference = {
         "prompts": ["row 4"], "rare": True, "kind": "literal", "cause": "llama.cpp takes '</s>' for a token",
@@ -137,12 +138,12 @@ def test_rare_texts_are_notes_and_rows_are_failures(session_settings: Settings, 
         "overall": {"top1": 1.0, "mean_kl": 0.0, "p99_kl": 0.0}, "answers": None, "prompts_compared": 13,
         "prompts_equal": 13, "template_carried": True, "end_of_turn_stops": True, "differences": [difference],
     }  # fmt: skip
-    entry = made._entry("f16", StepResult(0, 1.0, 0, answer=found))
+    entry = made.entry("f16", gate_of("f16"), "as trained", StepResult(0, 1.0, 0, answer=found))
     assert (entry["verdict"], entry["notes"]) == ("as trained", [])
     text = readme("r", "b", [entry | {"file": "r-f16.gguf", "bytes": 1, "sha256": "0"}] * 2, "", "")
     assert text.count("Avoid '&lt;/s&gt;' in prompts.") == 1, "a reader of Markdown shows the literal"
     found |= {"prompts_equal": 12, "differences": [difference | {"rare": False}]}
-    entry = made._entry("f16", StepResult(0, 1.0, 0, answer=found))
+    entry = made.entry("f16", gate_of("f16"), "as trained", StepResult(0, 1.0, 0, answer=found))
     assert entry["verdict"] == "differs"
     assert "takes '</s>' for a token" in entry["notes"][0]
     assert "row 4" in entry["notes"][0]
@@ -156,9 +157,9 @@ def test_rare_texts_are_notes_and_rows_are_failures(session_settings: Settings, 
 def test_a_crash_of_llama_cpp_is_a_verdict(session_settings: Settings, run: JobFolder) -> None:
     context, _ = make_export(session_settings, run)
     config = job.build(job.ExportConfig, context.config)
-    made = Export(context, config, open_source(session_settings, run.id), None)
+    made = GgufExport(context, config, open_source(session_settings, run.id), None)
     made.reference = {"dtype": "float32"}
-    entry = made._entry("f16", StepResult(-6, 1.0, 0, ["GGML_ASSERT(...) failed"]))
+    entry = made.entry("f16", gate_of("f16"), "as trained", StepResult(-6, 1.0, 0, ["GGML_ASSERT(...) failed"]))
     assert entry["verdict"] == "differs"
     assert entry["notes"] == ["llama.cpp failed: the process was killed by SIGABRT"]
 
@@ -179,7 +180,7 @@ def test_a_lost_task_is_said_when_the_trained_model_was_measured(session_setting
     write_state(other.state_path, JobState(status="completed"))
     context, _ = make_export(session_settings, run, evaluate="demo/test.jsonl")
     config = job.build(job.ExportConfig, context.config)
-    made = Export(context, config, open_source(session_settings, run.id), TEST_ROWS)
+    made = GgufExport(context, config, open_source(session_settings, run.id), TEST_ROWS)
     assert made.report["trained"] == {"correct": 98, "total": 100, "exact_match": 0.98}
     for correct, task in ((95, "kept"), (94, "lost")):
         entry: dict[str, Any] = {"notes": [], "task": None}

@@ -49,9 +49,12 @@ def test_a_signal_is_named(watcher: Recorder) -> None:
 
 
 def test_an_own_steps_sentence_comes_back(tmp_path: Path, watcher: Recorder) -> None:
-    request = {"base": str(tmp_path), "adapter": str(tmp_path), "target": str(tmp_path / "t"), "dtype": "float32"} | {
-        "tokenizer": str(tmp_path)
-    }
+    request = {
+        "base": str(tmp_path),
+        "adapter": str(tmp_path),
+        "target": str(tmp_path / "t"),
+        "form": {"dtype": "float32"},
+    } | {"tokenizer": str(tmp_path)}
     result = run_own_step("studio.export.gguf.merge", request, tmp_path, watcher)
     assert result.code != 0
     with pytest.raises(StudioError, match="adapter_config"):
@@ -61,9 +64,12 @@ def test_an_own_steps_sentence_comes_back(tmp_path: Path, watcher: Recorder) -> 
 def test_the_class_of_the_error_survives(tmp_path: Path, watcher: Recorder) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "config.json").write_text("{}")
-    request = {"base": str(tmp_path), "adapter": str(tmp_path), "target": str(tmp_path / "t"), "dtype": "float32"} | {
-        "tokenizer": str(tmp_path)
-    }
+    request = {
+        "base": str(tmp_path),
+        "adapter": str(tmp_path),
+        "target": str(tmp_path / "t"),
+        "form": {"dtype": "float32"},
+    } | {"tokenizer": str(tmp_path)}
     result = run_own_step("studio.export.gguf.merge", request, tmp_path, watcher)
     assert isinstance(result.error, InputError)
     assert result.code == InputError.exit_code

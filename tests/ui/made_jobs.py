@@ -109,3 +109,30 @@ def made_export(jobs: Path, run: JobFolder, types: tuple[str, ...] = ("q4_k_m", 
     write_json(job.report / "export.json", {"run": run.id, "files": files})
     finish(job)
     return job
+
+
+def made_merged(jobs: Path, run: JobFolder, dtype: str = "bfloat16") -> JobFolder:
+    """A merged checkpoint, one of whose greedy answers parts at a near-tie."""
+    config = ExportConfig.model_validate({"run": run.id, "to": "merged", "dtype": dtype})
+    job = create_job(jobs, "export", run.request.name, config.model_dump(mode="json"))
+    folder = job.exports / f"{run.request.name}-merged"
+    folder.mkdir(parents=True)
+    job.report.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (folder / name).write_text(f"the {name}")
+    parts = [
+        {"file": f"{folder.name}/{path.name}", "bytes": 7, "sha256": f"{number:064x}"}
+        for number, path in enumerate(sorted(folder.iterdir()), 1)
+    ]
+    worst = {"prompt": "row 3", "nats": 0.04, "trained": "Oslo, please.", "merged": SCRIPT}
+    entry = {
+        "type": "merged", "dtype": dtype, "file": folder.name, "path": str(folder), "bytes": 269_060_552,
+        "sha256": None, "top1": 0.998, "mean_kl": 1.6e-4, "p99_kl": 1e-3, "prompt_ids_equal": True,
+        "prompts_compared": 13, "verdict": "as trained", "gate": {"mean_kl": 0.003, "top1": 0.96},
+        "notes": ["1 of 8 greedy answers part where two tokens are near-ties"], "differences": [], "parts": parts,
+        "greedy": {"equal": 7, "total": 8, "unsure": 1, "worst": worst}, "seconds": {"proving": 30.0},
+        "exact_match": {"exact_match": 0.98, "correct": 98, "total": 100},
+    }  # fmt: skip
+    write_json(job.report / "export.json", {"run": run.id, "to": "merged", "files": [entry]})
+    finish(job)
+    return job

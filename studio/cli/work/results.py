@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from studio.cli.jobs.watch import follow, raise_unless_completed
 from studio.cli.output import answer, say, table
 from studio.cli.work.train import Json
-from studio.config.jobs import AUTO, HELD_OUT, EvaluateConfig, ExportConfig
+from studio.config.describe import options_of
+from studio.config.jobs import AUTO, HELD_OUT, Destination, EvaluateConfig, ExportConfig
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
-from studio.errors import StudioError
+from studio.errors import InputError, StudioError
 from studio.evaluate.score import in_a_sentence
 from studio.export.proof.gates import difference, rare_differences
 from studio.jobs import find_job, submit
 from studio.jobs.store.files import read_json
 from studio.settings import Settings, read_settings
 
+FLAGS = {"types": "--type", "dtype": "--dtype", "shard_gb": "--shard-gb"}
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A training run's id or name.")]
 
 
@@ -43,14 +45,30 @@ def evaluate(
 
 def export(
     run: Run,
-    to: Annotated[str, typer.Option("--to", help="Destination.")] = "gguf",
-    types: Annotated[str, typer.Option("--type", help="GGUF types, separated by commas.")] = "q4_k_m",
-    rows: Annotated[str | None, typer.Option("--evaluate", help="File of rows on which each file answers too.")] = None,
+    to: Annotated[str, typer.Option("--to", help=f"Destination: {' or '.join(get_args(Destination))}.")] = "gguf",
+    types: Annotated[
+        str | None, typer.Option("--type", help="GGUF types, separated by commas; q4_k_m if not given.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="Precision of a merged checkpoint; the base model's if not given.")
+    ] = None,
+    shard_gb: Annotated[
+        float | None, typer.Option("--shard-gb", help="Maximum size of a file of a merged checkpoint; 1 if not given.")
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option("--evaluate", help="File of rows on which the exported model answers too.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Export a run to GGUF files, each proven against the trained model."""
-    wanted = [part.strip().lower() for part in types.split(",") if part.strip()]
-    report = run_export(read_settings(), run, {"to": to, "types": wanted, "evaluate": rows})
+    """Export a run to GGUF files or as one merged checkpoint, each proven against the trained model."""
+    kinds = [part.strip().lower() for part in (types or "").split(",") if part.strip()]
+    asked = {"types": kinds if types is not None else None, "dtype": dtype, "shard_gb": shard_gb}
+    given = {name: value for name, value in asked.items() if value is not None}
+    for spec in options_of(ExportConfig):
+        if spec.path in given and spec.needs is not None and to not in spec.needs[1]:
+            flag, reader = FLAGS[spec.path], spec.needs[1][0]
+            raise InputError(f"{flag} is for --to {reader}", where=flag, fix=f"Omit {flag}, or export --to {reader}")
+    report = run_export(read_settings(), run, {"to": to, "evaluate": rows, **given})
     answer(as_json, report, _export_table(report))
     for one in rare_differences(report["files"]):
         say(f"note: {difference(one)}. {one['fix']}.")
@@ -96,7 +114,7 @@ def run_export(settings: Settings, run: str, options: dict[str, Any]) -> dict[st
     config = build(ExportConfig, {"run": job.id, **options})
     if config.evaluate is not None:
         config = config.model_copy(update={"evaluate": str(resolve_path(config.evaluate, settings))})
-    submitted = submit(settings, "export", f"{job.request.name}-gguf", config.model_dump(mode="json"))
+    submitted = submit(settings, "export", f"{job.request.name}-{config.to}", config.model_dump(mode="json"))
     state = follow(submitted)
     report = read_json(submitted.report / "export.json")
     if state.status != "failed" or not (report or {}).get("files"):

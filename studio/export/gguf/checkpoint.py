@@ -51,7 +51,7 @@ def weight_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in weight_files(folder))
 
 
-def copy_small_files(run: Path, base: Path | None, tokenizer: Path, target: Path) -> None:
+def copy_small_files(run: Path, base: Path | None, tokenizer: Path, target: Path, for_converter: bool = True) -> None:
     """Copy what is no weight, without anything that names code.
 
     Args:
@@ -60,6 +60,7 @@ def copy_small_files(run: Path, base: Path | None, tokenizer: Path, target: Path
         tokenizer: folder of the tokenizer (`tokens.choose`); all of its files are taken, and no others but a
             tokenizer.model where the converter would miss it.
         target: an existing folder.
+        for_converter: add what only the converter needs: a tokenizer.model that the base model came without.
     """
     for name in SMALL_FILES:
         source = next((one / name for one in (run, base) if one is not None and (one / name).is_file()), None)
@@ -70,7 +71,8 @@ def copy_small_files(run: Path, base: Path | None, tokenizer: Path, target: Path
         if path.name != "chat_template.json":
             (target / path).parent.mkdir(exist_ok=True)
             _copy(tokenizer / path, target / path)
-    write_pieces(target)
+    if for_converter:
+        write_pieces(target)
     if (target / TEMPLATE).is_file() and "chat_template" in (config := _config(target)):
         # Where the two differ, transformers believes the file of its own and the converter the other one.
         del config["chat_template"]

@@ -21,9 +21,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from studio.export.gguf import converter
 from studio.export.gguf.checkpoint import write_object
 from studio.export.gguf.toolchain import Toolchain
+from studio.export.proof.distance import compare
 from studio.export.proof.gates import TYPES
 from studio.export.proof.model import GgufModel
-from studio.export.proof.verify import compare
 from studio.models.inspect.takeaway import COMPUTING
 
 # Both sides compute in float32, where equal arithmetic gives a divergence below 1e-5 nats.

@@ -68,24 +68,41 @@ def gate_of(kind: str, reference_dtype: str = "float32") -> Gate:
     return Gate(info.max_mean_kl + COARSE_KL, info.min_top1 - COARSE_TOP1)
 
 
-def judge(kind: str, gate: Gate, mean_kl: float, top1: float, prompts_equal: bool, stops: bool) -> Verdict:
-    """Say in two words whether a file is the trained model.
+def near_tie(gate: Gate) -> float:
+    """Return the preference for a token, in nats, that rounding may overturn without being a fault.
+
+    A mean KL divergence of K means log-probabilities that move by about sqrt(2 K), and the difference of two of them
+    by sqrt(4 K); this is three times that.
+
+    Args:
+        gate: limits that the model is held to.
+    """
+    return 3 * math.sqrt(4 * gate.max_mean_kl)
+
+
+def shortcomings(found: dict[str, Any], gate: Gate) -> list[str]:
+    """Say why something is not the trained model; nothing if it is.
 
     `prompts_equal` is of the run's own rows and of ordinary conversations; rare texts do not count, they are told.
     NaN fails: every comparison with it is written so that it must hold, not so that it must not.
 
     Args:
-        kind: GGUF type, such as q4_k_m.
+        found: what `verify` or `checkpoint` returned.
         gate: from `gate_of`.
-        mean_kl: mean KL divergence from the trained model per position, in nats.
-        top1: share of positions with the same likeliest token, 0 to 1.
-        prompts_equal: whether the file carries the chat template and makes the same token ids of the prompts.
-        stops: whether the file's end-of-turn token ends a generation.
     """
-    inside = mean_kl <= gate.max_mean_kl and top1 >= gate.min_top1 and math.isfinite(mean_kl)
-    if not (inside and prompts_equal and stops):
-        return "differs"
-    return "as trained" if TYPES[kind].by_converter else "as expected"
+    numbers = found["overall"]
+    said = [difference(one) for one in found["differences"] if not one["rare"]]
+    if not said and found["prompts_equal"] != found["prompts_compared"]:
+        said.append("it reads prompts as other tokens than the trained model")
+    if not found["template_carried"]:
+        said.append("the chat template in the file differs from the run's")
+    if not found["end_of_turn_stops"]:
+        said.append("the end-of-turn token does not end generation")
+    if not (numbers["mean_kl"] <= gate.max_mean_kl and math.isfinite(numbers["mean_kl"])):
+        said.append(f"mean KL {numbers['mean_kl']:.3g} is above {gate.max_mean_kl:g}")
+    if not numbers["top1"] >= gate.min_top1:
+        said.append(f"the same next token in {100 * numbers['top1']:.1f} %, below {100 * gate.min_top1:g} %")
+    return said
 
 
 def difference(found: dict[str, Any]) -> str:

@@ -20,6 +20,9 @@ TABLE_BYTES = 256 * 1024 * 1024
 # Below this many positions of the run's own text, the built-in text is added.
 FEWEST_POSITIONS = 192
 PROMPTS_OF_ROWS = 24
+# An answer may be this much longer than the longest expected one before it is cut (the evaluation's rule).
+SPARE_TOKENS = 16
+SHOWN_WRONG = 20
 
 Message = dict[str, str]
 

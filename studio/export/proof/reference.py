@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import torch
 import transformers
@@ -29,6 +30,8 @@ from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.evaluate.questions import read_questions
 from studio.export.gguf.checkpoint import weight_bytes
+from studio.export.proof.distance import compare
+from studio.export.proof.greedy import GreedyAnswer, asked_greedily, greedy_answers
 from studio.export.proof.material import (
     BUILT_IN_TEXTS,
     ComparedText,
@@ -54,14 +57,18 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
     """Answer everything that the GGUF files will be asked.
 
     Args:
-        request: {"base", "adapter"|null, "tokenizer", "texts_from"|null, "rows_from"|null, "limit", "folder"}: paths;
+        request: {"base", "adapter"|null, "tokenizer", "texts_from"|null, "rows_from"|null, "limit", "folder",
+            "answers" (may be left out)}: paths;
             `texts_from` is a source of the run's data (values of `DataSource`), `rows_from` the file whose rows are
-            answered for exact match.
+            answered for exact match; `answers` asks for greedy answers too, and for what the training moved.
         report: called with (positions done, positions in all).
 
     Returns:
-        {"dtype", "positions", "rows", "notes"}. In the folder: cases.json (texts, prompts, rows, end token),
-        tokenizer.json, and reference.npy, float32 (positions, vocabulary), natural logarithms of probabilities.
+        {"dtype", "positions", "own_text", "rows", "end", "system", "notes", "ends", "moved"}; `ends` are the token
+        ids that end an answer, `moved` the mean KL divergence of the base model from the trained one (None where it
+        was not asked for, or there is no adapter). In the folder: cases.json (texts, prompts, rows, answers, end
+        token), tokenizer.json, and reference.npy, float32 (positions, vocabulary), natural logarithms of
+        probabilities.
 
     Raises:
         InputError: a row cannot be used.
@@ -84,10 +91,9 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         "end": end_token(tokenizer),
         "template": tokenizer.chat_template or "",
     }
-    (folder / "cases.json").write_text(json.dumps(cases, ensure_ascii=False), encoding="utf-8")
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     transformers.utils.logging.disable_progress_bar()
-    dtype, device = _precision(Path(request["base"]))
+    dtype, device = precision(Path(request["base"]))
     if dtype != torch.float32:
         notes.append("too little memory for float32: the trained model was evaluated in 16 bits, with wider limits")
     options = answer_options(read_config(Path(request["base"])))
@@ -95,7 +101,15 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
     if request["adapter"]:
         require_quick_adapter(Path(request["adapter"]), model)
         model = PeftModel.from_pretrained(model, request["adapter"], local_files_only=True)
-    _table(model.to(device).eval(), texts, folder / "reference.npy", report)
+    model = model.to(device).eval()
+    _table(model, texts, folder / "reference.npy", report)
+    answers: list[GreedyAnswer] = []
+    moved = None
+    if request.get("answers"):
+        answers = greedy_answers(model, asked_greedily(cases["prompts"]), _ends(model, cases["end"]))
+        moved = _moved(model, texts, folder / "reference.npy") if request["adapter"] else None
+    cases["answers"] = [asdict(answer) for answer in answers]
+    (folder / "cases.json").write_text(json.dumps(cases, ensure_ascii=False), encoding="utf-8")
     return {
         "dtype": str(dtype).removeprefix("torch."),
         "positions": sum(len(text.supervised) for text in texts),
@@ -104,17 +118,49 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         "end": Masker(tokenizer).stop_text() or "",
         "system": _own_system(tokenizer),
         "notes": notes,
+        "moved": moved,
+        "ends": _ends(model, cases["end"]),
     }
+
+
+def _ends(model: Any, end: int | None) -> list[int]:
+    """Tokens that end an answer: the template's, and those of the base model's generation_config."""
+    known = model.generation_config.eos_token_id
+    return sorted({*(known if isinstance(known, list) else [known]), end} - {None})
+
+
+def _moved(model: PeftModel, texts: list[ComparedText], table: Path) -> float:
+    """Mean KL divergence of the base model from the trained one, whose log-probabilities are in the table."""
+    trained, done, divergences = np.load(table, mmap_mode="r"), 0, []
+    with model.disable_adapter():
+        for text in texts:
+            logits = logits_of(model, text.ids, len(text.supervised))
+            divergences.append(compare(trained[done : done + len(logits)], logits)[0])
+            done += len(logits)
+    return float(np.concatenate(divergences).mean())
+
+
+@torch.inference_mode()
+def logits_of(model: Any, ids: list[int], kept: int) -> npt.NDArray[np.float32]:
+    """Return the logits after the last `kept` of the tokens, float32 (kept, vocabulary).
+
+    Args:
+        model: a causal language model in evaluation mode.
+        ids: token ids of a text.
+        kept: positions, counted from the end.
+    """
+    found: npt.NDArray[np.float32] = (
+        model(input_ids=torch.tensor([ids], device=model.device), logits_to_keep=kept).logits[0].float().cpu().numpy()
+    )
+    return found
 
 
 def _table(model: Any, texts: list[ComparedText], path: Path, report: Report) -> None:
     total, done = sum(len(text.supervised) for text in texts), 0
     table: np.memmap[Any, Any] | None = None
     for text in texts:
-        ids = torch.tensor([text.ids], device=model.device)
-        with torch.inference_mode():
-            logits = model(input_ids=ids, logits_to_keep=len(text.supervised)).logits[0].float()
-            values = torch.log_softmax(logits, dim=-1).cpu().numpy()
+        logits = torch.from_numpy(logits_of(model, text.ids, len(text.supervised)))
+        values = torch.log_softmax(logits, dim=-1).numpy()
         if table is None:
             table = np.lib.format.open_memmap(path, "w+", np.float32, (total, values.shape[1]))
         table[done : done + len(values)] = values
@@ -172,8 +218,12 @@ def _own_system(tokenizer: Any) -> str:
     return plain[len(before) : len(plain) - len(after)].strip()
 
 
-def _precision(base: Path) -> tuple[torch.dtype, str]:
-    """float32 where it fits, on the accelerator or else in main memory; 16 bits where it does not."""
+def precision(base: Path) -> tuple[torch.dtype, str]:
+    """float32 where it fits, on the accelerator or else in main memory; 16 bits where it does not.
+
+    Args:
+        base: folder of the checkpoint.
+    """
     # Weights are stored in at least 16 bits, so this is an upper bound of the number of parameters.
     needed = weight_bytes(base) / 2 * BYTES_PER_PARAMETER
     if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > needed:

@@ -13,12 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from studio.evaluate.score import exact_match
+from studio.export.proof.material import SHOWN_WRONG, SPARE_TOKENS
 from studio.export.proof.model import GgufModel
 from studio.export.steps import Report, serve_step
-
-# An answer may be this much longer than the longest expected one before it is cut (the evaluation's rule).
-SPARE_TOKENS = 16
-SHOWN = 20
 
 
 def forced_right(model: GgufModel, prompt: Sequence[int], answer: Sequence[int]) -> bool:
@@ -63,7 +60,7 @@ def answer_rows(request: dict[str, Any], report: Report) -> dict[str, Any]:
                 unfinished += not ended
                 if ended and exact_match(row["expected"], answer):
                     correct += 1
-                elif len(wrong) < SHOWN:
+                elif len(wrong) < SHOWN_WRONG:
                     shown = {key: row[key] for key in ("row", "prompt", "expected")}
                     wrong.append(shown | {"answer": answer})
             report(done, len(rows))

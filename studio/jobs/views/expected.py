@@ -69,6 +69,18 @@ def export_seconds(
     return steps
 
 
+def merged_seconds(half_bytes: float, rows: bool) -> dict[str, float]:
+    """Seconds by phase of a merged checkpoint.
+
+    Args:
+        half_bytes: of the model in 16 bits.
+        rows: it answers rows, too.
+    """
+    size = half_bytes / HALF_BYTES
+    steps = {"merging": 3 * size, "running the trained model": 5 + 20 * size, "verifying merged": 5 + 20 * size}
+    return steps | ({"evaluating merged": 5 + 20 * size} if rows else {})
+
+
 def next_steps(environment: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What evaluating, chatting with and exporting a trained model will take; empty where its plan is not known.
 

@@ -106,7 +106,7 @@ def make_router(book: RunBook, job_of: Callable[[str], JobFolder]) -> APIRouter:
         first, lines = lines_around(job_of(job_id).log_path, line)
         return Json({"first": first, "line": line, "lines": lines})
 
-    @router.get("/{job_id}/files/{name}")
+    @router.get("/{job_id}/files/{name:path}")
     def download(job_id: str, name: str) -> HeldFile:
         found = job_of(job_id)
         path = downloads(found).get(name)
@@ -114,7 +114,7 @@ def make_router(book: RunBook, job_of: Callable[[str], JobFolder]) -> APIRouter:
             raise HTTPException(404, "there is no such file")
         try:
             inner = path.resolve().relative_to(found.path.resolve())
-            return HeldFile(open_in(found.path, *inner.parts), name)
+            return HeldFile(open_in(found.path, *inner.parts), path.name)
         except (OSError, ValueError, InputError) as error:  # gone since it was looked up, or a link that leads out
             raise HTTPException(404, "this file no longer exists") from error
 
@@ -144,13 +144,17 @@ def resumable(job: JobFolder) -> int | None:
 def downloads(job: JobFolder) -> dict[str, Path]:
     """Files of a job that may be downloaded, by name: its log, exports and reports.
 
-    A link that leads out of the job's folder is left out.
+    A checkpoint's files are named with their folder. A link that leads out of the job's folder is left out.
     """
     found: dict[str, Path] = {}
     root = job.path.resolve()
-    for path in [job.log_path, *_files(job.report), *_files(job.exports)]:
+    exports = _files(job.exports)
+    folders = [folder for folder in exports if folder.is_dir()]
+    inner = [(str(path.relative_to(job.exports)), path) for folder in folders for path in sorted(folder.rglob("*"))]
+    plain = [(path.name, path) for path in [job.log_path, *_files(job.report), *exports]]
+    for name, path in [*plain, *inner]:
         if path.is_file() and path.resolve().is_relative_to(root):
-            found[path.name] = path
+            found[name] = path
     return found
 
 

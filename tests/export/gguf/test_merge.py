@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from studio.errors import InputError
-from studio.export.gguf import merge
+from studio.export.gguf import merge, shards
 from studio.export.gguf.checkpoint import weight_files
 from studio.export.gguf.merge import merge_adapter
+from studio.export.gguf.shards import Form
 from tests.export.conftest import perturb
 
 ADAPTERS: dict[str, dict[str, Any]] = {
@@ -72,7 +73,7 @@ def no_report(done: float, total: float | None) -> None:
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_equal_to_peft_to_the_last_bit(name: str, tiny: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tiny, tmp_path / "adapter", **ADAPTERS[name])
-    answer = merge_adapter(tiny, adapter, tmp_path / "out", "float32", no_report)
+    answer = merge_adapter(tiny, adapter, tmp_path / "out", Form("float32"), no_report)
     assert answer["method"] == "streaming"
     ours, theirs = read(tmp_path / "out"), merged_by_peft(tiny, adapter)
     assert set(ours) == set(theirs)
@@ -84,7 +85,7 @@ def test_equal_to_peft_to_the_last_bit(name: str, tiny: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("options", [{"modules_to_save": ["lm_head"]}, {"init_lora_weights": "pissa"}])
 def test_what_is_not_covered_goes_through_peft(options: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tiny, tmp_path / "adapter", **options)
-    answer = merge_adapter(tiny, adapter, tmp_path / "out", "float32", no_report)
+    answer = merge_adapter(tiny, adapter, tmp_path / "out", Form("float32"), no_report)
     assert answer["method"] == "peft"
     assert answer["reason"]
     ours, theirs = read(tmp_path / "out"), merged_by_peft(tiny, adapter)
@@ -101,44 +102,69 @@ def test_an_adapter_tensor_that_fits_nowhere_is_never_left_out(tiny: Path, tmp_p
     save_file(tensors, file, metadata={"format": "pt"})
     delta = merge.read_delta(adapter, json.loads((adapter / "adapter_config.json").read_text()), {})
     with pytest.raises(merge._Uncovered, match=r"layers\.9"):
-        merge._stream(tiny, delta, tmp_path, torch.float32, no_report)
+        merge._stream(tiny, delta, tmp_path, Form("float32"), no_report)
 
 
-def test_shards_are_bounded_and_indexed(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merge, "SHARD_BYTES", 30_000)
+def test_shards_are_bounded_and_indexed(tiny: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tiny, tmp_path / "adapter")
-    merge_adapter(tiny, adapter, tmp_path / "out", "float32", no_report)
-    assert len(weight_files(tmp_path / "out")) > 2
+    merge_adapter(tiny, adapter, tmp_path / "out", Form("float32", 30_000), no_report)
+    files = weight_files(tmp_path / "out")
+    assert len(files) > 2
+    assert all(file.stat().st_size < 40_000 or len(load_file(file)) == 1 for file in files)
     assert set(read(tmp_path / "out")) == set(read(tiny))
     assert not list((tmp_path / "out").glob("part-*"))
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
 
-def test_float16_keeps_vectors_and_what_it_cannot_hold(tiny: Path) -> None:
-    wide = torch.full((2, 2), 1e5)
-    assert merge.written_as(wide, torch.float32, torch.float16).dtype == torch.float32
-    assert merge.written_as(wide / 10, torch.float32, torch.float16).dtype == torch.float16
-    assert merge.written_as(torch.ones(4), torch.bfloat16, torch.float16).dtype == torch.bfloat16
-    assert merge.written_as(torch.ones(4, dtype=torch.int64), torch.int64, torch.float16).dtype == torch.int64
+def test_float16_keeps_vectors_and_what_it_cannot_hold() -> None:
+    wide, form = torch.full((2, 2), 1e5), Form("float16")
+    assert form.written(wide, torch.float32, 4).dtype == torch.float32
+    assert form.written(wide / 10, torch.float32, 4).dtype == torch.float16
+    assert form.written(torch.ones(4), torch.bfloat16, 2).dtype == torch.bfloat16
+    assert form.written(torch.ones(4, dtype=torch.int64), torch.int64, 4).dtype == torch.int64
+
+
+def test_a_uniform_checkpoint_keeps_only_what_the_base_stores_wider() -> None:
+    form = Form("bfloat16", uniform=True)
+    assert form.written(torch.ones(4), torch.float32, 4).dtype == torch.bfloat16
+    assert form.written(torch.ones(4), torch.float32, 2).dtype == torch.float32  # such as a router's bias
+    assert form.written(torch.ones(4), torch.bfloat16, 2).dtype == torch.bfloat16
+
+
+def test_a_checkpoint_alone_is_divided_and_rounded(tiny: Path, tmp_path: Path) -> None:
+    answer = merge_adapter(tiny, None, tmp_path / "out", Form("bfloat16", uniform=True), no_report)
+    assert (answer["method"], answer["merged"]) == ("streaming", 0)
+    ours, before = read(tmp_path / "out"), read(tiny)
+    assert set(ours) == set(before)
+    assert all(torch.equal(ours[key], before[key].bfloat16()) for key in ours)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_parts_of_a_file_are_read_one_after_the_other(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_PART_NUMBERS", 5000)
+    parts, usual = shards.parts_of(weight_files(tiny))
+    assert len(parts) > len(weight_files(tiny)) and usual == 4
+    found = dict(shards.tensors_of(parts))
+    assert all(torch.equal(found[name], tensor) for name, tensor in read(tiny).items())
 
 
 def test_no_adapter_file_is_a_sentence(tiny: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tiny, tmp_path / "adapter")
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(InputError, match=r"adapter_model\.safetensors is missing"):
-        merge_adapter(tiny, adapter, tmp_path / "out", "float32", no_report)
+        merge_adapter(tiny, adapter, tmp_path / "out", Form("float32"), no_report)
 
 
 def test_a_damaged_adapter_is_a_sentence(tiny: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tiny, tmp_path / "adapter")
     (adapter / "adapter_model.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match="cannot be read"):
-        merge_adapter(tiny, adapter, tmp_path / "out", "float32", no_report)
+        merge_adapter(tiny, adapter, tmp_path / "out", Form("float32"), no_report)
 
 
 def test_real_model_rounded_once(model_path: Path, adapter: Path, tmp_path: Path) -> None:
     """bfloat16 base, float16 out: each entry is the float32 sum, rounded once."""
-    merge_adapter(model_path, adapter, tmp_path / "out", "float16", no_report)
+    merge_adapter(model_path, adapter, tmp_path / "out", Form("float16"), no_report)
     ours, theirs = read(tmp_path / "out"), merged_by_peft(model_path, adapter)
     layers = [key for key in ours if "proj" in key]
     assert len(layers) == 210

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import llama_cpp
 import pytest
 
 from studio.config.jobs import GgufType
-from studio.export.proof.gates import TYPES, gate_of, judge, largest_bytes
+from studio.export.proof.gates import TYPES, gate_of, largest_bytes, shortcomings
 
 
 def test_every_type_that_can_be_asked_for_is_known_to_llama_cpp() -> None:
@@ -18,19 +18,26 @@ def test_every_type_that_can_be_asked_for_is_known_to_llama_cpp() -> None:
         assert isinstance(getattr(llama_cpp, f"LLAMA_FTYPE_{info.constant}"), int)
 
 
-@pytest.mark.parametrize(("kind", "verdict"), [("f16", "as trained"), ("q4_k_m", "as expected")])
-def test_a_file_inside_its_limits_is_accepted(kind: str, verdict: str) -> None:
+def found(mean_kl: float, top1: float, prompts: int = 13, stops: bool = True, template: bool = True) -> dict[str, Any]:
+    return {
+        "overall": {"mean_kl": mean_kl, "top1": top1}, "differences": [], "prompts_compared": 13,
+        "prompts_equal": prompts, "template_carried": template, "end_of_turn_stops": stops,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["f16", "q4_k_m"])
+def test_a_file_inside_its_limits_is_accepted(kind: str) -> None:
     gate = gate_of(kind)
-    assert judge(kind, gate, gate.max_mean_kl, gate.min_top1, True, True) == verdict
+    assert shortcomings(found(gate.max_mean_kl, gate.min_top1), gate) == []
 
 
 @pytest.mark.parametrize(
-    ("mean_kl", "top1", "prompts", "stops"),
-    [(0.26, 0.9, True, True), (0.1, 0.79, True, True), (0.1, 0.9, False, True), (0.1, 0.9, True, False),
-     (math.nan, 0.9, True, True), (0.1, math.nan, True, True), (math.inf, 0.9, True, True)],
+    "wrong",
+    [found(0.26, 0.9), found(0.1, 0.79), found(0.1, 0.9, prompts=12), found(0.1, 0.9, stops=False),
+     found(0.1, 0.9, template=False), found(math.nan, 0.9), found(0.1, math.nan), found(math.inf, 0.9)],
 )  # fmt: skip
-def test_anything_outside_differs(mean_kl: float, top1: float, prompts: bool, stops: bool) -> None:
-    assert judge("q4_k_m", gate_of("q4_k_m"), mean_kl, top1, prompts, stops) == "differs"
+def test_anything_outside_is_a_shortcoming(wrong: dict[str, Any]) -> None:
+    assert len(shortcomings(wrong, gate_of("q4_k_m"))) == 1
 
 
 def test_a_coarse_reference_widens_the_limits() -> None:

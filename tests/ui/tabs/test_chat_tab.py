@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from studio.chat.ask import job_target
 from studio.errors import InputError, StudioError
 from studio.jobs import Summaries
 from studio.settings import Settings
@@ -33,7 +34,7 @@ from studio.ui.tabs.chat.pane import (
 )
 from studio.ui.tabs.chat.tab import MAX_LIVE, ChatTab, LiveTurns
 from studio.ui.tabs.chat.targets import find_target, opening_of, targets_of
-from tests.ui.made_jobs import SCRIPT, made_evaluation, made_export, made_run
+from tests.ui.made_jobs import SCRIPT, made_evaluation, made_export, made_merged, made_run
 
 SESSION = SimpleNamespace(session_hash="tab-1")
 
@@ -82,6 +83,16 @@ def test_targets_of_a_run_are_base_tuned_and_its_files(settings: Settings, servi
     made_export(settings.jobs, made_run(settings.jobs, "other"))
     keys = [one.key for one in targets_of(services, run)]
     assert keys == ["base", "tuned", f"gguf/{export.id}/demo-f16.gguf", f"gguf/{export.id}/demo-q4_k_m.gguf"]
+
+
+def test_a_merged_checkpoint_is_a_model_of_its_own(settings: Settings, services: Services) -> None:
+    run = made_run(settings.jobs)
+    export = made_merged(settings.jobs, run)
+    target = targets_of(services, run)[-1]
+    assert (target.key, target.label) == (f"merged/{export.id}/demo-merged", "demo-merged · merged")
+    assert target.model == str(export.exports / "demo-merged")
+    loaded = job_target(export, settings)  # studio chat EXPORT
+    assert (loaded.kind, loaded.model, loaded.adapter) == ("model", export.exports / "demo-merged", None)
 
 
 def test_unfinished_run_has_no_tuned_model(settings: Settings, services: Services) -> None:

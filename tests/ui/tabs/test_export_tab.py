@@ -17,8 +17,8 @@ from studio.ui.server.services import Services
 from studio.ui.tabs.chat import tab as chat
 from studio.ui.tabs.export import tab as export
 from studio.ui.tabs.export.report import report_value
-from studio.ui.tabs.export.tab import ExportTab, gguf_key
-from tests.ui.made_jobs import made_export, made_run
+from studio.ui.tabs.export.tab import ExportTab, chat_key
+from tests.ui.made_jobs import made_export, made_merged, made_run
 
 
 @pytest.fixture
@@ -55,6 +55,32 @@ def test_export_submits_the_types(tab: ExportTab, settings: Settings, submitted:
     tab.submit(run.id, ["q4_k_m"], "")
     assert (submitted[0]["kind"], submitted[0]["run"], submitted[0]["types"]) == ("export", run.id, ["q8_0", "f16"])
     assert submitted[0]["evaluate"] == "demo/test.jsonl" and submitted[1]["evaluate"] is None
+
+
+def test_a_checkpoint_asks_for_its_precision_and_not_for_types(
+    tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]]
+) -> None:
+    types, merged, start = tab.choose("merged")
+    assert (types.visible, merged.visible, start.value) == (False, True, "Export checkpoint")
+    types, merged, start = tab.choose("gguf")
+    assert (types.visible, merged.visible, start.value) == (True, False, "Export to GGUF")
+    run = made_run(settings.jobs)
+    tab.submit(run.id, [], "", "merged", "float16", "2")
+    assert [submitted[0][name] for name in ("to", "dtype", "shard_gb", "types")] == [
+        "merged",
+        "float16",
+        2.0,
+        ["q4_k_m"],
+    ]
+    with pytest.raises(InputErrors, match="shard_gb"):
+        tab.submit(run.id, [], "", "merged", "float16", "0")
+
+
+def test_a_checkpoint_is_named_by_its_precision(settings: Settings, services: Services) -> None:
+    run = made_run(settings.jobs)
+    made_merged(settings.jobs, run)
+    (one,) = report_value(services, run)["exports"]
+    assert (one["title"], one["what"]) == ("Merged checkpoint of demo", "merged, bfloat16")
 
 
 def test_wrong_wishes_are_refused(tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]]) -> None:
@@ -100,5 +126,5 @@ def test_an_export_that_names_its_run_by_name_means_the_newest(settings: Setting
 
 def test_key_of_the_file_to_chat_with_comes_from_the_event() -> None:
     event: Any = SimpleNamespace(job="20261124-1-x", file="x-f16.gguf")
-    assert gguf_key(event) == "gguf/20261124-1-x/x-f16.gguf"
-    assert gguf_key(SimpleNamespace()) == "gguf//"  # type: ignore[arg-type]
+    assert chat_key(event) == "gguf/20261124-1-x/x-f16.gguf"
+    assert chat_key(SimpleNamespace()) == "merged//"  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a chat pane can talk to: the base model of a run, the run itself, the GGUF files of its exports.
+"""What a chat pane can talk to: the base model of a run, the run itself, what it was exported to.
 
 The page names a target by a key and the key is looked up among the targets that exist, so no path comes from
 the browser. Also here: what a conversation with a run starts from (its system prompt, three of its questions).
@@ -35,7 +35,7 @@ class ChatTarget:
     """One thing to talk to.
 
     Attributes:
-        key: what the page keeps: "base", "tuned", or "gguf/JOB/FILE".
+        key: what the page keeps: "base", "tuned", "gguf/JOB/FILE" or "merged/JOB/FOLDER".
         title: name of the model, run or file.
         kind: "base", "tuned" or "GGUF".
         model_id: model that is asked for in the chat server's API: "base", "tuned" or "gguf".
@@ -68,9 +68,23 @@ def targets_of(services: Services, run: JobFolder | None) -> list[ChatTarget]:
         ChatTarget("tuned", run.name, "tuned", "tuned", run=run),
     ]
     for job in jobs_of(services, run, "export"):
-        for path in sorted(job.exports.glob("*.gguf")) if job.exports.is_dir() else []:
-            targets.append(ChatTarget(f"gguf/{job.id}/{path.name}", path.name, "GGUF", "gguf", gguf=path))
+        for path in sorted(job.exports.iterdir()) if job.exports.is_dir() else []:
+            key = export_key(job.id, path.name)
+            if path.suffix == ".gguf":
+                targets.append(ChatTarget(key, path.name, "GGUF", "gguf", gguf=path))
+            elif (path / "config.json").is_file():
+                targets.append(ChatTarget(key, path.name, "merged", "base", model=str(path)))
     return targets
+
+
+def export_key(job_id: str, name: str) -> str:
+    """Key of something that was exported; it is looked up, never joined to a path.
+
+    Args:
+        job_id: of the export.
+        name: of the file or folder.
+    """
+    return f"{'gguf' if name.endswith('.gguf') else 'merged'}/{job_id}/{name}"
 
 
 def find_target(targets: list[ChatTarget], key: str) -> ChatTarget:

@@ -15,6 +15,8 @@ from studio.ui.components.selected import has_model, jobs_of, when
 from studio.ui.server.services import Services
 from studio.ui.server.theme import script_tags
 
+# What is made, by destination.
+DESTINATIONS = {"gguf": "GGUF", "merged": "Merged checkpoint"}
 TEMPLATE = '<div class="studio export-view"></div>'
 # The words in quotes are the component's own events (see __getattr__ of gr.HTML): "chat" carries {job, file}.
 ON_LOAD = "window.studioExport.mount(element, props, watch, (name, data) => trigger(name, data)); // 'refresh' 'chat'"
@@ -25,7 +27,7 @@ def export_report(value: dict[str, Any]) -> gr.HTML:
     return gr.HTML(
         value=value,
         html_template=TEMPLATE,
-        head=script_tags("core/follow.js", "export/export.js"),
+        head=script_tags("core/follow.js", "export/merged.js", "export/export.js"),
         js_on_load=ON_LOAD,
         apply_default_css=False,
         elem_id="export-report",
@@ -36,20 +38,35 @@ def report_value(services: Services, run: JobFolder | None) -> dict[str, Any]:
     """Which exports the run has, newest first; `waiting` names the run while it is still training."""
     if run is None:
         return {"run": "", "waiting": "", "exports": []}
-    exports = [{"id": job.id, "what": types_of(job), "when": when(job)} for job in jobs_of(services, run, "export")]
+    exports = [
+        {"id": job.id, "title": f"{title_of(job)} of {run.name}", "what": types_of(job), "when": when(job)}
+        for job in jobs_of(services, run, "export")
+    ]
     return {"run": run.name, "waiting": "" if run.state().final else run.id, "exports": exports}
 
 
+def title_of(job: JobFolder) -> str:
+    """What an export makes: 'GGUF'."""
+    return DESTINATIONS.get(str(job.request.config.get("to") or "gguf"), "Export")
+
+
 def types_of(job: JobFolder) -> str:
-    """The types of an export in one line: 'Q4_K_M, F16'."""
-    types = job.request.config.get("types")
+    """The types of an export in one line: 'Q4_K_M, F16', or its precision: 'merged, bfloat16'."""
+    config = job.request.config
+    if config.get("to") == "merged":
+        dtype = str(config.get("dtype") or "auto")
+        return "merged" if dtype == "auto" else f"merged, {dtype}"
+    types = config.get("types")
     return ", ".join(str(kind).upper() for kind in types) if isinstance(types, list) else ""
 
 
 def empty_sentence(run: JobFolder | None) -> str:
     """What to do when nothing can be exported; "" when something can."""
     if run is None:
-        return "Pick a finished run in the list at the left: it becomes a file for llama.cpp, Ollama and LM Studio."
+        return (
+            "Pick a finished run in the list at the left: it becomes a file for llama.cpp, Ollama and LM Studio, "
+            "or a checkpoint for vLLM."
+        )
     if has_model(run):
         return ""
     name = run.name

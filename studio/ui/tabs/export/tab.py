@@ -1,4 +1,4 @@
-"""The Export tab: a run becomes GGUF files, each proven against the trained model.
+"""The Export tab: a run becomes GGUF files or one checkpoint, each proven against the trained model.
 
 The handlers only write a job; the report below the form follows it by our own routes. "Chat with it" opens the
 Chat tab with the file at the right.
@@ -19,9 +19,12 @@ from studio.ui.components.choices import heading, text_line
 from studio.ui.components.selected import jobs_of, require_model, rows_choices, rows_path, selected_run
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
-from studio.ui.tabs.export.report import empty_sentence, export_report, report_value, types_of
+from studio.ui.tabs.chat.targets import export_key
+from studio.ui.tabs.export.report import DESTINATIONS, empty_sentence, export_report, report_value, types_of
 
 NO_ROWS = ("No rows", "")
+STARTS = {"gguf": "Export to GGUF", "merged": "Export checkpoint"}
+SIZES = [(f"{size:g} GB", f"{size:g}") for size in (0.5, 1, 2, 5, 10)]
 
 
 def build(page: Page) -> None:
@@ -39,12 +42,27 @@ class ExportTab:
         with gr.Column(elem_id="export"):
             self.empty = text_line(empty, "export-empty", look="export-empty")
             with gr.Column(elem_classes=["card-block"], elem_id="export-form", visible=False) as self.form:
-                heading("Export to GGUF", "for llama.cpp, Ollama and LM Studio")
+                heading("Export", "each compared with the trained model")
+                self.to = gr.Radio(
+                    [(DESTINATIONS[word], word) for word in specs["to"].choices], value=specs["to"].default,
+                    label=specs["to"].title, info=specs["to"].help, interactive=True, elem_id="export-to",
+                    elem_classes=["field"],
+                )  # fmt: skip
                 self.types = gr.CheckboxGroup(
                     [(type_label(kind), kind) for kind in get_args(GgufType)], value=specs["types"].default,
                     label=specs["types"].title, info=specs["types"].help, interactive=True, elem_id="export-types",
                     elem_classes=["field"],
                 )  # fmt: skip
+                with gr.Row(elem_classes=["export-row"], elem_id="export-merged", visible=False) as self.merged:
+                    self.dtype = gr.Dropdown(
+                        list(specs["dtype"].choices), value=specs["dtype"].default, label=specs["dtype"].title,
+                        info=specs["dtype"].help, interactive=True, elem_id="export-dtype", elem_classes=["field"],
+                    )  # fmt: skip
+                    self.shard = gr.Dropdown(
+                        SIZES, value=f"{specs['shard_gb'].default:g}", label=f"{specs['shard_gb'].title} (GB)",
+                        info=specs["shard_gb"].help, allow_custom_value=True, interactive=True,
+                        elem_id="export-shard", elem_classes=["field"],
+                    )  # fmt: skip
                 with gr.Row(elem_classes=["export-row"]):
                     self.rows = gr.Dropdown(
                         [NO_ROWS, ("Demo test rows", DEMO_TEST)], value="", label="Check exact match on rows",
@@ -52,7 +70,7 @@ class ExportTab:
                         elem_id="export-rows", elem_classes=["field"],
                     )  # fmt: skip
                     self.start = gr.Button(
-                        "Export to GGUF", variant="primary", scale=0, min_width=160, elem_id="export-start"
+                        STARTS["gguf"], variant="primary", scale=0, min_width=160, elem_id="export-start"
                     )
             self.report = export_report(report_value(page.services, None))
         fresh = [self.empty, self.form, self.rows, self.report, page.summaries["export"]]
@@ -61,12 +79,17 @@ class ExportTab:
         chat = page.chat
 
         def chat_with(job_id: str, event: gr.EventData, request: gr.Request) -> list[Any]:
-            return chat.open_with(job_id, gguf_key(event), request)
+            return chat.open_with(job_id, chat_key(event), request)
 
         self.report.chat(guard(chat_with), page.job, chat.opened, **QUIET)
-        self.start.click(
-            guard(self.submit), [page.job, self.types, self.rows], [self.report, page.summaries["export"]], **QUIET
-        )
+        self.to.change(guard(self.choose), self.to, [self.types, self.merged, self.start], **QUIET)
+        asked = [page.job, self.types, self.rows, self.to, self.dtype, self.shard]
+        self.start.click(guard(self.submit), asked, [self.report, page.summaries["export"]], **QUIET)
+
+    def choose(self, to: str) -> list[Any]:
+        """Show what a destination asks for."""
+        gguf = to == "gguf"
+        return [gr.CheckboxGroup(visible=gguf), gr.Row(visible=not gguf), gr.Button(STARTS[to])]
 
     def refresh(self, job_id: str) -> list[Any]:
         """Show the form and the exports of the selected run."""
@@ -80,18 +103,22 @@ class ExportTab:
             self._summary(run),
         ]
 
-    def submit(self, job_id: str, types: list[str], rows: str | None) -> list[Any]:
+    def submit(
+        self, job_id: str, types: list[str], rows: str | None, to: str = "gguf", dtype: str = "auto", shard: str = "1"
+    ) -> list[Any]:
         """Queue an export of the selected run and show it.
 
         Args:
             job_id: of a completed run.
             types: GGUF types, such as q4_k_m.
             rows: file on which each exported model answers too; None or empty for none.
+            to: destination.
+            dtype: precision of a checkpoint.
+            shard: maximum GB of one of its files, as typed.
         """
         run = require_model(self.settings, job_id)
-        asked = {
-            "run": run.id, "types": types, "evaluate": rows_path(self.settings, rows) if rows else None
-        }  # fmt: skip
+        asked = {"run": run.id, "to": to, "evaluate": rows_path(self.settings, rows) if rows else None}
+        asked |= {"types": types} if to == "gguf" else {"dtype": dtype, "shard_gb": shard}
         config = build_config(ExportConfig, asked)
         submit(self.settings, "export", run.request.name, config.model_dump(mode="json"))
         return [report_value(self.page.services, run), self._summary(run)]
@@ -105,9 +132,9 @@ class ExportTab:
         return f"{types_of(jobs[0])}{words}"
 
 
-def gguf_key(event: gr.EventData) -> str:
-    """Key of the chat target that the browser names by job and file; it is looked up, never joined to a path."""
-    return f"gguf/{getattr(event, 'job', '')}/{getattr(event, 'file', '')}"
+def chat_key(event: gr.EventData) -> str:
+    """Key of the chat target that the browser names by job and file."""
+    return export_key(str(getattr(event, "job", "")), str(getattr(event, "file", "")))
 
 
 def type_label(kind: str) -> str:

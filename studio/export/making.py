@@ -1,0 +1,258 @@
+"""What every export does: a work folder, measured steps, the trained model's own answers, a report with a line a file.
+
+Everything stays in the work folder until it has been compared; then it moves to exports/ and into report/export.json,
+with whatever verdict it got. So a stop or a failure leaves no file without a line in the report. What differs from the
+trained model is kept, and the job fails, saying so.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from studio.config.jobs import ExportConfig
+from studio.errors import StudioError
+from studio.export.proof.gates import Gate, Verdict, shortcomings
+from studio.export.readme import readme
+from studio.export.source import Source, texts_from, trained_score
+from studio.export.steps import StepResult, require, run_own_step
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.files import write_json
+
+# An export may answer this much fewer rows than the trained model before the task counts as lost.
+LOST_SHARE = 0.03
+
+
+class Making(ABC):
+    """The state of one export: its folders, what was measured, and the report so far.
+
+    Attributes:
+        engine: program that runs what is made, for the sentence when it fails.
+        noun: what is made, in the plural.
+
+    Args:
+        context: of the job.
+        config: what was asked for.
+        source: the trained model.
+        rows: file on which it answers; None for none.
+    """
+
+    engine, noun = "transformers", "files"
+
+    def __init__(self, context: JobContext, config: ExportConfig, source: Source, rows: Path | None) -> None:
+        self.context, self.config, self.source, self.rows = context, config, source, rows
+        self.work = context.job.path / "work"
+        self.name = re.sub(r"[^\w.-]+", "-", source.run.request.name, flags=re.ASCII).strip("-.") or source.run.id
+        self.phases: list[dict[str, Any]] = []
+        self.reference: dict[str, Any] = {}
+        self.report: dict[str, Any] = {
+            "run": source.run.id,
+            "name": source.run.request.name,
+            "to": config.to,
+            "base_model": source.run.environment().get("base_model", {}).get("name", ""),
+            "data": config.evaluate,
+            "trained": trained_score(context.settings, source.run, rows) if rows else None,
+            "files": [],
+            "phases": self.phases,
+        }
+
+    @abstractmethod
+    def expected(self) -> dict[str, float]:
+        """Return the seconds that each phase should take, by its name."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Refuse, before anything is written, what cannot be made or has no room."""
+
+    @abstractmethod
+    def make(self) -> None:
+        """Write, compare and deliver everything."""
+
+    def run(self) -> None:
+        """Do all of it; the work folder is gone afterwards, whatever happens."""
+        self.context.outline(self.expected())
+        self.prepare()
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
+        self.context.job.exports.mkdir(exist_ok=True)
+        try:
+            self.make()
+        finally:
+            shutil.rmtree(self.work, ignore_errors=True)
+            self.write_report()
+        self._conclude()
+
+    def merge(self, target: Path, tokenizer: Path, **form: Any) -> None:
+        """Write the trained model as one checkpoint.
+
+        Args:
+            target: folder to make.
+            tokenizer: folder of its tokenizer's files.
+            form: as `shards.Form`.
+        """
+        request = {
+            "base": str(self.source.weights),
+            "adapter": str(self.source.adapter) if self.source.adapter else None,
+            "target": str(target),
+            "form": form,
+            "tokenizer": str(tokenizer),
+        }
+        result = require(self.step("merging", "gguf.merge", request, "tensors"), "merging")
+        self.report["merge"] = result.answer
+        if result.answer["method"] != "streaming":
+            self.context.notice("info", f"merged by PEFT, fully in memory: {result.answer['reason']}")
+
+    def refer(self, answers: bool = False) -> None:
+        """Ask the trained model.
+
+        Args:
+            answers: also for greedy answers, and how far the training moved the base model.
+        """
+        texts = texts_from(self.source.run, self.rows, self.context.settings)
+        request = {
+            "base": str(self.source.weights),
+            "adapter": str(self.source.adapter) if self.source.adapter else None,
+            "tokenizer": str(self.source.model),
+            "texts_from": texts.model_dump(mode="json") if texts else None,
+            "rows_from": str(self.rows) if self.rows else None,
+            "limit": None,
+            "folder": str(self.work),
+            "answers": answers,
+        }
+        result = self.step("running the trained model", "proof.reference", request, "tokens")
+        self.reference = require(result, "running the trained model").answer
+        self.report["reference"] = {key: self.reference[key] for key in ("dtype", "positions", "own_text", "notes")}
+        for note in self.reference["notes"]:
+            self.context.notice("warning", note)
+
+    def entry(self, kind: str, gate: Gate, good: Verdict, result: StepResult) -> dict[str, Any]:
+        """Make the report's line of something that was compared, without its name and size.
+
+        Args:
+            kind: what it is: a GGUF type, or another destination.
+            gate: limits that it is held to.
+            good: verdict if it keeps them.
+            result: of the step that compared it.
+        """
+        entry: dict[str, Any] = {
+            "type": kind,
+            "gate": {"mean_kl": gate.max_mean_kl, "top1": gate.min_top1},
+            "top1": None, "mean_kl": None, "p99_kl": None, "answers": None,
+            "prompt_ids_equal": False, "prompts_compared": 0, "template_carried": False, "end_of_turn_stops": False,
+            "verdict": "differs", "task": None, "exact_match": None, "differences": [], "notes": [],
+        }  # fmt: skip
+        if result.code != 0:
+            entry["notes"].append(self._failure(result))
+            return entry
+        found = result.answer
+        wrong = shortcomings(found, gate)
+        entry |= {key: found["overall"][key] for key in ("top1", "mean_kl", "p99_kl")}
+        entry |= {
+            "answers": found["answers"],
+            "prompt_ids_equal": found["prompts_equal"] == found["prompts_compared"],
+            "prompts_compared": found["prompts_compared"],
+            "differences": found["differences"],
+            "template_carried": found["template_carried"],
+            "end_of_turn_stops": found["end_of_turn_stops"],
+            "verdict": "differs" if wrong else good,
+            "notes": wrong,
+        }
+        return entry
+
+    def answer_rows(self, entry: dict[str, Any], module: str, request: dict[str, Any]) -> None:
+        """Answer the rows with something that could be compared, and enter how many were right.
+
+        Args:
+            entry: its line of the report.
+            module: step that answers.
+            request: of that step.
+        """
+        answered = self.step(f"evaluating {entry['type']}", module, request, "rows")
+        if answered.code != 0:
+            entry["verdict"] = "differs"
+            entry["notes"].append(self._failure(answered))
+            return
+        entry["exact_match"] = answered.answer
+        self._compare_scores(entry, answered.answer)
+
+    def deliver(self, entry: dict[str, Any]) -> None:
+        """Enter something that lies in exports/ now, and say what came of it."""
+        kind = entry["type"]
+        entry["seconds"] |= {
+            phase["phase"]: phase["seconds"] for phase in self.phases if phase["phase"].endswith(f" {kind}")
+        }
+        self.report["files"].append(entry)
+        self.write_report()
+        self.context.result("export", entry)
+        level = "warning" if entry["verdict"] == "differs" else "info"
+        self.context.notice(
+            level, f"{entry['file']}: {entry['verdict']}" + "".join(f"; {note}" for note in entry["notes"])
+        )
+
+    def step(self, phase_name: str, module: str, request: dict[str, Any], unit: str) -> StepResult:
+        """Run one of the export's own steps as a phase.
+
+        Args:
+            phase_name: a word or two for the page.
+            module: below `studio.export`.
+            request: of that step.
+            unit: what it counts; empty for nothing.
+        """
+        with self.context.phase(phase_name, None, unit) as phase:
+            result = run_own_step(f"studio.export.{module}", request, self.work, self.context, phase.set)
+        self.measured(phase_name, result)
+        return result
+
+    def measured(self, phase: str, result: StepResult) -> None:
+        """Note what a phase took."""
+        self.phases.append(
+            {"phase": phase, "seconds": round(result.seconds, 2), "peak_bytes": result.peak_bytes, "code": result.code}
+        )
+
+    def write_report(self) -> None:
+        """Write report/export.json, and the README beside what was delivered."""
+        job, files = self.context.job, self.report["files"]
+        job.report.mkdir(exist_ok=True)
+        peak = max((phase["peak_bytes"] for phase in self.phases), default=0)
+        shown = {key: value for key, value in self.report.items() if key != "notes"}
+        write_json(job.report / "export.json", shown | {"peak_memory_bytes": peak})
+        if files:
+            (job.exports / "README.md").write_text(self.readme(), encoding="utf-8")
+
+    def readme(self) -> str:
+        """Text of the README beside what was delivered."""
+        return readme(
+            self.report["name"], self.report["base_model"] or "its base model", self.report["files"],
+            self.reference.get("end", ""), self.reference.get("system", ""),
+        )  # fmt: skip
+
+    def _compare_scores(self, entry: dict[str, Any], found: dict[str, Any]) -> None:
+        """Say whether the task survived, when the trained model was evaluated on the same rows."""
+        trained = self.report["trained"]
+        if trained is None or trained["total"] != found["total"]:
+            return
+        lost = found["exact_match"] < trained["exact_match"] - LOST_SHARE
+        entry["task"] = "lost" if lost else "kept"
+        if lost:
+            entry["notes"].append(
+                f"loses accuracy on the task: {found['correct']} of {found['total']} rows right, "
+                f"the trained model {trained['correct']}"
+            )
+
+    def _conclude(self) -> None:
+        self.context.environment(peak_memory_bytes=max(phase["peak_bytes"] for phase in self.phases))
+        files = self.report["files"]
+        differing = [file for file in files if file["verdict"] == "differs"]
+        if differing:
+            why = "; ".join(f"{file['file']} ({', '.join(file['notes'][-2:])})" for file in differing)
+            fixes = {one["fix"] for file in differing for one in file["differences"] if not one["rare"]}
+            raise StudioError(
+                f"{len(differing)} of {len(files)} {self.noun} differ from the trained model: {why}",
+                fix=". ".join(["Do not use them; the report and the job's log show the differences", *sorted(fixes)]),
+            )
+
+    def _failure(self, result: StepResult) -> str:
+        return result.error.sentence if result.error is not None else f"{self.engine} failed: {result.ending()}"

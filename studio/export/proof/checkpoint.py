@@ -1,0 +1,138 @@
+"""A merged checkpoint against the trained model, in a process with torch: loaded as a stranger would load it.
+
+The folder's own tokenizer must make the same ids of the prompts and carry the same template, its generation_config must
+end answers at the end of the turn, the next-token distributions must be close to those of base and adapter, and greedy
+answers equal. The arithmetic is float32, whatever the weights are stored in, so that only their rounding shows.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+from studio.data.tokens.pretrained import load_tokenizer
+from studio.evaluate.answers import answer_all
+from studio.evaluate.questions import Question
+from studio.export.proof.distance import compare, summary
+from studio.export.proof.greedy import greedy_answers, parted
+from studio.export.proof.material import SHOWN_WRONG, SPARE_TOKENS, ids_of
+from studio.export.proof.reference import logits_of, precision
+from studio.export.steps import Report, serve_step
+from studio.models.inspect.attention import answer_options
+from studio.models.inspect.headers import SAFE, read_config
+
+
+def check(request: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Compare a folder, or answer rows with it.
+
+    Args:
+        request: {"checkpoint", "folder" (of cases.json and reference.npy), "near_tie" (nats, of `gates`), "rows"}:
+            whether rows are answered instead.
+        report: called with (positions or rows done, in all).
+
+    Returns:
+        What `verify.verify` returns, and `greedy`; or what `rows.answer_rows` returns.
+    """
+    folder, checkpoint = Path(request["folder"]), Path(request["checkpoint"])
+    cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+    transformers.utils.logging.disable_progress_bar()
+    tokenizer = load_tokenizer(checkpoint)
+    dtype, device = precision(checkpoint)
+    options = answer_options(read_config(checkpoint))
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, **options, **SAFE).to(device).eval()
+    if request["rows"]:
+        return _rows(model, tokenizer, cases["rows"], report)
+    return _compared(model, tokenizer, cases, request, report)
+
+
+def _compared(
+    model: Any, tokenizer: Any, cases: dict[str, Any], request: dict[str, Any], report: Report
+) -> dict[str, Any]:
+    trained = np.load(Path(request["folder"]) / "reference.npy", mmap_mode="r")
+    divergences, sames, supervised, done = [], [], [], 0
+    for text in cases["texts"]:
+        logits = logits_of(model, text["ids"], len(text["supervised"]))
+        divergence, same = compare(trained[done : done + len(logits)], logits)
+        divergences.append(divergence)
+        sames.append(same)
+        supervised += text["supervised"]
+        done += len(logits)
+        report(done, len(trained))
+    divergence, same, counted = np.concatenate(divergences), np.concatenate(sames), np.array(supervised, bool)
+    firm = [prompt for prompt in cases["prompts"] if not prompt["rare"]]
+    other = [prompt["name"] for prompt in firm if ids_of(tokenizer, _text(tokenizer, prompt)) != prompt["ids"]]
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return {
+        "overall": summary(divergence, same),
+        "answers": summary(divergence[counted], same[counted]),
+        "prompts_compared": len(firm),
+        "prompts_equal": len(firm) - len(other),
+        "differences": [_difference(other)] if other else [],
+        "template_carried": (tokenizer.chat_template or "") == cases["template"],
+        "end_of_turn_stops": cases["end"] is not None and cases["end"] in ends,
+        "greedy": _greedy(model, tokenizer, cases["answers"], ends, request["near_tie"]),
+    }
+
+
+def _text(tokenizer: Any, prompt: dict[str, Any]) -> str:
+    if prompt["messages"] is None:
+        return str(prompt["text"])
+    try:
+        return str(tokenizer.apply_chat_template(prompt["messages"], tokenize=False, add_generation_prompt=True))
+    except Exception:  # a template raises whatever it likes; that of the run did not
+        return ""
+
+
+def _difference(names: list[str]) -> dict[str, Any]:
+    return {
+        "prompts": names, "rare": False, "kind": "tokenizer", "example": names[0],
+        "cause": "the folder's tokenizer or template gives other ids than that of the training",
+        "fix": "Export again; if it stays so, the tokenizer files of the run or of its base model were changed",
+    }  # fmt: skip
+
+
+def _greedy(
+    model: Any, tokenizer: Any, trained: list[dict[str, Any]], ends: list[int], near_tie: float
+) -> dict[str, Any]:
+    """Compare answers: {"equal", "total", "unsure", "worst": the one that parts where the trained model was surest}."""
+    prompts = [(answer["name"], answer["prompt"]) for answer in trained]
+    found: dict[str, Any] = {"equal": 0, "total": len(trained), "unsure": 0, "worst": None}
+    surest = 0.0
+    for asked, answer in zip(trained, greedy_answers(model, prompts, ends), strict=True):
+        gap = parted(asked, answer.ids)
+        if gap is None:
+            found["equal"] += 1
+            continue
+        found["unsure"] += gap <= near_tie
+        if found["worst"] is None or gap > surest:
+            surest = gap
+            said = [tokenizer.decode(ids, skip_special_tokens=False) for ids in (asked["ids"], answer.ids)]
+            found["worst"] = {"prompt": asked["name"], "nats": min(gap, 99.0), "trained": said[0], "merged": said[1]}
+    return found
+
+
+@torch.inference_mode()
+def _rows(model: Any, tokenizer: Any, rows: list[dict[str, Any]], report: Report) -> dict[str, Any]:
+    questions = [Question(**row) for row in rows]
+    most = max(len(question.answer_ids) for question in questions) + SPARE_TOKENS
+    answers = answer_all(model, tokenizer, questions, most, lambda done: report(done, len(questions)))
+    pairs = list(zip(questions, answers, strict=True))
+    correct = sum(answer.right for answer in answers)
+    wrong = [
+        {"row": one.row, "prompt": one.prompt, "expected": one.expected, "answer": answer.text}
+        for one, answer in pairs
+        if not answer.right
+    ]
+    share = round(correct / len(rows), 4)
+    return {"correct": correct, "total": len(rows), "exact_match": share, "wrong": wrong[:SHOWN_WRONG]}
+
+
+if __name__ == "__main__":
+    raise SystemExit(serve_step(check))
