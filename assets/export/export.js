@@ -76,7 +76,10 @@ window.studioExport = (() => {
   };
 
   const found = (report, job, trigger) => [table(report, job, trigger), summary(report), ...notes(report),
-    ...window.studio.merged.details(report, job), hashes(report)];
+    ...window.studio.exportedFolder.details(report, job), ...window.studio.exportedModelfile(report, job), hashes(report)];
+
+  /* Nothing to chat with: they need their base model. */
+  const ALONE = ["adapter", "gguf-lora"];
 
   const drawHead = (head, report, job, trigger) => {
     const good = report.files.every((file) => file.verdict !== "differs");
@@ -84,12 +87,12 @@ window.studioExport = (() => {
     head.replaceChildren(head.firstElementChild, pill, h("span", { class: "grow" }));
     const smallest = [...report.files].sort((a, b) => a.bytes - b.bytes)[0];
     if (!smallest) return;
-    head.append(chatButton(job, smallest, trigger, smallest.parts ? "btn primary" : "btn"));
+    if (!ALONE.includes(smallest.type)) head.append(chatButton(job, smallest, trigger, smallest.parts ? "btn primary" : "btn"));
     if (!smallest.parts) head.append(download(job, smallest, "btn primary", `Download ${smallest.type.toUpperCase()} · ${bytes(smallest.bytes)}`));
   };
 
   const chatButton = (job, file, trigger, look) => h("button", {
-    type: "button", class: look, "aria-label": `Chat with ${file.file}`, onclick: () => trigger("chat", { job: job.id, file: file.file }),
+    type: "button", class: look, "aria-label": `Chat with it: ${file.file}`, onclick: () => trigger("chat", { job: job.id, file: file.file }),
   }, "Chat with it");
 
   const download = (job, file, look, text) => h("a", { class: look, href: filePath(job.id, file.file), download: file.file }, text);
@@ -99,11 +102,11 @@ window.studioExport = (() => {
 
   const fileRow = (file, job, trigger, several) => {
     const figure = (text) => h("td", { class: "num" }, text);
-    return h("tr", {}, h("td", {}, file.parts ? `Merged, ${file.dtype}` : file.type.toUpperCase()), figure(bytes(file.bytes)), figure(rate(file.top1)),
+    return h("tr", {}, h("td", {}, file.parts ? `${file.type === "adapter" ? "Adapter" : "Merged"}, ${file.dtype}` : file.type.toUpperCase()), figure(bytes(file.bytes)), figure(rate(file.top1)),
       figure(kl(file.mean_kl)), figure(match(file.exact_match)),
       h("td", { class: "verdict" }, h("span", { class: `pill ${file.verdict === "differs" ? "warn" : "ok"}` }, file.verdict),
         ...(file.notes || []).map((note) => h("span", { class: "muted verdict-note" }, note))),
-      h("td", { class: "file-links" }, ...(file.parts ? [`${file.parts.length} files`] : [download(job, file, "link", "Download"), several ? chatButton(job, file, trigger, "btn small") : null])));
+      h("td", { class: "file-links" }, ...(file.parts ? [`${file.parts.length} files`] : [download(job, file, "link", "Download"), several && !ALONE.includes(file.type) ? chatButton(job, file, trigger, "btn small") : null])));
   };
 
   const kl = (number) => (number === null || number === undefined ? "–"
@@ -115,7 +118,7 @@ window.studioExport = (() => {
     const parts = report.files.map((file) => file);
     const equal = parts.every((file) => file.prompt_ids_equal);
     const compared = Math.max(0, ...parts.map((file) => file.prompts_compared || 0));
-    const other = report.to === "merged" ? "the folder's own tokenizer" : "llama.cpp";
+    const other = parts.some((file) => file.parts) ? "the folder's own tokenizer" : "llama.cpp";
     const text = equal
       ? `Prompt tokens equal in training, chat and ${other} for ${compared} conversation shapes`
       : `Prompt tokens differ between training and ${other}: the file answers another question than the model was trained on`;

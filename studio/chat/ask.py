@@ -90,6 +90,10 @@ def job_target(job: JobFolder, settings: Settings) -> Target:
     if request.kind == "evaluate":
         return job_target(find_job(settings.jobs, str(request.config["run"]), "train"), settings)
     if request.kind == "export":
+        if request.config.get("to") in ("adapter", "gguf-lora"):
+            raise InputError(
+                "it is an adapter, which answers nothing by itself", where=job.id, fix="Chat with the run instead"
+            )
         checkpoints = [config.parent for config in sorted(job.exports.glob("*/config.json"))]
         files = [*sorted(job.exports.glob("*.gguf")), *checkpoints]
         if len(files) == 1:

@@ -13,7 +13,15 @@ from studio.option import Options, option
 GgufType = Literal[
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q4_0", "q3_k_m", "q2_k",
 ]  # fmt: skip
-Destination = Literal["gguf", "merged"]
+Destination = Literal["gguf", "ollama", "gguf-lora", "merged", "adapter"]
+# What is made for each, as a clause.
+DESTINATIONS: dict[Destination, str] = {
+    "gguf": "files for llama.cpp, Ollama and LM Studio",
+    "ollama": "GGUF files, and a model of Ollama where it is installed",
+    "gguf-lora": "the adapter as a GGUF, which llama.cpp loads beside that of the base model",
+    "merged": "base model and adapter as one checkpoint in safetensors, for vLLM, SGLang, transformers or training",
+    "adapter": "the adapter alone, for programs that load it beside its base model",
+}
 DEFAULT_TYPES: tuple[GgufType, ...] = ("q4_k_m",)
 COMPARED: tuple[RowKind, ...] = ("pairs", "rated")  # rows whose answers are compared with each other
 DEMO_TEST = "demo/test.jsonl"
@@ -71,8 +79,7 @@ class ExportConfig(Options):
     run: str = option(..., "The training run (its id or name) that is exported.", title="Run", min_length=1)
     to: Destination = option(
         "gguf",
-        "gguf: files for llama.cpp, Ollama and LM Studio. merged: base model and adapter as one checkpoint in "
-        "safetensors, for vLLM, SGLang, transformers and further training.",
+        " ".join(f"{name}: {made}." for name, made in DESTINATIONS.items()),
         title="Destination", tier="basic",
     )  # fmt: skip
     types: list[GgufType] = Field(
@@ -86,7 +93,7 @@ class ExportConfig(Options):
             "methods": [],
             "tunings": [],
             "differs": None,
-            "needs": ["to", ["gguf"]],
+            "needs": ["to", ["gguf", "ollama"]],
         },
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = option(
@@ -98,6 +105,12 @@ class ExportConfig(Options):
         "Maximum size of a safetensors file; a larger tensor has a file of its own. Twice as much memory is "
         "needed while merging.",
         title="Maximum file size", unit="GB", needs=("to", ("merged",)), ge=0.05, le=50,
+    )  # fmt: skip
+    base: str | None = option(
+        None,
+        "Name of the base model that the adapter carries, such as a Hub id: programs load the base model by it. Empty: "
+        "the Hub id or folder that it was trained from.",
+        title="Base model", needs=("to", ("adapter",)),
     )  # fmt: skip
     evaluate: str | None = option(
         None, "File of rows on which the exported model answers too (exact match); empty for none.", title="Rows"

@@ -1,30 +1,23 @@
-"""An export from request to report, and how GGUF files are made: merge, convert, quantize, compare, answer, sign."""
+"""An export from request to report: which kind of thing is made for which destination."""
 
 from __future__ import annotations
 
-import shutil
-import time
-from pathlib import Path
-
-from studio.config.jobs import ExportConfig
+from studio.config.jobs import Destination, ExportConfig
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
-from studio.export.files import require_space, sha256
-from studio.export.gguf.checkpoint import link_checkpoint
-from studio.export.gguf.convert import convert
-from studio.export.gguf.naming import metadata
-from studio.export.gguf.quantize import quantize
-from studio.export.gguf.rehearsal import require_takeaway
-from studio.export.gguf.tokens import has_own_files, needs_work
-from studio.export.gguf.toolchain import Toolchain, ensure_toolchain
+from studio.export.adapter import AdapterExport
+from studio.export.ggufadapter import GgufAdapterExport
+from studio.export.ggufs import GgufExport
 from studio.export.making import Making
 from studio.export.merged import MergedExport
-from studio.export.proof.gates import TYPES, Verdict, gate_of, largest_bytes
-from studio.export.source import Source, cpu_threads, open_source
-from studio.export.steps import require
+from studio.export.ollama import OllamaExport
+from studio.export.source import open_source
 from studio.jobs.run.worker import JobContext
-from studio.jobs.views.expected import export_seconds
-from studio.models.inspect.tokenizerfiles import tokenizer_files
+
+KINDS: dict[Destination, type[Making]] = {
+    "gguf": GgufExport, "ollama": OllamaExport, "merged": MergedExport, "adapter": AdapterExport,
+    "gguf-lora": GgufAdapterExport,
+}  # fmt: skip
 
 
 def export(context: JobContext) -> None:
@@ -38,111 +31,4 @@ def export(context: JobContext) -> None:
     config = build(ExportConfig, context.config, "job.yaml")
     source = open_source(context.settings, config.run)
     rows = resolve_path(config.evaluate, context.settings) if config.evaluate else None
-    kinds: dict[str, type[Making]] = {"gguf": GgufExport, "merged": MergedExport}
-    kinds[config.to](context, config, source, rows).run()
-
-
-class GgufExport(Making):
-    """GGUF files, each compared with the trained model."""
-
-    engine = "llama.cpp"
-
-    def __init__(self, context: JobContext, config: ExportConfig, source: Source, rows: Path | None) -> None:
-        super().__init__(context, config, source, rows)
-        self.types = list(dict.fromkeys(config.types))
-        self._tools: Toolchain | None = None
-
-    def expected(self) -> dict[str, float]:
-        """Return the seconds that each phase should take."""
-        converted = [kind for kind in self.types if TYPES[kind].by_converter]
-        converted += ["f16"] if self._quantised() and "f16" not in converted else []
-        return export_seconds(
-            self.source.half_bytes, self.types, converted, self.source.adapter is not None, self.rows is not None
-        )
-
-    def prepare(self) -> None:
-        """Refuse what has no room, or what llama.cpp cannot take; fetch the converter if it is missing."""
-        half = self.source.half_bytes
-        wide = 2 if self._intermediate() == "float32" else 1
-        needed = half * wide if self.source.adapter else 0
-        needed += sum(largest_bytes(kind, half) for kind in self.types)
-        needed += half if "f16" not in self.types and self._quantised() else 0
-        require_space(self.context.job.path, needed, "the export")
-        self._tools = ensure_toolchain(self.context.settings, self.context)
-        require_takeaway(self.source.weights, self.source.run.request.name, self.context.settings)
-
-    def make(self) -> None:
-        """Write all files, then prove them one by one."""
-        assert self._tools is not None  # prepared
-        self._write(self._tools)
-        self.refer()
-        for kind in self.types:
-            self._prove(kind)
-
-    def _quantised(self) -> list[str]:
-        return [kind for kind in self.types if not TYPES[kind].by_converter]
-
-    def _intermediate(self) -> str:
-        """Precision of the merged weights: what the widest file asked for needs, so that each is rounded once."""
-        return "float32" if {"f32", "bf16"} & set(self.types) else "float16"
-
-    def _write(self, tools: Toolchain) -> None:
-        """Write all files into the work folder."""
-        # The converter reads meaning into the folder's name, so the run's is not in it.
-        merged, tokenizer = self.work / "model", self._tokenizer()
-        if self.source.adapter is None:
-            link_checkpoint(self.source.model, merged, self.source.base, tokenizer)
-        else:
-            self.merge(merged, tokenizer, dtype=self._intermediate())
-        said = metadata(self.report["name"], self.report["base_model"], merged)
-        converted: list[str] = [kind for kind in self.types if TYPES[kind].by_converter]
-        if self._quantised() and "f16" not in converted:
-            converted.append("f16")
-        for kind in converted:
-            name = "converting" if len(converted) == 1 else f"converting {kind}"
-            with self.context.phase(name, 100, "%") as phase:
-                result = convert(merged, self._file(kind), kind, said, tools, self.context, phase)
-            self.measured(name, result)
-        shutil.rmtree(merged)
-        for kind in self._quantised():
-            name = f"quantizing {kind}"
-            require_space(self.work, largest_bytes(kind, self._file("f16").stat().st_size), f"the {kind} file")
-            with self.context.phase(name, None, "tensors") as phase:
-                made = quantize(self._file("f16"), self._file(kind), kind, cpu_threads(), self.context, phase)
-            self.measured(name, made.result)
-            self.report.setdefault("notes", {})[kind] = made.notes
-        if "f16" not in self.types:
-            self._file("f16").unlink(missing_ok=True)
-
-    def _tokenizer(self) -> Path:
-        """Folder of the tokenizer's files that go into the GGUF."""
-        run, base = self.source.model, self.source.base
-        base = base if base is not None and tokenizer_files(base) else run
-        if has_own_files(run, base) and not needs_work(run):
-            return run
-        folder = self.work / "tokenizer"
-        request = {"run": str(run), "base": str(base), "folder": str(folder)}
-        answer = require(self.step("reading the tokenizer", "gguf.tokens", request, ""), "reading the tokenizer").answer
-        self.report["tokenizer"] = answer["from"]
-        return folder
-
-    def _prove(self, kind: str) -> None:
-        """Compare one file, answer rows with it, sign it, move it out and enter it in the report."""
-        file, began = self._file(kind), time.monotonic()
-        request = {"file": str(file), "folder": str(self.work), "threads": cpu_threads()}
-        result = self.step(f"verifying {kind}", "proof.verify", request, "tokens")
-        good: Verdict = "as trained" if TYPES[kind].by_converter else "as expected"
-        entry = self.entry(kind, gate_of(kind, self.reference["dtype"]), good, result)
-        entry["notes"] = [*self.report.get("notes", {}).get(kind, []), *entry["notes"]]
-        if self.rows is not None and result.code == 0:
-            self.answer_rows(entry, "proof.rows", request)
-        with self.context.phase("checksums", file.stat().st_size, "bytes") as phase:
-            entry["sha256"] = sha256(file, phase.set)
-        target = self.context.job.exports / f"{self.name}-{kind}.gguf"
-        entry |= {"file": target.name, "bytes": file.stat().st_size}
-        entry["seconds"] = {"proving": round(time.monotonic() - began, 2)}
-        file.replace(target)
-        self.deliver(entry)
-
-    def _file(self, kind: str) -> Path:
-        return self.work / f"{kind}.gguf"
+    KINDS[config.to](context, config, source, rows).run()

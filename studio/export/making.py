@@ -225,9 +225,11 @@ class Making(ABC):
     def readme(self) -> str:
         """Text of the README beside what was delivered."""
         return readme(
-            self.report["name"], self.report["base_model"] or "its base model", self.report["files"],
-            self.reference.get("end", ""), self.reference.get("system", ""),
-        )  # fmt: skip
+            self.report["name"],
+            self.report["base_model"] or "its base model",
+            self.report["files"],
+            self.report.get("modelfile"),
+        )
 
     def _compare_scores(self, entry: dict[str, Any], found: dict[str, Any]) -> None:
         """Say whether the task survived, when the trained model was evaluated on the same rows."""

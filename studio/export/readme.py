@@ -6,26 +6,20 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from studio.escaping import for_markdown, for_terminal
+from studio.escaping import for_markdown
 from studio.export.files import in_words
 from studio.export.proof.gates import difference, rare_differences
 
 
-def readme(name: str, base: str, files: Sequence[dict[str, Any]], end: str, system: str) -> str:
+def readme(name: str, base: str, files: Sequence[dict[str, Any]], told: dict[str, Any] | None) -> str:
     """Text of README.md.
 
     Args:
         name: the run's name.
         base: the base model's name.
         files: entries of the report.
-        end: text that ends an answer in this template; empty if there is none.
-        system: system message that the chat template adds by itself; empty for none.
+        told: what `write_modelfile` returned; None before there is a Modelfile.
     """
-    rows = "\n".join(
-        f"| {for_markdown(file['file'])} | {in_words(file['bytes'])} | {in_percent(file['top1'])} "
-        f"| {short_number(file['mean_kl'])} | {matched(file['exact_match'])} | {file['verdict']} | `{file['sha256']}` |"
-        for file in files
-    )
     first = shlex.quote(files[0]["file"])
     return f"""# {for_markdown(name)} as GGUF
 
@@ -33,9 +27,7 @@ Made by Finetune Studio from {for_markdown(base)}. Each file was loaded with lla
 trained model: how often the most likely next token is the same, the mean KL divergence (nats per token), and exact
 match on rows where rows were given. The license and limitations of the base model apply.
 
-| File | Size | Same next token | Mean KL | Exact match | Verdict | SHA-256 |
-|---|---|---|---|---|---|---|
-{rows}
+{_table(files)}
 {_notes(files)}
 ## llama.cpp
 
@@ -43,13 +35,48 @@ match on rows where rows were given. The license and limitations of the base mod
     llama-server -m {first} --jinja --port 8080
 
 `--jinja` uses the chat template inside the file, which is the one that the model was trained with.
+{_ollama(files[0]["file"], told)}"""
+
+
+def adapter_readme(name: str, base: str, file: dict[str, Any]) -> str:
+    """Text of README.md beside a GGUF adapter.
+
+    Args:
+        name: the run's name.
+        base: the base model's name.
+        file: its entry of the report.
+    """
+    path = shlex.quote(file["file"])
+    return f"""# {for_markdown(name)} as a GGUF adapter
+
+Made by Finetune Studio for {for_markdown(base)}. It was loaded with llama.cpp beside the base model's GGUF in f16 and
+compared with the trained model. The license and limitations of the base model apply.
+
+{_table([file])}
+{_notes([file])}
+## llama.cpp
+
+    llama-cli -m BASE.gguf --lora {path} --jinja -cnv
+    llama-server -m BASE.gguf --lora {path} --jinja --port 8080
+
+`BASE.gguf` is a GGUF of the very base model: of another one, answers would be wrong without a word.
 
 ## Ollama
 
-Ollama does not run the template inside the file: it guesses one from a list, and silently uses none when nothing is
-near. So write it yourself, in Go's template language, as below, and compare a few answers with those of llama.cpp.
-{_modelfile(files[0]["file"], end, system)}
+    FROM ./BASE.gguf
+    ADAPTER ./{file["file"]}
 """
+
+
+def _table(files: Sequence[dict[str, Any]]) -> str:
+    rows = "\n".join(
+        f"| {for_markdown(file['file'])} | {in_words(file['bytes'])} | {in_percent(file['top1'])} "
+        f"| {short_number(file['mean_kl'])} | {matched(file['exact_match'])} | {file['verdict']} | `{file['sha256']}` |"
+        for file in files
+    )
+    return f"""| File | Size | Same next token | Mean KL | Exact match | Verdict | SHA-256 |
+|---|---|---|---|---|---|---|
+{rows}"""
 
 
 def _notes(files: Sequence[dict[str, Any]]) -> str:
@@ -65,27 +92,26 @@ Conversations are tokenized exactly as in training, with these exceptions:
 {lines}"""
 
 
-def _modelfile(file: str, end: str, system: str) -> str:
-    if end.strip() != "<|im_end|>":
-        ending = end.strip()
-        stop = f'\n    PARAMETER stop "{ending}"' if ending and '"' not in ending and ending.isprintable() else ""
-        return f"""
-    FROM ./{file}
-    TEMPLATE \"\"\"(this model's chat markup; see tokenizer.chat_template in the file)\"\"\"{stop}
-"""
-    lines = for_terminal(system).replace("\n", "\n    ")  # a line without indentation would end the block
-    said = f'\n    SYSTEM """{lines}"""' if system and '"""' not in system else ""
+def _ollama(file: str, told: dict[str, Any] | None) -> str:
+    if told is None:
+        return ""
+    name = shlex.quote(file.removesuffix(".gguf").lower())
+    equal = told["compared"] - len(told["blanks"])
+    template = (
+        f"Its TEMPLATE is the chat template inside the file in Go's template language: the two give the same text for "
+        f"{equal} of {told['compared']} conversations.\n"
+        if told["template"]
+        else ""
+    )
+    notes = "".join(f"- {for_markdown(note)}.\n" for note in told["notes"])
     return f"""
-    FROM ./{file}
-    TEMPLATE \"\"\"{{{{- range .Messages }}}}<|im_start|>{{{{ .Role }}}}
-    {{{{ .Content }}}}<|im_end|>
-    {{{{ end }}}}<|im_start|>assistant
-    \"\"\"{said}
-    PARAMETER stop "<|im_end|>"
+## Ollama
 
-Save these lines without their indentation as `Modelfile`, then `ollama create {file.removesuffix(".gguf")}` and
-`ollama run {file.removesuffix(".gguf")}`. (Written from Ollama's documentation and source; not run here.)
-"""
+    ollama create {name} -f {told["file"]}
+    ollama run {name}
+
+`{told["file"]}` lies beside this page. {template}
+{notes}"""
 
 
 def in_percent(value: float | None) -> str:

@@ -178,7 +178,7 @@ def merged(tab: Page, server: Server) -> None:
 
 def answered(tab: Page, card: Locator, name: str, kind: str) -> None:
     """Open what was exported in the Chat tab, and ask it."""
-    card.get_by_role("button", name=f"Chat with {name}", exact=True).first.click()
+    card.get_by_role("button", name=f"Chat with it: {name}", exact=True).first.click()
     expect(tab.locator("#chat-right-target input")).to_have_value(f"{name} · {kind}")
     tab.locator("#chat-example-0").click()
     expect(tab.locator("#chat-right .chat-messages")).to_have_attribute("aria-busy", "true")

@@ -122,6 +122,7 @@ def test_options_without_an_effect_are_told_and_part_of_the_answer(command) -> N
         (["export", "nobody"], ["there is no run 'nobody'"]),
         (["export", "nobody", "--to", "merged", "--type", "f16"], ["--type is for --to gguf"]),
         (["export", "nobody", "--dtype", "float32"], ["--dtype is for --to merged"]),
+        (["export", "nobody", "--to", "merged", "--base", "a/b"], ["--base is for --to adapter"]),
         (["jobs", "show"], ["Missing argument 'ID'", "--help"]),
         (["jobs", "show", "nobody"], ["there is no job 'nobody'"]),
         (["data", "inspect", "none.jsonl"], ["none.jsonl"]),

@@ -13,7 +13,8 @@ import pytest
 
 from studio.errors import InputError, StoppedError, StudioError
 from studio.export import files, job, making, source
-from studio.export.job import GgufExport, export
+from studio.export.ggufs import GgufExport
+from studio.export.job import export
 from studio.export.proof.gates import gate_of
 from studio.export.readme import readme
 from studio.export.source import cpu_threads, open_source, texts_from, trained_score
@@ -33,7 +34,7 @@ def test_report_and_files(exported: JobFolder, report: dict[str, Any]) -> None:
     assert exported.state().status == "completed"
     assert not (exported.path / "work").exists()
     assert sorted(path.name for path in exported.exports.iterdir()) == sorted(
-        ["README.md", *(f"stand-in-{kind}.gguf" for kind in TYPES)]
+        ["Modelfile", "README.md", *(f"stand-in-{kind}.gguf" for kind in TYPES)]
     )
     for file in report["files"]:
         content = (exported.exports / file["file"]).read_bytes()
@@ -99,12 +100,18 @@ def test_a_stop_leaves_no_file_behind(session_settings: Settings, run: JobFolder
     assert list(made.exports.iterdir()) == []
 
 
+CHAT: dict[str, Any] = {
+    "templated": False, "turns": None, "why": "", "compared": 0, "blanks": [], "stops": [], "context": 0,
+    "sampling": {}, "system": "", "license": "",
+}  # fmt: skip
+
+
 def test_a_file_that_differs_is_kept_and_the_job_fails(
     session_settings: Settings, run: JobFolder, exported: JobFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The processes are replaced by their answers, so that the verdict's way is followed and nothing else."""
     answers = {
-        "reference": {"dtype": "float32", "positions": 9, "own_text": True, "notes": [], "end": "", "system": ""},
+        "reference": {"dtype": "float32", "positions": 9, "own_text": True, "notes": [], "end": "", "chat": CHAT},
         "verify": {
             "overall": {"top1": 0.2, "mean_kl": 3.0, "p99_kl": 9.0}, "answers": None, "prompts_compared": 12,
             "prompts_equal": 12, "template_carried": True, "end_of_turn_stops": True, "differences": [],
@@ -140,7 +147,7 @@ def test_rare_texts_are_notes_and_rows_are_failures(session_settings: Settings, 
     }  # fmt: skip
     entry = made.entry("f16", gate_of("f16"), "as trained", StepResult(0, 1.0, 0, answer=found))
     assert (entry["verdict"], entry["notes"]) == ("as trained", [])
-    text = readme("r", "b", [entry | {"file": "r-f16.gguf", "bytes": 1, "sha256": "0"}] * 2, "", "")
+    text = readme("r", "b", [entry | {"file": "r-f16.gguf", "bytes": 1, "sha256": "0"}] * 2, None)
     assert text.count("Avoid '&lt;/s&gt;' in prompts.") == 1, "a reader of Markdown shows the literal"
     found |= {"prompts_equal": 12, "differences": [difference | {"rare": False}]}
     entry = made.entry("f16", gate_of("f16"), "as trained", StepResult(0, 1.0, 0, answer=found))

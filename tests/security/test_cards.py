@@ -10,8 +10,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from studio.config import RunConfig
+from studio.export.card import model_card
 from studio.export.readme import readme
 from studio.foreign import parse_yaml
+from studio.jobs.store.folder import create_job
 from studio.train.loop.card import write_card
 
 NAMES = [
@@ -64,20 +66,41 @@ def test_a_model_card(name: str, tuning: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_readme_of_an_export(name: str) -> None:
-    def text(one: str, end: str) -> str:
+@pytest.mark.parametrize("kind", ["merged", "adapter"])
+def test_the_card_of_an_exported_folder(name: str, kind: str, tmp_path: Path) -> None:
+    def card(text: str) -> str:
+        run = create_job(tmp_path, "train", "run", {"data": {"train": [{"path": text}]}, "tuning": {"name": "lora"}})
+        run.model.mkdir()
+        (run.model / "adapter_config.json").write_text('{"r": 8}')
+        entry = {
+            "type": kind, "dtype": "float32", "greedy": {"equal": 7, "total": 8}, "prompts_compared": 12, "top1": 1.0,
+            "prompt_ids_equal": True, "mean_kl": 0.0, "exact_match": None, "verdict": "as trained",
+            "notes": [f"it is {text}"],
+        }  # fmt: skip
+        return model_card(run, {"name": text, "base_model": text, "reference": {"positions": 512}}, entry)
+
+    made, plain = card(name), card("plain")
+    front, _, body = made.removeprefix("---\n").partition("\n---\n")
+    assert parse_yaml(front) == parse_yaml(plain.split("---\n")[1]) | {"base_model": name}
+    assert kinds(body) == kinds(plain.split("---\n", 2)[2])
+    code = next(one.content for one in tokens(body) if one.type == "fence")
+    texts = [one.value for one in ast.walk(ast.parse(code)) if isinstance(one, ast.Constant)]
+    assert (name in texts) == (kind == "adapter")
+    commands = next(one.content for one in tokens(body) if one.type == "code_block")
+    assert commands.splitlines()[0].startswith("vllm serve ") and len(commands.splitlines()) == 2
+    assert made.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("template", [True, False])
+def test_the_readme_of_an_export(name: str, template: bool) -> None:
+    def text(one: str) -> str:
         difference = {"prompts": [one], "rare": True, "cause": one, "example": one, "fix": one}
-        return readme(one, one, [FILE | {"differences": [difference]}], end, one.replace('"""', ""))
+        told = {"file": "Modelfile", "template": template, "compared": 12, "blanks": [one], "notes": [f"it is {one}"]}
+        return readme(one, one, [FILE | {"differences": [difference]}], told)
 
-    for end in ("<|im_end|>", name):
-        made = text(name, end)
-        assert kinds(made) == kinds(text("plain", end))
-        blocks = [one.content for one in tokens(made) if one.type == "code_block"]
-        assert blocks[-1].count("PARAMETER") <= 1 and blocks[-1].count("FROM") == 1
-        assert made.replace("\n", "").isprintable()
-
-
-def test_a_system_text_stays_in_its_block() -> None:
-    made = readme("r", "b", [FILE], "<|im_end|>", "One.\n\n# Owned\nFROM evil")
-    assert [one.content for one in tokens(made) if one.type == "heading_open"].count("") == 3
-    assert "# Owned" in [one.content for one in tokens(made) if one.type == "code_block"][-1]
+    made = text(name)
+    assert kinds(made) == kinds(text("plain"))
+    blocks = [one.content for one in tokens(made) if one.type == "code_block"]
+    assert blocks[-1] == "ollama create r-f16 -f Modelfile\nollama run r-f16\n"
+    assert made.replace("\n", "").isprintable()

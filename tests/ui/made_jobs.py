@@ -106,7 +106,9 @@ def made_export(jobs: Path, run: JobFolder, types: tuple[str, ...] = ("q4_k_m", 
                 "fix": "Normalize prompts to NFC",
             }],
         })  # fmt: skip
-    write_json(job.report / "export.json", {"run": run.id, "files": files})
+    (job.exports / "Modelfile").write_text(f"FROM ./{files[0]['file']}\n")
+    told = {"file": "Modelfile", "template": True, "compared": 12, "blanks": ["row 3"], "notes": [f"{SCRIPT} is left"]}
+    write_json(job.report / "export.json", {"run": run.id, "files": files, "modelfile": told})
     finish(job)
     return job
 
@@ -124,7 +126,7 @@ def made_merged(jobs: Path, run: JobFolder, dtype: str = "bfloat16") -> JobFolde
         {"file": f"{folder.name}/{path.name}", "bytes": 7, "sha256": f"{number:064x}"}
         for number, path in enumerate(sorted(folder.iterdir()), 1)
     ]
-    worst = {"prompt": "row 3", "nats": 0.04, "trained": "Oslo, please.", "merged": SCRIPT}
+    worst = {"prompt": "row 3", "nats": 0.04, "trained": "Oslo, please.", "exported": SCRIPT}
     entry = {
         "type": "merged", "dtype": dtype, "file": folder.name, "path": str(folder), "bytes": 269_060_552,
         "sha256": None, "top1": 0.998, "mean_kl": 1.6e-4, "p99_kl": 1e-3, "prompt_ids_equal": True,

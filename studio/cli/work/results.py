@@ -15,12 +15,13 @@ from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
 from studio.errors import InputError, StudioError
 from studio.evaluate.score import in_a_sentence
+from studio.export.adapter import require_exportable
 from studio.export.proof.gates import difference, rare_differences
 from studio.jobs import find_job, submit
 from studio.jobs.store.files import read_json
 from studio.settings import Settings, read_settings
 
-FLAGS = {"types": "--type", "dtype": "--dtype", "shard_gb": "--shard-gb"}
+FLAGS = {"types": "--type", "dtype": "--dtype", "shard_gb": "--shard-gb", "base": "--base"}
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A training run's id or name.")]
 
 
@@ -55,14 +56,17 @@ def export(
     shard_gb: Annotated[
         float | None, typer.Option("--shard-gb", help="Maximum size of a file of a merged checkpoint; 1 if not given.")
     ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Name of the base model that an adapter carries, such as a Hub id.")
+    ] = None,
     rows: Annotated[
         str | None, typer.Option("--evaluate", help="File of rows on which the exported model answers too.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Export a run to GGUF files or as one merged checkpoint, each proven against the trained model."""
+    """Export a run to GGUF files, as one merged checkpoint or as an adapter, each proven against the trained model."""
     kinds = [part.strip().lower() for part in (types or "").split(",") if part.strip()]
-    asked = {"types": kinds if types is not None else None, "dtype": dtype, "shard_gb": shard_gb}
+    asked = {"types": kinds if types is not None else None, "dtype": dtype, "shard_gb": shard_gb, "base": base}
     given = {name: value for name, value in asked.items() if value is not None}
     for spec in options_of(ExportConfig):
         if spec.path in given and spec.needs is not None and to not in spec.needs[1]:
@@ -114,6 +118,7 @@ def run_export(settings: Settings, run: str, options: dict[str, Any]) -> dict[st
     config = build(ExportConfig, {"run": job.id, **options})
     if config.evaluate is not None:
         config = config.model_copy(update={"evaluate": str(resolve_path(config.evaluate, settings))})
+    require_exportable(job, config)
     submitted = submit(settings, "export", f"{job.request.name}-{config.to}", config.model_dump(mode="json"))
     state = follow(submitted)
     report = read_json(submitted.report / "export.json")

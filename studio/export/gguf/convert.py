@@ -54,18 +54,20 @@ def convert(
     tools: Toolchain,
     watcher: Watcher,
     phase: ProgressPhase,
+    base: Path | None = None,
 ) -> StepResult:
-    """Write a GGUF of a checkpoint.
+    """Write a GGUF of a checkpoint, or of an adapter.
 
     Args:
-        checkpoint: folder made by `merge` or `checkpoint.link_checkpoint`; never a folder with foreign code. The
-            converter reads meaning into its name, so it is the same for every run.
+        checkpoint: folder made by `merge`, `lora` or `checkpoint.link_checkpoint`; never a folder with foreign code.
+            The converter reads meaning into its name, so it is the same for every run.
         target: file to write; appears only when it is whole.
         kind: f32, f16, bf16 or q8_0.
         metadata: what the file says of itself (`naming.metadata`).
         tools: the converter.
         watcher: the job.
         phase: gets percent.
+        base: for an adapter: folder of its base model, made as `checkpoint` is. None for a model.
 
     Raises:
         StudioError: the converter refused; says why.
@@ -80,9 +82,10 @@ def convert(
         elif line.strip():
             watcher.log(line)
 
+    more = ["--metadata", str(said)] if base is None else ["--base", str(base)]
     command = module_command(
-        "studio.export.gguf.converter", str(tools.path), str(checkpoint),
-        "--outfile", str(partial), "--outtype", kind, "--metadata", str(said),
+        "studio.export.gguf.converter", str(tools.path), str(checkpoint), "--outfile", str(partial), "--outtype", kind,
+        *more,
     )  # fmt: skip
     try:
         result = run_step(command, watcher, follow, {**child_environment(), **QUIET})

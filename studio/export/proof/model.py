@@ -68,6 +68,11 @@ class GgufModel:
         """The chat template that the file carries; empty for none."""
         return str(self._llama.metadata.get("tokenizer.chat_template", ""))
 
+    @property
+    def adds_start(self) -> bool:
+        """Does llama.cpp put the token that begins a text before each prompt, unless it is told not to?"""
+        return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
+
     def is_end(self, token: int) -> bool:
         """Does generation stop at this token?"""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))

@@ -30,7 +30,8 @@ from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.evaluate.questions import read_questions
 from studio.export.gguf.checkpoint import weight_bytes
-from studio.export.proof.distance import compare
+from studio.export.proof.chat import chat_facts
+from studio.export.proof.distance import compare, log_probabilities
 from studio.export.proof.greedy import GreedyAnswer, asked_greedily, greedy_answers
 from studio.export.proof.material import (
     BUILT_IN_TEXTS,
@@ -64,10 +65,10 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         report: called with (positions done, positions in all).
 
     Returns:
-        {"dtype", "positions", "own_text", "rows", "end", "system", "notes", "ends", "moved"}; `ends` are the token
-        ids that end an answer, `moved` the mean KL divergence of the base model from the trained one (None where it
-        was not asked for, or there is no adapter). In the folder: cases.json (texts, prompts, rows, answers, end
-        token), tokenizer.json, and reference.npy, float32 (positions, vocabulary), natural logarithms of
+        {"dtype", "positions", "own_text", "rows", "end", "chat" (of `chat.chat_facts`), "notes", "ends", "moved"};
+        `ends` are the token ids that end an answer, `moved` the mean KL divergence of the base model from the trained
+        one (None where it was not asked for, or there is no adapter). In the folder: cases.json (texts, prompts, rows,
+        answers, end token), tokenizer.json, and reference.npy, float32 (positions, vocabulary), natural logarithms of
         probabilities.
 
     Raises:
@@ -83,10 +84,11 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         (ids_of(tokenizer, text) for text in BUILT_IN_TEXTS),
         config.get_text_config().vocab_size,
     )
+    prompts = compared_prompts(tokenizer, _prompts(examples))
     questions = read_questions(Path(request["rows_from"]), tokenizer, request["limit"]) if request["rows_from"] else []
-    cases = {
+    cases: dict[str, Any] = {
         "texts": [asdict(text) for text in texts],
-        "prompts": [asdict(prompt) for prompt in compared_prompts(tokenizer, _prompts(examples))],
+        "prompts": [asdict(prompt) for prompt in prompts],
         "rows": [asdict(question) for question in questions],
         "end": end_token(tokenizer),
         "template": tokenizer.chat_template or "",
@@ -101,7 +103,7 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
     if request["adapter"]:
         require_quick_adapter(Path(request["adapter"]), model)
         model = PeftModel.from_pretrained(model, request["adapter"], local_files_only=True)
-    model = model.to(device).eval()
+    model, end = model.to(device).eval(), Masker(tokenizer).stop_text() or ""
     _table(model, texts, folder / "reference.npy", report)
     answers: list[GreedyAnswer] = []
     moved = None
@@ -115,8 +117,8 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         "positions": sum(len(text.supervised) for text in texts),
         "own_text": bool(examples),
         "rows": len(questions),
-        "end": Masker(tokenizer).stop_text() or "",
-        "system": _own_system(tokenizer),
+        "end": end,
+        "chat": chat_facts(tokenizer, prompts, examples, Path(request["base"]), end),
         "notes": notes,
         "moved": moved,
         "ends": _ends(model, cases["end"]),
@@ -159,8 +161,7 @@ def _table(model: Any, texts: list[ComparedText], path: Path, report: Report) ->
     total, done = sum(len(text.supervised) for text in texts), 0
     table: np.memmap[Any, Any] | None = None
     for text in texts:
-        logits = torch.from_numpy(logits_of(model, text.ids, len(text.supervised)))
-        values = torch.log_softmax(logits, dim=-1).numpy()
+        values = np.stack([log_probabilities(row) for row in logits_of(model, text.ids, len(text.supervised))])
         if table is None:
             table = np.lib.format.open_memmap(path, "w+", np.float32, (total, values.shape[1]))
         table[done : done + len(values)] = values
@@ -198,24 +199,6 @@ def _prompts(examples: list[Example]) -> list[tuple[int, Any]]:
             # A conversation that begins with the answer has no prompt to render.
             prompts += [(example.row, str(example.messages[0]["content"]))] if example.messages else []
     return prompts
-
-
-def _own_system(tokenizer: Any) -> str:
-    """The system message that the template adds when a conversation has none; empty for none."""
-    if not tokenizer.chat_template:
-        return ""
-    question, mark = [{"role": "user", "content": "?"}], "\u2063system\u2063"
-    try:
-        plain, given = (
-            str(tokenizer.apply_chat_template(messages, tokenize=False))
-            for messages in (question, [{"role": "system", "content": mark}, *question])
-        )
-    except Exception:  # a template raises whatever it likes; one without a system role adds none
-        return ""
-    before, found, after = given.partition(mark)
-    if not found or not plain.startswith(before) or not plain.endswith(after):
-        return ""
-    return plain[len(before) : len(plain) - len(after)].strip()
 
 
 def precision(base: Path) -> tuple[torch.dtype, str]:

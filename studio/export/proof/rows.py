@@ -34,7 +34,7 @@ def answer_rows(request: dict[str, Any], report: Report) -> dict[str, Any]:
     """Answer all rows of cases.json.
 
     Args:
-        request: {"file", "folder", "threads"}.
+        request: {"file", "lora" (may be left out), "folder", "threads"}.
         report: called with (rows done, rows in all).
 
     Returns:
@@ -47,7 +47,7 @@ def answer_rows(request: dict[str, Any], report: Report) -> dict[str, Any]:
     rows = json.loads((Path(request["folder"]) / "cases.json").read_text(encoding="utf-8"))["rows"]
     most = max(len(row["answer_ids"]) for row in rows) + SPARE_TOKENS
     context = max(len(row["prompt_ids"]) for row in rows) + most + 8
-    model = GgufModel(Path(request["file"]), context, request["threads"])
+    model = GgufModel(Path(request["file"]), context, request["threads"], lora_path=request.get("lora"))
     correct, unfinished = 0, 0
     wrong: list[dict[str, Any]] = []
     try:

@@ -78,11 +78,12 @@ def verify(request: dict[str, Any], report: Report) -> dict[str, Any]:
     """Compare one file.
 
     Args:
-        request: {"file", "folder" (of cases.json, tokenizer.json and reference.npy), "threads"}.
+        request: {"file", "lora" (a GGUF adapter beside it; may be left out), "folder" (of cases.json, tokenizer.json
+            and reference.npy), "threads"}.
         report: called with (positions done, positions in all).
 
     Returns:
-        Numbers by name; `studio.export.proof.gates.judge` makes a verdict of them.
+        Numbers by name; `studio.export.proof.gates.shortcomings` judges them.
 
     Raises:
         StudioError: llama.cpp cannot load or run the file.
@@ -91,7 +92,7 @@ def verify(request: dict[str, Any], report: Report) -> dict[str, Any]:
     cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
     trained = np.load(folder / "reference.npy", mmap_mode="r")
     longest = max(len(text["ids"]) for text in cases["texts"])
-    model = GgufModel(Path(request["file"]), longest + 8, request["threads"])
+    model = GgufModel(Path(request["file"]), longest + 8, request["threads"], lora_path=request.get("lora"))
     try:
         differences = compare_prompts(model, cases["prompts"], lambda: Trained(str(folder / "tokenizer.json")))
         differing = {name for one in differences if not one["rare"] for name in one["prompts"]}
@@ -114,6 +115,7 @@ def verify(request: dict[str, Any], report: Report) -> dict[str, Any]:
             "differences": differences[:SHOWN],
             "template_carried": model.template == cases["template"],
             "end_of_turn_stops": cases["end"] is not None and model.is_end(cases["end"]),
+            "adds_start": model.adds_start,
         }
     finally:
         model.close()

@@ -69,16 +69,34 @@ def export_seconds(
     return steps
 
 
-def merged_seconds(half_bytes: float, rows: bool) -> dict[str, float]:
-    """Seconds by phase of a merged checkpoint.
+def lora_seconds(half_bytes: float, rows: bool) -> dict[str, float]:
+    """Seconds by phase of an adapter as GGUF.
 
     Args:
         half_bytes: of the model in 16 bits.
         rows: it answers rows, too.
     """
     size = half_bytes / HALF_BYTES
-    steps = {"merging": 3 * size, "running the trained model": 5 + 20 * size, "verifying merged": 5 + 20 * size}
-    return steps | ({"evaluating merged": 5 + 20 * size} if rows else {})
+    steps = {
+        "reading the adapter": 3.0, "converting the base model": 4 + 3 * size, "converting the adapter": 5.0,
+        "running the trained model": 5 + 20 * size, "verifying gguf-lora": 2 + 3 * size,
+    }  # fmt: skip
+    return steps | ({"evaluating gguf-lora": 5 + 20 * size} if rows else {})
+
+
+def folder_seconds(kind: str, half_bytes: float, rows: bool) -> dict[str, float]:
+    """Seconds by phase of an export that makes a folder.
+
+    Args:
+        kind: merged or adapter.
+        half_bytes: of the model in 16 bits.
+        rows: it answers rows, too.
+    """
+    size = half_bytes / HALF_BYTES
+    asking = 5 + 20 * size
+    steps = {"merging": 3 * size} if kind == "merged" else {}
+    steps |= {"running the trained model": asking, f"verifying {kind}": asking}
+    return steps | ({f"evaluating {kind}": asking} if rows else {})
 
 
 def next_steps(environment: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -149,7 +149,7 @@ def downloads(job: JobFolder) -> dict[str, Path]:
     found: dict[str, Path] = {}
     root = job.path.resolve()
     exports = _files(job.exports)
-    folders = [folder for folder in exports if folder.is_dir()]
+    folders = [folder for folder in exports if folder.is_dir() and not folder.is_symlink()]
     inner = [(str(path.relative_to(job.exports)), path) for folder in folders for path in sorted(folder.rglob("*"))]
     plain = [(path.name, path) for path in [job.log_path, *_files(job.report), *exports]]
     for name, path in [*plain, *inner]:

@@ -101,7 +101,7 @@ def test_an_adapter_tensor_that_fits_nowhere_is_never_left_out(tiny: Path, tmp_p
         tensors[key.replace("layers.0", "layers.9")] = tensors[key].clone()
     save_file(tensors, file, metadata={"format": "pt"})
     delta = merge.read_delta(adapter, json.loads((adapter / "adapter_config.json").read_text()), {})
-    with pytest.raises(merge._Uncovered, match=r"layers\.9"):
+    with pytest.raises(merge.UncoveredError, match=r"layers\.9"):
         merge._stream(tiny, delta, tmp_path, Form("float32"), no_report)
 
 

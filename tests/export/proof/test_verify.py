@@ -71,7 +71,7 @@ def asked(exported: JobFolder, model_path: Path, adapter: Path, tmp_path_factory
     assert answer["own_text"] is False
     assert answer["notes"] == ["compared on built-in text: the run's own data no longer exists"]
     assert answer["end"].startswith("<|im_end|>")
-    assert answer["system"] == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    assert answer["chat"]["turns"]["head"].startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
     return folder
 
 

@@ -60,12 +60,12 @@ def test_export_submits_the_types(tab: ExportTab, settings: Settings, submitted:
 def test_a_checkpoint_asks_for_its_precision_and_not_for_types(
     tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]]
 ) -> None:
-    types, merged, start = tab.choose("merged")
-    assert (types.visible, merged.visible, start.value) == (False, True, "Export checkpoint")
-    types, merged, start = tab.choose("gguf")
-    assert (types.visible, merged.visible, start.value) == (True, False, "Export to GGUF")
+    _, types, merged, base, start = tab.choose("merged")
+    assert (types.visible, merged.visible, base.visible, start.value) == (False, True, False, "Export checkpoint")
+    _, types, merged, base, start = tab.choose("gguf")
+    assert (types.visible, merged.visible, base.visible, start.value) == (True, False, False, "Export to GGUF")
     run = made_run(settings.jobs)
-    tab.submit(run.id, [], "", "merged", "float16", "2")
+    tab.submit(run.id, [], "", "merged", "float16", "2", None)
     assert [submitted[0][name] for name in ("to", "dtype", "shard_gb", "types")] == [
         "merged",
         "float16",
@@ -74,6 +74,17 @@ def test_a_checkpoint_asks_for_its_precision_and_not_for_types(
     ]
     with pytest.raises(InputErrors, match="shard_gb"):
         tab.submit(run.id, [], "", "merged", "float16", "0")
+
+
+def test_an_adapter_asks_for_its_base(tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]]) -> None:
+    to, types, merged, base, start = tab.choose("adapter")
+    assert to.info == "The adapter alone, for programs that load it beside its base model."
+    assert (types.visible, merged.visible, base.visible, start.value) == (False, False, True, "Export adapter")
+    run = made_run(settings.jobs)
+    with pytest.raises(InputError, match="neither a Hub id nor the folder of a model"):
+        tab.submit(run.id, [], "", "adapter", base="no such name")
+    tab.submit(run.id, [], "", "adapter", base=" owner/name ")
+    assert [submitted[0][name] for name in ("to", "base")] == ["adapter", "owner/name"]
 
 
 def test_a_checkpoint_is_named_by_its_precision(settings: Settings, services: Services) -> None:

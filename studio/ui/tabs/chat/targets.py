@@ -68,6 +68,8 @@ def targets_of(services: Services, run: JobFolder | None) -> list[ChatTarget]:
         ChatTarget("tuned", run.name, "tuned", "tuned", run=run),
     ]
     for job in jobs_of(services, run, "export"):
+        if job.request.config.get("to") == "gguf-lora":
+            continue  # it is no model by itself
         for path in sorted(job.exports.iterdir()) if job.exports.is_dir() else []:
             key = export_key(job.id, path.name)
             if path.suffix == ".gguf":

@@ -16,7 +16,10 @@ from studio.ui.server.services import Services
 from studio.ui.server.theme import script_tags
 
 # What is made, by destination.
-DESTINATIONS = {"gguf": "GGUF", "merged": "Merged checkpoint"}
+TITLES = {
+    "gguf": "GGUF", "ollama": "Ollama model", "gguf-lora": "GGUF adapter", "merged": "Merged checkpoint",
+    "adapter": "Adapter",
+}  # fmt: skip
 TEMPLATE = '<div class="studio export-view"></div>'
 # The words in quotes are the component's own events (see __getattr__ of gr.HTML): "chat" carries {job, file}.
 ON_LOAD = "window.studioExport.mount(element, props, watch, (name, data) => trigger(name, data)); // 'refresh' 'chat'"
@@ -27,7 +30,7 @@ def export_report(value: dict[str, Any]) -> gr.HTML:
     return gr.HTML(
         value=value,
         html_template=TEMPLATE,
-        head=script_tags("core/follow.js", "export/merged.js", "export/export.js"),
+        head=script_tags("core/follow.js", "export/folder.js", "export/modelfile.js", "export/export.js"),
         js_on_load=ON_LOAD,
         apply_default_css=False,
         elem_id="export-report",
@@ -47,15 +50,17 @@ def report_value(services: Services, run: JobFolder | None) -> dict[str, Any]:
 
 def title_of(job: JobFolder) -> str:
     """What an export makes: 'GGUF'."""
-    return DESTINATIONS.get(str(job.request.config.get("to") or "gguf"), "Export")
+    return TITLES.get(str(job.request.config.get("to") or "gguf"), "Export")
 
 
 def types_of(job: JobFolder) -> str:
-    """The types of an export in one line: 'Q4_K_M, F16', or its precision: 'merged, bfloat16'."""
+    """The types of an export in one line: 'Q4_K_M, F16', or its precision: 'merged, bfloat16', or 'adapter'."""
     config = job.request.config
-    if config.get("to") == "merged":
+    if (to := config.get("to")) in ("merged", "adapter"):
         dtype = str(config.get("dtype") or "auto")
-        return "merged" if dtype == "auto" else f"merged, {dtype}"
+        return str(to) if dtype == "auto" else f"{to}, {dtype}"
+    if to == "gguf-lora":
+        return "GGUF adapter"
     types = config.get("types")
     return ", ".join(str(kind).upper() for kind in types) if isinstance(types, list) else ""
 

@@ -1,4 +1,4 @@
-"""The Export tab: a run becomes GGUF files or one checkpoint, each proven against the trained model.
+"""The Export tab: a run becomes GGUF files, one checkpoint or an adapter, each proven against the trained model.
 
 The handlers only write a job; the report below the form follows it by our own routes. "Chat with it" opens the
 Chat tab with the file at the right.
@@ -11,8 +11,9 @@ from typing import Any, get_args
 import gradio as gr
 
 from studio.config.describe import options_of
-from studio.config.jobs import DEMO_TEST, ExportConfig, GgufType
+from studio.config.jobs import DEMO_TEST, DESTINATIONS, Destination, ExportConfig, GgufType
 from studio.config.load import build as build_config
+from studio.export.adapter import require_exportable
 from studio.export.proof.gates import TYPES
 from studio.jobs import JobFolder, submit
 from studio.ui.components.choices import heading, text_line
@@ -20,10 +21,13 @@ from studio.ui.components.selected import jobs_of, require_model, rows_choices, 
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
 from studio.ui.tabs.chat.targets import export_key
-from studio.ui.tabs.export.report import DESTINATIONS, empty_sentence, export_report, report_value, types_of
+from studio.ui.tabs.export.report import TITLES, empty_sentence, export_report, report_value, types_of
 
 NO_ROWS = ("No rows", "")
-STARTS = {"gguf": "Export to GGUF", "merged": "Export checkpoint"}
+STARTS = {
+    "gguf": "Export to GGUF", "ollama": "Export to Ollama", "merged": "Export checkpoint", "adapter": "Export adapter",
+    "gguf-lora": "Export GGUF adapter",
+}  # fmt: skip
 SIZES = [(f"{size:g} GB", f"{size:g}") for size in (0.5, 1, 2, 5, 10)]
 
 
@@ -44,8 +48,8 @@ class ExportTab:
             with gr.Column(elem_classes=["card-block"], elem_id="export-form", visible=False) as self.form:
                 heading("Export", "each compared with the trained model")
                 self.to = gr.Radio(
-                    [(DESTINATIONS[word], word) for word in specs["to"].choices], value=specs["to"].default,
-                    label=specs["to"].title, info=specs["to"].help, interactive=True, elem_id="export-to",
+                    [(TITLES[word], word) for word in specs["to"].choices], value=specs["to"].default,
+                    label=specs["to"].title, info=about("gguf"), interactive=True, elem_id="export-to",
                     elem_classes=["field"],
                 )  # fmt: skip
                 self.types = gr.CheckboxGroup(
@@ -63,6 +67,10 @@ class ExportTab:
                         info=specs["shard_gb"].help, allow_custom_value=True, interactive=True,
                         elem_id="export-shard", elem_classes=["field"],
                     )  # fmt: skip
+                self.base = gr.Textbox(
+                    label=specs["base"].title, info=specs["base"].help, placeholder="as it was trained from",
+                    interactive=True, visible=False, elem_id="export-base", elem_classes=["field"],
+                )  # fmt: skip
                 with gr.Row(elem_classes=["export-row"]):
                     self.rows = gr.Dropdown(
                         [NO_ROWS, ("Demo test rows", DEMO_TEST)], value="", label="Check exact match on rows",
@@ -82,14 +90,16 @@ class ExportTab:
             return chat.open_with(job_id, chat_key(event), request)
 
         self.report.chat(guard(chat_with), page.job, chat.opened, **QUIET)
-        self.to.change(guard(self.choose), self.to, [self.types, self.merged, self.start], **QUIET)
-        asked = [page.job, self.types, self.rows, self.to, self.dtype, self.shard]
+        self.to.change(guard(self.choose), self.to, [self.to, self.types, self.merged, self.base, self.start], **QUIET)
+        asked = [page.job, self.types, self.rows, self.to, self.dtype, self.shard, self.base]
         self.start.click(guard(self.submit), asked, [self.report, page.summaries["export"]], **QUIET)
 
-    def choose(self, to: str) -> list[Any]:
+    def choose(self, to: Destination) -> list[Any]:
         """Show what a destination asks for."""
-        gguf = to == "gguf"
-        return [gr.CheckboxGroup(visible=gguf), gr.Row(visible=not gguf), gr.Button(STARTS[to])]
+        return [
+            gr.Radio(info=about(to)), gr.CheckboxGroup(visible=to in ("gguf", "ollama")),
+            gr.Row(visible=to == "merged"), gr.Textbox(visible=to == "adapter"), gr.Button(STARTS[to]),
+        ]  # fmt: skip
 
     def refresh(self, job_id: str) -> list[Any]:
         """Show the form and the exports of the selected run."""
@@ -104,8 +114,9 @@ class ExportTab:
         ]
 
     def submit(
-        self, job_id: str, types: list[str], rows: str | None, to: str = "gguf", dtype: str = "auto", shard: str = "1"
-    ) -> list[Any]:
+        self, job_id: str, types: list[str], rows: str | None, to: str = "gguf", dtype: str = "auto", shard: str = "1",
+        base: str | None = None,
+    ) -> list[Any]:  # fmt: skip
         """Queue an export of the selected run and show it.
 
         Args:
@@ -115,11 +126,16 @@ class ExportTab:
             to: destination.
             dtype: precision of a checkpoint.
             shard: maximum GB of one of its files, as typed.
+            base: name of an adapter's base model; None (a hidden field) or empty for that of the run.
         """
         run = require_model(self.settings, job_id)
         asked = {"run": run.id, "to": to, "evaluate": rows_path(self.settings, rows) if rows else None}
-        asked |= {"types": types} if to == "gguf" else {"dtype": dtype, "shard_gb": shard}
-        config = build_config(ExportConfig, asked)
+        own: dict[str, dict[str, Any]] = {
+            "merged": {"dtype": dtype, "shard_gb": shard}, "adapter": {"base": (base or "").strip() or None},
+            "gguf-lora": {},
+        }  # fmt: skip
+        config = build_config(ExportConfig, asked | own.get(to, {"types": types}))
+        require_exportable(run, config)
         submit(self.settings, "export", run.request.name, config.model_dump(mode="json"))
         return [report_value(self.page.services, run), self._summary(run)]
 
@@ -130,6 +146,12 @@ class ExportTab:
         state = jobs[0].state()
         words = "" if state.status == "completed" else f": {state.status}" if state.final else ": being made"
         return f"{types_of(jobs[0])}{words}"
+
+
+def about(to: Destination) -> str:
+    """What is made for a destination, as a sentence."""
+    made = DESTINATIONS[to]
+    return f"{made[0].upper()}{made[1:]}."
 
 
 def chat_key(event: gr.EventData) -> str:

@@ -1,7 +1,7 @@
-/* What the report of a merged checkpoint says beyond its line in the table: greedy answers, where it lies, its files. */
+/* What the report of a merged checkpoint or an adapter says beyond its line in the table: greedy answers, where it lies, its files. */
 "use strict";
 
-window.studio.merged = (() => {
+window.studio.exportedFolder = (() => {
   const { h, filePath, bytes, copyButton, fileName } = window.studio;
 
   const greedyLine = (greedy) => {
@@ -13,7 +13,7 @@ window.studio.merged = (() => {
   const worst = (one) => h("div", { class: "export-note" },
     h("p", { class: "num" }, `Where they part (${one.prompt}):`),
     h("dl", { class: "hashes" }, h("dt", { class: "muted" }, "Trained model"), h("dd", {}, one.trained),
-      h("dt", { class: "muted" }, "Merged checkpoint"), h("dd", {}, one.merged)));
+      h("dt", { class: "muted" }, "What was exported"), h("dd", {}, one.exported)));
 
   const place = (path) => h("dl", { class: "hashes" }, h("dt", { class: "muted" }, "Folder"),
     h("dd", {}, h("code", { class: "mono" }, ...fileName(path)), copyButton(path, "Copy the folder's path")));

@@ -1,0 +1,124 @@
+"""An adapter alone, for PEFT, vLLM and SGLang, which load it beside its base model by the name that it carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from studio.config.jobs import ExportConfig
+from studio.errors import InputError
+from studio.export.card import unserved
+from studio.export.files import require_space
+from studio.export.folder import GATES, FolderExport
+from studio.export.gguf.checkpoint import read_object, write_object
+from studio.jobs import JobFolder
+from studio.jobs.views.expected import folder_seconds
+from studio.models.catalog.hubaccess import is_hub_id
+from studio.models.inspect.adapters import WEIGHTS
+from studio.models.inspect.headers import read_header
+from studio.models.inspect.tokenizerfiles import copy_tokenizer
+from studio.reach import read_bytes
+
+CONFIG = "adapter_config.json"
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class AdapterExport(FolderExport):
+    """The run's adapter with its tokenizer, under a base model's name that other machines know."""
+
+    noun = "adapters"
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype that its matrices have; the arithmetic is the trained model's own."""
+        kinds = {_DTYPES.get(tensor.dtype, "float32") for tensor in read_header(self.source.model / WEIGHTS)}
+        return next((name for name in GATES if name in kinds), "float32")
+
+    @property
+    def base(self) -> Path | None:
+        """Folder of the base model."""
+        return self.source.base
+
+    def expected(self) -> dict[str, float]:
+        """Return the seconds that each phase should take."""
+        return folder_seconds("adapter", self.source.half_bytes, self.rows is not None)
+
+    def prepare(self) -> None:
+        """Refuse what is no adapter, or has no room."""
+        require_exportable(self.source.run, self.config)
+        size = sum(path.stat().st_size for path in self.source.model.iterdir() if path.is_file())
+        require_space(self.context.job.path, size, "the adapter")
+
+    def write(self) -> None:
+        """Copy weights and tokenizer, and name the base model."""
+        self.folder.mkdir()
+        (self.folder / WEIGHTS).write_bytes(read_bytes(self.source.model / WEIGHTS))
+        copy_tokenizer(self.source.model, self.folder)
+        name = named_base(self.config.base, self.source.run)
+        values = read_object(self.source.model / CONFIG)
+        values |= {"base_model_name_or_path": name, "revision": None, "inference_mode": True}
+        write_object(self.folder / CONFIG, values)
+        self.report["base_model"] = name
+
+    def told(self, found: dict[str, Any]) -> list[str]:
+        """What is true of the adapter and fails nothing: also what its users have to do by themselves.
+
+        Args:
+            found: the answer of `proof.checkpoint`.
+        """
+        said, config = super().told(found), read_object(self.folder / CONFIG)
+        name = config["base_model_name_or_path"]
+        if not is_hub_id(name):
+            said.append(f"its base model is a folder of this machine ({name}): give the Hub id with --base to share it")
+        elif self.config.base is not None:
+            said.append(f"it was compared on {self.source.base}; whether {name} is the same model was not checked")
+        if not found["generation_ends"]:
+            said.append(
+                f"the base model's own settings do not end an answer at '{self.reference['end']}': "
+                "generate() needs it in eos_token_id, a server in stop"
+            )
+        if reason := unserved(config):
+            said.append(f"vLLM and SGLang cannot serve an adapter with {reason}: serve the merged checkpoint")
+        return said
+
+
+def require_exportable(run: JobFolder, config: ExportConfig) -> None:
+    """Refuse, before a job is made of it, what the destination cannot be given.
+
+    Args:
+        run: the trained one.
+        config: what is asked for.
+
+    Raises:
+        InputError: an adapter is asked for of a run that has none, or with a base model of no possible name.
+    """
+    if config.to not in ("adapter", "gguf-lora"):
+        return
+    named_base(config.base, run)
+    if not (run.model / CONFIG).is_file():
+        raise InputError(
+            f"run '{run.request.name}' has no adapter: all of its weights were trained",
+            where="to",
+            fix="Export it to merged or gguf",
+        )
+
+
+def named_base(asked: str | None, run: JobFolder) -> str:
+    """Return the name under which programs find the base model.
+
+    Args:
+        asked: what the person gave; None for the Hub id or folder of the run.
+        run: the trained one.
+
+    Raises:
+        InputError: it is neither a Hub id nor a folder with a model.
+    """
+    if asked is None:
+        recorded = run.environment().get("base_model") or {}
+        name = str(recorded.get("name") or "").partition("@")[0]
+        return name if recorded.get("source") == "hub" else str(recorded.get("path") or name)
+    if not is_hub_id(asked) and not (Path(asked).expanduser() / "config.json").is_file():
+        raise InputError(
+            f"'{asked}' is neither a Hub id nor the folder of a model", where="base", fix="Give owner/name, or a folder"
+        )
+    return asked

@@ -1,0 +1,122 @@
+"""A run as a folder of files that other programs load: written, loaded again as a stranger would, compared, signed."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+from studio.export.card import model_card
+from studio.export.files import sha256
+from studio.export.making import Making
+from studio.export.proof.gates import gate_of, near_tie
+from studio.export.steps import StepResult
+
+# The limits of a dtype are those of the GGUF type that stores the same numbers.
+GATES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+# Mean KL, in nats: a training that moved the base model by less is within what 16 bits round away. It is told, since
+# neither "as trained" nor "the training is not in it" would be known.
+SEEN_NATS = 1e-4
+# As far from the trained model as this share of what the training moved: the training is not in it.
+LOST_SHARE = 0.9
+
+
+class FolderExport(Making):
+    """One folder, compared with the trained model."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> str:
+        """Name of the dtype that the folder's weights have."""
+
+    @property
+    def base(self) -> Path | None:
+        """Folder of the model that what was written is loaded with; None where it is a whole model."""
+        return None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is made."""
+        return self.work / f"{self.name}-{self.config.to}"
+
+    @abstractmethod
+    def write(self) -> None:
+        """Write the folder's files but the card, before the trained model is asked."""
+
+    def complete(self) -> None:
+        """Add to the folder what only the trained model could tell."""
+
+    def told(self, found: dict[str, Any]) -> list[str]:
+        """What is true of the folder and fails nothing.
+
+        Args:
+            found: the answer of `proof.checkpoint`.
+        """
+        greedy, moved, said = found["greedy"], self.reference["moved"], []
+        if greedy["unsure"]:
+            said.append(f"{greedy['unsure']} of {greedy['total']} greedy answers part where two tokens are near-ties")
+        if moved is not None and moved <= SEEN_NATS:
+            said.append(f"the training moved the base model by a mean KL of {moved:.1g}, too little to see here")
+        return said
+
+    def make(self) -> None:
+        """Write it, prove it, sign it, and move it out."""
+        self.write()
+        self.refer(answers=True)
+        self.complete()
+        began, kind = time.monotonic(), self.config.to
+        gate = gate_of(GATES[self.dtype], self.reference["dtype"])
+        request = {
+            "checkpoint": str(self.folder), "base": str(self.base) if self.base else None, "folder": str(self.work),
+            "near_tie": near_tie(gate), "rows": False,
+        }  # fmt: skip
+        result = self.step(f"verifying {kind}", "proof.checkpoint", request, "tokens")
+        entry = self.entry(kind, gate, "as trained", result)
+        entry |= {"dtype": self.dtype, "file": self.folder.name, "sha256": None, "greedy": result.answer.get("greedy")}
+        if result.code == 0:
+            wrong = self._wrong(result)
+            entry["notes"] = [*self.told(result.answer), *entry["notes"], *wrong]
+            entry["verdict"] = "differs" if wrong else entry["verdict"]
+            if self.rows is not None:
+                self.answer_rows(entry, "proof.checkpoint", request | {"rows": True})
+        entry["seconds"] = {"proving": round(time.monotonic() - began, 2)}
+        card = model_card(self.source.run, self.report, entry)
+        (self.folder / "README.md").write_text(card, encoding="utf-8")
+        entry["parts"] = self._signed()
+        entry["bytes"] = sum(part["bytes"] for part in entry["parts"])
+        target = self.context.job.exports / self.folder.name
+        self.folder.replace(target)
+        entry["path"] = str(target)
+        self.deliver(entry)
+
+    def readme(self) -> str:
+        """Text of the README beside the folder: that of the folder itself."""
+        return (self.context.job.exports / self.folder.name / "README.md").read_text(encoding="utf-8")
+
+    def _wrong(self, result: StepResult) -> list[str]:
+        """What fails a folder beyond what fails any export."""
+        said = []
+        greedy, moved = result.answer["greedy"], self.reference["moved"]
+        broken = greedy["total"] - greedy["equal"] - greedy["unsure"]
+        if broken:
+            worst = greedy["worst"]
+            said.append(
+                f"{broken} of {greedy['total']} greedy answers differ where the trained model was sure "
+                f"('{worst['prompt']}', by {worst['nats']:.2g} nats)"
+            )
+        if moved and moved > SEEN_NATS and result.answer["overall"]["mean_kl"] >= LOST_SHARE * moved:
+            said.append("it is no nearer to the trained model than the base model is: the training is not in it")
+        return said
+
+    def _signed(self) -> list[dict[str, Any]]:
+        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        total, parts, before = sum(path.stat().st_size for path in paths), [], 0
+        with self.context.phase("checksums", total, "bytes") as phase:
+            for path in paths:
+                digest = sha256(path, lambda done, before=before: phase.set(before + done))  # type: ignore[misc]
+                size = path.stat().st_size
+                name = f"{self.folder.name}/{path.relative_to(self.folder)}"
+                parts.append({"file": name, "bytes": size, "sha256": digest})
+                before += size
+        return parts
