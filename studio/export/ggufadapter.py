@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from studio.export.files import require_space, sha256
+from studio.export.files import require_space
 from studio.export.gguf.checkpoint import link_checkpoint
 from studio.export.gguf.convert import convert
 from studio.export.gguf.naming import metadata
@@ -69,10 +69,4 @@ class GgufAdapterExport(Making):
             entry["notes"].append(f"{rescaled} layers had a scale of their own, which is in their matrices now")
         if self.rows is not None and result.code == 0:
             self.answer_rows(entry, "proof.rows", request)
-        with self.context.phase("checksums", file.stat().st_size, "bytes") as phase:
-            entry["sha256"] = sha256(file, phase.set)
-        target = self.context.job.exports / f"{self.name}-lora-f16.gguf"
-        entry |= {"file": target.name, "bytes": file.stat().st_size}
-        entry["seconds"] = {"proving": round(time.monotonic() - began, 2)}
-        file.replace(target)
-        self.deliver(entry)
+        self.deliver_file(entry, file, f"{self.name}-lora-f16.gguf", began)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from studio.config.jobs import ExportConfig
-from studio.export.files import require_space, sha256
+from studio.export.files import require_space
 from studio.export.gguf.checkpoint import link_checkpoint
 from studio.export.gguf.convert import convert
 from studio.export.gguf.naming import metadata
@@ -129,13 +129,7 @@ class GgufExport(Making):
         entry["notes"] = [*self.report.get("notes", {}).get(kind, []), *entry["notes"]]
         if self.rows is not None and result.code == 0:
             self.answer_rows(entry, "proof.rows", request)
-        with self.context.phase("checksums", file.stat().st_size, "bytes") as phase:
-            entry["sha256"] = sha256(file, phase.set)
-        target = self.context.job.exports / f"{self.name}-{kind}.gguf"
-        entry |= {"file": target.name, "bytes": file.stat().st_size}
-        entry["seconds"] = {"proving": round(time.monotonic() - began, 2)}
-        file.replace(target)
-        self.deliver(entry)
+        self.deliver_file(entry, file, f"{self.name}-{kind}.gguf", began)
 
     def _file(self, kind: str) -> Path:
         return self.work / f"{kind}.gguf"

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
 from studio.config.jobs import ExportConfig
 from studio.errors import StudioError
+from studio.export.files import sha256
 from studio.export.proof.gates import Gate, Verdict, shortcomings
 from studio.export.readme import readme
 from studio.export.source import Source, texts_from, trained_score
@@ -177,6 +179,22 @@ class Making(ABC):
             return
         entry["exact_match"] = answered.answer
         self._compare_scores(entry, answered.answer)
+
+    def deliver_file(self, entry: dict[str, Any], file: Path, name: str, began: float) -> None:
+        """Sign one file that was compared, move it to exports/, and enter it.
+
+        Args:
+            entry: its line of the report.
+            file: in the work folder.
+            name: under which it is delivered.
+            began: when its proof began, by the monotonic clock.
+        """
+        with self.context.phase("checksums", file.stat().st_size, "bytes") as phase:
+            entry["sha256"] = sha256(file, phase.set)
+        entry |= {"file": name, "bytes": file.stat().st_size}
+        entry["seconds"] = {"proving": round(time.monotonic() - began, 2)}
+        file.replace(self.context.job.exports / name)
+        self.deliver(entry)
 
     def deliver(self, entry: dict[str, Any]) -> None:
         """Enter something that lies in exports/ now, and say what came of it."""

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from studio.errors import InputError, StoppedError, StudioError
-from studio.export.steps import require, run_own_step, run_step
+from studio.export.steps import StepResult, require, run_own_step, run_step
 from tests.export.conftest import Recorder
 
 ALLOCATE = "x = bytearray(200_000_000); import time; time.sleep(0.6); print('done')"
@@ -48,14 +48,15 @@ def test_a_signal_is_named(watcher: Recorder) -> None:
         require(result, "merging")
 
 
+def merged(folder: Path, watcher: Recorder) -> StepResult:
+    """How the merge of a folder with itself ends."""
+    names = {"base": folder, "adapter": folder, "target": folder / "t", "tokenizer": folder}
+    request = {name: str(path) for name, path in names.items()} | {"form": {"dtype": "float32"}}
+    return run_own_step("studio.export.gguf.merge", request, folder, watcher)
+
+
 def test_an_own_steps_sentence_comes_back(tmp_path: Path, watcher: Recorder) -> None:
-    request = {
-        "base": str(tmp_path),
-        "adapter": str(tmp_path),
-        "target": str(tmp_path / "t"),
-        "form": {"dtype": "float32"},
-    } | {"tokenizer": str(tmp_path)}
-    result = run_own_step("studio.export.gguf.merge", request, tmp_path, watcher)
+    result = merged(tmp_path, watcher)
     assert result.code != 0
     with pytest.raises(StudioError, match="adapter_config"):
         require(result, "merging")
@@ -64,12 +65,6 @@ def test_an_own_steps_sentence_comes_back(tmp_path: Path, watcher: Recorder) -> 
 def test_the_class_of_the_error_survives(tmp_path: Path, watcher: Recorder) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "config.json").write_text("{}")
-    request = {
-        "base": str(tmp_path),
-        "adapter": str(tmp_path),
-        "target": str(tmp_path / "t"),
-        "form": {"dtype": "float32"},
-    } | {"tokenizer": str(tmp_path)}
-    result = run_own_step("studio.export.gguf.merge", request, tmp_path, watcher)
+    result = merged(tmp_path, watcher)
     assert isinstance(result.error, InputError)
     assert result.code == InputError.exit_code

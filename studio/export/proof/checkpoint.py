@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.evaluate.answers import answer_all
 from studio.evaluate.questions import Question
-from studio.export.proof.distance import compare, summary
+from studio.export.proof.distance import compare_texts
 from studio.export.proof.greedy import greedy_answers, parted
 from studio.export.proof.material import SHOWN_WRONG, SPARE_TOKENS, ids_of
 from studio.export.proof.reference import logits_of, precision
@@ -63,16 +63,9 @@ def _compared(
     model: Any, tokenizer: Any, cases: dict[str, Any], request: dict[str, Any], report: Report
 ) -> dict[str, Any]:
     trained = np.load(Path(request["folder"]) / "reference.npy", mmap_mode="r")
-    divergences, sames, supervised, done = [], [], [], 0
-    for text in cases["texts"]:
-        logits = logits_of(model, text["ids"], len(text["supervised"]))
-        divergence, same = compare(trained[done : done + len(logits)], logits)
-        divergences.append(divergence)
-        sames.append(same)
-        supervised += text["supervised"]
-        done += len(logits)
-        report(done, len(trained))
-    divergence, same, counted = np.concatenate(divergences), np.concatenate(sames), np.array(supervised, bool)
+    found = compare_texts(
+        cases["texts"], trained, lambda text: logits_of(model, text["ids"], len(text["supervised"])), report
+    )
     firm = [prompt for prompt in cases["prompts"] if not prompt["rare"]]
     other = [prompt["name"] for prompt in firm if ids_of(tokenizer, _text(tokenizer, prompt)) != prompt["ids"]]
     known = model.generation_config.eos_token_id
@@ -81,8 +74,7 @@ def _compared(
     if request["base"] and tokenizer.eos_token_id is not None:  # servers end there, too
         ends = [*ends, tokenizer.eos_token_id]
     return {
-        "overall": summary(divergence, same),
-        "answers": summary(divergence[counted], same[counted]),
+        **found,
         "prompts_compared": len(firm),
         "prompts_equal": len(firm) - len(other),
         "differences": [_difference(other)] if other else [],

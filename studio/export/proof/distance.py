@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+from studio.export.steps import Report
 
 
 def log_probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -45,3 +50,33 @@ def summary(divergence: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) ->
         "mean_kl": float(divergence.mean()),
         "p99_kl": float(np.percentile(divergence, 99)),
     }
+
+
+def compare_texts(
+    texts: Sequence[dict[str, Any]],
+    trained: npt.NDArray[np.float32],
+    logits_of: Callable[[dict[str, Any]], npt.NDArray[np.float32]],
+    report: Report,
+) -> dict[str, dict[str, float | int | None]]:
+    """Compare another model with the trained one on all texts.
+
+    Args:
+        texts: of cases.json.
+        trained: (P, V) of reference.npy, the texts one after the other.
+        logits_of: gives the other model's (positions, V) of a text.
+        report: called with (positions done, positions in all).
+
+    Returns:
+        {"overall", "answers" (of the positions that the training's loss counted)}: a `summary` each.
+    """
+    divergences, sames, supervised, done = [], [], [], 0
+    for text in texts:
+        logits = logits_of(text)
+        divergence, same = compare(trained[done : done + len(logits)], logits)
+        divergences.append(divergence)
+        sames.append(same)
+        supervised += text["supervised"]
+        done += len(logits)
+        report(done, len(trained))
+    divergence, same, counted = np.concatenate(divergences), np.concatenate(sames), np.array(supervised, bool)
+    return {"overall": summary(divergence, same), "answers": summary(divergence[counted], same[counted])}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from studio.export.proof.causes import Cause, Trained, causes
-from studio.export.proof.distance import compare, summary
+from studio.export.proof.distance import compare_texts
 from studio.export.proof.model import OWN_TEMPLATE, GgufModel
 from studio.export.steps import Report, serve_step
 
@@ -97,19 +97,9 @@ def verify(request: dict[str, Any], report: Report) -> dict[str, Any]:
         differences = compare_prompts(model, cases["prompts"], lambda: Trained(str(folder / "tokenizer.json")))
         differing = {name for one in differences if not one["rare"] for name in one["prompts"]}
         firm = [prompt["name"] for prompt in cases["prompts"] if not prompt["rare"]]
-        divergences, sames, supervised, done = [], [], [], 0
-        for text in cases["texts"]:
-            logits = model.logits(text["ids"], text["first"])
-            divergence, same = compare(trained[done : done + len(logits)], logits)
-            divergences.append(divergence)
-            sames.append(same)
-            supervised += text["supervised"]
-            done += len(logits)
-            report(done, len(trained))
-        divergence, same, counted = np.concatenate(divergences), np.concatenate(sames), np.array(supervised, bool)
+        found = compare_texts(cases["texts"], trained, lambda text: model.logits(text["ids"], text["first"]), report)
         return {
-            "overall": summary(divergence, same),
-            "answers": summary(divergence[counted], same[counted]),
+            **found,
             "prompts_compared": len(firm),
             "prompts_equal": len(firm) - len(differing),
             "differences": differences[:SHOWN],
