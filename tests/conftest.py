@@ -8,15 +8,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 import tests.support.cores  # noqa: F401
 from studio.jobs import JobFolder, find_job
+from studio.models.device.machine import device_info
 from studio.settings import Settings, read_settings
 from tests.support.groups import Groups, arrange
 from tests.support.prepared import copy_model, link_model
@@ -96,6 +98,12 @@ class Measured:
     def tell(self, home: Path) -> None:
         """Give a home what is known."""
         self._copy(self.folder, home)
+
+    def measure(self, home: Path) -> None:
+        """Give a home what is measured now if nothing is known yet, before a page's answer waits for it."""
+        with FileLock(self.folder / "measuring"):
+            device_info(replace(read_settings(), home=self.folder), measure=True)
+        self.tell(home)
 
     def learn(self, home: Path) -> None:
         """Keep what was measured there."""

@@ -287,9 +287,10 @@ window.studio.monitor = (() => {
     const said = document.querySelector('[data-demo="takes"]');
     if (!said || said.dataset.asked) return;
     said.dataset.asked = "yes";
-    const { seconds, preparing } = await fetchJson("/api/demo", { signal: AbortSignal.timeout(60000) }).catch(() => ({}));
+    const late = (error) => ({ preparing: error.name === "TimeoutError" }); // a busy machine is still being measured
+    const { seconds, preparing } = await fetchJson("/api/demo", { signal: AbortSignal.timeout(60000) }).catch(late);
     if (seconds) put(said, `, in about ${roughly(seconds)} on this machine`);
-    if (preparing) delete said.dataset.asked; // the model is on its way: the next look asks again
+    if (preparing) delete said.dataset.asked; // the next look asks again
   }
 
   function tabLine() {

@@ -176,7 +176,7 @@ def server(
     """A web process whose home holds the prepared model and no job, shared by a module's tests."""
     home = tmp_path_factory.mktemp("browser") / "home"
     link_model(model_path, home)
-    measured.tell(home)
+    measured.measure(home)
     with serving() as start:
         yield start(home, shared_port)
     measured.learn(home)

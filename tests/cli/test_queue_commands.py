@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,13 +24,13 @@ Run = Callable[..., tuple[int, dict[str, Any]]]
 
 
 @pytest.fixture
-def line(session_settings: Settings, model_path: object, monkeypatch: pytest.MonkeyPatch) -> list[JobFolder]:
-    """Three runs that wait in a folder of jobs of their own, beside the prepared model."""
+def line(
+    session_settings: Settings, model_path: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> list[JobFolder]:
+    """Three runs that wait in a folder of jobs of each test's own, beside the prepared model."""
     monkeypatch.setattr(client, "ensure_supervisor", lambda settings: None)
     monkeypatch.setattr(queue, "ensure_supervisor", lambda settings: None)
-    monkeypatch.setattr(Settings, "jobs", property(lambda self: self.home / "jobs-of-queue"))
-    for job in list_jobs(session_settings.jobs):
-        write_state(job.state_path, job.state().with_(status="stopped"))
+    monkeypatch.setattr(Settings, "jobs", property(lambda self: self.home / f"jobs-of-{tmp_path.name}"))
     (session_settings.home / "queue.json").unlink(missing_ok=True)
     config = load_named("demo/sft").model_dump(mode="json")
     return [create_job(session_settings.jobs, "train", name, config) for name in ("one", "two", "three")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,10 @@ def test_frozen_weights_are_held_in_few_bits(settings, tiny, tmp_path, trainers,
 @pytest.mark.parametrize("bits", ["4", "8"])
 def test_a_quantised_model_lets_the_checkpoint_go(settings, tiny, tmp_path, trainers, bits) -> None:
     # Its embedding was a view of the mapped file, all of which stayed resident with it.
-    run(settings, tiny, tmp_path, {"name": "qlora", "bits": bits})
+    own = shutil.copytree(tiny, tmp_path / "own")  # other tests' models may still hold the shared one
+    run(settings, own, tmp_path, {"name": "qlora", "bits": bits})
     assert trainers[0].model is not None
-    assert str(tiny / "model.safetensors") not in Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert str(own / "model.safetensors") not in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
 def test_dora_over_8_bits_is_refused(settings, tiny, tmp_path) -> None:
