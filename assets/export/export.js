@@ -76,7 +76,7 @@ window.studioExport = (() => {
   };
 
   const found = (report, job, trigger) => [table(report, job, trigger), summary(report), ...notes(report),
-    ...window.studio.exportedFolder.details(report, job), ...window.studio.exportedModelfile(report, job), hashes(report)];
+    ...window.studio.exportedFolder.details(report, job), ...window.studio.exportedServing(report, job), ...window.studio.exportedModelfile(report, job), hashes(report)];
 
   /* Nothing to chat with: they need their base model. */
   const ALONE = ["adapter", "gguf-lora"];

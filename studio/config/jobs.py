@@ -13,15 +13,25 @@ from studio.option import Options, option
 GgufType = Literal[
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q4_0", "q3_k_m", "q2_k",
 ]  # fmt: skip
-Destination = Literal["gguf", "ollama", "gguf-lora", "merged", "adapter"]
+Destination = Literal[
+    "gguf", "ollama", "llama-server", "lmstudio", "gguf-lora", "merged", "adapter", "vllm", "sglang", "tgi",
+]  # fmt: skip
 # What is made for each, as a clause.
 DESTINATIONS: dict[Destination, str] = {
     "gguf": "files for llama.cpp, Ollama and LM Studio",
     "ollama": "GGUF files, and a model of Ollama where it is installed",
+    "llama-server": "GGUF files, and what starts llama.cpp's server with the first of them",
+    "lmstudio": "GGUF files, put among the models of LM Studio where it is installed",
     "gguf-lora": "the adapter as a GGUF, which llama.cpp loads beside that of the base model",
     "merged": "base model and adapter as one checkpoint in safetensors, for vLLM, SGLang, transformers or training",
     "adapter": "the adapter alone, for programs that load it beside its base model",
+    "vllm": "a checkpoint or the adapter, and what starts vLLM with it",
+    "sglang": "a checkpoint or the adapter, and what starts SGLang with it",
+    "tgi": "a checkpoint or the adapter, and what starts TGI 3.3.7 with it, the last version of an archived project",
 }
+# Destinations whose files are GGUF, and those that serve a folder.
+GGUF_MADE: tuple[Destination, ...] = ("gguf", "ollama", "llama-server", "lmstudio")
+SERVERS: tuple[Destination, ...] = ("vllm", "sglang", "tgi")
 DEFAULT_TYPES: tuple[GgufType, ...] = ("q4_k_m",)
 COMPARED: tuple[RowKind, ...] = ("pairs", "rated")  # rows whose answers are compared with each other
 DEMO_TEST = "demo/test.jsonl"
@@ -74,13 +84,17 @@ class EvaluateConfig(Options):
 
 
 class ExportConfig(Options):
-    """An export of a run: to GGUF files, or as one checkpoint."""
+    """An export of a run: GGUF files, one checkpoint or the adapter, with what serves them."""
 
     run: str = option(..., "The training run (its id or name) that is exported.", title="Run", min_length=1)
     to: Destination = option(
         "gguf",
         " ".join(f"{name}: {made}." for name, made in DESTINATIONS.items()),
         title="Destination", tier="basic",
+    )  # fmt: skip
+    checkpoint: int | None = option(
+        None, "Step of the checkpoint that is exported; empty for the run's result.", title="Checkpoint", unit="steps",
+        ge=1,
     )  # fmt: skip
     types: list[GgufType] = Field(
         default_factory=lambda: list(DEFAULT_TYPES),
@@ -93,24 +107,36 @@ class ExportConfig(Options):
             "methods": [],
             "tunings": [],
             "differs": None,
-            "needs": ["to", ["gguf", "ollama"]],
+            "needs": ["to", list(GGUF_MADE)],
         },
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = option(
         "auto", "Precision of the checkpoint's weights. auto is the base model's own.", title="Precision",
-        tier="basic", needs=("to", ("merged",)),
+        tier="basic", needs=("to", ("merged", *SERVERS)),
     )  # fmt: skip
     shard_gb: float = option(
         1.0,
         "Maximum size of a safetensors file; a larger tensor has a file of its own. Twice as much memory is "
         "needed while merging.",
-        title="Maximum file size", unit="GB", needs=("to", ("merged",)), ge=0.05, le=50,
+        title="Maximum file size", unit="GB", needs=("to", ("merged", *SERVERS)), ge=0.05, le=50,
+    )  # fmt: skip
+    serve: Literal["merged", "adapter"] = option(
+        "merged",
+        "merged: base model and adapter as one checkpoint. adapter: the adapter beside its base model, which a server "
+        "can load together with others.",
+        title="What is served", tier="basic", needs=("to", SERVERS),
+    )  # fmt: skip
+    context: int | Literal["auto"] = option(
+        "auto",
+        "Maximum tokens of a conversation, prompt and answer together. auto is what the model can read, at most 8192; "
+        "more needs more memory.",
+        title="Context length", unit="tokens", needs=("to", (*SERVERS, "llama-server")), ge=16,
     )  # fmt: skip
     base: str | None = option(
         None,
         "Name of the base model that the adapter carries, such as a Hub id: programs load the base model by it. Empty: "
         "the Hub id or folder that it was trained from.",
-        title="Base model", needs=("to", ("adapter",)),
+        title="Base model", needs=("to", ("adapter", *SERVERS)),
     )  # fmt: skip
     evaluate: str | None = option(
         None, "File of rows on which the exported model answers too (exact match); empty for none.", title="Rows"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from studio.config.jobs import ExportConfig
+from studio.config.jobs import SERVERS, Destination, ExportConfig
 from studio.errors import InputError
 from studio.export.card import unserved
 from studio.export.files import require_space
 from studio.export.folder import GATES, FolderExport
 from studio.export.gguf.checkpoint import read_object, write_object
+from studio.export.serving.older import unread_by_older
+from studio.export.serving.servers import TITLES, VLLM_RANKS, Server
 from studio.jobs import JobFolder
 from studio.jobs.views.expected import folder_seconds
 from studio.models.catalog.hubaccess import is_hub_id
-from studio.models.inspect.adapters import WEIGHTS
+from studio.models.inspect.adapters import WEIGHTS, highest_rank
 from studio.models.inspect.headers import read_header
 from studio.models.inspect.tokenizerfiles import copy_tokenizer
 from studio.reach import read_bytes
@@ -46,14 +48,14 @@ class AdapterExport(FolderExport):
     def prepare(self) -> None:
         """Refuse what is no adapter, or has no room."""
         require_exportable(self.source.run, self.config)
-        size = sum(path.stat().st_size for path in self.source.model.iterdir() if path.is_file())
+        size = 2 * (self.source.model / WEIGHTS).stat().st_size
         require_space(self.context.job.path, size, "the adapter")
 
     def write(self) -> None:
         """Copy weights and tokenizer, and name the base model."""
         self.folder.mkdir()
         (self.folder / WEIGHTS).write_bytes(read_bytes(self.source.model / WEIGHTS))
-        copy_tokenizer(self.source.model, self.folder)
+        copy_tokenizer(self.source.tokenizer, self.folder)
         name = named_base(self.config.base, self.source.run)
         values = read_object(self.source.model / CONFIG)
         values |= {"base_model_name_or_path": name, "revision": None, "inference_mode": True}
@@ -92,15 +94,31 @@ def require_exportable(run: JobFolder, config: ExportConfig) -> None:
     Raises:
         InputError: an adapter is asked for of a run that has none, or with a base model of no possible name.
     """
-    if config.to not in ("adapter", "gguf-lora"):
+    served = config.to in SERVERS and config.serve == "adapter"
+    if config.to not in ("adapter", "gguf-lora") and not served:
         return
-    named_base(config.base, run)
+    name = named_base(config.base, run)
     if not (run.model / CONFIG).is_file():
         raise InputError(
             f"run '{run.request.name}' has no adapter: all of its weights were trained",
-            where="to",
-            fix="Export it to merged or gguf",
+            where="serve" if served else "to",
+            fix="Serve it as merged" if served else "Export it to merged or gguf",
         )
+    if served and (reason := _unserved_by(config.to, run, name)):
+        raise InputError(reason, where="serve", fix="Serve it as merged")
+
+
+def _unserved_by(to: Destination, run: JobFolder, base: str) -> str:
+    """Why a server cannot serve a run's adapter; "" where it can."""
+    title, config = TITLES[cast(Server, to)], read_object(run.model / CONFIG)
+    if what := unserved(config):
+        return f"{title} cannot serve an adapter with {what}"
+    if to == "vllm" and highest_rank(config) > VLLM_RANKS[-1]:
+        return f"{title} serves adapters up to rank {VLLM_RANKS[-1]}; this one has rank {highest_rank(config)}"
+    folder = Path(str((run.environment().get("base_model") or {}).get("path") or ""))
+    if to == "tgi" and (folder / "config.json").is_file() and unread_by_older(read_object(folder / "config.json")):
+        return f"{title} would place the positions of {base} wrongly: its config.json has no rope_theta"
+    return ""
 
 
 def named_base(asked: str | None, run: JobFolder) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 from studio.escaping import for_markdown, for_terminal, quoted
 from studio.export.readme import in_percent, matched, short_number
+from studio.export.serving.servers import VLLM_RANKS
 from studio.jobs import JobFolder
 from studio.methods import METHODS
-from studio.models.inspect.adapters import adapter_config
+from studio.models.inspect.adapters import adapter_config, highest_rank
 from studio.tunings import title_of
 
 CARD = """\
@@ -71,8 +72,6 @@ SERVED = """
     vllm serve {base_shell} --enable-lora --max-lora-rank {rank} --lora-modules {word}="this folder"
     python -m sglang.launch_server --model-path {base_shell} --enable-lora --lora-paths {word}="this folder"
 """
-# The values that vLLM takes for --max-lora-rank.
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def model_card(run: JobFolder, report: dict[str, Any], entry: dict[str, Any]) -> str:
@@ -116,8 +115,8 @@ def _adapters_use(run: JobFolder, base: str, name: str) -> str:
     text = ADAPTER.format(base_json=quoted(base))
     if unserved(config):
         return text
-    most = max([int(config.get("r") or 1), *(config.get("rank_pattern") or {}).values()])
-    rank = next((rank for rank in _RANKS if rank >= most), most)
+    most = highest_rank(config)
+    rank = next((rank for rank in VLLM_RANKS if rank >= most), most)
     word = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "tuned"
     return text + SERVED.format(base_shell=shlex.quote(" ".join(for_terminal(base).split())), rank=rank, word=word)
 

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
+from studio.config.jobs import SERVERS
 from studio.export.card import model_card
 from studio.export.files import sha256
 from studio.export.making import Making
@@ -26,6 +27,11 @@ class FolderExport(Making):
     """One folder, compared with the trained model."""
 
     @property
+    def kind(self) -> str:
+        """What it is: a merged checkpoint or an adapter, whatever serves it."""
+        return self.config.serve if self.config.to in SERVERS else self.config.to
+
+    @property
     @abstractmethod
     def dtype(self) -> str:
         """Name of the dtype that the folder's weights have."""
@@ -38,7 +44,7 @@ class FolderExport(Making):
     @property
     def folder(self) -> Path:
         """Where it is made."""
-        return self.work / f"{self.name}-{self.config.to}"
+        return self.work / f"{self.name}-{self.kind}"
 
     @abstractmethod
     def write(self) -> None:
@@ -65,7 +71,7 @@ class FolderExport(Making):
         self.write()
         self.refer(answers=True)
         self.complete()
-        began, kind = time.monotonic(), self.config.to
+        began, kind = time.monotonic(), self.kind
         gate = gate_of(GATES[self.dtype], self.reference["dtype"])
         request = {
             "checkpoint": str(self.folder), "base": str(self.base) if self.base else None, "folder": str(self.work),

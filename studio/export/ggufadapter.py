@@ -41,7 +41,7 @@ class GgufAdapterExport(Making):
         adapter, model = self.work / "adapter", self.work / "model"
         request = {"adapter": str(self.source.adapter), "base": str(self.source.base), "target": str(adapter)}
         self.report["adapter"] = require(self.step("reading the adapter", "gguf.lora", request, ""), "reading").answer
-        link_checkpoint(self.source.weights, model, self.source.base, self.source.model)
+        link_checkpoint(self.source.weights, model, self.source.base, self.source.tokenizer)
         said = metadata(self.report["name"], self.report["base_model"], model)
         base, file = self.work / "base.gguf", self.work / "adapter.gguf"
         for name, source, target, beside in (

@@ -108,7 +108,7 @@ class GgufExport(Making):
 
     def _tokenizer(self) -> Path:
         """Folder of the tokenizer's files that go into the GGUF."""
-        run, base = self.source.model, self.source.base
+        run, base = self.source.tokenizer, self.source.base
         base = base if base is not None and tokenizer_files(base) else run
         if has_own_files(run, base) and not needs_work(run):
             return run

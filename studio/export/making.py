@@ -47,16 +47,16 @@ class Making(ABC):
     def __init__(self, context: JobContext, config: ExportConfig, source: Source, rows: Path | None) -> None:
         self.context, self.config, self.source, self.rows = context, config, source, rows
         self.work = context.job.path / "work"
-        self.name = re.sub(r"[^\w.-]+", "-", source.run.request.name, flags=re.ASCII).strip("-.") or source.run.id
+        self.name = re.sub(r"[^\w.-]+", "-", source.name, flags=re.ASCII).strip("-.") or source.run.id
         self.phases: list[dict[str, Any]] = []
         self.reference: dict[str, Any] = {}
         self.report: dict[str, Any] = {
             "run": source.run.id,
-            "name": source.run.request.name,
+            "name": source.name,
             "to": config.to,
             "base_model": source.run.environment().get("base_model", {}).get("name", ""),
             "data": config.evaluate,
-            "trained": trained_score(context.settings, source.run, rows) if rows else None,
+            "trained": trained_score(context.settings, source.run, rows) if rows and source.step is None else None,
             "files": [],
             "phases": self.phases,
         }
@@ -117,7 +117,7 @@ class Making(ABC):
         request = {
             "base": str(self.source.weights),
             "adapter": str(self.source.adapter) if self.source.adapter else None,
-            "tokenizer": str(self.source.model),
+            "tokenizer": str(self.source.tokenizer),
             "texts_from": texts.model_dump(mode="json") if texts else None,
             "rows_from": str(self.rows) if self.rows else None,
             "limit": None,

@@ -8,6 +8,7 @@ from typing import Any
 from studio.export.files import require_space
 from studio.export.folder import GATES, LOST_SHARE, SEEN_NATS, FolderExport
 from studio.export.gguf.checkpoint import read_object, write_object
+from studio.export.serving.older import write_older_config
 from studio.jobs.store.files import read_json
 from studio.jobs.views.expected import folder_seconds
 
@@ -27,9 +28,7 @@ class MergedExport(FolderExport):
         """Name of the dtype that is written; auto is the base model's own."""
         if self.config.dtype != "auto":
             return self.config.dtype
-        raw = read_object(self.source.weights / "config.json")
-        own = str(raw.get("dtype") or raw.get("torch_dtype") or "float32")
-        return own if own in GATES else "float32"
+        return own_dtype(self.source.weights)
 
     def expected(self) -> dict[str, float]:
         """Return the seconds that each phase should take."""
@@ -43,12 +42,17 @@ class MergedExport(FolderExport):
     def write(self) -> None:
         """Merge, round, and write beside it what serving needs."""
         self.merge(
-            self.folder, self.source.model, dtype=self.dtype, shard_bytes=int(self.config.shard_gb * 1e9), uniform=True
+            self.folder,
+            self.source.tokenizer,
+            dtype=self.dtype,
+            shard_bytes=int(self.config.shard_gb * 1e9),
+            uniform=True,
         )
 
     def complete(self) -> None:
-        """Write which tokens end an answer."""
+        """Write which tokens end an answer, and the settings for programs with transformers 4."""
         end_answers(self.folder, self.reference["ends"])
+        write_older_config(self.folder)
 
     def told(self, found: dict[str, Any]) -> list[str]:
         """What is true of the checkpoint and fails nothing: also which tensors are wider, and what rounding lost.
@@ -65,6 +69,20 @@ class MergedExport(FolderExport):
                 f"{self.dtype} rounds away {lost / moved:.0%} of what the training moved (mean KL); float32 keeps it"
             )
         return said
+
+
+def own_dtype(weights: Path) -> str:
+    """Name of the dtype that a model's config.json names; float32 where it names none that is exported."""
+    raw = read_object(weights / "config.json")
+    own = str(raw.get("dtype") or raw.get("torch_dtype") or "float32")
+    return own if own in GATES else "float32"
+
+
+def readable_tokens(weights: Path) -> int:
+    """Tokens that a model can read, by its config.json; 0 where it does not say."""
+    raw = read_object(weights / "config.json")
+    text = raw.get("text_config")
+    return int((text if isinstance(text, dict) else raw).get("max_position_embeddings") or 0)
 
 
 def end_answers(folder: Path, ends: list[int]) -> None:

@@ -14,9 +14,12 @@ from studio.data.sources.reading import source_named
 from studio.errors import InputError
 from studio.export.gguf.checkpoint import is_checkpoint, read_object, weight_bytes
 from studio.jobs import JobFolder, find_job
+from studio.jobs.store.checkpoints import whole
 from studio.jobs.store.files import read_json
 from studio.jobs.store.folder import jobs_of_kind
+from studio.models.inspect.tokenizerfiles import tokenizer_files
 from studio.settings import Settings
+from studio.tunings.adapter import CHANGES_BASE
 
 
 @dataclass(frozen=True)
@@ -27,16 +30,23 @@ class Source:
         run: the training job.
         base: folder of the base model; for a full fine-tune only its small files may be needed.
         adapter: folder of the adapter; None for a full checkpoint.
+        model: folder of the weights that the run made: its result, or one of its checkpoints.
+        tokenizer: folder of the tokenizer that it was trained with.
+        step: updates made until the checkpoint; None for the result.
     """
 
     run: JobFolder
     base: Path | None
     adapter: Path | None
+    model: Path
+    tokenizer: Path
+    step: int | None = None
 
     @property
-    def model(self) -> Path:
-        """Folder of the run's result, with the tokenizer it was trained with."""
-        return self.run.model
+    def name(self) -> str:
+        """What a person calls it."""
+        name = self.run.request.name
+        return name if self.step is None else f"{name}-step-{self.step}"
 
     @property
     def weights(self) -> Path:
@@ -50,11 +60,16 @@ class Source:
         return weight_bytes(self.weights) // (2 if wide else 1)
 
 
-def open_source(settings: Settings, wanted: str) -> Source:
+def open_source(settings: Settings, wanted: str, step: int | None = None) -> Source:
     """Find a run and what belongs to it.
 
+    Args:
+        settings: of the home.
+        wanted: the run's id, name or folder.
+        step: of the checkpoint that is exported; None for the run's result.
+
     Raises:
-        InputError: no such run, it has no model, or its base model is gone.
+        InputError: no such run or checkpoint, it has no model, or its base model is gone.
     """
     run = find_job(settings.jobs, wanted, "train")
     if run.scores:
@@ -64,20 +79,47 @@ def open_source(settings: Settings, wanted: str) -> Source:
         )
     base_text = run.environment().get("base_model", {}).get("path")
     base = Path(base_text) if base_text else None
-    if (run.model / "adapter_config.json").is_file():
+    model = run.model if step is None else checkpoint_of(run, step)
+    tokenizer = run.model if tokenizer_files(run.model) else model
+    if (model / "adapter_config.json").is_file():
         if base is None or not is_checkpoint(base):
             raise InputError(
                 f"the base model of run '{run.request.name}' is not there: {base_text or 'its path was not recorded'}",
                 where=str(run.path),
                 fix="Restore the model at that path; an adapter alone is not a model",
             )
-        return Source(run, base, run.model)
-    if is_checkpoint(run.model):
-        return Source(run, base if base is not None and base.is_dir() else None, None)
+        return Source(run, base, model, model, tokenizer, step)
+    if is_checkpoint(model):
+        return Source(run, base if base is not None and base.is_dir() else None, None, model, tokenizer, step)
     raise InputError(
         f"run '{run.request.name}' has no trained model (it is {run.state().status})",
         fix="Wait until it is done, or export another run",
     )
+
+
+def checkpoint_of(run: JobFolder, step: int) -> Path:
+    """Return the folder of one of a run's checkpoints.
+
+    Raises:
+        InputError: it has no whole one of this step, or one that is no model by itself.
+    """
+    found = {checkpoint.step: checkpoint.path for checkpoint in whole(run.checkpoints)}
+    if step not in found:
+        steps = ", ".join(str(one) for one in sorted(found))
+        raise InputError(
+            f"run '{run.request.name}' has no checkpoint of step {step}",
+            where="checkpoint",
+            fix=f"Give one of {steps}" if steps else "It keeps none: export its result, or set training.save_steps",
+        )
+    tuning = run.request.config.get("tuning") or {}
+    if tuning.get("init") in CHANGES_BASE and (found[step] / "adapter_config.json").is_file():
+        raise InputError(
+            f"a checkpoint of an adapter that began as {tuning['init']} needs the base model's changed weights, which "
+            "only the run itself has",
+            where="checkpoint",
+            fix="Export the run's result",
+        )
+    return found[step]
 
 
 def texts_from(run: JobFolder, evaluate: Path | None, settings: Settings) -> DataSource | None:

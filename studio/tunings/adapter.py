@@ -9,6 +9,8 @@ from pydantic import field_validator
 
 from studio.option import Options, option
 
+# Values of `init` that begin with a part of the base weights and take it out of the base.
+CHANGES_BASE = ("pissa", "olora")
 # No model has so many blocks, or layers with names of their own.
 _MOST_BLOCKS, _MOST_PATTERNS = 2000, 2000
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)

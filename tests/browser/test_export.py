@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from playwright.sync_api import Page, expect
 from studio.config.jobs import ExportConfig
 from studio.jobs import JobFolder
 from tests.browser.made import as_text, open_tab, serious
-from tests.ui.made_jobs import made_export, made_merged, made_run
+from tests.ui.made_jobs import made_export, made_merged, made_run, made_served
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server
@@ -99,9 +100,31 @@ def test_the_form_follows_the_destination(
     expect(page.get_by_role("button", name="Export adapter", exact=True)).to_be_visible()
     expect(page.locator("#export-base textarea, #export-base input")).to_be_visible()
     expect(page.locator("#export-dtype")).to_have_count(0)
+    page.get_by_role("radio", name="vLLM", exact=True).click()
+    expect(page.get_by_role("button", name="Export for vLLM", exact=True)).to_be_visible()
+    expect(page.locator("#export-dtype input")).to_have_value("auto")
+    expect(page.locator("#export-context textarea, #export-context input")).to_have_value("auto")
+    expect(page.locator("#export-base")).to_have_count(0)
+    page.locator("#export-serve").get_by_role("radio", name="Adapter", exact=True).click()
+    expect(page.locator("#export-base textarea, #export-base input")).to_be_visible()
+    expect(page.locator("#export-dtype")).to_have_count(0)
     page.get_by_role("radio", name="GGUF", exact=True).click()
     expect(page.get_by_role("button", name="Export to GGUF", exact=True)).to_be_visible()
     expect(page.locator("#export-types")).to_be_visible()
+    expect(page.locator("#export-serve")).to_have_count(0)
+
+
+def test_the_report_says_how_a_server_is_started(page: Page, server: Server, run: JobFolder) -> None:
+    job = made_served(server.settings.jobs, run)
+    open_tab(page, server.url, "export", run.id)
+    card = page.locator(".export-card").first
+    expect(card.get_by_role("heading")).to_contain_text("vLLM of")
+    expect(card.locator(".export-serving")).to_contain_text("serve.sh and compose.yaml for vLLM")
+    expect(card.locator(".export-serving code").nth(1)).to_have_text(f"sh {job.exports / 'serve.sh'}")
+    expect(card.get_by_role("button", name="Copy the command: Ask it")).to_be_visible()
+    with urllib.request.urlopen(f"{server.url}api/jobs/{job.id}/files/compose.yaml") as download:
+        assert b"vllm/vllm-openai" in download.read()
+    assert not serious(page)
 
 
 @pytest.mark.long

@@ -22,6 +22,7 @@ from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
 from studio.settings import ASSETS, Settings
 from studio.train.loop.saving import save_tokenizer
+from tests.parity.made import make_tiny
 
 TYPES = ["f16", "q8_0", "q4_k_m"]
 
@@ -60,15 +61,31 @@ def adapter(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_run(session_settings: Settings, model_path: Path) -> Callable[[Path], JobFolder]:
     """Make a completed training job whose result is the given folder."""
 
-    def make(model: Path) -> JobFolder:
+    def make(model: Path, base: Path | None = None) -> JobFolder:
         data = {"train": [{"path": "demo/train.jsonl"}], "validation": "demo/validation.jsonl"}
         run = create_job(session_settings.jobs, "train", "stand in", {"data": data})
         shutil.copytree(model, run.model)
-        write_json(run.environment_path, {"base_model": {"name": "smollm2-135m-instruct", "path": str(model_path)}})
+        from_base = {"name": "smollm2-135m-instruct", "path": str(base or model_path)}
+        write_json(run.environment_path, {"base_model": from_base})
         write_state(run.state_path, JobState(status="completed"))
         return run
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_run(
+    model_path: Path, make_run: Callable[..., JobFolder], tmp_path_factory: pytest.TempPathFactory
+) -> JobFolder:
+    """A run of a tiny random model, for what an export does whatever its weights are."""
+    folder = tmp_path_factory.mktemp("small")
+    base = make_tiny(model_path, folder / "base")
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    torch.manual_seed(7)
+    config = LoraConfig(r=12, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    perturb(get_peft_model(model, config), 0.3).save_pretrained(folder / "adapter")
+    save_tokenizer(AutoTokenizer.from_pretrained(base), base, folder / "adapter", trust_remote_code=False)
+    return make_run(folder / "adapter", base)
 
 
 @pytest.fixture(scope="session")

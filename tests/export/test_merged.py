@@ -59,6 +59,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return {name: one for file in folder.glob("*.safetensors") for name, one in load_file(file).items()}
 
 
+@pytest.mark.long
 def test_it_is_pefts_merge_to_the_last_bit(merged: JobFolder, model_path: Path, adapter: Path) -> None:
     base = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
     theirs = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload(safe_merge=True).state_dict()
@@ -67,6 +68,7 @@ def test_it_is_pefts_merge_to_the_last_bit(merged: JobFolder, model_path: Path, 
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
+@pytest.mark.long
 def test_it_is_proven(merged: JobFolder, entry: dict[str, Any]) -> None:
     assert (entry["type"], entry["dtype"], entry["verdict"], entry["notes"]) == ("merged", "float32", "as trained", [])
     assert entry["mean_kl"] < 1e-4 and entry["top1"] > 0.99
@@ -76,6 +78,7 @@ def test_it_is_proven(merged: JobFolder, entry: dict[str, Any]) -> None:
     assert entry["exact_match"]["total"] == 3
 
 
+@pytest.mark.long
 def test_its_folder_has_what_its_users_expect(merged: JobFolder, entry: dict[str, Any], model_path: Path) -> None:
     folder = merged.exports / "stand-in-merged"
     assert entry["path"] == str(folder)
@@ -94,6 +97,7 @@ def test_its_folder_has_what_its_users_expect(merged: JobFolder, entry: dict[str
     assert not (merged.path / "work").exists()
 
 
+@pytest.mark.long
 def test_the_phases_are_those_that_were_foretold(merged: JobFolder) -> None:
     events, _ = read_events(merged.events_path, 0, 10_000_000)
     begun = {event["phase"] for event in events if event["kind"] == "phase" and event["state"] == "begin"}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from studio.config.jobs import ExportConfig
+from studio.export.destinations.ollama import OllamaExport
 from studio.export.ggufs import GgufExport
-from studio.export.ollama import OllamaExport
 from studio.export.proof.material import SHAPES
 from studio.export.source import open_source
 from studio.jobs import JobFolder

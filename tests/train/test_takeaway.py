@@ -185,5 +185,5 @@ def test_the_terminal_says_what_to_do_when_an_export_is_refused(
     monkeypatch.setattr(results, "submit", lambda *given: made)
     monkeypatch.setattr(results, "follow", lambda job: failed)
     with pytest.raises(StudioError) as refused:
-        results.run_export(settings, run.id, {"types": ["f16"]})
+        results.run_export(settings, results.export_config(settings, run.id, {"types": ["f16"]}))
     assert "Choose another model" in refused.value.sentence

@@ -9,6 +9,7 @@ from typing import Any
 
 from studio.config import RunConfig
 from studio.config.jobs import DEMO_TEST, EvaluateConfig, ExportConfig
+from studio.export.serving.servers import Served, write_serving
 from studio.jobs import JobFolder
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
@@ -113,9 +114,19 @@ def made_export(jobs: Path, run: JobFolder, types: tuple[str, ...] = ("q4_k_m", 
     return job
 
 
-def made_merged(jobs: Path, run: JobFolder, dtype: str = "bfloat16") -> JobFolder:
+def made_served(jobs: Path, run: JobFolder) -> JobFolder:
+    """A merged checkpoint with what starts vLLM."""
+    job = made_merged(jobs, run, to="vllm")
+    report = json.loads((job.report / "export.json").read_text())
+    served = Served("vllm", run.request.name, report["files"][0]["file"], "", "bfloat16", 4096)
+    serving = write_serving(job.exports, served, [f"{SCRIPT} has to be known"])
+    write_json(job.report / "export.json", report | {"serving": serving})
+    return job
+
+
+def made_merged(jobs: Path, run: JobFolder, dtype: str = "bfloat16", to: str = "merged") -> JobFolder:
     """A merged checkpoint, one of whose greedy answers parts at a near-tie."""
-    config = ExportConfig.model_validate({"run": run.id, "to": "merged", "dtype": dtype})
+    config = ExportConfig.model_validate({"run": run.id, "to": to, "dtype": dtype})
     job = create_job(jobs, "export", run.request.name, config.model_dump(mode="json"))
     folder = job.exports / f"{run.request.name}-merged"
     folder.mkdir(parents=True)
@@ -135,6 +146,6 @@ def made_merged(jobs: Path, run: JobFolder, dtype: str = "bfloat16") -> JobFolde
         "greedy": {"equal": 7, "total": 8, "unsure": 1, "worst": worst}, "seconds": {"proving": 30.0},
         "exact_match": {"exact_match": 0.98, "correct": 98, "total": 100},
     }  # fmt: skip
-    write_json(job.report / "export.json", {"run": run.id, "to": "merged", "files": [entry]})
+    write_json(job.report / "export.json", {"run": run.id, "to": to, "files": [entry]})
     finish(job)
     return job

@@ -13,7 +13,7 @@ import typer
 
 from studio.cli.jobs.watch import follow, raise_unless_completed
 from studio.cli.output import answer, say, table
-from studio.cli.work.results import run_evaluation, run_export
+from studio.cli.work.results import export_config, run_evaluation, run_export
 from studio.cli.work.train import Json, Sets, checked_run, say_plan, trained_summary
 from studio.config.jobs import DEMO_TEST
 from studio.config.presets import DEMO, load_named
@@ -51,7 +51,7 @@ def demo(
     short = _short_of_learning(evaluation)
     files: list[dict[str, Any]] = []
     if not short:
-        export = run_export(settings, run.id, {"types": TYPES, "evaluate": DEMO_TEST})
+        export = run_export(settings, export_config(settings, run.id, {"types": TYPES, "evaluate": DEMO_TEST}))
         jobs.append(find_job(settings.jobs, export["id"]))
         files = export["files"]
         short = _short_of_proof(evaluation["after"]["exact_match"], files)

@@ -17,11 +17,15 @@ from studio.errors import InputError, StudioError
 from studio.evaluate.score import in_a_sentence
 from studio.export.adapter import require_exportable
 from studio.export.proof.gates import difference, rare_differences
+from studio.export.source import checkpoint_of
 from studio.jobs import find_job, submit
 from studio.jobs.store.files import read_json
 from studio.settings import Settings, read_settings
 
-FLAGS = {"types": "--type", "dtype": "--dtype", "shard_gb": "--shard-gb", "base": "--base"}
+FLAGS = {
+    "types": "--type", "dtype": "--dtype", "shard_gb": "--shard-gb", "base": "--base", "serve": "--serve",
+    "context": "--context",
+}  # fmt: skip
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A training run's id or name.")]
 
 
@@ -46,7 +50,12 @@ def evaluate(
 
 def export(
     run: Run,
-    to: Annotated[str, typer.Option("--to", help=f"Destination: {' or '.join(get_args(Destination))}.")] = "gguf",
+    to: Annotated[
+        str, typer.Option("--to", help=f"Destinations, separated by commas: {', '.join(get_args(Destination))}.")
+    ] = "gguf",
+    checkpoint: Annotated[
+        int | None, typer.Option("--checkpoint", help="Step of a checkpoint; the run's result if not given.")
+    ] = None,
     types: Annotated[
         str | None, typer.Option("--type", help="GGUF types, separated by commas; q4_k_m if not given.")
     ] = None,
@@ -59,26 +68,52 @@ def export(
     base: Annotated[
         str | None, typer.Option("--base", help="Name of the base model that an adapter carries, such as a Hub id.")
     ] = None,
+    serve: Annotated[
+        str | None, typer.Option("--serve", help="What a server is given: merged (if not given) or adapter.")
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option("--context", help="Maximum tokens of a conversation on a server; auto if not given.")
+    ] = None,
     rows: Annotated[
         str | None, typer.Option("--evaluate", help="File of rows on which the exported model answers too.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Export a run to GGUF files, as one merged checkpoint or as an adapter, each proven against the trained model."""
-    kinds = [part.strip().lower() for part in (types or "").split(",") if part.strip()]
-    asked = {"types": kinds if types is not None else None, "dtype": dtype, "shard_gb": shard_gb, "base": base}
+    """Export a run: GGUF files, a merged checkpoint or the adapter, each proven against the trained model."""
+    destinations = list(dict.fromkeys(_words(to))) or [""]
+    asked = {
+        "types": _words(types) if types is not None else None, "dtype": dtype, "shard_gb": shard_gb, "base": base,
+        "serve": serve, "context": context,
+    }  # fmt: skip
     given = {name: value for name, value in asked.items() if value is not None}
-    for spec in options_of(ExportConfig):
-        if spec.path in given and spec.needs is not None and to not in spec.needs[1]:
-            flag, reader = FLAGS[spec.path], spec.needs[1][0]
+    readers = {spec.path: spec.needs[1] for spec in options_of(ExportConfig) if spec.needs is not None}
+    for name in given:
+        if not set(readers[name]) & set(destinations):
+            flag, reader = FLAGS[name], readers[name][0]
             raise InputError(f"{flag} is for --to {reader}", where=flag, fix=f"Omit {flag}, or export --to {reader}")
-    report = run_export(read_settings(), run, {"to": to, "evaluate": rows, **given})
-    answer(as_json, report, _export_table(report))
-    for one in rare_differences(report["files"]):
+    shared = {"evaluate": rows, "checkpoint": checkpoint}
+    options = [
+        {"to": one, **shared, **{name: given[name] for name in given if one in readers[name]}} for one in destinations
+    ]
+    settings = read_settings()
+    configs = [export_config(settings, run, one) for one in options]
+    reports = [run_export(settings, config) for config in configs]
+    files = [file for report in reports for file in report["files"]]
+    answer(as_json, reports[0] if len(reports) == 1 else {"exports": reports}, _export_table(files))
+    for one in rare_differences(files):
         say(f"note: {difference(one)}. {one['fix']}.")
-    if report["status"] != "completed":
+    for report in reports:
+        for command in (report.get("serving") or {}).get("commands", []):
+            say(f"{command['what']}: {command['text']}")
+    failed = [report for report in reports if report["status"] != "completed"]
+    for report in failed:
         say(" ".join(filter(None, (report["reason"], report["fix"]))))
+    if failed:
         raise typer.Exit(StudioError.exit_code)
+
+
+def _words(text: str) -> list[str]:
+    return [part.strip().lower() for part in text.split(",") if part.strip()]
 
 
 def run_evaluation(settings: Settings, run: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -101,10 +136,8 @@ def run_evaluation(settings: Settings, run: str, options: dict[str, Any]) -> dic
     return {"id": submitted.id, "path": str(submitted.path), **read_json(submitted.report / "evaluation.json")}
 
 
-def run_export(settings: Settings, run: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Submit an export, follow it and return its report, which also has the job's `status`, `reason` and `fix`.
-
-    A file that differs from the trained model fails the job, but its report is what the person needs.
+def export_config(settings: Settings, run: str, options: dict[str, Any]) -> ExportConfig:
+    """Return a checked config of an export.
 
     Args:
         settings: of the home.
@@ -112,13 +145,31 @@ def run_export(settings: Settings, run: str, options: dict[str, Any]) -> dict[st
         options: of an export; unset ones take their defaults.
 
     Raises:
-        StudioError: it made no report.
+        InputError: an option is none, or the run cannot be exported so.
     """
     job = find_job(settings.jobs, run, "train")
     config = build(ExportConfig, {"run": job.id, **options})
     if config.evaluate is not None:
         config = config.model_copy(update={"evaluate": str(resolve_path(config.evaluate, settings))})
     require_exportable(job, config)
+    if config.checkpoint is not None:
+        checkpoint_of(job, config.checkpoint)
+    return config
+
+
+def run_export(settings: Settings, config: ExportConfig) -> dict[str, Any]:
+    """Submit an export, follow it and return its report, which also has the job's `status`, `reason` and `fix`.
+
+    A file that differs from the trained model fails the job, but its report is what the person needs.
+
+    Args:
+        settings: of the home.
+        config: of `export_config`.
+
+    Raises:
+        StudioError: it made no report.
+    """
+    job = find_job(settings.jobs, config.run, "train")
     submitted = submit(settings, "export", f"{job.request.name}-{config.to}", config.model_dump(mode="json"))
     state = follow(submitted)
     report = read_json(submitted.report / "export.json")
@@ -128,14 +179,14 @@ def run_export(settings: Settings, run: str, options: dict[str, Any]) -> dict[st
     return {"id": submitted.id, "path": str(submitted.path), **ended, **(report or {})}
 
 
-def _export_table(report: dict[str, Any]) -> Any:
+def _export_table(files: list[dict[str, Any]]) -> Any:
     rows = [
         (
             item["type"], f"{item['bytes'] / 1e6:.0f} MB", _shown(item["top1"], ".1%"), _shown(item["mean_kl"], ".2g"),
             f"{item['exact_match']['correct']} / {item['exact_match']['total']}" if item.get("exact_match") else "–",
             item["verdict"], item["file"],
         )
-        for item in report["files"]
+        for item in files
     ]  # fmt: skip
     return table("type", "size", "same next token", "mean KL", "exact match", "verdict", "file", rows=rows)
 

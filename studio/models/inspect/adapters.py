@@ -68,6 +68,15 @@ def adapter_config(folder: Path) -> dict[str, Any] | None:
     return config
 
 
+def highest_rank(config: dict[str, Any]) -> int:
+    """Highest rank of an adapter's layers, as a server has to be told it.
+
+    Args:
+        config: of `adapter_config`.
+    """
+    return max([int(config.get("r") or 1), *(config.get("rank_pattern") or {}).values()])
+
+
 def require_quick_adapter(folder: Path, model: Any) -> None:
     """See that PEFT, which matches patterns by Python's engine, gets through an adapter's soon.
 

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from studio.models.inspect.headers import SAFE
-from studio.train.loop.saving import CHANGES_BASE
 from studio.train.setup import Setup
+from studio.tunings.adapter import CHANGES_BASE
 
 REFERENCE = "ref"  # TRL takes the adapter of this name as the reference
 

@@ -17,8 +17,7 @@ from studio.jobs.store.files import write_json
 from studio.models.inspect.attention import ROUTER_SWITCH
 from studio.models.inspect.headers import read_config
 from studio.models.inspect.tokenizerfiles import carry_settings, copy_tokenizer, same_tokens, tokenizer_files
-
-CHANGES_BASE = ("pissa", "olora")
+from studio.tunings.adapter import CHANGES_BASE
 
 
 @dataclass

@@ -34,8 +34,8 @@ from studio.errors import InputError
 from studio.models.inspect.adapters import adapter_config
 from studio.train.engine.ppo import token_figures
 from studio.train.load.reference import reference_model
-from studio.train.loop.saving import CHANGES_BASE
 from studio.train.setup import Setup
+from studio.tunings.adapter import CHANGES_BASE
 
 POLICY, REFERENCE, VALUE, REWARD = "default", "ref", "value", "reward"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.config.jobs import SERVERS
 from studio.jobs import JobFolder
 from studio.ui.components.selected import has_model, jobs_of, when
 from studio.ui.server.services import Services
@@ -17,8 +18,9 @@ from studio.ui.server.theme import script_tags
 
 # What is made, by destination.
 TITLES = {
-    "gguf": "GGUF", "ollama": "Ollama model", "gguf-lora": "GGUF adapter", "merged": "Merged checkpoint",
-    "adapter": "Adapter",
+    "gguf": "GGUF", "ollama": "Ollama model", "llama-server": "llama.cpp server", "lmstudio": "LM Studio",
+    "gguf-lora": "GGUF adapter", "merged": "Merged checkpoint", "adapter": "Adapter", "vllm": "vLLM",
+    "sglang": "SGLang", "tgi": "TGI",
 }  # fmt: skip
 TEMPLATE = '<div class="studio export-view"></div>'
 # The words in quotes are the component's own events (see __getattr__ of gr.HTML): "chat" carries {job, file}.
@@ -30,7 +32,9 @@ def export_report(value: dict[str, Any]) -> gr.HTML:
     return gr.HTML(
         value=value,
         html_template=TEMPLATE,
-        head=script_tags("core/follow.js", "export/folder.js", "export/modelfile.js", "export/export.js"),
+        head=script_tags(
+            "core/follow.js", "export/folder.js", "export/modelfile.js", "export/serving.js", "export/export.js"
+        ),
         js_on_load=ON_LOAD,
         apply_default_css=False,
         elem_id="export-report",
@@ -56,9 +60,10 @@ def title_of(job: JobFolder) -> str:
 def types_of(job: JobFolder) -> str:
     """The types of an export in one line: 'Q4_K_M, F16', or its precision: 'merged, bfloat16', or 'adapter'."""
     config = job.request.config
-    if (to := config.get("to")) in ("merged", "adapter"):
+    if (to := config.get("to")) in ("merged", "adapter", *SERVERS):
         dtype = str(config.get("dtype") or "auto")
-        return str(to) if dtype == "auto" else f"{to}, {dtype}"
+        what = str(config.get("serve") if to in SERVERS else to)
+        return what if dtype == "auto" or what == "adapter" else f"{what}, {dtype}"
     if to == "gguf-lora":
         return "GGUF adapter"
     types = config.get("types")

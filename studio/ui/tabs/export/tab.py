@@ -11,11 +11,13 @@ from typing import Any, get_args
 import gradio as gr
 
 from studio.config.describe import options_of
-from studio.config.jobs import DEMO_TEST, DESTINATIONS, Destination, ExportConfig, GgufType
+from studio.config.jobs import DEMO_TEST, DESTINATIONS, SERVERS, Destination, ExportConfig, GgufType
 from studio.config.load import build as build_config
 from studio.export.adapter import require_exportable
 from studio.export.proof.gates import TYPES
+from studio.export.source import checkpoint_of
 from studio.jobs import JobFolder, submit
+from studio.jobs.store.checkpoints import whole_steps
 from studio.ui.components.choices import heading, text_line
 from studio.ui.components.selected import jobs_of, require_model, rows_choices, rows_path, selected_run
 from studio.ui.errors import guard
@@ -23,10 +25,11 @@ from studio.ui.page import QUIET, Page
 from studio.ui.tabs.chat.targets import export_key
 from studio.ui.tabs.export.report import TITLES, empty_sentence, export_report, report_value, types_of
 
-NO_ROWS = ("No rows", "")
+NO_ROWS, RESULT = ("No rows", ""), ("Result of the run", "")
 STARTS = {
-    "gguf": "Export to GGUF", "ollama": "Export to Ollama", "merged": "Export checkpoint", "adapter": "Export adapter",
-    "gguf-lora": "Export GGUF adapter",
+    "gguf": "Export to GGUF", "ollama": "Export to Ollama", "llama-server": "Export for llama.cpp",
+    "lmstudio": "Export to LM Studio", "gguf-lora": "Export GGUF adapter", "merged": "Export checkpoint",
+    "adapter": "Export adapter", "vllm": "Export for vLLM", "sglang": "Export for SGLang", "tgi": "Export for TGI",
 }  # fmt: skip
 SIZES = [(f"{size:g} GB", f"{size:g}") for size in (0.5, 1, 2, 5, 10)]
 
@@ -67,9 +70,24 @@ class ExportTab:
                         info=specs["shard_gb"].help, allow_custom_value=True, interactive=True,
                         elem_id="export-shard", elem_classes=["field"],
                     )  # fmt: skip
+                with gr.Row(elem_classes=["export-row"], elem_id="export-served", visible=False) as self.served:
+                    self.serve = gr.Radio(
+                        [("Merged checkpoint", "merged"), ("Adapter", "adapter")], value=specs["serve"].default,
+                        label=specs["serve"].title, info=specs["serve"].help, interactive=True,
+                        elem_id="export-serve", elem_classes=["field"],
+                    )  # fmt: skip
+                self.context = gr.Textbox(
+                    label=f"{specs['context'].title} (tokens)", info=specs["context"].help,
+                    value=str(specs["context"].default), interactive=True, visible=False, elem_id="export-context",
+                    elem_classes=["field"],
+                )  # fmt: skip
                 self.base = gr.Textbox(
                     label=specs["base"].title, info=specs["base"].help, placeholder="as it was trained from",
                     interactive=True, visible=False, elem_id="export-base", elem_classes=["field"],
+                )  # fmt: skip
+                self.checkpoint = gr.Dropdown(
+                    [RESULT], value="", label=specs["checkpoint"].title, info=specs["checkpoint"].help,
+                    interactive=True, visible=False, elem_id="export-checkpoint", elem_classes=["field"],
                 )  # fmt: skip
                 with gr.Row(elem_classes=["export-row"]):
                     self.rows = gr.Dropdown(
@@ -81,7 +99,7 @@ class ExportTab:
                         STARTS["gguf"], variant="primary", scale=0, min_width=160, elem_id="export-start"
                     )
             self.report = export_report(report_value(page.services, None))
-        fresh = [self.empty, self.form, self.rows, self.report, page.summaries["export"]]
+        fresh = [self.empty, self.form, self.rows, self.checkpoint, self.report, page.summaries["export"]]
         gr.on(None, guard(self.refresh), page.job, fresh, trigger_mode="multiple", **QUIET)
         self.report.refresh(guard(self.refresh), page.job, fresh, **QUIET)
         chat = page.chat
@@ -90,32 +108,47 @@ class ExportTab:
             return chat.open_with(job_id, chat_key(event), request)
 
         self.report.chat(guard(chat_with), page.job, chat.opened, **QUIET)
-        self.to.change(guard(self.choose), self.to, [self.to, self.types, self.merged, self.base, self.start], **QUIET)
-        asked = [page.job, self.types, self.rows, self.to, self.dtype, self.shard, self.base]
+        shown = [self.to, self.types, self.merged, self.served, self.context, self.base, self.start]
+        gr.on([self.to.change, self.serve.change], guard(self.choose), [self.to, self.serve], shown, **QUIET)
+        asked = [
+            page.job, self.types, self.rows, self.to, self.dtype, self.shard, self.base, self.serve, self.context,
+            self.checkpoint,
+        ]  # fmt: skip
         self.start.click(guard(self.submit), asked, [self.report, page.summaries["export"]], **QUIET)
 
-    def choose(self, to: Destination) -> list[Any]:
-        """Show what a destination asks for."""
+    def choose(self, to: Destination, serve: str) -> list[Any]:
+        """Show what a destination asks for.
+
+        Args:
+            to: destination.
+            serve: what a server is given: merged or adapter.
+        """
+        alone = to == "adapter" or (to in SERVERS and serve == "adapter")
         return [
-            gr.Radio(info=about(to)), gr.CheckboxGroup(visible=to in ("gguf", "ollama")),
-            gr.Row(visible=to == "merged"), gr.Textbox(visible=to == "adapter"), gr.Button(STARTS[to]),
+            gr.Radio(info=about(to)), gr.CheckboxGroup(visible=_reads(to, "types")),
+            gr.Row(visible=_reads(to, "dtype") and not alone), gr.Row(visible=_reads(to, "serve")),
+            gr.Textbox(visible=_reads(to, "context")), gr.Textbox(visible=alone), gr.Button(STARTS[to]),
         ]  # fmt: skip
 
     def refresh(self, job_id: str) -> list[Any]:
         """Show the form and the exports of the selected run."""
         run = selected_run(self.settings, job_id)
         empty = empty_sentence(run)
+        steps = whole_steps(run.checkpoints) if run is not None else []
+        kept = [RESULT, *((f"Step {step}", str(step)) for step in steps)]
         return [
             gr.HTML(value=empty, visible=bool(empty)),
             gr.Column(visible=not empty),
             gr.Dropdown(choices=[NO_ROWS, *rows_choices(self.settings, run, DEMO_TEST)]),
+            gr.Dropdown(choices=kept, value="", visible=bool(steps)),
             report_value(self.page.services, run),
             self._summary(run),
         ]
 
     def submit(
         self, job_id: str, types: list[str], rows: str | None, to: str = "gguf", dtype: str = "auto", shard: str = "1",
-        base: str | None = None,
+        base: str | None = None, serve: str = "merged", context: str | None = None,
+        checkpoint: str | None = None,
     ) -> list[Any]:  # fmt: skip
         """Queue an export of the selected run and show it.
 
@@ -127,15 +160,22 @@ class ExportTab:
             dtype: precision of a checkpoint.
             shard: maximum GB of one of its files, as typed.
             base: name of an adapter's base model; None (a hidden field) or empty for that of the run.
+            serve: what a server is given: merged or adapter.
+            context: maximum tokens of a conversation on a server, as typed; None (a hidden field) or empty for auto.
+            checkpoint: step of one of the run's checkpoints; None (a hidden field) or empty for its result.
         """
         run = require_model(self.settings, job_id)
         asked = {"run": run.id, "to": to, "evaluate": rows_path(self.settings, rows) if rows else None}
-        own: dict[str, dict[str, Any]] = {
-            "merged": {"dtype": dtype, "shard_gb": shard}, "adapter": {"base": (base or "").strip() or None},
-            "gguf-lora": {},
+        asked["checkpoint"] = checkpoint or None
+        given = {
+            "types": types, "dtype": dtype, "shard_gb": shard, "serve": serve,
+            "base": (base or "").strip() or None, "context": (context or "").strip() or "auto",
         }  # fmt: skip
-        config = build_config(ExportConfig, asked | own.get(to, {"types": types}))
+        own = {name: value for name, value in given.items() if _reads(to, name)}
+        config = build_config(ExportConfig, asked | own)
         require_exportable(run, config)
+        if config.checkpoint is not None:
+            checkpoint_of(run, config.checkpoint)
         submit(self.settings, "export", run.request.name, config.model_dump(mode="json"))
         return [report_value(self.page.services, run), self._summary(run)]
 
@@ -146,6 +186,12 @@ class ExportTab:
         state = jobs[0].state()
         words = "" if state.status == "completed" else f": {state.status}" if state.final else ": being made"
         return f"{types_of(jobs[0])}{words}"
+
+
+def _reads(to: str, option: str) -> bool:
+    """Whether a destination has a use for an option."""
+    spec = next(spec for spec in options_of(ExportConfig) if spec.path == option)
+    return spec.needs is None or to in spec.needs[1]
 
 
 def about(to: Destination) -> str:
