@@ -1,4 +1,4 @@
-# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make bench
+# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make bench
 # Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3), EXTRAS (demo; demo,cuda on an NVIDIA GPU), SHUFFLE (a seed for the order of tests)
 PYTHON ?= python3
 PORT ?= 7860

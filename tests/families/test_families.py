@@ -32,6 +32,7 @@ from studio.settings import Settings
 from studio.train.preflight import check
 from studio.train.worker import train
 from tests.families.made import CASES, make
+from tests.support.llamaserver import llama_server
 
 pytestmark = pytest.mark.families
 TYPES = ["f16", "q8_0"]
@@ -113,9 +114,10 @@ def trained(
         shutil.rmtree(job.path)
 
 
-def exported(settings: Settings, run: JobFolder) -> dict[str, Any]:
+def exported(settings: Settings, run: JobFolder, **config: Any) -> dict[str, Any]:
     """The report of an export, whatever its verdict."""
-    job = create_job(settings.jobs, "export", "gguf", {"run": run.id, "types": TYPES})
+    asked = {"run": run.id} | (config or {"types": TYPES})
+    job = create_job(settings.jobs, "export", "file", asked)
     try:
         export(JobContext(job, settings))
     except Exception as error:  # the verdict is in the report; a reader wants both
@@ -200,6 +202,31 @@ def test_the_name_of_the_run_changes_nothing(
         for report in (reports("lora"), exported(family_settings, other))
     ]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("to", ["merged", "adapter", "gguf-lora"])
+def test_it_goes_to_other_destinations(trained: Trained, to: str, family_settings: Settings) -> None:
+    if to == "gguf-lora":
+        require_way(trained)
+    report = exported(family_settings, trained.runs["lora"], to=to)
+    (entry,) = report["files"]
+    shown = {name: entry[name] for name in ("mean_kl", "top1", "notes", "differences")}
+    assert entry["verdict"] == "as trained", shown
+
+
+def test_llama_server_makes_the_prompts_of_the_training(
+    trained: Trained, family_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_way(trained)
+    program = llama_server()
+    if program is None:
+        pytest.skip("llama-server is fetched for Linux on x86-64 alone")
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    report = exported(family_settings, trained.runs["lora"], to="llama-server", types=["f16"])
+    found = report["rendered"]
+    assert found["equal"] == found["compared"], found["differences"]
+    told = report["modelfile"]
+    assert told["template"] or told["notes"], "a Modelfile has a template, or says why not"
 
 
 COMPARED = (
