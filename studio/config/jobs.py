@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from studio.methods import METHODS, Method, RowKind
 from studio.option import Options, option
@@ -32,6 +32,7 @@ DESTINATIONS: dict[Destination, str] = {
 # Destinations whose files are GGUF, and those that serve a folder.
 GGUF_MADE: tuple[Destination, ...] = ("gguf", "ollama", "llama-server", "lmstudio")
 SERVERS: tuple[Destination, ...] = ("vllm", "sglang", "tgi")
+LEAST_CONTEXT = 16
 DEFAULT_TYPES: tuple[GgufType, ...] = ("q4_k_m",)
 COMPARED: tuple[RowKind, ...] = ("pairs", "rated")  # rows whose answers are compared with each other
 DEMO_TEST = "demo/test.jsonl"
@@ -130,7 +131,7 @@ class ExportConfig(Options):
         "auto",
         "Maximum tokens of a conversation, prompt and answer together. auto is what the model can read, at most 8192; "
         "more needs more memory.",
-        title="Context length", unit="tokens", needs=("to", (*SERVERS, "llama-server")), ge=16,
+        title="Context length", unit="tokens", needs=("to", (*SERVERS, "llama-server")),
     )  # fmt: skip
     base: str | None = option(
         None,
@@ -141,3 +142,10 @@ class ExportConfig(Options):
     evaluate: str | None = option(
         None, "File of rows on which the exported model answers too (exact match); empty for none.", title="Rows"
     )  # fmt: skip
+
+    @field_validator("context")
+    @classmethod
+    def _some_context(cls, value: int | str) -> int | str:
+        if value != "auto" and int(value) < LEAST_CONTEXT:
+            raise ValueError(f"at least {LEAST_CONTEXT} tokens, or auto, are needed")
+        return value

@@ -33,11 +33,11 @@ class Serving(Making):
                 where="context",
                 fix=f"Give at most {readable}, or auto",
             )
-        super().prepare()
+        super().prepare()  # type: ignore[safe-super]  # of the export that stands behind this one
 
     def make(self) -> None:
         """Make and prove what is served, then write what starts the server."""
-        super().make()
+        super().make()  # type: ignore[safe-super]
         notes = self.notes()
         self.report["serving"] = write_serving(self.context.job.exports, self.served(), notes)
         self.write_report()

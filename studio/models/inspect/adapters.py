@@ -74,7 +74,8 @@ def highest_rank(config: dict[str, Any]) -> int:
     Args:
         config: of `adapter_config`.
     """
-    return max([int(config.get("r") or 1), *(config.get("rank_pattern") or {}).values()])
+    ranks: list[int] = [config.get("r") or 1, *(config.get("rank_pattern") or {}).values()]
+    return max(ranks)
 
 
 def require_quick_adapter(folder: Path, model: Any) -> None:

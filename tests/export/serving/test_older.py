@@ -28,7 +28,8 @@ def test_the_older_names_say_the_same(name: str, tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
     before = AutoConfig.from_pretrained(tmp_path).to_dict()
     write_older_config(tmp_path)
-    assert AutoConfig.from_pretrained(tmp_path).to_dict() == before, "transformers 5 reads what it read"
+    after = AutoConfig.from_pretrained(tmp_path).to_dict()
+    assert {name: after[name] for name in before} == before, "transformers 5 reads what it read"
     written: dict[str, Any] = json.loads((tmp_path / "config.json").read_text())
     rope = before["rope_parameters"]
     full = rope.get("full_attention", rope)

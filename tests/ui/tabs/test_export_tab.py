@@ -8,9 +8,10 @@ from typing import Any, get_args
 import gradio as gr
 import pytest
 
-from studio.config.jobs import GgufType
+from studio.config.jobs import Destination, GgufType
 from studio.errors import InputError, InputErrors
 from studio.jobs import Summaries
+from studio.jobs.store.checkpoints import seal
 from studio.settings import Settings
 from studio.ui.page import build_page
 from studio.ui.server.services import Services
@@ -60,10 +61,8 @@ def test_export_submits_the_types(tab: ExportTab, settings: Settings, submitted:
 def test_a_checkpoint_asks_for_its_precision_and_not_for_types(
     tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]]
 ) -> None:
-    _, types, merged, base, start = tab.choose("merged")
-    assert (types.visible, merged.visible, base.visible, start.value) == (False, True, False, "Export checkpoint")
-    _, types, merged, base, start = tab.choose("gguf")
-    assert (types.visible, merged.visible, base.visible, start.value) == (True, False, False, "Export to GGUF")
+    assert shown(tab, "merged") == {"merged"} and tab.choose("merged", "merged")[tab.start].value == "Export checkpoint"
+    assert shown(tab, "gguf") == {"types"} and tab.choose("gguf", "merged")[tab.start].value == "Export to GGUF"
     run = made_run(settings.jobs)
     tab.submit(run.id, [], "", "merged", "float16", "2", None)
     assert [submitted[0][name] for name in ("to", "dtype", "shard_gb", "types")] == [
@@ -77,14 +76,57 @@ def test_a_checkpoint_asks_for_its_precision_and_not_for_types(
 
 
 def test_an_adapter_asks_for_its_base(tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]]) -> None:
-    to, types, merged, base, start = tab.choose("adapter")
-    assert to.info == "The adapter alone, for programs that load it beside its base model."
-    assert (types.visible, merged.visible, base.visible, start.value) == (False, False, True, "Export adapter")
+    told = tab.choose("adapter", "merged")[tab.to].info
+    assert told == "The adapter alone, for programs that load it beside its base model."
+    assert shown(tab, "adapter") == {"base"}
     run = made_run(settings.jobs)
     with pytest.raises(InputError, match="neither a Hub id nor the folder of a model"):
         tab.submit(run.id, [], "", "adapter", base="no such name")
     tab.submit(run.id, [], "", "adapter", base=" owner/name ")
     assert [submitted[0][name] for name in ("to", "base")] == ["adapter", "owner/name"]
+
+
+def test_a_server_asks_for_what_it_is_given(
+    tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]]
+) -> None:
+    assert shown(tab, "vllm") == {"merged", "served", "context"}
+    assert shown(tab, "tgi", "adapter") == {"base", "served", "context"}
+    assert shown(tab, "llama-server", "adapter") == {"types", "context"}
+    run = made_run(settings.jobs)
+    tab.submit(run.id, ["f16"], "", "vllm", "float16", "2", None, "merged", "4096")
+    tab.submit(run.id, ["f16"], "", "llama-server", "float16", "2", None, "adapter", " ")
+    first, second = submitted
+    assert (first["to"], first["serve"], first["context"], first["dtype"]) == ("vllm", "merged", 4096, "float16")
+    assert (first["types"], second["types"]) == (["q4_k_m"], ["f16"])
+    assert (second["serve"], second["context"], second["dtype"]) == ("merged", "auto", "auto")
+    with pytest.raises(InputErrors, match="context"):
+        tab.submit(run.id, [], "", "vllm", context="many")
+
+
+def test_a_checkpoint_of_the_run_is_chosen_by_its_step(
+    tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]]
+) -> None:
+    run = made_run(settings.jobs)
+    (_, _, _, checkpoint, *_) = tab.refresh(run.id)
+    assert not checkpoint.visible
+    for step in (5, 10):
+        (run.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
+        seal(run.checkpoints / f"checkpoint-{step}", step, {})
+    (_, _, _, checkpoint, *_) = tab.refresh(run.id)
+    assert checkpoint.visible
+    assert checkpoint.choices == [("Result of the run", ""), ("Step 5", "5"), ("Step 10", "10")]
+    tab.submit(run.id, ["f16"], "", checkpoint="10")
+    tab.submit(run.id, ["f16"], "", checkpoint="")
+    assert [one["checkpoint"] for one in submitted] == [10, None]
+    with pytest.raises(InputError, match="no checkpoint of step 7"):
+        tab.submit(run.id, ["f16"], "", checkpoint="7")
+
+
+def shown(tab: ExportTab, to: Destination, serve: str = "merged") -> set[str]:
+    """Names of the fields that a destination shows."""
+    fields = {"types": tab.types, "merged": tab.merged, "served": tab.served, "context": tab.context, "base": tab.base}
+    told = tab.choose(to, serve)
+    return {name for name, field in fields.items() if told[field].visible}
 
 
 def test_a_checkpoint_is_named_by_its_precision(settings: Settings, services: Services) -> None:
@@ -113,7 +155,7 @@ def test_refresh_shows_the_form_or_one_sentence(tab: ExportTab, settings: Settin
     assert empty.visible and "Pick a finished run" in empty.value and not form.visible and summary == "nothing yet"
     run = made_run(settings.jobs)
     made_export(settings.jobs, run)
-    empty, form, _, value, summary = tab.refresh(run.id)
+    empty, form, _, _, value, summary = tab.refresh(run.id)
     assert not empty.visible and form.visible and summary == "Q4_K_M, F16" and len(value["exports"]) == 1
     young = made_run(settings.jobs, "young", status="running")
     assert "when it is done" in tab.refresh(young.id)[0].value

@@ -116,19 +116,23 @@ class ExportTab:
         ]  # fmt: skip
         self.start.click(guard(self.submit), asked, [self.report, page.summaries["export"]], **QUIET)
 
-    def choose(self, to: Destination, serve: str) -> list[Any]:
-        """Show what a destination asks for.
+    def choose(self, to: Destination, serve: str) -> dict[Any, Any]:
+        """Show what a destination asks for, by component.
 
         Args:
             to: destination.
             serve: what a server is given: merged or adapter.
         """
         alone = to == "adapter" or (to in SERVERS and serve == "adapter")
-        return [
-            gr.Radio(info=about(to)), gr.CheckboxGroup(visible=_reads(to, "types")),
-            gr.Row(visible=_reads(to, "dtype") and not alone), gr.Row(visible=_reads(to, "serve")),
-            gr.Textbox(visible=_reads(to, "context")), gr.Textbox(visible=alone), gr.Button(STARTS[to]),
-        ]  # fmt: skip
+        return {
+            self.to: gr.Radio(info=about(to)),
+            self.types: gr.CheckboxGroup(visible=_reads(to, "types")),
+            self.merged: gr.Row(visible=_reads(to, "dtype") and not alone),
+            self.served: gr.Row(visible=_reads(to, "serve")),
+            self.context: gr.Textbox(visible=_reads(to, "context")),
+            self.base: gr.Textbox(visible=alone),
+            self.start: gr.Button(STARTS[to]),
+        }
 
     def refresh(self, job_id: str) -> list[Any]:
         """Show the form and the exports of the selected run."""
