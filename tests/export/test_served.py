@@ -133,6 +133,7 @@ def test_a_compose_file_keeps_to_its_schema(server: Server, base: str) -> None:
 
     served = Served(server, "my-run", "it", base, "bfloat16", 4096, 16 if base else 0)
     document = YAML(typ="safe").load(compose(served))
+    assert document.pop("name") == f"{server}-my-run", "the name of a project is younger than this schema"
     jsonschema.validate(document, compose_schema())
     document["services"][server]["prots"] = []
     with pytest.raises(jsonschema.ValidationError):

@@ -12,7 +12,6 @@ from studio.export.making import Making
 from studio.export.merged import GENERATION, MergedExport, end_answers, own_dtype, readable_tokens
 from studio.export.serving.older import write_older_template
 from studio.export.serving.servers import Served, Server, write_serving
-from studio.export.steps import require
 from studio.models.catalog.hubaccess import is_hub_id
 from studio.models.inspect.adapters import adapter_config, highest_rank
 from studio.reach import read_bytes
@@ -115,7 +114,10 @@ class ServedFile(Serving, GgufExport):
             ]
         file = self.context.job.exports / self.report["files"][0]["file"]
         request = {"program": program, "file": str(file), "cases": str(self.work / "cases.json")}
-        result = require(self.step("asking llama-server", "proof.rendering", request, "prompts"), "asking llama-server")
+        result = self.step("asking llama-server", "proof.rendering", request, "prompts")
+        if result.code != 0:
+            why = result.error.sentence if result.error else result.ending()
+            return [f"llama-server did not render the prompts of the training: {why}"]
         self.report["rendered"] = result.answer
         return [
             f"llama-server makes another prompt of '{one['prompt']}': {one['what']}"

@@ -132,7 +132,9 @@ class _Server:
     def _last(self) -> str:
         self.log.seek(0)
         lines = self.log.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1][:300] if lines else "no output"
+        # A template that its Jinja cannot read is named on such a line; the last one only says that it ends.
+        told = [line for line in lines if line.startswith("Error: ")]
+        return (told or lines or ["no output"])[-1][:300]
 
 
 def _end_with_parent() -> None:

@@ -7,6 +7,7 @@ card stays), llama.cpp's server. All listen on this machine alone: none of them 
 from __future__ import annotations
 
 import io
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,9 @@ def compose(served: Served) -> str:
         service["ipc"] = "host"
         gpu = {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [gpu]}}}
-    document: dict[str, Any] = {"name": f"{served.server}-served", "services": {served.server: _quoted(service)}}
+    # Otherwise all exports were one project, by the name of their folder.
+    name = re.sub(r"[^a-z0-9_-]+", "-", f"{server}-{served.name.lower()}")
+    document: dict[str, Any] = {"name": name, "services": {server: _quoted(service)}}
     if is_hub_id(served.base):
         document["volumes"] = {"downloads": {}}
     yaml, stream = YAML(), io.StringIO()
