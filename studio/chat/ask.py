@@ -17,6 +17,7 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.jobs.store.files import read_json
 from studio.jobs.store.folder import JobFolder, find_job
+from studio.jobs.store.request import MODEL_KINDS
 from studio.models.catalog.names import resolve_model
 from studio.settings import Settings
 
@@ -88,7 +89,7 @@ def job_target(job: JobFolder, settings: Settings) -> Target:
     """
     request = job.request
     if request.kind == "evaluate":
-        return job_target(find_job(settings.jobs, str(request.config["run"]), "train"), settings)
+        return job_target(find_job(settings.jobs, str(request.config["run"]), MODEL_KINDS), settings)
     if request.kind == "export":
         if request.config.get("to") in ("adapter", "gguf-lora"):
             raise InputError(
@@ -113,7 +114,7 @@ def job_target(job: JobFolder, settings: Settings) -> Target:
             where=job.id,
             fix="Wait until it is completed, or chat with its base model",
         )
-    asked = request.config.get("model") or {}
+    asked = job.training.get("model") or {}
     return Target(
         "run",
         request.name,
@@ -163,7 +164,7 @@ def ask(
 def _find_job(name: str, settings: Settings) -> JobFolder:
     """The run of that name before other jobs that carry it, such as its evaluation."""
     try:
-        return find_job(settings.jobs, name, "train")
+        return find_job(settings.jobs, name, MODEL_KINDS)
     except InputError:
         return find_job(settings.jobs, name)
 

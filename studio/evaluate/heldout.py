@@ -35,7 +35,7 @@ def held_out(run: JobFolder, tokenizer: Any, settings: Settings, limit: int | No
         InputError: it held out none, its files are gone, or two of them have one name, so that rows cannot be told
             apart.
     """
-    config = build(RunConfig, run.request.config, "job.yaml")
+    config = build(RunConfig, run.training, "job.yaml")
     base = Path(run.environment()["base_model"]["path"])
     data = limited_by(base, config)
     used = load_tokenizer(base, config.model.trust_remote_code)  # the run's split is that of its rows as it read them

@@ -32,6 +32,7 @@ from studio.evaluate.score import in_a_sentence
 from studio.jobs import JobFolder, find_job
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
+from studio.jobs.store.request import MODEL_KINDS
 from studio.jobs.views.expected import evaluation_seconds
 from studio.models.catalog.quiet import quiet_libraries
 from studio.models.device.machine import device_info
@@ -51,11 +52,11 @@ def evaluate(context: JobContext) -> None:
     """
     quiet_libraries()
     config = build(EvaluateConfig, context.config, "job.yaml")
-    run = require_model(find_job(context.settings.jobs, config.run, "train"))
+    run = require_model(find_job(context.settings.jobs, config.run, MODEL_KINDS))
     with context.phase("reading data", unit="rows"):
         tokenizer = load_tokenizer(run.model)
         if config.data == AUTO:
-            config = config.model_copy(update={"data": usual_rows(run.request.config)})
+            config = config.model_copy(update={"data": usual_rows(run.training)})
         measure = _measure(context.settings, config, run, tokenizer)
     context.outline(evaluation_seconds(measure.count))
     asked: dict[str, list[Any]] = {}
@@ -79,13 +80,13 @@ def evaluate(context: JobContext) -> None:
 
 def _measure(settings: Settings, config: EvaluateConfig, run: JobFolder, tokenizer: Any) -> Measure[Any]:
     """What the rows of an evaluation are good for."""
-    trained = build(RunConfig, run.request.config, "job.yaml")
+    trained = build(RunConfig, run.training, "job.yaml")
     kind = trained.method.kind.rows
     if config.data == HELD_OUT:
         examples = held_out(run, tokenizer, settings, config.limit)
     else:
         path = resolve_path(config.data, settings)
-        source = source_named(run.request.config.get("data") or {}, config.data)
+        source = source_named(run.training.get("data") or {}, config.data)
         kind, examples = read_examples(path, tokenizer, config.limit, source, kind)
     if kind in COMPARED:
         masker = Masker(tokenizer, control_tokens=trained.data.control_tokens)

@@ -17,6 +17,7 @@ from studio.jobs import JobFolder, find_job
 from studio.jobs.store.checkpoints import whole
 from studio.jobs.store.files import read_json
 from studio.jobs.store.folder import jobs_of_kind
+from studio.jobs.store.request import MODEL_KINDS
 from studio.models.inspect.tokenizerfiles import tokenizer_files
 from studio.settings import Settings
 from studio.tunings.adapter import CHANGES_BASE
@@ -71,7 +72,7 @@ def open_source(settings: Settings, wanted: str, step: int | None = None) -> Sou
     Raises:
         InputError: no such run or checkpoint, it has no model, or its base model is gone.
     """
-    run = find_job(settings.jobs, wanted, "train")
+    run = find_job(settings.jobs, wanted, MODEL_KINDS)
     if run.scores:
         raise InputError(
             f"run '{run.request.name}' trained a reward model, which scores completions and cannot generate",
@@ -132,7 +133,7 @@ def texts_from(run: JobFolder, evaluate: Path | None, settings: Settings) -> Dat
         evaluate: rows the person chose instead; None for the run's own.
         settings: home and readable folders.
     """
-    data: dict[str, Any] = run.request.config.get("data") or {}
+    data: dict[str, Any] = run.training.get("data") or {}
     validation = data.get("validation")
     named = [source_named(data, validation)] if isinstance(validation, str) and validation else []
     named += [DataSource.model_validate(one) for one in data.get("train") or [{"path": "demo/train.jsonl"}]]

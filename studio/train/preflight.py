@@ -34,7 +34,7 @@ from studio.models.plan.fit import Lengths
 from studio.models.plan.making import RATE, Plan, make_plan
 from studio.settings import Settings
 from studio.train import checks
-from studio.train.runs import find_model
+from studio.train.runs import find_model, whole_run
 from studio.tunings import TuningConfig
 
 Progress = Callable[[str, float, float | None], None]
@@ -281,6 +281,8 @@ def with_absolute_paths(config: RunConfig, settings: Settings) -> RunConfig:
     folder = Path(config.model.path).expanduser()
     if folder.is_dir():
         raw["model"]["path"] = str(folder.absolute())
+    elif run := whole_run(config.model.path, settings):
+        raw["model"]["path"] = str(run.model)
     for section, name in MODEL_OPTIONS:
         if raw[section][name] and getattr(config, section).reads(name):
             raw[section][name] = str(find_model(raw[section][name], settings, f"{section}.{name}"))

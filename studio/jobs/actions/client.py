@@ -31,7 +31,7 @@ def submit(settings: Settings, kind: Kind, name: str, config: dict[str, Any], gr
 
     Args:
         settings: of the home.
-        kind: train, evaluate or export.
+        kind: train, evaluate, export or merge.
         name: the person's name for it, as in `create_job`.
         config: plain values, as they are written to the job's request.
         group: id shared by the runs of a sweep; empty for a single job.

@@ -204,7 +204,7 @@ def _shown(job: JobFolder) -> str:
 
 
 def _listed(jobs: Sequence[JobFolder]) -> str:
-    kinds = {"train": "the run", "evaluate": "the evaluation", "export": "the export"}
+    kinds = {"train": "the run", "evaluate": "the evaluation", "export": "the export", "merge": "the merge"}
     words = [f"{kinds.get(job.request.kind, 'the job')} {_shown(job)}" for job in jobs]
     return _first(words)
 

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,16 @@ from studio.errors import InputError
 from studio.foreign import RUN, parse_yaml
 from studio.jobs.store.files import read_json, write_atomic
 from studio.jobs.store.labels import Labels, read_labels
-from studio.jobs.store.request import Branch, JobRequest, Kind, parse_heading, parse_request, write_request
+from studio.jobs.store.request import (
+    KINDS,
+    MODEL_KINDS,
+    Branch,
+    JobRequest,
+    Kind,
+    parse_heading,
+    parse_request,
+    write_request,
+)
 from studio.jobs.store.state import JobState, read_state, write_state
 from studio.methods import METHODS
 from studio.reach import open_in, roots_of_page
@@ -92,9 +101,19 @@ class JobFolder:
             return self.id
 
     @property
+    def training(self) -> dict[str, Any]:
+        """Options of the training behind the job's model: its own; of a merge, those of its first parent that has some.
+
+        Empty for a merge of models that come from elsewhere.
+        """
+        config = self.request.config
+        like = config.get("like") if self.request.kind == "merge" else config
+        return like if isinstance(like, dict) else {}
+
+    @property
     def scores(self) -> bool:
         """Whether the job trains a model that scores answers instead of writing them."""
-        method = METHODS.get(str((self.request.config.get("method") or {}).get("name")))
+        method = METHODS.get(str((self.training.get("method") or {}).get("name")))
         return method is not None and method.result == "scorer"
 
     def state(self) -> JobState:
@@ -278,33 +297,34 @@ def _heading(job: JobFolder) -> tuple[str, str]:
         return "", ""  # a folder that is not ours; the list of jobs shows it as such
 
 
-def find_job(jobs: Path, wanted: str, kind: Kind | None = None) -> JobFolder:
+def find_job(jobs: Path, wanted: str, kind: Kind | Sequence[Kind] | None = None) -> JobFolder:
     """Find a job by its id, its folder's path, or its name (the newest of that name).
 
     A job that was renamed is found by either name; ids come before shown names, these before the first ones.
 
     Args:
         jobs, wanted: folder of all jobs; id, absolute path or name.
-        kind: only jobs of that kind; None for any.
+        kind: only jobs of that kind, or of one of these; None for any.
 
     Raises:
         InputError: there is none; the nearest name is given.
     """
+    kinds = KINDS if kind is None else (kind,) if isinstance(kind, str) else kind
     direct = Path(wanted)
     if direct.is_absolute() and (direct / "state.json").exists():
         return JobFolder(direct)
     # The id first: no name that a job is given later may take what refers to another one's id.
     named = job_of_id(jobs, wanted)
-    if named is not None and (kind is None or _heading(named)[0] == kind):
+    if named is not None and (kind is None or _heading(named)[0] in kinds):
         return named
     found = list_jobs(jobs)
     for job in _matching(found, wanted):
-        if kind is None or _heading(job)[0] == kind:
+        if kind is None or _heading(job)[0] in kinds:
             return job
-    found = [job for job in found if kind is None or _heading(job)[0] == kind]
+    found = [job for job in found if kind is None or _heading(job)[0] in kinds]
     names = sorted({job.labels().name or _heading(job)[1] for job in found} | {job.id for job in found})
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
-    what = "run" if kind == "train" else "job"
+    what = "run" if set(kinds) <= set(MODEL_KINDS) else "job"
     fix = f"Did you mean '{near[0]}'?" if near else f"'studio jobs list' shows the {what}s"
     raise InputError(f"there is no {what} '{wanted}'", fix=fix)
 

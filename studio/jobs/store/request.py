@@ -15,8 +15,10 @@ from studio.config.renamed import with_current_names
 from studio.errors import InputError
 from studio.jobs.store.files import write_atomic
 
-Kind = Literal["train", "evaluate", "export"]
-KINDS: tuple[Kind, ...] = ("train", "evaluate", "export")
+Kind = Literal["train", "evaluate", "export", "merge"]
+KINDS: tuple[Kind, ...] = ("train", "evaluate", "export", "merge")
+# What leaves a model, which is chatted with, evaluated, exported, merged and trained on; for people: runs.
+MODEL_KINDS: tuple[Kind, ...] = ("train", "merge")
 SECTIONS = tuple(RunConfig.model_fields)
 
 

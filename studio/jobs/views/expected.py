@@ -106,7 +106,7 @@ def next_steps(environment: dict[str, Any]) -> dict[str, dict[str, Any]]:
         evaluate (rows, seconds), chat (seconds, bytes of memory), export (type, seconds, bytes of the file).
     """
     plan = environment.get("plan")
-    parameters = plan.get("parameters") if isinstance(plan, dict) else None
+    parameters = plan.get("parameters") if isinstance(plan, dict) else environment.get("parameters")
     if not isinstance(parameters, int) or parameters <= 0:
         return {}
     size = parameters / PARAMETERS

@@ -14,7 +14,7 @@ from studio.data.files.datafiles import resolve_path
 from studio.data.readers.kinds import kind_by_name
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder, find_job
-from studio.jobs.store.request import Kind
+from studio.jobs.store.request import MODEL_KINDS, Kind
 from studio.settings import Settings
 from studio.ui.server.services import Services
 
@@ -25,8 +25,8 @@ def selected_run(settings: Settings, job_id: str) -> JobFolder | None:
     """Return the training run that a selection means; None when nothing (or a removed job) is selected."""
     try:
         job = find_job(settings.jobs, _id(settings, job_id)) if job_id else None
-        if job is not None and job.request.kind != "train":
-            job = find_job(settings.jobs, _id(settings, str(job.request.config.get("run", ""))), kind="train")
+        if job is not None and job.request.kind not in MODEL_KINDS:
+            job = find_job(settings.jobs, _id(settings, str(job.request.config.get("run", ""))), MODEL_KINDS)
     except StudioError:
         return None
     return job
@@ -118,13 +118,13 @@ def rows_path(settings: Settings, path: str) -> str:
 
 
 def _section(run: JobFolder, name: str) -> dict[str, Any]:
-    section = run.request.config.get(name)
+    section = run.training.get(name)
     return section if isinstance(section, dict) else {}
 
 
 def _newest_named(settings: Settings, wanted: str) -> str:
     try:
-        return find_job(settings.jobs, _id(settings, wanted), kind="train").id if wanted else ""
+        return find_job(settings.jobs, _id(settings, wanted), MODEL_KINDS).id if wanted else ""
     except StudioError:
         return ""
 

@@ -19,7 +19,7 @@ from studio.jobs.store.checkpoints import last_whole, whole_steps
 from studio.jobs.store.events import read_events, read_lines
 from studio.jobs.store.files import size_of
 from studio.jobs.store.logs import lines_around
-from studio.jobs.store.request import JobRequest
+from studio.jobs.store.request import MODEL_KINDS, JobRequest
 from studio.jobs.views.compare import metrics_of
 from studio.jobs.views.differences import settings_of
 from studio.jobs.views.expected import next_steps
@@ -128,7 +128,7 @@ def own_metrics(config: dict[str, Any]) -> list[dict[str, str]]:
 
 def after_training(job: JobFolder, request: JobRequest) -> dict[str, dict[str, Any]]:
     """What can be done with a finished training, and what each will take; empty for other jobs."""
-    ready = request.kind == "train" and bool(request.config) and has_model(job)
+    ready = request.kind in MODEL_KINDS and bool(request.config) and has_model(job)
     return next_steps(job.environment()) if ready else {}
 
 

@@ -186,12 +186,12 @@ def _prompts(settings: Settings, source: DataSource, count: int) -> list[list[di
 def _config(run: JobFolder | None) -> RunConfig:
     """The run's config; the default one (the demo) without a run or when another version wrote it."""
     try:
-        return RunConfig.model_validate(run.request.config) if run is not None else RunConfig()
+        return RunConfig.model_validate(run.training) if run is not None else RunConfig()
     except ValueError:
         return RunConfig()
 
 
 def _asked_model(run: JobFolder | None) -> str:
-    section: Any = run.request.config.get("model") if run is not None else None
+    section: Any = run.training.get("model") if run is not None else None
     asked = section.get("path") if isinstance(section, dict) else None
     return str(asked or RunConfig().model.path)

@@ -114,7 +114,7 @@ class EvaluationCard:
 
 def usual(run: JobFolder | None) -> str:
     """The rows that an evaluation of a run is offered first."""
-    return DEMO_TEST if run is None else usual_rows(run.request.config)
+    return DEMO_TEST if run is None else usual_rows(run.training)
 
 
 def offered(settings: Settings, run: JobFolder | None) -> list[tuple[str, str]]:
@@ -128,7 +128,7 @@ def card_value(services: Services, run: JobFolder | None) -> dict[str, Any]:
     if run is None:
         return {"run": "", "waiting": "", "hint": HINTS["none"], "evaluations": []}
     final = run.state().final
-    ready = "prefers" if compares(run.request.config) else "ready"
+    ready = "prefers" if compares(run.training) else "ready"
     hint = "scorer" if run.scores else ready if has_model(run) else "empty" if final else "wait"
     found = [{"id": job.id, "what": _what(job), "when": when(job)} for job in jobs_of(services, run, "evaluate")]
     return {"run": run.id, "waiting": "" if final else run.id, "hint": HINTS[hint], "evaluations": found}
