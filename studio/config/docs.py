@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.config.describe import OptionSpec, options_of, reader
-from studio.config.jobs import EvaluateConfig, ExportConfig
+from studio.config.jobs import FILLED_IN, EvaluateConfig, ExportConfig, MergeConfig
 from studio.config.run import RunConfig
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -35,6 +35,8 @@ def config_page() -> str:
     parts.append(option_table(list(options_of(EvaluateConfig))))
     parts.append("## Export\n\n`studio export RUN`, or the Export tab.\n\n")
     parts.append(option_table(list(options_of(ExportConfig))))
+    parts.append("## Merge\n\n`studio merge RECIPE.yaml --name CHILD` (docs/merge.md).\n\n")
+    parts.append(option_table([one for one in options_of(MergeConfig) if one.path not in FILLED_IN]))
     return "\n".join("".join(parts).splitlines()) + "\n"
 
 

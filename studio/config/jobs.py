@@ -1,4 +1,4 @@
-"""What the jobs after training are asked: evaluate and export."""
+"""What the jobs after training are asked: evaluate, export and merge."""
 
 from __future__ import annotations
 
@@ -149,3 +149,46 @@ class ExportConfig(Options):
         if value != "auto" and int(value) < LEAST_CONTEXT:
             raise ValueError(f"at least {LEAST_CONTEXT} tokens, or auto, are needed")
         return value
+
+
+# Options of a merge that nobody types.
+FILLED_IN = ("parents", "like")
+
+
+class MergeConfig(Options):
+    """A merge: one model made of several."""
+
+    recipe: str = option(
+        ...,
+        "What is merged, and how: mergekit's YAML, in which a model may also be the name of a run (docs/merge.md).",
+        title="Recipe", tier="basic", min_length=1,
+    )  # fmt: skip
+    evaluate: str | None = option(
+        None,
+        "File of rows with expected answers, which the models and the child answer (exact match); empty for none.",
+        title="Rows", tier="basic",
+    )  # fmt: skip
+    compare: bool = option(
+        True, "The models answer the rows, too, not only the child.", title="Compare with the models",
+        needs=("evaluate", ()),
+    )  # fmt: skip
+    seed: int = option(
+        42, "Start of the random choices of DARE and DELLA; the same seed gives the same child.", title="Seed",
+        ge=0, le=2**32 - 1,
+    )  # fmt: skip
+    shard_gb: float = option(
+        1.0,
+        "Maximum size of a safetensors file of the child, which is held in memory until it is written.",
+        title="Maximum file size", unit="GB", ge=0.05, le=50,
+    )  # fmt: skip
+    parents: dict[str, str] = option(
+        dict,
+        "What each name in the recipe meant when the merge was asked for; the studio fills it in.",
+        title="Models",
+    )  # fmt: skip
+    like: dict[str, Any] = option(
+        dict,
+        "Options of the first model that was trained here, from which the child has its data and method for "
+        "evaluation and export; the studio fills it in.",
+        title="Training",
+    )  # fmt: skip

@@ -170,7 +170,7 @@ def run_export(settings: Settings, config: ExportConfig) -> dict[str, Any]:
     Raises:
         StudioError: it made no report.
     """
-    job = find_job(settings.jobs, config.run, "train")
+    job = find_job(settings.jobs, config.run, MODEL_KINDS)
     submitted = submit(settings, "export", f"{job.request.name}-{config.to}", config.model_dump(mode="json"))
     state = follow(submitted)
     report = read_json(submitted.report / "export.json")

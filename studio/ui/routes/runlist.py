@@ -17,9 +17,10 @@ from studio.jobs import FINAL, JobFolder, JobState, JobSummary, Summaries
 from studio.jobs.actions.queue import place_key
 from studio.jobs.run.devices import wanted_device
 from studio.jobs.store.labels import NAME as LABELS
-from studio.jobs.store.request import JobRequest, Kind
+from studio.jobs.store.request import MODEL_KINDS, JobRequest, Kind
 from studio.jobs.views.index import JobIndex
 from studio.jobs.views.summary import status_word
+from studio.merge import methods as merges
 from studio.methods import METHODS
 from studio.settings import Settings
 from studio.tunings import title_of
@@ -31,6 +32,9 @@ from studio.ui.text import KINDS, place_words
 LOOK_SECONDS = 0.25
 # And so long on one run's log: what is shown first must not wait for the end of a long one.
 LOG_SECONDS = 0.05
+
+
+_MERGE_METHOD = re.compile(r"^merge_method: *['\"]?(\w+)", re.MULTILINE)
 
 
 class RunBook:
@@ -178,7 +182,7 @@ def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSumm
         "name": request.name,
         "group": request.group,
         "line": method_line(request),
-        "run": request.config.get("run") if request.kind != "train" else None,
+        "run": request.config.get("run") if request.kind not in MODEL_KINDS else None,
         "status": state.status,
         "word": status_word(state, summary),
         "reason": state.reason,
@@ -211,6 +215,10 @@ def label_row(job: JobFolder, asked: str) -> Row:
 
 def method_line(request: JobRequest) -> str:
     """Tuning and method of a training run ('LoRA · SFT'), or the kind of another job and what it works on."""
+    if request.kind == "merge":
+        named = _MERGE_METHOD.search(str(request.config.get("recipe")))
+        chosen = merges.METHODS.get(named[1]) if named else None
+        return " · ".join(filter(None, [KINDS["merge"], chosen.title if chosen else ""]))
     if request.kind != "train":
         run = re.sub(r"^\d{8}-\d{6}-", "", str(request.config.get("run") or ""))  # the time is said by the row itself
         return " · ".join(filter(None, [KINDS[request.kind], run]))

@@ -1,0 +1,43 @@
+"""What tests of merges are made with: sizes of a tiny model, runs put together by hand, tensors of a folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from studio.jobs import JobFolder
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
+from studio.settings import Settings, read_settings
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 49152, "tie_word_embeddings": True, "max_position_embeddings": 512,
+    "eos_token_id": 2, "bos_token_id": 1,
+}  # fmt: skip
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint."""
+    return {name: one for file in sorted(folder.glob("*.safetensors")) for name, one in load_file(file).items()}
+
+
+def put_run(settings: Settings, name: str, model: Path, base: Path, **config: Any) -> JobFolder:
+    """Make a completed training job whose result is the given folder."""
+    data = {"train": [{"path": "demo/train.jsonl"}], "validation": "demo/validation.jsonl"}
+    run = create_job(settings.jobs, "train", name, {"data": data} | config)
+    shutil.copytree(model, run.model)
+    write_json(run.environment_path, {"base_model": {"name": "the base", "path": str(base), "source": "local"}})
+    write_state(run.state_path, JobState(status="completed"))
+    return run
+
+
+def home_at(folder: Path) -> Settings:
+    """Settings of a home that a module's tests share."""
+    return replace(read_settings(), home=folder, roots=())
