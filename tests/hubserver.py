@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
+from tests.hubuploads import UploadAnswers, Uploads
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -27,6 +29,7 @@ class Hub:
         gated: ids that refuse whoever has no token.
         pause: seconds between the pieces (1 MB) of a large file.
         moved: old id → the id it has now, as `imdb` is `stanfordnlp/imdb`.
+        uploads: what it takes, and from whom; None for a Hub that takes nothing.
     """
 
     def __init__(
@@ -35,8 +38,10 @@ class Hub:
         gated: tuple[str, ...] = (),
         pause: float = 0.0,
         moved: dict[str, str] | None = None,
+        uploads: Uploads | None = None,
     ) -> None:
         self.repositories, self.gated, self.pause, self.moved = repositories, gated, pause, moved or {}
+        self.uploads = uploads
         self.told: dict[str, dict[str, Any]] = {}  # What a repository's description says besides: license, gated.
         self.break_after: int | None = None  # Bytes after which the next large file's connection breaks, once.
         self.sent_bytes = 0
@@ -64,7 +69,7 @@ def serve_hub(hub: Hub) -> Iterator[str]:
         thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(UploadAnswers, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
 
@@ -80,11 +85,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
+    def do_PUT(self) -> None:
+        address = unquote(urlparse(self.path).path).strip("/")
+        self.hub.requests.append(f"PUT /{address}")
+        self.take(address)
+
     def answer(self, body: bytes) -> None:
         hub, address = self.hub, unquote(urlparse(self.path).path).strip("/")
         hub.requests.append(f"{self.command} /{address}")
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         hub.tokens |= {token} if token else set()
+        if hub.uploads is not None and self.upload(address, body, token):
+            return None
         api = address.startswith("api/")
         rest = address.removeprefix("api/").removeprefix("models/")
         known = [name for name in (*hub.repositories, *hub.gated, *hub.moved) if f"{rest}/".startswith(f"{name}/")]

@@ -14,7 +14,8 @@ GgufType = Literal[
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q4_0", "q3_k_m", "q2_k",
 ]  # fmt: skip
 Destination = Literal[
-    "gguf", "ollama", "llama-server", "lmstudio", "gguf-lora", "merged", "adapter", "vllm", "sglang", "tgi",
+    "gguf", "ollama", "llama-server", "lmstudio", "gguf-lora", "merged", "adapter", "vllm", "sglang", "tgi", "hub",
+    "folder",
 ]  # fmt: skip
 # What is made for each, as a clause.
 DESTINATIONS: dict[Destination, str] = {
@@ -28,11 +29,15 @@ DESTINATIONS: dict[Destination, str] = {
     "vllm": "a checkpoint or the adapter, and what starts vLLM with it",
     "sglang": "a checkpoint or the adapter, and what starts SGLang with it",
     "tgi": "a checkpoint or the adapter, and what starts TGI 3.3.7 with it, the last version of an archived project",
+    "hub": "a checkpoint, an adapter or GGUF files in a repository of the Hugging Face Hub",
+    "folder": "a checkpoint, an adapter or GGUF files in a folder or zip file of your choice",
 }
 # Destinations whose files are GGUF, and those that serve a folder.
 GGUF_MADE: tuple[Destination, ...] = ("gguf", "ollama", "llama-server", "lmstudio")
 SERVERS: tuple[Destination, ...] = ("vllm", "sglang", "tgi")
 LEAST_CONTEXT = 16
+# What is made for them is said by `what`, and put there once it is proven.
+PLACES: tuple[Destination, ...] = ("hub", "folder")
 DEFAULT_TYPES: tuple[GgufType, ...] = ("q4_k_m",)
 COMPARED: tuple[RowKind, ...] = ("pairs", "rated")  # rows whose answers are compared with each other
 DEMO_TEST = "demo/test.jsonl"
@@ -85,7 +90,7 @@ class EvaluateConfig(Options):
 
 
 class ExportConfig(Options):
-    """An export of a run: GGUF files, one checkpoint or the adapter, with what serves them."""
+    """An export of a run: what is made of it, what serves it, and where it is put."""
 
     run: str = option(..., "The training run (its id or name) that is exported.", title="Run", min_length=1)
     to: Destination = option(
@@ -142,6 +147,34 @@ class ExportConfig(Options):
     evaluate: str | None = option(
         None, "File of rows on which the exported model answers too (exact match); empty for none.", title="Rows"
     )  # fmt: skip
+    what: Literal["merged", "adapter", "gguf"] = option(
+        "merged",
+        "What is put there. merged: one checkpoint in safetensors. adapter: the adapter alone. gguf: GGUF files of the "
+        "types above.",
+        title="What", tier="basic", needs=("to", PLACES),
+    )  # fmt: skip
+    repo: str | None = option(
+        None,
+        "Repository on the Hub, as owner/name; it is created if it is not there. The token comes from HF_TOKEN or "
+        "hf auth login.",
+        title="Repository", tier="basic", needs=("to", ("hub",)),
+    )  # fmt: skip
+    private: bool = option(
+        True, "A new repository can be seen by its owner only. One that is there stays as it is.",
+        title="Private", tier="basic", needs=("to", ("hub",)),
+    )  # fmt: skip
+    overwrite: bool = option(
+        False,
+        "Upload into a repository that holds files already: those of the same names are replaced, and older weights "
+        "that would be loaded in place of the new ones are removed. Its history keeps them.",
+        title="Replace files", needs=("to", ("hub",)),
+    )  # fmt: skip
+    path: str | None = option(
+        None,
+        "Folder that is made, or an empty one; a name that ends in .zip makes a zip file. Nothing that is there is "
+        "overwritten.",
+        title="Folder or zip file", tier="basic", needs=("to", ("folder",)),
+    )  # fmt: skip
 
     @field_validator("context")
     @classmethod
@@ -149,6 +182,21 @@ class ExportConfig(Options):
         if value != "auto" and int(value) < LEAST_CONTEXT:
             raise ValueError(f"at least {LEAST_CONTEXT} tokens, or auto, are needed")
         return value
+
+    @property
+    def made(self) -> Destination:
+        """What is made, wherever it is put: a destination that is no place."""
+        return self.what if self.to in PLACES else self.to
+
+
+def made_for(to: str, what: str | None) -> str:
+    """Return what is made for a destination that is asked for, and not checked yet.
+
+    Args:
+        to: the destination.
+        what: what is put there, where it is a place; None for the default.
+    """
+    return (what or str(ExportConfig.model_fields["what"].default)) if to in PLACES else to
 
 
 # Options of a merge that nobody types.

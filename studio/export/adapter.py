@@ -95,13 +95,13 @@ def require_exportable(run: JobFolder, config: ExportConfig) -> None:
         InputError: an adapter is asked for of a run that has none, or with a base model of no possible name.
     """
     served = config.to in SERVERS and config.serve == "adapter"
-    if config.to not in ("adapter", "gguf-lora") and not served:
+    if config.made not in ("adapter", "gguf-lora") and not served:
         return
     name = named_base(config.base, run)
     if not (run.model / CONFIG).is_file():
         raise InputError(
             f"run '{run.request.name}' has no adapter: all of its weights were trained",
-            where="serve" if served else "to",
+            where="serve" if served else "to" if config.to == config.made else "what",
             fix="Serve it as merged" if served else "Export it to merged or gguf",
         )
     if served and (reason := _unserved_by(config.to, run, name)):

@@ -9,10 +9,12 @@ from typing import Any
 
 from studio.config.jobs import SERVERS
 from studio.export.card import model_card
+from studio.export.cards.curves import FILE, draw_curves, losses_of
 from studio.export.files import sha256
 from studio.export.making import Making
 from studio.export.proof.gates import gate_of, near_tie
 from studio.export.steps import StepResult
+from studio.jobs import JobFolder
 
 # The limits of a dtype are those of the GGUF type that stores the same numbers.
 GATES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
@@ -45,6 +47,11 @@ class FolderExport(Making):
     def folder(self) -> Path:
         """Where it is made."""
         return self.work / f"{self.name}-{self.kind}"
+
+    @property
+    def result(self) -> Path:
+        """The folder where it lies once it is made."""
+        return self.context.job.exports / self.folder.name
 
     @abstractmethod
     def write(self) -> None:
@@ -87,18 +94,40 @@ class FolderExport(Making):
             if self.rows is not None:
                 self.answer_rows(entry, "proof.checkpoint", request | {"rows": True})
         entry["seconds"] = {"proving": round(time.monotonic() - began, 2)}
-        card = model_card(self.source.run, self.report, entry)
-        (self.folder / "README.md").write_text(card, encoding="utf-8")
+        self._draw()
+        self._write_card(self.folder, entry)
         entry["parts"] = self._signed()
         entry["bytes"] = sum(part["bytes"] for part in entry["parts"])
-        target = self.context.job.exports / self.folder.name
-        self.folder.replace(target)
-        entry["path"] = str(target)
+        self.folder.replace(self.result)
+        entry["path"] = str(self.result)
         self.deliver(entry)
+
+    def taken(self, earlier: JobFolder) -> None:
+        """Write the card of a folder that was taken, and sign it anew."""
+        super().taken(earlier)
+        for entry in self.report["files"]:
+            entry["path"] = str(self.result)
+            card = self._write_card(self.result, entry)
+            for part in entry["parts"]:
+                if part["file"] == f"{self.folder.name}/{card.name}":
+                    part |= {"bytes": card.stat().st_size, "sha256": sha256(card, lambda done: None)}
+            entry["bytes"] = sum(part["bytes"] for part in entry["parts"])
 
     def readme(self) -> str:
         """Text of the README beside the folder: that of the folder itself."""
-        return (self.context.job.exports / self.folder.name / "README.md").read_text(encoding="utf-8")
+        return (self.result / "README.md").read_text(encoding="utf-8")
+
+    def _write_card(self, folder: Path, entry: dict[str, Any]) -> Path:
+        card = folder / "README.md"
+        card.write_text(model_card(self.source.run, self.report, entry), encoding="utf-8")
+        return card
+
+    def _draw(self) -> None:
+        """Draw the run's curves beside the card, if it recorded any."""
+        losses = losses_of(self.source.run)
+        if len(losses.train) > 1:
+            draw_curves(losses, self.folder / FILE)
+            self.report["curves"] = {"file": FILE, "sentence": losses.sentence()}
 
     def _wrong(self, result: StepResult) -> list[str]:
         """What fails a folder beyond what fails any export."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from studio.export.card import card_front
 from studio.export.files import require_space
 from studio.export.gguf.checkpoint import link_checkpoint
 from studio.export.gguf.convert import convert
@@ -56,7 +57,7 @@ class GgufAdapterExport(Making):
 
     def readme(self) -> str:
         """Text of the README beside the file."""
-        return adapter_readme(
+        return card_front(self.source.run, self.report, "adapter", "gguf") + adapter_readme(
             self.report["name"], self.report["base_model"] or "its base model", self.report["files"][0]
         )  # fmt: skip
 

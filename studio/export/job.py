@@ -1,4 +1,4 @@
-"""An export from request to report: which kind of thing is made for which destination."""
+"""An export from request to report: which kind of thing is made for which destination, and where it is put."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from studio.config.jobs import SERVERS, Destination, ExportConfig
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
 from studio.export.adapter import AdapterExport
+from studio.export.delivery.delivery import Delivery
+from studio.export.delivery.hub import HubDelivery
+from studio.export.delivery.local import LocalDelivery
 from studio.export.destinations.lmstudio import LmStudioExport
 from studio.export.destinations.ollama import OllamaExport
 from studio.export.destinations.served import ServedAdapter, ServedCheckpoint, ServedFile
@@ -22,6 +25,8 @@ KINDS: dict[Destination, type[Making]] = {
     **dict.fromkeys(SERVERS, ServedCheckpoint),
 }  # fmt: skip
 
+DELIVERIES: dict[Destination, type[Delivery]] = {"hub": HubDelivery, "folder": LocalDelivery}
+
 
 def export(context: JobContext) -> None:
     """Run the export job of `context`.
@@ -34,5 +39,9 @@ def export(context: JobContext) -> None:
     config = build(ExportConfig, context.config, "job.yaml")
     source = open_source(context.settings, config.run, config.checkpoint)
     rows = resolve_path(config.evaluate, context.settings) if config.evaluate else None
-    kind = ServedAdapter if config.to in SERVERS and config.serve == "adapter" else KINDS[config.to]
-    kind(context, config, source, rows).run()
+    kind = ServedAdapter if config.to in SERVERS and config.serve == "adapter" else KINDS[config.made]
+    made = kind(context, config.model_copy(update={"to": config.made}), source, rows)
+    made.report["to"] = config.to
+    if config.to in DELIVERIES:
+        made.delivery = DELIVERIES[config.to](context, config)
+    made.run()

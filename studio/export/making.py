@@ -16,11 +16,17 @@ from typing import Any
 
 from studio.config.jobs import ExportConfig
 from studio.errors import StudioError
+from studio.export.card import card_front
+from studio.export.cards.license import license_of
+from studio.export.cards.scores import evaluation_of
+from studio.export.delivery.delivery import Delivery, files_in
+from studio.export.delivery.earlier import same_export, take
 from studio.export.files import sha256
 from studio.export.proof.gates import Gate, Verdict, shortcomings
 from studio.export.readme import readme
 from studio.export.source import Source, texts_from, trained_score
 from studio.export.steps import StepResult, require, run_own_step
+from studio.jobs import JobFolder
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
 
@@ -34,10 +40,11 @@ class Making(ABC):
     Attributes:
         engine: program that runs what is made, for the sentence when it fails.
         noun: what is made, in the plural.
+        delivery: where it is put once it is proven; None for the job's own folder alone.
 
     Args:
         context: of the job.
-        config: what was asked for.
+        config: what is to be made.
         source: the trained model.
         rows: file on which it answers; None for none.
     """
@@ -46,6 +53,7 @@ class Making(ABC):
 
     def __init__(self, context: JobContext, config: ExportConfig, source: Source, rows: Path | None) -> None:
         self.context, self.config, self.source, self.rows = context, config, source, rows
+        self.delivery: Delivery | None = None
         self.work = context.job.path / "work"
         self.name = re.sub(r"[^\w.-]+", "-", source.name, flags=re.ASCII).strip("-.") or source.run.id
         self.phases: list[dict[str, Any]] = []
@@ -57,6 +65,8 @@ class Making(ABC):
             "base_model": source.run.environment().get("base_model", {}).get("name", ""),
             "data": config.evaluate,
             "trained": trained_score(context.settings, source.run, rows) if rows and source.step is None else None,
+            "evaluation": evaluation_of(context.settings, source.run),
+            "license": license_of(source.base, source.run.environment().get("base_model") or {}),
             "files": [],
             "phases": self.phases,
         }
@@ -75,7 +85,32 @@ class Making(ABC):
 
     def run(self) -> None:
         """Do all of it; the work folder is gone afterwards, whatever happens."""
-        self.context.outline(self.expected())
+        delivery = self.delivery
+        earlier = same_export(self.context, self.config, self.source.run) if delivery is not None else None
+        expected = self.expected() if earlier is None else {}
+        self.context.outline(expected | (delivery.expected(self.source.half_bytes) if delivery else {}))
+        if delivery is not None:
+            delivery.prepare(self.report)
+        if earlier is not None and take(self.context, earlier, self.report):
+            self.taken(earlier)
+            self.write_report()
+        else:
+            self._make()
+        self._conclude()
+        if delivery is not None:
+            self.report["delivered"] = delivery.deliver(files_in(self.result), self)
+            self.write_report()
+
+    def taken(self, earlier: JobFolder) -> None:
+        """Finish what was taken from an earlier export: it lies in exports/, without its card."""
+        self.context.notice("info", f"taken from {earlier.id}, which made the same and was proven")
+
+    @property
+    def result(self) -> Path:
+        """Folder of everything that was made, as it is delivered."""
+        return self.context.job.exports
+
+    def _make(self) -> None:
         self.prepare()
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
@@ -85,7 +120,6 @@ class Making(ABC):
         finally:
             shutil.rmtree(self.work, ignore_errors=True)
             self.write_report()
-        self._conclude()
 
     def merge(self, target: Path, tokenizer: Path, **form: Any) -> None:
         """Write the trained model as one checkpoint.
@@ -242,7 +276,7 @@ class Making(ABC):
 
     def readme(self) -> str:
         """Text of the README beside what was delivered."""
-        return readme(
+        return card_front(self.source.run, self.report, "finetune", "gguf") + readme(
             self.report["name"],
             self.report["base_model"] or "its base model",
             self.report["files"],
@@ -263,7 +297,7 @@ class Making(ABC):
             )
 
     def _conclude(self) -> None:
-        self.context.environment(peak_memory_bytes=max(phase["peak_bytes"] for phase in self.phases))
+        self.context.environment(peak_memory_bytes=max((phase["peak_bytes"] for phase in self.phases), default=0))
         files = self.report["files"]
         differing = [file for file in files if file["verdict"] == "differs"]
         if differing:
@@ -271,7 +305,13 @@ class Making(ABC):
             fixes = {one["fix"] for file in differing for one in file["differences"] if not one["rare"]}
             raise StudioError(
                 f"{len(differing)} of {len(files)} {self.noun} differ from the trained model: {why}",
-                fix=". ".join(["Do not use them; the report and the job's log show the differences", *sorted(fixes)]),
+                fix=". ".join(
+                    [
+                        "Do not use them; the report and the job's log show the differences",
+                        *([] if self.delivery is None else ["Nothing was put anywhere else"]),
+                        *sorted(fixes),
+                    ]
+                ),
             )
 
     def _failure(self, result: StepResult) -> str:

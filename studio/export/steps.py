@@ -206,8 +206,9 @@ def run_step(
 
 
 def run_own_step(
-    module: str, request: dict[str, Any], folder: Path, watcher: Watcher, report: Report | None = None
-) -> StepResult:
+    module: str, request: dict[str, Any], folder: Path, watcher: Watcher, report: Report | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> StepResult:  # fmt: skip
     """Run `python -m MODULE` with a request; progress goes to `report`, its other output to the log.
 
     Args:
@@ -216,6 +217,7 @@ def run_own_step(
         folder: an existing folder for the request and the answer.
         watcher: the job.
         report: called with (done, total).
+        environment: added to that of a step, such as what lets it use the network.
 
     Returns:
         The result. `error` is set when the step raised a StudioError; a crash only shows in `code`.
@@ -245,7 +247,7 @@ def run_own_step(
         module_command(module, str(asked), str(answered)),
         watcher,
         follow,
-        {**child_environment(), **QUIET},
+        {**child_environment(), **QUIET, **(environment or {})},
     )
     result.error = errors[0] if errors else None
     if result.code == 0:

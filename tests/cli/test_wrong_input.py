@@ -123,6 +123,13 @@ def test_options_without_an_effect_are_told_and_part_of_the_answer(command) -> N
         (["export", "nobody", "--to", "merged", "--type", "f16"], ["--type is for --to gguf"]),
         (["export", "nobody", "--dtype", "float32"], ["--dtype is for --to merged"]),
         (["export", "nobody", "--to", "merged", "--base", "a/b"], ["--base is for --to adapter"]),
+        (["export", "nobody", "--repo", "a/b"], ["--repo is for --to hub"]),
+        (["export", "nobody", "--to", "folder", "--public"], ["--private or --public is for --to hub"]),
+        (
+            ["export", "nobody", "--to", "hub", "--what", "adapter", "--dtype", "float32"],
+            ["--dtype is for --to merged"],
+        ),
+        (["export", "nobody", "--to", "hub", "--what", "gguf", "--type", "f16"], ["there is no run 'nobody'"]),
         (["jobs", "show"], ["Missing argument 'ID'", "--help"]),
         (["jobs", "show", "nobody"], ["there is no job 'nobody'"]),
         (["data", "inspect", "none.jsonl"], ["none.jsonl"]),

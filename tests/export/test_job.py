@@ -19,6 +19,7 @@ from studio.export.proof.gates import gate_of
 from studio.export.readme import readme
 from studio.export.source import cpu_threads, open_source, texts_from, trained_score
 from studio.export.steps import StepResult
+from studio.foreign import parse_yaml
 from studio.jobs import JobFolder, read_events
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
@@ -43,6 +44,9 @@ def test_report_and_files(exported: JobFolder, report: dict[str, Any]) -> None:
         assert file["exact_match"]["total"] == 3
         assert file["task"] is None, "no evaluation of this run exists"
         assert file["sha256"] in (exported.exports / "README.md").read_text()
+    front = parse_yaml((exported.exports / "README.md").read_text().split("---\n")[1])
+    assert (front["library_name"], front["pipeline_tag"]) == ("gguf", "text-generation")
+    assert "base_model" not in front, "the embedded model has no Hub id"
     assert report["files"][2]["notes"] == [
         "180 of 272 tensors kept at higher precision: width 576 is not a multiple of 256"
     ]

@@ -92,7 +92,7 @@ def test_its_folder_has_what_its_users_expect(merged: JobFolder, entry: dict[str
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float32"
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == 2  # <|im_end|>
     card = (folder / "README.md").read_text()
-    assert 'base_model: "smollm2-135m-instruct"' in card and "| verdict | as trained |" in card
+    assert "This is smollm2-135m-instruct, fine-tuned" in card and "| verdict | as trained |" in card
     assert (merged.exports / "README.md").read_text() == card
     assert not (merged.path / "work").exists()
 

@@ -11,8 +11,11 @@ from markdown_it import MarkdownIt
 
 from studio.config import RunConfig
 from studio.export.card import model_card
+from studio.export.cards.facts import name_of
+from studio.export.cards.license import told
 from studio.export.readme import readme
 from studio.foreign import parse_yaml
+from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
 from studio.train.loop.card import write_card
 
@@ -77,11 +80,19 @@ def test_the_card_of_an_exported_folder(name: str, kind: str, tmp_path: Path) ->
             "prompt_ids_equal": True, "mean_kl": 0.0, "exact_match": None, "verdict": "as trained",
             "notes": [f"it is {text}"],
         }  # fmt: skip
-        return model_card(run, {"name": text, "base_model": text, "reference": {"positions": 512}}, entry)
+        evaluation = {"data": text, "before": {"exact_match": 0.0}, "after": {"exact_match": 1.0, "total": 3}}
+        sources = [{"path": text, "part": "train", "kept": 3, "tokens": 9}]
+        write_json(run.environment_path, {"data": {"sources": sources}, "versions": {"transformers": text}})
+        report = {"name": text, "base_model": text, "reference": {"positions": 512}, "evaluation": evaluation}
+        return model_card(run, report | {"license": told({"license": "other", "license_name": text}, text)}, entry)
 
     made, plain = card(name), card("plain")
     front, _, body = made.removeprefix("---\n").partition("\n---\n")
-    assert parse_yaml(front) == parse_yaml(plain.split("---\n")[1]) | {"base_model": name}
+    values, usual = parse_yaml(front), parse_yaml(plain.split("---\n")[1])
+    assert values.pop("license_name", name) == name and "base_model" not in values, "the name is no Hub id"
+    (model,) = values.pop("model-index")
+    assert (model["name"], model["results"][0]["dataset"]["name"]) == (name, name_of(name))
+    assert values == {key: usual[key] for key in usual if key not in ("license_name", "model-index")}
     assert kinds(body) == kinds(plain.split("---\n", 2)[2])
     code = next(one.content for one in tokens(body) if one.type == "fence")
     texts = [one.value for one in ast.walk(ast.parse(code)) if isinstance(one, ast.Constant)]

@@ -10,12 +10,14 @@ from studio.cli.jobs.watch import follow, raise_unless_completed
 from studio.cli.output import answer, say, table
 from studio.cli.work.train import Json
 from studio.config.describe import options_of
-from studio.config.jobs import AUTO, HELD_OUT, Destination, EvaluateConfig, ExportConfig
+from studio.config.jobs import AUTO, HELD_OUT, Destination, EvaluateConfig, ExportConfig, made_for
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
 from studio.errors import InputError, StudioError
 from studio.evaluate.score import in_a_sentence
 from studio.export.adapter import require_exportable
+from studio.export.delivery.wishes import settled
+from studio.export.files import in_words
 from studio.export.proof.gates import difference, rare_differences
 from studio.export.source import checkpoint_of
 from studio.jobs import find_job, submit
@@ -25,7 +27,8 @@ from studio.settings import Settings, read_settings
 
 FLAGS = {
     "types": "--type", "dtype": "--dtype", "shard_gb": "--shard-gb", "base": "--base", "serve": "--serve",
-    "context": "--context",
+    "context": "--context", "what": "--what", "repo": "--repo", "private": "--private or --public",
+    "overwrite": "--overwrite", "path": "--path",
 }  # fmt: skip
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A training run's id or name.")]
 
@@ -78,29 +81,46 @@ def export(
     rows: Annotated[
         str | None, typer.Option("--evaluate", help="File of rows on which the exported model answers too.")
     ] = None,
+    what: Annotated[
+        str | None,
+        typer.Option("--what", help="With --to hub or folder: merged (if not given), adapter or gguf."),
+    ] = None,
+    repo: Annotated[str | None, typer.Option("--repo", help="Repository on the Hub, as OWNER/NAME.")] = None,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Who sees a new repository; private if not given.")
+    ] = None,
+    overwrite: Annotated[
+        bool | None, typer.Option("--overwrite", help="Replace files of a repository that holds some already.")
+    ] = None,
+    path: Annotated[
+        str | None, typer.Option("--path", help="With --to folder: a new or empty folder, or a name ending in .zip.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Export a run: GGUF files, a merged checkpoint or the adapter, each proven against the trained model."""
     destinations = list(dict.fromkeys(_words(to))) or [""]
-    asked = {
+    asked: dict[str, Any] = {
         "types": _words(types) if types is not None else None, "dtype": dtype, "shard_gb": shard_gb, "base": base,
-        "serve": serve, "context": context,
+        "serve": serve, "context": context, "what": what, "repo": repo, "private": private, "overwrite": overwrite,
+        "path": path,
     }  # fmt: skip
     given = {name: value for name, value in asked.items() if value is not None}
     readers = {spec.path: spec.needs[1] for spec in options_of(ExportConfig) if spec.needs is not None}
+    reading = {one: {name for name in given if {one, made_for(one, what)} & set(readers[name])} for one in destinations}
     for name in given:
-        if not set(readers[name]) & set(destinations):
+        if not any(name in names for names in reading.values()):
             flag, reader = FLAGS[name], readers[name][0]
             raise InputError(f"{flag} is for --to {reader}", where=flag, fix=f"Omit {flag}, or export --to {reader}")
     shared = {"evaluate": rows, "checkpoint": checkpoint}
-    options = [
-        {"to": one, **shared, **{name: given[name] for name in given if one in readers[name]}} for one in destinations
-    ]
+    options = [{"to": one, **shared, **{name: given[name] for name in reading[one]}} for one in destinations]
     settings = read_settings()
     configs = [export_config(settings, run, one) for one in options]
     reports = [run_export(settings, config) for config in configs]
     files = [file for report in reports for file in report["files"]]
     answer(as_json, reports[0] if len(reports) == 1 else {"exports": reports}, _export_table(files))
+    for report in reports:
+        if report.get("delivered"):
+            say(put_there(report["delivered"]))
     for one in rare_differences(files):
         say(f"note: {difference(one)}. {one['fix']}.")
     for report in reports:
@@ -155,7 +175,7 @@ def export_config(settings: Settings, run: str, options: dict[str, Any]) -> Expo
     require_exportable(job, config)
     if config.checkpoint is not None:
         checkpoint_of(job, config.checkpoint)
-    return config
+    return settled(config, job, settings)
 
 
 def run_export(settings: Settings, config: ExportConfig) -> dict[str, Any]:
@@ -178,6 +198,16 @@ def run_export(settings: Settings, config: ExportConfig) -> dict[str, Any]:
         raise_unless_completed(submitted, state)
     ended = {"status": state.status, "reason": state.reason, "fix": state.fix}
     return {"id": submitted.id, "path": str(submitted.path), **ended, **(report or {})}
+
+
+def put_there(delivered: dict[str, Any]) -> str:
+    """Where an export was put, as a sentence."""
+    size = f"{delivered['files']} files, {in_words(delivered['bytes'])}"
+    if delivered["to"] != "hub":
+        return f"{delivered['where']}: {size}"
+    held = delivered["bytes"] - delivered["sent"]
+    there = f", of which {in_words(held)} were there already" if held > 0 else ""
+    return f"{delivered['url']} ({'private' if delivered['private'] else 'public'}): {size}{there}"
 
 
 def _export_table(files: list[dict[str, Any]]) -> Any:

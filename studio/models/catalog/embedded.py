@@ -36,6 +36,7 @@ Report = Callable[[str, float, float | None], None]
 """Called with the phase's name, how much is done, and the total (None where it is not known)."""
 
 PARAMETERS = 134_515_008
+LICENSE = "apache-2.0"
 RECIPE = 1  # Raised when the same GGUF shall become another checkpoint: an older folder is then made anew.
 BYTES_NEEDED = 600_000_000  # The checkpoint (273 MB) plus room for the file system's and the next job's own files.
 CONTEXT = 8192

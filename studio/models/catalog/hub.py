@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError, StudioError
@@ -124,13 +125,21 @@ def _download(name: str, folder: Path, revision: str, on_progress: Callable[[flo
             ignore_patterns=list(_IGNORED), endpoint=endpoint(),
         )  # fmt: skip
     on_progress(total, total)
-    _mark(folder, name, revision, info.sha)
+    _mark(folder, name, revision, info.sha, license_named(info))
     return folder
 
 
-def _mark(folder: Path, name: str, revision: str, commit: str | None) -> None:
+def _mark(folder: Path, name: str, revision: str, commit: str | None, license: dict[str, str] | None = None) -> None:
     """Say that the folder is whole, and what it holds."""
-    (folder / _MARKER).write_text(json.dumps({"hub": name, "revision": revision, "commit": commit}) + "\n")
+    told = {"hub": name, "revision": revision, "commit": commit, **(license or {})}
+    (folder / _MARKER).write_text(json.dumps(told) + "\n")
+
+
+def license_named(info: Any) -> dict[str, str]:
+    """What the Hub says of a model's license: `license`, and for "other" its `license_name` and `license_link`."""
+    card = info.card_data
+    found = {key: card.get(key) for key in ("license", "license_name", "license_link")} if card is not None else {}
+    return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
 def _from_cache(name: str, folder: Path, revision: str, on_progress: Callable[[float, float], None]) -> bool:

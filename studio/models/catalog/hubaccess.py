@@ -29,7 +29,7 @@ _NAME = r"[A-Za-z0-9][\w.-]{0,95}"
 _ID = re.compile(f"{_NAME}/{_NAME}")
 _ONE_NAME = re.compile(_NAME)
 OnBytes = Callable[[float, float], None]
-Aim = Literal["download", "look up", "search for"]
+Aim = Literal["download", "look up", "search for", "upload to"]
 
 
 def is_hub_id(text: str, owner: bool = True) -> bool:
@@ -69,6 +69,11 @@ class Asked:
 def endpoint() -> str | None:
     """Address of the Hub where it is not the usual one: a mirror's. Read at each call, as huggingface_hub does not."""
     return os.environ.get("HF_ENDPOINT") or None
+
+
+def shown_endpoint() -> str:
+    """Address of the Hub without the name and password that a mirror's may hold, since logs and reports show it."""
+    return re.sub(r"//[^/]*@", "//", endpoint() or "https://huggingface.co").rstrip("/")
 
 
 def hub_api() -> HfApi:
@@ -186,20 +191,24 @@ def sentence(error: Exception, asked: Asked) -> StudioError:
             f"the disk was full before {name} was complete", where=where,
             fix="Free some space and start again (the download resumes), or set STUDIO_HOME to another disk",
         )  # fmt: skip
+    if any(isinstance(e, errors.OfflineModeIsEnabled) for e in chain) and asked.aim == "upload to":
+        return StudioError(
+            f"HF_HUB_OFFLINE forbids uploading to {name}", where=where, fix=f"Unset it, or {asked.otherwise}"
+        )
     if any(isinstance(e, errors.OfflineModeIsEnabled) for e in chain):
         return StudioError(
             f"{name} is not on this machine and HF_HUB_OFFLINE forbids downloading it", where=where,
             fix=f"Unset HF_HUB_OFFLINE, or {asked.otherwise}",
         )  # fmt: skip
-    # Without the name and password that the address of a mirror may hold: this goes into the job's log.
-    place = re.sub(r"//[^/]*@", "//", endpoint() or "huggingface.co")
+    place = shown_endpoint().removeprefix("https://")
     if any(isinstance(e, socket.gaierror) or getattr(e, "errno", None) in _NO_NETWORK for e in chain):
         return StudioError(
             f"could not {asked.aim} {name}: no network, {place} was not found", where=where,
             fix=f"Check the network or proxy (HTTPS_PROXY) and try again, or {asked.otherwise}",
         )  # fmt: skip
     detail = f"status {status}" if status else _plainly(chain)
-    resumes = "; the download resumes" if asked.aim == "download" else ""
+    known = {"download": "; the download resumes", "upload to": "; what was sent is not sent again"}
+    resumes = known.get(asked.aim, "")
     return StudioError(
         f"could not {asked.aim} {name}: {place} did not respond properly ({detail})", where=where,
         fix=f"Check the network or proxy (HTTPS_PROXY) and try again{resumes}. Without a network, {asked.otherwise}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -38,11 +39,14 @@ def test_download_fetches_what_is_needed_with_progress(
 ) -> None:
     seen: list[tuple[str, float, float | None]] = []
     server = Hub({"org/tiny": tiny}, pause=0.05)
+    server.told["org/tiny"] = {"cardData": {"license": "other", "license_name": "lab-1.0", "tags": ["x"]}}
     with serve_hub(server) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
         found = resolve_model("org/tiny", settings, on_progress=lambda *event: seen.append(event))
     assert found.source == "hub"
     assert found.path == settings.models / "hub--org--tiny"
+    marked = json.loads((found.path / "studio.json").read_text())
+    assert (marked["license"], marked["license_name"]) == ("other", "lab-1.0"), "for the cards of what is made of it"
     fetched = {file.name for file in found.path.iterdir() if file.is_file()}
     assert {"config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors.index.json"} <= fetched
     assert not {"pytorch_model.bin", "model.gguf"} & fetched

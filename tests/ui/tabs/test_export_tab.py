@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
 import gradio as gr
 import pytest
 
-from studio.config.jobs import Destination, GgufType
+from studio.config.jobs import Destination, ExportConfig, GgufType
 from studio.errors import InputError, InputErrors
 from studio.jobs import Summaries
 from studio.jobs.store.checkpoints import seal
+from studio.jobs.store.folder import create_job
 from studio.settings import Settings
 from studio.ui.page import build_page
 from studio.ui.server.services import Services
@@ -19,7 +21,7 @@ from studio.ui.tabs.chat import tab as chat
 from studio.ui.tabs.export import tab as export
 from studio.ui.tabs.export.report import report_value
 from studio.ui.tabs.export.tab import ExportTab, chat_key
-from tests.ui.made_jobs import made_export, made_merged, made_run
+from tests.ui.made_jobs import finish, made_export, made_merged, made_run
 
 
 @pytest.fixture
@@ -122,11 +124,49 @@ def test_a_checkpoint_of_the_run_is_chosen_by_its_step(
         tab.submit(run.id, ["f16"], "", checkpoint="7")
 
 
-def shown(tab: ExportTab, to: Destination, serve: str = "merged") -> set[str]:
+def shown(tab: ExportTab, to: Destination, serve: str = "merged", what: str | None = None) -> set[str]:
     """Names of the fields that a destination shows."""
     fields = {"types": tab.types, "merged": tab.merged, "served": tab.served, "context": tab.context, "base": tab.base}
-    told = tab.choose(to, serve)
+    told = tab.choose(to, serve, what)
     return {name for name, field in fields.items() if told[field].visible}
+
+
+def test_a_place_asks_where_and_for_what_is_put_there(
+    tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column, hub, path = tab.delivery.show("hub")
+    assert (column.visible, hub.visible, path.visible) == (True, True, False)
+    column, hub, path = tab.delivery.show("folder")
+    assert (column.visible, hub.visible, path.visible) == (True, False, True)
+    assert not tab.delivery.show("gguf")[0].visible
+    for what, seen in (("merged", "merged"), ("gguf", "types"), ("adapter", "base")):
+        assert shown(tab, "hub", what=what) == {seen}
+        assert tab.choose("hub", "merged", what)[tab.start].value == "Upload to the Hub"
+    run = made_run(settings.jobs)
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    usual = ("merged", "", "")  # of what servers are asked, and no checkpoint
+    tab.submit(run.id, ["q8_0"], "", "hub", "auto", "1", None, *usual, "gguf", " ada/tuned ", True, False, None)
+    tab.submit(run.id, [], "", "folder", "float16", "2", "", *usual, "merged", "", True, False, f" {tmp_path}/new.zip ")
+    read = ("to", "what", "types", "repo", "private", "overwrite", "path", "dtype")
+    assert [submitted[0][name] for name in read] == ["hub", "gguf", ["q8_0"], "ada/tuned", True, False, None, "auto"]
+    assert [submitted[1][name] for name in read] == [
+        "folder", "merged", ["q4_k_m"], None, True, False, f"{tmp_path}/new.zip", "float16",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="no repository is named"):
+        tab.submit(run.id, [], "", "hub", "auto", "1", None, *usual, "merged", "", True, False, None)
+    with pytest.raises(InputError, match="is not empty"):
+        tab.submit(run.id, [], "", "folder", "auto", "1", None, *usual, "merged", "", True, False, str(settings.home))
+    assert len(submitted) == 2
+
+
+def test_an_export_is_named_by_its_place(settings: Settings, services: Services) -> None:
+    run = made_run(settings.jobs)
+    for config in ({"to": "hub", "repo": "ada/tuned", "what": "adapter"}, {"to": "folder", "path": "/x/out.zip"}):
+        finish(create_job(settings.jobs, "export", "demo", ExportConfig(run=run.id, **config).model_dump(mode="json")))
+    named = {(one["title"], one["what"]) for one in report_value(services, run)["exports"]}
+    assert named == {
+        ("Hugging Face Hub of demo", "Adapter in ada/tuned"), ("Folder or zip of demo", "Merged checkpoint in out.zip")
+    }  # fmt: skip
 
 
 def test_a_checkpoint_is_named_by_its_precision(settings: Settings, services: Services) -> None:

@@ -6,21 +6,24 @@ files are links to a route that sends them from where they lie.
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 import gradio as gr
 
-from studio.config.jobs import SERVERS
+from studio.config.jobs import PLACES, SERVERS
 from studio.jobs import JobFolder
 from studio.ui.components.selected import has_model, jobs_of, when
 from studio.ui.server.services import Services
 from studio.ui.server.theme import script_tags
+from studio.ui.tabs.export.delivery import WHATS
 
 # What is made, by destination.
 TITLES = {
     "gguf": "GGUF", "ollama": "Ollama model", "llama-server": "llama.cpp server", "lmstudio": "LM Studio",
     "gguf-lora": "GGUF adapter", "merged": "Merged checkpoint", "adapter": "Adapter", "vllm": "vLLM",
     "sglang": "SGLang", "tgi": "TGI",
+    "hub": "Hugging Face Hub", "folder": "Folder or zip",
 }  # fmt: skip
 TEMPLATE = '<div class="studio export-view"></div>'
 # The words in quotes are the component's own events (see __getattr__ of gr.HTML): "chat" carries {job, file}.
@@ -33,7 +36,8 @@ def export_report(value: dict[str, Any]) -> gr.HTML:
         value=value,
         html_template=TEMPLATE,
         head=script_tags(
-            "core/follow.js", "export/folder.js", "export/modelfile.js", "export/serving.js", "export/export.js"
+            "core/follow.js",
+            *(f"export/{name}.js" for name in ("folder", "modelfile", "serving", "delivered", "export")),
         ),
         js_on_load=ON_LOAD,
         apply_default_css=False,
@@ -58,9 +62,12 @@ def title_of(job: JobFolder) -> str:
 
 
 def types_of(job: JobFolder) -> str:
-    """The types of an export in one line: 'Q4_K_M, F16', or its precision: 'merged, bfloat16', or 'adapter'."""
+    """An export in one line: its types, 'Q4_K_M, F16', its precision, 'merged, bfloat16', or where it is put."""
     config = job.request.config
-    if (to := config.get("to")) in ("merged", "adapter", *SERVERS):
+    if (to := config.get("to")) in PLACES:
+        place = str(config.get("repo") if to == "hub" else PurePath(str(config.get("path"))).name)
+        return f"{WHATS.get(str(config.get('what')), 'export')} in {place}"
+    if to in ("merged", "adapter", *SERVERS):
         dtype = str(config.get("dtype") or "auto")
         what = str(config.get("serve") if to in SERVERS else to)
         return what if dtype == "auto" or what == "adapter" else f"{what}, {dtype}"

@@ -1,4 +1,4 @@
-"""The Export tab: a run becomes GGUF files, one checkpoint or an adapter, each proven against the trained model.
+"""The Export tab: a run becomes GGUF files, one checkpoint or an adapter, each proven and put where it is wanted.
 
 The handlers only write a job; the report below the form follows it by our own routes. "Chat with it" opens the
 Chat tab with the file at the right.
@@ -11,9 +11,10 @@ from typing import Any, get_args
 import gradio as gr
 
 from studio.config.describe import options_of
-from studio.config.jobs import DEMO_TEST, DESTINATIONS, SERVERS, Destination, ExportConfig, GgufType
+from studio.config.jobs import DEMO_TEST, DESTINATIONS, SERVERS, Destination, ExportConfig, GgufType, made_for
 from studio.config.load import build as build_config
 from studio.export.adapter import require_exportable
+from studio.export.delivery.wishes import settled
 from studio.export.proof.gates import TYPES
 from studio.export.source import checkpoint_of
 from studio.jobs import JobFolder, submit
@@ -23,6 +24,7 @@ from studio.ui.components.selected import jobs_of, require_model, rows_choices, 
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
 from studio.ui.tabs.chat.targets import export_key
+from studio.ui.tabs.export.delivery import DeliveryFields, placed
 from studio.ui.tabs.export.report import TITLES, empty_sentence, export_report, report_value, types_of
 
 NO_ROWS, RESULT = ("No rows", ""), ("Result of the run", "")
@@ -30,6 +32,7 @@ STARTS = {
     "gguf": "Export to GGUF", "ollama": "Export to Ollama", "llama-server": "Export for llama.cpp",
     "lmstudio": "Export to LM Studio", "gguf-lora": "Export GGUF adapter", "merged": "Export checkpoint",
     "adapter": "Export adapter", "vllm": "Export for vLLM", "sglang": "Export for SGLang", "tgi": "Export for TGI",
+    "hub": "Upload to the Hub", "folder": "Export to a folder",
 }  # fmt: skip
 SIZES = [(f"{size:g} GB", f"{size:g}") for size in (0.5, 1, 2, 5, 10)]
 
@@ -55,6 +58,7 @@ class ExportTab:
                     label=specs["to"].title, info=about("gguf"), interactive=True, elem_id="export-to",
                     elem_classes=["field"],
                 )  # fmt: skip
+                self.delivery = DeliveryFields(specs)
                 self.types = gr.CheckboxGroup(
                     [(type_label(kind), kind) for kind in get_args(GgufType)], value=specs["types"].default,
                     label=specs["types"].title, info=specs["types"].help, interactive=True, elem_id="export-types",
@@ -109,27 +113,31 @@ class ExportTab:
 
         self.report.chat(guard(chat_with), page.job, chat.opened, **QUIET)
         shown = [self.to, self.types, self.merged, self.served, self.context, self.base, self.start]
-        gr.on([self.to.change, self.serve.change], guard(self.choose), [self.to, self.serve], shown, **QUIET)
+        chosen = [self.to, self.serve, self.delivery.what]
+        gr.on([one.change for one in chosen], guard(self.choose), chosen, shown, **QUIET)
+        self.to.change(guard(self.delivery.show), self.to, self.delivery.shown, **QUIET)
         asked = [
             page.job, self.types, self.rows, self.to, self.dtype, self.shard, self.base, self.serve, self.context,
-            self.checkpoint,
+            self.checkpoint, *self.delivery.inputs,
         ]  # fmt: skip
         self.start.click(guard(self.submit), asked, [self.report, page.summaries["export"]], **QUIET)
 
-    def choose(self, to: Destination, serve: str) -> dict[Any, Any]:
+    def choose(self, to: Destination, serve: str, what: str | None = None) -> dict[Any, Any]:
         """Show what a destination asks for, by component.
 
         Args:
             to: destination.
             serve: what a server is given: merged or adapter.
+            what: what is put there, where it is a place.
         """
-        alone = to == "adapter" or (to in SERVERS and serve == "adapter")
+        kind = made_for(to, what)
+        alone = kind == "adapter" or (to in SERVERS and serve == "adapter")
         return {
             self.to: gr.Radio(info=about(to)),
-            self.types: gr.CheckboxGroup(visible=_reads(to, "types")),
-            self.merged: gr.Row(visible=_reads(to, "dtype") and not alone),
-            self.served: gr.Row(visible=_reads(to, "serve")),
-            self.context: gr.Textbox(visible=_reads(to, "context")),
+            self.types: gr.CheckboxGroup(visible=_reads(kind, "types")),
+            self.merged: gr.Row(visible=_reads(kind, "dtype") and not alone),
+            self.served: gr.Row(visible=_reads(kind, "serve")),
+            self.context: gr.Textbox(visible=_reads(kind, "context")),
             self.base: gr.Textbox(visible=alone),
             self.start: gr.Button(STARTS[to]),
         }
@@ -152,7 +160,7 @@ class ExportTab:
     def submit(
         self, job_id: str, types: list[str], rows: str | None, to: str = "gguf", dtype: str = "auto", shard: str = "1",
         base: str | None = None, serve: str = "merged", context: str | None = None,
-        checkpoint: str | None = None,
+        checkpoint: str | None = None, *delivery: Any,
     ) -> list[Any]:  # fmt: skip
         """Queue an export of the selected run and show it.
 
@@ -167,19 +175,23 @@ class ExportTab:
             serve: what a server is given: merged or adapter.
             context: maximum tokens of a conversation on a server, as typed; None (a hidden field) or empty for auto.
             checkpoint: step of one of the run's checkpoints; None (a hidden field) or empty for its result.
+            delivery: values of the fields of a place.
         """
         run = require_model(self.settings, job_id)
+        place = placed(to, delivery)
         asked = {"run": run.id, "to": to, "evaluate": rows_path(self.settings, rows) if rows else None}
         asked["checkpoint"] = checkpoint or None
         given = {
             "types": types, "dtype": dtype, "shard_gb": shard, "serve": serve,
             "base": (base or "").strip() or None, "context": (context or "").strip() or "auto",
         }  # fmt: skip
-        own = {name: value for name, value in given.items() if _reads(to, name)}
-        config = build_config(ExportConfig, asked | own)
+        kind = made_for(to, place.get("what"))
+        own = {name: value for name, value in given.items() if _reads(kind, name)}
+        config = build_config(ExportConfig, asked | place | own)
         require_exportable(run, config)
         if config.checkpoint is not None:
             checkpoint_of(run, config.checkpoint)
+        config = settled(config, run, self.settings)
         submit(self.settings, "export", run.request.name, config.model_dump(mode="json"))
         return [report_value(self.page.services, run), self._summary(run)]
 

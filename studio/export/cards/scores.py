@@ -1,0 +1,63 @@
+"""What an evaluation of the run found, before and after training: for the text of a card and for its front matter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.escaping import for_markdown
+from studio.export.cards.facts import name_of
+from studio.jobs import JobFolder
+from studio.jobs.store.files import read_json
+from studio.jobs.store.folder import jobs_of_kind
+from studio.settings import Settings
+
+# What the Hub calls a measure, what people call it, and where the report has it.
+MEASURES = (
+    ("exact_match", "Exact match", "exact_match"),
+    ("preference_accuracy", "Preference accuracy", "preference_accuracy"),
+)
+
+
+def evaluation_of(settings: Settings, run: JobFolder) -> dict[str, Any] | None:
+    """Return the run's newest complete evaluation, without its rows; None if there is none.
+
+    Args:
+        settings: of the home whose evaluations are searched.
+        run: the exported run.
+    """
+    for job in jobs_of_kind(settings.jobs, "evaluate"):
+        if job.state().status != "completed" or job.request.config.get("limit") is not None:
+            continue
+        report = read_json(job.report / "evaluation.json") or {}
+        if report.get("run") == run.id and report.get("before") and report.get("after"):
+            return {"data": str(report.get("data", "")), "before": report["before"], "after": report["after"]}
+    return None
+
+
+def evaluation_text(evaluation: dict[str, Any]) -> str:
+    """The section on the evaluation: the same rows before and after training."""
+    before, after = evaluation["before"], evaluation["after"]
+    lines = ["| measure | before training | after training |", "|---|---|---|"]
+    lines += [
+        f"| {title} | {_share(before, key)} | {_share(after, key)} |" for _, title, key in MEASURES if key in after
+    ]
+    rows = "validation rows" if evaluation["data"] == "validation" else for_markdown(name_of(evaluation["data"]))
+    return "\n".join([f"{after['total']:,} rows of {rows}.", "", *lines])
+
+
+def results(evaluation: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The evaluation as the front matter's model-index has it; empty without one."""
+    if evaluation is None:
+        return []
+    after, data = evaluation["after"], name_of(evaluation["data"])
+    metrics = [
+        {"type": kind, "name": title, "value": round(float(after[key]), 6)}
+        for kind, title, key in MEASURES if key in after
+    ]  # fmt: skip
+    dataset = {"name": data, "type": data}
+    return [{"task": {"type": "text-generation", "name": "Text generation"}, "dataset": dataset, "metrics": metrics}]
+
+
+def _share(side: dict[str, Any], key: str) -> str:
+    count = f" ({side['correct']:,} of {side['total']:,})" if "correct" in side else ""
+    return f"{side[key]:.1%}{count}" if key in side else "–"
