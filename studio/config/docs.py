@@ -35,7 +35,7 @@ def config_page() -> str:
     parts.append(option_table(list(options_of(EvaluateConfig))))
     parts.append("## Export\n\n`studio export RUN`, or the Export tab.\n\n")
     parts.append(option_table(list(options_of(ExportConfig))))
-    parts.append("## Merge\n\n`studio merge RECIPE.yaml --name CHILD` (docs/merge.md).\n\n")
+    parts.append("## Merge\n\n`studio merge RECIPE.yaml`, or **Merge** in the Export tab (docs/merge.md).\n\n")
     parts.append(option_table([one for one in options_of(MergeConfig) if one.path not in FILLED_IN]))
     return "\n".join("".join(parts).splitlines()) + "\n"
 

@@ -24,6 +24,7 @@ from studio.ui.components.selected import jobs_of, require_model, rows_choices, 
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
 from studio.ui.tabs.chat.targets import export_key
+from studio.ui.tabs.export import merge
 from studio.ui.tabs.export.delivery import DeliveryFields, placed
 from studio.ui.tabs.export.report import TITLES, empty_sentence, export_report, report_value, types_of
 
@@ -103,6 +104,7 @@ class ExportTab:
                         STARTS["gguf"], variant="primary", scale=0, min_width=160, elem_id="export-start"
                     )
             self.report = export_report(report_value(page.services, None))
+            merge.build(page)
         fresh = [self.empty, self.form, self.rows, self.checkpoint, self.report, page.summaries["export"]]
         gr.on(None, guard(self.refresh), page.job, fresh, trigger_mode="multiple", **QUIET)
         self.report.refresh(guard(self.refresh), page.job, fresh, **QUIET)

@@ -1,0 +1,243 @@
+"""The Merge section of the Export tab: models are picked, the recipe is written, checked and started.
+
+The recipe's text is what counts: the fields only write it, and a person may edit or paste one. What comes of it is a
+job in the list, whose child is a run for every tab.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from studio.config.describe import options_of
+from studio.config.jobs import DEMO_TEST, MergeConfig
+from studio.errors import InputError, StudioError
+from studio.jobs import FINAL, submit
+from studio.jobs.store.folder import free_name
+from studio.jobs.store.request import MODEL_KINDS
+from studio.merge.asking import prepare
+from studio.merge.methods import METHODS, UNLOAD, MergeMethod
+from studio.merge.recipe import write_recipe
+from studio.models.catalog.names import known_models
+from studio.ui.components.choices import drawn, heading, text_line
+from studio.ui.components.selected import rows_choices, rows_path, selected_run
+from studio.ui.errors import guard
+from studio.ui.page import QUIET, Page
+
+START = "Merge"
+REPORT = """<div class="studio"><section class="card-block merge-report" hidden aria-label="The selected merge">
+  <div class="row-flex wrap-flex"><h3 data-merge="name"></h3><span class="muted" data-merge="what" role="status"></span>
+  </div><div data-merge="body"></div>
+</section></div>"""
+_OFFERED = 200  # newest jobs that are looked through for models
+_NUMBERS = ("t", "density")
+NO_ROWS = ("No rows", "")
+EACH: dict[str, Any] = {**QUIET, "trigger_mode": "multiple"}
+
+
+def build(page: Page) -> None:
+    """Build the section; called inside the Export tab."""
+    MergeCard(page)
+
+
+class MergeCard:
+    """The section's components and handlers."""
+
+    def __init__(self, page: Page) -> None:
+        specs = {spec.path: spec for spec in options_of(MergeConfig)}
+        self.settings, self.book = page.services.settings, page.services.book
+        with gr.Column(elem_classes=["card-block"], elem_id="merge"):
+            heading("Merge", "several models to one that is used like a run")
+            self.models = gr.Dropdown(
+                [], value=[], multiselect=True, allow_custom_value=True, label="Models", interactive=True,
+                info="Runs of the studio, RUN@STEP, folders, or Hub ids such as owner/name.", elem_id="merge-models",
+                elem_classes=["field"],
+            )  # fmt: skip
+            with gr.Row(elem_classes=["export-row"]):
+                self.method = gr.Dropdown(
+                    choices(False), value="linear", label="Method", info=about(METHODS["linear"]), interactive=True,
+                    elem_id="merge-method", elem_classes=["field"], scale=2,
+                )  # fmt: skip
+                self.all = gr.Checkbox(False, label="All methods", interactive=True, elem_id="merge-all", scale=0)
+                self.base = gr.Dropdown(
+                    [], value=None, allow_custom_value=True, label="Base model", interactive=True,
+                    info="The model that the others come from.", visible=False, elem_id="merge-base",
+                    elem_classes=["field"],
+                )  # fmt: skip
+            with gr.Row(elem_classes=["export-row"]):
+                self.weights = gr.Textbox(
+                    label="Weights", info="One for each model, separated by commas; empty: 1 each.", interactive=True,
+                    elem_id="merge-weights", elem_classes=["field"],
+                )  # fmt: skip
+                self.number = gr.Textbox(
+                    label="Density", interactive=True, visible=False, elem_id="merge-number", elem_classes=["field"]
+                )
+            self.recipe = gr.Textbox(
+                "", label="Recipe", info="mergekit's YAML; it may be edited, or replaced by another one.", lines=8,
+                max_lines=24, interactive=True, elem_id="merge-recipe", elem_classes=["field", "mono"],
+            )  # fmt: skip
+            with gr.Row(elem_classes=["export-row"]):
+                self.name = gr.Textbox(
+                    label="Name", placeholder="merged", interactive=True, elem_id="merge-name", elem_classes=["field"]
+                )
+                self.rows = gr.Dropdown(
+                    [NO_ROWS, ("Demo test rows", DEMO_TEST)], value="", label="Check exact match on rows",
+                    info=specs["evaluate"].help, allow_custom_value=True, interactive=True, scale=2,
+                    elem_id="merge-rows", elem_classes=["field"],
+                )  # fmt: skip
+                self.check = gr.Button("Check", scale=0, min_width=100, elem_id="merge-check")
+                self.start = gr.Button(START, variant="primary", scale=0, min_width=120, elem_id="merge-start")
+            self.said = text_line("", "merge-said", look="muted")
+        drawn(REPORT, "merge", "core/follow.js", "export/merge.js")
+        fields = [self.models, self.method, self.base, self.weights, self.number]
+        gr.on(
+            [one.change for one in fields], guard(self.write), fields, [self.recipe, self.said],
+            trigger_mode="always_last", **QUIET,
+        )  # fmt: skip
+        self.method.change(
+            guard(self.choose), self.method, [self.method, self.base, self.weights, self.number], **QUIET
+        )
+        self.all.change(lambda wanted: gr.Dropdown(choices=choices(wanted)), self.all, self.method, **QUIET)
+        gr.on(None, guard(self.refresh), page.job, [self.models, self.base, self.rows], **EACH)
+        self.check.click(guard(self.look), self.recipe, self.said, **QUIET)
+        self.start.click(guard(self.submit), [self.recipe, self.name, self.rows], [self.said, page.job], **QUIET)
+
+    def offered(self) -> list[tuple[str, str]]:
+        """Labels and words of the models that can be merged: runs with a model, newest first, then base models."""
+        runs = [row for row in self.book.rows() if row["kind"] in MODEL_KINDS and row["status"] in FINAL]
+        found: dict[str, str] = {}
+        for row in runs[:_OFFERED]:
+            folder = self.settings.jobs / row["id"] / "model"
+            if any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+                found.setdefault(row["name"], f"{row['name']} · run")
+        models = [model.name for model in known_models(self.settings) if model.ready]
+        return [(label, word) for word, label in found.items()] + [(f"{name} · model", name) for name in models]
+
+    def refresh(self, job_id: str) -> list[Any]:
+        """Offer the models that there are now, whatever job was selected."""
+        offered = self.offered()
+        rows = [NO_ROWS, *rows_choices(self.settings, selected_run(self.settings, job_id), DEMO_TEST)]
+        return [gr.Dropdown(choices=offered), gr.Dropdown(choices=offered), gr.Dropdown(choices=rows)]
+
+    def choose(self, name: str) -> list[Any]:
+        """Show what a method asks for."""
+        method = METHODS[name] if name else UNLOAD
+        number = next((one for one in _NUMBERS if method.parameter(one) is not None), "")
+        return [
+            gr.Dropdown(info=about(method)), gr.Dropdown(visible=method.base != "none"),
+            gr.Textbox(visible=method.parameter("weight") is not None),
+            gr.Textbox(visible=bool(number), label=number.capitalize(), info=_HELP.get(number, "")),
+        ]  # fmt: skip
+
+    def write(self, models: list[str], name: str, base: str | None, weights: str, number: str) -> list[Any]:
+        """Write the recipe that the fields describe.
+
+        Args:
+            models: words of the chosen models.
+            name: of the method, empty for none.
+            base: word of the base model; empty or None for none.
+            weights: one for each model, as typed; empty for 1 each.
+            number: t or density, as typed; empty for what the method takes.
+
+        Raises:
+            InputError: there are more or fewer weights than models.
+        """
+        if not models:
+            return ["", ""]
+        method = METHODS[name] if name else UNLOAD
+        return [write_recipe(written(method, models, base or "", weights or "", number or "")), ""]
+
+    def look(self, text: str) -> str:
+        """Say what a check of the recipe found, in words also where it cannot be merged."""
+        try:
+            asked = prepare(self._required(text), self.settings, light=True)
+        except StudioError as error:
+            return error.sentence
+        took = "" if asked.seconds is None else f" It takes about {asked.seconds:.0f} s."
+        return " ".join(
+            [f"{asked.recipe.method.title}: this can be merged.{took}", *(f"{one}." for one in asked.warnings)]
+        )
+
+    def submit(self, text: str, name: str, rows: str | None = None) -> list[Any]:
+        """Queue the merge and select it in the list.
+
+        Args:
+            text: of the recipe.
+            name: of the child, as typed; empty for the next free one.
+            rows: file that the models and the child answer; None or empty for none.
+
+        Raises:
+            StudioError: it cannot be merged.
+        """
+        path = rows_path(self.settings, rows) if rows else None
+        asked = prepare(self._required(text), self.settings, light=True, evaluate=path)
+        wanted = (name or "").strip() or free_name(self.settings.jobs, "merged")
+        job = submit(self.settings, "merge", wanted, asked.config.model_dump(mode="json"))
+        return [f"'{wanted}' is queued: its progress and its report are below.", job.id]
+
+    def _required(self, text: str) -> str:
+        if not (text or "").strip():
+            raise InputError("there is no recipe", fix="Pick models above, or paste a recipe")
+        return text
+
+
+_HELP = {
+    "t": "0 is the base model, 1 the other one.",
+    "density": "Share of the changes that is kept, from 0 to 1; empty: all.",
+}
+
+
+def choices(whole: bool) -> list[tuple[str, str]]:
+    """Labels and names of the methods: the usual ones and those of adapters, or all."""
+    shown = [one for one in METHODS.values() if whole or one.usual or one.name in ("adapter_cat", "adapter_linear")]
+    return [(one.title, one.name) for one in shown] + [(UNLOAD.title, "")]
+
+
+def about(method: MergeMethod) -> str:
+    """What a method makes, and what a person should know of it."""
+    made = f"{method.makes[0].upper()}{method.makes[1:]}."
+    return f"{made} {method.note}." if method.note else made
+
+
+def written(method: MergeMethod, models: list[str], base: str, weights: str, number: str) -> dict[str, Any]:
+    """Return the recipe that the fields describe, as plain values.
+
+    Args:
+        method: what is done.
+        models: words of the models.
+        base: word of the base model; empty for none.
+        weights: one for each model, as typed; empty for 1 each.
+        number: t or density, as typed; empty for none.
+
+    Raises:
+        InputError: there are more or fewer weights than models, or a value is no number.
+    """
+    values: dict[str, Any] = {"merge_method": method.name} if method.name else {}
+    if base and method.base != "none":
+        values["base_model"] = base
+    each = [_number(part) for part in weights.split(",") if part.strip()]
+    if method.parameter("weight") is None:
+        values["models"] = [{"model": word} for word in models]
+    else:
+        if each and len(each) != len(models):
+            raise InputError(
+                f"{len(each)} weights are given for {len(models)} models",
+                where="Weights",
+                fix="Give one for each model",
+            )
+        values["models"] = [
+            {"model": word, "parameters": {"weight": weight}}
+            for word, weight in zip(models, each or [1.0] * len(models), strict=True)
+        ]
+    name = next((one for one in _NUMBERS if method.parameter(one) is not None), "")
+    if name and number.strip():
+        values["parameters"] = {name: _number(number)}
+    return values
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"'{text.strip():.40}' is not a number", fix="Write it like 0.5") from None
