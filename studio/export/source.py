@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,13 +141,20 @@ def texts_from(run: JobFolder, evaluate: Path | None, settings: Settings) -> Dat
     if evaluate is not None:
         named = [source_named(data, str(evaluate))]
     for source in named:
-        try:
-            located = locate(source, settings)
-        except InputError:
-            continue
-        here = located.entry is None and located.count is None
-        return source.model_copy(update={"path": str(located.path)}) if here else source
+        with contextlib.suppress(InputError):
+            return where_it_lies(source, settings)
     return None
+
+
+def where_it_lies(source: DataSource, settings: Settings) -> DataSource:
+    """Return a source by the path where its file is, which means the same to a step of the export.
+
+    Raises:
+        InputError: it is not there.
+    """
+    located = locate(source, settings)
+    here = located.entry is None and located.count is None
+    return source.model_copy(update={"path": str(located.path)}) if here else source
 
 
 def trained_score(settings: Settings, run: JobFolder, rows: Path) -> dict[str, Any] | None:

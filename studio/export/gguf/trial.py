@@ -151,8 +151,14 @@ def fill(model: Any) -> None:
                 part.weight.copy_(_EMBEDDED * normal(*part.weight.shape))
 
 
-def _computed(tools: Toolchain, model: Any, ids: list[int], work: Path) -> npt.NDArray[np.float32]:
-    """Convert the model and return llama.cpp's logits after each of `ids`."""
+def as_gguf(tools: Toolchain, model: Any, work: Path) -> Path:
+    """Write a small model as a GGUF in float32 that has no vocabulary.
+
+    Args:
+        tools: the converter.
+        model: of transformers.
+        work: an existing folder.
+    """
     converter.prepare(tools.path)
     import conversion
     import gguf
@@ -175,6 +181,12 @@ def _computed(tools: Toolchain, model: Any, ids: list[int], work: Path) -> npt.N
 
         made.set_vocab = no_vocabulary
         made.write()
+    return file
+
+
+def _computed(tools: Toolchain, model: Any, ids: list[int], work: Path) -> npt.NDArray[np.float32]:
+    """Convert the model and return llama.cpp's logits after each of `ids`."""
+    file = as_gguf(tools, model, work)
     print(COMPUTING, flush=True)
     # Keys and values in float32 (0), or their rounding alone would choose other experts.
     loaded = GgufModel(file, TOKENS, 1, type_k=0, type_v=0, flash_attn=False)
