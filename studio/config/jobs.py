@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from studio.methods import METHODS, Method, RowKind
 from studio.option import Options, option
 
 GgufType = Literal[
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q4_0", "q3_k_m", "q2_k",
+    "q5_0", "q3_k_l", "q3_k_s",
+    "iq4_nl", "iq4_xs", "iq3_m", "iq3_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s",
 ]  # fmt: skip
+# What llama.cpp refuses without an importance matrix, and what loses clearly less with one (docs/export.md).
+MATRIX_NEEDED: tuple[GgufType, ...] = (
+    "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s",
+)  # fmt: skip
+MATRIX_HELPS: tuple[GgufType, ...] = ("q4_0", "q3_k_s", "q2_k", "iq4_nl", "iq4_xs", "iq3_m", "iq3_s")
+MATRIX_ENDING = ".imatrix.gguf"  # of the file's name; it is a GGUF, and no model
 Destination = Literal[
     "gguf", "ollama", "llama-server", "lmstudio", "gguf-lora", "merged", "adapter", "vllm", "sglang", "tgi", "hub",
     "folder",
@@ -116,6 +124,13 @@ class ExportConfig(Options):
             "needs": ["to", list(GGUF_MADE)],
         },
     )
+    imatrix: Literal["auto", "on", "off"] = option(
+        "auto",
+        "Weigh rounding errors by how strongly each weight is used on the run's training rows. auto: for the IQ types, "
+        "Q4_0, Q3_K_S and Q2_K; on: for all types that can; off: for none, and IQ1, IQ2, IQ3_XXS and IQ3_XS cannot be "
+        "made.",
+        title="Importance matrix", needs=("to", GGUF_MADE),
+    )  # fmt: skip
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = option(
         "auto", "Precision of the checkpoint's weights. auto is the base model's own.", title="Precision",
         tier="basic", needs=("to", ("merged", *SERVERS)),
@@ -181,6 +196,15 @@ class ExportConfig(Options):
     def _some_context(cls, value: int | str) -> int | str:
         if value != "auto" and int(value) < LEAST_CONTEXT:
             raise ValueError(f"at least {LEAST_CONTEXT} tokens, or auto, are needed")
+        return value
+
+    @field_validator("imatrix")
+    @classmethod
+    def _made_where_needed(cls, value: str, info: ValidationInfo) -> str:
+        lacking = [kind for kind in info.data.get("types") or [] if kind in MATRIX_NEEDED]
+        if value == "off" and lacking and info.data.get("to") in (*GGUF_MADE, *PLACES):
+            what = f"{', '.join(lacking)} cannot be made without an importance matrix"
+            raise ValueError(f"{what}: choose auto, or other types")
         return value
 
     @property

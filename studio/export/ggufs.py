@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
-from studio.config.jobs import ExportConfig
-from studio.export.files import require_space
+from studio.config.jobs import MATRIX_ENDING, MATRIX_HELPS, MATRIX_NEEDED, ExportConfig, GgufType
+from studio.errors import InputError
+from studio.export.files import require_space, sha256
 from studio.export.gguf.checkpoint import link_checkpoint
 from studio.export.gguf.convert import convert
 from studio.export.gguf.naming import metadata
@@ -15,6 +17,7 @@ from studio.export.gguf.quantize import quantize
 from studio.export.gguf.rehearsal import require_takeaway
 from studio.export.gguf.tokens import has_own_files, needs_work
 from studio.export.gguf.toolchain import Toolchain, ensure_toolchain
+from studio.export.imatrix.sample import training_rows
 from studio.export.making import Making
 from studio.export.proof.gates import TYPES, Verdict, gate_of, largest_bytes
 from studio.export.serving.modelfile import write_modelfile
@@ -23,6 +26,9 @@ from studio.export.steps import require
 from studio.jobs.run.worker import JobContext
 from studio.jobs.views.expected import export_seconds
 from studio.models.inspect.tokenizerfiles import tokenizer_files
+
+MATRIX = "imatrix"
+UNWEIGHTED = ("q8_0",)  # llama.cpp rounds these without looking at a matrix
 
 
 class GgufExport(Making):
@@ -37,7 +43,10 @@ class GgufExport(Making):
     def __init__(self, context: JobContext, config: ExportConfig, source: Source, rows: Path | None) -> None:
         super().__init__(context, config, source, rows)
         self.types = list(dict.fromkeys(config.types))
+        self.weighted = self._weighted()
         self.adds_start = False
+        self._rows: dict[str, Any] = {}
+        self._made: dict[str, Any] = {}
         self._tools: Toolchain | None = None
 
     def expected(self) -> dict[str, float]:
@@ -45,8 +54,9 @@ class GgufExport(Making):
         converted = [kind for kind in self.types if TYPES[kind].by_converter]
         converted += ["f16"] if self._quantised() and "f16" not in converted else []
         return export_seconds(
-            self.source.half_bytes, self.types, converted, self.source.adapter is not None, self.rows is not None
-        )
+            self.source.half_bytes, self.types, converted, self.source.adapter is not None, self.rows is not None,
+            bool(self.weighted),
+        )  # fmt: skip
 
     def prepare(self) -> None:
         """Refuse what has no room, or what llama.cpp cannot take; fetch the converter if it is missing."""
@@ -56,6 +66,10 @@ class GgufExport(Making):
         needed += sum(largest_bytes(kind, half) for kind in self.types)
         needed += half if "f16" not in self.types and self._quantised() else 0
         require_space(self.context.job.path, needed, "the export")
+        if self.weighted:
+            self._find_rows()
+        elif self.config.imatrix == "on":
+            self.context.notice("info", f"no importance matrix is made: {', '.join(self.types)} would not use it")
         self._tools = ensure_toolchain(self.context.settings, self.context)
         require_takeaway(self.source.weights, self.source.run.request.name, self.context.settings)
 
@@ -64,6 +78,8 @@ class GgufExport(Making):
         assert self._tools is not None  # prepared
         self._write(self._tools)
         self.refer()
+        if self.weighted:
+            self._deliver_matrix()
         for kind in self.types:
             self._prove(kind)
         self.report["modelfile"] = write_modelfile(
@@ -71,8 +87,14 @@ class GgufExport(Making):
         )
         self.write_report()
 
-    def _quantised(self) -> list[str]:
+    def _quantised(self) -> list[GgufType]:
         return [kind for kind in self.types if not TYPES[kind].by_converter]
+
+    def _weighted(self) -> list[GgufType]:
+        """The types that are rounded with an importance matrix."""
+        asked = self.config.imatrix
+        wanted = self._quantised() if asked == "on" else (*MATRIX_NEEDED, *MATRIX_HELPS) if asked == "auto" else ()
+        return [kind for kind in self._quantised() if kind in wanted and kind not in UNWEIGHTED]
 
     def _intermediate(self) -> str:
         """Precision of the merged weights: what the widest file asked for needs, so that each is rounded once."""
@@ -96,15 +118,53 @@ class GgufExport(Making):
                 result = convert(merged, self._file(kind), kind, said, tools, self.context, phase)
             self.measured(name, result)
         shutil.rmtree(merged)
+        if self.weighted:
+            self._make_matrix()
         for kind in self._quantised():
             name = f"quantizing {kind}"
             require_space(self.work, largest_bytes(kind, self._file("f16").stat().st_size), f"the {kind} file")
             with self.context.phase(name, None, "tensors") as phase:
-                made = quantize(self._file("f16"), self._file(kind), kind, cpu_threads(), self.context, phase)
+                matrix = self._made | {"path": str(self._file(MATRIX))} if kind in self.weighted else None
+                made = quantize(self._file("f16"), self._file(kind), kind, cpu_threads(), self.context, phase, matrix)
             self.measured(name, made.result)
             self.report.setdefault("notes", {})[kind] = made.notes
         if "f16" not in self.types:
             self._file("f16").unlink(missing_ok=True)
+
+    def _find_rows(self) -> None:
+        """Find the training rows; without them, types that are merely better with a matrix are made without."""
+        try:
+            self._rows = training_rows(self.source.run.request.config, self.context.settings).model_dump(mode="json")
+        except InputError as error:
+            if self.config.imatrix != "auto" or set(self.weighted) & set(MATRIX_NEEDED):
+                raise
+            self.weighted = []
+            self.context.notice("warning", f"made without an importance matrix: {error.what}")
+
+    def _make_matrix(self) -> None:
+        """Let llama.cpp compute training rows with the f16 file, and keep how strongly its weights are used."""
+        request = {
+            "file": str(self._file("f16")), "target": str(self._file(MATRIX)), "tokenizer": str(self.source.model),
+            "rows": self._rows, "threads": cpu_threads(),
+        }  # fmt: skip
+        made = self.step("importance matrix", "imatrix.make", request, "tokens")
+        answer = require(made, "making the importance matrix").answer
+        self._made = {"file": self.name + MATRIX_ENDING, "types": self.weighted} | answer
+        if answer["unreached"]:
+            self.context.notice(
+                "info",
+                f"{answer['unreached']} matrices of experts were chosen by no token of the importance matrix's rows: "
+                "all of their columns count alike",
+            )
+
+    def _deliver_matrix(self) -> None:
+        """Sign the matrix, move it to exports/ and enter it in the report."""
+        file, size = self._file(MATRIX), self._file(MATRIX).stat().st_size
+        with self.context.phase("checksums", size, "bytes") as phase:
+            digest = sha256(file, phase.set)
+        file.replace(self.context.job.exports / self._made["file"])
+        self.report["imatrix"] = self._made | {"bytes": size, "sha256": digest}
+        self.write_report()
 
     def _tokenizer(self) -> Path:
         """Folder of the tokenizer's files that go into the GGUF."""
@@ -126,6 +186,7 @@ class GgufExport(Making):
         self.adds_start = bool(result.answer.get("adds_start"))
         good: Verdict = "as trained" if TYPES[kind].by_converter else "as expected"
         entry = self.entry(kind, gate_of(kind, self.reference["dtype"]), good, result)
+        entry["imatrix"] = kind in self.weighted
         entry["notes"] = [*self.report.get("notes", {}).get(kind, []), *entry["notes"]]
         if self.rows is not None and result.code == 0:
             self.answer_rows(entry, "proof.rows", request)

@@ -22,7 +22,7 @@ from studio.export.cards.scores import evaluation_of
 from studio.export.delivery.delivery import Delivery, files_in
 from studio.export.delivery.earlier import same_export, take
 from studio.export.files import sha256
-from studio.export.proof.gates import Gate, Verdict, shortcomings
+from studio.export.proof.gates import Gate, Verdict, losses, shortcomings
 from studio.export.readme import readme
 from studio.export.source import Source, texts_from, trained_score
 from studio.export.steps import StepResult, require, run_own_step
@@ -184,7 +184,7 @@ class Making(ABC):
             entry["notes"].append(self._failure(result))
             return entry
         found = result.answer
-        wrong = shortcomings(found, gate)
+        wrong, lost = shortcomings(found, gate), losses(found, gate)
         entry |= {key: found["overall"][key] for key in ("top1", "mean_kl", "p99_kl")}
         entry |= {
             "answers": found["answers"],
@@ -193,8 +193,8 @@ class Making(ABC):
             "differences": found["differences"],
             "template_carried": found["template_carried"],
             "end_of_turn_stops": found["end_of_turn_stops"],
-            "verdict": "differs" if wrong else good,
-            "notes": wrong,
+            "verdict": "differs" if wrong else "lossy" if lost else good,
+            "notes": [*wrong, *lost],
         }
         return entry
 
@@ -239,7 +239,7 @@ class Making(ABC):
         self.report["files"].append(entry)
         self.write_report()
         self.context.result("export", entry)
-        level = "warning" if entry["verdict"] == "differs" else "info"
+        level = "warning" if entry["verdict"] in ("differs", "lossy") else "info"
         self.context.notice(
             level, f"{entry['file']}: {entry['verdict']}" + "".join(f"; {note}" for note in entry["notes"])
         )
@@ -281,6 +281,7 @@ class Making(ABC):
             self.report["base_model"] or "its base model",
             self.report["files"],
             self.report.get("modelfile"),
+            self.report.get("imatrix"),
         )
 
     def _compare_scores(self, entry: dict[str, Any], found: dict[str, Any]) -> None:

@@ -11,7 +11,10 @@ from studio.export.files import in_words
 from studio.export.proof.gates import difference, rare_differences
 
 
-def readme(name: str, base: str, files: Sequence[dict[str, Any]], told: dict[str, Any] | None) -> str:
+def readme(
+    name: str, base: str, files: Sequence[dict[str, Any]], told: dict[str, Any] | None,
+    matrix: dict[str, Any] | None = None,
+) -> str:  # fmt: skip
     """Text of README.md.
 
     Args:
@@ -19,6 +22,7 @@ def readme(name: str, base: str, files: Sequence[dict[str, Any]], told: dict[str
         base: the base model's name.
         files: entries of the report.
         told: what `write_modelfile` returned; None before there is a Modelfile.
+        matrix: what the report says of the importance matrix; None for none.
     """
     first = shlex.quote(files[0]["file"])
     return f"""# {for_markdown(name)} as GGUF
@@ -35,7 +39,7 @@ match on rows where rows were given. The license and limitations of the base mod
     llama-server -m {first} --jinja --port 8080
 
 `--jinja` uses the chat template inside the file, which is the one that the model was trained with.
-{_ollama(files[0]["file"], told)}"""
+{_matrix(matrix)}{_ollama(files[0]["file"], told)}"""
 
 
 def adapter_readme(name: str, base: str, file: dict[str, Any]) -> str:
@@ -90,6 +94,19 @@ def _notes(files: Sequence[dict[str, Any]]) -> str:
 Conversations are tokenized exactly as in training, with these exceptions:
 
 {lines}"""
+
+
+def _matrix(made: dict[str, Any] | None) -> str:
+    if made is None:
+        return ""
+    sources, types = (", ".join(for_markdown(one) for one in made[key]) for key in ("sources", "types"))
+    return f"""
+## Importance matrix
+
+{types}: rounded with `{made["file"]}` ({in_words(made["bytes"])}, SHA-256 `{made["sha256"]}`). It says how strongly
+each column of each weight matrix is used: {made["rows"]:,} training rows ({made["tokens"]:,} tokens of {sources}) were
+computed with the f16 file, and the squares of the inputs were added up. `llama-quantize --imatrix` reads it, too.
+"""
 
 
 def _ollama(file: str, told: dict[str, Any] | None) -> str:

@@ -121,6 +121,7 @@ def test_options_without_an_effect_are_told_and_part_of_the_answer(command) -> N
         (["evaluate", "nobody"], ["there is no run 'nobody'"]),
         (["export", "nobody"], ["there is no run 'nobody'"]),
         (["export", "nobody", "--to", "merged", "--type", "f16"], ["--type is for --to gguf"]),
+        (["export", "nobody", "--to", "merged", "--imatrix", "on"], ["--imatrix is for --to gguf"]),
         (["export", "nobody", "--dtype", "float32"], ["--dtype is for --to merged"]),
         (["export", "nobody", "--to", "merged", "--base", "a/b"], ["--base is for --to adapter"]),
         (["export", "nobody", "--repo", "a/b"], ["--repo is for --to hub"]),

@@ -28,7 +28,7 @@ from studio.settings import Settings, read_settings
 FLAGS = {
     "types": "--type", "dtype": "--dtype", "shard_gb": "--shard-gb", "base": "--base", "serve": "--serve",
     "context": "--context", "what": "--what", "repo": "--repo", "private": "--private or --public",
-    "overwrite": "--overwrite", "path": "--path",
+    "overwrite": "--overwrite", "path": "--path", "imatrix": "--imatrix",
 }  # fmt: skip
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A training run's id or name.")]
 
@@ -62,6 +62,10 @@ def export(
     ] = None,
     types: Annotated[
         str | None, typer.Option("--type", help="GGUF types, separated by commas; q4_k_m if not given.")
+    ] = None,
+    imatrix: Annotated[
+        str | None,
+        typer.Option("--imatrix", help="Importance matrix of GGUF types: auto (where it helps most), on or off."),
     ] = None,
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="Precision of a merged checkpoint; the base model's if not given.")
@@ -102,7 +106,7 @@ def export(
     asked: dict[str, Any] = {
         "types": _words(types) if types is not None else None, "dtype": dtype, "shard_gb": shard_gb, "base": base,
         "serve": serve, "context": context, "what": what, "repo": repo, "private": private, "overwrite": overwrite,
-        "path": path,
+        "path": path, "imatrix": imatrix,
     }  # fmt: skip
     given = {name: value for name, value in asked.items() if value is not None}
     readers = {spec.path: spec.needs[1] for spec in options_of(ExportConfig) if spec.needs is not None}
@@ -121,6 +125,8 @@ def export(
     for report in reports:
         if report.get("delivered"):
             say(put_there(report["delivered"]))
+        if made := report.get("imatrix"):
+            say(f"importance matrix of {made['rows']:,} training rows ({made['tokens']:,} tokens): {made['file']}")
     for one in rare_differences(files):
         say(f"note: {difference(one)}. {one['fix']}.")
     for report in reports:

@@ -10,8 +10,10 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from studio.errors import InputError, StudioError
+from studio.export.imatrix.matrixfile import for_header, for_quantizer, read_means
 from studio.export.proof.gates import TYPES
 from studio.export.steps import ProgressPhase, StepResult, Watcher, run_own_step, serve_step
 
@@ -35,7 +37,10 @@ class Quantized:
     result: StepResult
 
 
-def quantize(source: Path, target: Path, kind: str, threads: int, watcher: Watcher, phase: ProgressPhase) -> Quantized:
+def quantize(
+    source: Path, target: Path, kind: str, threads: int, watcher: Watcher, phase: ProgressPhase,
+    matrix: dict[str, Any] | None = None,
+) -> Quantized:  # fmt: skip
     """Write `source` as another type.
 
     Args:
@@ -45,6 +50,8 @@ def quantize(source: Path, target: Path, kind: str, threads: int, watcher: Watch
         threads: CPU threads.
         watcher: the job.
         phase: gets tensors done.
+        matrix: {"path", "file" (its name as it is delivered), "sources", "tokens"} of an importance matrix; None for
+            none.
 
     Raises:
         InputError: source and target are the same file.
@@ -58,7 +65,7 @@ def quantize(source: Path, target: Path, kind: str, threads: int, watcher: Watch
             fix="Choose another target name",
         )
     partial = target.with_name(target.name + ".part")
-    request = {"source": str(source), "target": str(partial), "type": kind, "threads": threads}
+    request = {"source": str(source), "target": str(partial), "type": kind, "threads": threads, "matrix": matrix}
     heard: list[str] = []
     listener = _Listener(watcher, heard)
     try:
@@ -101,7 +108,7 @@ class _Listener:
         self.log_line(text)
 
 
-def _work(request: dict[str, object], report: object) -> dict[str, object]:
+def _work(request: dict[str, Any], report: object) -> dict[str, object]:
     import ctypes
 
     import llama_cpp
@@ -120,6 +127,10 @@ def _work(request: dict[str, object], report: object) -> dict[str, object]:
     params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{info.constant}")
     params.nthread = int(str(request["threads"]))
     source, target = str(request["source"]), str(request["target"])
+    if matrix := request["matrix"]:
+        means = read_means(Path(matrix["path"]))  # named, so that they live as long as llama.cpp reads them
+        params.imatrix = for_quantizer(means)
+        params.kv_overrides = for_header(matrix["file"], matrix["sources"], len(means), matrix["tokens"])
     code = llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params))
     if code != 0:
         sys.exit(1)

@@ -2,7 +2,8 @@
 
 The limits are about three times what was measured on SmolLM2-135M (docs/export.md). They catch breakage (a wrong rope,
 tokenizer or permutation gives a divergence above 1 nat), they are no certificate of quality: larger models lose less,
-and exact match on real rows says what a type costs.
+and exact match on real rows says what a type costs. With three bits and less, quality and breakage cannot be told
+apart by these numbers, so that beyond the limits a file is called lossy.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Verdict = Literal["as trained", "as expected", "differs"]
+# lossy: right in everything that can be right or wrong, and far from the trained model by its few bits.
+Verdict = Literal["as trained", "as expected", "lossy", "differs"]
 # What a reference computed in 16 bits adds by itself (bf16 against fp32: mean KL 1.4e-3, top-1 95.9 %), times three.
 COARSE_KL, COARSE_TOP1 = 0.005, 0.05
+SMALL_BYTES = 2e9  # in 16 bits
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class GgufTypeInfo:
         max_mean_kl: largest mean KL divergence, nats per token.
         min_top1: smallest share of positions with the same most likely token.
         by_converter: written by the converter itself; the other types are quantised from its f16 file.
+        firm: a file beyond the two limits is broken. Not so with three bits and less, where a whole file can be as far
+            away as a broken one: it is lossy.
     """
 
     constant: str
@@ -34,6 +39,7 @@ class GgufTypeInfo:
     max_mean_kl: float
     min_top1: float
     by_converter: bool = False
+    firm: bool = True
 
 
 TYPES: dict[str, GgufTypeInfo] = {
@@ -49,6 +55,21 @@ TYPES: dict[str, GgufTypeInfo] = {
     "q4_0": GgufTypeInfo("MOSTLY_Q4_0", 4.6, 0.80, 0.55),
     "q3_k_m": GgufTypeInfo("MOSTLY_Q3_K_M", 3.9, 0.50, 0.65),
     "q2_k": GgufTypeInfo("MOSTLY_Q2_K", 3.0, 1.00, 0.50),
+    "q5_0": GgufTypeInfo("MOSTLY_Q5_0", 5.6, 0.25, 0.80),
+    "q3_k_l": GgufTypeInfo("MOSTLY_Q3_K_L", 4.3, 0.90, 0.60),
+    "q3_k_s": GgufTypeInfo("MOSTLY_Q3_K_S", 3.6, 1.00, 0.50),
+    "iq4_nl": GgufTypeInfo("MOSTLY_IQ4_NL", 4.7, 0.80, 0.55),
+    "iq4_xs": GgufTypeInfo("MOSTLY_IQ4_XS", 4.5, 0.80, 0.55),
+    "iq3_m": GgufTypeInfo("MOSTLY_IQ3_M", 3.8, 1.00, 0.50, firm=False),
+    "iq3_s": GgufTypeInfo("MOSTLY_IQ3_S", 3.7, 1.00, 0.50, firm=False),
+    "iq3_xs": GgufTypeInfo("MOSTLY_IQ3_XS", 3.5, 1.00, 0.50, firm=False),
+    "iq3_xxs": GgufTypeInfo("MOSTLY_IQ3_XXS", 3.3, 1.00, 0.50, firm=False),
+    "iq2_m": GgufTypeInfo("MOSTLY_IQ2_M", 2.9, 1.00, 0.50, firm=False),
+    "iq2_s": GgufTypeInfo("MOSTLY_IQ2_S", 2.7, 1.00, 0.50, firm=False),
+    "iq2_xs": GgufTypeInfo("MOSTLY_IQ2_XS", 2.6, 1.00, 0.50, firm=False),
+    "iq2_xxs": GgufTypeInfo("MOSTLY_IQ2_XXS", 2.4, 1.00, 0.50, firm=False),
+    "iq1_m": GgufTypeInfo("MOSTLY_IQ1_M", 2.1, 1.00, 0.50, firm=False),
+    "iq1_s": GgufTypeInfo("MOSTLY_IQ1_S", 2.0, 1.00, 0.50, firm=False),
 }
 
 
@@ -58,14 +79,15 @@ class Gate:
 
     max_mean_kl: float
     min_top1: float
+    firm: bool = True
 
 
 def gate_of(kind: str, reference_dtype: str = "float32") -> Gate:
     """Return the limits of a type; wider when the reference itself had to be computed in 16 bits."""
     info = TYPES[kind]
     if reference_dtype == "float32":
-        return Gate(info.max_mean_kl, info.min_top1)
-    return Gate(info.max_mean_kl + COARSE_KL, info.min_top1 - COARSE_TOP1)
+        return Gate(info.max_mean_kl, info.min_top1, info.firm)
+    return Gate(info.max_mean_kl + COARSE_KL, info.min_top1 - COARSE_TOP1, info.firm)
 
 
 def near_tie(gate: Gate) -> float:
@@ -98,6 +120,23 @@ def shortcomings(found: dict[str, Any], gate: Gate) -> list[str]:
         said.append("the chat template in the file differs from the run's")
     if not found["end_of_turn_stops"]:
         said.append("the end-of-turn token does not end generation")
+    finite = math.isfinite(numbers["mean_kl"]) and math.isfinite(numbers["top1"])
+    return said + (_beyond(numbers, gate) if gate.firm or not finite else [])
+
+
+def losses(found: dict[str, Any], gate: Gate) -> list[str]:
+    """Say what a type of few bits lost beyond its limits, which fails nothing; nothing for other types.
+
+    Args:
+        found: what `verify` returned.
+        gate: from `gate_of`.
+    """
+    beyond = [] if gate.firm else _beyond(found["overall"], gate)
+    return [*beyond, "few bits may cost that much: check it on rows of your task"] if beyond else []
+
+
+def _beyond(numbers: dict[str, float], gate: Gate) -> list[str]:
+    said = []
     if not (numbers["mean_kl"] <= gate.max_mean_kl and math.isfinite(numbers["mean_kl"])):
         said.append(f"mean KL {numbers['mean_kl']:.3g} is above {gate.max_mean_kl:g}")
     if not numbers["top1"] >= gate.min_top1:
@@ -124,9 +163,10 @@ def largest_bytes(kind: str, half_bytes: int) -> int:
     """Bytes that a file may take, from the size of the 16-bit file.
 
     Tensors whose width is no multiple of 256 fall back to wider types (SmolLM2 q4_k_m: 6.2 bits instead of 4.9),
-    and embeddings may be kept wider, so up to 1.6 times the nominal size is allowed for, never more than q8_0.
+    and embeddings may be kept wider, so up to 1.6 times the nominal size is allowed for, never more than q8_0; and that
+    for small models, which are mostly embeddings (SmolLM2 q2_k: 5.2 bits instead of 3).
     """
     bits = TYPES[kind].bits
     if bits < 8.5:
-        bits = min(bits * 1.6, 8.5)
+        bits = 8.5 if half_bytes < SMALL_BYTES else min(bits * 1.6, 8.5)
     return int(half_bytes * bits / 16)

@@ -47,7 +47,7 @@ def evaluation_seconds(rows: int, parameters: float = PARAMETERS) -> dict[str, f
 
 
 def export_seconds(
-    half_bytes: float, types: Sequence[str], converted: Sequence[str], merges: bool, rows: bool
+    half_bytes: float, types: Sequence[str], converted: Sequence[str], merges: bool, rows: bool, matrix: bool = False
 ) -> dict[str, float]:
     """Seconds by phase of an export.
 
@@ -57,11 +57,14 @@ def export_seconds(
         converted: those that the converter writes; the others are quantized from one of them.
         merges: an adapter is merged before.
         rows: each file answers rows, too.
+        matrix: an importance matrix is made for some of the types.
     """
     size = half_bytes / HALF_BYTES
     steps = {"merging": 3 * size} if merges else {}
     steps |= {"converting" if len(converted) == 1 else f"converting {kind}": 2 + 2.5 * size for kind in converted}
-    steps |= {f"quantizing {kind}": 3.3 * size for kind in types if kind not in converted}
+    steps |= {"importance matrix": 5 + 20 * size} if matrix else {}
+    searched = {kind: 50 if kind.startswith("iq") else 3.3 for kind in types}  # IQ types try the points of a grid
+    steps |= {f"quantizing {kind}": searched[kind] * size for kind in types if kind not in converted}
     steps["running the trained model"] = 5 + 4.5 * size
     for kind in types:
         steps[f"verifying {kind}"] = 1.7 * size

@@ -9,7 +9,7 @@ import llama_cpp
 import pytest
 
 from studio.config.jobs import GgufType
-from studio.export.proof.gates import TYPES, gate_of, largest_bytes, shortcomings
+from studio.export.proof.gates import TYPES, gate_of, largest_bytes, losses, shortcomings
 
 
 def test_every_type_that_can_be_asked_for_is_known_to_llama_cpp() -> None:
@@ -40,6 +40,17 @@ def test_anything_outside_is_a_shortcoming(wrong: dict[str, Any]) -> None:
     assert len(shortcomings(wrong, gate_of("q4_k_m"))) == 1
 
 
+def test_few_bits_are_lossy_and_not_broken_beyond_the_limits() -> None:
+    gate = gate_of("iq2_xs")
+    far = found(2.5, 0.3)
+    assert shortcomings(far, gate) == []
+    assert losses(far, gate)[:2] == ["mean KL 2.5 is above 1", "the same next token in 30.0 %, below 50 %"]
+    assert "check it on rows of your task" in losses(far, gate)[2]
+    assert losses(found(0.9, 0.6), gate) == [] == losses(found(9.0, 0.1), gate_of("q4_k_m"))
+    assert len(shortcomings(found(2.5, 0.3, prompts=12), gate)) == 1, "other token ids fail any type"
+    assert shortcomings(found(math.nan, 0.3), gate) and shortcomings(found(2.5, math.nan), gate)
+
+
 def test_a_coarse_reference_widens_the_limits() -> None:
     assert gate_of("f16", "bfloat16").max_mean_kl > gate_of("f16").max_mean_kl
     assert gate_of("f16", "bfloat16").min_top1 < gate_of("f16").min_top1
@@ -49,4 +60,6 @@ def test_the_size_bound_holds_for_widths_that_fall_back() -> None:
     # SmolLM2, measured: 270.9 MB in f16 become 105.5 MB in q4_k_m and 144.8 MB in q8_0.
     assert largest_bytes("q4_k_m", 270_885_728) > 105_453_920
     assert largest_bytes("q8_0", 270_885_728) * 1.01 > 144_810_848
+    assert largest_bytes("q2_k", 270_885_728) > 88_200_000, "mostly embeddings, which stay at 8 bits"
+    assert largest_bytes("iq2_xs", 16_000_000_000) < 4_200_000_000, "a large model is refused no disk that holds it"
     assert largest_bytes("f32", 100) == 200

@@ -14,7 +14,7 @@ from typing import Any
 from studio.chat.target import Target
 from studio.config import RunConfig
 from studio.config.data import DataSource
-from studio.config.jobs import DEMO_TEST
+from studio.config.jobs import DEMO_TEST, MATRIX_ENDING
 from studio.data.files.datafiles import read_rows, resolve_path
 from studio.data.formats.answers import split_prompt
 from studio.data.readers.kinds import kind_by_name
@@ -71,6 +71,8 @@ def targets_of(services: Services, run: JobFolder | None) -> list[ChatTarget]:
         if job.request.config.get("to") == "gguf-lora":
             continue  # it is no model by itself
         for path in sorted(job.exports.iterdir()) if job.exports.is_dir() else []:
+            if path.name.endswith(MATRIX_ENDING):
+                continue
             key = export_key(job.id, path.name)
             if path.suffix == ".gguf":
                 targets.append(ChatTarget(key, path.name, "GGUF", "gguf", gguf=path))
