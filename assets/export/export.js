@@ -76,14 +76,15 @@ window.studioExport = (() => {
   };
 
   const found = (report, job, trigger) => [...window.studio.exportedDelivery(report), table(report, job, trigger), summary(report), ...notes(report),
-    ...window.studio.exportedFolder.details(report, job), ...window.studio.exportedServing(report, job), ...window.studio.exportedModelfile(report, job), hashes(report)];
+    ...window.studio.exportedFolder.details(report, job), ...window.studio.exportedServing(report, job), ...window.studio.exportedMatrix(report, job), ...window.studio.exportedModelfile(report, job), hashes(report)];
 
   /* Nothing to chat with: they need their base model. */
   const ALONE = ["adapter", "gguf-lora"];
 
   const drawHead = (head, report, job, trigger) => {
     const good = report.files.every((file) => file.verdict !== "differs");
-    const pill = h("span", { class: `pill ${good ? "ok" : "warn"}` }, good ? "verified" : "differs from the trained model");
+    const lossy = report.files.some((file) => file.verdict === "lossy");
+    const pill = h("span", { class: `pill ${good && !lossy ? "ok" : "warn"}` }, !good ? "differs from the trained model" : lossy ? "verified, lossy" : "verified");
     head.replaceChildren(head.firstElementChild, pill, h("span", { class: "grow" }));
     const smallest = [...report.files].sort((a, b) => a.bytes - b.bytes)[0];
     if (!smallest) return;
@@ -104,7 +105,7 @@ window.studioExport = (() => {
     const figure = (text) => h("td", { class: "num" }, text);
     return h("tr", {}, h("td", {}, file.parts ? `${file.type === "adapter" ? "Adapter" : "Merged"}, ${file.dtype}` : file.type.toUpperCase()), figure(bytes(file.bytes)), figure(rate(file.top1)),
       figure(kl(file.mean_kl)), figure(match(file.exact_match)),
-      h("td", { class: "verdict" }, h("span", { class: `pill ${file.verdict === "differs" ? "warn" : "ok"}` }, file.verdict),
+      h("td", { class: "verdict" }, h("span", { class: `pill ${["differs", "lossy"].includes(file.verdict) ? "warn" : "ok"}` }, file.verdict),
         ...(file.notes || []).map((note) => h("span", { class: "muted verdict-note" }, note))),
       h("td", { class: "file-links" }, ...(file.parts ? [`${file.parts.length} files`] : [download(job, file, "link", "Download"), several && !ALONE.includes(file.type) ? chatButton(job, file, trigger, "btn small") : null])));
   };
@@ -135,7 +136,7 @@ window.studioExport = (() => {
     return [h("div", { class: "export-note export-rare" }, title, h("ul", {}, ...items))];
   };
 
-  const hashes = (report) => h("dl", { class: "hashes" }, ...report.files.filter((file) => !file.parts).flatMap((file) => [
+  const hashes = (report) => h("dl", { class: "hashes" }, ...[...report.files, report.imatrix].filter((file) => file && !file.parts).flatMap((file) => [
     h("dt", { class: "muted" }, `SHA-256 of ${file.file}`),
     h("dd", {}, h("code", { class: "mono" }, file.sha256), copyButton(file.sha256, `Copy the SHA-256 of ${file.file}`)),
   ]));

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from studio.config.jobs import ExportConfig
 from studio.jobs import JobFolder
 from tests.browser.made import as_text, open_tab, serious
-from tests.ui.made_jobs import made_export, made_merged, made_run, made_served
+from tests.ui.made_jobs import made_export, made_merged, made_run, made_served, made_weighted
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server
@@ -125,6 +125,40 @@ def test_the_report_says_how_a_server_is_started(page: Page, server: Server, run
     with urllib.request.urlopen(f"{server.url}api/jobs/{job.id}/files/compose.yaml") as download:
         assert b"vllm/vllm-openai" in download.read()
     assert not serious(page)
+
+
+def test_a_lossy_file_and_its_importance_matrix_are_told(page: Page, server: Server, run: JobFolder) -> None:
+    made_weighted(server.settings.jobs, run)
+    open_tab(page, server.url, "export", run.id)
+    report = page.locator("#export-report")
+    expect(report.locator(".export-head .pill")).to_have_text("verified, lossy")
+    expect(report.locator("tbody tr").first.locator(".pill.warn")).to_have_text("lossy")
+    told = report.locator(".export-matrix")
+    expect(told).to_contain_text(
+        "1.04 MB): the importance matrix of 151 training rows (16,384 tokens), with which IQ2_XS"
+    )
+    expect(report).to_contain_text("SHA-256 of demo.imatrix.gguf")
+    with page.expect_download() as download:
+        told.get_by_role("link", name="demo.imatrix.gguf", exact=True).click()
+    assert download.value.path().read_bytes() == b"GGUFmatrix"
+
+
+@pytest.mark.parametrize("width", [390, pytest.param(1440, marks=pytest.mark.long)])
+def test_all_types_can_be_chosen_on_any_screen(
+    width: int, page: Page, server: Server, run: JobFolder, settle: Callable[[], None]
+) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    open_tab(page, server.url, "export", run.id)
+    settle()
+    expect(page.locator("#export-small")).to_have_count(0)
+    page.get_by_role("button", name="More types, importance matrix").click()
+    expect(page.locator("#export-small input")).to_have_count(12)
+    page.locator("#export-small").get_by_label("IQ4_XS · 4.5 bits", exact=True).check()
+    page.locator("#export-imatrix").get_by_label("For all types", exact=True).check()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not serious(page)
+    page.get_by_role("radio", name="Adapter", exact=True).click()
+    expect(page.get_by_role("button", name="More types, importance matrix")).to_have_count(0)
 
 
 @pytest.mark.long

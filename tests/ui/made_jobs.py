@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
-from studio.config.jobs import DEMO_TEST, EvaluateConfig, ExportConfig
+from studio.config.jobs import DEMO_TEST, MATRIX_ENDING, EvaluateConfig, ExportConfig
 from studio.export.serving.servers import Served, write_serving
 from studio.jobs import JobFolder
 from studio.jobs.store.files import write_json
@@ -112,6 +112,19 @@ def made_export(jobs: Path, run: JobFolder, types: tuple[str, ...] = ("q4_k_m", 
     told = {"file": "Modelfile", "template": True, "compared": 12, "blanks": ["row 3"], "notes": [f"{SCRIPT} is left"]}
     write_json(job.report / "export.json", {"run": run.id, "files": files, "modelfile": told})
     finish(job)
+    return job
+
+
+def made_weighted(jobs: Path, run: JobFolder) -> JobFolder:
+    """An export to a type of two bits, far from the trained model, with the importance matrix that it was made with."""
+    job = made_export(jobs, run, ("iq2_xs", "q8_0"))
+    name = f"{run.request.name}{MATRIX_ENDING}"
+    (job.exports / name).write_bytes(b"GGUFmatrix")
+    report = json.loads((job.report / "export.json").read_text())
+    report["files"][0] |= {"verdict": "lossy", "mean_kl": 1.4, "notes": ["mean KL 1.4 is above 1"]}
+    made = {"file": name, "bytes": 1_044_000, "sha256": f"{99:064x}", "types": ["iq2_xs"], "rows": 151}
+    report["imatrix"] = made | {"tokens": 16384, "sources": ["demo/train.jsonl"], "entries": 210, "unreached": 0}
+    write_json(job.report / "export.json", report)
     return job
 
 

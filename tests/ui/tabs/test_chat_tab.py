@@ -34,7 +34,7 @@ from studio.ui.tabs.chat.pane import (
 )
 from studio.ui.tabs.chat.tab import MAX_LIVE, ChatTab, LiveTurns
 from studio.ui.tabs.chat.targets import find_target, opening_of, targets_of
-from tests.ui.made_jobs import SCRIPT, made_evaluation, made_export, made_merged, made_run
+from tests.ui.made_jobs import SCRIPT, made_evaluation, made_export, made_merged, made_run, made_weighted
 
 SESSION = SimpleNamespace(session_hash="tab-1")
 
@@ -83,6 +83,12 @@ def test_targets_of_a_run_are_base_tuned_and_its_files(settings: Settings, servi
     made_export(settings.jobs, made_run(settings.jobs, "other"))
     keys = [one.key for one in targets_of(services, run)]
     assert keys == ["base", "tuned", f"gguf/{export.id}/demo-f16.gguf", f"gguf/{export.id}/demo-q4_k_m.gguf"]
+
+
+def test_an_importance_matrix_is_no_model(settings: Settings, services: Services) -> None:
+    run = made_run(settings.jobs)
+    made_weighted(settings.jobs, run)
+    assert [one.label for one in targets_of(services, run)][2:] == ["demo-iq2_xs.gguf · GGUF", "demo-q8_0.gguf · GGUF"]
 
 
 def test_a_merged_checkpoint_is_a_model_of_its_own(settings: Settings, services: Services) -> None:

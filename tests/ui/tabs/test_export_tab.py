@@ -48,7 +48,8 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_all_types_of_the_schema_are_offered_and_its_default_is_chosen(tab: ExportTab) -> None:
-    assert [value for _, value in tab.types.choices] == list(get_args(GgufType))
+    offered = [value for group in (tab.types, tab.small, tab.older) for _, value in group.choices]
+    assert sorted(offered) == sorted(get_args(GgufType))
     assert tab.types.value == ["q4_k_m"] and ("Q4_K_M · 4.9 bits", "q4_k_m") in tab.types.choices
 
 
@@ -60,11 +61,22 @@ def test_export_submits_the_types(tab: ExportTab, settings: Settings, submitted:
     assert submitted[0]["evaluate"] == "demo/test.jsonl" and submitted[1]["evaluate"] is None
 
 
+def test_smaller_types_come_with_a_matrix(tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]]) -> None:
+    run = made_run(settings.jobs)
+    tab.submit(run.id, ["q8_0"], "", small=["iq4_xs", "iq2_xs"], older=["q5_0"])
+    tab.submit(run.id, [], "", "ollama", small=["iq4_xs"], imatrix="off")
+    assert [(one["types"], one["imatrix"]) for one in submitted] == [
+        (["q8_0", "iq4_xs", "iq2_xs", "q5_0"], "auto"), (["iq4_xs"], "off"),
+    ]  # fmt: skip
+    with pytest.raises(InputErrors, match="iq2_xs cannot be made without an importance matrix"):
+        tab.submit(run.id, [], "", small=["iq2_xs"], imatrix="off")
+
+
 def test_a_checkpoint_asks_for_its_precision_and_not_for_types(
     tab: ExportTab, settings: Settings, submitted: list[dict[str, Any]]
 ) -> None:
     assert shown(tab, "merged") == {"merged"} and tab.choose("merged", "merged")[tab.start].value == "Export checkpoint"
-    assert shown(tab, "gguf") == {"types"} and tab.choose("gguf", "merged")[tab.start].value == "Export to GGUF"
+    assert shown(tab, "gguf") == {"types", "more"} and tab.choose("gguf", "merged")[tab.start].value == "Export to GGUF"
     run = made_run(settings.jobs)
     tab.submit(run.id, [], "", "merged", "float16", "2", None)
     assert [submitted[0][name] for name in ("to", "dtype", "shard_gb", "types")] == [
@@ -93,7 +105,7 @@ def test_a_server_asks_for_what_it_is_given(
 ) -> None:
     assert shown(tab, "vllm") == {"merged", "served", "context"}
     assert shown(tab, "tgi", "adapter") == {"base", "served", "context"}
-    assert shown(tab, "llama-server", "adapter") == {"types", "context"}
+    assert shown(tab, "llama-server", "adapter") == {"types", "more", "context"}
     run = made_run(settings.jobs)
     tab.submit(run.id, ["f16"], "", "vllm", "float16", "2", None, "merged", "4096")
     tab.submit(run.id, ["f16"], "", "llama-server", "float16", "2", None, "adapter", " ")
@@ -126,7 +138,14 @@ def test_a_checkpoint_of_the_run_is_chosen_by_its_step(
 
 def shown(tab: ExportTab, to: Destination, serve: str = "merged", what: str | None = None) -> set[str]:
     """Names of the fields that a destination shows."""
-    fields = {"types": tab.types, "merged": tab.merged, "served": tab.served, "context": tab.context, "base": tab.base}
+    fields = {
+        "types": tab.types,
+        "more": tab.more,
+        "merged": tab.merged,
+        "served": tab.served,
+        "context": tab.context,
+        "base": tab.base,
+    }
     told = tab.choose(to, serve, what)
     return {name for name, field in fields.items() if told[field].visible}
 
@@ -140,11 +159,11 @@ def test_a_place_asks_where_and_for_what_is_put_there(
     assert (column.visible, hub.visible, path.visible) == (True, False, True)
     assert not tab.delivery.show("gguf")[0].visible
     for what, seen in (("merged", "merged"), ("gguf", "types"), ("adapter", "base")):
-        assert shown(tab, "hub", what=what) == {seen}
+        assert shown(tab, "hub", what=what) - {"more"} == {seen}
         assert tab.choose("hub", "merged", what)[tab.start].value == "Upload to the Hub"
     run = made_run(settings.jobs)
     monkeypatch.setenv("HF_TOKEN", "hf_x")
-    usual = ("merged", "", "")  # of what servers are asked, and no checkpoint
+    usual = ("merged", "", "", [], [], "auto")  # of what servers are asked, no checkpoint, no other types
     tab.submit(run.id, ["q8_0"], "", "hub", "auto", "1", None, *usual, "gguf", " ada/tuned ", True, False, None)
     tab.submit(run.id, [], "", "folder", "float16", "2", "", *usual, "merged", "", True, False, f" {tmp_path}/new.zip ")
     read = ("to", "what", "types", "repo", "private", "overwrite", "path", "dtype")

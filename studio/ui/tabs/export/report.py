@@ -37,7 +37,7 @@ def export_report(value: dict[str, Any]) -> gr.HTML:
         html_template=TEMPLATE,
         head=script_tags(
             "core/follow.js",
-            *(f"export/{name}.js" for name in ("folder", "modelfile", "serving", "delivered", "export")),
+            *(f"export/{name}.js" for name in ("folder", "modelfile", "matrix", "serving", "delivered", "export")),
         ),
         js_on_load=ON_LOAD,
         apply_default_css=False,

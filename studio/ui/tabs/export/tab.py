@@ -6,6 +6,7 @@ Chat tab with the file at the right.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import gradio as gr
@@ -35,6 +36,15 @@ STARTS = {
     "adapter": "Export adapter", "vllm": "Export for vLLM", "sglang": "Export for SGLang", "tgi": "Export for TGI",
     "hub": "Upload to the Hub", "folder": "Export to a folder",
 }  # fmt: skip
+# The types by where they stand: those that most people choose first.
+SMALL = [kind for kind in get_args(GgufType) if kind.startswith("iq")]
+OLDER = [kind for kind in get_args(GgufType) if kind in ("q5_0", "q3_k_l", "q3_k_s")]
+USUAL = [kind for kind in get_args(GgufType) if kind not in (*SMALL, *OLDER)]
+SMALL_HELP = (
+    "Rounded with an importance matrix of the training rows. Making one takes several times as long as a usual type; "
+    "with two bits and less, answers get worse visibly."
+)
+IMATRIX = {"auto": "Automatic", "on": "For all types", "off": "None"}
 SIZES = [(f"{size:g} GB", f"{size:g}") for size in (0.5, 1, 2, 5, 10)]
 
 
@@ -60,11 +70,18 @@ class ExportTab:
                     elem_classes=["field"],
                 )  # fmt: skip
                 self.delivery = DeliveryFields(specs)
-                self.types = gr.CheckboxGroup(
-                    [(type_label(kind), kind) for kind in get_args(GgufType)], value=specs["types"].default,
-                    label=specs["types"].title, info=specs["types"].help, interactive=True, elem_id="export-types",
-                    elem_classes=["field"],
-                )  # fmt: skip
+                usual = specs["types"]
+                self.types = self._group("types", USUAL, usual.title, usual.help, usual.default)
+                with gr.Accordion("More types, importance matrix", open=False, elem_id="export-more") as self.more:
+                    self.small = self._group("small", SMALL, "Smaller types", SMALL_HELP)
+                    self.older = self._group(
+                        "older", OLDER, "Other types", "An older one, and the neighbors of Q3_K_M."
+                    )
+                    self.imatrix = gr.Radio(
+                        [(IMATRIX[word], word) for word in specs["imatrix"].choices], value=specs["imatrix"].default,
+                        label=specs["imatrix"].title, info=specs["imatrix"].help, interactive=True,
+                        elem_id="export-imatrix", elem_classes=["field"],
+                    )  # fmt: skip
                 with gr.Row(elem_classes=["export-row"], elem_id="export-merged", visible=False) as self.merged:
                     self.dtype = gr.Dropdown(
                         list(specs["dtype"].choices), value=specs["dtype"].default, label=specs["dtype"].title,
@@ -114,15 +131,23 @@ class ExportTab:
             return chat.open_with(job_id, chat_key(event), request)
 
         self.report.chat(guard(chat_with), page.job, chat.opened, **QUIET)
-        shown = [self.to, self.types, self.merged, self.served, self.context, self.base, self.start]
+        shown = [self.to, self.types, self.more, self.merged, self.served, self.context, self.base, self.start]
         chosen = [self.to, self.serve, self.delivery.what]
         gr.on([one.change for one in chosen], guard(self.choose), chosen, shown, **QUIET)
         self.to.change(guard(self.delivery.show), self.to, self.delivery.shown, **QUIET)
         asked = [
             page.job, self.types, self.rows, self.to, self.dtype, self.shard, self.base, self.serve, self.context,
-            self.checkpoint, *self.delivery.inputs,
+            self.checkpoint, self.small, self.older, self.imatrix, *self.delivery.inputs,
         ]  # fmt: skip
         self.start.click(guard(self.submit), asked, [self.report, page.summaries["export"]], **QUIET)
+
+    def _group(
+        self, name: str, kinds: Sequence[str], title: str, about: str, chosen: Sequence[str] = ()
+    ) -> gr.CheckboxGroup:
+        return gr.CheckboxGroup(
+            [(type_label(kind), kind) for kind in kinds], value=list(chosen), label=title, info=about, interactive=True,
+            elem_id=f"export-{name}", elem_classes=["field", "export-group"],
+        )  # fmt: skip
 
     def choose(self, to: Destination, serve: str, what: str | None = None) -> dict[Any, Any]:
         """Show what a destination asks for, by component.
@@ -137,6 +162,7 @@ class ExportTab:
         return {
             self.to: gr.Radio(info=about(to)),
             self.types: gr.CheckboxGroup(visible=_reads(kind, "types")),
+            self.more: gr.Accordion(visible=_reads(kind, "types")),
             self.merged: gr.Row(visible=_reads(kind, "dtype") and not alone),
             self.served: gr.Row(visible=_reads(kind, "serve")),
             self.context: gr.Textbox(visible=_reads(kind, "context")),
@@ -162,7 +188,8 @@ class ExportTab:
     def submit(
         self, job_id: str, types: list[str], rows: str | None, to: str = "gguf", dtype: str = "auto", shard: str = "1",
         base: str | None = None, serve: str = "merged", context: str | None = None,
-        checkpoint: str | None = None, *delivery: Any,
+        checkpoint: str | None = None, small: list[str] | None = None, older: list[str] | None = None,
+        imatrix: str = "auto", *delivery: Any,
     ) -> list[Any]:  # fmt: skip
         """Queue an export of the selected run and show it.
 
@@ -177,6 +204,8 @@ class ExportTab:
             serve: what a server is given: merged or adapter.
             context: maximum tokens of a conversation on a server, as typed; None (a hidden field) or empty for auto.
             checkpoint: step of one of the run's checkpoints; None (a hidden field) or empty for its result.
+            small, older: more GGUF types; None where the field is hidden.
+            imatrix: for which types an importance matrix is used.
             delivery: values of the fields of a place.
         """
         run = require_model(self.settings, job_id)
@@ -184,7 +213,8 @@ class ExportTab:
         asked = {"run": run.id, "to": to, "evaluate": rows_path(self.settings, rows) if rows else None}
         asked["checkpoint"] = checkpoint or None
         given = {
-            "types": types, "dtype": dtype, "shard_gb": shard, "serve": serve,
+            "types": [kind for group in (types, small, older) for kind in group or []], "imatrix": imatrix,
+            "dtype": dtype, "shard_gb": shard, "serve": serve,
             "base": (base or "").strip() or None, "context": (context or "").strip() or "auto",
         }  # fmt: skip
         kind = made_for(to, place.get("what"))
