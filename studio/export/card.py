@@ -18,6 +18,7 @@ from studio.export.cards.scores import evaluation_text, results
 from studio.export.readme import in_percent, matched, short_number
 from studio.export.serving.servers import VLLM_RANKS
 from studio.jobs import JobFolder
+from studio.jobs.views.differences import full_config
 from studio.methods import METHODS
 from studio.models.catalog.hubaccess import is_hub_id
 from studio.models.inspect.adapters import adapter_config, highest_rank
@@ -105,7 +106,7 @@ def model_card(run: JobFolder, report: dict[str, Any], entry: dict[str, Any]) ->
             evaluation (`evaluation_of`), curves (file and sentence) and place (a Hub id).
         entry: its line of the report.
     """
-    config = run.request.config
+    config, _ = full_config(run)
     base, alone = base_name(report) or "its base model", entry["type"] == "adapter"
     greedy, place = entry["greedy"], report.get("place") or PLACE
     equal = f"{entry['prompts_compared']} of {entry['prompts_compared']}" if entry["prompt_ids_equal"] else "differ"
@@ -139,7 +140,7 @@ def card_front(run: JobFolder, report: dict[str, Any], relation: str, library: s
         relation: of what was made to its base model: adapter, finetune.
         library: that loads it.
     """
-    config = run.request.config
+    config, _ = full_config(run)
     words = [str((config.get(section) or {}).get("name") or "") for section in ("method", "tuning")]
     return front_matter(
         base_name(report), relation, library, [word for word in words if word],

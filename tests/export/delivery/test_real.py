@@ -61,6 +61,7 @@ def test_what_is_downloaded_is_what_was_made(
     own = {"merged": {"shard_gb": 0.1}, "adapter": {"base": "lab/base"}, "gguf": {"types": ["q8_0"]}}[what]
     context = context_of(session_settings, run, to="hub", what=what, repo=f"ada/{what}", **own)
     export(context)
+    context.finish("completed")
     report = report_of(context)
     assert report["files"][0]["verdict"] in ("as trained", "as expected")
     folder = context.job.exports if what == "gguf" else context.job.exports / f"stand-in-{what}"
@@ -87,11 +88,13 @@ def test_an_upload_that_was_killed_goes_on(
             module_command("studio.export", str(first.job.path)), stdout=log, stderr=log, start_new_session=True,
             env=child_environment(STUDIO_HOME=str(session_settings.home)),
         )  # fmt: skip
-    end = time.monotonic() + 400
-    while not hub.uploads.objects and time.monotonic() < end and process.poll() is None:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        end = time.monotonic() + 900
+        while not hub.uploads.objects and time.monotonic() < end and process.poll() is None:
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     time.sleep(1)
     assert hub.uploads.objects and hub.uploads.commits == [], first.job.log_path.read_text()[-2000:]
     write_state(first.job.state_path, first.job.state().with_(status="failed"))  # as the supervisor does
