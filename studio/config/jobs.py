@@ -165,7 +165,7 @@ class ExportConfig(Options):
     what: Literal["merged", "adapter", "gguf"] = option(
         "merged",
         "What is put there. merged: one checkpoint in safetensors. adapter: the adapter alone. gguf: GGUF files of the "
-        "types above.",
+        "chosen types.",
         title="What", tier="basic", needs=("to", PLACES),
     )  # fmt: skip
     repo: str | None = option(

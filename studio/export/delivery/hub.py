@@ -61,7 +61,7 @@ class HubDelivery(Delivery):
             raise InputError(
                 f"{self.repo} holds {len(held)} files already ({', '.join(held[:5])}{', …' if len(held) > 5 else ''})",
                 where=WHERE,
-                fix="Give another name, or use overwrite: files of the same names are replaced, the others stay",
+                fix="Give another name, or choose to replace files (overwrite): those of other names stay",
             )
         report["license"] = told(self.known["license"], base) or report["license"]
         report["place"] = self.repo
