@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from studio.errors import InputError, StudioError
 from studio.export import files
+from studio.jobs.store.checkpoints import seal
 from studio.jobs.store.files import write_json
 from studio.merge.asking import Asked, prepare
 from studio.settings import Settings
@@ -141,6 +142,28 @@ def test_a_model_that_is_not_there_is_a_sentence(
     with pytest.raises(InputError) as error:
         prepare(json.dumps(text), settings)
     assert said in error.value.sentence and "model.path" not in error.value.sentence
+
+
+def test_a_checkpoint_of_a_run_is_a_model(
+    base: Path, make_adapter: MakeModel, make_run: Any, settings: Settings
+) -> None:  # fmt: skip
+    run = make_run("orders", make_adapter(1, base), base)
+    checkpoint = shutil.copytree(make_adapter(2, base), run.checkpoints / "checkpoint-10")
+    seal(checkpoint, 10, {})
+    asked = prepare('{"models": [{"model": "orders@10"}]}', settings)
+    (parent,) = asked.parents
+    assert (
+        (parent.kind, parent.id) == ("checkpoint", f"{run.id}@10") == ("checkpoint", asked.config.parents["orders@10"])
+    )
+    assert (parent.weights, parent.adapter, parent.tokenizer) == (base, checkpoint, run.model)
+    assert asked.config.like == run.request.config
+
+
+def test_a_folder_with_an_adapter_is_a_model(base: Path, make_adapter: MakeModel, settings: Settings) -> None:
+    adapter = make_adapter(1, base)
+    (parent,) = prepare(json.dumps({"models": [{"model": str(adapter)}]}), settings).parents
+    assert (parent.kind, parent.weights, parent.adapter) == ("folder", base, adapter)
+    assert parent.base == {"name": str(base), "path": str(base), "source": "local"}
 
 
 def test_names_mean_what_they_meant(one: Path, two: Path, base: Path, make_run: Any, settings: Settings) -> None:

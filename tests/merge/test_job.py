@@ -175,6 +175,51 @@ def test_slices_change_the_number_of_layers(home: Settings, child: JobFolder, on
     assert torch.equal(loaded.model.layers[2].mlp.up_proj.weight, tensors(two)["model.layers.1.mlp.up_proj.weight"])
 
 
+def longer(folder: Path, target: Path) -> Path:
+    """A model whose vocabulary has one more token than that of another one."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens("<one more>")
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return target
+
+
+@pytest.mark.long
+def test_vocabularies_are_united_where_the_recipe_says_so(
+    home: Settings, child: JobFolder, one: Path, two: Path, tmp_path: Path
+) -> None:
+    other = longer(two, tmp_path / "longer")
+    models = [{"model": str(folder), "parameters": {"weight": 1}} for folder in (one, other)]
+    with pytest.raises(InputError, match=r"different vocabulary sizes: 49152 in .*, 49153 in"):
+        prepare(json.dumps({"merge_method": "linear", "models": models}), home)
+    text = {"merge_method": "linear", "models": models, "tokenizer": {"source": "union"}}
+    job = run_here(home, queue(home, text, "united"))
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    config = json.loads((job.model / "config.json").read_text())
+    assert config["vocab_size"] == len(tokenizer) == 49153
+    loaded = AutoModelForCausalLM.from_pretrained(job.model)
+    assert loaded.get_input_embeddings().weight.shape[0] == 49153
+    number, name = tokenizer.convert_tokens_to_ids("<one more>"), "model.embed_tokens.weight"
+    torch.testing.assert_close(tensors(job.model)[name][number], tensors(other)[name][49152])
+    torch.testing.assert_close(tensors(job.model)[LAYER], (tensors(one)[LAYER] + tensors(other)[LAYER]) / 2)
+
+
+@pytest.mark.long
+def test_the_recipe_chooses_the_template(
+    home: Settings, child: JobFolder, one: Path, two: Path, model_path: Path
+) -> None:  # fmt: skip
+    models = [{"model": str(folder), "parameters": {"weight": 1}} for folder in (one, two)]
+    job = run_here(home, queue(home, {"merge_method": "linear", "models": models, "chat_template": "alpaca"}, "alpaca"))
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    said = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
+    )
+    assert "### Instruction:" in said and "<|im_start|>" not in said
+    assert (job.model / "tokenizer.json").read_bytes() == (model_path / "tokenizer.json").read_bytes()
+
+
 def test_a_stop_leaves_no_model(home: Settings, child: JobFolder, one: Path, two: Path) -> None:
     models = [{"model": str(folder), "parameters": {"weight": 1}} for folder in (one, two)]
     job = queue(home, {"merge_method": "linear", "models": models}, "stopped")
