@@ -27,14 +27,9 @@ from studio.tunings import title_of
 CARD = """\
 {front}# {name}
 
-This is {base}, fine-tuned ({how}) on {data}{made}. {license}
+This is {base}, {origin}{made}. {license}
 
-## Data
-{summary}
-
-## Settings
-{settings}
-{curves}{evaluation}
+{made_of}{curves}{evaluation}
 ## Compared with the trained model
 What was exported was loaded again, with its own tokenizer and settings, and compared with the trained model at
 {positions} positions.
@@ -53,6 +48,13 @@ What was exported was loaded again, with its own tokenizer and settings, and com
 The commands are those of the programs' documentation; they were not run here.
 
 Made with Finetune Studio. {versions}
+"""
+TRAINED = """\
+## Data
+{summary}
+
+## Settings
+{settings}
 """
 CURVES = """
 ## Training
@@ -106,7 +108,6 @@ def model_card(run: JobFolder, report: dict[str, Any], entry: dict[str, Any]) ->
             evaluation (`evaluation_of`), curves (file and sentence) and place (a Hub id).
         entry: its line of the report.
     """
-    config, _ = full_config(run)
     base, alone = base_name(report) or "its base model", entry["type"] == "adapter"
     greedy, place = entry["greedy"], report.get("place") or PLACE
     equal = f"{entry['prompts_compared']} of {entry['prompts_compared']}" if entry["prompt_ids_equal"] else "differ"
@@ -116,9 +117,8 @@ def model_card(run: JobFolder, report: dict[str, Any], entry: dict[str, Any]) ->
         front=card_front(run, report, "adapter" if alone else "finetune", "peft" if alone else "transformers"),
         base=for_markdown(base if is_hub_id(base) else name_of(base)), name=for_markdown(report["name"]),
         license=about_license(report),
-        how=for_markdown(_how(config)), data=for_markdown(", ".join(data_names(run))),
+        origin=for_markdown(_origin(run)), made_of=_made_of(run), versions=versions_line(run),
         made="" if alone else f"{', base model and adapter merged' if merged else ''}, weights in {entry['dtype']}",
-        summary=data_summary(run), settings=settings_table(run), versions=versions_line(run),
         curves=CURVES.format_map(curves) if curves else "",
         evaluation=EVALUATION.format(text=evaluation_text(evaluation)) if evaluation else "",
         positions=report["reference"]["positions"], top1=in_percent(entry["top1"]),
@@ -142,6 +142,7 @@ def card_front(run: JobFolder, report: dict[str, Any], relation: str, library: s
     """
     config, _ = full_config(run)
     words = [str((config.get(section) or {}).get("name") or "") for section in ("method", "tuning")]
+    words = ["merge"] if run.request.kind == "merge" else words
     return front_matter(
         base_name(report), relation, library, [word for word in words if word],
         report.get("license") or {}, hub_datasets(run), results(report.get("evaluation")), report["name"],
@@ -187,6 +188,21 @@ def _placeless(note: str, run: JobFolder) -> str:
     """A note without the folder of this machine in which the base model lies."""
     path = str((run.environment().get("base_model") or {}).get("path") or "")
     return note.replace(path, Path(path).name) if path else note
+
+
+def _origin(run: JobFolder) -> str:
+    """Where the weights come from, in some words."""
+    if run.request.kind == "merge":
+        return f"merged from {', '.join(name_of(one) for one in run.request.config.get('parents') or {})}"
+    config, _ = full_config(run)
+    return f"fine-tuned ({_how(config)}) on {', '.join(data_names(run))}"
+
+
+def _made_of(run: JobFolder) -> str:
+    """The sections on data and settings; a merge has neither."""
+    if run.request.kind == "merge":
+        return ""
+    return TRAINED.format(summary=data_summary(run), settings=settings_table(run))
 
 
 def _how(config: dict[str, Any]) -> str:
