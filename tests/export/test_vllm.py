@@ -100,7 +100,10 @@ def test_it_answers_as_the_trained_model(
     export(context)
     prompts = {prompt["name"]: prompt for prompt in cases["prompts"]}
     tokenizer = AutoTokenizer.from_pretrained(adapter)
-    limit = near_tie(gate_of("f32" if serve == "merged" else "bf16", "float32"))
+    script = context.job.exports / "serve.sh"
+    # In the base model's bfloat16 half of the answers part at near-ties, which says little of the adapter.
+    script.write_text(script.read_text().replace("--dtype bfloat16", "--dtype float32"))
+    limit = near_tie(gate_of("f32", "float32"))
     parts = {}
     with served(context.job, tmp_path) as model:
         for answer in cases["answers"]:
@@ -112,4 +115,4 @@ def test_it_answers_as_the_trained_model(
             ids += [cases["end"]] if choice["finish_reason"] == "stop" else []
             parts[name] = parted(answer, ids)
     assert len(parts) == 8 and all(nats is None or nats <= limit for nats in parts.values()), parts
-    assert sum(nats is None for nats in parts.values()) >= 6, parts
+    assert sum(nats is None for nats in parts.values()) >= 7, parts
