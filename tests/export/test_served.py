@@ -78,6 +78,7 @@ def test_a_checkpoint_comes_with_what_starts_a_server(session_settings: Settings
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] and config["torch_dtype"] == "float32"
 
 
+@pytest.mark.long
 def test_an_adapter_comes_with_what_starts_a_server(session_settings: Settings, small_run: JobFolder) -> None:
     context = make(session_settings, small_run, "sglang", serve="adapter", base=HUB_ID)
     export(context)
@@ -92,6 +93,7 @@ def test_an_adapter_comes_with_what_starts_a_server(session_settings: Settings, 
     assert generation["eos_token_id"] == 2  # <|im_end|>
 
 
+@pytest.mark.long
 def test_tgi_finds_the_template_where_it_looks(session_settings: Settings, small_run: JobFolder) -> None:
     context = make(session_settings, small_run, "tgi")
     export(context)
