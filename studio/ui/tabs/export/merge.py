@@ -95,9 +95,7 @@ class MergeCard:
             [one.change for one in fields], guard(self.write), fields, [self.recipe, self.said],
             trigger_mode="always_last", **QUIET,
         )  # fmt: skip
-        self.method.change(
-            guard(self.choose), self.method, [self.method, self.base, self.weights, self.number], **QUIET
-        )
+        self.method.change(guard(self.choose), self.method, [self.method, self.base, self.weights, self.number], **EACH)
         self.all.change(lambda wanted: gr.Dropdown(choices=choices(wanted)), self.all, self.method, **QUIET)
         gr.on(None, guard(self.refresh), page.job, [self.models, self.base, self.rows], **EACH)
         self.check.click(guard(self.look), self.recipe, self.said, **QUIET)

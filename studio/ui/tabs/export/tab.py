@@ -134,7 +134,10 @@ class ExportTab:
         shown = [self.to, self.types, self.more, self.merged, self.served, self.context, self.base, self.start]
         chosen = [self.to, self.serve, self.delivery.what]
         gr.on([one.change for one in chosen], guard(self.choose), chosen, shown, **QUIET)
-        self.to.change(guard(self.delivery.show), self.to, self.delivery.shown, **QUIET)
+        # Of two handlers of one event only one may wait for the last change (gradio would repeat both without end).
+        self.to.change(
+            guard(self.delivery.show), self.to, self.delivery.shown, trigger_mode="multiple", **QUIET
+        )  # fmt: skip
         asked = [
             page.job, self.types, self.rows, self.to, self.dtype, self.shard, self.base, self.serve, self.context,
             self.checkpoint, self.small, self.older, self.imatrix, *self.delivery.inputs,
