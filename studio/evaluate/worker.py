@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from studio.config import RunConfig
 from studio.config.jobs import AUTO, COMPARED, HELD_OUT, EvaluateConfig, usual_rows
@@ -25,6 +24,7 @@ from studio.data.sources.reading import source_named
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.evaluate.heldout import held_out
+from studio.evaluate.loading import computing, load_model
 from studio.evaluate.measures import ExactMatch, Measure, Preference
 from studio.evaluate.questions import questions_of, read_examples
 from studio.evaluate.ratings import judged
@@ -37,8 +37,6 @@ from studio.jobs.views.expected import evaluation_seconds
 from studio.models.catalog.quiet import quiet_libraries
 from studio.models.device.machine import device_info
 from studio.models.inspect.adapters import require_quick_adapter
-from studio.models.inspect.attention import answer_options
-from studio.models.inspect.headers import SAFE, read_config
 from studio.settings import Settings
 
 SPARE_TOKENS = 16
@@ -122,28 +120,16 @@ def _sides(context: JobContext, run: JobFolder) -> Iterator[tuple[str, Any]]:
     fast = device_info(context.settings).bf16_fast
     dtype = torch.bfloat16 if fast else torch.float32
     with context.phase("loading model"):
-        base = _load(base_path, dtype)
+        base = load_model(base_path, dtype)
         adapted = (run.model / "adapter_config.json").exists()
         if adapted:
             require_quick_adapter(run.model, base)
         model = PeftModel.from_pretrained(base, run.model).eval() if adapted else base
-    with _autocast(dtype):
+    with computing(dtype):
         with model.disable_adapter() if adapted else contextlib.nullcontext():
             yield "base", model
         if not adapted:
             del base, model
             with context.phase("loading model"):
-                model = _load(run.model, dtype)
+                model = load_model(run.model, dtype)
         yield "tuned", model
-
-
-def _load(path: Path, dtype: torch.dtype) -> Any:
-    options = answer_options(read_config(path))
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **options, **SAFE).eval()
-    return model.to("cuda") if torch.cuda.is_available() else model
-
-
-def _autocast(dtype: torch.dtype) -> Any:
-    """The adapter is float32 over a bfloat16 base: compute both as in training."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)

@@ -78,13 +78,6 @@ def own_dtype(weights: Path) -> str:
     return own if own in GATES else "float32"
 
 
-def readable_tokens(weights: Path) -> int:
-    """Tokens that a model can read, by its config.json; 0 where it does not say."""
-    raw = read_object(weights / "config.json")
-    text = raw.get("text_config")
-    return int((text if isinstance(text, dict) else raw).get("max_position_embeddings") or 0)
-
-
 def end_answers(folder: Path, ends: list[int]) -> None:
     """Let generation end where the trained model's does: complete or write generation_config.json.
 

@@ -2,6 +2,6 @@
 
 Read `job` for the order of work. `recipe` and `rules` say what was asked and whether it can be meant, `parents` where
 each model lies, `checks` whether they fit together: none of them imports torch, so page and command line refuse early.
-What computes is a process of its own: `running` (mergekit, which is LGPL and therefore stays outside our processes) and
-`adapters` (PEFT). The child is a job's model like that of a training.
+What computes is a process of its own, in `work`: mergekit, PEFT, and the models that answer rows. The child is a job's
+model like that of a training.
 """

@@ -121,7 +121,7 @@ class Merging:
             "folder": str(self.work), "recipe": values, "target": child.name, "seed": self.config.seed,
             "shard_bytes": self.shard,
         }  # fmt: skip
-        answer = self._step("merging", "studio.merge.running", request, "operations").answer
+        answer = self._step("merging", "studio.merge.work.running", request, "operations").answer
         complete(child, self.work / names[self.parents[0].word], self.recipe, out)
         return answer
 
@@ -150,7 +150,7 @@ class Merging:
             "density": None if density is None else float(density), "seed": self.config.seed, "target": str(child),
             "folder": str(self.work),
         }  # fmt: skip
-        self._step("merging", "studio.merge.adapters", request, "adapters")
+        self._step("merging", "studio.merge.work.adapters", request, "adapters")
         copy_tokenizer(self.parents[0].tokenizer, child)
         return {"recipe": "", "parameters": self.found[0].shape.parameters}
 
@@ -181,7 +181,7 @@ class Merging:
         parents = self.parents if self.config.compare else []
         asked = [*(self._asked(number, one) for number, one in enumerate(parents, 1)), self._asked_child()]
         request = {"models": asked, "rows": str(resolve_path(rows, self.context.settings))}
-        found = self._step("answering the rows", "studio.merge.scoring", request, "answers").answer
+        found = self._step("answering the rows", "studio.merge.work.scoring", request, "answers").answer
         for score in found["scores"]:
             self.context.log(f"{score['name']}: {score['correct']} of {found['total']} rows right")
         return {"data": rows, **found}

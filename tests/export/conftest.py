@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from studio.export.steps import QuietWatcher
 from studio.jobs import JobFolder, list_jobs
+from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
@@ -34,6 +35,17 @@ def perturb(model: Any, std: float) -> Any:
         if "lora_B" in name or "lora_embedding_B" in name:
             torch.nn.init.normal_(parameter, std=std)
     return model
+
+
+def export_of(settings: Settings, run: JobFolder, to: str, **config: Any) -> JobContext:
+    """An export job that waits to be run in this process."""
+    return JobContext(create_job(settings.jobs, "export", to, {"run": run.id, "to": to} | config), settings)
+
+
+def line_of(context: JobContext) -> dict[str, Any]:
+    """The first line of an export's report."""
+    found: dict[str, Any] = json.loads((context.job.report / "export.json").read_text())["files"][0]
+    return found
 
 
 @pytest.fixture(autouse=True)

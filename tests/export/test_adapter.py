@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,10 @@ from studio.export.adapter import AdapterExport, named_base, require_exportable
 from studio.export.card import model_card, unserved
 from studio.export.job import export
 from studio.jobs import JobFolder
-from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
-from studio.jobs.store.folder import create_job
 from studio.models.inspect.tokenizerfiles import tokenizer_files
 from studio.settings import Settings
+from tests.export.conftest import export_of, line_of
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -31,14 +31,7 @@ def run(adapter: Path, make_run: Callable[[Path], JobFolder]) -> JobFolder:
     return make_run(adapter)
 
 
-def make(settings: Settings, run: JobFolder, **config: Any) -> JobContext:
-    asked = {"run": run.id, "to": "adapter"} | config
-    return JobContext(create_job(settings.jobs, "export", "adapter", asked), settings)
-
-
-def line_of(context: JobContext) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((context.job.report / "export.json").read_text())["files"][0]
-    return found
+make = partial(export_of, to="adapter")
 
 
 @pytest.mark.long

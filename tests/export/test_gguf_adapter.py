@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from studio.export import ggufadapter
 from studio.export.job import export
 from studio.export.steps import StepResult
 from studio.jobs import JobFolder, read_events
-from studio.jobs.run.worker import JobContext
-from studio.jobs.store.folder import create_job
 from studio.settings import Settings
+from tests.export.conftest import export_of, line_of
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +24,7 @@ def run(adapter: Path, make_run: Callable[[Path], JobFolder]) -> JobFolder:
     return make_run(adapter)
 
 
-def make(settings: Settings, run: JobFolder, **config: Any) -> JobContext:
-    asked = {"run": run.id, "to": "gguf-lora"} | config
-    return JobContext(create_job(settings.jobs, "export", "gguf adapter", asked), settings)
-
-
-def line_of(context: JobContext) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((context.job.report / "export.json").read_text())["files"][0]
-    return found
+make = partial(export_of, to="gguf-lora")
 
 
 @pytest.mark.long

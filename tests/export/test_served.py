@@ -25,15 +25,11 @@ from studio.export.source import open_source
 from studio.jobs import JobFolder
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
-from studio.jobs.store.folder import create_job
 from studio.settings import Settings
+from tests.export.conftest import export_of
 from tests.support.composefile import compose_schema
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
-def make(settings: Settings, run: JobFolder, to: str, **config: Any) -> JobContext:
-    return JobContext(create_job(settings.jobs, "export", to, {"run": run.id, "to": to} | config), settings)
 
 
 def report_of(context: JobContext) -> dict[str, Any]:
@@ -58,7 +54,7 @@ def flags(command: list[str]) -> dict[str, str]:
 
 
 def test_a_checkpoint_comes_with_what_starts_a_server(session_settings: Settings, small_run: JobFolder) -> None:
-    context = make(session_settings, small_run, "vllm", dtype="float32", context=512)
+    context = export_of(session_settings, small_run, "vllm", dtype="float32", context=512)
     export(context)
     report, exports = report_of(context), context.job.exports
     (entry,) = report["files"]
@@ -80,7 +76,7 @@ def test_a_checkpoint_comes_with_what_starts_a_server(session_settings: Settings
 
 @pytest.mark.long
 def test_an_adapter_comes_with_what_starts_a_server(session_settings: Settings, small_run: JobFolder) -> None:
-    context = make(session_settings, small_run, "sglang", serve="adapter", base=HUB_ID)
+    context = export_of(session_settings, small_run, "sglang", serve="adapter", base=HUB_ID)
     export(context)
     report, exports = report_of(context), context.job.exports
     assert (report["files"][0]["type"], report["files"][0]["verdict"]) == ("adapter", "as trained")
@@ -95,7 +91,7 @@ def test_an_adapter_comes_with_what_starts_a_server(session_settings: Settings, 
 
 @pytest.mark.long
 def test_tgi_finds_the_template_where_it_looks(session_settings: Settings, small_run: JobFolder) -> None:
-    context = make(session_settings, small_run, "tgi")
+    context = export_of(session_settings, small_run, "tgi")
     export(context)
     folder = context.job.exports / "stand-in-merged"
     template = json.loads((folder / "tokenizer_config.json").read_text())["chat_template"]
@@ -200,7 +196,7 @@ def test_a_base_that_tgi_would_misread_is_refused(small_run: JobFolder, tmp_path
 def test_a_context_that_the_model_cannot_read_is_refused(
     to: str, session_settings: Settings, small_run: JobFolder
 ) -> None:
-    context = make(session_settings, small_run, to, context=2049)
+    context = export_of(session_settings, small_run, to, context=2049)
     with pytest.raises(InputError, match=r"2049 tokens is more than the model can read \(2048\)"):
         export(context)
     assert not context.job.exports.exists()
@@ -216,7 +212,7 @@ echo "$4" > "$2.imported"
 @pytest.fixture
 def finished(session_settings: Settings, small_run: JobFolder, monkeypatch: pytest.MonkeyPatch) -> LmStudioExport:
     """An export whose file is made already."""
-    context = make(session_settings, small_run, "lmstudio")
+    context = export_of(session_settings, small_run, "lmstudio")
     config = ExportConfig(run=small_run.id, to="lmstudio")
     made = LmStudioExport(context, config, open_source(session_settings, small_run.id), None)
     context.job.exports.mkdir()

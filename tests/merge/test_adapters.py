@@ -16,9 +16,9 @@ from studio.chat.ask import job_target
 from studio.export.source import open_source
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.folder import create_job
-from studio.merge.adapters import combine
 from studio.merge.asking import prepare
 from studio.merge.job import merge
+from studio.merge.work.adapters import combine
 from studio.settings import Settings
 from tests.merge.made import put_run
 

@@ -16,7 +16,7 @@ from studio.export.gguf.checkpoint import link_checkpoint
 from studio.merge.methods import METHODS
 from studio.merge.recipe import read_recipe
 from studio.merge.rules import require_sense
-from studio.merge.running import merge_models
+from studio.merge.work.running import merge_models
 from tests.merge.made import tensors
 
 Tensors = dict[str, torch.Tensor]

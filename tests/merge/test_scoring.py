@@ -17,7 +17,7 @@ from studio.jobs.run.worker import JobContext
 from studio.jobs.store.folder import create_job
 from studio.merge.asking import prepare
 from studio.merge.job import merge
-from studio.merge.scoring import score_models
+from studio.merge.work.scoring import score_models
 from studio.settings import Settings
 from tests.conftest import run_studio
 from tests.merge.made import put_run
@@ -50,7 +50,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Equality with plain transformers must not depend on rounding."""
     device = type("Device", (), {"bf16_fast": False})()
-    monkeypatch.setattr("studio.merge.scoring.device_info", lambda settings: device)
+    monkeypatch.setattr("studio.merge.work.scoring.device_info", lambda settings: device)
 
 
 def test_each_model_gives_its_own_answers(

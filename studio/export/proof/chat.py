@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from studio.config.model import ModelConfig
 from studio.data.formats.answers import Example
 from studio.export.proof.material import ComparedPrompt
 from studio.export.serving.modelfile import SAMPLING
 from studio.export.serving.turns import as_values, differing, taken_apart
 from studio.foreign import read_json_file
+from studio.models.inspect.shape import longest_context
 from studio.reach import read_bytes
 
 LICENSE_BYTES = 100_000
@@ -55,12 +57,10 @@ def chat_facts(
             blanks, others = differing(turns, [(one.name, one.messages or [], one.text) for one in plain])
             if others:
                 turns, why = None, f"its chat template treats some conversations in another way ({others[0]})"
-    config = _read(base / "config.json")
-    config = config.get("text_config") or config
     return {
         "templated": bool(template), "turns": as_values(turns), "why": why, "compared": len(told), "blanks": blanks,
         "stops": [end] if end else [],
-        "context": int(config.get("max_position_embeddings") or 0), "sampling": _sampling(base),
+        "context": longest_context(_read(base / "config.json"), ModelConfig()) or 0, "sampling": _sampling(base),
         "system": _same_system(examples), "license": _license(base),
     }  # fmt: skip
 

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import gc
 import time
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from studio.data.tokens.pretrained import load_tokenizer
+from studio.evaluate.loading import computing, load_model
 from studio.evaluate.measures import ExactMatch
 from studio.evaluate.questions import read_questions
 from studio.export.steps import Report, serve_step
 from studio.models.device.machine import device_info
 from studio.models.inspect.adapters import require_quick_adapter
-from studio.models.inspect.attention import answer_options
-from studio.models.inspect.headers import SAFE, read_config
 from studio.settings import read_settings
 
 SPARE_TOKENS = 16
@@ -56,7 +53,7 @@ def score_models(request: dict[str, Any], report: Report) -> dict[str, Any]:
         count, total = len(questions), len(questions) * len(request["models"])
         most = max(len(one.answer_ids) for one in questions) + SPARE_TOKENS
         began, loaded = time.monotonic(), _load(model, dtype)
-        with _computing(dtype):
+        with computing(dtype):
             done = partial(_told, report, number * count, total)
             answers = ExactMatch(questions, tokenizer, most).ask(loaded, done)
         for row, answer in zip(rows, answers, strict=True):
@@ -77,22 +74,11 @@ def _told(report: Report, before: int, total: int, done: int) -> None:
 
 
 def _load(model: dict[str, Any], dtype: torch.dtype) -> Any:
-    folder = Path(model["weights"])
-    options = answer_options(read_config(folder))
-    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options, **SAFE).eval()
-    if torch.cuda.is_available():
-        loaded = loaded.to("cuda")
-    if model["adapter"]:
-        require_quick_adapter(Path(model["adapter"]), loaded)
-        loaded = PeftModel.from_pretrained(loaded, model["adapter"], local_files_only=True).eval()
-    return loaded
-
-
-def _computing(dtype: torch.dtype) -> AbstractContextManager[Any]:
-    """An adapter is float32 over a bfloat16 base: both are computed as in an evaluation."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    context: AbstractContextManager[Any] = torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
-    return context
+    loaded = load_model(Path(model["weights"]), dtype)
+    if not model["adapter"]:
+        return loaded
+    require_quick_adapter(Path(model["adapter"]), loaded)
+    return PeftModel.from_pretrained(loaded, model["adapter"], local_files_only=True).eval()
 
 
 if __name__ == "__main__":
