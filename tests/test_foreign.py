@@ -18,6 +18,7 @@ from studio.errors import InputError, InputErrors
 from studio.foreign import RUN, Limits, TooMuchError, parse_json, parse_yaml, read_json_file, unusable_path
 from studio.jobs.actions.sweep import parse_values
 from studio.jobs.store.folder import JobFolder
+from tests.support.everyday import everyday
 
 MERGED = "a0: &a0 {x: 1}\n" + "".join(
     f"a{number}: &a{number} {{<<: [{', '.join([f'*a{number - 1}'] * 10)}]}}\n" for number in range(1, 13)
@@ -86,7 +87,7 @@ def test_a_file_is_not_read_past_its_limit(tmp_path: Path) -> None:
         load_run(file)
 
 
-@pytest.mark.parametrize("name", OVER)
+@pytest.mark.parametrize("name", everyday(OVER, "merges", "itself", "flow", "hexadecimal", "key", "bytes"))
 def test_the_command_line_has_the_same_limits(tmp_path: Path, name: str) -> None:
     (tmp_path / "run.yaml").write_text(OVER[name])
     with pytest.raises(InputError):

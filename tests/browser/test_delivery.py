@@ -49,6 +49,7 @@ def test_a_place_asks_for_a_repository_or_a_folder(
     assert not serious(page)
 
 
+@pytest.mark.long
 def test_the_report_says_where_it_is(page: Page, server: Server, run: JobFolder) -> None:
     made_upload(server.settings.jobs, run)
     open_tab(page, server.url, "export", run.id)
@@ -68,6 +69,7 @@ def test_the_report_says_where_it_is(page: Page, server: Server, run: JobFolder)
     assert not serious(page)
 
 
+@pytest.mark.long
 def test_an_address_that_is_none_of_the_web_is_no_link(page: Page, server: Server, run: JobFolder) -> None:
     made_upload(server.settings.jobs, run, "javascript:alert(1)")
     open_tab(page, server.url, "export", run.id)

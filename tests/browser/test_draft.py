@@ -25,6 +25,7 @@ def whose(page: Page, tab: str) -> str:
     return " ".join(line.inner_text().split())
 
 
+@pytest.mark.long
 def test_each_tab_says_whose_it_is(page: Page, server: Server, fake_run: Callable[..., FakeRun]) -> None:
     run = fake_run("demo")
     run.train(3)

@@ -33,6 +33,7 @@ def run(server: Server, leftovers: list[Path]) -> JobFolder:
     return made
 
 
+@pytest.mark.long
 def test_report_shows_both_scores_and_answers_as_text(page: Page, server: Server, run: JobFolder) -> None:
     made_evaluation(server.settings.jobs, run)
     open_tab(page, server.url, "training", run.id)

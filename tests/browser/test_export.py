@@ -68,6 +68,7 @@ def test_download_sends_the_file_from_where_it_lies(page: Page, server: Server, 
     assert not list((server.settings.temporary / "gradio").rglob("*.gguf"))
 
 
+@pytest.mark.long
 def test_a_merged_checkpoint_shows_its_answers_folder_and_files(page: Page, server: Server, run: JobFolder) -> None:
     job = made_merged(server.settings.jobs, run)
     open_tab(page, server.url, "export", run.id)
@@ -114,6 +115,7 @@ def test_the_form_follows_the_destination(
     expect(page.locator("#export-serve")).to_have_count(0)
 
 
+@pytest.mark.long
 def test_the_report_says_how_a_server_is_started(page: Page, server: Server, run: JobFolder) -> None:
     job = made_served(server.settings.jobs, run)
     open_tab(page, server.url, "export", run.id)
@@ -127,6 +129,7 @@ def test_the_report_says_how_a_server_is_started(page: Page, server: Server, run
     assert not serious(page)
 
 
+@pytest.mark.long
 def test_a_lossy_file_and_its_importance_matrix_are_told(page: Page, server: Server, run: JobFolder) -> None:
     made_weighted(server.settings.jobs, run)
     open_tab(page, server.url, "export", run.id)
@@ -143,7 +146,8 @@ def test_a_lossy_file_and_its_importance_matrix_are_told(page: Page, server: Ser
     assert download.value.path().read_bytes() == b"GGUFmatrix"
 
 
-@pytest.mark.parametrize("width", [390, pytest.param(1440, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("width", [390, 1440])
 def test_all_types_can_be_chosen_on_any_screen(
     width: int, page: Page, server: Server, run: JobFolder, settle: Callable[[], None]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from studio.jobs.store.files import write_json
@@ -40,6 +41,7 @@ def test_what_is_done_with_a_run_stands_under_it(page: Page, server: Server, fak
     expect(page.locator(".run small", has_text="Evaluation")).to_have_count(1)
 
 
+@pytest.mark.long
 def test_a_click_shows_nothing_of_the_job_before(page: Page, server: Server, fake_run: Callable[..., FakeRun]) -> None:
     for name in ("first", "second"):
         run = fake_run(name)

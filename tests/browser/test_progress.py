@@ -103,6 +103,7 @@ def test_what_comes_first_while_a_run_starts_and_when_it_is_done(
         page.get_by_role("tab", name="Training", exact=True).click()
 
 
+@pytest.mark.long
 def test_an_empty_studio_says_how_long_the_demo_takes_here(page: Page, server: Server) -> None:
     page.goto(server.url)
     expect(page.locator("#training-empty")).to_contain_text(re.compile(r"in about \d+ (s|min) on this machine"))

@@ -82,6 +82,7 @@ def test_full_tuning_has_no_adapter_fields(page: Page, server: Server) -> None:
     assert value(page, "tuning.rank") == "16"
 
 
+@pytest.mark.long
 def test_wrong_values_are_said_and_nothing_starts(page: Page, server: Server) -> None:
     open_tab(page, server, "method")
     fill(page, "tuning.rank", "5000")

@@ -269,6 +269,7 @@ def test_axe_finds_nothing_serious(page: Page, server: Server, fake_run: MakeRun
     assert serious(page) == []
 
 
+@pytest.mark.long
 def test_narrow_screens_have_a_drawer_and_no_sideways_scroll(page: Page, server: Server, fake_run: MakeRun) -> None:
     first, second = fake_run("first"), fake_run("second")
     first.train(3)

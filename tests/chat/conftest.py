@@ -13,6 +13,7 @@ from studio.chat.client import ChatHandle
 from studio.chat.manager import ChatManager
 from studio.chat.target import Target
 from studio.settings import Settings
+from tests.support.everyday import everyday
 
 QUESTIONS = [
     [{"role": "user", "content": "What is the capital of France?"}],
@@ -83,7 +84,7 @@ def gguf_handle(manager: ChatManager, gguf_path: Path) -> ChatHandle:
     return manager.open(Target("gguf", "smollm2", gguf=gguf_path))
 
 
-@pytest.fixture(scope="session", params=[pytest.param("base", marks=pytest.mark.long), "tuned", "gguf"])
+@pytest.fixture(scope="session", params=everyday(["base", "tuned", "gguf"], "gguf"))
 def any_model(request: pytest.FixtureRequest) -> tuple[ChatHandle, str]:
     name = request.param
     return request.getfixturevalue("gguf_handle" if name == "gguf" else "run_handle"), name

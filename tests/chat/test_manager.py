@@ -17,6 +17,7 @@ from studio.chat.manager import ChatManager
 from studio.chat.target import Target
 from studio.errors import InputError, StoppedError, StudioError
 from tests.chat.conftest import make_settings
+from tests.support.everyday import everyday
 
 
 def wait_gone(pid: int, seconds: float) -> bool:
@@ -110,7 +111,7 @@ def test_a_busy_server_is_not_idle(tmp_path: Path, gguf: Target) -> None:
     manager.close_all()
 
 
-@pytest.mark.parametrize("when", ["loading", "ready"])
+@pytest.mark.parametrize("when", everyday(["loading", "ready"], "ready"))
 def test_the_server_ends_with_its_parent(tmp_path: Path, gguf_path: Path, when: str) -> None:
     """A parent that is killed cannot tidy up; the server must notice by itself."""
     program = (
@@ -137,7 +138,7 @@ def test_the_server_ends_with_its_parent(tmp_path: Path, gguf_path: Path, when: 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("no model", "no config.json"),
+        pytest.param("no model", "no config.json", marks=pytest.mark.long),
         pytest.param("no adapter", "no adapter_config.json", marks=pytest.mark.long),
         pytest.param("text.gguf", "not a GGUF file", marks=pytest.mark.long),
         ("cut.gguf", "llama.cpp cannot load this file"),
@@ -183,6 +184,7 @@ def test_loading_can_be_stopped(tmp_path: Path, model_path: Path) -> None:
         manager.open(target, timeout=0)
 
 
+@pytest.mark.long
 def test_a_retrained_run_is_loaded_again(tmp_path: Path, model_path: Path, gguf_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(gguf_path.read_bytes())

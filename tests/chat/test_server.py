@@ -197,6 +197,7 @@ def test_huge_body_is_refused(run_handle: ChatHandle) -> None:
     assert reply.status_code == 413
 
 
+@pytest.mark.long
 def test_base_and_tuned_stream_side_by_side(run_handle: ChatHandle) -> None:
     alone = {name: "".join(deltas((run_handle, name), QUESTIONS[0])) for name in ("base", "tuned")}
     arrivals: list[str] = []

@@ -75,6 +75,7 @@ def test_a_waiting_run_is_moved_and_edited(line: list[JobFolder], run: Run, sess
     assert JobFolder(line[0].path).request.config == config
 
 
+@pytest.mark.long
 def test_a_waiting_branch_is_not_cut_below_its_checkpoint(
     line: list[JobFolder], run: Run, session_settings: Settings
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_waiting_branch_is_not_cut_below_its_checkpoint(
     assert run("jobs", "edit", job.id, "--set", "training.max_steps=11")[0] == 0
 
 
+@pytest.mark.long
 def test_any_run_is_duplicated_with_its_whole_config(
     line: list[JobFolder], run: Run, session_settings: Settings
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from studio.cli.main import main
 from studio.jobs import list_jobs
+from tests.support.everyday import everyday
 
 GOOD = {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}
 LONG = {"messages": [{"role": "user", "content": "word " * 300}, {"role": "assistant", "content": "4"}]}
@@ -63,7 +64,7 @@ def command(session_settings, model_path, tmp_path, capsys, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("name", BAD_FILES)
+@pytest.mark.parametrize("name", everyday(BAD_FILES, "bad JSON in row 17", "missing key in row 3", "wrong encoding"))
 def test_bad_data_is_refused_with_file_row_and_field(command, name) -> None:
     content, words = BAD_FILES[name]
     code, out, err = command(content)
@@ -99,6 +100,7 @@ def test_a_run_that_does_not_fit_into_memory_says_what_would(command, monkeypatc
     assert "lora" in err
 
 
+@pytest.mark.long
 def test_options_without_an_effect_are_told_and_part_of_the_answer(command) -> None:
     sets = [f"--set={one}" for one in ("tuning.name=qlora", "tuning.modules_to_save=lm_head", "tuning.dora=true")]
     code, out, err = command(lines(*[GOOD] * 20), "plan", "run.yaml", "--json", *sets)

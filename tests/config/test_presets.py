@@ -29,10 +29,10 @@ from tests.support.known import PUBLISHED
 NAMES = preset_names()
 MODELS = [name for name in NAMES if name.startswith("models/")]
 OF_METHODS = [name for name in NAMES if name.startswith("methods/")]
-OF_METHODS_EVERYDAY = ("methods/sft-lora", "methods/dpo-lora", "methods/grpo-lora")
+OF_METHODS_EVERYDAY = ("methods/sft-lora", "methods/dpo-lora")
 COUNTS = {"demo": len(METHODS), "methods": len(METHODS) + 5, "models": 22}  # one each; five with other tunings
 STEPS, ROWS_KEPT, BATCH = 2, 8, 4
-EVERYDAY = ("llama", "mixtral")  # of the architectures: an ordinary one and a mixture
+EVERYDAY = ("llama",)  # of the architectures
 
 
 def architecture(name: str) -> str:

@@ -38,6 +38,7 @@ def run(session_settings: Settings, small_run: JobFolder) -> JobFolder:
     return made
 
 
+@pytest.mark.long
 def test_a_checkpoint_is_exported_by_its_step(session_settings: Settings, run: JobFolder) -> None:
     config = {"run": run.id, "to": "adapter", "checkpoint": 10}
     context = JobContext(create_job(session_settings.jobs, "export", "adapter", config), session_settings)

@@ -132,6 +132,7 @@ def run_here(settings: Settings, job: JobFolder) -> JobFolder:
     return job
 
 
+@pytest.mark.long
 def test_one_run_is_merged_into_its_base(home: Settings, child: JobFolder, base: Path) -> None:
     from peft import PeftModel
 

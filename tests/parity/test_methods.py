@@ -211,9 +211,7 @@ def same_course(method: str, tuning: str, expected: Outcome, found: Outcome, tol
 @pytest.mark.parametrize(
     ("method", "tuning"),
     [
-        pytest.param(
-            method, tuning, marks=[] if tuning == "lora" or method == "sft" else [pytest.mark.long, pytest.mark.matrix]
-        )
+        pytest.param(method, tuning, marks=[] if tuning == "lora" else [pytest.mark.long, pytest.mark.matrix])
         for tuning in ("full", "lora", "dora")
         for method in TRAINERS
     ],
@@ -232,7 +230,7 @@ def test_each_step_equals_plain_trl_and_peft(tiny, tmp_path, settings, method: s
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(one, marks=[] if one in ("sft", "dpo") else pytest.mark.matrix) for one in TRAINERS]
+    "method", [pytest.param(one, marks=[] if one == "sft" else pytest.mark.matrix) for one in TRAINERS]
 )
 def test_quantised_steps_equal_plain_trl_and_peft(tiny, tmp_path, settings, method: str) -> None:
     expected = plain(method, "qlora", tiny, tmp_path / "plain")

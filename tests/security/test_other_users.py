@@ -235,6 +235,7 @@ def test_a_lock_is_its_owners(tmp_path: Path) -> None:
     assert holder_of(tmp_path / "some.lock") is None
 
 
+@pytest.mark.long
 def test_whoever_waits_for_a_lock_is_told_who_has_it(settings: Settings) -> None:
     """Every lock that is waited for: of the line, a job's, a model's, a set's, and that of the measurement."""
     run = made_run(settings.jobs)
@@ -263,6 +264,7 @@ def test_whoever_waits_for_a_lock_is_told_who_has_it(settings: Settings) -> None
     change_labels(run.path, note="x")  # and once it is free
 
 
+@pytest.mark.long
 def test_the_preparation_of_the_model_waits_with_words(settings: Settings) -> None:
     """A process of the studio that prepares it is waited for; anybody else who has the lock is told."""
     settings.models.mkdir(parents=True, exist_ok=True)

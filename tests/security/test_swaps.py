@@ -156,6 +156,7 @@ def test_a_root_that_becomes_a_link(tmp_path: Path, settings: Settings) -> None:
             located(ours, root / "rows.jsonl")
 
 
+@pytest.mark.long
 def test_the_page_itself(handlers: Handlers, page_settings: Settings, outside: Path) -> None:
     """Through the real application and its data worker: rows that are counted, looked at, or named in a sentence."""
     page_settings.uploads.mkdir(exist_ok=True)

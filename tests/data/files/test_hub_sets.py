@@ -129,6 +129,7 @@ def test_a_split_is_fetched_with_progress_and_read_mapped(hub: Hub, settings: Se
     assert get(settings, "org/plain", None).count == 700 and not hub.requests
 
 
+@pytest.mark.long
 def test_subset_split_revision_and_an_old_name(hub: Hub, settings: Settings) -> None:
     held = get(settings, "org/subsets", subset="words", split="held")
     assert list(held.rows(0)) == [(1, {"prompt": "sun", "completion": "yellow, warm"})]
@@ -245,6 +246,7 @@ def test_a_file_wins_and_paths_are_no_sets(settings: Settings, tmp_path: Path, m
         locate(DataSource(path="org/name", split="test"), settings)
 
 
+@pytest.mark.long
 def test_a_run_trains_on_one_split_and_validates_on_another(hub: Hub, settings: Settings, tokenizer: Any) -> None:
     config = DataConfig(train=[DataSource(path="org/plain", rows=20)], validation="org/plain", validation_split="test")
     with pytest.raises(InputError, match="not on this machine yet"):

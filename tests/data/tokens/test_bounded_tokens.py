@@ -15,6 +15,7 @@ from studio.data.worker.client import DataWorker
 from studio.errors import InputError
 from studio.settings import Settings
 from tests.data.rows import chat
+from tests.support.everyday import everyday
 
 # Oniguruma gives up after ten million tries at one place, and goes on for ever where each takes a little less.
 PATTERNS = {"gives up on": r"(?=a*a*a*a*a*a*c)a|\s", "takes too long on": r"(?=a*a*a*c)a|\s"}
@@ -35,7 +36,7 @@ def hostile(model: Path, folder: Path, pattern: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("how", PATTERNS)
+@pytest.mark.parametrize("how", everyday(PATTERNS, "gives up on"))
 def test_the_row_is_named_and_the_next_question_answered(
     how: str, model_path: Path, tmp_path: Path, write: Callable[..., Path], session_settings: Settings
 ) -> None:

@@ -256,6 +256,7 @@ def test_a_worker_without_a_sign_of_life_is_replaced(
         worker.close()
 
 
+@pytest.mark.long
 def test_a_call_may_last_as_long_as_it_makes_progress(worker: DataWorker, write: Write) -> None:
     """There is no clock for a person's own file; one is set where it is asked for."""
     path = str(write("long.jsonl", [chat(f"a{n}", "b") for n in range(20_000)]))
@@ -283,6 +284,7 @@ def test_threads_get_their_own_answers(worker: DataWorker, write: Write) -> None
     assert answers == {n: n for n in range(1, 9)}
 
 
+@pytest.mark.long
 def test_leaves_when_idle_and_comes_back(session_settings: Settings) -> None:
     worker = DataWorker(session_settings, idle_seconds=0.3)
     try:

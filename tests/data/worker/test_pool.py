@@ -86,6 +86,7 @@ def test_a_call_that_waits_can_be_cancelled(pool: DataPool, long: dict[str, Any]
         assert isinstance(one.error, StoppedError)
 
 
+@pytest.mark.long
 def test_a_stopped_count_is_not_begun_again_by_itself(
     pool: DataPool, long: dict[str, Any], model_path: Path, write: Callable[..., Path]
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_stopped_count_is_not_begun_again_by_itself(
         one.thread.join(30)
 
 
+@pytest.mark.long
 def test_the_same_question_goes_to_who_knows_the_answer(pool: DataPool, model_path: Path) -> None:
     first = pool.call("lengths", model=str(model_path))
     pool.call("ping")

@@ -263,6 +263,7 @@ def test_names_and_tokens_are_looked_at_before_a_job_is_made(
         settled(wish.model_copy(update={"what": "adapter"}), tiny_run, session_settings)
 
 
+@pytest.mark.long
 def test_a_run_is_uploaded_and_downloaded_again(
     session_settings: Settings, tiny_run: JobFolder, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ def request_of(exported: JobFolder, settings: Settings, target: Path) -> dict[st
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_stop_leaves_no_matrix(exported: JobFolder, session_settings: Settings, tmp_path: Path) -> None:
     target, told = tmp_path / "out" / "imatrix.gguf", Counter()
     target.parent.mkdir()

@@ -147,6 +147,7 @@ def test_half_a_model_of_the_cache_is_not_taken(tiny: Path, tmp_path: Path) -> N
     assert done.code == 1 and "HF_HUB_OFFLINE" in done.stderr
 
 
+@pytest.mark.long
 def test_commands_against_a_hub(tiny: Path, tmp_path: Path) -> None:
     server = Hub({"org/tiny": tiny})
     server.told["org/tiny"] = {"cardData": {"license": "apache-2.0"}}

@@ -8,6 +8,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from studio.models.device import machine as device
 from studio.models.device.machine import device_info
 from studio.settings import Settings
@@ -26,6 +28,7 @@ def test_unmeasured_device_knows_memory_and_needs_no_torch(settings: Settings) -
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.long
 def test_measurement_is_made_once_and_kept(settings: Settings, monkeypatch) -> None:
     info = device_info(settings, measure=True)
     assert info.measured and set(info.gflops) == {"float32", "bfloat16"}

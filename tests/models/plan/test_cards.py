@@ -52,6 +52,7 @@ def test_every_record_has_its_preset_and_every_preset_its_record() -> None:
         assert shape.targets(config.tuning.target_modules)
 
 
+@pytest.mark.long
 def test_page_and_presets_are_fresh(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["cards", "--check"])
     assert cards.main() == 0, capsys.readouterr().err

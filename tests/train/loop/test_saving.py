@@ -90,6 +90,7 @@ def test_a_token_for_padding_is_written_into_the_bases_settings(tmp_path: Path) 
     assert digests(folder)["tokenizer.json"] == digests(base)["tokenizer.json"]
 
 
+@pytest.mark.long
 def test_added_tokens_are_saved(tmp_path: Path) -> None:
     base = as_base("qwen3", "qwen3", tmp_path / "base")
     tokenizer = AutoTokenizer.from_pretrained(base)

@@ -254,6 +254,7 @@ def begin(settings: Settings, tiny: Path, tmp_path: Path, **training: Any) -> Jo
     return context
 
 
+@pytest.mark.long
 def test_other_data_end_a_run_that_goes_on_and_touch_nothing(settings, tiny, tmp_path) -> None:
     job = begin(settings, tiny, tmp_path, keep_checkpoints="none").job
     rows, recorded, kept = tmp_path / "rows.jsonl", job.environment(), whole_steps(job.checkpoints)
@@ -286,6 +287,7 @@ def test_a_run_that_is_over_before_it_begins_is_refused(settings, tiny, tmp_path
         assert Summaries().of(job).results["training"]["steps"] == 3
 
 
+@pytest.mark.long
 def test_a_branch_waits_anew_and_knows_the_best_that_came_along(settings, tiny, tmp_path, monkeypatch) -> None:
     training = {**EARLY, "early_stopping": 2, "load_best_model_at_end": True, "save_total_limit": 1}
     context = begin(settings, tiny, tmp_path, **{**training, "early_stopping": 3})

@@ -38,6 +38,7 @@ from studio.train.rewards.schema import read_schema
 from studio.train.rewards.scoring import load_scorer, score_ids
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, make_trainer, reported, write_rows
+from tests.support.everyday import everyday
 
 
 def rows(*answers: str | None) -> list[Prompt]:
@@ -317,6 +318,7 @@ def test_a_reward_model_scores_as_it_was_trained(settings, tiny, tmp_path, tunin
     assert len({*reward(range(3), ["yes", "no", "perhaps"])}) == 3
 
 
+@pytest.mark.long
 def test_a_reward_model_scores_in_bfloat16_too(settings, tiny, tmp_path) -> None:
     for tuning in ("full", "lora", "qlora"):
         folder = reward_run(settings, tiny, tmp_path, tuning={"name": tuning}, model={"dtype": "bfloat16"}).job.model
@@ -329,7 +331,7 @@ def test_a_reward_model_scores_in_bfloat16_too(settings, tiny, tmp_path) -> None
         assert scores[1] == pytest.approx(scores[0], abs=0.05)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", everyday(["float32", "bfloat16"], "bfloat16"))
 def test_grpo_learns_from_a_reward_model(settings, tiny, tmp_path, dtype) -> None:
     folder = reward_run(settings, tiny, tmp_path, model={"dtype": dtype}).job.model
     file = write_rows(tmp_path / "rows.jsonl", demo_rows("sums_train.jsonl", 12))

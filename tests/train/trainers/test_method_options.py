@@ -99,6 +99,7 @@ def test_orpo_simpo_and_cpo(settings, tiny, tmp_path) -> None:
     assert len(set(first.values())) == 3
 
 
+@pytest.mark.long
 def test_a_kto_loss_without_a_kl_estimate(settings, tiny, tmp_path) -> None:
     context, trainer = pairs_run(settings, tiny, tmp_path, name="kto", kto_loss="apo_zero_unpaired")
     assert trainer.calculate_KL is False
@@ -114,6 +115,7 @@ def test_every_grpo_loss(settings, tiny, tmp_path, loss) -> None:
     assert len(reported(context, "reward")) == 3
 
 
+@pytest.mark.long
 def test_rloo_and_the_penalty_of_beta(settings, tiny, tmp_path) -> None:
     _, trainer = pairs_run(settings, tiny, tmp_path, name="grpo", num_generations=2, grpo_algorithm="rloo")
     assert type(trainer).__name__ == "LeaveOneOutTrainer"
@@ -170,7 +172,7 @@ def test_every_token_is_counted_once_an_epoch(settings, tiny, tmp_path, method) 
     assert made.trainer.supervised_seen == (0 if method == "reward" else supervised)
 
 
-@pytest.mark.parametrize("method", ["dpo", "reward", "grpo"])
+@pytest.mark.parametrize("method", everyday(["dpo", "reward", "grpo"], "dpo"))
 def test_accumulation_does_not_change_what_is_learned(settings, tiny, tmp_path, method) -> None:
     online = METHODS[method].online
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows("sums_train.jsonl" if online else "pairs_train.jsonl", 8))

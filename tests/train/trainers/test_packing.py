@@ -10,6 +10,7 @@ import torch
 
 from studio.settings import Settings
 from tests.parity.made import demo_rows, logged, make_trainer, trained_weights, write_rows
+from tests.support.everyday import everyday
 
 SAME = 1e-5
 
@@ -58,7 +59,7 @@ def test_loss_and_gradients_are_those_of_padded_rows(
         assert float((gradient - after[name]).abs().max()) <= SAME * max(1.0, float(gradient.abs().max())), name
 
 
-@pytest.mark.parametrize("method", ["sft", "pretrain"])
+@pytest.mark.parametrize("method", everyday(["sft", "pretrain"], "sft"))
 def test_a_run_reports_the_same_numbers(settings: Settings, tiny: Path, tmp_path: Path, method: str) -> None:
     runs = []
     for packing in (False, True):
@@ -72,6 +73,7 @@ def test_a_run_reports_the_same_numbers(settings: Settings, tiny: Path, tmp_path
     assert all(torch.allclose(before[name], after[name], atol=1e-4) for name in before)
 
 
+@pytest.mark.long
 def test_the_real_model(settings: Settings, model_path: Path, tmp_path: Path) -> None:
     losses = []
     for packing in (False, True):

@@ -34,12 +34,16 @@ from studio.train.rewards.scoring import load_scorer, model_scorer
 from studio.train.setup import Setup
 from studio.train.trainers import ppo
 from studio.train.trainers.rollouts import micro_batches
+from tests.support.everyday import everyday
 
 LETTERS = "abcdefghijklmnop"
 REPORTED = (
     "loss", "reward", "objective/kl", "objective/kl_coef", "loss/policy", "loss/value", "policy/clip_fraction",
     "policy/entropy", "policy/approx_kl", "completions/mean_length",
 )  # fmt: skip
+
+
+OTHER_BATCHES = [{"micro_batch_size": 1}, {"micro_batch_size": 4, "activation_checkpointing": True}]
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +184,7 @@ def test_a_simple_reward_is_learned(tiny, tmp_path, settings, tuning) -> None:
     assert entries(trainer)[-1]["objective/kl"] > 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tuning", ["lora", pytest.param("full", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "stop",
@@ -212,8 +217,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny, tmp_path, settings, tun
     assert (second.tokens_seen, second.supervised_seen) == (whole.tokens_seen, whole.supervised_seen)
 
 
-@pytest.mark.parametrize("tuning", ["lora", "full"])
-@pytest.mark.parametrize("other", [{"micro_batch_size": 1}, {"micro_batch_size": 4, "activation_checkpointing": True}])
+@pytest.mark.parametrize("tuning", everyday(["lora", "full"], "lora"))
+@pytest.mark.parametrize("other", everyday(OTHER_BATCHES, OTHER_BATCHES[1]))
 def test_how_a_batch_is_computed_does_not_matter(tiny, tmp_path, settings, tuning, other) -> None:
     runs = []
     for number, training in enumerate(({"micro_batch_size": 4}, other)):
@@ -236,6 +241,7 @@ def test_micro_batches_keep_no_padding_and_lose_no_token() -> None:
     assert second["input_ids"].tolist() == batch["input_ids"][1:].tolist()
 
 
+@pytest.mark.long
 def test_an_adapter_that_goes_on_is_its_own_reference(tiny, tmp_path, settings) -> None:
     train(setup_of(tiny, tmp_path / "first", settings)).save_model(str(tmp_path / "adapter"))
     trainer = train(setup_of(tiny, tmp_path / "second", settings, tuning={"adapter": str(tmp_path / "adapter")}))

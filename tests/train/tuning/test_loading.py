@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from tests.parity.made import reported
+from tests.support.everyday import everyday
 from tests.train.three_steps import (
     AT_START,
     RANK,
@@ -107,7 +108,7 @@ def test_an_embedding_that_is_trained_whole_is_trained_and_saved(settings, tiny,
 FIRST = {"validation": 0.25}
 
 
-@pytest.mark.parametrize("tuning", ["lora", "dora", "qlora"])
+@pytest.mark.parametrize("tuning", everyday(["lora", "dora", "qlora"], "lora"))
 def test_an_adapter_is_gone_on_with(settings, tiny, tmp_path, tuning) -> None:
     first = run(settings, tiny, tmp_path, {"name": tuning}, data=FIRST)
     second = run(
@@ -122,7 +123,7 @@ def test_an_adapter_is_gone_on_with(settings, tiny, tmp_path, tuning) -> None:
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("method", ["dpo", "kto", "orpo", "grpo"])
+@pytest.mark.parametrize("method", everyday(["dpo", "kto", "orpo", "grpo"], "dpo"))
 def test_preference_is_learned_on_top_of_an_adapter(settings, tiny, tmp_path, trainers, method) -> None:
     first = run(settings, tiny, tmp_path, {})
     options: dict[str, Any] = {"name": method, "beta": 0.1}
@@ -145,7 +146,7 @@ def test_preference_is_learned_on_top_of_an_adapter(settings, tiny, tmp_path, tr
     assert (logits(tuned(tiny, second.job.model)) - logits(trainers[1].model)).abs().max() <= SAME
 
 
-@pytest.mark.parametrize("tuning", ["lora", "dora"])
+@pytest.mark.parametrize("tuning", everyday(["lora", "dora"], "lora"))
 def test_a_new_adapter_stands_on_a_merged_one(settings, tiny, tmp_path, trainers, tuning) -> None:
     first = run(settings, tiny, tmp_path, {}, data=FIRST)
     merged = {"name": tuning, "rank": 8, "adapter": str(first.job.model), "merge_adapter": True}
@@ -159,7 +160,7 @@ def test_a_new_adapter_stands_on_a_merged_one(settings, tiny, tmp_path, trainers
     assert (logits(tuned(tiny, first.job.model, second.job.model)) - logits(trainers[1].model)).abs().max() <= SAME
 
 
-@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("merged", everyday([False, True], False))
 def test_a_reward_model_is_gone_on_with(settings, tiny, tmp_path, merged) -> None:
     options: dict[str, Any] = {"method": {"name": "reward"}, "data": FIRST}
     first = run(settings, tiny, tmp_path, {}, training={"learning_rate": 1e-2}, **options)

@@ -286,6 +286,7 @@ def test_a_place_is_another_machines_address() -> None:
     assert connections._place(("2001:db8::1", 1)) == "2001:db8::1" and connections._place(None) == ""
 
 
+@pytest.mark.long
 def test_a_crowd_of_viewers_keeps_its_connections(page: tuple[subprocess.Popen[str], int]) -> None:
     """A hundred browsers with three open connections each, asking over and over: none is cut."""
     port, failures = page[1], []
