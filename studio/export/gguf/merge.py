@@ -46,8 +46,8 @@ class ModuleDelta:
         """Return the merged weight (out, in) in float32; `transposed` when the layer stores (in, out)."""
         if self.a is None or self.b is None:
             raise UncoveredError("one of lora_A and lora_B is missing")
-        delta = (self.b.float() @ self.a.float()) * self.scale
-        merged = weight.float() + (delta.T if transposed else delta)
+        delta = (self.b.float() @ self.a.float()).mul_(self.scale)
+        merged = (delta.T if transposed else delta).add_(weight.float())  # in place: these are the largest of a merge
         if self.magnitude is None:
             return merged
         norm = torch.linalg.norm(merged, dim=1)

@@ -18,8 +18,8 @@ from studio.export.gguf.checkpoint import INDEX, SINGLE
 SHARD_BYTES = 128 * 1024 * 1024
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # What was read of a mapped file counts as this process's memory until it is closed: it is opened anew after so many
-# numbers, at most 512 MB.
-_PART_NUMBERS = 128 * 1024 * 1024
+# numbers, at most 128 MB.
+_PART_NUMBERS = 32 * 1024 * 1024
 _WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
