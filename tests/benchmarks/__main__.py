@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from statistics import median
 
 import psutil
 
-from tests.benchmarks import auto, memory, preparation
+from tests.benchmarks import auto, memory, merging, preparation
 from tests.benchmarks.clicks import waits
 from tests.benchmarks.methods import RISES, SEEDS, WATCHED, learn
 from tests.benchmarks.page import cold_start
@@ -102,6 +103,12 @@ def main() -> int:
         rows.append(("data inspect: rows a second", f"{prepared.inspected:,.0f}", ""))
         measure("data inspect, times preparation's speed", prepared.inspected / prepared.first, "", 0.8, at_least=True)
         measure("data inspect: memory of all its processes", prepared.inspected_bytes / 1e6, "MB", 300)
+        if shutil.disk_usage(folder).free < merging.DISK_BYTES:
+            rows.append((f"merging 15 GB: not measured, needs {merging.DISK_BYTES / 1e9:.0f} GB of disk", "", ""))
+        else:
+            merged = merging.measure(Path(folder) / "merging")
+            what = f"merging {merged.base_bytes / 1e9:.1f} GB in {merged.seconds:.0f} s: peak memory"
+            measure(what, merged.peak / 1e9, "GB", merged.bound / 1e9)
         page = cold_start(home)
         measure("page: start to HTTP 200", page.seconds, "s", 4)
         measure("page: memory", page.megabytes, "MB", 250)

@@ -20,6 +20,7 @@ from studio.export.gguf.shards import ShardWriter
 from studio.export.steps import QuietWatcher, StepResult, require, run_own_step
 
 GOAL_GB = 3.0
+DISK_BYTES = 33_000_000_000
 RANK = 16
 BASE_SHARD, SHARD = 4_000_000_000, 1_000_000_000  # about the Hub's files of it; what an export writes by default
 
