@@ -54,6 +54,19 @@ window.studio.charts = (() => {
     return colour.startsWith("#") ? `rgba(${part(1)},${part(3)},${part(5)},${alpha})` : colour;
   };
 
+  /** What all charts look alike in: an axis, and the frame around the lines. */
+  function axisLook() {
+    const ink = window.studio.token("--ink-2");
+    return { color: ink, gridcolor: window.studio.token("--line"), showline: false, zeroline: false, tickfont: { size: 11, color: ink }, automargin: false, fixedrange: false };
+  }
+  function frameLook() {
+    const token = window.studio.token;
+    return {
+      showlegend: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: token("--sans"), size: 11, color: token("--ink-2") },
+      hoverlabel: { bgcolor: token("--card"), bordercolor: token("--line-2"), font: { color: token("--ink"), size: 12, family: token("--sans") } },
+    };
+  }
+
   class Board {
     constructor(root) {
       this.root = root;
@@ -141,15 +154,12 @@ window.studio.charts = (() => {
     }
 
     layout(chart) {
-      const token = window.studio.token, ink = token("--ink-2"), line = token("--line");
-      const axis = { color: ink, gridcolor: line, showline: false, zeroline: false, tickfont: { size: 11, color: ink }, automargin: false, fixedrange: false };
+      const axis = axisLook();
       const stepRange = this.x === "step" && this.total ? { range: [0, this.total], autorange: false } : { autorange: true, rangemode: "tozero" };
       const scale = this.scale === "log" && chart !== "learning_rate" && chart !== "tokens_per_second" ? "log" : "linear";
       return {
-        uirevision: `${this.run?.id}|${this.x}|${scale}`, height: 220, margin: { l: 46, r: 22, t: 8, b: 28 }, showlegend: false,
-        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: token("--sans"), size: 11, color: ink },
-        hovermode: "x unified", hoverlabel: { bgcolor: token("--card"), bordercolor: token("--line-2"), font: { color: token("--ink"), size: 12, family: token("--sans") } },
-        dragmode: "zoom",
+        ...frameLook(), uirevision: `${this.run?.id}|${this.x}|${scale}`, height: 220, margin: { l: 46, r: 22, t: 8, b: 28 },
+        hovermode: "x unified", dragmode: "zoom",
         xaxis: { ...axis, ...stepRange, showgrid: false, hoverformat: this.x === "time" ? ".1f" : ",d", ticksuffix: this.x === "time" ? " s" : "", title: { text: "" } },
         yaxis: { ...axis, type: scale, rangemode: scale === "log" ? "normal" : "tozero", hoverformat: ".4g", nticks: 6, exponentformat: "e", ...(scale === "log" ? { tickformat: "~g" } : {}) },
       };
@@ -231,5 +241,5 @@ window.studio.charts = (() => {
     }));
   }
 
-  return { Board, Series, SPECS, segment };
+  return { Board, Series, SPECS, CONFIG, segment, axisLook, frameLook, load: loadPlotly };
 })();

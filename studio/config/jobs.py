@@ -224,7 +224,7 @@ def made_for(to: str, what: str | None) -> str:
 
 
 # Options of a merge that nobody types.
-FILLED_IN = ("parents", "like")
+FILLED_IN = ("parents", "like", "varied")
 
 
 class MergeConfig(Options):
@@ -237,7 +237,8 @@ class MergeConfig(Options):
     )  # fmt: skip
     evaluate: str | None = option(
         None,
-        "File of rows with expected answers, which the models and the child answer (exact match); empty for none.",
+        "File of rows with expected answers, pairs or rated answers, on which the models and the child are compared; "
+        "empty for none.",
         title="Rows", tier="basic",
     )  # fmt: skip
     compare: bool = option(
@@ -263,4 +264,9 @@ class MergeConfig(Options):
         "Options of the first model that was trained here, from which the child has its data and method for "
         "evaluation and export; the studio fills it in.",
         title="Training",
+    )  # fmt: skip
+    varied: dict[str, float] = option(
+        dict,
+        "In a sweep: the place in the recipe that is varied, and its value in this merge; the studio fills it in.",
+        title="Varied value",
     )  # fmt: skip

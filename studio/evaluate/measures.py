@@ -6,14 +6,20 @@ A measure asks one model at a time (`ask`), and tells then what both answered (`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from studio.config.data import DataConfig
+from studio.config.jobs import COMPARED
+from studio.data.formats.answers import Example
+from studio.data.masks.masker import Masker
 from studio.evaluate.answers import Answer, answer_all
-from studio.evaluate.questions import Question
-from studio.evaluate.ratings import Judged, accuracy, likelihoods
+from studio.evaluate.questions import Question, questions_of
+from studio.evaluate.ratings import Judged, accuracy, judged, likelihoods
+from studio.methods import RowKind
 
 Told = TypeVar("Told")
+SPARE_TOKENS = 16
 
 
 class Measure(ABC, Generic[Told]):
@@ -121,3 +127,28 @@ class Preference(Measure[float]):
             }
             for one, early, late in zip(self._answers, base, tuned, strict=True)
         ]  # fmt: skip
+
+
+def measure_of(
+    kind: RowKind, examples: Sequence[Example], tokenizer: Any, where: str, data: DataConfig,
+    longest: int | None = None,
+) -> ExactMatch | Preference:  # fmt: skip
+    """Return what rows are good for: preference where answers are compared, else exact match.
+
+    Args:
+        kind: what the rows are.
+        examples: the rows.
+        tokenizer: of the models that are asked.
+        where: the file, for errors.
+        data: section `data` of the training that the models come from, which says how control tokens are read.
+        longest: maximum tokens of an answer; None for the longest expected one and some more.
+
+    Raises:
+        InputError: a row cannot be rendered.
+    """
+    if kind in COMPARED:
+        masker = Masker(tokenizer, control_tokens=data.control_tokens)
+        return Preference(judged(kind, examples, masker, where), kind == "pairs")
+    questions = questions_of(examples, tokenizer)
+    most = max(len(question.answer_ids) for question in questions) + SPARE_TOKENS
+    return ExactMatch(questions, tokenizer, longest or most)

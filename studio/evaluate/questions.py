@@ -5,6 +5,7 @@ The tokens come from the same masks as in training, so a question is rendered ex
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +58,26 @@ def read_examples(
     Raises:
         InputError: the file or a row cannot be used.
     """
-    rows = list(read_rows(path))[:limit]
+    return examples_of(path, tokenizer.chat_template, limit, source, kind)
+
+
+def examples_of(
+    path: Path, template: str | None, limit: int | None = None, source: DataSource | None = None,
+    kind: RowKind = "answers",
+) -> tuple[RowKind, list[Example]]:  # fmt: skip
+    """Return what `read_examples` does, of a tokenizer's chat template alone.
+
+    Args:
+        path, limit, source, kind: as `read_examples`.
+        template: of the tokenizer; None for none.
+
+    Raises:
+        InputError: the file or a row cannot be used.
+    """
+    rows = list(itertools.islice(read_rows(path), limit))
     if not rows:
         raise InputError("the file has no rows", where=str(path), fix="Choose a file with expected answers")
-    turns, source, here = in_turns(tokenizer.chat_template), source or DataSource(path=str(path)), of_file(path)
+    turns, source, here = in_turns(template), source or DataSource(path=str(path)), of_file(path)
     number, first = rows[0]
     mapped = Reading(source, here, kind).mapped(first, number)
     found = kind if kind in fitting_kinds(mapped) else fitting_kind(mapped)

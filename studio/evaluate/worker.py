@@ -16,18 +16,16 @@ import torch
 from peft import PeftModel
 
 from studio.config import RunConfig
-from studio.config.jobs import AUTO, COMPARED, HELD_OUT, EvaluateConfig, usual_rows
+from studio.config.jobs import AUTO, HELD_OUT, EvaluateConfig, usual_rows
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
-from studio.data.masks.masker import Masker
 from studio.data.sources.reading import source_named
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.evaluate.heldout import held_out
 from studio.evaluate.loading import computing, load_model
-from studio.evaluate.measures import ExactMatch, Measure, Preference
-from studio.evaluate.questions import questions_of, read_examples
-from studio.evaluate.ratings import judged
+from studio.evaluate.measures import Measure, measure_of
+from studio.evaluate.questions import read_examples
 from studio.evaluate.score import in_a_sentence
 from studio.jobs import JobFolder, find_job
 from studio.jobs.run.worker import JobContext
@@ -38,8 +36,6 @@ from studio.models.catalog.quiet import quiet_libraries
 from studio.models.device.machine import device_info
 from studio.models.inspect.adapters import require_quick_adapter
 from studio.settings import Settings
-
-SPARE_TOKENS = 16
 
 
 def evaluate(context: JobContext) -> None:
@@ -86,13 +82,8 @@ def _measure(settings: Settings, config: EvaluateConfig, run: JobFolder, tokeniz
         path = resolve_path(config.data, settings)
         source = source_named(run.training.get("data") or {}, config.data)
         kind, examples = read_examples(path, tokenizer, config.limit, source, kind)
-    if kind in COMPARED:
-        masker = Masker(tokenizer, control_tokens=trained.data.control_tokens)
-        return Preference(judged(kind, examples, masker, config.data), kind == "pairs")
-    questions = questions_of(examples, tokenizer)
-    longest = max(len(question.answer_ids) for question in questions) + SPARE_TOKENS
-    most = longest if config.max_new_tokens == "auto" else int(config.max_new_tokens)
-    return ExactMatch(questions, tokenizer, most)
+    most = None if config.max_new_tokens == "auto" else int(config.max_new_tokens)
+    return measure_of(kind, examples, tokenizer, config.data, trained.data, most)
 
 
 def require_model(run: JobFolder) -> JobFolder:

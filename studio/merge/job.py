@@ -22,6 +22,7 @@ from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import put_folder, write_json
 from studio.merge.checks import Facts, facts_of, require_fit
 from studio.merge.child import complete, write_card
+from studio.merge.curve import in_words
 from studio.merge.methods import ADAPTERS
 from studio.merge.needs import compute_dtype, merge_seconds, require_room, written_dtype
 from studio.merge.parents import Parent, find_parent
@@ -180,10 +181,13 @@ class Merging:
         """Let the models and the child answer rows; the child is there already, whatever comes of it."""
         parents = self.parents if self.config.compare else []
         asked = [*(self._asked(number, one) for number, one in enumerate(parents, 1)), self._asked_child()]
-        request = {"models": asked, "rows": str(resolve_path(rows, self.context.settings))}
+        request = {
+            "models": asked, "rows": str(resolve_path(rows, self.context.settings)), "data": rows,
+            "like": self.config.like,
+        }  # fmt: skip
         found = self._step("answering the rows", "studio.merge.work.scoring", request, "answers").answer
         for score in found["scores"]:
-            self.context.log(f"{score['name']}: {score['correct']} of {found['total']} rows right")
+            self.context.log(f"{score['name']}: {in_words(found, score)}")
         return {"data": rows, **found}
 
     def _asked(self, number: int, parent: Parent) -> dict[str, Any]:
@@ -212,6 +216,7 @@ class Merging:
             "parents": [_described(one) for one in self.parents], "model": str(job.model),
             "parameters": answer["parameters"], "phases": self.phases, "peak_memory_bytes": peak,
             "evaluation": evaluation, "scores": evaluation["scores"] if evaluation else [],
+            "varied": self.config.varied,
         }  # fmt: skip
         job.report.mkdir(exist_ok=True)
         write_json(job.report / "merge.json", report)

@@ -49,6 +49,19 @@ def child_numbers(recipe: Recipe, first: Facts) -> int:
     return whole - blocks + blocks * count // max(1, first.shape.layers)
 
 
+def child_bytes(recipe: Recipe, parents: Sequence[Parent], found: Sequence[Facts]) -> int:
+    """Bytes that stay on the disk: the child.
+
+    Args:
+        recipe: that makes sense.
+        parents: its models.
+        found: what is known of them.
+    """
+    if recipe.method.of_adapters:
+        return sum(tensor.bytes for one in parents if one.adapter for tensor in _adapter(one.adapter))
+    return child_numbers(recipe, found[0]) * WIDTHS[written_dtype(recipe, found[0])]
+
+
 def disk_bytes(recipe: Recipe, parents: Sequence[Parent], found: Sequence[Facts]) -> int:
     """Bytes that are written: the child, and each model that an adapter is merged into first.
 
@@ -57,12 +70,11 @@ def disk_bytes(recipe: Recipe, parents: Sequence[Parent], found: Sequence[Facts]
         parents: its models.
         found: what is known of them.
     """
+    child = child_bytes(recipe, parents, found)
     if recipe.method.of_adapters:
-        size = sum(tensor.bytes for one in parents if one.adapter for tensor in _adapter(one.adapter))
-        return 2 * size
+        return 2 * child
     width = WIDTHS[compute_dtype(recipe)]
     merged = [facts for one, facts in zip(parents, found, strict=True) if one.adapter is not None]
-    child = child_numbers(recipe, found[0]) * WIDTHS[written_dtype(recipe, found[0])]
     if not recipe.merge_method:
         return child
     return child + sum(width * math.prod(shape) for facts in merged for shape in facts.sides.values())

@@ -13,10 +13,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from studio.models.inspect.tokenizerfiles import copy_tokenizer
 from tests.browser.made import as_text, open_tab, serious
-from tests.merge.made import SIZES, put_run
+from tests.merge.made import SIZES, put_point, put_run
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server
+
+
+DRAWN = "document.querySelector('.merge-curve').data.map((one) => [one.name, [...one.x], [...one.y]])"
 
 
 @pytest.fixture
@@ -74,3 +77,47 @@ def test_an_edited_recipe_counts_and_a_wrong_one_is_a_sentence(
     page.locator("#merge-recipe textarea").fill("merge_method: tis\nmodels: [{model: first}, {model: second}]")
     page.get_by_role("button", name="Check", exact=True).click()
     expect(page.locator("#merge-said")).to_contain_text("there is no merge method 'tis'. Did you mean ties?")
+
+
+def test_a_sweep_is_a_curve_that_leads_to_its_children(page: Page, server: Server, leftovers: list[Path]) -> None:
+    jobs = [put_point(server.settings, value, correct, not at) for at, (value, correct) in enumerate(
+        ((0.0, 1), (0.5, 3), (1.0, 2)))]  # fmt: skip
+    leftovers += [job.path for job in jobs]
+    open_tab(page, server.url, "export", jobs[0].id)
+    report = page.locator(".merge-report")
+    expect(report).to_contain_text("Exact match on 4 rows of rows.jsonl")
+    page.wait_for_function("document.querySelector('.merge-curve')?.data?.length === 2")
+    drawn = page.evaluate(DRAWN)
+    assert drawn == [["a", [0, 1], [50, 50]], ["child", [0, 0.5, 1], [25, 75, 50]]]
+    expect(report.locator(".legend")).to_contain_text("a: 50.0 %")
+    expect(page.locator(".runs-group")).to_contain_text("mix: sweep")
+    report.get_by_role("button", name="mix-0.5", exact=True).click()
+    expect(report.get_by_role("heading", name="Merge mix-0.5", exact=True)).to_be_visible()
+    report.get_by_role("button", name="Delete the other 2 children").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Delete 2 jobs permanently")
+    assert all(job.path.exists() for job in jobs), "nothing goes before it was confirmed"
+    dialog.get_by_role("button", name="Cancel", exact=True).click()
+
+
+def test_a_recipe_comes_from_a_file_and_goes_into_one(page: Page, server: Server, tmp_path: Path) -> None:
+    file, large = tmp_path / "mix.yaml", tmp_path / "large.yaml"
+    file.write_text("merge_method: passthrough\nslices: [{sources: [{model: nobody, layer_range: [0, 1]}]}]\n")
+    large.write_text("# " + 10_000_000 * "x")
+    open_tab(page, server.url, "export", "")
+    chosen, said = page.locator("[data-recipe=file]"), page.locator("[data-recipe=said]")
+    chosen.set_input_files(large)
+    expect(said).to_have_text(
+        "large.yaml has 10.0 MB, and a recipe has at most 262 kB. Open a recipe in mergekit's YAML."
+    )
+    chosen.set_input_files(file)
+    expect(page.locator("#merge-recipe textarea")).to_have_value(file.read_text())
+    page.get_by_role("button", name="Check", exact=True).click()
+    expect(page.locator("#merge-said")).to_contain_text("there is no run or model 'nobody'")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the recipe", exact=True).click()
+    assert download.value.suggested_filename == "recipe.yaml"
+    assert Path(download.value.path()).read_text() == file.read_text()
+    fonts = page.evaluate("""['textarea', '[data-testid=block-info]', '.info-text'].map((part) =>
+        getComputedStyle(document.querySelector(`#merge-recipe ${part}`) || document.body).fontFamily.split(',')[0])""")
+    assert "Mono" in fonts[0] and not any("Mono" in font for font in fonts[1:])

@@ -41,3 +41,33 @@ def put_run(settings: Settings, name: str, model: Path, base: Path, **config: An
 def home_at(folder: Path) -> Settings:
     """Settings of a home that a module's tests share."""
     return replace(read_settings(), home=folder, roots=())
+
+
+VARIED = "models.1.parameters.weight"
+MIX = "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: 1}}]\n"
+
+
+def put_point(settings: Settings, value: float, correct: int | None, models: bool = False) -> JobFolder:
+    """Make a merge of a sweep as its job leaves it.
+
+    Args:
+        settings: of the home.
+        value: of the varied number.
+        correct: rows that the child answers, of four; None while it waits.
+        models: whether its parents answered, too.
+    """
+    config = {"recipe": MIX, "varied": {VARIED: value}, "evaluate": "rows.jsonl"}
+    job = create_job(settings.jobs, "merge", f"mix-{value:g}", config, group="mix-sweep-20261129-040000")
+    if correct is None:
+        return job
+    scores = [{"name": "a", "score": 0.5, "correct": 2, "seconds": 1.0}] if models else []
+    scores.append({"name": job.name, "score": correct / 4, "correct": correct, "seconds": 2.0})
+    found = {"data": "rows.jsonl", "measure": "exact_match", "of": "rows", "total": 4, "scores": scores}
+    rows = [{"row": row, "prompt": f"{row}?", "expected": "Yes", "answers": [], "right": []} for row in range(1, 5)]
+    job.report.mkdir()
+    parents = [{"word": word, "kind": "run", "id": word, "weights": "", "adapter": None} for word in ("a", "b")]
+    report = {"name": job.name, "title": "Linear", "method": "linear", "note": "", "recipe": MIX, "parents": parents,
+              "evaluation": found | {"rows": rows}}  # fmt: skip
+    write_json(job.report / "merge.json", report)
+    write_state(job.state_path, JobState(status="completed"))
+    return job

@@ -12,7 +12,6 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from studio.errors import InputError
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.folder import create_job
 from studio.merge.asking import prepare
@@ -46,6 +45,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def asked(models: list[dict[str, Any]], rows: Path) -> dict[str, Any]:
+    return {"models": models, "rows": str(rows), "data": str(rows), "like": {}}
+
+
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Equality with plain transformers must not depend on rounding."""
@@ -63,9 +66,10 @@ def test_each_model_gives_its_own_answers(
         {"name": "tuned", "weights": str(base), "adapter": str(adapter), "tokenizer": str(adapter)},
     ]
     told: list[tuple[float, float | None]] = []
-    found = score_models({"models": models, "rows": str(rows)}, lambda done, total: told.append((done, total)))
+    found = score_models(asked(models, rows), lambda done, total: told.append((done, total)))
     assert [score["name"] for score in found["scores"]] == ["base", "one", "tuned"] and found["total"] == 2
-    assert all(score["correct"] == 0 and score["exact_match"] == 0 for score in found["scores"])
+    assert all(score["correct"] == 0 and score["score"] == 0 for score in found["scores"])
+    assert (found["measure"], found["of"]) == ("exact_match", "rows")
     assert [row["expected"] for row in found["rows"]] == ["Yes.", "Yes."] and told[-1] == (6, 6)
     for row, question in zip(found["rows"], ("Name a fruit.", "What is 2 + 2?"), strict=True):
         assert row["right"] == [False, False, False]
@@ -74,12 +78,42 @@ def test_each_model_gives_its_own_answers(
     assert len(set(found["rows"][0]["answers"])) == 3
 
 
-def test_rows_that_expect_no_answer_are_refused(base: Path, tmp_path: Path, settings: Settings) -> None:
+def test_pairs_are_compared_as_an_evaluation_compares_them(
+    base: Path, one: Path, tmp_path: Path, settings: Settings, in_float32: None
+) -> None:
+    """The margins are those of plain transformers: mean log-probability of the answers' tokens."""
     path = tmp_path / "pairs.jsonl"
-    path.write_text(json.dumps({"prompt": "Hi", "chosen": "Hello", "rejected": "No"}) + "\n")
-    model = {"name": "base", "weights": str(base), "adapter": None, "tokenizer": str(base)}
-    with pytest.raises(InputError, match="answers to compare"):
-        score_models({"models": [model], "rows": str(path)}, lambda done, total: None)
+    pairs = [("Hi", "Hello", "No"), ("Name a fruit.", "An apple", "A stone and a house")]
+    path.write_text("".join(json.dumps({"prompt": a, "chosen": b, "rejected": c}) + "\n" for a, b, c in pairs))
+    models = [{"name": name, "weights": str(folder), "adapter": None, "tokenizer": str(base)}
+              for name, folder in (("base", base), ("one", one))]  # fmt: skip
+    request = {"models": models, "rows": str(path), "data": str(path), "like": {"method": {"name": "dpo"}}}
+    found = score_models(request, lambda done, total: None)
+    assert (found["measure"], found["of"], found["total"]) == ("preference_accuracy", "pairs", 2)
+    expected = [[margin(folder, *pair) for folder in (base, one)] for pair in pairs]
+    for row, pair, margins in zip(found["rows"], pairs, expected, strict=True):
+        assert (row["chosen"], row["rejected"]) == pair[1:]
+        assert row["answers"] == pytest.approx(margins, abs=2e-3) and row["right"] == [one > 0 for one in margins]
+    for at, score in enumerate(found["scores"]):
+        right = sum(margins[at] > 0 for margins in expected)
+        assert (score["correct"], score["score"]) == (right, right / 2)
+
+
+def margin(folder: Path, question: str, chosen: str, rejected: str) -> float:
+    """By how much likelier a token of the chosen answer is, computed with plain transformers."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    means = []
+    for answer in (chosen, rejected):
+        asked = [{"role": "user", "content": question}]
+        prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
+        told = [*asked, {"role": "assistant", "content": answer}]
+        whole = tokenizer.apply_chat_template(told, return_dict=True)["input_ids"]
+        end = len(whole) - whole[::-1].index(tokenizer.eos_token_id)  # a template may end with a line break
+        ids = torch.tensor([whole[:end]])
+        with torch.no_grad():
+            likely = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        means.append(float(likely[len(prompt) - 1 :].mean()))
+    return means[0] - means[1]
 
 
 @pytest.mark.long

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +17,8 @@ from studio.foreign import RUN
 from studio.jobs import submit
 from studio.jobs.store.files import read_json
 from studio.merge.asking import Asked, prepare
-from studio.merge.sweep import variants
+from studio.merge.curve import MEASURES, curve_of, in_words
+from studio.merge.sweep import in_a_line, prepare_sweep, queue_sweep, split_item
 from studio.reach import read_text
 from studio.settings import Settings, read_settings
 
@@ -52,7 +52,7 @@ def merge(
     given = {"seed": seed, "shard_gb": shard_gb, "evaluate": rows_path}
     options: dict[str, Any] = {key: one for key, one in given.items() if one is not None}
     if sweep:
-        _sweep(settings, file, sweep, name or Path(file).stem, options, as_json)
+        _sweep(settings, file, sweep, name or Path(file).stem, options, check, detach, as_json)
         return
     asked = prepare(read_file(file), settings, file, **options)
     for text in asked.warnings:
@@ -76,37 +76,29 @@ def merge(
 
 
 def _sweep(
-    settings: Settings, file: str, item: str, name: str, options: dict[str, Any], as_json: bool
+    settings: Settings, file: str, item: str, name: str, options: dict[str, Any], check: bool, detach: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
-    """Merge once for each value, and print how many rows each child gets right; the models answer in the first."""
-    if "evaluate" not in options:
-        raise InputError("a sweep compares its children on rows", where="--sweep", fix="Add --evaluate FILE")
-    found = variants(read_file(file), item, file)
-    asked = [
-        (value, prepare(text, settings, file, compare=not at, **options)) for at, (value, text) in enumerate(found)
-    ]
-    for text in asked[0][1].warnings:
+    """Merge once for each value, and print what each child scores; the models answer in the first."""
+    sweep = prepare_sweep(read_file(file), *split_item(item), settings, file, **options)
+    for text in sweep.first.warnings:
         say(f"warning: {text}")
-    group = f"{name}-sweep-{time.strftime('%Y%m%d-%H%M%S')}"
-    jobs = [
-        submit(settings, "merge", f"{name}-{value:g}", one.config.model_dump(mode="json"), group)
-        for value, one in asked
-    ]  # fmt: skip
-    points: list[dict[str, Any]] = []
-    parents: list[dict[str, Any]] = []
-    total = 0
-    for job, (value, _) in zip(jobs, found, strict=True):
+    if check:
+        values = {"place": sweep.place, "values": list(sweep.configs), "seconds": sweep.seconds, "bytes": sweep.bytes}
+        answer(as_json, values | {"warnings": sweep.first.warnings}, in_a_line(sweep))
+        return
+    jobs = queue_sweep(sweep, settings, name)
+    group = jobs[0].request.group
+    if detach:
+        answer(as_json, {"group": group, "ids": [job.id for job in jobs]}, f"{group}: {len(jobs)} merges are queued")
+        return
+    for job in jobs:
         raise_unless_completed(job, follow(job))
-        evaluation = read_json(job.report / "merge.json")["evaluation"]
-        *models, child = evaluation["scores"]
-        parents, total = parents or models, evaluation["total"]
-        points.append({"value": value, "id": job.id, **child})
-    place = item.partition("=")[0]
-    rows = [(one["name"], "–", f"{one['correct']} / {total}", f"{one['exact_match']:.1%}") for one in parents]
-    rows += [(one["name"], f"{one['value']:g}", f"{one['correct']} / {total}", f"{one['exact_match']:.1%}")
-             for one in points]  # fmt: skip
-    values = {"group": group, "place": place, "total": total, "points": points, "parents": parents}
-    answer(as_json, values, table("model", place, "right", "exact match", rows=rows))
+    curve = curve_of(jobs)
+    rows = [(one["name"], "–", in_words(curve, one), f"{one['score']:.1%}") for one in curve["parents"]]
+    rows += [(one["name"], f"{one['value']:g}", in_words(curve, one), f"{one['score']:.1%}") for one in curve["points"]]
+    shown = table("model", sweep.place, "right", MEASURES[curve["measure"]].lower(), rows=rows)
+    answer(as_json, {"group": group, **curve}, shown)
 
 
 def read_file(file: str) -> str:
@@ -126,11 +118,8 @@ def read_file(file: str) -> str:
 
 
 def _scores(evaluation: dict[str, Any]) -> Table:
-    rows = [
-        (one["name"], f"{one['correct']} / {evaluation['total']}", f"{one['exact_match']:.1%}")
-        for one in evaluation["scores"]
-    ]
-    return table("model", f"right of {evaluation['data']}", "exact match", rows=rows)
+    rows = [(one["name"], in_words(evaluation, one), f"{one['score']:.1%}") for one in evaluation["scores"]]
+    return table("model", f"right in {evaluation['data']}", MEASURES[evaluation["measure"]].lower(), rows=rows)
 
 
 def _plan(asked: Asked) -> str:

@@ -14,7 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from studio.errors import InputError
 from studio.jobs import Summaries
-from studio.merge.methods import METHODS
+from studio.merge import sweep
+from studio.merge.methods import METHODS, UNLOAD
 from studio.merge.recipe import read_recipe
 from studio.merge.rules import require_sense
 from studio.models.inspect.tokenizerfiles import copy_tokenizer
@@ -23,7 +24,9 @@ from studio.settings import Settings
 from studio.ui.page import build_page
 from studio.ui.server.services import Services
 from studio.ui.tabs.export import merge
-from studio.ui.tabs.export.merge import MergeCard, choices
+from studio.ui.tabs.export.merge import MergeCard
+from studio.ui.tabs.export.mergemethods import NOT_HERE, choices, why_not
+from studio.ui.tabs.export.mergesweep import offered
 from tests.merge.made import SIZES, put_run
 
 CHOSEN = {"usual": ["a", "b"], "slerp": ["a"], "more": ["a", "b", "c"]}
@@ -41,11 +44,12 @@ def card(settings: Settings) -> MergeCard:
 def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     jobs: list[dict[str, Any]] = []
 
-    def submit(settings: Settings, kind: str, name: str, config: dict[str, Any]) -> Any:
-        jobs.append({**config, "kind": kind, "name": name})
+    def submit(settings: Settings, kind: str, name: str, config: dict[str, Any], group: str = "") -> Any:
+        jobs.append({**config, "kind": kind, "name": name, "group": group})
         return SimpleNamespace(id="the-id")
 
     monkeypatch.setattr(merge, "submit", submit)
+    monkeypatch.setattr(sweep, "submit", submit)
     return jobs
 
 
@@ -114,7 +118,7 @@ def test_it_is_checked_and_submitted(
     one, other = put_run(settings, "one", tiny(1), tiny(1)), put_run(settings, "two", tiny(2), tiny(2))
     text, _ = card.write(["one", "two"], "linear", "", "", "")
     assert card.look(text).startswith("Linear: this can be merged. It takes about")
-    said, job = card.submit(text, "", "demo/test.jsonl")
+    said, job = card.submit("", text, "demo/test.jsonl")
     assert job == "the-id" and said.startswith("'merged' is queued")
     asked = submitted[0]
     assert (asked["kind"], asked["name"], asked["evaluate"]) == ("merge", "merged", "demo/test.jsonl")
@@ -128,11 +132,75 @@ def test_what_cannot_be_merged_is_a_sentence(
     put_run(settings, "wide", tiny(2, hidden_size=48), tiny(1))
     text, _ = card.write(["one", "wide"], "linear", "", "", "")
     with pytest.raises(InputError, match="different hidden size: 32 in 'one', 48 in 'wide'"):
-        card.submit(text, "")
+        card.submit("", text)
     with pytest.raises(InputError, match="there is no recipe"):
-        card.submit(" ", "")
+        card.submit("", " ")
     assert "different hidden size: 32 in 'one', 48 in 'wide'" in card.look(text)
     outside = tiny(3)
     with reading_for(settings):
         assert "may not read" in card.look(f"models: [{{model: {outside}}}]")
     assert submitted == []
+
+
+def test_a_sweep_is_checked_and_submitted(
+    card: MergeCard, settings: Settings, tiny: Callable[..., Path], submitted: list[dict[str, Any]]
+) -> None:
+    for seed, name in enumerate(("one", "two")):
+        put_run(settings, name, tiny(seed), tiny(seed))
+    text, _ = card.write(["one", "two"], "linear", "", "", "")
+    fields = offered(text, "")
+    place = "models.1.parameters.weight"
+    assert fields.choices == [
+        ("One merge, no sweep", ""), ("weight of one", "models.0.parameters.weight"), ("weight of two", place),
+    ]  # fmt: skip
+    assert offered(text, place).value == place and offered("merge_method: tis", place).value is None
+    rows = "demo/test.jsonl"
+    said = card.look(text, rows, place, "0", "1", "3")
+    assert said.startswith("Linear, 3 merges with weight of two = 0, 0.5, 1. The children take")
+    assert "compares its children on rows" in card.look(text, "", place, "0", "1", "3")
+    said, _ = card.submit("mix", text, rows, place, "0", "1", "3")
+    assert said == "3 merges are queued: their curve grows below."
+    assert [(one["name"], one["varied"], one["compare"]) for one in submitted] == [
+        ("mix-0", {place: 0.0}, True), ("mix-0.5", {place: 0.5}, False), ("mix-1", {place: 1.0}, False),
+    ]  # fmt: skip
+    assert len({one["group"] for one in submitted}) == 1 and submitted[0]["group"].startswith("mix-sweep-")
+
+
+def test_rows_without_answers_are_refused_at_the_check(
+    card: MergeCard, settings: Settings, tiny: Callable[..., Path]
+) -> None:
+    put_run(settings, "one", tiny(1), tiny(1))
+    settings.uploads.mkdir(parents=True)
+    file = settings.uploads / "prompts.jsonl"
+    file.write_text('{"question_only": "Hi"}\n')
+    assert "prompts.jsonl" in card.look("models: [{model: one}]", str(file))
+    pairs = settings.uploads / "pairs.jsonl"
+    pairs.write_text('{"prompt": "Hi", "chosen": "Hello", "rejected": "No"}\n')
+    assert card.look("models: [{model: one}]", str(pairs)).startswith("Merge and unload: this can be merged.")
+
+
+METHODS_OF = {
+    "three for slerp": ("slerp", 3, "it takes 2 models"), "two for slerp": ("slerp", 2, ""),
+    "one and a base": ("slerp", 1, ""), "one for stock": ("model_stock", 1, "it takes 2 models or more"),
+    "two for stock": ("model_stock", 2, ""), "four for nuslerp": ("nuslerp", 4, "it takes 3 models"),
+    "one for nuslerp": ("nuslerp", 1, "it takes 2 models or more"), "many for linear": ("linear", 9, ""),
+    "two to unload": ("", 2, "it takes 1 model"), "one adapter": ("adapter_cat", 1, "it takes 2 models or more"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS_OF)
+def test_a_method_says_why_it_is_none_for_the_chosen_models(name: str) -> None:
+    method, count, said = METHODS_OF[name]
+    assert (
+        why_not(METHODS[method] if method else UNLOAD, ["a", "b", "c", "d", "e", "f", "g", "h", "i"][:count], [])
+        == said
+    )
+
+
+def test_methods_of_adapters_are_none_for_whole_models(
+    card: MergeCard, settings: Settings, tiny: Callable[..., Path]
+) -> None:
+    put_run(settings, "one", tiny(1), tiny(1))
+    labels = {name: label for label, name in card.offer(True, ["one", "gone"]).choices}
+    assert labels["adapter_cat"] == f"Adapters, concatenated{NOT_HERE}one has no adapter"
+    assert labels["linear"] == "Linear" and {*labels} == {*METHODS, ""}

@@ -18,18 +18,28 @@ from studio.jobs.store.folder import free_name
 from studio.jobs.store.request import MODEL_KINDS
 from studio.merge.asking import prepare
 from studio.merge.methods import METHODS, UNLOAD, MergeMethod
-from studio.merge.recipe import write_recipe
+from studio.merge.recipe import WHERE, write_recipe
+from studio.merge.sweep import in_a_line, prepare_sweep, queue_sweep
 from studio.models.catalog.names import known_models
 from studio.ui.components.choices import drawn, heading, text_line
 from studio.ui.components.selected import rows_choices, rows_path, selected_run
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
+from studio.ui.server.theme import asset_url
+from studio.ui.tabs.export.mergemethods import about, choices, whole_models
+from studio.ui.tabs.export.mergesweep import SweepFields, offered, wish
 
-START = "Merge"
-REPORT = """<div class="studio"><section class="card-block merge-report" hidden aria-label="The selected merge">
+START, START_SWEEP = "Merge", "Start the sweep"
+REPORT = f"""<div class="studio"><section class="card-block merge-report" hidden aria-label="The selected merge"
+  data-plotly="{asset_url("plotly.min.js")}"><div data-merge="sweep"></div>
   <div class="row-flex wrap-flex"><h3 data-merge="name"></h3><span class="muted" data-merge="what" role="status"></span>
   </div><div data-merge="body"></div>
 </section></div>"""
+RECIPE_FILE = """<div class="studio row-flex wrap-flex recipe-file">
+  <button type="button" class="btn small" data-recipe="open">Open a recipe …</button>
+  <button type="button" class="btn small" data-recipe="save">Download the recipe</button>
+  <input type="file" accept=".yaml,.yml" hidden data-recipe="file" aria-label="Recipe file">
+  <span class="muted" data-recipe="said" role="status"></span></div>"""
 _OFFERED = 200  # newest jobs that are looked through for models
 _NUMBERS = ("t", "density")
 NO_ROWS = ("No rows", "")
@@ -75,31 +85,40 @@ class MergeCard:
                 )
             self.recipe = gr.Textbox(
                 "", label="Recipe", info="mergekit's YAML; it may be edited, or replaced by another one.", lines=8,
-                max_lines=24, interactive=True, elem_id="merge-recipe", elem_classes=["field", "mono"],
+                max_lines=24, interactive=True, elem_id="merge-recipe", elem_classes=["field"],
             )  # fmt: skip
+            drawn(RECIPE_FILE, "recipeFile", "export/recipe.js")
+            self.sweep = SweepFields()
             with gr.Row(elem_classes=["export-row"]):
                 self.name = gr.Textbox(
                     label="Name", placeholder="merged", interactive=True, elem_id="merge-name", elem_classes=["field"]
                 )
                 self.rows = gr.Dropdown(
-                    [NO_ROWS, ("Demo test rows", DEMO_TEST)], value="", label="Check exact match on rows",
+                    [NO_ROWS, ("Demo test rows", DEMO_TEST)], value="", label="Compare on rows",
                     info=specs["evaluate"].help, allow_custom_value=True, interactive=True, scale=2,
                     elem_id="merge-rows", elem_classes=["field"],
                 )  # fmt: skip
                 self.check = gr.Button("Check", scale=0, min_width=100, elem_id="merge-check")
                 self.start = gr.Button(START, variant="primary", scale=0, min_width=120, elem_id="merge-start")
             self.said = text_line("", "merge-said", look="muted")
-        drawn(REPORT, "merge", "core/follow.js", "export/merge.js")
+        drawn(
+            REPORT, "merge", "core/follow.js", "training/chartfiles.js", "training/charts.js", "export/mergecurve.js",
+            "export/merge.js",
+        )  # fmt: skip
         fields = [self.models, self.method, self.base, self.weights, self.number]
         gr.on(
             [one.change for one in fields], guard(self.write), fields, [self.recipe, self.said],
             trigger_mode="always_last", **QUIET,
         )  # fmt: skip
         self.method.change(guard(self.choose), self.method, [self.method, self.base, self.weights, self.number], **EACH)
-        self.all.change(lambda wanted: gr.Dropdown(choices=choices(wanted)), self.all, self.method, **QUIET)
+        gr.on([self.all.change, self.models.change], guard(self.offer), [self.all, self.models], self.method, **EACH)
         gr.on(None, guard(self.refresh), page.job, [self.models, self.base, self.rows], **EACH)
-        self.check.click(guard(self.look), self.recipe, self.said, **QUIET)
-        self.start.click(guard(self.submit), [self.recipe, self.name, self.rows], [self.said, page.job], **QUIET)
+        place = self.sweep.place
+        self.recipe.change(guard(offered), [self.recipe, place], place, trigger_mode="always_last", **QUIET)
+        place.change(lambda chosen: START_SWEEP if chosen else START, place, self.start, **QUIET)
+        asked = [self.recipe, self.rows, *self.sweep.inputs]
+        self.check.click(guard(self.look), asked, self.said, **QUIET)
+        self.start.click(guard(self.submit), [self.name, *asked], [self.said, page.job], **QUIET)
 
     def offered(self) -> list[tuple[str, str]]:
         """Labels and words of the models that can be merged: runs with a model, newest first, then base models."""
@@ -146,10 +165,29 @@ class MergeCard:
         method = METHODS[name] if name else UNLOAD
         return [write_recipe(written(method, models, base or "", weights or "", number or "")), ""]
 
-    def look(self, text: str) -> str:
-        """Say what a check of the recipe found, in words also where it cannot be merged."""
+    def offer(self, wanted: bool, models: list[str]) -> gr.Dropdown:
+        """Offer the methods, those that cannot merge the chosen models with the reason.
+
+        Args:
+            wanted: all methods, not only the usual ones.
+            models: words of the chosen models.
+        """
+        return gr.Dropdown(choices=choices(wanted, models, whole_models(models, self.settings)))
+
+    def look(self, text: str, rows: str | None = None, *sweep: str) -> str:
+        """Say what a check found, in words also where the recipe cannot be merged.
+
+        Args:
+            text: of the recipe.
+            rows: file that the models and the child answer; None or empty for none.
+            sweep: what the sweep's fields hold.
+        """
         try:
-            asked = prepare(self._required(text), self.settings, light=True)
+            path, varied = self._rows(rows), wish(*sweep)
+            if varied is not None:
+                found = prepare_sweep(self._required(text), *varied, self.settings, WHERE, light=True, evaluate=path)
+                return " ".join([in_a_line(found), *(f"{one}." for one in found.first.warnings)])
+            asked = prepare(self._required(text), self.settings, light=True, evaluate=path)
         except StudioError as error:
             return error.sentence
         took = "" if asked.seconds is None else f" It takes about {asked.seconds:.0f} s."
@@ -157,22 +195,30 @@ class MergeCard:
             [f"{asked.recipe.method.title}: this can be merged.{took}", *(f"{one}." for one in asked.warnings)]
         )
 
-    def submit(self, text: str, name: str, rows: str | None = None) -> list[Any]:
-        """Queue the merge and select it in the list.
+    def submit(self, name: str, text: str, rows: str | None = None, *sweep: str) -> list[Any]:
+        """Queue the merge, or those of a sweep, and select the first in the list.
 
         Args:
-            text: of the recipe.
             name: of the child, as typed; empty for the next free one.
+            text: of the recipe.
             rows: file that the models and the child answer; None or empty for none.
+            sweep: what the sweep's fields hold.
 
         Raises:
             StudioError: it cannot be merged.
         """
-        path = rows_path(self.settings, rows) if rows else None
-        asked = prepare(self._required(text), self.settings, light=True, evaluate=path)
-        wanted = (name or "").strip() or free_name(self.settings.jobs, "merged")
-        job = submit(self.settings, "merge", wanted, asked.config.model_dump(mode="json"))
+        path, varied, settings = self._rows(rows), wish(*sweep), self.settings
+        wanted = (name or "").strip() or free_name(settings.jobs, "merged" if varied is None else "sweep")
+        if varied is not None:
+            found = prepare_sweep(self._required(text), *varied, settings, WHERE, light=True, evaluate=path)
+            jobs = queue_sweep(found, settings, wanted)
+            return [f"{len(jobs)} merges are queued: their curve grows below.", jobs[0].id]
+        asked = prepare(self._required(text), settings, light=True, evaluate=path)
+        job = submit(settings, "merge", wanted, asked.config.model_dump(mode="json"))
         return [f"'{wanted}' is queued: its progress and its report are below.", job.id]
+
+    def _rows(self, rows: str | None) -> str | None:
+        return rows_path(self.settings, rows) if rows else None
 
     def _required(self, text: str) -> str:
         if not (text or "").strip():
@@ -184,18 +230,6 @@ _HELP = {
     "t": "0 is the base model, 1 the other one.",
     "density": "Share of the changes that is kept, from 0 to 1; empty: all.",
 }
-
-
-def choices(whole: bool) -> list[tuple[str, str]]:
-    """Labels and names of the methods: the usual ones and those of adapters, or all."""
-    shown = [one for one in METHODS.values() if whole or one.usual or one.name in ("adapter_cat", "adapter_linear")]
-    return [(one.title, one.name) for one in shown] + [(UNLOAD.title, "")]
-
-
-def about(method: MergeMethod) -> str:
-    """What a method makes, and what a person should know of it."""
-    made = f"{method.makes[0].upper()}{method.makes[1:]}."
-    return f"{made} {method.note}." if method.note else made
 
 
 def written(method: MergeMethod, models: list[str], base: str, weights: str, number: str) -> dict[str, Any]:
