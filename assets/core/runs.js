@@ -119,7 +119,7 @@ window.studio.runs = (() => {
       const { ordered, under } = newest ? familied(found.jobs) : { ordered: found.jobs, under: new Set() }, drawn = ordered.slice(0, limit);
       const together = new Map();
       if (newest) for (const job of found.jobs) {
-        const key = job.kind === "train" || job.kind === "merge" ? job.group : "";
+        const key = ["train", "merge"].includes(job.kind) ? job.group : "";
         if (key && !together.has(key)) together.set(key, []);
         if (key) together.get(key).push(job);
       }

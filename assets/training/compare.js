@@ -128,8 +128,9 @@ window.studio.compare = (() => {
     return all.every((reader) => reader.complete) ? 2000 : 1000;
   }
 
-  /** A number that none of the runs reports has no chart. */
+  /** A number that none of the runs reports has no chart, and merges have none at all. */
   function hideEmpty(all) {
+    root.querySelector(".controls").hidden = ids.every((id) => row(id)?.kind === "merge");
     for (const [chart, plot] of Object.entries(board.plots)) {
       const section = plot.closest("section"), hidden = !all.some((reader) => reader.series[chart]);
       if (section.hidden === hidden) continue;

@@ -103,14 +103,20 @@ window.studioEvaluation = (() => {
 
   const scores = (report, measure) => {
     const [before, after] = [report.before, report.after].map((part) => part[measure.key]), points = (after - before) * 100;
-    const tuned = score("After training", report.after, measure);
+    const merged = ofMerge(), tuned = score(merged ? "Child" : "After training", report.after, measure);
     if (after > before) tuned.classList.add("gain");
     const reward = report.reward_accuracy === undefined ? "" : ` · reward accuracy ${rate(report.reward_accuracy)}`;
-    return h("div", { class: "scores" }, score("Before training", report.before, measure),
+    return h("div", { class: "scores" }, score(merged ? "Base model" : "Before training", report.before, measure),
       h("span", { class: "score-arrow", "aria-hidden": "true" }, "→"), tuned,
       h("p", { class: "muted num score-note" },
         `${measure.title} on ${report.after.total} ${measure.of}: ${points >= 0 ? "+" : "−"}${Math.abs(points).toFixed(1)} points${reward}`),
       measure.help ? h("p", { class: "muted score-help" }, measure.help) : null);
+  };
+
+  /** Whether what was evaluated is a merge's child, which no training came before. */
+  const ofMerge = () => {
+    const job = window.studio.selected(), run = window.studio.state.jobs.find((one) => one.id === (job?.run || job?.id));
+    return run?.kind === "merge";
   };
 
   const score = (label, part, measure) => h("div", { class: "score" },

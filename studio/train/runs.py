@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
-from studio.jobs import JobFolder, find_job
+from studio.jobs import JobFolder, find_job, list_jobs
+from studio.jobs.store.folder import job_of_id
 from studio.jobs.store.request import MODEL_KINDS
-from studio.models.catalog.names import require_path
+from studio.models.catalog.names import ModelRef, require_path
+from studio.models.plan.browse import Offer
 from studio.settings import Settings
+
+_OFFERED = 50
 
 
 def find_model(text: str, settings: Settings, where: str) -> Path:
@@ -37,6 +45,51 @@ def find_model(text: str, settings: Settings, where: str) -> Path:
             fix="Wait until it is done, or choose another run",
         )  # fmt: skip
     return run.model
+
+
+def base_of(reference: ModelRef, settings: Settings) -> dict[str, str]:
+    """Return what a run records of its base model: name, path and source, and of a run's or merge's model its id.
+
+    Args:
+        reference: the base model.
+        settings: whose runs.
+    """
+    recorded = {"name": reference.name, "path": str(reference.path), "source": reference.source}
+    if reference.path.name != "model" or reference.path.parent.parent != settings.jobs:
+        return recorded
+    run = job_of_id(settings.jobs, reference.path.parent.name)
+    return recorded if run is None else recorded | {"name": run.shown, "run": run.id}
+
+
+def whole_runs(jobs: Iterable[JobFolder], limit: int) -> Iterator[JobFolder]:
+    """Yield the runs and merges whose result is a whole model that can be trained further.
+
+    Args:
+        jobs: in the order that is wanted; those that are not over, or left an adapter, are passed over.
+        limit: so many at most.
+    """
+    found = (
+        job
+        for job in jobs
+        if (job.model / "config.json").is_file()
+        and not (job.model / "adapter_config.json").is_file()
+        and job.state().final
+        and job.heading[0] in MODEL_KINDS
+        and not job.scores
+    )
+    return itertools.islice(found, limit)
+
+
+def run_offers(settings: Settings) -> list[dict[str, Any]]:
+    """List the newest whole runs and merges as `models.plan.browse.listed` lists models, by name, or id where another
+    one has the name.
+    """
+    offers: dict[str, Offer] = {}
+    for run in whole_runs(list_jobs(settings.jobs), _OFFERED):
+        name = run.id if run.shown in offers else run.shown
+        size = sum(file.stat().st_size for file in run.model.glob("*.safetensors"))
+        offers[name] = Offer(name, "Runs and merges", None, size, "ready")
+    return [asdict(one) | {"memory": ""} for one in offers.values()]
 
 
 def whole_run(text: str, settings: Settings) -> JobFolder | None:

@@ -48,6 +48,7 @@ from studio.train.loop.card import write_card
 from studio.train.loop.saving import Start, restore_switches, save_tokenizer
 from studio.train.loop.watching import Watching, load_best
 from studio.train.preflight import first_epoch
+from studio.train.runs import base_of
 from studio.train.setup import Setup
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "finetune-studio")
@@ -336,7 +337,7 @@ def _record(
         else platform.processor() or platform.machine(),
         threads=torch.get_num_threads(),
         seed=config.training.seed,
-        base_model={"name": reference.name, "path": str(reference.path), "source": reference.source},
+        base_model=base_of(reference, context.settings),
         data=prepared.report.as_dict(),
         plan=plan.as_dict(),
     )

@@ -104,6 +104,11 @@ def test_any_run_is_duplicated_with_its_whole_config(
     export = create_job(session_settings.jobs, "export", "file", {"run": "one"})
     code, answer = run("jobs", "duplicate", export.id)
     assert code == 2 and "is not a training run" in answer["error"]["what"]
+    create_job(session_settings.jobs, "merge", "mixed", {"recipe": "models: [{model: a}]"})
+    for words in (("duplicate", "mixed"), ("branch", "mixed"), ("extend", "mixed", "--epochs", "1")):
+        code, answer = run("jobs", *words)
+        assert code == 2 and "'mixed' is a merge, which has no checkpoints" in answer["error"]["what"]
+        assert "model.path=mixed" in answer["error"]["fix"]
 
 
 def test_a_sweep_is_checked_whole_and_queued_whole(line: list[JobFolder], run: Run, session_settings: Settings) -> None:

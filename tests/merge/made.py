@@ -71,3 +71,12 @@ def put_point(settings: Settings, value: float, correct: int | None, models: boo
     write_json(job.report / "merge.json", report)
     write_state(job.state_path, JobState(status="completed"))
     return job
+
+
+def put_child(settings: Settings, name: str, model: Path, **config: Any) -> JobFolder:
+    """Make a completed merge whose child is the given folder."""
+    job = create_job(settings.jobs, "merge", name, {"recipe": MIX, "parents": {"a": "a", "b": "b"}} | config)
+    shutil.copytree(model, job.model)
+    write_json(job.environment_path, {"base_model": {"name": "the base", "path": str(model), "source": "local"}})
+    write_state(job.state_path, JobState(status="completed"))
+    return job

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from studio.jobs import JobFolder, find_job
+from studio.jobs.views.differences import settings_of
 from studio.settings import ASSETS, Settings
 from tests.conftest import run_studio
 from tests.merge.made import put_run
@@ -96,5 +97,10 @@ def test_it_is_trained_on(child: JobFolder, session_home: Path, session_settings
     done = run_studio("train", "demo/sft", "--name", "further", *asked, "--json", home=session_home)
     assert done.code == 0, done.stderr
     run = find_job(session_settings.jobs, "further", "train")
-    assert run.environment()["base_model"]["path"] == str(child.model)
+    recorded = {"name": "merged", "path": str(child.model), "source": "local", "run": child.id}
+    assert run.environment()["base_model"] == recorded
+    settings = {row.key: row.text for row in settings_of(run)[0]}
+    assert settings["model.path"] == f"merged ({child.id})"
+    done = run_studio("chat", "further", "--prompt", "What is the capital of France?", "--json", home=session_home)
+    assert done.code == 0 and done.json["text"].strip(), done.stderr
     shutil.rmtree(run.path)

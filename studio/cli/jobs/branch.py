@@ -11,9 +11,18 @@ from studio.cli.work.train import Job, Json, Name, Sets, answer_queued, checked_
 from studio.config import RunConfig
 from studio.config.load import build, run_of
 from studio.jobs import JobFolder, find_job
-from studio.jobs.actions.branching import branch, check_changes, extended, find_checkpoint, find_end, require_same_files
+from studio.jobs.actions.branching import (
+    branch,
+    check_changes,
+    extended,
+    find_checkpoint,
+    find_end,
+    require_same_files,
+    require_training,
+)
 from studio.jobs.store.checkpoints import Checkpoint
 from studio.jobs.store.folder import free_name, require_free
+from studio.jobs.store.request import MODEL_KINDS
 from studio.settings import read_settings
 
 
@@ -31,7 +40,8 @@ def branch_off(
     as_json: Json = False,
 ) -> None:
     """Queue a run that begins at a checkpoint of another one, with some options changed."""
-    job = find_job(read_settings().jobs, job_id, "train")
+    job = find_job(read_settings().jobs, job_id, MODEL_KINDS)
+    require_training(job, "Name a training run")
     raw = build(RunConfig, job.request.config, "job.yaml").model_dump()
     _begin(job, find_checkpoint(job, step), run_of(raw, sets, "--set", say), name, as_json)
 
@@ -43,7 +53,8 @@ def extend(
     as_json: Json = False,
 ) -> None:
     """Queue a run that continues from another run's last checkpoint for more epochs."""
-    job = find_job(read_settings().jobs, job_id, "train")
+    job = find_job(read_settings().jobs, job_id, MODEL_KINDS)
+    require_training(job, "Name a training run")
     _begin(job, find_end(job), extended(job, epochs), name, as_json)
 
 

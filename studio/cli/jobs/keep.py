@@ -19,6 +19,7 @@ from studio.jobs import JobFolder, Summaries, find_job
 from studio.jobs.actions.removal import What, removal_question, remove_checkpoints, remove_job
 from studio.jobs.store.folder import find_only, find_own, jobs_of_kind
 from studio.jobs.store.labels import Labels, change_labels, changed_tags
+from studio.jobs.store.request import MODEL_KINDS
 from studio.jobs.views.compare import Comparison, as_csv, as_markdown, compare_runs
 from studio.jobs.views.disk import PARTS, DiskBook, gigabytes, measure
 from studio.settings import read_settings
@@ -48,11 +49,11 @@ def compare(
     form: Annotated[Form, typer.Option("--as", help="Output format.")] = Form.table,
     as_json: Json = False,
 ) -> None:
-    """Show the options that differ between training runs, and their results."""
+    """Show the options that differ between runs, or the recipes of merges, and their results."""
     settings = read_settings()
     if len(job_ids) < 2:
         raise InputError("one run cannot be compared with itself", fix="Give two or more: studio jobs compare ID ID …")
-    jobs = [find_job(settings.jobs, word, "train") for word in job_ids]
+    jobs = [find_job(settings.jobs, word, MODEL_KINDS) for word in job_ids]
     found = compare_runs(jobs, Summaries(), DiskBook(), jobs_of_kind(settings.jobs, "evaluate"))
     if as_json or form == Form.table:
         answer(as_json, found.as_dict(), _table(found))

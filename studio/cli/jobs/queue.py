@@ -13,6 +13,7 @@ from studio.config import RunConfig
 from studio.config.load import run_of
 from studio.errors import InputError
 from studio.jobs import JobFolder, ensure_supervisor, find_job, list_jobs, submit
+from studio.jobs.actions.branching import require_training
 from studio.jobs.actions.queue import Move, move, require_unbegun, rewrite
 from studio.jobs.run.devices import list_devices
 from studio.jobs.store.folder import find_own, free_name, require_free
@@ -71,8 +72,7 @@ def duplicate(job_id: Job, sets: Sets = [], name: Name = "", as_json: Json = Fal
 
 def _config(job: JobFolder, sets: list[str]) -> RunConfig:
     """The settings of a training, with the changes that were asked for."""
-    if job.request.kind != "train":
-        raise InputError(f"'{job.request.name}' is not a training run", where=job.id, fix="Queue it again as a new job")
+    require_training(job, "Queue it again as a new job")
     return run_of(copy.deepcopy(job.request.config), sets, f"{job.id}/job.yaml", say)
 
 

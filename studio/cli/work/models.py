@@ -13,6 +13,7 @@ from studio.models.catalog.hubcard import find_models, hub_card
 from studio.models.catalog.names import resolve_model
 from studio.models.plan.browse import listed
 from studio.settings import read_settings
+from studio.train.runs import run_offers
 
 group = typer.Typer(help="Find and download models.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="ID", help="A Hub id, org/name.")]
@@ -32,8 +33,9 @@ def _group() -> None:
 
 @group.command("list")
 def list_models(as_json: Json = False) -> None:
-    """List well-known models with what fits on this machine, and the models that are here."""
-    found = listed(read_settings())
+    """List runs with whole models, well-known models with what fits on this machine, and the models that are here."""
+    settings = read_settings()
+    found = [*run_offers(settings), *listed(settings)]
     rows = [
         (one["name"], one["family"], f"{one['parameters'] / 1e6:,.0f} M" if one["parameters"] else "",
          one["here"] or "on the Hub", one["memory"], one["words"])

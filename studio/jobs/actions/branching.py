@@ -55,8 +55,7 @@ def resume(settings: Settings, job: JobFolder) -> Checkpoint:
         wait(job, seconds=BURY_SECONDS)
     with locked(job.path / ".resume.lock", f"'{name}' cannot be resumed now"):
         state = job.state()
-        if job.request.kind != "train":
-            raise InputError(f"'{name}' is not a training run", where=job.id, fix="Start it again")
+        require_training(job, "Start it again")
         if not state.final:
             raise InputError(
                 f"'{name}' has not finished ({state.status})", where=job.id, fix="Wait until it has, or stop it"
@@ -74,6 +73,25 @@ def resume(settings: Settings, job: JobFolder) -> Checkpoint:
     return checkpoint
 
 
+def require_training(job: JobFolder, fix: str) -> None:
+    """Refuse a job that has no checkpoints and no settings of a training.
+
+    Args:
+        job: of any kind.
+        fix: what to do instead, for jobs other than merges.
+
+    Raises:
+        InputError: it is no training.
+    """
+    if job.request.kind == "merge":
+        raise InputError(
+            f"'{job.name}' is a merge, which has no checkpoints and no training settings", where=job.id,
+            fix=f"Train on its model with model.path={job.name}, or merge again with 'studio merge'",
+        )  # fmt: skip
+    if job.request.kind != "train":
+        raise InputError(f"'{job.request.name}' is not a training run", where=job.id, fix=fix)
+
+
 def find_checkpoint(job: JobFolder, step: int | None = None) -> Checkpoint:
     """Find the whole checkpoint of a run at `step`, or its last one.
 
@@ -81,8 +99,7 @@ def find_checkpoint(job: JobFolder, step: int | None = None) -> Checkpoint:
         InputError: it is no training, or there is no such checkpoint; the steps that there are are named.
     """
     name = job.request.name
-    if job.request.kind != "train":
-        raise InputError(f"'{name}' is not a training run", where=job.id, fix="Name a training run")
+    require_training(job, "Name a training run")
     found = whole(job.checkpoints)
     if not found:
         raise InputError(f"'{name}' has no usable checkpoint", where=job.id, fix="Start a new run instead")

@@ -1,4 +1,4 @@
-"""Several trainings beside each other: the options that differ, and what came of them; also as text to take elsewhere.
+"""Several runs beside each other: the options that differ, and what came of them; also as text to take elsewhere.
 
 One function for page and command line. A value is marked as best only where the runs measured the same thing; where
 they may not have, a note says so.
@@ -23,9 +23,11 @@ from studio.escaping import for_markdown, for_spreadsheet
 from studio.jobs.store.events import read_events
 from studio.jobs.store.files import read_json, size_of
 from studio.jobs.store.folder import JobFolder
+from studio.jobs.store.request import MODEL_KINDS
 from studio.jobs.store.state import JobState
 from studio.jobs.views.differences import NONE, Row, at, differing, full_config
 from studio.jobs.views.disk import DiskBook, gigabytes
+from studio.jobs.views.merged import is_merge, merge_scores, recipe_rows
 from studio.jobs.views.summary import JobSummary, Summaries, status_word
 from studio.methods import METHODS, Metric
 
@@ -81,7 +83,7 @@ class Facts:
 def compare_runs(
     runs: Sequence[JobFolder], summaries: Summaries, disk: DiskBook, evaluations: Iterable[JobFolder]
 ) -> Comparison:
-    """Compare two to ten trainings.
+    """Compare two to ten trainings and merges; of a merge the recipe stands in place of the options.
 
     Args:
         runs: in the order of the columns.
@@ -90,24 +92,32 @@ def compare_runs(
         evaluations: evaluation jobs, newest first; the newest completed one of each run counts.
 
     Raises:
-        InputError: too few or too many, one twice, or one that is no training.
+        InputError: too few or too many, one twice, or one that is neither a training nor a merge.
     """
     _require_comparable(runs)
     reports = _scores(runs, evaluations)
     facts, notes = [], []
     for job in runs:
-        config, problem = full_config(job)
+        config, problem = full_config(job) if not is_merge(job) else ({}, "")
         notes += [problem] if problem else []
         size, scores = disk.of(job).total, reports.get(job.id, {})
         facts.append(Facts(job, job.state(), summaries.of(job), config, _environment(job), size, scores))
-    options = differing([one.config for one in facts], [one.environment for one in facts])
-    notes += _cautions(facts, options)
+    trained = [one for one in facts if not is_merge(one.job)]
+    options = differing([one.config for one in trained], [one.environment for one in trained])
+    notes += _cautions(trained, options)
+    options = [_beside(row, runs) for row in options] + recipe_rows(runs)
     own = {metric.name: metric for one in facts for metric in metrics_of(one.config)}
     shown = [
         {"id": job.id, "name": job.name, "status": one.state.status, "word": status_word(one.state, one.summary)}
         for job, one in zip(runs, facts, strict=True)
     ]
     return Comparison(shown, options, _results(facts, list(own.values()), {row.key for row in options}), notes)
+
+
+def _beside(row: Row, runs: Sequence[JobFolder]) -> Row:
+    """A row of the trainings' options with an empty place for each merge."""
+    values = iter(row.values)
+    return Row(row.key, row.title, [NONE if is_merge(job) else next(values) for job in runs])
 
 
 def metrics_of(config: dict[str, Any]) -> tuple[Metric, ...]:
@@ -144,7 +154,10 @@ def as_csv(comparison: Comparison) -> str:
 
 def _results(facts: Sequence[Facts], metrics: Sequence[Metric], changed: set[str]) -> list[Row]:
     loss: Better = "neither" if changed & {"method.name", *LOSS_OPTIONS, *SCORING_OPTIONS} else "lower"
-    whole: Better = "lower" if all(one.state.status == "completed" for one in facts) else "neither"
+    merges = [one for one in facts if is_merge(one.job)]
+    # What a merge takes says nothing of a training, and the other way round.
+    alike = len(merges) in (0, len(facts)) and all(one.state.status == "completed" for one in facts)
+    whole: Better = "lower" if alike else "neither"
     best = [one.summary.best for one in facts]
     rows = [
         _row("best_eval_loss", "Best validation loss", [pair[0] if pair else None for pair in best], loss),
@@ -165,7 +178,8 @@ def _results(facts: Sequence[Facts], metrics: Sequence[Metric], changed: set[str
         same_rows = len({score[1] for score in scores if score}) == 1
         values = [score[0] if score else None for score in scores]
         right: Better = "higher" if same_rows else "neither"
-        rows.append(_row(name, title, values, right, lambda value: f"{value:.1%}"))
+        shown = title.removesuffix(" after") if merges else title
+        rows.append(_row(name, shown, values, right, lambda value: f"{value:.1%}"))
     rows += [
         _row(
             "tokens_per_second", "Tokens per second, median",
@@ -230,13 +244,21 @@ def _scores(runs: Sequence[JobFolder], evaluations: Iterable[JobFolder]) -> dict
             continue
         if score is not None:
             found.setdefault(run, {}).setdefault(name, (score, rows))
+    for run_id, name, value, evaluation in merge_scores(runs):
+        score = _number(value)
+        if score is not None and run_id in wanted and name in SCORES:
+            found.setdefault(run_id, {}).setdefault(name, (score, _rows_of(evaluation, evaluation.get("total"))))
     return found
 
 
 def _asked(report: dict[str, Any]) -> str:
     """Equal for evaluations on the same rows; "validation" alone means others for each run."""
+    return _rows_of(report, report["after"].get("total"))
+
+
+def _rows_of(report: dict[str, Any], total: Any) -> str:
     rows = [(row["row"], row["prompt"]) for row in report.get("rows") or []]
-    return f"{report.get('data')} {report['after'].get('total')} {hash(repr(rows))}"
+    return f"{report.get('data')} {total} {hash(repr(rows))}"
 
 
 def _run_of(job: JobFolder) -> str:
@@ -269,8 +291,10 @@ def _require_comparable(runs: Sequence[JobFolder]) -> None:
     if len({job.id for job in runs}) < len(runs):
         raise InputError("a run is given twice", where="compare", fix="Give each once")
     for job in runs:
-        if job.request.kind != "train":
-            raise InputError(f"'{job.name}' is not a training run", where="compare", fix="Compare training runs")
+        if job.request.kind not in MODEL_KINDS:
+            raise InputError(
+                f"'{job.name}' is neither a training run nor a merge", where="compare", fix="Compare runs and merges"
+            )
 
 
 def _environment(job: JobFolder) -> dict[str, Any]:

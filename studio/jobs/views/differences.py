@@ -19,6 +19,7 @@ from studio.errors import InputError
 from studio.jobs.store.folder import JobFolder
 
 NONE = "–"
+_MODEL = "model.path"
 Config = dict[str, Any]
 
 
@@ -89,7 +90,10 @@ def differing(configs: Sequence[Config], environments: Sequence[Config]) -> list
             pairs = [(value, None) for value, _ in pairs]
         used = [path not in specs or _applies(specs[path], values) for values in flat]
         if len({json.dumps(pair, sort_keys=True, default=str) for pair in pairs}) > 1 and any(used):
-            texts = [_text(*pair) if applies else NONE for pair, applies in zip(pairs, used, strict=True)]
+            texts = [
+                _base(path, environment) or _text(*pair) if applies else NONE
+                for pair, applies, environment in zip(pairs, used, environments, strict=True)
+            ]
             rows.append(Row(path, specs[path].title if path in specs else path, texts))
     contents = [_fingerprint(environment) for environment in environments]
     named = {row.key for row in rows} & {"data.train", "data.validation"}
@@ -102,13 +106,14 @@ def settings_of(job: JobFolder) -> tuple[list[Setting], str]:
     """Return the options that a training read, in the order of the form, and what `full_config` says of them."""
     config, note = full_config(job)
     specs = {spec.path: spec for spec in options_of(RunConfig)}
-    values, became = _flat(config, specs), _became(job.environment())
+    environment = job.environment()
+    values, became = _flat(config, specs), _became(environment)
     usual = _flat(RunConfig().model_dump(mode="json"), specs)
     return [
         Setting(
             path,
             spec.title,
-            _text(values[path], _resolved(values[path], became.get(path))),
+            _base(path, environment) or _text(values[path], _resolved(values[path], became.get(path))),
             values[path] != usual[path],
         )
         for path, spec in specs.items()
@@ -150,6 +155,14 @@ def _applies(spec: OptionSpec, values: Config) -> bool:
 def _resolved(value: Any, choice: Any) -> Any:
     """What an `auto` became, as the plan of the run says; None where it is not an auto or there was no plan yet."""
     return choice.get("value") if isinstance(choice, dict) and value == "auto" else None
+
+
+def _base(path: str, environment: Config) -> str:
+    """Whose child a run is: the name of the run or merge that its base model came from; "" for other options."""
+    recorded = environment.get("base_model")
+    if path != _MODEL or not isinstance(recorded, dict) or not recorded.get("run"):
+        return ""
+    return f"{recorded.get('name')} ({recorded['run']})"
 
 
 def _became(environment: Config) -> Config:

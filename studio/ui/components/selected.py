@@ -10,12 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from studio.config.model import EMBEDDED_MODEL
 from studio.data.files.datafiles import resolve_path
 from studio.data.readers.kinds import kind_by_name
 from studio.errors import InputError, StudioError
+from studio.foreign import unusable_path
 from studio.jobs import JobFolder, find_job
+from studio.jobs.store.folder import job_of_id
 from studio.jobs.store.request import MODEL_KINDS, Kind
 from studio.settings import Settings
+from studio.train.runs import whole_run
 from studio.ui.server.services import Services
 
 RowsChoice = tuple[str, str]
@@ -30,6 +34,35 @@ def selected_run(settings: Settings, job_id: str) -> JobFolder | None:
     except StudioError:
         return None
     return job
+
+
+def base_run(services: Services, path: str) -> JobFolder | None:
+    """Return the run or merge that `model.path` names, whose model is trained further; None where it names none.
+
+    Args:
+        services: whose list knows the names: to read those of all jobs of a large home takes seconds.
+        path: the option, as typed.
+
+    Raises:
+        InputError: the run has only an adapter, or no model.
+    """
+    text, settings = path.strip(), services.settings
+    if not text or text == EMBEDDED_MODEL or "/" in text or unusable_path(text) or Path(text).is_dir():
+        return None
+    rows = [row for row in services.book.rows() if row["kind"] in MODEL_KINDS]
+    for key in ("id", "name", "asked_name"):  # as `find_job` looks for them
+        found = next((row for row in rows if row[key] == text), None)
+        if found is not None:
+            return whole_run(found["id"], settings)
+    return None
+
+
+def run_of_model(settings: Settings, path: str) -> JobFolder | None:
+    """Return the run of this home whose model a folder is; None for any other folder."""
+    folder = Path(path)
+    if folder.name != "model" or folder.parent.parent != settings.jobs:
+        return None
+    return job_of_id(settings.jobs, folder.parent.name)
 
 
 def has_model(run: JobFolder) -> bool:

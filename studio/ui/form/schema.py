@@ -28,6 +28,7 @@ from studio.models.catalog.available import lack
 from studio.models.device.machine import device_info
 from studio.settings import browser_secret
 from studio.ui.components.choices import markup, piece
+from studio.ui.components.selected import base_run
 from studio.ui.device import offered_devices
 from studio.ui.page import Page
 
@@ -63,6 +64,7 @@ class Form:
     def __init__(self, page: Page) -> None:
         self.specs: dict[str, OptionSpec] = {spec.path: spec for spec in options_of(RunConfig)}
         self.components: dict[str, Component] = {}
+        self.services = page.services
         self.device = device_info(page.services.settings)
         self.offers = {"training.device": offered_devices(page.services.settings)}
         with outside_tabs():
@@ -132,7 +134,22 @@ class Form:
         return {path: _sendable(value) for path, value in zip(self.specs, values, strict=True)}
 
     def config(self, values: Values) -> RunConfig:
-        """Turn the form's values into a config.
+        """Turn the form's values into a config; of a run that `model.path` names it has the folder of its model.
+
+        Raises:
+            InputErrors: at least one is wrong; each error's `where` is the option's dotted name.
+        """
+        config = self.typed(values)
+        try:
+            run = base_run(self.services, config.model.path)
+        except InputError as error:
+            raise InputErrors([error]) from error
+        if run is None:
+            return config
+        return config.model_copy(update={"model": config.model.model_copy(update={"path": str(run.model)})})
+
+    def typed(self, values: Values) -> RunConfig:
+        """Turn the form's values into a config, with names as they were typed.
 
         Raises:
             InputErrors: at least one is wrong; each error's `where` is the option's dotted name.

@@ -12,6 +12,7 @@ from studio.models.catalog.hub import hub_folder, hub_name
 from studio.models.catalog.hubaccess import bytes_in, require_hub_id
 from studio.models.catalog.hubcard import find_models, hub_card
 from studio.models.plan.browse import listed
+from studio.train.runs import run_offers
 from studio.ui.routes.answers import Json, refusing
 from studio.ui.server.services import Services
 
@@ -45,7 +46,7 @@ def make_router(services: Services) -> APIRouter:
 
     @router.get("")
     def models() -> Json:
-        return Json({"models": listed(settings)})
+        return Json({"models": [*run_offers(settings), *listed(settings)]})
 
     @router.get("/search")
     def search(words: Annotated[str, Query(max_length=LONGEST)]) -> Json:

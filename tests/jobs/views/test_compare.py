@@ -157,8 +157,57 @@ def test_no_run_twice_and_trainings_only(settings) -> None:
     run = trained(settings.jobs, "a")
     with pytest.raises(InputError, match="given twice"):
         compared(run, run)
-    with pytest.raises(InputError, match="'a' is not a training run"):
+    with pytest.raises(InputError, match="'a' is neither a training run nor a merge"):
         compared(run, evaluated(settings, run, 1.0))
+
+
+def merged(settings, name: str, weight: float, score: float, parents: list[JobFolder]) -> JobFolder:
+    """A merge of runs that answered rows, as its job leaves it; the runs scored half of that."""
+    models = "".join(f"- {{model: {run.name}, parameters: {{weight: {weight}}}}}\n" for run in parents)
+    job = create_job(settings.jobs, "merge", name, {"recipe": f"merge_method: ties\nbase_model: c\nmodels:\n{models}"})
+    scores = [{"name": run.name, "score": score / 2} for run in parents] + [{"name": name, "score": score}]
+    evaluation = {
+        "data": "test.jsonl", "measure": "exact_match", "of": "rows", "total": 50, "scores": scores,
+        "rows": [{"row": 1, "prompt": "Why?", "answers": []}],
+    }  # fmt: skip
+    job.report.mkdir()
+    described = [{"id": run.id, "kind": "run"} for run in parents]
+    write_json(job.report / "merge.json", {"parents": described, "evaluation": evaluation})
+    write_state(job.state_path, job.state().with_(status="completed"))
+    return job
+
+
+def test_a_merge_stands_beside_its_runs_with_its_recipe(settings) -> None:
+    first, second = trained(settings.jobs, "a", [0.5]), trained(settings.jobs, "b", [0.6], tuning={"rank": 8})
+    child = merged(settings, "child", 0.5, 0.8, [first, second])
+    found = compared(first, child, second, evaluations=[evaluated(settings, second, 0.6)])
+    options = rows(found.options)
+    assert options["tuning.rank"].values == ["16", "–", "8"]
+    assert options["merge_method"].values == ["–", "ties", "–"]
+    assert options["merged_models"].values[1] == "a (weight 0.5), b (weight 0.5); base c"
+    results = rows(found.results)
+    assert results["best_eval_loss"].values == ["0.5", "–", "0.6"] and results["best_eval_loss"].best == [0]
+    score = results["exact_match"]
+    assert (score.title, score.values, score.best) == ("Exact match", ["40.0%", "80.0%", "60.0%"], [1])
+    assert results["bytes"].best == [], "what a merge takes is no merit of a training"
+    assert "| `tuning.rank` | 16 | – | 8 |" in as_markdown(found) and found.notes == []
+
+
+def test_two_merges_are_compared_by_their_recipes(settings) -> None:
+    runs = [trained(settings.jobs, name, [0.5]) for name in "ab"]
+    found = compared(merged(settings, "one", 0.5, 0.8, runs), merged(settings, "two", 0.9, 0.6, runs))
+    assert [row.key for row in found.options] == ["merged_models"]
+    assert rows(found.results)["exact_match"].best == [0] and "loss" not in rows(found.results)
+
+
+def test_a_recipe_that_cannot_be_read_is_no_reason_not_to_compare(settings) -> None:
+    runs = [trained(settings.jobs, name, [0.5]) for name in "ab"]
+    child = merged(settings, "child", 0.5, 0.8, runs)
+    broken = create_job(settings.jobs, "merge", "broken", {"recipe": "models: [", "parents": {"a": "a"}})
+    (broken.path / "report").mkdir()
+    (broken.report / "merge.json").write_text("[]")
+    found = rows(compared(child, broken).options)
+    assert found["merge_method"].values == ["ties", "unknown"] and found["merged_models"].values[1] == "a"
 
 
 def test_taken_away_as_text(settings) -> None:

@@ -85,7 +85,7 @@ def build(page: Page) -> None:
 
     def show(*values: Any) -> dict[str, Any]:
         try:
-            return {"text": dump_run(form.config(form.raw(values)))}
+            return {"text": dump_run(form.typed(form.raw(values)))}
         except InputErrors as wrong:
             return problems([form.problem(error)["sentence"] for error in wrong.errors])
 

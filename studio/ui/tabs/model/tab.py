@@ -12,20 +12,27 @@ from typing import Any
 import gradio as gr
 
 from studio.config.model import EMBEDDED_MODEL
-from studio.errors import StudioError
+from studio.errors import InputError, StudioError
+from studio.jobs import JobFolder
+from studio.jobs.store.request import MODEL_KINDS
 from studio.models.catalog import hub
 from studio.models.catalog.names import confine_model, known_models, resolve_model
 from studio.models.inspect.families import family_of
 from studio.models.inspect.headers import read_config
 from studio.models.inspect.shape import ModelShape
 from studio.settings import Settings
+from studio.train.runs import whole_runs
 from studio.ui.components.choices import choice_cards, markup, piece
+from studio.ui.components.selected import base_run, run_of_model
 from studio.ui.errors import guard
 from studio.ui.form.planline import plan_line
 from studio.ui.form.schema import Form
 from studio.ui.page import QUIET, Page
+from studio.ui.server.services import Services
 
 PATH, REVISION = "model.path", "model.revision"
+# So many of the newest jobs are looked through for whole models, and so many of these have a card.
+LOOKED_AT, RUNS = 200, 6
 TITLES = {EMBEDDED_MODEL: "SmolLM2-135M-Instruct"}
 LICENCES = {EMBEDDED_MODEL: "Apache-2.0"}
 FACTS = """
@@ -49,9 +56,9 @@ BROWSER = """
 
 def build(page: Page) -> None:
     """Build the tab, and the form that the next tabs go on with."""
-    settings = page.services.settings
+    services = page.services
     form = page.form = Form(page)
-    preparation = page.services.preparation
+    preparation = services.preparation
     with gr.Column(elem_classes=["card-block"]):
         markup('<div class="studio"><h3>Base model</h3></div>')
         cards = choice_cards("Model", [], form.start[PATH], "model-cards", topic="models")
@@ -64,10 +71,13 @@ def build(page: Page) -> None:
     path, revision = form.components[PATH], form.components[REVISION]
 
     def describe(path: str, revision: str) -> dict[str, Any]:
-        return model_facts(path, revision, settings) | {"cards": model_cards(settings)}
+        facts = run_facts(path, services) or model_facts(path, revision, services.settings)
+        return facts | {"cards": [*model_cards(services.settings), *run_cards(services)]}
 
     def show(path: str, revision: str) -> tuple[Any, Any, Any]:
-        return describe(path, revision), path.strip().encode(errors="replace").decode(), short_name(path)
+        run = run_of_model(services.settings, path.strip())
+        named = short_name(path if run is None else run.shown)
+        return describe(path, revision), path.strip().encode(errors="replace").decode(), named
 
     def begin(path: str, revision: str) -> tuple[Any, Any, Any]:
         shown = show(path, revision)
@@ -127,6 +137,43 @@ def model_cards(settings: Settings) -> list[dict[str, str]]:
             }
         )
     return cards
+
+
+def run_cards(services: Services) -> list[dict[str, str]]:
+    """Cards of the newest runs and merges whose model is whole, by the names under which they are trained further."""
+    rows = [row for row in services.book.rows()[:LOOKED_AT] if not row["archived"]]
+    known = {row["id"]: row for row in rows}
+    cards: list[dict[str, str]] = []
+    for run in whole_runs((JobFolder(services.settings.jobs / row["id"]) for row in rows), RUNS):
+        name = run.name
+        taken = any(card["value"] == name for card in cards) or any(
+            row["name"] == name and row["kind"] in MODEL_KINDS and row["id"] > run.id for row in rows
+        )
+        size = f"{_folder_bytes(run.model) / 1e6:,.0f} MB"
+        cards.append({
+            "value": run.id if taken else name, "title": name, "text": f"{known[run.id]['line']} · {size} · made here",
+            "badge": "ready", "level": "ok",
+        })  # fmt: skip
+    return cards
+
+
+def run_facts(path: str, services: Services) -> dict[str, Any] | None:
+    """What is known of the run or merge that `model.path` names, by its name or its folder; None where it names none.
+
+    Args:
+        path: as typed.
+        services: whose jobs.
+    """
+    text = path.strip()
+    try:
+        run = base_run(services, text) or run_of_model(services.settings, text)
+    except InputError as error:
+        refused = {"state": "cannot be used", "level": "bad", "note": error.sentence, "facts": []}
+        return {"title": short_name(text), **refused}
+    if run is None:
+        return None
+    facts = model_facts(str(run.model), "main", services.settings)
+    return facts | {"title": run.name, "facts": [["Made by", services.book.row(run)["line"]], *facts["facts"]]}
 
 
 def short_name(path: str) -> str:
