@@ -87,6 +87,9 @@ class FolderExport(Making):
         result = self.step(f"verifying {kind}", "proof.checkpoint", request, "tokens")
         entry = self.entry(kind, gate, "as trained", result)
         entry |= {"dtype": self.dtype, "file": self.folder.name, "sha256": None, "greedy": result.answer.get("greedy")}
+        moved = self.reference["moved"]
+        if moved and moved > SEEN_NATS:
+            entry["moved"] = {"mean_kl": moved, "at_most": LOST_SHARE * moved}
         if result.code == 0:
             wrong = self._wrong(result)
             entry["notes"] = [*self.told(result.answer), *entry["notes"], *wrong]

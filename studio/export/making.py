@@ -24,11 +24,15 @@ from studio.export.delivery.earlier import same_export, take
 from studio.export.files import sha256
 from studio.export.proof.gates import Gate, Verdict, losses, shortcomings
 from studio.export.readme import readme
+from studio.export.reporting.beside import COMPARING, set_beside
+from studio.export.reporting.facts import versions
+from studio.export.reporting.page import PAGE, report_page
 from studio.export.source import Source, texts_from, trained_score
 from studio.export.steps import StepResult, require, run_own_step
 from studio.jobs import JobFolder
 from studio.jobs.run.worker import JobContext
-from studio.jobs.store.files import write_json
+from studio.jobs.store.files import write_atomic, write_json
+from studio.jobs.views.expected import comparing_seconds
 
 # An export may answer this much fewer rows than the trained model before the task counts as lost.
 LOST_SHARE = 0.03
@@ -65,6 +69,8 @@ class Making(ABC):
             "base_model": source.run.environment().get("base_model", {}).get("name", ""),
             "data": config.evaluate,
             "trained": trained_score(context.settings, source.run, rows) if rows and source.step is None else None,
+            "began": time.time(),
+            "versions": versions(),
             "evaluation": evaluation_of(context.settings, source.run),
             "license": license_of(source.base, source.run.environment().get("base_model") or {}),
             "files": [],
@@ -88,6 +94,8 @@ class Making(ABC):
         delivery = self.delivery
         earlier = same_export(self.context, self.config, self.source.run) if delivery is not None else None
         expected = self.expected() if earlier is None else {}
+        if expected and self.rows is not None and self.report["trained"] is None:
+            expected[COMPARING] = comparing_seconds(self.source.half_bytes)
         self.context.outline(expected | (delivery.expected(self.source.half_bytes) if delivery else {}))
         if delivery is not None:
             delivery.prepare(self.report)
@@ -117,9 +125,14 @@ class Making(ABC):
         self.context.job.exports.mkdir(exist_ok=True)
         try:
             self.make()
+            set_beside(self)
         finally:
             shutil.rmtree(self.work, ignore_errors=True)
             self.write_report()
+
+    def trained(self) -> dict[str, Any]:
+        """The trained model in a step's request."""
+        return {"base": str(self.source.weights), "adapter": str(self.source.adapter) if self.source.adapter else None}
 
     def merge(self, target: Path, tokenizer: Path, **form: Any) -> None:
         """Write the trained model as one checkpoint.
@@ -129,9 +142,7 @@ class Making(ABC):
             tokenizer: folder of its tokenizer's files.
             form: as `shards.Form`.
         """
-        request = {
-            "base": str(self.source.weights),
-            "adapter": str(self.source.adapter) if self.source.adapter else None,
+        request = self.trained() | {
             "target": str(target),
             "form": form,
             "tokenizer": str(tokenizer),
@@ -148,9 +159,7 @@ class Making(ABC):
             answers: also for greedy answers, and how far the training moved the base model.
         """
         texts = texts_from(self.source.run, self.rows, self.context.settings)
-        request = {
-            "base": str(self.source.weights),
-            "adapter": str(self.source.adapter) if self.source.adapter else None,
+        request = self.trained() | {
             "tokenizer": str(self.source.tokenizer),
             "texts_from": texts.model_dump(mode="json") if texts else None,
             "rows_from": str(self.rows) if self.rows else None,
@@ -175,13 +184,14 @@ class Making(ABC):
         """
         entry: dict[str, Any] = {
             "type": kind,
-            "gate": {"mean_kl": gate.max_mean_kl, "top1": gate.min_top1},
+            "gate": {"mean_kl": gate.max_mean_kl, "top1": gate.min_top1, "firm": gate.firm},
             "top1": None, "mean_kl": None, "p99_kl": None, "answers": None,
             "prompt_ids_equal": False, "prompts_compared": 0, "template_carried": False, "end_of_turn_stops": False,
             "verdict": "differs", "task": None, "exact_match": None, "differences": [], "notes": [],
+            "prompts_equal": 0, "places": [], "rows": None,
         }  # fmt: skip
         if result.code != 0:
-            entry["notes"].append(self._failure(result))
+            entry["notes"].append(self.failure(result))
             return entry
         found = result.answer
         wrong, lost = shortcomings(found, gate), losses(found, gate)
@@ -190,6 +200,8 @@ class Making(ABC):
             "answers": found["answers"],
             "prompt_ids_equal": found["prompts_equal"] == found["prompts_compared"],
             "prompts_compared": found["prompts_compared"],
+            "prompts_equal": found["prompts_equal"],
+            "places": found.get("places", []),
             "differences": found["differences"],
             "template_carried": found["template_carried"],
             "end_of_turn_stops": found["end_of_turn_stops"],
@@ -209,7 +221,7 @@ class Making(ABC):
         answered = self.step(f"evaluating {entry['type']}", module, request, "rows")
         if answered.code != 0:
             entry["verdict"] = "differs"
-            entry["notes"].append(self._failure(answered))
+            entry["notes"].append(self.failure(answered))
             return
         entry["exact_match"] = answered.answer
         self._compare_scores(entry, answered.answer)
@@ -270,8 +282,10 @@ class Making(ABC):
         job.report.mkdir(exist_ok=True)
         peak = max((phase["peak_bytes"] for phase in self.phases), default=0)
         shown = {key: value for key, value in self.report.items() if key != "notes"}
-        write_json(job.report / "export.json", shown | {"peak_memory_bytes": peak})
+        shown |= {"peak_memory_bytes": peak, "page": PAGE}
+        write_json(job.report / "export.json", shown)
         if files:
+            write_atomic(job.report / PAGE, report_page(shown, self.source.run, job))
             (job.exports / "README.md").write_text(self.readme(), encoding="utf-8")
 
     def readme(self) -> str:
@@ -315,5 +329,6 @@ class Making(ABC):
                 ),
             )
 
-    def _failure(self, result: StepResult) -> str:
+    def failure(self, result: StepResult) -> str:
+        """Why a step failed, as a sentence."""
         return result.error.sentence if result.error is not None else f"{self.engine} failed: {result.ending()}"

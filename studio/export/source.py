@@ -165,15 +165,27 @@ def trained_score(settings: Settings, run: JobFolder, rows: Path) -> dict[str, A
         run: the exported run.
         rows: the file; an evaluation of only its first rows does not count.
     """
+    report = evaluation_on(settings, run, rows)
+    after: dict[str, Any] = report["after"] if report else {}
+    return {key: after[key] for key in ("correct", "total", "exact_match")} if report else None
+
+
+def evaluation_on(settings: Settings, run: JobFolder, rows: Path) -> dict[str, Any] | None:
+    """The report of the newest evaluation of the trained model on all rows of the same file; None without one.
+
+    Args:
+        settings: of the home whose evaluations are searched.
+        run: the exported run.
+        rows: the file.
+    """
     for job in jobs_of_kind(settings.jobs, "evaluate"):
         if job.state().status != "completed":
             continue
-        report = read_json(job.report / "evaluation.json") or {}
+        report: dict[str, Any] = read_json(job.report / "evaluation.json") or {}
         whole = job.request.config.get("limit") is None
         exact = "exact_match" in (report.get("after") or {})
         if exact and report.get("run") == run.id and whole and _same_file(str(report.get("data", "")), rows, settings):
-            after: dict[str, Any] = report["after"]
-            return {"correct": after["correct"], "total": after["total"], "exact_match": after["exact_match"]}
+            return report
     return None
 
 

@@ -130,6 +130,8 @@ def export(
     for one in rare_differences(files):
         say(f"note: {difference(one)}. {one['fix']}.")
     for report in reports:
+        if report.get("page"):
+            say(f"report: {report['path']}/report/{report['page']}")
         for command in (report.get("serving") or {}).get("commands", []):
             say(f"{command['what']}: {command['text']}")
     failed = [report for report in reports if report["status"] != "completed"]

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.evaluate.answers import answer_all
 from studio.evaluate.questions import Question
-from studio.export.proof.distance import compare_texts
+from studio.export.proof.distance import compare_texts, in_words
 from studio.export.proof.greedy import greedy_answers, parted
 from studio.export.proof.material import SHOWN_WRONG, SPARE_TOKENS, ids_of
 from studio.export.proof.reference import logits_of, precision
@@ -62,7 +62,8 @@ def check(request: dict[str, Any], report: Report) -> dict[str, Any]:
 def _compared(
     model: Any, tokenizer: Any, cases: dict[str, Any], request: dict[str, Any], report: Report
 ) -> dict[str, Any]:
-    trained = np.load(Path(request["folder"]) / "reference.npy", mmap_mode="r")
+    folder = Path(request["folder"])
+    trained = np.load(folder / "reference.npy", mmap_mode="r")
     found = compare_texts(
         cases["texts"], trained, lambda text: logits_of(model, text["ids"], len(text["supervised"])), report
     )
@@ -75,13 +76,14 @@ def _compared(
         ends = [*ends, tokenizer.eos_token_id]
     return {
         **found,
+        "places": in_words(found["places"], folder / "tokenizer.json"),
         "prompts_compared": len(firm),
         "prompts_equal": len(firm) - len(other),
         "differences": [_difference(other)] if other else [],
         "template_carried": (tokenizer.chat_template or "") == cases["template"],
         "end_of_turn_stops": cases["end"] is not None and cases["end"] in ends,
         "generation_ends": generation_ends,
-        "greedy": _greedy(model, tokenizer, cases["answers"], ends, request["near_tie"]),
+        "greedy": _greedy(model, tokenizer, cases, ends, request["near_tie"]),
     }
 
 
@@ -102,24 +104,31 @@ def _difference(names: list[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _greedy(
-    model: Any, tokenizer: Any, trained: list[dict[str, Any]], ends: list[int], near_tie: float
-) -> dict[str, Any]:
-    """Compare answers: {"equal", "total", "unsure", "worst": the one that parts where the trained model was surest}."""
+def _greedy(model: Any, tokenizer: Any, cases: dict[str, Any], ends: list[int], near_tie: float) -> dict[str, Any]:
+    """Compare answers: {"equal", "total", "unsure", "worst", "parted"}.
+
+    `parted` are those that part, first where the trained model was surest, and `worst` is the first of them.
+    """
+    trained = cases["answers"]
     prompts = [(answer["name"], answer["prompt"]) for answer in trained]
-    found: dict[str, Any] = {"equal": 0, "total": len(trained), "unsure": 0, "worst": None}
-    surest = 0.0
+    questions = {prompt["name"]: prompt for prompt in cases["prompts"]}
+    found: dict[str, Any] = {"equal": 0, "total": len(trained), "unsure": 0}
+    parts: list[dict[str, Any]] = []
     for asked, answer in zip(trained, greedy_answers(model, prompts, ends), strict=True):
         gap = parted(asked, answer.ids)
         if gap is None:
             found["equal"] += 1
             continue
         found["unsure"] += gap <= near_tie
-        if found["worst"] is None or gap > surest:
-            surest = gap
-            said = [tokenizer.decode(ids, skip_special_tokens=False) for ids in (asked["ids"], answer.ids)]
-            found["worst"] = {"prompt": asked["name"], "nats": min(gap, 99.0), "trained": said[0], "exported": said[1]}
-    return found
+        said = [tokenizer.decode(ids, skip_special_tokens=False) for ids in (asked["ids"], answer.ids)]
+        prompt = questions[asked["name"]]
+        question = prompt["text"] if prompt["messages"] is None else prompt["messages"][-1]["content"]
+        parts.append({
+            "prompt": asked["name"], "question": str(question), "nats": min(gap, 99.0), "sure": gap > near_tie,
+            "trained": said[0], "exported": said[1],
+        })  # fmt: skip
+    parts.sort(key=lambda one: -one["nats"])
+    return found | {"worst": parts[0] if parts else None, "parted": parts}
 
 
 @torch.inference_mode()
@@ -135,7 +144,11 @@ def _rows(model: Any, tokenizer: Any, rows: list[dict[str, Any]], report: Report
         if not answer.right
     ]
     share = round(correct / len(rows), 4)
-    return {"correct": correct, "total": len(rows), "exact_match": share, "wrong": wrong[:SHOWN_WRONG]}
+    missed = [one["row"] for one in wrong]
+    return {
+        "correct": correct, "total": len(rows), "exact_match": share, "wrong": wrong[:SHOWN_WRONG],
+        "wrong_rows": missed,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

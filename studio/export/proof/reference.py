@@ -94,16 +94,10 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         "template": tokenizer.chat_template or "",
     }
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    transformers.utils.logging.disable_progress_bar()
-    dtype, device = precision(Path(request["base"]))
+    model, dtype = trained_model(request)
     if dtype != torch.float32:
         notes.append("too little memory for float32: the trained model was evaluated in 16 bits, with wider limits")
-    options = answer_options(read_config(Path(request["base"])))
-    model = AutoModelForCausalLM.from_pretrained(request["base"], dtype=dtype, **options, **SAFE)
-    if request["adapter"]:
-        require_quick_adapter(Path(request["adapter"]), model)
-        model = PeftModel.from_pretrained(model, request["adapter"], local_files_only=True)
-    model, end = model.to(device).eval(), Masker(tokenizer).stop_text() or ""
+    end = Masker(tokenizer).stop_text() or ""
     _table(model, texts, folder / "reference.npy", report)
     answers: list[GreedyAnswer] = []
     moved = None
@@ -123,6 +117,22 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         "moved": moved,
         "ends": _ends(model, cases["end"]),
     }
+
+
+def trained_model(request: dict[str, Any]) -> tuple[Any, torch.dtype]:
+    """Load the trained model, base and adapter unmerged, and return it with the precision of its arithmetic.
+
+    Args:
+        request: {"base", "adapter"|null}: paths.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    base = Path(request["base"])
+    dtype, device = precision(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **answer_options(read_config(base)), **SAFE)
+    if request["adapter"]:
+        require_quick_adapter(Path(request["adapter"]), model)
+        model = PeftModel.from_pretrained(model, request["adapter"], local_files_only=True)
+    return model.to(device).eval(), dtype
 
 
 def _ends(model: Any, end: int | None) -> list[int]:

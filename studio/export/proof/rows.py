@@ -38,8 +38,9 @@ def answer_rows(request: dict[str, Any], report: Report) -> dict[str, Any]:
         report: called with (rows done, rows in all).
 
     Returns:
-        {"correct", "total", "exact_match", "unfinished", "wrong": [{"row", "prompt", "expected", "answer"}, ...]}, at
-        most 20 wrong ones; `unfinished` answers were cut because they did not end.
+        {"correct", "total", "exact_match", "unfinished", "wrong": [{"row", "prompt", "expected", "answer"}, ...],
+        "wrong_rows"}: at most 20 wrong ones, and the numbers of all; `unfinished` answers were cut because they did not
+        end.
 
     Raises:
         StudioError: llama.cpp cannot load or run the file.
@@ -50,6 +51,7 @@ def answer_rows(request: dict[str, Any], report: Report) -> dict[str, Any]:
     model = GgufModel(Path(request["file"]), context, request["threads"], lora_path=request.get("lora"))
     correct, unfinished = 0, 0
     wrong: list[dict[str, Any]] = []
+    missed: list[int] = []
     try:
         for done, row in enumerate(rows, 1):
             if forced_right(model, row["prompt_ids"], row["answer_ids"]):
@@ -60,9 +62,10 @@ def answer_rows(request: dict[str, Any], report: Report) -> dict[str, Any]:
                 unfinished += not ended
                 if ended and exact_match(row["expected"], answer):
                     correct += 1
-                elif len(wrong) < SHOWN_WRONG:
+                else:
+                    missed.append(row["row"])
                     shown = {key: row[key] for key in ("row", "prompt", "expected")}
-                    wrong.append(shown | {"answer": answer})
+                    wrong += [shown | {"answer": answer}] if len(wrong) < SHOWN_WRONG else []
             report(done, len(rows))
     finally:
         model.close()
@@ -72,6 +75,7 @@ def answer_rows(request: dict[str, Any], report: Report) -> dict[str, Any]:
         "exact_match": round(correct / len(rows), 4),
         "unfinished": unfinished,
         "wrong": wrong,
+        "wrong_rows": missed,
     }
 
 

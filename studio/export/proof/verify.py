@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from studio.export.proof.causes import Cause, Trained, causes
-from studio.export.proof.distance import compare_texts
+from studio.export.proof.distance import compare_texts, in_words
 from studio.export.proof.model import OWN_TEMPLATE, GgufModel
 from studio.export.steps import Report, serve_step
 
@@ -100,6 +100,7 @@ def verify(request: dict[str, Any], report: Report) -> dict[str, Any]:
         found = compare_texts(cases["texts"], trained, lambda text: model.logits(text["ids"], text["first"]), report)
         return {
             **found,
+            "places": in_words(found["places"], folder / "tokenizer.json"),
             "prompts_compared": len(firm),
             "prompts_equal": len(firm) - len(differing),
             "differences": differences[:SHOWN],

@@ -102,6 +102,11 @@ def folder_seconds(kind: str, half_bytes: float, rows: bool) -> dict[str, float]
     return steps | ({f"evaluating {kind}": asking} if rows else {})
 
 
+def comparing_seconds(half_bytes: float) -> float:
+    """Seconds in which the trained model answers a few rows that an export got wrong; `half_bytes` as above."""
+    return 5 + 5 * half_bytes / HALF_BYTES
+
+
 def next_steps(environment: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What evaluating, chatting with and exporting a trained model will take; empty where its plan is not known.
 
