@@ -47,6 +47,8 @@ class Settings:
         login_file: names with hashes of their passwords (`studio password`); None without one.
         link: whether the page is opened by a link that the studio prints, in place of a password.
         session_hours: hours after which a person signs in again.
+        vllm_python: the Python that has vLLM, for exports that are tried with it; None: `vllm` on PATH.
+        llama_server: llama.cpp's server, likewise; None: `llama-server` on PATH.
     """
 
     home: Path
@@ -60,6 +62,8 @@ class Settings:
     login_file: Path | None = None
     link: bool = False
     session_hours: float = 12.0
+    vllm_python: Path | None = None
+    llama_server: Path | None = None
 
     @property
     def asks(self) -> bool:
@@ -123,6 +127,8 @@ def read_settings() -> Settings:
         login_file=Path(env["STUDIO_LOGIN_FILE"]).expanduser().absolute() if env.get("STUDIO_LOGIN_FILE") else None,
         link=env.get("STUDIO_TOKEN") == _BY_LINK,
         session_hours=_above_zero(env.get("STUDIO_SESSION_HOURS") or "12", "STUDIO_SESSION_HOURS", "hours"),
+        vllm_python=_program(env.get("STUDIO_VLLM_PYTHON", "")),
+        llama_server=_program(env.get("STUDIO_LLAMA_SERVER", "")),
     )
 
 
@@ -212,6 +218,11 @@ def _devices(text: str) -> tuple[tuple[str, int], ...]:
             )
         found[match[1]] = int(match[2] or 1)
     return tuple(found.items())
+
+
+def _program(text: str) -> Path | None:
+    # Not resolved: the Python of a virtual environment is a link, and finds its packages by where that lies.
+    return Path(text).expanduser().absolute() if text else None
 
 
 def _webhook(text: str) -> str | None:

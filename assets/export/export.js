@@ -75,7 +75,7 @@ window.studioExport = (() => {
     body.append(...found(report, job, trigger));
   };
 
-  const found = (report, job, trigger) => [...window.studio.exportedDelivery(report), table(report, job, trigger), summary(report), ...notes(report),
+  const found = (report, job, trigger) => [...window.studio.exportedDelivery(report), table(report, job, trigger), summary(report), ...notes(report), ...window.studio.exportedTrying(report, job, trigger), ...window.studio.exportedDifferences(report, job),
     ...window.studio.exportedFolder.details(report, job), ...window.studio.exportedServing(report, job), ...window.studio.exportedMatrix(report, job), ...window.studio.exportedModelfile(report, job), hashes(report)];
 
   /* Nothing to chat with: they need their base model. */

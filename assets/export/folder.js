@@ -9,12 +9,6 @@ window.studio.exportedFolder = (() => {
     return h("p", { class: "num export-note muted" }, `Greedy answers equal to the trained model's: ${greedy.equal} of ${greedy.total}${unsure}`);
   };
 
-  /* The answer that differs most, side by side. */
-  const worst = (one) => h("div", { class: "export-note" },
-    h("p", { class: "num" }, `Where they part (${one.prompt}):`),
-    h("dl", { class: "hashes" }, h("dt", { class: "muted" }, "Trained model"), h("dd", {}, one.trained),
-      h("dt", { class: "muted" }, "What was exported"), h("dd", {}, one.exported)));
-
   const place = (path) => h("dl", { class: "hashes" }, h("dt", { class: "muted" }, "Folder"),
     h("dd", {}, h("code", { class: "mono" }, ...fileName(path)), copyButton(path, "Copy the folder's path")));
 
@@ -25,7 +19,7 @@ window.studio.exportedFolder = (() => {
   ];
 
   const details = (report, job) => report.files.filter((file) => file.parts).flatMap((file) => [
-    ...(file.greedy ? [greedyLine(file.greedy)] : []), ...(file.greedy?.worst ? [worst(file.greedy.worst)] : []),
+    ...(file.greedy ? [greedyLine(file.greedy)] : []),
     place(file.path),
     h("details", { class: "export-parts" }, h("summary", {}, `Files of ${file.file}, with their SHA-256`),
       h("dl", { class: "hashes" }, ...file.parts.flatMap((part) => line(part, job)))),

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
 from studio.config.jobs import ExportConfig
 from studio.jobs import JobFolder
+from studio.models.catalog.embedded import find_gguf
 from tests.browser.made import as_text, open_tab, serious
-from tests.ui.made_jobs import made_export, made_merged, made_run, made_served, made_weighted
+from tests.support.llamaserver import llama_server
+from tests.ui.made_jobs import made_differing, made_export, made_merged, made_run, made_served, made_weighted
 
 if TYPE_CHECKING:
-    from tests.browser.conftest import FakeRun, Server
+    from tests.browser.conftest import FakeRun, Serve, Server
 
     MakeRun = Callable[..., FakeRun]
 
@@ -144,6 +149,70 @@ def test_a_lossy_file_and_its_importance_matrix_are_told(page: Page, server: Ser
     with page.expect_download() as download:
         told.get_by_role("link", name="demo.imatrix.gguf", exact=True).click()
     assert download.value.path().read_bytes() == b"GGUFmatrix"
+
+
+def test_differences_are_folded_a_page_is_sent_on_and_a_missing_server_is_told(
+    page: Page, server: Server, run: JobFolder
+) -> None:
+    job = made_differing(server.settings.jobs, run)
+    open_tab(page, server.url, "export", run.id)
+    report = page.locator("#export-report")
+    pair = report.locator(".export-pair")
+    expect(pair).to_be_hidden()
+    report.locator("summary", has_text="Largest differences from the trained model").click()
+    expect(report.locator(".export-differences ~ details tbody tr")).to_contain_text("Rome 62.0 %the other one: –")
+    expect(report).to_contain_text("3 only the trained model gets right, 1 only what was exported")
+    for text in ("row 7", "Trained model", "Exported", "Expected", '{"city":"Oslo"}'):
+        expect(pair).to_contain_text(text)
+    as_text(page)
+    with page.expect_download() as download:
+        report.get_by_role("link", name="Report (HTML)", exact=True).click()
+    assert download.value.suggested_filename == f"{job.id}-report.html"
+    assert download.value.path().read_text() == "the page"
+    trying = report.locator(".export-trying")
+    button = trying.get_by_role("button", name="Try it with llama.cpp's server", exact=True)
+    if shutil.which("llama-server") is None:
+        expect(button).to_be_disabled()
+        expect(trying).to_contain_text("llama.cpp's server is not installed on this machine.brew install llama.cpp")
+    else:
+        expect(button).to_be_enabled()
+    assert not serious(page)
+
+
+@pytest.mark.long
+def test_an_export_is_tried_on_a_server_of_another_maker(
+    page: Page, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = llama_server()
+    if program is None:
+        pytest.skip("llama-server is fetched for Linux on x86-64 alone")
+    monkeypatch.setenv("STUDIO_LLAMA_SERVER", str(program))
+    server = serve(tmp_path / "home")
+    run = made_run(server.settings.jobs)
+    job = made_export(server.settings.jobs, run, ("q8_0",))
+    file = job.exports / "demo-q8_0.gguf"
+    file.unlink()
+    file.symlink_to(find_gguf())
+    open_tab(page, server.url, "export", run.id)
+    trying = page.locator("#export-report .export-trying")
+    trying.get_by_role("button", name="Try it with llama.cpp's server", exact=True).click()
+    expect(trying.locator(".pill")).to_have_text("llama.cpp's server: ready", timeout=60_000)
+    assert not serious(page)
+    trying.get_by_role("button", name="Chat with it on llama.cpp's server", exact=True).click()
+    expect(page.locator("#chat-right-target input")).to_have_value("demo-q8_0.gguf · on llama.cpp's server")
+    page.locator("#chat-message textarea").fill("Repeat after me: one two three.")
+    page.locator("#chat-send").click()
+    expect(page.locator("#chat-right .chat-messages")).to_contain_text(
+        re.compile("one two three.*one two three", re.IGNORECASE | re.DOTALL), timeout=60_000
+    )
+    page.get_by_role("tab", name="Export", exact=True).click()
+    keepers = [
+        one for one in psutil.Process(server.process.pid).children() if "trying.keeper" in " ".join(one.cmdline())
+    ]
+    (child,) = keepers[0].children()
+    trying.get_by_role("button", name="Stop", exact=True).click()
+    expect(trying.get_by_role("button", name="Try it with llama.cpp's server", exact=True)).to_be_enabled()
+    assert not child.is_running()
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from transformers import AutoTokenizer
 
@@ -23,10 +25,16 @@ from studio.export.destinations.served import ServedAdapter, ServedCheckpoint
 from studio.export.job import export
 from studio.export.proof.gates import gate_of, near_tie
 from studio.export.proof.greedy import parted
-from studio.jobs import JobFolder
+from studio.export.trying.running import wait
+from studio.jobs import JobFolder, Summaries
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
+from studio.ui.server.services import Services
+from studio.ui.tabs.chat.ask import Sampling, make_ask
+from studio.ui.tabs.chat.pane import Piece
+from studio.ui.tabs.chat.targets import find_target, served_key, targets_of
 
 PYTHON = os.environ.get("STUDIO_VLLM_PYTHON", "")
 URL = "http://127.0.0.1:8000"
@@ -116,3 +124,29 @@ def test_it_answers_as_the_trained_model(
             parts[name] = parted(answer, ids)
     assert len(parts) == 8 and all(nats is None or nats <= limit for nats in parts.values()), parts
     assert sum(nats is None for nats in parts.values()) >= 7, parts
+
+
+def test_it_is_started_from_the_page_and_ended(
+    session_settings: Settings, adapter: Path, make_run: Callable[[Path], JobFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the same mechanism as llama.cpp's server (tests/export/trying), which is where its details are tested."""
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    run = make_run(adapter)
+    config = {"run": run.id, "to": "vllm", "serve": "merged", "context": 1024, "dtype": "bfloat16"}
+    context = JobContext(create_job(session_settings.jobs, "export", "vllm", config), session_settings)
+    export(context)
+    write_state(context.job.state_path, JobState(status="completed"))
+    services = Services(settings=session_settings, summaries=Summaries(), data=None, chats=None)  # type: ignore[arg-type]
+    trial = services.trials.start(context.job, "vllm")
+    try:
+        wait(trial)
+        target = find_target(targets_of(services, run), served_key(context.job.id))
+        assert target.label == "stand-in-merged · on vLLM"
+        news: list[Any] = []
+        ask = make_ask(None, session_settings, target, Sampling(0.0, 1.0, 24))  # type: ignore[arg-type]
+        ask([{"role": "user", "content": "What is the capital of France?"}], threading.Event(), news.append)
+        assert len([one for one in news if isinstance(one, Piece)]) > 3, trial.log.read_text()[-2000:]
+        helpers = psutil.Process(trial.process.pid).children(recursive=True)
+    finally:
+        services.trials.close_all()
+    assert trial.state == "stopped" and len(helpers) >= 2 and not [one for one in helpers if one.is_running()]

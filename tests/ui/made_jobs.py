@@ -115,6 +115,22 @@ def made_export(jobs: Path, run: JobFolder, types: tuple[str, ...] = ("q4_k_m", 
     return job
 
 
+def made_differing(jobs: Path, run: JobFolder) -> JobFolder:
+    """An export whose report shows where it is farthest from the trained model."""
+    job = made_export(jobs, run, ("q4_k_m",))
+    report = json.loads((job.report / "export.json").read_text())
+    side = {"token": f" Oslo{SCRIPT}", "probability": 0.62, "other": 0.31}
+    place = {"text": 1, "position": 9, "answer": True, "kl": 1.25, "context": f"… to{SCRIPT}", "exported": side}
+    row = {"row": 7, "prompt": SCRIPT, "expected": '{"city":"Oslo"}', "trained": '{"city":"Oslo"}', "exported": SCRIPT}
+    report["files"][0] |= {
+        "places": [place | {"trained": side | {"token": " Rome", "other": None}}],
+        "rows": {"lost": 3, "gained": 1, "rows": [row]},
+    }  # fmt: skip
+    (job.report / "report.html").write_text("the page")
+    write_json(job.report / "export.json", report | {"page": "report.html"})
+    return job
+
+
 def made_weighted(jobs: Path, run: JobFolder) -> JobFolder:
     """An export to a type of two bits, far from the trained model, with the importance matrix that it was made with."""
     job = made_export(jobs, run, ("iq2_xs", "q8_0"))

@@ -16,7 +16,7 @@ from studio.jobs import JobFolder
 from studio.train import preflight
 from studio.ui.device import device_line
 from studio.ui.form.planwords import waits_for
-from studio.ui.routes import actions, compare, data, docs, jobs, merges, models
+from studio.ui.routes import actions, compare, data, docs, jobs, merges, models, trying
 from studio.ui.routes.answers import Json
 from studio.ui.server.services import Services
 from studio.ui.server.theme import served_assets
@@ -37,6 +37,7 @@ def make_router(services: Services) -> APIRouter:
 
     router.include_router(jobs.make_router(book, job_of))
     router.include_router(actions.make_router(services, job_of))
+    router.include_router(trying.make_router(services, job_of))
     router.include_router(compare.make_router(services, book))
     router.include_router(merges.make_router(book))
     router.include_router(data.make_router(services))

@@ -80,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         keeping.cancel()
         services.chats.close_all()
+        services.trials.close_all()
         services.tasks.close()
         services.data.close()
 

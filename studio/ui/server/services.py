@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from studio.chat.manager import ChatManager
 from studio.data.worker.pool import DataPool
+from studio.export.trying.running import Trials
 from studio.jobs import Summaries
 from studio.settings import Settings
 from studio.ui.routes.runlist import RunBook
@@ -30,6 +31,7 @@ class Services:
         preparation: of the embedded model and the figures of this computer.
         downloads: of models from the Hub.
         chats: the chat servers, one for each loaded model.
+        trials: servers of other makers that were started to try an export.
     """
 
     settings: Settings
@@ -40,9 +42,11 @@ class Services:
     book: RunBook = field(init=False)
     preparation: Preparation = field(init=False)
     downloads: Downloads = field(init=False)
+    trials: Trials = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", DataTasks(self.data))
         object.__setattr__(self, "book", RunBook(self.settings, self.summaries))
         object.__setattr__(self, "preparation", Preparation(self.settings))
         object.__setattr__(self, "downloads", Downloads(self.settings))
+        object.__setattr__(self, "trials", Trials(self.settings))

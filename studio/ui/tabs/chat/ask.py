@@ -73,10 +73,12 @@ def make_ask(chats: ChatManager, settings: Settings, target: ChatTarget, samplin
                 raise StoppedError("loading was stopped")
             tell(Loading(phase))
 
-        tell(Loading("finding the model"))
-        wanted = server_target(settings, target)
-        tell(Loading("loading the model"))
-        handle = chats.open(wanted, loading)
+        handle = target.handle
+        if handle is None:
+            tell(Loading("finding the model"))
+            wanted = server_target(settings, target)
+            tell(Loading("loading the model"))
+            handle = chats.open(wanted, loading)
         tell(Loading("reading the prompt"))
         figures: list[AnswerStats] = []
         pieces = stream(

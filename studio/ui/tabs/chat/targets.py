@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from studio.chat.client import ChatHandle
 from studio.chat.target import Target
 from studio.config import RunConfig
 from studio.config.data import DataSource
@@ -35,13 +36,14 @@ class ChatTarget:
     """One thing to talk to.
 
     Attributes:
-        key: what the page keeps: "base", "tuned", "gguf/JOB/FILE" or "merged/JOB/FOLDER".
+        key: what the page keeps: "base", "tuned", "gguf/JOB/FILE", "merged/JOB/FOLDER" or "served/JOB".
         title: name of the model, run or file.
-        kind: "base", "tuned" or "GGUF".
+        kind: "base", "tuned", "GGUF", or on which server.
         model_id: model that is asked for in the chat server's API: "base", "tuned" or "gguf".
         run: the finished run that is loaded (base and tuned share its server), None for a plain model or a file.
         gguf: the file, None for a checkpoint.
         model: path or name of a plain model, "" otherwise.
+        handle: the server of another maker that has it loaded already; None where one of ours loads it.
     """
 
     key: str
@@ -51,6 +53,7 @@ class ChatTarget:
     run: JobFolder | None = None
     gguf: Path | None = None
     model: str = ""
+    handle: ChatHandle | None = None
 
     @property
     def label(self) -> str:
@@ -68,6 +71,7 @@ def targets_of(services: Services, run: JobFolder | None) -> list[ChatTarget]:
         ChatTarget("tuned", run.name, "tuned", "tuned", run=run),
     ]
     for job in jobs_of(services, run, "export"):
+        targets += tried(services, job)
         if job.request.config.get("to") == "gguf-lora":
             continue  # it is no model by itself
         for path in sorted(job.exports.iterdir()) if job.exports.is_dir() else []:
@@ -79,6 +83,21 @@ def targets_of(services: Services, run: JobFolder | None) -> list[ChatTarget]:
             elif (path / "config.json").is_file():
                 targets.append(ChatTarget(key, path.name, "merged", "base", model=str(path)))
     return targets
+
+
+def tried(services: Services, job: JobFolder) -> list[ChatTarget]:
+    """The server that was started to try an export, while it answers."""
+    trial = services.trials.of(job.id)
+    if trial is None or trial.state != "ready":
+        return []
+    served, title = trial.offer.served, trial.offer.program.title
+    handle = ChatHandle(trial.url, trial.key or "", (served.asked,), trial.process.pid)
+    return [ChatTarget(served_key(job.id), served.path, f"on {title}", served.asked, handle=handle)]
+
+
+def served_key(job_id: str) -> str:
+    """Key of an export on the server with which it is tried."""
+    return f"served/{job_id}"
 
 
 def export_key(job_id: str, name: str) -> str:

@@ -25,8 +25,9 @@ TITLES = {
     "sglang": "SGLang", "tgi": "TGI",
     "hub": "Hugging Face Hub", "folder": "Folder or zip",
 }  # fmt: skip
+SCRIPTS = ("folder", "modelfile", "matrix", "serving", "delivered", "differences", "trying", "export")
 TEMPLATE = '<div class="studio export-view"></div>'
-# The words in quotes are the component's own events (see __getattr__ of gr.HTML): "chat" carries {job, file}.
+# The words in quotes are the component's own events (see __getattr__ of gr.HTML); "chat" carries a job and a file.
 ON_LOAD = "window.studioExport.mount(element, props, watch, (name, data) => trigger(name, data)); // 'refresh' 'chat'"
 
 
@@ -37,7 +38,7 @@ def export_report(value: dict[str, Any]) -> gr.HTML:
         html_template=TEMPLATE,
         head=script_tags(
             "core/follow.js",
-            *(f"export/{name}.js" for name in ("folder", "modelfile", "matrix", "serving", "delivered", "export")),
+            *(f"export/{name}.js" for name in SCRIPTS),
         ),
         js_on_load=ON_LOAD,
         apply_default_css=False,

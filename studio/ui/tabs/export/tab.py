@@ -24,7 +24,7 @@ from studio.ui.components.choices import heading, text_line
 from studio.ui.components.selected import jobs_of, require_model, rows_choices, rows_path, selected_run
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
-from studio.ui.tabs.chat.targets import export_key
+from studio.ui.tabs.chat.targets import export_key, served_key
 from studio.ui.tabs.export import merge
 from studio.ui.tabs.export.delivery import DeliveryFields, placed
 from studio.ui.tabs.export.report import TITLES, empty_sentence, export_report, report_value, types_of
@@ -252,7 +252,9 @@ def about(to: Destination) -> str:
 
 
 def chat_key(event: gr.EventData) -> str:
-    """Key of the chat target that the browser names by job and file."""
+    """Key of the chat target that the browser names by job and file, or by the job whose export is on a server."""
+    if getattr(event, "served", False):
+        return served_key(str(getattr(event, "job", "")))
     return export_key(str(getattr(event, "job", "")), str(getattr(event, "file", "")))
 
 

@@ -1,0 +1,49 @@
+/* Where what was exported is farthest from the trained model: next tokens, answers that part, rows; and the page to send on. */
+"use strict";
+
+window.studio.exportedDifferences = (() => {
+  const { h, filePath, follow, rate, breakable } = window.studio;
+  const COLUMNS = [["After"], ["Trained model"], ["Exported"], ["KL, nats", "num"]];
+
+  const nats = (number) => (number === null ? "–" : Number(number.toPrecision(2)).toString());
+
+  const share = (number) => (number === null ? "–" : rate(number));
+
+  const chosen = (side) => h("td", {}, h("span", { class: "mono token" }, side.token), ` ${share(side.probability)}`,
+    h("span", { class: "muted verdict-note" }, `the other one: ${share(side.other)}`));
+
+  const place = (one) => h("tr", {}, h("td", { class: "mono answer-text" }, one.context), chosen(one.trained), chosen(one.exported),
+    h("td", { class: "num" }, nats(one.kl)));
+
+  const beside = (name, asked, answers) => h("div", { class: "export-pair" }, h("p", {}, h("b", {}, `${name} `), asked || ""),
+    h("dl", { class: "hashes" }, ...answers.flatMap(([who, text]) => [h("dt", { class: "muted" }, who), h("dd", { class: "mono answer-text" }, ...breakable(text))])));
+
+  const parted = (one) => beside(one.prompt, one.question, [["Trained model", one.trained], ["Exported", one.exported]]);
+
+  const row = (one) => beside(`row ${one.row}`, one.prompt, [["Trained model", one.trained], ["Exported", one.exported], ["Expected", one.expected]]);
+
+  const counted = (rows) => (rows.lost === null ? "Rows that were answered wrongly, beside the trained model's answers:"
+    : `Rows that are answered differently (${rows.lost} only the trained model gets right, ${rows.gained} only what was exported):`);
+
+  const ofFile = (file) => {
+    const places = file.places || [], rows = file.rows?.rows || [];
+    const parts = file.greedy?.parted || (file.greedy?.worst ? [file.greedy.worst] : []);
+    if (!places.length && !rows.length && !parts.length) return [h("p", { class: "num muted" }, `${file.file}: nothing differs that could be shown.`)];
+    return [
+      h("p", { class: "num" }, h("b", {}, file.file)),
+      ...(places.length ? [follow.table(`Next tokens of ${file.file}, farthest apart first`, COLUMNS, places.map(place))] : []),
+      ...(parts.length ? [h("p", { class: "muted" }, "Greedy answers that part:"), ...parts.map(parted)] : []),
+      ...(rows.length ? [h("p", { class: "muted" }, counted(file.rows)), ...rows.map(row)] : []),
+    ];
+  };
+
+  const link = (report, job) => h("p", { class: "export-note export-differences" },
+    h("a", { class: "link", href: filePath(job.id, report.page), download: `${job.id}-report.html` }, "Report (HTML)"),
+    "one page to send to others, with prompts and answers of your rows in it.");
+
+  return (report, job) => {
+    const told = report.files.filter((file) => file.places || file.greedy?.worst);
+    return [...(report.page ? [link(report, job)] : []), ...(told.length ? [h("details", { class: "export-parts export-note" },
+      h("summary", {}, "Largest differences from the trained model"), ...told.flatMap(ofFile))] : [])];
+  };
+})();
