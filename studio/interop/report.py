@@ -1,0 +1,87 @@
+"""What an import or an export gives: the values, and one line for each key that says what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# mapped: it means the same here. approximated: close, `why` says how it differs. ignored: it changes nothing here.
+# refused: the studio cannot do it. unknown: the tool has no such key, either.
+Status = Literal["mapped", "approximated", "ignored", "refused", "unknown"]
+STATUSES: tuple[Status, ...] = ("refused", "unknown", "approximated", "mapped", "ignored")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one key.
+
+    Attributes:
+        key: as the source names it: theirs in an import, our dotted name in an export.
+        status: what became of it.
+        to: where it went, a dotted name of ours or a key of theirs; "" for nowhere.
+        why: the reason, as a sentence without its full stop; "" where a mapped key needs none.
+        line: of the file or text, from 1; 0 where there is none, as for a default that was not given.
+    """
+
+    key: str
+    status: Status
+    to: str = ""
+    why: str = ""
+    line: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line for JSON output and for the page."""
+        return {"key": self.key, "status": self.status, "to": self.to, "why": self.why, "line": self.line}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A config of another tool, as the studio has it.
+
+    Attributes:
+        tool: its title.
+        run: the run by sections, as our YAML has it, without what keeps its default; {} where nothing is trained.
+        exports: what is exported afterwards, as values of `ExportConfig` without the run.
+        report: a line for each key, in the order of the source.
+    """
+
+    tool: str
+    run: dict[str, Any]
+    exports: list[dict[str, Any]] = field(default_factory=list)
+    report: list[Line] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int]:
+        """How many keys have each status, without those that none has."""
+        found = {status: sum(line.status == status for line in self.report) for status in STATUSES}
+        return {status: count for status, count in found.items() if count}
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it for JSON output."""
+        return {
+            "tool": self.tool, "run": self.run, "exports": self.exports, "counts": self.counts(),
+            "report": [line.as_dict() for line in self.report],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A run as another tool reads it.
+
+    Attributes:
+        tool: its title.
+        files: text by relative path; the first one is the config.
+        command: what starts the tool with it, in the folder of the files.
+        report: a line for each option of ours that has another value than its default.
+    """
+
+    tool: str
+    files: dict[str, str]
+    command: str
+    report: list[Line] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it for JSON output."""
+        return {
+            "tool": self.tool, "files": self.files, "command": self.command,
+            "report": [line.as_dict() for line in self.report],
+        }  # fmt: skip

@@ -1,0 +1,83 @@
+"""All tools whose configs are read or written, and which of them a file or command is of."""
+
+from __future__ import annotations
+
+import re
+
+from studio.config.run import RunConfig
+from studio.errors import InputError
+from studio.interop.reading import Given
+from studio.interop.report import Imported
+from studio.interop.rules import nearest
+from studio.interop.tool import Tool
+
+# One line for each tool; its package exports TOOL.
+_ALL: tuple[Tool, ...] = ()
+TOOLS: dict[str, Tool] = {one.name: one for one in _ALL}
+
+
+def tool_named(name: str) -> Tool:
+    """Return the tool of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name in TOOLS:
+        return TOOLS[name]
+    fix = nearest(name, TOOLS) or f"Choose one of: {', '.join(TOOLS)}"
+    raise InputError(f"there is no tool '{name:.60}'", fix=fix)
+
+
+def detect(given: Given) -> Tool:
+    """Return the tool that a file, a text or a command is of.
+
+    Raises:
+        InputError: none of them, or it is a run of the studio itself.
+    """
+    known = ", ".join(tool.title for tool in TOOLS.values())
+    if given.command is not None:
+        for tool in TOOLS.values():
+            if tool.starts(given.command):
+                return tool
+        raise InputError(
+            f"'{given.command.path:.60}' is not a command of {known}", where=given.where,
+            fix="Give the command that starts the training",
+        )  # fmt: skip
+    if given.kind == "python":
+        for tool in TOOLS.values():
+            if any(re.search(rf"^(from|import) {re.escape(name)}\b", given.text, re.MULTILINE) for name in tool.python):
+                return tool
+        raise InputError(
+            "this is a Python script, which is not read", where=given.where,
+            fix="Give the config or the command line that it is started with",
+        )  # fmt: skip
+    if set(given.values) <= set(RunConfig.model_fields):
+        raise InputError(
+            "this is a run of the studio already", where=given.where, fix="Start it with studio train, or load it"
+        )
+    best = max(TOOLS.values(), key=lambda tool: _likeness(tool, given), default=None)
+    if best is None or _likeness(best, given)[0] == 0:
+        keys = ", ".join(list(given.values)[:3])
+        raise InputError(
+            f"its keys ({keys:.80}) are not those of {known}", where=given.where,
+            fix="Check that it is a training config, or name its tool with --from",
+        )  # fmt: skip
+    return best
+
+
+def import_given(given: Given, tool: str = "") -> Imported:
+    """Return a config of another tool as a run, with what became of each key.
+
+    Args:
+        given: the file, text or command.
+        tool: its name; "" to find out.
+
+    Raises:
+        InputError: the tool is not known, or a value cannot be read.
+    """
+    return (tool_named(tool) if tool else detect(given)).read(given)
+
+
+def _likeness(tool: Tool, given: Given) -> tuple[int, int]:
+    """How many of the keys a tool knows, and how many of them only it has."""
+    return len(tool.keys & given.values.keys()), len(tool.own & given.values.keys())
