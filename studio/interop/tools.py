@@ -6,13 +6,16 @@ import re
 
 from studio.config.run import RunConfig
 from studio.errors import InputError
+from studio.interop import axolotl
 from studio.interop.reading import Given
 from studio.interop.report import Imported
 from studio.interop.rules import nearest
 from studio.interop.tool import Tool
 
 # One line for each tool; its package exports TOOL.
-_ALL: tuple[Tool, ...] = ()
+
+
+_ALL: tuple[Tool, ...] = (axolotl.TOOL,)
 TOOLS: dict[str, Tool] = {one.name: one for one in _ALL}
 
 

@@ -1,0 +1,156 @@
+"""Values that every tool on top of transformers' Trainer shares: optimizers, schedules, attention, validation steps.
+
+Each function reads one key of a sheet, whatever the tool calls it, and says in the report what became of it.
+"""
+
+from __future__ import annotations
+
+from studio.interop.sheet import Sheet
+
+# Theirs, ours, and how ours differs ("" where it is the same).
+_OPTIMIZERS: dict[str, tuple[str, str]] = {
+    **{
+        name: (name, "")
+        for name in (
+            "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", "adamw_8bit",
+            "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit", "ademamix_8bit",
+        )
+    },
+    "adamw_bnb_8bit": ("adamw_8bit", ""),
+    "paged_adamw": ("paged_adamw_32bit", ""),
+    "adamw": ("adamw_torch", ""),
+    "adamw_hf": ("adamw_torch", "PyTorch's AdamW instead of the one that was transformers' own"),
+    "adamw_torch_8bit": ("adamw_8bit", "the 8-bit AdamW of bitsandbytes instead of torchao's"),
+    "adamw_torch_4bit": ("adamw_8bit", "the 8-bit AdamW of bitsandbytes instead of torchao's 4-bit one"),
+    "ao_adamw_8bit": ("adamw_8bit", "the 8-bit AdamW of bitsandbytes instead of torchao's"),
+    "ao_adamw_4bit": ("adamw_8bit", "the 8-bit AdamW of bitsandbytes instead of torchao's 4-bit one"),
+    "optimi_adamw": ("adamw_torch_fused", "PyTorch's AdamW instead of optimi's"),
+    "flash_adamw": ("adamw_torch_fused", "PyTorch's AdamW instead of FlashOptim's"),
+    "adamw_apex_fused": ("adamw_torch_fused", "PyTorch's fused AdamW instead of Apex's"),
+    "adamw_anyprecision": ("adamw_torch", "PyTorch's AdamW"),
+    "ademamix": ("ademamix_8bit", "AdEMAMix with an 8-bit state"),
+    "paged_ademamix_8bit": ("ademamix_8bit", "AdEMAMix whose state stays on the GPU"),
+    "paged_ademamix_32bit": ("ademamix_8bit", "AdEMAMix with an 8-bit state"),
+    "lion": ("lion_8bit", "Lion with an 8-bit state"),
+    "lion_32bit": ("lion_8bit", "Lion with an 8-bit state"),
+    "paged_lion_8bit": ("lion_8bit", "Lion whose state stays on the GPU"),
+    "paged_lion_32bit": ("lion_8bit", "Lion with an 8-bit state"),
+    "rmsprop_bnb": ("rmsprop", "PyTorch's RMSprop"),
+    "rmsprop_bnb_8bit": ("rmsprop", "PyTorch's RMSprop"),
+    "rmsprop_bnb_32bit": ("rmsprop", "PyTorch's RMSprop"),
+}  # fmt: skip
+_SCHEDULES: dict[str, tuple[str, str]] = {
+    **{
+        name: (name, "")
+        for name in (
+            "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial",
+            "inverse_sqrt", "warmup_stable_decay",
+        )
+    },
+    "cosine_with_min_lr": ("cosine_with_min_lr", "it ends at a tenth of the rate"),
+    "cosine_warmup_with_min_lr": ("cosine_with_min_lr", "the warmup begins at 0, and it ends at a tenth of the rate"),
+    "one_cycle": ("cosine", "a schedule of Axolotl's own; a cosine falls nearly like it"),
+    "rex": ("cosine", "a schedule of Axolotl's own; a cosine falls nearly like it"),
+}  # fmt: skip
+_ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
+_ATTENTION_WORDS = {
+    "flash": "flash_attention_2", "flash_attn": "flash_attention_2", "flash_attention": "flash_attention_2",
+    "flash_attn_2": "flash_attention_2", "flash_attn_3": "flash_attention_3", "flex": "flex_attention", "sdp": "sdpa",
+}  # fmt: skip
+
+
+def optimizer(sheet: Sheet, key: str, otherwise: str = "") -> None:
+    """Read the name of an optimizer.
+
+    Args:
+        sheet: the config.
+        key: theirs.
+        otherwise: what the tool takes without the key; "" where that is ours too.
+    """
+    _word(sheet, key, "training.optimizer", _OPTIMIZERS, otherwise, "the studio has no such optimizer")
+
+
+def schedule(sheet: Sheet, key: str, otherwise: str = "") -> None:
+    """Read the name of a schedule; arguments as `optimizer`."""
+    _word(sheet, key, "training.scheduler", _SCHEDULES, otherwise, "the studio has no such schedule")
+
+
+def attention(sheet: Sheet, key: str) -> None:
+    """Read which implementation of attention is used; another kernel gives the same numbers but for rounding."""
+    word = sheet.text(key)
+    if word is None:
+        return
+    word = _ATTENTION_WORDS.get(word, word)
+    if word in _ATTENTION or word == "auto":
+        sheet.mapped(key, "model.attention", word)
+    else:
+        sheet.approximated(
+            key, "model.attention", "auto", f"{word} is not among the studio's; the fastest one is taken"
+        )
+
+
+def warmup(sheet: Sheet, share_key: str, steps_key: str, otherwise: float) -> None:
+    """Read the warmup, a share of the steps or their number.
+
+    Args:
+        sheet: the config; `training.max_steps` has been read.
+        share_key, steps_key: theirs; a number of steps below 1 is a share.
+        otherwise: the share without either.
+    """
+    steps, share = sheet.number(steps_key), sheet.number(share_key) if share_key else None
+    if (steps is not None and steps < 0) or (share is not None and not 0 <= share <= 1):
+        key = steps_key if steps is not None and steps < 0 else share_key
+        raise sheet.error(key, "a warmup is a share from 0 to 1, or a number of steps")
+    if steps:
+        total = sheet.value("training.max_steps")
+        if steps < 1:
+            sheet.mapped(steps_key, "training.warmup", steps)
+        elif total:
+            sheet.mapped(steps_key, "training.warmup", min(1.0, steps / total), "as a share of max_steps")
+        else:
+            why = f"{steps:g} steps, and how many steps there are is known with the data only; this is a share of them"
+            sheet.approximated(steps_key, "training.warmup", 0.05, why)
+        sheet.ignored(share_key, f"{steps_key} comes first")
+    elif share is not None:
+        sheet.mapped(share_key, "training.warmup", share)
+        sheet.ignored(steps_key, "it is 0")
+    elif steps is not None:
+        sheet.mapped(steps_key, "training.warmup", 0.0)
+    else:
+        sheet.default(share_key or steps_key, "training.warmup", otherwise)
+
+
+def interval(sheet: Sheet, key: str, path: str) -> None:
+    """Read the steps between validations or checkpoints; below 1 they are a share of the run.
+
+    Args:
+        sheet: the config; `training.max_steps` has been read.
+        key: theirs.
+        path: ours.
+    """
+    steps = sheet.number(key)
+    if steps is None:
+        return
+    if steps >= 1:
+        sheet.mapped(key, path, int(steps))
+    elif steps <= 0:
+        sheet.ignored(key, "it is 0")
+    elif total := sheet.value("training.max_steps"):
+        sheet.mapped(key, path, max(1, round(steps * total)), "as a share of max_steps")
+    else:
+        sheet.approximated(key, path, "auto", "a share of the steps; the studio chooses the steps itself")
+
+
+def _word(sheet: Sheet, key: str, path: str, table: dict[str, tuple[str, str]], otherwise: str, missing: str) -> None:
+    word = sheet.text(key)
+    if word is None:
+        if otherwise:
+            sheet.default(key, path, table[otherwise][0], otherwise)
+        return
+    ours, how = table.get(word.strip().lower(), ("", ""))
+    if not ours:
+        sheet.refused(key, f"{missing} ({word}); the usual one is taken")
+    elif how:
+        sheet.approximated(key, path, ours, how)
+    else:
+        sheet.mapped(key, path, ours)
