@@ -18,6 +18,10 @@ from studio.errors import InputError
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|(\w+)|(\())")
 _SEPARATORS = ";&|<>"
+_HASH = "\ue000"  # stands for one that is no comment, of Unicode's private use
+# Scripts divide a batch by the number of processes: the only thing that is worked out.
+_EXPRESSION = re.compile(r"\$\(\s*expr\s+([^()]*)\)|\$\(\(([^()]*)\)\)")
+_OPERATION = re.compile(r"\$\(\((\$?\w+)([-+*/])(\$?\w+)\)\)")
 _NOT_TRAINING = {
     "set",
     "cd",
@@ -125,6 +129,9 @@ def parse_command(text: str, where: str, wanted: Callable[[Command], bool] = lam
 def _statements(text: str, where: str) -> list[list[str]]:
     statements: list[list[str]] = [[]]
     for number, line in _joined(text):
+        line = _EXPRESSION.sub(lambda found: f"$(({''.join((found[1] or found[2]).split())}))", line)
+        # Only a word can begin with the mark of a comment; within one, as in `rows.jsonl#500`, it is part of it.
+        line = re.sub(r"(?<=[^\s;&|])#", _HASH, line)
         lexer = shlex.shlex(line, posix=True, punctuation_chars=_SEPARATORS)
         lexer.whitespace_split, lexer.commenters = True, "#"
         cut = False
@@ -139,7 +146,7 @@ def _statements(text: str, where: str) -> list[list[str]]:
                         statements.append([])
                         cut = word == "|"
                 elif not cut:
-                    statements[-1].append(word)
+                    statements[-1].append(word.replace(_HASH, "#"))
         except ValueError as error:
             raise InputError(
                 f"the command cannot be read: {str(error).lower()}", where=f"{where}, line {number}",
@@ -190,9 +197,21 @@ def _substituted(word: str, variables: dict[str, str], where: str) -> str:
             return default
         raise InputError(f"the variable ${name} is not set in it", where=where, fix=f"Write its value for ${name}")
 
+    word = _OPERATION.sub(lambda found: _result(found, variables), word)
     if "`" in word:
         raise InputError(f"'{word:.60}' would run a command of its own", where=where, fix="Write its result there")
     return _VARIABLE.sub(value, word)
+
+
+def _result(found: re.Match[str], variables: dict[str, str]) -> str:
+    """What two numbers make, or the text as it was, where one of them is none."""
+    left, right = (variables.get(one.lstrip("$"), one) for one in (found[1], found[3]))
+    if not all(one.isascii() and one.isdigit() and len(one) < 10 for one in (left, right)):
+        return found[0]
+    a, b = int(left), int(right)
+    if found[2] == "/":
+        return str(a // b) if b else found[0]
+    return str(a + b if found[2] == "+" else a - b if found[2] == "-" else a * b)
 
 
 def _command(words: list[str], variables: dict[str, str], text: str, where: str) -> Command:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from studio.config import RunConfig
@@ -180,7 +179,7 @@ class Draft:
         except InputErrors as wrong:
             raise InputErrors([self._told(error) for error in wrong.errors]) from wrong
         order = {key: at for at, key in enumerate(self.given.values)}
-        lines = sorted(self.report, key=lambda line: order.get(re.split(r"[.\[]", line.key)[0], len(order)))
+        lines = sorted(self.report, key=lambda line: order.get(line.key.partition(".")[0], len(order)))
         return Imported(self.tool, run, self.exports, lines)
 
     def _told(self, error: InputError) -> InputError:

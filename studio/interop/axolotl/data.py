@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.interop.axolotl.datasets import Entry
-from studio.interop.sheet import Sheet
+from studio.interop.sheets.sheet import Sheet
 
 # Templates of theirs that are one of the studio's; the others are a model family's own, which its tokenizer brings.
 _TEMPLATES = {

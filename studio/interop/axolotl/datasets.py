@@ -11,7 +11,7 @@ from typing import Any
 
 from studio.data.formats.conversations import SYNONYMS
 from studio.interop.axolotl.prompts import columns_of, formatted, user_columns
-from studio.interop.sheet import Sheet
+from studio.interop.sheets.sheet import Sheet
 
 _SLICE = re.compile(r"([\w.-]+)\[:(\d+)(%?)\]")
 # `path` of these names a format, and `data_files` the file.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from studio.interop.sheet import Sheet
+from studio.interop.sheets.sheet import Sheet
 from studio.methods import METHODS
 from studio.methods.dpo import DPO_LOSSES
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.interop import transformers_names as names
-from studio.interop.sheet import Sheet, is_off
+from studio.interop.sheets import names
+from studio.interop.sheets.sheet import Sheet, is_off
 
 _LEGACY_ATTENTION = (
     ("xformers_attention", "auto"), ("sage_attention", "auto"), ("flex_attention", "flex_attention"),

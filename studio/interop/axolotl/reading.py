@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from studio.interop.axolotl import data, method, model, training
 from studio.interop.axolotl.keys import IGNORED, NEAR, REFUSED
-from studio.interop.configfile import with_file
 from studio.interop.reading import Given
 from studio.interop.report import Imported
-from studio.interop.sheet import Sheet
+from studio.interop.sheets.configfile import with_file
+from studio.interop.sheets.sheet import Sheet
 
 TITLE = "Axolotl"
 # Keys that the other modules of this package read.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from studio.interop import transformers_names as names
-from studio.interop.sheet import Sheet, is_off
+from studio.interop.sheets import names
+from studio.interop.sheets.arguments import processes
+from studio.interop.sheets.sheet import Sheet, is_off
 
 _TRACKERS = (("use_tensorboard", "tensorboard"), ("use_trackio", "trackio"), ("use_mlflow", "mlflow"))
 # AdamW's own numbers, which the studio keeps.
@@ -77,8 +78,10 @@ def _batch(sheet: Sheet) -> None:
         sheet.ignored("gradient_accumulation_steps", "it follows from batch_size and micro_batch_size")
     else:
         micro, parts = micro or 1, parts or 1
-        sheet.set("training.batch_size", micro * parts)
-        sheet.tell("gradient_accumulation_steps", "mapped", "training.batch_size", "times micro_batch_size")
+        count = processes(sheet)
+        sheet.set("training.batch_size", micro * parts * count, "gradient_accumulation_steps")
+        times = f"times micro_batch_size, times {count} processes" if count > 1 else "times micro_batch_size"
+        sheet.tell("gradient_accumulation_steps", "mapped", "training.batch_size", times)
     sheet.mapped("micro_batch_size", "training.micro_batch_size", micro)
     if sheet.flag("sample_packing"):
         why = (

@@ -8,6 +8,7 @@ from typing import Any
 from studio.errors import InputError
 from studio.interop.reading import Given, read_file
 from studio.interop.values import number
+from studio.reach import page
 
 
 def with_file(given: Given, tool: str) -> Given:
@@ -37,6 +38,11 @@ def with_file(given: Given, tool: str) -> Given:
             fix=f"Download it, and give the file to {tool} or to the studio",
         )  # fmt: skip
     path = Path(named).expanduser()
+    if page() is not None:
+        raise InputError(
+            f"the command reads {path.name:.60}, which is not here", where=given.where,
+            fix="Import that file, and change what the command changes",
+        )  # fmt: skip
     if given.folder is not None and not path.is_absolute() and not path.exists():
         path = given.folder / path
     under = read_file(path)

@@ -6,6 +6,7 @@ A key is looked up with the type that it has to have, and leaves by one of `mapp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from studio.errors import InputError
 from studio.interop import values
 from studio.interop.draft import Draft
 from studio.interop.reading import Given
-from studio.interop.report import Line, Status
+from studio.interop.report import Imported, Line, Status
 from studio.interop.rules import nearest
 
 _SHOWN = 60
@@ -152,6 +153,13 @@ class Sheet(Draft):
             word = why.split(" ")[0].rstrip(",.:;")
             shown = why[:1].upper() + why[1:] if word.isalpha() and word.islower() else why
             self.report.append(Line(self.prefix + key, status, to, shown.rstrip("."), self._line(key)))
+
+    def done(self) -> Imported:
+        """As `Draft.done`, with the lines of a part behind those of its mapping."""
+        imported = super().done()
+        places = {key: at for at, key in enumerate(self.given.values)}
+        lines = sorted(imported.report, key=lambda one: places.get(re.split(r"[.\[]", one.key)[0], len(places)))
+        return replace(imported, report=lines)
 
     def told(self, key: str) -> bool:
         """Whether something was said about a key."""

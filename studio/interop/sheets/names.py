@@ -5,7 +5,7 @@ Each function reads one key of a sheet, whatever the tool calls it, and says in 
 
 from __future__ import annotations
 
-from studio.interop.sheet import Sheet
+from studio.interop.sheets.sheet import Sheet
 
 # Theirs, ours, and how ours differs ("" where it is the same).
 _OPTIMIZERS: dict[str, tuple[str, str]] = {
