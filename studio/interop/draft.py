@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from studio.config import RunConfig
@@ -55,11 +57,16 @@ class Draft:
         """
         if not self.has(key):
             return default
-        value = self.given.values[key]
+        with self._reading(key):
+            return read(self.given.values[key])
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        """Within it, a ValueError is about the value of a key."""
         try:
-            return read(value)
+            yield
         except ValueError as error:
-            shown = f"{value!r:.{_SHOWN}}"
+            shown = f"{self.given.values[key]!r:.{_SHOWN}}"
             raise InputError(f"{error} (it is {shown})", where=self.given.place(key), fix="Change it") from error
 
     # ---- what becomes of it
@@ -76,7 +83,14 @@ class Draft:
         self._from[path] = key
 
     def say(self, key: str, status: Status, to: str = "", why: str = "") -> None:
-        """Note what became of a key; arguments as `Line`."""
+        """Note what became of a key.
+
+        Args:
+            key: theirs.
+            status: what became of it.
+            to: where it went, a dotted name of ours; "" for nowhere.
+            why: the reason, without its full stop; "" for none.
+        """
         self._said.add(key)
         self.report.append(Line(key, status, to, why, self.given.lines.get(key, 0)))
 
@@ -106,8 +120,12 @@ class Draft:
         held = set(value) if isinstance(value, list) else {value}
         return bool(held & set(spec.needs[1])) if spec.needs[1] else bool(value)
 
-    def apply(self, rules: Rules) -> None:
+    def apply(self, rules: Rules, defaults: bool = True) -> None:
         """Say what becomes of all keys that were not said yet, then write out defaults of theirs that differ.
+
+        Args:
+            rules: by key.
+            defaults: False where there is no run into which they could be written.
 
         Raises:
             InputError: a value cannot be read.
@@ -115,7 +133,7 @@ class Draft:
         for key, value in self.given.values.items():
             if key not in self._said:
                 self._apply(key, value, rules)
-        for rule in rules.values():
+        for rule in rules.values() if defaults else ():
             if rule.default is not ANY and rule.to and not self.has(rule.key) and rule.to not in self.values:
                 self._default(rule)
 
@@ -123,8 +141,10 @@ class Draft:
         rule = rules.get(key)
         if rule is None:
             self.say(key, "unknown", why=f"{self.tool} has no such key. {nearest(key, rules)}".strip())
-        elif rule.status == "ignored":
+        elif rule.status == "ignored" and rule.instead is None:
             self.say(key, "ignored", why=rule.why)
+        elif not rule.to and rule.instead is None and rule.status == "approximated":
+            self.say(key, "approximated", why=rule.why)
         elif rule.status == "refused":
             if asks_nothing(rule, value):
                 self.say(key, "ignored", why="With this value it asks for nothing")
@@ -136,7 +156,8 @@ class Draft:
             else:
                 self._default(rule)
         elif rule.instead is not None:
-            rule.instead(self, self.get(key, rule.read or (lambda one: one)))
+            with self._reading(key):
+                rule.instead(self, (rule.read or (lambda one: one))(value))
         elif not self.reads(rule.to):
             self.say(key, "ignored", why=f"{rule.to} is not read by {self._kind()}")
         else:
@@ -160,10 +181,10 @@ class Draft:
     # ---- the end
 
     def document(self) -> dict[str, Any]:
-        """The values by section, in the order of the options, without those that are the default."""
+        """The values by section, in the order of the options, those too that are our defaults."""
         document: dict[str, Any] = {}
         for path, spec in self.specs.items():
-            if path in self.values and (self.values[path] != spec.default or path in (METHOD, TUNING)):
+            if path in self.values:
                 document.setdefault(spec.section, {})[spec.name] = self.values[path]
         return document
 
@@ -178,9 +199,16 @@ class Draft:
             build(RunConfig, run)
         except InputErrors as wrong:
             raise InputErrors([self._told(error) for error in wrong.errors]) from wrong
+        return Imported(self.tool, run, self.exports, self._lines())
+
+    def exported(self) -> Imported:
+        """Return exports alone, of a config that trains nothing."""
+        return Imported(self.tool, {}, self.exports, self._lines())
+
+    def _lines(self) -> list[Line]:
+        """The report in the order of the source, then what was not given."""
         order = {key: at for at, key in enumerate(self.given.values)}
-        lines = sorted(self.report, key=lambda line: order.get(line.key.partition(".")[0], len(order)))
-        return Imported(self.tool, run, self.exports, lines)
+        return sorted(self.report, key=lambda line: order.get(line.key.partition(".")[0], len(order)))
 
     def _told(self, error: InputError) -> InputError:
         path = next((one for one in self.specs if error.where == one or error.where.startswith(f"{one}.")), "")

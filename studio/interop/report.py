@@ -40,7 +40,7 @@ class Imported:
 
     Attributes:
         tool: its title.
-        run: the run by sections, as our YAML has it, without what keeps its default; {} where nothing is trained.
+        run: the run by sections, as our YAML has it; {} where nothing is trained.
         exports: what is exported afterwards, as values of `ExportConfig` without the run.
         report: a line for each key, in the order of the source.
     """

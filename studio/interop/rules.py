@@ -54,14 +54,29 @@ Rules = Mapping[str, Rule]
 def mapped(
     key: str, to: str, read: Reader, write: Callable[[Any], Any] | None = lambda value: value, default: Any = ANY
 ) -> Rule:
-    """A key that means the same here; arguments as `Rule`."""
+    """A key that means the same here.
+
+    Args:
+        key: theirs.
+        to: option of ours.
+        read, write: its value as the option takes it, and back; None where an export does not write it.
+        default: the tool's own value where it is not given.
+    """
     return Rule(key, "mapped", to, "", read, write, default)
 
 
 def approximated(
     key: str, to: str, read: Reader, why: str, write: Callable[[Any], Any] | None = None, default: Any = ANY
 ) -> Rule:
-    """A key that means nearly the same here; arguments as `Rule`."""
+    """A key that means nearly the same here.
+
+    Args:
+        key: theirs.
+        to: option of ours.
+        read, write: its value as the option takes it, and back; None where an export does not write it.
+        why: how it differs.
+        default: the tool's own value where it is not given.
+    """
     return Rule(key, "approximated", to, why, read, write, default)
 
 
@@ -71,7 +86,13 @@ def ignored(why: str, *keys: str) -> list[Rule]:
 
 
 def refused(why: str, *keys: str, off: tuple[Any, ...] = (False, 0)) -> list[Rule]:
-    """Keys that the studio cannot do, for one reason; with a value of `off` they ask for nothing."""
+    """Keys that the studio cannot do, for one reason.
+
+    Args:
+        why: the reason.
+        keys: theirs.
+        off: values with which they ask for nothing.
+    """
     return [Rule(key, "refused", why=why, off=off) for key in keys]
 
 

@@ -6,16 +6,14 @@ import re
 
 from studio.config.run import RunConfig
 from studio.errors import InputError
-from studio.interop import axolotl, ms_swift, trl
+from studio.interop import axolotl, llama_factory, ms_swift, trl
 from studio.interop.reading import Given
 from studio.interop.report import Imported
 from studio.interop.rules import nearest
 from studio.interop.tool import Tool
 
 # One line for each tool; its package exports TOOL.
-
-
-_ALL: tuple[Tool, ...] = (axolotl.TOOL, trl.TOOL, ms_swift.TOOL)
+_ALL: tuple[Tool, ...] = (llama_factory.TOOL, axolotl.TOOL, trl.TOOL, ms_swift.TOOL)
 TOOLS: dict[str, Tool] = {one.name: one for one in _ALL}
 
 

@@ -91,7 +91,7 @@ REFUSED: dict[str, str] = {
 }  # fmt: skip
 # What a key has by itself, with which it asks for nothing.
 USUAL: dict[str, tuple[object, ...]] = {
-    "top_p": (1,), "top_k": (0, -1), "repetition_penalty": (1,), "num_iterations": (1,), 
+    "top_p": (1,), "top_k": (0, -1), "repetition_penalty": (1,), "num_iterations": (1,),
     "f_divergence_type": ("reverse_kl",), "importance_sampling_level": ("token",), "truncation_mode": ("keep_start",),
     "multi_objective_aggregation": ("sum_then_normalize",), "top_entropy_quantile": (1,),
     "ref_model_mixup_alpha": (0.6,), "ref_model_sync_steps": (512, 64), "f_alpha_divergence_coef": (0.5, 1),

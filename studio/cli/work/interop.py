@@ -1,0 +1,67 @@
+"""`studio import` and `studio convert`: configs of other tools, in and out."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from studio.cli.output import answer, say, table, write
+from studio.cli.work.train import Json
+from studio.interop.reading import read_given
+from studio.interop.report import Imported, Line
+from studio.interop.tools import TOOLS, import_given
+from studio.interop.writing import run_text, write_new
+
+_TOOLS = ", ".join(TOOLS)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("import")(import_config)
+
+
+def import_config(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="FILE|COMMAND", help="A config of another tool, or the line that starts it, in quotes."),
+    ],
+    out: Annotated[str, typer.Option("--out", help="Write the run to this new YAML file.")] = "",
+    tool: Annotated[str, typer.Option("--from", help=f"Whose config it is, if it is not clear: {_TOOLS}.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Read a config of LLaMA-Factory as a run, with what became of each of its keys."""
+    imported = import_given(read_given(source), tool)
+    text = run_text(imported)
+    if out and text:
+        write_new(Path(out).expanduser(), text)
+    answer(as_json, {**imported.as_dict(), "out": out if text else ""}, report_table(imported.report))
+    if not as_json and text and not out:
+        write("\n" + text)
+    for line in imported.report:
+        if line.status in ("refused", "unknown"):
+            say(f"{line.status}: {line.key}. {line.why}.".replace("?.", "?"))
+    if out and text:
+        say(f"{out} is written: studio plan {shlex.quote(out)} checks it, studio train {shlex.quote(out)} starts it")
+    for command in export_commands(imported):
+        say(f"afterwards: {command}")
+
+
+def report_table(lines: list[Line]) -> Table:
+    """What became of each key, for a terminal."""
+    return table(
+        "key", "status", "where it went", "why",
+        rows=[(line.key, line.status, line.to, line.why) for line in lines],
+    )  # fmt: skip
+
+
+def export_commands(imported: Imported) -> list[str]:
+    """The commands that export the run as its config says."""
+    flags = {"to": "--to", "what": "--what", "path": "--path", "repo": "--repo"}
+    return [
+        " ".join(["studio export RUN", *(f"{flags[name]} {shlex.quote(str(value))}" for name, value in one.items())])
+        for one in imported.exports
+    ]
