@@ -11,6 +11,8 @@ from typing import Any
 
 from studio.config.describe import OptionSpec, options_of, reader
 from studio.config.jobs import FILLED_IN, EvaluateConfig, ExportConfig, MergeConfig
+from studio.config.remote import FILLED_IN as REMOTE_FILLED_IN
+from studio.config.remote import OpenAIConfig
 from studio.config.run import RunConfig
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -37,6 +39,9 @@ def config_page() -> str:
     parts.append(option_table(list(options_of(ExportConfig))))
     parts.append("## Merge\n\n`studio merge RECIPE.yaml`, or **Merge** in the Export tab (docs/merge.md).\n\n")
     parts.append(option_table([one for one in options_of(MergeConfig) if one.path not in FILLED_IN]))
+    parts.append("## OpenAI\n\n`studio openai start ROWS --set n_epochs=3`, or **Train at OpenAI** in the Model tab ")
+    parts.append("(docs/openai.md).\n\n")
+    parts.append(option_table([one for one in options_of(OpenAIConfig) if one.path not in REMOTE_FILLED_IN]))
     return "\n".join("".join(parts).splitlines()) + "\n"
 
 

@@ -123,10 +123,15 @@ def run_of(
     return build(RunConfig, raw, where, by_hand)
 
 
-def apply_set(raw: dict[str, Any], item: str) -> str:
+def apply_set(raw: dict[str, Any], item: str, model: type[BaseModel] = RunConfig) -> str:
     """Change `raw` by one `a.b=c`; the value is read as YAML, so `true`, `1e-3` and `[a, b]` work.
 
     Returns the option. One that takes nothing but text takes it as it stands, with or without quotes.
+
+    Args:
+        raw: plain values, which are changed.
+        item: `a.b=c`.
+        model: whose options there are.
 
     Raises:
         InputError: no `=`, an unknown option, or a value that is not YAML.
@@ -135,7 +140,7 @@ def apply_set(raw: dict[str, Any], item: str) -> str:
     path = current_name(path.strip())
     if not equals or not path:
         raise InputError(f"'{item}' is not OPTION=VALUE", where="--set", fix="Write it like training.epochs=3")
-    specs = {spec.path: spec for spec in options_of(RunConfig)}
+    specs = {spec.path: spec for spec in options_of(model)}
     if path not in specs:
         raise _unknown(path, sorted(specs), "--set")
     value = _set_value(specs[path], path, text.strip())

@@ -24,7 +24,7 @@ _SECTIONS = ("method", "tuning", "training")
 
 def preset_names() -> list[str]:
     """Names of all presets: the path below presets/ without .yaml."""
-    return sorted(str(path.relative_to(PRESETS).with_suffix("")) for path in PRESETS.rglob("*.yaml"))
+    return sorted(str(path.relative_to(PRESETS).with_suffix("")) for path in PRESETS.glob("*/*.yaml"))
 
 
 def preset_title(name: str) -> str:

@@ -5,7 +5,9 @@ Numbers and times that move are worded in the browser (assets/core/words.js), so
 
 from __future__ import annotations
 
-KINDS: dict[str, str] = {"train": "training", "evaluate": "evaluation", "export": "export", "merge": "merge"}
+KINDS: dict[str, str] = {
+    "train": "training", "evaluate": "evaluation", "export": "export", "merge": "merge", "openai": "OpenAI",
+}  # fmt: skip
 
 
 def ordinal(number: int) -> str:

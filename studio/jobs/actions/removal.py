@@ -204,7 +204,8 @@ def _shown(job: JobFolder) -> str:
 
 
 def _listed(jobs: Sequence[JobFolder]) -> str:
-    kinds = {"train": "the run", "evaluate": "the evaluation", "export": "the export", "merge": "the merge"}
+    kinds = {"train": "the run", "evaluate": "the evaluation", "export": "the export", "merge": "the merge",
+             "openai": "the job at OpenAI"}  # fmt: skip
     words = [f"{kinds.get(job.request.kind, 'the job')} {_shown(job)}" for job in jobs]
     return _first(words)
 

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio.errors import InputError
+from studio.jobs.store.request import ELSEWHERE_KINDS
 from studio.models.device.gpus import VISIBLE, visible_gpus
 from studio.models.device.machine import cores
 from studio.settings import Settings
 
 ANY, CPU = "any", "cpu"
+# Of a job that runs elsewhere: it takes no place here.
+NOWHERE = "none"
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ def _shared(device: Device, slots: int) -> Device:
 
 
 def wanted_device(kind: str, config: dict[str, Any]) -> str:
-    """Return what a job asks for: a device's name, or "any"."""
+    """Return what a job asks for: a device's name, "any", or "none" where it runs elsewhere."""
+    if kind in ELSEWHERE_KINDS:
+        return NOWHERE
     training = config.get("training") if kind == "train" else None
     asked = training.get("device") if isinstance(training, dict) else None
     return str(asked or ANY)
@@ -92,6 +97,9 @@ def assign(queued: list[tuple[str, str]], devices: list[Device], taken: list[str
     busy = Counter(name or first for name in taken)
     found: dict[str, Device] = {}
     for job, wanted in queued:
+        if wanted == NOWHERE:
+            found[job] = Device(NOWHERE, "no device")
+            continue
         for device in devices:
             if busy[device.name] < device.slots and takes(device, wanted, devices):
                 found[job] = device

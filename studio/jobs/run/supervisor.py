@@ -23,7 +23,7 @@ from filelock import Timeout
 from studio.errors import InputError, StudioError
 from studio.jobs.actions.client import supervisor_lock, supervisor_record
 from studio.jobs.actions.queue import in_line, queue_lock, tell_held
-from studio.jobs.run.devices import ANY, Device, assign, environment_of, list_devices, wanted_device
+from studio.jobs.run.devices import ANY, NOWHERE, Device, assign, environment_of, list_devices, wanted_device
 from studio.jobs.run.diagnosis import diagnose, from_exception
 from studio.jobs.run.leftovers import MARK, kill_all
 from studio.jobs.run.notify import expect_end, tell_end
@@ -59,6 +59,12 @@ class _Stop:
     killed: bool = False
 
 
+# Packages that are not called as their kind of job: `studio.openai` would be taken for the client of that name.
+MODULES: dict[str, str] = {"openai": "remote"}
+# A job that runs elsewhere is followed again by a new process, at most so often.
+FOLLOWED_AGAIN = 100
+_THERE = "It may go on at the service; stop it once more to end it there"
+
 # Threads that spin while they wait take the processor from each other on a busy machine: a step beside other work
 # took up to thirty times as long. A value in the environment wins.
 _WORKER_ENV = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
@@ -66,7 +72,8 @@ _WORKER_ENV = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
 
 def worker_command(job: JobFolder) -> list[str]:
     """The command line of a job's process."""
-    return module_command(f"studio.{job.request.kind}", str(job.path))
+    kind = job.request.kind
+    return module_command(f"studio.{MODULES.get(kind, kind)}", str(job.path))
 
 
 class Supervisor:
@@ -106,7 +113,8 @@ class Supervisor:
                 self._press_stop(job, state)
         for job in [job for job in queued if job.stop_path.exists()]:
             again = job.state().attempt > 1
-            self._close(job, "stopped", f"it was stopped before it {'resumed' if again else 'started'}")
+            fix = _THERE if again and self._asks_for(job) == NOWHERE else ""
+            self._close(job, "stopped", f"it was stopped before it {'resumed' if again else 'started'}", fix=fix)
             queued.remove(job)
         if queued:
             line = in_line(queued, self.settings.home)
@@ -209,8 +217,19 @@ class Supervisor:
         child = self._children.get(job.id)
         code = None if child is None else child.returncode
         kill_all(job.path)  # whom the worker left behind
+        elsewhere = wanted_device(job.request.kind, {}) == NOWHERE
         if job.stop_path.exists():
+            if elsewhere:
+                return self._close(job, "stopped", "it was killed before it was cancelled at the service", code, _THERE)
             return self._close(job, "stopped", "it was killed, so its last step was not saved", code)
+        if elsewhere and state.attempt <= FOLLOWED_AGAIN:
+            write_state(
+                job.state_path, JobState(status="queued", created=state.created, attempt=state.attempt + 1)
+            )  # fmt: skip
+            self._children.pop(job.id, None)
+            self._stops.pop(job.id, None)
+            self._began.pop(job.id, None)
+            return
         found = diagnose(code, job.log_path, job.environment(), start=state.log_start)
         status = "lost" if code is None else "failed"
         return self._close(job, status, found.reason, code, found.fix, change=found.change, line=found.line)

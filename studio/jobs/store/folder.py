@@ -26,6 +26,7 @@ from studio.foreign import RUN, parse_yaml
 from studio.jobs.store.files import read_json, write_atomic
 from studio.jobs.store.labels import Labels, read_labels
 from studio.jobs.store.request import (
+    ELSEWHERE_KINDS,
     KINDS,
     MODEL_KINDS,
     Branch,
@@ -104,9 +105,11 @@ class JobFolder:
     def training(self) -> dict[str, Any]:
         """Options of the training behind the job's model: its own; of a merge, those of its first parent that has some.
 
-        Empty for a merge of models that come from elsewhere.
+        Empty for a merge of models that come from elsewhere, and for a model that was trained elsewhere.
         """
         config = self.request.config
+        if self.request.kind in ELSEWHERE_KINDS:
+            return {}
         like = config.get("like") if self.request.kind == "merge" else config
         return like if isinstance(like, dict) else {}
 

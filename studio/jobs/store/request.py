@@ -15,10 +15,14 @@ from studio.config.renamed import with_current_names
 from studio.errors import InputError
 from studio.jobs.store.files import write_atomic
 
-Kind = Literal["train", "evaluate", "export", "merge"]
-KINDS: tuple[Kind, ...] = ("train", "evaluate", "export", "merge")
+Kind = Literal["train", "evaluate", "export", "merge", "openai"]
+KINDS: tuple[Kind, ...] = ("train", "evaluate", "export", "merge", "openai")
 # What leaves a model, which is chatted with, evaluated, exported, merged and trained on; for people: runs.
 MODEL_KINDS: tuple[Kind, ...] = ("train", "merge")
+# What runs elsewhere: it takes no device here, and a process of it that was killed is started again.
+ELSEWHERE_KINDS: tuple[Kind, ...] = ("openai",)
+# What leaves a model that answers, here or elsewhere.
+ANSWERING_KINDS: tuple[Kind, ...] = (*MODEL_KINDS, *ELSEWHERE_KINDS)
 SECTIONS = tuple(RunConfig.model_fields)
 
 

@@ -1,0 +1,215 @@
+"""What is wrong or doubtful with rows before anything is sent, and what training on them will cost.
+
+A problem is what the service would refuse after the upload; a warning is what costs money for nothing, or gives
+something away. All are found in one pass, with their rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from studio.config.remote import KINDS, OpenAIConfig, RemoteMethod
+from studio.data.formats.answers import Example
+from studio.data.prepare.duplicates import fingerprint
+from studio.data.quality.secrets import find_secrets
+from studio.remote.rows import Row, Sent
+from studio.remote.table import Table
+from studio.remote.tokens import Tokens
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_SHOWN = 5
+
+
+@dataclass
+class Findings:
+    """What was found in one file.
+
+    Attributes:
+        rows: those that can be sent.
+        tokens: of all rows.
+        longest: tokens of the longest, and its number.
+        problems: (row, sentence) of what the service would refuse.
+        doubles: rows that repeat an earlier one.
+        secrets: (row, kind, masked form).
+        systems: how many rows have each system prompt, None counting those without one.
+        unused: how many rows have each key that is not sent.
+        prints: of all rows, to compare files.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    tokens: int = 0
+    longest: tuple[int, int] = (0, 0)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    doubles: list[int] = field(default_factory=list)
+    secrets: list[tuple[int, str, str]] = field(default_factory=list)
+    systems: Counter[str | None] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
+    prints: set[bytes] = field(default_factory=set)
+
+
+def look_at(rows: Iterable[Sent], config: OpenAIConfig, table: Table, tokens: Tokens) -> Findings:
+    """Check each row of a file.
+
+    Args:
+        rows: of `rows.rows_of`.
+        config: what is asked for.
+        table: for the longest example of the model.
+        tokens: counts or estimates.
+    """
+    found = Findings()
+    known = table.model(config.name)
+    most = known.example_tokens if known else None
+    for sent in rows:
+        found.unused.update(sent.unused)
+        if sent.error is not None:
+            found.problems.append((sent.number, f"{sent.error.what.rstrip('.')}"))
+            continue
+        wrong = wrong_with(sent.row, config.method)
+        if wrong:
+            found.problems.append((sent.number, wrong))
+            continue
+        found.rows.append(sent.row)
+        count = tokens.row(sent.row)
+        found.tokens += count
+        found.longest = max(found.longest, (count, sent.number))
+        if most is not None and count > most and tokens.exact:
+            found.problems.append((sent.number, f"it has {count:,} tokens, and {config.name} takes {most:,}"))
+        messages = (sent.row.get("input") or sent.row)["messages"]
+        first = messages[0] if messages[0]["role"] in ("system", "developer") else None
+        found.systems[None if first is None else _text(first.get("content"))] += 1
+        found.secrets += [(sent.number, *one) for text in _texts(sent.row) for one in find_secrets(text)]
+        mark = fingerprint(Example(0, "", "messages", text=_text(sent.row)))
+        if mark in found.prints:
+            found.doubles.append(sent.number)
+        found.prints.add(mark)
+    return found
+
+
+def wrong_with(row: Row, method: RemoteMethod) -> str:
+    """Return why the service would refuse a row; "" where it would not.
+
+    Args:
+        row: in the service's format.
+        method: supervised, dpo or reinforcement.
+    """
+    asked = row.get("input") if KINDS[method] == "pairs" else row
+    if not isinstance(asked, dict):
+        return "'input' is not a mapping with messages"
+    messages = asked.get("messages")
+    if wrong := _messages(messages, "messages"):
+        return wrong
+    if wrong := _tools(asked.get("tools")):
+        return wrong
+    assert isinstance(messages, list)
+    if method == "supervised":
+        answers = [one for one in messages if one["role"] == "assistant"]
+        if messages[-1]["role"] != "assistant":
+            return f"the last message is from {messages[-1]['role']}, so there is no answer to learn"
+        if all(one.get("weight") == 0 for one in answers):
+            return "every answer has the weight 0, so there is nothing to learn"
+        return ""
+    if messages[-1]["role"] == "assistant":
+        return "the prompt ends with an answer"
+    if KINDS[method] == "pairs":
+        for key in ("preferred_output", "non_preferred_output"):
+            if wrong := _messages(row.get(key), key):
+                return wrong
+            if [one["role"] for one in row[key]] != ["assistant"]:
+                return f"'{key}' must be one message from the assistant"
+        if row["preferred_output"] == row["non_preferred_output"]:
+            return "both answers are the same"
+    return ""
+
+
+def _messages(messages: Any, key: str) -> str:
+    if not isinstance(messages, list) or not messages:
+        return f"'{key}' is not a list of messages"
+    calls: set[str] = set()
+    for at, message in enumerate(messages, 1):
+        where = f"message {at} of '{key}'"
+        if not isinstance(message, dict):
+            return f"{where} is not a mapping"
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            return f"{where} has the role {json.dumps(role)}, which is none of {', '.join(ROLES)}"
+        if "weight" in message and (role != "assistant" or message["weight"] not in (0, 1)):
+            return f"{where} has the weight {json.dumps(message['weight'])}; only answers have one, and it is 0 or 1"
+        has_call = bool(message.get("tool_calls") or message.get("function_call"))
+        if not isinstance(content, str | list) and not (role == "assistant" and has_call):
+            return f"{where} has no content"
+        if content == "" and not has_call:
+            return f"{where} is empty"
+        for call in message.get("tool_calls") or []:
+            function = call.get("function") if isinstance(call, dict) else None
+            if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+                return f"{where} has a tool call without a function and its arguments as text"
+            calls.add(str(call.get("id")))
+        if role == "tool" and str(message.get("tool_call_id")) not in calls:
+            return f"{where} answers the tool call {json.dumps(message.get('tool_call_id'))}, which nobody made"
+    return ""
+
+
+def _tools(tools: Any) -> str:
+    if tools is None:
+        return ""
+    if not isinstance(tools, list):
+        return "'tools' is not a list"
+    for at, tool in enumerate(tools, 1):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or tool.get("type") != "function" or not function.get("name"):
+            return f"tool {at} is not a function with a name"
+    return ""
+
+
+def warnings_of(found: Findings, held: Findings | None, table: Table, tokens: Tokens, path: Path) -> list[str]:
+    """What is doubtful about the rows, as sentences without their full stops.
+
+    Args:
+        found: of the training rows.
+        held: of the validation rows; None for none.
+        table: for how many examples are advised.
+        tokens: whether they were counted.
+        path: of the training rows, named in the sentences.
+    """
+    said = []
+    if table.least <= len(found.rows) < table.advised:
+        said.append(f"{len(found.rows)} rows are few: {table.advised} or more are advised")
+    if len(found.systems) > 1:
+        usual, count = found.systems.most_common(1)[0]
+        named = "no system prompt" if usual is None else f"'{usual[:60]}'"
+        said.append(f"the rows have {len(found.systems)} different system prompts ({count} have {named}): "
+                    f"the model answers best with the one that it was tuned with")  # fmt: skip
+    if found.doubles:
+        said.append(f"{len(found.doubles)} rows repeat an earlier one ({_numbers(found.doubles)}), and are paid for")
+    if held is not None and (both := len(found.prints & held.prints)):
+        said.append(f"{both} rows are in the training and the validation rows: the validation loss flatters")
+    secrets = [*found.secrets, *(held.secrets if held else [])]
+    if secrets:
+        shown = ", ".join(f"row {row}: {kind} {masked}" for row, kind, masked in secrets[:_SHOWN])
+        said.append(f"{len(secrets)} texts look like keys or addresses, and would be sent ({shown})")
+    if found.unused:
+        keys = ", ".join(f"{key} ({count})" for key, count in found.unused.most_common(_SHOWN))
+        said.append(f"keys that are not sent, with their rows: {keys}")
+    return said
+
+
+def _numbers(rows: list[int]) -> str:
+    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    return "row" + "s" * (len(rows) > 1) + " " + ", ".join(map(str, rows[:_SHOWN])) + more
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
