@@ -128,7 +128,16 @@ def test_every_cell_on_the_tiny_model(settings, tiny, tmp_path, method: str, tun
     check_cell(context, tiny, method, tuning)
 
 
-@pytest.mark.parametrize(("method", "tuning"), [(method, "lora") for method in METHODS] + [("dpo", "full")])
+VALIDATED_EVERY_DAY = [("sft", "lora"), ("dpo", "lora"), ("kto", "lora"), ("grpo", "lora")]
+
+
+@pytest.mark.parametrize(
+    ("method", "tuning"),
+    [
+        pytest.param(method, tuning, marks=[] if (method, tuning) in VALIDATED_EVERY_DAY else pytest.mark.long)
+        for method, tuning in [*((method, "lora") for method in METHODS), ("dpo", "full")]
+    ],
+)
 def test_every_method_validates(settings, tiny, tmp_path, method: str, tuning: str) -> None:
     context = run_cell(settings, tiny, tmp_path, method, tuning, rank=8, dtype="float32", validation=0.25)
     first = METHODS[method].metrics[0].name

@@ -259,6 +259,7 @@ def test_a_run_trains_on_one_split_and_validates_on_another(hub: Hub, settings: 
     assert len(train.sha256) == 64 and train.bytes > 0
 
 
+@pytest.mark.long
 def test_the_page_fetches_and_looks(hub: Hub, settings: Settings, model_path: Path) -> None:
     data = {"train": [{"path": "org/plain"}], "validation": 0}
     ask = Operations(settings).run

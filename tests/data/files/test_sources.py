@@ -132,6 +132,7 @@ ROWS = st.lists(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])
 MANY = example_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.long
 @MANY
 @given(rows=ROWS, ascii_only=st.booleans(), as_list=st.booleans())
 def test_round_trip(tmp_path: Path, rows: list[dict[str, Any]], ascii_only: bool, as_list: bool) -> None:

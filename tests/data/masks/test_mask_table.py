@@ -19,6 +19,7 @@ from studio.data.masks.overlay import IGNORED
 from studio.errors import InputError
 from tests.data.templates import CHATML, with_template
 from tests.install_tokenizers import FAMILIES, folder_of
+from tests.support.everyday import everyday
 
 Row = dict[str, Any]
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -132,7 +133,7 @@ TRUTH: dict[str, dict[str, list[str] | str]] = {
 }
 
 
-@pytest.fixture(scope="module", params=TRUTH)
+@pytest.fixture(scope="module", params=everyday(TRUTH, "llama3", "qwen2_5", "smollm2"))
 def family(request: pytest.FixtureRequest) -> Iterator[tuple[str, Masker]]:
     from transformers import AutoTokenizer
 

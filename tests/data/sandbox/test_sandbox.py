@@ -67,7 +67,7 @@ def sandbox() -> Iterator[Sandbox]:
     made.close()
 
 
-@pytest.mark.parametrize("name", everyday(BOMBS, "nested loops", "lipsum", "one call into C", "a power", "batch"))
+@pytest.mark.parametrize("name", everyday(BOMBS, "nested loops", "one call into C", "batch"))
 def test_a_bomb_ends_and_the_next_row_is_rendered(sandbox: Sandbox, name: str) -> None:
     began = time.monotonic()
     with pytest.raises(OutOfBoundsError, match=r"two seconds|memory") as caught:

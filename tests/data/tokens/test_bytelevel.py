@@ -15,6 +15,7 @@ from studio.data.tokens.bytelevel import lay_over_pieces, pieces_of
 from tests.data.masks.test_masks import EXAMPLES, TEXT, WORDS
 from tests.data.templates import CHATML, CHATML_GENERATION, GEMMA, LLAMA3
 from tests.install_tokenizers import FAMILIES, folder_of
+from tests.support.everyday import everyday
 
 PIECES = {
     "llama3", "llama3_2", "qwen2_5", "qwen3", "deepseek_v3", "mistral_nemo", "command_r_plus", "smollm2",
@@ -25,7 +26,7 @@ PIECES = {
 PLAIN = st.text(st.characters(max_codepoint=126, min_codepoint=32), max_size=30)
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, "smollm2"])
+@pytest.fixture(scope="module", params=everyday([*FAMILIES, "smollm2"], "llama3_2", "qwen2_5", "smollm2"))
 def named(request: pytest.FixtureRequest) -> tuple[str, Any]:
     if request.param == "smollm2":
         return request.param, request.getfixturevalue("tokenizer")

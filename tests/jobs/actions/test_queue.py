@@ -159,6 +159,7 @@ def test_two_supervisors_start_each_job_once(settings: Settings, tmp_path: Path)
     assert sorted(starts.read_text().split()) == sorted(job.id for job in jobs)
 
 
+@pytest.mark.long
 def test_new_settings_are_there_whole_or_the_job_has_begun(settings: Settings) -> None:
     """The race: settings change again and again while the supervisor starts one job after the other."""
     jobs = [make(settings, f"job-{number}") for number in range(8)]

@@ -80,9 +80,9 @@ def finish(supervisor: Supervisor, job: JobFolder) -> str:
     [
         ("done", "completed", 0, ""),
         ("input", "failed", 2, "data.jsonl: row 3 has no answer"),
-        ("bug", "failed", 1, "an unexpected error (ValueError: boom <script>)"),
+        pytest.param("bug", "failed", 1, "an unexpected error (ValueError: boom <script>)", marks=pytest.mark.long),
         ("memory", "failed", 1, "the computer's memory was full"),
-        ("vanish", "failed", 7, "the process ended with exit status 7"),
+        pytest.param("vanish", "failed", 7, "the process ended with exit status 7", marks=pytest.mark.long),
         ("killed", "failed", -9, "SIGKILL"),
     ],
 )

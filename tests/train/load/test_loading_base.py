@@ -27,6 +27,7 @@ from studio.models.plan.making import make_plan
 from studio.train.load.model import load_model
 from studio.train.tuning.dora import exact_lengths
 from tests.parity.made import demo_rows, logged, make_trainer, reported, write_rows
+from tests.support.everyday import everyday
 from tests.train.three_steps import AT_START, RANK, ROWS, adapter_of, layers_of, logits, plain, referring, run, tuned
 
 # ---- quantised weights
@@ -79,7 +80,7 @@ def test_frozen_weights_are_held_in_few_bits(settings, tiny, tmp_path, trainers,
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux has mapped")
-@pytest.mark.parametrize("bits", ["4", "8"])
+@pytest.mark.parametrize("bits", everyday(["4", "8"], "4"))
 def test_a_quantised_model_lets_the_checkpoint_go(settings, tiny, tmp_path, trainers, bits) -> None:
     # Its embedding was a view of the mapped file, all of which stayed resident with it.
     own = shutil.copytree(tiny, tmp_path / "own")  # other tests' models may still hold the shared one
@@ -119,7 +120,7 @@ def test_lengths_that_were_learned_are_left_alone(settings, tiny, tmp_path) -> N
 # ---- longer context
 
 
-@pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn", "llama3"])
+@pytest.mark.parametrize("kind", everyday(["linear", "dynamic", "yarn", "llama3"], "yarn"))
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_stretched_positions(settings, tiny, tmp_path, trainers, kind, tuning) -> None:
     length = AutoConfig.from_pretrained(tiny).max_position_embeddings
@@ -154,8 +155,8 @@ def test_stretched_positions(settings, tiny, tmp_path, trainers, kind, tuning) -
         assert saved.max_position_embeddings == config.max_position_embeddings
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("method", AT_START)
+@pytest.mark.parametrize("tuning", everyday(["full", "lora"], "lora"))
+@pytest.mark.parametrize("method", everyday(AT_START, "dpo"))
 def test_a_stretched_model_has_a_stretched_reference(settings, tiny, tmp_path, method, tuning) -> None:
     longer = {"rope_scaling": "linear", "rope_factor": 4.0}
     context = run(settings, tiny, tmp_path, {"name": tuning}, method=referring(method), model=longer)
@@ -164,7 +165,7 @@ def test_a_stretched_model_has_a_stretched_reference(settings, tiny, tmp_path, m
     assert reported(context, name)[-1] != pytest.approx(start, abs=1e-7)
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("tuning", everyday(["full", "lora"], "lora"))
 def test_a_reward_model_can_be_stretched(settings, tiny, tmp_path, tuning) -> None:
     longer = {"rope_scaling": "linear", "rope_factor": 4.0}
     context = run(settings, tiny, tmp_path, {"name": tuning}, method={"name": "reward"}, model=longer)

@@ -66,7 +66,7 @@ def spoil(patch: pytest.MonkeyPatch, step: int, gradients: bool) -> None:
     [
         (5, False, "the loss became nan at step 5"),
         (4, False, "the weights contain NaN or inf at step 4"),  # a checkpoint was due: none is written
-        (5, True, "the gradient norm became"),
+        pytest.param(5, True, "the gradient norm became", marks=pytest.mark.long),
     ],
 )
 def test_broken_numbers_end_the_run_and_the_last_good_checkpoint_stays(
@@ -162,7 +162,10 @@ def test_the_best_checkpoint_is_never_removed_and_its_weights_can_be_saved(setti
     assert Summaries().of(context.job).results["training"]["saved_step"] == best
 
 
-@pytest.mark.parametrize(("method", "tuning"), [("sft", "full"), ("ppo", "lora"), ("grpo", "lora")])
+@pytest.mark.parametrize(
+    ("method", "tuning"),
+    [("sft", "full"), *(pytest.param(method, "lora", marks=pytest.mark.long) for method in ("ppo", "grpo"))],
+)
 def test_the_best_weights_are_saved_with_every_kind_of_trainer(settings, tiny, tmp_path, method, tuning) -> None:
     sections: dict[str, Any] = {"tuning": {"name": tuning}}
     training = {**OFTEN, "epochs": 1, "load_best_model_at_end": True}
@@ -270,7 +273,10 @@ def test_other_data_end_a_run_that_goes_on_and_touch_nothing(settings, tiny, tmp
     assert Summaries().of(job).results["training"]["steps"] == 12
 
 
-@pytest.mark.parametrize(("steps", "own", "refused"), [(2, True, True), (3, False, True), (3, True, False)])
+@pytest.mark.parametrize(
+    ("steps", "own", "refused"),
+    [(2, True, True), *(pytest.param(3, own, not own, marks=pytest.mark.long) for own in (False, True))],
+)
 def test_a_run_that_is_over_before_it_begins_is_refused(settings, tiny, tmp_path, steps, own, refused) -> None:
     job = begin(settings, tiny, tmp_path, keep_checkpoints="none").job
     request = job.request

@@ -285,7 +285,7 @@ def reward_run(settings: Any, tiny: Path, tmp_path: Path, **sections: Any) -> An
     return context
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora", "dora", "qlora"])
+@pytest.mark.parametrize("tuning", everyday(["full", "lora", "dora", "qlora"], "lora"))
 def test_a_reward_model_scores_as_it_was_trained(settings, tiny, tmp_path, tuning) -> None:
     """Prompt and written answer become the tokens that the pairs had, however they are padded."""
     folder = reward_run(settings, tiny, tmp_path, tuning={"name": tuning}).job.model

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from studio.methods.preference import Ranked, good_above_bad
 from studio.settings import Settings
 from tests.parity.made import demo_rows, make_trainer, write_rows
+from tests.support.everyday import everyday
 
 A, B = (1, 2), (3,)
 
@@ -33,7 +34,7 @@ def test_share(seen: list[Ranked], share: float | None) -> None:
     assert good_above_bad(seen) == share
 
 
-@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("tuning", everyday(["lora", "full"], "lora"))
 def test_the_number_is_that_of_plain_transformers(settings: Settings, tiny: Path, tmp_path: Path, tuning: str) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows("pairs_train.jsonl", 16))
     held_out = write_rows(tmp_path / "held_out.jsonl", demo_rows("pairs_test.jsonl", 10))

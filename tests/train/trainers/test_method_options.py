@@ -49,7 +49,7 @@ def pairs_run(settings: Settings, tiny: Path, tmp_path: Path, **method: Any) -> 
     return context, made[0]
 
 
-@pytest.mark.parametrize("loss", everyday(DPO_LOSSES, "sigmoid", "ipo", "exo_pair"))
+@pytest.mark.parametrize("loss", everyday(DPO_LOSSES, "sigmoid"))
 def test_every_dpo_loss(settings, tiny, tmp_path, loss) -> None:
     options: dict[str, Any] = {"label_smoothing": 0.001} if loss == "exo_pair" else {}
     # The sft loss alone is refused: it has nothing to do with the worse answers.
@@ -108,7 +108,7 @@ def test_a_kto_loss_without_a_kl_estimate(settings, tiny, tmp_path) -> None:
     assert reported(usual)[0] == pytest.approx(1.0, rel=1e-5), "the weights count"
 
 
-@pytest.mark.parametrize("loss", ["dapo", "grpo", "bnpo", "dr_grpo"])
+@pytest.mark.parametrize("loss", everyday(["dapo", "grpo", "bnpo", "dr_grpo"], "dapo"))
 def test_every_grpo_loss(settings, tiny, tmp_path, loss) -> None:
     context, trainer = pairs_run(settings, tiny, tmp_path, name="grpo", num_generations=2, grpo_loss=loss)
     assert trainer.loss_type == loss
@@ -153,7 +153,9 @@ def test_a_validation_of_online_answers_scores_its_own_rows(settings, tiny, tmp_
     assert all(reward < 12 for reward in reported(context, "reward"))
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if not METHODS[name].online])
+@pytest.mark.parametrize(
+    "method", everyday([name for name in METHODS if not METHODS[name].online], "sft", "dpo", "kto")
+)
 def test_every_token_is_counted_once_an_epoch(settings, tiny, tmp_path, method) -> None:
     file = {"sft": "train.jsonl", "pretrain": "text_train.jsonl"}.get(method, "pairs_train.jsonl")
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows(file, 11))

@@ -127,7 +127,11 @@ TUNINGS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("tuning", TUNINGS, ids=lambda tuning: "-".join(map(str, tuning.values())))
+@pytest.mark.parametrize(
+    "tuning",
+    everyday(TUNINGS, {"name": "lora"}, {"name": "full"}),
+    ids=lambda tuning: "-".join(map(str, tuning.values())),
+)
 def test_what_should_move_moves_and_only_the_policy_is_saved(tiny, tmp_path, settings, tuning) -> None:
     seen: list[tuple[int, list[dict[str, Any]]]] = []
     setup = setup_of(tiny, tmp_path / "run", settings, tuning=tuning, training={"max_steps": 6}, validation=3)
@@ -169,7 +173,7 @@ def test_what_should_move_moves_and_only_the_policy_is_saved(tiny, tmp_path, set
     torch.testing.assert_close(fresh.eval()(ids).logits, trainer.model(ids).logits, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("tuning", everyday(["lora", "full"], "lora"))
 def test_a_simple_reward_is_learned(tiny, tmp_path, settings, tuning) -> None:
     file = tmp_path / "share.py"
     file.write_text("def share(prompts, completions, **_):\n    return [c.count('a') / 6 for c in completions]\n")

@@ -39,7 +39,7 @@ def test_rslora_scales_by_the_root_of_the_rank(settings, tiny, tmp_path) -> None
     assert scalings == {2 * RANK / math.sqrt(RANK)}
 
 
-@pytest.mark.parametrize("tuning", ["lora", "qlora"])
+@pytest.mark.parametrize("tuning", everyday(["lora", "qlora"], "lora"))
 def test_lora_plus_gives_b_the_larger_rate(settings, tiny, tmp_path, trainers, tuning) -> None:
     run(settings, tiny, tmp_path, {"name": tuning, "lora_plus_ratio": 16})
     names = {id(weight): name for name, weight in trainers[0].model.named_parameters()}
@@ -53,7 +53,7 @@ def test_lora_plus_gives_b_the_larger_rate(settings, tiny, tmp_path, trainers, t
         assert rate == pytest.approx(16e-3 if "lora_B" in name else 1e-3), name
 
 
-@pytest.mark.parametrize("init", ["gaussian", "pissa", "olora", "orthogonal"])
+@pytest.mark.parametrize("init", everyday(["gaussian", "pissa", "olora", "orthogonal"], "pissa"))
 def test_every_start_leaves_a_plain_adapter_over_the_unchanged_base(settings, tiny, tmp_path, trainers, init) -> None:
     context = run(settings, tiny, tmp_path, {"init": init})
     trained, saved = logits(trainers[0].model), logits(tuned(tiny, context.job.model))
@@ -74,8 +74,8 @@ def test_some_layers_have_other_ranks_and_alphas(settings, tiny, tmp_path) -> No
         assert layer.scaling["default"] == alpha / rank, name
 
 
-@pytest.mark.parametrize("tuning", ["lora", "dora", "qlora"])
-@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]])
+@pytest.mark.parametrize("tuning", everyday(["lora", "dora", "qlora"], "lora", "qlora"))
+@pytest.mark.parametrize("targets", everyday(["all-linear", ["q_proj", "v_proj"]], ["q_proj", "v_proj"]))
 def test_only_the_named_blocks_get_an_adapter(settings, tiny, tmp_path, tuning, targets) -> None:
     context = run(settings, tiny, tmp_path, {"name": tuning, "layers_to_transform": "1", "target_modules": targets})
     layers = {name.rpartition(".lora_")[0] for name in adapter_of(context)}
@@ -83,7 +83,7 @@ def test_only_the_named_blocks_get_an_adapter(settings, tiny, tmp_path, tuning, 
     assert len(layers) == (7 if targets == "all-linear" else 2)
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "orpo", "kto", "grpo"])
+@pytest.mark.parametrize("method", everyday(["sft", "dpo", "orpo", "kto", "grpo"], "dpo"))
 def test_a_head_that_is_trained_whole_is_trained_and_saved(settings, tiny, tmp_path, trainers, method) -> None:
     options: dict[str, Any] = {"name": method}
     if method == "grpo":
@@ -169,8 +169,8 @@ def test_a_reward_model_is_gone_on_with(settings, tiny, tmp_path, merged) -> Non
     assert adapter_config(second)["task_type"] == "SEQ_CLS"
 
 
-@pytest.mark.parametrize("init", ["pissa", "olora"])
-@pytest.mark.parametrize("method", ["sft", "reward", "dpo"])
+@pytest.mark.parametrize("init", everyday(["pissa", "olora"], "olora"))
+@pytest.mark.parametrize("method", everyday(["sft", "reward", "dpo"], "sft"))
 def test_a_start_in_the_base_saves_what_is_trained_whole_too(settings, tiny, tmp_path, trainers, init, method) -> None:
     tuning = {"init": init, **({} if method == "reward" else {"modules_to_save": "lm_head"})}
     context = run(settings, tiny, tmp_path, tuning, method={"name": method})
@@ -183,8 +183,8 @@ def test_a_start_in_the_base_saves_what_is_trained_whole_too(settings, tiny, tmp
     assert (logits(saved) - logits(trainers[0].model)).abs().max() <= SAME
 
 
-@pytest.mark.parametrize("init", ["pissa", "olora"])
-@pytest.mark.parametrize("method", AT_START)
+@pytest.mark.parametrize("init", everyday(["pissa", "olora"], "pissa"))
+@pytest.mark.parametrize("method", everyday(AT_START, "dpo"))
 def test_a_start_in_the_base_is_the_reference(settings, tiny, tmp_path, trainers, init, method) -> None:
     """Without its adapter such a base is not the model that training began with."""
     context = run(settings, tiny, tmp_path, {"init": init, "rank": 8}, method=referring(method))

@@ -53,6 +53,7 @@ def failed_run(settings: Settings, model: str, rows: str, change: dict[str, Any]
     return job
 
 
+@pytest.mark.long
 def test_it_starts_again_with_the_change_and_only_with_it(page, settings, tiny, tmp_path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows("train.jsonl", 12))
     job = failed_run(settings, str(tiny), str(rows), CHANGE)
