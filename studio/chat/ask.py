@@ -18,8 +18,9 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.jobs.store.files import read_json
 from studio.jobs.store.folder import JobFolder, find_job
-from studio.jobs.store.request import MODEL_KINDS
+from studio.jobs.store.request import ANSWERING_KINDS, ELSEWHERE_KINDS
 from studio.models.catalog.names import resolve_model
+from studio.remote.record import read_record
 from studio.settings import Settings
 
 
@@ -90,7 +91,15 @@ def job_target(job: JobFolder, settings: Settings) -> Target:
     """
     request = job.request
     if request.kind == "evaluate":
-        return job_target(find_job(settings.jobs, str(request.config["run"]), MODEL_KINDS), settings)
+        return job_target(find_job(settings.jobs, str(request.config["run"]), ANSWERING_KINDS), settings)
+    if request.kind in ELSEWHERE_KINDS:
+        record = read_record(job)
+        if not record.tuned:
+            raise InputError(
+                f"its model is not ready (it is {record.status or job.state().status})", where=job.id,
+                fix="Wait until the job is completed",
+            )  # fmt: skip
+        return Target("remote", request.name, base_url=record.base_url, there=tuple(record.models().items()))
     if request.kind == "export":
         if request.config.get("to") in ("adapter", "gguf-lora"):
             raise InputError(
@@ -143,7 +152,7 @@ def ask(
         manager: holds the server; the caller closes it.
         target: what answers.
         messages: [{"role", "content"}, ...].
-        model: base, tuned or gguf; None for the tuned model where there is one.
+        model: base, tuned, gguf, or step-N of a service; None for the tuned model where there is one.
         on_text: gets each piece as it comes.
         options: temperature, top_p, max_tokens, seed, stop.
 
@@ -166,7 +175,7 @@ def ask(
 def _find_job(name: str, settings: Settings) -> JobFolder:
     """The run of that name before other jobs that carry it, such as its evaluation."""
     try:
-        return find_job(settings.jobs, name, MODEL_KINDS)
+        return find_job(settings.jobs, name, ANSWERING_KINDS)
     except InputError:
         return find_job(settings.jobs, name)
 

@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import InputError, StudioError
+from studio.remote.client import sentence
 
 if TYPE_CHECKING:
     import openai
 
 Messages = Sequence[dict[str, Any]]
+# Models of OpenAI that reason take neither a temperature nor max_tokens.
+_THINKS = re.compile(r"(?:ft:)?(?:o\d|gpt-5)")
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,15 @@ class ChatHandle:
         base_url: address for an OpenAI client, such as http://127.0.0.1:40123/v1.
         key: its secret; never to be written anywhere.
         models: ids that can be asked.
-        pid: the server's process.
+        pid: the server's process; 0 for a service elsewhere.
+        there: names at that service by ids here; empty for a server of ours.
     """
 
     base_url: str
     key: str
     models: tuple[str, ...]
     pid: int
+    there: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Everything but the key, which must not get into a log by way of a traceback."""
@@ -89,10 +95,12 @@ def stream(
     reason, counts = "", (0, 0)
     try:
         # The options come as keywords of unknown types; the server checks them and names what is wrong.
-        create: Any = _client(handle.base_url, handle.key).chat.completions.create
+        create: Any = _client(handle.base_url, handle.key, bool(handle.there)).chat.completions.create
+        name = handle.there.get(model, model)
         with create(
-            model=model, messages=list(messages), stream=True, stream_options={"include_usage": True}, **options
-        ) as chunks:
+            model=name, messages=list(messages), stream=True, stream_options={"include_usage": True},
+            **(as_taken(name, options) if handle.there else options),
+        ) as chunks:  # fmt: skip
             for chunk in chunks:
                 if chunk.usage:
                     counts = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
@@ -101,14 +109,10 @@ def stream(
                     if choice.delta.content:
                         first = first or time.perf_counter()
                         yield choice.delta.content
-    except openai.APIStatusError as error:
-        raise _refusal(error) from error
-    except openai.APIConnectionError as error:
-        raise StudioError(
-            f"the chat server of '{model}' is no longer responding", fix="Send it again: the model is reloaded"
-        ) from error
     except openai.APIError as error:
-        raise StudioError(error.message) from error
+        if handle.there:
+            raise sentence(error, "get an answer") from error
+        raise _failure(error, model) from error
     if not reason:
         raise StudioError("the answer was cut off", where=model, fix="Send it again")
     end = time.perf_counter()
@@ -118,13 +122,37 @@ def stream(
 
 
 @functools.lru_cache(maxsize=8)
-def _client(base_url: str, key: str) -> openai.OpenAI:
+def _client(base_url: str, key: str, elsewhere: bool) -> openai.OpenAI:
     import openai
 
     # A proxy of the environment must not see questions to this machine; a lost answer is not asked again unseen.
     return openai.OpenAI(
-        base_url=base_url, api_key=key, max_retries=0, http_client=openai.DefaultHttpxClient(trust_env=False)
+        base_url=base_url, api_key=key, max_retries=0, http_client=openai.DefaultHttpxClient(trust_env=elsewhere)
     )
+
+
+def as_taken(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options as a model of a service takes them: those that think first choose their tokens themselves.
+
+    Args:
+        name: of the model at the service.
+        options: temperature, top_p, max_tokens, seed, stop.
+    """
+    if not _THINKS.match(name):
+        return dict(options)
+    kept = {key: value for key, value in options.items() if key not in ("temperature", "top_p", "max_tokens")}
+    return kept | ({"max_completion_tokens": options["max_tokens"]} if options.get("max_tokens") else {})
+
+
+def _failure(error: openai.APIError, model: str) -> StudioError:
+    """What happened to a server of ours."""
+    import openai
+
+    if isinstance(error, openai.APIConnectionError):
+        return StudioError(
+            f"the chat server of '{model}' is no longer responding", fix="Send it again: the model is reloaded"
+        )
+    return _refusal(error) if isinstance(error, openai.APIStatusError) else StudioError(error.message)
 
 
 def _refusal(error: openai.APIStatusError) -> StudioError:

@@ -26,6 +26,7 @@ from studio.errors import InputError, StoppedError, StudioError
 from studio.jobs.store.logs import read_tail
 from studio.jobs.store.state import own_identity, process_start
 from studio.processes import child_environment, module_command
+from studio.remote.client import find_key
 from studio.settings import Settings
 
 OnPhase = Callable[[str, float], None]
@@ -87,6 +88,8 @@ class ChatManager:
             StudioError: the server died or did not get ready.
             StoppedError: it was closed meanwhile.
         """
+        if target.kind == "remote":  # nothing to load: the service has it
+            return ChatHandle(target.base_url, find_key(), target.models, 0, dict(target.there))
         with self._lock_of(target):
             wanted = target.loaded_as()
             with self._guard:

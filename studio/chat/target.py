@@ -1,6 +1,6 @@
-"""What can be chatted with: a run's result beside its base, a model alone, a GGUF file.
+"""What can be chatted with: a run's result beside its base, a model alone, a GGUF file, a model at a service.
 
-A target is paths only, so it is cheap, hashable, and equal targets share one server. Names become targets in
+A target is paths and names only, so it is cheap, hashable, and equal targets share one server. Names become targets in
 `ask.resolve_target`.
 """
 
@@ -19,7 +19,7 @@ class Target:
     """One thing to load.
 
     Attributes:
-        kind: run (base and tuned), model (base alone) or gguf.
+        kind: run (base and tuned), model (base alone), gguf, or remote (at a service).
         name: what the person calls it; not part of what makes two targets equal to load.
         model: folder of the base model; None for gguf.
         adapter: folder of the run's adapter; None where there is none.
@@ -27,9 +27,11 @@ class Target:
         gguf: the GGUF file; None for the others.
         dtype: auto, float32 or bfloat16.
         trust_remote_code: run Python code in the model's folder.
+        base_url: address of the service; "" for models here.
+        there: (id here, name at the service) of each model of a service.
     """
 
-    kind: Literal["run", "model", "gguf"]
+    kind: Literal["run", "model", "gguf", "remote"]
     name: str = field(compare=False)
     model: Path | None = None
     adapter: Path | None = None
@@ -37,10 +39,14 @@ class Target:
     gguf: Path | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     trust_remote_code: bool = False
+    base_url: str = ""
+    there: tuple[tuple[str, str], ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
         """Model ids that its server will have."""
+        if self.kind == "remote":
+            return tuple(here for here, _ in self.there)
         if self.kind == "gguf":
             return ("gguf",)
         return ("base", "tuned") if self.adapter or self.tuned else ("base",)

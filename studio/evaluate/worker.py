@@ -22,15 +22,15 @@ from studio.data.files.datafiles import resolve_path
 from studio.data.sources.reading import source_named
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
+from studio.evaluate.elsewhere import evaluate_elsewhere
 from studio.evaluate.heldout import held_out
 from studio.evaluate.loading import computing, load_model
 from studio.evaluate.measures import Measure, measure_of
 from studio.evaluate.questions import read_examples
-from studio.evaluate.score import in_a_sentence
+from studio.evaluate.report import write_report
 from studio.jobs import JobFolder, find_job
 from studio.jobs.run.worker import JobContext
-from studio.jobs.store.files import write_json
-from studio.jobs.store.request import MODEL_KINDS
+from studio.jobs.store.request import ANSWERING_KINDS, ELSEWHERE_KINDS
 from studio.jobs.views.expected import evaluation_seconds
 from studio.models.catalog.quiet import quiet_libraries
 from studio.models.device.machine import device_info
@@ -46,7 +46,10 @@ def evaluate(context: JobContext) -> None:
     """
     quiet_libraries()
     config = build(EvaluateConfig, context.config, "job.yaml")
-    run = require_model(find_job(context.settings.jobs, config.run, MODEL_KINDS))
+    found = find_job(context.settings.jobs, config.run, ANSWERING_KINDS)
+    if found.request.kind in ELSEWHERE_KINDS:
+        return evaluate_elsewhere(context, config, found)
+    run = require_model(found)
     with context.phase("reading data", unit="rows"):
         tokenizer = load_tokenizer(run.model)
         if config.data == AUTO:
@@ -61,15 +64,8 @@ def evaluate(context: JobContext) -> None:
             began = time.monotonic()
             asked[side] = measure.ask(model, phase.set)
             seconds[side] = round(time.monotonic() - began, 2)
-    report = {
-        "run": run.id, "name": run.request.name, "data": config.data, "measure": measure.name,
-        **measure.report(asked["base"], asked["tuned"]),
-    }  # fmt: skip
-    report["before"]["seconds"], report["after"]["seconds"] = seconds["base"], seconds["tuned"]
-    context.job.report.mkdir(exist_ok=True)
-    write_json(context.job.report / "evaluation.json", report)
-    context.result("evaluation", {key: report[key] for key in ("run", "before", "after")})
-    context.log(in_a_sentence(report))
+    told = {"data": config.data, "measure": measure.name, **measure.report(asked["base"], asked["tuned"])}
+    write_report(context, run, told, seconds)
 
 
 def _measure(settings: Settings, config: EvaluateConfig, run: JobFolder, tokenizer: Any) -> Measure[Any]:

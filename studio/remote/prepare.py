@@ -11,9 +11,9 @@ from typing import Any
 from studio.config.remote import OpenAIConfig
 from studio.data.files.datafiles import resolve_path
 from studio.errors import InputError, InputErrors
-from studio.remote.checks import Findings, look_at, warnings_of
+from studio.remote.checks import Findings, look_at, warnings_of, wrong_with
 from studio.remote.client import address_of
-from studio.remote.rows import as_lines, rows_of, split
+from studio.remote.rows import Row, as_lines, rows_of, split
 from studio.remote.sending import request_of
 from studio.remote.table import Table, read_table
 from studio.remote.tokens import tokens_of
@@ -139,6 +139,23 @@ def prepare(
         _problems(found, held, rows, training, validation, table, config),
         tuple([*warnings, *table.warnings(config.name, today)]), table.age(today),
     )  # fmt: skip
+
+
+def held_rows(config: OpenAIConfig, settings: Settings) -> list[Row]:
+    """Return the rows that a job held out as its share for validation.
+
+    Args:
+        config: of the job.
+        settings: of the home.
+
+    Raises:
+        InputError: it held out none, or the file cannot be read.
+    """
+    if config.validation or not config.validation_share:
+        raise InputError("the job held out no rows", where="data", fix="Choose a file of rows")
+    rows = [sent.row for sent in rows_of(resolve_path(config.data, settings), config.method) if sent.error is None]
+    sound = [row for row in rows if not wrong_with(row, config.method)]
+    return split(sound, config.validation_share, _SPLIT_SEED)[1]
 
 
 def _problems(

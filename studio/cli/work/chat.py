@@ -21,6 +21,9 @@ def chat(
     prompt: Annotated[str, typer.Option("--prompt", help="The prompt.")],
     system: Annotated[str, typer.Option("--system", help="System prompt.")] = "",
     temperature: Annotated[float, typer.Option("--temperature", help="Temperature; 0 is greedy decoding.")] = 0.0,
+    model: Annotated[
+        str | None, typer.Option("--model", help="base or tuned; step-N for a checkpoint at OpenAI.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Maximum number of new tokens.")] = 256,
     as_json: Json = False,
 ) -> None:
@@ -39,7 +42,7 @@ def chat(
     say(f"loading {wanted.name} …")
     manager = ChatManager(settings)
     try:
-        said = ask(manager, wanted, messages, on_text=show, temperature=temperature, max_tokens=max_tokens)
+        said = ask(manager, wanted, messages, model=model, on_text=show, temperature=temperature, max_tokens=max_tokens)
     finally:
         manager.close_all()
     if as_json:

@@ -22,7 +22,7 @@ from studio.export.proof.gates import difference, rare_differences
 from studio.export.source import checkpoint_of
 from studio.jobs import find_job, submit
 from studio.jobs.store.files import read_json
-from studio.jobs.store.request import MODEL_KINDS
+from studio.jobs.store.request import ANSWERING_KINDS, MODEL_KINDS
 from studio.settings import Settings, read_settings
 
 FLAGS = {
@@ -156,7 +156,7 @@ def run_evaluation(settings: Settings, run: str, options: dict[str, Any]) -> dic
     Raises:
         StudioError: it did not complete.
     """
-    job = find_job(settings.jobs, run, MODEL_KINDS)
+    job = find_job(settings.jobs, run, ANSWERING_KINDS)
     config = build(EvaluateConfig, {"run": job.id, **options})
     if config.data not in (AUTO, HELD_OUT):
         config = config.model_copy(update={"data": str(resolve_path(config.data, settings))})

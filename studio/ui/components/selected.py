@@ -17,7 +17,8 @@ from studio.errors import InputError, StudioError
 from studio.foreign import unusable_path
 from studio.jobs import JobFolder, find_job
 from studio.jobs.store.folder import job_of_id
-from studio.jobs.store.request import MODEL_KINDS, Kind
+from studio.jobs.store.request import ANSWERING_KINDS, ELSEWHERE_KINDS, MODEL_KINDS, Kind
+from studio.remote.record import read_record
 from studio.settings import Settings
 from studio.train.runs import whole_run
 from studio.ui.server.services import Services
@@ -29,8 +30,8 @@ def selected_run(settings: Settings, job_id: str) -> JobFolder | None:
     """Return the training run that a selection means; None when nothing (or a removed job) is selected."""
     try:
         job = find_job(settings.jobs, _id(settings, job_id)) if job_id else None
-        if job is not None and job.request.kind not in MODEL_KINDS:
-            job = find_job(settings.jobs, _id(settings, str(job.request.config.get("run", ""))), MODEL_KINDS)
+        if job is not None and job.request.kind not in ANSWERING_KINDS:
+            job = find_job(settings.jobs, _id(settings, str(job.request.config.get("run", ""))), ANSWERING_KINDS)
     except StudioError:
         return None
     return job
@@ -69,9 +70,16 @@ def has_model(run: JobFolder) -> bool:
     """True when a run left a model that answers: it completed, or it was stopped and had saved one."""
     if run.scores:
         return False
+    if is_elsewhere(run):
+        return run.state().final and bool(read_record(run).tuned)
     return (run.state().final and (run.model / "config.json").exists()) or (
         run.state().final and (run.model / "adapter_config.json").exists()
     )
+
+
+def is_elsewhere(run: JobFolder) -> bool:
+    """True when a run's model is at a service: it answers, and there are no weights here."""
+    return run.request.kind in ELSEWHERE_KINDS
 
 
 def require_model(settings: Settings, job_id: str) -> JobFolder:
@@ -157,7 +165,7 @@ def _section(run: JobFolder, name: str) -> dict[str, Any]:
 
 def _newest_named(settings: Settings, wanted: str) -> str:
     try:
-        return find_job(settings.jobs, _id(settings, wanted), MODEL_KINDS).id if wanted else ""
+        return find_job(settings.jobs, _id(settings, wanted), ANSWERING_KINDS).id if wanted else ""
     except StudioError:
         return ""
 

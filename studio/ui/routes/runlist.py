@@ -12,12 +12,13 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from studio.config.remote import PREFIX
 from studio.errors import StudioError
 from studio.jobs import FINAL, JobFolder, JobState, JobSummary, Summaries
 from studio.jobs.actions.queue import place_key
 from studio.jobs.run.devices import wanted_device
 from studio.jobs.store.labels import NAME as LABELS
-from studio.jobs.store.request import MODEL_KINDS, JobRequest, Kind
+from studio.jobs.store.request import ANSWERING_KINDS, ELSEWHERE_KINDS, JobRequest, Kind
 from studio.jobs.views.index import JobIndex
 from studio.jobs.views.summary import status_word
 from studio.merge import methods as merges
@@ -182,7 +183,7 @@ def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSumm
         "name": request.name,
         "group": request.group,
         "line": method_line(request),
-        "run": request.config.get("run") if request.kind not in MODEL_KINDS else None,
+        "run": request.config.get("run") if request.kind not in ANSWERING_KINDS else None,
         "status": state.status,
         "word": status_word(state, summary),
         "reason": state.reason,
@@ -219,6 +220,9 @@ def method_line(request: JobRequest) -> str:
         named = _MERGE_METHOD.search(str(request.config.get("recipe")))
         chosen = merges.METHODS.get(named[1]) if named else None
         return " · ".join(filter(None, [KINDS["merge"], chosen.title if chosen else ""]))
+    if request.kind in ELSEWHERE_KINDS:
+        model = str(request.config.get("model") or "").removeprefix(PREFIX)
+        return " · ".join(filter(None, [KINDS[request.kind], model]))
     if request.kind != "train":
         run = re.sub(r"^\d{8}-\d{6}-", "", str(request.config.get("run") or ""))  # the time is said by the row itself
         return " · ".join(filter(None, [KINDS[request.kind], run]))

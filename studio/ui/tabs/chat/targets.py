@@ -23,8 +23,9 @@ from studio.data.sources.locate import of_file
 from studio.data.sources.reading import Reading, source_named
 from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder
+from studio.remote.record import read_record
 from studio.settings import Settings
-from studio.ui.components.selected import has_model, jobs_of
+from studio.ui.components.selected import has_model, is_elsewhere, jobs_of
 from studio.ui.server.services import Services
 
 EXAMPLES = 3
@@ -39,7 +40,7 @@ class ChatTarget:
         key: what the page keeps: "base", "tuned", "gguf/JOB/FILE", "merged/JOB/FOLDER" or "served/JOB".
         title: name of the model, run or file.
         kind: "base", "tuned", "GGUF", or on which server.
-        model_id: model that is asked for in the chat server's API: "base", "tuned" or "gguf".
+        model_id: model that is asked for in the chat server's API: "base", "tuned", "gguf", or "step-N" of a service.
         run: the finished run that is loaded (base and tuned share its server), None for a plain model or a file.
         gguf: the file, None for a checkpoint.
         model: path or name of a plain model, "" otherwise.
@@ -63,6 +64,15 @@ class ChatTarget:
 
 def targets_of(services: Services, run: JobFolder | None) -> list[ChatTarget]:
     """Return what can be talked to; without a finished run that is the default base model alone."""
+    if run is not None and is_elsewhere(run) and has_model(run):
+        kinds = {"base": "base", "tuned": "tuned"}
+        models = read_record(run).models()
+        order = [one for one in ("base", "tuned", *models) if one in models]
+        return [
+            ChatTarget(key, run.name if key == "tuned" else models["base"] if key == "base" else key.replace("-", " "),
+                       f"{kinds.get(key, 'checkpoint')} at OpenAI", key, run=run)
+            for key in dict.fromkeys(order)
+        ]  # fmt: skip
     base = short_name(base_name(run))
     if run is None or not has_model(run):
         return [ChatTarget("base", base, "base", "base", model=_asked_model(run))]
@@ -168,6 +178,11 @@ class Opening:
 def opening_of(settings: Settings, run: JobFolder | None) -> Opening:
     """Read how a conversation with a run starts, from the data that it was trained on."""
     config = _config(run)
+    if run is not None and is_elsewhere(run):
+        path = str(run.request.config.get("data") or "")
+        if not path:  # it was started elsewhere, with rows that are not here
+            return Opening("", ())
+        config = RunConfig.model_validate({"data": {"train": [{"path": path}]}})
     first, data = config.data.train[0].path, config.data.model_dump()
     try:
         trained = _prompts(settings, source_named(data, first), 1)

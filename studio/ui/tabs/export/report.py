@@ -13,7 +13,7 @@ import gradio as gr
 
 from studio.config.jobs import PLACES, SERVERS
 from studio.jobs import JobFolder
-from studio.ui.components.selected import has_model, jobs_of, when
+from studio.ui.components.selected import has_model, is_elsewhere, jobs_of, when
 from studio.ui.server.services import Services
 from studio.ui.server.theme import script_tags
 from studio.ui.tabs.export.delivery import WHATS
@@ -85,6 +85,8 @@ def empty_sentence(run: JobFolder | None) -> str:
             "Pick a finished run in the list at the left: it becomes a file for llama.cpp, Ollama and LM Studio, "
             "or a checkpoint for vLLM."
         )
+    if is_elsewhere(run):
+        return f"The model of '{run.name}' is at OpenAI and cannot be fetched, so there is nothing to export."
     if has_model(run):
         return ""
     name = run.name

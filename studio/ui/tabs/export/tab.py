@@ -14,6 +14,7 @@ import gradio as gr
 from studio.config.describe import options_of
 from studio.config.jobs import DEMO_TEST, DESTINATIONS, SERVERS, Destination, ExportConfig, GgufType, made_for
 from studio.config.load import build as build_config
+from studio.errors import InputError
 from studio.export.adapter import require_exportable
 from studio.export.delivery.wishes import settled
 from studio.export.proof.gates import TYPES
@@ -21,7 +22,7 @@ from studio.export.source import checkpoint_of
 from studio.jobs import JobFolder, submit
 from studio.jobs.store.checkpoints import whole_steps
 from studio.ui.components.choices import heading, text_line
-from studio.ui.components.selected import jobs_of, require_model, rows_choices, rows_path, selected_run
+from studio.ui.components.selected import is_elsewhere, jobs_of, require_model, rows_choices, rows_path, selected_run
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
 from studio.ui.tabs.chat.targets import export_key, served_key
@@ -212,6 +213,8 @@ class ExportTab:
             delivery: values of the fields of a place.
         """
         run = require_model(self.settings, job_id)
+        if is_elsewhere(run):
+            raise InputError(f"the model of '{run.name}' is at OpenAI", fix="Export a run that was trained here")
         place = placed(to, delivery)
         asked = {"run": run.id, "to": to, "evaluate": rows_path(self.settings, rows) if rows else None}
         asked["checkpoint"] = checkpoint or None

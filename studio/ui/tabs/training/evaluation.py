@@ -18,6 +18,7 @@ from studio.settings import Settings
 from studio.ui.components.choices import heading
 from studio.ui.components.selected import (
     has_model,
+    is_elsewhere,
     jobs_of,
     require_model,
     rows_choices,
@@ -114,6 +115,9 @@ class EvaluationCard:
 
 def usual(run: JobFolder | None) -> str:
     """The rows that an evaluation of a run is offered first."""
+    if run is not None and is_elsewhere(run):
+        config = run.request.config
+        return str(config.get("validation") or (HELD_OUT if config.get("validation_share") else DEMO_TEST))
     return DEMO_TEST if run is None else usual_rows(run.training)
 
 

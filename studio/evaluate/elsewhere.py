@@ -1,0 +1,140 @@
+"""The evaluation of a model at a service: base and tuned model are asked each row there, and compared as here.
+
+Answers are asked for at temperature 0, a few at a time; each question costs what the service takes for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.chat.client import as_taken
+from studio.config.jobs import AUTO, DEMO_TEST, HELD_OUT, EvaluateConfig
+from studio.config.load import build
+from studio.config.remote import OpenAIConfig
+from studio.data.files.datafiles import resolve_path
+from studio.errors import InputError
+from studio.evaluate.report import write_report
+from studio.evaluate.score import exact_match
+from studio.jobs import JobFolder
+from studio.jobs.run.worker import JobContext
+from studio.remote.client import Patience, connect
+from studio.remote.prepare import held_rows
+from studio.remote.record import Record, read_record
+from studio.remote.rows import Row, rows_of
+
+AT_A_TIME = 4
+USUAL_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A row as a question: its number, the messages before the last answer, and that answer."""
+
+    row: int
+    messages: list[dict[str, Any]]
+    expected: str
+    tools: Any = None
+
+    @property
+    def prompt(self) -> str:
+        """The last message before the answer."""
+        return str(self.messages[-1].get("content") or "")
+
+
+def evaluate_elsewhere(context: JobContext, config: EvaluateConfig, run: JobFolder) -> None:
+    """Run the evaluation of a model at a service.
+
+    Args:
+        context: of the evaluation.
+        config: what is asked.
+        run: the job that tuned the model.
+
+    Raises:
+        InputError: it has no model yet, or the rows cannot be used.
+        StudioError: the service refuses to answer.
+    """
+    record = read_record(run)
+    if not record.tuned:
+        raise InputError(
+            f"'{run.request.name}' has no tuned model (it is {record.status or run.state().status})",
+            fix="Wait until it is done, or choose another run",
+        )
+    with context.phase("reading data", unit="rows"):
+        data, questions = _questions(context, config, run)
+    answers: dict[str, list[str]] = {}
+    seconds: dict[str, float] = {}
+    most = USUAL_TOKENS if config.max_new_tokens == "auto" else int(config.max_new_tokens)
+    for side, model in (("base", record.base), ("tuned", record.tuned)):
+        with context.phase(f"answers of the {side} model", len(questions), "rows") as phase:
+            began = time.monotonic()
+            answers[side] = _ask(context, record, model, questions, most, phase.set)
+            seconds[side] = round(time.monotonic() - began, 2)
+    rows = [
+        {
+            "row": one.row, "prompt": one.prompt, "expected": one.expected, "before": base, "after": tuned,
+            "before_ok": exact_match(one.expected, base), "after_ok": exact_match(one.expected, tuned),
+        }
+        for one, base, tuned in zip(questions, answers["base"], answers["tuned"], strict=True)
+    ]  # fmt: skip
+    scores = {side: _score(rows, f"{side}_ok") for side in ("before", "after")}
+    write_report(context, run, {"data": data, "measure": "exact_match", **scores, "rows": rows}, seconds)
+
+
+def _questions(context: JobContext, config: EvaluateConfig, run: JobFolder) -> tuple[str, list[Asked]]:
+    asked = build(OpenAIConfig, run.request.config, "job.yaml")
+    data = config.data
+    if data == AUTO:
+        held = bool(asked.validation or asked.validation_share)
+        data = DEMO_TEST if not held else asked.validation or HELD_OUT
+    if data == HELD_OUT:
+        found = list(enumerate(held_rows(asked, context.settings), 1))
+    else:
+        path = Path(resolve_path(data, context.settings))
+        found = [(sent.number, sent.row) for sent in rows_of(path, "supervised") if sent.error is None]
+    questions = [one for number, row in found[: config.limit] if (one := _question(number, row)) is not None]
+    if not questions:
+        raise InputError("no row has a question and an expected answer", where=data, fix="Choose another file of rows")
+    return data, questions
+
+
+def _question(number: int, row: Row) -> Asked | None:
+    """The row as a question; None where there is no text to expect."""
+    if preferred := row.get("preferred_output"):
+        messages = [*row["input"]["messages"], *preferred]
+    else:
+        messages = row.get("messages") or []
+    if len(messages) < 2 or messages[-1].get("role") != "assistant" or not isinstance(messages[-1].get("content"), str):
+        return None
+    before = [{key: value for key, value in one.items() if key != "weight"} for one in messages[:-1]]
+    return Asked(number, before, messages[-1]["content"], row.get("tools"))
+
+
+def _ask(
+    context: JobContext, record: Record, model: str, questions: list[Asked], most: int, on_done: Callable[[int], None]
+) -> list[str]:
+    client = connect(record.base_url)
+    options = as_taken(model, {"temperature": 0, "max_tokens": most})
+    create: Any = client.chat.completions.create
+
+    def answer(one: Asked) -> str:
+        patience = Patience(lambda level, text: context.notice(level, text), context.check_stop)
+        tools = {"tools": one.tools} if one.tools else {}
+        said = patience.ask("get an answer", lambda: create(model=model, messages=one.messages, **options, **tools))
+        return str(said.choices[0].message.content or "")
+
+    found = []
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        for text in pool.map(answer, questions):
+            found.append(text)
+            on_done(len(found))
+    return found
+
+
+def _score(rows: list[dict[str, Any]], key: str) -> dict[str, Any]:
+    right = sum(row[key] for row in rows)
+    return {"exact_match": round(right / len(rows), 4), "correct": right, "total": len(rows)}
