@@ -4,7 +4,7 @@
 
 window.studio.whose = (() => {
   const { h, put } = window.studio;
-  const DRAFT = ["model", "data", "method"], WORK = { train: "Run", evaluate: "Evaluation of", export: "Export of", merge: "Merge" };
+  const DRAFT = ["model", "data", "method"], WORK = { train: "Run", evaluate: "Evaluation of", export: "Export of", merge: "Merge", openai: "Job at OpenAI" };
   const lines = new Set();
   let entry = null, last = "model"; // the tab of the draft that was open last
 

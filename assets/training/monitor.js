@@ -47,7 +47,7 @@ window.studio.monitor = (() => {
     if (!reader || !reader.state) return;
     drawHead();
     window.studio.notices.draw(part("notices"), reader);
-    const training = reader.about?.kind === "train";
+    const there = reader.about?.kind === "openai", training = reader.about?.kind === "train" || there;
     const begun = training && Object.keys(reader.series).length > 0;
     // Until the first numbers come, empty tiles and charts stand where they will be.
     part("training").hidden = !training || (!begun && reader.state.final);
@@ -55,6 +55,9 @@ window.studio.monitor = (() => {
     part("training").inert = !begun;
     if (begun) {
       drawTiles();
+      // A service says nothing of its learning rate, speed or memory.
+      for (const box of root.querySelectorAll(".tile")) box.hidden = there && !reader.series[box.dataset.tile];
+      for (const name of ["learning_rate", "grad_norm", "tokens_per_second"]) board.plots[name].closest("section").hidden = there && !reader.series[name];
       board.setMetrics(reader.about.metrics.filter(({ name }) => reader.series[name] || reader.series[`eval_${name}`]));
       board.setTotal(reader.summary.total_steps);
       if (board.run !== reader || reader.redraw) board.show(reader); else if (came) board.extend();
@@ -75,11 +78,13 @@ window.studio.monitor = (() => {
     put(part("name"), row?.name || about.name || reader.id);
     const epochs = about.config?.training?.epochs;
     put(part("about"), [about.line, state.device.startsWith("cuda") ? `on ${state.device}` : "", about.kind === "train" && summary.epoch !== null && epochs ? `epoch ${summary.epoch.toFixed(1)} of ${number(epochs)}` : ""].filter(Boolean).join(" · "));
-    part("resume").hidden = !state.final || about.resumable === null || about.resumable === undefined;
-    put(part("resume"), `Resume from step ${number(about.resumable)}`);
-    part("stop").hidden = state.final || stopping;
+    const there = about.elsewhere, paused = there && summary.phase === "paused at the service" && !state.final;
+    part("resume").hidden = there ? !(paused || there.loose) : !state.final || about.resumable === null || about.resumable === undefined;
+    put(part("resume"), there ? (paused ? "Resume" : "Follow again") : `Resume from step ${number(about.resumable)}`);
+    part("pause").hidden = !there || state.final || stopping || summary.phase !== "training";
+    part("stop").hidden = (state.final && !there?.loose) || stopping;
     part("stop-now").hidden = state.final || !stopping || state.stop_now;
-    put(part("stop"), state.status === "queued" ? "Remove from the queue" : about.kind === "train" ? "Stop and save" : "Stop");
+    put(part("stop"), state.status === "queued" ? "Remove from the queue" : about.kind === "train" ? "Stop and save" : there ? "Cancel" : "Stop");
     const [share, count, left] = progress(row, stopping);
     const bar = part("bar");
     bar.className = ["bar", shown.bar, share === null && !state.final ? "unknown" : ""].filter(Boolean).join(" ");
@@ -90,7 +95,7 @@ window.studio.monitor = (() => {
     put(part("left"), left);
     put(part("phases"), phaseLine());
     drawNext(about.next || {});
-    document.body.dataset.run = state.final || about.kind !== "train" ? "over" : "live";
+    document.body.dataset.run = state.final || !["train", "openai"].includes(about.kind) ? "over" : "live";
   }
 
   /** What a finished run can be used for, each with what it takes. */
@@ -199,8 +204,9 @@ window.studio.monitor = (() => {
     put(part("ask-no"), waits ? "Keep it queued" : "Keep running");
     put(part("ask-text"), now ? "The process is terminated at once. Unsaved progress is lost."
       : waits ? "It has not started. It stays in the list as stopped, with its settings."
+      : reader.about.elsewhere ? "The job is cancelled at OpenAI. What was trained until then is paid for; its checkpoints stay there."
       : train ? "The current step is finished and the progress is saved. Then the device is free, and the run can be resumed." : "Work in progress is lost; finished files stay.");
-    put(part("ask-yes"), now ? "Stop now" : waits ? "Remove" : train ? "Stop and save" : "Stop");
+    put(part("ask-yes"), now ? "Stop now" : waits ? "Remove" : train ? "Stop and save" : reader.about.elsewhere ? "Cancel the job" : "Stop");
     part("ask").showModal();
   }
 
@@ -230,6 +236,16 @@ window.studio.monitor = (() => {
     part("resume").disabled = false;
   }
 
+  async function pause() {
+    problem("");
+    try {
+      await postJson(`${jobPath(reader.id)}/pause`, {});
+      poller.now();
+    } catch (error) {
+      problem(`Could not pause: ${error.message}`);
+    }
+  }
+
   function problem(text) {
     part("problem").hidden = !text;
     put(part("problem"), text);
@@ -247,7 +263,7 @@ window.studio.monitor = (() => {
     const row = window.studio.selected();
     put(part("name"), row ? row.name : "");
     part("pill").className = "pill";
-    part("resume").hidden = part("stop").hidden = part("stop-now").hidden = true;
+    part("resume").hidden = part("pause").hidden = part("stop").hidden = part("stop-now").hidden = true;
     part("bar").className = "bar unknown";
     fillCompare();
     poller?.now();
@@ -313,6 +329,7 @@ window.studio.monitor = (() => {
     window.studio.queue.mount(part("queue-acts"));
     window.studio.branch.mount(root.querySelector(".monitor"));
     part("resume").addEventListener("click", goOn);
+    part("pause").addEventListener("click", pause);
     part("stop").addEventListener("click", () => ask(false));
     part("stop-now").addEventListener("click", () => ask(true));
     part("ask-no").addEventListener("click", () => part("ask").close());

@@ -16,7 +16,9 @@ from studio.jobs.actions.branching import branch, extended, find_end, require_sa
 from studio.jobs.actions.queue import Move, move
 from studio.jobs.store.folder import free_name
 from studio.jobs.store.request import changed_config
+from studio.remote import asking as elsewhere
 from studio.train import preflight
+from studio.ui.components.selected import is_elsewhere
 from studio.ui.routes.answers import Json, refusing
 from studio.ui.routes.runlist import state_dict
 from studio.ui.server.services import Services
@@ -53,6 +55,10 @@ def make_router(services: Services, job_of: Callable[[str], JobFolder]) -> APIRo
     @router.post("/stop")
     def stop(job_id: str, body: Stop) -> Json:
         found = job_of(job_id)
+        if is_elsewhere(found) and found.state().final:  # nobody follows it, and it may go on there
+            with refusing():
+                elsewhere.stop(services.settings, found)
+            return Json(state_dict(found, found.state()))
         request_stop(found, now=body.now)
         with refusing():
             ensure_supervisor(services.settings)  # it may have been killed, and a stop needs one
@@ -65,9 +71,17 @@ def make_router(services: Services, job_of: Callable[[str], JobFolder]) -> APIRo
             ensure_supervisor(services.settings)  # and so does what waits
         return Json({"place": place})
 
+    @router.post("/pause")
+    def pause(job_id: str) -> Json:
+        with refusing():
+            return Json({"status": elsewhere.pause(job_of(job_id))})
+
     @router.post("/resume")
     def go_on(job_id: str) -> Json:
+        found = job_of(job_id)
         with refusing():
+            if is_elsewhere(found):
+                return Json({"said": elsewhere.go_on(services.settings, found)})
             return Json({"step": resume(services.settings, job_of(job_id)).step})
 
     @router.post("/extend")

@@ -24,7 +24,8 @@ from studio.jobs.views.compare import metrics_of
 from studio.jobs.views.differences import settings_of
 from studio.jobs.views.expected import next_steps
 from studio.reach import open_in
-from studio.ui.components.selected import has_model
+from studio.remote.record import read_record
+from studio.ui.components.selected import has_model, is_elsewhere
 from studio.ui.routes.answers import HeldFile, Json, KeptAnswers, file_stamp
 from studio.ui.routes.runlist import RunBook, state_dict, summary_dict
 
@@ -32,6 +33,10 @@ LOG_BYTES = 256 * 1024
 
 # Every run has these in a chart or a tile already.
 _COMMON = ("eval_loss", "mean_token_accuracy")
+# What a job at a service reports beside its loss.
+_THERE = {
+    "mean_token_accuracy": "Token accuracy", "eval_loss_of_batch": "Validation loss of a batch", "reward": "Reward",
+}  # fmt: skip
 
 
 def make_router(book: RunBook, job_of: Callable[[str], JobFolder]) -> APIRouter:
@@ -58,6 +63,7 @@ def make_router(book: RunBook, job_of: Callable[[str], JobFolder]) -> APIRouter:
                 "metrics": own_metrics(request.config),
                 "next": after_training(found, request),
                 "resumable": resumable(found),
+                "elsewhere": there(found) if is_elsewhere(found) else None,
                 "checkpoints": whole_steps(found.checkpoints),
                 "branch": asdict(request.branch) if request.branch else None,
                 "files": [
@@ -123,7 +129,16 @@ def make_router(book: RunBook, job_of: Callable[[str], JobFolder]) -> APIRouter:
 
 def own_metrics(config: dict[str, Any]) -> list[dict[str, str]]:
     """Name and title of what a run's method reports beside the loss, for its charts."""
+    if config.get("model") and isinstance(config["model"], str):  # a job at a service
+        return [{"name": name, "title": title} for name, title in _THERE.items()]
     return [{"name": one.name, "title": one.title} for one in metrics_of(config) if one.name not in _COMMON]
+
+
+def there(job: JobFolder) -> dict[str, Any]:
+    """What is known of a job at a service: its id and state there, the tuned model, and whether it may go on there."""
+    record = read_record(job)
+    loose = bool(record.job) and not record.over and job.state().final
+    return {"job": record.job, "status": record.status, "tuned": record.tuned, "loose": loose}
 
 
 def after_training(job: JobFolder, request: JobRequest) -> dict[str, dict[str, Any]]:

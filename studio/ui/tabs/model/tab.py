@@ -29,6 +29,7 @@ from studio.ui.form.planline import plan_line
 from studio.ui.form.schema import Form
 from studio.ui.page import QUIET, Page
 from studio.ui.server.services import Services
+from studio.ui.tabs.model import remote
 
 PATH, REVISION = "model.path", "model.revision"
 # So many of the newest jobs are looked through for whole models, and so many of these have a card.
@@ -66,6 +67,7 @@ def build(page: Page) -> None:
         form.place_tiers(form.of_section("model"), "model-advanced")
         markup(HUB_NOTE)
     facts = form.facts = piece(FACTS, "facts", elem_id="model-facts")
+    remote.build(page)
     form.lines.append(plan_line())
 
     path, revision = form.components[PATH], form.components[REVISION]

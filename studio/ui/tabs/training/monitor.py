@@ -67,6 +67,7 @@ MONITOR = f"""
     <button type="button" class="btn small quiet switch" role="switch" aria-checked="false" data-part="notify"
       title="Notify me when a run ends" hidden>Notify me</button>
     <button type="button" class="btn small primary" data-part="resume" hidden>Resume</button>
+    <button type="button" class="btn small" data-part="pause" hidden>Pause</button>
     <button type="button" class="btn small danger" data-part="stop" hidden>Stop and save</button>
     <button type="button" class="btn small danger" data-part="stop-now" hidden>Stop now</button>
   </div>
