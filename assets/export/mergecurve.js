@@ -3,12 +3,13 @@
 "use strict";
 
 window.studio.mergeCurve = (() => {
-  const { h, put, fetchJson, follow, isFinal, statusOf, number, duration, rate, charts } = window.studio;
+  const { h, put, fetchJson, follow, isFinal, statusOf, duration, rate, charts } = window.studio;
   const COLOURS = ["--c2", "--c3", "--c4", "--c5"], DASHES = ["dash", "dot", "dashdot", "longdash"];
   const EVERY_MS = 2000;
 
+  const plain = (value) => String(Number(value.toPrecision(6))).replace("-", "\u2212");
   const look = (place) => ({ colour: COLOURS[place % COLOURS.length], dash: DASHES[place % DASHES.length] });
-  const figure = (curve, one) => (one.score === null ? window.studio.statusOf(one).word.toLowerCase() : "correct" in one ? `${one.correct} of ${curve.total}` : rate(one.score));
+  const figure = (curve, one) => (one.score === null ? statusOf(one).word.toLowerCase() : "correct" in one ? `${one.correct} of ${curve.total}` : rate(one.score));
 
   function lines(curve) {
     const token = window.studio.token, known = curve.points.filter((one) => one.score !== null), ends = curve.points.map((one) => one.value);
@@ -34,14 +35,14 @@ window.studio.mergeCurve = (() => {
   }
 
   function legend(curve) {
-    const swatch = (colour, dash) => h("i", { style: `height:0;border-top:3px ${dash === "solid" ? "solid" : dash === "dot" ? "dotted" : "dashed"} var(${colour});background:none` });
+    const swatch = (colour, dash) => h("i", { style: `width:22px;height:0;border-top:3px ${dash === "solid" ? "solid" : dash === "dot" ? "dotted" : "dashed"} var(${colour});background:none` });
     const models = curve.parents.map((one, place) => h("span", {}, swatch(look(place).colour, look(place).dash), `${one.name}: ${rate(one.score)}`));
     return h("div", { class: "legend" }, h("span", {}, swatch("--c1", "solid"), "child"), ...models);
   }
 
   function table(curve, shown) {
     const link = (one) => h("button", { type: "button", class: "link", "aria-current": one.id === shown ? "true" : null, onclick: () => window.studio.select(one.id) }, one.name);
-    const rows = curve.points.map((one) => h("tr", { "data-child": one.id }, h("td", { class: "num" }, number(one.value)), h("td", {}, link(one)),
+    const rows = curve.points.map((one) => h("tr", { "data-child": one.id }, h("td", { class: "num" }, plain(one.value)), h("td", {}, link(one)),
       h("td", { class: "num" }, h(curve.best.includes(one.id) ? "b" : "span", {}, figure(curve, one))),
       h("td", { class: "num" }, one.score === null ? "" : rate(one.score)), h("td", { class: "num" }, one.score === null ? "" : duration(one.seconds))));
     return follow.table("Children of this sweep", [[curve.title, "num"], ["Child"], ["Right", "num"], [curve.measured || "Score", "num"], ["Took", "num"]], rows);

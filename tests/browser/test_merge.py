@@ -11,9 +11,11 @@ import torch
 from playwright.sync_api import Page, expect
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from studio.jobs import find_job
 from studio.models.inspect.tokenizerfiles import copy_tokenizer
 from tests.browser.made import as_text, open_tab, serious
-from tests.merge.made import SIZES, put_point, put_run
+from tests.browser.test_setup_tabs import planned
+from tests.merge.made import SIZES, put_child, put_point, put_run
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server
@@ -77,6 +79,27 @@ def test_an_edited_recipe_counts_and_a_wrong_one_is_a_sentence(
     page.locator("#merge-recipe textarea").fill("merge_method: tis\nmodels: [{model: first}, {model: second}]")
     page.get_by_role("button", name="Check", exact=True).click()
     expect(page.locator("#merge-said")).to_contain_text("there is no merge method 'tis'. Did you mean ties?")
+
+
+def test_a_child_is_a_base_model_and_stands_beside_runs(page: Page, server: Server, runs: None, tmp_path: Path) -> None:
+    child = put_child(server.settings, "mixed", tmp_path / "first")
+    run = find_job(server.settings.jobs, "second", "train")
+    open_tab(page, server.url, "model", "")
+    page.locator("#model-cards label", has_text="mixed").click()
+    facts = page.locator("#model-facts")
+    expect(facts.locator(".facts-title")).to_have_text("mixed")
+    expect(facts).to_contain_text("merge · Linear")
+    planned(page, "plan.memory && !plan.errors.length")
+    page.evaluate("ids => { location.hash = `compare=${ids}` }", f"{run.id},{child.id}")
+    expect(page.get_by_role("heading", name="Comparison of 2 runs")).to_be_visible()
+    table = page.locator("#comparison tbody")
+    expect(table.locator("tr[data-key=merge_method] td")).to_have_text(["–", "linear"])
+    expect(table.locator("tr[data-key=merged_models] td").last).to_have_text("a (weight 1), b (weight 1)")
+    page.locator("#comparison").get_by_role("button", name="Close", exact=True).click()
+    page.locator(".run", has_text="mixed").click()
+    acts = page.locator("[data-part=queue-acts]")
+    for word in ("branch", "extend", "duplicate", "edit"):
+        expect(acts.locator(f"[data-act={word}]")).to_be_hidden()
 
 
 def test_a_sweep_is_a_curve_that_leads_to_its_children(page: Page, server: Server, leftovers: list[Path]) -> None:

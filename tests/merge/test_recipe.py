@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import pytest
 
 from studio.errors import InputError
@@ -123,6 +126,30 @@ def test_a_bomb_is_refused() -> None:
     )
     with pytest.raises(InputError, match="more than"):
         read_recipe(text)
+
+
+HOSTILE = {
+    "an object of Python": "models: !!python/object/apply:os.system ['touch pwned']",
+    "an object in a model": "models: [{model: !!python/object:os.system a}]",
+    "10 MB": f"merge_method: linear # {10_000_000 * 'x'}",
+    "depth": f"models: {2000 * '['}",
+    "a number of a million digits": f"merge_method: linear\nparameters: {{weight: {1_000_000 * '1'}}}",
+    "a list": "- models",
+    "nothing": "",
+    "a control character": "models: [{model: \x01}]",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_recipe_is_refused_at_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    began = time.monotonic()
+    with pytest.raises(InputError) as error:
+        read_recipe(HOSTILE[name], "r.yaml")
+    assert "r.yaml" in error.value.sentence and len(error.value.sentence) < 500
+    assert time.monotonic() - began < 5 and not (tmp_path / "pwned").exists()
 
 
 def test_every_method_says_what_it_makes() -> None:

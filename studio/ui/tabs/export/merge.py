@@ -99,7 +99,7 @@ class MergeCard:
                     elem_id="merge-rows", elem_classes=["field"],
                 )  # fmt: skip
                 self.check = gr.Button("Check", scale=0, min_width=100, elem_id="merge-check")
-                self.start = gr.Button(START, variant="primary", scale=0, min_width=120, elem_id="merge-start")
+                self.start = gr.Button(START, variant="primary", scale=0, min_width=150, elem_id="merge-start")
             self.said = text_line("", "merge-said", look="muted")
         drawn(
             REPORT, "merge", "core/follow.js", "training/chartfiles.js", "training/charts.js", "export/mergecurve.js",

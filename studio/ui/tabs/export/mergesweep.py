@@ -18,16 +18,16 @@ class SweepFields:
     """The fields, in the order of `inputs`: varied value, its ends, number of merges."""
 
     def __init__(self) -> None:
-        with gr.Accordion("Sweep: several merges that differ in one number", open=False, elem_id="merge-sweep"):
+        with gr.Accordion("Sweep over one number", open=False, elem_id="merge-sweep"):
             self.place = gr.Dropdown(
                 [NO_SWEEP], value="", label="Varied number", interactive=True, allow_custom_value=True,
-                info="One of the recipe's numbers. Each value makes a child, and all are compared on the rows.",
+                info="A number of the recipe. Each of its values makes a child, and all of them answer the rows.",
                 elem_id="merge-place", elem_classes=["field"],
             )  # fmt: skip
             with gr.Row(elem_classes=["export-row"]):
                 self.first = _typed("From", "0", "merge-from")
                 self.last = _typed("To", "1", "merge-to")
-                self.count = _typed("Merges", "5", "merge-count", f"2 to {MOST}, at equal distances.")
+                self.count = _typed(f"Merges (2 to {MOST})", "5", "merge-count")
 
     @property
     def inputs(self) -> list[Any]:
@@ -64,7 +64,5 @@ def offered(text: str, chosen: str | None) -> gr.Dropdown:
     return gr.Dropdown(choices=[NO_SWEEP, *((title, place) for place, title in found.items())], value=kept)
 
 
-def _typed(label: str, value: str, elem_id: str, info: str | None = None) -> gr.Textbox:
-    return gr.Textbox(
-        value, label=label, info=info, interactive=True, elem_id=elem_id, elem_classes=["field"], min_width=110
-    )
+def _typed(label: str, value: str, elem_id: str) -> gr.Textbox:
+    return gr.Textbox(value, label=label, interactive=True, elem_id=elem_id, elem_classes=["field"], min_width=110)
