@@ -38,7 +38,7 @@ window.studio.exportedDifferences = (() => {
   };
 
   const link = (report, job) => h("p", { class: "export-note export-differences" },
-    h("a", { class: "link", href: filePath(job.id, report.page), download: `${job.id}-report.html` }, "Report (HTML)"),
+    h("a", { class: "link", href: filePath(job.id, report.page), download: report.page }, "Report (HTML)"),
     "one page to send to others, with prompts and answers of your rows in it.");
 
   return (report, job) => {
