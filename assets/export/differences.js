@@ -3,7 +3,10 @@
 
 window.studio.exportedDifferences = (() => {
   const { h, filePath, follow, rate, breakable } = window.studio;
-  const COLUMNS = [["After"], ["Trained model"], ["Exported"], ["KL, nats", "num"]];
+  const columns = (whole) => [["After"], [whole], ["Exported"], ["KL, nats", "num"]];
+
+  /* The trained model: Trained model. */
+  const titled = (whole) => whole.charAt(4).toUpperCase() + whole.slice(5);
 
   const nats = (number) => (number === null ? "–" : Number(number.toPrecision(2)).toString());
 
@@ -18,22 +21,23 @@ window.studio.exportedDifferences = (() => {
   const beside = (name, asked, answers) => h("div", { class: "export-pair" }, h("p", {}, h("b", {}, `${name} `), asked || ""),
     h("dl", { class: "hashes" }, ...answers.flatMap(([who, text]) => [h("dt", { class: "muted" }, who), h("dd", { class: "mono answer-text" }, ...breakable(text))])));
 
-  const parted = (one) => beside(one.prompt, one.question, [["Trained model", one.trained], ["Exported", one.exported]]);
+  const parted = (whole) => (one) => beside(one.prompt, one.question, [[whole, one.trained], ["Exported", one.exported]]);
 
-  const row = (one) => beside(`row ${one.row}`, one.prompt, [["Trained model", one.trained], ["Exported", one.exported], ["Expected", one.expected]]);
+  const row = (whole) => (one) => beside(`row ${one.row}`, one.prompt, [[whole, one.trained], ["Exported", one.exported], ["Expected", one.expected]]);
 
-  const counted = (rows) => (rows.lost === null ? "Rows that were answered wrongly, beside the trained model's answers:"
-    : `Rows that are answered differently (${rows.lost} only the trained model gets right, ${rows.gained} only what was exported):`);
+  const counted = (rows, whole) => (rows.lost === null ? `Rows that were answered wrongly, beside ${whole}'s answers:`
+    : `Rows that are answered differently (${rows.lost} only ${whole} gets right, ${rows.gained} only what was exported):`);
 
-  const ofFile = (file) => {
+  const ofFile = (whole) => (file) => {
+    const title = titled(whole);
     const places = file.places || [], rows = file.rows?.rows || [];
     const parts = file.greedy?.parted || (file.greedy?.worst ? [file.greedy.worst] : []);
     if (!places.length && !rows.length && !parts.length) return [h("p", { class: "num muted" }, `${file.file}: nothing differs that could be shown.`)];
     return [
       h("p", { class: "num" }, h("b", {}, file.file)),
-      ...(places.length ? [follow.table(`Next tokens of ${file.file}, farthest apart first`, COLUMNS, places.map(place))] : []),
-      ...(parts.length ? [h("p", { class: "muted" }, "Greedy answers that part:"), ...parts.map(parted)] : []),
-      ...(rows.length ? [h("p", { class: "muted" }, counted(file.rows)), ...rows.map(row)] : []),
+      ...(places.length ? [follow.table(`Next tokens of ${file.file}, farthest apart first`, columns(title), places.map(place))] : []),
+      ...(parts.length ? [h("p", { class: "muted" }, "Greedy answers that part:"), ...parts.map(parted(title))] : []),
+      ...(rows.length ? [h("p", { class: "muted" }, counted(file.rows, whole)), ...rows.map(row(title))] : []),
     ];
   };
 
@@ -42,8 +46,9 @@ window.studio.exportedDifferences = (() => {
     "one page to send to others, with prompts and answers of your rows in it.");
 
   return (report, job) => {
+    const whole = report.compared_with || "the trained model";
     const told = report.files.filter((file) => file.places || file.greedy?.worst);
     return [...(report.page ? [link(report, job)] : []), ...(told.length ? [h("details", { class: "export-parts export-note" },
-      h("summary", {}, "Largest differences from the trained model"), ...told.flatMap(ofFile))] : [])];
+      h("summary", {}, `Largest differences from ${whole}`), ...told.flatMap(ofFile(whole)))] : [])];
   };
 })();

@@ -78,17 +78,20 @@ window.studioExport = (() => {
   const found = (report, job, trigger) => [...window.studio.exportedDelivery(report), table(report, job, trigger), summary(report), ...notes(report), ...window.studio.exportedTrying(report, job, trigger), ...window.studio.exportedDifferences(report, job),
     ...window.studio.exportedFolder.details(report, job), ...window.studio.exportedServing(report, job), ...window.studio.exportedMatrix(report, job), ...window.studio.exportedModelfile(report, job), hashes(report)];
 
+  /* What the files were compared with: reports of before 2026-12 do not say it. */
+  const whole = (report) => report.compared_with || "the trained model";
+
   /* Nothing to chat with: they need their base model. */
   const ALONE = ["adapter", "gguf-lora"];
 
   const drawHead = (head, report, job, trigger) => {
     const good = report.files.every((file) => file.verdict !== "differs");
     const lossy = report.files.some((file) => file.verdict === "lossy");
-    const pill = h("span", { class: `pill ${good && !lossy ? "ok" : "warn"}` }, !good ? "differs from the trained model" : lossy ? "verified, lossy" : "verified");
+    const pill = h("span", { class: `pill ${good && !lossy ? "ok" : "warn"}` }, !good ? `differs from ${whole(report)}` : lossy ? "verified, lossy" : "verified");
     head.replaceChildren(head.firstElementChild, pill, h("span", { class: "grow" }));
     const smallest = [...report.files].sort((a, b) => a.bytes - b.bytes)[0];
     if (!smallest) return;
-    if (!ALONE.includes(smallest.type)) head.append(chatButton(job, smallest, trigger, smallest.parts ? "btn primary" : "btn"));
+    if (!ALONE.includes(smallest.type) && !job.silent) head.append(chatButton(job, smallest, trigger, smallest.parts ? "btn primary" : "btn"));
     if (!smallest.parts) head.append(download(job, smallest, "btn primary", `Download ${smallest.type.toUpperCase()} · ${bytes(smallest.bytes)}`));
   };
 
@@ -107,7 +110,7 @@ window.studioExport = (() => {
       figure(kl(file.mean_kl)), figure(match(file.exact_match)),
       h("td", { class: "verdict" }, h("span", { class: `pill ${["differs", "lossy"].includes(file.verdict) ? "warn" : "ok"}` }, file.verdict),
         ...(file.notes || []).map((note) => h("span", { class: "muted verdict-note" }, note))),
-      h("td", { class: "file-links" }, ...(file.parts ? [`${file.parts.length} files`] : [download(job, file, "link", "Download"), several && !ALONE.includes(file.type) ? chatButton(job, file, trigger, "btn small") : null])));
+      h("td", { class: "file-links" }, ...(file.parts ? [`${file.parts.length} files`] : [download(job, file, "link", "Download"), several && !job.silent && !ALONE.includes(file.type) ? chatButton(job, file, trigger, "btn small") : null])));
   };
 
   const kl = (number) => (number === null || number === undefined ? "–"
@@ -120,9 +123,10 @@ window.studioExport = (() => {
     const equal = parts.every((file) => file.prompt_ids_equal);
     const compared = Math.max(0, ...parts.map((file) => file.prompts_compared || 0));
     const other = parts.some((file) => file.parts) ? "the folder's own tokenizer" : "llama.cpp";
+    const trained = whole(report) === "the trained model" ? "training, chat" : whole(report);
     const text = equal
-      ? `Prompt tokens equal in training, chat and ${other} for ${compared} conversation shapes`
-      : `Prompt tokens differ between training and ${other}: the file answers another question than the model was trained on`;
+      ? `Prompt tokens equal in ${trained} and ${other} for ${compared} conversation shapes`
+      : `Prompt tokens differ between ${trained} and ${other}: the file is asked another question than the model would be`;
     return h("p", { class: `num export-note ${equal ? "muted" : "notice warning"}` }, text);
   };
 
@@ -132,7 +136,7 @@ window.studioExport = (() => {
     const lines = new Map(rare.map((one) => [`${one.cause}, for example ${one.example}.`, `${one.fix}.`]));
     if (!lines.size) return [];
     const items = [...lines].map(([cause, fix]) => h("li", {}, h("span", {}, `${cause} `), h("span", { class: "muted" }, fix)));
-    const title = h("p", { class: "num" }, "What llama.cpp reads differently, whatever was trained:");
+    const title = h("p", { class: "num" }, "What llama.cpp reads differently, whatever the model:");
     return [h("div", { class: "export-note export-rare" }, title, h("ul", {}, ...items))];
   };
 

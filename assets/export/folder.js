@@ -4,9 +4,9 @@
 window.studio.exportedFolder = (() => {
   const { h, filePath, bytes, copyButton, fileName } = window.studio;
 
-  const greedyLine = (greedy) => {
-    const unsure = greedy.unsure ? `; ${greedy.unsure} part where the trained model hardly preferred its token` : "";
-    return h("p", { class: "num export-note muted" }, `Greedy answers equal to the trained model's: ${greedy.equal} of ${greedy.total}${unsure}`);
+  const greedyLine = (greedy, whole) => {
+    const unsure = greedy.unsure ? `; ${greedy.unsure} part where ${whole} hardly preferred its token` : "";
+    return h("p", { class: "num export-note muted" }, `Greedy answers equal to ${whole}'s: ${greedy.equal} of ${greedy.total}${unsure}`);
   };
 
   const place = (path) => h("dl", { class: "hashes" }, h("dt", { class: "muted" }, "Folder"),
@@ -18,8 +18,8 @@ window.studio.exportedFolder = (() => {
     h("dd", {}, h("code", { class: "mono" }, part.sha256)),
   ];
 
-  const details = (report, job) => report.files.filter((file) => file.parts).flatMap((file) => [
-    ...(file.greedy ? [greedyLine(file.greedy)] : []),
+  const details = (report, job, whole = report.compared_with || "the trained model") => report.files.filter((file) => file.parts).flatMap((file) => [
+    ...(file.greedy ? [greedyLine(file.greedy, whole)] : []),
     place(file.path),
     h("details", { class: "export-parts" }, h("summary", {}, `Files of ${file.file}, with their SHA-256`),
       h("dl", { class: "hashes" }, ...file.parts.flatMap((part) => line(part, job)))),

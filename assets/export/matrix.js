@@ -11,7 +11,7 @@ window.studio.exportedMatrix = (() => {
     if (!made) return [];
     const link = h("a", { class: "link", href: filePath(job.id, made.file), download: made.file }, made.file);
     const types = made.types.map((type) => type.toUpperCase()).join(", ");
-    const text = ` (${bytes(made.bytes)}): the importance matrix of ${count(made.rows)} training rows (${count(made.tokens)} tokens), with which ${types} ${made.types.length > 1 ? "were" : "was"} rounded.`;
+    const text = ` (${bytes(made.bytes)}): the importance matrix of ${count(made.rows)} ${made.of || "training rows"} (${count(made.tokens)} tokens), with which ${types} ${made.types.length > 1 ? "were" : "was"} rounded.`;
     return [h("p", { class: "num export-note export-matrix" }, link, text)];
   };
 })();

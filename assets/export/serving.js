@@ -11,7 +11,7 @@ window.studio.exportedServing = (() => {
     const rare = told.rare ? ` and ${told.rare_equal} of ${told.rare} rare texts` : "";
     const good = told.equal === told.compared;
     return h("p", { class: `num export-note ${good ? "muted" : "notice warning"}` },
-      `llama-server (${told.program}) makes the prompts of the training of ${told.equal} of ${told.compared} conversations${rare}`);
+      `llama-server (${told.program}) makes the same prompts as ${report.compared_with || "the trained model"} for ${told.equal} of ${told.compared} conversations${rare}`);
   };
 
   return (report, job) => {

@@ -48,7 +48,7 @@ LEAST_CONTEXT = 16
 PLACES: tuple[Destination, ...] = ("hub", "folder")
 DEFAULT_TYPES: tuple[GgufType, ...] = ("q4_k_m",)
 COMPARED: tuple[RowKind, ...] = ("pairs", "rated")  # rows whose answers are compared with each other
-DEMO_TEST = "demo/test.jsonl"
+DEMO_TRAIN, DEMO_TEST = "demo/train.jsonl", "demo/test.jsonl"
 AUTO, HELD_OUT = "auto", "validation"  # instead of a file: the run's usual rows, the rows that it held out
 
 
@@ -98,9 +98,14 @@ class EvaluateConfig(Options):
 
 
 class ExportConfig(Options):
-    """An export of a run: what is made of it, what serves it, and where it is put."""
+    """An export of a run or a model: what is made of it, what serves it, and where it is put."""
 
-    run: str = option(..., "The training run (its id or name) that is exported.", title="Run", min_length=1)
+    run: str = option(
+        ...,
+        "What is exported: a training run (its id or name), or a model: the folder of a checkpoint or of a PEFT "
+        "adapter, or the Hub id of a downloaded model.",
+        title="Run or model", min_length=1,
+    )  # fmt: skip
     to: Destination = option(
         "gguf",
         " ".join(f"{name}: {made}." for name, made in DESTINATIONS.items()),
@@ -126,9 +131,9 @@ class ExportConfig(Options):
     )
     imatrix: Literal["auto", "on", "off"] = option(
         "auto",
-        "Weigh rounding errors by how strongly each weight is used on the run's training rows. auto: for the IQ types, "
-        "Q4_0, Q3_K_S and Q2_K; on: for all types that can; off: for none, and IQ1, IQ2, IQ3_XXS and IQ3_XS cannot be "
-        "made.",
+        "Weigh rounding errors by how strongly each weight is used on the run's training rows, or on the rows that a "
+        "model without a run answers. auto: for the IQ types, Q4_0, Q3_K_S and Q2_K; on: for all types that can; off: "
+        "for none, and IQ1, IQ2, IQ3_XXS and IQ3_XS cannot be made.",
         title="Importance matrix", needs=("to", GGUF_MADE),
     )  # fmt: skip
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = option(

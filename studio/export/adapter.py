@@ -11,9 +11,10 @@ from studio.export.card import unserved
 from studio.export.files import require_space
 from studio.export.folder import GATES, FolderExport
 from studio.export.gguf.checkpoint import read_object, write_object
+from studio.export.origins.origin import Origin
 from studio.export.serving.older import unread_by_older
 from studio.export.serving.servers import TITLES, VLLM_RANKS, Server
-from studio.jobs import JobFolder
+from studio.export.source import Source
 from studio.jobs.views.expected import folder_seconds
 from studio.models.catalog.hubaccess import is_hub_id
 from studio.models.inspect.adapters import WEIGHTS, highest_rank
@@ -47,7 +48,7 @@ class AdapterExport(FolderExport):
 
     def prepare(self) -> None:
         """Refuse what is no adapter, or has no room."""
-        require_exportable(self.source.run, self.config)
+        require_exportable(self.source, self.config)
         size = 2 * (self.source.model / WEIGHTS).stat().st_size
         require_space(self.context.job.path, size, "the adapter")
 
@@ -56,7 +57,7 @@ class AdapterExport(FolderExport):
         self.folder.mkdir()
         (self.folder / WEIGHTS).write_bytes(read_bytes(self.source.model / WEIGHTS))
         copy_tokenizer(self.source.tokenizer, self.folder)
-        name = named_base(self.config.base, self.source.run)
+        name = named_base(self.config.base, self.source.origin)
         values = read_object(self.source.model / CONFIG)
         values |= {"base_model_name_or_path": name, "revision": None, "inference_mode": True}
         write_object(self.folder / CONFIG, values)
@@ -84,11 +85,11 @@ class AdapterExport(FolderExport):
         return said
 
 
-def require_exportable(run: JobFolder, config: ExportConfig) -> None:
+def require_exportable(source: Source, config: ExportConfig) -> None:
     """Refuse, before a job is made of it, what the destination cannot be given.
 
     Args:
-        run: the trained one.
+        source: what is exported.
         config: what is asked for.
 
     Raises:
@@ -97,42 +98,42 @@ def require_exportable(run: JobFolder, config: ExportConfig) -> None:
     served = config.to in SERVERS and config.serve == "adapter"
     if config.made not in ("adapter", "gguf-lora") and not served:
         return
-    name = named_base(config.base, run)
-    if not (run.model / CONFIG).is_file():
+    name = named_base(config.base, source.origin)
+    if source.adapter is None:
         raise InputError(
-            f"run '{run.request.name}' has no adapter: all of its weights were trained",
+            f"{source.origin.said} has no adapter: {source.origin.lacks_adapter}",
             where="serve" if served else "to" if config.to == config.made else "what",
             fix="Serve it as merged" if served else "Export it to merged or gguf",
         )
-    if served and (reason := _unserved_by(config.to, run, name)):
+    if served and (reason := _unserved_by(config.to, source, name)):
         raise InputError(reason, where="serve", fix="Serve it as merged")
 
 
-def _unserved_by(to: Destination, run: JobFolder, base: str) -> str:
-    """Why a server cannot serve a run's adapter; "" where it can."""
-    title, config = TITLES[cast(Server, to)], read_object(run.model / CONFIG)
+def _unserved_by(to: Destination, source: Source, base: str) -> str:
+    """Why a server cannot serve an adapter; "" where it can."""
+    title, config = TITLES[cast(Server, to)], read_object(source.model / CONFIG)
     if what := unserved(config):
         return f"{title} cannot serve an adapter with {what}"
     if to == "vllm" and highest_rank(config) > VLLM_RANKS[-1]:
         return f"{title} serves adapters up to rank {VLLM_RANKS[-1]}; this one has rank {highest_rank(config)}"
-    folder = Path(str((run.environment().get("base_model") or {}).get("path") or ""))
+    folder = source.weights
     if to == "tgi" and (folder / "config.json").is_file() and unread_by_older(read_object(folder / "config.json")):
         return f"{title} would place the positions of {base} wrongly: its config.json has no rope_theta"
     return ""
 
 
-def named_base(asked: str | None, run: JobFolder) -> str:
+def named_base(asked: str | None, origin: Origin) -> str:
     """Return the name under which programs find the base model.
 
     Args:
-        asked: what the person gave; None for the Hub id or folder of the run.
-        run: the trained one.
+        asked: what the person gave; None for the Hub id or folder that is known.
+        origin: what the adapter comes from.
 
     Raises:
         InputError: it is neither a Hub id nor a folder with a model.
     """
     if asked is None:
-        recorded = run.environment().get("base_model") or {}
+        recorded = origin.base_model
         name = str(recorded.get("name") or "").partition("@")[0]
         return name if recorded.get("source") == "hub" else str(recorded.get("path") or name)
     if not is_hub_id(asked) and not (Path(asked).expanduser() / "config.json").is_file():

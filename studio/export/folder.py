@@ -9,7 +9,7 @@ from typing import Any
 
 from studio.config.jobs import SERVERS
 from studio.export.card import model_card
-from studio.export.cards.curves import FILE, draw_curves, losses_of
+from studio.export.cards.curves import FILE, draw_curves
 from studio.export.files import sha256
 from studio.export.making import Making
 from studio.export.proof.gates import gate_of, near_tie
@@ -85,7 +85,7 @@ class FolderExport(Making):
             "near_tie": near_tie(gate), "rows": False,
         }  # fmt: skip
         result = self.step(f"verifying {kind}", "proof.checkpoint", request, "tokens")
-        entry = self.entry(kind, gate, "as trained", result)
+        entry = self.entry(kind, gate, self.source.origin.good, result)
         entry |= {"dtype": self.dtype, "file": self.folder.name, "sha256": None, "greedy": result.answer.get("greedy")}
         moved = self.reference["moved"]
         if moved and moved > SEEN_NATS:
@@ -122,12 +122,12 @@ class FolderExport(Making):
 
     def _write_card(self, folder: Path, entry: dict[str, Any]) -> Path:
         card = folder / "README.md"
-        card.write_text(model_card(self.source.run, self.report, entry), encoding="utf-8")
+        card.write_text(model_card(self.source.origin, self.report, entry), encoding="utf-8")
         return card
 
     def _draw(self) -> None:
         """Draw the run's curves beside the card, if it recorded any."""
-        losses = losses_of(self.source.run)
+        losses = self.source.origin.losses()
         if len(losses.train) > 1:
             draw_curves(losses, self.folder / FILE)
             self.report["curves"] = {"file": FILE, "sentence": losses.sentence()}
@@ -140,7 +140,7 @@ class FolderExport(Making):
         if broken:
             worst = greedy["worst"]
             said.append(
-                f"{broken} of {greedy['total']} greedy answers differ where the trained model was sure "
+                f"{broken} of {greedy['total']} greedy answers differ where {self.source.origin.whole} was sure "
                 f"('{worst['prompt']}', by {worst['nats']:.2g} nats)"
             )
         if moved and moved > SEEN_NATS and result.answer["overall"]["mean_kl"] >= LOST_SHARE * moved:

@@ -35,7 +35,7 @@ class GgufAdapterExport(Making):
         """Refuse what has no room or llama.cpp cannot take; fetch the converter if it is missing."""
         require_space(self.context.job.path, int(1.2 * self.source.half_bytes), "the base model as GGUF, for the proof")
         self._tools: Toolchain = ensure_toolchain(self.context.settings, self.context)
-        require_takeaway(self.source.weights, self.source.run.request.name, self.context.settings)
+        require_takeaway(self.source.weights, self.source.origin.said, self.context.settings)
 
     def make(self) -> None:
         """Bring the adapter to one scale, convert it and the base model, compare the two, sign it, move it out."""
@@ -43,7 +43,7 @@ class GgufAdapterExport(Making):
         request = {"adapter": str(self.source.adapter), "base": str(self.source.base), "target": str(adapter)}
         self.report["adapter"] = require(self.step("reading the adapter", "gguf.lora", request, ""), "reading").answer
         link_checkpoint(self.source.weights, model, self.source.base, self.source.tokenizer)
-        said = metadata(self.report["name"], self.report["base_model"], model)
+        said = metadata(self.report["name"], self.report["base_model"], model, self.source.origin.made)
         base, file = self.work / "base.gguf", self.work / "adapter.gguf"
         for name, source, target, beside in (
             ("converting the base model", model, base, None),
@@ -57,15 +57,16 @@ class GgufAdapterExport(Making):
 
     def readme(self) -> str:
         """Text of the README beside the file."""
-        return card_front(self.source.run, self.report, "adapter", "gguf") + adapter_readme(
-            self.report["name"], self.report["base_model"] or "its base model", self.report["files"][0]
+        return card_front(self.source.origin, self.report, "adapter", "gguf") + adapter_readme(
+            self.report["name"], self.report["base_model"] or "its base model", self.report["files"][0],
+            self.source.origin.whole,
         )  # fmt: skip
 
     def _prove(self, base: Path, file: Path) -> None:
         began = time.monotonic()
         request = {"file": str(base), "lora": str(file), "folder": str(self.work), "threads": cpu_threads()}
         result = self.step(f"verifying {KIND}", "proof.verify", request, "tokens")
-        entry = self.entry(KIND, gate_of("f16", self.reference["dtype"]), "as trained", result)
+        entry = self.entry(KIND, gate_of("f16", self.reference["dtype"]), self.source.origin.good, result)
         if (rescaled := self.report["adapter"]["rescaled"]) and result.code == 0:
             entry["notes"].append(f"{rescaled} layers had a scale of their own, which is in their matrices now")
         if self.rows is not None and result.code == 0:

@@ -71,7 +71,7 @@ class GgufExport(Making):
         elif self.config.imatrix == "on":
             self.context.notice("info", f"no importance matrix is made: {', '.join(self.types)} would not use it")
         self._tools = ensure_toolchain(self.context.settings, self.context)
-        require_takeaway(self.source.weights, self.source.run.request.name, self.context.settings)
+        require_takeaway(self.source.weights, self.source.origin.said, self.context.settings)
 
     def make(self) -> None:
         """Write all files, then prove them one by one."""
@@ -108,7 +108,7 @@ class GgufExport(Making):
             link_checkpoint(self.source.model, merged, self.source.base, tokenizer)
         else:
             self.merge(merged, tokenizer, dtype=self._intermediate())
-        said = metadata(self.report["name"], self.report["base_model"], merged)
+        said = metadata(self.report["name"], self.report["base_model"], merged, self.source.origin.made)
         converted: list[str] = [kind for kind in self.types if TYPES[kind].by_converter]
         if self._quantised() and "f16" not in converted:
             converted.append("f16")
@@ -134,7 +134,9 @@ class GgufExport(Making):
     def _find_rows(self) -> None:
         """Find the training rows; without them, types that are merely better with a matrix are made without."""
         try:
-            self._rows = training_rows(self.source.run.request.config, self.context.settings).model_dump(mode="json")
+            self._rows = training_rows(self.source.origin.data(self.rows), self.context.settings).model_dump(
+                mode="json"
+            )
         except InputError as error:
             if self.config.imatrix != "auto" or set(self.weighted) & set(MATRIX_NEEDED):
                 raise
@@ -149,7 +151,11 @@ class GgufExport(Making):
         }  # fmt: skip
         made = self.step("importance matrix", "imatrix.make", request, "tokens")
         answer = require(made, "making the importance matrix").answer
-        self._made = {"file": self.name + MATRIX_ENDING, "types": self.weighted} | answer
+        self._made = {
+            "file": self.name + MATRIX_ENDING,
+            "types": self.weighted,
+            "of": self.source.origin.rows_of,
+        } | answer
         if answer["unreached"]:
             self.context.notice(
                 "info",
@@ -184,7 +190,7 @@ class GgufExport(Making):
         request = {"file": str(file), "folder": str(self.work), "threads": cpu_threads()}
         result = self.step(f"verifying {kind}", "proof.verify", request, "tokens")
         self.adds_start = bool(result.answer.get("adds_start"))
-        good: Verdict = "as trained" if TYPES[kind].by_converter else "as expected"
+        good: Verdict = self.source.origin.good if TYPES[kind].by_converter else "as expected"
         entry = self.entry(kind, gate_of(kind, self.reference["dtype"]), good, result)
         entry["imatrix"] = kind in self.weighted
         entry["notes"] = [*self.report.get("notes", {}).get(kind, []), *entry["notes"]]

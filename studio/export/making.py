@@ -18,16 +18,16 @@ from studio.config.jobs import ExportConfig
 from studio.errors import StudioError
 from studio.export.card import card_front
 from studio.export.cards.license import license_of
-from studio.export.cards.scores import evaluation_of
 from studio.export.delivery.delivery import Delivery, files_in
 from studio.export.delivery.earlier import same_export, take
 from studio.export.files import sha256
+from studio.export.origins.origin import Origin
 from studio.export.proof.gates import Gate, Verdict, losses, shortcomings
 from studio.export.readme import readme
 from studio.export.reporting.beside import COMPARING, set_beside
 from studio.export.reporting.facts import versions
 from studio.export.reporting.page import PAGE, report_page
-from studio.export.source import Source, texts_from, trained_score
+from studio.export.source import Source, texts_from
 from studio.export.steps import StepResult, require, run_own_step
 from studio.jobs import JobFolder
 from studio.jobs.run.worker import JobContext
@@ -49,7 +49,7 @@ class Making(ABC):
     Args:
         context: of the job.
         config: what is to be made.
-        source: the trained model.
+        source: the model that is exported.
         rows: file on which it answers; None for none.
     """
 
@@ -59,20 +59,22 @@ class Making(ABC):
         self.context, self.config, self.source, self.rows = context, config, source, rows
         self.delivery: Delivery | None = None
         self.work = context.job.path / "work"
-        self.name = re.sub(r"[^\w.-]+", "-", source.name, flags=re.ASCII).strip("-.") or source.run.id
+        self.name = re.sub(r"[^\w.-]+", "-", source.name, flags=re.ASCII).strip("-.") or "model"
         self.phases: list[dict[str, Any]] = []
+        origin = source.origin
         self.reference: dict[str, Any] = {}
         self.report: dict[str, Any] = {
-            "run": source.run.id,
+            "run": origin.id,
             "name": source.name,
             "to": config.to,
-            "base_model": source.run.environment().get("base_model", {}).get("name", ""),
+            "base_model": str(origin.base_model.get("name") or ""),
+            "compared_with": origin.whole,
             "data": config.evaluate,
-            "trained": trained_score(context.settings, source.run, rows) if rows and source.step is None else None,
+            "trained": origin.score(context.settings, rows) if rows and source.step is None else None,
             "began": time.time(),
             "versions": versions(),
-            "evaluation": evaluation_of(context.settings, source.run),
-            "license": license_of(source.base, source.run.environment().get("base_model") or {}),
+            "evaluation": origin.evaluation(context.settings),
+            "license": license_of(source.base, origin.base_model),
             "files": [],
             "phases": self.phases,
         }
@@ -92,8 +94,8 @@ class Making(ABC):
     def run(self) -> None:
         """Do all of it; the work folder is gone afterwards, whatever happens."""
         delivery = self.delivery
-        earlier = same_export(self.context, self.config, self.source.run) if delivery is not None else None
-        expected = self.expected() if earlier is None else {}
+        earlier = same_export(self.context, self.config, self.source) if delivery is not None else None
+        expected = {self._called(name): value for name, value in (self.expected() if earlier is None else {}).items()}
         if expected and self.rows is not None and self.report["trained"] is None:
             expected[COMPARING] = comparing_seconds(self.source.half_bytes)
         self.context.outline(expected | (delivery.expected(self.source.half_bytes) if delivery else {}))
@@ -153,12 +155,15 @@ class Making(ABC):
             self.context.notice("info", f"merged by PEFT, fully in memory: {result.answer['reason']}")
 
     def refer(self, answers: bool = False) -> None:
-        """Ask the trained model.
+        """Ask the model that is exported.
 
         Args:
             answers: also for greedy answers, and how far the training moved the base model.
         """
-        texts = texts_from(self.source.run, self.rows, self.context.settings)
+        origin = self.source.origin
+        texts = texts_from(origin.data(self.rows), self.rows, self.context.settings)
+        if self.rows is None and (told := origin.without_rows):
+            self.context.notice("info", told)
         request = self.trained() | {
             "tokenizer": str(self.source.tokenizer),
             "texts_from": texts.model_dump(mode="json") if texts else None,
@@ -167,8 +172,9 @@ class Making(ABC):
             "folder": str(self.work),
             "answers": answers,
         }
-        result = self.step("running the trained model", "proof.reference", request, "tokens")
-        self.reference = require(result, "running the trained model").answer
+        name = f"running {origin.whole}"
+        result = self.step(name, "proof.reference", request, "tokens")
+        self.reference = require(result, name).answer
         self.report["reference"] = {key: self.reference[key] for key in ("dtype", "positions", "own_text", "notes")}
         for note in self.reference["notes"]:
             self.context.notice("warning", note)
@@ -285,17 +291,18 @@ class Making(ABC):
         shown |= {"peak_memory_bytes": peak, "page": PAGE}
         write_json(job.report / "export.json", shown)
         if files:
-            write_atomic(job.report / PAGE, report_page(shown, self.source.run, job))
+            write_atomic(job.report / PAGE, report_page(shown, self.source.origin, job))
             (job.exports / "README.md").write_text(self.readme(), encoding="utf-8")
 
     def readme(self) -> str:
         """Text of the README beside what was delivered."""
-        return card_front(self.source.run, self.report, "finetune", "gguf") + readme(
+        return card_front(self.source.origin, self.report, "finetune", "gguf") + readme(
             self.report["name"],
             self.report["base_model"] or "its base model",
             self.report["files"],
             self.report.get("modelfile"),
             self.report.get("imatrix"),
+            self.source.origin.whole,
         )
 
     def _compare_scores(self, entry: dict[str, Any], found: dict[str, Any]) -> None:
@@ -308,7 +315,7 @@ class Making(ABC):
         if lost:
             entry["notes"].append(
                 f"loses accuracy on the task: {found['correct']} of {found['total']} rows right, "
-                f"the trained model {trained['correct']}"
+                f"{self.source.origin.whole} {trained['correct']}"
             )
 
     def _conclude(self) -> None:
@@ -319,7 +326,7 @@ class Making(ABC):
             why = "; ".join(f"{file['file']} ({', '.join(file['notes'][-2:])})" for file in differing)
             fixes = {one["fix"] for file in differing for one in file["differences"] if not one["rare"]}
             raise StudioError(
-                f"{len(differing)} of {len(files)} {self.noun} differ from the trained model: {why}",
+                f"{len(differing)} of {len(files)} {self.noun} differ from {self.source.origin.whole}: {why}",
                 fix=". ".join(
                     [
                         "Do not use them; the report and the job's log show the differences",
@@ -328,6 +335,10 @@ class Making(ABC):
                     ]
                 ),
             )
+
+    def _called(self, phase: str) -> str:
+        """A foretold phase as it is called here."""
+        return phase.replace(Origin.whole, self.source.origin.whole)
 
     def failure(self, result: StepResult) -> str:
         """Why a step failed, as a sentence."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.export.files import require_space
-from studio.export.folder import GATES, LOST_SHARE, SEEN_NATS, FolderExport
-from studio.export.gguf.checkpoint import read_object, write_object
+from studio.export.folder import LOST_SHARE, SEEN_NATS, FolderExport
+from studio.export.gguf.checkpoint import own_dtype, write_object
 from studio.export.serving.older import write_older_config
 from studio.jobs.store.files import read_json
 from studio.jobs.views.expected import folder_seconds
@@ -69,13 +69,6 @@ class MergedExport(FolderExport):
                 f"{self.dtype} rounds away {lost / moved:.0%} of what the training moved (mean KL); float32 keeps it"
             )
         return said
-
-
-def own_dtype(weights: Path) -> str:
-    """Name of the dtype that a model's config.json names; float32 where it names none that is exported."""
-    raw = read_object(weights / "config.json")
-    own = str(raw.get("dtype") or raw.get("torch_dtype") or "float32")
-    return own if own in GATES else "float32"
 
 
 def end_answers(folder: Path, ends: list[int]) -> None:

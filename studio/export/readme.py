@@ -13,7 +13,7 @@ from studio.export.proof.gates import difference, rare_differences
 
 def readme(
     name: str, base: str, files: Sequence[dict[str, Any]], told: dict[str, Any] | None,
-    matrix: dict[str, Any] | None = None,
+    matrix: dict[str, Any] | None = None, whole: str = "the trained model",
 ) -> str:  # fmt: skip
     """Text of README.md.
 
@@ -23,41 +23,43 @@ def readme(
         files: entries of the report.
         told: what `write_modelfile` returned; None before there is a Modelfile.
         matrix: what the report says of the importance matrix; None for none.
+        whole: what they were compared with.
     """
     first = shlex.quote(files[0]["file"])
     return f"""# {for_markdown(name)} as GGUF
 
-Made by Finetune Studio from {for_markdown(base)}. Each file was loaded with llama.cpp and compared with the
-trained model: how often the most likely next token is the same, the mean KL divergence (nats per token), and exact
+Made by Finetune Studio from {for_markdown(base)}. Each file was loaded with llama.cpp and compared with
+{whole}: how often the most likely next token is the same, the mean KL divergence (nats per token), and exact
 match on rows where rows were given. The license and limitations of the base model apply.
 
 {_table(files)}
-{_notes(files)}
+{_notes(files, whole)}
 ## llama.cpp
 
     llama-cli -m {first} --jinja -cnv
     llama-server -m {first} --jinja --port 8080
 
-`--jinja` uses the chat template inside the file, which is the one that the model was trained with.
+`--jinja` uses the chat template inside the file, which is the one of {whole}.
 {_matrix(matrix)}{_ollama(files[0]["file"], told)}"""
 
 
-def adapter_readme(name: str, base: str, file: dict[str, Any]) -> str:
+def adapter_readme(name: str, base: str, file: dict[str, Any], whole: str = "the trained model") -> str:
     """Text of README.md beside a GGUF adapter.
 
     Args:
         name: the run's name.
         base: the base model's name.
         file: its entry of the report.
+        whole: what it was compared with.
     """
     path = shlex.quote(file["file"])
     return f"""# {for_markdown(name)} as a GGUF adapter
 
 Made by Finetune Studio for {for_markdown(base)}. It was loaded with llama.cpp beside the base model's GGUF in f16 and
-compared with the trained model. The license and limitations of the base model apply.
+compared with {whole}. The license and limitations of the base model apply.
 
 {_table([file])}
-{_notes([file])}
+{_notes([file], whole)}
 ## llama.cpp
 
     llama-cli -m BASE.gguf --lora {path} --jinja -cnv
@@ -83,7 +85,7 @@ def _table(files: Sequence[dict[str, Any]]) -> str:
 {rows}"""
 
 
-def _notes(files: Sequence[dict[str, Any]]) -> str:
+def _notes(files: Sequence[dict[str, Any]], whole: str) -> str:
     found = rare_differences(files)
     if not found:
         return ""
@@ -91,7 +93,7 @@ def _notes(files: Sequence[dict[str, Any]]) -> str:
     return f"""
 ## Notes
 
-Conversations are tokenized exactly as in training, with these exceptions:
+Conversations are tokenized exactly as by {whole}, with these exceptions:
 
 {lines}"""
 
@@ -100,11 +102,12 @@ def _matrix(made: dict[str, Any] | None) -> str:
     if made is None:
         return ""
     sources, types = (", ".join(for_markdown(one) for one in made[key]) for key in ("sources", "types"))
+    rows = f"{made['rows']:,} {made.get('of', 'training rows')}"
     return f"""
 ## Importance matrix
 
 {types}: rounded with `{made["file"]}` ({in_words(made["bytes"])}, SHA-256 `{made["sha256"]}`). It says how strongly
-each column of each weight matrix is used: {made["rows"]:,} training rows ({made["tokens"]:,} tokens of {sources}) were
+each column of each weight matrix is used: {rows} ({made["tokens"]:,} tokens of {sources}) were
 computed with the f16 file, and the squares of the inputs were added up. `llama-quantize --imatrix` reads it, too.
 """
 

@@ -1,23 +1,25 @@
-"""What is exported: the run's folder, its base model, and the rows it is compared on."""
+"""What is exported: a run's result or a model from elsewhere, its base model, and the rows it is compared on."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from studio.config.data import DataSource
-from studio.data.files.datafiles import resolve_path
+from studio.config.jobs import DEMO_TRAIN
 from studio.data.sources.locate import locate
 from studio.data.sources.reading import source_named
 from studio.errors import InputError
-from studio.export.gguf.checkpoint import is_checkpoint, read_object, weight_bytes
+from studio.export.gguf.checkpoint import is_checkpoint, own_dtype, weight_bytes
+from studio.export.origins.find import Found, find
+from studio.export.origins.origin import Origin
+from studio.export.origins.run import RunOrigin
 from studio.jobs import JobFolder, find_job
 from studio.jobs.store.checkpoints import whole
-from studio.jobs.store.files import read_json
-from studio.jobs.store.folder import jobs_of_kind
 from studio.jobs.store.request import MODEL_KINDS
 from studio.models.inspect.tokenizerfiles import tokenizer_files
 from studio.settings import Settings
@@ -26,18 +28,19 @@ from studio.tunings.adapter import CHANGES_BASE
 
 @dataclass(frozen=True)
 class Source:
-    """A trained model.
+    """A model that is exported.
 
     Attributes:
-        run: the training job.
-        base: folder of the base model; for a full fine-tune only its small files may be needed.
+        origin: the run that made it, or where else it comes from.
+        base: folder of the base model; for a full fine-tune only its small files may be needed. Of a model from
+            elsewhere it is the model itself.
         adapter: folder of the adapter; None for a full checkpoint.
-        model: folder of the weights that the run made: its result, or one of its checkpoints.
-        tokenizer: folder of the tokenizer that it was trained with.
+        model: folder of the weights that the run made, its result or one of its checkpoints; else what was named.
+        tokenizer: folder of the tokenizer that it answers with.
         step: updates made until the checkpoint; None for the result.
     """
 
-    run: JobFolder
+    origin: Origin
     base: Path | None
     adapter: Path | None
     model: Path
@@ -47,7 +50,7 @@ class Source:
     @property
     def name(self) -> str:
         """What a person calls it."""
-        name = self.run.request.name
+        name = self.origin.name
         return name if self.step is None else f"{name}-step-{self.step}"
 
     @property
@@ -58,28 +61,62 @@ class Source:
     @property
     def half_bytes(self) -> int:
         """About the bytes of the model in 16 bits."""
-        wide = str(read_object(self.weights / "config.json").get("dtype", "")) == "float32"
-        return weight_bytes(self.weights) // (2 if wide else 1)
+        return weight_bytes(self.weights) // (2 if own_dtype(self.weights) == "float32" else 1)
 
 
 def open_source(settings: Settings, wanted: str, step: int | None = None) -> Source:
-    """Find a run and what belongs to it.
+    """Find what is exported and what belongs to it.
 
     Args:
         settings: of the home.
-        wanted: the run's id, name or folder.
-        step: of the checkpoint that is exported; None for the run's result.
+        wanted: a run's id, name or folder, or a model (`origins.find`).
+        step: of the run's checkpoint that is exported; None for the run's result.
 
     Raises:
-        InputError: no such run or checkpoint, it has no model, or its base model is gone.
+        InputError: no such run, model or checkpoint, it has no model, or its base model is gone.
+    """
+    found = find(wanted, settings)
+    if not isinstance(found, Found):
+        return source_of(found, step)
+    if step is not None:
+        raise InputError(
+            f"{found.origin.said} has no checkpoints: only runs do", where="checkpoint", fix="Omit it, or give a run"
+        )
+    return Source(found.origin, found.base, found.adapter, found.origin.model, found.tokenizer)
+
+
+def open_run(settings: Settings, wanted: str) -> JobFolder:
+    """Find a run whose result can be exported.
+
+    Args:
+        settings: of the home.
+        wanted: its id, name or folder.
+
+    Raises:
+        InputError: as `open_source`.
     """
     run = find_job(settings.jobs, wanted, MODEL_KINDS)
+    source_of(run)
+    return run
+
+
+def source_of(run: JobFolder, step: int | None = None) -> Source:
+    """What is exported of a run.
+
+    Args:
+        run: a training run or a merge.
+        step: of a checkpoint; None for the result.
+
+    Raises:
+        InputError: it has no such checkpoint, or no model, or its base model is gone.
+    """
     if run.scores:
         raise InputError(
             f"run '{run.request.name}' trained a reward model, which scores completions and cannot generate",
             fix="Export a run of another method; PPO and GRPO can use this one",
         )
-    base_text = run.environment().get("base_model", {}).get("path")
+    origin = RunOrigin(run)
+    base_text = origin.base_model.get("path")
     base = Path(base_text) if base_text else None
     model = run.model if step is None else checkpoint_of(run, step)
     tokenizer = run.model if tokenizer_files(run.model) else model
@@ -90,9 +127,9 @@ def open_source(settings: Settings, wanted: str, step: int | None = None) -> Sou
                 where=str(run.path),
                 fix="Restore the model at that path; an adapter alone is not a model",
             )
-        return Source(run, base, model, model, tokenizer, step)
+        return Source(origin, base, model, model, tokenizer, step)
     if is_checkpoint(model):
-        return Source(run, base if base is not None and base.is_dir() else None, None, model, tokenizer, step)
+        return Source(origin, base if base is not None and base.is_dir() else None, None, model, tokenizer, step)
     raise InputError(
         f"run '{run.request.name}' has no trained model (it is {run.state().status})",
         fix="Wait until it is done, or export another run",
@@ -124,20 +161,20 @@ def checkpoint_of(run: JobFolder, step: int) -> Path:
     return found[step]
 
 
-def texts_from(run: JobFolder, evaluate: Path | None, settings: Settings) -> DataSource | None:
+def texts_from(training: Mapping[str, Any], evaluate: Path | None, settings: Settings) -> DataSource | None:
     """The source whose rows both models are compared on: held-out rows where there are some, else training rows.
 
     Fidelity is measured, not quality, so rows that were trained on will do. None when none can be found any more.
 
     Args:
-        run: the exported run.
+        training: configuration of the exported run (`Origin.data`).
         evaluate: rows the person chose instead; None for the run's own.
         settings: home and readable folders.
     """
-    data: dict[str, Any] = run.training.get("data") or {}
+    data: dict[str, Any] = training.get("data") or {}
     validation = data.get("validation")
     named = [source_named(data, validation)] if isinstance(validation, str) and validation else []
-    named += [DataSource.model_validate(one) for one in data.get("train") or [{"path": "demo/train.jsonl"}]]
+    named += [DataSource.model_validate(one) for one in data.get("train") or [{"path": DEMO_TRAIN}]]
     if evaluate is not None:
         named = [source_named(data, str(evaluate))]
     for source in named:
@@ -155,45 +192,6 @@ def where_it_lies(source: DataSource, settings: Settings) -> DataSource:
     located = locate(source, settings)
     here = located.entry is None and located.count is None
     return source.model_copy(update={"path": str(located.path)}) if here else source
-
-
-def trained_score(settings: Settings, run: JobFolder, rows: Path) -> dict[str, Any] | None:
-    """Exact match of the trained model on the same file, when it was measured: the newest evaluation's "after".
-
-    Args:
-        settings: of the home whose evaluations are searched.
-        run: the exported run.
-        rows: the file; an evaluation of only its first rows does not count.
-    """
-    report = evaluation_on(settings, run, rows)
-    after: dict[str, Any] = report["after"] if report else {}
-    return {key: after[key] for key in ("correct", "total", "exact_match")} if report else None
-
-
-def evaluation_on(settings: Settings, run: JobFolder, rows: Path) -> dict[str, Any] | None:
-    """The report of the newest evaluation of the trained model on all rows of the same file; None without one.
-
-    Args:
-        settings: of the home whose evaluations are searched.
-        run: the exported run.
-        rows: the file.
-    """
-    for job in jobs_of_kind(settings.jobs, "evaluate"):
-        if job.state().status != "completed":
-            continue
-        report: dict[str, Any] = read_json(job.report / "evaluation.json") or {}
-        whole = job.request.config.get("limit") is None
-        exact = "exact_match" in (report.get("after") or {})
-        if exact and report.get("run") == run.id and whole and _same_file(str(report.get("data", "")), rows, settings):
-            return report
-    return None
-
-
-def _same_file(named: str, path: Path, settings: Settings) -> bool:
-    try:
-        return resolve_path(named, settings).samefile(path)
-    except (InputError, OSError):
-        return False
 
 
 def cpu_threads() -> int:

@@ -41,6 +41,20 @@ def test_without_a_run_there_is_one_sentence(page: Page, server: Server) -> None
     expect(page.get_by_role("button", name="Export to GGUF", exact=True)).to_have_count(0)
 
 
+def test_a_model_is_chosen_without_a_run(page: Page, server: Server, settle: Callable[[], None]) -> None:
+    open_tab(page, server.url, "export", "")
+    settle()
+    field = page.locator("#export-source input")
+    field.click()
+    page.get_by_role("option", name="SmolLM2-135M-Instruct · model").click()
+    expect(page.get_by_role("button", name="Export to GGUF", exact=True)).to_be_visible()
+    expect(page.locator("#export-empty")).to_have_count(0)
+    field.fill("/etc")
+    field.press("Enter")
+    page.get_by_role("button", name="Export to GGUF", exact=True).click()
+    expect(page.get_by_text("the page may not read '/etc'")).to_be_visible()
+
+
 def test_report_has_every_number_and_notes_are_text(page: Page, server: Server, run: JobFolder) -> None:
     export = made_export(server.settings.jobs, run)
     open_tab(page, server.url, "export", run.id)

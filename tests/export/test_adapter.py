@@ -17,6 +17,8 @@ from studio.errors import InputError, StudioError
 from studio.export.adapter import AdapterExport, named_base, require_exportable
 from studio.export.card import model_card, unserved
 from studio.export.job import export
+from studio.export.origins.run import RunOrigin
+from studio.export.source import source_of
 from studio.jobs import JobFolder
 from studio.jobs.store.files import write_json
 from studio.models.inspect.tokenizerfiles import tokenizer_files
@@ -89,22 +91,23 @@ def recorded(run: JobFolder, folder: Path, **base: str) -> JobFolder:
 
 def test_the_base_is_named_as_it_was_loaded(run: JobFolder, tmp_path: Path, model_path: Path) -> None:
     hub = recorded(run, tmp_path / "hub", name=f"{HUB_ID}@main", path="/models/x", source="hub")
-    assert named_base(None, hub) == HUB_ID
+    assert named_base(None, RunOrigin(hub)) == HUB_ID
     local = recorded(run, tmp_path / "local", name="a model", path="/models/x", source="local")
-    assert named_base(None, local) == "/models/x"
-    assert named_base("owner/name", local) == "owner/name"
-    assert named_base(str(model_path), local) == str(model_path)
+    assert named_base(None, RunOrigin(local)) == "/models/x"
+    assert named_base("owner/name", RunOrigin(local)) == "owner/name"
+    assert named_base(str(model_path), RunOrigin(local)) == str(model_path)
     for wrong in ("", "no such name", "/nowhere", "../x"):
         with pytest.raises(InputError, match="neither a Hub id nor the folder of a model"):
-            named_base(wrong, local)
+            named_base(wrong, RunOrigin(local))
 
 
 def test_a_full_fine_tune_has_none(run: JobFolder, tmp_path: Path) -> None:
     whole = recorded(run, tmp_path / "whole", name="a", path="/models/x", source="local")
     (whole.model / "adapter_config.json").unlink()
+    (whole.model / "model.safetensors").touch()
     with pytest.raises(InputError, match=r"has no adapter: all of its weights were trained.*Export it to merged"):
-        require_exportable(whole, ExportConfig(run=whole.id, to="adapter"))
-    require_exportable(whole, ExportConfig(run=whole.id, to="merged"))
+        require_exportable(source_of(whole), ExportConfig(run=whole.id, to="adapter"))
+    require_exportable(source_of(whole), ExportConfig(run=whole.id, to="merged"))
 
 
 @pytest.mark.parametrize(
@@ -122,4 +125,4 @@ def test_what_servers_refuse_is_known(option: dict[str, Any], reason: str, run: 
         "top1": 1.0, "mean_kl": 0.0, "exact_match": None, "verdict": "as trained", "notes": [],
     }  # fmt: skip
     report = {"name": "x", "base_model": HUB_ID, "reference": {"positions": 512}}
-    assert ("vllm serve" in model_card(other, report, entry)) == (not reason)
+    assert ("vllm serve" in model_card(RunOrigin(other), report, entry)) == (not reason)

@@ -13,11 +13,12 @@ import pytest
 
 from studio.errors import InputError, StoppedError, StudioError
 from studio.export import files, job, making, source
+from studio.export.cards.scores import evaluation_on
 from studio.export.ggufs import GgufExport
 from studio.export.job import export
 from studio.export.proof.gates import gate_of
 from studio.export.readme import readme
-from studio.export.source import cpu_threads, open_source, texts_from, trained_score
+from studio.export.source import cpu_threads, open_source, texts_from
 from studio.export.steps import StepResult
 from studio.foreign import parse_yaml
 from studio.jobs import JobFolder, read_events
@@ -183,7 +184,7 @@ def test_a_lost_task_is_said_when_the_trained_model_was_measured(session_setting
     write_json(
         evaluation.report / "evaluation.json", {"run": run.id, "data": "demo/test.jsonl", "after": after, "rows": []}
     )
-    assert trained_score(session_settings, run, TEST_ROWS) is None, "it is not completed yet"
+    assert evaluation_on(session_settings, run, TEST_ROWS) is None, "it is not completed yet"
     write_state(evaluation.state_path, JobState(status="completed"))
     other = create_job(session_settings.jobs, "evaluate", "f", {"run": run.id, "data": str(TEST_ROWS)})
     other.report.mkdir()
@@ -214,12 +215,13 @@ def test_sources_that_cannot_be_exported(session_settings: Settings, run: JobFol
 
 
 def test_held_out_rows_come_before_training_rows(session_settings: Settings, run: JobFolder, tmp_path: Path) -> None:
-    assert texts_from(run, ASSETS / "demo" / "test.jsonl", session_settings).path == str(ASSETS / "demo" / "test.jsonl")
-    assert texts_from(run, None, session_settings).path == str(ASSETS / "demo" / "validation.jsonl")
+    test = ASSETS / "demo" / "test.jsonl"
+    assert texts_from(run.training, test, session_settings).path == str(test)
+    assert texts_from(run.training, None, session_settings).path == str(ASSETS / "demo" / "validation.jsonl")
     plain = create_job(session_settings.jobs, "train", "plain", {"data": {"validation": 0.1}})
-    assert texts_from(plain, None, session_settings).path == str(ASSETS / "demo" / "train.jsonl")
+    assert texts_from(plain.training, None, session_settings).path == str(ASSETS / "demo" / "train.jsonl")
     gone = create_job(session_settings.jobs, "train", "gone", {"data": {"train": [{"path": "/gone.jsonl"}]}})
-    assert texts_from(gone, None, session_settings) is None
+    assert texts_from(gone.training, None, session_settings) is None
 
 
 def test_threads_are_the_cores_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from studio.export.destinations.served import ServedFile
 from studio.export.ggufs import GgufExport
 from studio.export.job import export
 from studio.export.serving.servers import PROGRAMS, Served, Server, arguments, compose, script
-from studio.export.source import open_source
+from studio.export.source import open_source, source_of
 from studio.jobs import JobFolder
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
@@ -174,9 +174,9 @@ def test_what_a_server_cannot_serve_is_refused_at_once(
 ) -> None:
     run = changed(small_run, tmp_path / "run", **option)
     with pytest.raises(InputError, match=words) as raised:
-        require_exportable(run, ExportConfig(run=run.id, to=to, serve="adapter"))
+        require_exportable(source_of(run), ExportConfig(run=run.id, to=to, serve="adapter"))
     assert (raised.value.where, raised.value.fix) == ("serve", "Serve it as merged")
-    require_exportable(run, ExportConfig(run=run.id, to=to, serve="merged"))
+    require_exportable(source_of(run), ExportConfig(run=run.id, to=to, serve="merged"))
 
 
 def test_a_base_that_tgi_would_misread_is_refused(small_run: JobFolder, tmp_path: Path) -> None:
@@ -184,12 +184,13 @@ def test_a_base_that_tgi_would_misread_is_refused(small_run: JobFolder, tmp_path
     base.mkdir()
     config: dict[str, Any] = {"rope_parameters": {"rope_theta": 100000.0, "rope_type": "default"}}
     write_json(base / "config.json", config)
+    (base / "model.safetensors").touch()
     run = changed(small_run, tmp_path / "run", base)
     asked = ExportConfig(run=run.id, to="tgi", serve="adapter")
     with pytest.raises(InputError, match=r"would place the positions of .* wrongly"):
-        require_exportable(run, asked)
+        require_exportable(source_of(run), asked)
     write_json(base / "config.json", config | {"rope_theta": 100000.0})
-    require_exportable(run, asked)
+    require_exportable(source_of(run), asked)
 
 
 @pytest.mark.parametrize("to", [*SERVERS, "llama-server"])

@@ -111,7 +111,7 @@ def test_it_is_a_run_to_chat_evaluation_export_and_training(child: JobFolder, ho
     target = job_target(child, home)
     assert (target.tuned, target.adapter, target.model) == (child.model, None, base)
     source = open_source(home, "child")
-    assert (source.run.id, source.adapter, source.weights) == (child.id, None, child.model)
+    assert (source.origin.id, source.adapter, source.weights) == (child.id, None, child.model)
     assert usual_rows(child.training) == "demo/test.jsonl" and child.training["method"] == {"name": "sft"}
     assert find_model("child", home, "tuning.adapter") == child.model
     assert whole_run("child", home) == JobFolder(child.path)

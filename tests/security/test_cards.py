@@ -13,6 +13,7 @@ from studio.config import RunConfig
 from studio.export.card import model_card
 from studio.export.cards.facts import name_of
 from studio.export.cards.license import told
+from studio.export.origins.run import RunOrigin
 from studio.export.readme import readme
 from studio.foreign import parse_yaml
 from studio.jobs.store.files import write_json
@@ -84,7 +85,8 @@ def test_the_card_of_an_exported_folder(name: str, kind: str, tmp_path: Path) ->
         sources = [{"path": text, "part": "train", "kept": 3, "tokens": 9}]
         write_json(run.environment_path, {"data": {"sources": sources}, "versions": {"transformers": text}})
         report = {"name": text, "base_model": text, "reference": {"positions": 512}, "evaluation": evaluation}
-        return model_card(run, report | {"license": told({"license": "other", "license_name": text}, text)}, entry)
+        license = told({"license": "other", "license_name": text}, text)
+        return model_card(RunOrigin(run), report | {"license": license}, entry)
 
     made, plain = card(name), card("plain")
     front, _, body = made.removeprefix("---\n").partition("\n---\n")

@@ -35,6 +35,11 @@ def made_run(
     if model:
         run.model.mkdir()
         (run.model / "adapter_config.json").write_text("{}")
+        base = run.path / "base"  # what an export looks for before it is queued
+        base.mkdir()
+        (base / "config.json").write_text("{}")
+        (base / "model.safetensors").touch()
+        write_json(run.environment_path, {"base_model": {"path": str(base)}})
     finish(run, status)
     return run
 

@@ -18,7 +18,7 @@ from studio.cli.work.train import Json, Sets, checked_run, say_plan, trained_sum
 from studio.config.jobs import DEMO_TEST
 from studio.config.presets import DEMO, load_named
 from studio.errors import InputError, StudioError
-from studio.export.source import open_source
+from studio.export.source import open_run
 from studio.jobs import JobFolder, find_job, read_events, submit
 from studio.settings import Settings, read_settings
 
@@ -45,7 +45,7 @@ def demo(
     began = time.monotonic()
     if run_ is not None and sets:
         raise InputError("a run that exists cannot be changed", where="--set", fix="Leave out --run or --set")
-    run = _train(settings, sets) if run_ is None else open_source(settings, run_).run
+    run = _train(settings, sets) if run_ is None else open_run(settings, run_)
     evaluation = run_evaluation(settings, run.id, {"data": DEMO_TEST})
     jobs = [run, find_job(settings.jobs, evaluation["id"])]
     short = _short_of_learning(evaluation)

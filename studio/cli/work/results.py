@@ -19,10 +19,10 @@ from studio.export.adapter import require_exportable
 from studio.export.delivery.wishes import settled
 from studio.export.files import in_words
 from studio.export.proof.gates import difference, rare_differences
-from studio.export.source import checkpoint_of
+from studio.export.source import open_source
 from studio.jobs import find_job, submit
 from studio.jobs.store.files import read_json
-from studio.jobs.store.request import ANSWERING_KINDS, MODEL_KINDS
+from studio.jobs.store.request import ANSWERING_KINDS
 from studio.settings import Settings, read_settings
 
 FLAGS = {
@@ -53,7 +53,12 @@ def evaluate(
 
 
 def export(
-    run: Run,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run's id or name; or a model: its folder, a PEFT adapter's, or a downloaded Hub id."
+        ),
+    ],
     to: Annotated[
         str, typer.Option("--to", help=f"Destinations, separated by commas: {', '.join(get_args(Destination))}.")
     ] = "gguf",
@@ -101,7 +106,7 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Export a run: GGUF files, a merged checkpoint or the adapter, each proven against the trained model."""
+    """Export a run or a model: GGUF files, a checkpoint or the adapter, each proven against what it was made of."""
     destinations = list(dict.fromkeys(_words(to))) or [""]
     asked: dict[str, Any] = {
         "types": _words(types) if types is not None else None, "dtype": dtype, "shard_gb": shard_gb, "base": base,
@@ -126,7 +131,8 @@ def export(
         if report.get("delivered"):
             say(put_there(report["delivered"]))
         if made := report.get("imatrix"):
-            say(f"importance matrix of {made['rows']:,} training rows ({made['tokens']:,} tokens): {made['file']}")
+            rows = f"{made['rows']:,} {made.get('of', 'training rows')}"
+            say(f"importance matrix of {rows} ({made['tokens']:,} tokens): {made['file']}")
     for one in rare_differences(files):
         say(f"note: {difference(one)}. {one['fix']}.")
     for report in reports:
@@ -170,20 +176,19 @@ def export_config(settings: Settings, run: str, options: dict[str, Any]) -> Expo
 
     Args:
         settings: of the home.
-        run: id, name or folder of a training run.
+        run: id, name or folder of a training run; or the folder or Hub id of a model.
         options: of an export; unset ones take their defaults.
 
     Raises:
-        InputError: an option is none, or the run cannot be exported so.
+        InputError: an option is none, or what is named cannot be exported so.
     """
-    job = find_job(settings.jobs, run, MODEL_KINDS)
-    config = build(ExportConfig, {"run": job.id, **options})
+    config = build(ExportConfig, {"run": run, **options})
+    source = open_source(settings, run, config.checkpoint)
+    config = config.model_copy(update={"run": source.origin.id})
     if config.evaluate is not None:
         config = config.model_copy(update={"evaluate": str(resolve_path(config.evaluate, settings))})
-    require_exportable(job, config)
-    if config.checkpoint is not None:
-        checkpoint_of(job, config.checkpoint)
-    return settled(config, job, settings)
+    require_exportable(source, config)
+    return settled(config, source, settings)
 
 
 def run_export(settings: Settings, config: ExportConfig) -> dict[str, Any]:
@@ -198,8 +203,8 @@ def run_export(settings: Settings, config: ExportConfig) -> dict[str, Any]:
     Raises:
         StudioError: it made no report.
     """
-    job = find_job(settings.jobs, config.run, MODEL_KINDS)
-    submitted = submit(settings, "export", f"{job.request.name}-{config.to}", config.model_dump(mode="json"))
+    name = open_source(settings, config.run, config.checkpoint).origin.name
+    submitted = submit(settings, "export", f"{name}-{config.to}", config.model_dump(mode="json"))
     state = follow(submitted)
     report = read_json(submitted.report / "export.json")
     if state.status != "failed" or not (report or {}).get("files"):

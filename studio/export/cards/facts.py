@@ -73,11 +73,10 @@ def settings_table(run: JobFolder) -> str:
     return "\n".join(["| setting | option | value |", "|---|---|---|", *lines])
 
 
-def versions_line(run: JobFolder) -> str:
-    """Versions of the libraries that trained it, as a sentence; "" where the run recorded none."""
+def versions_of(run: JobFolder) -> dict[str, str]:
+    """Versions of the libraries that trained it, by name; {} where the run recorded none."""
     known = run.environment().get("versions")
-    found = [f"{name} {known[name]}" for name in _LIBRARIES if name in known] if isinstance(known, dict) else []
-    return f"Trained with {for_markdown(', '.join(found))}." if found else ""
+    return {name: str(known[name]) for name in _LIBRARIES if name in known} if isinstance(known, dict) else {}
 
 
 def _value(setting: Setting, typed: set[str]) -> str:

@@ -33,7 +33,7 @@ def license_of(base: Path | None, recorded: Mapping[str, Any]) -> dict[str, str]
     if base is None:
         return {}
     name = str(recorded.get("name") or "").partition("@")[0]
-    return told(_front_of(base / "README.md"), name) or told(_marked(base / "studio.json"), name)
+    return told(front_of(base / "README.md"), name) or told(_marked(base / "studio.json"), name)
 
 
 def told(values: Mapping[str, Any], name: str) -> dict[str, str]:
@@ -58,7 +58,8 @@ def told(values: Mapping[str, Any], name: str) -> dict[str, str]:
     return found
 
 
-def _front_of(path: Path) -> dict[str, Any]:
+def front_of(path: Path) -> dict[str, Any]:
+    """The front matter of a model's README; empty where there is none that anybody could read."""
     try:
         text = read_text(path, _CARD_BYTES)
         front = text.removeprefix("---\n").partition("\n---")[0] if text.startswith("---\n") else ""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from studio.data.files.datafiles import resolve_path
+from studio.errors import InputError
 from studio.escaping import for_markdown
 from studio.export.cards.facts import name_of
 from studio.jobs import JobFolder
@@ -32,6 +35,32 @@ def evaluation_of(settings: Settings, run: JobFolder) -> dict[str, Any] | None:
         if report.get("run") == run.id and report.get("before") and report.get("after"):
             return {"data": str(report.get("data", "")), "before": report["before"], "after": report["after"]}
     return None
+
+
+def evaluation_on(settings: Settings, run: JobFolder, rows: Path) -> dict[str, Any] | None:
+    """The report of the newest evaluation of the trained model on all rows of the same file; None without one.
+
+    Args:
+        settings: of the home whose evaluations are searched.
+        run: the exported run.
+        rows: the file.
+    """
+    for job in jobs_of_kind(settings.jobs, "evaluate"):
+        if job.state().status != "completed":
+            continue
+        report: dict[str, Any] = read_json(job.report / "evaluation.json") or {}
+        whole = job.request.config.get("limit") is None
+        exact = "exact_match" in (report.get("after") or {})
+        if exact and report.get("run") == run.id and whole and _same_file(str(report.get("data", "")), rows, settings):
+            return report
+    return None
+
+
+def _same_file(named: str, path: Path, settings: Settings) -> bool:
+    try:
+        return resolve_path(named, settings).samefile(path)
+    except (InputError, OSError):
+        return False
 
 
 def evaluation_text(evaluation: dict[str, Any]) -> str:

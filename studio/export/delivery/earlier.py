@@ -14,6 +14,7 @@ from studio.config.load import build
 from studio.errors import InputError
 from studio.export.delivery.delivery import files_in
 from studio.export.files import sha256
+from studio.export.source import Source
 from studio.jobs import JobFolder
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import read_json
@@ -27,20 +28,20 @@ TOLD = ("reference", "merge", "tokenizer", "modelfile", "curves", "base_model")
 CARD = "README.md"
 
 
-def same_export(context: JobContext, config: ExportConfig, run: JobFolder) -> JobFolder | None:
+def same_export(context: JobContext, config: ExportConfig, source: Source) -> JobFolder | None:
     """Return the newest export that made the same and whose files answer like the trained model; None if there is none.
 
     Args:
         context: of the job that wants it.
         config: what is to be made: merged, adapter or gguf, wherever it is put.
-        run: the trained one.
+        source: what is exported.
     """
-    trained = max((path.stat().st_mtime for path in run.model.rglob("*") if path.is_file()), default=0.0)
+    trained = max((path.stat().st_mtime for path in source.origin.model.rglob("*") if path.is_file()), default=0.0)
     for job in jobs_of_kind(context.settings.jobs, "export"):
         state = job.state()
         if job.id == context.job.id or not state.final or not state.started or state.started < trained:
             continue
-        if _asked(job, config) and _proven(_report(job), run):
+        if _asked(job, config) and _proven(_report(job), source.origin.id):
             return job
     return None
 
@@ -94,6 +95,6 @@ def _report(job: JobFolder) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _proven(report: dict[str, Any], run: JobFolder) -> bool:
+def _proven(report: dict[str, Any], origin: str) -> bool:
     files = report.get("files") or []
-    return report.get("run") == run.id and bool(files) and all(one.get("verdict") != "differs" for one in files)
+    return report.get("run") == origin and bool(files) and all(one.get("verdict") != "differs" for one in files)

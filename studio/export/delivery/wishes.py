@@ -7,16 +7,16 @@ from studio.errors import InputError
 from studio.export.adapter import named_base
 from studio.export.delivery.local import WHERE, free_place
 from studio.export.delivery.refusals import require_repository, require_shareable, require_token
-from studio.jobs import JobFolder
+from studio.export.source import Source
 from studio.settings import Settings
 
 
-def settled(config: ExportConfig, run: JobFolder, settings: Settings) -> ExportConfig:
+def settled(config: ExportConfig, source: Source, settings: Settings) -> ExportConfig:
     """Return what is asked for with a path that means the same in the job's process.
 
     Args:
         config: what is asked for.
-        run: the trained one.
+        source: what is exported.
         settings: of the home.
 
     Raises:
@@ -25,7 +25,7 @@ def settled(config: ExportConfig, run: JobFolder, settings: Settings) -> ExportC
     if config.to == "hub":
         require_repository(config.repo)
         if config.what == "adapter":
-            require_shareable(named_base(config.base, run))
+            require_shareable(named_base(config.base, source.origin))
         require_token()
     if config.to == "folder":
         if not config.path:

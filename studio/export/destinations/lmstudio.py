@@ -29,7 +29,7 @@ class LmStudioExport(GgufExport):
         if shutil.which(command[0]) is None:
             notes.insert(0, "LM Studio's program lms is not on this machine; the command is for one that has it")
         elif first["verdict"] == "differs":
-            notes.insert(0, "nothing was imported, because the file differs from the trained model")
+            notes.insert(0, f"nothing was imported, because the file differs from {self.source.origin.whole}")
         else:
             with self.context.phase("lms import", None, ""):
                 result = run_step(command, self.context, self.context.log)

@@ -21,7 +21,7 @@ class OllamaExport(GgufExport):
         if program is None:
             told["notes"].append(f"Ollama is not on this machine; on one that has it: ollama create {name} -f {FILE}")
         elif self.report["files"][0]["verdict"] == "differs":
-            told["notes"].append("no model was created, because the file differs from the trained model")
+            told["notes"].append(f"no model was created, because the file differs from {self.source.origin.whole}")
         else:
             with self.context.phase("ollama create", None, ""):
                 command = [program, "create", name, "-f", str(self.context.job.exports / FILE)]

@@ -8,10 +8,10 @@ from typing import cast
 from studio.config.model import ModelConfig
 from studio.errors import InputError
 from studio.export.adapter import AdapterExport
-from studio.export.gguf.checkpoint import read_object
+from studio.export.gguf.checkpoint import own_dtype, read_object
 from studio.export.ggufs import GgufExport
 from studio.export.making import Making
-from studio.export.merged import GENERATION, MergedExport, end_answers, own_dtype
+from studio.export.merged import GENERATION, MergedExport, end_answers
 from studio.export.serving.older import write_older_template
 from studio.export.serving.servers import Served, Server, write_serving
 from studio.models.catalog.hubaccess import is_hub_id
@@ -123,7 +123,7 @@ class ServedFile(Serving, GgufExport):
         result = self.step("asking llama-server", "proof.rendering", request, "prompts")
         if result.code != 0:
             why = result.error.sentence if result.error else result.ending()
-            return [f"llama-server did not render the prompts of the training: {why}"]
+            return [f"llama-server did not render the prompts: {why}"]
         self.report["rendered"] = result.answer
         return [
             f"llama-server makes another prompt of '{one['prompt']}': {one['what']}"

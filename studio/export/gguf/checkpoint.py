@@ -18,6 +18,8 @@ from studio.reach import read_bytes
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+# Those that checkpoints are exported in.
+DTYPES = ("float32", "float16", "bfloat16")
 # Beside weights and tokenizer: copied from the run, or from the base model where the run has none.
 SMALL_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
 
@@ -49,6 +51,13 @@ def weight_files(folder: Path) -> list[Path]:
 def weight_bytes(folder: Path) -> int:
     """Bytes of a checkpoint's weights."""
     return sum(file.stat().st_size for file in weight_files(folder))
+
+
+def own_dtype(weights: Path) -> str:
+    """Name of the dtype that a model's config.json names; float32 where it names none that is exported."""
+    raw = read_object(weights / "config.json")
+    own = str(raw.get("dtype") or raw.get("torch_dtype") or "float32")
+    return own if own in DTYPES else "float32"
 
 
 def copy_small_files(run: Path, base: Path | None, tokenizer: Path, target: Path, for_converter: bool = True) -> None:

@@ -21,7 +21,7 @@ _MEANS_PHI3 = re.compile(r"phi-?3", re.IGNORECASE)
 _MEANS_SOMETHING = re.compile(r"(phi)-?(3)|(modern)-(bert)", re.IGNORECASE)
 
 
-def metadata(run: str, base: str, folder: Path) -> dict[str, Any]:
+def metadata(run: str, base: str, folder: Path, made: str = "fine-tuned") -> dict[str, Any]:
     """The converter's metadata overrides; None takes away what it would make of a folder's name.
 
     Args:
@@ -29,6 +29,7 @@ def metadata(run: str, base: str, folder: Path) -> dict[str, Any]:
         base: the base model's name, a Hub id or the path of a folder, of which the last part counts; empty if it was
             not recorded.
         folder: that the converter is given, with config.json and the tokenizer's files.
+        made: how it was made, as a word.
     """
     config = read_object(folder / "config.json")
     name = re.split(r"[/\\]", base.rstrip("/\\"))[-1] or str(
@@ -38,7 +39,7 @@ def metadata(run: str, base: str, folder: Path) -> dict[str, Any]:
     return {
         "general.name": safe_name(name, strips_like_phi3(added_tokens(folder))),
         **dict.fromkeys((f"general.{key}" for key in guessed), None),
-        "general.description": f"{run}: {name}, fine-tuned with Finetune Studio",
+        "general.description": f"{run}: {name}, {made} with Finetune Studio",
     }
 
 

@@ -45,14 +45,14 @@ _TAKE_PUBLISHED = (
 _MEASURED = ("tokens", "computing", "arithmetic")
 
 
-def require_takeaway(folder: Path, run: str, settings: Settings) -> None:
+def require_takeaway(folder: Path, said: str, settings: Settings) -> None:
     """Refuse to export what cannot become a GGUF, before anything is merged: the plan said the same.
 
     What makes a file that would differ is no reason to refuse: the comparison with the trained model decides.
 
     Args:
         folder: a checkpoint, weights and tokenizer together.
-        run: its name, for the message.
+        said: what a sentence calls it.
         settings: of the home; earlier findings are kept there where the environment cannot be written to.
 
     Raises:
@@ -60,7 +60,7 @@ def require_takeaway(folder: Path, run: str, settings: Settings) -> None:
     """
     found = gguf_obstacle(folder, read_config(folder), read_tensors(folder), settings)
     if found is not None and found.reason not in _MEASURED:
-        raise StudioError(f"run '{run}' cannot be exported to GGUF: {found.what}", fix=found.fix)
+        raise StudioError(f"{said} cannot be exported to GGUF: {found.what}", fix=found.fix)
 
 
 def architecture(raw: dict[str, Any]) -> str:

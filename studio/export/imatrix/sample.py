@@ -13,12 +13,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from studio.config.data import DataSource
+from studio.config.jobs import DEMO_TRAIN
 from studio.data.formats.answers import Example
 from studio.data.masks.masker import Masker
 from studio.data.sources.locate import is_hub_source, locate
 from studio.data.sources.reading import Reading, in_turns
 from studio.errors import InputError
-from studio.export.proof.material import spread
+from studio.export.proof.material import readable, spread
 from studio.export.source import where_it_lies
 from studio.methods import METHODS, RowKind
 from studio.settings import Settings
@@ -26,7 +27,6 @@ from studio.settings import Settings
 # A matrix of 16,384 tokens of the demo was no better than one of 4,096, and a large model computes them for an hour.
 ROWS, TOKENS, ROW_TOKENS = 256, 4096, 512
 ROWS_READ = 2000  # of each source, from its beginning
-DEMO_ROWS = "demo/train.jsonl"
 
 
 class TrainingRows(BaseModel):
@@ -60,7 +60,7 @@ def training_rows(config: Mapping[str, Any], settings: Settings) -> TrainingRows
     data, method = config.get("data") or {}, METHODS.get(str((config.get("method") or {}).get("name")))
     found: list[DataSource] = []
     names, missing = [], None
-    for values in data.get("train") or [{"path": DEMO_ROWS}]:
+    for values in data.get("train") or [{"path": DEMO_TRAIN}]:
         source = DataSource.model_validate(values)
         try:
             found.append(where_it_lies(source, settings))
@@ -129,4 +129,4 @@ def _examples(
     rows = list(islice(located.rows(0), ROWS_READ))
     format_name, _ = reading.format(rows[:1])
     chosen = [rows[i] for i in spread(len(rows), wanted)]
-    return [reading.example(row, number, format_name) for number, row in chosen]
+    return [readable(reading.example(row, number, format_name), tokenizer) for number, row in chosen]

@@ -52,7 +52,7 @@ def chat_facts(
         elif "strftime_now" in str(template):
             turns, why = None, "its chat template writes today's date"
         elif len(plain) < len(told):
-            turns, why = None, "the run's rows have messages of tools, or parts that are no text"
+            turns, why = None, "its rows have messages of tools, or parts that are no text"
         else:
             blanks, others = differing(turns, [(one.name, one.messages or [], one.text) for one in plain])
             if others:

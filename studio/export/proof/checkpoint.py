@@ -99,8 +99,8 @@ def _text(tokenizer: Any, prompt: dict[str, Any]) -> str:
 def _difference(names: list[str]) -> dict[str, Any]:
     return {
         "prompts": names, "rare": False, "kind": "tokenizer", "example": names[0],
-        "cause": "the folder's tokenizer or template gives other ids than that of the training",
-        "fix": "Export again; if it stays so, the tokenizer files of the run or of its base model were changed",
+        "cause": "the folder's tokenizer or template gives other ids than that of the model it was made of",
+        "fix": "Export again; if it stays so, the tokenizer files of the model or of its base model were changed",
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 # lossy: right in everything that can be right or wrong, and far from the trained model by its few bits.
-Verdict = Literal["as trained", "as expected", "lossy", "differs"]
+Verdict = Literal["as trained", "as the original", "as expected", "lossy", "differs"]
 # What a reference computed in 16 bits adds by itself (bf16 against fp32: mean KL 1.4e-3, top-1 95.9 %), times three.
 COARSE_KL, COARSE_TOP1 = 0.005, 0.05
 SMALL_BYTES = 2e9  # in 16 bits
@@ -115,9 +115,9 @@ def shortcomings(found: dict[str, Any], gate: Gate) -> list[str]:
     numbers = found["overall"]
     said = [difference(one) for one in found["differences"] if not one["rare"]]
     if not said and found["prompts_equal"] != found["prompts_compared"]:
-        said.append("it reads prompts as other tokens than the trained model")
+        said.append("it reads prompts as other tokens than the model it was made of")
     if not found["template_carried"]:
-        said.append("the chat template in the file differs from the run's")
+        said.append("the chat template in the file differs from the model's")
     if not found["end_of_turn_stops"]:
         said.append("the end-of-turn token does not end generation")
     finite = math.isfinite(numbers["mean_kl"]) and math.isfinite(numbers["top1"])

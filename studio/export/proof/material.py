@@ -7,9 +7,10 @@ system prompt would otherwise count it again and again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from studio.data.formats.answers import Example
 from studio.data.masks.masker import Masker
 
 IGNORED = -100  # the label of a token that the loss does not count, as everywhere in transformers
@@ -123,6 +124,19 @@ BUILT_IN_TEXTS = (
 def ids_of(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a rendered text; special tokens are those that stand in it, none is added."""
     return [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def readable(example: Example, tokenizer: Any) -> Example:
+    """A row as the model reads it: a conversation is a plain text for a model without a chat template.
+
+    Args:
+        example: of any format.
+        tokenizer: the model's.
+    """
+    if tokenizer.chat_template or example.messages is None:
+        return example
+    said = [content for message in example.messages if isinstance(content := message.get("content"), str)]
+    return replace(example, messages=None, trained_from=0, tools=None, text="\n".join(said))
 
 
 def end_token(tokenizer: Any) -> int | None:

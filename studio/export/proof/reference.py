@@ -8,6 +8,8 @@ The maths is float32: the saved numbers are then used exactly, while bfloat16 ma
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -40,6 +42,7 @@ from studio.export.proof.material import (
     compared_texts,
     end_token,
     ids_of,
+    readable,
     spread,
 )
 from studio.export.steps import Report, serve_step
@@ -75,9 +78,12 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         InputError: a row cannot be used.
     """
     folder = Path(request["folder"])
-    tokenizer = load_tokenizer(Path(request["tokenizer"]))
+    base = Path(request["base"])
+    with _loading(Path(request["tokenizer"])):
+        tokenizer = load_tokenizer(Path(request["tokenizer"]))
     examples, notes = _examples(request.get("texts_from"), tokenizer)
-    config = AutoConfig.from_pretrained(request["base"], local_files_only=True)
+    with _loading(base):
+        config = AutoConfig.from_pretrained(base, local_files_only=True)
     masked = Masker(tokenizer).encode(examples)
     texts = compared_texts(
         ((one.input_ids, one.labels) for one in masked),
@@ -96,7 +102,7 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     model, dtype = trained_model(request)
     if dtype != torch.float32:
-        notes.append("too little memory for float32: the trained model was evaluated in 16 bits, with wider limits")
+        notes.append("too little memory for float32: the model was evaluated in 16 bits, with wider limits")
     end = Masker(tokenizer).stop_text() or ""
     _table(model, texts, folder / "reference.npy", report)
     answers: list[GreedyAnswer] = []
@@ -112,7 +118,7 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         "own_text": bool(examples),
         "rows": len(questions),
         "end": end,
-        "chat": chat_facts(tokenizer, prompts, examples, Path(request["base"]), end),
+        "chat": chat_facts(tokenizer, prompts, examples, base, end),
         "notes": notes,
         "moved": moved,
         "ends": _ends(model, cases["end"]),
@@ -124,15 +130,37 @@ def trained_model(request: dict[str, Any]) -> tuple[Any, torch.dtype]:
 
     Args:
         request: {"base", "adapter"|null}: paths.
+
+    Raises:
+        InputError: transformers cannot load it.
     """
     transformers.utils.logging.disable_progress_bar()
     base = Path(request["base"])
     dtype, device = precision(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **answer_options(read_config(base)), **SAFE)
+    options = answer_options(read_config(base))
+    with _loading(base):
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **options, **SAFE)
     if request["adapter"]:
         require_quick_adapter(Path(request["adapter"]), model)
         model = PeftModel.from_pretrained(model, request["adapter"], local_files_only=True)
     return model.to(device).eval(), dtype
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Say what transformers has against a folder, which a model from elsewhere may be the first to bring.
+
+    Raises:
+        InputError: it cannot load it.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+        said = str(error).strip().partition("\n")[0][:200]
+        raise InputError(
+            f"transformers cannot load it: {said or type(error).__name__}", where=str(folder),
+            fix="Copy or download it again; a model that runs code of its own cannot be exported",
+        ) from error  # fmt: skip
 
 
 def _ends(model: Any, end: int | None) -> list[int]:
@@ -192,7 +220,10 @@ def _examples(values: dict[str, Any] | None, tokenizer: Any) -> tuple[list[Examp
         rows = list(islice(located.rows(0), ROWS_READ))
         format_name, _ = reading.format(rows[:1])
         chosen = [rows[i] for i in spread(len(rows), ROWS_SPREAD)]
-        return [reading.example(row, number, format_name) for number, row in chosen], []
+        examples = [reading.example(row, number, format_name) for number, row in chosen]
+        plain = [readable(example, tokenizer) for example in examples]
+        said = "the model has no chat template: it was compared on the text of the conversations"
+        return plain, [] if plain == examples else [said]
     except InputError as error:
         return [], [f"compared on built-in text: {error.sentence}"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from studio.export.reporting.worst import Known, differing_rows, known_answers, rows_to_ask
-from studio.export.source import evaluation_on
 
 if TYPE_CHECKING:
     from studio.export.making import Making
@@ -20,7 +19,7 @@ def set_beside(making: Making) -> None:
     """
     evaluation = None
     if making.rows is not None and making.source.step is None:
-        evaluation = evaluation_on(making.context.settings, making.source.run, making.rows)
+        evaluation = making.source.origin.evaluation_on(making.context.settings, making.rows)
     files, known = making.report["files"], known_answers(evaluation)
     if not known and (rows := rows_to_ask(files)):
         known = _asked(making, rows)

@@ -1,6 +1,6 @@
 """The report of an export as one page that can be sent to anybody: report/report.html, self-contained.
 
-It holds prompts and answers of the run's rows, so it lies beside export.json and not in exports/, which is what goes to
+It holds prompts and answers of the rows, so it lies beside export.json and not in exports/, which is what goes to
 a repository or a zip file. Every text of others is escaped; the page loads nothing, and says so to the browser.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from studio.escaping import for_terminal
 from studio.export.files import in_words
+from studio.export.origins.origin import Origin
 from studio.export.proof.gates import difference
 from studio.export.readme import in_percent, short_number
 from studio.export.reporting.facts import Check, checks
@@ -37,46 +38,43 @@ _DOCUMENT = """<!DOCTYPE html>
 </body>
 </html>
 """
-_GOOD = ("as trained", "as expected")
+_GOOD = ("as trained", "as the original", "as expected")
 
 
-def report_page(report: dict[str, Any], run: JobFolder, job: JobFolder) -> str:
+def report_page(report: dict[str, Any], origin: Origin, job: JobFolder) -> str:
     """Return the page.
 
     Args:
         report: as export.json has it; one of an older version may lack the newer parts.
-        run: that was exported.
+        origin: of what was exported.
         job: the export.
     """
     title = f"Export of {report['name']}"
     parts = [
         f"<h1>{_text(title)} {_verdict(_worst(report['files']))}</h1>",
-        _origin(report, run, job),
+        _origin(report, origin, job),
         _files(report["files"]),
         *(_checked(entry, report) for entry in report["files"]),
         _compared(report),
-        *(_disagreements(entry) for entry in report["files"]),
+        *(_disagreements(entry, _titled(origin.whole)) for entry in report["files"]),
         _notes(report["files"]),
         _times(report),
     ]
     return _DOCUMENT.format(title=_text(title), style=STYLE, body="\n".join(part for part in parts if part))
 
 
-def _origin(report: dict[str, Any], run: JobFolder, job: JobFolder) -> str:
-    config = run.request.config
-    how = [str((config.get(section) or {}).get("name") or "") for section in ("method", "tuning")]
-    trained = run.environment().get("versions")
+def _origin(report: dict[str, Any], origin: Origin, job: JobFolder) -> str:
     began = report.get("began")
     when = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(began)) if began else ""
     return _pairs([
-        ("Exported run", f"{report['name']} ({run.id})"),
+        ("What was exported", f"{report['name']} ({origin.id})"),
         ("Base model", str(report.get("base_model") or "not recorded")),
-        ("Trained by", ", ".join(word for word in how if word)),
+        ("Its weights", origin.sentence()),
         ("Exported to", str(report.get("to") or "")),
         ("Export", job.id),
         ("When", when),
         ("Made with", _listed(report.get("versions"))),
-        ("Trained with", _listed(trained)),
+        ("Trained with", _listed(origin.versions())),
     ])  # fmt: skip
 
 
@@ -109,19 +107,19 @@ def _compared(report: dict[str, Any]) -> str:
     conversations = max((entry["prompts_compared"] for entry in files), default=0)
     rows = max(((entry.get("exact_match") or {"total": 0})["total"] for entry in files), default=0)
     greedy = max(((entry.get("greedy") or {"total": 0})["total"] for entry in files), default=0)
-    of = "the run's own rows" if reference.get("own_text") else "built-in text"
+    of = "its rows" if reference.get("own_text") else "built-in text"
     said = [
         ("Next-token probabilities", f"{reference.get('positions', 0):,} positions of {of}"),
         ("Conversations, token by token", f"{conversations:,}"),
         ("Greedy answers", f"{greedy:,}" if greedy else "not compared for this kind of file"),
         ("Rows with an expected answer", f"{rows:,} of {report['data']}" if rows else "none were given"),
-        ("Arithmetic of the trained model", str(reference.get("dtype", ""))),
+        (f"Arithmetic of {report.get('compared_with', 'the trained model')}", str(reference.get("dtype", ""))),
     ]
     notes = "".join(f"<li>{_text(note)}.</li>" for note in reference.get("notes") or [])
     return f"<h2>What was compared</h2>{_pairs(said)}" + (f"<ul>{notes}</ul>" if notes else "")
 
 
-def _disagreements(entry: dict[str, Any]) -> str:
+def _disagreements(entry: dict[str, Any], whole: str) -> str:
     """The worst of one file, side by side; one sentence where there is nothing."""
     places, rows = entry.get("places") or [], (entry.get("rows") or {}).get("rows") or []
     parted = (entry.get("greedy") or {}).get("parted") or []
@@ -138,33 +136,35 @@ def _disagreements(entry: dict[str, Any]) -> str:
             ]
             for one in places
         ]  # fmt: skip
-        parts.append(_table(["After", "Trained model", "Exported", "KL, nats"], shown))
+        parts.append(_table(["After", whole, "Exported", "KL, nats"], shown))
     if parted:
         parts.append("<h3>Greedy answers that part</h3>")
         parts += [
             _side_by_side(
                 one["prompt"], one.get("question", ""), None, one["trained"], one["exported"],
-                f"The trained model preferred its token by {one['nats']:.2g} nats where they part.",
+                whole, f"{whole}: preferred its token by {one['nats']:.2g} nats where they part.",
             )
             for one in parted
         ]  # fmt: skip
     if rows:
-        parts.append(f"<h3>Rows that are answered differently</h3>{_counted(entry['rows'])}")
+        parts.append(f"<h3>Rows that are answered differently</h3>{_counted(entry['rows'], whole)}")
         parts += [
-            _side_by_side(f"row {one['row']}", one["prompt"], one["expected"], one["trained"], one["exported"])
+            _side_by_side(f"row {one['row']}", one["prompt"], one["expected"], one["trained"], one["exported"], whole)
             for one in rows
         ]
     return "".join(parts)
 
 
-def _counted(rows: dict[str, Any]) -> str:
+def _counted(rows: dict[str, Any], whole: str) -> str:
     if rows["lost"] is None:
-        return "<p>A few of those that were answered wrongly, for which the trained model was asked.</p>"
-    return f"<p>{rows['lost']} rows only the trained model gets right, {rows['gained']} only what was exported.</p>"
+        return "<p>A few of those that were answered wrongly, beside its own answers.</p>"
+    return f"<p>Right only here: {whole} {rows['lost']} rows, what was exported {rows['gained']}.</p>"
 
 
-def _side_by_side(name: str, prompt: str, expected: str | None, trained: str, exported: str, more: str = "") -> str:
-    answers = [("Trained model", trained), ("Exported", exported)]
+def _side_by_side(
+    name: str, prompt: str, expected: str | None, trained: str, exported: str, whole: str, more: str = ""
+) -> str:
+    answers = [(whole, trained), ("Exported", exported)]
     answers += [("Expected", expected)] if expected is not None else []
     boxes = "".join(f'<div><h4>{title}</h4><p class="text">{_text(said)}</p></div>' for title, said in answers)
     asked = f'<p class="text prompt"><b>{_text(name)}</b> {_text(prompt)}</p>'
@@ -204,6 +204,11 @@ def _mark(check: Check) -> str:
     if check.kept is None:
         return "–"
     return f'<span class="{"good" if check.kept else "bad"}">{"yes" if check.kept else "no"}</span>'
+
+
+def _titled(whole: str) -> str:
+    """The trained model: Trained model."""
+    return whole.removeprefix("the ").capitalize()
 
 
 def _listed(found: Any) -> str:

@@ -15,11 +15,11 @@ from studio.errors import InputError
 from studio.export.card import unserved
 from studio.export.gguf.checkpoint import read_object
 from studio.export.merged import own_dtype
+from studio.export.origins.find import Found, find
 from studio.export.serving.servers import VLLM_RANKS, Served
 from studio.export.trying.programs import PROGRAMS, Program, Tried, command_of
-from studio.jobs import JobFolder, find_job
+from studio.jobs import JobFolder
 from studio.jobs.store.files import read_json
-from studio.jobs.store.request import MODEL_KINDS
 from studio.models.inspect.adapters import adapter_config, highest_rank
 from studio.models.inspect.shape import longest_context
 from studio.settings import Settings
@@ -81,7 +81,9 @@ def offer(job: JobFolder, server: Tried, settings: Settings) -> Offer:
         raise InputError(f"{title} cannot load what this export made ({entry['type']})", where=job.id, fix=fix)
     if entry["verdict"] == "differs":
         raise InputError(
-            f"{entry['file']} differs from the trained model", where=job.id, fix="The report says how; export it again"
+            f"{entry['file']} differs from {report.get('compared_with', 'the trained model')}",
+            where=job.id,
+            fix="The report says how; export it again",
         )
     path = job.exports / Path(entry["file"]).name
     if not path.exists():
@@ -119,12 +121,13 @@ def _context(job: JobFolder, weights: Path | None) -> int:
 
 
 def _base(report: dict[str, Any], settings: Settings) -> Path | None:
-    """Folder of the base model of the run that was exported; None where either is gone."""
+    """Folder of the base model of what was exported; None where either is gone."""
     try:
-        run = find_job(settings.jobs, str(report.get("run")), MODEL_KINDS)
+        found = find(str(report.get("run")), settings)
     except InputError:
         return None
-    folder = Path(str((run.environment().get("base_model") or {}).get("path") or ""))
+    known = found.origin.base_model if isinstance(found, Found) else found.environment().get("base_model") or {}
+    folder = Path(str(known.get("path") or ""))
     return folder if folder.is_absolute() and (folder / "config.json").is_file() else None
 
 

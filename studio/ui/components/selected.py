@@ -66,6 +66,32 @@ def run_of_model(settings: Settings, path: str) -> JobFolder | None:
     return job_of_id(settings.jobs, folder.parent.name)
 
 
+def selected_model(settings: Settings, job_id: str) -> str:
+    """Return the model, which no run made, that a selected export was made of; "" for any other selection.
+
+    Args:
+        settings: of the home.
+        job_id: of the selected job; empty for none.
+    """
+    try:
+        job = find_job(settings.jobs, _id(settings, job_id), "export") if job_id else None
+    except StudioError:
+        return ""
+    made_of = str(job.request.config.get("run", "")) if job is not None else ""
+    elsewhere = "/" in made_of or made_of == EMBEDDED_MODEL
+    return made_of if elsewhere and selected_run(settings, job_id) is None else ""
+
+
+def exports_of(services: Services, model: str) -> list[JobFolder]:
+    """Return the exports of a model that no run made, newest first.
+
+    Args:
+        services: whose list knows what each job works on.
+        model: its folder or name, as an export keeps it.
+    """
+    return [job for job, asked in services.book.works("export") if asked == model]
+
+
 def has_model(run: JobFolder) -> bool:
     """True when a run left a model that answers: it completed, or it was stopped and had saved one."""
     if run.scores:

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from dataclasses import asdict
+from pathlib import PurePath
 from typing import Any
 
 from studio.config.remote import PREFIX
@@ -224,7 +225,8 @@ def method_line(request: JobRequest) -> str:
         model = str(request.config.get("model") or "").removeprefix(PREFIX)
         return " · ".join(filter(None, [KINDS[request.kind], model]))
     if request.kind != "train":
-        run = re.sub(r"^\d{8}-\d{6}-", "", str(request.config.get("run") or ""))  # the time is said by the row itself
+        made_of = PurePath(str(request.config.get("run") or "")).name  # of a model it is the folder
+        run = re.sub(r"^\d{8}-\d{6}-", "", made_of)  # the time is said by the row itself
         return " · ".join(filter(None, [KINDS[request.kind], run]))
     method, tuning = (_name(request.config.get(section)) for section in ("method", "tuning"))
     titled = METHODS[method].title if method in METHODS else method

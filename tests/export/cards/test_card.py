@@ -18,6 +18,7 @@ from studio.export.cards.curves import Losses, draw_curves, losses_of
 from studio.export.cards.front import front_matter
 from studio.export.cards.license import license_of, told
 from studio.export.cards.scores import evaluation_of, results
+from studio.export.origins.run import RunOrigin
 from studio.jobs import JobFolder
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.files import write_json
@@ -68,7 +69,7 @@ def run(settings: Settings) -> JobFolder:
 
 def card_of(run: JobFolder, **report: Any) -> tuple[str, dict[str, Any]]:
     known = {"name": "orders", "base_model": f"{BASE}@main", "reference": {"positions": 512}} | report
-    text = model_card(run, known, ENTRY | report.pop("entry", {}))
+    text = model_card(RunOrigin(run), known, ENTRY | report.pop("entry", {}))
     return text, yaml.safe_load(text.split("---\n")[1])
 
 
@@ -120,9 +121,9 @@ def test_a_full_fine_tune_has_nothing_merged(run: JobFolder) -> None:
 
 def test_the_license_is_told_or_said_to_be_unknown(run: JobFolder, tmp_path: Path) -> None:
     text, front = card_of(run)
-    assert UNKNOWN in text and "license" not in front
+    assert UNKNOWN.format(whose="the base model") in text and "license" not in front
     text, front = card_of(run, license={"license": "other", "license_name": "lab-1.0", "license_link": "https://x.org"})
-    assert KNOWN.format(license="lab-1.0") in text and front["license_link"] == "https://x.org"
+    assert KNOWN.format(license="lab-1.0", whose="the base model") in text and front["license_link"] == "https://x.org"
     base = tmp_path / "base"
     base.mkdir()
     assert license_of(base, {"name": BASE}) == {} and license_of(None, {}) == {}

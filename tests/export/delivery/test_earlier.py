@@ -13,7 +13,7 @@ from studio.export.adapter import AdapterExport
 from studio.export.delivery.earlier import same_export, take
 from studio.export.files import sha256
 from studio.export.job import export
-from studio.export.source import open_source
+from studio.export.source import open_source, source_of
 from studio.jobs import JobFolder
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
@@ -60,7 +60,7 @@ def test_the_newest_of_the_same_is_found(session_settings: Settings, tiny_run: J
     time.sleep(1.1)
     newer = made(session_settings, tiny_run, to="hub", what="adapter", repo="ada/x")
     context, config = wanted(session_settings, tiny_run)
-    assert same_export(context, config, tiny_run) == newer
+    assert same_export(context, config, source_of(tiny_run)) == newer
 
 
 @pytest.mark.parametrize(
@@ -73,16 +73,16 @@ def test_what_is_not_the_same_is_not_taken(
     base = f"lab/{abs(hash(str(other)))}"
     job = made(session_settings, tiny_run, **{"base": base} | other)
     context, config = wanted(session_settings, tiny_run, base=base)
-    assert same_export(context, config, tiny_run) is None
+    assert same_export(context, config, source_of(tiny_run)) is None
     job.exports.rename(job.path / "gone")
 
 
 def test_an_export_of_an_older_model_is_not_taken(session_settings: Settings, tiny_run: JobFolder) -> None:
     made(session_settings, tiny_run, base="lab/older")
     context, config = wanted(session_settings, tiny_run, base="lab/older")
-    assert same_export(context, config, tiny_run) is not None
+    assert same_export(context, config, source_of(tiny_run)) is not None
     (tiny_run.model / "adapter_config.json").touch()
-    assert same_export(context, config, tiny_run) is None
+    assert same_export(context, config, source_of(tiny_run)) is None
 
 
 def test_files_are_taken_and_the_card_is_new(session_settings: Settings, tiny_run: JobFolder, tmp_path: Any) -> None:

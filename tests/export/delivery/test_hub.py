@@ -23,7 +23,7 @@ from studio.export.delivery.refusals import require_repository
 from studio.export.delivery.wishes import settled
 from studio.export.files import sha256
 from studio.export.job import export
-from studio.export.source import open_source
+from studio.export.source import open_source, source_of
 from studio.jobs import JobFolder, read_events
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
@@ -256,11 +256,11 @@ def test_names_and_tokens_are_looked_at_before_a_job_is_made(
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
     wish = ExportConfig(run=tiny_run.id, to="hub", what="merged", repo=REPO)
     with pytest.raises(InputError, match="there is no Hub token"):
-        settled(wish, tiny_run, session_settings)
+        settled(wish, source_of(tiny_run), session_settings)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert settled(wish, tiny_run, session_settings) == wish
+    assert settled(wish, source_of(tiny_run), session_settings) == wish
     with pytest.raises(InputError, match=r"a folder of this machine .* which nobody else can load"):
-        settled(wish.model_copy(update={"what": "adapter"}), tiny_run, session_settings)
+        settled(wish.model_copy(update={"what": "adapter"}), source_of(tiny_run), session_settings)
 
 
 @pytest.mark.long

@@ -18,7 +18,7 @@ from studio.export.delivery.delivery import files_in
 from studio.export.delivery.local import LocalDelivery, free_place
 from studio.export.delivery.wishes import settled
 from studio.export.job import export
-from studio.export.source import open_source
+from studio.export.source import open_source, source_of
 from studio.jobs import JobFolder
 from studio.jobs.store.files import write_json
 from studio.reach import reading_for
@@ -124,8 +124,8 @@ def test_a_page_writes_only_where_it_may_read(session_settings: Settings, tmp_pa
 def test_no_place_is_no_wish(session_settings: Settings, tiny_run: JobFolder, tmp_path: Path) -> None:
     wish = ExportConfig(run=tiny_run.id, to="folder")
     with pytest.raises(InputError, match="no folder is named"):
-        settled(wish, tiny_run, session_settings)
-    found = settled(wish.model_copy(update={"path": f"{tmp_path}/x/../new"}), tiny_run, session_settings)
+        settled(wish, source_of(tiny_run), session_settings)
+    found = settled(wish.model_copy(update={"path": f"{tmp_path}/x/../new"}), source_of(tiny_run), session_settings)
     assert found.path == str(tmp_path / "new")
 
 

@@ -21,7 +21,7 @@ from studio.export.imatrix.make import collect
 from studio.export.imatrix.matrixfile import read_means, write_matrix
 from studio.export.imatrix.sample import training_rows
 from studio.export.proof.verify import verify
-from studio.export.source import cpu_threads, open_source
+from studio.export.source import cpu_threads, open_run, open_source
 from studio.export.steps import require, run_own_step
 from studio.jobs import JobFolder
 from studio.settings import ASSETS, Settings
@@ -98,7 +98,7 @@ def test_a_matrix_of_another_model_is_refused(
 
 
 def request_of(exported: JobFolder, settings: Settings, target: Path) -> dict[str, Any]:
-    run = open_source(settings, str(exported.request.config["run"])).run
+    run = open_run(settings, str(exported.request.config["run"]))
     rows = training_rows(run.request.config, settings)
     return {
         "file": str(next(exported.exports.glob("*-f16.gguf"))), "target": str(target), "tokenizer": str(run.model),

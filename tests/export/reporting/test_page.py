@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+from studio.export.origins.run import RunOrigin
 from studio.export.reporting.facts import checks
 from studio.export.reporting.page import report_page
 from studio.jobs import JobFolder
@@ -82,7 +83,7 @@ def test_texts_of_others_are_texts(exported: JobFolder, report: dict[str, Any]) 
     }  # fmt: skip
     other = report | {"name": said, "base_model": said, "data": said, "files": [file], "to": said}
     other["reference"] = report["reference"] | {"notes": [said]}
-    page = report_page(other, JobFolder(exported.path), JobFolder(exported.path))
+    page = report_page(other, RunOrigin(exported), exported)
     found = Elements(page)
     assert found.names <= ALLOWED
     assert found.said.count("<script>window.pwned=1</script>") >= 15
@@ -96,7 +97,7 @@ def test_a_file_that_could_not_be_compared_and_one_without_differences_say_so(
         "top1": None, "mean_kl": None, "places": [], "rows": None, "verdict": "differs", "file": "a", "greedy": None,
     }  # fmt: skip
     equal = report["files"][0] | {"places": [], "rows": {"lost": 0, "gained": 0, "rows": []}, "file": "b"}
-    page = report_page(report | {"files": [crashed, equal]}, exported, exported)
+    page = report_page(report | {"files": [crashed, equal]}, RunOrigin(exported), exported)
     assert "Largest differences: a</h2><p>It was not compared.</p>" in page
     assert "Largest differences: b</h2><p>Nothing differs that could be shown.</p>" in page
     assert [one.kept for one in checks(crashed, None)][:2] == [False, False]

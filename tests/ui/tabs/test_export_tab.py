@@ -11,13 +11,15 @@ import pytest
 
 from studio.config.jobs import Destination, ExportConfig, GgufType
 from studio.errors import InputError, InputErrors
-from studio.jobs import Summaries
+from studio.jobs import Summaries, find_job
 from studio.jobs.store.checkpoints import seal
 from studio.jobs.store.folder import create_job
+from studio.reach import reading_for
 from studio.settings import Settings
 from studio.ui.page import build_page
 from studio.ui.server.services import Services
 from studio.ui.tabs.chat import tab as chat
+from studio.ui.tabs.chat.targets import targets_for
 from studio.ui.tabs.export import tab as export
 from studio.ui.tabs.export.report import report_value
 from studio.ui.tabs.export.tab import ExportTab, chat_key
@@ -125,6 +127,8 @@ def test_a_checkpoint_of_the_run_is_chosen_by_its_step(
     assert not checkpoint.visible
     for step in (5, 10):
         (run.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
+        for name in ("config.json", "model.safetensors"):
+            (run.checkpoints / f"checkpoint-{step}" / name).touch()
         seal(run.checkpoints / f"checkpoint-{step}", step, {})
     (_, _, _, checkpoint, *_) = tab.refresh(run.id)
     assert checkpoint.visible
@@ -240,3 +244,28 @@ def test_key_of_the_file_to_chat_with_comes_from_the_event() -> None:
     event: Any = SimpleNamespace(job="20261124-1-x", file="x-f16.gguf")
     assert chat_key(event) == "gguf/20261124-1-x/x-f16.gguf"
     assert chat_key(SimpleNamespace()) == "merged//"  # type: ignore[arg-type]
+
+
+def test_a_model_is_exported_as_well_as_a_run(tab: ExportTab, settings: Settings, tmp_path: Path) -> None:
+    name = "smollm2-135m-instruct"
+    (source, empty, form, *_) = tab.select("")
+    assert ("SmolLM2-135M-Instruct · model", name) in source.choices and source.value == ""
+    assert empty.visible and not form.visible
+    empty, form, rows, checkpoint, *_ = tab.refresh("", name)
+    assert (empty.visible, form.visible, checkpoint.visible) == (False, True, False)
+    assert ("Demo test rows", "demo/test.jsonl") in rows.choices
+    *_, summary, job_id = tab.begin(f" {name} ", "", ["q8_0"], "", "merged", "float16")
+    assert summary == "merged, float16: being made"
+    job = find_job(settings.jobs, job_id)
+    assert (job.request.config["run"], job.request.config["dtype"], job.request.name) == (name, "float16", name)
+    source, *_, report, _ = tab.select(job_id)
+    assert source.value == name
+    assert (report["exports"][0]["title"], report["silent"]) == (f"Merged checkpoint of {name}", False)
+    assert tab.refresh("", name)[4]["silent"], "the Chat tab talks to what is made of the selected job"
+    (job.exports / "x").mkdir(parents=True)
+    (job.exports / "x" / "config.json").touch()
+    assert [one.kind for one in targets_for(tab.page.services, job_id)] == ["base", "merged"]
+    with reading_for(settings), pytest.raises(InputError, match="the page may not read"):
+        tab.begin(str(tmp_path), "", ["q8_0"], "")
+    with pytest.raises(InputError, match="has no adapter"):
+        tab.begin(name, "", [], "", "adapter")

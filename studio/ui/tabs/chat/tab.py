@@ -20,7 +20,7 @@ from studio.ui.errors import guard
 from studio.ui.page import QUIET, STREAMED, Page
 from studio.ui.tabs.chat.ask import Sampling, loaded_line, make_ask, unload_all
 from studio.ui.tabs.chat.pane import Ask, Turn, chat_pane, empty_pane, show_turns
-from studio.ui.tabs.chat.targets import EXAMPLES, ChatTarget, find_target, opening_of, targets_of
+from studio.ui.tabs.chat.targets import EXAMPLES, ChatTarget, find_target, opening_of, targets_for
 
 MAX_QUESTION = 100_000
 DEFAULT_MAX_TOKENS = 256
@@ -202,7 +202,7 @@ class ChatTab:
         """Fill the tab for the selected run, with an empty conversation."""
         self.live.stop(str(request.session_hash), discard=True)
         run = selected_run(self.settings, job_id)
-        targets, opening = targets_of(self.page.services, run), opening_of(self.settings, run)
+        targets, opening = targets_for(self.page.services, job_id), opening_of(self.settings, run)
         right = targets[1].key if len(targets) > 1 else ""
         panes = self._empty(right)
         chips = [*opening.questions, *[""] * EXAMPLES][:EXAMPLES]
@@ -223,7 +223,7 @@ class ChatTab:
             job_id: of the selected run; empty for none.
             left, right: keys of the chosen targets; None or empty where a pane has none.
         """
-        targets = targets_of(self.page.services, selected_run(self.settings, job_id))
+        targets = targets_for(self.page.services, job_id)
         first = not right and len(targets) > 1
         return [
             *self._choices(targets, left or "", right or ""), empty_pane(ASK_HINT) if first else gr.skip(),
@@ -240,7 +240,7 @@ class ChatTab:
             request: tells the browser's session, whose answer in progress is dropped.
         """
         self.live.stop(str(request.session_hash), discard=True)
-        targets = targets_of(self.page.services, selected_run(self.settings, job_id))
+        targets = targets_for(self.page.services, job_id)
         find_target(targets, key)
         left = "tuned"  # what the file should answer like
         return [
@@ -257,7 +257,7 @@ class ChatTab:
             request: tells the browser's session, whose answer in progress is dropped.
         """
         self.live.stop(str(request.session_hash), discard=True)
-        targets = targets_of(self.page.services, selected_run(self.settings, job_id))
+        targets = targets_for(self.page.services, job_id)
         return [*self._empty(right or ""), self._summary(targets, left, right or "")]
 
     def answer(
@@ -278,7 +278,7 @@ class ChatTab:
         if not question.strip():
             raise InputError("the message is empty", fix="Type a message, or try one of the examples")
         sampling = Sampling.checked(temperature, top_p, max_tokens)
-        targets = targets_of(self.page.services, selected_run(self.settings, job_id))
+        targets = targets_for(self.page.services, job_id)
         pairs = [(self.left_pane, left, left_value), (self.right_pane, right, right_value)]
         asked = [(pane, find_target(targets, key), value) for pane, key, value in pairs if key]
         session = str(request.session_hash)

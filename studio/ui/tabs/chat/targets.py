@@ -25,7 +25,7 @@ from studio.errors import InputError, StudioError
 from studio.jobs import JobFolder
 from studio.remote.record import read_record
 from studio.settings import Settings
-from studio.ui.components.selected import has_model, is_elsewhere, jobs_of
+from studio.ui.components.selected import exports_of, has_model, is_elsewhere, jobs_of, selected_model, selected_run
 from studio.ui.server.services import Services
 
 EXAMPLES = 3
@@ -80,7 +80,13 @@ def targets_of(services: Services, run: JobFolder | None) -> list[ChatTarget]:
         ChatTarget("base", base, "base", "base", run=run),
         ChatTarget("tuned", run.name, "tuned", "tuned", run=run),
     ]
-    for job in jobs_of(services, run, "export"):
+    return [*targets, *_exported(services, jobs_of(services, run, "export"))]
+
+
+def _exported(services: Services, jobs: list[JobFolder]) -> list[ChatTarget]:
+    """What exports made that answers by itself, and the servers with which they are tried."""
+    targets = []
+    for job in jobs:
         targets += tried(services, job)
         if job.request.config.get("to") == "gguf-lora":
             continue  # it is no model by itself
@@ -108,6 +114,22 @@ def tried(services: Services, job: JobFolder) -> list[ChatTarget]:
 def served_key(job_id: str) -> str:
     """Key of an export on the server with which it is tried."""
     return f"served/{job_id}"
+
+
+def targets_for(services: Services, job_id: str) -> list[ChatTarget]:
+    """Return what can be talked to where a job is selected: of its run, or of the model of which it is an export.
+
+    Args:
+        services: of the page.
+        job_id: of the selected job; empty for none.
+    """
+    model = selected_model(services.settings, job_id)
+    if not model:
+        return targets_of(services, selected_run(services.settings, job_id))
+    return [
+        ChatTarget("base", short_name(model), "base", "base", model=model),
+        *_exported(services, exports_of(services, model)),
+    ]
 
 
 def export_key(job_id: str, name: str) -> str:

@@ -13,7 +13,7 @@ import gradio as gr
 
 from studio.config.jobs import PLACES, SERVERS
 from studio.jobs import JobFolder
-from studio.ui.components.selected import has_model, is_elsewhere, jobs_of, when
+from studio.ui.components.selected import exports_of, has_model, is_elsewhere, jobs_of, when
 from studio.ui.server.services import Services
 from studio.ui.server.theme import script_tags
 from studio.ui.tabs.export.delivery import WHATS
@@ -50,11 +50,27 @@ def report_value(services: Services, run: JobFolder | None) -> dict[str, Any]:
     """Which exports the run has, newest first; `waiting` names the run while it is still training."""
     if run is None:
         return {"run": "", "waiting": "", "exports": []}
-    exports = [
-        {"id": job.id, "title": f"{title_of(job)} of {run.name}", "what": types_of(job), "when": when(job)}
-        for job in jobs_of(services, run, "export")
-    ]
+    exports = [_shown(job, run.name) for job in jobs_of(services, run, "export")]
     return {"run": run.name, "waiting": "" if run.state().final else run.id, "exports": exports}
+
+
+def model_value(services: Services, model: str, job_id: str) -> dict[str, Any]:
+    """As `report_value`, of a model that no run made.
+
+    Args:
+        services: of the page.
+        model: its folder or name, as an export keeps it.
+        job_id: of the selected job. What was exported is offered to the Chat tab, which talks to what is made of the
+            selected job, where that is one of these exports.
+    """
+    jobs, name = exports_of(services, model), PurePath(model).name
+    exports = [_shown(job, name) for job in jobs]
+    silent = all(job.id != job_id for job in jobs)
+    return {"run": name, "waiting": "", "exports": exports, "silent": silent}
+
+
+def _shown(job: JobFolder, name: str) -> dict[str, str]:
+    return {"id": job.id, "title": f"{title_of(job)} of {name}", "what": types_of(job), "when": when(job)}
 
 
 def title_of(job: JobFolder) -> str:
@@ -82,8 +98,8 @@ def empty_sentence(run: JobFolder | None) -> str:
     """What to do when nothing can be exported; "" when something can."""
     if run is None:
         return (
-            "Pick a finished run in the list at the left: it becomes a file for llama.cpp, Ollama and LM Studio, "
-            "or a checkpoint for vLLM."
+            "Pick a finished run in the list at the left, or a model above: it becomes a file for llama.cpp, Ollama "
+            "and LM Studio, or a checkpoint for vLLM."
         )
     if is_elsewhere(run):
         return f"The model of '{run.name}' is at OpenAI and cannot be fetched, so there is nothing to export."

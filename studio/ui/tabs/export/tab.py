@@ -7,6 +7,7 @@ Chat tab with the file at the right.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
@@ -18,19 +19,33 @@ from studio.errors import InputError
 from studio.export.adapter import require_exportable
 from studio.export.delivery.wishes import settled
 from studio.export.proof.gates import TYPES
-from studio.export.source import checkpoint_of
+from studio.export.source import Source, open_source, source_of
 from studio.jobs import JobFolder, submit
 from studio.jobs.store.checkpoints import whole_steps
+from studio.models.catalog.names import known_models
 from studio.ui.components.choices import heading, text_line
-from studio.ui.components.selected import is_elsewhere, jobs_of, require_model, rows_choices, rows_path, selected_run
+from studio.ui.components.selected import (
+    exports_of,
+    is_elsewhere,
+    jobs_of,
+    require_model,
+    rows_choices,
+    rows_path,
+    selected_model,
+    selected_run,
+)
 from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
-from studio.ui.tabs.chat.targets import export_key, served_key
+from studio.ui.tabs.chat.targets import export_key, served_key, short_name
 from studio.ui.tabs.export import merge
 from studio.ui.tabs.export.delivery import DeliveryFields, placed
-from studio.ui.tabs.export.report import TITLES, empty_sentence, export_report, report_value, types_of
+from studio.ui.tabs.export.report import TITLES, empty_sentence, export_report, model_value, report_value, types_of
 
-NO_ROWS, RESULT = ("No rows", ""), ("Result of the run", "")
+NO_ROWS, RESULT, RUN = ("No rows", ""), ("Result of the run", ""), ("The selected run", "")
+SOURCE_HELP = (
+    "The run that is selected at the left, a model of this computer, or a folder: a Hugging Face checkpoint or a PEFT "
+    "adapter."
+)
 STARTS = {
     "gguf": "Export to GGUF", "ollama": "Export to Ollama", "llama-server": "Export for llama.cpp",
     "lmstudio": "Export to LM Studio", "gguf-lora": "Export GGUF adapter", "merged": "Export checkpoint",
@@ -42,8 +57,8 @@ SMALL = [kind for kind in get_args(GgufType) if kind.startswith("iq")]
 OLDER = [kind for kind in get_args(GgufType) if kind in ("q5_0", "q3_k_l", "q3_k_s")]
 USUAL = [kind for kind in get_args(GgufType) if kind not in (*SMALL, *OLDER)]
 SMALL_HELP = (
-    "Rounded with an importance matrix of the training rows. Making one takes several times as long as a usual type; "
-    "with two bits and less, answers get worse visibly."
+    "Rounded with an importance matrix of the training rows, or of the rows below. Making one takes several times as "
+    "long as a usual type; with two bits and less, answers get worse visibly."
 )
 IMATRIX = {"auto": "Automatic", "on": "For all types", "off": "None"}
 SIZES = [(f"{size:g} GB", f"{size:g}") for size in (0.5, 1, 2, 5, 10)]
@@ -62,9 +77,14 @@ class ExportTab:
         specs = {spec.path: spec for spec in options_of(ExportConfig)}
         empty = empty_sentence(None)
         with gr.Column(elem_id="export"):
+            with gr.Column(elem_classes=["card-block"], elem_id="export-from"):
+                self.source = gr.Dropdown(
+                    [RUN], value="", allow_custom_value=True, label="What is exported", info=SOURCE_HELP,
+                    interactive=True, elem_id="export-source", elem_classes=["field"],
+                )  # fmt: skip
             self.empty = text_line(empty, "export-empty", look="export-empty")
             with gr.Column(elem_classes=["card-block"], elem_id="export-form", visible=False) as self.form:
-                heading("Export", "each compared with the trained model")
+                heading("Export", "each compared with the model that it is made of")
                 self.to = gr.Radio(
                     [(TITLES[word], word) for word in specs["to"].choices], value=specs["to"].default,
                     label=specs["to"].title, info=about("gguf"), interactive=True, elem_id="export-to",
@@ -124,8 +144,10 @@ class ExportTab:
             self.report = export_report(report_value(page.services, None))
             merge.build(page)
         fresh = [self.empty, self.form, self.rows, self.checkpoint, self.report, page.summaries["export"]]
-        gr.on(None, guard(self.refresh), page.job, fresh, trigger_mode="multiple", **QUIET)
-        self.report.refresh(guard(self.refresh), page.job, fresh, **QUIET)
+        gr.on(None, guard(self.select), page.job, [self.source, *fresh], trigger_mode="multiple", **QUIET)
+        shown = [page.job, self.source]
+        self.source.change(guard(self.refresh), shown, fresh, trigger_mode="always_last", **QUIET)
+        self.report.refresh(guard(self.refresh), shown, fresh, **QUIET)
         chat = page.chat
 
         def chat_with(job_id: str, event: gr.EventData, request: gr.Request) -> list[Any]:
@@ -143,7 +165,9 @@ class ExportTab:
             page.job, self.types, self.rows, self.to, self.dtype, self.shard, self.base, self.serve, self.context,
             self.checkpoint, self.small, self.older, self.imatrix, *self.delivery.inputs,
         ]  # fmt: skip
-        self.start.click(guard(self.submit), asked, [self.report, page.summaries["export"]], **QUIET)
+        self.start.click(
+            guard(self.begin), [self.source, *asked], [self.report, page.summaries["export"], page.job], **QUIET
+        )
 
     def _group(
         self, name: str, kinds: Sequence[str], title: str, about: str, chosen: Sequence[str] = ()
@@ -174,8 +198,27 @@ class ExportTab:
             self.start: gr.Button(STARTS[to]),
         }
 
-    def refresh(self, job_id: str) -> list[Any]:
-        """Show the form and the exports of the selected run."""
+    def select(self, job_id: str) -> list[Any]:
+        """Show what is exported where a job is selected: its run, or the model of which it is an export."""
+        model = selected_model(self.settings, job_id)
+        models = [(f"{short_name(one.name)} · model", one.name) for one in known_models(self.settings) if one.ready]
+        return [gr.Dropdown(choices=[RUN, *models], value=model), *self.refresh(job_id, model)]
+
+    def refresh(self, job_id: str, source: str | None = None) -> list[Any]:
+        """Show the form and the exports of the selected run, or of a model.
+
+        Args:
+            job_id: of the selected job; empty for none.
+            source: name or folder of the model, as typed; None or empty for the run.
+        """
+        if model := (source or "").strip():
+            return [
+                gr.HTML(value="", visible=False), gr.Column(visible=True),
+                gr.Dropdown(choices=[NO_ROWS, *rows_choices(self.settings, None, DEMO_TEST)]),
+                gr.Dropdown(choices=[RESULT], value="", visible=False),
+                model_value(self.page.services, self._id(model), job_id),
+                self._summary(exports_of(self.page.services, self._id(model))),
+            ]  # fmt: skip
         run = selected_run(self.settings, job_id)
         empty = empty_sentence(run)
         steps = whole_steps(run.checkpoints) if run is not None else []
@@ -186,19 +229,47 @@ class ExportTab:
             gr.Dropdown(choices=[NO_ROWS, *rows_choices(self.settings, run, DEMO_TEST)]),
             gr.Dropdown(choices=kept, value="", visible=bool(steps)),
             report_value(self.page.services, run),
-            self._summary(run),
+            self._summary(jobs_of(self.page.services, run, "export") if run is not None else []),
         ]
 
-    def submit(
-        self, job_id: str, types: list[str], rows: str | None, to: str = "gguf", dtype: str = "auto", shard: str = "1",
-        base: str | None = None, serve: str = "merged", context: str | None = None,
-        checkpoint: str | None = None, small: list[str] | None = None, older: list[str] | None = None,
-        imatrix: str = "auto", *delivery: Any,
-    ) -> list[Any]:  # fmt: skip
+    def begin(self, source: str | None, job_id: str, *asked: Any) -> list[Any]:
+        """Queue an export of the selected run, or of a model, and show it; that of a model is selected in the list.
+
+        Args:
+            source: name or folder of the model, as typed; None or empty for the run.
+            job_id: of the selected job; empty for none.
+            asked: as `submit`.
+        """
+        model = (source or "").strip()
+        if not model:
+            return [*self.submit(job_id, *asked), gr.skip()]
+        job = self._queued(open_source(self.settings, model, None), *asked)
+        found = exports_of(self.page.services, str(job.request.config["run"]))
+        return [gr.skip(), self._summary(found), job.id]
+
+    def submit(self, job_id: str, *asked: Any, **named: Any) -> list[Any]:
         """Queue an export of the selected run and show it.
 
         Args:
             job_id: of a completed run.
+            asked, named: values of the fields, as `_queued`.
+        """
+        run = require_model(self.settings, job_id)
+        if is_elsewhere(run):
+            raise InputError(f"the model of '{run.name}' is at OpenAI", fix="Export a run that was trained here")
+        self._queued(source_of(run), *asked, **named)
+        return [report_value(self.page.services, run), self._summary(jobs_of(self.page.services, run, "export"))]
+
+    def _queued(
+        self, source: Source, types: list[str], rows: str | None, to: str = "gguf", dtype: str = "auto",
+        shard: str = "1", base: str | None = None, serve: str = "merged", context: str | None = None,
+        checkpoint: str | None = None, small: list[str] | None = None, older: list[str] | None = None,
+        imatrix: str = "auto", *delivery: Any,
+    ) -> JobFolder:  # fmt: skip
+        """Queue an export.
+
+        Args:
+            source: what is exported.
             types: GGUF types, such as q4_k_m.
             rows: file on which each exported model answers too; None or empty for none.
             to: destination.
@@ -212,11 +283,8 @@ class ExportTab:
             imatrix: for which types an importance matrix is used.
             delivery: values of the fields of a place.
         """
-        run = require_model(self.settings, job_id)
-        if is_elsewhere(run):
-            raise InputError(f"the model of '{run.name}' is at OpenAI", fix="Export a run that was trained here")
         place = placed(to, delivery)
-        asked = {"run": run.id, "to": to, "evaluate": rows_path(self.settings, rows) if rows else None}
+        asked = {"run": source.origin.id, "to": to, "evaluate": rows_path(self.settings, rows) if rows else None}
         asked["checkpoint"] = checkpoint or None
         given = {
             "types": [kind for group in (types, small, older) for kind in group or []], "imatrix": imatrix,
@@ -226,15 +294,18 @@ class ExportTab:
         kind = made_for(to, place.get("what"))
         own = {name: value for name, value in given.items() if _reads(kind, name)}
         config = build_config(ExportConfig, asked | place | own)
-        require_exportable(run, config)
         if config.checkpoint is not None:
-            checkpoint_of(run, config.checkpoint)
-        config = settled(config, run, self.settings)
-        submit(self.settings, "export", run.request.name, config.model_dump(mode="json"))
-        return [report_value(self.page.services, run), self._summary(run)]
+            source = open_source(self.settings, source.origin.id, config.checkpoint)
+        require_exportable(source, config)
+        config = settled(config, source, self.settings)
+        return submit(self.settings, "export", source.origin.name, config.model_dump(mode="json"))
 
-    def _summary(self, run: JobFolder | None) -> str:
-        jobs = jobs_of(self.page.services, run, "export") if run is not None else []
+    def _id(self, model: str) -> str:
+        """What exports of a model keep of it: the path of a folder, or the name as it is."""
+        path = Path(model).expanduser()
+        return str(path.absolute()) if path.is_absolute() else model
+
+    def _summary(self, jobs: list[JobFolder]) -> str:
         if not jobs:
             return "nothing yet"
         state = jobs[0].state()
