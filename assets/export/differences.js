@@ -12,7 +12,13 @@ window.studio.exportedDifferences = (() => {
 
   const share = (number) => (number === null ? "–" : rate(number));
 
-  const chosen = (side) => h("td", {}, h("span", { class: "mono token" }, side.token), ` ${share(side.probability)}`,
+  /* A token of blanks alone is drawn with signs. */
+  const visible = (token) => {
+    const signs = token.replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll("\r", "␍");
+    return signs.trim() ? signs : signs.replaceAll(" ", "␣");
+  };
+
+  const chosen = (side) => h("td", {}, h("span", { class: "mono token" }, visible(side.token)), ` ${share(side.probability)}`,
     h("span", { class: "muted verdict-note" }, `the other one: ${share(side.other)}`));
 
   const place = (one) => h("tr", {}, h("td", { class: "mono answer-text" }, one.context), chosen(one.trained), chosen(one.exported),
@@ -32,7 +38,7 @@ window.studio.exportedDifferences = (() => {
     const title = titled(whole);
     const places = file.places || [], rows = file.rows?.rows || [];
     const parts = file.greedy?.parted || (file.greedy?.worst ? [file.greedy.worst] : []);
-    if (!places.length && !rows.length && !parts.length) return [h("p", { class: "num muted" }, `${file.file}: nothing differs that could be shown.`)];
+    if (!places.length && !rows.length && !parts.length) return [h("p", { class: "num muted" }, `${file.file}: nothing differs; the next token is the same everywhere, and no distance is above 0.0001 nats.`)];
     return [
       h("p", { class: "num" }, h("b", {}, file.file)),
       ...(places.length ? [follow.table(`Next tokens of ${file.file}, farthest apart first`, columns(title), places.map(place))] : []),

@@ -1,4 +1,4 @@
-"""Measure the chain on this machine: demo, methods, memory plan, auto, rows beside TRL, the page's cold start.
+"""Measure the chain on this machine: demo, export, methods, memory plan, auto, rows beside TRL, the page's cold start.
 
     make bench            all of it, in a home of its own; about an hour on two cores
 Prints a Markdown table that docs/benchmarks.md can take over, and exits with 1 when a goal is missed.
@@ -18,7 +18,7 @@ from statistics import median
 
 import psutil
 
-from tests.benchmarks import auto, memory, merging, preparation
+from tests.benchmarks import auto, gguf, memory, merging, preparation
 from tests.benchmarks.clicks import waits
 from tests.benchmarks.methods import RISES, SEEDS, WATCHED, learn
 from tests.benchmarks.page import cold_start
@@ -59,6 +59,14 @@ def main() -> int:
         measure("peak memory", result["peak_memory_gb"], "GB", 6)
         for name, value in result["seconds"].items():
             rows.append((f"phase {name}", f"{value:.1f} s", ""))
+        beside = gguf.pairs(home, result["run"], 3)
+        ratio = median(pair.ratio for pair in beside)
+        measure("GGUF export, times llama.cpp's own tools with our proof", ratio, "", gguf.GOAL)
+        both = [
+            median(sum(side.values()) for side in sides)
+            for sides in zip(*((one.ours, one.theirs) for one in beside), strict=True)
+        ]
+        rows.append(("… seconds, ours and theirs", f"{both[0]:.1f}, {both[1]:.1f} s", ""))
         for method, seed in ((name, seed) for name, seeds in SEEDS.items() for seed in seeds):
             name, goal = WATCHED[method]
             learned = learn(method, home, seed)

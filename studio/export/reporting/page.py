@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from studio.escaping import for_terminal
+from studio.export.cards.facts import name_of
 from studio.export.files import in_words
 from studio.export.origins.origin import Origin
 from studio.export.proof.gates import difference
@@ -19,6 +20,7 @@ from studio.export.readme import in_percent, short_number
 from studio.export.reporting.facts import Check, checks
 from studio.export.reporting.style import STYLE
 from studio.jobs import JobFolder
+from studio.models.catalog.hubaccess import is_hub_id
 
 PAGE = "report.html"
 _DOCUMENT = """<!DOCTYPE html>
@@ -38,6 +40,10 @@ _DOCUMENT = """<!DOCTYPE html>
 </body>
 </html>
 """
+NOT_COMPARED = "It was not compared"
+NOTHING_DIFFERS = "Nothing differs: the same next token everywhere, and no distance above 0.0001 nats"
+# Signs for what a token consists of and nobody sees.
+_SEEN = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 _GOOD = ("as trained", "as the original", "as expected")
 
 
@@ -51,10 +57,10 @@ def report_page(report: dict[str, Any], origin: Origin, job: JobFolder) -> str:
     """
     title = f"Export of {report['name']}"
     parts = [
-        f"<h1>{_text(title)} {_verdict(_worst(report['files']))}</h1>",
+        f"<h1>{_text(title)} {_whole(report['files'])}</h1>",
         _origin(report, origin, job),
         _files(report["files"]),
-        *(_checked(entry, report) for entry in report["files"]),
+        *(_checked(entry, report, _base_folder(origin)) for entry in report["files"]),
         _compared(report),
         *(_disagreements(entry, _titled(origin.whole)) for entry in report["files"]),
         _notes(report["files"]),
@@ -67,8 +73,8 @@ def _origin(report: dict[str, Any], origin: Origin, job: JobFolder) -> str:
     began = report.get("began")
     when = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(began)) if began else ""
     return _pairs([
-        ("What was exported", f"{report['name']} ({origin.id})"),
-        ("Base model", str(report.get("base_model") or "not recorded")),
+        ("What was exported", f"{report['name']} ({_placeless(origin.id, _base_folder(origin))})"),
+        ("Base model", _named(str(report.get("base_model") or "not recorded"))),
         ("Its weights", origin.sentence()),
         ("Exported to", str(report.get("to") or "")),
         ("Export", job.id),
@@ -93,11 +99,11 @@ def _files(files: Sequence[dict[str, Any]]) -> str:
     return "<h2>What was made</h2>" + "".join(tables)
 
 
-def _checked(entry: dict[str, Any], report: dict[str, Any]) -> str:
+def _checked(entry: dict[str, Any], report: dict[str, Any], base: str) -> str:
     rows = [
         [_text(one.what), _text(one.found), _text(one.limit), _mark(one)] for one in checks(entry, report["trained"])
     ]
-    notes = "".join(f"<li>{_text(note)}.</li>" for note in entry["notes"])
+    notes = "".join(f"<li>{_text(_placeless(note, base))}.</li>" for note in entry["notes"])
     table = _table(["Check", "Measured", "Limit", "Holds"], rows)
     return f"<h2>Checks of {_text(entry['file'])}</h2>{table}" + (f"<ul>{notes}</ul>" if notes else "")
 
@@ -112,7 +118,7 @@ def _compared(report: dict[str, Any]) -> str:
         ("Next-token probabilities", f"{reference.get('positions', 0):,} positions of {of}"),
         ("Conversations, token by token", f"{conversations:,}"),
         ("Greedy answers", f"{greedy:,}" if greedy else "not compared for this kind of file"),
-        ("Rows with an expected answer", f"{rows:,} of {report['data']}" if rows else "none were given"),
+        ("Rows with an expected answer", f"{rows:,} of {name_of(str(report['data']))}" if rows else "none were given"),
         (f"Arithmetic of {report.get('compared_with', 'the trained model')}", str(reference.get("dtype", ""))),
     ]
     notes = "".join(f"<li>{_text(note)}.</li>" for note in reference.get("notes") or [])
@@ -125,8 +131,7 @@ def _disagreements(entry: dict[str, Any], whole: str) -> str:
     parted = (entry.get("greedy") or {}).get("parted") or []
     parts = [f"<h2>Largest differences: {_text(entry['file'])}</h2>"]
     if not (places or rows or parted):
-        silent = "It was not compared" if entry["top1"] is None else "Nothing differs that could be shown"
-        return parts[0] + f"<p>{silent}.</p>"
+        return parts[0] + f"<p>{NOT_COMPARED if entry['top1'] is None else NOTHING_DIFFERS}.</p>"
     if places:
         parts.append("<h3>Next tokens, farthest apart first</h3>")
         shown = [
@@ -187,13 +192,23 @@ def _times(report: dict[str, Any]) -> str:
 
 
 def _chosen(side: dict[str, Any]) -> str:
-    beside = "" if side["other"] is None else f"<br><small>the other one: {in_percent(side['other'])}</small>"
-    return f'<span class="token">{_text(side["token"])}</span> {in_percent(side["probability"])}{beside}'
+    beside = "" if side["other"] is None else f"<br><small>the other one: {_share(side['other'])}</small>"
+    token = "".join(_SEEN.get(sign, sign) for sign in side["token"])
+    shown = token if token.strip() else token.replace(" ", "␣")
+    return f'<span class="token">{_text(shown)}</span> {_share(side["probability"])}{beside}'
 
 
-def _worst(files: Sequence[dict[str, Any]]) -> str:
+def _share(value: float | None) -> str:
+    return in_percent(value).replace(" ", "\u00a0")
+
+
+def _whole(files: Sequence[dict[str, Any]]) -> str:
+    """The verdict on all of it: the worst of the files, and of how many."""
     found = [entry["verdict"] for entry in files]
-    return next((one for one in ("differs", "lossy") if one in found), found[0] if found else "nothing was made")
+    worst = next((one for one in ("differs", "lossy") if one in found), found[0] if found else "nothing was made")
+    count = found.count(worst) if worst not in _GOOD else len(found)
+    of = f" ({count} of {len(found)} files)" if count < len(found) else ""
+    return _verdict(worst) + of
 
 
 def _verdict(word: str) -> str:
@@ -209,6 +224,20 @@ def _mark(check: Check) -> str:
 def _titled(whole: str) -> str:
     """The trained model: Trained model."""
     return whole.removeprefix("the ").capitalize()
+
+
+def _base_folder(origin: Origin) -> str:
+    return str(origin.base_model.get("path") or "")
+
+
+def _placeless(text: str, folder: str) -> str:
+    """A text without the folder of this machine in which the base model lies: the page goes to others."""
+    return text.replace(folder, name_of(folder)) if folder else text
+
+
+def _named(base: str) -> str:
+    head = base.partition("@")[0]
+    return head if is_hub_id(head) else name_of(base)
 
 
 def _listed(found: Any) -> str:

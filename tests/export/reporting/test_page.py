@@ -8,8 +8,9 @@ from html.parser import HTMLParser
 from typing import Any
 
 from studio.export.origins.run import RunOrigin
+from studio.export.proof.distance import SEEN_KL
 from studio.export.reporting.facts import checks
-from studio.export.reporting.page import report_page
+from studio.export.reporting.page import NOT_COMPARED, NOTHING_DIFFERS, report_page
 from studio.jobs import JobFolder
 from tests.ui.made_jobs import SCRIPT
 
@@ -48,6 +49,7 @@ def test_a_real_export_is_told_on_one_page(exported: JobFolder, report: dict[str
     assert f"{report['reference']['positions']} positions of the run's own rows" in found.said
     for name in ("llama-cpp-python", "transformers"):
         assert f"{name} {report['versions'][name]}" in found.said
+    assert "three.jsonl" in page and str(exported.path.parent) not in page, "no folder of this machine is named"
     assert not (exported.exports / report["page"]).exists(), "it holds rows, and exports/ is what is uploaded"
 
 
@@ -75,6 +77,7 @@ def test_texts_of_others_are_texts(exported: JobFolder, report: dict[str, Any]) 
     file = json.loads(json.dumps(report["files"][2]))
     place = file["places"][0]
     place |= {"context": said, "trained": place["trained"] | {"token": said}}
+    place |= {"exported": place["exported"] | {"token": " \n"}}
     row = {"row": 1, "prompt": said, "expected": said, "trained": said, "exported": said}
     parted = {"prompt": said, "question": said, "nats": 0.1, "trained": said, "exported": said}
     file |= {
@@ -87,6 +90,7 @@ def test_texts_of_others_are_texts(exported: JobFolder, report: dict[str, Any]) 
     found = Elements(page)
     assert found.names <= ALLOWED
     assert found.said.count("<script>window.pwned=1</script>") >= 15
+    assert '<span class="token">␣↵</span>' in page
     assert not re.search("[\u202e\x1b]", page) and "&amp;amp;" in page
 
 
@@ -98,6 +102,10 @@ def test_a_file_that_could_not_be_compared_and_one_without_differences_say_so(
     }  # fmt: skip
     equal = report["files"][0] | {"places": [], "rows": {"lost": 0, "gained": 0, "rows": []}, "file": "b"}
     page = report_page(report | {"files": [crashed, equal]}, RunOrigin(exported), exported)
-    assert "Largest differences: a</h2><p>It was not compared.</p>" in page
-    assert "Largest differences: b</h2><p>Nothing differs that could be shown.</p>" in page
+    assert '<span class="bad">differs</span> (1 of 2 files)</h1>' in page
+    assert f"Largest differences: a</h2><p>{NOT_COMPARED}.</p>" in page
+    assert (
+        f"Largest differences: b</h2><p>{NOTHING_DIFFERS}.</p>" in page
+        and f"{SEEN_KL:f}".rstrip("0") in NOTHING_DIFFERS
+    )
     assert [one.kept for one in checks(crashed, None)][:2] == [False, False]
