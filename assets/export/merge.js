@@ -12,8 +12,8 @@ window.studio.merge = (() => {
 
   const MEASURES = { exact_match: "Exact match", preference_accuracy: "Preference accuracy" };
 
-  function scores({ data, measure, of, total, scores: found }) {
-    const best = Math.max(...found.map((one) => one.score)), counted = found.every((one) => "correct" in one);
+  function scores({ data, measure, of, total, models: asked = [], scores: own }) {
+    const found = [...asked, ...own], best = Math.max(...found.map((one) => one.score)), counted = found.every((one) => "correct" in one);
     const rows = found.map((one) => h("tr", {}, h("td", {}, one.name),
       counted ? h("td", { class: "num" }, h(one.score === best ? "b" : "span", {}, `${one.correct} of ${total}`)) : null,
       h("td", { class: "num" }, rate(one.score)), h("td", { class: "num" }, duration(one.seconds))));

@@ -229,7 +229,7 @@ def made_for(to: str, what: str | None) -> str:
 
 
 # Options of a merge that nobody types.
-FILLED_IN = ("parents", "like", "varied")
+FILLED_IN = ("parents", "like", "varied", "asked_by")
 
 
 class MergeConfig(Options):
@@ -274,4 +274,7 @@ class MergeConfig(Options):
         dict,
         "In a sweep: the place in the recipe that is varied, and its value in this merge; the studio fills it in.",
         title="Varied value",
+    )  # fmt: skip
+    asked_by: str | None = option(
+        None, "In a sweep: id of its merge that asks the models; the studio fills it in.", title="Models asked by",
     )  # fmt: skip

@@ -33,14 +33,14 @@ def curve_of(jobs: Iterable[JobFolder]) -> dict[str, Any]:
         place, value = next(iter(varied.items()))
         curve["place"] = curve["place"] or place
         curve["data"] = curve["data"] or str(job.request.config.get("evaluate") or "")
-        state, evaluation = job.state(), _evaluation(job)
+        state, evaluation = job.state(), evaluation_of(job)
         point = {"value": value, "id": job.id, "name": job.name, "status": state.status, "reason": state.reason}
         if evaluation is None:
             points.append(point | {"score": None})
             continue
         *models, child = evaluation["scores"]
         curve |= {key: curve[key] or evaluation[key] for key in ("measure", "of", "total")}
-        curve["parents"] = curve["parents"] or models
+        curve["parents"] = curve["parents"] or models or evaluation.get("models") or []
         points.append({**child, **point})
     points.sort(key=lambda one: one["value"])
     known = [one["score"] for one in points if one["score"] is not None]
@@ -60,8 +60,8 @@ def in_words(evaluation: Mapping[str, Any], score: Mapping[str, Any]) -> str:
     return f"{score['score']:.1%} of {evaluation['total']} {evaluation['of']}"
 
 
-def _evaluation(job: JobFolder) -> dict[str, Any] | None:
-    """What the models and the child of a finished merge answered."""
+def evaluation_of(job: JobFolder) -> dict[str, Any] | None:
+    """Return what the models and the child of a merge answered; None where they have not."""
     try:
         found = (read_json(job.report / "merge.json") or {}).get("evaluation")
     except (ValueError, AttributeError):  # it is being written, or somebody has edited it

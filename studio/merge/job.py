@@ -20,9 +20,10 @@ from studio.export.gguf.checkpoint import link_checkpoint
 from studio.export.steps import StepResult, require, run_own_step
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import put_folder, write_json
+from studio.jobs.store.folder import job_of_id
 from studio.merge.checks import Facts, facts_of, require_fit
 from studio.merge.child import complete, write_card
-from studio.merge.curve import in_words
+from studio.merge.curve import evaluation_of, in_words
 from studio.merge.methods import ADAPTERS
 from studio.merge.needs import compute_dtype, merge_seconds, require_room, written_dtype
 from studio.merge.parents import Parent, find_parent
@@ -188,7 +189,13 @@ class Merging:
         found = self._step("answering the rows", "studio.merge.work.scoring", request, "answers").answer
         for score in found["scores"]:
             self.context.log(f"{score['name']}: {in_words(found, score)}")
-        return {"data": rows, **found}
+        return {"data": rows, **found, "models": self._models_of_sweep()}
+
+    def _models_of_sweep(self) -> list[dict[str, Any]]:
+        """What another merge of this sweep found of the models: kept here too, since that one may be deleted."""
+        other = job_of_id(self.context.settings.jobs, self.config.asked_by or "")
+        evaluation = evaluation_of(other) if other is not None else None
+        return evaluation["scores"][:-1] if evaluation is not None else []
 
     def _asked(self, number: int, parent: Parent) -> dict[str, Any]:
         whole = self.work / f"parents/{number}"

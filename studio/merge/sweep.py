@@ -108,11 +108,11 @@ def queue_sweep(sweep: Sweep, settings: Settings, name: str) -> list[JobFolder]:
         settings: of the home.
         name: what the names of the children begin with.
     """
-    group = f"{name}-sweep-{time.strftime('%Y%m%d-%H%M%S')}"
-    return [
-        submit(settings, "merge", f"{name}-{value:g}", config.model_dump(mode="json"), group)
-        for value, config in sweep.configs.items()
-    ]
+    group, jobs = f"{name}-sweep-{time.strftime('%Y%m%d-%H%M%S')}", list[JobFolder]()
+    for value, config in sweep.configs.items():
+        asked = config.model_copy(update={"asked_by": jobs[0].id if jobs else None})
+        jobs.append(submit(settings, "merge", f"{name}-{value:g}", asked.model_dump(mode="json"), group))
+    return jobs
 
 
 def split_item(item: str) -> tuple[str, list[float]]:

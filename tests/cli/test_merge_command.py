@@ -56,6 +56,22 @@ def test_a_recipe_is_checked_without_a_merge(run: Run, settings: Settings, tiny:
     assert made.request.config["recipe"] == file.read_text() and made.state().status == "queued"
 
 
+def test_a_sweep_is_checked_and_left_to_the_studio(run: Run, settings: Settings, tiny: Path, tmp_path: Path) -> None:
+    file, rows = tmp_path / "one.yaml", tmp_path / "rows.jsonl"
+    file.write_text(f"merge_method: passthrough\nmodels: [{{model: {tiny}, parameters: {{scale: 1}}}}]\n")
+    rows.write_text('{"prompt": "Hi", "completion": "Hello"}\n')
+    words = (str(file), "--sweep", "models.0.parameters.scale=0.5,1", "--evaluate", str(rows))
+    code, values, _ = run(*words, "--check")
+    assert code == 0 and values["values"] == [0.5, 1.0] and values["bytes"] > 2e6 and not list_jobs(settings.jobs)
+    code, values, _ = run(*words, "--detach")
+    jobs = list_jobs(settings.jobs)
+    assert code == 0 and sorted(values["ids"]) == sorted(job.id for job in jobs) and len(jobs) == 2
+    assert {job.request.group for job in jobs} == {values["group"]}
+    assert {job.request.config["asked_by"] for job in jobs} == {None, values["ids"][0]}
+    code, values, _ = run(*words[:3])
+    assert code == 2 and "compares its children on rows" in values["error"]["what"]
+
+
 WRONG = {
     "no file": ("{folder}/none.yaml", "", "there is no such file"),
     "a folder": ("{folder}", "", "this is a folder"),

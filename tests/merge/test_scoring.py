@@ -149,4 +149,9 @@ def test_a_sweep_is_a_table_of_points(rows: Path, base: Path, one: Path, setting
         (0.0, "mix-0", 0), (3.0, "mix-3", 0),
     ]  # fmt: skip
     assert [parent["name"] for parent in done.json["parents"]] == [str(base), str(one)]
+    reports = [
+        json.loads((settings.jobs / point["id"] / "report" / "merge.json").read_text()) for point in done.json["points"]
+    ]
+    assert [len(report["evaluation"]["scores"]) for report in reports] == [3, 1]
+    assert reports[1]["evaluation"]["models"] == reports[0]["evaluation"]["scores"][:2]
     assert run_studio("merge", str(file), "--sweep", f"{place}=0,3", home=settings.home).code == 2

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from studio.config.jobs import MergeConfig
 from studio.errors import InputError, StudioError
 from studio.export import files
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
 from studio.merge.asking import prepare
 from studio.merge.curve import curve_of
+from studio.merge.job import Merging
 from studio.merge.recipe import read_recipe
 from studio.merge.sweep import in_a_line, places, prepare_sweep, split_item, spread, variants
 from studio.settings import Settings
-from tests.merge.made import put_point
+from tests.merge.made import MIX, put_point
 
 TEXT = """
 merge_method: ties
@@ -139,3 +145,17 @@ def test_the_curve_has_a_point_for_each_child_and_a_line_for_each_model(settings
         (0.2, ids[1], "completed", 0.75), (0.5, ids[2], "queued", None), (0.8, ids[0], "completed", 0.25),
     ]  # fmt: skip
     assert curve["best"] == [ids[1]]
+
+
+def test_the_models_stay_when_the_child_that_asked_them_is_deleted(settings: Settings) -> None:
+    first, second = put_point(settings, 0.2, 1, models=True), put_point(settings, 0.8, 3)
+    report = json.loads((second.report / "merge.json").read_text())
+    config = MergeConfig(recipe=MIX, evaluate="rows.jsonl", compare=False, asked_by=first.id)
+    asked = Merging(JobContext(second, settings), config)._models_of_sweep()
+    assert asked == [{"name": "a", "score": 0.5, "correct": 2, "seconds": 1.0}]
+    report["evaluation"]["models"] = asked
+    write_json(second.report / "merge.json", report)
+    shutil.rmtree(first.path)
+    curve = curve_of([second])
+    assert [one["name"] for one in curve["parents"]] == ["a"] and len(curve["points"]) == 1
+    assert Merging(JobContext(second, settings), config)._models_of_sweep() == []
