@@ -6,14 +6,16 @@ import re
 
 from studio.config.run import RunConfig
 from studio.errors import InputError
-from studio.interop import axolotl, llama_factory, ms_swift, trl
+from studio.interop import axolotl, llama_factory, ms_swift, scripts, trl
 from studio.interop.reading import Given
 from studio.interop.report import Imported
 from studio.interop.rules import nearest
 from studio.interop.tool import Tool
 
 # One line for each tool; its package exports TOOL.
-_ALL: tuple[Tool, ...] = (llama_factory.TOOL, axolotl.TOOL, trl.TOOL, ms_swift.TOOL)
+_ALL: tuple[Tool, ...] = (
+    llama_factory.TOOL, axolotl.TOOL, trl.TOOL, ms_swift.TOOL, scripts.TRL_SCRIPT, scripts.UNSLOTH_SCRIPT,
+)  # fmt: skip
 TOOLS: dict[str, Tool] = {one.name: one for one in _ALL}
 
 
@@ -35,7 +37,7 @@ def detect(given: Given) -> Tool:
     Raises:
         InputError: none of them, or it is a run of the studio itself.
     """
-    known = ", ".join(tool.title for tool in TOOLS.values())
+    known = ", ".join(tool.title for tool in TOOLS.values() if tool.keys)
     if given.command is not None:
         for tool in TOOLS.values():
             if tool.starts(given.command):

@@ -33,7 +33,7 @@ def import_config(
     tool: Annotated[str, typer.Option("--from", help=f"Whose config it is, if it is not clear: {_TOOLS}.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Read a config of LLaMA-Factory as a run, with what became of each of its keys."""
+    """Read a config of another tool as a run, with what became of each of its keys."""
     imported = import_given(read_given(source), tool)
     text = run_text(imported)
     if out and text:

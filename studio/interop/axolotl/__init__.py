@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from studio.interop.axolotl.reading import KEYS, TITLE, read
+from studio.interop.axolotl.writing import write
 from studio.interop.command import Command
 from studio.interop.tool import Tool
 
@@ -17,6 +18,7 @@ TOOL = Tool(
     keys=KEYS,
     starts=_starts,
     read=read,
+    write=write,
     own=frozenset({
         "base_model", "micro_batch_size", "sequence_len", "sample_packing", "datasets", "lora_target_linear",
         "val_set_size", "num_epochs", "wandb_project",

@@ -142,7 +142,6 @@ IGNORED: dict[str, str] = {
     "torch_compile_mode": _KERNEL,
     "torch_compile_options": _KERNEL,
     "deepcompile": _KERNEL,
-    "batch_flattening": "training.padding_free does this for the methods that have it",
     "experts_implementation": _MOE,
     "llama4_linearized_experts": _MOE,
     "use_scattermoe": _MOE,

@@ -74,6 +74,10 @@ _SYSTEM_STYLES = {
 }  # fmt: skip
 
 
+#: Every type that has one.
+KINDS = (*(f"alpaca:{word}" if word != "instruct" else "alpaca" for word in STYLES), *_FIXED, *_SYSTEM_STYLES)
+
+
 def columns_of(kind: str) -> dict[str, str] | None:
     """The columns `prompt` and `completion` of a type with a fixed prompt; None where it is no such type."""
     base, _, word = kind.partition(":")

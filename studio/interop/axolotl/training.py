@@ -93,7 +93,10 @@ def _batch(sheet: Sheet) -> None:
         else:
             sheet.refused("sample_packing", "pairs and prompts are not packed; Axolotl refuses it, too")
     elif sheet.has("sample_packing"):
-        sheet.mapped("sample_packing", "training.padding_free", False)
+        sheet.ignored("sample_packing", "it is off")
+    flat = sheet.raw("batch_flattening")
+    if flat is not None and not is_off(flat) and sheet.reads("training.padding_free"):
+        sheet.mapped("batch_flattening", "training.padding_free", True)
 
 
 def _plain_numbers(sheet: Sheet) -> None:
