@@ -73,7 +73,7 @@ def _origin(report: dict[str, Any], origin: Origin, job: JobFolder) -> str:
     began = report.get("began")
     when = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(began)) if began else ""
     return _pairs([
-        ("What was exported", f"{report['name']} ({_placeless(origin.id, _base_folder(origin))})"),
+        ("What was exported", f"{report['name']} ({_named(origin.id)})"),
         ("Base model", _named(str(report.get("base_model") or "not recorded"))),
         ("Its weights", origin.sentence()),
         ("Exported to", str(report.get("to") or "")),

@@ -13,8 +13,7 @@ from typing import Any
 from studio.config.model import ModelConfig
 from studio.errors import InputError
 from studio.export.card import unserved
-from studio.export.gguf.checkpoint import read_object
-from studio.export.merged import own_dtype
+from studio.export.gguf.checkpoint import own_dtype, read_object
 from studio.export.origins.find import Found, find
 from studio.export.serving.servers import VLLM_RANKS, Served
 from studio.export.trying.programs import PROGRAMS, Program, Tried, command_of
