@@ -92,7 +92,7 @@ window.studioExport = (() => {
     const smallest = [...report.files].sort((a, b) => a.bytes - b.bytes)[0];
     if (!smallest) return;
     if (!ALONE.includes(smallest.type) && !job.silent) head.append(chatButton(job, smallest, trigger, smallest.parts ? "btn primary" : "btn"));
-    if (!smallest.parts) head.append(download(job, smallest, "btn primary", `Download ${smallest.type.toUpperCase()} · ${bytes(smallest.bytes)}`));
+    if (!smallest.parts && !smallest.shards) head.append(download(job, smallest, "btn primary", `Download ${smallest.type.toUpperCase()} · ${bytes(smallest.bytes)}`));
   };
 
   const chatButton = (job, file, trigger, look) => h("button", {
@@ -110,7 +110,7 @@ window.studioExport = (() => {
       figure(kl(file.mean_kl)), figure(match(file.exact_match)),
       h("td", { class: "verdict" }, h("span", { class: `pill ${["differs", "lossy"].includes(file.verdict) ? "warn" : "ok"}` }, file.verdict),
         ...(file.notes || []).map((note) => h("span", { class: "muted verdict-note" }, note))),
-      h("td", { class: "file-links" }, ...(file.parts ? [`${file.parts.length} files`] : [download(job, file, "link", "Download"), several && !job.silent && !ALONE.includes(file.type) ? chatButton(job, file, trigger, "btn small") : null])));
+      h("td", { class: "file-links" }, ...(file.parts ? [`${file.parts.length} files`] : file.shards ? file.shards.map((part, index) => download(job, part, "link", `Part ${index + 1}`)) : [download(job, file, "link", "Download"), several && !job.silent && !ALONE.includes(file.type) ? chatButton(job, file, trigger, "btn small") : null])));
   };
 
   const kl = (number) => (number === null || number === undefined ? "–"
@@ -140,7 +140,7 @@ window.studioExport = (() => {
     return [h("div", { class: "export-note export-rare" }, title, h("ul", {}, ...items))];
   };
 
-  const hashes = (report) => h("dl", { class: "hashes" }, ...[...report.files, report.imatrix].filter((file) => file && !file.parts).flatMap((file) => [
+  const hashes = (report) => h("dl", { class: "hashes" }, ...[...report.files.flatMap((file) => file.shards || [file]), report.imatrix].filter((file) => file && !file.parts).flatMap((file) => [
     h("dt", { class: "muted" }, `SHA-256 of ${file.file}`),
     h("dd", {}, h("code", { class: "mono" }, file.sha256), copyButton(file.sha256, `Copy the SHA-256 of ${file.file}`)),
   ]));

@@ -13,7 +13,7 @@ from typing import Any
 from studio.chat.client import AnswerStats, Messages, stream
 from studio.chat.manager import ChatManager
 from studio.chat.target import Target
-from studio.config.jobs import MATRIX_ENDING
+from studio.config.jobs import is_model_file
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.jobs.store.files import read_json
@@ -106,7 +106,7 @@ def job_target(job: JobFolder, settings: Settings) -> Target:
                 "it is an adapter, which answers nothing by itself", where=job.id, fix="Chat with the run instead"
             )
         checkpoints = [config.parent for config in sorted(job.exports.glob("*/config.json"))]
-        models = [file for file in sorted(job.exports.glob("*.gguf")) if not file.name.endswith(MATRIX_ENDING)]
+        models = [file for file in sorted(job.exports.glob("*.gguf")) if is_model_file(file.name)]
         files = [*models, *checkpoints]
         if len(files) == 1:
             return Target("model", files[0].name, model=files[0]) if checkpoints else gguf_target(files[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ MATRIX_NEEDED: tuple[GgufType, ...] = (
 )  # fmt: skip
 MATRIX_HELPS: tuple[GgufType, ...] = ("q4_0", "q3_k_s", "q2_k", "iq4_nl", "iq4_xs", "iq3_m", "iq3_s")
 MATRIX_ENDING = ".imatrix.gguf"  # of the file's name; it is a GGUF, and no model
+_CONTINUED = re.compile(r"-(?!00001-)\d{5}-of-\d{5}\.gguf$")
 Destination = Literal[
     "gguf", "ollama", "llama-server", "lmstudio", "gguf-lora", "merged", "adapter", "vllm", "sglang", "tgi", "hub",
     "folder",
@@ -44,12 +46,23 @@ DESTINATIONS: dict[Destination, str] = {
 GGUF_MADE: tuple[Destination, ...] = ("gguf", "ollama", "llama-server", "lmstudio")
 SERVERS: tuple[Destination, ...] = ("vllm", "sglang", "tgi")
 LEAST_CONTEXT = 16
+# Precisions of other tools, which people ask for by these names.
+CALIBRATED = ("awq", "gptq")
 # What is made for them is said by `what`, and put there once it is proven.
 PLACES: tuple[Destination, ...] = ("hub", "folder")
 DEFAULT_TYPES: tuple[GgufType, ...] = ("q4_k_m",)
 COMPARED: tuple[RowKind, ...] = ("pairs", "rated")  # rows whose answers are compared with each other
 DEMO_TRAIN, DEMO_TEST = "demo/train.jsonl", "demo/test.jsonl"
 AUTO, HELD_OUT = "auto", "validation"  # instead of a file: the run's usual rows, the rows that it held out
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a GGUF of an export is a model that programs are given: no importance matrix, no later part of a model.
+
+    Args:
+        name: of the file.
+    """
+    return name.endswith(".gguf") and not name.endswith(MATRIX_ENDING) and _CONTINUED.search(name) is None
 
 
 def usual_rows(run: Mapping[str, Any]) -> str:
@@ -136,9 +149,17 @@ class ExportConfig(Options):
         "for none, and IQ1, IQ2, IQ3_XXS and IQ3_XS cannot be made.",
         title="Importance matrix", needs=("to", GGUF_MADE),
     )  # fmt: skip
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = option(
-        "auto", "Precision of the checkpoint's weights. auto is the base model's own.", title="Precision",
-        tier="basic", needs=("to", ("merged", *SERVERS)),
+    shard_size: float | None = option(
+        None,
+        "Maximum size of a GGUF file. A larger one is divided into several files in llama.cpp's own form "
+        "(NAME-00001-of-00003.gguf): programs are given the first. Empty: one file.",
+        title="Maximum GGUF size", unit="GB", needs=("to", ("gguf", "llama-server")), ge=0.01, le=1000,
+    )  # fmt: skip
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "nf4"] = option(
+        "auto",
+        "Precision of the checkpoint's weights. auto is the base model's own. nf4: 4 bits, packed by bitsandbytes, for "
+        "transformers and programs that read its checkpoints.",
+        title="Precision", tier="basic", needs=("to", ("merged", *SERVERS)),
     )  # fmt: skip
     shard_gb: float = option(
         1.0,
@@ -195,6 +216,19 @@ class ExportConfig(Options):
         "overwritten.",
         title="Folder or zip file", tier="basic", needs=("to", ("folder",)),
     )  # fmt: skip
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _made_here(cls, value: Any, info: ValidationInfo) -> Any:
+        if value in CALIBRATED:
+            tool = "llmcompressor"
+            raise ValueError(
+                f"{value} needs calibration by {tool}, which is not part of the studio: export merged in bfloat16 and "
+                f"give that folder to it (pip install {tool}), or choose nf4"
+            )
+        if value == "nf4" and info.data.get("to") in SERVERS:
+            raise ValueError("nf4 is for merged, hub and folder: choose another precision for a server")
+        return value
 
     @field_validator("context")
     @classmethod

@@ -60,6 +60,8 @@ UNKNOWN = (
     "The license of {whose} is not known here, so none is named above: look it up before you share this. It and "
     "the limitations of {whose} apply."
 )
+DTYPES = {"nf4": "4 bits (NF4 of bitsandbytes)"}
+BASELESS = "its base model"  # where no name of it was recorded
 # Where the model of a card is, in its commands, unless it has an address.
 PLACE = "this folder"
 WHOLE = """
@@ -72,6 +74,16 @@ model = AutoModelForCausalLM.from_pretrained("{place}", dtype="auto")
 
     vllm serve "{place}" --dtype {dtype}
     python -m sglang.launch_server --model-path "{place}" --dtype {dtype}
+"""
+PACKED = """
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer  # with bitsandbytes
+
+tokenizer = AutoTokenizer.from_pretrained("{place}")
+model = AutoModelForCausalLM.from_pretrained("{place}")
+```
+
+    vllm serve "{place}" --dtype bfloat16
 """
 ADAPTER = """
 ```python
@@ -98,17 +110,18 @@ def model_card(origin: Origin, report: dict[str, Any], entry: dict[str, Any]) ->
             evaluation (`evaluation_of`), curves (file and sentence) and place (a Hub id).
         entry: its line of the report.
     """
-    base, alone = base_name(report) or "its base model", entry["type"] == "adapter"
+    base, alone = base_name(report) or BASELESS, entry["type"] == "adapter"
     greedy, place = entry["greedy"], report.get("place") or PLACE
     equal = f"{entry['prompts_compared']} of {entry['prompts_compared']}" if entry["prompt_ids_equal"] else "differ"
     curves, evaluation = report.get("curves"), report.get("evaluation")
     merged = adapter_config(origin.model) is not None
+    dtype = DTYPES.get(entry["dtype"], entry["dtype"])
     return CARD.format(
         front=card_front(origin, report, "adapter" if alone else "finetune", "peft" if alone else "transformers"),
-        base=for_markdown(base if is_hub_id(base) else name_of(base)), name=for_markdown(report["name"]),
+        base=for_markdown(shown_base(report)), name=for_markdown(report["name"]),
         license=about_license(report, origin), whole=origin.whole,
         origin=for_markdown(origin.sentence()), made_of=origin.made_of(), versions=_trained_with(origin.versions()),
-        made="" if alone else f"{', base model and adapter merged' if merged else ''}, weights in {entry['dtype']}",
+        made="" if alone else f"{', base model and adapter merged' if merged else ''}, weights in {dtype}",
         curves=CURVES.format_map(curves) if curves else "",
         evaluation=EVALUATION.format(text=evaluation_text(evaluation)) if evaluation else "",
         positions=report["reference"]["positions"], top1=in_percent(entry["top1"]),
@@ -117,7 +130,7 @@ def model_card(origin: Origin, report: dict[str, Any], entry: dict[str, Any]) ->
         verdict=entry["verdict"],
         notes="".join(f"\n{for_markdown(_placeless(note, origin))}.\n" for note in entry["notes"]),
         use=_adapters_use(origin, base, report["name"], place) if alone
-        else WHOLE.format(dtype=entry["dtype"], place=place),
+        else (PACKED if entry["dtype"] == "nf4" else WHOLE).format(dtype=entry["dtype"], place=place),
     )  # fmt: skip
 
 
@@ -140,6 +153,12 @@ def card_front(origin: Origin, report: dict[str, Any], relation: str, library: s
 def base_name(report: dict[str, Any]) -> str:
     """Name of the base model; a Hub id without its revision."""
     return without_revision(str(report["base_model"] or ""))
+
+
+def shown_base(report: dict[str, Any]) -> str:
+    """What readers are told of the base model: a Hub id, or the name of a folder without where it lies."""
+    base = base_name(report) or BASELESS
+    return base if is_hub_id(base) else name_of(base)
 
 
 def without_revision(name: str) -> str:

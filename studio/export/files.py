@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from studio.errors import StudioError
 
@@ -57,3 +58,9 @@ def sha256(path: Path, on_bytes: Callable[[int], None]) -> str:
             done += len(block)
             on_bytes(done)
     return digest.hexdigest()
+
+
+def parts_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The files of a report's line, each with "file", "bytes" and "sha256": a folder's, a divided GGUF's, or itself."""
+    found: list[dict[str, Any]] = entry.get("parts") or entry.get("shards") or [entry]
+    return found

@@ -12,15 +12,18 @@ from studio.export.card import model_card
 from studio.export.cards.curves import FILE, draw_curves
 from studio.export.files import sha256
 from studio.export.making import Making
-from studio.export.proof.gates import gate_of, near_tie
+from studio.export.proof.gates import Verdict, gate_of, near_tie
 from studio.export.steps import StepResult
 from studio.jobs import JobFolder
 
-# The limits of a dtype are those of the GGUF type that stores the same numbers.
-GATES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+# The limits of a dtype are those of the GGUF type that stores the same numbers; of NF4, those of the one that also has
+# 4 bits for each weight and a scale for a block, without a look at which weights matter.
+GATES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "nf4": "q4_0"}
 # Mean KL, in nats: a training that moved the base model by less is within what 16 bits round away. It is told, since
 # neither "as trained" nor "the training is not in it" would be known.
 SEEN_NATS = 1e-4
+# So few bits may move a model by more than a training did, which then says nothing of whether that is in it.
+COARSE = ("nf4",)
 # As far from the trained model as this share of what the training moved: the training is not in it.
 LOST_SHARE = 0.9
 
@@ -37,6 +40,11 @@ class FolderExport(Making):
     @abstractmethod
     def dtype(self) -> str:
         """Name of the dtype that the folder's weights have."""
+
+    @property
+    def good(self) -> Verdict:
+        """Verdict of a folder that keeps its limits."""
+        return self.source.origin.good
 
     @property
     def base(self) -> Path | None:
@@ -85,7 +93,7 @@ class FolderExport(Making):
             "near_tie": near_tie(gate), "rows": False,
         }  # fmt: skip
         result = self.step(f"verifying {kind}", "proof.checkpoint", request, "tokens")
-        entry = self.entry(kind, gate, self.source.origin.good, result)
+        entry = self.entry(kind, gate, self.good, result)
         entry |= {"dtype": self.dtype, "file": self.folder.name, "sha256": None, "greedy": result.answer.get("greedy")}
         moved = self.reference["moved"]
         if moved and moved > SEEN_NATS:
@@ -143,7 +151,8 @@ class FolderExport(Making):
                 f"{broken} of {greedy['total']} greedy answers differ where {self.source.origin.whole} was sure "
                 f"('{worst['prompt']}', by {worst['nats']:.2g} nats)"
             )
-        if moved and moved > SEEN_NATS and result.answer["overall"]["mean_kl"] >= LOST_SHARE * moved:
+        told = self.dtype not in COARSE and moved and moved > SEEN_NATS
+        if told and result.answer["overall"]["mean_kl"] >= LOST_SHARE * moved:
             said.append("it is no nearer to the trained model than the base model is: the training is not in it")
         return said
 

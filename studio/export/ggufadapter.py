@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from studio.export.card import card_front
+from studio.export.card import card_front, shown_base
 from studio.export.files import require_space
 from studio.export.gguf.checkpoint import link_checkpoint
 from studio.export.gguf.convert import convert
@@ -58,7 +58,7 @@ class GgufAdapterExport(Making):
     def readme(self) -> str:
         """Text of the README beside the file."""
         return card_front(self.source.origin, self.report, "adapter", "gguf") + adapter_readme(
-            self.report["name"], self.report["base_model"] or "its base model", self.report["files"][0],
+            self.report["name"], shown_base(self.report), self.report["files"][0],
             self.source.origin.whole,
         )  # fmt: skip
 
@@ -71,4 +71,4 @@ class GgufAdapterExport(Making):
             entry["notes"].append(f"{rescaled} layers had a scale of their own, which is in their matrices now")
         if self.rows is not None and result.code == 0:
             self.answer_rows(entry, "proof.rows", request)
-        self.deliver_file(entry, file, f"{self.name}-lora-f16.gguf", began)
+        self.deliver_files(entry, {f"{self.name}-lora-f16.gguf": file}, began)

@@ -28,6 +28,9 @@ from studio.jobs.views.expected import export_seconds
 from studio.models.inspect.tokenizerfiles import tokenizer_files
 
 MATRIX = "imatrix"
+# Destinations whose programs take a divided file.
+DIVIDED = ("gguf", "llama-server")
+UNIMPORTED = "no Modelfile is written: Ollama imports no divided file (llama-gguf-split --merge makes one file of it)"
 UNWEIGHTED = ("q8_0",)  # llama.cpp rounds these without looking at a matrix
 
 
@@ -53,10 +56,13 @@ class GgufExport(Making):
         """Return the seconds that each phase should take."""
         converted = [kind for kind in self.types if TYPES[kind].by_converter]
         converted += ["f16"] if self._quantised() and "f16" not in converted else []
-        return export_seconds(
+        seconds = export_seconds(
             self.source.half_bytes, self.types, converted, self.source.adapter is not None, self.rows is not None,
             bool(self.weighted),
         )  # fmt: skip
+        half = self.source.half_bytes
+        larger = [kind for kind in self.types if 0 < self._most < TYPES[kind].bits * half / 16]
+        return seconds | {f"dividing {kind}": 2 + half / 1e9 for kind in larger}
 
     def prepare(self) -> None:
         """Refuse what has no room, or what llama.cpp cannot take; fetch the converter if it is missing."""
@@ -82,9 +88,13 @@ class GgufExport(Making):
             self._deliver_matrix()
         for kind in self.types:
             self._prove(kind)
-        self.report["modelfile"] = write_modelfile(
-            self.context.job.exports, self.report["files"][0]["file"], self.reference, self.adds_start
-        )
+        first = self.report["files"][0]
+        if "shards" in first:
+            self.context.notice("info", UNIMPORTED)
+        else:
+            self.report["modelfile"] = write_modelfile(
+                self.context.job.exports, first["file"], self.reference, self.adds_start
+            )
         self.write_report()
 
     def _quantised(self) -> list[GgufType]:
@@ -186,8 +196,9 @@ class GgufExport(Making):
 
     def _prove(self, kind: str) -> None:
         """Compare one file, answer rows with it, sign it, move it out and enter it in the report."""
-        file, began = self._file(kind), time.monotonic()
-        request = {"file": str(file), "folder": str(self.work), "threads": cpu_threads()}
+        began = time.monotonic()
+        files = self._divided(kind)
+        request = {"file": str(next(iter(files.values()))), "folder": str(self.work), "threads": cpu_threads()}
         result = self.step(f"verifying {kind}", "proof.verify", request, "tokens")
         self.adds_start = bool(result.answer.get("adds_start"))
         good: Verdict = self.source.origin.good if TYPES[kind].by_converter else "as expected"
@@ -196,7 +207,23 @@ class GgufExport(Making):
         entry["notes"] = [*self.report.get("notes", {}).get(kind, []), *entry["notes"]]
         if self.rows is not None and result.code == 0:
             self.answer_rows(entry, "proof.rows", request)
-        self.deliver_file(entry, file, f"{self.name}-{kind}.gguf", began)
+        self.deliver_files(entry, files, began)
+
+    @property
+    def _most(self) -> int:
+        """Bytes above which a file is divided; 0 for none."""
+        return int(self.config.shard_size * 1e9) if self.config.shard_size and self.config.to in DIVIDED else 0
+
+    def _divided(self, kind: str) -> dict[str, Path]:
+        """The files of a type by the names under which they are delivered: one, or several where it is too large."""
+        file, stem = self._file(kind), f"{self.name}-{kind}"
+        if not 0 < self._most < file.stat().st_size:
+            return {f"{stem}.gguf": file}
+        require_space(self.work, file.stat().st_size, f"the {kind} file in parts")
+        request = {"file": str(file), "stem": stem, "most": self._most}
+        names = require(self.step(f"dividing {kind}", "forms.split", request, ""), "dividing the file").answer["files"]
+        file.unlink()
+        return {name: self.work / name for name in names}
 
     def _file(self, kind: str) -> Path:
         return self.work / f"{kind}.gguf"

@@ -11,12 +11,13 @@ import re
 import shutil
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from studio.config.jobs import ExportConfig
 from studio.errors import StudioError
-from studio.export.card import card_front
+from studio.export.card import card_front, shown_base
 from studio.export.cards.license import license_of
 from studio.export.delivery.delivery import Delivery, files_in
 from studio.export.delivery.earlier import same_export, take
@@ -232,20 +233,26 @@ class Making(ABC):
         entry["exact_match"] = answered.answer
         self._compare_scores(entry, answered.answer)
 
-    def deliver_file(self, entry: dict[str, Any], file: Path, name: str, began: float) -> None:
-        """Sign one file that was compared, move it to exports/, and enter it.
+    def deliver_files(self, entry: dict[str, Any], files: Mapping[str, Path], began: float) -> None:
+        """Sign files of one model that was compared, move them to exports/, and enter them.
 
         Args:
-            entry: its line of the report.
-            file: in the work folder.
-            name: under which it is delivered.
+            entry: its line of the report; it is named by the first file.
+            files: in the work folder, by the names under which they are delivered.
             began: when its proof began, by the monotonic clock.
         """
-        with self.context.phase("checksums", file.stat().st_size, "bytes") as phase:
-            entry["sha256"] = sha256(file, phase.set)
-        entry |= {"file": name, "bytes": file.stat().st_size}
+        parts, before = [], 0
+        total = sum(file.stat().st_size for file in files.values())
+        with self.context.phase("checksums", total, "bytes") as phase:
+            for name, file in files.items():
+                digest = sha256(file, lambda done, before=before: phase.set(before + done))  # type: ignore[misc]
+                parts.append({"file": name, "bytes": file.stat().st_size, "sha256": digest})
+                before += file.stat().st_size
+        entry |= {**parts[0], "bytes": total}
+        entry |= {"shards": parts} if len(parts) > 1 else {}
         entry["seconds"] = {"proving": round(time.monotonic() - began, 2)}
-        file.replace(self.context.job.exports / name)
+        for name, file in files.items():
+            file.replace(self.context.job.exports / name)
         self.deliver(entry)
 
     def deliver(self, entry: dict[str, Any]) -> None:
@@ -298,7 +305,7 @@ class Making(ABC):
         """Text of the README beside what was delivered."""
         return card_front(self.source.origin, self.report, "finetune", "gguf") + readme(
             self.report["name"],
-            self.report["base_model"] or "its base model",
+            shown_base(self.report),
             self.report["files"],
             self.report.get("modelfile"),
             self.report.get("imatrix"),

@@ -33,7 +33,7 @@ Made by Finetune Studio from {for_markdown(base)}. Each file was loaded with lla
 match on rows where rows were given. The license and limitations of the base model apply.
 
 {_table(files)}
-{_notes(files, whole)}
+{_parts(files)}{_notes(files, whole)}
 ## llama.cpp
 
     llama-cli -m {first} --jinja -cnv
@@ -83,6 +83,22 @@ def _table(files: Sequence[dict[str, Any]]) -> str:
     return f"""| File | Size | Same next token | Mean KL | Exact match | Verdict | SHA-256 |
 |---|---|---|---|---|---|---|
 {rows}"""
+
+
+def _parts(files: Sequence[dict[str, Any]]) -> str:
+    divided = [part for file in files for part in file.get("shards", [])]
+    if not divided:
+        return ""
+    lines = "\n".join(
+        f"| {for_markdown(part['file'])} | {in_words(part['bytes'])} | `{part['sha256']}` |" for part in divided
+    )
+    return f"""
+Divided files: keep the parts of a model in one folder, and give programs the first.
+
+| Part | Size | SHA-256 |
+|---|---|---|
+{lines}
+"""
 
 
 def _notes(files: Sequence[dict[str, Any]], whole: str) -> str:

@@ -28,7 +28,7 @@ from studio.settings import Settings, read_settings
 FLAGS = {
     "types": "--type", "dtype": "--dtype", "shard_gb": "--shard-gb", "base": "--base", "serve": "--serve",
     "context": "--context", "what": "--what", "repo": "--repo", "private": "--private or --public",
-    "overwrite": "--overwrite", "path": "--path", "imatrix": "--imatrix",
+    "overwrite": "--overwrite", "path": "--path", "imatrix": "--imatrix", "shard_size": "--shard-size",
 }  # fmt: skip
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A training run's id or name.")]
 
@@ -78,6 +78,9 @@ def export(
     shard_gb: Annotated[
         float | None, typer.Option("--shard-gb", help="Maximum size of a file of a merged checkpoint; 1 if not given.")
     ] = None,
+    shard_size: Annotated[
+        float | None, typer.Option("--shard-size", help="Maximum GB of a GGUF file; a larger one is divided.")
+    ] = None,
     base: Annotated[
         str | None, typer.Option("--base", help="Name of the base model that an adapter carries, such as a Hub id.")
     ] = None,
@@ -111,7 +114,7 @@ def export(
     asked: dict[str, Any] = {
         "types": _words(types) if types is not None else None, "dtype": dtype, "shard_gb": shard_gb, "base": base,
         "serve": serve, "context": context, "what": what, "repo": repo, "private": private, "overwrite": overwrite,
-        "path": path, "imatrix": imatrix,
+        "path": path, "imatrix": imatrix, "shard_size": shard_size,
     }  # fmt: skip
     given = {name: value for name, value in asked.items() if value is not None}
     readers = {spec.path: spec.needs[1] for spec in options_of(ExportConfig) if spec.needs is not None}

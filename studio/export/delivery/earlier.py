@@ -13,7 +13,7 @@ from studio.config.jobs import ExportConfig
 from studio.config.load import build
 from studio.errors import InputError
 from studio.export.delivery.delivery import files_in
-from studio.export.files import sha256
+from studio.export.files import parts_of, sha256
 from studio.export.source import Source
 from studio.jobs import JobFolder
 from studio.jobs.run.worker import JobContext
@@ -22,7 +22,7 @@ from studio.jobs.store.folder import jobs_of_kind
 from studio.reach import link_or_copy
 
 # Options that decide what is made, by what is made.
-DECIDE = {"merged": ("dtype", "shard_gb"), "adapter": ("base",), "gguf": ("types",)}
+DECIDE = {"merged": ("dtype", "shard_gb"), "adapter": ("base",), "gguf": ("types", "shard_size")}
 # What a report says of the making, beside its files.
 TOLD = ("reference", "merge", "tokenizer", "modelfile", "curves", "base_model")
 CARD = "README.md"
@@ -58,7 +58,7 @@ def take(context: JobContext, job: JobFolder, report: dict[str, Any]) -> bool:
         whether all are as they were signed; nothing is taken otherwise.
     """
     told, target = _report(job), context.job.exports
-    parts = [part for file in told["files"] for part in file.get("parts") or [file]]
+    parts = [part for file in told["files"] for part in parts_of(file)]
     signed = {part["file"]: part["sha256"] for part in parts if Path(part["file"]).name != CARD}
     total, before = sum(part["bytes"] for part in parts), 0
     with context.phase("checksums", total, "bytes") as phase:

@@ -17,6 +17,7 @@ from studio.errors import InputError
 from studio.export.cards.license import told
 from studio.export.delivery.delivery import Delivery
 from studio.export.delivery.refusals import WHERE, require_repository
+from studio.export.files import parts_of
 from studio.export.steps import StepResult, require, run_own_step
 from studio.models.catalog.hubaccess import shown_endpoint
 
@@ -121,5 +122,5 @@ def signatures(report: dict[str, Any], exports: Path) -> dict[Path, str]:
         report: of the export.
         exports: folder in which its files lie.
     """
-    parts = [part for file in report["files"] for part in file.get("parts") or [file]]
+    parts = [part for file in report["files"] for part in parts_of(file)]
     return {exports / part["file"]: part["sha256"] for part in parts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import cast
 
 from studio.config.model import ModelConfig
@@ -51,7 +52,8 @@ class Serving(Making):
         first, asked = self.report["files"][0], self.config.context
         usual = min(self._readable() or USUAL_CONTEXT, USUAL_CONTEXT)
         context = asked if isinstance(asked, int) else usual
-        return Served(cast(Server, self.config.to), self.name, first["file"], "", first.get("dtype", ""), context)
+        told = Served(cast(Server, self.config.to), self.name, first["file"], "", first.get("dtype", ""), context)
+        return replace(told, beside=tuple(one["file"] for one in first.get("shards", [])[1:]))
 
     def notes(self) -> list[str]:
         """What a person has to know before starting it."""

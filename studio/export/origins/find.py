@@ -65,12 +65,13 @@ def find(wanted: str, settings: Settings) -> JobFolder | Found:
     if text == EMBEDDED_MODEL:
         return _of_name(text, "main", settings)
     if path.is_absolute() or "/" in text:
-        if (path / "job.yaml").is_file():
-            return find_job(settings.jobs, str(path.absolute()), MODEL_KINDS)
         reader = page()
         if reader is not None and not is_hub_id(name):
             confine(path, reader)
-        if path.exists() and (reader is None or not is_hub_id(name)):
+        here = reader is None or not is_hub_id(name)
+        if here and (path / "job.yaml").is_file():
+            return find_job(settings.jobs, str(path.absolute()), MODEL_KINDS)
+        if here and path.exists():
             return _of_folder(path.absolute(), settings)
         if is_hub_id(name):
             return _of_name(name, revision or "main", settings)

@@ -55,6 +55,7 @@ class Served:
         dtype: precision of the arithmetic.
         context: maximum tokens of a conversation.
         rank: of the adapter; 0 without one.
+        beside: names of the other files of a divided GGUF, which the server finds by the first one's name.
     """
 
     server: Server
@@ -64,6 +65,7 @@ class Served:
     dtype: str
     context: int
     rank: int = 0
+    beside: tuple[str, ...] = ()
 
     @property
     def asked(self) -> str:
@@ -126,7 +128,7 @@ def compose(served: Served) -> str:
         service["entrypoint"] = [_IN_IMAGE] if server == "llama-server" else PROGRAMS[server]
     service["command"] = arguments(served, path, "0.0.0.0", inside)
     service["ports"] = [f"127.0.0.1:{port}:{inside}"]
-    service["volumes"] = [_mount(f"./{served.path}", path)]
+    service["volumes"] = [_mount(f"./{name}", f"/models/{name}") for name in (served.path, *served.beside)]
     if is_hub_id(served.base):
         # An empty volume of its own: what is downloaded stays.
         service["volumes"].append({"type": "volume", "source": "downloads", "target": _CACHE})

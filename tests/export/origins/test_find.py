@@ -12,6 +12,7 @@ import pytest
 from studio.config.jobs import ExportConfig
 from studio.errors import InputError
 from studio.export.adapter import require_exportable
+from studio.export.card import model_card
 from studio.export.delivery.earlier import same_export
 from studio.export.origins.find import Found, find
 from studio.export.source import open_source
@@ -200,3 +201,20 @@ def test_what_was_made_of_a_folder_is_taken_again_unless_it_changed(
 
 def _again(job: JobFolder, settings: Settings, config: ExportConfig, folder: Path) -> JobFolder | None:
     return same_export(JobContext(job, settings), config, open_source(settings, str(folder)))
+
+
+def test_the_card_tells_nothing_of_a_training(folder: Path, adapter_folder: Path, settings: Settings) -> None:
+    entry = {
+        "type": "merged", "dtype": "nf4", "greedy": None, "prompts_compared": 1, "prompt_ids_equal": True, "top1": 1.0,
+        "mean_kl": 0.0, "exact_match": None, "verdict": "as expected", "notes": [f"compared on {folder}"],
+    }  # fmt: skip
+    report = {"name": "x", "base_model": str(folder), "reference": {"positions": 512}}
+    whole = model_card(open_source(settings, str(folder)).origin, report | {"license": {"license": "mit"}}, entry)
+    assert "This is lab-model, exported from the folder lab-model, weights in 4 bits (NF4 of bitsandbytes)." in whole
+    assert "The license (mit) and the limitations of the original model apply." in whole
+    assert 'base_model: "lab/parent"' in whole and "## Compared with the original model" in whole
+    adapted = model_card(open_source(settings, str(adapter_folder)).origin, report, entry | {"dtype": "float16"})
+    assert "lab-model, changed by the adapter of the folder lab-adapter, base model and adapter merged" in adapted
+    for card in (whole, adapted):
+        assert str(folder) not in card and "fine-tuned" not in card and "## Data" not in card
+        assert "the trained model" not in card

@@ -32,6 +32,7 @@ def said(job: JobFolder) -> str:
     return " ".join(str(event.get("text", "")) for event in events)
 
 
+@pytest.mark.long
 def test_a_folder_becomes_a_gguf(folder: Path, session_settings: Settings, rows_file: Path) -> None:
     job, report = exported(session_settings, str(folder), types=["q8_0"], evaluate=str(rows_file))
     (line,) = report["files"]
@@ -81,7 +82,6 @@ def test_a_base_model_without_template_and_settings(folder: Path, session_settin
 @pytest.mark.long
 def test_an_adapter_is_exported_in_every_way(adapter_folder: Path, folder: Path, session_settings: Settings) -> None:
     for options, verdict in (
-        ({"to": "merged", "dtype": "float32"}, "as the original"),
         ({"to": "adapter", "base": "lab/base"}, "as the original"),
         ({"to": "gguf-lora"}, "as the original"),
         ({"to": "llama-server", "types": ["q8_0"]}, "as expected"),
@@ -94,14 +94,14 @@ def test_an_adapter_is_exported_in_every_way(adapter_folder: Path, folder: Path,
 
 
 @pytest.mark.long
-def test_the_real_model_goes_into_a_folder_and_is_taken_again(session_settings: Settings, tmp_path: Path) -> None:
+def test_the_real_model_goes_into_a_folder_and_is_taken_again(settings: Settings, tmp_path: Path) -> None:
     asked = {"to": "folder", "what": "gguf", "types": ["q4_k_m"]}
-    _, first = exported(session_settings, "smollm2-135m-instruct", **asked, path=str(tmp_path / "one"))
+    _, first = exported(settings, "smollm2-135m-instruct", **asked, path=str(tmp_path / "one"))
     (line,) = first["files"]
     assert (line["verdict"], line["prompt_ids_equal"], line["template_carried"]) == ("as expected", True, True)
     assert (tmp_path / "one" / "smollm2-135m-instruct-q4_k_m.gguf").stat().st_size == line["bytes"]
     assert first["license"] == {"license": "apache-2.0"}
-    _, second = exported(session_settings, "smollm2-135m-instruct", **asked, path=str(tmp_path / "two.zip"))
+    _, second = exported(settings, "smollm2-135m-instruct", **asked, path=str(tmp_path / "two.zip"))
     assert "taken_from" in second and (tmp_path / "two.zip").is_file()
 
 

@@ -246,26 +246,31 @@ def test_key_of_the_file_to_chat_with_comes_from_the_event() -> None:
     assert chat_key(SimpleNamespace()) == "merged//"  # type: ignore[arg-type]
 
 
-def test_a_model_is_exported_as_well_as_a_run(tab: ExportTab, settings: Settings, tmp_path: Path) -> None:
+def test_a_model_is_exported_as_well_as_a_run(
+    tab: ExportTab, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = "smollm2-135m-instruct"
+    monkeypatch.setattr(export, "submit", lambda settings, *asked: create_job(settings.jobs, *asked))  # and not begun
     (source, empty, form, *_) = tab.select("")
     assert ("SmolLM2-135M-Instruct · model", name) in source.choices and source.value == ""
     assert empty.visible and not form.visible
     empty, form, rows, checkpoint, *_ = tab.refresh("", name)
     assert (empty.visible, form.visible, checkpoint.visible) == (False, True, False)
     assert ("Demo test rows", "demo/test.jsonl") in rows.choices
-    *_, summary, job_id = tab.begin(f" {name} ", "", ["q8_0"], "", "merged", "float16")
+    *_, summary, job_id = tab.begin(f" {name} ", "", "", ["q8_0"], "", "merged", "float16")
     assert summary == "merged, float16: being made"
     job = find_job(settings.jobs, job_id)
     assert (job.request.config["run"], job.request.config["dtype"], job.request.name) == (name, "float16", name)
     source, *_, report, _ = tab.select(job_id)
     assert source.value == name
     assert (report["exports"][0]["title"], report["silent"]) == (f"Merged checkpoint of {name}", False)
+    *_, second = tab.begin(name, " 0.5 ", "", ["q8_0"], "")
+    assert find_job(settings.jobs, second).request.config["shard_size"] == 0.5
     assert tab.refresh("", name)[4]["silent"], "the Chat tab talks to what is made of the selected job"
     (job.exports / "x").mkdir(parents=True)
     (job.exports / "x" / "config.json").touch()
     assert [one.kind for one in targets_for(tab.page.services, job_id)] == ["base", "merged"]
     with reading_for(settings), pytest.raises(InputError, match="the page may not read"):
-        tab.begin(str(tmp_path), "", ["q8_0"], "")
+        tab.begin(str(tmp_path), "", "", ["q8_0"], "")
     with pytest.raises(InputError, match="has no adapter"):
-        tab.begin(name, "", [], "", "adapter")
+        tab.begin(name, None, "", [], "", "adapter")

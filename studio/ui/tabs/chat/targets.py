@@ -15,7 +15,7 @@ from studio.chat.client import ChatHandle
 from studio.chat.target import Target
 from studio.config import RunConfig
 from studio.config.data import DataSource
-from studio.config.jobs import DEMO_TEST, MATRIX_ENDING
+from studio.config.jobs import DEMO_TEST, is_model_file
 from studio.data.files.datafiles import read_rows, resolve_path
 from studio.data.formats.answers import split_prompt
 from studio.data.readers.kinds import kind_by_name
@@ -91,10 +91,8 @@ def _exported(services: Services, jobs: list[JobFolder]) -> list[ChatTarget]:
         if job.request.config.get("to") == "gguf-lora":
             continue  # it is no model by itself
         for path in sorted(job.exports.iterdir()) if job.exports.is_dir() else []:
-            if path.name.endswith(MATRIX_ENDING):
-                continue
             key = export_key(job.id, path.name)
-            if path.suffix == ".gguf":
+            if is_model_file(path.name):
                 targets.append(ChatTarget(key, path.name, "GGUF", "gguf", gguf=path))
             elif (path / "config.json").is_file():
                 targets.append(ChatTarget(key, path.name, "merged", "base", model=str(path)))

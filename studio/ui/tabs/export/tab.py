@@ -103,6 +103,10 @@ class ExportTab:
                         label=specs["imatrix"].title, info=specs["imatrix"].help, interactive=True,
                         elem_id="export-imatrix", elem_classes=["field"],
                     )  # fmt: skip
+                    self.divided = gr.Textbox(
+                        label=f"{specs['shard_size'].title} (GB)", info=specs["shard_size"].help, value="",
+                        placeholder="one file", interactive=True, elem_id="export-divided", elem_classes=["field"],
+                    )  # fmt: skip
                 with gr.Row(elem_classes=["export-row"], elem_id="export-merged", visible=False) as self.merged:
                     self.dtype = gr.Dropdown(
                         list(specs["dtype"].choices), value=specs["dtype"].default, label=specs["dtype"].title,
@@ -166,7 +170,10 @@ class ExportTab:
             self.checkpoint, self.small, self.older, self.imatrix, *self.delivery.inputs,
         ]  # fmt: skip
         self.start.click(
-            guard(self.begin), [self.source, *asked], [self.report, page.summaries["export"], page.job], **QUIET
+            guard(self.begin),
+            [self.source, self.divided, *asked],
+            [self.report, page.summaries["export"], page.job],
+            **QUIET,
         )
 
     def _group(
@@ -232,18 +239,19 @@ class ExportTab:
             self._summary(jobs_of(self.page.services, run, "export") if run is not None else []),
         ]
 
-    def begin(self, source: str | None, job_id: str, *asked: Any) -> list[Any]:
+    def begin(self, source: str | None, divided: str | None, job_id: str, *asked: Any) -> list[Any]:
         """Queue an export of the selected run, or of a model, and show it; that of a model is selected in the list.
 
         Args:
             source: name or folder of the model, as typed; None or empty for the run.
+            divided: as `_queued`.
             job_id: of the selected job; empty for none.
             asked: as `submit`.
         """
         model = (source or "").strip()
         if not model:
-            return [*self.submit(job_id, *asked), gr.skip()]
-        job = self._queued(open_source(self.settings, model, None), *asked)
+            return [*self.submit(job_id, *asked, divided=divided), gr.skip()]
+        job = self._queued(open_source(self.settings, model, None), *asked, divided=divided)
         found = exports_of(self.page.services, str(job.request.config["run"]))
         return [gr.skip(), self._summary(found), job.id]
 
@@ -264,7 +272,7 @@ class ExportTab:
         self, source: Source, types: list[str], rows: str | None, to: str = "gguf", dtype: str = "auto",
         shard: str = "1", base: str | None = None, serve: str = "merged", context: str | None = None,
         checkpoint: str | None = None, small: list[str] | None = None, older: list[str] | None = None,
-        imatrix: str = "auto", *delivery: Any,
+        imatrix: str = "auto", *delivery: Any, divided: str | None = None,
     ) -> JobFolder:  # fmt: skip
         """Queue an export.
 
@@ -282,13 +290,14 @@ class ExportTab:
             small, older: more GGUF types; None where the field is hidden.
             imatrix: for which types an importance matrix is used.
             delivery: values of the fields of a place.
+            divided: maximum GB of a GGUF file, as typed; None (a hidden field) or empty for one file.
         """
         place = placed(to, delivery)
         asked = {"run": source.origin.id, "to": to, "evaluate": rows_path(self.settings, rows) if rows else None}
         asked["checkpoint"] = checkpoint or None
         given = {
             "types": [kind for group in (types, small, older) for kind in group or []], "imatrix": imatrix,
-            "dtype": dtype, "shard_gb": shard, "serve": serve,
+            "shard_size": (divided or "").strip() or None, "dtype": dtype, "shard_gb": shard, "serve": serve,
             "base": (base or "").strip() or None, "context": (context or "").strip() or "auto",
         }  # fmt: skip
         kind = made_for(to, place.get("what"))
