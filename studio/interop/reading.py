@@ -37,6 +37,7 @@ class Given:
         text: all of it.
         folder: of the file; None for a pasted text, beside which there is nothing to look for.
         command: the command line, where it is one.
+        local: whoever gives it may read this machine's files by name: a command line of a terminal.
     """
 
     values: dict[str, Any]
@@ -46,6 +47,7 @@ class Given:
     text: str
     folder: Path | None = None
     command: Command | None = None
+    local: bool = False
 
     def place(self, key: str) -> str:
         """File, line and key, for the `where` of an error."""
@@ -67,10 +69,10 @@ def read_given(given: str) -> Given:
     path = Path(given).expanduser()
     if "\n" not in given and len(given) < 4096 and "\0" not in given:
         if path.is_file():
-            return read_file(path)
+            return replace(read_file(path), local=True)
         if " " not in given.strip() and ":" not in given:
             raise InputError("there is no such file", where=given, fix="Check the path, or put the command in quotes")
-    return read_text(given)
+    return replace(read_text(given), local=True)
 
 
 def read_file(path: Path) -> Given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -71,16 +72,18 @@ class Exported:
         tool: its title.
         files: text by relative path; the first one is the config.
         command: what starts the tool with it, in the folder of the files.
-        report: a line for each option of ours that has another value than its default.
+        report: a line for each option of ours that is read and does not mean the same by default.
+        data: lines of further files by relative path, made when they are asked for; they may be large.
     """
 
     tool: str
     files: dict[str, str]
     command: str
     report: list[Line] = field(default_factory=list)
+    data: dict[str, Callable[[], Iterator[str]]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it for JSON output."""
+        """All of it but the data for JSON output."""
         return {
             "tool": self.tool, "files": self.files, "command": self.command,
             "report": [line.as_dict() for line in self.report],

@@ -8,7 +8,7 @@ from studio.config.run import RunConfig
 from studio.errors import InputError
 from studio.interop import axolotl, llama_factory, ms_swift, scripts, trl
 from studio.interop.reading import Given
-from studio.interop.report import Imported
+from studio.interop.report import Exported, Imported
 from studio.interop.rules import nearest
 from studio.interop.tool import Tool
 
@@ -17,6 +17,10 @@ _ALL: tuple[Tool, ...] = (
     llama_factory.TOOL, axolotl.TOOL, trl.TOOL, ms_swift.TOOL, scripts.TRL_SCRIPT, scripts.UNSLOTH_SCRIPT,
 )  # fmt: skip
 TOOLS: dict[str, Tool] = {one.name: one for one in _ALL}
+
+
+# Those that a run can be written for.
+WRITERS = tuple(tool.name for tool in _ALL if tool.write is not None)
 
 
 def tool_named(name: str) -> Tool:
@@ -79,6 +83,22 @@ def import_given(given: Given, tool: str = "") -> Imported:
         InputError: the tool is not known, or a value cannot be read.
     """
     return (tool_named(tool) if tool else detect(given)).read(given)
+
+
+def export_to(config: RunConfig, tool: str) -> Exported:
+    """Return a run as the config of another tool.
+
+    Args:
+        config: the run.
+        tool: name of the tool.
+
+    Raises:
+        InputError: the tool is not known, is not written for, or has no such method.
+    """
+    write = tool_named(tool).write
+    if write is None:
+        raise InputError(f"no config is written for {tool}", fix=f"Choose one of: {', '.join(WRITERS)}")
+    return write(config)
 
 
 def _likeness(tool: Tool, given: Given) -> tuple[int, int]:

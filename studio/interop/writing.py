@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from studio.errors import InputError
 from studio.escaping import for_terminal
-from studio.interop.report import Imported
+from studio.interop.report import Exported, Imported
 
 # What of a report stands in the file, too: whoever starts the run should know it.
 _TOLD = ("refused", "unknown", "approximated")
@@ -52,7 +52,6 @@ def write_new(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        Path(name).chmod(0o644)
         os.link(name, path)
     except FileExistsError as error:
         raise InputError("the file exists already", where=str(path), fix="Choose another name") from error
@@ -60,12 +59,12 @@ def write_new(path: Path, text: str) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def write_folder(folder: Path, files: dict[str, str]) -> None:
-    """Write files into a folder that is new or empty.
+def write_folder(folder: Path, exported: Exported) -> None:
+    """Write a config and its data into a folder that is new or empty.
 
     Args:
         folder: it is created; the folder above it must be there.
-        files: texts by relative path.
+        exported: what is written.
 
     Raises:
         InputError: it holds something, or there is no folder above it.
@@ -75,10 +74,11 @@ def write_folder(folder: Path, files: dict[str, str]) -> None:
         raise InputError("there is no such folder", where=str(folder.parent), fix="Create it, or choose another one")
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        made.chmod(0o755)
-        for name, text in files.items():
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
+        for name, text in exported.files.items():
             (made / name).write_text(text, encoding="utf-8")
+        for name, lines in exported.data.items():
+            with (made / name).open("w", encoding="utf-8") as file:
+                file.writelines(lines())
         made.rename(folder)  # an empty folder is replaced, one that holds something is not
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError("it is not an empty folder", where=str(folder), fix="Choose another one") from error

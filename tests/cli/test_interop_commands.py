@@ -111,3 +111,24 @@ def test_the_real_model_trains_as_the_imported_config_says(config, session_home)
     assert 0 < trained.json["loss"] < 10
     adapter = json.loads((Path(trained.json["model"]) / "adapter_config.json").read_text(encoding="utf-8"))
     assert (adapter["r"], adapter["lora_alpha"], sorted(adapter["target_modules"])) == (4, 8, ["q_proj", "v_proj"])
+
+
+def test_a_run_is_written_for_the_other_tool_and_comes_back(tmp_path, session_settings, capsys) -> None:
+    out = tmp_path / "theirs"
+    assert main(["convert", "demo/dpo", "--to", "llama-factory", "--out", str(out), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert sorted(path.name for path in out.iterdir()) == ["dataset_info.json", "pairs_train.jsonl", "train.yaml"]
+    assert answer["files"]["train.yaml"] == (out / "train.yaml").read_text(encoding="utf-8")
+    assert "stage: dpo\n" in answer["files"]["train.yaml"]
+    assert main(["import", str(out / "train.yaml"), "--json"]) == 0
+    back = json.loads(capsys.readouterr().out)
+    assert not {line["key"] for line in back["report"] if line["status"] in ("unknown", "refused")}
+    assert back["run"]["method"]["name"] == "dpo"
+    for arguments, said in (
+        (["demo/sft", "--to", "llama-factory", "--out", str(out)], "theirs: it is not an empty folder"),
+        (["demo/grpo", "--to", "llama-factory"], "LLaMA-Factory does not have the method grpo"),
+        (["demo/sft", "--to", "llamafactory"], "Did you mean 'llama-factory'?"),
+        (["no-such-run", "--to", "llama-factory"], "no-such-run"),
+    ):
+        assert main(["convert", *arguments]) == 2
+        assert said in capsys.readouterr().err

@@ -18,7 +18,7 @@ from studio.config.describe import options_of
 from studio.config.load import build
 from studio.errors import InputError
 from studio.interop.llama_factory.keys import KEYS, NAMES, SAID
-from studio.interop.reading import read_file, read_text
+from studio.interop.reading import read_file, read_given, read_text
 from studio.interop.report import Imported
 from studio.interop.tools import import_given
 
@@ -224,11 +224,14 @@ def test_a_command_reads_the_file_that_it_names_and_its_own_values_win(tmp_path,
     where = folder(tmp_path)
     (where / "run.yaml").write_text("model_name_or_path: a/b\nstage: sft\ndataset: mine\nseed: 1\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    found = import_given(read_text("llamafactory-cli train examples/run.yaml seed=7 learning_rate=1e-5"))
+    found = import_given(read_given("llamafactory-cli train examples/run.yaml seed=7 learning_rate=1e-5"))
     assert (option(found, "training.seed"), option(found, "training.learning_rate")) == (7, 1e-5)
     assert option(found, "data.train") == [{"path": f"{tmp_path / 'data' / 'dataset_info.json'}:mine"}]
     with pytest.raises(InputError, match="which is not here"):
-        import_given(read_text("llamafactory-cli train examples/none.yaml"))
+        import_given(read_given("llamafactory-cli train examples/none.yaml"))
+    # What a browser sends reads no file of this machine.
+    with pytest.raises(InputError, match="which is not here"):
+        import_given(read_text("llamafactory-cli train examples/run.yaml"))
 
 
 def test_processes_of_a_launcher_make_the_batch_larger_and_flags_can_be_turned_off() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from studio.interop.command import Command
 from studio.interop.llama_factory.keys import NAMES, TITLE
 from studio.interop.llama_factory.reader import read_config
+from studio.interop.llama_factory.writer import write_config
 from studio.interop.tool import Tool
 from studio.interop.training_arguments import RULES
 
@@ -27,4 +28,5 @@ TOOL = Tool(
     own=NAMES - RULES.keys(),
     starts=_starts,
     read=read_config,
+    write=write_config,
 )

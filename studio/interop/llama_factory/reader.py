@@ -19,7 +19,6 @@ from studio.interop.report import Imported
 from studio.interop.rules import nearest
 from studio.interop.training_arguments import batch
 from studio.interop.values import flag, number, text, whole
-from studio.reach import page
 
 _CONFIGS = (".yaml", ".yml", ".json")
 _TRAINS = ("stage", "do_train", "finetuning_type", "dataset", "learning_rate", "per_device_train_batch_size")
@@ -82,7 +81,7 @@ def _with_file(given: Given) -> Given:
     given = replace(given, values=values)
     if not files:
         return given
-    if page() is not None or (given.folder is None and not Path(files[0]).expanduser().is_file()):
+    if not given.local or (given.folder is None and not Path(files[0]).expanduser().is_file()):
         raise InputError(
             f"the command reads {files[0]}, which is not here", where=given.where,
             fix="Import that file, and change what the command changes",

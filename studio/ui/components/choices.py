@@ -33,6 +33,7 @@ def piece(template: str, mount: str, *, value: Any = None, constants: Any = None
         head=script_tags(
             "core/form.js",
             "core/plan.js",
+            "core/interop.js",
             "model/models.js",
             "data/columns.js",
             "data/tokens.js",

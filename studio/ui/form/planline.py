@@ -15,6 +15,7 @@ import gradio as gr
 from gradio.context import Context
 
 from studio.config import RunConfig
+from studio.config.command import train_command
 from studio.data.sources.locate import confine_sources, is_hub_source, locate, sources_of
 from studio.data.worker.pool import asker
 from studio.errors import InputErrors, StudioError
@@ -114,9 +115,12 @@ class Planner:
             "what": f"{title_of(tuning)} · {method.upper()}", "line": "", "memory": None,
             "changed": [field_id(path) for path in self.form.changed(values)], "name": "", "waits": "",
             "code": None, "sweep": None, "kept": [], "usual": {}, "limits": [],
+            "command": "",
         }  # fmt: skip
         try:
-            config = self.confined(values)
+            config = self.form.config(values)
+            shown["command"] = train_command(config)
+            self._confine(config)
             shown["cards"][METHOD] = self._lacking(config)
             shown["name"] = self.default_name(config)
             shown["code"] = code_of(config)

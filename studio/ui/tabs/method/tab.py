@@ -24,6 +24,7 @@ from studio.ui.form.origin import known, origin_of, switched
 from studio.ui.form.planline import memory_bar, plan_line, wire
 from studio.ui.form.schema import METHOD, TUNING, Form, applies_classes, field_id
 from studio.ui.page import QUIET, Page
+from studio.ui.tabs.method.interop import InteropCard
 from studio.ui.tabs.method.rewardcode import reward_code
 from studio.ui.tabs.method.sweep import sweep_rows
 
@@ -81,6 +82,7 @@ def build(page: Page) -> None:
                 "Load a YAML file", file_types=[".yaml", ".yml"], type="filepath", elem_id="yaml-upload", size="sm"
             )
         file = piece(FILE, "yaml", elem_id="yaml")
+        interop = InteropCard()
     form.lines.append(plan_line())
 
     def show(*values: Any) -> dict[str, Any]:
@@ -122,6 +124,7 @@ def build(page: Page) -> None:
         file.click(guard(show), form.inputs, file, **QUIET)
         preset.input(guard(load_preset), preset, [*outputs, file], **QUIET)
         upload.upload(guard(load_file), upload, [*outputs, file], **QUIET)
+        interop.wire(form, lambda config, name: filled(untrusting(config)[0], name))
 
     form.wiring.append(connect)
     wire(page)
