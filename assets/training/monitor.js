@@ -56,7 +56,7 @@ window.studio.monitor = (() => {
     if (begun) {
       drawTiles();
       // A service says nothing of its learning rate, speed or memory.
-      for (const box of root.querySelectorAll(".tile")) box.hidden = there && !reader.series[box.dataset.tile];
+      for (const box of root.querySelectorAll(".tile")) box.hidden = there && !["loss", "eval_loss"].includes(box.dataset.tile) && !reader.series[box.dataset.tile];
       for (const name of ["learning_rate", "grad_norm", "tokens_per_second"]) board.plots[name].closest("section").hidden = there && !reader.series[name];
       board.setMetrics(reader.about.metrics.filter(({ name }) => reader.series[name] || reader.series[`eval_${name}`]));
       board.setTotal(reader.summary.total_steps);

@@ -29,8 +29,8 @@ POLL_VARIABLE = "STUDIO_OPENAI_POLL"
 #: What a state of the service is called here, as a phase.
 PHASES = {
     "validating_files": "files are checked at the service", "queued": "waiting at the service", "running": "training",
-    "paused": "paused at the service",
 }  # fmt: skip
+PAUSED = "paused at the service"
 # So often a cancellation is tried while the service does not answer.
 _CANCEL_TRIES = 3
 
@@ -60,6 +60,7 @@ class Following:
         self.client: openai.OpenAI = connect(self.base_url)
         self.journal = Journal(context.settings)
         self.patience = Patience(lambda level, text: context.notice(level, text), context.check_stop)
+        self.paused = False
         self.pause = float(os.environ.get(POLL_VARIABLE) or POLL_SECONDS)
 
     def run(self) -> None:
@@ -117,9 +118,10 @@ class Following:
             # The state is read before the events: of a job that is over, all of them are there.
             news.fetch(getattr(found, "estimated_finish", None))
             self._note(found)
+            self._tell_pause(found.status == "paused")
             if found.status == "running" and news.total:
                 report(PHASES["running"], news.step, news.total)
-            else:
+            elif found.status != "paused":  # the phase in which it pauses is not over
                 report(PHASES.get(found.status, "ending"))
             if read_record(self.context.job).over:
                 news.fetch_checkpoints()
@@ -128,6 +130,13 @@ class Following:
             while time.monotonic() < end:
                 self.context.check_stop()
                 time.sleep(min(0.2, self.pause))
+
+    def _tell_pause(self, paused: bool) -> None:
+        """Say when it pauses and when it goes on, as a phase within the training."""
+        if paused != self.paused:
+            self.paused = paused
+            state = "begin" if paused else "end"
+            self.context.event("phase", phase=PAUSED, state=state, done=0, total=None, unit="")
 
     def _note(self, found: Any) -> None:
         before = read_record(self.context.job)
