@@ -17,9 +17,8 @@ _ALL: tuple[Tool, ...] = (
     llama_factory.TOOL, axolotl.TOOL, trl.TOOL, ms_swift.TOOL, scripts.TRL_SCRIPT, scripts.UNSLOTH_SCRIPT,
 )  # fmt: skip
 TOOLS: dict[str, Tool] = {one.name: one for one in _ALL}
-
-
-# Those that a run can be written for.
+# Those whose configs are read, by their titles; and those that a run can be written for, by their names.
+READ = tuple(tool.title for tool in _ALL if tool.keys)
 WRITERS = tuple(tool.name for tool in _ALL if tool.write is not None)
 
 
@@ -41,7 +40,7 @@ def detect(given: Given) -> Tool:
     Raises:
         InputError: none of them, or it is a run of the studio itself.
     """
-    known = ", ".join(tool.title for tool in TOOLS.values() if tool.keys)
+    known = ", ".join(READ)
     if given.command is not None:
         for tool in TOOLS.values():
             if tool.starts(given.command):

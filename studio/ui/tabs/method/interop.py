@@ -16,7 +16,7 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputErrors, StudioError
 from studio.interop.reading import Given, read_file, read_text
-from studio.interop.tools import TOOLS, WRITERS, export_to, import_given
+from studio.interop.tools import READ, TOOLS, WRITERS, export_to, import_given
 from studio.ui.components.choices import piece
 from studio.ui.errors import guard
 from studio.ui.form.schema import Form
@@ -56,7 +56,7 @@ class InteropCard:
         with gr.Row(elem_classes=["file-row"]):
             self.text = gr.Textbox(
                 label="Import a config of another tool", elem_id="import-text", lines=2, max_lines=12, scale=3,
-                info=f"Paste the YAML, JSON or command line of {', '.join(one.title for one in TOOLS.values())}.",
+                info=f"Paste the YAML, JSON or command line of {', '.join(READ[:-1])} or {READ[-1]}.",
             )  # fmt: skip
             self.go = gr.Button("Import", elem_id="import-go", size="sm")
             self.file = gr.UploadButton(
