@@ -4,8 +4,8 @@
 window.studio.exportedFolder = (() => {
   const { h, filePath, bytes, copyButton, fileName } = window.studio;
 
-  const greedyLine = (greedy, whole) => {
-    const unsure = greedy.unsure ? `; ${greedy.unsure} part where ${whole} hardly preferred its token` : "";
+  const greedyLine = (greedy, whole, dtype) => {
+    const unsure = greedy.unsure && dtype !== "nf4" ? `; ${greedy.unsure} part where ${whole} hardly preferred its token` : "";
     return h("p", { class: "num export-note muted" }, `Greedy answers equal to ${whole}'s: ${greedy.equal} of ${greedy.total}${unsure}`);
   };
 
@@ -19,7 +19,7 @@ window.studio.exportedFolder = (() => {
   ];
 
   const details = (report, job, whole = report.compared_with || "the trained model") => report.files.filter((file) => file.parts).flatMap((file) => [
-    ...(file.greedy ? [greedyLine(file.greedy, whole)] : []),
+    ...(file.greedy ? [greedyLine(file.greedy, whole, file.dtype)] : []),
     place(file.path),
     h("details", { class: "export-parts" }, h("summary", {}, `Files of ${file.file}, with their SHA-256`),
       h("dl", { class: "hashes" }, ...file.parts.flatMap((part) => line(part, job)))),

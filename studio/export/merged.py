@@ -82,13 +82,15 @@ class MergedExport(FolderExport):
         Args:
             found: the answer of `proof.checkpoint`.
         """
+        lost, moved = found["overall"]["mean_kl"], self.reference["moved"]
+        if self.dtype in COARSE:
+            greedy, beside = found["greedy"], f", the training moved it by {moved:.2g}" if moved else ""
+            differ = f"{greedy['total'] - greedy['equal']} of {greedy['total']} greedy answers differ"
+            moves = f"4 bits move the model by {lost:.2g} nats per token{beside}"
+            return [f"{moves}, and {differ}: check it on rows of your task"]
         said, wide = super().told(found), self.report["merge"]["kept_wide"]
         if wide:
             said.append(f"{len(wide)} tensors are in float32, because float16 cannot hold them ({wide[0]})")
-        lost, moved = found["overall"]["mean_kl"], self.reference["moved"]
-        if self.dtype in COARSE:
-            beside = f", the training moved it by {moved:.2g}" if moved else ""
-            return [*said, f"4 bits move the model by {lost:.2g} nats per token{beside}: check it on rows of your task"]
         if moved and moved > SEEN_NATS and ROUNDED_SHARE * moved < lost < LOST_SHARE * moved:
             said.append(
                 f"{self.dtype} rounds away {lost / moved:.0%} of what the training moved (mean KL); float32 keeps it"

@@ -17,6 +17,9 @@ from studio.errors import InputError, InputErrors
 from studio.export import merged
 from studio.export.forms.nf4 import pack
 from studio.export.job import export
+from studio.export.merged import MergedExport
+from studio.export.source import open_source
+from studio.export.steps import StepResult
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.folder import create_job
 from studio.settings import Settings
@@ -64,6 +67,19 @@ def test_without_bitsandbytes_it_is_said_before_anything_is_written(
     with pytest.raises(InputError, match=r"needs the package bitsandbytes.*pip install bitsandbytes"):
         export(JobContext(job, settings))
     assert not job.exports.exists()
+
+
+def test_more_than_the_training_may_be_rounded_away(settings: Settings) -> None:
+    config = export_config(settings, "smollm2-135m-instruct", {"to": "merged", "dtype": "nf4"})
+    job = create_job(settings.jobs, "export", "nf4", config.model_dump(mode="json"))
+    made = MergedExport(JobContext(job, settings), config, open_source(settings, config.run), None)
+    made.reference = {"moved": 0.02}
+    found = {"overall": {"mean_kl": 0.3}, "greedy": {"equal": 2, "total": 8, "unsure": 6, "worst": None}}
+    assert made.told(found) == [
+        "4 bits move the model by 0.3 nats per token, the training moved it by 0.02, and 6 of 8 greedy answers differ: "
+        "check it on rows of your task"
+    ]
+    assert made._wrong(StepResult(0, 1.0, 1, answer=found)) == [], "it says nothing of whether the training is in it"
 
 
 @pytest.mark.long
