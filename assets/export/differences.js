@@ -15,7 +15,7 @@ window.studio.exportedDifferences = (() => {
   /* A token of blanks alone is drawn with signs. */
   const visible = (token) => {
     const signs = token.replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll("\r", "␍");
-    return signs.trim() ? signs : signs.replaceAll(" ", "␣");
+    return token.trim() ? signs : signs.replaceAll(" ", "␣");
   };
 
   const chosen = (side) => h("td", {}, h("span", { class: "mono token" }, visible(side.token)), ` ${share(side.probability)}`,

@@ -194,7 +194,7 @@ def _times(report: dict[str, Any]) -> str:
 def _chosen(side: dict[str, Any]) -> str:
     beside = "" if side["other"] is None else f"<br><small>the other one: {_share(side['other'])}</small>"
     token = "".join(_SEEN.get(sign, sign) for sign in side["token"])
-    shown = token if token.strip() else token.replace(" ", "␣")
+    shown = token if side["token"].strip() else token.replace(" ", "␣")
     return f'<span class="token">{_text(shown)}</span> {_share(side["probability"])}{beside}'
 
 

@@ -207,8 +207,9 @@ def test_a_server_ends_with_the_studio(
 def test_a_server_that_is_never_ready_is_ended(
     export: JobFolder, tmp_path: Path, trials_with: Callable[[Path], Trials], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "READY_SECONDS", 1.0)
     trial = trials_with(stand_in(tmp_path, "echo waiting; exec sleep 600")).start(export, "llama-server")
+    soon(lambda: trial.lines() == ["waiting"])
+    monkeypatch.setattr(running, "READY_SECONDS", 1.0)
     with pytest.raises(StudioError, match="was not ready after 1 seconds: waiting"):
         wait(trial)
     soon(lambda: trial.process.poll() is not None)
