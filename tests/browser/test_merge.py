@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 DRAWN = "document.querySelector('.merge-curve').data.map((one) => [one.name, [...one.x], [...one.y]])"
 
 
+DROP = """(text) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([text], "dropped.yaml"));
+  const drop = new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true });
+  document.querySelector("#merge-recipe textarea").dispatchEvent(drop);
+}"""
+
+
 @pytest.fixture
 def runs(server: Server, leftovers: list[Path], model_path: Path, tmp_path: Path) -> None:
     """Two tiny runs that can be merged."""
@@ -137,6 +145,10 @@ def test_a_recipe_comes_from_a_file_and_goes_into_one(page: Page, server: Server
     expect(page.locator("#merge-recipe textarea")).to_have_value(file.read_text())
     page.get_by_role("button", name="Check", exact=True).click()
     expect(page.locator("#merge-said")).to_contain_text("there is no run or model 'nobody'")
+    page.evaluate(DROP, file.read_text().replace("nobody", "somebody"))
+    expect(page.locator("#merge-recipe textarea")).to_have_value(file.read_text().replace("nobody", "somebody"))
+    chosen.set_input_files(file)
+    expect(page.locator("#merge-recipe textarea")).to_have_value(file.read_text())
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the recipe", exact=True).click()
     assert download.value.suggested_filename == "recipe.yaml"

@@ -11,6 +11,7 @@ import pytest
 from studio.config.jobs import MergeConfig
 from studio.errors import InputError, StudioError
 from studio.export import files
+from studio.jobs.actions.removal import refers
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
@@ -155,6 +156,8 @@ def test_the_models_stay_when_the_child_that_asked_them_is_deleted(settings: Set
     assert asked == [{"name": "a", "score": 0.5, "correct": 2, "seconds": 1.0}]
     report["evaluation"]["models"] = asked
     write_json(second.report / "merge.json", report)
+    third = create_job(settings.jobs, "merge", "mix-0.9", config.model_dump(mode="json"))
+    assert not refers(third, first), "it was not made of that one"
     shutil.rmtree(first.path)
     curve = curve_of([second])
     assert [one["name"] for one in curve["parents"]] == ["a"] and len(curve["points"]) == 1

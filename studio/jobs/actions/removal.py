@@ -124,7 +124,8 @@ def refers(user: JobFolder, job: JobFolder) -> bool:
     if user.id == job.id or not any(job.id in _raw(path) for path in (user.path / "job.yaml", user.environment_path)):
         return False
     try:
-        config = user.request.config
+        # The merge of a sweep that asks the models is none of which another one was made.
+        config = {key: value for key, value in user.request.config.items() if key != "asked_by"}
     except InputError:
         return False
     return job.id in _texts(config) or _texts_within(user, job.path)
