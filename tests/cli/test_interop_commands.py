@@ -117,7 +117,12 @@ def test_a_run_is_written_for_the_other_tool_and_comes_back(tmp_path, session_se
     out = tmp_path / "theirs"
     assert main(["convert", "demo/dpo", "--to", "llama-factory", "--out", str(out), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert sorted(path.name for path in out.iterdir()) == ["dataset_info.json", "pairs_train.jsonl", "train.yaml"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "dataset_info.json",
+        "pairs_test.jsonl",
+        "pairs_train.jsonl",
+        "train.yaml",
+    ]
     assert answer["files"]["train.yaml"] == (out / "train.yaml").read_text(encoding="utf-8")
     assert "stage: dpo\n" in answer["files"]["train.yaml"]
     assert main(["import", str(out / "train.yaml"), "--json"]) == 0

@@ -72,7 +72,10 @@ def write_datasets(config: RunConfig, put: Put) -> Data:
     made.info = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
     train, held = names[: len(data.train)], names[len(data.train) :]
     put("data.train", {"dataset": ",".join(train), "dataset_dir": "."})
-    if held:
+    if held and data.train[0].weight is not None:
+        why = "Sets with weights and validation rows of their own do not go together there"
+        put("data.validation", {}, why, "refused")
+    elif held:
         put("data.validation", {"eval_dataset": held[0]})
     elif data.validation:
         put("data.validation", {"val_size": data.validation})

@@ -90,7 +90,6 @@ def _usual(spec: OptionSpec, value: Any) -> bool:
 
 # Said by others, or without any effect on what is trained.
 _SILENT = {
-    "model.rope_factor",
     "data.stopping_strategy",
     "data.validation_split",
     "training.keep_best",
@@ -114,8 +113,8 @@ def _model(out: _Out) -> None:
     if attention in BACK:
         out.put("model.attention", {} if attention == "auto" else {"flash_attn": BACK[attention]})
     if (rope := out.get("model.rope_scaling")) != "none":
-        why = f"The factor {out.get('model.rope_factor'):g} is not written: there it follows from cutoff_len"
-        out.put("model.rope_scaling", {"rope_scaling": rope}, why, "approximated")
+        out.put("model.rope_scaling", {"rope_scaling": rope})
+        out.put("model.rope_factor", {}, "There it follows from cutoff_len", "approximated")
     if out.get("model.trust_remote_code"):
         out.put("model.trust_remote_code", {"trust_remote_code": True}, "An import leaves it off", "approximated")
 
@@ -221,7 +220,9 @@ def _tuning(out: _Out) -> None:
     for path, key, write in plain:
         if out.reads(path) and path not in alone and not _usual(out.specs[path], out.get(path)):
             out.put(path, {key: write(out.get(path))})
-    if out.reads("tuning.init") and out.get("tuning.init") == "pissa":
+    # It does not start so where a reference is held, or a value head.
+    plain_loss = out.config.method.kind.cost.reference == "never"
+    if out.reads("tuning.init") and out.get("tuning.init") == "pissa" and plain_loss:
         out.put("tuning.init", {"pissa_init": True, "pissa_iter": -1})
 
 
@@ -243,7 +244,6 @@ def _training(out: _Out) -> None:
     for path, key in (
         ("training.max_steps", "max_steps"), ("training.weight_decay", "weight_decay"),
         ("training.max_grad_norm", "max_grad_norm"), ("training.early_stopping", "early_stopping_steps"),
-        ("training.load_best_model_at_end", "load_best_model_at_end"),
     ):  # fmt: skip
         if not _usual(out.specs[path], out.get(path)):
             out.put(path, {key: out.get(path)})
@@ -294,7 +294,19 @@ def _rhythm(out: _Out) -> None:
     elif steps != "auto":
         out.lose("training.eval_steps", "Nothing is held out")
     saves = out.get("training.save_steps")
-    if saves == "auto":
+    if out.get("training.load_best_model_at_end"):
+        if out.get("data.validation") == 0 or out.config.method.kind.result != "model" or out.config.method.kind.online:
+            why = "It needs validation rows, and is not there for reward models and ppo"
+            out.lose("training.load_best_model_at_end", why)
+        else:
+            # Where the best is loaded, it must be saved whenever it is validated.
+            out.put("training.load_best_model_at_end", {"load_best_model_at_end": True})
+            saves = steps
+    if saves != out.get("training.save_steps"):
+        why = "With load_best_model_at_end it saves when it validates"
+        keys = {"save_strategy": "epoch"} if saves == "auto" else {"save_strategy": "steps", "save_steps": saves}
+        out.put("training.save_steps", keys, why, "approximated")
+    elif saves == "auto":
         out.put("training.save_steps", {"save_strategy": "epoch"})
     else:
         out.put("training.save_steps", {"save_strategy": "steps", "save_steps": saves})
