@@ -169,7 +169,7 @@ class Draft:
                 self.say(rule.key, "ignored", why=f"{rule.to} is not read by {self._kind()}")
             return
         if self.specs[rule.to].default != rule.default:
-            why = f"Not given: the default of {self.tool} is {rule.default}, and the studio's is another one"
+            why = f"Not given: the default of {self.tool} is {rule.default}, which is not the studio's"
             self.map(rule.key, rule.to, rule.default, why, rule.status)
         elif rule.key in self.given.values:
             self.say(rule.key, "ignored", why="Empty means the default")

@@ -32,7 +32,7 @@ def test_of_each_preset(name: str) -> None:
         assert train_command(config) == f"studio train {name}"
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(
     st.sampled_from(["sft", "dpo", "grpo"]), st.sampled_from(["full", "lora", "qlora"]), TEXTS,
     st.sampled_from(["a/b", "my file.jsonl", "--x", "$HOME/x"]), st.sampled_from(["auto", 1e-4, 1.5e-7]),

@@ -106,7 +106,7 @@ def meant(config: RunConfig, path: str) -> Any:
     return value
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(runs())
 def test_out_and_in_again_means_the_same_but_for_what_is_listed(run: RunConfig) -> None:
     try:
