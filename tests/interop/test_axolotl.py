@@ -186,6 +186,7 @@ def test_keys_without_a_counterpart_say_why(lines: str, key: str, expected: str)
         (LEAST + SETS + "bf16: auto\nnum_epochs: [1]", "the text, line 9: num_epochs", "number"),
         (LEAST + SETS + "learning_rate: .nan", "the text, line", "not valid YAML"),
         (LEAST + "datasets: [5]", "the text, line 5: datasets", "mapping"),
+        (LEAST + SETS + "rl: dpo\ndpo_loss_type: [sigmoid]\ndpo_loss_weights: [much]", "line 10", "list of numbers"),
         (LEAST, "the text: datasets", "no data is named"),
         (SETS + "sequence_len: 5\nmicro_batch_size: 1", "the text: base_model", "no model is named"),
         (LEAST + "datasets:\n  - type: alpaca", "the text, line 5: datasets[0].path", "needs a path"),

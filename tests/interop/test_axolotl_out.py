@@ -69,7 +69,7 @@ def made(run: dict[str, Any]) -> RunConfig:
 
 
 @given_these(RUNS)
-@examples(max_examples=60)
+@examples(max_examples=40)
 def test_what_is_mapped_comes_back_with_the_same_meaning(run: dict[str, Any]) -> None:
     config = made(run)
     exported = write(config)

@@ -130,9 +130,9 @@ def _pairs(sheet: Sheet, rl: str, name: str) -> None:
             sheet.refused("dpo_loss_type", f"the studio has no {', '.join(unknown)}")
         else:
             sheet.mapped("dpo_loss_type", "method.dpo_loss", losses)
-            weights = sheet.raw("dpo_loss_weights")
-            if isinstance(weights, list):
-                sheet.mapped("dpo_loss_weights", "method.dpo_loss_weights", [float(one) for one in weights])
+            weights = sheet.numbers("dpo_loss_weights")
+            if weights is not None:
+                sheet.mapped("dpo_loss_weights", "method.dpo_loss_weights", weights)
     for key, path, method in (
         ("dpo_label_smoothing", "method.label_smoothing", "dpo"),
         ("simpo_gamma", "method.simpo_gamma", "simpo"),

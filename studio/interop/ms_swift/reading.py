@@ -241,10 +241,10 @@ def _data(sheet: Sheet, part: str) -> None:
         sheet.default("split_dataset_ratio", "data.validation", 0.0)
     if (shuffled := sheet.flag("dataset_shuffle")) is not None:
         sheet.ignored("dataset_shuffle", "rows are shuffled in each epoch" if shuffled else "so are they there")
-    weights = sheet.words("interleave_prob")
+    weights = sheet.numbers("interleave_prob")
     if weights and len(weights) == len(sources):
         for source, weight in zip(sources, weights, strict=True):
-            source["weight"] = float(weight)
+            source["weight"] = weight
         sheet.tell("interleave_prob", "mapped", "data.train")
     elif weights:
         sheet.refused("interleave_prob", "one weight for each set is needed")

@@ -71,7 +71,13 @@ def optimizer(sheet: Sheet, key: str, otherwise: str = "") -> None:
 
 
 def schedule(sheet: Sheet, key: str, otherwise: str = "") -> None:
-    """Read the name of a schedule; arguments as `optimizer`."""
+    """Read the name of a schedule.
+
+    Args:
+        sheet: the config.
+        key: theirs.
+        otherwise: what the tool takes without the key; "" where that is ours too.
+    """
     _word(sheet, key, "training.scheduler", _SCHEDULES, otherwise, "the studio has no such schedule")
 
 

@@ -78,7 +78,14 @@ class Outgoing:
             self.put(key, value, path)
 
     def tell(self, path: str, status: Status, key: str = "", why: str = "") -> None:
-        """Say what became of an option."""
+        """Say what became of an option.
+
+        Args:
+            path: its dotted name.
+            status: what became of it.
+            key: theirs, where it went.
+            why: how it differs, without its full stop.
+        """
         self._lines[path] = Line(path, status, key, why)
 
     def refused(self, path: str, why: str) -> None:

@@ -66,6 +66,17 @@ class Sheet(Draft):
         """The value of a key as a list of texts."""
         return None if self.raw(key) in (None, []) else self._read(key, values.words)
 
+    def numbers(self, key: str) -> list[float] | None:
+        """The value of a key as a list of numbers."""
+        words = self.words(key)
+        return None if words is None else [float(self._checked(key, word)) for word in words]
+
+    def _checked(self, key: str, word: str) -> float:
+        try:
+            return values.number(word)
+        except ValueError as error:
+            raise self.error(key, "a list of numbers is needed") from error
+
     def mapping(self, key: str) -> dict[str, Any]:
         """The value of a key as a mapping; {} where it has none.
 
@@ -86,7 +97,13 @@ class Sheet(Draft):
             raise self.error(key, str(error)) from error
 
     def error(self, key: str, what: str, fix: str = "") -> InputError:
-        """The error for a value that is not what the key needs, with file, line and key."""
+        """The error for a value that is not what the key needs, with file, line and key.
+
+        Args:
+            key: theirs.
+            what: what is wrong.
+            fix: what to do; "" where the value is to be changed.
+        """
         value = self.given.values.get(key)
         shown = "" if value is None else f" (it is {value!r:.{_SHOWN}})"
         return InputError(f"{what}{shown}", where=self._place(key), fix=fix or "Change it")
@@ -107,12 +124,26 @@ class Sheet(Draft):
     # ---- what becomes of it
 
     def mapped(self, key: str, path: str, value: Any, why: str = "") -> None:
-        """The option `path` has `value`, and means the same as the key."""
+        """Give an option of ours the value that means the same as the key.
+
+        Args:
+            key: theirs.
+            path: ours.
+            value: ours.
+            why: what else is to be known; "" for nothing.
+        """
         self.set(path, value, self.prefix + key)
         self.tell(key, "mapped", path, why)
 
     def approximated(self, key: str, path: str, value: Any, why: str) -> None:
-        """The option `path` has `value`, and is near what the key means; `why` says how it differs."""
+        """Give an option of ours a value that is near what the key means.
+
+        Args:
+            key: theirs.
+            path: ours.
+            value: ours.
+            why: how it differs.
+        """
         self.set(path, value, self.prefix + key)
         self.tell(key, "approximated", path, why)
 
@@ -138,6 +169,18 @@ class Sheet(Draft):
         if value != self.specs[path].default:
             why = f"Not given: the default of {self.tool} is {means or value}"
             self.report.append(Line(self.prefix + key, "mapped", path, why, self._line(key)))
+
+    def note(self, key: str, status: Status, to: str, why: str) -> None:
+        """Add a line about a key whether it is given or not.
+
+        Args:
+            key: theirs.
+            status: what became of it.
+            to: where it went.
+            why: the reason.
+        """
+        self._said.add(key)
+        self.report.append(Line(self.prefix + key, status, to, why, self._line(key)))
 
     def tell(self, key: str, status: Status, to: str = "", why: str = "") -> None:
         """Add a line about a key that is given; of one that is not there is nothing to say.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from studio.interop.axolotl.method import reward_place
-from studio.interop.report import Line
 from studio.interop.sheets.sheet import Sheet
 from studio.methods import METHODS
 from studio.methods.dpo import DPO_LOSSES
@@ -99,8 +98,7 @@ def _supervised(sheet: Sheet, name: str) -> None:
         "only: set it to assistant if the data has those"
     )
     if completion is None:
-        sheet.report.append(Line("assistant_only_loss", "approximated", "method.train_on", why))
-        sheet.tell("assistant_only_loss", "mapped", "method.train_on")
+        sheet.note("assistant_only_loss", "approximated", "method.train_on", why)
     else:
         for key in ("assistant_only_loss", "completion_only_loss"):
             sheet.tell(key, "mapped", "method.train_on")
@@ -116,13 +114,9 @@ def _losses(sheet: Sheet, word: str, name: str) -> None:
             sheet.refused("loss_type", f"the studio has no {', '.join(unknown):.60}")
             return
         sheet.mapped("loss_type", "method.dpo_loss", losses)
-        weights = sheet.raw("loss_weights")
+        weights = sheet.numbers("loss_weights")
         if weights is not None:
-            numbers = weights if isinstance(weights, list) else str(weights).replace(",", " ").split()
-            try:
-                sheet.mapped("loss_weights", "method.dpo_loss_weights", [float(one) for one in numbers])
-            except (TypeError, ValueError) as error:
-                raise sheet.error("loss_weights", "numbers are needed") from error
+            sheet.mapped("loss_weights", "method.dpo_loss_weights", weights)
         return
     one = losses[0]
     if word == "sft" and one in ("nll", "dft", "chunked_nll"):
@@ -137,8 +131,7 @@ def _losses(sheet: Sheet, word: str, name: str) -> None:
         if one == "simpo" and alpha != 0:
             given = "1" if alpha is None else f"{alpha:g}"
             why = f"TRL adds the likelihood of the chosen answer with weight {given}; SimPO has none, and so here"
-            sheet.report.append(Line("cpo_alpha", "approximated", "method.name", why))
-            sheet._said.add("cpo_alpha")
+            sheet.note("cpo_alpha", "approximated", "method.name", why)
     else:
         sheet.refused("loss_type", f"the studio has no {one:.40}")
 
@@ -179,8 +172,8 @@ def _online(sheet: Sheet, name: str) -> None:
         sheet.refused("reward_funcs", why)
     if found:
         sheet.set("method.rewards", found)
-    weights = sheet.words("reward_weights")
+    weights = sheet.numbers("reward_weights")
     if weights and len(weights) == len(found):
-        sheet.mapped("reward_weights", "method.reward_weights", [float(one) for one in weights])
+        sheet.mapped("reward_weights", "method.reward_weights", weights)
     elif weights:
         sheet.refused("reward_weights", "they weigh functions that are not called")

@@ -7,7 +7,7 @@ from typing import Any
 
 from studio.interop.command import Command
 from studio.interop.reading import Given
-from studio.interop.report import Imported, Line
+from studio.interop.report import Imported
 from studio.interop.sheets import arguments, names
 from studio.interop.sheets.configfile import with_file
 from studio.interop.sheets.sheet import Sheet
@@ -67,7 +67,7 @@ def read(given: Given) -> Imported:
     if not word:
         word = next((one for one, signs in _SIGNS if any(sheet.has(key) for key in signs)), "sft")
         why = f"A file does not say which trainer it is for; its keys are those of {word}"
-        sheet.report.append(Line(f"trl {word}", "approximated", "method.name", why))
+        sheet.note(f"trl {word}", "approximated", "method.name", why)
     method, rate = _WORDS[word]
     _model(sheet)
     read_method(sheet, word, method)
@@ -168,7 +168,7 @@ def read_adapter(sheet: Sheet) -> None:
     else:
         why = "Not given: PEFT then takes the query and value layers of most models"
         sheet.set("tuning.target_modules", ["q_proj", "v_proj"])
-        sheet.report.append(Line("lora_target_modules", "approximated", "tuning.target_modules", why))
+        sheet.note("lora_target_modules", "approximated", "tuning.target_modules", why)
     if saved := sheet.words("lora_modules_to_save"):
         if four or eight:
             sheet.refused("lora_modules_to_save", "over quantized weights no other module can be trained")
