@@ -105,7 +105,10 @@ def has_model(run: JobFolder) -> bool:
 
 def is_elsewhere(run: JobFolder) -> bool:
     """True when a run's model is at a service: it answers, and there are no weights here."""
-    return run.request.kind in ELSEWHERE_KINDS
+    try:
+        return run.heading[0] in ELSEWHERE_KINDS
+    except InputError:  # a folder that is not ours: whatever is done to it says so
+        return False
 
 
 def require_model(settings: Settings, job_id: str) -> JobFolder:
