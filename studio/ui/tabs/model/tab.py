@@ -60,7 +60,7 @@ def build(page: Page) -> None:
     services = page.services
     form = page.form = Form(page)
     preparation = services.preparation
-    with gr.Column(elem_classes=["card-block"]):
+    with gr.Column(elem_classes=["card-block"]) as column:
         markup('<div class="studio"><h3>Base model</h3></div>')
         cards = choice_cards("Model", [], form.start[PATH], "model-cards", topic="models")
         browser = piece(BROWSER, "browser", elem_id="model-browser")
@@ -104,6 +104,8 @@ def build(page: Page) -> None:
         [path.change, revision.change], guard(show), [path, revision], outputs,
         trigger_mode="multiple", **QUIET,
     )  # fmt: skip
+    # Models are made while the page is open: opening the tab shows those of now.
+    column.parent.select(guard(show), [path, revision], outputs, **QUIET)
     form.prepare = [
         {"fn": guard(step), "inputs": [path, revision], "outputs": outputs} for step in (begin, finish)
     ]  # fmt: skip
