@@ -15,6 +15,7 @@ import pytest
 
 from studio.config import RunConfig
 from studio.config.load import build
+from studio.config.presets import load_named
 from studio.errors import InputError
 from studio.interop.scripts import TRL_SCRIPT, UNSLOTH_SCRIPT
 from studio.interop.tool import Tool
@@ -95,6 +96,24 @@ def test_what_differs_is_said_at_the_top_and_a_name_is_no_code() -> None:
     assert "os" not in imports_of(text)
     with pytest.raises(InputError, match="cannot be imported"):
         script(TRL_SCRIPT, {"method": {"name": "grpo", "rewards": ["python"], "reward_python": "a b.py:f"}})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "ppo"])
+def test_the_script_of_every_method_trains(
+    method: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_named(f"demo/{method}").model_dump(mode="json")
+    config["model"] |= {"path": str(tiny), "dtype": "float32"}
+    config["data"] |= {"validation": 0, "max_length": "auto"}
+    config["training"] |= {"max_steps": 2, "batch_size": 4, "micro_batch_size": 4, "save_steps": "auto"}
+    config["method"] |= {"max_completion_length": 4}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    values: dict[str, Any] = {"__name__": "train"}
+    exec(compile(script(TRL_SCRIPT, config), "train.py", "exec"), values)
+    assert len(logged(values["trainer"])) == 2
+    assert (tmp_path / "outputs/model/adapter_model.safetensors").is_file()
 
 
 @pytest.mark.long

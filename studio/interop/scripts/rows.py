@@ -90,6 +90,9 @@ def write_rows(out: Outgoing, trainer: Trainer) -> tuple[list[str], str, str]:
         lines.append(f"split = dataset.train_test_split(test_size={data.validation}, seed={out.config.training.seed})")
         lines.append('dataset, validation = split["train"], split["test"]')
         validation = "validation"
+    if trainer.rows == "rated" and data.shuffle:
+        # Its trainer takes the rows in their order, since each answer is compared with its neighbor.
+        lines.append(f"dataset = dataset.shuffle(seed={out.config.training.seed})")
     functions: list[str] = []
     if trainer.rows == "tokens":
         functions = _encoding(out, data.train[0], shapes[0]).strip().split("\n\n\n")

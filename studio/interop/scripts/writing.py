@@ -246,8 +246,6 @@ def _arguments(out: Outgoing, trainer: Trainer, validation: str) -> dict[str, st
     if not out.config.data.shuffle:
         found["train_sampling_strategy"] = "sequential"
         out.tell("data.shuffle", "mapped", "train_sampling_strategy")
-    elif trainer.name == "KTO":
-        found["train_sampling_strategy"] = "random"
     if validation != "None":
         found |= {
             "eval_strategy": "steps",
