@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -118,11 +119,14 @@ def test_a_prompt_of_axolotl_goes_back_to_its_type() -> None:
 
 
 def test_the_demo_names_its_file_and_what_is_missing_is_a_comment() -> None:
-    config = build(RunConfig, {"method": {"name": "sft", "loss": "dft"}, "tuning": {"name": "full"}})
+    raw = {"method": {"name": "sft", "loss": "dft"}, "tuning": {"name": "full"}}
+    config = build(RunConfig, raw | {"data": {"validation": "demo/validation.jsonl"}})
     exported = write(config)
     text = exported.files[NAME]
     (entry,) = read_text(text).values["datasets"]
+    (held_out,) = read_text(text).values["test_datasets"]
     assert entry["path"].endswith("demo/train.jsonl") and entry["type"] == "chat_template"
+    assert Path(entry["path"]).is_file() and Path(held_out["path"]).is_file()
     assert "#   method.loss: dft (Axolotl has nothing like it)" in text
     assert "# What the studio takes for a model of 135 million weights.\nlearning_rate:" in text
 

@@ -43,6 +43,11 @@ def imports_of(text: str) -> dict[str, str]:
     return {alias.name: node.module or "" for node in nodes for alias in node.names}
 
 
+def test_the_demos_script_names_files_that_are_there() -> None:
+    files = re.findall(r'data_files="(.*?)"', script(TRL_SCRIPT, {"data": {"validation": "demo/validation.jsonl"}}))
+    assert len(files) == 2 and all(Path(file).is_file() for file in files)
+
+
 @pytest.mark.parametrize(("method", "tuning"), CELLS)
 @pytest.mark.parametrize("tool", [TRL_SCRIPT, UNSLOTH_SCRIPT], ids=lambda tool: tool.name)
 def test_every_method_with_every_tuning_is_a_script_or_refused(tool: Tool, method: str, tuning: str) -> None:

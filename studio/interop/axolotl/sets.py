@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.config.data import DataSource
+from studio.data.sources.locate import sources_of
 from studio.interop.axolotl.prompts import KINDS, columns_of
 from studio.interop.sheets.outgoing import Outgoing
 from studio.interop.sheets.rows import Shape, shape_of
@@ -31,7 +32,7 @@ def write_sets(out: Outgoing) -> None:
     out.put("datasets", entries, "data.train", ". ".join(notes), "approximated" if notes else "mapped")
     if isinstance(data.validation, str):
         first = {key: value for key, value in entries[0].items() if key not in ("split", "name")}
-        local = shape_of(DataSource(path=data.validation, split=data.validation_split), out.config.method.kind.rows)
+        local = shape_of(sources_of(data)[-1], out.config.method.kind.rows)
         entry = {**first, "path": local.path, "split": "train" if local.is_file else data.validation_split}
         out.put("test_datasets", [entry], "data.validation")
         if not local.is_file:

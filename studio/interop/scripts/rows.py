@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from studio.config.data import DataSource
+from studio.data.sources.locate import sources_of
 from studio.interop.scripts.source import source as literal
 from studio.interop.scripts.trainers import Trainer
 from studio.interop.sheets.outgoing import Outgoing
@@ -78,8 +79,8 @@ def write_rows(out: Outgoing, trainer: Trainer) -> tuple[list[str], str, str]:
         out.refused("data.mix", "the sets follow each other in the script")
     validation = "None"
     if isinstance(data.validation, str):
-        local = shape_of(DataSource(path=data.validation, split=data.validation_split), out.config.method.kind.rows)
-        lines += _loaded(out, "validation", DataSource(path=data.validation, split=data.validation_split), local)
+        held_out = sources_of(data)[-1]
+        lines += _loaded(out, "validation", held_out, shape_of(held_out, out.config.method.kind.rows))
         out.tell("data.validation", "mapped", "load_dataset")
         validation = "validation"
     elif not data.validation:
