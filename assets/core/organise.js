@@ -107,11 +107,11 @@ window.studio.organise = (() => {
   function drawActs() {
     part("acts").hidden = !state.choosing;
     if (!state.choosing) return;
-    const jobs = chosen(), runs = jobs.filter((job) => ["train", "merge"].includes(job.kind)), most = window.studio.compare.MOST;
+    const jobs = chosen(), runs = jobs.filter((job) => ["train", "merge", "openai"].includes(job.kind)), most = window.studio.compare.MOST;
     put(part("chosen"), jobs.length ? `${jobs.length} selected` : "Select some jobs");
     put(part("compare"), `Compare ${jobs.length}`);
     part("compare").disabled = runs.length !== jobs.length || runs.length < 2 || runs.length > most;
-    part("compare").title = runs.length !== jobs.length ? "Only training runs and merges can be compared" : `Select 2 to ${most} runs`;
+    part("compare").title = runs.length !== jobs.length ? "Only what makes a model can be compared: runs, merges, jobs at OpenAI" : `Select 2 to ${most} runs`;
     const back = jobs.length > 0 && jobs.every((job) => job.archived);
     put(part("archive"), back ? "Unarchive" : "Archive");
     part("archive").disabled = part("delete").disabled = !jobs.length;

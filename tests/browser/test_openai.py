@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,3 +82,49 @@ def test_a_change_takes_the_price_away_and_a_cancel_reaches_the_service(priced: 
     expect(page.locator('[data-part="pill"]')).to_have_text("Stopped")
     (there,) = service.jobs.values()
     assert there.status == "cancelled"
+
+
+@pytest.mark.long
+def test_a_validation_file_and_the_options_of_a_method_are_sent(priced: Page, service: OpenAI) -> None:
+    page = priced
+    service.pace = 0.005
+    page.get_by_role("button", name=re.compile("^More options")).click()
+    expect(page.locator("#openai-beta")).to_be_hidden()
+    rows = page.locator("#openai-validation input")
+    rows.fill("demo/test.jsonl")
+    rows.press("Enter")
+    page.locator("#openai-validation_share textarea, #openai-validation_share input").fill("0")
+    page.locator("#openai-batch_size textarea, #openai-batch_size input").fill("4")
+    page.locator("#openai-seed textarea, #openai-seed input").fill("7")
+    expect(page.locator("#openai-start")).to_be_hidden()
+    page.get_by_role("button", name="Check and show the price").click()
+    page.get_by_role("button", name=re.compile("^Send 160 rows and start")).click()
+    page.get_by_role("tab", name="Training", exact=True).click()
+    expect(page.locator('[data-part="pill"]')).to_have_text("Done")
+    (there,) = service.jobs.values()
+    assert there.body["seed"] == 7 and there.hyperparameters["batch_size"] == 4 and there.body["validation_file"]
+    page.get_by_role("tab", name="Model", exact=True).click()
+    method = page.locator("#openai-method input")
+    method.click()
+    page.get_by_role("option", name="dpo", exact=True).click()
+    expect(page.locator("#openai-beta")).to_be_visible()
+
+
+@pytest.mark.long
+def test_a_job_that_was_started_elsewhere_is_followed(priced: Page, service: OpenAI, console: list[str]) -> None:
+    page = priced
+    service.pace = 0.005
+    row = {"messages": [{"role": "user", "content": "Ping?"}, {"role": "assistant", "content": "Pong."}]}
+    rows = service.add_file("rows.jsonl", "fine-tune", 12 * (json.dumps(row) + "\n").encode())
+    status, there = service.start({"model": "gpt-4o-mini-2024-07-18", "training_file": rows["id"]})
+    assert status == 200
+    earlier = page.locator("#openai-adopt textarea, #openai-adopt input")
+    earlier.fill("ftjob-none")
+    page.get_by_role("button", name="Follow it here").click()
+    expect(page.get_by_text(re.compile("ftjob-none")).last).to_be_visible()
+    console.clear()  # the refusal is an answer of status 500
+    earlier.fill(there["id"])
+    page.get_by_role("button", name="Follow it here").click()
+    expect(page.locator("#openai-said")).to_contain_text("is followed in the Training tab")
+    page.get_by_role("tab", name="Training", exact=True).click()
+    expect(page.locator('[data-part="pill"]')).to_have_text("Done")

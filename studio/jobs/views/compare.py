@@ -23,10 +23,11 @@ from studio.escaping import for_markdown, for_spreadsheet
 from studio.jobs.store.events import read_events
 from studio.jobs.store.files import read_json, size_of
 from studio.jobs.store.folder import JobFolder
-from studio.jobs.store.request import MODEL_KINDS
+from studio.jobs.store.request import ANSWERING_KINDS
 from studio.jobs.store.state import JobState
 from studio.jobs.views.differences import NONE, Row, at, differing, full_config
 from studio.jobs.views.disk import DiskBook, gigabytes
+from studio.jobs.views.elsewhere import service_rows
 from studio.jobs.views.merged import is_merge, merge_scores, recipe_rows
 from studio.jobs.views.summary import JobSummary, Summaries, status_word
 from studio.methods import METHODS, Metric
@@ -83,7 +84,9 @@ class Facts:
 def compare_runs(
     runs: Sequence[JobFolder], summaries: Summaries, disk: DiskBook, evaluations: Iterable[JobFolder]
 ) -> Comparison:
-    """Compare two to ten trainings and merges; of a merge the recipe stands in place of the options.
+    """Compare two to ten trainings, merges and jobs of a service.
+
+    Of a merge the recipe stands in place of the options, of a job of a service what it was asked for.
 
     Args:
         runs: in the order of the columns.
@@ -92,20 +95,20 @@ def compare_runs(
         evaluations: evaluation jobs, newest first; the newest completed one of each run counts.
 
     Raises:
-        InputError: too few or too many, one twice, or one that is neither a training nor a merge.
+        InputError: too few or too many, one twice, or one that makes no model.
     """
     _require_comparable(runs)
     reports = _scores(runs, evaluations)
     facts, notes = [], []
     for job in runs:
-        config, problem = full_config(job) if not is_merge(job) else ({}, "")
+        config, problem = full_config(job) if _trained(job) else ({}, "")
         notes += [problem] if problem else []
         size, scores = disk.of(job).total, reports.get(job.id, {})
         facts.append(Facts(job, job.state(), summaries.of(job), config, _environment(job), size, scores))
-    trained = [one for one in facts if not is_merge(one.job)]
+    trained = [one for one in facts if _trained(one.job)]
     options = differing([one.config for one in trained], [one.environment for one in trained])
     notes += _cautions(trained, options)
-    options = [_beside(row, runs) for row in options] + recipe_rows(runs)
+    options = [_beside(row, runs) for row in options] + recipe_rows(runs) + service_rows(runs)
     own = {metric.name: metric for one in facts for metric in metrics_of(one.config)}
     shown = [
         {"id": job.id, "name": job.name, "status": one.state.status, "word": status_word(one.state, one.summary)}
@@ -115,9 +118,14 @@ def compare_runs(
 
 
 def _beside(row: Row, runs: Sequence[JobFolder]) -> Row:
-    """A row of the trainings' options with an empty place for each merge."""
+    """A row of the trainings' options with an empty place for each other job."""
     values = iter(row.values)
-    return Row(row.key, row.title, [NONE if is_merge(job) else next(values) for job in runs])
+    return Row(row.key, row.title, [next(values) if _trained(job) else NONE for job in runs])
+
+
+def _trained(job: JobFolder) -> bool:
+    """Whether a job trained here, by options of the studio."""
+    return job.request.kind == "train"
 
 
 def metrics_of(config: dict[str, Any]) -> tuple[Metric, ...]:
@@ -153,10 +161,13 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def _results(facts: Sequence[Facts], metrics: Sequence[Metric], changed: set[str]) -> list[Row]:
-    loss: Better = "neither" if changed & {"method.name", *LOSS_OPTIONS, *SCORING_OPTIONS} else "lower"
+    kinds = {one.job.request.kind for one in facts}
+    # A service counts its loss in its own way; a merge has none.
+    other = len(kinds - {"merge"}) > 1 or bool(changed & {"method.name", *LOSS_OPTIONS, *SCORING_OPTIONS})
+    loss: Better = "neither" if other else "lower"
     merges = [one for one in facts if is_merge(one.job)]
-    # What a merge takes says nothing of a training, and the other way round.
-    alike = len(merges) in (0, len(facts)) and all(one.state.status == "completed" for one in facts)
+    # What a merge or a service takes says nothing of a training, and the other way round.
+    alike = len(kinds) == 1 and all(one.state.status == "completed" for one in facts)
     whole: Better = "lower" if alike else "neither"
     best = [one.summary.best for one in facts]
     rows = [
@@ -291,10 +302,11 @@ def _require_comparable(runs: Sequence[JobFolder]) -> None:
     if len({job.id for job in runs}) < len(runs):
         raise InputError("a run is given twice", where="compare", fix="Give each once")
     for job in runs:
-        if job.request.kind not in MODEL_KINDS:
+        if job.request.kind not in ANSWERING_KINDS:
             raise InputError(
-                f"'{job.name}' is neither a training run nor a merge", where="compare", fix="Compare runs and merges"
-            )
+                f"'{job.name}' makes no model ({job.request.kind})", where="compare",
+                fix="Compare runs, merges and jobs at OpenAI",
+            )  # fmt: skip
 
 
 def _environment(job: JobFolder) -> dict[str, Any]:

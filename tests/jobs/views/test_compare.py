@@ -157,7 +157,7 @@ def test_no_run_twice_and_trainings_only(settings) -> None:
     run = trained(settings.jobs, "a")
     with pytest.raises(InputError, match="given twice"):
         compared(run, run)
-    with pytest.raises(InputError, match="'a' is neither a training run nor a merge"):
+    with pytest.raises(InputError, match=r"'a' makes no model \(evaluate\)"):
         compared(run, evaluated(settings, run, 1.0))
 
 
@@ -278,3 +278,15 @@ def test_names_do_nothing_elsewhere() -> None:
     assert "<" not in text and "\x1b" not in text and "\\|\\[a\\](b)" in text
     cells = next(csv.reader(io.StringIO(as_csv(note))))
     assert cells[4] == "'＝HYPERLINK(1)"
+
+
+def test_a_job_of_a_service_stands_beside_a_run(settings) -> None:
+    run = trained(settings.jobs, "a", [0.5])
+    job = create_job(settings.jobs, "openai", "there", {"model": "openai:gpt-4o-mini-2024-07-18", "n_epochs": 3})
+    evaluations = [evaluated(settings, run, 0.5), evaluated(settings, job, 0.9)]
+    found = compared(run, job, evaluations=evaluations)
+    options, results = rows(found.options), rows(found.results)
+    assert options["model"].values == ["–", "openai:gpt-4o-mini-2024-07-18"] and options["n_epochs"].values[1] == "3"
+    assert "training.epochs" not in options
+    assert results["exact_match"].values == ["50.0%", "90.0%"] and results["exact_match"].best == [1]
+    assert results["best_eval_loss"].best == [], "a service counts its loss in its own way"

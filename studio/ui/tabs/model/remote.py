@@ -16,7 +16,7 @@ from studio.config.load import build as build_config
 from studio.config.remote import PREFIX, OpenAIConfig
 from studio.errors import InputError, StudioError
 from studio.jobs.store.folder import free_name
-from studio.remote.asking import start
+from studio.remote.asking import adopt, start
 from studio.remote.prepare import Prepared, prepare
 from studio.remote.table import read_table
 from studio.settings import Settings
@@ -28,6 +28,8 @@ from studio.ui.page import QUIET, Page
 TRAIN_ROWS = "demo/train.jsonl"
 CHECK = "Check and show the price"
 _FIELDS = ("model", "data", "validation_share", "method", "n_epochs", "suffix")
+_MORE = ("validation", "batch_size", "learning_rate_multiplier", "beta", "grader", "seed")
+NO_ROWS = ("No file", "")
 
 
 def build(page: Page) -> None:
@@ -39,7 +41,7 @@ class RemoteCard:
     """The section's components and handlers."""
 
     def __init__(self, page: Page) -> None:
-        specs = {spec.path: spec for spec in options_of(OpenAIConfig)}
+        specs = self.specs = {spec.path: spec for spec in options_of(OpenAIConfig)}
         self.settings = page.services.settings
 
         def about(name: str) -> dict[str, Any]:
@@ -68,10 +70,15 @@ class RemoteCard:
                     elem_classes=["field"],
                 )  # fmt: skip
                 self.check = gr.Button(CHECK, scale=0, min_width=220, elem_id="openai-check")
+            with gr.Accordion("More options", open=False, elem_id="openai-more"), gr.Row(elem_classes=["export-row"]):
+                more = [self._more(name, about(name)) for name in _MORE]
             self.said = text_line("", "openai-said", look="muted")
             self.go = gr.Button("Start", variant="primary", visible=False, elem_id="openai-start")
             self.checked = gr.State("")
-        self.fields = [model, data, share, method, epochs, suffix]
+            with gr.Row(elem_classes=["export-row"]):
+                earlier = gr.Textbox("", placeholder="ftjob-…", **about("adopt"))
+                follow = gr.Button("Follow it here", scale=0, min_width=160, elem_id="openai-follow")
+        self.fields = [model, data, share, method, epochs, suffix, *more]
         shown = [self.said, self.go, self.checked]
         self.check.click(guard(self.look), self.fields, shown, **QUIET)
         gr.on(
@@ -79,7 +86,55 @@ class RemoteCard:
             **QUIET,
         )  # fmt: skip
         self.go.click(guard(self.submit), [self.checked, self.name, *self.fields], [*shown, page.job], **QUIET)
-        gr.on(None, guard(lambda job_id: gr.Dropdown(choices=self.offered())), page.job, data, **QUIET)
+        limited = [field for name, field in zip(_MORE, more, strict=True) if specs[name].needs]
+        method.change(guard(self.fitting), method, limited, **QUIET)
+        follow.click(guard(self.follow), [earlier, self.name], [self.said, page.job], **QUIET)
+        gr.on(None, guard(self.offer), page.job, [data, more[0]], **QUIET)
+
+    def _more(self, name: str, about: dict[str, Any]) -> gr.Dropdown | gr.Textbox:
+        """The field of an option that most people leave alone."""
+        if name == "validation":
+            return gr.Dropdown([NO_ROWS, *self.offered()], value="", allow_custom_value=True, **about)
+        spec = self.specs[name]
+        lines = 4 if name == "grader" else 1
+        return gr.Textbox(str(spec.default or ""), lines=lines, visible=self._fits(name, "supervised"), **about)
+
+    def _fits(self, name: str, method: str) -> bool:
+        needs = self.specs[name].needs
+        return needs is None or method in needs[1]
+
+    def fitting(self, method: str) -> list[Any]:
+        """Show the options that a method reads, and hide those that it does not.
+
+        Args:
+            method: supervised, dpo or reinforcement.
+        """
+        return [gr.Textbox(visible=self._fits(name, method)) for name in _MORE if self.specs[name].needs]
+
+    def offer(self, job_id: str) -> list[Any]:
+        """Offer the rows that there are now.
+
+        Args:
+            job_id: of the selected job; only its change matters.
+        """
+        rows = self.offered()
+        return [gr.Dropdown(choices=rows), gr.Dropdown(choices=[NO_ROWS, *rows])]
+
+    def follow(self, id: str, name: str) -> list[Any]:
+        """Follow a job that was started elsewhere, and select it in the list.
+
+        Args:
+            id: of the job at the service.
+            name: for it here; empty for the id.
+
+        Raises:
+            InputError: the service has no such job, or it is followed already.
+        """
+        wanted = (id or "").strip()
+        if not wanted:
+            raise InputError("no job is named", where="Earlier job", fix="Give its id at the service, ftjob-…")
+        job = adopt(self.settings, wanted, (name or "").strip())
+        return [f"'{job.name}' is followed in the Training tab.", job.id]
 
     def offered(self) -> list[tuple[str, str]]:
         """Labels and paths of the rows that can be sent."""
@@ -128,10 +183,11 @@ class RemoteCard:
 
     def _prepared(self, values: tuple[Any, ...]) -> Prepared:
         given = {name: value.strip() if isinstance(value, str) else value
-                 for name, value in zip(_FIELDS, values, strict=True)}  # fmt: skip
+                 for name, value in zip((*_FIELDS, *_MORE), values, strict=True)}  # fmt: skip
         kept = {name: value for name, value in given.items() if value not in ("", None)}
-        if "data" in kept:
-            kept["data"] = rows_path(self.settings, kept["data"])
+        for name in ("data", "validation"):
+            if name in kept:
+                kept[name] = rows_path(self.settings, kept[name])
         return prepare(build_config(OpenAIConfig, kept), self.settings, confined=True)
 
 
