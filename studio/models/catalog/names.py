@@ -17,6 +17,7 @@ from typing import Literal
 
 from studio import reach
 from studio.config.model import EMBEDDED_MODEL
+from studio.config.remote import PREFIX
 from studio.errors import InputError
 from studio.foreign import read_json_file, unusable_path
 from studio.models.catalog import embedded, hub
@@ -255,6 +256,11 @@ def _absent(name: str, fix: str) -> InputError:
 
 
 def _unknown(text: str, settings: Settings) -> InputError:
+    if text.startswith(PREFIX):
+        return InputError(
+            f"'{text}' is trained at OpenAI, not on this machine", where=_WHERE,
+            fix="Open 'Train at OpenAI' in the Model tab, or run: studio openai start ROWS --set model=" + text,
+        )  # fmt: skip
     names = [info.name for info in known_models(settings)]
     near = difflib.get_close_matches(text, names, n=1, cutoff=0.6)
     hint = f"Did you mean {near[0]}? Otherwise" if near else f"Use {EMBEDDED_MODEL}, or"

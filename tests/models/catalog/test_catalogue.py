@@ -114,6 +114,12 @@ def test_gguf_file_is_refused(tmp_path: Path) -> None:
         check_folder(file)
 
 
+def test_a_model_of_openai_is_trained_there(settings: Settings) -> None:
+    with pytest.raises(InputError, match="is trained at OpenAI") as raised:
+        resolve_model("openai:gpt-4o-mini-2024-07-18", settings)
+    assert raised.value.where == "model.path" and "--set model=openai:gpt-4o-mini-2024-07-18" in raised.value.fix
+
+
 def test_unknown_name_suggests_the_nearest(settings: Settings) -> None:
     with pytest.raises(InputError, match="Did you mean smollm2-135m-instruct"):
         resolve_model("smollm-135m-instruct", settings)
