@@ -70,7 +70,7 @@ def test_report_has_every_number_and_notes_are_text(page: Page, server: Server, 
     expect(told).to_contain_text("Modelfile for Ollama: its TEMPLATE gives the same text as in training for 11 of 12")
     expect(told.get_by_role("link", name="Modelfile", exact=True)).to_be_visible()
     expect(page.locator("#export-report .export-card .notice.warning")).to_have_count(0)
-    expect(page.locator("#export-report code").first).to_have_text(f"{10:064x}")
+    expect(page.locator("#export-report .hashes code").first).to_have_text(f"{10:064x}")
     expect(page.locator("#summary-export textarea, #summary-export input")).to_have_value("Q4_K_M, F16")
     as_text(page)
     assert export.exports.is_dir()
