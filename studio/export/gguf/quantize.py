@@ -18,6 +18,8 @@ from studio.export.proof.gates import TYPES
 from studio.export.steps import ProgressPhase, StepResult, Watcher, run_own_step, serve_step
 
 _LINE = re.compile(r"^\s*\[\s*(\d+)/\s*(\d+)\]")
+# A tensor whose rows do not fit the type; the type that it gets instead follows as a piece of its own.
+_ODD = re.compile(r"ncols\s+(\d+) not divisible")
 # The rest of a tensor's line comes in pieces of its own; the fallbacks are counted in one line at the end.
 _PIECE = re.compile(
     r"^\s*(converting to|size =|-> falling back|warning: .*not divisible|\.*$)|llama_model_loader: - kv"
@@ -90,9 +92,8 @@ def notes(lines: list[str], answer: dict[str, object]) -> list[str]:
     found = next((match for line in lines if (match := _FALLBACK.search(line))), None)
     if found is None:
         return []
-    widths = answer.get("widths")
-    odd = [width for width in widths if isinstance(width, int) and width % 256] if isinstance(widths, list) else []
-    why = f": width {odd[0]} is not a multiple of 256" if odd else ""
+    odd = answer.get("odd_width")
+    why = f": width {odd} is not a multiple of 256" if odd else ""
     return [f"{found[1]} of {found[2]} tensors kept at higher precision{why}"]
 
 
@@ -113,10 +114,14 @@ def _work(request: dict[str, Any], report: object) -> dict[str, object]:
 
     import llama_cpp
 
+    odd: set[int] = set()
+
     def on_log(level: int, text: bytes, data: object) -> None:
         line = text.decode("utf-8", "replace")
         if (found := _LINE.match(line)) and callable(report):
             report(float(found[1]), float(found[2]))
+        elif narrow := _ODD.search(line):
+            odd.add(int(narrow[1]))
         elif not _PIECE.match(line):
             print(line.rstrip("\n"), flush=True)
 
@@ -134,14 +139,7 @@ def _work(request: dict[str, Any], report: object) -> dict[str, object]:
     code = llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params))
     if code != 0:
         sys.exit(1)
-    return {"widths": _widths(source)}
-
-
-def _widths(path: str) -> list[int]:
-    """Row lengths of the matrices, smallest first: they decide which types fit."""
-    from gguf import GGUFReader
-
-    return sorted({int(tensor.shape[0]) for tensor in GGUFReader(path).tensors if len(tensor.shape) > 1})
+    return {"odd_width": min(odd, default=None)}
 
 
 if __name__ == "__main__":
