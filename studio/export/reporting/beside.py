@@ -24,7 +24,7 @@ def set_beside(making: Making) -> None:
     if not known and (rows := rows_to_ask(files)):
         known = _asked(making, rows)
     for entry in files:
-        entry["rows"] = differing_rows(entry["exact_match"], known, evaluation is not None)
+        entry["rows"] = differing_rows(entry.get("exact_match"), known, evaluation is not None)
 
 
 def _asked(making: Making, rows: list[int]) -> dict[int, Known]:

@@ -50,12 +50,12 @@ def checks(entry: dict[str, Any], trained: dict[str, Any] | None) -> list[Check]
         entry: its line of the report.
         trained: what the trained model's evaluation on the same rows found; None without one.
     """
-    gate, kl, top1 = entry["gate"], entry["mean_kl"], entry["top1"]
+    gate, kl, top1 = entry["gate"] or {}, entry["mean_kl"], entry["top1"]
     beyond = "" if gate.get("firm", True) else " (few bits: beyond it the file is called lossy)"
     compared, equal = entry["prompts_compared"], entry.get("prompts_equal")
     if equal is None:  # a report of an older version
         equal = compared if entry["prompt_ids_equal"] else 0
-    found = [
+    limits = [
         Check(
             "Mean KL divergence, nats per token", short_number(kl), f"at most {gate['mean_kl']:g}{beyond}",
             kl is not None and kl <= gate["mean_kl"],
@@ -64,11 +64,14 @@ def checks(entry: dict[str, Any], trained: dict[str, Any] | None) -> list[Check]
             "Same next token", in_percent(top1), f"at least {100 * gate['top1']:g} %{beyond}",
             top1 is not None and top1 >= gate["top1"],
         ),
+    ] if gate else []  # fmt: skip
+    found = [
+        *limits,
         Check(
             "Conversations read as the same tokens", f"{equal} of {compared}", "all", 0 < compared == equal,
         ),
-        _either("Chat template", entry.get("template_carried"), "identical", "differs"),
-        _either("The end of a turn ends the answer", entry.get("end_of_turn_stops"), "yes", "no"),
+        *_either("Chat template", entry.get("template_carried"), "identical", "differs"),
+        *_either("The end of a turn ends the answer", entry.get("end_of_turn_stops"), "yes", "no"),
     ]  # fmt: skip
     if (greedy := entry.get("greedy")) is not None:
         broken = greedy["total"] - greedy["equal"] - greedy["unsure"]
@@ -87,5 +90,6 @@ def checks(entry: dict[str, Any], trained: dict[str, Any] | None) -> list[Check]
     return found
 
 
-def _either(what: str, value: bool | None, good: str, bad: str) -> Check:
-    return Check(what, good if value else bad, good, bool(value))
+def _either(what: str, value: bool | None, good: str, bad: str) -> list[Check]:
+    """A check that holds or not; none where it was not made."""
+    return [] if value is None else [Check(what, good if value else bad, good, value)]

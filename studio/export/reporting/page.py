@@ -40,7 +40,13 @@ _DOCUMENT = """<!DOCTYPE html>
 </body>
 </html>
 """
+# What an export of an older version, whose files are taken, may not have noted.
+_UNKNOWN: dict[str, Any] = {
+    "type": "", "file": "", "bytes": 0, "sha256": None, "verdict": "", "notes": [], "gate": None, "mean_kl": None,
+    "top1": None, "prompts_compared": 0, "prompt_ids_equal": False, "exact_match": None, "places": None,
+}  # fmt: skip
 NOT_COMPARED = "It was not compared"
+NOT_NOTED = "Where the two differ most was not noted"
 NOTHING_DIFFERS = "Nothing differs: the same next token everywhere, and no distance above 0.0001 nats"
 # Signs for what a token consists of and nobody sees.
 _SEEN = {"\n": "↵", "\t": "⇥", "\r": "␍"}
@@ -55,6 +61,7 @@ def report_page(report: dict[str, Any], origin: Origin, job: JobFolder) -> str:
         origin: of what was exported.
         job: the export.
     """
+    report = report | {"files": [_UNKNOWN | entry for entry in report["files"]], "trained": report.get("trained")}
     title = f"Export of {report['name']}"
     parts = [
         f"<h1>{_text(title)} {_whole(report['files'])}</h1>",
@@ -131,7 +138,8 @@ def _disagreements(entry: dict[str, Any], whole: str) -> str:
     parted = (entry.get("greedy") or {}).get("parted") or []
     parts = [f"<h2>Largest differences: {_text(entry['file'])}</h2>"]
     if not (places or rows or parted):
-        return parts[0] + f"<p>{NOT_COMPARED if entry['top1'] is None else NOTHING_DIFFERS}.</p>"
+        silent = NOT_NOTED if entry["places"] is None else NOTHING_DIFFERS
+        return parts[0] + f"<p>{NOT_COMPARED if entry['top1'] is None else silent}.</p>"
     if places:
         parts.append("<h3>Next tokens, farthest apart first</h3>")
         shown = [

@@ -10,7 +10,7 @@ from typing import Any
 from studio.export.origins.run import RunOrigin
 from studio.export.proof.distance import SEEN_KL
 from studio.export.reporting.facts import checks
-from studio.export.reporting.page import NOT_COMPARED, NOTHING_DIFFERS, report_page
+from studio.export.reporting.page import NOT_COMPARED, NOT_NOTED, NOTHING_DIFFERS, report_page
 from studio.jobs import JobFolder
 from tests.ui.made_jobs import SCRIPT
 
@@ -109,3 +109,9 @@ def test_a_file_that_could_not_be_compared_and_one_without_differences_say_so(
         and f"{SEEN_KL:f}".rstrip("0") in NOTHING_DIFFERS
     )
     assert [one.kept for one in checks(crashed, None)][:2] == [False, False]
+
+
+def test_a_report_of_an_older_version_is_shown_as_far_as_it_goes(exported: JobFolder) -> None:
+    entry = {"file": "old", "verdict": "as trained", "notes": ["kept"], "top1": 1.0}
+    page = report_page({"name": "old run", "files": [entry]}, RunOrigin(exported), exported)
+    assert "Export of old run" in page and f"{NOT_NOTED}." in page and "Mean KL divergence" not in page
