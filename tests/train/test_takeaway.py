@@ -178,6 +178,8 @@ def test_the_terminal_says_what_to_do_when_an_export_is_refused(
     settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = create_job(settings.jobs, "train", "trained", {})
+    run.model.mkdir()
+    (run.model / "model.safetensors").touch()  # what is exported is looked for before the job is made
     made = create_job(settings.jobs, "export", "gguf", {"run": run.id})
     made.report.mkdir()
     (made.report / "export.json").write_text(json.dumps({"files": []}))
