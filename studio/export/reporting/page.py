@@ -120,7 +120,7 @@ def _compared(report: dict[str, Any]) -> str:
     conversations = max((entry["prompts_compared"] for entry in files), default=0)
     rows = max(((entry.get("exact_match") or {"total": 0})["total"] for entry in files), default=0)
     greedy = max(((entry.get("greedy") or {"total": 0})["total"] for entry in files), default=0)
-    of = "its rows" if reference.get("own_text") else "built-in text"
+    of = "its own rows" if reference.get("own_text") else "built-in text"
     said = [
         ("Next-token probabilities", f"{reference.get('positions', 0):,} positions of {of}"),
         ("Conversations, token by token", f"{conversations:,}"),

@@ -294,7 +294,7 @@ def test_what_differs_is_not_uploaded(
     """The making is replaced by its verdict."""
 
     def make(self: AdapterExport) -> None:
-        self.phases.append({"phase": "merging", "peak_bytes": 1})
+        self.phases.append({"phase": "merging", "seconds": 0.1, "peak_bytes": 1})
         self.report["files"] = [{"file": "made", "verdict": "differs", "notes": ["mean KL 3"], "differences": []}]
 
     monkeypatch.setattr(AdapterExport, "make", make)

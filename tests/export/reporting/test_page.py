@@ -46,7 +46,7 @@ def test_a_real_export_is_told_on_one_page(exported: JobFolder, report: dict[str
         for check in checks(file, report["trained"]):
             assert check.found in found.said and check.limit in found.said
             assert check.kept or check.what.startswith("Rows"), check
-    assert f"{report['reference']['positions']} positions of the run's own rows" in found.said
+    assert f"{report['reference']['positions']} positions of its own rows" in found.said
     for name in ("llama-cpp-python", "transformers"):
         assert f"{name} {report['versions'][name]}" in found.said
     assert "three.jsonl" in page and str(exported.path.parent) not in page, "no folder of this machine is named"
