@@ -272,6 +272,7 @@ def test_an_adapter_is_served_beside_the_runs_base_model(settings: Settings, tmp
     job = changed(made_merged(settings.jobs, run, to="adapter"), type="adapter")
     write_json(job.exports / "demo-merged" / "adapter_config.json", {"r": 16, "peft_type": "LORA"})
     with_server = replace(settings, vllm_python=Path(sys.executable))
+    write_json(run.environment_path, {})
     with pytest.raises(InputError, match="the adapter's base model is not on this machine"):
         offer(job, "vllm", with_server)
     base = tmp_path / "base"
