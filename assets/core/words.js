@@ -17,6 +17,12 @@ Object.assign(window.studio, (() => {
     lost: { word: "Lost", group: "failed", pill: "bad", dot: "bad", bar: "bad", colour: "--bad", ended: "was lost" },
   };
 
+  /** The same of a server that an export is tried with. */
+  const SERVER = {
+    starting: { word: "starting …", pill: "" }, ready: { word: "ready", pill: "ok" },
+    failed: { word: "failed", pill: "warn" }, stopped: { word: "stopped", pill: "" },
+  };
+
   const statusOf = (job) => STATUS[job.status] || { word: job.status, group: "running", pill: "", dot: "off" };
   const isFinal = (job) => Boolean(statusOf(job).ended);
 
@@ -79,5 +85,5 @@ Object.assign(window.studio, (() => {
   const amount = ({ unit, done, total }) =>
     unit === "bytes" ? `${bytes(done)} of ${bytes(total)}` : `${number(Math.round(done))} of ${number(total)} ${unit || ""}`.trim();
 
-  return { STATUS, statusOf, isFinal, number, signed, duration, roughly, ago, percent, rate, bytes, amount, MINUS, NONE };
+  return { STATUS, SERVER, statusOf, isFinal, number, signed, duration, roughly, ago, percent, rate, bytes, amount, MINUS, NONE };
 })());

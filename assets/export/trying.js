@@ -2,9 +2,7 @@
 "use strict";
 
 window.studio.exportedTrying = (() => {
-  const { h, fetchJson, postJson, jobPath, filePath, poll, copyButton } = window.studio;
-  const WORDS = { starting: "starting …", ready: "ready", failed: "failed", stopped: "stopped" };
-  const LOOKS = { starting: "", ready: "ok", failed: "warn", stopped: "" };
+  const { h, fetchJson, postJson, jobPath, filePath, poll, copyButton, SERVER } = window.studio;
 
   const lastLines = (trial) => (trial.lines.length ? [h("pre", { class: "mono trying-lines", tabindex: 0, "aria-label": `What ${trial.title} said last` }, trial.lines.join("\n"))] : []);
 
@@ -34,7 +32,7 @@ window.studio.exportedTrying = (() => {
       : [h("button", { type: "button", class: "btn", onclick: act("start", { server: one.server }) }, `Try it with ${one.title}`)]);
 
     const live = (trial) => [
-      h("span", { class: `pill ${LOOKS[trial.state]}` }, `${trial.title}: ${WORDS[trial.state]}`),
+      h("span", { class: `pill ${SERVER[trial.state].pill}` }, `${trial.title}: ${SERVER[trial.state].word}`),
       ...(trial.state === "ready" ? [h("button", { type: "button", class: "btn", onclick: () => trigger("chat", { job: job.id, served: true }) }, `Chat with it on ${trial.title}`),
         h("code", { class: "mono" }, trial.url)] : [h("span", { class: "muted num" }, `${trial.seconds} s`)]),
       h("button", { type: "button", class: "btn small danger", onclick: act("stop", {}) }, "Stop"),
