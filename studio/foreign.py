@@ -120,6 +120,15 @@ def read_json_file(path: Path, limits: Limits = CONFIG) -> Any:
         return parse_json(file.read(limits.bytes + 1), limits)
 
 
+def as_path(text: str | Path) -> Path:
+    """Return the path that a text means, with ~ as the home of its user."""
+    path = Path(text.strip() if isinstance(text, str) else text)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody of that name has a home: an ordinary name then
+        return path
+
+
 def unusable_path(text: str) -> str:
     """Return why no file can have this path; "" where one can."""
     try:

@@ -16,6 +16,7 @@ from studio.chat.target import Target
 from studio.config.jobs import is_model_file
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
+from studio.foreign import as_path
 from studio.jobs.store.files import read_json
 from studio.jobs.store.folder import JobFolder, find_job
 from studio.jobs.store.request import ANSWERING_KINDS, ELSEWHERE_KINDS
@@ -46,7 +47,7 @@ def resolve_target(name: str, settings: Settings) -> Target:
     Raises:
         InputError: nothing fits, or what fits has nothing to chat with.
     """
-    path = Path(name).expanduser()
+    path = as_path(name)
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise InputError("there is no such GGUF file", where=str(path))

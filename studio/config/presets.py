@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from studio.config.describe import OptionSpec, options_of
 from studio.config.load import apply_set, load_run, load_yaml, run_of
 from studio.config.run import RunConfig
 from studio.errors import InputError
+from studio.foreign import as_path
 from studio.settings import PRESETS
 
 DEMO = "demo/sft"
@@ -47,7 +47,7 @@ def load_named(name: str, sets: list[str] | None = None, tell: Callable[[str], N
     """
     if name in preset_names():
         return _preset(name, sets or [], tell or (lambda text: None))
-    path = Path(name).expanduser()
+    path = as_path(name)
     if path.suffix in (".yaml", ".yml") or path.exists():
         return load_run(path, sets, tell)
     near = difflib.get_close_matches(name, preset_names(), n=1, cutoff=0.4)

@@ -15,6 +15,7 @@ from studio.export.origins.origin import Origin
 from studio.export.serving.older import unread_by_older
 from studio.export.serving.servers import TITLES, VLLM_RANKS, Server
 from studio.export.source import Source
+from studio.foreign import as_path
 from studio.jobs.views.expected import folder_seconds
 from studio.models.catalog.hubaccess import is_hub_id
 from studio.models.inspect.adapters import WEIGHTS, highest_rank
@@ -136,7 +137,7 @@ def named_base(asked: str | None, origin: Origin) -> str:
         recorded = origin.base_model
         name = str(recorded.get("name") or "").partition("@")[0]
         return name if recorded.get("source") == "hub" else str(recorded.get("path") or name)
-    if not is_hub_id(asked) and not (Path(asked).expanduser() / "config.json").is_file():
+    if not is_hub_id(asked) and not (as_path(asked) / "config.json").is_file():
         raise InputError(
             f"'{asked}' is neither a Hub id nor the folder of a model", where="base", fix="Give owner/name, or a folder"
         )

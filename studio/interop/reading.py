@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from studio.errors import InputError
-from studio.foreign import RUN, TooMuchError, parse_json, parse_yaml
+from studio.foreign import RUN, TooMuchError, as_path, parse_json, parse_yaml
 from studio.interop.command import Command, looks_like_command, parse_command
 from studio.reach import open_own, opened, page
 from studio.settings import PRESETS
@@ -66,7 +66,7 @@ def read_given(given: str) -> Given:
     Raises:
         InputError: there is no such file and it is no text that can be read, either.
     """
-    path = Path(given).expanduser()
+    path = as_path(given)
     if "\n" not in given and len(given) < 4096 and "\0" not in given:
         if path.is_file():
             return replace(read_file(path), local=True)

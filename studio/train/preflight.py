@@ -16,12 +16,12 @@ from typing import Any
 from studio.config import RunConfig
 from studio.config.describe import reader, without_effect
 from studio.config.model import EMBEDDED_MODEL
-from studio.data.files.datafiles import as_path
 from studio.data.prepare.batch import epoch_order
 from studio.data.sources.locate import absolute, fetch_sources
 from studio.data.wire import run_sections
 from studio.data.worker.client import DataCalls
 from studio.errors import InputError, StudioError
+from studio.foreign import as_path
 from studio.jobs import list_jobs
 from studio.jobs.run.devices import require_device
 from studio.jobs.store.state import ACTIVE
@@ -278,7 +278,7 @@ def with_absolute_paths(config: RunConfig, settings: Settings) -> RunConfig:
         source["path"] = absolute(source["path"], settings)
     if isinstance(config.data.validation, str):
         raw["data"]["validation"] = absolute(config.data.validation, settings)
-    folder = Path(config.model.path).expanduser()
+    folder = as_path(config.model.path)
     if folder.is_dir():
         raw["model"]["path"] = str(folder.absolute())
     elif run := whole_run(config.model.path, settings):
@@ -288,7 +288,7 @@ def with_absolute_paths(config: RunConfig, settings: Settings) -> RunConfig:
             raw[section][name] = str(find_model(raw[section][name], settings, f"{section}.{name}"))
     for name in ("reward_schema", "reward_python"):
         if raw["method"][name] and config.method.reads(name):
-            raw["method"][name] = str(Path(raw["method"][name]).expanduser().absolute())
+            raw["method"][name] = str(as_path(raw["method"][name]).absolute())
     return RunConfig.model_validate(raw)
 
 

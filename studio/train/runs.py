@@ -10,6 +10,7 @@ from typing import Any
 
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
+from studio.foreign import as_path
 from studio.jobs import JobFolder, find_job, list_jobs
 from studio.jobs.store.folder import job_of_id
 from studio.jobs.store.request import MODEL_KINDS
@@ -31,7 +32,7 @@ def find_model(text: str, settings: Settings, where: str) -> Path:
     Raises:
         InputError: neither exists, or the run has saved no model yet.
     """
-    folder = require_path(text, where).expanduser()
+    folder = as_path(require_path(text, where))
     if ("/" in text or folder.is_absolute()) and folder.is_dir() and not (folder / "job.yaml").is_file():
         return folder.absolute()
     try:

@@ -85,15 +85,24 @@ class Handlers:
 
     def form(self, name: str, **changes: Any) -> httpx.Response:
         """Call a handler of the whole form; options are named as `data__train`, `meta` is the last input."""
-        parts = {part["id"]: part["props"] for part in self.config["components"]}
-        inputs = [parts[number] for number in self._one(name)["inputs"]]
-        names = [str(part.get("elem_id")) for part in inputs]
-        values = [part.get("value") for part in inputs]
+        names, values = self._inputs(name)
         for option, value in changes.items():
             key = f"f-{option.replace('__', '-', 1)}"
             assert option == "meta" or key in names, f"there is no option {option}"
             values[-1 if option == "meta" else names.index(key)] = value
         return self.call(name, *values)
+
+    def fields(self, name: str, changes: dict[str, Any]) -> httpx.Response:
+        """Call a handler with what its fields show, but for those whose ids are given."""
+        names, values = self._inputs(name)
+        for field, value in changes.items():
+            values[names.index(field)] = value
+        return self.call(name, *values)
+
+    def _inputs(self, name: str) -> tuple[list[str], list[Any]]:
+        parts = {part["id"]: part["props"] for part in self.config["components"]}
+        inputs = [parts[number] for number in self._one(name)["inputs"]]
+        return [str(part.get("elem_id")) for part in inputs], [part.get("value") for part in inputs]
 
     def values_of(self, name: str, answer: httpx.Response) -> dict[str, Any]:
         """What a handler gave each component, by its id; what was left alone is an update without a value."""

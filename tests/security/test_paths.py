@@ -253,10 +253,14 @@ def test_rows_jobs_and_keys(trick: Callable[[str], str], handlers: Handlers, job
     run = str(job.request.config["run"])
     for name, values in {
         "refresh": (text,), "submit": (run, text, "25"), "refresh_2": (text,),
-        "refresh_3": (text,), "submit_1": (run, ["q4_k_m"], text),
+        "refresh_3": (text,),
         "restart": (run, f"gguf/{text}", f"gguf/{job.id}/{text}"),
     }.items():  # fmt: skip
         refused(handlers.call(name, *values))
+    for changes in ({"job-id": run, "export-rows": text}, {"export-source": text}):
+        answer = handlers.fields("queue_export", changes)
+        refused(answer)
+        assert answer.status_code != 200
     for event in ({"job": job.id, "file": text}, {"job": text, "file": "demo-f16.gguf"}):
         refused(handlers.call("chat_with", run, event=event))
     assert len(list(job.path.parent.iterdir())) == 2, "a job was started"

@@ -25,10 +25,11 @@ from studio.data.readers.kinds import FileKind, data_files, kind_by_name, kind_o
 from studio.data.readers.lines import with_line_feeds
 from studio.data.readers.row import Mark, Row, RowNumber, place
 from studio.errors import InputError
+from studio.foreign import as_path
 from studio.settings import ASSETS, Settings
 
 __all__ = [
-    "Row", "Stamp", "TextReader", "as_path", "confine", "data_files", "exists", "file_sha256", "is_plain_text",
+    "Row", "Stamp", "TextReader", "confine", "data_files", "exists", "file_sha256", "is_plain_text",
     "no_rows", "open_reader", "place", "read_rows", "reading", "resolve_path",
 ]  # fmt: skip
 
@@ -59,15 +60,6 @@ def resolve_path(path: str, settings: Settings, confined: bool = False) -> Path:
         confine(found, settings)
     _require_path(found, path)
     return found
-
-
-def as_path(text: str) -> Path:
-    """Return the path that a text means, with ~ as the home of its user."""
-    path = Path(text.strip())
-    try:
-        return path.expanduser()
-    except RuntimeError:  # nobody of that name has a home: an ordinary name then
-        return path
 
 
 def exists(path: Path) -> bool:

@@ -14,12 +14,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from studio.data.files.datafiles import Row, as_path, exists
+from studio.data.files.datafiles import Row, exists
 from studio.data.files.hubsets import HubSet, is_set_name
 from studio.data.files.where import Where
 from studio.data.formats.answers import instruction_prompt
 from studio.errors import InputError
-from studio.foreign import read_json_file
+from studio.foreign import as_path, read_json_file
 from studio.methods import RowKind
 
 FILE_NAME = "dataset_info.json"

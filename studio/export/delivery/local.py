@@ -18,6 +18,7 @@ from studio import reach
 from studio.errors import InputError, StudioError
 from studio.export.delivery.delivery import Delivery
 from studio.export.files import HASH_BLOCK, require_space
+from studio.foreign import as_path
 from studio.jobs.run.worker import Phase
 from studio.models.catalog.names import require_path
 from studio.settings import Settings
@@ -39,7 +40,7 @@ def free_place(text: str, settings: Settings) -> Path:
     Raises:
         InputError: something is there already, or it must not lie there.
     """
-    path = Path(os.path.normpath(require_path(text, WHERE).expanduser().absolute()))
+    path = Path(os.path.normpath(as_path(require_path(text, WHERE)).absolute()))
     asking = reach.page()
     if asking is not None and reach.allowed(path, asking) is None:
         raise InputError(

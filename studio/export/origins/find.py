@@ -13,6 +13,7 @@ from typing import Any
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.export.origins.model import ModelOrigin
+from studio.foreign import as_path
 from studio.jobs import JobFolder, find_job
 from studio.jobs.store.request import MODEL_KINDS
 from studio.models.catalog.hub import hub_name
@@ -60,7 +61,7 @@ def find(wanted: str, settings: Settings) -> JobFolder | Found:
         InputError: there is no such thing, the page may not read it, or it cannot be exported.
     """
     text = wanted.strip()
-    path = require_path(text, WHERE).expanduser()
+    path = as_path(require_path(text, WHERE))
     name, _, revision = text.partition("@")
     if text == EMBEDDED_MODEL:
         return _of_name(text, "main", settings)

@@ -22,7 +22,7 @@ from studio.data.sources.datasetinfo import split_address
 from studio.data.sources.locate import sources_of
 from studio.data.sources.stream import open_sources, read_source
 from studio.errors import InputError
-from studio.foreign import read_json_file
+from studio.foreign import as_path, read_json_file
 from studio.interop.llama_factory.templates import NAMES
 from studio.methods import RowKind
 from studio.settings import read_settings
@@ -129,7 +129,7 @@ def _names(sources: list[DataSource]) -> list[str]:
 def _entry(source: DataSource, name: str, kind: RowKind, plain: bool) -> dict[str, Any]:
     address = split_address(source.path)
     if address is not None:
-        file = Path(address[0]).expanduser().resolve()
+        file = as_path(address[0]).resolve()
         try:
             entry = dict(read_json_file(file)[address[1]])
         except (OSError, ValueError, KeyError, TypeError) as error:

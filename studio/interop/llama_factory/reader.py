@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError
+from studio.foreign import as_path
 from studio.interop.command import Command
 from studio.interop.draft import Draft
 from studio.interop.llama_factory.datasets import read_datasets
@@ -81,12 +81,12 @@ def _with_file(given: Given) -> Given:
     given = replace(given, values=values)
     if not files:
         return given
-    if not given.local or (given.folder is None and not Path(files[0]).expanduser().is_file()):
+    if not given.local or (given.folder is None and not as_path(files[0]).is_file()):
         raise InputError(
             f"the command reads {files[0]}, which is not here", where=given.where,
             fix="Import that file, and change what the command changes",
         )  # fmt: skip
-    file = Path(files[0]).expanduser()
+    file = as_path(files[0])
     # A script names it from where it is started, which is often a folder above it.
     near = [] if given.folder is None else [given.folder, *given.folder.parents][:_ABOVE]
     places = [file, *(folder / file for folder in near)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError
+from studio.foreign import as_path
 from studio.interop.reading import Given, read_file
 from studio.interop.values import number
 from studio.reach import page
@@ -37,7 +37,7 @@ def with_file(given: Given, tool: str) -> Given:
             f"its config is at an address ({named!s:.60}), and nothing is downloaded", where=given.where,
             fix=f"Download it, and give the file to {tool} or to the studio",
         )  # fmt: skip
-    path = Path(named).expanduser()
+    path = as_path(named)
     if page() is not None:
         raise InputError(
             f"the command reads {path.name:.60}, which is not here", where=given.where,

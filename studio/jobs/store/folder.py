@@ -26,9 +26,9 @@ from studio.foreign import RUN, parse_yaml
 from studio.jobs.store.files import read_json, write_atomic
 from studio.jobs.store.labels import Labels, read_labels
 from studio.jobs.store.request import (
+    ANSWERING_KINDS,
     ELSEWHERE_KINDS,
     KINDS,
-    MODEL_KINDS,
     Branch,
     JobRequest,
     Kind,
@@ -327,7 +327,7 @@ def find_job(jobs: Path, wanted: str, kind: Kind | Sequence[Kind] | None = None)
     found = [job for job in found if kind is None or _heading(job)[0] in kinds]
     names = sorted({job.labels().name or _heading(job)[1] for job in found} | {job.id for job in found})
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
-    what = "run" if set(kinds) <= set(MODEL_KINDS) else "job"
+    what = "run" if set(kinds) <= set(ANSWERING_KINDS) else "job"
     fix = f"Did you mean '{near[0]}'?" if near else f"'studio jobs list' shows the {what}s"
     raise InputError(f"there is no {what} '{wanted}'", fix=fix)
 

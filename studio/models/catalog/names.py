@@ -19,7 +19,7 @@ from studio import reach
 from studio.config.model import EMBEDDED_MODEL
 from studio.config.remote import PREFIX
 from studio.errors import InputError
-from studio.foreign import read_json_file, unusable_path
+from studio.foreign import as_path, read_json_file, unusable_path
 from studio.models.catalog import embedded, hub
 from studio.models.catalog.child import Progress, run_child
 from studio.models.catalog.hubaccess import is_hub_id
@@ -83,7 +83,7 @@ def resolve_model(
     report = on_progress or (lambda name, done, total: None)
     if text == EMBEDDED_MODEL:
         return ModelRef(text, _embedded(settings, report, fetch), "embedded")
-    folder = require_path(text, _WHERE).expanduser()
+    folder = as_path(require_path(text, _WHERE))
     if folder.exists():
         return ModelRef(text, check_folder(folder.absolute()), "local")
     if not is_hub_id(text):

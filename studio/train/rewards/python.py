@@ -15,6 +15,7 @@ from typing import Any
 
 from studio.data.prepare.units import Prompt
 from studio.errors import InputError, StudioError
+from studio.foreign import as_path
 from studio.reach import read_text
 
 _WHERE = "method.reward_python"
@@ -53,7 +54,7 @@ def read_reference(text: str) -> tuple[Path, str, str]:
     file, colon, name = text.rpartition(":")
     if not colon or not name.isidentifier() or not file.endswith(".py"):
         raise InputError(f"'{text}' is not FILE.py:FUNCTION", where=_WHERE, fix="Write it like rewards.py:score")
-    path = Path(file).expanduser()
+    path = as_path(file)
     try:
         code = read_text(path)
         tree = ast.parse(code, str(path))

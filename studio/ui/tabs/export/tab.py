@@ -7,7 +7,6 @@ Chat tab with the file at the right.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
@@ -20,6 +19,7 @@ from studio.export.adapter import require_exportable
 from studio.export.delivery.wishes import settled
 from studio.export.proof.gates import TYPES
 from studio.export.source import Source, open_source, source_of
+from studio.foreign import as_path
 from studio.jobs import JobFolder, submit
 from studio.jobs.store.checkpoints import whole_steps
 from studio.models.catalog.names import known_models
@@ -170,7 +170,7 @@ class ExportTab:
             self.checkpoint, self.small, self.older, self.imatrix, *self.delivery.inputs,
         ]  # fmt: skip
         self.start.click(
-            guard(self.begin),
+            guard(self.queue_export),
             [self.source, self.divided, *asked],
             [self.report, page.summaries["export"], page.job],
             **QUIET,
@@ -239,7 +239,7 @@ class ExportTab:
             self._summary(jobs_of(self.page.services, run, "export") if run is not None else []),
         ]
 
-    def begin(self, source: str | None, divided: str | None, job_id: str, *asked: Any) -> list[Any]:
+    def queue_export(self, source: str | None, divided: str | None, job_id: str, *asked: Any) -> list[Any]:
         """Queue an export of the selected run, or of a model, and show it; that of a model is selected in the list.
 
         Args:
@@ -311,7 +311,7 @@ class ExportTab:
 
     def _id(self, model: str) -> str:
         """What exports of a model keep of it: the path of a folder, or the name as it is."""
-        path = Path(model).expanduser()
+        path = as_path(model)
         return str(path.absolute()) if path.is_absolute() else model
 
     def _summary(self, jobs: list[JobFolder]) -> str:

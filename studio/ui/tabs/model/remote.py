@@ -85,7 +85,7 @@ class RemoteCard:
             [field.change for field in self.fields], guard(self.forget), self.fields, shown, trigger_mode="always_last",
             **QUIET,
         )  # fmt: skip
-        self.go.click(guard(self.submit), [self.checked, self.name, *self.fields], [*shown, page.job], **QUIET)
+        self.go.click(guard(self.send), [self.checked, self.name, *self.fields], [*shown, page.job], **QUIET)
         limited = [field for name, field in zip(_MORE, more, strict=True) if specs[name].needs]
         method.change(guard(self.fitting), method, limited, **QUIET)
         follow.click(guard(self.follow), [earlier, self.name], [self.said, page.job], **QUIET)
@@ -163,7 +163,7 @@ class RemoteCard:
         """
         return ["", gr.Button(visible=False), ""]
 
-    def submit(self, checked: str, name: str, *values: Any) -> list[Any]:
+    def send(self, checked: str, name: str, *values: Any) -> list[Any]:
         """Queue the job of the rows that were checked, and select it in the list.
 
         Args:
