@@ -257,20 +257,20 @@ def test_a_model_is_exported_as_well_as_a_run(
     empty, form, rows, checkpoint, *_ = tab.refresh("", name)
     assert (empty.visible, form.visible, checkpoint.visible) == (False, True, False)
     assert ("Demo test rows", "demo/test.jsonl") in rows.choices
-    *_, summary, job_id = tab.begin(f" {name} ", "", "", ["q8_0"], "", "merged", "float16")
+    *_, summary, job_id = tab.queue_export(f" {name} ", "", "", ["q8_0"], "", "merged", "float16")
     assert summary == "merged, float16: being made"
     job = find_job(settings.jobs, job_id)
     assert (job.request.config["run"], job.request.config["dtype"], job.request.name) == (name, "float16", name)
     source, *_, report, _ = tab.select(job_id)
     assert source.value == name
     assert (report["exports"][0]["title"], report["silent"]) == (f"Merged checkpoint of {name}", False)
-    *_, second = tab.begin(name, " 0.5 ", "", ["q8_0"], "")
+    *_, second = tab.queue_export(name, " 0.5 ", "", ["q8_0"], "")
     assert find_job(settings.jobs, second).request.config["shard_size"] == 0.5
     assert tab.refresh("", name)[4]["silent"], "the Chat tab talks to what is made of the selected job"
     (job.exports / "x").mkdir(parents=True)
     (job.exports / "x" / "config.json").touch()
     assert [one.kind for one in targets_for(tab.page.services, job_id)] == ["base", "merged"]
     with reading_for(settings), pytest.raises(InputError, match="the page may not read"):
-        tab.begin(str(tmp_path), "", "", ["q8_0"], "")
+        tab.queue_export(str(tmp_path), "", "", ["q8_0"], "")
     with pytest.raises(InputError, match="has no adapter"):
-        tab.begin(name, None, "", [], "", "adapter")
+        tab.queue_export(name, None, "", [], "", "adapter")

@@ -87,7 +87,8 @@ class RemoteCard:
         )  # fmt: skip
         self.go.click(guard(self.send), [self.checked, self.name, *self.fields], [*shown, page.job], **QUIET)
         limited = [field for name, field in zip(_MORE, more, strict=True) if specs[name].needs]
-        method.change(guard(self.fitting), method, limited, **QUIET)
+        # Of two handlers of one event only one may wait for the last change (gradio would repeat both without end).
+        method.change(guard(self.fitting), method, limited, trigger_mode="multiple", **QUIET)
         follow.click(guard(self.follow), [earlier, self.name], [self.said, page.job], **QUIET)
         gr.on(None, guard(self.offer), page.job, [data, more[0]], **QUIET)
 
