@@ -15,8 +15,7 @@ from studio.methods import METHODS
 from studio.tunings import TUNINGS
 
 STUDIO = Path(__file__).resolve().parents[1] / "studio"
-# Besides their own files: what other tools call them.
-OWN = ("methods", "tunings", "interop")
+OWN = ("methods", "tunings")
 NAMES = {*METHODS, *TUNINGS}
 # What holds a method's or tuning's name is called so; `method.grpo_loss == "grpo"` is a word of an option.
 HOLDERS = {"name", "method", "tuning", "method_name", "tuning_name"}

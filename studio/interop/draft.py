@@ -107,12 +107,16 @@ class Draft:
         self.set(to, value, key)
         self.say(key, status, to, why)
 
-    def reads(self, path: str) -> bool:
-        """Whether the run's method and tuning read an option; both must have been set before."""
+    def offers(self, path: str) -> bool:
+        """Whether the run's method and tuning have an option; both must have been set before."""
         method = self.values.get(METHOD, self.specs[METHOD].default)
         tuning = self.values.get(TUNING, self.specs[TUNING].default)
+        return self.specs[path].applies(method, tuning)
+
+    def reads(self, path: str) -> bool:
+        """Whether they also read it, with the values that the run has so far."""
         spec = self.specs[path]
-        if not spec.applies(method, tuning):
+        if not self.offers(path):
             return False
         if spec.needs is None:
             return True

@@ -84,13 +84,13 @@ def read_method(sheet: Sheet, kinds: Iterable[str]) -> str:
         texts = [kind == "text" for kind in kinds]
         name = "pretrain" if texts and all(texts) else "sft"
         sheet.set("method.name", name)
-        if name == "pretrain":
+        if sheet.offers("method.documents"):
             sheet.set("method.documents", "join")
     if not sheet.told("reward_model"):
         sheet.ignored("reward_model", "it is off")
-    _supervised(sheet, name)
-    _pairs(sheet, rl, name)
-    _online(sheet, name)
+    _supervised(sheet)
+    _pairs(sheet, name)
+    _online(sheet)
     return name
 
 
@@ -109,22 +109,22 @@ def _beta(sheet: Sheet, usual: float | None) -> None:
         sheet.default("rl_beta", "method.beta", usual)
 
 
-def _supervised(sheet: Sheet, name: str) -> None:
+def _supervised(sheet: Sheet) -> None:
     if (noise := sheet.number("neftune_noise_alpha")) is not None:
-        if name == "sft":
+        if sheet.offers("method.neftune_noise_alpha"):
             sheet.mapped("neftune_noise_alpha", "method.neftune_noise_alpha", noise)
         else:
             sheet.refused("neftune_noise_alpha", "noise on the embeddings is for sft only")
     inputs = sheet.flag("train_on_inputs")
-    if inputs and name == "sft":
+    if inputs and sheet.offers("method.train_on"):
         sheet.mapped("train_on_inputs", "method.train_on", "all")
     elif inputs is not None:
         sheet.ignored("train_on_inputs", "it is off" if not inputs else "this method does not ask")
 
 
-def _pairs(sheet: Sheet, rl: str, name: str) -> None:
+def _pairs(sheet: Sheet, name: str) -> None:
     losses = sheet.words("dpo_loss_type")
-    if losses and name == "dpo":
+    if losses and sheet.offers("method.dpo_loss"):
         unknown = [word for word in losses if word not in DPO_LOSSES]
         if unknown:
             sheet.refused("dpo_loss_type", f"the studio has no {', '.join(unknown)}")
@@ -133,17 +133,17 @@ def _pairs(sheet: Sheet, rl: str, name: str) -> None:
             weights = sheet.numbers("dpo_loss_weights")
             if weights is not None:
                 sheet.mapped("dpo_loss_weights", "method.dpo_loss_weights", weights)
-    for key, path, method in (
-        ("dpo_label_smoothing", "method.label_smoothing", "dpo"),
-        ("simpo_gamma", "method.simpo_gamma", "simpo"),
-        ("kto_desirable_weight", "method.desirable_weight", "kto"),
-        ("kto_undesirable_weight", "method.undesirable_weight", "kto"),
-        ("center_rewards_coefficient", "method.center_rewards_coefficient", "reward"),
+    for key, path in (
+        ("dpo_label_smoothing", "method.label_smoothing"),
+        ("simpo_gamma", "method.simpo_gamma"),
+        ("kto_desirable_weight", "method.desirable_weight"),
+        ("kto_undesirable_weight", "method.undesirable_weight"),
+        ("center_rewards_coefficient", "method.center_rewards_coefficient"),
     ):
-        if (value := sheet.number(key)) is not None and name == method:
+        if (value := sheet.number(key)) is not None and sheet.offers(path):
             sheet.mapped(key, path, value)
     alpha = sheet.number("cpo_alpha")
-    if name == "simpo" and alpha != 0:
+    if sheet.offers("method.simpo_gamma") and alpha != 0:
         given = "1" if alpha is None else f"{alpha:g}"
         why = f"Axolotl adds the likelihood of the chosen answer with weight {given}; SimPO has none, and so here"
         sheet.tell("cpo_alpha" if alpha is not None else "rl", "approximated", "method.name", why)
@@ -152,17 +152,17 @@ def _pairs(sheet: Sheet, rl: str, name: str) -> None:
             sheet.ignored(key, f"{METHODS[name].title} does not read it")
 
 
-def _online(sheet: Sheet, name: str) -> None:
-    given = sheet.mapping("trl")
+def _online(sheet: Sheet) -> None:
+    given, groups = sheet.mapping("trl"), sheet.offers("method.num_generations")
     if "trl" in sheet.given.values:
-        if given and name == "grpo":
+        if given and groups:
             sheet.tell("trl", "mapped", "method.name", "its settings follow")
         else:
             sheet.ignored("trl", "the method does not read it")
-    if not given or name != "grpo":
+    if not given or not groups:
         if set(given) == {"beta"}:
             sheet.set("method.beta", sheet.part(given, "trl.").number("beta"))
-        if name == "grpo":
+        if groups:
             _grpo_defaults(sheet)
         return
     part = sheet.part(given, "trl.")

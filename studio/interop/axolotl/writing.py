@@ -10,7 +10,6 @@ from studio.interop.axolotl.reading import TITLE
 from studio.interop.axolotl.sets import write_sets
 from studio.interop.report import Exported
 from studio.interop.sheets.outgoing import Outgoing
-from studio.methods import METHODS
 
 NAME = "axolotl.yml"
 # Templates of ours that Axolotl has under a name of its own.
@@ -33,10 +32,10 @@ def write(config: RunConfig) -> Exported:
     Raises:
         InputError: Axolotl has no such method.
     """
-    name = config.method.name
-    if name not in (*_RL, "sft", "pretrain", "reward"):
+    kind = config.method.kind
+    if kind.name not in _RL and kind.rows != "answers" and kind.result != "scorer":
         raise InputError(
-            f"{TITLE} has no {METHODS[name].title}", where="method.name", fix="Choose another tool, or train it here"
+            f"{TITLE} has no {kind.title}", where="method.name", fix="Choose another tool, or train it here"
         )
     out = Outgoing(config, TITLE)
     _model(out)
@@ -134,7 +133,7 @@ def _method(out: Outgoing) -> None:
     if name in _RL:
         out.put("rl", name, "method.name")
         out.put("remove_unused_columns", False)
-    elif name not in ("sft", "pretrain"):
+    elif method.kind.result == "scorer":
         out.put("reward_model", True, "method.name")
         out.put("type_of_model", "AutoModelForSequenceClassification")
         if method.center_rewards_coefficient:

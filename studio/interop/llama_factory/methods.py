@@ -6,8 +6,10 @@ from studio.config.presets import METHOD, TUNING
 from studio.interop.draft import Draft
 from studio.interop.report import Status
 from studio.interop.values import flag, number, one_of, text, whole
+from studio.tunings import TUNINGS
 
-STAGES = {"pt": "pretrain", "sft": "sft", "rm": "reward", "ppo": "ppo", "dpo": "dpo", "kto": "kto"}
+_OTHERWISE = {"pt": "pretrain", "rm": "reward"}  # the other stages are called as the methods here
+STAGES = {stage: _OTHERWISE.get(stage, stage) for stage in ("pt", "sft", "rm", "ppo", "dpo", "kto")}
 PAIRWISE = ("sigmoid", "hinge", "ipo")  # losses of DPO that are called the same here
 WITHOUT_REFERENCE = ("orpo", "simpo")  # and those that are methods of their own
 _TYPES = {word: word for word in ("lora", "full", "freeze", "oft")}
@@ -32,15 +34,15 @@ def read_tuning(draft: Draft) -> None:
     elif draft.has("finetuning_type"):
         draft.say("finetuning_type", "mapped", TUNING, "" if kind == name else f"With its other keys it is {name} here")
     if draft.has("quantization_bit"):
-        if name == "qlora":
+        if TUNINGS[name].quantized:
             draft.map("quantization_bit", "tuning.bits", str(bits))
         else:
             why = "Weights are held in 4 or 8 bits here, beside an adapter"
             draft.say("quantization_bit", "refused", "tuning.bits", why)
     if draft.has("use_dora"):
-        if name == "qlora":
+        if TUNINGS[name].quantized:
             draft.map("use_dora", "tuning.dora", dora)
-        elif dora and name == "dora":
+        elif dora and TUNINGS[name].adapter:
             draft.say("use_dora", "mapped", TUNING)
         else:
             draft.say("use_dora", "refused" if dora else "ignored", why="An adapter is needed" if dora else _NOTHING)
@@ -83,7 +85,7 @@ def _read_start(draft: Draft, name: str) -> None:
         else:
             draft.say("pissa_init", "refused", "tuning.init", f"It is not there with {name}")
     for key, to in (("loraplus_lr_ratio", "tuning.lora_plus_ratio"), ("additional_target", "tuning.modules_to_save")):
-        if draft.has(key) and name != "full" and not draft.reads(to):
+        if draft.has(key) and TUNINGS[name].adapter and not draft.reads(to):
             draft.say(key, "refused", to, f"It is not there with {name}")
 
 

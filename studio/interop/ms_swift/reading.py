@@ -105,7 +105,7 @@ def _method(sheet: Sheet, part: str) -> None:
         read_method(sheet, trainer, name)
         if beta is not None and not sheet.has("beta"):
             sheet.default("beta", "method.beta", beta)
-        if sheet.has("rpo_alpha") and name == "dpo":
+        if sheet.has("rpo_alpha") and sheet.offers("method.dpo_loss"):
             alpha = sheet.number("rpo_alpha") or 0.0
             sheet.set("method.dpo_loss", ["sigmoid", "sft"])
             sheet.approximated("rpo_alpha", "method.dpo_loss_weights", [1.0, alpha],

@@ -32,7 +32,7 @@ def trainer_of(config: RunConfig) -> Trainer | None:
     method = config.method
     if method.kind.rows == "answers":
         return Trainer("trl", "SFT", _supervised, "tokens")
-    if method.kind.loss(method) in ("simpo", "cpo"):
+    if method.reads("simpo_gamma") or (method.reads("orpo_loss") and method.orpo_loss == "cpo"):
         return Trainer("trl.experimental.cpo", "CPO", _contrastive, "pairs")
     rloo = method.reads("grpo_algorithm") and method.grpo_algorithm == "rloo"
     found = (
@@ -91,7 +91,7 @@ def _orpo(out: Outgoing) -> dict[str, Any]:
 
 def _contrastive(out: Outgoing) -> dict[str, Any]:
     method = out.config.method
-    if method.kind.loss(method) == "simpo":
+    if method.reads("simpo_gamma"):
         out.tell("method.simpo_gamma", "mapped", "simpo_gamma")
         loss: dict[str, Any] = {"loss_type": "simpo", "cpo_alpha": 0.0, "simpo_gamma": method.simpo_gamma}
     else:

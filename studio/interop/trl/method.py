@@ -32,8 +32,6 @@ _NUMBERS: tuple[tuple[str, str, float | None], ...] = (
     ("gamma", "method.gamma", None),
     ("lam", "method.lam", None),
 )
-_OF_PPO = ("num_ppo_epochs", "kl_coef", "cliprange", "vf_coef", "gamma", "lam")
-_OF_GRPO = ("num_generations", "epsilon")
 
 
 def read_method(sheet: Sheet, word: str, name: str) -> None:
@@ -48,8 +46,8 @@ def read_method(sheet: Sheet, word: str, name: str) -> None:
         name = "orpo"
         sheet.set("method.orpo_loss", "cpo")
     sheet.set("method.name", name)
-    _supervised(sheet, name)
-    _losses(sheet, word, name)
+    _supervised(sheet)
+    _losses(sheet, word)
     if (beta := sheet.number("beta")) is not None and sheet.reads("method.beta"):
         sheet.mapped("beta", "method.beta", beta)
     elif sheet.reads("method.beta"):
@@ -57,8 +55,9 @@ def read_method(sheet: Sheet, word: str, name: str) -> None:
         sheet.default("beta", "method.beta", usual)
     if word == "rloo":
         sheet.set("method.grpo_algorithm", "rloo")
+    clip = "epsilon" if sheet.offers("method.num_generations") else "cliprange"
     for key, path, taken in _NUMBERS:
-        if not sheet.reads(path) or (key in _OF_PPO and name == "grpo") or (key in _OF_GRPO and name == "ppo"):
+        if not sheet.reads(path) or (path == "method.clip_range" and key != clip):
             continue
         number = sheet.number(key)
         if number is not None:
@@ -67,7 +66,7 @@ def read_method(sheet: Sheet, word: str, name: str) -> None:
             sheet.default(key, path, int(taken))
     if word == "rloo" and sheet.raw("num_generations") is None:
         sheet.default("num_generations", "method.num_generations", 2)
-    if name == "simpo" and (margin := sheet.number("simpo_gamma")) is not None:
+    if sheet.offers("method.simpo_gamma") and (margin := sheet.number("simpo_gamma")) is not None:
         sheet.mapped("simpo_gamma", "method.simpo_gamma", margin)
     _online(sheet, name)
     for key in READ:
@@ -75,7 +74,7 @@ def read_method(sheet: Sheet, word: str, name: str) -> None:
             sheet.ignored(key, f"{METHODS[name].title} does not read it")
 
 
-def _supervised(sheet: Sheet, name: str) -> None:
+def _supervised(sheet: Sheet) -> None:
     packing, free = sheet.flag("packing"), sheet.flag("padding_free")
     if packing and sheet.reads("training.padding_free"):
         why = "an update has a fixed number of examples here, where TRL fills rows up to max_length"
@@ -84,7 +83,7 @@ def _supervised(sheet: Sheet, name: str) -> None:
         sheet.ignored("packing", "it is off" if not packing else "this method does not pack")
     if free is not None and sheet.reads("training.padding_free"):
         sheet.mapped("padding_free", "training.padding_free", free or bool(packing))
-    if name != "sft":
+    if not sheet.offers("method.train_on"):
         return
     answers, completion = sheet.flag("assistant_only_loss"), sheet.flag("completion_only_loss")
     if answers or completion:
@@ -104,7 +103,7 @@ def _supervised(sheet: Sheet, name: str) -> None:
             sheet.tell(key, "mapped", "method.train_on")
 
 
-def _losses(sheet: Sheet, word: str, name: str) -> None:
+def _losses(sheet: Sheet, word: str) -> None:
     losses = sheet.words("loss_type")
     if not losses:
         return
@@ -137,13 +136,14 @@ def _losses(sheet: Sheet, word: str, name: str) -> None:
 
 
 def _online(sheet: Sheet, name: str) -> None:
-    if name not in ("grpo", "ppo"):
+    if not METHODS[name].online:
         return
     if (length := sheet.whole("response_length")) is not None:
         sheet.mapped("response_length", "method.max_completion_length", length)
-    if (white := sheet.flag("whiten_rewards")) is not None and name == "ppo":
+    whitens = sheet.offers("method.whiten_rewards")
+    if (white := sheet.flag("whiten_rewards")) is not None and whitens:
         sheet.mapped("whiten_rewards", "method.whiten_rewards", white)
-    elif name == "ppo":
+    elif whitens:
         sheet.default("whiten_rewards", "method.whiten_rewards", False)
     if sheet.has("total_episodes"):
         sheet.tell("total_episodes", "approximated", "training.epochs", "num_train_epochs says how long")
