@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from studio.interop.sheets import names
 from studio.interop.sheets.sheet import Sheet
 from studio.methods import METHODS
 from studio.methods.dpo import DPO_LOSSES
@@ -204,7 +205,7 @@ def _rewards(part: Sheet) -> None:
     if not functions:
         return
     if len(functions) == 1:
-        place = reward_place(functions[0])
+        place = names.reward_place(functions[0])
         why = "the file is looked for in the folder where the run starts; read it, and set method.trust_reward_code"
         part.set("method.rewards", ["python"])
         part.approximated("reward_funcs", "method.reward_python", place, why)
@@ -215,9 +216,3 @@ def _rewards(part: Sheet) -> None:
         why = "one Python function can be a reward: write one that calls these and adds them"
         part.refused("reward_funcs", f"{why} (method.reward_python)")
         part.refused("reward_weights", "they weigh functions that are not called")
-
-
-def reward_place(function: str) -> str:
-    """The function `package.module.name` as the studio names it, `package/module.py:name`."""
-    module, _, name = function.rpartition(".")
-    return f"{module.replace('.', '/')}.py:{name}" if module else function

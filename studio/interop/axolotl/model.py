@@ -172,7 +172,6 @@ def _without_adapter(sheet: Sheet) -> None:
 
 
 def _adapter(sheet: Sheet) -> None:
-    quantized = sheet.value("tuning.name") == "qlora"
     rank, alpha = sheet.whole("lora_r"), sheet.number("lora_alpha")
     if rank is not None:
         sheet.mapped("lora_r", "tuning.rank", rank)
@@ -181,24 +180,20 @@ def _adapter(sheet: Sheet) -> None:
     if (dropout := sheet.number("lora_dropout")) is not None:
         sheet.mapped("lora_dropout", "tuning.dropout", dropout)
     _targets(sheet)
-    if saved := sheet.words("lora_modules_to_save"):
-        if quantized:
-            sheet.refused("lora_modules_to_save", "over quantized weights no other module can be trained")
-        else:
-            sheet.mapped("lora_modules_to_save", "tuning.modules_to_save", saved)
+    names.saved_modules(sheet, "lora_modules_to_save")
     if folder := sheet.text("lora_model_dir"):
         sheet.mapped("lora_model_dir", "tuning.adapter", folder)
     if (ratio := sheet.number("loraplus_lr_ratio")) is not None:
-        if sheet.value("tuning.name") == "dora":
-            sheet.refused("loraplus_lr_ratio", "LoRA+ does not go with DoRA here")
-        else:
+        if sheet.offers("tuning.lora_plus_ratio"):
             sheet.mapped("loraplus_lr_ratio", "tuning.lora_plus_ratio", ratio)
+        else:
+            sheet.refused("loraplus_lr_ratio", "LoRA+ does not go with DoRA here")
     if (rslora := sheet.flag("peft_use_rslora")) is not None:
         sheet.mapped("peft_use_rslora", "tuning.rslora", rslora)
     init = sheet.raw("peft_init_lora_weights")
     if init in (True, "true", "True"):
         sheet.mapped("peft_init_lora_weights", "tuning.init", "default")
-    elif init is not None and str(init) in _INIT and not quantized:
+    elif init is not None and str(init) in _INIT and sheet.offers("tuning.init"):
         sheet.mapped("peft_init_lora_weights", "tuning.init", init)
     elif init is not None:
         sheet.refused("peft_init_lora_weights", f"the adapter starts as usual, not with {init!s:.30}")

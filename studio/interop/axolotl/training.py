@@ -137,11 +137,7 @@ def _validation(sheet: Sheet) -> None:
                                    "validations are made after a number of steps")  # fmt: skip
     if (patience := sheet.whole("early_stopping_patience")) is not None:
         sheet.mapped("early_stopping_patience", "training.early_stopping", patience)
-    if (best := sheet.flag("load_best_model_at_end")) is not None:
-        sheet.mapped("load_best_model_at_end", "training.load_best_model_at_end", best)
-    if metric := sheet.text("metric_for_best_model"):
-        word = metric if metric.startswith("eval_") else f"eval_{metric}"
-        sheet.mapped("metric_for_best_model", "training.metric_for_best_model", word)
+    names.best_model(sheet)
 
 
 def _checkpoints(sheet: Sheet) -> None:

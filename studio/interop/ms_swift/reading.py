@@ -185,22 +185,12 @@ _ADAPTER = (
 
 
 def _adapter(sheet: Sheet, quantized: bool) -> None:
-    for key, path, usual in (("lora_rank", "tuning.rank", 8), ("lora_alpha", "tuning.alpha", 32),
-                             ("lora_dropout", "tuning.dropout", 0.05)):  # fmt: skip
-        number = sheet.whole(key) if key == "lora_rank" else sheet.number(key)
-        if number is None:
-            sheet.default(key, path, usual)
-        else:
-            sheet.mapped(key, path, number)
+    names.lora_size(sheet, "lora_rank", 8)
     modules = sheet.words("target_modules")
     if modules:
         whole = "all-linear" in modules
         sheet.mapped("target_modules", "tuning.target_modules", "all-linear" if whole else modules)
-    if saved := sheet.words("modules_to_save"):
-        if quantized:
-            sheet.refused("modules_to_save", "over quantized weights no other module can be trained")
-        else:
-            sheet.mapped("modules_to_save", "tuning.modules_to_save", saved)
+    names.saved_modules(sheet, "modules_to_save")
     if (rslora := sheet.flag("use_rslora")) is not None:
         sheet.mapped("use_rslora", "tuning.rslora", rslora)
     init = sheet.text("init_weights")

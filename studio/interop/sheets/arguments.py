@@ -227,11 +227,7 @@ def _checkpoints(sheet: Sheet, usual: Defaults) -> None:
     limit = sheet.whole("save_total_limit")
     if limit and limit > 0:
         sheet.mapped("save_total_limit", "training.save_total_limit", limit)
-    if (best := sheet.flag("load_best_model_at_end")) is not None:
-        sheet.mapped("load_best_model_at_end", "training.load_best_model_at_end", best)
-    if metric := sheet.text("metric_for_best_model"):
-        word = metric if metric.startswith("eval_") else f"eval_{metric}"
-        sheet.mapped("metric_for_best_model", "training.metric_for_best_model", word)
+    names.best_model(sheet)
 
 
 def _rest(sheet: Sheet, usual: Defaults) -> None:

@@ -160,3 +160,44 @@ def _word(sheet: Sheet, key: str, path: str, table: dict[str, tuple[str, str]], 
         sheet.approximated(key, path, ours, how)
     else:
         sheet.mapped(key, path, ours)
+
+
+def lora_size(sheet: Sheet, rank: str, usual: int) -> None:
+    """Read rank, alpha and dropout, and write out the tool's own where they are not given.
+
+    Args:
+        sheet: the config.
+        rank: key of the rank.
+        usual: the tool's own rank; alpha 32 and dropout 0.05 are both tools' own.
+    """
+    for key, path, taken in ((rank, "tuning.rank", usual), ("lora_alpha", "tuning.alpha", 32),
+                             ("lora_dropout", "tuning.dropout", 0.05)):  # fmt: skip
+        number = sheet.whole(key) if key == rank else sheet.number(key)
+        if number is None:
+            sheet.default(key, path, taken)
+        else:
+            sheet.mapped(key, path, number)
+
+
+def saved_modules(sheet: Sheet, key: str) -> None:
+    """Read the modules that are trained whole beside the adapter, which not every tuning can."""
+    if saved := sheet.words(key):
+        if sheet.offers("tuning.modules_to_save"):
+            sheet.mapped(key, "tuning.modules_to_save", saved)
+        else:
+            sheet.refused(key, "over quantized weights no other module can be trained")
+
+
+def best_model(sheet: Sheet) -> None:
+    """Read whether the best model is loaded at the end, and by which number."""
+    if (best := sheet.flag("load_best_model_at_end")) is not None:
+        sheet.mapped("load_best_model_at_end", "training.load_best_model_at_end", best)
+    if metric := sheet.text("metric_for_best_model"):
+        word = metric if metric.startswith("eval_") else f"eval_{metric}"
+        sheet.mapped("metric_for_best_model", "training.metric_for_best_model", word)
+
+
+def reward_place(function: str) -> str:
+    """The function `package.module.name` as the studio names it, `package/module.py:name`."""
+    module, _, name = function.rpartition(".")
+    return f"{module.replace('.', '/')}.py:{name}" if module else function

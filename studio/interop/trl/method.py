@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.interop.axolotl.method import reward_place
+from studio.interop.sheets import names
 from studio.interop.sheets.sheet import Sheet
 from studio.methods import METHODS
 from studio.methods.dpo import DPO_LOSSES
@@ -164,7 +164,7 @@ def _online(sheet: Sheet, name: str) -> None:
         elif "." in functions[0]:
             found.append("python")
             why = "the file is looked for in the folder where the run starts; read it, and set method.trust_reward_code"
-            sheet.approximated("reward_funcs", "method.reward_python", reward_place(functions[0]), why)
+            sheet.approximated("reward_funcs", "method.reward_python", names.reward_place(functions[0]), why)
         else:
             sheet.refused("reward_funcs", f"the studio has no {functions[0]:.40}; write it as a Python reward")
     elif functions:

@@ -152,13 +152,7 @@ def read_adapter(sheet: Sheet) -> None:
             sheet.default("use_bnb_nested_quant", "tuning.double_quant", False)
     for key in ("load_in_4bit", "load_in_8bit", "use_dora"):
         sheet.tell(key, "mapped", "tuning.name") if not sheet.told(key) else None
-    for key, path, usual in (("lora_r", "tuning.rank", 16), ("lora_alpha", "tuning.alpha", 32),
-                             ("lora_dropout", "tuning.dropout", 0.05)):  # fmt: skip
-        number = sheet.whole(key) if key == "lora_r" else sheet.number(key)
-        if number is None:
-            sheet.default(key, path, usual)
-        else:
-            sheet.mapped(key, path, number)
+    names.lora_size(sheet, "lora_r", 16)
     if (rslora := sheet.flag("use_rslora")) is not None:
         sheet.mapped("use_rslora", "tuning.rslora", rslora)
     modules = sheet.words("lora_target_modules")
@@ -169,11 +163,7 @@ def read_adapter(sheet: Sheet) -> None:
         why = "Not given: PEFT then takes the query and value layers of most models"
         sheet.set("tuning.target_modules", ["q_proj", "v_proj"])
         sheet.note("lora_target_modules", "approximated", "tuning.target_modules", why)
-    if saved := sheet.words("lora_modules_to_save"):
-        if four or eight:
-            sheet.refused("lora_modules_to_save", "over quantized weights no other module can be trained")
-        else:
-            sheet.mapped("lora_modules_to_save", "tuning.modules_to_save", saved)
+    names.saved_modules(sheet, "lora_modules_to_save")
 
 
 def _data(sheet: Sheet) -> None:
