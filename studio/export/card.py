@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.escaping import for_markdown, for_terminal, quoted
-from studio.export.cards.facts import name_of
+from studio.export.cards.facts import shown_name
 from studio.export.cards.front import front_matter
 from studio.export.cards.scores import evaluation_text, results
 from studio.export.origins.origin import Origin
@@ -157,8 +157,7 @@ def base_name(report: dict[str, Any]) -> str:
 
 def shown_base(report: dict[str, Any]) -> str:
     """What readers are told of the base model: a Hub id, or the name of a folder without where it lies."""
-    base = base_name(report) or BASELESS
-    return base if is_hub_id(base) else name_of(base)
+    return shown_name(base_name(report) or BASELESS)
 
 
 def without_revision(name: str) -> str:

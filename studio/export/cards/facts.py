@@ -31,6 +31,12 @@ def name_of(path: str) -> str:
     return PurePath(path.rstrip("/")).name or path
 
 
+def shown_name(name: str) -> str:
+    """What readers are told of a model: a Hub id without its revision, or a folder's name without where it lies."""
+    head = name.partition("@")[0]
+    return head if is_hub_id(head) else name_of(name)
+
+
 def data_names(run: JobFolder) -> list[str]:
     """Names of the sets of rows that a run was trained on."""
     found = (run.request.config.get("data") or {}).get("train") or [{"path": "demo/train.jsonl"}]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from studio.escaping import for_terminal
-from studio.export.cards.facts import name_of
+from studio.export.cards.facts import name_of, shown_name
 from studio.export.files import in_words
 from studio.export.origins.origin import Origin
 from studio.export.proof.gates import difference
@@ -20,7 +20,6 @@ from studio.export.readme import in_percent, short_number
 from studio.export.reporting.facts import Check, checks
 from studio.export.reporting.style import STYLE
 from studio.jobs import JobFolder
-from studio.models.catalog.hubaccess import is_hub_id
 
 PAGE = "report.html"
 _DOCUMENT = """<!DOCTYPE html>
@@ -80,8 +79,8 @@ def _origin(report: dict[str, Any], origin: Origin, job: JobFolder) -> str:
     began = report.get("began")
     when = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(began)) if began else ""
     return _pairs([
-        ("What was exported", f"{report['name']} ({_named(origin.id)})"),
-        ("Base model", _named(str(report.get("base_model") or "not recorded"))),
+        ("What was exported", f"{report['name']} ({shown_name(origin.id)})"),
+        ("Base model", shown_name(str(report.get("base_model") or "not recorded"))),
         ("Its weights", origin.sentence()),
         ("Exported to", str(report.get("to") or "")),
         ("Export", job.id),
@@ -241,11 +240,6 @@ def _base_folder(origin: Origin) -> str:
 def _placeless(text: str, folder: str) -> str:
     """A text without the folder of this machine in which the base model lies: the page goes to others."""
     return text.replace(folder, name_of(folder)) if folder else text
-
-
-def _named(base: str) -> str:
-    head = base.partition("@")[0]
-    return head if is_hub_id(head) else name_of(base)
 
 
 def _listed(found: Any) -> str:

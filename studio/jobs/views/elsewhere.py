@@ -16,17 +16,12 @@ _TITLES = {
 }  # fmt: skip
 
 
-def is_elsewhere(job: JobFolder) -> bool:
-    """Whether a job trains at a service."""
-    return job.request.kind in ELSEWHERE_KINDS
-
-
 def service_rows(jobs: Sequence[JobFolder]) -> list[Row]:
     """Return what differs between what services were asked for; jobs of this machine have none of it.
 
     Args:
         jobs: in the order of the columns.
     """
-    told = [job.request.config if is_elsewhere(job) else {} for job in jobs]
+    told = [job.request.config if job.request.kind in ELSEWHERE_KINDS else {} for job in jobs]
     rows = [Row(key, title, [str(one.get(key) or NONE) for one in told]) for key, title in _TITLES.items()]
     return [row for row in rows if len(set(row.values)) > 1]
