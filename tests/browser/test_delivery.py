@@ -29,6 +29,7 @@ def run(server: Server, leftovers: list[Path]) -> JobFolder:
     return made
 
 
+@pytest.mark.long
 def test_a_place_asks_for_a_repository_or_a_folder(
     page: Page, server: Server, run: JobFolder, settle: Callable[[], None]
 ) -> None:

@@ -41,6 +41,7 @@ def test_without_a_run_there_is_one_sentence(page: Page, server: Server) -> None
     expect(page.get_by_role("button", name="Export to GGUF", exact=True)).to_have_count(0)
 
 
+@pytest.mark.long
 def test_a_model_is_chosen_without_a_run(page: Page, server: Server, settle: Callable[[], None]) -> None:
     open_tab(page, server.url, "export", "")
     settle()
@@ -107,6 +108,7 @@ def test_a_merged_checkpoint_shows_its_answers_folder_and_files(page: Page, serv
     assert not serious(page)
 
 
+@pytest.mark.long
 def test_the_form_follows_the_destination(
     page: Page, server: Server, run: JobFolder, settle: Callable[[], None]
 ) -> None:
@@ -165,6 +167,7 @@ def test_a_lossy_file_and_its_importance_matrix_are_told(page: Page, server: Ser
     assert download.value.path().read_bytes() == b"GGUFmatrix"
 
 
+@pytest.mark.long
 def test_differences_are_folded_a_page_is_sent_on_and_a_missing_server_is_told(
     page: Page, server: Server, run: JobFolder
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.test_setup_tabs import open_tab, planned, value
@@ -21,6 +22,7 @@ use_galore: true
 """
 
 
+@pytest.mark.long
 def test_a_config_is_imported_exported_and_shown_as_a_command(page: Page, server: Server) -> None:
     open_tab(page, server, "method")
     expect(page.locator("#train-command .command-text")).to_have_text("studio train demo/sft")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server
 
 
+@pytest.mark.long
 def test_what_is_done_with_a_run_stands_under_it(page: Page, server: Server, fake_run: Callable[..., FakeRun]) -> None:
     run = fake_run("demo")
     run.train(5)

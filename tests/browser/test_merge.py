@@ -89,6 +89,7 @@ def test_an_edited_recipe_counts_and_a_wrong_one_is_a_sentence(
     expect(page.locator("#merge-said")).to_contain_text("there is no merge method 'tis'. Did you mean ties?")
 
 
+@pytest.mark.long
 def test_a_child_is_a_base_model_and_stands_beside_runs(page: Page, server: Server, runs: None, tmp_path: Path) -> None:
     child = put_child(server.settings, "mixed", tmp_path / "first")
     run = find_job(server.settings.jobs, "second", "train")
@@ -131,6 +132,7 @@ def test_a_sweep_is_a_curve_that_leads_to_its_children(page: Page, server: Serve
     dialog.get_by_role("button", name="Cancel", exact=True).click()
 
 
+@pytest.mark.long
 def test_a_recipe_comes_from_a_file_and_goes_into_one(page: Page, server: Server, tmp_path: Path) -> None:
     file, large = tmp_path / "mix.yaml", tmp_path / "large.yaml"
     file.write_text("merge_method: passthrough\nslices: [{sources: [{model: nobody, layer_range: [0, 1]}]}]\n")

@@ -44,6 +44,7 @@ def priced(page: Page, service: OpenAI, serve: Callable[[Path], Server], tmp_pat
     return page
 
 
+@pytest.mark.long
 def test_rows_are_priced_sent_and_followed(priced: Page, service: OpenAI) -> None:
     page = priced
     said = page.locator("#openai-said")

@@ -228,7 +228,6 @@ def test_paths_outside_are_refused(page: Page, server: Server) -> None:
     expect(page.locator("#f-data-train tbody tr")).to_have_count(1)
 
 
-@pytest.mark.long
 def test_model_facts_and_a_hub_id(page: Page, server: Server) -> None:
     open_tab(page, server, "model")
     expect(page.locator("#model-facts")).to_contain_text("134,515,008")
@@ -241,13 +240,8 @@ def test_model_facts_and_a_hub_id(page: Page, server: Server) -> None:
     expect(page.locator("#model-facts")).to_contain_text("134,515,008")
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"),
-    [
-        (1440, "light"),
-        *(pytest.param(*other, marks=pytest.mark.long) for other in [(390, "dark"), (1440, "dark"), (390, "light")]),
-    ],
-)  # fmt: skip
+@pytest.mark.long
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark"), (1440, "dark"), (390, "light")])
 def test_axe_and_no_sideways_scrolling(page: Page, server: Server, scheme: str, width: int) -> None:
     look(page, scheme, width)
     for tab in ("model", "data", "method"):

@@ -175,6 +175,7 @@ def test_log_follows_filters_and_searches(page: Page, server: Server, fake_run: 
     expect(log).not_to_contain_text("line 18")
 
 
+@pytest.mark.long
 def test_stop_asks_first_and_then_offers_to_stop_now(page: Page, server: Server, fake_run: MakeRun) -> None:
     run = fake_run("stop-me")
     run.train(3)
