@@ -4,7 +4,7 @@
 window.studio.exportedTrying = (() => {
   const { h, fetchJson, postJson, jobPath, filePath, poll, copyButton, SERVER } = window.studio;
 
-  const lastLines = (trial) => (trial.lines.length ? [h("pre", { class: "mono trying-lines", tabindex: 0, "aria-label": `What ${trial.title} said last` }, trial.lines.join("\n"))] : []);
+  const lastLines = (trial) => (trial.lines.length ? [h("pre", { class: "mono trying-lines", tabindex: 0, role: "region", "aria-label": `What ${trial.title} said last` }, trial.lines.join("\n"))] : []);
 
   const log = (trial, job) => h("a", { class: "link", href: filePath(job.id, trial.log), download: trial.log }, "Log");
 

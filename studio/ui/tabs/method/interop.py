@@ -26,7 +26,7 @@ COMMAND = """
 <div class="studio command-line">
   <div class="row-flex wrap-flex"><b>Command</b><span class="grow"></span>
     <button type="button" class="command-copy btn small" aria-label="Copy the command">Copy</button></div>
-  <pre class="command-text log" tabindex="0" aria-label="The run as a command"></pre>
+  <pre class="command-text log" tabindex="0" role="region" aria-label="The run as a command"></pre>
 </div>
 """
 IMPORTED = """

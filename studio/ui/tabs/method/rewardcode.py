@@ -13,7 +13,7 @@ SHOWN_BYTES = 100_000
 CODE = """
 <section class="studio code-shown" aria-label="The Python reward" hidden>
   <p><b class="code-title"></b> <span class="muted code-said"></span></p>
-  <pre class="code-text log" tabindex="0" aria-label="Code of the Python reward"></pre>
+  <pre class="code-text log" tabindex="0" role="region" aria-label="Code of the Python reward"></pre>
 </section>
 """
 

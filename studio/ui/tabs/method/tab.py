@@ -38,7 +38,7 @@ FILE = """
     <div class="row-flex wrap-flex"><span class="muted">The same run without a browser: studio train run.yaml</span>
       <span class="grow"></span><button type="button" class="yaml-copy btn small">Copy</button>
       <button type="button" class="yaml-save btn small">Download</button></div>
-    <pre class="yaml-text log" tabindex="0" aria-label="The run as YAML"></pre>
+    <pre class="yaml-text log" tabindex="0" role="region" aria-label="The run as YAML"></pre>
   </div>
 </div>
 """
