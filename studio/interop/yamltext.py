@@ -18,8 +18,10 @@ def scalar(value: Any) -> str:
     """A value in one line.
 
     Args:
-        value: a text, number, flag, None or a list of them.
+        value: a text, number, flag, None, or a list or mapping of them.
     """
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{scalar(key)}: {scalar(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(scalar(one) for one in value) + "]"
     if isinstance(value, bool) or value is None:

@@ -10,7 +10,7 @@ from studio.option import Options
 # What a method learns from: answers to imitate, pairs of a better and a worse one, answers rated good or bad, or
 # prompts whose answers it writes itself.
 RowKind = Literal["answers", "pairs", "rated", "prompts"]
-TrainOn = Literal["assistant", "last", "all"]
+TrainOn = Literal["assistant", "turns", "last", "all"]
 # The sources of rates that several methods share.
 OURS = "rule of thumb of the studio, not benchmarked"
 

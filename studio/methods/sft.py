@@ -20,7 +20,8 @@ class SftOptions(Options):
 
     train_on: TrainOn = option(
         "assistant",
-        "Which tokens the loss counts: every assistant turn, only the last one, or the whole text.",
+        "Which tokens the loss counts: every assistant turn, only the last one, or the whole text. turns is assistant "
+        "with the line break that many templates write after a turn, which LLaMA-Factory counts.",
         title="Train on",
         decides="score",
         tier="basic",

@@ -191,6 +191,51 @@ def test_a_pair_becomes_a_good_and_a_bad_answer_and_calls_become_function_turns(
     assert rows_of(back) == rows_of(run)
 
 
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ("user assistant user", "skips a conversation whose turns are not user and assistant"),
+        ("user user assistant", "skips a conversation whose turns are not user and assistant"),
+        ("assistant user assistant", "skips a conversation whose turns are not user and assistant"),
+        ("user assistant:0 user assistant", "the answer in message 2 does not count here, but would in LLaMA-Factory"),
+    ],
+)
+def test_a_row_that_would_be_skipped_or_counted_otherwise_there_is_refused(
+    turns: str, said: str, tmp_path: Path
+) -> None:
+    messages: list[dict[str, Any]] = []
+    for at, word in enumerate(turns.split()):
+        role, _, weight = word.partition(":")
+        messages.append({"role": role, "content": f"text {at}", **({"weight": int(weight)} if weight else {})})
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": messages}) + "\n", encoding="utf-8")
+    run = build(RunConfig, {"data": {"train": [{"path": str(tmp_path / "rows.jsonl")}], "validation": 0}})
+    with pytest.raises(InputError, match=said) as wrong:
+        write_folder(tmp_path / "out", export_to(run, "llama-factory"))
+    assert "row 1" in str(wrong.value.where) and not (tmp_path / "out").exists()
+
+
+def test_an_answer_before_the_last_need_not_count_where_only_the_last_one_does(tmp_path: Path) -> None:
+    said = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+    messages = [{"role": role, "content": content} for role, content in said]
+    row = json.dumps({"prompt": messages[:-1], "completion": messages[-1:]})
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n", encoding="utf-8")
+    raw = {"data": {"train": [{"path": str(tmp_path / "rows.jsonl")}], "validation": 0}}
+    with pytest.raises(InputError, match="message 2 does not count"):
+        write_folder(tmp_path / "all", export_to(build(RunConfig, raw), "llama-factory"))
+    last = build(RunConfig, {**raw, "method": {"train_on": "last"}})
+    write_folder(tmp_path / "last", export_to(last, "llama-factory"))
+    (written,) = (tmp_path / "last" / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [turn["content"] for turn in json.loads(written)["messages"]] == ["a", "b", "c", "d"]
+
+
+def test_a_schedule_has_the_settings_that_it_cannot_do_without_there() -> None:
+    run = build(RunConfig, {"training": {"scheduler": "cosine_with_min_lr"}})
+    exported = export_to(run, "llama-factory")
+    assert "lr_scheduler_kwargs: {min_lr_rate: 0.1}\n" in exported.files["train.yaml"]
+    stable = export_to(build(RunConfig, {"training": {"scheduler": "warmup_stable_decay"}}), "llama-factory")
+    assert "# approximated: training.scheduler - " in stable.files["train.yaml"]
+
+
 def test_sets_with_weights_and_of_a_dataset_info_keep_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 5), encoding="utf-8")
     info = tmp_path / "dataset_info.json"

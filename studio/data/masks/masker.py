@@ -14,6 +14,7 @@ import hashlib
 import itertools
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from studio.data.files.datafiles import place
@@ -41,8 +42,8 @@ class Masker:
 
     Args:
         tokenizer: a transformers tokenizer with a fast backend (it reports offsets).
-        train_on: assistant (every answer), last (only the last one) or all (every token of the text). An answer of
-            weight 0 is context in the first two.
+        train_on: assistant (every answer), turns (that, with the line break after it), last (only the last one) or
+            all (every token of the text). An answer of weight 0 is context in all but the last.
         control_tokens: what a text that spells a control token means: refuse, or keep it as that token. Texts of
             messages are refused either way, since chat and export would write something else.
 
@@ -67,7 +68,8 @@ class Masker:
         added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
         special |= {content for content, is_special in added.items() if is_special}
         self._special_ids = set(tokenizer.convert_tokens_to_ids(sorted(special)))
-        self._ends = TurnEnds(any_of(special), any_of(text for text in added if text not in special and text.strip()))
+        others = any_of(text for text in added if text not in special and text.strip())
+        self._ends = TurnEnds(any_of(special), others, breaks=train_on == "turns")
         self._control = ControlTokens(tokenizer, self._renderer, special, added, control_tokens == "keep")
 
     def encode(self, examples: Sequence[Example]) -> list[Masked]:
@@ -160,7 +162,7 @@ class Masker:
         return pieces
 
     def stop_text(self) -> str | None:
-        """Return what ends an answer in this template, None if the tokenizer has no template.
+        """Return what ends an answer in this template, without a line break; None if the tokenizer has no template.
 
         Raises:
             InputError: the template cannot show where an answer ends.
@@ -169,7 +171,8 @@ class Masker:
             return None
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         try:
-            text, spans = locate_answers(self._renderer.of(messages), messages, [1], self._ends)
+            ends = replace(self._ends, breaks=False)
+            text, spans = locate_answers(self._renderer.of(messages), messages, [1], ends)
         except (TemplateRefusedError, UnmaskableError) as error:
             raise InputError(
                 f"cannot tell from the model's chat template where an answer ends: {error}",

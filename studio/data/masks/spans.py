@@ -69,21 +69,24 @@ class TurnEnds:
     Attributes:
         special: pattern of the tokenizer's special tokens; None if it has none.
         added: pattern of its other added tokens that are not only blanks; None if it has none.
+        breaks: whether the blanks that follow such a token belong to the turn.
     """
 
     special: re.Pattern[str] | None
     added: re.Pattern[str] | None
+    breaks: bool = False
 
     def of(self, tail: str) -> str:
         """Return the part of `tail` (what follows the last answer of a text) that ends the turn.
 
         It reaches through the first special token. So the line break that ChatML has after `<|im_end|>` is not part
-        of it (the model has stopped by then), nor is the second end mark that Phi-3 adds to a whole text. A template
-        without any such token ends its turns with the text itself, blanks included.
+        of it (the model has stopped by then) unless `breaks` asks for it, nor is the second end mark that Phi-3 adds
+        to a whole text. A template without any such token ends its turns with the text itself, blanks included.
         """
         for pattern in (self.special, self.added):
             if pattern is not None and (match := pattern.search(tail)):
-                return tail[: match.end()]
+                behind = tail[match.end() :]
+                return tail[: len(tail) - len(behind.lstrip() if self.breaks else behind)]
         return tail
 
     def is_special(self, text: str) -> bool:

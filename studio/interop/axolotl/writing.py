@@ -157,6 +157,9 @@ def _method(out: Outgoing) -> None:
         out.put("train_on_inputs", method.train_on == "all")
         if method.train_on == "last":
             out.refused("method.train_on", "every answer of a conversation counts there")
+        elif method.train_on == "turns":
+            why = "The line break behind an answer does not count there"
+            out.tell("method.train_on", "approximated", "train_on_inputs", why)
         else:
             out.tell("method.train_on", "mapped", "train_on_inputs")
     if method.kind.plain:

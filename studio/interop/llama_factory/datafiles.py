@@ -23,11 +23,13 @@ from studio.data.sources.locate import sources_of
 from studio.data.sources.stream import open_sources, read_source
 from studio.errors import InputError
 from studio.foreign import as_path, read_json_file
+from studio.interop.llama_factory.keys import TITLE
 from studio.interop.llama_factory.templates import NAMES
-from studio.methods import RowKind
+from studio.methods import RowKind, TrainOn
 from studio.settings import read_settings
 
 Put = Callable[..., None]
+_SAID = (("user", "tool"), ("assistant", "function"))  # who speaks in turn
 _TAGS = {
     "role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
     "observation_tag": "tool", "function_tag": "function", "system_tag": "system",
@@ -164,8 +166,26 @@ def _lines(config: RunConfig, at: int, kind: RowKind, plain: bool) -> Iterator[s
     for read in read_source(source):
         if read.example is None:
             raise read.error or InputError("a row cannot be read", where=str(source.located.path))
+        if kind == "answers" and not plain:
+            _require_counted(read.example, config.method.kind.train_on(config.method))
         for example in _rated(read.example) if kind == "rated" else [read.example]:
             yield json.dumps(_row(example, kind, plain), ensure_ascii=False) + "\n"
+
+
+def _require_counted(example: Example, train_on: TrainOn) -> None:
+    """Refuse a row with an answer that is context here: there every answer counts, or the last one.
+
+    Raises:
+        InputError: it has one.
+    """
+    answers = [i for i, turn in enumerate(example.messages or ()) if turn["role"] == "assistant"]
+    context = [i for i in answers if i < example.trained_from or not (example.messages or ())[i].get("weight", 1)]
+    if context and train_on != "all" and (train_on != "last" or context[-1] == answers[-1]):
+        raise InputError(
+            f"the answer in message {context[0] + 1} does not count here, but would in {TITLE}",
+            where=f"{example.path}, row {example.row}",
+            fix="Set method.train_on: last if only the last answer counts, or remove the row",
+        )
 
 
 def _rated(example: Example) -> list[Example]:
@@ -191,6 +211,8 @@ def _row(example: Example, kind: RowKind, plain: bool) -> dict[str, Any]:
         if example.completion is not None:
             turns.append({"role": "assistant", "content": example.completion})
     written = [_turn(dict(turn)) for turn in turns]
+    if kind != "prompts":
+        _require_in_turn(written, where)
     tools = json.dumps(example.tools, ensure_ascii=False) if example.tools else ""
     if kind == "prompts":
         system = written[0]["content"] if written[0]["role"] == "system" else ""
@@ -201,6 +223,20 @@ def _row(example: Example, kind: RowKind, plain: bool) -> dict[str, Any]:
         return {"messages": written[:-1], "tools": tools, "chosen": written[-1], "rejected": last}
     row = {"messages": written, "tools": tools}
     return {**row, "label": example.label} if kind == "rated" else row
+
+
+def _require_in_turn(turns: list[dict[str, Any]], where: str) -> None:
+    """Refuse a conversation that would be skipped there.
+
+    Raises:
+        InputError: its turns do not alternate, or an answer is not the last one.
+    """
+    said = turns[1:] if turns[0]["role"] == "system" else turns
+    if len(said) % 2 or any(turn["role"] not in _SAID[at % 2] for at, turn in enumerate(said)):
+        raise InputError(
+            f"{TITLE} skips a conversation whose turns are not user and assistant one after the other", where=where,
+            fix="Merge turns of the same role, and end with an answer",
+        )  # fmt: skip
 
 
 def _turn(turn: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ From reading its dataclasses in `src/llamafactory/hparams`; docs/interop.md says
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from studio.interop.draft import Draft
@@ -18,7 +19,10 @@ ATTENTION = {
 }  # fmt: skip
 ROPE = {word: word for word in ("linear", "dynamic", "yarn", "llama3")}
 BACK = {ours: theirs for theirs, ours in ATTENTION.items()}
+# What a schedule has here beside its name, and cannot do without there.
+SCHEDULE_KEYS = {"cosine_with_min_lr": {"min_lr_rate": 0.1}}
 _MEDIA = "Only text is trained on here"
+_NOTHING = "With this value it asks for nothing"
 _ENGINE = "It is for another engine than the one that trains here"
 _ASKED = "A run's answers are asked for in Chat, with their own settings"
 
@@ -40,7 +44,7 @@ def _alpha(value: Any) -> Any:
 
 def _trust(draft: Draft, value: bool) -> None:
     why = "Its examples set it by habit. Set model.trust_remote_code yourself if the model brings code that you trust"
-    draft.say("trust_remote_code", "ignored", why=why if value else "With this value it asks for nothing")
+    draft.say("trust_remote_code", "ignored", why=why if value else _NOTHING)
 
 
 def _unsloth(draft: Draft, value: bool) -> None:
@@ -50,11 +54,39 @@ def _unsloth(draft: Draft, value: bool) -> None:
         why = "Unsloth's engine does not have this method or tuning here"
         draft.say("use_unsloth", "refused", "training.engine", why)
     else:
-        draft.say("use_unsloth", "ignored", why="With this value it asks for nothing")
+        draft.say("use_unsloth", "ignored", why=_NOTHING)
 
 
 def _no_checkpointing(draft: Draft, value: bool) -> None:
     draft.map("disable_gradient_checkpointing", "training.activation_checkpointing", not value)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """A mapping, also as JSON."""
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("a mapping of settings is needed")
+    return found
+
+
+def _schedule_keys(draft: Draft, given: dict[str, Any]) -> None:
+    name = draft.get("lr_scheduler_type", text, "linear").lower()
+    if not given or given == SCHEDULE_KEYS.get(name):
+        draft.say("lr_scheduler_kwargs", "ignored", why="A run has this setting anyway" if given else _NOTHING)
+    else:
+        draft.say("lr_scheduler_kwargs", "refused", why="The schedules have their usual settings here")
+
+
+def _on_cpu(draft: Draft, value: bool) -> None:
+    if not value:
+        draft.say("use_cpu", "ignored", why=_NOTHING)
+        return
+    draft.map("use_cpu", "training.device", "cpu")
+    if "model.dtype" not in draft.values and not draft.get("fp16", flag, False):
+        draft.set("model.dtype", "float32", "use_cpu")
 
 
 def _unshuffled(draft: Draft, value: bool) -> None:
@@ -175,6 +207,10 @@ METHOD = (
     refused("FP8 needs another engine", "fp8"),
     ignored("It is only read with fp8", "fp8_backend", "fp8_enable_fsdp_float8_all_gather"),
 )
+TRAINING = (
+    Rule("lr_scheduler_kwargs", "ignored", read=_mapping, instead=_schedule_keys),
+    Rule("use_cpu", "mapped", "training.device", read=flag, instead=_on_cpu),
+)
 OTHER = (
     ignored(ONE_DEVICE, "ray_num_workers", "ray_init_kwargs", "master_addr", "master_port", "ray_run_name",
             "ray_storage_path", "ray_storage_filesystem", "resources_per_worker", "placement_strategy"),
@@ -233,7 +269,7 @@ SAID = (
     "export_quantization_bit",
     "export_hub_model_id",
 )  # fmt: skip
-KEYS = {**RULES, **table(*MODEL, *EXPORT, *DATA, *METHOD, *OTHER)}
+KEYS = {**RULES, **table(*MODEL, *EXPORT, *DATA, *METHOD, *TRAINING, *OTHER)}
 # Checkpointing is on there whatever this says; only `disable_gradient_checkpointing` counts.
 for _key in ("gradient_checkpointing", "activation_checkpointing"):
     KEYS[_key] = Rule(_key, "ignored", why="Only disable_gradient_checkpointing counts there")

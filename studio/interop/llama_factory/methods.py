@@ -139,15 +139,28 @@ def _read_loss(draft: Draft, name: str, loss: str) -> None:
                 draft.say(key, "refused", why=f"{name} has one loss here")
 
 
+def _read_counted(draft: Draft) -> None:
+    """Which tokens count: its answers end with all that a template writes behind them, a line break included."""
+    wanted = {key: draft.get(key, flag, False) for key in ("train_on_prompt", "mask_history")}
+    for key in wanted:
+        if draft.has(key) and not (wanted[key] and draft.reads("method.train_on")):
+            draft.say(key, "ignored", why="Only stage sft reads it" if wanted[key] else _NOTHING)
+    if not draft.reads("method.train_on"):
+        return
+    if wanted["mask_history"]:
+        why = "The line break that some templates write behind an answer does not count here"
+        draft.map("mask_history", "method.train_on", "last", why, "approximated")
+    elif wanted["train_on_prompt"]:
+        draft.map("train_on_prompt", "method.train_on", "all")
+    else:
+        draft.set("method.train_on", "turns", "train_on_prompt")
+        if not draft.has("train_on_prompt"):
+            why = "Not given: answers count there, with the line break that many templates write behind each"
+            draft.say("train_on_prompt", "mapped", "method.train_on", why)
+
+
 def _read_supervised(draft: Draft, name: str) -> None:
-    for key, word in (("train_on_prompt", "all"), ("mask_history", "last")):
-        if draft.has(key):
-            if not draft.get(key, flag):
-                draft.say(key, "ignored", why=_NOTHING)
-            elif draft.reads("method.train_on"):
-                draft.map(key, "method.train_on", word)
-            else:
-                draft.say(key, "ignored", why="Only stage sft reads it")
+    _read_counted(draft)
     if draft.has("use_dft_loss"):
         if not draft.get("use_dft_loss", flag):
             draft.say("use_dft_loss", "ignored", why=_NOTHING)

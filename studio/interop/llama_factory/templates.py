@@ -32,6 +32,19 @@ NAMES = {
 }
 BACK = {theirs: ours for ours, theirs in NAMES.items()}
 _GENERIC = {"chatml": "chatml", "chatml_de": "chatml"}
+# What some of them say where a conversation has no system prompt; the model's own template may say something else.
+_SYSTEMS = {
+    "chatml_de": "Du bist ein freundlicher und hilfsbereiter KI-Assistent.",
+    "granite4": "You are Granite, developed by IBM. You are a helpful AI assistant.",
+    "lfm2": "You are a helpful AI assistant.",
+    "mimo": "You are a helpful assistant.",
+    "minimax1": "You are a helpful assistant.",
+    "moonlight": "You are a helpful assistant provided by Moonshot-AI.",
+    "opencoder": "You are OpenCoder, created by OpenCoder Team.",
+    "qwen": "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
+    "smollm2": "You are a helpful AI assistant named SmolLM, trained by Hugging Face.",
+    "zephyr": "You are Zephyr, a helpful assistant.",
+}
 
 
 def read_template(draft: Draft) -> None:
@@ -39,13 +52,18 @@ def read_template(draft: Draft) -> None:
     if not draft.has("template"):
         return
     name = draft.get("template", text).lower()
+    system = _SYSTEMS.get(name, "") if "default_system" not in draft.given.values else ""
+    if system:
+        draft.set("data.system", system, "template")
     if name in _GENERIC:
-        why = "" if name == "chatml" else "Its system prompt is not written; data.system gives one"
-        draft.map("template", "data.template", _GENERIC[name], why, "approximated" if why else "mapped")
+        why = "Its system prompt is written into data.system" if system else ""
+        draft.map("template", "data.template", _GENERIC[name], why)
         return
     near = next((ours for names, ours in _NEAREST if name.startswith(names)), "")
     advice = f"; if it has none, set data.template: {near}" if near else "; if it has none, choose a data.template"
     why = f"The model's own chat template is kept{advice}"
+    if system:
+        why += ". The system prompt of theirs is written into data.system"
     if name.endswith("_nothink"):
         why += ". Thinking is written as that template writes it"
     draft.say("template", "approximated", "data.template", why)

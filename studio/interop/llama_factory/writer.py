@@ -14,7 +14,7 @@ from studio.config.describe import OptionSpec, options_of, value_at
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.interop.llama_factory.datafiles import write_datasets
-from studio.interop.llama_factory.keys import BACK, TITLE, targets_back
+from studio.interop.llama_factory.keys import BACK, SCHEDULE_KEYS, TITLE, targets_back
 from studio.interop.llama_factory.methods import PAIRWISE, STAGES, WITHOUT_REFERENCE
 from studio.interop.report import Exported, Line, Status
 from studio.interop.yamltext import document
@@ -28,6 +28,7 @@ _MICRO = 8  # examples at a time at most, where the studio chooses
 # Theirs where ours says another thing by default, and those that change nothing in the result.
 _KL_COEF = 0.2
 _NO_COUNTERPART = "LLaMA-Factory has no counterpart"
+_BREAK = "The line break that many templates write behind an answer counts there; with turns it does here, too"
 
 
 class _Out:
@@ -104,11 +105,15 @@ def _model(out: _Out) -> None:
             "approximated" if known else "mapped")  # fmt: skip
     if (revision := out.get("model.revision")) != "main":
         out.put("model.revision", {"model_revision": revision})
-    dtype = out.get("model.dtype")
+    dtype, on_cpu = out.get("model.dtype"), out.get("training.device") == "cpu"
     if dtype == "bfloat16":
         out.put("model.dtype", {"bf16": True})
+    elif on_cpu:
+        why = "Without bf16 it computes in float32 on a CPU"
+        out.put("model.dtype", {}, why, "mapped" if dtype == "float32" else "approximated")
     elif dtype == "float32":
-        out.put("model.dtype", {}, "Without bf16 it takes the type of the checkpoint", "approximated")
+        why = "No key says so: without bf16 a CPU computes in float32 there, a GPU in bfloat16 or float16"
+        out.put("model.dtype", {}, why, "approximated")
     attention = out.get("model.attention")
     if attention in BACK:
         out.put("model.attention", {} if attention == "auto" else {"flash_attn": BACK[attention]})
@@ -141,8 +146,11 @@ def _method(out: _Out) -> None:
     ):  # fmt: skip
         if out.reads(path) and not _usual(out.specs[path], out.get(path)):
             out.put(path, {key: out.get(path)})
-    if out.reads("method.train_on") and (tokens := out.get("method.train_on")) != "assistant":
-        out.put("method.train_on", {"train_on_prompt" if tokens == "all" else "mask_history": True})
+    if out.reads("method.train_on"):
+        keys = {"all": {"train_on_prompt": True}, "last": {"mask_history": True}}
+        tokens = out.get("method.train_on")
+        exact = tokens in ("turns", "all")
+        out.put("method.train_on", keys.get(tokens, {}), "" if exact else _BREAK, "mapped" if exact else "approximated")
     if out.reads("method.loss") and out.get("method.loss") == "dft":
         out.put("method.loss", {"use_dft_loss": True})
     if out.reads("method.documents"):
@@ -238,8 +246,7 @@ def _training(out: _Out) -> None:
     else:
         out.put("training.learning_rate", {"learning_rate": rate})
     out.put("training.epochs", {"num_train_epochs": out.get("training.epochs")})
-    out.put("training.scheduler", {"lr_scheduler_type": out.get("training.scheduler")})
-    out.put("training.warmup", {"warmup_ratio": out.get("training.warmup")})
+    _schedule(out)
     out.put("training.optimizer", {"optim": out.get("training.optimizer")})
     for path, key in (
         ("training.max_steps", "max_steps"), ("training.weight_decay", "weight_decay"),
@@ -270,6 +277,18 @@ def _training(out: _Out) -> None:
     elif device != "any":
         out.lose("training.device", f"Set CUDA_VISIBLE_DEVICES={device.partition(':')[2]} in front of the command")
     out.keys |= {"output_dir": "saves/run", "logging_steps": 1, "plot_loss": True, "overwrite_output_dir": True}
+
+
+def _schedule(out: _Out) -> None:
+    name = out.get("training.scheduler")
+    keys: dict[str, Any] = {"lr_scheduler_type": name}
+    why = ""
+    if name in SCHEDULE_KEYS:
+        keys["lr_scheduler_kwargs"] = SCHEDULE_KEYS[name]
+    elif name == "warmup_stable_decay":
+        why = "The last two thirds of the steps after the warmup decay there, the last tenth of all steps here"
+    out.put("training.scheduler", keys, why, "approximated" if why else "mapped")
+    out.put("training.warmup", {"warmup_ratio": out.get("training.warmup")})
 
 
 def _batch(out: _Out) -> None:

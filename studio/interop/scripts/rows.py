@@ -135,7 +135,8 @@ def _loaded(out: Outgoing, name: str, source: DataSource, shape: Shape) -> list[
 def _encoding(out: Outgoing, source: DataSource, shape: Shape) -> str:
     method = out.config.method
     counted = method.kind.train_on(method)
-    out.tell("method.train_on", "mapped", "labels")
+    breaks = "The line break behind an answer does not count there" if counted == "turns" else ""
+    out.tell("method.train_on", "approximated" if breaks else "mapped", "labels", breaks)
     format = shape.format if shape.format in ("text", "prompt_completion", "instruction") else "messages"
     if format == "text" or (method.kind.plain and not shape.keys):
         return _TEXT.format(text='row["text"]')

@@ -110,9 +110,11 @@ def test_train_on(tokenizer: Any) -> None:
     ]
     texts = {
         mode: trained_texts(Masker(tokenizer, mode), encode(Masker(tokenizer, mode), messages))
-        for mode in ("assistant", "last", "all")
+        for mode in ("assistant", "turns", "last", "all")
     }
     assert texts["assistant"] == ["one<|im_end|>", "two<|im_end|>"]
+    assert texts["turns"] == ["one<|im_end|>\n", "two<|im_end|>\n"]
+    assert Masker(tokenizer, "turns").stop_text() == "<|im_end|>"
     assert texts["last"] == ["two<|im_end|>"]
     assert texts["all"] == [tokenizer.apply_chat_template(messages, tokenize=False)]
 

@@ -44,7 +44,7 @@ def alike(draw: Any) -> list[Messages]:
     ]
 
 
-@pytest.mark.parametrize("train_on", everyday(["assistant", "last", "all"], "assistant"))
+@pytest.mark.parametrize("train_on", everyday(["assistant", "turns", "last", "all"], "assistant"))
 @pytest.mark.parametrize("name", everyday(SHAPES, *list(SHAPES)[:3]))
 def test_a_known_shape_gives_what_a_search_gives(tokenizer: Any, name: str, train_on: Any) -> None:
     changed, system = shaped(tokenizer, name), SHAPES[name].system
