@@ -14,8 +14,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from studio.errors import InputError
 from studio.reach import opened
 
 # Longest part of a path and longest path that Linux takes, in bytes.
@@ -79,6 +81,34 @@ def parse_yaml(text: str, limits: Limits = RUN) -> Any:
         raise ValueError(
             f"a value does not have the form that its tag says ({type(error).__name__}: {error})"
         ) from error
+
+
+def read_yaml(text: str, where: str, what: str, give: str) -> Any:
+    """Return what a YAML text of a person holds, as `parse_yaml`, with what is wrong as a sentence.
+
+    Args:
+        text: all of it.
+        where: its file, for errors.
+        what: it should be, such as "a recipe".
+        give: what to do where it is over a limit, and so something else.
+
+    Raises:
+        InputError: it is no YAML (with line and column), a value cannot be read, or it is over a limit.
+    """
+    try:
+        return parse_yaml(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        raise InputError(
+            f"not valid YAML: {error.problem}", where=place, fix="Check the line and its indentation"
+        ) from error
+    except YAMLError as error:
+        raise InputError(f"not valid YAML: {str(error).splitlines()[0]}", where=where, fix="Check the file") from error
+    except TooMuchError as error:
+        raise InputError(f"this is not {what}: {error}", where=where, fix=give) from error
+    except ValueError as error:  # a date that is none, or a number of thousands of digits
+        raise InputError(f"a value cannot be read: {error}", where=where, fix="Put it in quotes") from error
 
 
 def parse_json(

@@ -83,7 +83,7 @@ def test_a_file_is_not_read_past_its_limit(tmp_path: Path) -> None:
         handle.truncate(1 << 40)
     with pytest.raises(TooMuchError):
         read_json_file(file, Limits(bytes=1000, nodes=10))
-    with pytest.raises(InputError, match="no file of a run"):
+    with pytest.raises(InputError, match="not the YAML of a run"):
         load_run(file)
 
 

@@ -15,13 +15,13 @@ from typing import IO, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
 
 from studio.config.describe import OptionSpec, options_of
 from studio.config.renamed import RENAMED, current_name, with_current_names
 from studio.config.run import RunConfig
 from studio.errors import InputError, InputErrors
-from studio.foreign import RUN, TooMuchError, parse_yaml
+from studio.foreign import RUN, TooMuchError, parse_yaml, read_yaml
 from studio.reach import open_own, page
 from studio.settings import PRESETS
 
@@ -38,23 +38,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         with _opened(path) as file:
-            raw = parse_yaml(file.read(RUN.bytes + 1).decode("utf-8"))
+            text = file.read(RUN.bytes + 1).decode("utf-8")
     except FileNotFoundError as error:
         raise InputError("there is no such file", where=str(path), fix="Check the path") from error
     except IsADirectoryError as error:
         raise InputError("this is a folder", where=str(path), fix="Give a YAML file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"byte {error.start} is not UTF-8", where=str(path), fix="Save the file as UTF-8") from error
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
-        raise InputError(f"not valid YAML: {error.problem}", where=place, fix="Check the indentation there") from error
-    except YAMLError as error:
-        raise InputError(f"not valid YAML: {error}", where=str(path)) from error
-    except TooMuchError as error:
-        raise InputError(f"this is no file of a run: {error}", where=str(path), fix="Give the YAML of a run") from error
-    except ValueError as error:  # a date that is none, or a number of thousands of digits
-        raise InputError(f"a value cannot be read: {error}", where=str(path), fix="Put it in quotes") from error
+    raw = read_yaml(text, str(path), "the YAML of a run", "Give the YAML of a run")
     if raw is None:
         return {}
     if not isinstance(raw, dict):

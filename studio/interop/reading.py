@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
 from studio.errors import InputError
-from studio.foreign import RUN, TooMuchError, as_path, parse_json, parse_yaml
+from studio.foreign import RUN, TooMuchError, as_path, parse_json, read_yaml
 from studio.interop.command import Command, looks_like_command, parse_command
 from studio.reach import open_own, opened, page
 from studio.settings import PRESETS
@@ -124,7 +122,7 @@ def read_text(text: str, where: str = PASTED, folder: Path | None = None) -> Giv
         command = parse_command(text, where)
         return Given(dict(command.options), command.lines, where, "command", text, folder, command)
     else:
-        values = _yaml(text, where)
+        values = read_yaml(text, where, "a config", "Give a smaller file")
     if not isinstance(values, dict) or not values:
         what = "nothing" if not values else f"a {type(values).__name__}" if not isinstance(values, str) else "a text"
         raise InputError(f"it holds {what} instead of keys", where=where, fix="Give a config or a command line")
@@ -142,27 +140,12 @@ def _json(text: str, where: str) -> Any:
     try:
         return parse_json(text, RUN)
     except TooMuchError as error:
-        raise InputError(f"this is no config: {error}", where=where, fix="Give a smaller file") from error
+        raise InputError(f"this is not a config: {error}", where=where, fix="Give a smaller file") from error
     except ValueError as error:
         line = getattr(error, "lineno", 0)
         what = getattr(error, "msg", str(error))
         place = f"{where}, line {line}" if line else where
         raise InputError(f"not valid JSON: {what}", where=place, fix="Fix the line") from error
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return parse_yaml(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
-        raise InputError(f"not valid YAML: {error.problem}", where=place, fix="Fix the line") from error
-    except YAMLError as error:
-        raise InputError(f"not valid YAML: {str(error).splitlines()[0]}", where=where, fix="Fix the file") from error
-    except TooMuchError as error:
-        raise InputError(f"this is no config: {error}", where=where, fix="Give a smaller file") from error
-    except ValueError as error:
-        raise InputError(f"a value cannot be read: {error}", where=where, fix="Put it in quotes") from error
 
 
 def _lines(text: str, values: dict[str, Any]) -> dict[str, int]:

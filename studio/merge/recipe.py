@@ -13,10 +13,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from studio.errors import InputError, InputErrors
-from studio.foreign import TooMuchError, parse_yaml
+from studio.foreign import read_yaml
 from studio.merge.methods import METHODS, UNLOAD, MergeMethod
 
 WHERE = "recipe"
@@ -176,17 +175,7 @@ def read_recipe(text: str, where: str = WHERE) -> Recipe:
     Raises:
         InputErrors, InputError: it is no YAML, over a limit, or not a recipe; every problem of its form at once.
     """
-    try:
-        raw = parse_yaml(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
-        raise InputError(f"not valid YAML: {error.problem}", where=place, fix="Check the indentation there") from error
-    except YAMLError as error:
-        raise InputError(f"not valid YAML: {error}", where=where, fix="Check the file") from error
-    except ValueError as error:
-        what = "this is no recipe" if isinstance(error, TooMuchError) else "a value cannot be read"
-        raise InputError(f"{what}: {error}", where=where, fix="Give a recipe in mergekit's YAML") from error
+    raw = read_yaml(text, where, "a recipe", "Give a recipe in mergekit's YAML")
     if not isinstance(raw, dict):
         raise InputError(
             "this is not a recipe", where=where, fix="Begin with merge_method and models, as docs/merge.md shows"

@@ -71,7 +71,7 @@ def test_numbers_and_lines_of_yaml_and_json() -> None:
         ("a: &x {}\nb: *x\na: 2", "line 3, column 1: not valid YAML: found duplicate key"),
         ("a: &a [x,x,x,x,x,x,x,x]\n" + "".join(
             f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n else '*a'] * 8)}]\n" for n in range(8)
-        ), "this is no config: it has more than 20,000 values"),
+        ), "this is not a config: it has more than 20,000 values"),
         ('{"a": 1,}', "line 1: not valid JSON"),
         ("- a\n- b", "it holds a list instead of keys"),
         ("1: 2", "the key 1 is no word"),
