@@ -1,7 +1,7 @@
 """`studio`: the commands, and what an error becomes.
 
-Exit codes: 0 done, 1 failed, 2 wrong input, 130 stopped. With `--json` stdout holds one JSON object, also for
-an error; everything that is for a person goes to stderr.
+Exit codes: 0 done, 1 failed, 2 wrong input, 3 done but for what was left out, 130 stopped. With `--json` stdout holds
+one JSON object, also for an error; everything that is for a person goes to stderr.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from rich.text import Text
 from studio.errors import InputErrors, StudioError
 from studio.escaping import for_terminal, json_for_terminal
 
+#: Exit code of a command that did its work, though something of what it was given was left out.
+LEFT_OUT = 3
 #: Everything that is not the answer: progress, notices, errors.
 stderr = Console(stderr=True, highlight=False)
 # A table in a file or pipe is read by programs too: no id is cut to a terminal's width that is not there.

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from studio.cli.output import answer, say, table, write
+from studio.cli.output import LEFT_OUT, answer, say, table, write
 from studio.cli.work.train import Json
 from studio.config import RunConfig
 from studio.config.load import build
@@ -39,7 +39,7 @@ def import_config(
     tool: Annotated[str, typer.Option("--from", help=f"Whose config it is, if it is not clear: {_TOOLS}.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Read a config of another tool as a run, with what became of each of its keys."""
+    """Read a config of another tool as a run, with what became of each key; exits with 3 if one was left out."""
     imported = import_given(read_given(source), tool)
     text = run_text(imported)
     if out and text:
@@ -47,13 +47,15 @@ def import_config(
     answer(as_json, {**imported.as_dict(), "out": out if text else ""}, report_table(imported.report))
     if not as_json and text and not out:
         write("\n" + text)
-    for line in imported.report:
-        if line.status in ("refused", "unknown"):
-            say(f"{line.status}: {line.key}. {line.why}.".replace("?.", "?"))
+    left_out = [line for line in imported.report if line.status in ("refused", "unknown")]
+    for line in left_out:
+        say(f"{line.status}: {line.key}. {line.why}.".replace("?.", "?"))
     if out and text:
         say(f"{out} is written: studio plan {shlex.quote(out)} checks it, studio train {shlex.quote(out)} starts it")
     for command in export_commands(imported):
         say(f"afterwards: {command}")
+    if left_out:
+        raise typer.Exit(LEFT_OUT)
 
 
 def convert(
