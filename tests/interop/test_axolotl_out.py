@@ -104,7 +104,13 @@ def test_what_is_mapped_comes_back_with_the_same_meaning(run: dict[str, Any]) ->
          {"path": "p.jsonl", "type": {"field_prompt": "prompt", "field_chosen": "chosen",
                                       "field_rejected": "rejected"}}),
         ({"path": "p.jsonl", "columns": {"prompt": "q"}, "reading": "conversation"}, "orpo",
-         {"path": "p.jsonl", "type": "chat_template.default"}),
+         {"path": "p.jsonl", "type": ".dpo.chat_template.default"}),
+        ({"path": "a/b", "subset": "x", "columns": {"chosen": "good"}, "tags": {"role": "from"}}, "dpo",
+         {"path": "a/b", "split": "train", "type": "chat_template.default", "field_chosen": "good"}),
+        ({"path": "a/b", "subset": "x", "columns": {"chosen": "good"}, "tags": {"role": "from"}}, "orpo",
+         {"path": "a/b", "name": "x", "split": "train", "type": ".dpo.chat_template.default",
+          "message_property_mappings": {"role": "from", "content": "content"}}),
+        ({"path": "p.jsonl", "format": "preference"}, "orpo", {"path": "p.jsonl", "type": ".dpo.passthrough.default"}),
     ],
 )  # fmt: skip
 def test_sets_get_the_type_that_makes_the_same_text(source: dict[str, Any], method: str, entry: dict[str, Any]) -> None:

@@ -279,6 +279,7 @@ class Entry:
 
     def _pairs(self, kind: str) -> None:
         sheet = self.sheet
+        kind = kind.removeprefix(".dpo.")  # the types of DPO, which other methods name so
         base, _, word = kind.partition(".")
         if base == "chat_template" or kind.startswith("bradley_terry"):
             self.kind = "pairs"

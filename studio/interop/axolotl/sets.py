@@ -12,6 +12,7 @@ from studio.interop.sheets.rows import Shape, shape_of
 
 _CHATML = ("<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n", "{%s}<|im_end|>")
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "observation": "tool"}
+_PAIR = {"prompt", "chosen", "rejected"}
 # The user's words that Axolotl knows by itself; a table of one's own replaces it.
 _USUAL: dict[str, list[str]] = {"user": ["human", "user"], "assistant": ["gpt", "assistant"], "system": ["system"],
                                 "tool": ["tool"]}  # fmt: skip
@@ -64,7 +65,20 @@ def _entry(out: Outgoing, source: DataSource, shape: Shape) -> tuple[dict[str, A
         more, why = _rated(out, source, columns)
     else:
         more, why = _answers(out, source, columns, shape)
-    return {**entry, **more}, ". ".join(one for one in (note, why) if one)
+    entry |= more
+    lost = [key for key in _dropped(out) if entry.pop(key, None) is not None]
+    left = f"Axolotl would drop {' and '.join(lost)} of such a set: change the data instead" if lost else ""
+    return entry, ". ".join(one for one in (note, why, left) if one)
+
+
+def _dropped(out: Outgoing) -> tuple[str, ...]:
+    """Keys of a set that Axolotl drops without a word: pairs and rated answers have schemas of their own."""
+    kind = out.config.method.kind
+    if kind.rows == "rated":
+        return ("name",)
+    if kind.rows != "pairs" or kind.result == "scorer" or out.config.method.reads("orpo_loss"):
+        return ("field_chosen", "field_rejected")
+    return ("message_property_mappings", "roles", "name")
 
 
 def _answers(out: Outgoing, source: DataSource, columns: dict[str, str], shape: Shape) -> tuple[dict[str, Any], str]:
@@ -106,25 +120,34 @@ def _turns(source: DataSource, columns: dict[str, str]) -> dict[str, Any]:
         more["message_property_mappings"] = {"role": "role", "content": "content", **names}
     roles = {theirs: tags[ours] for ours, theirs in _ROLES.items() if ours in tags}
     if roles:
-        more["roles"] = {role: [*([roles[role]] if role in roles else []), *words] for role, words in _USUAL.items()}
+        more["roles"] = {
+            role: list(dict.fromkeys([*([roles[role]] if role in roles else []), *words]))
+            for role, words in _USUAL.items()
+        }
     return more
 
 
 def _pairs(out: Outgoing, source: DataSource, columns: dict[str, str], shape: Shape) -> tuple[dict[str, Any], str]:
     names = {name: columns.get(name, name) for name in ("prompt", "messages", "chosen", "rejected", "instruction")}
     more: dict[str, Any] = {}
+    # Of its own, ORPO there takes nothing but whole conversations; DPO's types make the same of a row.
+    folder = ".dpo." if out.config.method.reads("orpo_loss") else ""
     for name in ("chosen", "rejected"):
         if names[name] != name:
             more[f"field_{name}"] = names[name]
     if source.reading == "raw" or source.plain_reading == "raw":
         fields = {f"field_{name}": names[name] for name in ("prompt", "chosen", "rejected")}
-        return {"type": fields}, ""
+        if not folder:
+            return {"type": fields}, ""
+        why = "" if set(fields.values()) == _PAIR else "Its columns must be called prompt, chosen and rejected"
+        return {"type": f"{folder}passthrough.default"}, why
     asked = "instruction" if "instruction" in columns else "messages" if "messages" in columns else ""
     asked = asked or ("prompt" if shape.keys and "messages" not in shape.keys else "messages")
     if names[asked] != "messages":
         more["field_messages"] = names[asked]
-    word = "chat_template.argilla_chat" if shape.keys and not {"prompt", "messages"} & set(shape.keys) else ""
-    return {"type": word or "chat_template.default", **more, **_turns(source, {})}, ""
+    whole = bool(shape.keys) and not {"prompt", "messages"} & set(shape.keys)
+    word = "argilla_chat" if whole else "default"
+    return {"type": f"{folder}chat_template.{word}", **more, **_turns(source, {})}, ""
 
 
 def _rated(out: Outgoing, source: DataSource, columns: dict[str, str]) -> tuple[dict[str, Any], str]:
