@@ -9,8 +9,8 @@ from studio.interop.scripts.source import source
 from studio.interop.sheets.outgoing import Outgoing
 
 _TEXT = """
-def text_of(completion):
-    return completion if isinstance(completion, str) else completion[0]["content"]
+def text_of(messages):
+    return messages if isinstance(messages, str) else messages[-1]["content"]
 """
 _FUNCTIONS = {
     "exact_match": """
@@ -18,17 +18,23 @@ def exact_match(completions, answer, **columns):
     return [float(text_of(one).strip() == str(right).strip()) for one, right in zip(completions, answer)]
 """,
     "numeric": '''
+def last_number(text):
+    """The last number in a text, with commas between thousands; None if there is none."""
+    found = re.findall(r"(?<!\\d)[-−]?(?:\\d{1,3}(?:,\\d{3})+(?!\\d)|\\d+)(?:\\.\\d+)?", text)
+    return float(found[-1].replace(",", "").replace("−", "-")) if found else None
+
+
 def numeric(completions, answer, **columns):
-    """1 where the last number of a completion is the answer's."""
-    numbers = [re.findall(r"-?\\d+(?:\\.\\d+)?", text_of(one).replace(",", "")) for one in completions]
-    return [float(bool(some) and float(some[-1]) == float(right)) for some, right in zip(numbers, answer)]
+    """1 where the last number of a completion is the last one of the answer."""
+    wanted = [last_number(str(right)) for right in answer]
+    return [float(right is not None and last_number(text_of(one)) == right) for one, right in zip(completions, wanted)]
 ''',
     "json": """
 def valid_json(completions, **columns):
     def valid(text):
         try:
-            json.loads(text)
-        except ValueError:
+            json.loads(text, parse_constant=int)  # which refuses NaN and Infinity
+        except (ValueError, RecursionError):
             return False
         return True
 
@@ -36,14 +42,21 @@ def valid_json(completions, **columns):
 """,
     "regex": """
 def matches(completions, **columns):
-    return [float(re.fullmatch({pattern}, text_of(one)) is not None) for one in completions]
+    return [float(re.fullmatch({pattern}, text_of(one).strip(), re.DOTALL) is not None) for one in completions]
 """,
     "length": '''
-def right_length(completions, completion_ids, **columns):
+def right_length(completions, **columns):
     """1 at {length} tokens, less with the distance from it."""
-    return [max(0.0, 1 - abs(len(ids) - {length}) / {length}) for ids in completion_ids]
+    lengths = [len(tokenizer(text_of(one), add_special_tokens=False)["input_ids"]) for one in completions]
+    return [max(0.0, 1 - abs(length - {length}) / {length}) for length in lengths]
 ''',
 }
+# A reward of the person's own is called by the studio with texts, and with no more than the columns of the rows.
+_OWN = """
+def {name}_of_texts(prompts, completions, **given):
+    columns = {{column: given[column] for column in dataset.column_names if column in given}}
+    return {name}(prompts=[*map(text_of, prompts)], completions=[*map(text_of, completions)], **columns)
+"""
 _NAMES = {"json": "valid_json", "regex": "matches", "length": "right_length"}
 _STANDARD = {"numeric": "import re", "regex": "import re", "json": "import json"}
 
@@ -79,10 +92,11 @@ def write_rewards(out: Outgoing) -> tuple[Code, str]:
                     fix="Give the file a name such as rewards.py, in the folder of the script",
                 )  # fmt: skip
             code.own.append(f"from {module} import {function}")
-            names.append(function)
+            code.functions.append(_OWN.format(name=function).strip())
+            names.append(f"{function}_of_texts")
         else:
-            text = _FUNCTIONS[word].replace("{pattern}", source(method.reward_pattern or ".*"))
-            code.functions.append(text.replace("{length}", str(method.reward_length or 50)).strip())
+            text = _FUNCTIONS[word].replace("{pattern}", source(method.reward_pattern or ""))
+            code.functions.append(text.replace("{length}", str(method.reward_length or 1)).strip())
             names.append(_NAMES.get(word, word))
     code.standard = sorted({_STANDARD[word] for word in method.rewards if word in _STANDARD})
     if code.functions:

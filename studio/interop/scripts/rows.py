@@ -1,6 +1,11 @@
-"""The part of a script that makes rows: files, columns, and for answers the ids with their labels."""
+"""The part of a script that makes rows: files, columns, and for answers the ids with their labels.
+
+Pairs, rated answers and prompts go to TRL as texts or turns, which it makes tokens of by the chat template.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from studio.config.data import DataSource
 from studio.data.sources.locate import sources_of
@@ -62,17 +67,63 @@ def as_turns(row):
     texts = {name: row[name] for name in roles if isinstance(row.get(name), str)}
     return {name: [{"role": roles[name], "content": text}] for name, text in texts.items()}
 '''
+_RATED = '''
+def as_rated(pairs):
+    """Each pair as a good and a bad answer."""
+    return {
+        "prompt": [prompt for prompt in pairs["prompt"] for label in (True, False)],
+        "completion": [answer for both in zip(pairs["chosen"], pairs["rejected"]) for answer in both],
+        "label": [True, False] * len(pairs["prompt"]),
+    }
+'''
+_ORDER = """\
+order = list(range(len(dataset)))
+random.Random({seed}).shuffle(order)
+dataset = dataset.select(order)"""
+# Without it TRL learns all that the template writes behind the token that ends an answer, such as a line break.
+_TRIMMED = """\
+# The rows are rendered without what the chat template writes behind an answer's last token, such as a line break.
+template = tokenizer.chat_template
+rows_template = "{% set text %}" + template.removesuffix("\\n") + "{% endset %}"
+tokenizer.chat_template = rows_template + "{{ text if add_generation_prompt else text.rstrip() }}\""""
 _JOINED_LENGTH = 1024
 
 
-def write_rows(out: Outgoing, trainer: Trainer) -> tuple[list[str], str, str]:
-    """Return the functions over rows, the lines that load them, and the name of the validation rows ("None")."""
+@dataclass
+class Rows:
+    """The part of a script that makes rows.
+
+    Attributes:
+        functions: source of each function over rows.
+        lines: what loads them.
+        validation: name of the validation rows; "None" where there are none.
+        trimmed: whether the tokenizer has another template until the trainer has made tokens of the rows.
+        standard: imports of Python's own modules.
+    """
+
+    functions: list[str]
+    lines: str
+    validation: str
+    trimmed: bool
+    standard: list[str]
+
+
+def write_rows(out: Outgoing, trainer: Trainer) -> Rows:
+    """Return the functions over rows and the lines that load them.
+
+    Args:
+        out: told what became of the options.
+        trainer: which rows it takes.
+    """
     data = out.config.data
     shapes = [shape_of(source, out.config.method.kind.rows) for source in data.train]
-    lines = []
+    paired = trainer.rows == "rated" and all({"prompt", "chosen", "rejected"} <= set(shape.keys) for shape in shapes)
+    notes = ["As many rows of a set, but others of them"] if any(one.rows is not None for one in data.train) else []
+    lines: list[str] = []
     for at, (source, shape) in enumerate(zip(data.train, shapes, strict=True)):
         name = "dataset" if len(data.train) == 1 else f"part_{at + 1}"
         lines += _loaded(out, name, source, shape)
+    out.tell("data.train", "approximated" if notes else "mapped", "load_dataset", "".join(notes))
     if len(data.train) > 1:
         lines.append(f"dataset = concatenate_datasets([{', '.join(f'part_{at + 1}' for at in range(len(shapes)))}])")
     if data.mix != "concatenate" or data.train[0].weight is not None:
@@ -91,24 +142,32 @@ def write_rows(out: Outgoing, trainer: Trainer) -> tuple[list[str], str, str]:
         lines.append(f"split = dataset.train_test_split(test_size={data.validation}, seed={out.config.training.seed})")
         lines.append('dataset, validation = split["train"], split["test"]')
         validation = "validation"
-    if trainer.rows == "rated" and data.shuffle:
-        # Its trainer takes the rows in their order, since each answer is compared with its neighbor.
-        lines.append(f"dataset = dataset.shuffle(seed={out.config.training.seed})")
+    names = ["dataset", *([validation] if validation != "None" else [])]
     functions: list[str] = []
+    if paired:
+        functions.append(_RATED.strip())
+        lines += [f"{name} = {name}.map(as_rated, batched=True, remove_columns={name}.column_names)" for name in names]
+    mixes = trainer.rows == "rated" and data.shuffle
+    if mixes:
+        # Its trainer takes the rows in their order, since each answer is compared with its neighbor.
+        lines.append(_ORDER.format(seed=out.config.training.seed))
+    trimmed = False
     if trainer.rows == "tokens":
         functions = _encoding(out, data.train[0], shapes[0]).strip().split("\n\n\n")
-        names = ["dataset", *([validation] if validation != "None" else [])]
         for name in names:
             lines.append(f"{name} = {name}.map(encode, remove_columns={name}.column_names)")
             lines += _within(out, name)
         functions += _joined(out, names, lines)
     elif any(source.plain_reading != "raw" for source in data.train):
-        functions = [_TURNS.strip()]
-        lines += [f"{name} = {name}.map(as_turns)" for name in ("dataset", "validation")[: 1 + (validation != "None")]]
+        trimmed = trainer.rows != "prompts"
+        functions.append(_TURNS.strip())
+        lines += [f"{name} = {name}.map(as_turns)" for name in names]
         if any(shape.format in ("messages", "instruction") for shape in shapes):
-            why = "the trainer wants a column prompt, beside chosen and rejected, completion or answer"
-            out.tell("data.train", "approximated", "load_dataset", why[:1].upper() + why[1:])
-    return functions, "\n".join(lines), validation
+            notes.append("The trainer wants a column prompt, beside chosen and rejected, completion or answer")
+            out.tell("data.train", "approximated", "load_dataset", ". ".join(notes))
+    if trimmed:
+        lines.append(_TRIMMED)
+    return Rows(functions, "\n".join(lines), validation, trimmed, ["import random"] if mixes else [])
 
 
 def _loaded(out: Outgoing, name: str, source: DataSource, shape: Shape) -> list[str]:
@@ -128,7 +187,6 @@ def _loaded(out: Outgoing, name: str, source: DataSource, shape: Shape) -> list[
         lines.append("# Some columns are lines of Jinja in the studio: write them out here.")
     if renamed := {theirs: ours for theirs, ours in plain.items() if theirs != ours}:
         lines.append(f"{name} = {name}.rename_columns({literal(renamed)})")
-    out.tell("data.train", "mapped", "load_dataset")
     return lines
 
 

@@ -8,8 +8,14 @@ from typing import Any
 _WIDTH = 120
 
 
+class Expression(str):
+    """Code that stands in a script as it is, where a value would be written out."""
+
+
 def source(value: Any) -> str:
     """A plain value as Python, its texts in double quotes."""
+    if isinstance(value, Expression):
+        return value
     if isinstance(value, str):
         return json.dumps(value)
     if isinstance(value, list | tuple):

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from studio.config.run import RunConfig
+from studio.interop.scripts.source import Expression
 from studio.interop.sheets.outgoing import Outgoing
+
+# Trainers of TRL's older code take 512 tokens where no limit is given.
+_UNLIMITED = Expression("model.config.max_position_embeddings")
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,24 @@ def trainer_of(config: RunConfig) -> Trainer | None:
     return dict(found).get(method.kind.trainer)
 
 
-def _length(out: Outgoing) -> dict[str, Any]:
-    limit = out.config.data.max_length
-    return {"max_length": None if limit == "auto" else limit}
+def _length(out: Outgoing, drops: bool = False, unlimited: Any = None) -> dict[str, Any]:
+    """The limit of a row's tokens.
+
+    Args:
+        out: told what a longer row becomes.
+        drops: whether the trainer leaves it out; else it cuts its end off.
+        unlimited: what stands for no limit.
+    """
+    data = out.config.data
+    if data.max_length == "auto":
+        return {"max_length": unlimited}
+    out.tell("data.max_length", "mapped", "max_length")
+    if data.truncation == ("drop" if drops else "cut"):
+        out.tell("data.truncation", "mapped", "max_length")
+    else:
+        becomes = "left out" if drops else "cut"
+        out.tell("data.truncation", "approximated", "max_length", f"Longer rows are {becomes}")
+    return {"max_length": data.max_length}
 
 
 def _beta(out: Outgoing) -> dict[str, Any]:
@@ -86,7 +105,7 @@ def _dpo(out: Outgoing) -> dict[str, Any]:
 
 
 def _orpo(out: Outgoing) -> dict[str, Any]:
-    return {**_beta(out), **_length(out)}
+    return {**_beta(out), **_length(out, unlimited=_UNLIMITED)}
 
 
 def _contrastive(out: Outgoing) -> dict[str, Any]:
@@ -97,7 +116,7 @@ def _contrastive(out: Outgoing) -> dict[str, Any]:
     else:
         out.tell("method.orpo_loss", "mapped", "loss_type")
         loss = {"loss_type": "sigmoid", "cpo_alpha": 1.0}
-    return {**_beta(out), **loss, **_length(out)}
+    return {**_beta(out), **loss, **_length(out, unlimited=_UNLIMITED)}
 
 
 def _kto(out: Outgoing) -> dict[str, Any]:
@@ -113,7 +132,7 @@ def _kto(out: Outgoing) -> dict[str, Any]:
 def _reward(out: Outgoing) -> dict[str, Any]:
     given = out.config.method.center_rewards_coefficient
     out.tell("method.center_rewards_coefficient", "mapped", "center_rewards_coefficient")
-    return {**({"center_rewards_coefficient": given} if given else {}), **_length(out)}
+    return {**({"center_rewards_coefficient": given} if given else {}), **_length(out, drops=True)}
 
 
 def _grpo(out: Outgoing) -> dict[str, Any]:
@@ -125,6 +144,9 @@ def _grpo(out: Outgoing) -> dict[str, Any]:
         **_beta(out), "num_generations": method.num_generations, "max_completion_length": method.max_completion_length,
         "temperature": method.temperature, "epsilon": method.clip_range,
     }  # fmt: skip
+    if not out.config.data.shuffle:
+        options["shuffle_dataset"] = False
+        out.tell("data.shuffle", "mapped", "shuffle_dataset")
     if method.grpo_algorithm == "grpo":
         options["loss_type"] = method.grpo_loss
     if method.reward_weights:

@@ -7,6 +7,7 @@ from typing import Any
 from studio.config.run import RunConfig
 from studio.errors import InputError
 from studio.interop.report import Exported, Line
+from studio.interop.scripts.arguments import arguments_of
 from studio.interop.scripts.rewards import Code, write_rewards
 from studio.interop.scripts.rows import write_rows
 from studio.interop.scripts.source import call, source
@@ -17,7 +18,10 @@ from studio.tunings import TUNINGS
 
 NAME = "train.py"
 _MISSING = "It is not in this script"
-_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Of LoraConfig, with the option that it stands for.
+_NOT_IN_UNSLOTH = {"rank_pattern": "rank_pattern", "alpha_pattern": "alpha_pattern", "use_dora": "dora",
+                   "init_lora_weights": "init"}  # fmt: skip
+_UNSLOTH_LENGTH = 2048  # what it reads without being told
 
 
 def write_trl(config: RunConfig) -> Exported:
@@ -64,19 +68,20 @@ def write_unsloth(config: RunConfig) -> Exported:
 def _script(out: Outgoing, trainer: Trainer, model: tuple[list[str], str, bool], command: str) -> Exported:
     imports, lines, adapter = model
     config = out.config
-    functions, rows, validation = write_rows(out, trainer)
+    rows = write_rows(out, trainer)
     rewards, scored = write_rewards(out) if trainer.rows == "prompts" else (Code(), "")
-    arguments = _arguments(out, trainer, validation)
+    before, arguments = arguments_of(out, trainer, rows.validation != "None")
     given = {"model": "model", "args": "args", "train_dataset": "dataset"}
-    given |= {"eval_dataset": "validation"} if validation != "None" else {}
+    given |= {"eval_dataset": "validation"} if rows.validation != "None" else {}
     given |= {"processing_class": "tokenizer"} | ({"peft_config": "peft_config"} if adapter else {})
     given |= {"reward_funcs": scored} if scored else {}
     out.tell("training.seed", "mapped", "set_seed")
     out.tell("method.name", "mapped", f"{trainer.name}Trainer")
     out.tell("tuning.name", "mapped", "LoraConfig" if config.tuning.kind.adapter else "")
+    standard = [*(["import math"] if before else []), *rows.standard, *rewards.standard]
     several = "concatenate_datasets, " if len(out.config.data.train) > 1 else ""
     head = [
-        *rewards.standard, *([""] if rewards.standard else []), *[line for line in imports if "unsloth" in line],
+        *standard, *([""] if standard else []), *[line for line in imports if "unsloth" in line],
         "import torch", f"from datasets import {several}load_dataset",
         *[line for line in imports if "unsloth" not in line],
         f"from {trainer.module} import {trainer.name}Config, {trainer.name}Trainer", *rewards.own,
@@ -84,15 +89,17 @@ def _script(out: Outgoing, trainer: Trainer, model: tuple[list[str], str, bool],
     start = [f"set_seed({out.config.training.seed})",
              "bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()"]  # fmt: skip
     end = [
-        f"args = {trainer.name}Config(", *(f"    {name}={value}," for name, value in arguments.items()), ")",
+        *before, f"args = {trainer.name}Config(", *(f"    {name}={value}," for name, value in arguments.items()), ")",
         f"trainer = {trainer.name}Trainer(", *(f"    {name}={value}," for name, value in given.items()), ")",
+        *(["tokenizer.chat_template = template"] if rows.trimmed else []),
         "trainer.train()", 'trainer.save_model("outputs/model")',
     ]  # fmt: skip
     report = out.report()
     code = "\n".join([*head, "", *start, lines])
-    defined = "\n\n\n".join([code, *functions, *rewards.functions])
-    gap = "\n\n\n" if functions or rewards.functions else "\n\n"
-    text = f"{_docstring(out, report)}\n\n{defined}{gap}{rows}\n\n" + "\n".join(end) + "\n"
+    functions = [*rows.functions, *rewards.functions]
+    defined = "\n\n\n".join([code, *functions])
+    gap = "\n\n\n" if functions else "\n\n"
+    text = f"{_docstring(out, report)}\n\n{defined}{gap}{rows.lines}\n\n" + "\n".join(end) + "\n"
     return Exported(out.tool, {NAME: text}, command, report)
 
 
@@ -129,15 +136,10 @@ def _plain_model(out: Outgoing) -> tuple[list[str], str, bool]:
     kind = "AutoModelForSequenceClassification" if scorer else "AutoModelForCausalLM"
     options = [f"dtype={_dtype(out)}"]
     options += ["num_labels=1"] if scorer else []
-    if model.revision != "main":
-        options.append(f"revision={source(model.revision)}")
-        out.tell("model.revision", "mapped", "revision")
+    options += _origin(out)
     if model.attention != "auto":
         options.append(f"attn_implementation={source(model.attention)}")
         out.tell("model.attention", "mapped", "attn_implementation")
-    if model.trust_remote_code:
-        options.append("trust_remote_code=True")
-        out.tell("model.trust_remote_code", "mapped", "trust_remote_code")
     names = [kind, "AutoTokenizer", "set_seed"]
     lines = []
     if tuning.kind.quantized:
@@ -197,71 +199,41 @@ def _adapter(out: Outgoing) -> dict[str, Any]:
 
 
 def _unsloth_model(out: Outgoing) -> tuple[list[str], str, bool]:
-    tuning, seed = out.config.tuning, out.config.training.seed
+    model, tuning, method = out.config.model, out.config.tuning, out.config.method
     out.model("model")
-    limit = out.config.data.max_length
+    limit = _UNSLOTH_LENGTH if out.config.data.max_length == "auto" else out.config.data.max_length
     settings = _adapter(out)
-    settings.pop("init_lora_weights", None)
-    targets = settings["target_modules"]
-    settings["target_modules"] = list(_LINEAR) if targets == "all-linear" else targets
-    lines = [
-        "model, tokenizer = FastLanguageModel.from_pretrained(",
-        f"    {source(out.values['model'])},",
-        f"    max_seq_length={2048 if limit == 'auto' else limit},",
-        f"    load_in_4bit={tuning.kind.quantized and tuning.bits == '4'},",
-        *(["    load_in_8bit=True,"] if tuning.kind.quantized and tuning.bits == "8" else []),
-        ")",
-        "model = FastLanguageModel.get_peft_model(",
-        "    model,",
-        *(f"    {name}={source(value)}," for name, value in settings.items()),
-        '    use_gradient_checkpointing="unsloth",',
-        f"    random_state={seed},",
-        ")",
+    for theirs, ours in _NOT_IN_UNSLOTH.items():
+        if theirs in settings:
+            del settings[theirs]
+            out.refused(f"tuning.{ours}", "Unsloth's adapters have no such option")
+    options = [
+        f"max_seq_length={limit + (method.max_completion_length if method.kind.online else 0)}",
+        f"load_in_4bit={tuning.kind.quantized and tuning.bits == '4'}",
     ]
+    options += ["load_in_8bit=True"] if tuning.kind.quantized and tuning.bits == "8" else []
+    if model.dtype != "auto":
+        options.append(f"dtype={_dtype(out)}")
+    options += _origin(out)
+    adapter = [f"{name}={source(value)}" for name, value in settings.items()]
+    lines = [
+        *call("model, tokenizer = FastLanguageModel.from_pretrained", [source(out.values["model"]), *options]),
+        "model = FastLanguageModel.get_peft_model(", "    model,", *(f"    {one}," for one in adapter),
+        '    use_gradient_checkpointing="unsloth",', f"    random_state={out.config.training.seed},", ")",
+    ]  # fmt: skip
     for name in ("bits", "quant_type", "double_quant"):
         out.tell(f"tuning.{name}", "mapped", "load_in_4bit")
     return ["from unsloth import FastLanguageModel", "from transformers import set_seed"], "\n".join(lines), False
 
 
-def _arguments(out: Outgoing, trainer: Trainer, validation: str) -> dict[str, str]:
-    training = out.config.training
-    chosen = training.micro_batch_size
-    micro = max(part for part in (1, 2, 4) if training.batch_size % part == 0) if chosen == "auto" else chosen
-    rate, why = out.rate()
-    out.tell("training.learning_rate", "approximated" if why else "mapped", "learning_rate", why)
-    steps = training.max_steps
-    found: dict[str, Any] = {
-        "output_dir": "outputs", "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": training.batch_size // micro, "num_train_epochs": training.epochs,
-    }  # fmt: skip
-    if steps is not None:
-        found["max_steps"] = steps
-    found |= {
-        "learning_rate": rate, "lr_scheduler_type": training.scheduler,
-        # A share where the number of steps is not known.
-        "warmup_steps": round(training.warmup * steps) if steps is not None else training.warmup,
-        "optim": training.optimizer, "weight_decay": training.weight_decay, "max_grad_norm": training.max_grad_norm,
-        "seed": training.seed, "logging_steps": 1,
-    }  # fmt: skip
-    if not out.config.data.shuffle:
-        found["train_sampling_strategy"] = "sequential"
-        out.tell("data.shuffle", "mapped", "train_sampling_strategy")
-    if validation != "None":
-        found |= {
-            "eval_strategy": "steps",
-            "eval_steps": 0.125 if training.eval_steps == "auto" else training.eval_steps,
-        }
-        out.tell("training.eval_steps", "mapped", "eval_steps")
-    by_epoch = training.save_steps == "auto"
-    found |= {"save_strategy": "epoch"} if by_epoch else {"save_strategy": "steps", "save_steps": training.save_steps}
-    found["save_total_limit"] = training.save_total_limit
-    found["report_to"] = training.report_to or "none"
-    found["gradient_checkpointing"] = training.activation_checkpointing is True
-    for name in ("batch_size", "micro_batch_size", "epochs", "max_steps", "scheduler", "warmup", "optimizer",
-                 "weight_decay", "max_grad_norm", "save_steps", "save_total_limit", "report_to",
-                 "activation_checkpointing"):  # fmt: skip
-        out.tell(f"training.{name}", "mapped", f"{trainer.name}Config")
-    found |= trainer.options(out)
-    text = {name: source(value) for name, value in found.items()}
-    exact = out.config.model.dtype == "float32"
-    return {**text, "bf16": "False" if exact else "bf16", "use_cpu": "not torch.cuda.is_available()"}
+def _origin(out: Outgoing) -> list[str]:
+    """Which state of the model is read, and whether its own code is run."""
+    model = out.config.model
+    options: list[str] = []
+    if model.revision != "main":
+        options.append(f"revision={source(model.revision)}")
+        out.tell("model.revision", "mapped", "revision")
+    if model.trust_remote_code:
+        options.append("trust_remote_code=True")
+        out.tell("model.trust_remote_code", "mapped", "trust_remote_code")
+    return options

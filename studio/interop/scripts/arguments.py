@@ -1,0 +1,87 @@
+"""The part of a script that says how is trained: what the trainer's config is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.interop.scripts.source import Expression, source
+from studio.interop.scripts.trainers import Trainer
+from studio.interop.sheets.outgoing import Outgoing
+
+
+def arguments_of(out: Outgoing, trainer: Trainer, validates: bool) -> tuple[list[str], dict[str, str]]:
+    """Lines in front of the arguments of a trainer's config, and these as they stand in the call.
+
+    Args:
+        out: told what became of the options.
+        trainer: whose config it is.
+        validates: whether there are validation rows.
+    """
+    training = out.config.training
+    chosen = training.micro_batch_size
+    micro = max(part for part in (1, 2, 4) if training.batch_size % part == 0) if chosen == "auto" else chosen
+    rate, why = out.rate()
+    out.tell("training.learning_rate", "approximated" if why else "mapped", "learning_rate", why)
+    steps = training.max_steps
+    found: dict[str, Any] = {
+        "output_dir": "outputs", "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": training.batch_size // micro, "num_train_epochs": training.epochs,
+    }  # fmt: skip
+    if steps is not None:
+        found["max_steps"] = steps
+    lines, schedule = _schedule(out, rate)
+    found |= schedule | {
+        "optim": training.optimizer, "weight_decay": training.weight_decay, "max_grad_norm": training.max_grad_norm,
+        "seed": training.seed, "logging_steps": 1,
+    }  # fmt: skip
+    if not out.config.data.shuffle and trainer.rows != "prompts":
+        found["train_sampling_strategy"] = "sequential"
+        out.tell("data.shuffle", "mapped", "train_sampling_strategy")
+    if validates:
+        found |= {
+            "eval_strategy": "steps",
+            "eval_steps": 0.125 if training.eval_steps == "auto" else training.eval_steps,
+        }
+        out.tell("training.eval_steps", "mapped", "eval_steps")
+    by_epoch = training.save_steps == "auto"
+    found |= {"save_strategy": "epoch"} if by_epoch else {"save_strategy": "steps", "save_steps": training.save_steps}
+    found["save_total_limit"] = training.save_total_limit
+    found["report_to"] = training.report_to or "none"
+    found["gradient_checkpointing"] = training.activation_checkpointing is True
+    for name in ("batch_size", "micro_batch_size", "epochs", "max_steps", "scheduler", "warmup", "optimizer",
+                 "weight_decay", "max_grad_norm", "save_steps", "save_total_limit", "report_to",
+                 "activation_checkpointing"):  # fmt: skip
+        out.tell(f"training.{name}", "mapped", f"{trainer.name}Config")
+    found |= trainer.options(out)
+    text = {name: source(value) for name, value in found.items()}
+    exact = out.config.model.dtype == "float32"
+    return lines, {**text, "bf16": "False" if exact else "bf16", "use_cpu": "not torch.cuda.is_available()"}
+
+
+def _schedule(out: Outgoing, rate: float) -> tuple[list[str], dict[str, Any]]:
+    """Lines in front of the arguments, and how the learning rate changes, as in the studio.
+
+    TRL rounds a share of warmup up, so the steps are counted where they are not given.
+    """
+    training, method = out.config.training, out.config.method
+    ends = training.scheduler == "warmup_stable_decay"
+    lines = []
+    if training.max_steps is None and (training.warmup or ends):
+        rows = "len(dataset)" if not method.kind.online else f"{method.kind.completions(method)} * len(dataset)"
+        lines.append(f"steps = math.ceil({training.epochs} * math.ceil({rows} / {training.batch_size}))")
+    steps = Expression("steps") if training.max_steps is None else training.max_steps
+    found: dict[str, Any] = {"learning_rate": rate, "lr_scheduler_type": training.scheduler}
+    if training.scheduler in ("cosine_with_min_lr", "cosine_warmup_with_min_lr"):
+        found["lr_scheduler_kwargs"] = {"min_lr_rate": 0.1}
+    elif training.scheduler == "polynomial":
+        found["lr_scheduler_kwargs"] = {"lr_end": min(1e-7, rate / 10)}
+    elif ends:
+        found["lr_scheduler_kwargs"] = {"num_decay_steps": Expression(f"max(1, {steps} // 10)")}
+    rising = f"round({training.warmup} * steps)"
+    if training.scheduler == "polynomial":  # it divides by the number of the other steps
+        rising = f"min({rising}, steps - 1)"
+    found["warmup_steps"] = Expression(rising) if training.warmup else 0
+    if training.max_steps is not None:
+        at_most = training.max_steps - (training.scheduler == "polynomial")
+        found["warmup_steps"] = min(round(training.warmup * training.max_steps), at_most)
+    return lines, found
