@@ -14,14 +14,14 @@ from studio.locks import locked
 from studio.private import make_home
 from studio.remote.client import address_of, connect, find_key, said_plainly
 from studio.remote.job import cancel_there
-from studio.remote.prepare import Prepared
+from studio.remote.prepare import Checked
 from studio.remote.record import Journal, Record, read_record, update_record
 from studio.settings import Settings
 
 _FREE = ("failed", "cancelled")
 
 
-def start(prepared: Prepared, settings: Settings, name: str) -> JobFolder:
+def start(prepared: Checked, settings: Settings, name: str) -> JobFolder:
     """Queue a job of confirmed rows; the very same one is never started twice.
 
     Args:

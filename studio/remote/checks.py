@@ -17,7 +17,7 @@ from studio.config.remote import KINDS, OpenAIConfig, RemoteMethod
 from studio.data.formats.answers import Example
 from studio.data.prepare.duplicates import fingerprint
 from studio.data.quality.secrets import find_secrets
-from studio.remote.rows import Row, Sent
+from studio.remote.rows import Row, Sent, as_line
 from studio.remote.table import Table
 from studio.remote.tokens import Tokens
 
@@ -30,8 +30,8 @@ class Findings:
     """What was found in one file.
 
     Attributes:
-        rows: those that can be sent.
-        tokens: of all rows.
+        lines: those rows that can be sent, as lines of the file to send: a fraction of the rows' own memory.
+        counts: tokens of each of them.
         longest: tokens of the longest, and its number.
         problems: (row, sentence) of what the service would refuse.
         doubles: rows that repeat an earlier one.
@@ -41,8 +41,8 @@ class Findings:
         prints: of all rows, to compare files.
     """
 
-    rows: list[Row] = field(default_factory=list)
-    tokens: int = 0
+    lines: list[bytes] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
     longest: tuple[int, int] = (0, 0)
     problems: list[tuple[int, str]] = field(default_factory=list)
     doubles: list[int] = field(default_factory=list)
@@ -73,9 +73,9 @@ def look_at(rows: Iterable[Sent], config: OpenAIConfig, table: Table, tokens: To
         if wrong:
             found.problems.append((sent.number, wrong))
             continue
-        found.rows.append(sent.row)
+        found.lines.append(as_line(sent.row))
         count = tokens.row(sent.row)
-        found.tokens += count
+        found.counts.append(count)
         found.longest = max(found.longest, (count, sent.number))
         if most is not None and count > most and tokens.exact:
             found.problems.append((sent.number, f"it has {count:,} tokens, and {config.name} takes {most:,}"))
@@ -177,8 +177,8 @@ def warnings_of(found: Findings, held: Findings | None, table: Table, tokens: To
         path: of the training rows, named in the sentences.
     """
     said = []
-    if table.least <= len(found.rows) < table.advised:
-        said.append(f"{len(found.rows)} rows are few: {table.advised} or more are advised")
+    if table.least <= len(found.lines) < table.advised:
+        said.append(f"{len(found.lines)} rows are few: {table.advised} or more are advised")
     if len(found.systems) > 1:
         usual, count = found.systems.most_common(1)[0]
         named = "no system prompt" if usual is None else f"'{usual[:60]}'"

@@ -13,7 +13,7 @@ from studio.data.files.datafiles import resolve_path
 from studio.errors import InputError, InputErrors
 from studio.remote.checks import Findings, look_at, warnings_of, wrong_with
 from studio.remote.client import address_of
-from studio.remote.rows import Row, as_lines, rows_of, split
+from studio.remote.rows import Row, rows_of, split
 from studio.remote.sending import request_of
 from studio.remote.table import Table, read_table
 from studio.remote.tokens import tokens_of
@@ -24,12 +24,12 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What would be sent, and what it costs.
+class Checked:
+    """What is known of rows that could be sent, and what it costs.
 
     Attributes:
         config: completed: address and key.
-        training, validation: bytes of the files; validation is empty for none.
+        training_bytes: of the file of training rows.
         rows, validation_rows: how many there are.
         tokens: of the training rows, once.
         counted: whether tokens were counted, not estimated.
@@ -42,8 +42,7 @@ class Prepared:
     """
 
     config: OpenAIConfig
-    training: bytes
-    validation: bytes
+    training_bytes: int
     rows: int
     validation_rows: int
     tokens: int
@@ -82,11 +81,23 @@ class Prepared:
         """For JSON and the page."""
         return {
             "model": self.config.name, "base_url": self.config.base_url, "method": self.config.method,
-            "rows": self.rows, "validation_rows": self.validation_rows, "bytes": len(self.training),
+            "rows": self.rows, "validation_rows": self.validation_rows, "bytes": self.training_bytes,
             "tokens": self.tokens, "counted": self.counted, "epochs": self.epochs,
             "epochs_chosen": self.epochs_chosen, "price": self.price, "price_hour": self.hour,
             "problems": list(self.problems), "warnings": list(self.warnings), "cost": self.cost(), "age": self.age,
         }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prepared(Checked):
+    """The same with the files.
+
+    Attributes:
+        training, validation: their bytes; validation is empty for none.
+    """
+
+    training: bytes
+    validation: bytes
 
 
 def prepare(
@@ -114,15 +125,16 @@ def prepare(
     tokens = tokens_of(known.encoding if known else "o200k_base", settings)
     path = resolve_path(config.data, settings, confined)
     found = look_at(rows_of(path, config.method), config, table, tokens)
-    rows, held_rows = split(found.rows, 0.0 if config.validation else config.validation_share, _SPLIT_SEED)
+    share = 0.0 if config.validation else config.validation_share
+    lines, held_lines = split(found.lines, share, _SPLIT_SEED)
+    count = sum(split(found.counts, share, _SPLIT_SEED)[0])
     held: Findings | None = None
     if config.validation:
         held = look_at(rows_of(resolve_path(config.validation, settings, confined), config.method),
                        config, table, tokens)  # fmt: skip
-        held_rows = held.rows
-    count = sum(map(tokens.row, rows)) if held_rows and held is None else found.tokens
-    epochs = table.chosen_epochs(len(rows)) if config.n_epochs == "auto" else config.n_epochs
-    training, validation = as_lines(rows), as_lines(held_rows) if held_rows else b""
+        held_lines = held.lines
+    epochs = table.chosen_epochs(len(lines)) if config.n_epochs == "auto" else config.n_epochs
+    training, validation = b"".join(lines), b"".join(held_lines)
     price = count * epochs * known.training / 1e6 if known and known.training is not None else None
     warnings = warnings_of(found, held, table, tokens, path)
     if not known:
@@ -134,10 +146,10 @@ def prepare(
                 "budget": None if price is None else round(price, 2)}
     )  # fmt: skip
     return Prepared(
-        config, training, validation, len(rows), len(held_rows), count, tokens.exact, epochs,
+        config, len(training), len(lines), len(held_lines), count, tokens.exact, epochs,
         config.n_epochs == "auto", price, known.training_hour if known else None,
-        _problems(found, held, rows, training, validation, table, config),
-        tuple([*warnings, *table.warnings(config.name, today)]), table.age(today),
+        _problems(found, held, len(lines), training, validation, table),
+        tuple([*warnings, *table.warnings(config.name, today)]), table.age(today), training, validation,
     )  # fmt: skip
 
 
@@ -159,17 +171,16 @@ def held_rows(config: OpenAIConfig, settings: Settings) -> list[Row]:
 
 
 def _problems(
-    found: Findings, held: Findings | None, rows: list[Any], training: bytes, validation: bytes, table: Table,
-    config: OpenAIConfig,
-) -> tuple[str, ...]:  # fmt: skip
+    found: Findings, held: Findings | None, rows: int, training: bytes, validation: bytes, table: Table
+) -> tuple[str, ...]:
     said = [f"row {row}: {text}" for row, text in found.problems[:_SHOWN]]
     said += [f"validation row {row}: {text}" for row, text in (held.problems if held else [])[:_SHOWN]]
     more = len(found.problems) + (len(held.problems) if held else 0) - len(said)
     if more > 0:
         said.append(f"{more:,} more rows cannot be used")
-    if len(rows) < table.least:
-        plural = "" if len(rows) == 1 else "s"
-        said.append(f"{len(rows)} row{plural} can be used for training, and at least {table.least} are needed")
+    if rows < table.least:
+        plural = "" if rows == 1 else "s"
+        said.append(f"{rows} row{plural} can be used for training, and at least {table.least} are needed")
     for name, content in (("training", training), ("validation", validation)):
         if len(content) > table.file_bytes:
             said.append(f"the {name} rows have {len(content) / 1e6:,.0f} MB, and {table.file_bytes / 1e6:,.0f} MB is "

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from studio.config.data import DataSource
 from studio.config.remote import KINDS, RemoteMethod
@@ -22,6 +22,7 @@ from studio.data.sources.reading import Reading
 from studio.errors import InputError
 
 Row = dict[str, Any]
+T = TypeVar("T")
 _SUPERVISED = ("messages", "tools", "parallel_tool_calls", "functions")
 _PAIR = ("input", "preferred_output", "non_preferred_output")
 
@@ -69,11 +70,11 @@ def rows_of(path: Path, method: RemoteMethod) -> Iterator[Sent]:
             yield Sent(number, {}, error=error)
 
 
-def split(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+def split(rows: Sequence[T], share: float, seed: int) -> tuple[list[T], list[T]]:
     """Hold out a share of the rows for validation, the same ones each time.
 
     Args:
-        rows: all of them.
+        rows: all of them, or something about each.
         share: 0 to 0.5.
         seed: of the choice.
 
@@ -85,9 +86,9 @@ def split(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list
     return [row for at, row in enumerate(rows) if at not in held], [rows[at] for at in sorted(held)]
 
 
-def as_lines(rows: Sequence[Row]) -> bytes:
-    """The bytes of a file to send; the same rows give the same bytes."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+def as_line(row: Row) -> bytes:
+    """A line of the file to send; the same row gives the same bytes."""
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
 def _ready(row: Row, method: RemoteMethod) -> bool:

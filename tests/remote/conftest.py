@@ -45,6 +45,8 @@ def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ope
         yield found
 
 
+# What has no answer to learn.
+USER_ONLY = {"messages": [{"role": "user", "content": "Hi"}]}
 Rows = Callable[..., Path]
 
 

@@ -17,7 +17,8 @@ from studio.config.remote import PREFIX, OpenAIConfig
 from studio.errors import InputError, StudioError
 from studio.jobs.store.folder import free_name
 from studio.remote.asking import adopt, start
-from studio.remote.prepare import Prepared, prepare
+from studio.remote.checking import check
+from studio.remote.prepare import Checked
 from studio.remote.table import read_table
 from studio.settings import Settings
 from studio.ui.components.choices import text_line
@@ -80,7 +81,8 @@ class RemoteCard:
                 follow = gr.Button("Follow it here", scale=0, min_width=160, elem_id="openai-follow")
         self.fields = [model, data, share, method, epochs, suffix, *more]
         shown = [self.said, self.go, self.checked]
-        self.check.click(guard(self.look), self.fields, shown, **QUIET)
+        begun = self.check.click(guard(self.begin), None, shown, **QUIET)
+        begun.then(guard(self.look), self.fields, shown, **QUIET)
         gr.on(
             [field.change for field in self.fields], guard(self.forget), self.fields, shown, trigger_mode="always_last",
             **QUIET,
@@ -141,6 +143,10 @@ class RemoteCard:
         """Labels and paths of the rows that can be sent."""
         return [("Demo training rows", TRAIN_ROWS), *rows_choices(self.settings, None, "demo/test.jsonl")]
 
+    def begin(self) -> list[Any]:
+        """Say that a check has begun, which takes a minute or more with a large file."""
+        return ["Checking the rows …", gr.Button(visible=False), ""]
+
     def look(self, *values: Any) -> list[Any]:
         """Say what a check of the rows found, and offer the start where nothing is wrong.
 
@@ -148,7 +154,7 @@ class RemoteCard:
             values: of the fields.
         """
         try:
-            found = self._prepared(values)
+            found = self._checked(values)
         except StudioError as error:
             return [error.sentence, gr.Button(visible=False), ""]
         if found.problems:
@@ -175,21 +181,21 @@ class RemoteCard:
         Raises:
             InputError: the rows are others now, or were sent before.
         """
-        found = self._prepared(values)
+        found = self._checked(values)
         if not checked or found.config.key != checked:
             raise InputError("the rows or the options have changed since they were checked", fix=f"Press {CHECK} again")
         wanted = (name or "").strip() or free_name(self.settings.jobs, "openai")
         job = start(found, self.settings, wanted)
         return [f"'{wanted}' is queued: it is followed in the Training tab.", gr.Button(visible=False), "", job.id]
 
-    def _prepared(self, values: tuple[Any, ...]) -> Prepared:
+    def _checked(self, values: tuple[Any, ...]) -> Checked:
         given = {name: value.strip() if isinstance(value, str) else value
                  for name, value in zip((*_FIELDS, *_MORE), values, strict=True)}  # fmt: skip
         kept = {name: value for name, value in given.items() if value not in ("", None)}
         for name in ("data", "validation"):
             if name in kept:
                 kept[name] = rows_path(self.settings, kept[name])
-        return prepare(build_config(OpenAIConfig, kept), self.settings, confined=True)
+        return check(build_config(OpenAIConfig, kept), self.settings)
 
 
 def models_of(settings: Settings) -> list[tuple[str, str]]:
@@ -212,7 +218,7 @@ def told_of(settings: Settings) -> str:
     return f"{first} {closing}{table.age(datetime.datetime.now().date())}"
 
 
-def in_words(found: Prepared, closing: str = "") -> str:
+def in_words(found: Checked, closing: str = "") -> str:
     """What a check found, as one text.
 
     Args:
@@ -224,7 +230,7 @@ def in_words(found: Prepared, closing: str = "") -> str:
     return " ".join([f"{size}: {found.cost()}", *(f"{text}." for text in found.warnings if text != closing)])
 
 
-def start_label(found: Prepared) -> str:
+def start_label(found: Checked) -> str:
     """What the button says that sends the rows: how many, and the price."""
     rows = found.rows + found.validation_rows
     price = "price unknown" if found.price is None else f"about ${found.price:,.2f}"
