@@ -78,6 +78,7 @@ class OpenAI:
     jobs: dict[str, Job] = field(default_factory=dict)
     deleted_models: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)  # With which it was asked.
     asked: list[dict[str, Any]] = field(default_factory=list)
     hook: Callable[[int, str, bool], None] = lambda number, request, done: None
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -202,6 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "https://platform.openai.com/account/api-keys."
                 )
                 return self.send(*refusal(401, said, code="invalid_api_key"))
+            self.service.keys.add(key)
             status, answer = self.answer(verb, path.split("/"), query, body)
             self.service.hook(number, f"{verb} /{path}", True)
             if verb != "GET" and faults.lost > 0 and status == 200:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -63,20 +64,35 @@ def find_key() -> str:
     """Return the key.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the keyring does not give it.
     """
     if key := os.environ.get(KEY, "").strip():
         return key
+    if find_spec("keyring") is None:
+        raise InputError("there is no key for the service", where=KEY, fix=_KEY_FIX)
     try:
-        import keyring
+        import keyring  # it chooses its backend now, which may fail
 
-        if key := keyring.get_password(*KEYRING):
-            return str(key)
-    except ImportError:
-        pass
+        found = str(keyring.get_password(*KEYRING) or "").strip()
     except Exception as error:  # every system's keyring has errors of its own
-        raise InputError(f"the system's keyring failed ({type(error).__name__})", where=KEY, fix=_KEY_FIX) from error
-    raise InputError("there is no key for the service", where=KEY, fix=_KEY_FIX)
+        raise _not_read(error) from error
+    if not found:
+        raise InputError("there is no key for the service", where=KEY, fix=_KEY_FIX)
+    return found
+
+
+def _not_read(error: Exception) -> InputError:
+    """What a failing keyring means; by names, since the package may be what failed."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "NoKeyringError" in kinds:
+        what = f"there is no key for the service: {KEY} is not set, and this system has no keyring"
+        return InputError(what, where=KEY, fix=f"Set {KEY} where the studio is started")
+    if "KeyringLocked" in kinds:
+        return InputError(
+            "the system's keyring is locked, so the key cannot be read", where=KEY,
+            fix=f"Unlock it, or set {KEY} where the studio is started",
+        )  # fmt: skip
+    return InputError(f"the system's keyring cannot be read ({type(error).__name__})", where=KEY, fix=_KEY_FIX)
 
 
 _KEY_FIX = (
