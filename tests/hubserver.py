@@ -26,7 +26,7 @@ class Hub:
 
     Args:
         repositories: models; an id of a set of rows begins with `datasets/`.
-        gated: ids that refuse whoever has no token.
+        gated: ids that refuse whoever has no token, or none of `members`.
         pause: seconds between the pieces (1 MB) of a large file.
         moved: old id → the id it has now, as `imdb` is `stanfordnlp/imdb`.
         uploads: what it takes, and from whom; None for a Hub that takes nothing.
@@ -46,7 +46,10 @@ class Hub:
         self.break_after: int | None = None  # Bytes after which the next large file's connection breaks, once.
         self.sent_bytes = 0
         self.requests: list[str] = []
-        self.tokens: set[str] = set()  # Tokens that were shown; a gated repository opens to any.
+        self.tokens: set[str] = set()  # Tokens that were shown.
+        self.known: set[str] | None = None  # Tokens of somebody; None for any.
+        self.members: set[str] | None = None  # Those that open gated repositories; None for all that are known.
+        self.waiting: set[str] = set()  # Those whose request for access is not answered yet.
 
 
 @contextmanager
@@ -95,6 +98,8 @@ class _Handler(UploadAnswers, BaseHTTPRequestHandler):
         hub.requests.append(f"{self.command} /{address}")
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         hub.tokens |= {token} if token else set()
+        if token and hub.known is not None and token not in hub.known:
+            return self.fail(401, "", "Invalid credentials in Authorization header")
         if hub.uploads is not None and self.upload(address, body, token):
             return None
         api = address.startswith("api/")
@@ -110,8 +115,9 @@ class _Handler(UploadAnswers, BaseHTTPRequestHandler):
             return self.redirect(self.path.replace(name, hub.moved[name], 1))
         # As on the Hub, whoever has no access may see what a gated repository holds, but not read it.
         described = api and verb != "auth-check" and name in hub.repositories
-        if name in hub.gated and not token and not described:
-            return self.fail(403, "GatedRepo")
+        open_to = bool(token) and (hub.members is None or token in hub.members)
+        if name in hub.gated and not described and not open_to:
+            return self.gated(name, token)
         revision, _, path = (tail or "main").partition("/")
         if revision not in ("main", COMMIT):
             return self.fail(404, "RevisionNotFound")
@@ -144,10 +150,22 @@ class _Handler(UploadAnswers, BaseHTTPRequestHandler):
             return self.fail(404, "EntryNotFound")
         self.json([_entry(folder, one) for one in _files(folder / path, deep, folders=True)])
 
-    def fail(self, status: int, code: str) -> None:
+    def gated(self, name: str, token: str) -> None:
+        """What the Hub says to those without a token, with a request that waits, and with none."""
+        if not token:
+            said = f"Access to model {name} is restricted. You must have access to it and be authenticated to access"
+            return self.fail(401, "GatedRepo", f"{said} it. Please log in.")
+        if token in self.hub.waiting:
+            said = f"Your request to access model {name} is awaiting a review from the repo authors."
+            return self.fail(403, "GatedRepo", said)
+        said = f"Access to model {name} is restricted and you are not in the authorized list."
+        self.fail(403, "GatedRepo", f"{said} Visit https://huggingface.co/{name} to ask for access.")
+
+    def fail(self, status: int, code: str, said: str = "") -> None:
         self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("X-Error-Message", code)
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Message", said or code)
         self.send_header("Content-Length", "0")
         self.end_headers()
 

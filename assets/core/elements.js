@@ -34,6 +34,11 @@ window.studio = (() => {
   /** A file's name, which breaks between its parts and not inside a word. */
   const fileName = (text) => broken(text, /(?<=[-_./])/);
 
+  /** Text whose addresses on the Hub are links: the pages where terms are accepted and tokens are made. Other addresses
+   *  stay text, since they may be of others. */
+  const linked = (text) => String(text ?? "").split(/(https:\/\/huggingface\.co\/[\w./-]*\w)/).map((part, index) =>
+    (index % 2 ? h("a", { class: "link", href: part, target: "_blank", rel: "noopener noreferrer" }, part) : part));
+
   /** Let the browser save a text as a file. */
   function saveText(name, text, type) {
     const href = URL.createObjectURL(new Blob([text], { type }));
@@ -54,5 +59,5 @@ window.studio = (() => {
     } }, "Copy");
   }
 
-  return { h, svg, put, breakable, fileName, saveText, copyButton };
+  return { h, svg, put, breakable, fileName, linked, saveText, copyButton };
 })();

@@ -2,7 +2,7 @@
 "use strict";
 
 window.studio.follow = (() => {
-  const { h, put, fetchJson, postJson, jobPath, poll, statusOf, isFinal, amount } = window.studio;
+  const { h, put, linked, fetchJson, postJson, jobPath, poll, statusOf, isFinal, amount } = window.studio;
   const RUN_MS = 3000;
 
   /** Follow a job's events until it is over. `onNews` gets {state, phases, notices}; `onTrouble` a sentence while the
@@ -68,9 +68,9 @@ window.studio.follow = (() => {
   function progress(state, phases, notices) {
     if (state.status === "queued") return [h("p", { class: "muted" }, "Waiting for the job before it to finish.")];
     const rows = h("ul", { class: "phases" }, ...phases.map(phaseRow));
-    const told = notices.map((one) => h("p", { class: `notice ${one.level}` }, `${one.text} ${one.fix || ""}`.trim()));
+    const told = notices.map((one) => h("p", { class: `notice ${one.level}` }, ...linked(`${one.text} ${one.fix || ""}`.trim())));
     if (!isFinal(state)) return [rows, ...told];
-    return [h("p", { class: "notice error" }, `${state.reason || state.status}${state.fix ? `. ${state.fix}` : ""}`), rows, ...told];
+    return [h("p", { class: "notice error" }, ...linked(`${state.reason || state.status}${state.fix ? `. ${state.fix}` : ""}`)), rows, ...told];
   }
 
   function pill(job) {

@@ -203,7 +203,7 @@ window.studioForm = window.studioForm || (() => {
   }
 
   function note({ element, props, watch }) {
-    const draw = () => { element.querySelector(".note-text").textContent = props.value || ""; };
+    const draw = () => { element.querySelector(".note-text").replaceChildren(...window.studio.linked(props.value)); };
     draw();
     watch("value", draw);
   }

@@ -59,12 +59,12 @@
       const errors = plan.errors;
       find("plan-what").textContent = plan.what;
       const text = find("plan-text");
-      text.textContent = errors.length ? errors[0].sentence : [plan.line, runsText(plan.sweep)].filter(Boolean).join(" · ");
+      text.replaceChildren(...window.studio.linked(errors.length ? errors[0].sentence : [plan.line, runsText(plan.sweep)].filter(Boolean).join(" · ")));
       text.classList.toggle("wrong", errors.length > 0);
       const more = find("plan-more");
       more.hidden = errors.length < 2 && (errors[0]?.sentence.length ?? 0) <= SHOWN;
       more.textContent = errors.length < 2 ? "in full" : `all ${errors.length} problems`;
-      list.replaceChildren(...errors.map((error) => h("li", {}, error.sentence)));
+      list.replaceChildren(...errors.map((error) => h("li", {}, ...window.studio.linked(error.sentence))));
       if (more.hidden) list.hidden = true;
       const limits = find("plan-limits");
       limits.hidden = !plan.limits.length;

@@ -1,7 +1,7 @@
 /* The data as the model sees it: a row as coloured tokens, lengths, findings, sources, split.
    Loaded after form.js. Rows come from anyone's file, so all of it is put in as text. */
 (() => {
-  const { h, svg: shape, fileName } = window.studio;
+  const { h, svg: shape, fileName, linked } = window.studio;
   const { pill, publish, subscribe, stack } = window.studioForm;
   const whole = (value) => Math.round(value).toLocaleString("en-US");
 
@@ -50,7 +50,7 @@
       source.replaceChildren(...data.sources.map((name, i) => h("option", { selected: i === data.source }, name)));
       find("row-back").disabled = data.index <= 1;
       find("row-next").disabled = data.index >= data.total;
-      if (data.problem) { body.replaceChildren(h("p", { class: "problem" }, data.problem)); return; }
+      if (data.problem) { body.replaceChildren(h("p", { class: "problem" }, ...linked(data.problem))); return; }
       find("row-trained").textContent = `trained on: ${whole(data.trained)}`;
       find("row-context").textContent = `context: ${whole(data.context)}`;
       find("row-reason").textContent = data.reason ? `format: ${data.reason}` : "";
@@ -183,7 +183,7 @@
         trigger("select");
       };
       box.replaceChildren(...data.findings.map((finding) => h("li", { class: "finding" }, pill(finding.level, finding.label), h("div", {},
-        h("b", {}, finding.text), finding.fix ? h("p", { class: "muted" }, finding.fix) : null,
+        h("b", {}, ...linked(finding.text)), finding.fix ? h("p", { class: "muted" }, ...linked(finding.fix)) : null,
         h("div", { class: "row wrap" }, ...(finding.actions || []).map((action) =>
           h("button", { type: "button", class: "btn small", onclick: (event) => act(action, event.currentTarget) }, action.label)))))));
     });

@@ -3,7 +3,7 @@
 "use strict";
 
 (() => {
-  const { h, put, fetchJson, postJson, poll } = window.studio;
+  const { h, put, linked, fetchJson, postJson, poll } = window.studio;
   const { publish, subscribe, pill, say } = window.studioForm;
   const FIELD = "f-model-path", ASK_MS = 500, TYPING_MS = 400, PLANS_MS = 60000;
 
@@ -93,20 +93,19 @@
 
     function refused(text, word, act) {
       say(FIELD, text);
-      said("wrong", text);
+      said("wrong", ...linked(text));
       place.append(button(word, act));
     }
 
     function offer(card, begun, problem) {
-      const locked = card.locked ? `It is gated: ${card.gated}, and a token with access in HF_TOKEN lets the studio download it.` : "";
       onFacts([["Download", size(card.bytes)], ["License", card.license || "not named"],
         ["Access", card.gated ? (card.locked ? "gated" : "gated, your token has access") : "open to all"],
         ...(card.parameters ? [["Parameters", card.parameters.toLocaleString("en")]] : [])]);
       if (problem) say(FIELD, problem);
-      said(problem || card.locked ? "wrong" : "muted", problem || locked
-        || "Download it now, or let the first phase of the training do it.");
+      said(problem || card.locked ? "wrong" : "muted", ...linked(problem || card.refusal
+        || "Download it now, or let the first phase of the training do it."));
       const word = begun ? "Continue the download" : "Download";
-      if (!card.locked) place.append(button(`${word} (${size(card.bytes)})`, begin, "primary"));
+      place.append(card.locked ? button("Check again", look) : button(`${word} (${size(card.bytes)})`, begin, "primary"));
     }
 
     async function begin({ currentTarget }) {

@@ -3,7 +3,7 @@
 "use strict";
 
 window.studio.notices = (() => {
-  const { h, put } = window.studio;
+  const { h, put, linked } = window.studio;
   const SHOWN = 4, CHECK_MS = 180000;
   const WORDS = {
     "training.micro_batch_size": "micro-batch", "tuning.name": "tuning", "model.dtype": "data type",
@@ -66,7 +66,7 @@ window.studio.notices = (() => {
     if (box.dataset.key === key) return;
     box.dataset.key = key;
     box.replaceChildren(...all.slice(0, SHOWN).map((notice) => h("div", { class: `notice ${notice.level === "error" ? "error" : "warning"}` },
-      h("b", {}, sentence(notice.text)), notice.fix ? h("span", {}, sentence(notice.fix)) : null, ...acts(reader.id, notice, state.final))));
+      h("b", {}, sentence(notice.text)), notice.fix ? h("span", {}, ...linked(sentence(notice.fix))) : null, ...acts(reader.id, notice, state.final))));
     if (all.length > SHOWN) box.append(h("p", { class: "muted" }, `and ${all.length - SHOWN} more in the log`));
   }
 

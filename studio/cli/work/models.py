@@ -65,8 +65,8 @@ def show(name: Id, revision: Revision = "main", as_json: Json = False) -> None:
         f"download: {card.bytes / 1e9:.2f} GB",
         *([f"parameters: {card.parameters:,}"] if card.parameters else []),
         f"license: {card.license or 'not named'}",
-        f"access: {'gated: ' + card.gated if card.gated else 'open to all'}"
-        + (", and your token does not open it yet" if card.locked else ""),
+        f"access: {'gated: ' + card.gated if card.gated else 'open to all'}",
+        *([card.refusal] if card.refusal else []),
     ]
     answer(as_json, card.as_dict(), "\n".join(lines))
 

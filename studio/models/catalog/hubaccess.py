@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from studio.errors import InputError, StudioError
+from studio.models.catalog.hubrefused import gated, refused, unknown_token
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -62,8 +63,8 @@ class Asked:
 
     @property
     def page(self) -> str:
-        """Address of its page, without https://."""
-        return f"huggingface.co/{'datasets/' if self.kind == 'data set' else ''}{self.name}"
+        """Address of its page."""
+        return f"https://huggingface.co/{'datasets/' if self.kind == 'data set' else ''}{self.name}"
 
 
 def endpoint() -> str | None:
@@ -170,10 +171,12 @@ def sentence(error: Exception, asked: Asked) -> StudioError:
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
-    status = next((getattr(getattr(e, "response", None), "status_code", None) for e in chain), None)
-    access = f"Accept its terms on {asked.page} and set HF_TOKEN to a token with access to it"
+    answered = next((found for e in chain if (found := getattr(e, "response", None)) is not None), None)
+    status = getattr(answered, "status_code", None)
+    if (wrong := unknown_token(status, where)) is not None:
+        return wrong
     if any(isinstance(e, errors.GatedRepoError) for e in chain):
-        return InputError(f"{name} is gated: you must accept its terms first", where=where, fix=access)
+        return gated(name, asked.page, getattr(answered, "headers", {}).get("X-Error-Message", ""), where)
     if any(isinstance(e, errors.RevisionNotFoundError) for e in chain):
         return InputError(
             f"{name} has no revision '{asked.revision}'", where=asked.where_revision,
@@ -185,7 +188,7 @@ def sentence(error: Exception, asked: Asked) -> StudioError:
             fix=f"Check the spelling (org/name); for a private {asked.kind} set HF_TOKEN to a token with access to it",
         )  # fmt: skip
     if status in (401, 403):
-        return InputError(f"the Hub refused access to {name} ({status})", where=where, fix=access)
+        return refused(name, asked.page, status, where)
     if any(isinstance(e, OSError) and e.errno == 28 for e in chain):
         return StudioError(
             f"the disk was full before {name} was complete", where=where,

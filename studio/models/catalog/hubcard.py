@@ -31,7 +31,7 @@ class HubCard:
         parameters: of the safetensors files; None where the Hub does not tell.
         bytes: what a download fetches.
         gated: what opens it; empty for a model that is open to all.
-        locked: whether it is gated and the token of this machine, if there is one, does not open it.
+        refusal: why this machine has no access to a gated one, and where to get it; empty where it has.
     """
 
     name: str
@@ -39,11 +39,11 @@ class HubCard:
     parameters: int | None
     bytes: int
     gated: str
-    locked: bool
+    refusal: str
 
     def as_dict(self) -> dict[str, Any]:
-        """The attributes, for the page and JSON output."""
-        return asdict(self)
+        """The attributes, and whether it is `locked`, for the page and JSON output."""
+        return {**asdict(self), "locked": bool(self.refusal)}
 
 
 def hub_card(name: str, revision: str = "main", seconds: float = SECONDS) -> HubCard:
@@ -69,7 +69,7 @@ def hub_card(name: str, revision: str = "main", seconds: float = SECONDS) -> Hub
         return HubCard(
             name=name, license=_license(info), parameters=int(counted) if counted else None,
             bytes=sum(size for file, size in sizes.items() if hub.wanted(file)), gated=gated,
-            locked=bool(gated) and _locked(api, name),
+            refusal=_refusal(api, name, revision) if gated else "",
         )  # fmt: skip
 
     return _in_time(ask, "look up", name, revision, seconds)
@@ -126,14 +126,15 @@ def _license(info: Any) -> str:
     return f"{named:.60}"
 
 
-def _locked(api: Any, name: str) -> bool:
+def _refusal(api: Any, name: str, revision: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         api.auth_check(name)
-    except HfHubHTTPError:
-        return True
-    return False
+    except HfHubHTTPError as error:
+        said = hub.said(error, name, revision, "look up")
+        return StudioError(said.what, fix=said.fix).sentence
+    return ""
 
 
 def _in_time(ask: Callable[[], T], aim: Aim, name: str, revision: str, seconds: float) -> T:

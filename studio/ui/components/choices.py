@@ -83,7 +83,8 @@ def text_line(text: str, elem_id: str, *, look: str) -> gr.HTML:
     return gr.HTML(
         value=text,
         html_template=f'<div class="studio"><p class="{look}" role="status"></p></div>',
-        js_on_load="const p = element.querySelector('p'), draw = () => { p.textContent = props.value || '' };"
+        js_on_load="const p = element.querySelector('p'), draw = () => "
+        "p.replaceChildren(...window.studio.linked(props.value));"
         "draw(); watch('value', draw)",
         apply_default_css=False,
         elem_id=elem_id,

@@ -10,6 +10,7 @@ import pytest
 
 from studio.errors import InputError, StoppedError, StudioError
 from studio.models.catalog import hub
+from studio.models.catalog.hubcard import hub_card
 from studio.models.catalog.names import known_models, resolve_model
 from studio.settings import Settings
 from tests.hubserver import Hub, serve_hub
@@ -129,6 +130,65 @@ def test_refusals_are_sentences(
     for word in words:
         assert word in caught.value.sentence
     assert server.sent_bytes == 0, "something was fetched before the refusal"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A whole checkpoint of which a copy costs nothing."""
+    return write_checkpoint(tmp_path / "small", shards=1, vocab=1000)
+
+
+ACCEPT = "https://huggingface.co/org/gated"
+SETTINGS = "https://huggingface.co/settings/tokens"
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        ("", ["not signed in", f"Accept its terms on {ACCEPT} ", "hf auth login", "HF_TOKEN", SETTINGS]),
+        ("hf_stranger", ["the account of your token has no access", f"{ACCEPT} with that account", "fine-grained"]),
+        ("hf_waiting", ["has not been approved yet", ACCEPT]),
+        ("hf_mistyped", ["does not know the token in HF_TOKEN", SETTINGS]),
+    ],
+)
+def test_who_has_no_access_is_told_why_and_where_to_get_it(
+    token: str, words: list[str], small: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Hub({"org/gated": small}, gated=("org/gated",))
+    server.told["org/gated"] = {"gated": "auto"}
+    server.known, server.members = {"hf_stranger", "hf_waiting", "hf_member"}, {"hf_member"}
+    server.waiting = {"hf_waiting"}
+    with serve_hub(server) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        if token:
+            monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(InputError) as caught:
+            hub.download("org/gated", settings)
+        for word in words:
+            assert word in caught.value.sentence
+        assert token == "" or token not in caught.value.sentence, "a token is shown"
+        if token != "hf_mistyped":
+            assert "org/gated is gated" in caught.value.sentence
+            assert hub_card("org/gated").refusal == StudioError(caught.value.what, fix=caught.value.fix).sentence
+        # The remedy helps: with the token of a member the same model is fetched.
+        monkeypatch.setenv("HF_TOKEN", "hf_member")
+        assert hub_card("org/gated").refusal == "" and (hub.download("org/gated", settings) / "config.json").is_file()
+
+
+def test_a_wrong_token_is_refused_for_open_models_too(
+    small: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Hub({"org/tiny": small})
+    server.known = {"hf_other"}
+    (tmp_path / "token").write_text("hf_mistyped")
+    with serve_hub(server) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+        for name in ("org/tiny", "org/absent"):
+            with pytest.raises(InputError, match=r"does not know the token that hf auth login has saved.*or remove it"):
+                hub.download(name, settings)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+        assert (hub.download("org/tiny", settings) / "config.json").is_file()
 
 
 def test_no_network_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

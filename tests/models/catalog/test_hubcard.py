@@ -41,7 +41,7 @@ def test_size_license_and_parameters(tiny: Path, monkeypatch: pytest.MonkeyPatch
         card = hub_card("org/tiny")
     fetched = [file for file in tiny.iterdir() if file.name != "pytorch_model.bin"]
     assert card.bytes == sum(file.stat().st_size for file in fetched)
-    assert (card.license, card.parameters, card.gated, card.locked) == ("apache-2.0", 1234, "", False)
+    assert (card.license, card.parameters, card.gated, card.refusal) == ("apache-2.0", 1234, "", "")
     assert server.sent_bytes == 0, "nothing is downloaded for it"
 
 
@@ -64,7 +64,7 @@ def test_a_gated_model_is_open_to_a_token(
     with serve_hub(server) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
         card = hub_card("org/tiny")
-    assert card.locked is locked and "approve" in card.gated
+    assert bool(card.refusal) is card.as_dict()["locked"] is locked and "approve" in card.gated
 
 
 def test_what_cannot_be_trained_is_said_before_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,10 @@ def build(page: Page) -> None:
         if config is not None:
             # A process of its own: the warm one goes on showing rows meanwhile.
             with contextlib.closing(DataWorker(services.settings, confined=True)) as worker:
-                worker.call("fetch", data=config.data.model_dump())
+                try:
+                    worker.call("fetch", data=config.data.model_dump())
+                except StudioError as error:  # it stays beside the field until the next attempt
+                    return error.sentence
         return ""
 
     asked = itertools.count()
