@@ -47,6 +47,7 @@ window.studio.monitor = (() => {
     if (!reader || !reader.state) return;
     drawHead();
     window.studio.notices.draw(part("notices"), reader);
+    window.studio.tracked.draw(part("trackers"), reader);
     const there = reader.about?.kind === "openai", training = reader.about?.kind === "train" || there;
     const begun = training && Object.keys(reader.series).length > 0;
     // Until the first numbers come, empty tiles and charts stand where they will be.
@@ -259,6 +260,7 @@ window.studio.monitor = (() => {
     for (const box of root.querySelectorAll(".tile")) tile(box.dataset.tile, NONE, "");
     part("notices").replaceChildren();
     delete part("notices").dataset.key;
+    window.studio.tracked.draw(part("trackers"), null);
     for (const name of ["pill", "about", "count", "left", "phases"]) put(part(name), "");
     const row = window.studio.selected();
     put(part("name"), row ? row.name : "");

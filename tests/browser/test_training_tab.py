@@ -156,6 +156,42 @@ def test_hostile_text_is_text(page: Page, server: Server, fake_run: MakeRun) -> 
 
 
 @pytest.mark.long
+def test_where_trackers_show_the_run(page: Page, server: Server, fake_run: MakeRun) -> None:
+    run = fake_run("tracked")
+    command, address = "tensorboard --logdir /home/ada/my-runs", "https://wandb.ai/ada/orders/runs/1a2b"
+    told = {
+        "tensorboard": {"title": "TensorBoard", "command": command}, "wandb": {"title": "W&B", "url": address},
+        "mlflow": {"title": HOSTILE, "url": "javascript:window.pwned=1"}, "trackio": "no place",
+        "other": {"title": HOSTILE, "url": "javascript:window.pwned=1", "command": HOSTILE},
+    }  # fmt: skip
+    run.write("result", name="trackers", values=told)
+    run.train(2)
+    open_page(page, server)
+    trackers = page.locator("[data-part=trackers]")
+    link = trackers.get_by_role("link")
+    expect(link).to_have_text(address)
+    assert [link.get_attribute(name) for name in ("href", "target", "rel")] == [
+        address,
+        "_blank",
+        "noopener noreferrer",
+    ]
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    trackers.get_by_role("button", name="Copy the command for TensorBoard", exact=True).click()
+    expect(trackers.get_by_role("button", name="TensorBoard")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == command
+    expect(trackers.locator("dt")).to_have_text(["TensorBoard", "W&B", HOSTILE])
+    assert page.evaluate("window.pwned") is None and serious(page) == []
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    other = fake_run("other")
+    other.train(2)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(f"{server.url}?job={other.job.id}")
+    expect(page.get_by_role("heading", name="other", exact=True)).to_be_visible()
+    expect(trackers).to_be_hidden()
+
+
+@pytest.mark.long
 def test_log_follows_filters_and_searches(page: Page, server: Server, fake_run: MakeRun) -> None:
     run = fake_run("log")
     for number in range(200):

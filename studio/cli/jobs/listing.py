@@ -26,7 +26,7 @@ from studio.jobs import (
 )  # fmt: skip
 from studio.jobs.store.folder import find_own
 from studio.jobs.views.disk import measure
-from studio.jobs.views.summary import status_word
+from studio.jobs.views.summary import status_word, tracked
 from studio.settings import read_settings
 
 group = typer.Typer(help="List jobs and act on them.", invoke_without_command=True)
@@ -141,4 +141,6 @@ def _tell(job: JobFolder, as_json: bool) -> None:
         "disk": measure(job.path).as_dict(),
     }  # fmt: skip
     text = f"{job.id}\n{job.request.kind} {job.name}: {status_word(state, summary)}\n{job.path}\n{keep.about(job)}"
+    for title, place in tracked(summary):
+        text += f"\n{title}: {place}"
     answer(as_json, values, text)

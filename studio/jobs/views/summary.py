@@ -136,3 +136,11 @@ def status_word(state: JobState, summary: JobSummary) -> str:
     if summary.total_steps:
         return f"step {summary.step} of {summary.total_steps}"
     return summary.phase or state.status
+
+
+def tracked(summary: JobSummary) -> list[tuple[str, str]]:
+    """Where a run is seen in its trackers: each one's title, and the address or the command that shows it."""
+    told = summary.results.get("trackers", {})
+    found = [one for one in told.values() if isinstance(one, dict)]
+    places = [(one.get("title"), one.get("url") or one.get("command")) for one in found]
+    return [(title, place) for title, place in places if isinstance(title, str) and isinstance(place, str)]

@@ -1,7 +1,8 @@
 """TensorBoard, Trackio, W&B and MLflow, through the callbacks of transformers.
 
 They are told what the job's events hold, at the same steps. Without a key or an address in the environment each
-writes into the run's folder and asks no server. A tracker that fails is dropped with a notice: it ends no run.
+writes into the run's folder and asks no server. A tracker that fails is dropped with a notice: it ends no run. Once
+all have begun, the job's result `trackers` says where each shows the run.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import netrc
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from studio.jobs.run.worker import JobContext
+from studio.train.loop.seen import place_of, secrets
 
 PROJECT = "finetune-studio"
 WANDB_HOST = "api.wandb.ai"
@@ -29,28 +32,41 @@ class Trackers:
     def __getattr__(self, event: str) -> Callable[..., None]:
         if not event.startswith("on_"):
             raise AttributeError(event)
+        return partial(self._pass_on, event)
 
-        def pass_on(*args: Any, **more: Any) -> None:
-            for name, tracker in list(self._working.items()):
-                try:
-                    getattr(tracker, event)(*args, **more)
-                except Exception as error:  # of another's code and network
-                    del self._working[name]
-                    first = _without_keys(" ".join(str(error).split()))[:200]
-                    self._context.notice(
-                        "warning", f"{name} gets no more data from this run ({type(error).__name__}: {first})",
-                        "The run continues, and the studio's charts are complete; training.report_to selects the "
-                        "trackers",
-                    )  # fmt: skip
+    def on_train_begin(self, *args: Any, **more: Any) -> None:
+        """Let each tracker begin, then say where the run is seen in them; a resumed run says it anew."""
+        self._pass_on("on_train_begin", *args, **more)
+        found = {name: place for name in self._working if (place := self._place(name))}
+        for place in found.values():
+            self._context.log(f"{place['title']}: {place.get('url') or place['command']}")
+        if found:
+            self._context.result("trackers", found)
 
-        return pass_on
+    def _pass_on(self, event: str, *args: Any, **more: Any) -> None:
+        for name, tracker in list(self._working.items()):
+            try:
+                getattr(tracker, event)(*args, **more)
+            except Exception as error:  # of another's code and network
+                del self._working[name]
+                first = _without_keys(" ".join(str(error).split()))[:200]
+                self._context.notice(
+                    "warning", f"{name} gets no more data from this run ({type(error).__name__}: {first})",
+                    "The run continues, and the studio's charts are complete; training.report_to selects the trackers",
+                )  # fmt: skip
+
+    def _place(self, name: str) -> dict[str, str]:
+        try:
+            return place_of(name, self._working[name])
+        except Exception as error:  # of another's code: no address is better than a wrong one, and it ends no run
+            self._context.log(f"{name} does not say where the run is seen ({type(error).__name__})")
+            return {}
 
 
 def _without_keys(text: str) -> str:
     """What a service said, which may quote the key that it was given."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and any(word in name for word in ("KEY", "TOKEN", "PASSWORD", "SECRET")):
-            text = text.replace(value, f"[{name}]")
+    for name, value in secrets().items():
+        text = text.replace(value, f"[{name}]")
     return text
 
 

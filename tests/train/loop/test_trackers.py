@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import studio
+from studio.cli.main import app
 from studio.config import RunConfig
 from studio.config.load import build
 from studio.errors import InputErrors
-from studio.jobs import JobFolder, read_events
+from studio.jobs import JobFolder, Summaries, read_events
 from studio.jobs.run.worker import JobContext
+from studio.jobs.views.summary import tracked as tracked_places
 from studio.settings import Settings
 from studio.train.loop.trackers import Trackers, local_places
 from studio.train.worker import train
@@ -60,7 +65,15 @@ def same(got: dict[str, dict[int, float]], job: JobFolder) -> None:
         assert list(got[name].values()) == pytest.approx(list(values.values()), rel=1e-5), name
 
 
-def test_tensorboard_files_hold_the_runs_numbers(settings, tiny, tmp_path, monkeypatch) -> None:
+def seen(job: JobFolder) -> dict[str, str]:
+    """Where `studio jobs show` says that the run is seen, by tracker."""
+    shown = CliRunner().invoke(app, ["jobs", "show", job.id]).stdout
+    places = dict(tracked_places(Summaries().of(job)))
+    assert places and all(f"{title}: {place}" in shown for title, place in places.items()), shown
+    return places
+
+
+def test_tensorboard_files_hold_the_runs_numbers(settings, tiny, tmp_path, monkeypatch, capsys) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
@@ -71,6 +84,10 @@ def test_tensorboard_files_hold_the_runs_numbers(settings, tiny, tmp_path, monke
         train(context)
     files = EventAccumulator(str(context.job.report / "tensorboard")).Reload()
     same({name: {one.step: one.value for one in files.Scalars(name)} for name in KEYS.values()}, context.job)
+    command = seen(context.job)["TensorBoard"]
+    program, *arguments = shlex.split(command)
+    assert arguments == ["--logdir", str(context.job.report / "tensorboard")]
+    assert shutil.which(program) and f"TensorBoard: {command}" in capsys.readouterr().out
 
 
 def test_a_missing_package_is_refused_before_loading(settings, tiny, tmp_path, monkeypatch) -> None:
@@ -158,6 +175,8 @@ def test_mlflow_in_a_file(settings, tiny, tmp_path) -> None:
         name = f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
         got.setdefault(name, {})[step] = value
     same(got, context.job)
+    *_, address = shlex.split(seen(context.job)["MLflow"])
+    assert address == f"sqlite:///{context.job.report / 'mlflow.db'}"
 
 
 # A .wandb file: 7 bytes, then records in blocks of 32 kB as LevelDB's log has them, each a protobuf message.
@@ -197,6 +216,7 @@ def test_wandb_offline(settings, tiny, tmp_path) -> None:
     command = [sys.executable, "-c", WANDB_READER, EXTRA, str(file)]
     read = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     same(by_step(json.loads(read)), context.job)
+    assert shlex.split(seen(context.job)["W&B"]) == ["wandb", "sync", str(file.parent)]
 
 
 def test_trackio_local(settings, tiny, tmp_path) -> None:
@@ -204,3 +224,5 @@ def test_trackio_local(settings, tiny, tmp_path) -> None:
     with sqlite3.connect(context.job.report / "trackio" / "finetune-studio.db") as opened:
         rows = [json.loads(row[0]) for row in opened.execute("select metrics from metrics order by id")]
     same(by_step(rows), context.job)
+    folder = f"TRACKIO_DIR={context.job.report / 'trackio'}"
+    assert shlex.split(seen(context.job)["Trackio"]) == [folder, "trackio", "show", "--project", "finetune-studio"]

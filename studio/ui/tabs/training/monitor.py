@@ -84,6 +84,7 @@ MONITOR = f"""
     <span class="muted" data-part="left"></span>
   </div>
   <p class="muted num phases" data-part="phases"></p>
+  <dl class="trackers" data-part="trackers" hidden></dl>
   <p class="notice warning" data-part="problem" role="status" hidden></p>
   <div data-part="notices" aria-live="polite"></div>
   <div data-part="training" hidden>
@@ -134,7 +135,7 @@ LOG = """
 
 _SCRIPTS = (
     "training/chartfiles.js", "training/charts.js", "training/log.js", "training/notices.js", "training/notify.js",
-    "training/branch.js", "training/reader.js", "training/monitor.js",
+    "training/branch.js", "training/reader.js", "training/tracked.js", "training/monitor.js",
 )  # fmt: skip
 
 
