@@ -36,7 +36,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         raise StudioError(
             f"{what} needs {in_words(needed + SPARE_BYTES)} of disk space, but only {in_words(free)} is free",
             where=str(folder),
-            fix="Free some space, or set STUDIO_HOME to a folder on a larger disk; the run itself is not affected",
+            fix="Free some space, or set STUDIO_HOME to a folder on a larger disk; what is exported is not affected",
         )
 
 

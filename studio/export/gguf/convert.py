@@ -40,7 +40,7 @@ KNOWN = (
         r"No space left on device",
         "",
         "the disk filled up while the GGUF was being written",
-        "Free some space, or set STUDIO_HOME to a folder on a larger disk; the run itself is not affected",
+        "Free some space, or set STUDIO_HOME to a folder on a larger disk; what is exported is not affected",
     ),
     (r"MemoryError|Cannot allocate memory", "", "there was not enough memory", "Close other programs and export again"),
 )  # fmt: skip

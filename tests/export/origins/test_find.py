@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from studio.config.jobs import ExportConfig
-from studio.errors import InputError
+from studio.errors import InputError, StudioError
+from studio.export import files
 from studio.export.adapter import require_exportable
 from studio.export.card import model_card
 from studio.export.delivery.earlier import same_export
+from studio.export.job import export
 from studio.export.origins.find import Found, find
 from studio.export.source import open_source
 from studio.jobs import JobFolder
@@ -132,6 +135,33 @@ def test_an_adapter_is_found_with_its_base_and_the_bases_tokenizer(
     assert (source.model, source.adapter, source.name) == (adapter_folder, adapter_folder, "lab-adapter")
     require_exportable(source, ExportConfig(run="x", to="gguf-lora"))
     assert source.origin.descent("lab/base", "adapter") == ("lab/base", "adapter")
+
+
+@pytest.mark.parametrize("origin", ["folder", "adapter", "hub"])
+def test_the_disk_is_asked_for_as_much_as_is_written(
+    origin: str, folder: Path, adapter_folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = (folder / "model.safetensors").stat().st_size
+    lora = (adapter_folder / "adapter_model.safetensors").stat().st_size
+    wanted = {"folder": str(folder), "adapter": str(adapter_folder), "hub": "lab/tiny-model"}[origin]
+    if origin == "hub":
+        shutil.copytree(folder, place := hub_folder(settings, wanted))
+        (place / "studio.json").write_text(json.dumps({"hub": wanted, "commit": "c"}))
+    merged = weights if origin == "adapter" else 0
+    cases: list[tuple[dict[str, Any], float]] = [
+        ({"to": "gguf", "types": ["f16"]}, merged + weights),
+        ({"to": "gguf", "types": ["f16", "f32"]}, 2 * merged + 3 * weights),
+        ({"to": "merged", "dtype": "bfloat16"}, weights),
+    ]
+    cases += [({"to": "adapter"}, 2 * lora), ({"to": "gguf-lora"}, 1.2 * weights)] if origin == "adapter" else []
+    monkeypatch.setattr(files, "free_bytes", lambda folder: 1_000_000)
+    for asked, needed in cases:
+        job = create_job(settings.jobs, "export", "lab", {"run": wanted, **asked})
+        with pytest.raises(StudioError, match=r"needs ([\d.]+) MB of disk space, but only 1.0 MB is free") as caught:
+            export(JobContext(job, settings))
+        told = re.search(r"needs ([\d.]+) MB", caught.value.what)
+        assert told and float(told[1]) * 1e6 - files.SPARE_BYTES == pytest.approx(needed, abs=150_000), asked
+        assert not job.exports.exists() or list(job.exports.iterdir()) == []
 
 
 def test_a_model_of_the_hub_is_taken_by_its_name(folder: Path, settings: Settings) -> None:
