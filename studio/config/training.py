@@ -167,6 +167,15 @@ class TrainingConfig(Options):
         tunings=having("unsloth", TUNINGS),
     )
 
+    kernels: Literal["auto", "off"] = option(
+        "auto",
+        "Compute LoRA layers, attention, norms and the loss on a CPU with the studio's own code, which is faster and "
+        "keeps less; auto does so where a small batch gives the same numbers as the model's own layers.",
+        title="Fused kernels",
+        group=SPEED,
+        differs="TRL: the model's own layers.",
+    )
+
     device: str = option(
         "any", "Where the run computes: any takes the first free device, cuda:0 that GPU, cpu the CPU.",
         title="Device", group=SPEED,

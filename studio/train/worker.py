@@ -39,7 +39,7 @@ from studio.models.plan.batches import Batching
 from studio.models.plan.fit import Lengths
 from studio.models.plan.making import Plan, make_plan
 from studio.train import checks, trainers
-from studio.train.engine import unsloth
+from studio.train.engine import fused, unsloth
 from studio.train.load.model import load_model, merge_into, stretched_base
 from studio.train.loop import trackers
 from studio.train.loop.best import scores, watched
@@ -98,7 +98,8 @@ def train(context: JobContext) -> None:
 
     with context.phase("loading model"):
         example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None
-        loaded = load_model(config, plan, reference.path, tokenizer, example)
+        kernels, missing = fused.kernels(config)
+        loaded = load_model(config, plan, reference.path, tokenizer, example, kernels)
         if config.training.engine == "unsloth":
             if warning := unsloth.warning():
                 context.notice("warning", warning)
@@ -128,6 +129,8 @@ def train(context: JobContext) -> None:
             on_samples=callback.samples,
         )
         trainer = trainers.build(setup)
+        if fused.wanted(config):
+            context.log(fused.fuse(trainer.model, config, plan, kernels, missing))
         callback.watch(trainer)
         trackers.attach(trainer, context, list(config.training.report_to))
         start = Start.of(trainer, config)

@@ -23,6 +23,7 @@ from studio.models.inspect.shape import ModelShape
 from studio.models.plan.making import make_plan
 from studio.settings import ASSETS, Settings
 from studio.train import trainers
+from studio.train.engine import fused
 from studio.train.load.model import load_model
 from studio.train.setup import Setup
 from studio.train.worker import lengths_of
@@ -119,13 +120,17 @@ def make_trainer(
     shape = ModelShape.from_folder(folder)
     plan = make_plan(config, shape, lengths_of(prepared), device_info(settings))
     example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None
-    loaded = load_model(config, plan, folder, tokenizer, example)
+    kernels, reason = fused.kernels(config)
+    loaded = load_model(config, plan, folder, tokenizer, example, kernels)
     setup = Setup(
         config=config, plan=plan, model=loaded.model, base=folder, tokenizer=tokenizer, train=prepared.train,
         validation=prepared.validation, output=output, callbacks=callbacks or [], peft_config=loaded.peft_config,
         engine_loss=loaded.engine_loss,
     )  # fmt: skip
-    return Made(trainers.build(setup), setup)
+    trainer = trainers.build(setup)
+    if fused.wanted(config):
+        fused.fuse(trainer.model, config, plan, kernels, reason)
+    return Made(trainer, setup)
 
 
 def logged(trainer: Any, name: str = "loss") -> list[float]:

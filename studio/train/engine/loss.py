@@ -17,6 +17,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from studio.models.plan.memory import LOGIT_CHUNK as CHUNK
+from studio.train.engine.layers import HeadLoss, head_fits
+from studio.train.engine.native.calls import Kernels
 
 # Heads that do more than a matrix product. Their models keep the library's loss.
 _SCALED_HEADS = (
@@ -41,10 +43,14 @@ class SupervisedOutput:
     count: torch.Tensor
 
 
-def attach(model: nn.Module) -> bool:
+def attach(model: nn.Module, kernels: Kernels | None = None) -> bool:
     """Let `model(..., labels=..., supervised_loss=True)` return a `SupervisedOutput`.
 
     Must happen before PEFT wraps the model. Without the flag the model is as it was.
+
+    Args:
+        model: a causal language model.
+        kernels: the engine's compiled functions, where the run has them.
 
     Returns:
         False when the model's head is not a plain linear layer; then nothing is changed.
@@ -63,15 +69,16 @@ def attach(model: nn.Module) -> bool:
             return original(*args, **kwargs)
         labels = kwargs.pop("labels")
         hidden = model.base_model(*args, **kwargs).last_hidden_state
-        return supervised_loss_of(hidden, model.get_output_embeddings(), labels, num_items, loss_name)
+        return supervised_loss_of(hidden, model.get_output_embeddings(), labels, num_items, loss_name, kernels)
 
     model.forward = forward
     return True
 
 
 def supervised_loss_of(
-    hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor, num_items: Any, loss_name: str = "nll"
-) -> SupervisedOutput:
+    hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor, num_items: Any, loss_name: str = "nll",
+    kernels: Kernels | None = None,
+) -> SupervisedOutput:  # fmt: skip
     """Loss of the next token at the positions whose label is not -100.
 
     Args:
@@ -80,12 +87,18 @@ def supervised_loss_of(
         labels: (B, T), -100 where a token does not count; position t predicts label t + 1.
         num_items: supervised tokens of the whole update, over all its micro-batches; None for this batch's.
         loss_name: nll, or dft, which weights each token's loss by its probability (Wu et al. 2025, arXiv:2508.05629).
+        kernels: compute it in one pass where they are given and the head is frozen.
     """
     wanted = labels[:, 1:]
     mask = wanted != -100
     states, targets = hidden[:, :-1][mask], wanted[mask]
     total = hidden.sum() * 0.0  # keeps the graph when no token counts
     correct = torch.zeros((), dtype=torch.long, device=hidden.device)
+    count = mask.sum()
+    divisor = count if num_items is None else torch.as_tensor(num_items, device=hidden.device)
+    if kernels is not None and len(targets) and head_fits(head, states):
+        summed, correct = HeadLoss.apply(states, targets, head.weight, loss_name, kernels)
+        return SupervisedOutput((total + summed) / divisor.clamp(min=1), correct, count)
     pieces = list(zip(states.split(CHUNK), targets.split(CHUNK), strict=True)) if len(targets) else []
     for state, target in pieces:
         if len(pieces) > 1 and torch.is_grad_enabled():  # recompute a chunk's logits rather than keep them all
@@ -93,8 +106,6 @@ def supervised_loss_of(
         else:
             part, hits = _chunk(state, target, head, loss_name)
         total, correct = total + part, correct + hits
-    count = mask.sum()
-    divisor = count if num_items is None else torch.as_tensor(num_items, device=hidden.device)
     return SupervisedOutput(total / divisor.clamp(min=1), correct, count)
 
 

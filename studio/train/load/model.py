@@ -24,6 +24,7 @@ from studio.models.plan.making import Plan
 from studio.reach import link_or_copy
 from studio.train.engine import loss as engine_loss
 from studio.train.engine import unsloth
+from studio.train.engine.native.calls import Kernels
 from studio.train.load.pretrained import load_adapter, load_whole
 from studio.train.loop.saving import save_tokenizer
 from studio.train.tuning import prepare
@@ -46,8 +47,9 @@ class Loaded:
 
 
 def load_model(
-    config: RunConfig, plan: Plan, folder: Path, tokenizer: PreTrainedTokenizerBase, example: Any = None
-) -> Loaded:
+    config: RunConfig, plan: Plan, folder: Path, tokenizer: PreTrainedTokenizerBase, example: Any = None,
+    kernels: Kernels | None = None,
+) -> Loaded:  # fmt: skip
     """Load the checkpoint in `folder` as the run wants it.
 
     Args:
@@ -56,6 +58,7 @@ def load_model(
         folder: a Hugging Face checkpoint.
         tokenizer: the model's; a scoring head must know how a sequence is padded.
         example: a row (`units.Encoded`) to check our loss on, for methods that learn from answers.
+        kernels: the engine's compiled functions, where the run has them.
 
     Raises:
         InputError: a layer that was asked for does not exist, or the files lack weights.
@@ -70,7 +73,7 @@ def load_model(
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     fast = False
     if example is not None:
-        fast = engine_loss.attach(model) and engine_loss.agrees(model, example.input_ids, example.labels)
+        fast = engine_loss.attach(model, kernels) and engine_loss.agrees(model, example.input_ids, example.labels)
     tuning = config.tuning
     if tuning.adapter and tuning.goes_on:
         model.requires_grad_(False)

@@ -1,0 +1,116 @@
+"""Attention within segments, computed by the studio's own code in place of torch's.
+
+Torch computes a packed row under a dense mask and a padded batch with its padding; its kernel for a CPU is slow
+backwards, above all for short rows. Ours computes what each token sees and nothing else (`native/attention.h`), and is
+put into transformers' attention interface by name, so any model that asks there has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import flash_attention_mask
+
+from studio.train.engine.native.calls import KINDS, Kernels, Segments
+
+NAME = "studio_segments"
+_SIZES = range(8, 257)  # of a head
+
+
+def register(kernels: Kernels) -> None:
+    """Make the attention known to transformers under `NAME`."""
+
+    def attend(
+        module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **options: Any
+    ) -> tuple[torch.Tensor, None]:
+        scale = options.get("scaling") or query.shape[-1] ** -0.5
+        window = options.get("sliding_window") or 0
+        batch, heads, length, size = query.shape
+        segments = None
+        if not options.get("dropout") and key.shape[2] == length and query.dtype == key.dtype == value.dtype:
+            segments = segments_of(batch, length, attention_mask, options.get("position_ids"))
+        if segments is None or query.dtype not in KINDS or size not in _SIZES or value.shape[-1] != size:
+            return _plain(query, key, value, attention_mask, window, scale, options.get("dropout") or 0.0), None
+        out = _Attention.apply(*map(_tokens, (query, key, value)), kernels, segments, window, scale)
+        return out.view(batch, length, heads, size), None
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, flash_attention_mask)
+
+
+def segments_of(batch: int, length: int, mask: torch.Tensor | None, positions: torch.Tensor | None) -> Segments | None:
+    """Find the sequences of a batch.
+
+    Args:
+        batch: rows, B.
+        length: T.
+        mask: (B, T), 0 for padding; None without any.
+        positions: (B or 1, T); in one packed row each sequence begins at 0.
+
+    Returns:
+        None where a row's real tokens do not lie side by side.
+    """
+    about = positions if mask is None else mask
+    if about is not None and (known := getattr(about, "_studio_segments", None)) is not None:
+        return known  # every layer asks for the same batch
+    if mask is not None:
+        kept = mask.bool()
+        counts, firsts = kept.sum(1).tolist(), kept.to(torch.uint8).argmax(1).tolist()
+        lasts = (length - kept.flip(1).to(torch.uint8).argmax(1)).tolist()
+        if any(count and last - first != count for count, first, last in zip(counts, firsts, lasts, strict=True)):
+            return None
+        found = Segments(tuple(row * length + first for row, first in enumerate(firsts)), tuple(counts))
+    elif positions is not None and batch == 1:
+        starts = (positions[0] == 0).nonzero()[:, 0].tolist()
+        if not starts or starts[0]:
+            starts = [0, *starts]
+        found = Segments(tuple(starts), tuple(b - a for a, b in zip(starts, [*starts[1:], length], strict=True)))
+    else:
+        found = Segments(tuple(row * length for row in range(batch)), (length,) * batch)
+    if about is not None:
+        about._studio_segments = found  # type: ignore[attr-defined]
+    return found
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kernels: Kernels, *rest: Any
+    ) -> torch.Tensor:
+        out, logsum = kernels.attention(q, k, v, *rest)
+        ctx.save_for_backward(q, k, v, out, logsum)
+        ctx.kernels, ctx.rest = kernels, rest
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, given: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        q, k, v, out, logsum = ctx.saved_tensors
+        made = ctx.kernels.attention_backward((q, k, v), (out, logsum), given.contiguous(), *ctx.rest)
+        return (*made, None, None, None, None)
+
+
+def _tokens(heads: torch.Tensor) -> torch.Tensor:
+    """(B, H, T, D) as (B x T, H, D), side by side in the last dimension."""
+    flat = heads.transpose(1, 2).flatten(0, 1)
+    return flat if flat.stride(-1) == 1 else flat.contiguous()
+
+
+def _plain(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, window: int, scale: float,
+    dropout: float,
+) -> torch.Tensor:  # fmt: skip
+    """Torch's attention, for what ours does not compute: a cache of keys while text is written, other head sizes."""
+    length, keys = query.shape[2], key.shape[2]
+    after = torch.arange(keys - length, keys)[:, None] - torch.arange(keys)[None]
+    seen = (after >= 0) & (after < window) if window else after >= 0
+    seen = seen[None, None]
+    if mask is not None:
+        seen = seen & mask[:, None, None, -keys:].bool()
+        seen = seen | ~seen.any(-1, keepdim=True)  # padding that sees nothing would be no number
+    out = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=seen, dropout_p=dropout, scale=scale, enable_gqa=True
+    )
+    return out.transpose(1, 2).contiguous()

@@ -1,0 +1,272 @@
+"""The engine's layers put in place of a model's own, each only where it gives what the model's gives.
+
+What a layer is follows from what it does, not from its architecture's name: a norm, an MLP or a group of linear layers
+is replaced if both give equal numbers for the same input, and the whole model is compared on a small batch, forwards
+and backwards, before the first step. Where it disagrees everything is as it was, and the run says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from studio.config import RunConfig
+from studio.errors import StudioError
+from studio.models.plan.making import Plan
+from studio.train.engine import attention
+from studio.train.engine.layers import WIDTH, Gated, Norm
+from studio.train.engine.lora import Group, is_plain
+from studio.train.engine.native.building import load, place
+from studio.train.engine.native.calls import KINDS, Kernels
+
+# Relative distances of outputs and gradients: rounding in float32, and in bfloat16 through some dozen layers.
+_AGREEMENT = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (5e-2, 2e-1)}
+_LENGTHS = (48, 29)  # tokens of the two rows that are compared
+_SOFT = ("attn_logit_softcapping", "attn_logit_soft_capping")
+
+
+@dataclass
+class Fused:
+    """What was replaced.
+
+    Attributes:
+        kernels: the compiled functions; None where they could not be built.
+        groups: of linear layers with adapters.
+        norms, gates: how many layers.
+        segments: attention is the engine's.
+        reason: why something is the model's own; "" if nothing is.
+    """
+
+    kernels: Kernels | None
+    groups: list[Group] = field(default_factory=list)
+    norms: int = 0
+    gates: int = 0
+    segments: bool = False
+    reason: str = ""
+    _undo: list[Callable[[], None]] = field(default_factory=list)
+
+    def replaced(self) -> str:
+        """Which layers, for the log; "" if none."""
+        counts = {"groups of LoRA layers": len(self.groups), "norms": self.norms, "gates": self.gates}
+        parts = [f"{count} {name}" for name, count in counts.items() if count]
+        return ", ".join([*parts, "attention"] if self.segments else parts)
+
+    def detach(self) -> None:
+        """Let the model compute everything itself again."""
+        for undo in reversed(self._undo):
+            undo()
+        self._undo, self.groups, self.norms, self.gates, self.segments = [], [], 0, 0, False
+
+
+def wanted(config: RunConfig) -> bool:
+    """Whether a run may use the engine's layers."""
+    return config.training.kernels == "auto" and config.training.engine == "studio" and not torch.cuda.is_available()
+
+
+def kernels(config: RunConfig) -> tuple[Kernels | None, str]:
+    """The compiled functions for this CPU; or None and the reason, "" where the run does not want them."""
+    if not wanted(config):
+        return None, ""
+    try:
+        return Kernels(load(place())), ""
+    except StudioError as error:
+        return None, str(error)
+
+
+def fuse(model: Any, config: RunConfig, plan: Plan, built: Kernels | None, reason: str) -> str:
+    """Replace what can be replaced in the model of a run, and say what was, in a line for its log.
+
+    Args:
+        model: the trainer's.
+        config: the run.
+        plan: its number format.
+        built: the compiled functions.
+        reason: why there are none.
+    """
+    done = attach(model, built, attention_is_free=config.model.attention == "auto", autocast=plan.autocast)
+    told = done.reason or reason
+    return f"fused kernels: {done.replaced() or 'none'}{f' ({told})' if told else ''}"
+
+
+def attach(model: Any, built: Kernels | None, *, attention_is_free: bool, autocast: bool) -> Fused:
+    """Replace what can be replaced.
+
+    Args:
+        model: as it is trained, with PEFT's layers where there are some.
+        built: the compiled functions; without them only LoRA layers are replaced.
+        attention_is_free: the person left the choice of attention to the studio.
+        autocast: products are computed in bfloat16.
+    """
+    done = Fused(built)
+    batch = _batch(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        before = _measured(model, batch)
+        if built is not None:
+            _replace_norms(model, built, done)
+            if attention_is_free:
+                _replace_attention(model, built, done)
+        _replace_linear(model, batch, built, done)
+        far = _distance(before, _measured(model, batch))
+    allowed = _AGREEMENT[torch.bfloat16 if autocast else torch.float32]
+    if not all(one <= most for one, most in zip(far, allowed, strict=True)):  # a distance that is no number is far
+        done.detach()
+        done.reason = f"its layers disagree with this model's (outputs by {far[0]:.1e}, gradients by {far[1]:.1e})"
+    return done
+
+
+def _batch(model: Any) -> dict[str, torch.Tensor]:
+    """Two rows of different length, padded at the end."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    drawn = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, vocabulary, (2, max(_LENGTHS)), generator=drawn)
+    mask = torch.arange(max(_LENGTHS))[None] < torch.tensor(_LENGTHS)[:, None]
+    return {"input_ids": ids, "attention_mask": mask.long()}
+
+
+def _measured(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The model's outputs at real tokens, and the gradients of what is trained; leaves no gradient behind."""
+    training = model.training
+    model.eval()  # without dropout
+    kept = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.requires_grad]
+    for parameter, _ in kept:
+        parameter.grad = None
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        logits = model(**batch, use_cache=False).logits.float()
+        if logits.shape[:2] == batch["attention_mask"].shape:
+            logits = logits[batch["attention_mask"].bool()]
+        torch.manual_seed(0)
+        (logits * torch.randn_like(logits)).sum().backward()
+    slopes = [
+        (parameter.grad if parameter.grad is not None else parameter.new_zeros(())).flatten() for parameter, _ in kept
+    ]
+    for parameter, grad in kept:
+        parameter.grad = grad
+    model.train(training)
+    return logits.detach(), torch.cat([slope.float() for slope in slopes])
+
+
+def _distance(first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]) -> tuple[float, ...]:
+    return tuple(float((a - b).norm() / a.norm().clamp(min=1e-12)) for a, b in zip(first, second, strict=True))
+
+
+def _same(mine: torch.Tensor, theirs: torch.Tensor) -> bool:
+    return (
+        mine.dtype == theirs.dtype and _distance((theirs.float(),), (mine.float(),))[0] <= _AGREEMENT[theirs.dtype][0]
+    )
+
+
+def _put(module: nn.Module, forward: Callable[..., Any], done: Fused) -> None:
+    module.forward = forward
+    done._undo.append(lambda: delattr(module, "forward"))
+
+
+def _replace_norms(model: nn.Module, built: Kernels, done: Fused) -> None:
+    known: dict[tuple[type, torch.dtype], bool] = {}
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+        if not type(module).__name__.endswith("RMSNorm") or not isinstance(epsilon, float) or weight is None:
+            continue
+        if weight.requires_grad or weight.ndim != 1 or len(weight) % WIDTH or weight.dtype not in KINDS:
+            continue
+        original = module.forward
+
+        def forward(
+            x: torch.Tensor, *, weight: Any = weight, epsilon: float = epsilon, original: Any = original
+        ) -> Any:
+            if x.dtype != weight.dtype:
+                return original(x)
+            return Norm.apply(x, weight, epsilon, built)
+
+        key = (type(module), weight.dtype)
+        if key not in known:
+            probe = torch.randn(5, len(weight), generator=torch.Generator().manual_seed(0)).to(weight.dtype)
+            with torch.no_grad():
+                known[key] = _same(forward(probe), original(probe))
+        if known[key]:
+            _put(module, forward, done)
+            done.norms += 1
+
+
+def _replace_attention(model: Any, built: Kernels, done: Fused) -> None:
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = inner.config.get_text_config()
+    before = inner.config._attn_implementation
+    if any(getattr(config, name, None) for name in _SOFT) or not inner._can_set_attn_implementation():
+        return
+    attention.register(built)
+    inner.set_attn_implementation(attention.NAME)
+    done._undo.append(lambda: inner.set_attn_implementation(before))
+    done.segments = True
+
+
+def _replace_linear(model: nn.Module, batch: dict[str, torch.Tensor], built: Kernels | None, done: Fused) -> None:
+    for layers in _siblings(model, batch):
+        group = Group(layers)
+        group.attach()
+        done._undo.append(group.detach)
+        done.groups.append(group)
+    if built is None:
+        return
+    by_layer = {id(group.layers[0]): group for group in done.groups if len(group.layers) == 2}
+    for module in model.modules():
+        group = by_layer.get(id(getattr(module, "gate_proj", None)))
+        if (
+            group is not None
+            and getattr(module, "up_proj", None) is group.layers[1]
+            and _gate(module, group, built, done)
+        ):
+            done.gates += 1
+
+
+def _gate(module: Any, group: Group, built: Kernels, done: Fused) -> bool:
+    """Compute an MLP's gate and what it lets through in one piece, if that is what the MLP does."""
+    gate, up = (layer.base_layer for layer in group.layers)
+    if gate.out_features != up.out_features or gate.out_features % WIDTH or gate.weight.dtype not in KINDS:
+        return False
+    original = module.forward
+
+    def forward(x: torch.Tensor) -> Any:
+        if not group.applies(x):
+            return original(x)
+        return module.down_proj(Gated.apply(group.whole(x), built))
+
+    probe = torch.randn(5, gate.in_features, generator=torch.Generator().manual_seed(0)).to(gate.weight.dtype)
+    with torch.no_grad():
+        if not _same(forward(probe), original(probe)):
+            return False
+    _put(module, forward, done)
+    return True
+
+
+def _siblings(model: nn.Module, batch: dict[str, torch.Tensor]) -> Iterator[list[Any]]:
+    """LoRA layers that take the same input within a module, in the order in which they are called."""
+    parents = {id(child): parent for parent in model.modules() for child in parent.children()}
+    called: list[tuple[Any, torch.Tensor]] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda layer, given: called.append((layer, given[0])))
+        for module in model.modules() if is_plain(module)
+    ]  # fmt: skip
+    with torch.no_grad():
+        model(**batch, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    seen: set[int] = set()
+    row: list[Any] = []
+    before: tuple[Any, torch.Tensor] | None = None
+    for layer, given in called:
+        if id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        together = before is not None and given is before[1] and parents[id(layer)] is parents[id(before[0])]
+        if row and not together:
+            yield row
+            row = []
+        row.append(layer)
+        before = (layer, given)
+    if row:
+        yield row

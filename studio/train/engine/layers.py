@@ -1,0 +1,96 @@
+"""RMSNorm, the gate of an MLP and the loss of the next token as one pass through memory each, with their gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from studio.train.engine.native.calls import KINDS, Kernels
+
+WIDTH = 16  # a row must fill whole vectors
+_LOGITS = 512  # rows of logits that exist at a time: those of a large vocabulary stay near the cache
+
+
+class Norm(torch.autograd.Function):
+    """RMSNorm of x (…, size) with a frozen weight (size)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float, kernels: Kernels) -> torch.Tensor:
+        """See `Kernels.norm`."""
+        rows = x.reshape(-1, x.shape[-1])
+        rows = rows if rows.is_contiguous() else rows.contiguous()
+        out, scales = kernels.norm(rows, weight, epsilon)
+        ctx.save_for_backward(rows, weight, scales)
+        ctx.kernels = kernels
+        return out.view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, given: torch.Tensor) -> tuple[Any, ...]:
+        """See `Kernels.norm_backward`."""
+        rows, weight, scales = ctx.saved_tensors
+        flat = given.reshape(rows.shape).contiguous()
+        return ctx.kernels.norm_backward(rows, weight, scales, flat).view(given.shape), None, None, None
+
+
+class Gated(torch.autograd.Function):
+    """silu(gate) * up of (…, 2 x size)."""
+
+    @staticmethod
+    def forward(ctx: Any, both: torch.Tensor, kernels: Kernels) -> torch.Tensor:
+        """See `Kernels.gated`."""
+        rows = both.reshape(-1, both.shape[-1])
+        rows = rows if rows.is_contiguous() else rows.contiguous()
+        ctx.save_for_backward(rows)
+        ctx.kernels = kernels
+        return kernels.gated(rows).view(*both.shape[:-1], both.shape[-1] // 2)
+
+    @staticmethod
+    def backward(ctx: Any, given: torch.Tensor) -> tuple[Any, ...]:
+        """See `Kernels.gated_backward`."""
+        (rows,) = ctx.saved_tensors
+        flat = given.reshape(rows.shape[0], -1).contiguous()
+        return ctx.kernels.gated_backward(rows, flat).view(*given.shape[:-1], rows.shape[1]), None
+
+
+class HeadLoss(torch.autograd.Function):
+    """Sum of the losses of states (N, H) under a frozen head (V, H), and how many tokens were the most probable.
+
+    The gradient is made in the forward pass, where the logits are: they are computed once and never kept (as in Liger's
+    fused linear cross-entropy, Hsu et al. 2024, arXiv:2410.10989).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, targets: torch.Tensor, head: torch.Tensor, loss_name: str, kernels: Kernels
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Kernels.cross_entropy`."""
+        wanted = ctx.needs_input_grad[0]
+        slopes = torch.empty_like(states) if wanted else None
+        total, hits = torch.zeros((), dtype=torch.float32), torch.zeros((), dtype=torch.long)
+        by_probability = loss_name == "dft"
+        for at in range(0, len(targets), _LOGITS):
+            part, target = states[at : at + _LOGITS], targets[at : at + _LOGITS].contiguous()
+            logits = part @ head.t()
+            losses, best = kernels.cross_entropy(logits, target, by_probability=by_probability, gradient=wanted)
+            total += (losses * torch.exp(-losses)).sum() if by_probability else losses.sum()
+            hits += (best == target).sum()
+            if slopes is not None:
+                torch.mm(logits, head, out=slopes[at : at + _LOGITS])
+        ctx.save_for_backward(slopes)
+        ctx.mark_non_differentiable(hits)
+        return total, hits
+
+    @staticmethod
+    def backward(ctx: Any, given: torch.Tensor, _: Any) -> tuple[Any, ...]:
+        """The gradient that was made, times the one that is given."""
+        (slopes,) = ctx.saved_tensors
+        return slopes * given.to(slopes.dtype), None, None, None, None
+
+
+def head_fits(head: nn.Module, states: torch.Tensor) -> bool:
+    """Whether `HeadLoss` can compute it: a frozen linear layer without a bias in the number format of the states."""
+    if type(head) is not nn.Linear or head.bias is not None or head.weight.requires_grad:
+        return False
+    return states.dtype == head.weight.dtype and states.dtype in KINDS

@@ -1,0 +1,278 @@
+// Causal attention within segments, forward and backward, without a mask and without a matrix of scores.
+//
+// As FlashAttention (Dao 2023, arXiv:2307.08691) does on a GPU: scores exist for one tile at a time, their maximum and
+// sum are kept as a logarithm for the backward pass, which computes them again. Keys and values may be shared by
+// several heads (grouped queries), and a window may hide what is far behind. Each number is written by one thread and
+// added up in one order, so a run repeats to the bit, with any number of threads.
+
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "tiles.h"
+
+namespace studio {
+
+// (tokens, heads, size) with steps between tokens and heads in elements; sizes lie side by side.
+template <class T>
+struct Heads {
+  T* data;
+  long token, head;
+  T* row(long t, long h) const { return data + t * token + h * head; }
+};
+
+struct Shape {
+  long heads, key_heads, size, padded, window;  // padded: size, filled up to whole vectors; window 0: all before
+  float scale;
+  long group() const { return heads / key_heads; }
+};
+
+struct Segment {
+  long start, length;
+};
+
+constexpr long ROWS = 64, KEYS = 64;  // of a tile; both whole vectors
+
+inline long filled(long count, long to) { return (count + to - 1) / to * to; }
+
+template <class Cell>
+std::unique_ptr<Cell[]> room(long count) {
+  return std::unique_ptr<Cell[]>(new Cell[count]());
+}
+
+// Rows of one head as cells, [rows][padded]; what is beyond them stays 0.
+template <class Kind, class T>
+void take_rows(const Heads<T>& from, long head, long first, long rows, const Shape& s, typename Kind::Cell* to) {
+  for (long r = 0; r < rows; r++) {
+    const T* row = from.row(first + r, head);
+    for (long d = 0; d < s.size; d++) to[r * s.padded + d] = Kind::cell(to_float(row[d]));
+  }
+}
+
+// A panel whose columns are the rows of `cells` and whose depth is the size: for products with its transpose.
+template <class Kind>
+void across(const typename Kind::Cell* cells, long rows, long columns, const Shape& s, typename Kind::Cell* panel) {
+  constexpr int P = Kind::PAIR;
+  for (long r = 0; r < rows; r++)
+    for (long d = 0; d < s.padded; d += P)
+      for (int p = 0; p < P; p++) panel[(d / P * columns + r) * P + p] = cells[r * s.padded + d + p];
+}
+
+// A panel whose depth are the rows of `cells` and whose columns are the size.
+template <class Kind>
+void along(const typename Kind::Cell* cells, long rows, const Shape& s, typename Kind::Cell* panel) {
+  constexpr int P = Kind::PAIR;
+  for (long r = 0; r < rows; r++)
+    for (long d = 0; d < s.padded; d++) panel[((r / P) * s.padded + d) * P + r % P] = cells[r * s.padded + d];
+}
+
+// Whether query i of a segment sees key j.
+inline bool sees(long i, long j, long window) { return j <= i && (window == 0 || j > i - window); }
+
+template <class Kind, class T>
+void forward(const Heads<const T>& q, const Heads<const T>& k, const Heads<const T>& v, const Heads<T>& out,
+             float* logsum, const std::vector<Segment>& segments, const Shape& s) {
+  typedef typename Kind::Cell Cell;
+  std::vector<long> at;  // where the panels of a segment begin, in tokens
+  long tokens = 0;
+  for (auto& one : segments) at.push_back(tokens), tokens += filled(one.length, KEYS);
+  auto keys = room<Cell>(tokens * s.key_heads * s.padded), values = room<Cell>(tokens * s.key_heads * s.padded);
+  long count = long(segments.size());
+#pragma omp parallel for collapse(2) schedule(dynamic)
+  for (long n = 0; n < count; n++)
+    for (long h = 0; h < s.key_heads; h++) {
+      long length = segments[n].length, columns = filled(length, KEYS);
+      auto cells = room<Cell>(columns * s.padded);
+      Cell* to = keys.get() + (at[n] * s.key_heads + columns * h) * s.padded;
+      take_rows<Kind>(k, h, segments[n].start, length, s, cells.get());
+      across<Kind>(cells.get(), length, columns, s, to);
+      take_rows<Kind>(v, h, segments[n].start, length, s, cells.get());
+      along<Kind>(cells.get(), columns, s, values.get() + (to - keys.get()));
+    }
+  struct Job {
+    long segment, head, first;
+  };
+  std::vector<Job> jobs;
+  for (long n = 0; n < count; n++)  // the longest first: nobody waits for them at the end
+    for (long first = (segments[n].length - 1) / ROWS * ROWS; first >= 0; first -= ROWS)
+      for (long h = 0; h < s.heads; h++) jobs.push_back({n, h, first});
+  long todo = long(jobs.size());
+#pragma omp parallel
+  {
+    auto rows = room<Cell>(ROWS * s.padded), weights = room<Cell>(ROWS * KEYS);
+    auto scores = room<float>(ROWS * KEYS), total = room<float>(ROWS * s.padded);
+    float top[ROWS], mass[ROWS];
+#pragma omp for schedule(dynamic)
+    for (long job = 0; job < todo; job++) {
+      auto [n, h, first] = jobs[job];
+      long start = segments[n].start, length = segments[n].length, columns = filled(length, KEYS);
+      long have = std::min(ROWS, length - first);
+      const Cell* right = keys.get() + (at[n] * s.key_heads + columns * (h / s.group())) * s.padded;
+      const Cell* below = values.get() + (right - keys.get());
+      take_rows<Kind>(q, h, start + first, have, s, rows.get());
+      std::fill(total.get(), total.get() + ROWS * s.padded, 0.0f);
+      std::fill(top, top + ROWS, -INFINITY);
+      std::fill(mass, mass + ROWS, 0.0f);
+      long from = s.window ? std::max(0L, first - s.window + 1) / KEYS * KEYS : 0;
+      for (long key = from; key < first + have; key += KEYS) {
+        product<Kind>(have, KEYS, s.padded, rows.get(), s.padded, right + key * Kind::PAIR, columns, scores.get(),
+                      KEYS, false);
+        bool edge = key + KEYS > first || (s.window && key <= first + have - s.window);
+        for (long r = 0; r < have; r++) {
+          float* row = scores.get() + r * KEYS;
+          if (edge)
+            for (long j = 0; j < KEYS; j++)
+              if (!sees(first + r, key + j, s.window)) row[j] = -INFINITY;
+          vec most = load(row);
+          for (long j = WIDTH; j < KEYS; j += WIDTH) most = greater(most, load(row + j));
+          float now = std::max(top[r], largest(most) * s.scale);
+          Cell* weight = weights.get() + r * KEYS;
+          if (now == -INFINITY) {
+            for (long j = 0; j < KEYS; j++) weight[j] = Kind::cell(0);
+            continue;
+          }
+          vec added = vec{};
+          for (long j = 0; j < KEYS; j += WIDTH) {
+            vec e = exponential(load(row + j) * s.scale - now);
+            added += e;
+            Kind::cells(weight + j, e);
+          }
+          float shrink = top[r] == -INFINITY ? 0.0f : std::exp(top[r] - now);
+          mass[r] = mass[r] * shrink + sum(added);
+          if (shrink != 1.0f)
+            for (long d = 0; d < s.padded; d += WIDTH)
+              store(&total[r * s.padded + d], load(&total[r * s.padded + d]) * shrink);
+          top[r] = now;
+        }
+        product<Kind>(have, s.padded, KEYS, weights.get(), KEYS, below + key * s.padded, s.padded, total.get(),
+                      s.padded, true);
+      }
+      for (long r = 0; r < have; r++) {
+        T* to = out.row(start + first + r, h);
+        float part = 1.0f / mass[r];
+        for (long d = 0; d < s.size; d++) from_float(total[r * s.padded + d] * part, to[d]);
+        logsum[(start + first + r) * s.heads + h] = top[r] + std::log(mass[r]);
+      }
+    }
+  }
+}
+
+template <class Kind, class T>
+void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<const T>& v, const Heads<const T>& out,
+              const float* logsum, const Heads<const T>& given, const Heads<T>& dq, const Heads<T>& dk,
+              const Heads<T>& dv, const std::vector<Segment>& segments, const Shape& s) {
+  typedef typename Kind::Cell Cell;
+  struct Job {
+    long segment, head, first, last, place;  // keys from first to last of a head of keys; place: of its sums for dq
+  };
+  std::vector<Job> jobs;
+  std::vector<long> places, pieces;
+  long floats = 0;
+  for (long n = 0; n < long(segments.size()); n++) {
+    long length = segments[n].length, piece = std::max(256L, filled((length + 3) / 4, KEYS));
+    places.push_back(floats), pieces.push_back((length + piece - 1) / piece);
+    for (long first = 0; first < length; first += piece)
+      for (long h = 0; h < s.key_heads; h++)
+        jobs.push_back({n, h, first, std::min(length, first + piece), floats + first / piece * length * s.heads * s.padded});
+    floats += pieces.back() * length * s.heads * s.padded;
+  }
+  std::unique_ptr<float[]> sums(new float[floats]);
+  long todo = long(jobs.size()), count = long(segments.size());
+#pragma omp parallel
+  {
+    auto left = room<Cell>(ROWS * s.padded), seen = room<Cell>(ROWS * s.padded);
+    auto q_across = room<Cell>(ROWS * s.padded), q_along = room<Cell>(ROWS * s.padded);
+    auto g_across = room<Cell>(ROWS * s.padded), g_along = room<Cell>(ROWS * s.padded);
+    auto weights = room<Cell>(KEYS * ROWS), slopes = room<Cell>(KEYS * ROWS), turned = room<Cell>(ROWS * KEYS);
+    auto scores = room<float>(KEYS * ROWS), inner = room<float>(KEYS * ROWS);
+    float log_of[ROWS], mean[ROWS];
+#pragma omp for schedule(dynamic)
+    for (long job = 0; job < todo; job++) {
+      auto [n, key_head, begin, end, place] = jobs[job];
+      long start = segments[n].start, length = segments[n].length, wide = filled(end - begin, KEYS);
+      auto k_rows = room<Cell>(wide * s.padded), v_rows = room<Cell>(wide * s.padded);
+      auto k_along = room<Cell>(wide * s.padded);
+      auto k_sum = room<float>(wide * s.padded), v_sum = room<float>(wide * s.padded);
+      take_rows<Kind>(k, key_head, start + begin, end - begin, s, k_rows.get());
+      take_rows<Kind>(v, key_head, start + begin, end - begin, s, v_rows.get());
+      along<Kind>(k_rows.get(), wide, s, k_along.get());
+      for (long h = key_head * s.group(); h < (key_head + 1) * s.group(); h++) {
+        float* q_sum = sums.get() + place + h * length * s.padded;
+        std::fill(q_sum, q_sum + length * s.padded, 0.0f);
+        for (long first = begin / ROWS * ROWS; first < length; first += ROWS) {
+          long have = std::min(ROWS, length - first);
+          if (s.window && end - 1 <= first - s.window) break;
+          std::fill(left.get(), left.get() + ROWS * s.padded, Cell{});
+          std::fill(seen.get(), seen.get() + ROWS * s.padded, Cell{});
+          take_rows<Kind>(q, h, start + first, have, s, left.get());
+          take_rows<Kind>(given, h, start + first, have, s, seen.get());
+          across<Kind>(left.get(), ROWS, ROWS, s, q_across.get());
+          along<Kind>(left.get(), ROWS, s, q_along.get());
+          across<Kind>(seen.get(), ROWS, ROWS, s, g_across.get());
+          along<Kind>(seen.get(), ROWS, s, g_along.get());
+          for (long r = 0; r < ROWS; r++) {
+            log_of[r] = INFINITY, mean[r] = 0;  // a row that is not there weighs nothing
+            if (r >= have) continue;
+            const T *o = out.row(start + first + r, h), *g = given.row(start + first + r, h);
+            for (long d = 0; d < s.size; d++) mean[r] += to_float(o[d]) * to_float(g[d]);
+            log_of[r] = logsum[(start + first + r) * s.heads + h];
+          }
+          for (long key = begin; key < std::min(end, first + have); key += KEYS) {
+            long off = (key - begin) * s.padded, keys = std::min(KEYS, end - key);
+            if (s.window && key + keys - 1 <= first - s.window) continue;
+            // Turned: keys are rows and queries columns, which is what dk and dv are summed from.
+            product<Kind>(keys, ROWS, s.padded, k_rows.get() + off, s.padded, q_across.get(), ROWS, scores.get(), ROWS,
+                          false);
+            product<Kind>(keys, ROWS, s.padded, v_rows.get() + off, s.padded, g_across.get(), ROWS, inner.get(), ROWS,
+                          false);
+            bool edge = key + keys > first || (s.window && key <= first + have - 1 - s.window);
+            for (long j = 0; j < keys; j++) {
+              float *score = scores.get() + j * ROWS, *slope = inner.get() + j * ROWS;
+              if (edge)
+                for (long r = 0; r < ROWS; r++)
+                  if (!sees(first + r, key + j, s.window)) score[r] = -INFINITY;
+              for (long r = 0; r < ROWS; r += WIDTH) {
+                vec weight = exponential(load(score + r) * s.scale - load(log_of + r));
+                Kind::cells(weights.get() + j * ROWS + r, weight);
+                Kind::cells(slopes.get() + j * ROWS + r, weight * (load(slope + r) - load(mean + r)) * s.scale);
+              }
+            }
+            product<Kind>(keys, s.padded, ROWS, weights.get(), ROWS, g_along.get(), s.padded, v_sum.get() + off,
+                          s.padded, true);
+            product<Kind>(keys, s.padded, ROWS, slopes.get(), ROWS, q_along.get(), s.padded, k_sum.get() + off,
+                          s.padded, true);
+            for (long r = 0; r < have; r++)
+              for (long j = 0; j < KEYS; j++)
+                turned[r * KEYS + j] = j < keys ? slopes[j * ROWS + r] : Cell{};
+            product<Kind>(have, s.padded, KEYS, turned.get(), KEYS, k_along.get() + off, s.padded,
+                          q_sum + first * s.padded, s.padded, true);
+          }
+        }
+      }
+      for (long j = 0; j < end - begin; j++) {
+        T *to_k = dk.row(start + begin + j, key_head), *to_v = dv.row(start + begin + j, key_head);
+        for (long d = 0; d < s.size; d++) {
+          from_float(k_sum[j * s.padded + d], to_k[d]);
+          from_float(v_sum[j * s.padded + d], to_v[d]);
+        }
+      }
+    }
+#pragma omp for collapse(2) schedule(dynamic)
+    for (long n = 0; n < count; n++)
+      for (long h = 0; h < s.heads; h++) {
+        long length = segments[n].length, step = length * s.heads * s.padded;
+        const float* piece = sums.get() + places[n] + h * length * s.padded;
+        for (long t = 0; t < length; t++) {
+          T* to = dq.row(segments[n].start + t, h);
+          for (long d = 0; d < s.size; d++) {
+            float whole = 0;
+            for (long one = 0; one < pieces[n]; one++) whole += piece[one * step + t * s.padded + d];
+            from_float(whole, to[d]);
+          }
+        }
+      }
+  }
+}
+
+}  // namespace studio

@@ -1,0 +1,91 @@
+"""The C++ sources, compiled once for this compiler and this CPU and loaded into the process.
+
+A plain C interface keeps it apart from torch's version: what was built for one release works with the next. It adds
+its threads to torch's (both ask for the same libgomp, which a process loads once).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from studio.errors import StudioError
+
+SOURCES = Path(__file__).resolve().parent
+FLAGS = (
+    "-O3", "-march=native", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp",
+    "-shared", "-fPIC",
+)  # fmt: skip
+_SECONDS = 300
+
+
+@cache
+def load(folder: Path) -> ctypes.CDLL:
+    """Load the compiled code, compiling it first if this is the first time.
+
+    Args:
+        folder: where it is kept; created if it is missing.
+
+    Raises:
+        StudioError: no compiler, or it fails; the sentence has its first complaint.
+    """
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    if compiler is None:
+        raise StudioError("a C++ compiler is needed", fix="On Debian or Ubuntu: apt-get install build-essential")
+    file = folder / f"kernels-{_identity(compiler)}.so"
+    if not file.is_file():
+        _compile(compiler, file)
+    try:
+        return ctypes.CDLL(str(file))
+    except OSError as error:
+        raise StudioError(f"the compiled code cannot be loaded: {error}", where=str(file)) from error
+
+
+def place() -> Path:
+    """Where compiled code is kept: with the environment, else with the person's caches."""
+    shared = Path(sys.prefix) / "share" / "finetune-studio"
+    if os.access(shared if shared.exists() else Path(sys.prefix), os.W_OK):
+        return shared
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "finetune-studio"
+
+
+def _identity(compiler: str) -> str:
+    """What the result depends on: the sources, the compiler and what the CPU can do."""
+    digest = hashlib.sha256(" ".join(FLAGS).encode())
+    for source in sorted(SOURCES.glob("*.[ch]*")):
+        digest.update(source.read_bytes())
+    said = subprocess.run([compiler, "--version"], capture_output=True, timeout=_SECONDS, check=False)
+    digest.update(said.stdout + platform.machine().encode() + _abilities().encode())
+    return digest.hexdigest()[:16]
+
+
+def _abilities() -> str:
+    """The CPU's features as Linux lists them, else its name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def _compile(compiler: str, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".build-") as folder:
+        built = Path(folder) / file.name
+        command = [compiler, *FLAGS, str(SOURCES / "kernels.cpp"), "-o", str(built)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise StudioError(f"the compiler did not finish: {error}", where=compiler) from error
+        if done.returncode or not built.is_file():
+            said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
+            raise StudioError(f"the engine's code does not compile here: {said}", where=compiler)
+        built.replace(file)  # another process may have been faster: theirs is the same

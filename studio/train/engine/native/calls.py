@@ -1,0 +1,149 @@
+"""Torch's tensors handed to the compiled code: each function here is one of `kernels.cpp`."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+
+KINDS = {torch.float32: 0, torch.bfloat16: 1}
+_LONGS = ctypes.c_int64
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where each sequence of a batch begins and how long it is, in tokens of the flattened batch (B x T)."""
+
+    starts: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+    def arrays(self) -> tuple[ctypes.Array[_LONGS], ctypes.Array[_LONGS], _LONGS]:
+        """The C arrays of both, and how many there are."""
+        count = len(self.starts)
+        return (_LONGS * count)(*self.starts), (_LONGS * count)(*self.lengths), _LONGS(count)
+
+
+class Kernels:
+    """The compiled functions.
+
+    Args:
+        library: what `building.load` returned.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+
+    def attention(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: Segments, window: int, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Causal attention within segments.
+
+        Args:
+            q: (tokens, heads, size), side by side in the last dimension.
+            k, v: (tokens, heads of keys, size).
+            segments: of the tokens; what lies outside of all gets zeros.
+            window: how many tokens each sees, itself included; 0 for all before it.
+            scale: of the products of queries and keys.
+
+        Returns:
+            (tokens, heads, size), and the logarithms of the sums of weights, (tokens, heads) in float32.
+        """
+        out = torch.zeros(q.shape, dtype=q.dtype)
+        logsum = torch.zeros(q.shape[:2], dtype=torch.float32)
+        self._library.attention(
+            KINDS[q.dtype], *_heads(q, k, v, out), _at(logsum), *segments.arrays(), *_sizes(q, k, window, scale)
+        )
+        return out, logsum
+
+    def attention_backward(
+        self,
+        inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        result: tuple[torch.Tensor, torch.Tensor],
+        given: torch.Tensor,
+        segments: Segments,
+        window: int,
+        scale: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradients of q, k and v.
+
+        Args:
+            inputs: q, k, v as they were given.
+            result: what `attention` returned.
+            given: gradient of the output, (tokens, heads, size).
+            segments: as before.
+            window: as before.
+            scale: as before.
+        """
+        q, k, v = inputs
+        out, logsum = result
+        made = tuple(torch.zeros(one.shape, dtype=one.dtype) for one in inputs)
+        self._library.attention_backward(
+            KINDS[q.dtype], *_heads(q, k, v, out, given, *made), _at(logsum), *segments.arrays(),
+            *_sizes(q, k, window, scale),
+        )  # fmt: skip
+        return made
+
+    def norm(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """RMSNorm of (rows, size); also the factor of each row, in float32."""
+        out, scales = torch.empty_like(x), torch.empty(x.shape[0], dtype=torch.float32)
+        self._library.norm(
+            KINDS[x.dtype], _at(x), _at(weight), _at(out), _at(scales), *map(_LONGS, x.shape), ctypes.c_float(epsilon)
+        )
+        return out, scales
+
+    def norm_backward(
+        self, x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, given: torch.Tensor
+    ) -> torch.Tensor:
+        """Gradient of what was normed, (rows, size)."""
+        out = torch.empty_like(x)
+        self._library.norm_backward(
+            KINDS[x.dtype], _at(x), _at(weight), _at(scales), _at(given), _at(out), *map(_LONGS, x.shape)
+        )
+        return out
+
+    def gated(self, both: torch.Tensor) -> torch.Tensor:
+        """silu(gate) * up, (rows, size), of rows that hold gate and up one after the other, (rows, 2 x size)."""
+        out = both.new_empty(both.shape[0], both.shape[1] // 2)
+        self._library.gated(KINDS[both.dtype], _at(both), _at(out), *map(_LONGS, out.shape))
+        return out
+
+    def gated_backward(self, both: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        """Gradient of gate and up, (rows, 2 x size)."""
+        out = torch.empty_like(both)
+        self._library.gated_backward(KINDS[both.dtype], _at(both), _at(given), _at(out), *map(_LONGS, given.shape))
+        return out
+
+    def cross_entropy(
+        self, logits: torch.Tensor, targets: torch.Tensor, *, by_probability: bool, gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss of each row of (rows, vocabulary), and its most probable token.
+
+        Args:
+            logits: become the gradient of the sum of losses where `gradient` is true.
+            targets: (rows), int64.
+            by_probability: the gradient of a row is weighted by the probability of its target, as in dft.
+            gradient: whether it is wanted.
+        """
+        rows = logits.shape[0]
+        losses, best = torch.empty(rows, dtype=torch.float32), torch.empty(rows, dtype=torch.long)
+        self._library.cross_entropy(
+            KINDS[logits.dtype], _at(logits), _at(targets), _at(losses), _at(best), *map(_LONGS, logits.shape),
+            int(by_probability), int(gradient),
+        )  # fmt: skip
+        return losses, best
+
+
+def _at(tensor: torch.Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _heads(*tensors: torch.Tensor) -> tuple[ctypes.Array[ctypes.c_void_p], ctypes.Array[_LONGS]]:
+    steps = [step for one in tensors for step in one.stride()[:2]]
+    return (ctypes.c_void_p * len(tensors))(*(one.data_ptr() for one in tensors)), (_LONGS * len(steps))(*steps)
+
+
+def _sizes(
+    q: torch.Tensor, k: torch.Tensor, window: int, scale: float
+) -> tuple[_LONGS, _LONGS, _LONGS, _LONGS, ctypes.c_float]:
+    return _LONGS(q.shape[1]), _LONGS(k.shape[1]), _LONGS(q.shape[2]), _LONGS(window), ctypes.c_float(scale)

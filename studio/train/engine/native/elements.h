@@ -1,0 +1,113 @@
+// What goes through memory once instead of several times: RMSNorm, the gate of an MLP, and the loss of the next token.
+
+#pragma once
+
+#include "tiles.h"
+
+namespace studio {
+
+// What a number becomes when it is written and read again.
+inline vec rounded(vec value, const float*) { return value; }
+inline vec rounded(vec value, const bf16*) {
+  bf16 held[WIDTH];
+  store(held, value);
+  return load(held);
+}
+
+// RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467), rounded where transformers' LlamaRMSNorm rounds.
+template <class T>
+void norm_rows(const void* x_, const void* weight_, void* out_, float* scales, long rows, long size, float epsilon) {
+  auto x = static_cast<const T*>(x_), weight = static_cast<const T*>(weight_);
+  auto out = static_cast<T*>(out_);
+#pragma omp parallel for schedule(static)
+  for (long r = 0; r < rows; r++) {
+    const T* row = x + r * size;
+    vec squares = vec{};
+    for (long d = 0; d < size; d += WIDTH) squares += load(row + d) * load(row + d);
+    float scale = 1.0f / std::sqrt(sum(squares) / size + epsilon);
+    scales[r] = scale;
+    for (long d = 0; d < size; d += WIDTH)
+      store(out + r * size + d, load(weight + d) * rounded(load(row + d) * scale, out));
+  }
+}
+
+template <class T>
+void norm_rows_back(const void* x_, const void* weight_, const float* scales, const void* given_, void* dx_, long rows,
+                    long size) {
+  auto x = static_cast<const T*>(x_), weight = static_cast<const T*>(weight_), given = static_cast<const T*>(given_);
+  auto dx = static_cast<T*>(dx_);
+#pragma omp parallel for schedule(static)
+  for (long r = 0; r < rows; r++) {
+    const T *row = x + r * size, *slope = given + r * size;
+    vec shared = vec{};
+    for (long d = 0; d < size; d += WIDTH) shared += load(slope + d) * load(weight + d) * load(row + d);
+    float scale = scales[r], pull = sum(shared) * scale * scale * scale / size;
+    for (long d = 0; d < size; d += WIDTH)
+      store(dx + r * size + d, load(slope + d) * load(weight + d) * scale - load(row + d) * pull);
+  }
+}
+
+inline vec sigmoid(vec x) { return 1.0f / (1.0f + exponential(-x)); }
+
+// silu(gate) * up (Shazeer 2020, arXiv:2002.05202) of rows that hold the gate first and then what it lets through.
+template <class T>
+void gate_rows(const void* both_, void* out_, long rows, long size) {
+  auto both = static_cast<const T*>(both_);
+  auto out = static_cast<T*>(out_);
+#pragma omp parallel for schedule(static)
+  for (long r = 0; r < rows; r++) {
+    const T *gate = both + r * 2 * size, *up = gate + size;
+    for (long d = 0; d < size; d += WIDTH) {
+      vec g = load(gate + d);
+      store(out + r * size + d, rounded(g * sigmoid(g), out) * load(up + d));
+    }
+  }
+}
+
+template <class T>
+void gate_rows_back(const void* both_, const void* given_, void* slopes_, long rows, long size) {
+  auto both = static_cast<const T*>(both_), given = static_cast<const T*>(given_);
+  auto slopes = static_cast<T*>(slopes_);
+#pragma omp parallel for schedule(static)
+  for (long r = 0; r < rows; r++) {
+    const T *gate = both + r * 2 * size, *up = gate + size;
+    T *dgate = slopes + r * 2 * size, *dup = dgate + size;
+    for (long d = 0; d < size; d += WIDTH) {
+      vec g = load(gate + d), slope = load(given + r * size + d), s = sigmoid(g);
+      store(dup + d, slope * g * s);
+      store(dgate + d, slope * load(up + d) * s * (1.0f + g * (1.0f - s)));
+    }
+  }
+}
+
+// Cross-entropy of each row, and its gradient in place of the logits; with `by_probability` a row counts by the
+// probability of its target (Wu et al. 2025, arXiv:2508.05629).
+template <class T>
+void entropy_rows(void* logits_, const int64_t* targets, float* losses, int64_t* best, long rows, long size,
+                  bool by_probability, bool gradient) {
+  auto logits = static_cast<T*>(logits_);
+#pragma omp parallel for schedule(dynamic)
+  for (long r = 0; r < rows; r++) {
+    T* row = logits + r * size;
+    long whole = size / WIDTH * WIDTH;
+    vec most = splat(-INFINITY);
+    for (long j = 0; j < whole; j += WIDTH) most = greater(most, load(row + j));
+    float top = largest(most);
+    for (long j = whole; j < size; j++) top = std::max(top, to_float(row[j]));
+    vec added = vec{};
+    for (long j = 0; j < whole; j += WIDTH) added += exponential(load(row + j) - top);
+    float mass = sum(added);
+    for (long j = whole; j < size; j++) mass += std::exp(to_float(row[j]) - top);
+    best[r] = 0;
+    while (best[r] < size - 1 && to_float(row[best[r]]) != top) best[r]++;
+    float wanted = to_float(row[targets[r]]) - top;
+    losses[r] = std::log(mass) - wanted;
+    if (!gradient) continue;
+    float weight = by_probability ? std::exp(-losses[r]) : 1.0f, share = weight / mass;
+    for (long j = 0; j < whole; j += WIDTH) store(row + j, exponential(load(row + j) - top) * share);
+    for (long j = whole; j < size; j++) from_float(std::exp(to_float(row[j]) - top) * share, row[j]);
+    from_float(std::exp(wanted) * share - weight, row[targets[r]]);
+  }
+}
+
+}  // namespace studio

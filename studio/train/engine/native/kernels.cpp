@@ -1,0 +1,98 @@
+// What the engine computes by itself on a CPU: the C functions that `kernels.py` calls.
+//
+// Each takes numbers as float32 (kind 0) or bfloat16 (kind 1), which lie side by side in the last dimension.
+
+#include <omp.h>
+
+#include "attention.h"
+#include "elements.h"
+
+using namespace studio;
+
+namespace {
+
+#ifdef __AVX512BF16__
+typedef Paired Half;
+#else
+typedef Single Half;
+#endif
+
+template <class T>
+Heads<T> heads(void* data, const int64_t* steps) {
+  return {static_cast<T*>(data), long(steps[0]), long(steps[1])};
+}
+
+std::vector<Segment> segments_of(const int64_t* starts, const int64_t* lengths, int64_t count) {
+  std::vector<Segment> out;
+  for (int64_t n = 0; n < count; n++)
+    if (lengths[n] > 0) out.push_back({long(starts[n]), long(lengths[n])});
+  return out;
+}
+
+Shape shape_of(int64_t heads, int64_t key_heads, int64_t size, int64_t window, float scale) {
+  return {long(heads), long(key_heads), long(size), filled(size, WIDTH), long(window), scale};
+}
+
+template <class Kind, class T>
+void attend(void** at, const int64_t* steps, float* logsum, const std::vector<Segment>& segments, const Shape& s) {
+  forward<Kind, T>(heads<const T>(at[0], steps), heads<const T>(at[1], steps + 2), heads<const T>(at[2], steps + 4),
+                   heads<T>(at[3], steps + 6), logsum, segments, s);
+}
+
+template <class Kind, class T>
+void attend_back(void** at, const int64_t* steps, const float* logsum, const std::vector<Segment>& segments,
+                 const Shape& s) {
+  backward<Kind, T>(heads<const T>(at[0], steps), heads<const T>(at[1], steps + 2), heads<const T>(at[2], steps + 4),
+                    heads<const T>(at[3], steps + 6), logsum, heads<const T>(at[4], steps + 8),
+                    heads<T>(at[5], steps + 10), heads<T>(at[6], steps + 12), heads<T>(at[7], steps + 14), segments, s);
+}
+
+}  // namespace
+
+extern "C" {
+
+// at: q, k, v, out; steps: between tokens and between heads, of each.
+void attention(int kind, void** at, const int64_t* steps, float* logsum, const int64_t* starts, const int64_t* lengths,
+               int64_t count, int64_t heads, int64_t key_heads, int64_t size, int64_t window, float scale) {
+  Shape s = shape_of(heads, key_heads, size, window, scale);
+  auto segments = segments_of(starts, lengths, count);
+  kind ? attend<Half, bf16>(at, steps, logsum, segments, s) : attend<Single, float>(at, steps, logsum, segments, s);
+}
+
+// at: q, k, v, out, gradient of out, and where the gradients of q, k, v go.
+void attention_backward(int kind, void** at, const int64_t* steps, const float* logsum, const int64_t* starts,
+                        const int64_t* lengths, int64_t count, int64_t heads, int64_t key_heads, int64_t size,
+                        int64_t window, float scale) {
+  Shape s = shape_of(heads, key_heads, size, window, scale);
+  auto segments = segments_of(starts, lengths, count);
+  kind ? attend_back<Half, bf16>(at, steps, logsum, segments, s)
+       : attend_back<Single, float>(at, steps, logsum, segments, s);
+}
+
+void norm(int kind, const void* x, const void* weight, void* out, float* scales, int64_t rows, int64_t size,
+          float epsilon) {
+  kind ? norm_rows<bf16>(x, weight, out, scales, rows, size, epsilon)
+       : norm_rows<float>(x, weight, out, scales, rows, size, epsilon);
+}
+
+void norm_backward(int kind, const void* x, const void* weight, const float* scales, const void* given, void* dx,
+                   int64_t rows, int64_t size) {
+  kind ? norm_rows_back<bf16>(x, weight, scales, given, dx, rows, size)
+       : norm_rows_back<float>(x, weight, scales, given, dx, rows, size);
+}
+
+void gated(int kind, const void* both, void* out, int64_t rows, int64_t size) {
+  kind ? gate_rows<bf16>(both, out, rows, size) : gate_rows<float>(both, out, rows, size);
+}
+
+void gated_backward(int kind, const void* both, const void* given, void* slopes, int64_t rows, int64_t size) {
+  kind ? gate_rows_back<bf16>(both, given, slopes, rows, size) : gate_rows_back<float>(both, given, slopes, rows, size);
+}
+
+// In place: the logits become their gradient.
+void cross_entropy(int kind, void* logits, const int64_t* targets, float* losses, int64_t* best, int64_t rows,
+                   int64_t size, int by_probability, int gradient) {
+  kind ? entropy_rows<bf16>(logits, targets, losses, best, rows, size, by_probability, gradient)
+       : entropy_rows<float>(logits, targets, losses, best, rows, size, by_probability, gradient);
+}
+}

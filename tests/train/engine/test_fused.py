@@ -1,0 +1,195 @@
+"""With the engine's layers a model gives what it gives without them, and they are only put where that is so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from studio.train.engine import fused
+from studio.train.engine.lora import Group, is_plain
+from studio.train.engine.native.building import load, place
+from studio.train.engine.native.calls import Kernels
+
+SIZES = {
+    "vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}  # fmt: skip
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {}, "mistral": {"sliding_window": 16}, "qwen2": {"use_sliding_window": False}, "qwen3": {"head_dim": 16},
+    "gemma": {"head_dim": 8}, "gemma2": {"head_dim": 8}, "gemma3_text": {"head_dim": 8, "sliding_window": 16},
+    "phi3": {"pad_token_id": 0}, "olmo2": {}, "granite": {}, "smollm3": {"pad_token_id": 0}, "starcoder2": {}, "stablelm": {},
+    "gpt_neox": {}, "falcon": {}, "glm": {"head_dim": 8, "pad_token_id": 0},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    return Kernels(load(place()))
+
+
+def learned(model: Any) -> Any:
+    """Give every adapter values, as training would: B starts at zero, where nothing could go wrong."""
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data = torch.randn(weight.shape) * 0.1
+    return model
+
+
+def adapted(model: nn.Module, **options: Any) -> Any:
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", **options)
+    return learned(get_peft_model(model, config)).train()
+
+
+def answers(model: Any, autocast: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Logits at real tokens and gradients, of a padded batch whose rows begin and end somewhere."""
+    ids = torch.arange(120).reshape(3, 40) * 7 % 97
+    mask = torch.ones_like(ids)
+    mask[0, 30:] = 0
+    mask[1, :13] = 0
+    model.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()[mask.bool()]
+    torch.manual_seed(2)
+    (logits * torch.randn_like(logits)).sum().backward()
+    return logits.detach(), {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_gives_the_same_with_them(kernels: Kernels, family: str) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **SIZES, **FAMILIES[family])
+    model = adapted(AutoModelForCausalLM.from_config(config))
+    before = answers(model, autocast=False)
+    done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
+    after = answers(model, autocast=False)
+    assert done.reason == ""
+    assert bool(done.replaced()) is (family != "falcon")  # whose linear layers are of a class of its own
+    assert before[1].keys() == after[1].keys()
+    torch.testing.assert_close(after[0], before[0], rtol=1e-4, atol=1e-5)
+    for name, gradient in before[1].items():
+        torch.testing.assert_close(after[1][name], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()) + 1e-7)
+
+
+def test_what_is_replaced_in_a_llama(kernels: Kernels) -> None:
+    model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES)))
+    done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
+    assert done.reason == "" and done.segments and (done.norms, done.gates) == (5, 2)
+    assert [len(group.layers) for group in done.groups] == [3, 1, 2, 1] * 2  # q k v, o, gate up, down
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
+def test_dropout_bias_and_rank_patterns(kernels: Kernels, autocast: bool) -> None:
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(LlamaConfig(**SIZES, attention_bias=True)).to(torch.bfloat16 if autocast else torch.float32)
+    model = adapted(base, lora_dropout=0.3, use_rslora=True, rank_pattern={"q_proj": 7}, alpha_pattern={"v_proj": 3})
+    torch.manual_seed(3)
+    before = answers(model, autocast)
+    assert fused.attach(model, kernels, attention_is_free=True, autocast=autocast).reason == ""
+    torch.manual_seed(3)
+    after = answers(model, autocast)
+    near = 5e-2 if autocast else 1e-4
+    assert float((after[0] - before[0]).norm() / before[0].norm()) < near
+    whole = [torch.cat([one.flatten() for one in found[1].values()]) for found in (before, after)]
+    assert float((whole[1] - whole[0]).norm() / whole[0].norm()) < near
+
+
+def test_switched_off_or_merged_adapters_are_pefts(kernels: Kernels) -> None:
+    model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES)))
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        with model.disable_adapter():
+            base = model(ids).logits
+        tuned = model(ids).logits
+        assert fused.attach(model, kernels, attention_is_free=True, autocast=False).reason == ""
+        with model.disable_adapter():
+            torch.testing.assert_close(model(ids).logits, base)
+        model.merge_adapter()
+        torch.testing.assert_close(model(ids).logits, tuned, rtol=1e-4, atol=1e-5)
+        model.unmerge_adapter()
+        torch.testing.assert_close(model(ids).logits, tuned, rtol=1e-4, atol=1e-5)
+
+
+def test_text_is_written_as_before(kernels: Kernels) -> None:
+    torch.manual_seed(0)
+    model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES))).eval()
+    ids = torch.arange(24).reshape(2, 12) % 97
+    mask = torch.ones_like(ids)
+    mask[0, :5] = 0
+    asked = {"input_ids": ids, "attention_mask": mask, "max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    before = model.generate(**asked)
+    fused.attach(model, kernels, attention_is_free=True, autocast=False)
+    assert torch.equal(model.generate(**asked), before)
+
+
+def test_the_adapter_is_saved_as_peft_saves_it(kernels: Kernels, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES)))
+    model.save_pretrained(tmp_path / "before")
+    fused.attach(model, kernels, attention_is_free=True, autocast=False)
+    model.save_pretrained(tmp_path / "after")
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / "after" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
+
+
+def test_activations_computed_twice_give_the_same(kernels: Kernels) -> None:
+    torch.manual_seed(0)
+    model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES)))
+    fused.attach(model, kernels, attention_is_free=True, autocast=False)
+    before = answers(model, autocast=False)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    after = answers(model, autocast=False)
+    for name, gradient in before[1].items():
+        torch.testing.assert_close(after[1][name], gradient)
+
+
+def test_a_layer_that_is_computed_otherwise_is_left_alone(kernels: Kernels) -> None:
+    class OwnRMSNorm(nn.Module):
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            self.weight, self.eps = layer.weight, layer.variance_epsilon
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1 + self.weight)
+
+    base = LlamaForCausalLM(LlamaConfig(**SIZES))
+    for layer in base.model.layers:
+        layer.input_layernorm = OwnRMSNorm(layer.input_layernorm)
+        layer.mlp.act_fn = nn.GELU()
+    done = fused.attach(adapted(base), kernels, attention_is_free=False, autocast=False)
+    assert (done.norms, done.gates, done.segments, done.reason) == (3, 0, False, "")
+
+
+def test_all_is_undone_where_the_whole_disagrees(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES)))
+    before = answers(model, autocast=False)
+    wrong = Kernels.attention
+    monkeypatch.setattr(Kernels, "attention", lambda self, q, *rest: wrong(self, q * 1.5, *rest))
+    done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
+    assert "disagree" in done.reason and done.replaced() == ""
+    after = answers(model, autocast=False)
+    assert torch.equal(after[0], before[0]) and not any(
+        "forward" in vars(one) for one in model.modules() if is_plain(one)
+    )
+
+
+def test_one_matrix_serves_all_of_a_group() -> None:
+    model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES)))
+    attention = model.base_model.model.model.layers[0].self_attn
+    layers = [attention.q_proj, attention.k_proj, attention.v_proj]
+    weights = [layer.base_layer.weight.clone() for layer in layers]
+    group = Group(layers)
+    assert all(torch.equal(layer.base_layer.weight, one) for layer, one in zip(layers, weights, strict=True))
+    assert len({layer.base_layer.weight.untyped_storage().data_ptr() for layer in layers}) == 1
+    x, other = torch.randn(2, 3, 32), torch.randn(2, 3, 32)
+    expected = [layer(one) for layer in layers for one in (x, other)]
+    group.attach()
+    found = [layer(one) for layer in layers for one in (x, other)]  # not as they are called in a model
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)

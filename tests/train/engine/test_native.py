@@ -1,0 +1,193 @@
+"""The compiled code gives what torch gives, for any lengths, heads, sizes and windows, forwards and backwards."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from studio.errors import StudioError
+from studio.train.engine.attention import segments_of
+from studio.train.engine.native import building
+from studio.train.engine.native.calls import Kernels, Segments
+
+DTYPES = [torch.float32, torch.bfloat16]
+# Relative distance to what torch computes in float32 from the same numbers.
+NEAR = {torch.float32: 3e-6, torch.bfloat16: 6e-3}
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    return Kernels(building.load(building.place()))
+
+
+def far(mine: torch.Tensor, theirs: torch.Tensor) -> float:
+    mine, theirs = mine.detach().float(), theirs.detach().float()
+    return float((mine - theirs).norm() / theirs.norm().clamp(min=1e-6))
+
+
+def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: Segments, window: int) -> torch.Tensor:
+    """Torch's attention, a segment at a time."""
+    parts = []
+    for start, length in zip(segments.starts, segments.lengths, strict=True):
+        one = [x[start : start + length].transpose(0, 1)[None] for x in (q, k, v)]
+        after = torch.arange(length)[:, None] - torch.arange(length)[None]
+        seen = (after >= 0) & (after < window) if window else after >= 0
+        out = functional.scaled_dot_product_attention(*one, attn_mask=seen, enable_gqa=True)
+        parts.append(out[0].transpose(0, 1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.sampled_from([1, 2, 63, 64, 65, 100, 300]), min_size=1, max_size=5),
+    heads=st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3), (8, 1)]),
+    size=st.sampled_from([8, 24, 32, 64, 80, 128, 256]),
+    window=st.sampled_from([0, 0, 1, 50, 128]),
+    seed=st.integers(0, 1000),
+)
+def test_attention(kernels: Kernels, dtype: torch.dtype, lengths, heads, size, window, seed) -> None:
+    drawn = torch.Generator().manual_seed(seed)
+    tokens = sum(lengths)
+    q, k, v, slope = (
+        torch.randn(tokens, count, size, generator=drawn).to(dtype)
+        for count in (heads[0], heads[1], heads[1], heads[0])
+    )
+    starts = [sum(lengths[:at]) for at in range(len(lengths))]
+    segments = Segments(tuple(starts), tuple(lengths))
+    out, logsum = kernels.attention(q, k, v, segments, window, size**-0.5)
+    made = kernels.attention_backward((q, k, v), (out, logsum), slope, segments, window, size**-0.5)
+    wide = [x.float().requires_grad_() for x in (q, k, v)]
+    expected = plain(*wide, segments, window)
+    expected.backward(slope.float())
+    assert far(out, expected) < NEAR[dtype]
+    whole = torch.cat([x.grad.flatten() for x in wide])  # one of them may be 0: a token that sees itself alone
+    assert far(torch.cat([x.flatten() for x in made]), whole) < NEAR[dtype]
+
+
+def test_attention_of_parts_of_a_larger_tensor(kernels: Kernels) -> None:
+    both = torch.randn(70, 6 * 16)
+    q, k, v = (part.unflatten(1, (2, 16)) for part in both.split(32, dim=1))
+    segments = Segments((0,), (70,))
+    out, _ = kernels.attention(q, k, v, segments, 0, 0.25)
+    assert torch.equal(out, kernels.attention(*(x.contiguous() for x in (q, k, v)), segments, 0, 0.25)[0])
+
+
+def test_what_no_sequence_holds_is_zero_and_threads_change_nothing(kernels: Kernels) -> None:
+    q, k, v, slope = (torch.randn(900, 2, 32) for _ in range(4))
+    segments, before = Segments((3, 400), (390, 450)), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            result = kernels.attention(q, k, v, segments, 0, 0.2)
+            found.append((result[0], *kernels.attention_backward((q, k, v), result, slope, segments, 0, 0.2)))
+    finally:
+        torch.set_num_threads(before)
+    for one in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], one, strict=True))
+    for tensor in found[0]:
+        assert not tensor[:3].any() and not tensor[393:400].any() and not tensor[850:].any()
+        assert tensor[3:393].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [16, 576])
+def test_norm(kernels: Kernels, dtype: torch.dtype, size: int) -> None:
+    layer = LlamaRMSNorm(size, eps=1e-5).to(dtype)
+    layer.weight.data = torch.rand(size).to(dtype)
+    x, slope = torch.randn(9, size).to(dtype).requires_grad_(), torch.randn(9, size).to(dtype)
+    expected = layer(x)
+    expected.backward(slope)
+    out, scales = kernels.norm(x.detach(), layer.weight.data, 1e-5)
+    assert far(out, expected) < NEAR[dtype]
+    assert far(kernels.norm_backward(x.detach(), layer.weight.data, scales, slope), x.grad) < NEAR[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gate(kernels: Kernels, dtype: torch.dtype) -> None:
+    both = (torch.randn(7, 96) * 4).to(dtype)
+    both[0, :8] = torch.tensor([0.0, -200, 200, -90, 90, -88, 1e-8, -1e-8])
+    both.requires_grad_()
+    slope = torch.randn(7, 48).to(dtype)
+    gate, up = both.split(48, dim=1)
+    expected = functional.silu(gate) * up
+    expected.backward(slope)
+    assert far(kernels.gated(both.detach()), expected) < NEAR[dtype]
+    assert far(kernels.gated_backward(both.detach(), slope), both.grad) < NEAR[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [5, 64, 1003])
+@pytest.mark.parametrize("by_probability", [False, True], ids=["nll", "dft"])
+def test_cross_entropy(kernels: Kernels, dtype: torch.dtype, size: int, by_probability: bool) -> None:
+    logits = (torch.randn(11, size) * 5).to(dtype)
+    logits[0] += 3000  # only what is below the largest counts
+    targets = torch.randint(0, size, (11,))
+    wide = logits.float().requires_grad_()
+    losses = functional.cross_entropy(wide, targets, reduction="none")
+    (losses * torch.exp(-losses.detach()) if by_probability else losses).sum().backward()
+    kept = logits.clone()
+    found, best = kernels.cross_entropy(kept, targets, by_probability=by_probability, gradient=False)
+    assert torch.equal(kept, logits) and torch.equal(best, logits.argmax(-1))
+    torch.testing.assert_close(found, losses.detach(), rtol=1e-5, atol=1e-5)
+    kernels.cross_entropy(kept, targets, by_probability=by_probability, gradient=True)
+    assert far(kept, wide.grad) < NEAR[dtype]
+
+
+def test_numbers_that_are_none_stay_none(kernels: Kernels) -> None:
+    x = torch.randn(40, 1, 16)
+    x[20] = float("nan")
+    out, _ = kernels.attention(x, x, x, Segments((0,), (40,)), 0, 0.25)
+    assert out[20:].isnan().all()
+    assert kernels.norm(x[20:21, 0].bfloat16(), torch.ones(16).bfloat16(), 1e-5)[0].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "positions", "expected"),
+    [
+        (None, None, Segments((0, 5), (5, 5))),
+        ([[1, 1, 1, 0, 0], [1] * 5], None, Segments((0, 5), (3, 5))),
+        ([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]], None, Segments((2, 6), (3, 2))),
+        ([[1, 0, 1, 1, 1], [1] * 5], None, None),
+        ([[0] * 5, [1] * 5], None, Segments((0, 5), (0, 5))),
+    ],
+)
+def test_padded_rows_are_sequences(mask, positions, expected) -> None:
+    assert segments_of(2, 5, None if mask is None else torch.tensor(mask), positions) == expected
+
+
+def test_a_packed_row_begins_anew_at_position_0() -> None:
+    assert segments_of(1, 6, None, torch.tensor([[0, 1, 0, 1, 2, 0]])) == Segments((0, 2, 5), (2, 3, 1))
+    assert segments_of(1, 3, None, torch.tensor([[4, 5, 6]])) == Segments((0,), (3,))
+
+
+def test_it_is_compiled_once_and_without_a_compiler_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ready,) = {
+        file
+        for file in building.place().glob("kernels-*.so")
+        if building._identity(shutil.which("c++") or "") in file.name
+    }
+    shutil.copy(ready, tmp_path / ready.name)
+    before = (tmp_path / ready.name).stat().st_mtime_ns
+    assert Kernels(building.load(tmp_path)).gated(torch.ones(1, 32)).shape == (1, 16)
+    assert (tmp_path / ready.name).stat().st_mtime_ns == before
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(StudioError, match=r"C\+\+ compiler"):
+        building.load(tmp_path / "elsewhere")
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'x.cpp:1: error: no' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    with pytest.raises(StudioError, match=r"does not compile here: x\.cpp:1: error: no"):
+        building.load(tmp_path / "third")
+    assert list((tmp_path / "third").iterdir()) == []
