@@ -95,7 +95,9 @@ class _Attention(torch.autograd.Function):
 def _tokens(heads: torch.Tensor) -> torch.Tensor:
     """(B, H, T, D) as (B x T, H, D), side by side in the last dimension."""
     flat = heads.transpose(1, 2).flatten(0, 1)
-    return flat if flat.stride(-1) == 1 else flat.contiguous()
+    # A small part of something large would keep all of it until the backward pass.
+    part = flat.untyped_storage().nbytes() > 2 * flat.numel() * flat.element_size()
+    return flat.contiguous() if part or flat.stride(-1) != 1 else flat
 
 
 def _plain(

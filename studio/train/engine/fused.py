@@ -19,7 +19,7 @@ from studio.errors import StudioError
 from studio.models.plan.making import Plan
 from studio.train.engine import attention
 from studio.train.engine.layers import WIDTH, Gated, Norm
-from studio.train.engine.lora import Group, is_plain
+from studio.train.engine.lora import Group, is_ours
 from studio.train.engine.native.building import load, place
 from studio.train.engine.native.calls import KINDS, Kernels
 
@@ -153,10 +153,16 @@ def _distance(first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...])
     return tuple(float((a - b).norm() / a.norm().clamp(min=1e-12)) for a, b in zip(first, second, strict=True))
 
 
-def _same(mine: torch.Tensor, theirs: torch.Tensor) -> bool:
-    return (
-        mine.dtype == theirs.dtype and _distance((theirs.float(),), (mine.float(),))[0] <= _AGREEMENT[theirs.dtype][0]
-    )
+def _probe(size: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(5, size, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+@torch.no_grad()
+def _same(ours: Callable[..., Any], own: Callable[..., Any], probe: torch.Tensor) -> bool:
+    """Whether two layers give the same for an input."""
+    mine, theirs = ours(probe), own(probe)
+    near = _AGREEMENT[theirs.dtype][0]
+    return mine.dtype == theirs.dtype and _distance((theirs.float(),), (mine.float(),))[0] <= near
 
 
 def _put(module: nn.Module, forward: Callable[..., Any], done: Fused) -> None:
@@ -165,7 +171,7 @@ def _put(module: nn.Module, forward: Callable[..., Any], done: Fused) -> None:
 
 
 def _replace_norms(model: nn.Module, built: Kernels, done: Fused) -> None:
-    known: dict[tuple[type, torch.dtype], bool] = {}
+    known: dict[tuple[type, torch.dtype], bool | None] = {}
     for module in model.modules():
         weight = getattr(module, "weight", None)
         epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
@@ -173,23 +179,26 @@ def _replace_norms(model: nn.Module, built: Kernels, done: Fused) -> None:
             continue
         if weight.requires_grad or weight.ndim != 1 or len(weight) % WIDTH or weight.dtype not in KINDS:
             continue
-        original = module.forward
-
-        def forward(
-            x: torch.Tensor, *, weight: Any = weight, epsilon: float = epsilon, original: Any = original
-        ) -> Any:
-            if x.dtype != weight.dtype:
-                return original(x)
-            return Norm.apply(x, weight, epsilon, built)
-
         key = (type(module), weight.dtype)
         if key not in known:
-            probe = torch.randn(5, len(weight), generator=torch.Generator().manual_seed(0)).to(weight.dtype)
-            with torch.no_grad():
-                known[key] = _same(forward(probe), original(probe))
-        if known[key]:
-            _put(module, forward, done)
+            both = (_norm(module, weight, epsilon, offset, built) for offset in (False, True))
+            probe = _probe(len(weight), weight.dtype)
+            equal = [_same(forward, module.forward, probe) for forward in both]
+            known[key] = equal.index(True) if any(equal) else None
+        if known[key] is not None:
+            _put(module, _norm(module, weight, epsilon, bool(known[key]), built), done)
             done.norms += 1
+
+
+def _norm(
+    module: Any, weight: torch.Tensor, epsilon: float, offset: bool, built: Kernels
+) -> Callable[[torch.Tensor], Any]:
+    original = module.forward
+
+    def forward(x: torch.Tensor) -> Any:
+        return original(x) if x.dtype != weight.dtype else Norm.apply(x, weight, epsilon, offset, built)
+
+    return forward
 
 
 def _replace_attention(model: Any, built: Kernels, done: Fused) -> None:
@@ -206,41 +215,41 @@ def _replace_attention(model: Any, built: Kernels, done: Fused) -> None:
 
 def _replace_linear(model: nn.Module, batch: dict[str, torch.Tensor], built: Kernels | None, done: Fused) -> None:
     for layers in _siblings(model, batch):
-        group = Group(layers)
+        group = Group.of(layers)
+        if group is None:
+            continue
         group.attach()
         done._undo.append(group.detach)
         done.groups.append(group)
     if built is None:
         return
-    by_layer = {id(group.layers[0]): group for group in done.groups if len(group.layers) == 2}
+    whose = {id(group.layers[0]): group for group in done.groups}
     for module in model.modules():
-        group = by_layer.get(id(getattr(module, "gate_proj", None)))
-        if (
-            group is not None
-            and getattr(module, "up_proj", None) is group.layers[1]
-            and _gate(module, group, built, done)
-        ):
-            done.gates += 1
+        gate = getattr(module, "gate_proj", getattr(module, "gate_up_proj", None))
+        group = whose.get(id(gate))
+        if group is not None and hasattr(module, "down_proj"):
+            done.gates += _replace_gate(module, group, built, done)
 
 
-def _gate(module: Any, group: Group, built: Kernels, done: Fused) -> bool:
+def _replace_gate(module: Any, group: Group, built: Kernels, done: Fused) -> bool:
     """Compute an MLP's gate and what it lets through in one piece, if that is what the MLP does."""
-    gate, up = (layer.base_layer for layer in group.layers)
-    if gate.out_features != up.out_features or gate.out_features % WIDTH or gate.weight.dtype not in KINDS:
+    linear = group.layers[0].base_layer
+    if len(group.layers) > 2 or len(set(group.sizes)) > 1 or sum(group.sizes) % (2 * WIDTH):
         return False
-    original = module.forward
+    original, probe = module.forward, _probe(linear.in_features, group.dtype)
+    if group.dtype not in KINDS or not group.applies(probe):
+        return False
+    for gelu in (False, True):
 
-    def forward(x: torch.Tensor) -> Any:
-        if not group.applies(x):
-            return original(x)
-        return module.down_proj(Gated.apply(group.whole(x), built))
+        def forward(x: torch.Tensor, *, gelu: bool = gelu) -> Any:
+            if not group.applies(x):
+                return original(x)
+            return module.down_proj(Gated.apply(group.whole(x), gelu, built))
 
-    probe = torch.randn(5, gate.in_features, generator=torch.Generator().manual_seed(0)).to(gate.weight.dtype)
-    with torch.no_grad():
-        if not _same(forward(probe), original(probe)):
-            return False
-    _put(module, forward, done)
-    return True
+        if _same(forward, original, probe):
+            _put(module, forward, done)
+            return True
+    return False
 
 
 def _siblings(model: nn.Module, batch: dict[str, torch.Tensor]) -> Iterator[list[Any]]:
@@ -249,7 +258,7 @@ def _siblings(model: nn.Module, batch: dict[str, torch.Tensor]) -> Iterator[list
     called: list[tuple[Any, torch.Tensor]] = []
     hooks = [
         module.register_forward_pre_hook(lambda layer, given: called.append((layer, given[0])))
-        for module in model.modules() if is_plain(module)
+        for module in model.modules() if is_ours(module)
     ]  # fmt: skip
     with torch.no_grad():
         model(**batch, use_cache=False)

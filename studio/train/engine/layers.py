@@ -17,13 +17,15 @@ class Norm(torch.autograd.Function):
     """RMSNorm of x (…, size) with a frozen weight (size)."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float, kernels: Kernels) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float, offset: bool, kernels: Kernels
+    ) -> torch.Tensor:
         """See `Kernels.norm`."""
         rows = x.reshape(-1, x.shape[-1])
         rows = rows if rows.is_contiguous() else rows.contiguous()
-        out, scales = kernels.norm(rows, weight, epsilon)
+        out, scales = kernels.norm(rows, weight, epsilon, offset=offset)
         ctx.save_for_backward(rows, weight, scales)
-        ctx.kernels = kernels
+        ctx.kernels, ctx.offset = kernels, offset
         return out.view(x.shape)
 
     @staticmethod
@@ -31,27 +33,29 @@ class Norm(torch.autograd.Function):
         """See `Kernels.norm_backward`."""
         rows, weight, scales = ctx.saved_tensors
         flat = given.reshape(rows.shape).contiguous()
-        return ctx.kernels.norm_backward(rows, weight, scales, flat).view(given.shape), None, None, None
+        dx = ctx.kernels.norm_backward(rows, weight, scales, flat, offset=ctx.offset)
+        return dx.view(given.shape), None, None, None, None
 
 
 class Gated(torch.autograd.Function):
-    """silu(gate) * up of (…, 2 x size)."""
+    """act(gate) * up of (…, 2 x size)."""
 
     @staticmethod
-    def forward(ctx: Any, both: torch.Tensor, kernels: Kernels) -> torch.Tensor:
+    def forward(ctx: Any, both: torch.Tensor, gelu: bool, kernels: Kernels) -> torch.Tensor:
         """See `Kernels.gated`."""
         rows = both.reshape(-1, both.shape[-1])
         rows = rows if rows.is_contiguous() else rows.contiguous()
         ctx.save_for_backward(rows)
-        ctx.kernels = kernels
-        return kernels.gated(rows).view(*both.shape[:-1], both.shape[-1] // 2)
+        ctx.kernels, ctx.gelu = kernels, gelu
+        return kernels.gated(rows, gelu=gelu).view(*both.shape[:-1], both.shape[-1] // 2)
 
     @staticmethod
     def backward(ctx: Any, given: torch.Tensor) -> tuple[Any, ...]:
         """See `Kernels.gated_backward`."""
         (rows,) = ctx.saved_tensors
         flat = given.reshape(rows.shape[0], -1).contiguous()
-        return ctx.kernels.gated_backward(rows, flat).view(*given.shape[:-1], rows.shape[1]), None
+        slopes = ctx.kernels.gated_backward(rows, flat, gelu=ctx.gelu)
+        return slopes.view(*given.shape[:-1], rows.shape[1]), None, None
 
 
 class HeadLoss(torch.autograd.Function):

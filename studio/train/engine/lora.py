@@ -1,8 +1,10 @@
-"""LoRA's layers as one function each: `y = x Wᵀ + b + s (x Aᵀ) Bᵀ`, with its gradients written out.
+"""LoRA's layers as one function each: `y = d (x Wᵀ + s (x Aᵀ) Bᵀ) + b`, with its gradients written out.
 
 PEFT computes it in seven steps, in float32 where the layer's input is bfloat16, and keeps what each of them made. Here
 the masters stay float32 and everything is computed in the number format of the layer's input; only the input and
-`x Aᵀ` are kept. Layers that take the same input (queries, keys and values; gate and up) are one product.
+`x Aᵀ` are kept. Layers that take the same input (queries, keys and values; gate and up) are one product. d is 1, or
+with DoRA the trained length of each row over the length that it has, which PEFT measures on the whole matrix and here
+follows from `‖W + sBA‖² = ‖W‖² + 2s⟨W, BA⟩ + s²‖BA‖²`, row by row and without making BA.
 """
 
 from __future__ import annotations
@@ -13,47 +15,56 @@ from typing import Any
 import torch
 from torch import nn
 
+from studio.train.engine.frozen import Frozen, frozen_of
 
-def is_plain(layer: Any) -> bool:
-    """Whether a layer of PEFT is one that is computed here: LoRA on a linear layer that is not quantized, one adapter.
+
+def is_ours(layer: Any) -> bool:
+    """Whether a layer of PEFT is one that can be computed here: LoRA or DoRA on a linear layer, one adapter.
 
     Args:
         layer: of a model that PEFT has wrapped.
     """
-    if type(getattr(layer, "base_layer", None)) is not nn.Linear or not hasattr(layer, "lora_A"):
+    base = getattr(layer, "base_layer", None)
+    if not hasattr(layer, "lora_A") or not isinstance(base, nn.Linear):
         return False
     (name, *more) = list(layer.lora_A) or [""]
-    if not name or more or layer.lora_variant or layer.fan_in_fan_out or layer.lora_bias.get(name):
+    if not name or more or getattr(layer, "fan_in_fan_out", False) or layer.lora_bias.get(name):
         return False
-    base = layer.base_layer
-    frozen = not base.weight.requires_grad and (base.bias is None or not base.bias.requires_grad)
-    return frozen and layer.lora_A[name].weight.dtype == torch.float32
+    if not set(layer.lora_variant) <= set(layer.lora_magnitude_vector):  # of the variants only DoRA
+        return False
+    return layer.lora_A[name].weight.dtype == torch.float32
 
 
 class Group:
     """Layers that take the same input, computed at once.
 
     Args:
-        layers: PEFT's, in the order in which the model calls them; each `is_plain`.
+        layers: PEFT's, in the order in which the model calls them; each `is_ours`, and all with DoRA or none.
+        frozen: their matrices.
     """
 
-    def __init__(self, layers: list[Any]) -> None:
-        self.layers = layers
+    def __init__(self, layers: list[Any], frozen: Frozen) -> None:
+        self.layers, self._frozen, self.dtype = layers, frozen, frozen.dtype
         self._originals = [layer.forward for layer in layers]
-        self._sizes = [layer.base_layer.out_features for layer in layers]
-        weights = [layer.base_layer.weight for layer in layers]
-        self._weight = weights[0].data
-        if len(layers) > 1:  # one matrix, of which each layer's own becomes a part
-            self._weight = torch.cat([weight.data for weight in weights])
-            for weight, part in zip(weights, self._weight.split(self._sizes), strict=True):
-                weight.data = part
+        self.sizes = [layer.base_layer.out_features for layer in layers]
         biases = [layer.base_layer.bias for layer in layers]
         self._bias = None
         if any(bias is not None for bias in biases):
-            parts = [weight.new_zeros(size) if bias is None else bias.data
-                     for weight, bias, size in zip(weights, biases, self._sizes, strict=True)]  # fmt: skip
-            self._bias = torch.cat(parts)
+            parts = [
+                torch.zeros(size) if bias is None else bias.data for bias, size in zip(biases, self.sizes, strict=True)
+            ]
+            self._bias = torch.cat([part.to(frozen.dtype) for part in parts])
+        self._dora = bool(layers[0].lora_variant)
+        self._squares = frozen.matrix().float().square().sum(1) if self._dora else None
         self._made: tuple[torch.Tensor, list[torch.Tensor | None]] | None = None
+
+    @classmethod
+    def of(cls, layers: list[Any]) -> Group | None:
+        """The group of some layers; None where they cannot be computed together."""
+        if len({bool(layer.lora_variant) for layer in layers}) > 1:
+            return None
+        frozen = frozen_of([layer.base_layer for layer in layers])
+        return None if frozen is None else cls(layers, frozen)
 
     def attach(self) -> None:
         """Compute the layers here from now on."""
@@ -68,21 +79,20 @@ class Group:
     def applies(self, x: torch.Tensor) -> bool:
         """Whether this input can be computed here now: neither merged nor switched off, no dropout among several."""
         dropped = self._dropout() > 0
-        return x.dtype == self._weight.dtype and all(
+        return x.dtype == self._frozen.dtype and all(
             not layer.merged and not layer.disable_adapters and layer.active_adapters == list(layer.lora_A)
             for layer in self.layers
-        ) and not (dropped and len(self.layers) > 1)  # fmt: skip
+        ) and not (dropped and (len(self.layers) > 1 or self._dora))  # fmt: skip
 
     def whole(self, x: torch.Tensor) -> torch.Tensor:
         """The outputs of all layers side by side, (…, sum of their sizes), for x (…, in)."""
-        names = [next(iter(layer.lora_A)) for layer in self.layers]
-        scales = [layer.scaling[name] for layer, name in zip(self.layers, names, strict=True)]
-        adapters = [
-            matrix for layer, name in zip(self.layers, names, strict=True)
-            for matrix in (layer.lora_A[name].weight, layer.lora_B[name].weight)
-        ]  # fmt: skip
+        named = [(layer, next(iter(layer.lora_A))) for layer in self.layers]
+        scales = [layer.scaling[name] for layer, name in named]
+        trained = [m for layer, name in named for m in (layer.lora_A[name].weight, layer.lora_B[name].weight)]
+        if self._dora:
+            trained += [layer.lora_magnitude_vector[name].weight for layer, name in named]
         flat = x.reshape(-1, x.shape[-1])
-        out = _Linear.apply(flat, self._weight, self._bias, self._dropout(), scales, *adapters)
+        out = _Linear.apply(flat, self._frozen, self._bias, self._dropout(), scales, self._squares, *trained)
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def _dropout(self) -> float:
@@ -101,7 +111,7 @@ class Group:
                     return mine
             if rest or options or not self.applies(x):
                 return self._originals[place](x, *rest, **options)
-            parts = list(self.whole(x).split(self._sizes, dim=-1))
+            parts = list(self.whole(x).split(self.sizes, dim=-1))
             mine, parts[place] = parts[place], None
             self._made = (x, parts) if len(parts) > 1 else None
             return mine
@@ -110,34 +120,49 @@ class Group:
 
 
 class _Linear(torch.autograd.Function):
-    """(N, in) to (N, out): one frozen matrix, and low-rank ones for its parts."""
+    """(N, in) to (N, out): frozen matrices, and low-rank ones for each of them."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dropout: float,
-        scales: list[float], *adapters: torch.Tensor,
+        ctx: Any, x: torch.Tensor, frozen: Frozen, bias: torch.Tensor | None, dropout: float, scales: list[float],
+        squares: torch.Tensor | None, *trained: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
-        first, second = adapters[::2], adapters[1::2]
+        count = 2 * len(scales)
+        first, second, lengths = trained[:count:2], trained[1:count:2], trained[count:]
         a = torch.cat(first).to(x.dtype)
-        scaled = [scale * b for scale, b in zip(scales, second, strict=True)]
-        b = torch.block_diag(*scaled).to(x.dtype)  # (out, ranks)
+        b = torch.block_diag(*(scale * one for scale, one in zip(scales, second, strict=True))).to(x.dtype)
+        weight = frozen.matrix()
         seen, mask = torch.native_dropout(x, dropout, True) if dropout else (x, None)
         inner = seen @ a.t()
-        out = nn.functional.linear(x, weight, bias)
+        out = x @ weight.t() if squares is not None else nn.functional.linear(x, weight, bias)
         out.addmm_(inner, b.t())
-        ctx.save_for_backward(x, weight, mask, inner, a, b)
-        ctx.dropout, ctx.scales = dropout, scales
-        ctx.shapes = [(b.shape, b.dtype) for b in second]
+        factor = kept = measured = None
+        if squares is not None:
+            wide_a, wide_b = a.float(), b.float()
+            crossed = ((weight @ a.t()).float() * wide_b).sum(1)
+            measured = (squares + 2 * crossed + ((wide_b @ (wide_a @ wide_a.t())) * wide_b).sum(1)).sqrt()
+            factor = (torch.cat(lengths) / measured).to(x.dtype)
+            kept, out = out, out * factor
+            if bias is not None:
+                out += bias
+        ctx.save_for_backward(x, mask, inner, a, b, factor, kept, measured)
+        ctx.frozen, ctx.dropout, ctx.scales = frozen, dropout, scales
+        ctx.shapes = [(one.shape, one.dtype) for one in second]
         return out
 
     @staticmethod
     def backward(ctx: Any, given: torch.Tensor) -> tuple[Any, ...]:
-        x, weight, mask, inner, a, b = ctx.saved_tensors
+        x, mask, inner, a, b, factor, kept, measured = ctx.saved_tensors
         given = given.contiguous()
+        lengths: list[torch.Tensor] = []
+        if factor is not None:
+            whole = (given * kept).sum(0, dtype=torch.float32) / measured
+            lengths = list(whole.split([rows for (rows, _), _ in ctx.shapes]))
+            given = given * factor
         pulled = given @ b  # (N, ranks)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = given @ weight
+            dx = given @ ctx.frozen.matrix()
             if mask is None:
                 dx.addmm_(pulled, a)
             else:
@@ -150,4 +175,4 @@ class _Linear(torch.autograd.Function):
             made.append(da[column : column + rank].to(dtype))
             made.append(db[row : row + rows, column : column + rank].to(dtype) * scale)
             row, column = row + rows, column + rank
-        return dx, None, None, None, None, *made
+        return dx, None, None, None, None, None, *made, *lengths

@@ -9,12 +9,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from studio.train.engine import fused
-from studio.train.engine.lora import Group, is_plain
+from studio.train.engine.lora import Group, is_ours
 from studio.train.engine.native.building import load, place
 from studio.train.engine.native.calls import Kernels
+from studio.train.tuning.qlora import keep_layout
 
 SIZES = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -23,8 +24,8 @@ SIZES = {
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {}, "mistral": {"sliding_window": 16}, "qwen2": {"use_sliding_window": False}, "qwen3": {"head_dim": 16},
     "gemma": {"head_dim": 8}, "gemma2": {"head_dim": 8}, "gemma3_text": {"head_dim": 8, "sliding_window": 16},
-    "phi3": {"pad_token_id": 0}, "olmo2": {}, "granite": {}, "smollm3": {"pad_token_id": 0}, "starcoder2": {}, "stablelm": {},
-    "gpt_neox": {}, "falcon": {}, "glm": {"head_dim": 8, "pad_token_id": 0},
+    "phi3": {"pad_token_id": 0}, "olmo2": {}, "granite": {}, "smollm3": {"pad_token_id": 0}, "starcoder2": {},
+    "stablelm": {}, "gpt_neox": {}, "falcon": {}, "glm": {"head_dim": 8, "pad_token_id": 0},
 }  # fmt: skip
 
 
@@ -82,6 +83,48 @@ def test_what_is_replaced_in_a_llama(kernels: Kernels) -> None:
     done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
     assert done.reason == "" and done.segments and (done.norms, done.gates) == (5, 2)
     assert [len(group.layers) for group in done.groups] == [3, 1, 2, 1] * 2  # q k v, o, gate up, down
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_dora(kernels: Kernels, autocast: bool, bias: bool) -> None:
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(LlamaConfig(**SIZES, attention_bias=bias)).to(torch.bfloat16 if autocast else torch.float32)
+    model = adapted(base, use_dora=True)
+    before = answers(model, autocast)
+    done = fused.attach(model, kernels, attention_is_free=True, autocast=autocast)
+    assert (done.reason, len(done.groups), done.gates) == ("", 8, 2)
+    after = answers(model, autocast)
+    near = 5e-2 if autocast else 1e-4
+    assert float((after[0] - before[0]).norm() / before[0].norm()) < near
+    assert after[1].keys() == before[1].keys() and any("magnitude" in name for name in before[1])
+    for kind in ("lora_A", "lora_B", "magnitude"):
+        mine, theirs = (torch.cat([one.flatten() for name, one in found[1].items() if kind in name])
+                        for found in (after, before))  # fmt: skip
+        assert float((mine - theirs).norm() / theirs.norm()) < near, kind
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_weights_in_4_bits(kernels: Kernels, tmp_path: Path, dora: bool) -> None:
+    torch.manual_seed(0)
+    sizes = SIZES | {"hidden_size": 64, "intermediate_size": 128}
+    LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(tmp_path)
+    kind = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+    base = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=kind, dtype=torch.float32)
+    keep_layout(base)
+    model = adapted(base, use_dora=dora)
+    before = answers(model, autocast=False)
+    done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
+    assert (done.reason, len(done.groups), done.gates) == ("", 8, 2)
+    after = answers(model, autocast=False)
+    torch.testing.assert_close(after[0], before[0], rtol=1e-4, atol=1e-5)
+    for name, gradient in before[1].items():
+        torch.testing.assert_close(after[1][name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()) + 1e-7)
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
@@ -156,12 +199,12 @@ def test_a_layer_that_is_computed_otherwise_is_left_alone(kernels: Kernels) -> N
             self.weight, self.eps = layer.weight, layer.variance_epsilon
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1 + self.weight)
+            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (2 + self.weight)
 
     base = LlamaForCausalLM(LlamaConfig(**SIZES))
     for layer in base.model.layers:
         layer.input_layernorm = OwnRMSNorm(layer.input_layernorm)
-        layer.mlp.act_fn = nn.GELU()
+        layer.mlp.act_fn = nn.ReLU()
     done = fused.attach(adapted(base), kernels, attention_is_free=False, autocast=False)
     assert (done.norms, done.gates, done.segments, done.reason) == (3, 0, False, "")
 
@@ -175,7 +218,7 @@ def test_all_is_undone_where_the_whole_disagrees(kernels: Kernels, monkeypatch: 
     assert "disagree" in done.reason and done.replaced() == ""
     after = answers(model, autocast=False)
     assert torch.equal(after[0], before[0]) and not any(
-        "forward" in vars(one) for one in model.modules() if is_plain(one)
+        "forward" in vars(one) for one in model.modules() if is_ours(one)
     )
 
 
@@ -184,7 +227,8 @@ def test_one_matrix_serves_all_of_a_group() -> None:
     attention = model.base_model.model.model.layers[0].self_attn
     layers = [attention.q_proj, attention.k_proj, attention.v_proj]
     weights = [layer.base_layer.weight.clone() for layer in layers]
-    group = Group(layers)
+    group = Group.of(layers)
+    assert group is not None
     assert all(torch.equal(layer.base_layer.weight, one) for layer, one in zip(layers, weights, strict=True))
     assert len({layer.base_layer.weight.untyped_storage().data_ptr() for layer in layers}) == 1
     x, other = torch.randn(2, 3, 32), torch.randn(2, 3, 32)

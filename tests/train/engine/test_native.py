@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from studio.errors import StudioError
@@ -112,16 +113,30 @@ def test_norm(kernels: Kernels, dtype: torch.dtype, size: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_gate(kernels: Kernels, dtype: torch.dtype) -> None:
+def test_norm_of_gemma(kernels: Kernels, dtype: torch.dtype) -> None:
+    layer = GemmaRMSNorm(32, eps=1e-5).to(dtype)
+    layer.weight.data = torch.randn(32).to(dtype)
+    x, slope = torch.randn(9, 32).to(dtype).requires_grad_(), torch.randn(9, 32).to(dtype)
+    expected = layer(x)
+    expected.backward(slope)
+    out, scales = kernels.norm(x.detach(), layer.weight.data, 1e-5, offset=True)
+    assert far(out, expected) < NEAR[dtype]
+    made = kernels.norm_backward(x.detach(), layer.weight.data, scales, slope, offset=True)
+    assert far(made, x.grad) < NEAR[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("gelu", [False, True], ids=["silu", "gelu"])
+def test_gate(kernels: Kernels, dtype: torch.dtype, gelu: bool) -> None:
     both = (torch.randn(7, 96) * 4).to(dtype)
     both[0, :8] = torch.tensor([0.0, -200, 200, -90, 90, -88, 1e-8, -1e-8])
     both.requires_grad_()
     slope = torch.randn(7, 48).to(dtype)
     gate, up = both.split(48, dim=1)
-    expected = functional.silu(gate) * up
+    expected = (functional.gelu(gate, approximate="tanh") if gelu else functional.silu(gate)) * up
     expected.backward(slope)
-    assert far(kernels.gated(both.detach()), expected) < NEAR[dtype]
-    assert far(kernels.gated_backward(both.detach(), slope), both.grad) < NEAR[dtype]
+    assert far(kernels.gated(both.detach(), gelu=gelu), expected) < NEAR[dtype]
+    assert far(kernels.gated_backward(both.detach(), slope, gelu=gelu), both.grad) < NEAR[dtype]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

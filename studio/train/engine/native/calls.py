@@ -84,34 +84,51 @@ class Kernels:
         )  # fmt: skip
         return made
 
-    def norm(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """RMSNorm of (rows, size); also the factor of each row, in float32."""
+    def norm(
+        self, x: torch.Tensor, weight: torch.Tensor, epsilon: float, *, offset: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """RMSNorm of (rows, size), the weights added to 1 where `offset`; also the factor of each row, in float32."""
         out, scales = torch.empty_like(x), torch.empty(x.shape[0], dtype=torch.float32)
         self._library.norm(
-            KINDS[x.dtype], _at(x), _at(weight), _at(out), _at(scales), *map(_LONGS, x.shape), ctypes.c_float(epsilon)
-        )
+            KINDS[x.dtype], _at(x), _at(weight), _at(out), _at(scales), *map(_LONGS, x.shape), ctypes.c_float(epsilon),
+            int(offset),
+        )  # fmt: skip
         return out, scales
 
     def norm_backward(
-        self, x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, given: torch.Tensor
+        self, x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, given: torch.Tensor, *, offset: bool = False
     ) -> torch.Tensor:
-        """Gradient of what was normed, (rows, size)."""
+        """Gradient of what was normed, (rows, size).
+
+        Args:
+            x, weight, offset: as they were given.
+            scales: what `norm` returned.
+            given: gradient of the output, (rows, size).
+        """
         out = torch.empty_like(x)
         self._library.norm_backward(
-            KINDS[x.dtype], _at(x), _at(weight), _at(scales), _at(given), _at(out), *map(_LONGS, x.shape)
-        )
+            KINDS[x.dtype], _at(x), _at(weight), _at(scales), _at(given), _at(out), *map(_LONGS, x.shape),
+            int(offset),
+        )  # fmt: skip
         return out
 
-    def gated(self, both: torch.Tensor) -> torch.Tensor:
-        """silu(gate) * up, (rows, size), of rows that hold gate and up one after the other, (rows, 2 x size)."""
+    def gated(self, both: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
+        """act(gate) * up, (rows, size), of rows that hold gate and up one after the other, (rows, 2 x size).
+
+        Args:
+            both: the rows.
+            gelu: the gate is GELU by tanh, not SiLU.
+        """
         out = both.new_empty(both.shape[0], both.shape[1] // 2)
-        self._library.gated(KINDS[both.dtype], _at(both), _at(out), *map(_LONGS, out.shape))
+        self._library.gated(KINDS[both.dtype], _at(both), _at(out), *map(_LONGS, out.shape), int(gelu))
         return out
 
-    def gated_backward(self, both: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    def gated_backward(self, both: torch.Tensor, given: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
         """Gradient of gate and up, (rows, 2 x size)."""
         out = torch.empty_like(both)
-        self._library.gated_backward(KINDS[both.dtype], _at(both), _at(given), _at(out), *map(_LONGS, given.shape))
+        self._library.gated_backward(
+            KINDS[both.dtype], _at(both), _at(given), _at(out), *map(_LONGS, given.shape), int(gelu)
+        )
         return out
 
     def cross_entropy(

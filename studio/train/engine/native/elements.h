@@ -14,9 +14,11 @@ inline vec rounded(vec value, const bf16*) {
   return load(held);
 }
 
-// RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467), rounded where transformers' LlamaRMSNorm rounds.
+// RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467), rounded where transformers' LlamaRMSNorm rounds; with `offset` the
+// weights are what is added to 1, and nothing is rounded between, as in Gemma.
 template <class T>
-void norm_rows(const void* x_, const void* weight_, void* out_, float* scales, long rows, long size, float epsilon) {
+void norm_rows(const void* x_, const void* weight_, void* out_, float* scales, long rows, long size, float epsilon,
+               bool offset) {
   auto x = static_cast<const T*>(x_), weight = static_cast<const T*>(weight_);
   auto out = static_cast<T*>(out_);
 #pragma omp parallel for schedule(static)
@@ -26,32 +28,39 @@ void norm_rows(const void* x_, const void* weight_, void* out_, float* scales, l
     for (long d = 0; d < size; d += WIDTH) squares += load(row + d) * load(row + d);
     float scale = 1.0f / std::sqrt(sum(squares) / size + epsilon);
     scales[r] = scale;
-    for (long d = 0; d < size; d += WIDTH)
-      store(out + r * size + d, load(weight + d) * rounded(load(row + d) * scale, out));
+    for (long d = 0; d < size; d += WIDTH) {
+      vec normed = load(row + d) * scale, w = load(weight + d);
+      store(out + r * size + d, offset ? normed * (w + 1.0f) : w * rounded(normed, out));
+    }
   }
 }
 
 template <class T>
 void norm_rows_back(const void* x_, const void* weight_, const float* scales, const void* given_, void* dx_, long rows,
-                    long size) {
+                    long size, bool offset) {
   auto x = static_cast<const T*>(x_), weight = static_cast<const T*>(weight_), given = static_cast<const T*>(given_);
   auto dx = static_cast<T*>(dx_);
+  const float more = offset ? 1.0f : 0.0f;
 #pragma omp parallel for schedule(static)
   for (long r = 0; r < rows; r++) {
     const T *row = x + r * size, *slope = given + r * size;
     vec shared = vec{};
-    for (long d = 0; d < size; d += WIDTH) shared += load(slope + d) * load(weight + d) * load(row + d);
+    for (long d = 0; d < size; d += WIDTH) shared += load(slope + d) * (load(weight + d) + more) * load(row + d);
     float scale = scales[r], pull = sum(shared) * scale * scale * scale / size;
     for (long d = 0; d < size; d += WIDTH)
-      store(dx + r * size + d, load(slope + d) * load(weight + d) * scale - load(row + d) * pull);
+      store(dx + r * size + d, load(slope + d) * (load(weight + d) + more) * scale - load(row + d) * pull);
   }
 }
 
 inline vec sigmoid(vec x) { return 1.0f / (1.0f + exponential(-x)); }
 
-// silu(gate) * up (Shazeer 2020, arXiv:2002.05202) of rows that hold the gate first and then what it lets through.
+// Both gates are x times a sigmoid: of x (SiLU), or of 2 sqrt(2/pi) (x + 0.044715 x³), which is GELU by tanh.
+inline vec inside(vec x, bool gelu) { return gelu ? 1.59576912f * (x + 0.044715f * x * x * x) : x; }
+inline vec inside_slope(vec x, bool gelu) { return gelu ? 1.59576912f * (1.0f + 0.134145f * x * x) : x * 0.0f + 1.0f; }
+
+// act(gate) * up (Shazeer 2020, arXiv:2002.05202) of rows that hold the gate first and then what it lets through.
 template <class T>
-void gate_rows(const void* both_, void* out_, long rows, long size) {
+void gate_rows(const void* both_, void* out_, long rows, long size, bool gelu) {
   auto both = static_cast<const T*>(both_);
   auto out = static_cast<T*>(out_);
 #pragma omp parallel for schedule(static)
@@ -59,13 +68,13 @@ void gate_rows(const void* both_, void* out_, long rows, long size) {
     const T *gate = both + r * 2 * size, *up = gate + size;
     for (long d = 0; d < size; d += WIDTH) {
       vec g = load(gate + d);
-      store(out + r * size + d, rounded(g * sigmoid(g), out) * load(up + d));
+      store(out + r * size + d, rounded(g * sigmoid(inside(g, gelu)), out) * load(up + d));
     }
   }
 }
 
 template <class T>
-void gate_rows_back(const void* both_, const void* given_, void* slopes_, long rows, long size) {
+void gate_rows_back(const void* both_, const void* given_, void* slopes_, long rows, long size, bool gelu) {
   auto both = static_cast<const T*>(both_), given = static_cast<const T*>(given_);
   auto slopes = static_cast<T*>(slopes_);
 #pragma omp parallel for schedule(static)
@@ -73,9 +82,9 @@ void gate_rows_back(const void* both_, const void* given_, void* slopes_, long r
     const T *gate = both + r * 2 * size, *up = gate + size;
     T *dgate = slopes + r * 2 * size, *dup = dgate + size;
     for (long d = 0; d < size; d += WIDTH) {
-      vec g = load(gate + d), slope = load(given + r * size + d), s = sigmoid(g);
+      vec g = load(gate + d), slope = load(given + r * size + d), s = sigmoid(inside(g, gelu));
       store(dup + d, slope * g * s);
-      store(dgate + d, slope * load(up + d) * s * (1.0f + g * (1.0f - s)));
+      store(dgate + d, slope * load(up + d) * s * (1.0f + g * (1.0f - s) * inside_slope(g, gelu)));
     }
   }
 }

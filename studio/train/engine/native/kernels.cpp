@@ -70,23 +70,25 @@ void attention_backward(int kind, void** at, const int64_t* steps, const float* 
 }
 
 void norm(int kind, const void* x, const void* weight, void* out, float* scales, int64_t rows, int64_t size,
-          float epsilon) {
-  kind ? norm_rows<bf16>(x, weight, out, scales, rows, size, epsilon)
-       : norm_rows<float>(x, weight, out, scales, rows, size, epsilon);
+          float epsilon, int offset) {
+  kind ? norm_rows<bf16>(x, weight, out, scales, rows, size, epsilon, offset)
+       : norm_rows<float>(x, weight, out, scales, rows, size, epsilon, offset);
 }
 
 void norm_backward(int kind, const void* x, const void* weight, const float* scales, const void* given, void* dx,
-                   int64_t rows, int64_t size) {
-  kind ? norm_rows_back<bf16>(x, weight, scales, given, dx, rows, size)
-       : norm_rows_back<float>(x, weight, scales, given, dx, rows, size);
+                   int64_t rows, int64_t size, int offset) {
+  kind ? norm_rows_back<bf16>(x, weight, scales, given, dx, rows, size, offset)
+       : norm_rows_back<float>(x, weight, scales, given, dx, rows, size, offset);
 }
 
-void gated(int kind, const void* both, void* out, int64_t rows, int64_t size) {
-  kind ? gate_rows<bf16>(both, out, rows, size) : gate_rows<float>(both, out, rows, size);
+void gated(int kind, const void* both, void* out, int64_t rows, int64_t size, int gelu) {
+  kind ? gate_rows<bf16>(both, out, rows, size, gelu) : gate_rows<float>(both, out, rows, size, gelu);
 }
 
-void gated_backward(int kind, const void* both, const void* given, void* slopes, int64_t rows, int64_t size) {
-  kind ? gate_rows_back<bf16>(both, given, slopes, rows, size) : gate_rows_back<float>(both, given, slopes, rows, size);
+void gated_backward(int kind, const void* both, const void* given, void* slopes, int64_t rows, int64_t size,
+                    int gelu) {
+  kind ? gate_rows_back<bf16>(both, given, slopes, rows, size, gelu)
+       : gate_rows_back<float>(both, given, slopes, rows, size, gelu);
 }
 
 // In place: the logits become their gradient.
