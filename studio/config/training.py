@@ -168,7 +168,7 @@ class TrainingConfig(Options):
     )
 
     kernels: Literal["auto", "off"] = option(
-        "auto",
+        "off",
         "Compute LoRA layers, attention, norms and the loss on a CPU with the studio's own code, which is faster and "
         "keeps less; auto does so where a small batch gives the same numbers as the model's own layers.",
         title="Fused kernels",

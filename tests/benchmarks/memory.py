@@ -1,6 +1,6 @@
 """The memory plan beside the measured peak of the training process, for cells of the matrix.
 
-    python -m tests.benchmarks.memory            all of `CELLS`, in a home of its own; about 20 minutes on two cores
+    python -m tests.benchmarks.memory [--fused]  all of `CELLS`, in a home of its own; about 20 minutes on two cores
 Prints the table of docs/memory.md and exits with 1 when a cell is off by more than its bound.
 """
 
@@ -29,6 +29,12 @@ CELLS = [
     ("reward", "full", 8), ("reward", "lora", 8), ("reward", "lora", 32),
     ("ppo", "lora", 16), ("ppo", "lora", 32), ("ppo", "qlora", 16),
     ("grpo", "full", 16), ("grpo", "lora", 16), ("grpo", "qlora", 16),
+]  # fmt: skip
+# With the engine's layers (`training.kernels`).
+FUSED = [
+    ("sft", "lora", 2), ("sft", "lora", 8), ("sft", "lora", 32), ("sft", "qlora", 8), ("sft", "dora", 8),
+    ("sft", "dora", 32), ("pretrain", "lora", 8), ("dpo", "lora", 8), ("dpo", "qlora", 8), ("orpo", "lora", 32),
+    ("orpo", "dora", 8), ("kto", "lora", 8), ("reward", "lora", 8), ("grpo", "lora", 16),
 ]  # fmt: skip
 BOUND = {True: 0.15, False: 0.10}
 
@@ -70,12 +76,12 @@ class Peak:
         )
 
 
-def peaks(home: Path, cells: list[tuple[str, str, int]]) -> Iterator[Peak]:
-    """Train each cell's demo for some steps, one after the other."""
+def peaks(home: Path, cells: list[tuple[str, str, int]], kernels: str = "off") -> Iterator[Peak]:
+    """Train each cell's demo for some steps, one after the other, with `training.kernels` as given."""
     for method, tuning, rows in cells:
         changes = {
             "tuning.name": tuning, "training.batch_size": rows, "training.micro_batch_size": rows,
-            "training.max_steps": STEPS, "data.validation": 0,
+            "training.max_steps": STEPS, "data.validation": 0, "training.kernels": kernels,
         }  # fmt: skip
         options = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
         name = f"memory-{method}-{tuning}-{rows}"
@@ -90,12 +96,14 @@ def peaks(home: Path, cells: list[tuple[str, str, int]]) -> Iterator[Peak]:
 
 
 def main(names: list[str]) -> int:
-    """Measure the cells named as METHOD-TUNING-ROWS, or all; returns the exit code."""
-    cells = [cell for cell in CELLS if not names or "-".join(map(str, cell)) in names]
+    """Measure the cells named as METHOD-TUNING-ROWS, or all, fused with --fused; returns the exit code."""
+    fused = "--fused" in names
+    wanted = [name for name in names if name != "--fused"]
+    cells = [cell for cell in (FUSED if fused else CELLS) if not wanted or "-".join(map(str, cell)) in wanted]
     missed = []
     print("| method | tuning | micro-batch | planned, GB | measured, GB | off |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for peak in peaks(Path(folder) / "home", cells):
+        for peak in peaks(Path(folder) / "home", cells, "auto" if fused else "off"):
             print(peak.row(), flush=True)
             print({name: f"{size / 1e9:.2f}" for name, size in peak.parts.items()}, file=sys.stderr)
             if peak.missed:

@@ -164,8 +164,9 @@ def plain(method: str, tuning: str, folder: Path, output: Path, batch: int = BAT
 
 
 def studio(
-    method: str, tuning: str, folder: Path, output: Path, settings: Settings, batch: int = BATCH, rate: float = RATE
-) -> Outcome:
+    method: str, tuning: str, folder: Path, output: Path, settings: Settings, batch: int = BATCH, rate: float = RATE,
+    kernels: str = "off",
+) -> Outcome:  # fmt: skip
     """The run as the studio makes it."""
     output.mkdir()
     rows = write_rows(output / "rows.jsonl", rows_for(method, STEPS * batch))
@@ -182,7 +183,7 @@ def studio(
         "tuning": {"name": tuning, "rank": RANK},
         "training": {
             "max_steps": STEPS, "batch_size": batch, "micro_batch_size": batch, "learning_rate": rate,
-            "warmup": 1 / STEPS, "seed": SEED, "save_steps": 10_000,
+            "warmup": 1 / STEPS, "seed": SEED, "save_steps": 10_000, "kernels": kernels,
         },
     }  # fmt: skip
     made = make_trainer(raw, folder, output / "checkpoints", settings)
@@ -236,6 +237,20 @@ def test_quantised_steps_equal_plain_trl_and_peft(tiny, tmp_path, settings, meth
     expected = plain(method, "qlora", tiny, tmp_path / "plain")
     found = studio(method, "qlora", tiny, tmp_path / "studio", settings)
     same_course(method, "qlora", expected, found, QUANTISED)
+
+
+@pytest.mark.parametrize(
+    ("method", "tuning"),
+    [
+        pytest.param(method, tuning, marks=[] if (method, tuning) == ("sft", "lora") else [pytest.mark.long])
+        for tuning in ("lora", "dora", "qlora")
+        for method in TRAINERS
+    ],
+)
+def test_fused_steps_equal_plain_trl_and_peft(tiny, tmp_path, settings, method: str, tuning: str) -> None:
+    expected = plain(method, tuning, tiny, tmp_path / "plain")
+    found = studio(method, tuning, tiny, tmp_path / "studio", settings, kernels="auto")
+    same_course(method, f"fused {tuning}", expected, found, QUANTISED if tuning == "qlora" else TOLERANCE)
 
 
 @pytest.mark.matrix

@@ -147,6 +147,7 @@ def make_plan(
         weight_bits=tuning.kind.weight_bits(tuning), batch=training.batch_size, scorer=reward_parameters(shape, config),
         reference=by_beta or cost.reference == "always",
         validation=lengths.validation_max + written if lengths.validation_max else 0,
+        fused=_fused(config, device),
     )  # fmt: skip
     load, memory = fit(config, shape, lengths, device, load, choices, begun)
     micro, accumulation = load.micro_batch, training.batch_size // load.micro_batch
@@ -229,6 +230,13 @@ def _dtype(config: RunConfig, device: DeviceInfo, choices: dict[str, Choice]) ->
     dtype = "bfloat16" if fast and not full else "float32"
     choices["model.dtype"] = Choice(dtype, reason, source)
     return dtype, fast
+
+
+def _fused(config: RunConfig, device: DeviceInfo) -> bool:
+    """Whether the engine's layers are expected to compute the run; ppo has several adapters on one model."""
+    training, tuning = config.training, config.tuning
+    wanted = training.kernels == "auto" and training.engine == "studio" and device.kind != "cuda"
+    return wanted and tuning.kind.adapter and tuning.kind.weight_bits(tuning) < 8 and not config.method.kind.cost.value
 
 
 def _attention(config: RunConfig, device: DeviceInfo, half: bool, choices: dict[str, Choice]) -> str:

@@ -1,7 +1,7 @@
 """How much memory a training run takes, part by part, from a model's shape. Pure arithmetic, no device is asked.
 
-Activations are counted tensor by tensor for a Llama-like block: what PyTorch keeps from the forward pass for the
-backward pass. Nothing is fitted but the runtime; docs/memory.md has the table of plan against measured peak.
+Activations are counted tensor by tensor for a Llama-like block (`plan.activations`). Nothing is fitted but the runtime;
+docs/memory.md has the table of plan against measured peak.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from studio.methods import MethodCost
 from studio.models.device.machine import IMPORT_BYTES
 from studio.models.inspect.adapted import Adapted, is_embedding
 from studio.models.inspect.shape import ModelShape
+from studio.models.plan.activations import fused_block, plain_block
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "runtime")
 LOGIT_CHUNK = 1024  # Supervised tokens projected at a time by our loss: × 49,152 logits in float32 are 0.2 GB.
+
+# Where the engine's head computes it, so many tokens at a time, whose logits become their own gradient.
+FUSED_LOGITS = 512
 
 # What a job on a CPU takes beside its imports and what is counted below: threads, rows and workspaces, and of what
 # comes and goes in a step the share that the allocator cannot use again, since batches have other lengths. Measured:
@@ -79,6 +83,7 @@ class Load:
         padded: tokens of the largest micro-batch, all sequences counted; 0 where each has `micro_batch` of the longest.
         token_limit: tokens computed at a time at most, where rows of like length are put together; 0 for no limit.
         waste: tokens of all micro-batches with padding over those without; 0 where that is not known.
+        fused: the engine's layers compute it.
     """
 
     adapter: Adapted | None
@@ -102,6 +107,7 @@ class Load:
     padded: int = 0
     token_limit: int = 0
     waste: float = 0.0
+    fused: bool = False
 
     @property
     def tokens(self) -> int:
@@ -171,10 +177,16 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
 
 
 def _logit_bytes(shape: ModelShape, load: Load) -> int:
+    if load.fused and load.cost.logits == "supervised" and not _trains_head(load):
+        return 2 * min(FUSED_LOGITS, load.supervised) * shape.vocab * (2 if load.autocast else 4)
     if load.cost.logits != "tiles":
         return logit_rows(load) * shape.vocab * LOGIT_BYTES[load.autocast]
     each = TILE_BYTES_CUDA if load.cuda else TILE_BYTES
     return logit_rows(load) * min(TILE_LOGITS, shape.vocab) * each[load.autocast]
+
+
+def _trains_head(load: Load) -> bool:
+    return load.adapter is None or bool(load.adapter.whole)
 
 
 def logit_rows(load: Load) -> int:
@@ -243,40 +255,12 @@ def activation_bytes_per_token(shape: ModelShape, load: Load) -> float:
 
 
 def _block_bytes(shape: ModelShape, load: Load) -> float:
-    """Bytes a token keeps in one block (H hidden, Q query width, K key/value width, I intermediate width).
-
-    c is the bytes of a computed number: 2 under autocast, else 4.
-
-    - Each of the two norms keeps its input in float32 (4 H). A trained norm also keeps its normalized output.
-    - A linear layer keeps its input only when its weight is trained, or an adapter's. PEFT casts the input anew
-      for every adapter, so q, k, v (and gate, up) each keep a copy of the same input; full tuning shares one.
-    - Attention keeps q, k, v after the rotation, k and v repeated to the query heads, the output, and a
-      float32 log-sum per head.
-    - SwiGLU keeps gate, silu(gate) and up (3 c I); the down projection keeps its input (c I).
-    """
-    c = 2 if load.autocast else 4
-    hidden, inner = shape.hidden, shape.intermediate
-    query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    norms = 2 * 4 * hidden
-    attention = c * (query + 2 * key + query) + 4 * shape.heads
-    if key != query:
-        attention += 2 * c * query
-    swiglu = 3 * c * inner
-    if load.adapter is None:
-        inputs = c * (hidden + query + hidden + inner)
-        return norms + 2 * c * hidden + attention + swiglu + inputs
-    layers = max(1, shape.layers)
-    # Without autocast the adapter takes the very tensor that the block computed, so copies cost nothing more.
-    trained = [layer for layer, _ in load.adapter.layers]
-    copies = sum(layer.inputs for layer in trained) / layers
-    shared = 0.0 if load.autocast else max(0.0, copies - 2 * hidden - query - inner)
-    low_rank = c * sum(rank for _, rank in load.adapter.layers) / layers
-    # DoRA scales what the layer and the adapter give, and keeps both for the gradient of the scale.
-    scaled = 2 * c * sum(layer.outputs for layer in trained) / layers if load.adapter.dora else 0.0
-    return norms + attention + swiglu + c * (copies - shared) + low_rank + scaled
+    if load.fused and load.adapter is not None:
+        return fused_block(shape, load.adapter, autocast=load.autocast)
+    return plain_block(shape, load.adapter, autocast=load.autocast)
 
 
 def _transient_bytes(shape: ModelShape, load: Load) -> float:
     """What one block needs besides, at the moment of its backward pass: gradients of its widest tensors."""
     c = 2 if load.autocast else 4
-    return 3 * c * shape.intermediate + 4 * shape.intermediate
+    return 3 * c * shape.intermediate + (0 if load.fused else 4 * shape.intermediate)

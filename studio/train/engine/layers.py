@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from studio.models.plan.memory import FUSED_LOGITS as ROWS
 from studio.train.engine.native.calls import KINDS, Kernels
 
 WIDTH = 16  # a row must fill whole vectors
-_LOGITS = 512  # rows of logits that exist at a time: those of a large vocabulary stay near the cache
 
 
 class Norm(torch.autograd.Function):
@@ -74,14 +74,14 @@ class HeadLoss(torch.autograd.Function):
         slopes = torch.empty_like(states) if wanted else None
         total, hits = torch.zeros((), dtype=torch.float32), torch.zeros((), dtype=torch.long)
         by_probability = loss_name == "dft"
-        for at in range(0, len(targets), _LOGITS):
-            part, target = states[at : at + _LOGITS], targets[at : at + _LOGITS].contiguous()
+        for at in range(0, len(targets), ROWS):
+            part, target = states[at : at + ROWS], targets[at : at + ROWS].contiguous()
             logits = part @ head.t()
             losses, best = kernels.cross_entropy(logits, target, by_probability=by_probability, gradient=wanted)
             total += (losses * torch.exp(-losses)).sum() if by_probability else losses.sum()
             hits += (best == target).sum()
             if slopes is not None:
-                torch.mm(logits, head, out=slopes[at : at + _LOGITS])
+                torch.mm(logits, head, out=slopes[at : at + ROWS])
         ctx.save_for_backward(slopes)
         ctx.mark_non_differentiable(hits)
         return total, hits
