@@ -243,7 +243,7 @@ def test_quantised_steps_equal_plain_trl_and_peft(tiny, tmp_path, settings, meth
     ("method", "tuning"),
     [
         pytest.param(method, tuning, marks=[] if (method, tuning) == ("sft", "lora") else [pytest.mark.long])
-        for tuning in ("lora", "dora", "qlora")
+        for tuning in ("full", "lora", "dora", "qlora")
         for method in TRAINERS
     ],
 )

@@ -50,25 +50,28 @@ def plain_block(shape: ModelShape, adapter: Adapted | None, *, autocast: bool) -
     return norms + attention + swiglu + c * (copies - shared) + low_rank + scaled
 
 
-def fused_block(shape: ModelShape, adapter: Adapted, *, autocast: bool) -> float:
+def fused_block(shape: ModelShape, adapter: Adapted | None, *, autocast: bool) -> float:
     """Bytes a token keeps in one block of the engine's layers (`studio.train.engine.fused`).
 
-    - Each of the two norms keeps its input (c H) and a float32 number.
+    - Each of the two norms keeps its input (c H; 4 H where weights and so the stream are in float32) and a number.
     - Linear layers with adapters keep one input for all that take the same, the products with their A, and with DoRA
-      what is scaled; others keep nothing.
+      what is scaled; others keep nothing. Full tuning keeps the inputs, and computes the gate as the model does.
     - Attention keeps q, k and v, its output and a float32 number per head.
     - The gate keeps gate and up (2 c I), and silu(gate) where up has no adapter, since the model computes it then.
 
     Args:
         shape: the model's.
-        adapter: what is trained beside the weights.
+        adapter: what is trained beside the weights; None when every weight is trained.
         autocast: products are computed in bfloat16.
     """
     c = 2 if autocast else 4
+    hidden, inner = shape.hidden, shape.intermediate
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    kept = 2 * (c * shape.hidden + 4) + c * (2 * query + 2 * key) + 4 * shape.heads
+    kept = 2 * ((4 if adapter is None else c) * hidden + 4) + c * (2 * query + 2 * key) + 4 * shape.heads
+    if adapter is None:
+        return kept + 3 * c * inner + c * (2 * hidden + inner)
     trained = {layer.suffix: layer for layer, _ in adapter.layers}
-    kept += c * shape.intermediate * (2 if {"gate_proj", "up_proj"} <= set(trained) or "gate_up_proj" in trained else 3)
+    kept += c * inner * (2 if {"gate_proj", "up_proj"} <= set(trained) or "gate_up_proj" in trained else 3)
     inputs = {_TOGETHER.get(name, name): layer.inputs for name, layer in trained.items() if name != "o_proj"}
     each = sum(rank + (layer.outputs if adapter.dora else 0) for layer, rank in adapter.layers) / max(1, shape.layers)
     return kept + c * (sum(inputs.values()) + each)

@@ -177,16 +177,14 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
 
 
 def _logit_bytes(shape: ModelShape, load: Load) -> int:
-    if load.fused and load.cost.logits == "supervised" and not _trains_head(load):
-        return 2 * min(FUSED_LOGITS, load.supervised) * shape.vocab * (2 if load.autocast else 4)
+    copied = load.adapter is not None and bool(load.adapter.whole)  # a head beside the model's is PEFT's
+    if load.fused and load.cost.logits == "supervised" and not copied:
+        learned = 4 * shape.vocab * shape.hidden if load.adapter is None else 0
+        return min(FUSED_LOGITS, load.supervised) * shape.vocab * (2 if load.autocast else 4) + learned
     if load.cost.logits != "tiles":
         return logit_rows(load) * shape.vocab * LOGIT_BYTES[load.autocast]
     each = TILE_BYTES_CUDA if load.cuda else TILE_BYTES
     return logit_rows(load) * min(TILE_LOGITS, shape.vocab) * each[load.autocast]
-
-
-def _trains_head(load: Load) -> bool:
-    return load.adapter is None or bool(load.adapter.whole)
 
 
 def logit_rows(load: Load) -> int:
@@ -255,7 +253,7 @@ def activation_bytes_per_token(shape: ModelShape, load: Load) -> float:
 
 
 def _block_bytes(shape: ModelShape, load: Load) -> float:
-    if load.fused and load.adapter is not None:
+    if load.fused:
         return fused_block(shape, load.adapter, autocast=load.autocast)
     return plain_block(shape, load.adapter, autocast=load.autocast)
 

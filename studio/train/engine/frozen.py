@@ -1,7 +1,8 @@
-"""The frozen matrices that layers with adapters stand on, several as one: as they are, or held in 4 bits."""
+"""The frozen matrices that layers with adapters stand on: as they lie in memory, or held in 4 bits."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 
 class Frozen(Protocol):
-    """The matrices of some linear layers, one below the other.
+    """The matrices of some linear layers of the same input.
 
     Attributes:
         dtype: of the numbers that products are computed with.
@@ -17,49 +18,44 @@ class Frozen(Protocol):
 
     dtype: torch.dtype
 
-    def matrix(self) -> torch.Tensor:
-        """(sum of the layers' outputs, inputs)."""
+    def matrices(self) -> Iterator[torch.Tensor]:
+        """Each layer's, (outputs, inputs), one after the other; one may be gone when the next one comes."""
 
 
 class Plain:
-    """Weights that lie in memory as they are: one matrix, of which each layer's own becomes a part.
+    """Weights that lie in memory as they are.
 
     Args:
-        layers: linear layers of the same input.
+        layers: linear layers.
     """
 
     def __init__(self, layers: list[nn.Linear]) -> None:
-        weights = [layer.weight for layer in layers]
-        self._matrix = weights[0].data
-        self.dtype = self._matrix.dtype
-        if len(layers) > 1:
-            self._matrix = torch.cat([weight.data for weight in weights])
-            parts = self._matrix.split([weight.shape[0] for weight in weights])
-            for weight, part in zip(weights, parts, strict=True):
-                weight.data = part
+        self._layers = layers
+        self.dtype = layers[0].weight.dtype
 
-    def matrix(self) -> torch.Tensor:
+    def matrices(self) -> Iterator[torch.Tensor]:
         """See `Frozen`."""
-        return self._matrix
+        for layer in self._layers:
+            yield layer.weight.data
 
 
 class Quantized:
     """Weights that bitsandbytes holds in 4 bits, made whole for each product.
 
     Args:
-        layers: bitsandbytes' layers of the same input.
+        layers: bitsandbytes' layers.
     """
 
     def __init__(self, layers: list[Any]) -> None:
         self._layers = layers
         self.dtype: torch.dtype = layers[0].weight.quant_state.dtype
 
-    def matrix(self) -> torch.Tensor:
+    def matrices(self) -> Iterator[torch.Tensor]:
         """See `Frozen`."""
         from bitsandbytes.functional import dequantize_4bit  # a fifth of the time that loading the libraries takes
 
-        whole = [dequantize_4bit(layer.weight.data, layer.weight.quant_state) for layer in self._layers]
-        return whole[0] if len(whole) == 1 else torch.cat(whole)
+        for layer in self._layers:
+            yield dequantize_4bit(layer.weight.data, layer.weight.quant_state)
 
 
 def frozen_of(layers: list[Any]) -> Frozen | None:
@@ -68,7 +64,7 @@ def frozen_of(layers: list[Any]) -> Frozen | None:
         if layer.weight.requires_grad or (layer.bias is not None and layer.bias.requires_grad):
             return None
     if all(type(layer) is nn.Linear for layer in layers):
-        return Plain(layers)
+        return Plain(layers) if len({layer.weight.dtype for layer in layers}) == 1 else None
     states = [getattr(layer.weight, "quant_state", None) for layer in layers]
     if any(state is None or getattr(state, "quant_type", "") not in ("nf4", "fp4") for state in states):
         return None

@@ -177,7 +177,7 @@ def _replace_norms(model: nn.Module, built: Kernels, done: Fused) -> None:
         epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if not type(module).__name__.endswith("RMSNorm") or not isinstance(epsilon, float) or weight is None:
             continue
-        if weight.requires_grad or weight.ndim != 1 or len(weight) % WIDTH or weight.dtype not in KINDS:
+        if weight.ndim != 1 or len(weight) % WIDTH or weight.dtype not in KINDS:
             continue
         key = (type(module), weight.dtype)
         if key not in known:

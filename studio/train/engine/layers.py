@@ -14,7 +14,7 @@ WIDTH = 16  # a row must fill whole vectors
 
 
 class Norm(torch.autograd.Function):
-    """RMSNorm of x (…, size) with a frozen weight (size)."""
+    """RMSNorm of x (…, size) with a weight (size)."""
 
     @staticmethod
     def forward(
@@ -33,8 +33,10 @@ class Norm(torch.autograd.Function):
         """See `Kernels.norm_backward`."""
         rows, weight, scales = ctx.saved_tensors
         flat = given.reshape(rows.shape).contiguous()
-        dx = ctx.kernels.norm_backward(rows, weight, scales, flat, offset=ctx.offset)
-        return dx.view(given.shape), None, None, None, None
+        dx, slopes = ctx.kernels.norm_backward(
+            rows, weight, scales, flat, offset=ctx.offset, trained=ctx.needs_input_grad[1]
+        )
+        return dx.view(given.shape), slopes, None, None, None
 
 
 class Gated(torch.autograd.Function):
@@ -59,10 +61,10 @@ class Gated(torch.autograd.Function):
 
 
 class HeadLoss(torch.autograd.Function):
-    """Sum of the losses of states (N, H) under a frozen head (V, H), and how many tokens were the most probable.
+    """Sum of the losses of states (N, H) under a head (V, H), and how many tokens were the most probable.
 
-    The gradient is made in the forward pass, where the logits are: they are computed once and never kept (as in Liger's
-    fused linear cross-entropy, Hsu et al. 2024, arXiv:2410.10989).
+    The gradients are made in the forward pass, where the logits are: they are computed once and never kept (as in
+    Liger's fused linear cross-entropy, Hsu et al. 2024, arXiv:2410.10989).
     """
 
     @staticmethod
@@ -70,8 +72,9 @@ class HeadLoss(torch.autograd.Function):
         ctx: Any, states: torch.Tensor, targets: torch.Tensor, head: torch.Tensor, loss_name: str, kernels: Kernels
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Kernels.cross_entropy`."""
-        wanted = ctx.needs_input_grad[0]
-        slopes = torch.empty_like(states) if wanted else None
+        slopes = torch.empty_like(states) if ctx.needs_input_grad[0] else None
+        learned = torch.zeros(head.shape, dtype=torch.float32) if ctx.needs_input_grad[2] else None
+        wanted = slopes is not None or learned is not None
         total, hits = torch.zeros((), dtype=torch.float32), torch.zeros((), dtype=torch.long)
         by_probability = loss_name == "dft"
         for at in range(0, len(targets), ROWS):
@@ -82,19 +85,22 @@ class HeadLoss(torch.autograd.Function):
             hits += (best == target).sum()
             if slopes is not None:
                 torch.mm(logits, head, out=slopes[at : at + ROWS])
-        ctx.save_for_backward(slopes)
+            if learned is not None:
+                learned += logits.t() @ part
+            del logits  # before the next ones are made
+        ctx.save_for_backward(slopes, learned)
+        ctx.dtype = head.dtype
         ctx.mark_non_differentiable(hits)
         return total, hits
 
     @staticmethod
     def backward(ctx: Any, given: torch.Tensor, _: Any) -> tuple[Any, ...]:
-        """The gradient that was made, times the one that is given."""
-        (slopes,) = ctx.saved_tensors
-        return slopes * given.to(slopes.dtype), None, None, None, None
+        """The gradients that were made, times the one that is given."""
+        slopes, learned = ctx.saved_tensors
+        made = None if slopes is None else slopes * given.to(slopes.dtype)
+        return made, None, None if learned is None else (learned * given).to(ctx.dtype), None, None
 
 
 def head_fits(head: nn.Module, states: torch.Tensor) -> bool:
-    """Whether `HeadLoss` can compute it: a frozen linear layer without a bias in the number format of the states."""
-    if type(head) is not nn.Linear or head.bias is not None or head.weight.requires_grad:
-        return False
-    return states.dtype == head.weight.dtype and states.dtype in KINDS
+    """Whether `HeadLoss` can compute it: a linear layer without a bias."""
+    return type(head) is nn.Linear and head.bias is None and states.dtype in KINDS

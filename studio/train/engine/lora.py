@@ -55,7 +55,9 @@ class Group:
             ]
             self._bias = torch.cat([part.to(frozen.dtype) for part in parts])
         self._dora = bool(layers[0].lora_variant)
-        self._squares = frozen.matrix().float().square().sum(1) if self._dora else None
+        self._squares = None
+        if self._dora:
+            self._squares = torch.cat([one.float().square().sum(1) for one in frozen.matrices()])
         self._made: tuple[torch.Tensor, list[torch.Tensor | None]] | None = None
 
     @classmethod
@@ -131,20 +133,24 @@ class _Linear(torch.autograd.Function):
         first, second, lengths = trained[:count:2], trained[1:count:2], trained[count:]
         a = torch.cat(first).to(x.dtype)
         b = torch.block_diag(*(scale * one for scale, one in zip(scales, second, strict=True))).to(x.dtype)
-        weight = frozen.matrix()
         seen, mask = torch.native_dropout(x, dropout, True) if dropout else (x, None)
         inner = seen @ a.t()
-        out = x @ weight.t() if squares is not None else nn.functional.linear(x, weight, bias)
+        out = x.new_empty(len(x), len(b))
+        crossed = []
+        for weight, part in zip(frozen.matrices(), out.split([len(one) for one in second], dim=1), strict=True):
+            torch.mm(x, weight.t(), out=part)
+            if squares is not None:
+                crossed.append(weight @ a.t())
         out.addmm_(inner, b.t())
         factor = kept = measured = None
         if squares is not None:
             wide_a, wide_b = a.float(), b.float()
-            crossed = ((weight @ a.t()).float() * wide_b).sum(1)
-            measured = (squares + 2 * crossed + ((wide_b @ (wide_a @ wide_a.t())) * wide_b).sum(1)).sqrt()
+            made = (wide_b @ (wide_a @ wide_a.t())) * wide_b
+            measured = (squares + (2 * torch.cat(crossed).float() * wide_b + made).sum(1)).sqrt()
             factor = (torch.cat(lengths) / measured).to(x.dtype)
             kept, out = out, out * factor
-            if bias is not None:
-                out += bias
+        if bias is not None:
+            out += bias
         ctx.save_for_backward(x, mask, inner, a, b, factor, kept, measured)
         ctx.frozen, ctx.dropout, ctx.scales = frozen, dropout, scales
         ctx.shapes = [(one.shape, one.dtype) for one in second]
@@ -153,26 +159,26 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, given: torch.Tensor) -> tuple[Any, ...]:
         x, mask, inner, a, b, factor, kept, measured = ctx.saved_tensors
+        rows = [shape[0] for shape, _ in ctx.shapes]
         given = given.contiguous()
         lengths: list[torch.Tensor] = []
         if factor is not None:
-            whole = (given * kept).sum(0, dtype=torch.float32) / measured
-            lengths = list(whole.split([rows for (rows, _), _ in ctx.shapes]))
+            lengths = list(((given * kept).sum(0, dtype=torch.float32) / measured).split(rows))
             given = given * factor
         pulled = given @ b  # (N, ranks)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = given @ ctx.frozen.matrix()
-            if mask is None:
-                dx.addmm_(pulled, a)
-            else:
-                dx += (pulled @ a) * mask / (1 - ctx.dropout)
+            dx = pulled @ a
+            if mask is not None:
+                dx = dx * mask / (1 - ctx.dropout)
+            for weight, part in zip(ctx.frozen.matrices(), given.split(rows, dim=1), strict=True):
+                dx.addmm_(part, weight)
         seen = x if mask is None else x * mask / (1 - ctx.dropout)
         da, db = pulled.t() @ seen, given.t() @ inner
         made: list[torch.Tensor] = []
         row = column = 0
-        for scale, ((rows, rank), dtype) in zip(ctx.scales, ctx.shapes, strict=True):
+        for scale, ((outputs, rank), dtype) in zip(ctx.scales, ctx.shapes, strict=True):
             made.append(da[column : column + rank].to(dtype))
-            made.append(db[row : row + rows, column : column + rank].to(dtype) * scale)
-            row, column = row + rows, column + rank
+            made.append(db[row : row + outputs, column : column + rank].to(dtype) * scale)
+            row, column = row + outputs, column + rank
         return dx, None, None, None, None, None, *made, *lengths

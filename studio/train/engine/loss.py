@@ -87,7 +87,7 @@ def supervised_loss_of(
         labels: (B, T), -100 where a token does not count; position t predicts label t + 1.
         num_items: supervised tokens of the whole update, over all its micro-batches; None for this batch's.
         loss_name: nll, or dft, which weights each token's loss by its probability (Wu et al. 2025, arXiv:2508.05629).
-        kernels: compute it in one pass where they are given and the head is frozen.
+        kernels: compute it in one pass where they are given.
     """
     wanted = labels[:, 1:]
     mask = wanted != -100
@@ -96,8 +96,10 @@ def supervised_loss_of(
     correct = torch.zeros((), dtype=torch.long, device=hidden.device)
     count = mask.sum()
     divisor = count if num_items is None else torch.as_tensor(num_items, device=hidden.device)
+    if torch.is_autocast_enabled(states.device.type):
+        states = states.to(torch.get_autocast_dtype(states.device.type))
     if kernels is not None and len(targets) and head_fits(head, states):
-        summed, correct = HeadLoss.apply(states, targets, head.weight, loss_name, kernels)
+        summed, correct = HeadLoss.apply(states, targets, head.weight.to(states.dtype), loss_name, kernels)
         return SupervisedOutput((total + summed) / divisor.clamp(min=1), correct, count)
     pieces = list(zip(states.split(CHUNK), targets.split(CHUNK), strict=True)) if len(targets) else []
     for state, target in pieces:

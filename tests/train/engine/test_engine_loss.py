@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from studio.train.engine import layers
 from studio.train.engine import loss as engine
+from studio.train.engine.native.building import load, place
+from studio.train.engine.native.calls import Kernels
 
 SIZES = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -17,11 +20,11 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def model() -> LlamaForCausalLM:
+@pytest.fixture(scope="module", params=[False, True], ids=["torch", "fused"])
+def model(request: pytest.FixtureRequest) -> LlamaForCausalLM:
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES))
-    assert engine.attach(model)
+    assert engine.attach(model, Kernels(load(place())) if request.param else None)
     return model
 
 
@@ -36,7 +39,7 @@ def gradients_of(model: LlamaForCausalLM) -> list[torch.Tensor]:
     items=st.sampled_from([None, 7]),
 )
 def test_equals_cross_entropy_over_all_positions(model, mask, chunk, items) -> None:
-    engine.CHUNK = chunk
+    engine.CHUNK = layers.ROWS = chunk
     try:
         ids = torch.arange(24).reshape(2, 12) % 97
         labels = torch.where(torch.tensor([mask, mask[::-1]]), ids, -100)
@@ -55,7 +58,7 @@ def test_equals_cross_entropy_over_all_positions(model, mask, chunk, items) -> N
         for ours, plain in zip(gradients_of(model), gradients, strict=True):
             torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
     finally:
-        engine.CHUNK = 1024
+        engine.CHUNK, layers.ROWS = 1024, 512
 
 
 def test_correct_counts_the_models_own_choices(model) -> None:
@@ -81,6 +84,8 @@ def test_a_head_with_a_scale_of_its_own_keeps_the_librarys_loss() -> None:
 
 def test_a_head_that_only_looks_plain_is_noticed(model, monkeypatch) -> None:
     head = model.get_output_embeddings()
-    monkeypatch.setattr(model, "get_output_embeddings", lambda: torch.nn.Linear(32, 97))
+    other = torch.nn.Linear(32, 97)
+    other.weight.data *= 20
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: other)
     assert not engine.agrees(model, list(range(12)), list(range(12)))
     assert head is not None

@@ -222,17 +222,14 @@ def test_all_is_undone_where_the_whole_disagrees(kernels: Kernels, monkeypatch: 
     )
 
 
-def test_one_matrix_serves_all_of_a_group() -> None:
+def test_layers_of_a_group_may_be_called_as_they_like() -> None:
     model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES)))
     attention = model.base_model.model.model.layers[0].self_attn
     layers = [attention.q_proj, attention.k_proj, attention.v_proj]
-    weights = [layer.base_layer.weight.clone() for layer in layers]
-    group = Group.of(layers)
-    assert group is not None
-    assert all(torch.equal(layer.base_layer.weight, one) for layer, one in zip(layers, weights, strict=True))
-    assert len({layer.base_layer.weight.untyped_storage().data_ptr() for layer in layers}) == 1
     x, other = torch.randn(2, 3, 32), torch.randn(2, 3, 32)
     expected = [layer(one) for layer in layers for one in (x, other)]
+    group = Group.of(layers)
+    assert group is not None
     group.attach()
     found = [layer(one) for layer in layers for one in (x, other)]  # not as they are called in a model
     for mine, theirs in zip(found, expected, strict=True):

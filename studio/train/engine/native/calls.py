@@ -96,21 +96,24 @@ class Kernels:
         return out, scales
 
     def norm_backward(
-        self, x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, given: torch.Tensor, *, offset: bool = False
-    ) -> torch.Tensor:
-        """Gradient of what was normed, (rows, size).
+        self, x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, given: torch.Tensor, *,
+        offset: bool = False, trained: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
+        """Gradients of what was normed, (rows, size), and of the weights.
 
         Args:
             x, weight, offset: as they were given.
             scales: what `norm` returned.
             given: gradient of the output, (rows, size).
+            trained: the gradient of the weights is wanted; None is returned for it else.
         """
         out = torch.empty_like(x)
+        slopes = torch.zeros(weight.shape, dtype=torch.float32) if trained else None
         self._library.norm_backward(
-            KINDS[x.dtype], _at(x), _at(weight), _at(scales), _at(given), _at(out), *map(_LONGS, x.shape),
-            int(offset),
+            KINDS[x.dtype], _at(x), _at(weight), _at(scales), _at(given), _at(out),
+            ctypes.c_void_p(0) if slopes is None else _at(slopes), *map(_LONGS, x.shape), int(offset),
         )  # fmt: skip
-        return out
+        return out, None if slopes is None else slopes.to(weight.dtype)
 
     def gated(self, both: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
         """act(gate) * up, (rows, size), of rows that hold gate and up one after the other, (rows, 2 x size).

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <vector>
+
 #include "tiles.h"
 
 namespace studio {
@@ -35,21 +37,32 @@ void norm_rows(const void* x_, const void* weight_, void* out_, float* scales, l
   }
 }
 
+// `slopes` gets the gradient of the weights where it is not null, added up in the same order with any number of threads.
 template <class T>
-void norm_rows_back(const void* x_, const void* weight_, const float* scales, const void* given_, void* dx_, long rows,
-                    long size, bool offset) {
+void norm_rows_back(const void* x_, const void* weight_, const float* scales, const void* given_, void* dx_,
+                    float* slopes, long rows, long size, bool offset) {
   auto x = static_cast<const T*>(x_), weight = static_cast<const T*>(weight_), given = static_cast<const T*>(given_);
   auto dx = static_cast<T*>(dx_);
   const float more = offset ? 1.0f : 0.0f;
+  const long blocks = std::min(rows, 64L);
+  std::vector<float> parts(slopes ? blocks * size : 0);
 #pragma omp parallel for schedule(static)
-  for (long r = 0; r < rows; r++) {
-    const T *row = x + r * size, *slope = given + r * size;
-    vec shared = vec{};
-    for (long d = 0; d < size; d += WIDTH) shared += load(slope + d) * (load(weight + d) + more) * load(row + d);
-    float scale = scales[r], pull = sum(shared) * scale * scale * scale / size;
-    for (long d = 0; d < size; d += WIDTH)
-      store(dx + r * size + d, load(slope + d) * (load(weight + d) + more) * scale - load(row + d) * pull);
-  }
+  for (long block = 0; block < blocks; block++)
+    for (long r = rows * block / blocks; r < rows * (block + 1) / blocks; r++) {
+      const T *row = x + r * size, *slope = given + r * size;
+      vec shared = vec{};
+      for (long d = 0; d < size; d += WIDTH)
+        shared += load(slope + d) * (load(weight + d) + more) * load(row + d);
+      float scale = scales[r], pull = sum(shared) * scale * scale * scale / size;
+      for (long d = 0; d < size; d += WIDTH)
+        store(dx + r * size + d, load(slope + d) * (load(weight + d) + more) * scale - load(row + d) * pull);
+      if (!slopes) continue;
+      float* part = parts.data() + block * size;
+      for (long d = 0; d < size; d += WIDTH)
+        store(part + d, load(part + d) + load(slope + d) * rounded(load(row + d) * scale, dx));
+    }
+  for (long block = 0; slopes && block < blocks; block++)
+    for (long d = 0; d < size; d++) slopes[d] += parts[block * size + d];
 }
 
 inline vec sigmoid(vec x) { return 1.0f / (1.0f + exponential(-x)); }

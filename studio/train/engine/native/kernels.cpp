@@ -76,9 +76,9 @@ void norm(int kind, const void* x, const void* weight, void* out, float* scales,
 }
 
 void norm_backward(int kind, const void* x, const void* weight, const float* scales, const void* given, void* dx,
-                   int64_t rows, int64_t size, int offset) {
-  kind ? norm_rows_back<bf16>(x, weight, scales, given, dx, rows, size, offset)
-       : norm_rows_back<float>(x, weight, scales, given, dx, rows, size, offset);
+                   float* slopes, int64_t rows, int64_t size, int offset) {
+  kind ? norm_rows_back<bf16>(x, weight, scales, given, dx, slopes, rows, size, offset)
+       : norm_rows_back<float>(x, weight, scales, given, dx, slopes, rows, size, offset);
 }
 
 void gated(int kind, const void* both, void* out, int64_t rows, int64_t size, int gelu) {
