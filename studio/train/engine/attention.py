@@ -54,7 +54,8 @@ def segments_of(batch: int, length: int, mask: torch.Tensor | None, positions: t
         None where a row's real tokens do not lie side by side.
     """
     about = positions if mask is None else mask
-    if about is not None and (known := getattr(about, "_studio_segments", None)) is not None:
+    known: Segments | None = getattr(about, "_studio_segments", None)
+    if known is not None:
         return known  # every layer asks for the same batch
     if mask is not None:
         kept = mask.bool()
@@ -71,7 +72,7 @@ def segments_of(batch: int, length: int, mask: torch.Tensor | None, positions: t
     else:
         found = Segments(tuple(row * length for row in range(batch)), (length,) * batch)
     if about is not None:
-        about._studio_segments = found  # type: ignore[attr-defined]
+        about._studio_segments = found
     return found
 
 

@@ -65,8 +65,8 @@ def frozen_of(layers: list[Any]) -> Frozen | None:
             return None
     if all(type(layer) is nn.Linear for layer in layers):
         return Plain(layers) if len({layer.weight.dtype for layer in layers}) == 1 else None
-    states = [getattr(layer.weight, "quant_state", None) for layer in layers]
-    if any(state is None or getattr(state, "quant_type", "") not in ("nf4", "fp4") for state in states):
+    states: list[Any] = [getattr(layer.weight, "quant_state", None) for layer in layers]
+    if any(getattr(state, "quant_type", "") not in ("nf4", "fp4") for state in states):
         return None
     packed = any(layer.weight.shape[0] == 1 or getattr(state, "packing_format_for_cpu", False)
                  for layer, state in zip(layers, states, strict=True))  # fmt: skip

@@ -184,9 +184,9 @@ def _replace_norms(model: nn.Module, built: Kernels, done: Fused) -> None:
             both = (_norm(module, weight, epsilon, offset, built) for offset in (False, True))
             probe = _probe(len(weight), weight.dtype)
             equal = [_same(forward, module.forward, probe) for forward in both]
-            known[key] = equal.index(True) if any(equal) else None
-        if known[key] is not None:
-            _put(module, _norm(module, weight, epsilon, bool(known[key]), built), done)
+            known[key] = bool(equal.index(True)) if any(equal) else None
+        if (offset := known[key]) is not None:
+            _put(module, _norm(module, weight, epsilon, offset, built), done)
             done.norms += 1
 
 

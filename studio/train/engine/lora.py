@@ -32,7 +32,7 @@ def is_ours(layer: Any) -> bool:
         return False
     if not set(layer.lora_variant) <= set(layer.lora_magnitude_vector):  # of the variants only DoRA
         return False
-    return layer.lora_A[name].weight.dtype == torch.float32
+    return bool(layer.lora_A[name].weight.dtype == torch.float32)
 
 
 class Group:
