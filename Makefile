@@ -13,7 +13,7 @@ TEST_STAMP := $(VENV)/.installed-test
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 $(addprefix --shuffle=,$(SHUFFLE))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl bench docs format lock clean
+.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl bench bench-quick docs format lock clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -86,6 +86,10 @@ test-axolotl: $(TEST_STAMP)
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks
+
+# With the engine's layers and without, in pairs: about three minutes.
+bench-quick: $(TEST_STAMP)
+	$(BIN)/python -m tests.benchmarks.engine
 
 docs: $(TEST_STAMP)
 	$(BIN)/python -m studio.config.docs

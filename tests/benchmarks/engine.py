@@ -1,6 +1,6 @@
 """Training steps with the engine's layers beside the same steps without them, in one process, turn about.
 
-    python -m tests.benchmarks.engine MODEL [PAIRS] [TUNING]      MODEL: a folder with SmolLM2-135M-Instruct; 5, lora
+    python -m tests.benchmarks.engine [PAIRS] [TUNING]      5 pairs, lora; `make bench-quick` is that
 Rows like Alpaca's, 16 of them an update, everything else on auto. Prints each pair's tokens a second (padding not
 counted), the medians, their ratio and its spread, and the losses; exits with 1 below `GOAL`.
 """
@@ -18,6 +18,7 @@ from typing import Any
 from studio.settings import read_settings
 from tests.benchmarks.auto import config_of, write
 from tests.benchmarks.preparation import own_home
+from tests.support.prepared import copy_model
 
 PAIRS = 5
 BATCH = 16
@@ -51,12 +52,13 @@ class Side:
         self.losses.append(float(loss))
 
 
-def compare(model: Path, pairs: int = PAIRS, tuning: str = "lora") -> dict[str, Side]:
+def compare(pairs: int = PAIRS, tuning: str = "lora") -> dict[str, Side]:
     """Compute the same updates with and without, one pair more than is counted."""
     from tests.parity.made import make_trainer
 
     sides: dict[str, Side] = {}
     with tempfile.TemporaryDirectory() as folder, own_home(Path(folder)):
+        model = copy_model(Path(folder))
         rows_file = write(Path(folder), BATCH * (pairs + 1))
         for kernels in ("off", "auto"):
             raw = config_of(rows_file, batch_size=BATCH, kernels=kernels, max_steps=pairs)
@@ -73,9 +75,9 @@ def compare(model: Path, pairs: int = PAIRS, tuning: str = "lora") -> dict[str, 
     return sides
 
 
-def main(model: Path, pairs: int, tuning: str) -> int:
+def main(pairs: int, tuning: str) -> int:
     """Measure and print; returns 1 where the goal is missed."""
-    sides = compare(model, pairs, tuning)
+    sides = compare(pairs, tuning)
     off, auto = sides["off"], sides["auto"]
     ratios = [b / a for a, b in zip(off.speeds, auto.speeds, strict=True)]
     for a, b in zip(off.speeds, auto.speeds, strict=True):
@@ -90,5 +92,5 @@ def main(model: Path, pairs: int, tuning: str) -> int:
 
 
 if __name__ == "__main__":
-    named = sys.argv[2:]
-    raise SystemExit(main(Path(sys.argv[1]), int(named[0]) if named else PAIRS, named[1] if len(named) > 1 else "lora"))
+    named = sys.argv[1:]
+    raise SystemExit(main(int(named[0]) if named else PAIRS, named[1] if len(named) > 1 else "lora"))

@@ -16,6 +16,7 @@ from studio.interop.report import Line, Status
 _OWN: dict[str, str] = {
     "training.device": "which device computes is said when the training is started",
     "training.engine": "it is an engine of the studio",
+    "training.kernels": "they are the studio's own",
     "training.keep_best": "checkpoints are kept as save_total_limit says",
     "training.keep_checkpoints": "checkpoints are kept as save_total_limit says",
     "training.early_stopping_threshold": "every improvement counts",
