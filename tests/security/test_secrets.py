@@ -208,5 +208,5 @@ def test_an_error_of_the_hub_that_quotes_the_token_is_not_repeated(tmp_path: Pat
     server.server_close()
     thread.join()
     error = json.loads(done.stdout.splitlines()[-1])["error"]
-    assert "org/name" in error["what"]
+    assert ("HF_TOKEN" if status == 401 else "org/name") in error["what"]
     assert found_in(done.stdout + done.stderr) == []

@@ -20,7 +20,16 @@ class Norm(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float, offset: bool, kernels: Kernels
     ) -> torch.Tensor:
-        """See `Kernels.norm`."""
+        """See `Kernels.norm`.
+
+        Args:
+            ctx: keeps what the gradient needs.
+            x: (…, size).
+            weight: (size).
+            epsilon: added to the mean of squares.
+            offset: the weights are what is added to 1.
+            kernels: the compiled functions.
+        """
         rows = x.reshape(-1, x.shape[-1])
         rows = rows if rows.is_contiguous() else rows.contiguous()
         out, scales = kernels.norm(rows, weight, epsilon, offset=offset)
@@ -44,7 +53,14 @@ class Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, both: torch.Tensor, gelu: bool, kernels: Kernels) -> torch.Tensor:
-        """See `Kernels.gated`."""
+        """See `Kernels.gated`.
+
+        Args:
+            ctx: keeps what the gradient needs.
+            both: (…, 2 x size).
+            gelu: the gate is GELU by tanh, not SiLU.
+            kernels: the compiled functions.
+        """
         rows = both.reshape(-1, both.shape[-1])
         rows = rows if rows.is_contiguous() else rows.contiguous()
         ctx.save_for_backward(rows)
@@ -71,7 +87,16 @@ class HeadLoss(torch.autograd.Function):
     def forward(
         ctx: Any, states: torch.Tensor, targets: torch.Tensor, head: torch.Tensor, loss_name: str, kernels: Kernels
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Kernels.cross_entropy`."""
+        """See `Kernels.cross_entropy`.
+
+        Args:
+            ctx: keeps the gradients.
+            states: (N, H).
+            targets: (N), int64.
+            head: (V, H), in the number format of the states.
+            loss_name: nll, or dft.
+            kernels: the compiled functions.
+        """
         slopes = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         learned = torch.zeros(head.shape, dtype=torch.float32) if ctx.needs_input_grad[2] else None
         wanted = slopes is not None or learned is not None

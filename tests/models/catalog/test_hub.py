@@ -163,7 +163,7 @@ def test_who_has_no_access_is_told_why_and_where_to_get_it(
         if token:
             monkeypatch.setenv("HF_TOKEN", token)
         with pytest.raises(InputError) as caught:
-            hub.download("org/gated", settings)
+            resolve_model("org/gated", settings)
         for word in words:
             assert word in caught.value.sentence
         assert token == "" or token not in caught.value.sentence, "a token is shown"
@@ -172,7 +172,10 @@ def test_who_has_no_access_is_told_why_and_where_to_get_it(
             assert hub_card("org/gated").refusal == StudioError(caught.value.what, fix=caught.value.fix).sentence
         # The remedy helps: with the token of a member the same model is fetched.
         monkeypatch.setenv("HF_TOKEN", "hf_member")
-        assert hub_card("org/gated").refusal == "" and (hub.download("org/gated", settings) / "config.json").is_file()
+        assert (
+            hub_card("org/gated").refusal == ""
+            and (resolve_model("org/gated", settings).path / "config.json").is_file()
+        )
 
 
 def test_a_wrong_token_is_refused_for_open_models_too(
@@ -183,12 +186,12 @@ def test_a_wrong_token_is_refused_for_open_models_too(
     (tmp_path / "token").write_text("hf_mistyped")
     with serve_hub(server) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
-        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
         for name in ("org/tiny", "org/absent"):
             with pytest.raises(InputError, match=r"does not know the token that hf auth login has saved.*or remove it"):
-                hub.download(name, settings)
-        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
-        assert (hub.download("org/tiny", settings) / "config.json").is_file()
+                resolve_model(name, settings)
+        monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "none"))
+        assert (resolve_model("org/tiny", settings).path / "config.json").is_file()
 
 
 def test_no_network_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,14 @@ class Kernels:
     def norm(
         self, x: torch.Tensor, weight: torch.Tensor, epsilon: float, *, offset: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """RMSNorm of (rows, size), the weights added to 1 where `offset`; also the factor of each row, in float32."""
+        """RMSNorm of (rows, size); also the factor of each row, in float32.
+
+        Args:
+            x: the rows.
+            weight: (size).
+            epsilon: added to the mean of squares.
+            offset: the weights are what is added to 1.
+        """
         out, scales = torch.empty_like(x), torch.empty(x.shape[0], dtype=torch.float32)
         self._library.norm(
             KINDS[x.dtype], _at(x), _at(weight), _at(out), _at(scales), *map(_LONGS, x.shape), ctypes.c_float(epsilon),
@@ -127,7 +134,12 @@ class Kernels:
         return out
 
     def gated_backward(self, both: torch.Tensor, given: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
-        """Gradient of gate and up, (rows, 2 x size)."""
+        """Gradient of gate and up, (rows, 2 x size).
+
+        Args:
+            both, gelu: as they were given.
+            given: gradient of the output, (rows, size).
+        """
         out = torch.empty_like(both)
         self._library.gated_backward(
             KINDS[both.dtype], _at(both), _at(given), _at(out), *map(_LONGS, given.shape), int(gelu)
