@@ -95,7 +95,7 @@ def test_a_full_disk_is_told_before_the_start(command, monkeypatch) -> None:
 def test_a_run_that_does_not_fit_into_memory_says_what_would(command, monkeypatch) -> None:
     monkeypatch.setattr("studio.models.device.machine.memory", lambda: (2 * 10**9, 10**9))
     code, _, err = command(lines(*[GOOD] * 20), "train", "run.yaml", "--detach", "--set", "tuning.name=full")
-    assert code == 2
+    assert code == 2, err
     assert "GB of memory" in err
     assert "lora" in err
 

@@ -7,11 +7,14 @@ templates nor messages. A run is two numbers however long it is, where a list of
 from __future__ import annotations
 
 import itertools
+import re
 from array import array
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 IGNORED = -100
+# What is no blank. Python counts the separators of files, groups, records and units as blanks; they are data.
+_WRITTEN = re.compile(r"[\S\x1c-\x1f]")
 
 Offsets = Sequence[tuple[int, int]]
 # Where runs of counted tokens begin and end, one after the other: begin, end, begin, end … ascending, never touching.
@@ -126,7 +129,7 @@ def loses_text(text: str, offsets: Offsets) -> bool:
     """
     at = 0
     for start, end in offsets:
-        if start > at and text[at:start].strip():
+        if start > at and _WRITTEN.search(text, at, start):
             return True
         at = max(at, end)
-    return bool(text[at:].strip())
+    return bool(_WRITTEN.search(text, at))
