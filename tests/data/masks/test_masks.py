@@ -93,6 +93,11 @@ def test_equals_the_generation_mask_of_transformers(tokenizer: Any) -> None:
     check()
 
 
+def test_a_separator_without_a_token_is_told(tokenizer: Any) -> None:
+    masked = encode(Masker(tokenizer), [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\x1d0"}])
+    assert masked.notes == ("lost",)  # Python counts it as a blank, and blanks may go
+
+
 def test_own_template_of_the_embedded_model(tokenizer: Any) -> None:
     masker = Masker(tokenizer)
     masked = encode(masker, [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}])
