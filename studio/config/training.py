@@ -181,6 +181,11 @@ class TrainingConfig(Options):
         title="Device", group=SPEED,
     )  # fmt: skip
 
+    @property
+    def fuses(self) -> bool:
+        """Whether the run wants the engine's layers, which are for CPUs."""
+        return self.kernels == "auto" and self.engine == "studio"
+
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:

@@ -20,8 +20,8 @@ from studio.errors import InputError, StoppedError, StudioError
 from studio.jobs import Summaries, read_events, request_stop
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.checkpoints import best_step
+from studio.models.plan.schedule import scheduler_arguments, warmup_steps
 from studio.settings import Settings
-from studio.train.setup import scheduler_arguments, warmup_steps
 from studio.train.tuning import prepare
 from studio.train.worker import train
 from tests.parity.made import job_for, logged, make_trainer, reported, write_rows

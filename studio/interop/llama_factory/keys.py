@@ -12,6 +12,7 @@ from studio.interop.draft import Draft
 from studio.interop.rules import Rule, approximated, ignored, mapped, refused, table
 from studio.interop.training_arguments import ONE_DEVICE, RULES
 from studio.interop.values import flag, number, one_of, text, whole, words
+from studio.models.plan.schedule import scheduler_arguments
 
 TITLE = "LLaMA-Factory"
 ATTENTION = {
@@ -20,7 +21,7 @@ ATTENTION = {
 ROPE = {word: word for word in ("linear", "dynamic", "yarn", "llama3")}
 BACK = {ours: theirs for theirs, ours in ATTENTION.items()}
 # What a schedule has here beside its name, and cannot do without there.
-SCHEDULE_KEYS = {"cosine_with_min_lr": {"min_lr_rate": 0.1}}
+SCHEDULE_KEYS = {"cosine_with_min_lr": scheduler_arguments("cosine_with_min_lr", 0, 0.0)}
 _MEDIA = "Only text is trained on here"
 _NOTHING = "With this value it asks for nothing"
 _ENGINE = "It is for another engine than the one that trains here"

@@ -7,6 +7,7 @@ from typing import Any
 from studio.interop.scripts.source import Expression, source
 from studio.interop.scripts.trainers import Trainer
 from studio.interop.sheets.outgoing import Outgoing
+from studio.models.plan.schedule import scheduler_arguments, warmup_steps
 
 
 def arguments_of(out: Outgoing, trainer: Trainer, validates: bool) -> tuple[list[str], dict[str, str]]:
@@ -64,24 +65,20 @@ def _schedule(out: Outgoing, rate: float) -> tuple[list[str], dict[str, Any]]:
     TRL rounds a share of warmup up, so the steps are counted where they are not given.
     """
     training, method = out.config.training, out.config.method
-    ends = training.scheduler == "warmup_stable_decay"
-    lines = []
-    if training.max_steps is None and (training.warmup or ends):
-        rows = "len(dataset)" if not method.kind.online else f"{method.kind.completions(method)} * len(dataset)"
-        lines.append(f"steps = math.ceil({training.epochs} * math.ceil({rows} / {training.batch_size}))")
-    steps = Expression("steps") if training.max_steps is None else training.max_steps
-    found: dict[str, Any] = {"learning_rate": rate, "lr_scheduler_type": training.scheduler}
-    if training.scheduler in ("cosine_with_min_lr", "cosine_warmup_with_min_lr"):
-        found["lr_scheduler_kwargs"] = {"min_lr_rate": 0.1}
-    elif training.scheduler == "polynomial":
-        found["lr_scheduler_kwargs"] = {"lr_end": min(1e-7, rate / 10)}
-    elif ends:
-        found["lr_scheduler_kwargs"] = {"num_decay_steps": Expression(f"max(1, {steps} // 10)")}
+    name, most = training.scheduler, training.max_steps
+    found: dict[str, Any] = {"learning_rate": rate, "lr_scheduler_type": name}
+    beside = scheduler_arguments(name, most or 0, rate)
+    if beside:
+        found["lr_scheduler_kwargs"] = beside
+    if most is not None:
+        return [], found | {"warmup_steps": warmup_steps(name, training.warmup, most)}
+    if "num_decay_steps" in beside:
+        beside["num_decay_steps"] = Expression("max(1, steps // 10)")
     rising = f"round({training.warmup} * steps)"
-    if training.scheduler == "polynomial":  # it divides by the number of the other steps
+    if name == "polynomial":  # it divides by the number of the other steps
         rising = f"min({rising}, steps - 1)"
     found["warmup_steps"] = Expression(rising) if training.warmup else 0
-    if training.max_steps is not None:
-        at_most = training.max_steps - (training.scheduler == "polynomial")
-        found["warmup_steps"] = min(round(training.warmup * training.max_steps), at_most)
-    return lines, found
+    if not training.warmup and "num_decay_steps" not in beside:
+        return [], found
+    rows = "len(dataset)" if not method.kind.online else f"{method.kind.completions(method)} * len(dataset)"
+    return [f"steps = math.ceil({training.epochs} * math.ceil({rows} / {training.batch_size}))"], found

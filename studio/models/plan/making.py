@@ -234,9 +234,8 @@ def _dtype(config: RunConfig, device: DeviceInfo, choices: dict[str, Choice]) ->
 
 def _fused(config: RunConfig, device: DeviceInfo) -> bool:
     """Whether the engine's layers are expected to compute the run; ppo has several adapters on one model."""
-    training, tuning = config.training, config.tuning
-    wanted = training.kernels == "auto" and training.engine == "studio" and device.kind != "cuda"
-    return wanted and tuning.kind.weight_bits(tuning) < 8 and not config.method.kind.cost.value
+    wanted = config.training.fuses and device.kind != "cuda"
+    return wanted and config.tuning.kind.weight_bits(config.tuning) < 8 and not config.method.kind.cost.value
 
 
 def _attention(config: RunConfig, device: DeviceInfo, half: bool, choices: dict[str, Choice]) -> str:

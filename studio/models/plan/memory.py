@@ -13,7 +13,7 @@ from studio.methods import MethodCost
 from studio.models.device.machine import IMPORT_BYTES
 from studio.models.inspect.adapted import Adapted, is_embedding
 from studio.models.inspect.shape import ModelShape
-from studio.models.plan.activations import fused_block, plain_block
+from studio.models.plan.activations import block_bytes
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "runtime")
 LOGIT_CHUNK = 1024  # Supervised tokens projected at a time by our loss: × 49,152 logits in float32 are 0.2 GB.
@@ -253,9 +253,7 @@ def activation_bytes_per_token(shape: ModelShape, load: Load) -> float:
 
 
 def _block_bytes(shape: ModelShape, load: Load) -> float:
-    if load.fused:
-        return fused_block(shape, load.adapter, autocast=load.autocast)
-    return plain_block(shape, load.adapter, autocast=load.autocast)
+    return block_bytes(shape, load.adapter, autocast=load.autocast, fused=load.fused)
 
 
 def _transient_bytes(shape: ModelShape, load: Load) -> float:

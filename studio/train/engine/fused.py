@@ -34,14 +34,12 @@ class Fused:
     """What was replaced.
 
     Attributes:
-        kernels: the compiled functions; None where they could not be built.
         groups: of linear layers with adapters.
         norms, gates: how many layers.
         segments: attention is the engine's.
         reason: why something is the model's own; "" if nothing is.
     """
 
-    kernels: Kernels | None
     groups: list[Group] = field(default_factory=list)
     norms: int = 0
     gates: int = 0
@@ -64,7 +62,7 @@ class Fused:
 
 def wanted(config: RunConfig) -> bool:
     """Whether a run may use the engine's layers."""
-    return config.training.kernels == "auto" and config.training.engine == "studio" and not torch.cuda.is_available()
+    return config.training.fuses and not torch.cuda.is_available()
 
 
 def kernels(config: RunConfig) -> tuple[Kernels | None, str]:
@@ -101,7 +99,7 @@ def attach(model: Any, built: Kernels | None, *, attention_is_free: bool, autoca
         attention_is_free: the person left the choice of attention to the studio.
         autocast: products are computed in bfloat16.
     """
-    done = Fused(built)
+    done = Fused()
     batch = _batch(model)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         before = _measured(model, batch)
@@ -110,7 +108,7 @@ def attach(model: Any, built: Kernels | None, *, attention_is_free: bool, autoca
             if attention_is_free:
                 _replace_attention(model, built, done)
         _replace_linear(model, batch, built, done)
-        far = _distance(before, _measured(model, batch))
+        far = [_distance(*both) for both in zip(before, _measured(model, batch), strict=True)]
     allowed = _AGREEMENT[torch.bfloat16 if autocast else torch.float32]
     if not all(one <= most for one, most in zip(far, allowed, strict=True)):  # a distance that is no number is far
         done.detach()
@@ -149,8 +147,8 @@ def _measured(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor,
     return logits.detach(), torch.cat([slope.float() for slope in slopes])
 
 
-def _distance(first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]) -> tuple[float, ...]:
-    return tuple(float((a - b).norm() / a.norm().clamp(min=1e-12)) for a, b in zip(first, second, strict=True))
+def _distance(theirs: torch.Tensor, mine: torch.Tensor) -> float:
+    return float((theirs - mine).norm() / theirs.norm().clamp(min=1e-12))
 
 
 def _probe(size: int, dtype: torch.dtype) -> torch.Tensor:
@@ -162,7 +160,7 @@ def _same(ours: Callable[..., Any], own: Callable[..., Any], probe: torch.Tensor
     """Whether two layers give the same for an input."""
     mine, theirs = ours(probe), own(probe)
     near = _AGREEMENT[theirs.dtype][0]
-    return mine.dtype == theirs.dtype and _distance((theirs.float(),), (mine.float(),))[0] <= near
+    return mine.dtype == theirs.dtype and _distance(theirs.float(), mine.float()) <= near
 
 
 def _put(module: nn.Module, forward: Callable[..., Any], done: Fused) -> None:
