@@ -100,20 +100,33 @@ def attach(model: Any, built: Kernels | None, *, attention_is_free: bool, autoca
         autocast: products are computed in bfloat16.
     """
     done = Fused()
-    batch = _batch(model)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        before = _measured(model, batch)
-        if built is not None:
-            _replace_norms(model, built, done)
-            if attention_is_free:
-                _replace_attention(model, built, done)
-        _replace_linear(model, batch, built, done)
-        far = [_distance(*both) for both in zip(before, _measured(model, batch), strict=True)]
+    try:
+        far = _replace(model, built, done, attention_is_free=attention_is_free, autocast=autocast)
+    except Exception as error:  # a model of anybody's code, on a batch of ours: it trains as it is
+        done.detach()
+        done.reason = f"they could not be tried on this model: {type(error).__name__}: {str(error).strip():.200}"
+        return done
     allowed = _AGREEMENT[torch.bfloat16 if autocast else torch.float32]
     if not all(one <= most for one, most in zip(far, allowed, strict=True)):  # a distance that is no number is far
         done.detach()
         done.reason = f"its layers disagree with this model's (outputs by {far[0]:.1e}, gradients by {far[1]:.1e})"
     return done
+
+
+def _replace(
+    model: Any, built: Kernels | None, done: Fused, *, attention_is_free: bool, autocast: bool
+) -> tuple[float, float]:
+    """Replace what can be replaced; returns how far outputs and gradients of the whole model moved."""
+    batch = _batch(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        outputs, slopes = _measured(model, batch)
+        if built is not None:
+            _replace_norms(model, built, done)
+            if attention_is_free:
+                _replace_attention(model, built, done)
+        _replace_linear(model, batch, built, done)
+        mine = _measured(model, batch)
+    return _distance(outputs, mine[0]), _distance(slopes, mine[1])
 
 
 def _batch(model: Any) -> dict[str, torch.Tensor]:
@@ -132,18 +145,21 @@ def _measured(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor,
     kept = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.requires_grad]
     for parameter, _ in kept:
         parameter.grad = None
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        logits = model(**batch, use_cache=False).logits.float()
-        if logits.shape[:2] == batch["attention_mask"].shape:
-            logits = logits[batch["attention_mask"].bool()]
-        torch.manual_seed(0)
-        (logits * torch.randn_like(logits)).sum().backward()
-    slopes = [
-        (parameter.grad if parameter.grad is not None else parameter.new_zeros(())).flatten() for parameter, _ in kept
-    ]
-    for parameter, grad in kept:
-        parameter.grad = grad
-    model.train(training)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            logits = model(**batch, use_cache=False).logits.float()
+            if logits.shape[:2] == batch["attention_mask"].shape:
+                logits = logits[batch["attention_mask"].bool()]
+            torch.manual_seed(0)
+            (logits * torch.randn_like(logits)).sum().backward()
+        slopes = [
+            (parameter.grad if parameter.grad is not None else parameter.new_zeros(())).flatten()
+            for parameter, _ in kept
+        ]
+    finally:
+        for parameter, grad in kept:
+            parameter.grad = grad
+        model.train(training)
     return logits.detach(), torch.cat([slope.float() for slope in slopes])
 
 
@@ -258,10 +274,12 @@ def _siblings(model: nn.Module, batch: dict[str, torch.Tensor]) -> Iterator[list
         module.register_forward_pre_hook(lambda layer, given: called.append((layer, given[0])))
         for module in model.modules() if is_ours(module)
     ]  # fmt: skip
-    with torch.no_grad():
-        model(**batch, use_cache=False)
-    for hook in hooks:
-        hook.remove()
+    try:
+        with torch.no_grad():
+            model(**batch, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
     seen: set[int] = set()
     row: list[Any] = []
     before: tuple[Any, torch.Tensor] | None = None

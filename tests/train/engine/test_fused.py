@@ -222,6 +222,30 @@ def test_all_is_undone_where_the_whole_disagrees(kernels: Kernels, monkeypatch: 
     )
 
 
+@pytest.mark.parametrize("fails_at", [1, 2, 3])
+def test_a_model_that_cannot_be_tried_trains_as_it_is(kernels: Kernels, fails_at: int) -> None:
+    """It fails when it is measured, when its layers are listed, or when it is measured again."""
+    model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES)))
+    before, calls = answers(model, autocast=False), []
+
+    def fail(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == fails_at:
+            raise RuntimeError("pixels are missing")
+
+    hook = model.register_forward_pre_hook(fail)
+    grads = [one.grad for one in model.parameters()]
+    done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
+    hook.remove()
+    assert len(calls) == fails_at and done.replaced() == "" and "pixels are missing" in done.reason
+    assert model.training and all(one.grad is had for one, had in zip(model.parameters(), grads, strict=True))
+    assert not any("forward" in vars(one) or one._forward_pre_hooks for one in model.modules())
+    after = answers(model, autocast=False)
+    assert torch.equal(after[0], before[0]) and all(
+        torch.equal(after[1][name], grad) for name, grad in before[1].items()
+    )
+
+
 def test_layers_of_a_group_may_be_called_as_they_like() -> None:
     model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES)))
     attention = model.base_model.model.model.layers[0].self_attn
