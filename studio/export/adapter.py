@@ -47,11 +47,14 @@ class AdapterExport(FolderExport):
         """Return the seconds that each phase should take."""
         return folder_seconds("adapter", self.source.half_bytes, self.rows is not None)
 
+    @property
+    def size(self) -> int:
+        """Bytes that what is made may take: the adapter, its tokenizer and papers."""
+        return 2 * (self.source.model / WEIGHTS).stat().st_size
+
     def prepare(self) -> None:
-        """Refuse what is no adapter, or has no room."""
-        require_exportable(self.source, self.config)
-        size = 2 * (self.source.model / WEIGHTS).stat().st_size
-        require_space(self.context.job.path, size, "the adapter")
+        """Refuse what has no room."""
+        require_space(self.context.job.path, self.size, "the adapter")
 
     def write(self) -> None:
         """Copy weights and tokenizer, and name the base model."""

@@ -13,6 +13,7 @@ from studio.errors import StudioError
 HASH_BLOCK = 4 * 1024 * 1024
 # Left free whatever is written: the job's own log, events and report must still fit.
 SPARE_BYTES = 64 * 1024 * 1024
+LARGER_HOME = "Free some space, or set STUDIO_HOME to a folder on a larger disk; what is exported is not affected"
 
 
 def free_bytes(folder: Path) -> int:
@@ -20,13 +21,14 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def require_space(folder: Path, needed: int, what: str) -> None:
+def require_space(folder: Path, needed: int, what: str, fix: str = LARGER_HOME) -> None:
     """Refuse work whose result would not fit.
 
     Args:
         folder: existing folder on the file system that is written to.
         needed: bytes.
         what: what needs them, for the sentence ("the q4_k_m file").
+        fix: what the person can do.
 
     Raises:
         StudioError: too little is free.
@@ -36,7 +38,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         raise StudioError(
             f"{what} needs {in_words(needed + SPARE_BYTES)} of disk space, but only {in_words(free)} is free",
             where=str(folder),
-            fix="Free some space, or set STUDIO_HOME to a folder on a larger disk; what is exported is not affected",
+            fix=fix,
         )
 
 

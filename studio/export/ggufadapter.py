@@ -18,6 +18,7 @@ from studio.export.readme import adapter_readme
 from studio.export.source import cpu_threads
 from studio.export.steps import require
 from studio.jobs.views.expected import lora_seconds
+from studio.models.inspect.adapters import WEIGHTS
 
 KIND = "gguf-lora"
 
@@ -30,6 +31,11 @@ class GgufAdapterExport(Making):
     def expected(self) -> dict[str, float]:
         """Return the seconds that each phase should take."""
         return lora_seconds(self.source.half_bytes, self.rows is not None)
+
+    @property
+    def size(self) -> int:
+        """Bytes that what is made may take: the matrices, in 16 bits where they were in 32, and its papers."""
+        return (self.source.model / WEIGHTS).stat().st_size
 
     def prepare(self) -> None:
         """Refuse what has no room or llama.cpp cannot take; fetch the converter if it is missing."""

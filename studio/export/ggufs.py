@@ -64,12 +64,17 @@ class GgufExport(Making):
         larger = [kind for kind in self.types if 0 < self._most < TYPES[kind].bits * half / 16]
         return seconds | {f"dividing {kind}": 2 + half / 1e9 for kind in larger}
 
+    @property
+    def size(self) -> int:
+        """Bytes that what is made may take."""
+        return sum(largest_bytes(kind, self.source.half_bytes) for kind in self.types)
+
     def prepare(self) -> None:
         """Refuse what has no room, or what llama.cpp cannot take; fetch the converter if it is missing."""
         half = self.source.half_bytes
         wide = 2 if self._intermediate() == "float32" else 1
         needed = half * wide if self.source.adapter else 0
-        needed += sum(largest_bytes(kind, half) for kind in self.types)
+        needed += self.size
         needed += half if "f16" not in self.types and self._quantised() else 0
         require_space(self.context.job.path, needed, "the export")
         if self.weighted:

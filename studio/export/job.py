@@ -5,7 +5,7 @@ from __future__ import annotations
 from studio.config.jobs import SERVERS, Destination, ExportConfig
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
-from studio.export.adapter import AdapterExport
+from studio.export.adapter import AdapterExport, require_exportable
 from studio.export.delivery.delivery import Delivery
 from studio.export.delivery.hub import HubDelivery
 from studio.export.delivery.local import LocalDelivery
@@ -38,6 +38,7 @@ def export(context: JobContext) -> None:
     """
     config = build(ExportConfig, context.config, "job.yaml")
     source = open_source(context.settings, config.run, config.checkpoint)
+    require_exportable(source, config)
     rows = resolve_path(config.evaluate, context.settings) if config.evaluate else None
     kind = ServedAdapter if config.to in SERVERS and config.serve == "adapter" else KINDS[config.made]
     made = kind(context, config.model_copy(update={"to": config.made}), source, rows)

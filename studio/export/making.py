@@ -84,6 +84,11 @@ class Making(ABC):
     def expected(self) -> dict[str, float]:
         """Return the seconds that each phase should take, by its name."""
 
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes that what is made may take."""
+
     @abstractmethod
     def prepare(self) -> None:
         """Refuse, before anything is written, what cannot be made or has no room."""
@@ -101,7 +106,7 @@ class Making(ABC):
             expected[COMPARING] = comparing_seconds(self.source.half_bytes)
         self.context.outline(expected | (delivery.expected(self.source.half_bytes) if delivery else {}))
         if delivery is not None:
-            delivery.prepare(self.report)
+            delivery.prepare(self.report, 0 if earlier else self.size)
         if earlier is not None and take(self.context, earlier, self.report):
             self.taken(earlier)
             self.write_report()

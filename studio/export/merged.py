@@ -46,6 +46,11 @@ class MergedExport(FolderExport):
         """Verdict of a checkpoint that keeps its limits: one in 4 bits is as expected of them."""
         return "as expected" if self.dtype in COARSE else super().good
 
+    @property
+    def size(self) -> int:
+        """Bytes that what is made may take."""
+        return self.source.half_bytes // 2 * _WIDTHS[self.dtype]
+
     def prepare(self) -> None:
         """Refuse what has no room."""
         if self.dtype == "nf4" and find_spec("bitsandbytes") is None:
@@ -53,8 +58,7 @@ class MergedExport(FolderExport):
                 "nf4 needs the package bitsandbytes, which is not installed", where="dtype",
                 fix="Install it (pip install bitsandbytes), or choose bfloat16",
             )  # fmt: skip
-        needed = self.source.half_bytes // 2 * _WIDTHS[self.dtype]
-        require_space(self.context.job.path, needed, "the merged checkpoint")
+        require_space(self.context.job.path, self.size, "the merged checkpoint")
 
     def write(self) -> None:
         """Merge, round, and write beside it what serving needs."""

@@ -33,11 +33,12 @@ class Delivery(ABC):
         self.context, self.config = context, config
 
     @abstractmethod
-    def prepare(self, report: dict[str, Any]) -> None:
+    def prepare(self, report: dict[str, Any], size: int) -> None:
         """Refuse, before anything is made, what cannot be put there.
 
         Args:
             report: of the export so far; a delivery adds what the model card has to know.
+            size: bytes that will be made; 0 where they are there already.
         """
 
     @abstractmethod

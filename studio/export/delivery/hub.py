@@ -42,11 +42,12 @@ class HubDelivery(Delivery):
     phase = "uploading"
     bytes_a_second = 1e7
 
-    def prepare(self, report: dict[str, Any]) -> None:
+    def prepare(self, report: dict[str, Any], size: int) -> None:
         """Ask the Hub, and refuse what it would refuse; the base model's license and the address go into the report.
 
         Args:
             report: of the export so far.
+            size: not used: the Hub has no limit that it tells.
 
         Raises:
             InputError: the name, the token or what the repository holds.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ZIP = ".zip"
 WHERE = "path"
+ELSEWHERE = "Free some space, or give a folder on a larger disk"
 
 
 def free_place(text: str, settings: Settings) -> Path:
@@ -52,7 +53,7 @@ def free_place(text: str, settings: Settings) -> Path:
             "the studio keeps its own jobs there", where=WHERE, fix="Give another folder, such as ~/exports/demo"
         )
     _require_free(path)
-    above = next(parent for parent in path.parents if parent.exists())
+    above = _above(path)
     if not above.is_dir():
         raise InputError(f"{above} is a file", where=WHERE, fix="Give a folder")
     if not os.access(above, os.W_OK | os.X_OK):
@@ -65,13 +66,19 @@ class LocalDelivery(Delivery):
 
     phase = "copying"
 
-    def prepare(self, report: dict[str, Any]) -> None:
-        """Refuse a place that is taken.
+    def prepare(self, report: dict[str, Any], size: int) -> None:
+        """Refuse a place that is taken, or has no room.
 
         Args:
             report: of the export so far.
+            size: bytes that will be made; 0 where they are there already.
         """
-        free_place(str(self.config.path), self.context.settings)
+        path = free_place(str(self.config.path), self.context.settings)
+        above, made = _above(path), self.context.job.path
+        if above.stat().st_dev == made.stat().st_dev:
+            require_space(above, 2 * size, f"the export, with its copy in {path},", ELSEWHERE)
+        else:
+            require_space(above, size, f"the copy in {path}", ELSEWHERE)
 
     def deliver(self, files: Mapping[str, Path], making: Making) -> dict[str, Any]:
         """Copy the files, and rename the whole.
@@ -83,7 +90,7 @@ class LocalDelivery(Delivery):
         path = free_place(str(self.config.path), self.context.settings)
         total = sum(file.stat().st_size for file in files.values())
         path.parent.mkdir(parents=True, exist_ok=True)
-        require_space(path.parent, total, f"the copy in {path}")
+        require_space(path.parent, total, f"the copy in {path}", ELSEWHERE)
         part = path.with_name(f".{path.name}.{self.context.job.id}.part")
         _remove(part)
         try:
@@ -116,6 +123,11 @@ class LocalDelivery(Delivery):
                 self.context.check_stop()
                 yield block
                 phase.advance(len(block))
+
+
+def _above(path: Path) -> Path:
+    """The nearest folder above that is there."""
+    return next(parent for parent in path.parents if parent.exists())
 
 
 def _require_free(path: Path) -> None:

@@ -55,7 +55,7 @@ class Ready:
         self.files, self.making.report["files"] = files_in(folder), [{"parts": parts}]
 
     def put(self) -> dict[str, Any]:
-        self.delivery.prepare(self.making.report)
+        self.delivery.prepare(self.making.report, 0)
         return self.delivery.deliver(self.files, self.making)
 
 
@@ -121,7 +121,7 @@ def test_a_killed_upload_goes_on_where_it_was(session_settings: Settings, tiny_r
     hub.uploads.pause = 0.02
     files = {f"model-{size}.safetensors": bytes([size]) * (size * MB) for size in (1, 2, 14, 18)}
     ready = Ready(session_settings, tiny_run, files)
-    ready.delivery.prepare(ready.making.report)
+    ready.delivery.prepare(ready.making.report, 0)
     signed = signatures(ready.making.report, ready.context.job.exports)
     request = {
         "repo": REPO, "private": True, "remove": [], "message": "x",
@@ -150,7 +150,7 @@ def test_a_killed_upload_goes_on_where_it_was(session_settings: Settings, tiny_r
 def test_a_stop_ends_it_at_once(session_settings: Settings, tiny_run: JobFolder, hub: Hub) -> None:
     hub.uploads.pause = 0.5
     ready = Ready(session_settings, tiny_run, {"adapter_model.safetensors": bytes(20 * MB)})
-    ready.delivery.prepare(ready.making.report)
+    ready.delivery.prepare(ready.making.report, 0)
     write_json(ready.context.job.stop_path, {})
     began = time.monotonic()
     with pytest.raises(StoppedError):
@@ -218,7 +218,7 @@ def test_a_hub_that_fails_is_a_sentence_and_what_was_made_stays(
     session_settings: Settings, tiny_run: JobFolder, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready = Ready(session_settings, tiny_run, SMALL)
-    ready.delivery.prepare(ready.making.report)
+    ready.delivery.prepare(ready.making.report, 0)
     hub.uploads.locked.add(REPO)
     with pytest.raises(InputError, match=f"repo: the token may not write to {REPO}") as caught:
         ready.delivery.deliver(ready.files, ready.making)
@@ -229,7 +229,7 @@ def test_a_hub_that_fails_is_a_sentence_and_what_was_made_stays(
     with pytest.raises(
         StudioError, match=r"could not look up ada/tuned: http://127\.0\.0\.1:9 did not respond"
     ) as caught:
-        ready.delivery.prepare(ready.making.report)
+        ready.delivery.prepare(ready.making.report, 0)
     assert secret not in caught.value.sentence and secret.encode() not in written(ready.context)
 
 

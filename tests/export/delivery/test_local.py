@@ -41,7 +41,7 @@ def deliver(settings: Settings, run: JobFolder, path: Path, made: Path, stop: bo
     config = ExportConfig.model_validate(context.config)
     making = AdapterExport(context, config.model_copy(update={"to": "adapter"}), open_source(settings, run.id), None)
     delivery = LocalDelivery(context, config)
-    delivery.prepare(making.report)
+    delivery.prepare(making.report, 0)
     if stop:
         write_json(context.job.stop_path, {})
     return delivery.deliver(files_in(made), making)
@@ -88,6 +88,28 @@ def test_a_full_disk_is_said_before_a_byte_is_copied(
     with pytest.raises(StudioError, match="but only 70"):
         deliver(session_settings, tiny_run, tmp_path / "x" / "out", made)
     assert list((tmp_path / "x").iterdir()) == []
+
+
+@pytest.mark.parametrize(("free", "fits"), [(75_000_000, True), (72_000_000, False)])
+def test_a_disk_that_will_be_too_small_is_said_before_anything_is_made(
+    session_settings: Settings,
+    tiny_run: JobFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    fits: bool,
+) -> None:
+    """On the home's own disk there must be room for what is made and for its copy."""
+    monkeypatch.setattr(space, "free_bytes", lambda folder: free)
+    context = context_of(session_settings, tiny_run, to="folder", what="adapter", path=str(tmp_path / "x" / "out"))
+    delivery = LocalDelivery(context, ExportConfig.model_validate(context.config))
+    for size, said in ((3_500_000, fits), (10_000, True)):
+        if said:
+            delivery.prepare({}, size)
+        else:
+            with pytest.raises(StudioError, match=r"with its copy in .*needs 74\.1 MB"):
+                delivery.prepare({}, size)
+    assert not (tmp_path / "x").exists()
 
 
 def test_what_is_there_is_refused(session_settings: Settings, tmp_path: Path) -> None:
