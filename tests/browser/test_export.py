@@ -55,6 +55,7 @@ def test_a_model_is_chosen_without_a_run(page: Page, server: Server, settle: Cal
     expect(page.locator("#export-empty")).to_contain_text("or a model above")
 
 
+@pytest.mark.long
 def test_report_has_every_number_and_notes_are_text(page: Page, server: Server, run: JobFolder) -> None:
     export = made_export(server.settings.jobs, run)
     open_tab(page, server.url, "export", run.id)

@@ -111,6 +111,7 @@ def test_a_child_is_a_base_model_and_stands_beside_runs(page: Page, server: Serv
         expect(acts.locator(f"[data-act={word}]")).to_be_hidden()
 
 
+@pytest.mark.long
 def test_a_sweep_is_a_curve_that_leads_to_its_children(page: Page, server: Server, leftovers: list[Path]) -> None:
     jobs = [put_point(server.settings, value, correct, not at) for at, (value, correct) in enumerate(
         ((0.0, 1), (0.5, 3), (1.0, 2)))]  # fmt: skip

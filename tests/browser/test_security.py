@@ -54,6 +54,7 @@ def closed(tmp_path: Path, model_path: Path) -> Iterator[str]:
         process.communicate(timeout=20)
 
 
+@pytest.mark.long
 def test_sign_in_work_and_sign_out(page: Page, closed: str, console: list[str]) -> None:
     page.goto(closed)
     assert serious(page) == []

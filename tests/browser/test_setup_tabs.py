@@ -152,6 +152,7 @@ def test_yaml_round_trip(page: Page, server: Server, tmp_path: Path) -> None:
     planned(page, "plan.what.startsWith('LoRA r16') && plan.changed.length === 0")
 
 
+@pytest.mark.long
 def test_row_as_tokens(page: Page, server: Server) -> None:
     open_tab(page, server, "data")
     tokens = page.locator(".row-body .tokens span")

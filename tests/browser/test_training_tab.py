@@ -233,6 +233,7 @@ def test_stop_asks_first_and_then_offers_to_stop_now(page: Page, server: Server,
     expect(page.get_by_role("button", name="Stop now", exact=True)).to_be_hidden()
 
 
+@pytest.mark.long
 def test_a_failure_says_why_and_what_to_change(page: Page, server: Server, fake_run: MakeRun) -> None:
     run = fake_run("bad")
     run.train(3)

@@ -29,7 +29,7 @@ from tests.support.known import PUBLISHED
 NAMES = preset_names()
 MODELS = [name for name in NAMES if name.startswith("models/")]
 OF_METHODS = [name for name in NAMES if name.startswith("methods/")]
-OF_METHODS_EVERYDAY = ("methods/sft-lora", "methods/dpo-lora")
+OF_METHODS_EVERYDAY = ("methods/sft-lora",)
 COUNTS = {"demo": len(METHODS), "methods": len(METHODS) + 5, "models": 22}  # one each; five with other tunings
 STEPS, ROWS_KEPT, BATCH = 2, 8, 4
 EVERYDAY = ("llama",)  # of the architectures

@@ -53,6 +53,7 @@ def flags(command: list[str]) -> dict[str, str]:
     return found
 
 
+@pytest.mark.long
 def test_a_checkpoint_comes_with_what_starts_a_server(session_settings: Settings, small_run: JobFolder) -> None:
     context = export_of(session_settings, small_run, "vllm", dtype="float32", context=512)
     export(context)

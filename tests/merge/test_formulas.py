@@ -18,6 +18,7 @@ from studio.merge.recipe import read_recipe
 from studio.merge.rules import require_sense
 from studio.merge.work.running import merge_models
 from tests.merge.made import tensors
+from tests.support.everyday import everyday
 
 Tensors = dict[str, torch.Tensor]
 # Of numbers around 0.02 to 0.1, computed in float32.
@@ -186,7 +187,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("method", OTHERS)
+@pytest.mark.parametrize("method", everyday(OTHERS, "model_stock"))
 def test_the_other_methods_make_a_child_between_its_parents(
     method: str, merged: Callable[..., Tensors], work: Path
 ) -> None:

@@ -86,7 +86,7 @@ def attacked(handlers: Handlers, other: Handlers, model: str, **changes: Any) ->
     return shown[0]
 
 
-@pytest.mark.parametrize("name", everyday(LINES, "nested loops", "one call into C"))
+@pytest.mark.parametrize("name", everyday(LINES, "one call into C"))
 def test_a_line_over_columns(name: str, handlers: Handlers, other: Handlers, model: str, uploads: Path) -> None:
     rows = uploads / "bomb.jsonl"
     rows.write_text(json.dumps({"q": "a", "a": "b"}) + "\n")

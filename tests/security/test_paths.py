@@ -25,6 +25,7 @@ from studio.models.catalog.hub import hub_folder
 from studio.models.catalog.hubaccess import is_hub_id
 from studio.settings import Settings
 from tests.security.conftest import HERE, Handlers
+from tests.support.everyday import everyday
 from tests.ui.made_jobs import made_export, made_run
 
 CANARY = "CANARY-4711"
@@ -120,7 +121,13 @@ def refused(answer: httpx.Response) -> None:
     assert UNEXPECTED not in answer.text and "Traceback" not in answer.text
 
 
-@pytest.fixture(params=TRICKS)
+DAILY = (
+    "absolute", "dot-dot", "through-the-home", "encoded", "nul-at-the-end", "overlong-path", "link-to-a-file",
+    "link-to-a-folder",
+)  # fmt: skip
+
+
+@pytest.fixture(params=everyday(TRICKS, *DAILY))
 def trick(request: pytest.FixtureRequest, secret: Path, page_settings: Settings) -> Callable[[str], str]:
     """The trick for a file outside, by the ending of its name."""
 

@@ -51,7 +51,7 @@ def made_run(settings: Settings, tiny: Path, folder: Path, method: str, tuning: 
     return make_trainer(raw, tiny, folder, settings, [Stop()] if stops else [])
 
 
-EVERY_DAY = [("sft", "lora"), ("dpo", "lora"), ("grpo", "lora"), ("sft", "full")]
+EVERY_DAY = [("sft", "lora"), ("grpo", "lora")]
 CELLS = [
     pytest.param(method, tuning, marks=[] if (method, tuning) in EVERY_DAY else pytest.mark.matrix)
     for method in METHODS

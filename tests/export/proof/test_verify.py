@@ -56,7 +56,7 @@ def test_real_files_are_inside_their_limits(report: dict[str, Any]) -> None:
         assert file["template_carried"]
         assert file["end_of_turn_stops"]
     by_type = {file["type"]: file for file in report["files"]}
-    assert by_type["f16"]["mean_kl"] < 1e-4 < by_type["q8_0"]["mean_kl"] < by_type["q4_k_m"]["mean_kl"]
+    assert by_type["f16"]["mean_kl"] < 1e-4 < by_type["q8_0"]["mean_kl"] < by_type["q4_0"]["mean_kl"]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,7 @@ def test_rotated_rows_are_caught(exported: JobFolder, asked: Path, tmp_path: Pat
     assert found["overall"]["mean_kl"] > 10 * gate_of("f16").max_mean_kl
 
 
+@pytest.mark.long
 def test_a_template_that_the_binding_has_code_for_is_a_note(exported: JobFolder, asked: Path) -> None:
     """As for plain ChatML, before which it writes an empty system turn."""
     prompts = json.loads((asked / "cases.json").read_text())["prompts"]

@@ -55,17 +55,17 @@ def test_a_real_export_is_told_on_one_page(exported: JobFolder, report: dict[str
 
 def test_the_worst_of_a_real_export_stand_side_by_side(exported: JobFolder, report: dict[str, Any]) -> None:
     by_type = {file["type"]: file for file in report["files"]}
-    places = by_type["q4_k_m"]["places"]
+    places = by_type["q4_0"]["places"]
     assert len(places) == 8 and [one["kl"] for one in places] == sorted((one["kl"] for one in places), reverse=True)
-    assert places[0]["kl"] > by_type["q4_k_m"]["p99_kl"] / 2 > 0
+    assert places[0]["kl"] > by_type["q4_0"]["p99_kl"] / 2 > 0
     assert all(one["kl"] < places[-1]["kl"] for one in by_type["f16"]["places"])
     assert any(one["trained"]["token"] != one["exported"]["token"] for one in places)
     assert all(0 < one["trained"]["other"] <= one["exported"]["probability"] <= 1 for one in places)
     page = Elements((exported.report / report["page"]).read_text()).said
     assert places[0]["context"].split()[-1] in page and "Next tokens, farthest apart first" in page
-    rows = by_type["q4_k_m"]["rows"]
+    rows = by_type["q4_0"]["rows"]
     assert rows["lost"] is None, "no evaluation of this run is known, so the trained model was asked"
-    answered = {one["row"]: one for one in by_type["q4_k_m"]["exact_match"]["wrong"]}
+    answered = {one["row"]: one for one in by_type["q4_0"]["exact_match"]["wrong"]}
     for row in rows["rows"]:
         assert row["exported"] == answered[row["row"]]["answer"].replace("\r", "") and row["trained"] in page
         assert row["expected"].startswith("{") and row["trained"] != row["exported"]

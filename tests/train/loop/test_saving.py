@@ -35,10 +35,8 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(name): hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in tokenizer_files(folder)}
 
 
-@pytest.mark.parametrize(
-    "family",
-    [family if family == "llama3" else pytest.param(family, marks=pytest.mark.long) for family in BASES],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("family", BASES)
 def test_files_are_the_bases_to_the_byte(family: str, tmp_path: Path) -> None:
     base = as_base(family, BASES[family], tmp_path / "base")
     tokenizer = AutoTokenizer.from_pretrained(base)
