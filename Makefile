@@ -1,4 +1,4 @@
-# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make bench
+# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make test-llama-factory · make bench
 # Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3), EXTRAS (demo; demo,cuda on an NVIDIA GPU), SHUFFLE (a seed for the order of tests)
 PYTHON ?= python3
 PORT ?= 7860
@@ -6,6 +6,7 @@ EXTRAS ?= demo
 VENV := .venv
 VLLM := .venv-vllm
 AXOLOTL := .venv-axolotl
+LLAMA_FACTORY := .venv-llama-factory
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
@@ -13,7 +14,7 @@ TEST_STAMP := $(VENV)/.installed-test
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 $(addprefix --shuffle=,$(SHUFFLE))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl bench bench-quick docs format lock clean
+.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl test-llama-factory bench bench-quick docs format lock clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -83,6 +84,12 @@ test-axolotl: $(TEST_STAMP)
 	  axolotl==0.18.0 addict==2.4.0 colorama==0.4.6
 	@$(BIN)/python $(SITE) > "$$($(AXOLOTL)/bin/python $(SITE))/studio.pth"
 	STUDIO_AXOLOTL_PYTHON=$(abspath $(AXOLOTL))/bin/python $(BIN)/python -m pytest -m long tests/interop/test_axolotl_schema.py
+
+# LLaMA-Factory pins versions of its own, too (2.5 GB).
+test-llama-factory: $(TEST_STAMP)
+	@test -x $(LLAMA_FACTORY)/bin/python || $(PYTHON) -m venv $(LLAMA_FACTORY)
+	$(LLAMA_FACTORY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/interop/llama_factory.txt llamafactory
+	STUDIO_LLAMA_FACTORY_PYTHON=$(abspath $(LLAMA_FACTORY))/bin/python $(BIN)/python -m pytest -m long tests/interop/test_llama_factory_run.py
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks

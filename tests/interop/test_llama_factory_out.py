@@ -228,6 +228,14 @@ def test_an_answer_before_the_last_need_not_count_where_only_the_last_one_does(t
     assert [turn["content"] for turn in json.loads(written)["messages"]] == ["a", "b", "c", "d"]
 
 
+@pytest.mark.parametrize(("tuning", "status"), [("lora", "approximated"), ("full", "mapped")])
+def test_what_is_trained_is_float32_there_and_what_is_frozen_as_its_file(tuning: str, status: str) -> None:
+    run = build(RunConfig, {"model": {"dtype": "float32"}, "tuning": {"name": tuning}})
+    exported = export_to(run, "llama-factory")
+    assert [line.status for line in exported.report if line.key == "model.dtype"] == [status]
+    assert "\nbf16" not in exported.files["train.yaml"]
+
+
 def test_a_schedule_has_the_settings_that_it_cannot_do_without_there() -> None:
     run = build(RunConfig, {"training": {"scheduler": "cosine_with_min_lr"}})
     exported = export_to(run, "llama-factory")

@@ -85,8 +85,10 @@ def _on_cpu(draft: Draft, value: bool) -> None:
     if not value:
         draft.say("use_cpu", "ignored", why=_NOTHING)
         return
-    draft.map("use_cpu", "training.device", "cpu")
-    if "model.dtype" not in draft.values and not draft.get("fp16", flag, False):
+    wide = "model.dtype" not in draft.values and not draft.get("fp16", flag, False)
+    why = "Without bf16 frozen weights are computed in the numbers of their files there, here in float32"
+    draft.map("use_cpu", "training.device", "cpu", why if wide else "")
+    if wide:
         draft.set("model.dtype", "float32", "use_cpu")
 
 

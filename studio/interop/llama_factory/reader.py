@@ -99,7 +99,11 @@ def _only_predicts(draft: Draft) -> bool:
 
 def _precision(draft: Draft) -> None:
     """Of bf16, fp16 and pure_bf16 there is one option here: what the model computes with."""
-    for key in ("bf16", "pure_bf16", "fp16"):
+    keys = ("bf16", "pure_bf16", "fp16")
+    wide = not draft.offers("tuning.rank") and not any(draft.get(key, flag, False) for key in keys)
+    if wide:
+        draft.map("bf16", "model.dtype", "float32", "Not set: all that is trained is computed in float32 there")
+    for key in keys[1:] if wide else keys:
         if not draft.has(key):
             continue
         if not draft.get(key, flag):

@@ -98,6 +98,19 @@ _SILENT = {
 }
 
 
+def _precision(out: _Out) -> None:
+    """Without bf16 nothing is converted there: trained weights are float32, frozen ones as their files have them."""
+    dtype, adapter = out.get("model.dtype"), out.config.tuning.kind.adapter
+    if dtype == "bfloat16":
+        out.put("model.dtype", {"bf16": True})
+    elif adapter:
+        why = "Without bf16 the frozen weights are computed in the numbers of their files there, often bfloat16"
+        out.put("model.dtype", {}, why, "approximated")
+    else:
+        why = "Without bf16 all that is trained is computed in float32 there"
+        out.put("model.dtype", {}, why, "mapped" if dtype == "float32" else "approximated")
+
+
 def _model(out: _Out) -> None:
     path = out.get("model.path")
     known = path == EMBEDDED_MODEL
@@ -105,15 +118,7 @@ def _model(out: _Out) -> None:
             "approximated" if known else "mapped")  # fmt: skip
     if (revision := out.get("model.revision")) != "main":
         out.put("model.revision", {"model_revision": revision})
-    dtype, on_cpu = out.get("model.dtype"), out.get("training.device") == "cpu"
-    if dtype == "bfloat16":
-        out.put("model.dtype", {"bf16": True})
-    elif on_cpu:
-        why = "Without bf16 it computes in float32 on a CPU"
-        out.put("model.dtype", {}, why, "mapped" if dtype == "float32" else "approximated")
-    elif dtype == "float32":
-        why = "No key says so: without bf16 a CPU computes in float32 there, a GPU in bfloat16 or float16"
-        out.put("model.dtype", {}, why, "approximated")
+    _precision(out)
     attention = out.get("model.attention")
     if attention in BACK:
         out.put("model.attention", {} if attention == "auto" else {"flash_attn": BACK[attention]})

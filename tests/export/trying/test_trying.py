@@ -128,7 +128,10 @@ def test_the_chat_tab_asks_llama_cpps_server(
 def test_studio_serve_answers_until_it_is_interrupted(program: Path, export: JobFolder, settings: Settings) -> None:
     environment = os.environ | {"STUDIO_HOME": str(settings.home), "STUDIO_LLAMA_SERVER": str(program)}
     command = [sys.executable, "-m", "studio", "serve", export.id, "--json"]
-    serving = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    serving = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's & ignores it
+    )  # fmt: skip
     assert serving.stdout is not None and serving.stderr is not None
     try:
         told = json.loads(serving.stdout.readline())
