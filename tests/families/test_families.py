@@ -115,15 +115,17 @@ def trained(
 
 
 def exported(settings: Settings, run: JobFolder, **config: Any) -> dict[str, Any]:
-    """The report of an export, whatever its verdict."""
+    """The report of an export, whatever its verdict, with what was raised as "error"."""
     asked = {"run": run.id} | (config or {"types": TYPES})
     job = create_job(settings.jobs, "export", "file", asked)
+    said = ""
     try:
         export(JobContext(job, settings))
     except Exception as error:  # the verdict is in the report; a reader wants both
-        print(error)
+        said = str(error)
+        print(said)
     report: dict[str, Any] = json.loads((job.report / "export.json").read_text())
-    return report
+    return report | {"error": said}
 
 
 @pytest.fixture(scope="module")
@@ -206,16 +208,24 @@ def test_the_name_of_the_run_changes_nothing(
 
 @pytest.mark.parametrize("to", ["merged", "adapter", "gguf-lora"])
 def test_it_goes_to_other_destinations(trained: Trained, to: str, family_settings: Settings) -> None:
+    run = trained.runs["lora"]
     if to == "gguf-lora":
         require_way(trained)
-    report = exported(family_settings, trained.runs["lora"], to=to)
+    report = exported(family_settings, run, to=to)
+    if to == "gguf-lora" and json.loads((run.model / "adapter_config.json").read_text()).get("target_parameters"):
+        assert report["files"] == [] and "llama.cpp cannot load this adapter by itself" in report["error"]
+        return
     (entry,) = report["files"]
     shown = {name: entry[name] for name in ("mean_kl", "top1", "notes", "differences")}
     assert entry["verdict"] == "as trained", shown
 
 
+# Templates that the Jinja of that llama-server cannot read, and what it says: it ends at the start.
+UNREAD = {"Mistral": "selectattr: unknown test 'tool_calls'"}
+
+
 def test_llama_server_makes_the_prompts_of_the_training(
-    trained: Trained, family_settings: Settings, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, family: str, family_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_way(trained)
     program = llama_server()
@@ -223,8 +233,12 @@ def test_llama_server_makes_the_prompts_of_the_training(
         pytest.skip("llama-server is fetched for Linux on x86-64 alone")
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     report = exported(family_settings, trained.runs["lora"], to="llama-server", types=["f16"])
-    found = report["rendered"]
-    assert found["equal"] == found["compared"], found["differences"]
+    if family in UNREAD:
+        assert "rendered" not in report
+        assert any(UNREAD[family] in note for note in report["serving"]["notes"])
+    else:
+        found = report["rendered"]
+        assert found["equal"] == found["compared"], found["differences"]
     told = report["modelfile"]
     assert told["template"] or told["notes"], "a Modelfile has a template, or says why not"
 

@@ -125,7 +125,7 @@ class ServedFile(Serving, GgufExport):
         result = self.step("asking llama-server", "proof.rendering", request, "prompts")
         if result.code != 0:
             why = result.error.sentence if result.error else result.ending()
-            return [f"llama-server did not render the prompts: {why}"]
+            return [f"this machine's llama-server did not render the prompts, and may not start from serve.sh: {why}"]
         self.report["rendered"] = result.answer
         return [
             f"llama-server makes another prompt of '{one['prompt']}': {one['what']}"
