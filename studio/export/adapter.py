@@ -61,6 +61,9 @@ class AdapterExport(FolderExport):
         self.folder.mkdir()
         (self.folder / WEIGHTS).write_bytes(read_bytes(self.source.model / WEIGHTS))
         copy_tokenizer(self.source.tokenizer, self.folder)
+        # A run puts this beside an adapter where its tokenizer cannot be read without it.
+        if (self.source.model / "config.json").is_file():
+            (self.folder / "config.json").write_bytes(read_bytes(self.source.model / "config.json"))
         name = named_base(self.config.base, self.source.origin)
         values = read_object(self.source.model / CONFIG)
         values |= {"base_model_name_or_path": name, "revision": None, "inference_mode": True}

@@ -12,7 +12,7 @@ from studio.errors import InputError
 from studio.export.files import require_space, sha256
 from studio.export.gguf.checkpoint import link_checkpoint
 from studio.export.gguf.convert import convert
-from studio.export.gguf.naming import metadata
+from studio.export.gguf.naming import metadata, put_no_start
 from studio.export.gguf.quantize import quantize
 from studio.export.gguf.rehearsal import require_takeaway
 from studio.export.gguf.tokens import has_own_files, needs_work
@@ -89,6 +89,8 @@ class GgufExport(Making):
         assert self._tools is not None  # prepared
         self._write(self._tools)
         self.refer()
+        if not self.reference["begun"] and any([put_no_start(self._file(kind)) for kind in self.types]):
+            self.context.log("the conversations of the training have no token before them, so the files ask for none")
         if self.weighted:
             self._deliver_matrix()
         for kind in self.types:

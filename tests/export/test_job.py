@@ -49,7 +49,7 @@ def test_report_and_files(exported: JobFolder, report: dict[str, Any]) -> None:
     assert (front["library_name"], front["pipeline_tag"]) == ("gguf", "text-generation")
     assert "base_model" not in front, "the embedded model has no Hub id"
     assert report["files"][2]["notes"] == [
-        "180 of 272 tensors kept at higher precision: width 576 is not a multiple of 256"
+        "1 of 272 tensors kept at higher precision: width 576 is not a multiple of 256"
     ]
     assert report["merge"]["method"] == "streaming"
     assert report["merge"]["merged"] == 210
@@ -117,7 +117,9 @@ def test_a_file_that_differs_is_kept_and_the_job_fails(
 ) -> None:
     """The processes are replaced by their answers, so that the verdict's way is followed and nothing else."""
     answers = {
-        "reference": {"dtype": "float32", "positions": 9, "own_text": True, "notes": [], "end": "", "chat": CHAT},
+        "reference": {"dtype": "float32", "positions": 9, "own_text": True, "notes": [], "end": "", "chat": CHAT,
+            "begun": True,
+        },
         "verify": {
             "overall": {"top1": 0.2, "mean_kl": 3.0, "p99_kl": 9.0}, "answers": None, "prompts_compared": 12,
             "prompts_equal": 12, "template_carried": True, "end_of_turn_stops": True, "differences": [],

@@ -7,7 +7,9 @@ where that gives what the tokenizer's own files say; a folder of any name must m
 
 from __future__ import annotations
 
+import mmap
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from studio.models.inspect.tokenizerfiles import CONFIG
 _NEEDED = ("</s>", "<unk>", "<s>", "<|endoftext|>")
 _KEEPS_BLANKS = ("<unk>", "<s>", "<|endoftext|>")
 _MEANS_PHI3 = re.compile(r"phi-?3", re.IGNORECASE)
+_ADDS_START, _BOOL = b"tokenizer.ggml.add_bos_token", 7
+_HEAD_BYTES = 64 * 1024 * 1024  # in which it stands: vocabularies come before the tensors
 _MEANS_SOMETHING = re.compile(r"(phi)-?(3)|(modern)-(bert)", re.IGNORECASE)
 
 
@@ -70,3 +74,24 @@ def added_tokens(folder: Path) -> dict[str, dict[str, Any]]:
         return {str(token["content"]): token for token in found}
     config = read_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     return {str(token["content"]): token for token in (config.get("added_tokens_decoder") or {}).values()}
+
+
+def put_no_start(file: Path) -> bool:
+    """Let a GGUF say that nothing stands before a prompt; llama.cpp's server, Ollama and LM Studio go by that.
+
+    A tokenizer can put a token before plain text that its chat template does not write: what was trained on
+    conversations has never seen it.
+
+    Args:
+        file: that is changed, by one byte.
+
+    Returns:
+        Whether it said otherwise.
+    """
+    head = struct.pack("<Q", len(_ADDS_START)) + _ADDS_START + struct.pack("<I", _BOOL)
+    with file.open("r+b") as raw, mmap.mmap(raw.fileno(), 0) as data:
+        found = data.find(head, 0, _HEAD_BYTES)
+        if found < 0 or not data[found + len(head)]:
+            return False
+        data[found + len(head)] = 0
+    return True

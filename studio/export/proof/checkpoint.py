@@ -39,8 +39,8 @@ def check(request: dict[str, Any], report: Report) -> dict[str, Any]:
         report: called with (positions or rows done, in all).
 
     Returns:
-        What `verify.verify` returns, `greedy`, and `generation_ends` (by generation_config alone); or what
-        `rows.answer_rows` returns.
+        What `verify.verify` returns, `greedy`, `generation_ends` (by generation_config alone) and `ends_by_itself`
+        (False for an adapter: where its answers end is its base model's); or what `rows.answer_rows` returns.
     """
     folder, checkpoint = Path(request["folder"]), Path(request["checkpoint"])
     cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
@@ -83,6 +83,7 @@ def _compared(
         "template_carried": (tokenizer.chat_template or "") == cases["template"],
         "end_of_turn_stops": cases["end"] is not None and cases["end"] in ends,
         "generation_ends": generation_ends,
+        "ends_by_itself": not request["base"],
         "greedy": _greedy(model, tokenizer, cases, ends, request["near_tie"]),
     }
 

@@ -118,7 +118,7 @@ def shortcomings(found: dict[str, Any], gate: Gate) -> list[str]:
         said.append("it reads prompts as other tokens than the model it was made of")
     if not found["template_carried"]:
         said.append("the chat template in the file differs from the model's")
-    if not found["end_of_turn_stops"]:
+    if not found["end_of_turn_stops"] and found.get("ends_by_itself", True):
         said.append("the end-of-turn token does not end generation")
     finite = math.isfinite(numbers["mean_kl"]) and math.isfinite(numbers["top1"])
     return said + (_beyond(numbers, gate) if gate.firm or not finite else [])

@@ -37,6 +37,7 @@ from studio.export.proof.distance import compare, log_probabilities
 from studio.export.proof.greedy import GreedyAnswer, asked_greedily, greedy_answers
 from studio.export.proof.material import (
     BUILT_IN_TEXTS,
+    ComparedPrompt,
     ComparedText,
     compared_prompts,
     compared_texts,
@@ -68,11 +69,11 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         report: called with (positions done, positions in all).
 
     Returns:
-        {"dtype", "positions", "own_text", "rows", "end", "chat" (of `chat.chat_facts`), "notes", "ends", "moved"};
-        `ends` are the token ids that end an answer, `moved` the mean KL divergence of the base model from the trained
-        one (None where it was not asked for, or there is no adapter). In the folder: cases.json (texts, prompts, rows,
-        answers, end token), tokenizer.json, and reference.npy, float32 (positions, vocabulary), natural logarithms of
-        probabilities.
+        {"dtype", "positions", "own_text", "rows", "end", "chat" (of `chat.chat_facts`), "notes", "ends", "moved",
+        "begun" (conversations begin with the token that begins a text)}; `ends` are the token ids that end an answer,
+        `moved` the mean KL divergence of the base model from the trained one (None where it was not asked for, or there
+        is no adapter). In the folder: cases.json (texts, prompts, rows, answers, end token), tokenizer.json, and
+        reference.npy, float32 (positions, vocabulary), natural logarithms of probabilities.
 
     Raises:
         InputError: a row cannot be used.
@@ -122,7 +123,14 @@ def reference(request: dict[str, Any], report: Report) -> dict[str, Any]:
         "notes": notes,
         "moved": moved,
         "ends": _ends(model, cases["end"]),
+        "begun": _begun(tokenizer, prompts),
     }
+
+
+def _begun(tokenizer: Any, prompts: list[ComparedPrompt]) -> bool:
+    """Whether conversations begin with the token that begins a text; also where there are none, or no such token."""
+    talks = [one.ids for one in prompts if one.messages is not None and not one.rare]
+    return tokenizer.bos_token_id is None or not talks or any(ids[:1] == [tokenizer.bos_token_id] for ids in talks)
 
 
 def trained_model(request: dict[str, Any]) -> tuple[Any, torch.dtype]:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
-from studio.export.gguf.naming import added_tokens, metadata, safe_name, strips_like_phi3
+from studio.export.gguf.naming import added_tokens, metadata, put_no_start, safe_name, strips_like_phi3
 
 PHI3 = ("phi-3", "phi3")
 
@@ -67,3 +68,24 @@ def test_added_tokens_of_either_file(tmp_path: Path) -> None:
     assert added_tokens(tmp_path)["<|end|>"]["rstrip"]
     (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": [token | {"rstrip": False}]}))
     assert not added_tokens(tmp_path)["<|end|>"]["rstrip"]
+
+
+@pytest.mark.parametrize(("said", "changed"), [(True, True), (False, False), (None, False)])
+def test_a_file_asks_for_no_token_before_a_prompt(said: bool | None, changed: bool, tmp_path: Path) -> None:
+    """One byte of it; a template that names the key is left alone."""
+    file = tmp_path / "x.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_chat_template("tokenizer.ggml.add_bos_token")
+    if said is not None:
+        writer.add_add_bos_token(said)
+    writer.add_uint32("last", 7)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    before = file.read_bytes()
+    assert put_no_start(file) is changed
+    after = file.read_bytes()
+    assert sum(a != b for a, b in zip(before, after, strict=True)) == int(changed)
+    fields = gguf.GGUFReader(file).fields
+    assert fields["last"].contents() == 7
+    assert said is None or fields["tokenizer.ggml.add_bos_token"].contents() is False

@@ -40,6 +40,11 @@ def test_anything_outside_is_a_shortcoming(wrong: dict[str, Any]) -> None:
     assert len(shortcomings(wrong, gate_of("q4_k_m"))) == 1
 
 
+def test_where_an_adapters_answers_end_is_its_base_models() -> None:
+    adapter = found(0.0, 1.0, stops=False) | {"ends_by_itself": False}
+    assert shortcomings(adapter, gate_of("f32")) == [] != shortcomings(found(0.0, 1.0, stops=False), gate_of("f32"))
+
+
 def test_few_bits_are_lossy_and_not_broken_beyond_the_limits() -> None:
     gate = gate_of("iq2_xs")
     far = found(2.5, 0.3)
