@@ -74,6 +74,8 @@ def write_modelfile(folder: Path, file: str, reference: dict[str, Any], adds_sta
             f"so the Modelfile has no TEMPLATE, and asks for Ollama {RUNS_JINJA}, which runs the template in the GGUF; "
             "look at `ollama show --modelfile` after creating: if it shows a TEMPLATE, Ollama took one of its own list"
         )
+    if not chat["templated"]:
+        notes.append("the model has no chat template, so Ollama gives it each prompt as it is")
     if chat["blanks"]:
         notes.append("the model's template removes blanks around a message, which Ollama leaves: send messages without")
     for name, text in (("system message", chat["system"]), *(("stop", stop) for stop in chat["stops"])):

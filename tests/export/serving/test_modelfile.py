@@ -49,9 +49,10 @@ def test_without_a_template_ollama_is_asked_to_run_the_files(tmp_path: Path) -> 
     assert "ollama show --modelfile" in told["notes"][1]
 
 
-def test_a_base_model_without_a_template_has_no_notes_of_one(tmp_path: Path) -> None:
+def test_a_base_model_without_a_template_is_given_the_prompt(tmp_path: Path) -> None:
     chat = CHAT | {"turns": None, "templated": False}
-    assert write_modelfile(tmp_path, "x.gguf", {"chat": chat}, adds_start=False)["notes"] == []
+    (note,) = write_modelfile(tmp_path, "x.gguf", {"chat": chat}, adds_start=False)["notes"]
+    assert "no chat template" in note and "ollama show" not in note
 
 
 @pytest.mark.parametrize(
