@@ -43,14 +43,16 @@ def soon() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("confined", [True, False])
-def test_what_is_no_file_is_refused_at_once(confined: bool, tmp_path: Path, settings: Settings, soon: None) -> None:
+def test_what_is_no_file_is_refused_at_once(
+    confined: bool, tmp_path: Path, settings: Settings, soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pipe, a socket, a device, a file of the kernel: also where somebody has made the whole machine a root."""
     folder = tmp_path / "model"
     folder.mkdir()
     os.mkfifo(folder / "config.json")
     os.mkfifo(folder / "adapter_config.json")
     with socket.socket(socket.AF_UNIX) as made:
-        os.chdir(tmp_path)  # an address is at most 107 bytes long
+        monkeypatch.chdir(tmp_path)  # an address is at most 107 bytes long
         made.bind("some.sock")
     everything = replace(settings, roots=(Path("/"),))
     with reading_for(everything if confined else None):
