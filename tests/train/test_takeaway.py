@@ -26,6 +26,12 @@ from studio.settings import Settings
 from tests.models.tiny import save_tiny
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a while nobody asks again for what could not be told: in another test, of the same small model."""
+    monkeypatch.setattr(takeaway, "_UNTOLD", {})
+
+
 @pytest.fixture(scope="session")
 def with_tokenizer(model_path: Path):
     """Give a checkpoint the embedded model's tokenizer, changed or not."""
