@@ -63,4 +63,16 @@ def title_of(name: str) -> str:
     return TUNINGS[name].title if name in TUNINGS else name
 
 
-__all__ = ["FULL", "LORA", "QLORA", "TUNINGS", "Tuning", "TuningConfig", "title_of"]
+def adapter_for(*, quantized: bool, dora: bool) -> str:
+    """Name of the tuning that trains an adapter, for configs that say of what kind and beside which weights.
+
+    Args:
+        quantized: the frozen weights are held in few bits.
+        dora: it learns the length of each row of the weights, too.
+    """
+    found = next(one for one in TUNINGS.values() if one.adapter and one.quantized == quantized)
+    where, on, off = found.dora_switch()
+    return found.name if where != "tuning.name" else on if dora else off
+
+
+__all__ = ["FULL", "LORA", "QLORA", "TUNINGS", "Tuning", "TuningConfig", "adapter_for", "title_of"]

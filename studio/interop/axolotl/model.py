@@ -6,6 +6,7 @@ from typing import Any
 
 from studio.interop.sheets import names
 from studio.interop.sheets.sheet import Sheet, is_off
+from studio.tunings import adapter_for
 
 _LEGACY_ATTENTION = (
     ("xformers_attention", "auto"), ("sage_attention", "auto"), ("flex_attention", "flex_attention"),
@@ -137,16 +138,17 @@ def read_tuning(sheet: Sheet) -> None:
 
 def _kind(sheet: Sheet, adapter: str, four: bool, eight: bool) -> None:
     dora = bool(sheet.flag("peft_use_dora"))
-    quantized = adapter == "qlora" or eight
-    sheet.mapped("adapter", "tuning.name", "qlora" if quantized else "dora" if dora else "lora")
+    four_asked = adapter == "qlora"
+    quantized = four_asked or eight
+    sheet.mapped("adapter", "tuning.name", adapter_for(quantized=quantized, dora=dora))
     if sheet.has("peft_use_dora"):
         if quantized:
             sheet.mapped("peft_use_dora", "tuning.dora", dora)
         else:
             sheet.tell("peft_use_dora", "mapped", "tuning.name")
     if quantized:
-        sheet.set("tuning.bits", "4" if adapter == "qlora" else "8")
-    if adapter == "qlora":
+        sheet.set("tuning.bits", "4" if four_asked else "8")
+    if four_asked:
         sheet.tell("load_in_4bit", "mapped", "tuning.bits", "" if four else "qlora holds the weights in 4 bits")
         sheet.ignored("load_in_8bit", "it is off" if not eight else "adapter: qlora holds the weights in 4 bits")
     else:

@@ -6,7 +6,7 @@ from studio.config.presets import METHOD, TUNING
 from studio.interop.draft import Draft
 from studio.interop.report import Status
 from studio.interop.values import flag, number, one_of, text, whole
-from studio.tunings import TUNINGS
+from studio.tunings import FULL, TUNINGS, adapter_for
 
 _OTHERWISE = {"pt": "pretrain", "rm": "reward"}  # the other stages are called as the methods here
 STAGES = {stage: _OTHERWISE.get(stage, stage) for stage in ("pt", "sft", "rm", "ppo", "dpo", "kto")}
@@ -27,7 +27,8 @@ def read_tuning(draft: Draft) -> None:
     kind = draft.get("finetuning_type", one_of(_TYPES), "lora")
     bits = draft.get("quantization_bit", whole)
     dora = draft.get("use_dora", flag, False)
-    name = "full" if kind == "full" else "qlora" if bits in (4, 8) and kind == "lora" else "dora" if dora else "lora"
+    adapter = adapter_for(quantized=bits in (4, 8) and kind not in _WHOLE, dora=dora)
+    name = FULL.name if kind == "full" else adapter
     draft.set(TUNING, name, "finetuning_type")
     if kind in _WHOLE:
         draft.say("finetuning_type", "refused", TUNING, _WHOLE[kind])
@@ -93,7 +94,8 @@ def read_method(draft: Draft) -> None:
     """What is taught, with which loss."""
     stage = draft.get("stage", one_of(STAGES), "sft")
     loss = draft.get("pref_loss", lambda value: text(value).lower(), "sigmoid")
-    name = loss if stage == "dpo" and loss in WITHOUT_REFERENCE else stage
+    draft.set(METHOD, stage, "stage")
+    name = loss if loss in WITHOUT_REFERENCE and draft.reads("method.dpo_loss") else stage
     draft.set(METHOD, name, "stage")
     if draft.has("stage"):
         draft.say("stage", "mapped", METHOD, "" if name == stage else f"With pref_loss it is the method {name} here")

@@ -14,6 +14,7 @@ from studio.interop.sheets.sheet import Sheet
 from studio.interop.trl.method import READ as METHOD_KEYS
 from studio.interop.trl.method import read_method
 from studio.interop.trl.reading import leave_usual
+from studio.tunings import adapter_for
 
 TITLE = "ms-swift"
 # `rlhf_type`, the trainer of TRL that it stands on, our method, and the beta that ms-swift takes.
@@ -111,7 +112,7 @@ def _method(sheet: Sheet, part: str) -> None:
             sheet.approximated("rpo_alpha", "method.dpo_loss_weights", [1.0, alpha],
                                "the likelihood of the chosen answer is added with this weight")  # fmt: skip
         estimator = sheet.text("advantage_estimator")
-        if estimator in ("grpo", "rloo"):
+        if estimator in sheet.specs["method.grpo_algorithm"].choices:
             sheet.mapped("advantage_estimator", "method.grpo_algorithm", estimator)
         elif estimator:
             sheet.refused("advantage_estimator", f"the studio has no {estimator:.30}")
@@ -155,7 +156,7 @@ def _tuning(sheet: Sheet) -> bool:
         return True
     dora = bool(sheet.flag("use_dora"))
     quantized = bits in (4, 8) and sheet.text("quant_method") in (None, "bnb")
-    sheet.set("tuning.name", "qlora" if quantized else "dora" if dora else "lora")
+    sheet.set("tuning.name", adapter_for(quantized=quantized, dora=dora))
     if word in ("lora", "longlora", "lora_llm"):
         sheet.tell(key, "mapped" if word == "lora" else "approximated", "tuning.name",
                    "" if word == "lora" else "a plain LoRA")  # fmt: skip

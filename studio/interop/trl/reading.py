@@ -14,6 +14,7 @@ from studio.interop.sheets.sheet import Sheet
 from studio.interop.trl.keys import IGNORED, NEAR, REFUSED, USUAL
 from studio.interop.trl.method import READ as METHOD_KEYS
 from studio.interop.trl.method import read_method
+from studio.tunings import adapter_for
 
 TITLE = "TRL"
 # Its subcommands and scripts, and our method with what TRL takes for the learning rate.
@@ -139,7 +140,7 @@ def read_adapter(sheet: Sheet) -> None:
                 sheet.ignored(key, "without use_peft there is no adapter")
         return
     dora = bool(sheet.flag("use_dora"))
-    sheet.mapped("use_peft", "tuning.name", "qlora" if four or eight else "dora" if dora else "lora")
+    sheet.mapped("use_peft", "tuning.name", adapter_for(quantized=four or eight, dora=dora))
     if four or eight:
         sheet.set("tuning.bits", "4" if four else "8")
         sheet.mapped("use_dora", "tuning.dora", dora)
