@@ -85,7 +85,7 @@ test-axolotl: $(TEST_STAMP)
 	@$(BIN)/python $(SITE) > "$$($(AXOLOTL)/bin/python $(SITE))/studio.pth"
 	STUDIO_AXOLOTL_PYTHON=$(abspath $(AXOLOTL))/bin/python $(BIN)/python -m pytest -m long tests/interop/test_axolotl_schema.py
 
-# LLaMA-Factory pins versions of its own, too (2.5 GB).
+# LLaMA-Factory pins versions of its own, too (2.1 GB).
 test-llama-factory: $(TEST_STAMP)
 	@test -x $(LLAMA_FACTORY)/bin/python || $(PYTHON) -m venv $(LLAMA_FACTORY)
 	$(LLAMA_FACTORY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/interop/llama_factory.txt llamafactory

@@ -18,12 +18,13 @@ from studio.chat.target import Target
 from studio.errors import InputError, StoppedError, StudioError
 from tests.chat.conftest import make_settings
 from tests.support.everyday import everyday
+from tests.support.processes import gone
 
 
 def wait_gone(pid: int, seconds: float) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        if gone(pid):
             return True
         time.sleep(0.05)
     return False

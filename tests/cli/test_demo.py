@@ -16,6 +16,7 @@ import pytest
 from studio.jobs import find_job, list_jobs
 from studio.settings import ASSETS
 from tests.conftest import run_studio
+from tests.support.processes import interruptible
 
 
 @pytest.mark.long
@@ -113,8 +114,7 @@ def test_ctrl_c_stops_saves_and_exits_with_130(session_home, session_settings, m
          "--set", "training.batch_size=2", "--set", "data.validation=0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "STUDIO_HOME": str(session_home)},
-        # A shell that starts the tests in the background has Ctrl-C switched off for all of them.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=interruptible,
     )  # fmt: skip
     end = time.monotonic() + 180
     job = None

@@ -35,6 +35,7 @@ from studio.ui.server.services import Services
 from studio.ui.tabs.chat.ask import Sampling, make_ask
 from studio.ui.tabs.chat.pane import Piece
 from studio.ui.tabs.chat.targets import find_target, served_key, targets_of
+from tests.support.processes import ended
 
 PYTHON = os.environ.get("STUDIO_VLLM_PYTHON", "")
 URL = "http://127.0.0.1:8000"
@@ -149,12 +150,4 @@ def test_it_is_started_from_the_page_and_ended(
         helpers = psutil.Process(trial.process.pid).children(recursive=True)
     finally:
         services.trials.close_all()
-    assert trial.state == "stopped" and len(helpers) >= 2 and not [one for one in helpers if computes(one)]
-
-
-def computes(process: psutil.Process) -> bool:
-    """Whether it is more than a dead one that nobody has asked after."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    assert trial.state == "stopped" and len(helpers) >= 2 and all(map(ended, helpers))

@@ -21,6 +21,7 @@ from studio.export.proof.rendering import rendering
 from studio.models.catalog.embedded import find_gguf
 from tests.install_tokenizers import CACHE, VERSION
 from tests.support.llamaserver import llama_server
+from tests.support.processes import gone
 
 # With SmolLM2's tokens, which the comparison is not about.
 FAMILIES = ("llama3", "qwen2_5", "qwen3", "gemma3", "deepseek_v3", "command_r_plus", "llama3_2")
@@ -125,6 +126,6 @@ def test_the_server_ends_with_whoever_asked_for_it(tmp_path: Path) -> None:
     assert psutil.pid_exists(server)
     os.kill(asking.pid, signal.SIGKILL)
     asking.wait()
-    while psutil.pid_exists(server) and psutil.Process(server).status() != psutil.STATUS_ZOMBIE:
+    while not gone(server):
         assert time.monotonic() < end
         time.sleep(0.05)

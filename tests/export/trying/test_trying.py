@@ -34,6 +34,7 @@ from studio.ui.tabs.chat.ask import Sampling, make_ask
 from studio.ui.tabs.chat.pane import Finished, Piece
 from studio.ui.tabs.chat.targets import find_target, served_key, targets_of
 from tests.support.llamaserver import llama_server
+from tests.support.processes import gone, interruptible
 from tests.ui.made_jobs import made_export, made_merged, made_run
 
 WAIT = 60
@@ -78,10 +79,6 @@ def trials_with(settings: Settings) -> Iterator[Callable[[Path], Trials]]:
     yield make
     for one in made:
         one.close_all()
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def soon(what: Callable[[], bool]) -> None:
@@ -130,7 +127,7 @@ def test_studio_serve_answers_until_it_is_interrupted(program: Path, export: Job
     command = [sys.executable, "-m", "studio", "serve", export.id, "--json"]
     serving = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's & ignores it
+        preexec_fn=interruptible,
     )  # fmt: skip
     assert serving.stdout is not None and serving.stderr is not None
     try:

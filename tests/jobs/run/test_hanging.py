@@ -19,6 +19,7 @@ from studio.jobs.run.supervisor import Supervisor
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import process_start, write_state
 from studio.settings import Settings
+from tests.support.processes import ended
 
 ASK, TERM = 0.4, 0.4
 # Killing and burying, on a busy machine.
@@ -86,19 +87,12 @@ def until(supervisor: Supervisor, gone: Callable[[], bool], seconds: float) -> f
     return time.monotonic() - began
 
 
-def dead(process: psutil.Process) -> bool:
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def test_a_stop_takes_the_hanging_worker_and_all_its_children(begun: Callable) -> None:
     supervisor, job, children = begun("hang")
-    assert len(children) == 4 and not any(map(dead, children))
+    assert len(children) == 4 and not any(map(ended, children))
     pid = job.state().pid
     request_stop(job)
-    seconds = until(supervisor, lambda: job.state().final and all(map(dead, children)), ASK + TERM + SLACK)
+    seconds = until(supervisor, lambda: job.state().final and all(map(ended, children)), ASK + TERM + SLACK)
     assert seconds >= ASK + TERM  # it was asked before
     state = job.state()
     assert (state.status, state.exit_code) == ("stopped", -9) and "it was killed" in state.reason
@@ -107,7 +101,7 @@ def test_a_stop_takes_the_hanging_worker_and_all_its_children(begun: Callable) -
 
 def test_a_worker_that_dies_leaves_no_child(begun: Callable) -> None:
     supervisor, job, children = begun("crash")
-    until(supervisor, lambda: job.state().final and all(map(dead, children)), SLACK)
+    until(supervisor, lambda: job.state().final and all(map(ended, children)), SLACK)
     assert (job.state().status, job.state().exit_code) == ("failed", 5)
 
 
@@ -116,7 +110,7 @@ def test_a_worker_that_is_done_and_does_not_leave_is_ended(begun: Callable) -> N
     pid = job.state().pid
     assert pid is not None
     worker = psutil.Process(pid)
-    until(supervisor, lambda: dead(worker) and all(map(dead, children)), TERM + SLACK)
+    until(supervisor, lambda: ended(worker) and all(map(ended, children)), TERM + SLACK)
     assert job.state().status == "completed"
 
 
