@@ -18,7 +18,7 @@ TRAINED = (
     "tests/evaluate/test_answers.py", "tests/models/plan/test_peak.py", "tests/security/test_other_users.py",
     "tests/test_readme.py",
 )  # fmt: skip
-FIRST = ("trained", "tests/browser", "tests/parity", "tests/export", "tests/train", "tests/chat", "tests/families")
+FIRST = ("trained", "tests/families", "tests/browser", "tests/parity", "tests/export", "tests/train", "tests/chat")
 
 
 def group_of(nodeid: str) -> str:
