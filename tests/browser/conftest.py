@@ -290,10 +290,12 @@ def own_context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def page(context: BrowserContext, console: list[str], leftovers: list[Path], serve: Serve) -> Iterator[Page]:
+def page(
+    tmp_path: Path, context: BrowserContext, console: list[str], leftovers: list[Path], serve: Serve
+) -> Iterator[Page]:
     """A page without cookies or anything stored; an error in its console, or that of another tab, fails the test.
 
-    It is closed before the web processes end, whose end it would log.
+    It is closed before the web processes end and before the test's folder goes, which it would log.
     """
 
     def note(message: ConsoleMessage) -> None:
