@@ -152,9 +152,12 @@ def session_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("session") / "home"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def session_settings(session_home: Path) -> Iterator[Settings]:
-    """The settings of the shared home."""
+    """The settings of the shared home, which is set in the environment before any other one.
+
+    A module that sets its own puts back what was there before: nothing, where it came first.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDIO_HOME", str(session_home))
         yield read_settings()

@@ -46,16 +46,17 @@ window.studio = (() => {
     setTimeout(() => URL.revokeObjectURL(href), 1000);
   }
 
-  /** A button that copies a text. */
+  /** A button that copies a text; its label begins with "Copy", and is what is read out. */
   function copyButton(text, label) {
+    const say = (button, words, name) => { put(button, words); button.setAttribute("aria-label", name); };
     return h("button", { type: "button", class: "btn small quiet", "aria-label": label, onclick: async ({ currentTarget: button }) => {
       try {
         await navigator.clipboard.writeText(text);
-        put(button, "Copied");
+        say(button, "Copied", label.replace("Copy", "Copied"));
       } catch {
-        put(button, "Select the text to copy it");
+        say(button, "Select the text to copy it", "Select the text to copy it");
       }
-      setTimeout(() => put(button, "Copy"), 2000);
+      setTimeout(() => say(button, "Copy", label), 2000);
     } }, "Copy");
   }
 
