@@ -18,7 +18,7 @@ STUDIO = Path(__file__).resolve().parents[1] / "studio"
 OWN = ("methods", "tunings")
 NAMES = {*METHODS, *TUNINGS}
 # What holds a method's or tuning's name is called so; `method.grpo_loss == "grpo"` is a word of an option.
-HOLDERS = {"name", "method", "tuning", "method_name", "tuning_name"}
+HOLDERS = {"name", "method", "tuning", "method_name", "tuning_name", "method.name", "tuning.name"}
 
 
 def names_in(source: str) -> Iterator[tuple[int, str]]:

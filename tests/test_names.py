@@ -14,6 +14,7 @@ from tests.names import main, names_in
         'name in ("ppo", "grpo")', 'known.config.tuning.name not in ["full"]',
         '(config.get("method") or {}).get("name") == "reward"', 'str(values["tuning"]) == "qlora"',
         'rates = {"sft": 1, "dpo": 2}', 'match method.name:\n    case "sft": pass',
+        'sheet.value("method.name") == "sft"',
     ],
 )  # fmt: skip
 def test_names_are_found(line: str) -> None:

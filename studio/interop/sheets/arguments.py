@@ -247,7 +247,7 @@ def _rest(sheet: Sheet, usual: Defaults) -> None:
     else:
         sheet.mapped("train_sampling_strategy", "data.shuffle", order != "sequential")
     noise = sheet.number("neftune_noise_alpha")
-    if noise is not None and sheet.value("method.name") == "sft":
+    if noise is not None and sheet.offers("method.neftune_noise_alpha"):
         sheet.mapped("neftune_noise_alpha", "method.neftune_noise_alpha", float(noise))
     elif noise is not None:
         sheet.refused("neftune_noise_alpha", "noise on the embeddings is for sft only")

@@ -14,6 +14,7 @@ from studio.interop.sheets.sheet import Sheet
 from studio.interop.trl.keys import IGNORED, NEAR, REFUSED, USUAL
 from studio.interop.trl.method import READ as METHOD_KEYS
 from studio.interop.trl.method import read_method
+from studio.methods import METHODS as OURS
 from studio.tunings import adapter_for
 
 TITLE = "TRL"
@@ -244,7 +245,7 @@ def _length(sheet: Sheet, word: str) -> None:
         sheet.mapped(key, "data.max_length", length)
     elif key in sheet.given.values:
         sheet.mapped(key, "data.max_length", "auto")
-    elif sheet.value("method.name") not in ("grpo", "ppo"):
+    elif not OURS[sheet.value("method.name")].online:
         sheet.default("max_length", "data.max_length", 1024)
     # TRL leaves out pairs of a reward model that are too long, and truncates all other rows.
     sheet.set("data.truncation", "drop" if word.startswith("reward") else "cut")
