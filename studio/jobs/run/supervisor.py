@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,10 +22,11 @@ from filelock import Timeout
 from studio.errors import InputError, StudioError
 from studio.jobs.actions.client import supervisor_lock, supervisor_record
 from studio.jobs.actions.queue import in_line, queue_lock, tell_held
-from studio.jobs.run.devices import ANY, NOWHERE, Device, assign, environment_of, list_devices, wanted_device
+from studio.jobs.run.devices import ANY, NOWHERE, Device, assign, list_devices, wanted_device
 from studio.jobs.run.diagnosis import diagnose, from_exception
-from studio.jobs.run.leftovers import MARK, kill_all
+from studio.jobs.run.leftovers import kill_all
 from studio.jobs.run.notify import expect_end, tell_end
+from studio.jobs.run.starting import Launch, Starter, worker_command
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.files import RESERVE, links_to_write, size_of, write_json, write_reserve
 from studio.jobs.store.folder import JobFolder, list_jobs
@@ -34,8 +34,6 @@ from studio.jobs.store.state import ACTIVE, JobState, own_identity, write_state
 from studio.jobs.views.index import JobIndex
 from studio.locks import PATIENCE, HeldError, make_lock
 from studio.private import begin
-from studio.processes import child_environment, module_command
-from studio.reach import append_in
 from studio.settings import Settings, read_settings
 
 POLL_SECONDS = 0.25
@@ -59,21 +57,9 @@ class _Stop:
     killed: bool = False
 
 
-# Packages that are not called as their kind of job: `studio.openai` would be taken for the client of that name.
-MODULES: dict[str, str] = {"openai": "remote"}
 # A job that runs elsewhere is followed again by a new process, at most so often.
 FOLLOWED_AGAIN = 100
 _THERE = "It may go on at the service; stop it once more to end it there"
-
-# Threads that spin while they wait take the processor from each other on a busy machine: a step beside other work
-# took up to thirty times as long. A value in the environment wins.
-_WORKER_ENV = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-
-
-def worker_command(job: JobFolder) -> list[str]:
-    """The command line of a job's process."""
-    kind = job.request.kind
-    return module_command(f"studio.{MODULES.get(kind, kind)}", str(job.path))
 
 
 class Supervisor:
@@ -85,11 +71,12 @@ class Supervisor:
         command: Callable[[JobFolder], list[str]] = worker_command,
         devices: Callable[[Settings], list[Device]] = list_devices,
     ) -> None:
-        self.settings, self._command, self._list_devices = settings, command, devices
+        self.settings, self._list_devices = settings, devices
         self._devices: list[Device] = []
         self._listed = float("-inf")
         self._wanted: dict[str, tuple[tuple[int, int], str]] = {}  # which job.yaml was read, and the device it asks for
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._starter = Starter(settings, command)
+        self._children: dict[str, Launch] = {}
         self._stops: dict[str, _Stop] = {}
         self._index = JobIndex(settings.jobs)
         self._began: dict[str, float] = {}  # monotonic time at which a job without a process was first seen
@@ -124,6 +111,10 @@ class Supervisor:
                     self._start(job)
         return bool(taken or queued)
 
+    def close(self) -> None:
+        """Keep nothing ready any more; what runs goes on."""
+        self._starter.close()
+
     def _start(self, job: JobFolder) -> None:
         try:
             device = self._claim(job)
@@ -139,17 +130,9 @@ class Supervisor:
             )
         expect_end(self.settings, job)
         try:
-            command = self._command(job)
+            self._children[job.id] = self._starter.start(job, device, self._asks_for(job))
         except StudioError as error:
-            return self._close(job, "failed", error.what, fix=error.fix)
-        with append_in(job.path, job.log_path.name) as log:
-            self._children[job.id] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=job.path,
-                env=_WORKER_ENV
-                | child_environment(STUDIO_HOME=str(self.settings.home), STUDIO_WEBHOOK="")
-                | {MARK: str(job.path), **environment_of(device, self._asks_for(job))},
-            )  # fmt: skip
+            self._close(job, "failed", error.what, fix=error.fix)
 
     def _claim(self, job: JobFolder) -> Device | None:
         """Make a waiting job a starting one, if it still waits and a device for it is still free.
@@ -202,8 +185,10 @@ class Supervisor:
 
     def _is_gone(self, job: JobFolder, state: JobState) -> bool:
         child = self._children.get(job.id)
-        if child is not None:
-            return child.poll() is not None
+        if child is not None and child.runs():
+            return False
+        if child is not None and not child.lost:
+            return True
         if state.pid is not None:
             return not state.alive()
         # Not by the time in the state: the computer's clock may have been moved since.
@@ -216,7 +201,7 @@ class Supervisor:
             return self._forget(job)
         child = self._children.get(job.id)
         code = None if child is None else child.returncode
-        kill_all(job.path)  # whom the worker left behind
+        kill_all(job.path, session=state.pid)  # whom the worker left behind
         elsewhere = wanted_device(job.request.kind, {}) == NOWHERE
         if job.stop_path.exists():
             if elsewhere:
@@ -252,12 +237,12 @@ class Supervisor:
 
     def _forget(self, job: JobFolder) -> None:
         child = self._children.get(job.id)
-        if child is not None and child.poll() is None:  # the state is final but the process is still closing down
+        if child is not None and child.runs():  # the state is final but the process is still closing down
             if time.monotonic() - self._began.setdefault(job.id, time.monotonic()) > TERM_SECONDS:
                 kill_all(job.path, child.pid)
             return
         if child is not None or job.id in self._stops:
-            kill_all(job.path)
+            kill_all(job.path, session=job.state().pid)
         self._children.pop(job.id, None)
         self._stops.pop(job.id, None)
         self._began.pop(job.id, None)
@@ -267,8 +252,11 @@ class Supervisor:
     def _press_stop(self, job: JobFolder, state: JobState) -> None:
         """Go on with the phases of a stop: asked, SIGTERM, SIGKILL of the process group."""
         asked = job.asked_stop()
+        if asked is not None and job.id in self._children and self._children[job.id].waiting:
+            del self._children[job.id]
+            return self._close(job, "stopped", "it was stopped before it started")
         if asked is None or state.pid is None or not state.alive():
-            return
+            return None
         now = time.monotonic()
         stop = self._stops.setdefault(job.id, _Stop(asked=now))
         if stop.termed is None:
@@ -306,6 +294,7 @@ def supervise(settings: Settings) -> None:
             last_work = time.monotonic()
         elif time.monotonic() - last_work > IDLE_SECONDS:
             record.unlink(missing_ok=True)
+            supervisor.close()
             lock.release()
             # Whoever submitted just before the release saw the lock held and relied on us: look once more.
             if all(job.state().final for job in list_jobs(settings.jobs)):
