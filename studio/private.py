@@ -23,7 +23,7 @@ _FOLDERS = ("jobs", "models", "datasets", "data", "uploads", "cache", "tmp", "se
 OWN_FILES = (
     "supervisor.lock", "supervisor.log", "supervisor.json", "queue.lock", "queue.json", "page.json", "device.json",
     "device.lock", "device-cpu.json", "device-cpu.lock", "browser.secret", "signed-out.json", "sessions.json",
-    ".reserve",
+    ".reserve", "ahead",
 )  # fmt: skip
 _mask = _OTHERS  # of this process, once it has begun
 _DEEPEST = 64  # levels of folders; ours has ten

@@ -49,6 +49,7 @@ class Settings:
         session_hours: hours after which a person signs in again.
         vllm_python: the Python that has vLLM, for exports that are tried with it; None: `vllm` on PATH.
         llama_server: llama.cpp's server, likewise; None: `llama-server` on PATH.
+        ahead: whether the page has the libraries imported before a training is started.
     """
 
     home: Path
@@ -64,6 +65,7 @@ class Settings:
     session_hours: float = 12.0
     vllm_python: Path | None = None
     llama_server: Path | None = None
+    ahead: bool = True
 
     @property
     def asks(self) -> bool:
@@ -129,6 +131,7 @@ def read_settings() -> Settings:
         session_hours=_above_zero(env.get("STUDIO_SESSION_HOURS") or "12", "STUDIO_SESSION_HOURS", "hours"),
         vllm_python=_program(env.get("STUDIO_VLLM_PYTHON", "")),
         llama_server=_program(env.get("STUDIO_LLAMA_SERVER", "")),
+        ahead=_switch(env.get("STUDIO_AHEAD", "1"), "STUDIO_AHEAD"),
     )
 
 
@@ -218,6 +221,12 @@ def _devices(text: str) -> tuple[tuple[str, int], ...]:
             )
         found[match[1]] = int(match[2] or 1)
     return tuple(found.items())
+
+
+def _switch(text: str, where: str) -> bool:
+    if text not in ("", "0", "1"):
+        raise InputError(f"'{text}' is neither 1 nor 0", where=where, fix="Give 1 for yes, 0 for no")
+    return text != "0"
 
 
 def _program(text: str) -> Path | None:

@@ -20,6 +20,17 @@
     (find().querySelector("input, textarea, button") || find()).focus({ preventScroll: true });
   }
 
+  /* ---- the libraries of a training take seconds to import: that begins once a person does something on a page whose
+     run could start, and is asked for again while it is used */
+  const AGAIN = 120_000;
+  let asked = -AGAIN;
+  function ahead() {
+    if (latest.plan?.errors.length !== 0 || Date.now() - asked < AGAIN) return;
+    asked = Date.now();
+    postJson("/api/ahead", {}).catch(() => {}); // Start says what is wrong
+  }
+  for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, ahead, { capture: true, passive: true });
+
   /* ---- the plan line */
   function planline({ element, props, trigger, watch }) {
     const find = (name) => element.querySelector(`.${name}`);

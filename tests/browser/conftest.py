@@ -46,6 +46,7 @@ class Server:
 
     home: Path
     port: int
+    more: dict[str, str] = field(default_factory=dict)  # of its environment
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -57,7 +58,9 @@ class Server:
         return replace(read_settings(), home=self.home, port=self.port)
 
     def start(self) -> None:
-        env = {"STUDIO_HOME": str(self.home), "STUDIO_PORT": str(self.port), "NO_PROXY": "127.0.0.1"}
+        # Libraries are not imported ahead: a supervisor would take the runs that a test writes by hand.
+        env = {"STUDIO_HOME": str(self.home), "STUDIO_PORT": str(self.port), "STUDIO_AHEAD": "0"}
+        env |= {"NO_PROXY": "127.0.0.1"} | self.more
         log = (self.home.parent / f"server-{self.port}.log").open("ab")
         command = [sys.executable, "app.py"]
         self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env}, stdout=log, stderr=log)
@@ -144,9 +147,9 @@ def serving() -> Iterator[Serve]:
     """
     servers: list[Server] = []
 
-    def start(home: Path, port: int | None = None) -> Server:
+    def start(home: Path, port: int | None = None, **more: str) -> Server:
         home.mkdir(parents=True, exist_ok=True)
-        server = Server(home, port or free_port())
+        server = Server(home, port or free_port(), more)
         servers.append(server)
         server.start()
         return server

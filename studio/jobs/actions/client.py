@@ -22,6 +22,7 @@ from studio.private import make_home
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 
+AHEAD_SECONDS = 300.0  # for how long the libraries are kept imported for somebody who may start a training
 STARTING_SECONDS = 60.0  # a supervisor that takes longer is given up: another one is started
 _STARTED: dict[Path, tuple[subprocess.Popen[bytes], float]] = {}
 
@@ -78,6 +79,29 @@ def ensure_supervisor(settings: Settings) -> None:
             env=child_environment(STUDIO_HOME=str(settings.home)),
         )  # fmt: skip
     _STARTED[settings.home] = process, time.monotonic()
+
+
+def get_ready(settings: Settings) -> None:
+    """Let the supervisor import the libraries of a training, which whoever asks may start soon.
+
+    Raises:
+        HeldError, OSError: as `ensure_supervisor`.
+    """
+    make_home(settings.home)
+    _ahead(settings.home).touch()
+    ensure_supervisor(settings)
+
+
+def wanted_ahead(home: Path) -> bool:
+    """Whether somebody may start a training soon."""
+    try:
+        return abs(time.time() - _ahead(home).stat().st_mtime) < AHEAD_SECONDS
+    except OSError:
+        return False
+
+
+def _ahead(home: Path) -> Path:
+    return home / "ahead"
 
 
 def _is_starting(home: Path) -> bool:

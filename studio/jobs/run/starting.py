@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
+
 from studio.jobs.run.devices import CPU, Device, environment_of
 from studio.jobs.run.leftovers import MARK
 from studio.jobs.run.warm import Forked, Warm
@@ -24,6 +26,8 @@ LIBRARIES: dict[str, str] = {"train": "studio.train.worker", "evaluate": "studio
 
 # How long a job waits for the imports of the warm process; a slow disk takes a minute.
 WARM_SECONDS = 120.0
+# Libraries are imported ahead where more than this is free.
+FREE_BYTES = 3e9
 
 # Threads that spin while they wait take the processor from each other on a busy machine: a step beside other work
 # took up to thirty times as long. A value in the environment wins.
@@ -114,8 +118,7 @@ class Starter:
 
         Args:
             job: its output goes to its log.
-            device: where it computes. What a warm process has imported may have looked for GPUs, and has seen how many
-                threads it may have: only a processor that the job has to itself leaves nothing to say about that.
+            device: where it computes.
             wanted: the device that it asks for.
 
         Raises:
@@ -134,8 +137,7 @@ class Starter:
                 )  # fmt: skip
 
         kind = job.request.kind
-        plain = device.name == CPU and not device.environment and sys.platform == "linux"
-        if not plain or kind not in LIBRARIES or command != worker_command(job):
+        if not _is_plain(device) or kind not in LIBRARIES or command != worker_command(job):
             return Launch(cold)
         warm = self._warm_for(kind)
 
@@ -144,6 +146,14 @@ class Starter:
                 return warm.start(command[3], command[4:], log, job.path, own)
 
         return Launch(cold, warm, fork)
+
+    def get_ready(self, devices: list[Device]) -> None:
+        """Import what a training needs, where the next one could come from a warm process and memory is plentiful."""
+        if self._warm is not None or not all(map(_is_plain, devices)):
+            return
+        if psutil.virtual_memory().available > FREE_BYTES:
+            with contextlib.suppress(OSError):
+                self._warm_for("train")
 
     def close(self) -> None:
         """Let the warm process go."""
@@ -159,3 +169,12 @@ class Starter:
 
     def _environment(self) -> dict[str, Any]:
         return _WORKER_ENV | child_environment(STUDIO_HOME=str(self.settings.home), STUDIO_WEBHOOK="")
+
+
+def _is_plain(device: Device) -> bool:
+    """Whether jobs on a device may come from a warm process.
+
+    What that has imported may have looked for GPUs, and has seen how many threads it may have: only a processor that
+    each job has to itself leaves nothing to say about either.
+    """
+    return device.name == CPU and not device.environment and sys.platform == "linux"

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import Timeout
 
 from studio.errors import InputError, StudioError
-from studio.jobs.actions.client import supervisor_lock, supervisor_record
+from studio.jobs.actions.client import supervisor_lock, supervisor_record, wanted_ahead
 from studio.jobs.actions.queue import in_line, queue_lock, tell_held
 from studio.jobs.run.devices import ANY, NOWHERE, Device, assign, list_devices, wanted_device
 from studio.jobs.run.diagnosis import diagnose, from_exception
@@ -32,6 +32,7 @@ from studio.jobs.store.files import RESERVE, links_to_write, size_of, write_json
 from studio.jobs.store.folder import JobFolder, list_jobs
 from studio.jobs.store.state import ACTIVE, JobState, own_identity, write_state
 from studio.jobs.views.index import JobIndex
+from studio.jobs.views.progress import LIBRARIES
 from studio.locks import PATIENCE, HeldError, make_lock
 from studio.private import begin
 from studio.settings import Settings, read_settings
@@ -84,7 +85,7 @@ class Supervisor:
         self._told: set[str] = set()  # jobs that were told why they wait
 
     def step(self) -> bool:
-        """Look once at every unfinished job; return True while there is one."""
+        """Look once at every unfinished job; return True while there is one, or may be one soon."""
         queued: list[JobFolder] = []
         taken: list[str] = []
         for job in self._index.look()[0]:
@@ -109,7 +110,10 @@ class Supervisor:
             for job in line:
                 if job.id in able:
                     self._start(job)
-        return bool(taken or queued)
+        ahead = wanted_ahead(self.settings.home)
+        if ahead and not taken:
+            self._starter.get_ready(self._known_devices())
+        return bool(taken or queued or ahead)
 
     def close(self) -> None:
         """Keep nothing ready any more; what runs goes on."""
@@ -130,7 +134,9 @@ class Supervisor:
             )
         expect_end(self.settings, job)
         try:
-            self._children[job.id] = self._starter.start(job, device, self._asks_for(job))
+            launch = self._children[job.id] = self._starter.start(job, device, self._asks_for(job))
+            if launch.waiting:
+                _tell(job, "phase", phase=LIBRARIES, state="begin", done=0, total=None, unit="")
         except StudioError as error:
             self._close(job, "failed", error.what, fix=error.fix)
 
@@ -229,10 +235,7 @@ class Supervisor:
         except OSError:  # the disk is full: the reason has to be told nevertheless
             (self.settings.home / RESERVE).unlink(missing_ok=True)
             write_state(job.state_path, job.state().with_(**end))
-        with contextlib.suppress(InputError):  # a link in its place: the state has the reason too
-            writer = EventWriter(job.events_path)
-            writer.write("done", status=status, reason=reason, fix=fix)
-            writer.close()
+        _tell(job, "done", status=status, reason=reason, fix=fix)
         self._forget(job)
 
     def _forget(self, job: JobFolder) -> None:
@@ -266,6 +269,13 @@ class Supervisor:
         elif not stop.killed and now - stop.termed > TERM_SECONDS:
             kill_all(job.path, state.pid)
             stop.killed = True
+
+
+def _tell(job: JobFolder, kind: str, **fields: Any) -> None:
+    with contextlib.suppress(InputError):  # a link in the place of the events: the state tells the end too
+        writer = EventWriter(job.events_path)
+        writer.write(kind, **fields)
+        writer.close()
 
 
 def _written(path: Path) -> tuple[int, int]:

@@ -13,11 +13,12 @@ from studio.config import RunConfig
 from studio.config.presets import DEMO, load_named
 from studio.errors import StudioError
 from studio.jobs import JobFolder
+from studio.jobs.actions.client import get_ready
 from studio.train import preflight
 from studio.ui.device import device_line
 from studio.ui.form.planwords import waits_for
 from studio.ui.routes import actions, compare, data, docs, jobs, merges, models, trying
-from studio.ui.routes.answers import Json
+from studio.ui.routes.answers import Json, refusing
 from studio.ui.server.services import Services
 from studio.ui.server.theme import served_assets
 
@@ -67,6 +68,13 @@ def _own_router(services: Services) -> APIRouter:
     @router.get("/api/preparing")
     def preparing() -> Json:
         return Json({"text": services.preparation.text})
+
+    @router.post("/api/ahead")
+    def ahead() -> Json:
+        if services.settings.ahead:
+            with refusing():
+                get_ready(services.settings)
+        return Json({})
 
     @router.get("/api/demo")
     def demo() -> Json:
