@@ -21,11 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import psutil
 
 from studio.errors import InputError, StoppedError, StudioError
+from studio.jobs.run import warm
 from studio.private import begin
 from studio.processes import child_environment, module_command
 from studio.reach import reading_as_asked, roots_of_page
@@ -45,9 +46,15 @@ QUIET = {
     "PYTHONWARNINGS": "ignore::FutureWarning",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+# Our own steps that want torch and transformers: where this job came from a warm process, they do as well.
+HEAVY = {
+    "studio.export.gguf.merge", "studio.export.gguf.lora", "studio.export.gguf.converter",
+    "studio.export.proof.reference", "studio.export.proof.checkpoint", "studio.export.reporting.answers",
+}  # fmt: skip
 _LINE_END = re.compile(rb"[\r\n]+")
 
 Report = Callable[[float, float | None], None]
+Process = subprocess.Popen[bytes] | warm.Forked
 
 
 class ProgressPhase(Protocol):
@@ -171,15 +178,9 @@ def run_step(
         StoppedError: a stop was asked for; the process is gone by then.
     """
     started = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
-    )
+    process, output = _begin(command, {"PYTHONUNBUFFERED": "1", **(environment or {})})
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=_read_lines, args=(process, lines), daemon=True).start()
+    threading.Thread(target=_read_lines, args=(output, lines), daemon=True).start()
     kept: deque[str] = deque(maxlen=KEPT_LINES)
     peak, looked = 0, 0.0
     try:
@@ -203,6 +204,24 @@ def run_step(
         if process.returncode is None:
             _end(process)
     return StepResult(code, time.monotonic() - started, peak, list(kept))
+
+
+def _begin(command: Sequence[str], environment: Mapping[str, str]) -> tuple[Process, IO[bytes]]:
+    """Start a process, or fork it where there is one that has its libraries; return it and its output."""
+    if warm.here is not None and list(command[:3]) == module_command("")[:3] and command[3] in HEAVY:
+        changed = {name: value for name, value in environment.items() if os.environ.get(name) != value}
+        read, write = os.pipe()
+        with contextlib.suppress(OSError), os.fdopen(write, "wb") as out:
+            child = warm.here.start(command[3], command[4:], out, Path.cwd(), changed, session=False)
+            if child.begun():
+                return child, os.fdopen(read, "rb")
+        os.close(read)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    assert process.stdout is not None  # it was opened with a pipe
+    return process, process.stdout
 
 
 def run_own_step(
@@ -291,16 +310,15 @@ def _say(value: dict[str, Any]) -> None:
     print(f"\n{MARK}{json.dumps(value)}", flush=True)
 
 
-def _read_lines(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[str | None]) -> None:
-    assert process.stdout is not None  # it was opened with a pipe
+def _read_lines(output: IO[bytes], lines: queue.SimpleQueue[str | None]) -> None:
     rest = b""
-    while chunk := process.stdout.read1(65536):  # type: ignore[attr-defined]
+    while chunk := output.read1(65536):  # type: ignore[attr-defined]
         *whole, rest = _LINE_END.split(rest + chunk)
         for line in whole:
             lines.put(line.decode("utf-8", "replace"))
     if rest:
         lines.put(rest.decode("utf-8", "replace"))
-    process.stdout.close()
+    output.close()
     lines.put(None)
 
 
@@ -319,7 +337,7 @@ def _peak_now(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Process) -> None:
     process.terminate()
     try:
         process.wait(KILL_AFTER_SECONDS)

@@ -22,7 +22,9 @@ from studio.settings import Settings
 # Packages that are not called as their kind of job: `studio.openai` would be taken for the client of that name.
 MODULES: dict[str, str] = {"openai": "remote"}
 # What a kind of job spends its first seconds on.
-LIBRARIES: dict[str, str] = {"train": "studio.train.worker", "evaluate": "studio.evaluate.worker"}
+LIBRARIES: dict[str, str] = {
+    "train": "studio.train.worker", "evaluate": "studio.evaluate.worker", "export": "studio.evaluate.worker",
+}  # fmt: skip
 
 # How long a job waits for the imports of the warm process; a slow disk takes a minute.
 WARM_SECONDS = 120.0
@@ -164,7 +166,7 @@ class Starter:
     def _warm_for(self, kind: str) -> Warm:
         if self._warm is None or self._warm.gone:
             with append_in(self.settings.home, "supervisor.log") as log:
-                self._warm = Warm([LIBRARIES[kind]], log, self.settings.home, self._environment())
+                self._warm = Warm.launch([LIBRARIES[kind]], log, self.settings.home, self._environment())
         return self._warm
 
     def _environment(self) -> dict[str, Any]:

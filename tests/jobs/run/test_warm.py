@@ -72,7 +72,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def warm(modules: Path, tmp_path: Path) -> Iterator[Warm]:
     with (tmp_path / "warm.log").open("ab") as log:
-        made = Warm(["costly"], log, tmp_path, child_environment())
+        made = Warm.launch(["costly"], log, tmp_path, child_environment())
     yield made
     made.close()
 
