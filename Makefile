@@ -1,4 +1,4 @@
-# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make test-llama-factory · make bench
+# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make test-llama-factory · make bench (bench-quick and bench-peer are others)
 # Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3), EXTRAS (demo; demo,cuda on an NVIDIA GPU), SHUFFLE (a seed for the order of tests)
 PYTHON ?= python3
 PORT ?= 7860
@@ -14,7 +14,7 @@ TEST_STAMP := $(VENV)/.installed-test
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 $(addprefix --shuffle=,$(SHUFFLE))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl test-llama-factory bench bench-quick docs format lock clean
+.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl test-llama-factory bench bench-quick bench-peer docs format lock clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -86,9 +86,12 @@ test-axolotl: $(TEST_STAMP)
 	STUDIO_AXOLOTL_PYTHON=$(abspath $(AXOLOTL))/bin/python $(BIN)/python -m pytest -m long tests/interop/test_axolotl_schema.py
 
 # LLaMA-Factory pins versions of its own, too (2.1 GB).
-test-llama-factory: $(TEST_STAMP)
+$(LLAMA_FACTORY)/.installed: tests/interop/llama_factory.txt
 	@test -x $(LLAMA_FACTORY)/bin/python || $(PYTHON) -m venv $(LLAMA_FACTORY)
-	$(LLAMA_FACTORY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/interop/llama_factory.txt llamafactory
+	$(LLAMA_FACTORY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< llamafactory
+	@touch $@
+
+test-llama-factory: $(TEST_STAMP) $(LLAMA_FACTORY)/.installed
 	STUDIO_LLAMA_FACTORY_PYTHON=$(abspath $(LLAMA_FACTORY))/bin/python $(BIN)/python -m pytest -m long tests/interop/test_llama_factory_run.py
 
 bench: $(TEST_STAMP)
@@ -97,6 +100,10 @@ bench: $(TEST_STAMP)
 # With the engine's layers and without, in pairs: about three minutes.
 bench-quick: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks.engine
+
+# A training beside LLaMA-Factory's best settings, run turn about: about a quarter of an hour.
+bench-peer: $(TEST_STAMP) $(LLAMA_FACTORY)/.installed
+	$(BIN)/python -m tests.benchmarks.peer $(abspath $(LLAMA_FACTORY))/bin/python
 
 docs: $(TEST_STAMP)
 	$(BIN)/python -m studio.config.docs

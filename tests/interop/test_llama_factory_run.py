@@ -31,6 +31,7 @@ from studio.settings import Settings
 from tests.conftest import run_studio
 from tests.install_tokenizers import folder_of
 from tests.parity.made import demo_rows, logged, make_trainer, one_thread, write_rows
+from tests.support.llama_factory import environment_in
 
 PYTHON = os.environ.get("STUDIO_LLAMA_FACTORY_PYTHON", "")
 pytestmark = [
@@ -185,23 +186,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory, wide: Path, tiny: Path) -> di
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory, runs: dict[str, dict[str, Any]], tiny: Path) -> There:
-    """Every config, trained by LLaMA-Factory.
-
-    It imports torchaudio, of which no build may load beside its torch; where none does, an empty module stands in for
-    it: nothing here has sound.
-    """
+    """Every config, trained by LLaMA-Factory."""
     root = tmp_path_factory.mktemp("llama-factory")
     for name, document in runs.items():
         write_folder(root / name, export_to(build(RunConfig, document), "llama-factory"))
     write_theirs(root / "theirs", tiny)
-    env = {
-        **os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg",
-        "HF_HOME": str(root / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1",
-    }  # fmt: skip
-    if subprocess.run([PYTHON, "-c", "import torchaudio"], env=env, capture_output=True).returncode:
-        (root / "instead").mkdir()
-        (root / "instead" / "torchaudio.py").write_text('"""Stands in for a torchaudio that does not load."""\n')
-        env["PYTHONPATH"] = str(root / "instead")
+    env = environment_in(root, PYTHON) | {"OMP_NUM_THREADS": "1"}
     tasks = {
         "train": [[str(root / name), ["train.yaml", "tokenized_path=tokens"]] for name in (*runs, "theirs")],
         "tokenize": [

@@ -1,0 +1,162 @@
+"""A LoRA training on rows like Alpaca's beside LLaMA-Factory's, run turn about on this machine.
+
+    python -m tests.benchmarks.peer PYTHON [PAIRS] [STEPS] [KERNELS]      3 pairs of 4 steps; `make bench-peer`
+PYTHON is that of an environment with LLaMA-Factory. It gets its best settings for a CPU (`BEST`: bfloat16, packed rows
+that do not attend to each other, no checkpointing) and the studio everything on auto, `training.kernels` as named. Both
+see about 8,000 tokens an update. Tokens are those of rows, without padding; seconds those of the training loop, without
+loading and saving; memory is the largest resident set of the process that trains. Exits with 1 below `GOAL`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import psutil
+from ruamel.yaml import YAML
+
+from studio.jobs import JobFolder, read_events
+from tests.benchmarks.auto import BATCH, config_of, like_alpaca, write
+from tests.conftest import run_studio
+from tests.support.llama_factory import environment_in
+from tests.support.prepared import copy_model
+
+PAIRS, STEPS, KERNELS = 3, 4, "auto"
+GOAL = 2.0
+TAIL = 3000  # characters of the output of a training that failed
+PACKED = 8  # rows of an update there, each filled up to `max_length`
+BEST = {
+    "stage": "sft", "do_train": True, "finetuning_type": "lora", "lora_rank": 16, "lora_target": "all",
+    "template": "smollm2", "cutoff_len": 1024, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4,
+    "learning_rate": 1e-4, "lr_scheduler_type": "constant", "logging_steps": 1, "save_strategy": "no",
+    "report_to": "none", "overwrite_output_dir": True, "disable_shuffling": True, "bf16": True, "use_cpu": True,
+    "packing": True, "neat_packing": True, "disable_gradient_checkpointing": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one training took.
+
+    Attributes:
+        tokens: of the rows, without padding.
+        seconds: of the training loop.
+        peak: resident bytes.
+        losses: of each step.
+    """
+
+    tokens: int
+    seconds: float
+    peak: int
+    losses: list[float]
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds
+
+
+def ours(home: Path, steps: int, kernels: str) -> Training:
+    """Train on auto, from the command line."""
+    raw = config_of(write(home, BATCH * steps), max_steps=steps, kernels=kernels)
+    (home / "run.yaml").write_text(json.dumps(raw))
+    done = run_studio("train", str(home / "run.yaml"), "--json", home=home, seconds=3600)
+    assert done.code == 0, done.stderr
+    job = JobFolder(Path(done.json["path"]))
+    metrics = [event for event in read_events(job.events_path)[0] if event["kind"] == "metric"]
+    losses = [event["values"]["loss"] for event in metrics]
+    peak = job.environment()["peak_memory_bytes"]
+    return Training(metrics[-1]["tokens"], metrics[-1]["training_seconds"], peak, losses)
+
+
+def theirs(folder: Path, python: str, model: Path, steps: int) -> Training:
+    """Train there, from the command line too."""
+    folder.mkdir()
+    (folder / "rows.json").write_text(json.dumps(list(like_alpaca(BATCH * steps))))
+    (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
+    places = {
+        "model_name_or_path": str(model), "dataset": "rows", "dataset_dir": str(folder), "max_steps": steps,
+        "output_dir": str(folder / "out"), "tokenized_path": str(folder / "tokens"),
+    }  # fmt: skip
+    YAML().dump(BEST | places, folder / "train.yaml")
+    words = [str(Path(python).parent / "llamafactory-cli"), "train", str(folder / "train.yaml")]
+    with (folder / "log.txt").open("wb") as log:
+        process = psutil.Popen(words, cwd=folder, env=environment_in(folder, python), stdout=log, stderr=log)
+        peak = _peak(process)
+    assert process.wait() == 0, (folder / "log.txt").read_text()[-TAIL:]
+    state = json.loads((folder / "out" / "trainer_state.json").read_text())
+    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    seconds = json.loads((folder / "out" / "train_results.json").read_text())["train_runtime"]
+    return Training(_seen(folder / "tokens", steps), seconds, peak, losses)
+
+
+def _seen(tokens: Path, steps: int) -> int:
+    """Tokens of the rows that were trained on, in their order; a packed row holds 0 where it is filled up."""
+    from datasets import load_from_disk
+
+    rows = load_from_disk(str(tokens))["train"]["attention_mask"]
+    assert len(rows) >= 1
+    return sum(sum(1 for one in rows[at % len(rows)] if one) for at in range(steps * PACKED))
+
+
+def _peak(process: psutil.Popen) -> int:
+    """Wait for its end; return the largest resident set that it or a child of it has had."""
+    peak = 0
+    while process.poll() is None:
+        for one in (process, *_children(process)):
+            try:
+                status = Path(f"/proc/{one.pid}/status").read_text()
+            except OSError:
+                continue
+            found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+            peak = max(peak, *(1024 * int(size) for size in found), 0)
+        time.sleep(0.25)
+    return peak
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def main(python: str, pairs: int, steps: int, kernels: str) -> int:
+    """Measure and print; returns 1 where the goal is missed."""
+    print(f"load before {os.getloadavg()[0]:.2f}")
+    found: list[tuple[Training, Training]] = []
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name) / "home"
+        home.mkdir()
+        model = copy_model(home)
+        run_studio("doctor", home=home)  # measured once, as on any machine that has trained before
+        for pair in range(pairs):
+            found.append((ours(home, steps, kernels), theirs(Path(name) / f"there-{pair}", python, model, steps)))
+            for who, one in zip(("studio", "LLaMA-Factory"), found[-1], strict=True):
+                shown = ", ".join(f"{loss:.3f}" for loss in one.losses)
+                print(
+                    f"{who}: {one.speed:.0f} tokens/s ({one.tokens} in {one.seconds:.0f} s), "
+                    f"{one.peak / 1e9:.2f} GB; losses {shown}",
+                    flush=True,
+                )
+    ratios = [here.speed / there.speed for here, there in found]
+    memory = [here.peak / there.peak for here, there in found]
+    print(
+        f"median {median(here.speed for here, _ in found):.0f} and {median(there.speed for _, there in found):.0f} "
+        f"tokens/s; ratio {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), memory {median(memory):.2f}"
+    )
+    return int(median(ratios) < GOAL)
+
+
+if __name__ == "__main__":
+    asked = sys.argv[1:]
+    numbers = [int(word) for word in asked[1:3]]
+    raise SystemExit(
+        main(asked[0], *(numbers + [PAIRS, STEPS][len(numbers) :]), asked[3] if len(asked) > 3 else KERNELS)
+    )
