@@ -66,7 +66,8 @@ class Watch(threading.Thread):
                     environment = (folder / "environ").read_bytes()
                     if b"STUDIO_HOME=" + self.home not in environment:
                         continue
-                    kind = next((word for word in command.decode().split("\0") if word.startswith("studio")), "page")
+                    words = [(folder / "comm").read_text().strip(), *command.decode().split("\0")]
+                    kind = next((word for word in words if word.startswith("studio")), "page")
                     self.seen.add(kind)
                     if CANARIES["STUDIO_PASSWORD"].encode() in environment:
                         self.with_password.add(kind)
@@ -140,7 +141,7 @@ def test_a_whole_run_keeps_its_keys_to_itself(tiny: Path, tmp_path: Path, monkey
         watch.over.set()
         watch.join()
     assert watch.leaks == set()
-    assert watch.seen >= {"page", "studio.train", "studio.evaluate"}, watch.seen
+    assert watch.seen >= {"page", "studio.jobs.run.warm", "studio.train", "studio.evaluate"}, watch.seen
     # Only the page's own process has ever had the password; its environment keeps what it was started with.
     assert watch.with_password <= {"page"}
     files = [path for path in home.rglob("*") if path.is_file()]

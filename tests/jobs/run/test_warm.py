@@ -29,7 +29,7 @@ import numpy
 print(json.dumps({
     "argv": sys.argv[1:], "cwd": os.getcwd(), "name": __name__, "word": os.environ["WORD"], "session": os.getsid(0),
     "pid": os.getpid(), "random": random.random(), "numpy": numpy.random.random(), "threads": threading.active_count(),
-    "imported": sys.modules["costly"].__dict__["imported_by"], "stdin": sys.stdin.read(),
+    "comm": open("/proc/self/comm").read().strip(), "imported": sys.modules["costly"].__dict__["imported_by"], "stdin": sys.stdin.read(),
 }), flush=True)
 """
 ENDS = "import atexit, sys\natexit.register(print, 'bye', flush=True)\nraise SystemExit(int(sys.argv[1]))\n"
@@ -108,6 +108,7 @@ def test_a_child_is_a_process_of_its_own_with_what_was_imported(warm: Warm, tmp_
         assert said["pid"] == said["session"] == child.pid
         assert said["threads"] == 1
         assert said["stdin"] == ""
+        assert said["comm"] == "says"
     first, second = found
     assert first["imported"] == second["imported"] != first["pid"], "by the warm process, once"
     assert first["random"] != second["random"]
