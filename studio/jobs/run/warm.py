@@ -267,7 +267,8 @@ def _settle(asked: dict[str, Any], log: int) -> None:
     os.close(log)
     os.environ.update(asked["environment"])
     apply_environment()
-    Path("/proc/self/comm").write_text(asked["module"])  # what `top` shows; the system keeps 15 letters
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(asked["module"])  # what `top` shows; the system keeps 15 letters
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()  # Python's own generator does so by itself
 

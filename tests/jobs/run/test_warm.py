@@ -29,7 +29,8 @@ import numpy
 print(json.dumps({
     "argv": sys.argv[1:], "cwd": os.getcwd(), "name": __name__, "word": os.environ["WORD"], "session": os.getsid(0),
     "pid": os.getpid(), "random": random.random(), "numpy": numpy.random.random(), "threads": threading.active_count(),
-    "comm": open("/proc/self/comm").read().strip(), "imported": sys.modules["costly"].__dict__["imported_by"], "stdin": sys.stdin.read(),
+    "comm": open("/proc/self/comm").read().strip(),
+    "imported": sys.modules["costly"].__dict__["imported_by"], "stdin": sys.stdin.read(),
 }), flush=True)
 """
 ENDS = "import atexit, sys\natexit.register(print, 'bye', flush=True)\nraise SystemExit(int(sys.argv[1]))\n"
