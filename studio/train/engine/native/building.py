@@ -1,4 +1,6 @@
-"""The C++ sources, compiled once for this compiler and this CPU and loaded into the process.
+"""The C++ sources, compiled once for this CPU and loaded into the process.
+
+`python -m studio.train.engine.native.building` compiles them: the installation does, so that no run waits for it.
 
 A plain C interface keeps it apart from torch's version: what was built for one release works with the next. It adds
 its threads to torch's (both ask for the same libgomp, which a process loads once).
@@ -35,14 +37,11 @@ def load(folder: Path) -> ctypes.CDLL:
         folder: where it is kept; created if it is missing.
 
     Raises:
-        StudioError: no compiler, or it fails; the sentence has its first complaint.
+        StudioError: it is to be compiled, and there is no compiler or it fails; the sentence has its first complaint.
     """
-    compiler = shutil.which(os.environ.get("CXX") or "c++")
-    if compiler is None:
-        raise StudioError("a C++ compiler is needed", fix="On Debian or Ubuntu: apt-get install build-essential")
-    file = folder / f"kernels-{_identity(compiler)}.so"
+    file = folder / f"kernels-{_identity()}.so"
     if not file.is_file():
-        _compile(compiler, file)
+        _compile(file)
     try:
         return ctypes.CDLL(str(file))
     except OSError as error:
@@ -57,13 +56,12 @@ def place() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "finetune-studio"
 
 
-def _identity(compiler: str) -> str:
-    """What the result depends on: the sources, the compiler and what the CPU can do."""
+def _identity() -> str:
+    """What the result depends on: the sources and what the CPU can do. Any compiler's does, so one may be missing."""
     digest = hashlib.sha256(" ".join(FLAGS).encode())
     for source in sorted(SOURCES.glob("*.[ch]*")):
         digest.update(source.read_bytes())
-    said = subprocess.run([compiler, "--version"], capture_output=True, timeout=_SECONDS, check=False)
-    digest.update(said.stdout + platform.machine().encode() + _abilities().encode())
+    digest.update(platform.machine().encode() + _abilities().encode())
     return digest.hexdigest()[:16]
 
 
@@ -76,7 +74,10 @@ def _abilities() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
 
 
-def _compile(compiler: str, file: Path) -> None:
+def _compile(file: Path) -> None:
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    if compiler is None:
+        raise StudioError("a C++ compiler is needed", fix="On Debian or Ubuntu: apt-get install build-essential")
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".build-") as folder:
         built = Path(folder) / file.name
@@ -89,3 +90,10 @@ def _compile(compiler: str, file: Path) -> None:
             said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
             raise StudioError(f"the engine's code does not compile here: {said}", where=compiler)
         built.replace(file)  # another process may have been faster: theirs is the same
+
+
+if __name__ == "__main__":
+    try:
+        load(place())
+    except StudioError as error:  # trainings work without it, and say so
+        print(f"No fused kernels: {error.sentence}")
