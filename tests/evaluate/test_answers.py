@@ -7,8 +7,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from studio.evaluate import answers
 from studio.evaluate.answers import answer_all
-from studio.evaluate.questions import read_questions
+from studio.evaluate.questions import Question, read_questions
+from studio.models.plan.batches import Batching
 from studio.settings import ASSETS
 
 
@@ -38,3 +40,28 @@ def test_questions_are_rendered_as_in_training(model_path) -> None:
     (question,) = read_questions(ASSETS / "demo" / "test.jsonl", tokenizer, 1)
     assert tokenizer.decode(question.prompt_ids).endswith("<|im_start|>assistant\n")
     assert tokenizer.decode(question.answer_ids) == question.expected + "<|im_end|>"
+
+
+@pytest.mark.parametrize(("knows", "read"), [(0, 32), (3, 32), (4, 48), (13, 100), (100, 100)])
+def test_a_model_that_knows_little_is_asked_at_once(monkeypatch: pytest.MonkeyPatch, knows: int, read: int) -> None:
+    """Of 100 questions the model knows the first so many, which the first pass comes to first."""
+    questions = [Question(row, "q", "right", [row] * (200 - row), [1]) for row in range(100)]
+    seen: list[int] = []
+    asked: list[int] = []
+
+    def forced(model: object, batch: list[Question]) -> list[bool]:
+        seen.extend(one.row for one in batch)
+        return [one.row < knows for one in batch]
+
+    def generated(model: object, tokenizer: object, prompts: list[list[int]], most: int) -> list[str]:
+        asked.extend(prompt[0] for prompt in prompts)
+        return ["right" if prompt[0] % 2 else "wrong" for prompt in prompts]
+
+    monkeypatch.setattr(answers, "_forced", forced)
+    monkeypatch.setattr(answers, "_generated", generated)
+    monkeypatch.setattr(answers, "_skips_padding", lambda model: True)
+    monkeypatch.setattr(answers, "FORCED", Batching(rows=16))
+    found = answer_all(None, None, questions, 10, lambda done: None)
+    assert seen == list(range(read))
+    assert sorted(asked) == list(range(knows, 100)), "each question is answered once"
+    assert [answer.right for answer in found] == [row < knows or row % 2 == 1 for row in range(100)]
