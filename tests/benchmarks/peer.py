@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-from ruamel.yaml import YAML
 
 from studio.jobs import JobFolder, read_events
 from tests.benchmarks.auto import BATCH, config_of, like_alpaca, write
@@ -84,7 +83,7 @@ def theirs(folder: Path, python: str, model: Path, steps: int) -> Training:
         "model_name_or_path": str(model), "dataset": "rows", "dataset_dir": str(folder), "max_steps": steps,
         "output_dir": str(folder / "out"), "tokenized_path": str(folder / "tokens"),
     }  # fmt: skip
-    YAML().dump(BEST | places, folder / "train.yaml")
+    (folder / "train.yaml").write_text(json.dumps(BEST | places))
     words = [str(Path(python).parent / "llamafactory-cli"), "train", str(folder / "train.yaml")]
     with (folder / "log.txt").open("wb") as log:
         process = psutil.Popen(words, cwd=folder, env=environment_in(folder, python), stdout=log, stderr=log)
