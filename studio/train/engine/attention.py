@@ -29,11 +29,13 @@ def register(kernels: Kernels) -> None:
         scale = options.get("scaling") or query.shape[-1] ** -0.5
         window = options.get("sliding_window") or 0
         batch, heads, length, size = query.shape
+        dropout = options.get("dropout") or 0.0
         segments = None
-        if not options.get("dropout") and key.shape[2] == length and query.dtype == key.dtype == value.dtype:
+        if key.shape[2] == length:
             segments = segments_of(batch, length, attention_mask, options.get("position_ids"))
-        if segments is None or query.dtype not in KINDS or size not in _SIZES or value.shape[-1] != size:
-            return _plain(query, key, value, attention_mask, window, scale, options.get("dropout") or 0.0), None
+        fits = size in _SIZES and value.shape[-1] == size and query.dtype == key.dtype == value.dtype
+        if segments is None or dropout or query.dtype not in KINDS or not fits:
+            return _plain(query, key, value, attention_mask, segments, window, scale, dropout), None
         out = _Attention.apply(*map(_tokens, (query, key, value)), kernels, segments, window, scale)
         return out.view(batch, length, heads, size), None
 
@@ -72,8 +74,13 @@ def segments_of(batch: int, length: int, mask: torch.Tensor | None, positions: t
     else:
         found = Segments(tuple(row * length for row in range(batch)), (length,) * batch)
     if about is not None:
-        about._studio_segments = found
+        mark(about, found)
     return found
+
+
+def mark(about: torch.Tensor, segments: Segments) -> None:
+    """Note the sequences of a batch at its mask or positions, which every layer is given."""
+    about._studio_segments = segments  # type: ignore[attr-defined]
 
 
 class _Attention(torch.autograd.Function):
@@ -102,10 +109,10 @@ def _tokens(heads: torch.Tensor) -> torch.Tensor:
 
 
 def _plain(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, window: int, scale: float,
-    dropout: float,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, segments: Segments | None,
+    window: int, scale: float, dropout: float,
 ) -> torch.Tensor:  # fmt: skip
-    """Torch's attention, for what ours does not compute: a cache of keys while text is written, other head sizes."""
+    """Torch's attention, for what ours does not compute: a cache of keys while text is written, dropout."""
     length, keys = query.shape[2], key.shape[2]
     after = torch.arange(keys - length, keys)[:, None] - torch.arange(keys)[None]
     seen = (after >= 0) & (after < window) if window else after >= 0
@@ -113,6 +120,9 @@ def _plain(
     if mask is not None:
         seen = seen & mask[:, None, None, -keys:].bool()
         seen = seen | ~seen.any(-1, keepdim=True)  # padding that sees nothing would be no number
+    elif segments is not None and len(segments.starts) > 1 == len(query):
+        numbers = torch.repeat_interleave(torch.arange(len(segments.starts)), torch.tensor(segments.lengths))
+        seen = seen & (numbers[:, None] == numbers[None])
     out = functional.scaled_dot_product_attention(
         query, key, value, attn_mask=seen, dropout_p=dropout, scale=scale, enable_gqa=True
     )

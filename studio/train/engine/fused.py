@@ -7,6 +7,7 @@ and backwards, before the first step. Where it disagrees everything is as it was
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 from studio.config import RunConfig
 from studio.errors import StudioError
 from studio.models.plan.making import Plan
-from studio.train.engine import attention
+from studio.train.engine import attention, unpadded
 from studio.train.engine.layers import WIDTH, Gated, Norm
 from studio.train.engine.lora import Group, is_ours
 from studio.train.engine.native.building import load, place
@@ -37,6 +38,7 @@ class Fused:
         groups: of linear layers with adapters.
         norms, gates: how many layers.
         segments: attention is the engine's.
+        unpadded: the decoder computes padded batches without their padding.
         reason: why something is the model's own; "" if nothing is.
     """
 
@@ -44,6 +46,7 @@ class Fused:
     norms: int = 0
     gates: int = 0
     segments: bool = False
+    unpadded: bool = False
     reason: str = ""
     _undo: list[Callable[[], None]] = field(default_factory=list)
 
@@ -51,13 +54,15 @@ class Fused:
         """Which layers, for the log; "" if none."""
         counts = {"groups of LoRA layers": len(self.groups), "norms": self.norms, "gates": self.gates}
         parts = [f"{count} {name}" for name, count in counts.items() if count]
-        return ", ".join([*parts, "attention"] if self.segments else parts)
+        kinds = {"attention": self.segments, "no padding": self.unpadded}
+        return ", ".join([*parts, *(name for name, done in kinds.items() if done)])
 
     def detach(self) -> None:
         """Let the model compute everything itself again."""
         for undo in reversed(self._undo):
             undo()
-        self._undo, self.groups, self.norms, self.gates, self.segments = [], [], 0, 0, False
+        self._undo, self.groups, self.norms, self.gates = [], [], 0, 0
+        self.segments = self.unpadded = False
 
 
 def wanted(config: RunConfig) -> bool:
@@ -106,8 +111,7 @@ def attach(model: Any, built: Kernels | None, *, attention_is_free: bool, autoca
         done.detach()
         done.reason = f"they could not be tried on this model: {type(error).__name__}: {str(error).strip():.200}"
         return done
-    allowed = _AGREEMENT[torch.bfloat16 if autocast else torch.float32]
-    if not all(one <= most for one, most in zip(far, allowed, strict=True)):  # a distance that is no number is far
+    if not _near(far, autocast):
         done.detach()
         done.reason = f"its layers disagree with this model's (outputs by {far[0]:.1e}, gradients by {far[1]:.1e})"
     return done
@@ -125,8 +129,37 @@ def _replace(
             if attention_is_free:
                 _replace_attention(model, built, done)
         _replace_linear(model, batch, built, done)
-        mine = _measured(model, batch)
-    return _distance(outputs, mine[0]), _distance(slopes, mine[1])
+
+        def far() -> tuple[float, float]:
+            mine = _measured(model, batch)
+            return _distance(outputs, mine[0]), _distance(slopes, mine[1])
+
+        if done.segments and (decoder := _decoder(model)) is not None:
+            undo = unpadded.attach(decoder)
+            try:
+                found = far()
+            except Exception:  # a decoder of anybody's code: it gets its padding back
+                found = (math.inf, math.inf)
+            if _near(found, autocast):
+                done._undo.append(undo)
+                done.unpadded = True
+                return found
+            undo()
+        return far()
+
+
+def _near(far: tuple[float, float], autocast: bool) -> bool:
+    """Whether outputs and gradients are near enough; a distance that is no number is not."""
+    allowed = _AGREEMENT[torch.bfloat16 if autocast else torch.float32]
+    return all(one <= most for one, most in zip(far, allowed, strict=True))
+
+
+def _decoder(model: Any) -> nn.Module | None:
+    """The model below the head; None where something in it mixes tokens that attention does not keep apart."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    decoder: nn.Module = inner.base_model
+    mixes = any(isinstance(module, nn.Conv1d | nn.RNNBase) for module in decoder.modules())
+    return None if decoder is inner or mixes else decoder
 
 
 def _batch(model: Any) -> dict[str, torch.Tensor]:
