@@ -168,9 +168,9 @@ class TrainingConfig(Options):
     )
 
     kernels: Literal["auto", "off"] = option(
-        "off",
-        "Compute LoRA layers, attention, norms and the loss on a CPU with the studio's own code, which is faster and "
-        "keeps less; auto does so where a small batch gives the same numbers as the model's own layers.",
+        "auto",
+        "Compute LoRA layers, attention, norms and the loss on a CPU with the studio's own code and without padding, "
+        "which is faster and keeps less; auto does so where a small batch gives what the model's own layers give.",
         title="Fused kernels",
         group=SPEED,
         differs="TRL: the model's own layers.",

@@ -322,8 +322,8 @@ def _read_lines(output: IO[bytes], lines: queue.SimpleQueue[str | None]) -> None
     lines.put(None)
 
 
-def _peak_now(pid: int) -> int:
-    """Peak resident bytes of a process so far; 0 when it cannot be known.
+def _peak_now(pid: int | None) -> int:
+    """Peak resident bytes of a process so far; 0 when it cannot be known, as of one that is still to be forked.
 
     Not from wait4: a child's ru_maxrss starts at its parent's size, which survives exec.
     """

@@ -130,7 +130,12 @@ def train(context: JobContext) -> None:
         )
         trainer = trainers.build(setup)
         if fused.wanted(config):
-            context.log(fused.fuse(trainer.model, config, plan, kernels, missing))
+            done = fused.fuse(trainer.model, config, plan, kernels, missing)
+            context.log(done.line())
+            if setup.by_length and plan.unpadded and not done.unpadded:
+                # What was promised is not kept: micro-batches are made for the model's own layers.
+                setup.plan = _plan(context, asked, reference, prepared, begun is not None, fuses=False)
+                _record(context, asked, base, prepared, setup.plan)
         callback.watch(trainer)
         trackers.attach(trainer, context, list(config.training.report_to))
         start = Start.of(trainer, config)
@@ -235,11 +240,14 @@ def _within(config: RunConfig, longest: int) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"max_length": longest})})
 
 
-def _plan(context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared, begun: bool) -> Plan:
+def _plan(
+    context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared, begun: bool, fuses: bool = True
+) -> Plan:  # fmt: skip
     shape = ModelShape.from_folder(reference.path)
     device = device_info(context.settings)
     if not device.measured:  # the libraries are imported by now: better than the guess that stands in for them
         device = replace(device, import_bytes=psutil.Process().memory_info().rss)
+    device = replace(device, compiled=device.compiled and fuses)
     plan = make_plan(config, shape, lengths_of(prepared, config), device, _same_batches(context, begun))
     context.notice("info", plan.line())
     if not plan.fits:
@@ -253,7 +261,8 @@ def _same_batches(context: JobContext, begun: bool) -> Batching | None:
     if not isinstance(plan, dict) or not plan.get("micro_batch"):
         return None
     rows, tokens = int(plan["micro_batch"]), int(plan.get("micro_tokens", 0))
-    return Batching(rows * int(plan["accumulation"]) if tokens else rows, tokens)
+    padded = not plan.get("unpadded", False)
+    return Batching(rows * int(plan["accumulation"]) if tokens else rows, tokens, padded)
 
 
 def lengths_of(prepared: Prepared, config: RunConfig | None = None) -> Lengths:

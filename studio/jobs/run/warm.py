@@ -164,13 +164,13 @@ class Warm:
         Raises:
             OSError: the warm process is gone, and nothing was started.
         """
-        child = Forked(self)
+        child, number = Forked(self), len(self._children)
         asked = {
-            "id": len(self._children), "module": module, "arguments": [*arguments], "cwd": str(cwd),
+            "id": number, "module": module, "arguments": [*arguments], "cwd": str(cwd),
             "environment": dict(environment), "session": session,
         }  # fmt: skip
         socket.send_fds(self._channel, [json.dumps(asked).encode()], [log.fileno()])
-        self._children[asked["id"]] = child
+        self._children[number] = child
         return child
 
     @property

@@ -38,7 +38,7 @@ def quiet_libraries() -> None:
 def apply_environment() -> None:
     """Give imported libraries what they read from the environment at their import: it may have been changed since."""
     if (hub := sys.modules.get("huggingface_hub.constants")) and os.environ.get("HF_HUB_OFFLINE"):
-        hub.HF_HUB_OFFLINE = os.environ["HF_HUB_OFFLINE"] == "1"
+        vars(hub)["HF_HUB_OFFLINE"] = os.environ["HF_HUB_OFFLINE"] == "1"
     if (transformers := sys.modules.get("transformers")) and os.environ.get("TRANSFORMERS_VERBOSITY") == "error":
         transformers.utils.logging.set_verbosity_error()
     if "ignore::FutureWarning" in os.environ.get("PYTHONWARNINGS", "").split(","):

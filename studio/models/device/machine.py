@@ -22,7 +22,7 @@ import psutil
 
 from studio.errors import StudioError
 from studio.locks import locked, say_waiting
-from studio.models.device import gpus
+from studio.models.device import compiled, gpus
 from studio.private import make_home
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
@@ -54,6 +54,7 @@ class DeviceInfo:
         bf16_fast: whether bfloat16 is worth using: measured, or guessed from the processor's flags before that.
         capability: CUDA compute capability (major, minor); (0, 0) without a CUDA device.
         has_nvidia: whether there is an NVIDIA driver, which is known before the first measurement.
+        compiled: whether a run has the fused kernels' compiled code (`device.compiled`).
     """
 
     kind: Kind
@@ -67,6 +68,7 @@ class DeviceInfo:
     import_bytes: int = IMPORT_BYTES
     capability: tuple[int, int] = (0, 0)
     has_nvidia: bool = False
+    compiled: bool = True
 
     @property
     def measured(self) -> bool:
@@ -151,7 +153,7 @@ def _describe(
     major, minor = (kept or {}).get("capability") or (0, 0)
     return DeviceInfo(
         kind, name, cores(), total, free, shutil.disk_usage(place).free, gflops, fast, loaded,
-        (int(major), int(minor)), nvidia,
+        (int(major), int(minor)), nvidia, compiled.expected(),
     )  # fmt: skip
 
 

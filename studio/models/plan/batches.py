@@ -21,12 +21,22 @@ class Batching:
 
     Attributes:
         rows: at most so many.
-        tokens: and at most so many tokens with padding, all sequences of a row counted, but always one row; 0 for no
-            such limit.
+        tokens: and at most so many tokens, all sequences of a row counted, but always one row; 0 for no such limit.
+        padded: each row is computed as long as the longest with it, and so it counts.
     """
 
     rows: int
     tokens: int = 0
+    padded: bool = True
+
+    def tokens_of(self, lengths: Sequence[int], sequences: int = 1) -> int:
+        """Tokens that are computed for some rows together.
+
+        Args:
+            lengths: (N,) tokens of each row's longest sequence.
+            sequences: of a row.
+        """
+        return sequences * (len(lengths) * max(lengths) if self.padded else sum(lengths))
 
 
 @dataclass(frozen=True)
@@ -34,8 +44,8 @@ class Seen:
     """Micro-batches of some updates.
 
     Attributes:
-        largest: tokens of the largest, with padding.
-        padded, tokens: of all of them with padding, and without.
+        largest: tokens of the largest, as they are computed.
+        padded, tokens: of all of them as they are computed, and without padding.
         parts, rows: how many there are of them, and of rows, in updates that are whole (a last one has fewer rows).
         most: how many there are in one update.
     """
@@ -74,9 +84,9 @@ def split(lengths: Sequence[int], batching: Batching, sequences: int = 1) -> lis
     parts: list[list[int]] = []
     for at in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
         if parts:
-            more = len(parts[-1]) + 1
-            tokens = more * sequences * lengths[parts[-1][0]]
-            if more <= batching.rows and (not batching.tokens or tokens <= batching.tokens):
+            more = [*(lengths[one] for one in parts[-1]), lengths[at]]
+            tokens = batching.tokens_of(more, sequences)
+            if len(more) <= batching.rows and (not batching.tokens or tokens <= batching.tokens):
                 parts[-1].append(at)
                 continue
         parts.append([at])
@@ -96,7 +106,7 @@ def look(each: Sequence[int], batch: int, batching: Batching, sequences: int = 1
     for start in range(0, len(each), batch):
         lengths = each[start : start + batch]
         parts = split(lengths, batching, sequences)
-        sizes += [len(part) * sequences * lengths[part[0]] for part in parts]
+        sizes += [batching.tokens_of([lengths[at] for at in part], sequences) for part in parts]
         most = max(most, len(parts))
         if len(lengths) == batch or not start:
             parts_of_whole, rows_of_whole = parts_of_whole + len(parts), rows_of_whole + len(lengths)

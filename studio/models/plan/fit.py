@@ -89,9 +89,9 @@ def fit(
     """
     training = config.training
     asked_micro, asked_saving = training.micro_batch_size, training.activation_checkpointing
-    sizes = list(_sizes(config, lengths, device, load.cost.sequences, load.written))
+    sizes = list(_sizes(config, lengths, device, load))
     if asked_micro != "auto":
-        sizes = [Batching(asked_micro)]
+        sizes = [Batching(asked_micro, padded=not load.unpadded)]
     elif begun is not None:
         sizes = [begun]
     # With a size of one's own everything that is usable may be filled, as that is what was asked for.
@@ -142,8 +142,9 @@ def _total(memory: dict[str, int]) -> int:
     return sum(memory[part] for part in PARTS)
 
 
-def _sizes(config: RunConfig, lengths: Lengths, device: DeviceInfo, sequences: int, written: int) -> Iterator[Batching]:
+def _sizes(config: RunConfig, lengths: Lengths, device: DeviceInfo, load: Load) -> Iterator[Batching]:
     """Sizes of a micro-batch worth trying, the largest first."""
+    sequences, padded = load.cost.sequences, not load.unpadded
     batch, enough = config.training.batch_size, enough_tokens(device.kind)
     divisors = _divisors(batch, lengths.count)
     longest = max(1, lengths.max) * sequences
@@ -152,21 +153,21 @@ def _sizes(config: RunConfig, lengths: Lengths, device: DeviceInfo, sequences: i
             limits = [enough, *(enough >> shift for shift in (1, 2, 3) if enough >> shift > longest)]
         else:
             limits = [size * longest for size in divisors]
-        yield from (Batching(batch, limit) for limit in limits)
-        yield Batching(1)
+        yield from (Batching(batch, limit, padded) for limit in limits)
+        yield Batching(1, padded=padded)
         return
     least = config.method.kind.least_rows(config.method)
     divisors = [size for size in divisors if size >= least] or divisors
     for size in divisors:
-        tokens = size * sequences * (_usual_length(config, lengths, sequences, size) + written)
+        tokens = size * sequences * (_usual_length(config, lengths, load, size) + load.written)
         if device.kind != "cpu" or tokens <= enough or size == divisors[-1]:
-            yield Batching(size)
+            yield Batching(size, padded=padded)
 
 
-def _usual_length(config: RunConfig, lengths: Lengths, sequences: int, size: int) -> float:
-    """Tokens to which the rows of a micro-batch are usually padded; with packing they are not."""
-    mean = lengths.total_tokens / lengths.count / sequences
-    if config.training.padding_free:
+def _usual_length(config: RunConfig, lengths: Lengths, load: Load, size: int) -> float:
+    """Tokens to which the rows of a micro-batch are usually padded; where there is no padding they are not."""
+    mean = lengths.total_tokens / lengths.count / load.cost.sequences
+    if config.training.padding_free or load.unpadded:
         return mean
     if not lengths.each:
         return padded_length(mean, lengths.max, size)
@@ -180,18 +181,20 @@ def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, che
     share = lengths.supervised_tokens / max(1, lengths.total_tokens)
     if not by_length(config):
         micro = size.rows
-        joined = _joined(lengths, micro) if config.training.padding_free else 0
+        free = config.training.padding_free or load.unpadded
+        joined = sequences * _joined(lengths, micro) if free and not load.written else 0
         supervised = math.ceil(micro * (lengths.supervised_tokens / lengths.count + load.written))
         return replace(
             load, micro_batch=micro, accumulates=micro < batch, checkpointing=checkpointing, supervised=supervised,
-            padded=joined, waste=1.0 if config.training.padding_free else 0.0,
+            padded=joined, waste=1.0 if free else 0.0,
         )  # fmt: skip
     seen = _seen(lengths, batch, size, sequences)
     # The longest row comes some time, together with as many others as go with it.
     beside = min(size.rows, batch, lengths.count)
     if size.tokens:
         beside = max(1, min(beside, size.tokens // (sequences * lengths.max)))
-    padded = max(seen.largest, sequences * lengths.max * (1 if size.tokens else beside))
+    known = size.tokens or not size.padded
+    padded = max(seen.largest, sequences * lengths.max * (1 if known else beside))
     # In whole numbers of which the batch is made, as the option has it: about so many are computed at a time.
     usual = max(1, round(seen.rows / seen.parts))
     micro = size.rows if not size.tokens else max(one for one in _divisors(batch, lengths.count) if one <= usual)

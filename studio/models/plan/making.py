@@ -21,6 +21,7 @@ from studio.models.inspect.shape import ModelShape
 from studio.models.plan.batches import Batching
 from studio.models.plan.cures import Cure, advice, cures
 from studio.models.plan.fit import GIVEN, Choice, Lengths, fit, fits
+from studio.models.plan.fused import fused, unpadded
 from studio.models.plan.memory import Load
 from studio.tunings import TUNINGS, title_of
 
@@ -41,6 +42,7 @@ class Plan:
         accumulation: micro-batches of an update, likewise.
         micro_tokens: tokens computed at a time at most, by which rows of like length are put together (`batches`); 0
             where the number of examples decides.
+        unpadded: micro-batches are computed without their padding.
         dtype: of the weights in memory; `autocast` says whether products are computed in bfloat16.
         attention: transformers' name of the attention code; "auto" leaves the choice to it.
         memory: bytes by part; they sum to `total_bytes`, the expected peak of the training process.
@@ -63,6 +65,7 @@ class Plan:
     micro_batch: int
     accumulation: int
     micro_tokens: int
+    unpadded: bool
     activation_checkpointing: bool
     learning_rate: float
     dtype: str
@@ -84,7 +87,7 @@ class Plan:
     def batching(self) -> Batching:
         """How many rows are computed at a time."""
         rows = self.micro_batch * (self.accumulation if self.micro_tokens else 1)
-        return Batching(rows, self.micro_tokens)
+        return Batching(rows, self.micro_tokens, padded=not self.unpadded)
 
     @property
     def total_bytes(self) -> int:
@@ -147,7 +150,7 @@ def make_plan(
         weight_bits=tuning.kind.weight_bits(tuning), batch=training.batch_size, scorer=reward_parameters(shape, config),
         reference=by_beta or cost.reference == "always",
         validation=lengths.validation_max + written if lengths.validation_max else 0,
-        fused=_fused(config, device),
+        fused=fused(config, shape, device), unpadded=unpadded(config, shape, device),
     )  # fmt: skip
     load, memory = fit(config, shape, lengths, device, load, choices, begun)
     micro, accumulation = load.micro_batch, training.batch_size // load.micro_batch
@@ -167,6 +170,7 @@ def make_plan(
         micro_batch=micro,
         accumulation=accumulation,
         micro_tokens=load.token_limit,
+        unpadded=load.unpadded,
         activation_checkpointing=load.checkpointing,
         learning_rate=rate,
         dtype=dtype,
@@ -230,12 +234,6 @@ def _dtype(config: RunConfig, device: DeviceInfo, choices: dict[str, Choice]) ->
     dtype = "bfloat16" if fast and not full else "float32"
     choices["model.dtype"] = Choice(dtype, reason, source)
     return dtype, fast
-
-
-def _fused(config: RunConfig, device: DeviceInfo) -> bool:
-    """Whether the engine's layers are expected to compute the run; ppo has several adapters on one model."""
-    wanted = config.training.fuses and device.kind != "cuda"
-    return wanted and config.tuning.kind.weight_bits(config.tuning) < 8 and not config.method.kind.cost.value
 
 
 def _attention(config: RunConfig, device: DeviceInfo, half: bool, choices: dict[str, Choice]) -> str:

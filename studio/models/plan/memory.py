@@ -84,6 +84,7 @@ class Load:
         token_limit: tokens computed at a time at most, where rows of like length are put together; 0 for no limit.
         waste: tokens of all micro-batches with padding over those without; 0 where that is not known.
         fused: the engine's layers compute it.
+        unpadded: and leave padding out.
     """
 
     adapter: Adapted | None
@@ -108,6 +109,7 @@ class Load:
     token_limit: int = 0
     waste: float = 0.0
     fused: bool = False
+    unpadded: bool = False
 
     @property
     def tokens(self) -> int:

@@ -80,7 +80,7 @@ def segments_of(batch: int, length: int, mask: torch.Tensor | None, positions: t
 
 def mark(about: torch.Tensor, segments: Segments) -> None:
     """Note the sequences of a batch at its mask or positions, which every layer is given."""
-    about._studio_segments = segments  # type: ignore[attr-defined]
+    about._studio_segments = segments
 
 
 class _Attention(torch.autograd.Function):

@@ -17,11 +17,12 @@ from torch import nn
 
 from studio.config import RunConfig
 from studio.errors import StudioError
+from studio.models.device.compiled import place
 from studio.models.plan.making import Plan
 from studio.train.engine import attention, unpadded
 from studio.train.engine.layers import WIDTH, Gated, Norm
 from studio.train.engine.lora import Group, is_ours
-from studio.train.engine.native.building import load, place
+from studio.train.engine.native.building import load
 from studio.train.engine.native.calls import KINDS, Kernels
 
 # Relative distances of outputs and gradients: rounding in float32, and in bfloat16 through some dozen layers.
@@ -57,6 +58,10 @@ class Fused:
         kinds = {"attention": self.segments, "no padding": self.unpadded}
         return ", ".join([*parts, *(name for name, done in kinds.items() if done)])
 
+    def line(self) -> str:
+        """What was replaced and why not more, for the log."""
+        return f"fused kernels: {self.replaced() or 'none'}{f' ({self.reason})' if self.reason else ''}"
+
     def detach(self) -> None:
         """Let the model compute everything itself again."""
         for undo in reversed(self._undo):
@@ -80,8 +85,8 @@ def kernels(config: RunConfig) -> tuple[Kernels | None, str]:
         return None, str(error)
 
 
-def fuse(model: Any, config: RunConfig, plan: Plan, built: Kernels | None, reason: str) -> str:
-    """Replace what can be replaced in the model of a run, and say what was, in a line for its log.
+def fuse(model: Any, config: RunConfig, plan: Plan, built: Kernels | None, reason: str) -> Fused:
+    """Replace what can be replaced in the model of a run.
 
     Args:
         model: the trainer's.
@@ -91,8 +96,8 @@ def fuse(model: Any, config: RunConfig, plan: Plan, built: Kernels | None, reaso
         reason: why there are none.
     """
     done = attach(model, built, attention_is_free=config.model.attention == "auto", autocast=plan.autocast)
-    told = done.reason or reason
-    return f"fused kernels: {done.replaced() or 'none'}{f' ({told})' if told else ''}"
+    done.reason = done.reason or reason
+    return done
 
 
 def attach(model: Any, built: Kernels | None, *, attention_is_free: bool, autocast: bool) -> Fused:
@@ -155,11 +160,13 @@ def _near(far: tuple[float, float], autocast: bool) -> bool:
 
 
 def _decoder(model: Any) -> nn.Module | None:
-    """The model below the head; None where something in it mixes tokens that attention does not keep apart."""
+    """The model below the head; None where padding stays: something mixes tokens that attention keeps apart."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     decoder: nn.Module = inner.base_model
     mixes = any(isinstance(module, nn.Conv1d | nn.RNNBase) for module in decoder.modules())
-    return None if decoder is inner or mixes else decoder
+    # With dropout attention is torch's, which takes longer over one long row.
+    dropped = getattr(inner.config.get_text_config(), "attention_dropout", 0.0)
+    return None if decoder is inner or mixes or dropped else decoder
 
 
 def _batch(model: Any) -> dict[str, torch.Tensor]:

@@ -29,30 +29,74 @@ def plan(lengths: Lengths = LENGTHS, free: float = 22e9, kind: Any = "cpu", **se
 lengths_of_rows = st.lists(st.integers(1, 2000), min_size=1, max_size=50)
 
 
-@given(lengths=lengths_of_rows, rows=st.integers(1, 50), tokens=st.integers(0, 5000), sequences=st.integers(1, 2))
-def test_every_row_once_within_the_limits(lengths: list[int], rows: int, tokens: int, sequences: int) -> None:
-    parts = split(lengths, Batching(rows, tokens), sequences)
+@given(
+    lengths=lengths_of_rows, rows=st.integers(1, 50), tokens=st.integers(0, 5000), sequences=st.integers(1, 2),
+    padded=st.booleans(),
+)  # fmt: skip
+def test_every_row_once_within_the_limits(
+    lengths: list[int], rows: int, tokens: int, sequences: int, padded: bool
+) -> None:
+    parts = split(lengths, Batching(rows, tokens, padded), sequences)
     assert sorted(at for part in parts for at in part) == list(range(len(lengths)))
     longest = [max(lengths[at] for at in part) for part in parts]
-    for part, most in zip(parts, longest, strict=True):
+    computed = [
+        sequences * (len(part) * most if padded else sum(lengths[at] for at in part))
+        for part, most in zip(parts, longest, strict=True)
+    ]
+    for part, many in zip(parts, computed, strict=True):
         assert len(part) <= rows
-        assert not tokens or len(part) == 1 or len(part) * sequences * most <= tokens
+        assert not tokens or len(part) == 1 or many <= tokens
     shortest = [min(lengths[at] for at in part) for part in parts]
     assert all(low >= high for low, high in zip(shortest, longest[1:], strict=False)), "like lengths together"
-    seen = look(lengths, len(lengths), Batching(rows, tokens), sequences)
-    assert seen.largest == max(len(part) * sequences * most for part, most in zip(parts, longest, strict=True))
+    seen = look(lengths, len(lengths), Batching(rows, tokens, padded), sequences)
+    assert seen.largest == max(computed) and seen.padded == sum(computed)
     assert (seen.parts, seen.most, seen.rows) == (len(parts), len(parts), len(lengths))
     assert seen.padded >= seen.tokens == sequences * sum(lengths)
 
 
 def test_auto_takes_about_two_thousand_tokens_on_a_processor() -> None:
-    made = plan(training={"batch_size": 40})
+    made = plan(training={"batch_size": 40, "kernels": "off"})
     assert made.micro_tokens == ENOUGH["cpu"] and made.batching == Batching(40, 2048)
     assert made.micro_batch * made.accumulation == 40 and 4 <= made.micro_batch <= 10
     assert made.total_bytes < 6e9
     assert "more is not faster" in made.choices["training.micro_batch_size"].reason
-    by_hand = plan(training={"batch_size": 40, "micro_batch_size": 40, "activation_checkpointing": False})
+    sizes = {"batch_size": 40, "micro_batch_size": 40, "activation_checkpointing": False, "kernels": "off"}
+    by_hand = plan(training=sizes)
     assert by_hand.total_bytes > 3 * made.total_bytes and by_hand.micro_tokens == 0
+
+
+def test_with_fused_kernels_rows_are_counted_without_padding() -> None:
+    off, on = (plan(training={"batch_size": 40, "kernels": kernels}) for kernels in ("off", "auto"))
+    assert on.batching == Batching(40, 2048, padded=False) and not off.unpadded
+    assert on.accumulation <= off.accumulation and on.total_bytes < 0.7 * off.total_bytes
+    micro = plan(training={"batch_size": 8, "micro_batch_size": 8})
+    assert micro.batching == Batching(8, padded=False)
+    wider = plan(training={"batch_size": 8, "micro_batch_size": 8, "kernels": "off"})
+    assert micro.memory["activations"] < wider.memory["activations"]
+
+
+@pytest.mark.parametrize("method", ["orpo", "kto"])
+def test_so_are_rows_in_the_order_of_the_data(method: str) -> None:
+    off, on = (
+        plan(method={"name": method}, training={"batch_size": 8, "micro_batch_size": 4, "kernels": kernels})
+        for kernels in ("off", "auto")
+    )
+    assert on.unpadded and on.memory["activations"] < off.memory["activations"]
+
+
+def test_fused_kernels_are_planned_where_they_are_known_to_be() -> None:
+    sizes = {"training": {"batch_size": 40}}
+    assert plan(**sizes).unpadded
+    for shape, device, sections in (
+        (replace(SHAPE, family="falcon"), DEVICE, {}),
+        (SHAPE, replace(DEVICE, compiled=False), {}),
+        (SHAPE, replace(DEVICE, kind="cuda"), {}),
+        (SHAPE, DEVICE, {"model": {"attention": "sdpa"}}),
+    ):
+        made = make_plan(RunConfig(**sizes, **sections), shape, LENGTHS, device)
+        assert not made.unpadded and made.batching.padded
+    several = plan(method={"name": "ppo"})
+    assert several.unpadded and several.memory["activations"] > 0
 
 
 def test_rows_without_known_lengths_are_planned_alike() -> None:
@@ -97,7 +141,7 @@ def test_a_gpu_takes_the_largest_that_fits() -> None:
 
 def test_a_run_that_goes_on_keeps_its_micro_batches() -> None:
     first = plan(training={"batch_size": 40})
-    device = replace(DEVICE, available_bytes=5_200_000_000)
+    device = replace(DEVICE, available_bytes=4_000_000_000)
     config = RunConfig(training={"batch_size": 40})
     assert make_plan(config, SHAPE, LENGTHS, device).batching != first.batching
     assert make_plan(config, SHAPE, LENGTHS, device, begun=first.batching).batching == first.batching

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from studio.models.device.compiled import place
 from studio.train.engine import layers
 from studio.train.engine import loss as engine
-from studio.train.engine.native.building import load, place
+from studio.train.engine.native.building import load
 from studio.train.engine.native.calls import Kernels
 
 SIZES = {

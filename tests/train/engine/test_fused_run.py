@@ -12,6 +12,8 @@ from studio.train.engine.native import building
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, reported, write_rows
 
+SECTIONS: dict[str, Any] = {"data": {"max_length": 256}, "tuning": {"name": "lora", "rank": 4}}
+
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
@@ -20,8 +22,7 @@ def rows(tmp_path: Path) -> Path:
 
 def losses(settings: Settings, folder: Path, rows: Path, **training: Any) -> list[float]:
     """The loss of each step."""
-    sections = {"data": {"max_length": 256}, "tuning": {"name": "lora", "rank": 4}, "training": training}
-    context = job_for(settings, folder, rows, **sections)
+    context = job_for(settings, folder, rows, **SECTIONS, training=training)
     train(context)
     return reported(context)
 
@@ -35,7 +36,7 @@ def test_a_job_says_what_is_fused_and_learns_the_same(
     plain = losses(settings, tiny, rows, kernels="off", padding_free=padding_free)
     assert "fused" not in capfd.readouterr().out and len(plain) == 6
     found = losses(settings, tiny, rows, kernels="auto", padding_free=padding_free)
-    assert "fused kernels: 8 groups of LoRA layers, 5 norms, 2 gates, attention\n" in capfd.readouterr().out
+    assert "fused kernels: 8 groups of LoRA layers, 5 norms, 2 gates, attention, no padding\n" in capfd.readouterr().out
     assert found == pytest.approx(plain, rel=1e-5)
 
 
@@ -46,5 +47,9 @@ def test_without_a_compiler_the_log_says_so_and_the_rest_is_fused(
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr("studio.train.engine.fused.place", lambda: tmp_path / "nothing")
     building.load.cache_clear()
-    losses(settings, tiny, rows, kernels="auto", max_steps=1)
+    plain = losses(settings, tiny, rows, kernels="off", max_steps=1)
+    context = job_for(settings, tiny, rows, **SECTIONS, training={"kernels": "auto", "max_steps": 1})
+    train(context)
     assert "fused kernels: 8 groups of LoRA layers (a C++ compiler is needed" in capfd.readouterr().out
+    assert context.job.environment()["plan"]["unpadded"] is False, "planned anew for what there is"
+    assert reported(context) == pytest.approx(plain, rel=1e-5)

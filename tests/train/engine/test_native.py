@@ -14,6 +14,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from studio.errors import StudioError
+from studio.models.device import compiled
 from studio.train.engine.attention import segments_of
 from studio.train.engine.native import building
 from studio.train.engine.native.calls import Kernels, Segments
@@ -25,7 +26,7 @@ NEAR = {torch.float32: 3e-6, torch.bfloat16: 6e-3}
 
 @pytest.fixture(scope="module")
 def kernels() -> Kernels:
-    return Kernels(building.load(building.place()))
+    return Kernels(building.load(compiled.place()))
 
 
 def far(mine: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -191,8 +192,8 @@ def test_a_packed_row_begins_anew_at_position_0() -> None:
 def test_it_is_compiled_once_and_without_a_compiler_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    building.load(building.place())
-    ready = building.place() / f"kernels-{building._identity()}.so"
+    building.load(compiled.place())
+    ready = compiled.place() / compiled.file_name()
     shutil.copy(ready, tmp_path / ready.name)
     before = (tmp_path / ready.name).stat().st_mtime_ns
     monkeypatch.setenv("CXX", "no-such-compiler")

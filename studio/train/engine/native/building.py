@@ -9,23 +9,14 @@ its threads to torch's (both ask for the same libgomp, which a process loads onc
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
 import subprocess
-import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 
 from studio.errors import StudioError
+from studio.models.device.compiled import FLAGS, SOURCES, compiler, file_name, place
 
-SOURCES = Path(__file__).resolve().parent
-FLAGS = (
-    "-O3", "-march=native", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp",
-    "-shared", "-fPIC",
-)  # fmt: skip
 _SECONDS = 300
 
 
@@ -39,7 +30,7 @@ def load(folder: Path) -> ctypes.CDLL:
     Raises:
         StudioError: it is to be compiled, and there is no compiler or it fails; the sentence has its first complaint.
     """
-    file = folder / f"kernels-{_identity()}.so"
+    file = folder / file_name()
     if not file.is_file():
         _compile(file)
     try:
@@ -48,47 +39,21 @@ def load(folder: Path) -> ctypes.CDLL:
         raise StudioError(f"the compiled code cannot be loaded: {error}", where=str(file)) from error
 
 
-def place() -> Path:
-    """Where compiled code is kept: with the environment, else with the person's caches."""
-    shared = Path(sys.prefix) / "share" / "finetune-studio"
-    if os.access(shared if shared.exists() else Path(sys.prefix), os.W_OK):
-        return shared
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "finetune-studio"
-
-
-def _identity() -> str:
-    """What the result depends on: the sources and what the CPU can do. Any compiler's does, so one may be missing."""
-    digest = hashlib.sha256(" ".join(FLAGS).encode())
-    for source in sorted(SOURCES.glob("*.[ch]*")):
-        digest.update(source.read_bytes())
-    digest.update(platform.machine().encode() + _abilities().encode())
-    return digest.hexdigest()[:16]
-
-
-def _abilities() -> str:
-    """The CPU's features as Linux lists them, else its name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-
-
 def _compile(file: Path) -> None:
-    compiler = shutil.which(os.environ.get("CXX") or "c++")
-    if compiler is None:
+    program = compiler()
+    if program is None:
         raise StudioError("a C++ compiler is needed", fix="On Debian or Ubuntu: apt-get install build-essential")
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".build-") as folder:
         built = Path(folder) / file.name
-        command = [compiler, *FLAGS, str(SOURCES / "kernels.cpp"), "-o", str(built)]
+        command = [program, *FLAGS, str(SOURCES / "kernels.cpp"), "-o", str(built)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise StudioError(f"the compiler did not finish: {error}", where=compiler) from error
+            raise StudioError(f"the compiler did not finish: {error}", where=program) from error
         if done.returncode or not built.is_file():
             said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
-            raise StudioError(f"the engine's code does not compile here: {said}", where=compiler)
+            raise StudioError(f"the engine's code does not compile here: {said}", where=program)
         built.replace(file)  # another process may have been faster: theirs is the same
 
 

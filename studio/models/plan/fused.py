@@ -1,0 +1,41 @@
+"""Which runs the plan expects the fused kernels to compute (`studio.train.engine.fused`), so that it counts theirs.
+
+A run of any other model may still have some of them; its plan then promises too little, never too much.
+"""
+
+from __future__ import annotations
+
+from studio.config import RunConfig
+from studio.models.device.machine import DeviceInfo
+from studio.models.inspect.shape import ModelShape
+
+# Families, as transformers calls them, all of whose layers were found to be replaced (tests/train/engine).
+FAMILIES = frozenset({
+    "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi3", "olmo2", "granite", "smollm3", "glm",
+})  # fmt: skip
+
+
+def fused(config: RunConfig, shape: ModelShape, device: DeviceInfo) -> bool:
+    """Whether LoRA layers, norms, gates, attention and the loss are the engine's.
+
+    ppo has several adapters on one model, whose layers stay PEFT's.
+
+    Args:
+        config: the run.
+        shape: of its model.
+        device: where it computes.
+    """
+    bits = config.tuning.kind.weight_bits(config.tuning)
+    return unpadded(config, shape, device) and bits < 8 and not config.method.kind.cost.value
+
+
+def unpadded(config: RunConfig, shape: ModelShape, device: DeviceInfo) -> bool:
+    """Whether the model computes padded batches without their padding.
+
+    Args:
+        config: the run.
+        shape: of its model.
+        device: where it computes.
+    """
+    wanted = config.training.fuses and device.kind != "cuda" and device.compiled
+    return wanted and shape.family in FAMILIES and config.model.attention == "auto"
