@@ -32,9 +32,10 @@ CELLS = [
 ]  # fmt: skip
 # With the engine's layers (`training.kernels`).
 FUSED = [
-    ("sft", "lora", 2), ("sft", "lora", 8), ("sft", "lora", 32), ("sft", "qlora", 8), ("sft", "dora", 8),
-    ("sft", "dora", 32), ("pretrain", "lora", 8), ("dpo", "lora", 8), ("dpo", "qlora", 8), ("orpo", "lora", 32),
-    ("orpo", "dora", 8), ("kto", "lora", 8), ("reward", "lora", 8), ("grpo", "lora", 16),
+    ("sft", "full", 8), ("sft", "lora", 2), ("sft", "lora", 8), ("sft", "lora", 32), ("sft", "qlora", 8),
+    ("sft", "dora", 8), ("sft", "dora", 32), ("pretrain", "lora", 8), ("dpo", "lora", 8), ("dpo", "qlora", 8),
+    ("orpo", "lora", 32), ("orpo", "dora", 8), ("kto", "lora", 8), ("reward", "lora", 8), ("ppo", "lora", 16),
+    ("grpo", "lora", 16),
 ]  # fmt: skip
 BOUND = {True: 0.15, False: 0.10}
 

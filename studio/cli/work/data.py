@@ -89,7 +89,7 @@ def profile(
     with _asking(settings) as (worker, show):
         found = worker.call(
             "profile", on_progress=show, **_sections(config, settings), seed=training.seed,
-            micro_batch=micro_batch, sample=sample, **grouping(config, device_info(settings).kind),
+            micro_batch=micro_batch, sample=sample, **grouping(config, device_info(settings)),
         )  # fmt: skip
     answer(as_json, found, profile_text(found))
     if any(finding["level"] == "error" for finding in found["findings"]):

@@ -100,21 +100,20 @@ def _filled(rows: list[list[int]], value: int, length: int) -> list[list[int]]:
     return [row + [value] * (length - len(row)) for row in rows]
 
 
-def padding(lengths: Sequence[int], micro_batch: int, order: Sequence[int], batch: int = 0, tokens: int = 0) -> Values:
+def padding(lengths: Sequence[int], batching: Batching, order: Sequence[int], batch: int = 0) -> Values:
     """Return what an epoch's micro-batches are filled up with.
 
     Args:
         lengths: (N,) tokens of each row.
-        micro_batch: rows at a time.
+        batching: how much is computed at a time.
         order: (N,) places of the rows as they come.
         batch: rows of an update, of which those of like length are computed together; 0 where they are not.
-        tokens: computed at a time at most, as `batches.Batching` has it; 0 for no such limit.
 
     Returns:
         micro_batch, tokens (of the rows), padded (with what is filled up), waste (share of `padded`).
     """
-    found = look([lengths[at] for at in order], batch or micro_batch, Batching(micro_batch, tokens))
-    return {"micro_batch": micro_batch, **_waste(found.tokens, found.padded)}
+    found = look([lengths[at] for at in order], batch or batching.rows, batching)
+    return {"micro_batch": batching.rows, **_waste(found.tokens, found.padded)}
 
 
 def packing(lengths: Sequence[int], limit: int) -> Values:

@@ -32,6 +32,7 @@ from studio.data.sources.stream import Read, Source, draw, read_source, understo
 from studio.data.wire import error_to_dict
 from studio.errors import InputError
 from studio.methods import RowKind
+from studio.models.plan.batches import Batching
 
 Values = dict[str, Any]
 NAMED = 50
@@ -85,19 +86,18 @@ class Profile:
         masker: of the model.
         parts: "train" or "validation" for each source.
         seed: `training.seed`, of the split and the order.
-        micro_batch: rows at a time, for the padding.
-        batch, tokens: how those of like length are put together (`batch.padding`).
+        batching: how much is computed at a time, for the padding.
+        batch: rows of which those of like length are put together; 0 where they are not.
         doubles: look for doubles; not of use in a sample.
         joined: rows are joined and cut anew (`joining`), so none is too long.
     """
 
     def __init__(
-        self, config: DataConfig, kind: RowKind, masker: Masker, parts: Sequence[str], *, seed: int, micro_batch: int,
-        batch: int = 0, tokens: int = 0, doubles: bool = True, joined: bool = False,
+        self, config: DataConfig, kind: RowKind, masker: Masker, parts: Sequence[str], *, seed: int, batching: Batching,
+        batch: int = 0, doubles: bool = True, joined: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.kind, self.masker, self.parts = config, kind, masker, parts
-        self.seed, self.micro_batch, self.batch, self.joined = seed, micro_batch, batch, joined
-        self.at_a_time = tokens
+        self.seed, self.batching, self.batch, self.joined = seed, batching, batch, joined
         self.rows = self.unusable = 0
         self.tokens: Counter[str] = Counter()
         self.turns: Counter[int] = Counter()
@@ -156,7 +156,7 @@ class Profile:
                 "kept": sum(self._tokens[unit] for unit in stays),
                 "kept_trained": sum(self._trained[unit] for unit in stays),
             },
-            "padding": batch.padding(kept, self.micro_batch, order, self.batch, self.at_a_time) if kept else None,
+            "padding": batch.padding(kept, self.batching, order, self.batch) if kept else None,
             "packing": batch.packing(kept, self.config.limit) if kept else None,
             "lengths": lengths,
             "turns": {str(turns): count for turns, count in sorted(self.turns.items())},

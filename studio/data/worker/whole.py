@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Any
 
 from studio.data.prepare import batch as batches
@@ -26,7 +27,9 @@ from studio.data.wire import Values, shortened
 from studio.data.worker.operations import Call, Operations
 from studio.errors import InputError
 from studio.models.catalog.child import Progress
+from studio.models.inspect.headers import read_config
 from studio.models.plan.batches import Batching, split
+from studio.models.plan.fused import FAMILIES
 
 # Comparing two answers of more tokens than this would take seconds; frequent tokens then count for less.
 _PRECISE_TOKENS = 4000
@@ -44,14 +47,15 @@ class WholeOperations(Operations):
         }  # fmt: skip
 
     def profile(
-        self, call: Call, *, seed: int = 42, micro_batch: int = 8, batch: int = 0, tokens: int = 0, sample: int = 0
-    ) -> Values:
+        self, call: Call, *, seed: int = 42, micro_batch: int = 8, batch: int = 0, tokens: int = 0,
+        unpadded: bool = False, sample: int = 0,
+    ) -> Values:  # fmt: skip
         """Say what is in a run's data and what will be done with it.
 
         Args:
             call: whose data, method and model.
             seed: `training.seed`.
-            micro_batch, batch, tokens: rows at a time, for the padding (`batch.padding`).
+            micro_batch, batch, tokens, unpadded: rows at a time, for the padding (`batch.padding`), as in `batch`.
             sample: rows to draw for a first answer, of which as many are looked at as about a second allows; 0 is
                 the whole set.
 
@@ -64,9 +68,10 @@ class WholeOperations(Operations):
         folder, chosen = self._model(call)
         turns = self.tokenizers.in_turns(folder, chosen, config, asked)
         sources = self._sources(call, turns)
+        batching = self._batching(folder, micro_batch, tokens, unpadded)
         key = [
             "profile", config.model_dump(), kind, asked.kind.train_on(asked), asked.kind.joins(asked), turns, seed,
-            [micro_batch, batch, tokens], sample, chosen.trust_remote_code,
+            [asdict(batching), batch], sample, chosen.trust_remote_code,
         ]  # fmt: skip
         key += [[one.located.state() for one in sources], str(folder), tokenizer_stamp(folder)]
 
@@ -83,8 +88,8 @@ class WholeOperations(Operations):
         def compute() -> Values:
             masker = self.tokenizers.masker(folder, chosen, config, asked)
             profile = Profile(
-                config, kind, masker, [one.part for one in sources], seed=seed, micro_batch=micro_batch,
-                batch=batch, tokens=tokens, doubles=not sample, joined=asked.kind.joins(asked),
+                config, kind, masker, [one.part for one in sources], seed=seed, batching=batching,
+                batch=batch, doubles=not sample, joined=asked.kind.joins(asked),
             )  # fmt: skip
             if not sample:
                 profile.add(all_rows(sources), lambda rows: progress("profile", rows, None))
@@ -178,7 +183,7 @@ class WholeOperations(Operations):
 
     def batch(
         self, call: Call, *, seed: int = 42, micro_batch: int = 8, batch: int = 0, tokens: int = 0,
-        packing: bool = False,
+        unpadded: bool = False, packing: bool = False,
     ) -> Values:  # fmt: skip
         """Show the first micro-batch as the trainer gets it on one device.
 
@@ -188,11 +193,12 @@ class WholeOperations(Operations):
             micro_batch: rows at a time, as the plan has it.
             batch, tokens: of how many rows those of like length are put together, and tokens at a time at most; 0 where
                 they are not, or without a limit.
+            unpadded: padding is not computed where the model's family allows it (`models.plan.fused`).
             packing: `training.padding_free`, where the method has it.
 
         Returns:
-            exact (whether ids and order are the trainer's), rows (row and path of each),
-            shapes, arrays (what the collator makes, (B, T) each; None where not exact), texts ((B, T) texts of the
+            exact (whether ids and order are the trainer's), unpadded (padding is not computed), rows (row and path of
+            each), shapes, arrays (what the collator makes, (B, T) each; None where not exact), texts ((B, T) texts of the
             tokens), pad (id), special (ids).
         """
         config, asked = call.data, call.method
@@ -200,6 +206,7 @@ class WholeOperations(Operations):
         folder, chosen = self._model(call)
         tokenizer = self.tokenizers.load(folder, chosen.trust_remote_code)
         units = prepare_data(config, asked, tokenizer, self.settings, call.progress, seed).train
+        batching = self._batching(folder, micro_batch, tokens, unpadded)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if not asked.kind.exact:
             return {"exact": False, "rows": [], "shapes": batches.shape(units[:micro_batch]), "arrays": None,
@@ -208,11 +215,12 @@ class WholeOperations(Operations):
         chosen_rows = [units[at] for at in order]
         if batch:
             lengths = [one.length for one in chosen_rows]
-            parts = split(lengths, Batching(micro_batch, tokens), asked.kind.cost.sequences)
+            parts = split(lengths, batching, asked.kind.cost.sequences)
             chosen_rows = [chosen_rows[at] for at in parts[0]]
         arrays = batches.collate_packed(chosen_rows) if packing else batches.collate(chosen_rows, pad)
         return {
             "exact": True,
+            "unpadded": not batching.padded,
             "rows": [{"row": one.row, "path": one.path} for one in chosen_rows],
             "shapes": {name: [len(rows), len(rows[0])] for name, rows in arrays.items()},
             "arrays": arrays,
@@ -220,6 +228,10 @@ class WholeOperations(Operations):
             "pad": pad,
             "special": sorted(tokenizer.all_special_ids),
         }
+
+    def _batching(self, folder: Path, rows: int, tokens: int, unpadded: bool) -> Batching:
+        """How much is computed at a time with the model in this folder."""
+        return Batching(rows, tokens, padded=not (unpadded and read_config(folder).get("model_type") in FAMILIES))
 
     def keep(
         self, call: Call, *, name: str, format: str = "jsonl", drop: list[str] | None = None, hide_secrets: bool = False

@@ -16,6 +16,7 @@ from studio.models.device.machine import DeviceInfo
 from studio.models.device.speed import padded_length
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.batches import Batching, Seen, by_length, look
+from studio.models.plan.fused import may_leave_out_padding
 from studio.models.plan.memory import PARTS, Load, estimate
 
 USABLE = 0.9  # Share of the free memory that a plan may fill: others' needs change while a run goes on.
@@ -125,17 +126,17 @@ def enough_tokens(kind: str) -> int:
     return ENOUGH.get(kind, ENOUGH_GPU)
 
 
-def grouping(config: RunConfig, kind: str) -> dict[str, Any]:
+def grouping(config: RunConfig, device: DeviceInfo) -> dict[str, Any]:
     """How the data worker's `profile` and `batch` are to put rows of like length together; empty where a run does not.
 
     Args:
         config: the run.
-        kind: of the device.
+        device: where it computes.
     """
     if not by_length(config):
         return {}
-    auto = config.training.micro_batch_size == "auto"
-    return {"batch": config.training.batch_size, "tokens": enough_tokens(kind) if auto else 0}
+    tokens = enough_tokens(device.kind) if config.training.micro_batch_size == "auto" else 0
+    return {"batch": config.training.batch_size, "tokens": tokens, "unpadded": may_leave_out_padding(config, device)}
 
 
 def _total(memory: dict[str, int]) -> int:

@@ -37,5 +37,10 @@ def unpadded(config: RunConfig, shape: ModelShape, device: DeviceInfo) -> bool:
         shape: of its model.
         device: where it computes.
     """
-    wanted = config.training.fuses and device.kind != "cuda" and device.compiled
-    return wanted and shape.family in FAMILIES and config.model.attention == "auto"
+    return shape.family in FAMILIES and may_leave_out_padding(config, device)
+
+
+def may_leave_out_padding(config: RunConfig, device: DeviceInfo) -> bool:
+    """Whether a run does so if its model is of `FAMILIES`."""
+    wanted = config.training.fuses and config.model.attention == "auto"
+    return wanted and device.kind != "cuda" and device.compiled

@@ -23,6 +23,7 @@ from studio.data.worker.client import DataWorker
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError, StoppedError
 from studio.methods import MethodConfig
+from studio.models.plan.batches import Batching
 from studio.settings import Settings
 from tests.data.rows import chat
 
@@ -250,7 +251,7 @@ def test_a_newer_call_ends_the_older_and_the_worker_stays(worker: DataWorker, wr
 
 
 def test_padding_and_packing_by_hand() -> None:
-    assert padding([4, 2, 3], 2, [0, 1, 2]) == {"micro_batch": 2, "tokens": 9, "padded": 11, "waste": 0.1818}
+    assert padding([4, 2, 3], Batching(2), [0, 1, 2]) == {"micro_batch": 2, "tokens": 9, "padded": 11, "waste": 0.1818}
     assert packing([6, 5, 4, 3, 2], 10) == {"bins": 2, "tokens": 20, "padded": 20, "waste": 0.0}
     assert packing([10, 1], 10)["bins"] == 2
 

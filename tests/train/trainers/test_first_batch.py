@@ -13,6 +13,7 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.data.prepare.batch import epoch_order
 from studio.data.worker.whole import WholeOperations
+from studio.models.device.machine import device_info
 from studio.models.plan.fit import grouping
 from studio.settings import Settings
 from studio.train.trainers.grouped import Parts
@@ -87,7 +88,7 @@ def test_it_is_the_trainers(
         "seed": 7,
         "micro_batch": 4,
         "packing": packing,
-        **grouping(build(RunConfig, raw), "cpu"),
+        **grouping(build(RunConfig, raw), device_info(settings)),
     }
     shown = WholeOperations(settings).run("batch", args, lambda *told: None)
     assert shown["exact"]

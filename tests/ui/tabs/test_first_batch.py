@@ -53,6 +53,18 @@ def test_padding_is_counted_and_long_rows_are_shown_in_part(session_settings: Se
     assert [token[3] for token in shown["lines"][1]["tokens"]].count(True) == 1
 
 
+def test_padding_that_is_not_computed_is_said_to_be_so(session_settings: Settings, model_path: Path) -> None:
+    """Then the limit of tokens holds more rows, as it does in training."""
+    rows = [{"prompt": "Say ", "completion": words} for words in WORDS[:3]]
+    limited = {"micro_batch": 8, "batch": 8, "tokens": 16}
+    padded = answer(session_settings, model_path, "sft", rows, **limited)
+    found = answer(session_settings, model_path, "sft", rows, **limited, unpadded=True)
+    real = [sum(mask) for mask in found["arrays"]["attention_mask"]]
+    assert sum(real) <= 16 < len(real) * max(real) and len(found["rows"]) > len(padded["rows"])
+    assert "which is not computed" not in batch_value(padded)["said"]
+    assert batch_value(found)["said"].endswith("), which is not computed")
+
+
 def test_packed_rows_are_told_apart(session_settings: Settings, model_path: Path) -> None:
     rows = [{"prompt": "Say ", "completion": words} for words in WORDS[:3]]
     found = answer(session_settings, model_path, "sft", rows, packing=True)

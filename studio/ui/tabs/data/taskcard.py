@@ -125,13 +125,13 @@ def sections_of(page: Page, values: Values) -> tuple[Values, int, int]:
     return run_sections(config), config.training.seed, micro_batch_of(config)
 
 
-def grouping_of(page: Page, values: Values) -> dict[str, int]:
+def grouping_of(page: Page, values: Values) -> Values:
     """How rows of like length are put together, as the data worker's `profile` and `batch` take it; else nothing.
 
     Raises:
         InputErrors: the data, the method or the model is wrong.
     """
-    return grouping(_config(page, values), page.form.device.kind)
+    return grouping(_config(page, values), page.form.device)
 
 
 def _config(page: Page, values: Values) -> RunConfig:
