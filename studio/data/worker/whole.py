@@ -198,8 +198,8 @@ class WholeOperations(Operations):
 
         Returns:
             exact (whether ids and order are the trainer's), unpadded (padding is not computed), rows (row and path of
-            each), shapes, arrays (what the collator makes, (B, T) each; None where not exact), texts ((B, T) texts of the
-            tokens), pad (id), special (ids).
+            each), shapes, arrays (what the collator makes, (B, T) each; None where not exact), texts ((B, T) texts of
+            the tokens), pad (id), special (ids).
         """
         config, asked = call.data, call.method
         self._sources(call)  # refuses what the page may not read
