@@ -47,7 +47,7 @@ def shorten(model: nn.Module) -> list[tuple[nn.Module, Any]]:
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and (forward := _short(layer)) is not None:
             found.append((layer, vars(layer).get("forward")))
-            layer.forward = forward  # type: ignore[attr-defined]
+            layer.forward = forward
     return found
 
 
@@ -74,7 +74,7 @@ def _short(layer: Any) -> Callable[..., torch.Tensor] | None:
 
     def forward(x: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
         if x.dtype != dtype or rest or options:
-            return whole(layer, x, *rest, **options)  # type: ignore[no-any-return]
+            return whole(layer, x, *rest, **options)
         made = functional.linear(x, weight, bias)
         if not layer._disable_adapters:
             made.view(-1, made.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]) @ first, second)

@@ -13,7 +13,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 
-class Room(DynamicLayer):
+class Room(DynamicLayer):  # type: ignore[misc]
     """Keys and values of one layer.
 
     Args:

@@ -23,6 +23,7 @@ from studio.writing.kept import Room, rooms
 READ_TOKENS = 2048  # of prompts read in one step: more bring no speed, and take memory
 SHARED_TOKENS = 128  # a beginning is read by itself where at least so many tokens need not be read again
 STAYING = 7 / 8  # rows that have ended leave when at most this share goes on: their keys and values are copied then
+_ROUNDING = 1 + 1e-5  # more than float32 rounds in two steps
 HALF_ROWS = 32  # from twice as many on, two halves are written side by side
 _BY_ROW = (
     processors.TemperatureLogitsWarper, processors.TopKLogitsWarper, processors.TopPLogitsWarper,
@@ -80,17 +81,23 @@ def write(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", enabled=cast[0], dtype=cast[1]):
             return _write(how, ids[first::2], mask[first::2])
 
-    with ThreadPoolExecutor(2) as pool:
-        halves = list(pool.map(half, range(2)))
-    torch.set_num_threads(threads)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            halves = list(pool.map(half, range(2)))
+    finally:
+        torch.set_num_threads(threads)
     written = ids.new_full((len(ids), max(one.shape[1] for one in halves)), how.pad)
     for first, one in enumerate(halves):
         written[first::2, : one.shape[1]] = one
     return written
 
 
-@torch.no_grad()
 def _write(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return _continued(how, ids, mask)
+
+
+def _continued(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     count, width = ids.shape
     written = ids.new_full((count, how.longest), how.pad)
     written[:, :width] = ids
@@ -141,12 +148,32 @@ def _choose(how: Writing, ids: torch.Tensor, logits: torch.Tensor, rows: torch.T
         scores = processor(ids, scores)
     if not how.sample:
         return scores.argmax(-1)
-    likely = torch.softmax(scores, -1)
-    if len(rows) == count:
-        return torch.multinomial(likely, 1)[:, 0]
-    # What `multinomial` does, with the numbers that it would draw for these rows among all.
-    drawn = likely.new_empty(count, likely.shape[1]).exponential_()
-    return (likely / drawn[rows]).argmax(-1)
+    return draw(torch.softmax(scores, -1), rows, count)
+
+
+def draw(likely: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Draw a token for each row, (R,), as `torch.multinomial` draws for all rows, in a third of its time.
+
+    It takes the largest of p / q with q = -log(1 - u) and uniform u. Since q > u, the logarithm, which takes most of
+    its time, is needed only of those tokens whose p / u is large.
+
+    Args:
+        likely: probabilities, (R, V).
+        rows: their places among all, (R,).
+        count: all rows: numbers are drawn for each of them.
+    """
+    if not bool(likely.sum().isfinite()):
+        return torch.multinomial(likely, 1)[:, 0]  # which says what is wrong
+    uniform = torch.empty(count, likely.shape[1], dtype=torch.float64).uniform_()
+    uniform = uniform if len(rows) == count else uniform[rows]
+    most = likely / uniform.float()
+    first = torch.arange(len(rows)), most.argmax(-1)
+    near = (most * _ROUNDING >= _exactly(likely, uniform, first)[:, None]).nonzero(as_tuple=True)
+    return torch.zeros_like(likely).index_put_(near, _exactly(likely, uniform, near)).argmax(-1)
+
+
+def _exactly(likely: torch.Tensor, uniform: torch.Tensor, at: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return likely[at] / (-torch.log1p(-uniform[at])).float()
 
 
 def _read(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, Cache, torch.Tensor]:
@@ -187,10 +214,12 @@ def _read(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Te
         caches.append(cache)
         targets.append((to, own))
     assert scores is not None and seen is not None
-    layers = [
-        Room.joined([cache.layers[at] for cache in caches], targets, width, how.longest) for at in range(how.layers)
-    ]
-    return scores, Cache(layers=layers), seen
+    joined: list[Room] = []
+    for at in range(how.layers):
+        joined.append(Room.joined([cache.layers[at] for cache in caches], targets, width, how.longest))
+        for cache in caches:
+            cache.layers[at] = None  # its memory is free while the next layer is joined
+    return scores, Cache(layers=joined), seen
 
 
 def _step(how: Writing, ids: torch.Tensor, theirs: torch.Tensor, cache: Cache) -> torch.Tensor:

@@ -67,7 +67,7 @@ def rows_at_once(model: Any, tokens: int) -> int:
     with torch.no_grad():
         inner(input_ids=torch.zeros(1, 1, dtype=torch.long), past_key_values=cache, use_cache=True, logits_to_keep=1)
     each = sum(one.nbytes for layer in cache.layers for one in (layer.keys, layer.values))
-    return max(FEW_ROWS, min(MANY_ROWS, KEPT_BYTES // (each * tokens)))
+    return max(FEW_ROWS, min(MANY_ROWS, int(KEPT_BYTES // (each * tokens))))
 
 
 def _inner(model: Any) -> Any:
@@ -169,7 +169,7 @@ def _known(
 ) -> Writing | None:
     """How to write; None where the loop does not know how."""
     given = {name for name, value in rest.items() if value is not None and value is not False}
-    cache = rest.get("past_key_values")
+    cache: Any = rest.get("past_key_values")
     ends = None
     for one in criteria:
         if type(one) is EosTokenCriteria and ends is None:

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from studio.writing import loop, quick
 from studio.writing.quick import quicker, rows_at_once
@@ -138,6 +147,26 @@ def test_settings_are_kept_and_numbers_drawn_alike(name: str, written: list[int]
     assert len(written) == 3
 
 
+@pytest.mark.parametrize("spread", [0.0, 1.0, 4.0, 30.0])
+def test_numbers_are_drawn_as_torch_draws_them(spread: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    likely = torch.softmax(torch.randn(6, 5000, generator=generator) * spread, -1)
+    likely[:, 100:200] = 0
+    torch.manual_seed(4)
+    theirs = [torch.multinomial(likely, 1)[:, 0] for _ in range(40)]
+    state = torch.get_rng_state()
+    for rows in (torch.arange(6), torch.tensor([1, 4])):
+        torch.manual_seed(4)
+        ours = [loop.draw(likely[rows], rows, 6) for _ in range(40)]
+        assert torch.equal(torch.stack(ours), torch.stack(theirs)[:, rows])
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_cannot_be_drawn_from_is_torchs_error() -> None:
+    with pytest.raises(RuntimeError, match="inf"):
+        loop.draw(torch.tensor([[0.5, float("nan")]]), torch.arange(1), 1)
+
+
 @pytest.mark.parametrize("name", ["greedy", "at least so many", "drawn", "penalty"])
 def test_many_rows_are_written_as_two_halves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a row is chosen by itself; random numbers are drawn for all rows in one order."""
@@ -213,6 +242,25 @@ def test_what_was_put_in_place_of_a_layer_is_there_again() -> None:
         assert layer.forward is not kept
     assert layer.forward is kept
     assert "generate" not in vars(model.get_base_model())
+
+
+def test_attention_made_for_a_training_is_torchs_meanwhile(written: list[int]) -> None:
+    model = made()
+    seen: list[str] = []
+
+    def attend(*args: Any, **options: Any) -> Any:
+        seen.append("ours")
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](*args, **options)
+
+    AttentionInterface.register("made_for_a_test", attend)
+    AttentionMaskInterface.register("made_for_a_test", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    model.set_attn_implementation("made_for_a_test")
+    with quicker(model):
+        model.generate(**prompts(), max_new_tokens=3)
+        assert not seen
+    assert model.config._attn_implementation == "made_for_a_test"
+    same(model, prompts())
+    assert seen and written == [10, 10]
 
 
 def test_dropout_of_a_training_is_left_in_it(written: list[int]) -> None:
