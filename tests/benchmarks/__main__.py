@@ -18,7 +18,7 @@ from statistics import median
 
 import psutil
 
-from tests.benchmarks import auto, gguf, memory, merging, preparation
+from tests.benchmarks import auto, generation, gguf, memory, merging, preparation
 from tests.benchmarks.clicks import waits
 from tests.benchmarks.methods import RISES, SEEDS, WATCHED, learn
 from tests.benchmarks.page import cold_start
@@ -100,6 +100,11 @@ def main() -> int:
         peak = auto.memory(home)
         measure("alpaca-like rows on auto: peak memory", peak.measured / 1e9, "GB", 6)
         measure("… off its plan", 100 * abs(peak.planned / peak.measured - 1), "%", 10)
+        for case, goal in generation.GOALS.items():
+            written = generation.pairs(case)
+            what = f"answers, {case}: times the speed of plain transformers or TRL"
+            measure(what, median(one.ratio for one in written), "", goal, at_least=True)
+            rows.append((f"… {case}", generation.line(case, written), ""))
         prepared = measure_preparation(home)
         rows.append(("preparation: rows a second, studio", f"{prepared.first:,.0f}; again {prepared.again:,.0f}", ""))
         rows.append(("preparation: rows a second, TRL", f"{prepared.trl:,.0f}; packed {prepared.trl_packed:,.0f}", ""))

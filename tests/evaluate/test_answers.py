@@ -42,7 +42,7 @@ def test_questions_are_rendered_as_in_training(model_path) -> None:
     assert tokenizer.decode(question.answer_ids) == question.expected + "<|im_end|>"
 
 
-@pytest.mark.parametrize(("knows", "read"), [(0, 32), (3, 32), (4, 48), (13, 100), (100, 100)])
+@pytest.mark.parametrize(("knows", "read"), [(0, 16), (1, 16), (2, 32), (4, 48), (13, 100), (100, 100)])
 def test_a_model_that_knows_little_is_asked_at_once(monkeypatch: pytest.MonkeyPatch, knows: int, read: int) -> None:
     """Of 100 questions the model knows the first so many, which the first pass comes to first."""
     questions = [Question(row, "q", "right", [row] * (200 - row), [1]) for row in range(100)]

@@ -36,6 +36,7 @@ from studio.train.engine.ppo import token_figures
 from studio.train.load.reference import reference_model
 from studio.train.setup import Setup
 from studio.tunings.adapter import CHANGES_BASE
+from studio.writing.quick import side_by_side
 
 POLICY, REFERENCE, VALUE, REWARD = "default", "ref", "value", "reward"
 
@@ -162,7 +163,8 @@ class Actors:
     def _forward(self, model: Any, batch: dict[str, torch.Tensor], hidden: bool = False) -> Any:
         # Logits of the answers only: a prompt's would be most of the memory.
         options = {"logits_to_keep": batch["completion_mask"].shape[1] + 1} if self._keeps else {}
-        return model(**self._inputs(batch), use_cache=False, output_hidden_states=hidden, **options)
+        with side_by_side(model):
+            return model(**self._inputs(batch), use_cache=False, output_hidden_states=hidden, **options)
 
     def _inputs(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}

@@ -23,6 +23,7 @@ from studio.train.rewards.functions import Reward, make_rewards
 from studio.train.rewards.scoring import pad_id, scoring_by
 from studio.train.setup import Setup
 from studio.train.trainers.actors import Actors, SharedScorer
+from studio.writing.quick import quicker
 
 Batch = dict[str, torch.Tensor]
 _WHOLE = ("input_ids", "attention_mask")  # of prompt and answer; everything else is of the answer only
@@ -64,7 +65,8 @@ class Writer:
         )  # fmt: skip
         kept, self._model.generation_config = self._model.generation_config, config
         try:
-            written = self._model.generate(ids, attention_mask=attention)
+            with quicker(self._model):
+                written = self._model.generate(ids, attention_mask=attention)
         finally:
             self._model.generation_config = kept
         ended = torch.isin(written[:, width:], torch.tensor(self.ends, device=device)).long()

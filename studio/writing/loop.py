@@ -1,0 +1,260 @@
+"""One token after the other for a batch of prompts, as transformers' loop, with less around each.
+
+- Equal prompts are read once (GRPO asks for several answers to each), and so is a beginning that all share.
+- Keys and values have their memory once (`kept`), and rows that have ended leave the batch.
+- Settings are transformers' own: its processors change the scores. Random numbers are drawn for all rows in each step,
+  also for those that have left, so the same seed draws the same tokens as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import Cache
+from transformers.generation import logits_process as processors
+
+from studio.writing.kept import Room, rooms
+
+READ_TOKENS = 2048  # of prompts read in one step: more bring no speed, and take memory
+SHARED_TOKENS = 128  # a beginning is read by itself where at least so many tokens need not be read again
+STAYING = 7 / 8  # rows that have ended leave when at most this share goes on: their keys and values are copied then
+_ROUNDING = 1 + 1e-5  # more than float32 rounds in two steps
+HALF_ROWS = 32  # from twice as many on, two halves are written side by side
+_BY_ROW = (
+    processors.TemperatureLogitsWarper, processors.TopKLogitsWarper, processors.TopPLogitsWarper,
+    processors.MinPLogitsWarper, processors.MinLengthLogitsProcessor, processors.MinNewTokensLengthLogitsProcessor,
+    processors.SuppressTokensLogitsProcessor,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How a batch is continued.
+
+    Attributes:
+        model: the causal language model, which keeps keys and values of each layer.
+        layers: how many it has.
+        longest: tokens of prompt and answer, where an answer is cut.
+        ends: ids of the tokens that end an answer, (E,); None if none does.
+        pad: id that fills an answer that has ended.
+        sample: draw tokens; else the likeliest.
+        processors: transformers', which change the scores (B, V) of each step.
+    """
+
+    model: Any
+    layers: int
+    longest: int
+    ends: torch.Tensor | None
+    pad: int
+    sample: bool
+    processors: Sequence[Any]
+
+    @property
+    def by_row(self) -> bool:
+        """Whether each row is looked at by itself, so that rows can leave."""
+        return all(isinstance(one, _BY_ROW) for one in self.processors)
+
+
+def write(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return prompts and answers, (B, P + A), answers padded on the right.
+
+    Many rows are written as two halves, each by half of the cores: what one thread computes alone (Python itself, and
+    what torch does not share among threads) is a fifth of the time on two cores.
+
+    Args:
+        how: see `Writing`.
+        ids: prompts padded on the left, (B, P).
+        mask: (B, P), 0 for padding.
+    """
+    threads = torch.get_num_threads()
+    if how.sample or not how.by_row or threads < 2 or len(ids) < 2 * HALF_ROWS:
+        return _write(how, ids, mask)
+    cast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+    def half(first: int) -> torch.Tensor:
+        torch.set_num_threads(threads // 2)  # of this thread and those that work for it
+        with torch.autocast("cpu", enabled=cast[0], dtype=cast[1]):
+            return _write(how, ids[first::2], mask[first::2])
+
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            halves = list(pool.map(half, range(2)))
+    finally:
+        torch.set_num_threads(threads)
+    written = ids.new_full((len(ids), max(one.shape[1] for one in halves)), how.pad)
+    for first, one in enumerate(halves):
+        written[first::2, : one.shape[1]] = one
+    return written
+
+
+def _write(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return _continued(how, ids, mask)
+
+
+def _continued(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    count, width = ids.shape
+    written = ids.new_full((count, how.longest), how.pad)
+    written[:, :width] = ids
+    scores, cache, seen = _read(how, ids, mask)
+    lengths = mask.sum(1)
+    seen = functional.pad(seen, (0, how.longest - width), value=True)
+    padded = not bool(seen.all())
+    rows = torch.arange(count)
+    going = torch.ones(count, dtype=torch.bool)  # of the rows that are still in the batch
+    at = width
+    while True:
+        chosen = _choose(how, written[rows, :at] if len(rows) < count else written[:, :at], scores, rows, count)
+        chosen = torch.where(going, chosen, how.pad)
+        written[rows, at] = chosen
+        at += 1
+        if how.ends is not None:
+            going = going & ~torch.isin(chosen, how.ends)
+        left = int(going.sum())
+        if at == how.longest or not left:
+            return written[:, :at].clone()
+        if how.by_row and left <= STAYING * len(rows):
+            staying = going.nonzero()[:, 0]
+            rows, going, chosen, lengths = rows[staying], going[staying], chosen[staying], lengths[staying]
+            for layer in cache.layers:
+                layer.choose(staying)
+        output = how.model(
+            input_ids=chosen[:, None], position_ids=lengths[:, None], past_key_values=cache, use_cache=True,
+            attention_mask=seen[rows, :at] if padded else None, logits_to_keep=1, return_dict=True,
+        )  # fmt: skip
+        scores = output.logits[:, -1]
+        lengths = lengths + 1
+
+
+def _choose(how: Writing, ids: torch.Tensor, logits: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Choose the next token of each row, (R,).
+
+    Args:
+        how: see `Writing`.
+        ids: of the rows so far, (R, T).
+        logits: of the rows, (R, V).
+        rows: their places among all, (R,).
+        count: all rows.
+    """
+    if not how.sample and not how.processors:
+        return logits.argmax(-1)
+    scores = logits.to(torch.float32, copy=True)
+    for processor in how.processors:
+        scores = processor(ids, scores)
+    if not how.sample:
+        return scores.argmax(-1)
+    return draw(torch.softmax(scores, -1), rows, count)
+
+
+def draw(likely: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Draw a token for each row, (R,), as `torch.multinomial` draws for all rows, in a third of its time.
+
+    It takes the largest of p / q with q = -log(1 - u) and uniform u. Since q > u, the logarithm, which takes most of
+    its time, is needed only of those tokens whose p / u is large.
+
+    Args:
+        likely: probabilities, (R, V).
+        rows: their places among all, (R,).
+        count: all rows: numbers are drawn for each of them.
+    """
+    if not bool(likely.sum().isfinite()):
+        return torch.multinomial(likely, 1)[:, 0]  # which says what is wrong
+    uniform = torch.empty(count, likely.shape[1], dtype=torch.float64).uniform_()
+    uniform = uniform if len(rows) == count else uniform[rows]
+    most = likely / uniform.float()
+    first = torch.arange(len(rows)), most.argmax(-1)
+    near = (most * _ROUNDING >= _exactly(likely, uniform, first)[:, None]).nonzero(as_tuple=True)
+    return torch.zeros_like(likely).index_put_(near, _exactly(likely, uniform, near)).argmax(-1)
+
+
+def _exactly(likely: torch.Tensor, uniform: torch.Tensor, at: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return likely[at] / (-torch.log1p(-uniform[at])).float()
+
+
+def _read(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, Cache, torch.Tensor]:
+    """Read the prompts: the logits (B, V) that follow them, what was kept, and which of it is theirs, (B, P)."""
+    width = ids.shape[1]
+    lengths = mask.sum(1).tolist()
+    prompts = [tuple(row[width - length :]) for row, length in zip(ids.tolist(), lengths, strict=True)]
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows.setdefault(prompt, []).append(row)
+    different = sorted(rows, key=len)
+    shared = _shared(different)
+    beginning = rooms(how.layers, shared)
+    if shared:
+        _step(how, torch.tensor([different[0][:shared]]), torch.ones(1, shared, dtype=torch.long), beginning)
+    caches: list[Cache] = []
+    targets: list[tuple[torch.Tensor, torch.Tensor]] = []
+    scores = seen = None
+    for part in _parts(different, shared):
+        longest = len(part[-1])
+        cache = rooms(how.layers, longest)
+        if shared:
+            for layer, first in zip(cache.layers, beginning.layers, strict=True):
+                layer.update(first.keys.expand(len(part), -1, -1, -1), first.values.expand(len(part), -1, -1, -1))
+        some = torch.full((len(part), longest - shared), how.pad)
+        theirs = torch.ones(len(part), longest, dtype=torch.long)
+        for place, prompt in enumerate(part):
+            some[place, longest - len(prompt) :] = torch.tensor(prompt[shared:])
+            theirs[place, shared : shared + longest - len(prompt)] = 0
+        logits = _step(how, some, theirs, cache)
+        to = torch.tensor([row for prompt in part for row in rows[prompt]])
+        own = torch.tensor([place for place, prompt in enumerate(part) for _ in rows[prompt]])
+        if scores is None or seen is None:
+            scores = logits.new_empty(len(ids), logits.shape[1])
+            seen = torch.zeros(len(ids), width, dtype=torch.bool)
+        scores[to] = logits[own]
+        seen[to, width - longest :] = theirs[own].bool()
+        caches.append(cache)
+        targets.append((to, own))
+    assert scores is not None and seen is not None
+    joined: list[Room] = []
+    for at in range(how.layers):
+        joined.append(Room.joined([cache.layers[at] for cache in caches], targets, width, how.longest))
+        for cache in caches:
+            cache.layers[at] = None  # its memory is free while the next layer is joined
+    return scores, Cache(layers=joined), seen
+
+
+def _step(how: Writing, ids: torch.Tensor, theirs: torch.Tensor, cache: Cache) -> torch.Tensor:
+    """Read tokens (B, T), behind what the cache holds; return the logits (B, V) that follow them.
+
+    Args:
+        how: see `Writing`.
+        ids: of the tokens.
+        theirs: (B, all tokens), 0 for padding.
+        cache: it grows.
+    """
+    positions = (theirs.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    mask = None if bool(theirs.all()) else theirs
+    output = how.model(
+        input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True,
+        logits_to_keep=1, return_dict=True,
+    )  # fmt: skip
+    logits: torch.Tensor = output.logits[:, -1]
+    return logits
+
+
+def _shared(prompts: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens at the beginning of all prompts are worth being read by themselves."""
+    first, last = min(prompts), max(prompts)  # in the order of the alphabet: all others begin as these two do
+    differ = (at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1])
+    same = min(next(differ, len(first)), min(map(len, prompts)) - 1)
+    return same if same * (len(prompts) - 1) >= SHARED_TOKENS else 0
+
+
+def _parts(prompts: Sequence[tuple[int, ...]], shared: int) -> Iterator[list[tuple[int, ...]]]:
+    """Cut prompts, sorted by length, into parts that are read at once."""
+    part: list[tuple[int, ...]] = []
+    for prompt in prompts:
+        if part and (len(part) + 1) * (len(prompt) - shared) > READ_TOKENS:
+            yield part
+            part = []
+        part.append(prompt)
+    yield part
