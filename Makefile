@@ -1,4 +1,4 @@
-# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make test-llama-factory · make bench (bench-quick and bench-peer are others)
+# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make test-llama-factory · make test-skypilot · make bench (bench-quick and bench-peer are others)
 # Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3), EXTRAS (demo; demo,cuda on an NVIDIA GPU), SHUFFLE (a seed for the order of tests)
 PYTHON ?= python3
 PORT ?= 7860
@@ -7,6 +7,7 @@ VENV := .venv
 VLLM := .venv-vllm
 AXOLOTL := .venv-axolotl
 LLAMA_FACTORY := .venv-llama-factory
+SKY := .venv-sky
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
@@ -14,7 +15,7 @@ TEST_STAMP := $(VENV)/.installed-test
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 $(addprefix --shuffle=,$(SHUFFLE))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl test-llama-factory bench bench-quick bench-peer docs format lock clean
+.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl test-llama-factory test-skypilot bench bench-quick bench-peer docs format lock clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -94,6 +95,12 @@ $(LLAMA_FACTORY)/.installed: tests/interop/llama_factory.txt
 
 test-llama-factory: $(TEST_STAMP) $(LLAMA_FACTORY)/.installed
 	STUDIO_LLAMA_FACTORY_PYTHON=$(abspath $(LLAMA_FACTORY))/bin/python $(BIN)/python -m pytest -m long tests/interop/test_llama_factory_run.py
+
+# SkyPilot pins an older uvicorn and others (0.4 GB).
+test-skypilot: $(TEST_STAMP)
+	@test -x $(SKY)/bin/python || $(PYTHON) -m venv $(SKY)
+	$(SKY)/bin/python -m pip install --quiet --disable-pip-version-check skypilot==0.14.1
+	STUDIO_SKY_PYTHON=$(abspath $(SKY))/bin/python $(BIN)/python -m pytest -m 'long or not long' tests/launch/test_sky.py
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks

@@ -6,8 +6,11 @@ window.studio.runs = (() => {
   const { h, put } = window.studio;
   const PAGE = 100;
 
+  /** As `wording`, and the other machine that works on it: "step 52 of 84 · on gpu-box" */
+  const progress = (job) => (job.machine ? `${wording(job)} · on ${job.machine}` : wording(job));
+
   /** "step 52 of 84", "waiting, 2nd in line", "done 2 h ago" */
-  function progress(job) {
+  function wording(job) {
     const studio = window.studio;
     if (job.status === "queued") return job.word;
     const word = studio.statusOf(job).word.toLowerCase();

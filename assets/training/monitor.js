@@ -78,10 +78,10 @@ window.studio.monitor = (() => {
     part("pill").className = `pill ${shown.pill}`;
     put(part("name"), row?.name || about.name || reader.id);
     const epochs = about.config?.training?.epochs;
-    put(part("about"), [about.line, state.device.startsWith("cuda") ? `on ${state.device}` : "", about.kind === "train" && summary.epoch !== null && epochs ? `epoch ${summary.epoch.toFixed(1)} of ${number(epochs)}` : ""].filter(Boolean).join(" · "));
+    put(part("about"), [about.line, about.machine ? `on ${about.machine}` : state.device.startsWith("cuda") ? `on ${state.device}` : "", about.kind === "train" && summary.epoch !== null && epochs ? `epoch ${summary.epoch.toFixed(1)} of ${number(epochs)}` : ""].filter(Boolean).join(" · "));
     const there = about.elsewhere, paused = there && summary.phase === "paused at the service" && !state.final;
     part("resume").hidden = there ? !(paused || there.loose) : !state.final || about.resumable === null || about.resumable === undefined;
-    put(part("resume"), there ? (paused ? "Resume" : "Follow again") : `Resume from step ${number(about.resumable)}`);
+    put(part("resume"), there ? (paused ? "Resume" : "Follow again") : about.resumable ? `Resume from step ${number(about.resumable)}` : "Resume");
     part("pause").hidden = !there || state.final || stopping || summary.phase !== "training";
     part("stop").hidden = (state.final && !there?.loose) || stopping;
     part("stop-now").hidden = state.final || !stopping || state.stop_now;

@@ -16,7 +16,7 @@ from studio import __version__
 from studio.cli.jobs import listing as jobs
 from studio.cli.output import report_error, say
 from studio.cli.page import doctor, password, ui
-from studio.cli.work import chat, data, demo, interop, merge, models, remote, results, serve, train
+from studio.cli.work import chat, data, demo, interop, launch, merge, models, remote, results, serve, train
 from studio.errors import InputError, StudioError
 from studio.escaping import for_terminal
 from studio.private import begin
@@ -33,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for module in (
-    ui, demo, train, results, serve, interop, merge, remote, chat, data, models, jobs, doctor, password,
+    ui, demo, train, launch, results, serve, interop, merge, remote, chat, data, models, jobs, doctor, password,
 ):  # fmt: skip
     module.add_to(app)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from studio.config.describe import OptionSpec, options_of, reader
 from studio.config.jobs import FILLED_IN, EvaluateConfig, ExportConfig, MergeConfig
+from studio.config.launch import FILLED_IN as LAUNCH_FILLED_IN
+from studio.config.launch import SkyConfig, SlurmConfig, SshConfig
 from studio.config.remote import FILLED_IN as REMOTE_FILLED_IN
 from studio.config.remote import OpenAIConfig
 from studio.config.run import RunConfig
@@ -42,6 +44,12 @@ def config_page() -> str:
     parts.append("## OpenAI\n\n`studio openai start ROWS --set n_epochs=3`, or **Train at OpenAI** in the Model tab ")
     parts.append("(docs/openai.md).\n\n")
     parts.append(option_table([one for one in options_of(OpenAIConfig) if one.path not in REMOTE_FILLED_IN]))
+    parts.append("## SSH\n\n`studio launch RUN --to ssh://… --with poll=10` (docs/launch.md).\n\n")
+    parts.append(option_table([one for one in options_of(SshConfig) if one.path not in LAUNCH_FILLED_IN]))
+    parts.append("## Slurm\n\n`studio launch RUN --to slurm --with partition=gpu` (docs/launch.md).\n\n")
+    parts.append(option_table([one for one in options_of(SlurmConfig) if one.path not in LAUNCH_FILLED_IN]))
+    parts.append("## SkyPilot\n\n`studio launch RUN --to skypilot --with spot=true` (docs/launch.md).\n\n")
+    parts.append(option_table([one for one in options_of(SkyConfig) if one.path not in LAUNCH_FILLED_IN]))
     return "\n".join("".join(parts).splitlines()) + "\n"
 
 

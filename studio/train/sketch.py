@@ -45,14 +45,26 @@ def sketch(config: RunConfig, settings: Settings, data: DataCalls, on_progress: 
     fetch_sources(config.data, settings, on_progress)
     told = [_info(f"{config.model.path} is planned without its weights: its size is read from {found.source}")]
     with preflight.takeaway(known) as obstacles:
-        lengths, findings = _lengths(config, settings, data, found, on_progress)
+        lengths, findings = row_lengths(config, settings, data, found, on_progress)
         checks.check_method(replace(known, lengths=lengths))
         return preflight.planned(config, found.shape, lengths, settings, told + findings + obstacles())
 
 
-def _lengths(
+def row_lengths(
     config: RunConfig, settings: Settings, data: DataCalls, found: Outline, on_progress: Progress
 ) -> tuple[Lengths, list[dict[str, Any]]]:
+    """Count the tokens of the rows of a model whose weights are not here, or estimate them; with what is told of that.
+
+    Args:
+        config: the run, with absolute paths.
+        settings: of the home.
+        data: the data worker.
+        found: what is known of the model.
+        on_progress: called while rows are counted.
+
+    Raises:
+        InputError, StudioError: rows that cannot be read or used.
+    """
     if found.folder is not None:
         return preflight.counted(config, data, found.folder, on_progress)
     if found.tokens_by:

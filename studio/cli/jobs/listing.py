@@ -56,7 +56,7 @@ def list_all(as_json: Json = False) -> None:
         kind, best = _kind(job), summary.best[0] if summary.best else None
         values.append(
             {
-                "id": job.id, "name": job.shown, "kind": kind, "status": state.status,
+                "id": job.id, "name": job.shown, "kind": kind, "status": state.status, "machine": job.machine,
                 "tags": labels.tags, "archived": labels.archived,
                 "reason": state.reason, "created": state.created, "step": summary.step,
                 "total_steps": summary.total_steps, "best_eval_loss": best,
@@ -66,7 +66,8 @@ def list_all(as_json: Json = False) -> None:
         shown = "–" if best is None else f"{best:.4g}"
         if labels.archived and state.final:
             continue
-        rows.append((job.id, kind, status_word(state, summary), shown, created))
+        word = status_word(state, summary) + (f" on {job.machine}" if job.machine else "")
+        rows.append((job.id, kind, word, shown, created))
     answer(as_json, {"jobs": values}, table("id", "kind", "state", "best loss", "created", rows=rows))
     if len(rows) < len(values):
         say(f"{len(values) - len(rows)} archived; --json lists them too")
@@ -116,7 +117,8 @@ def go_on(job_id: Job, detach: Detach = False, as_json: Json = False) -> None:
     settings = read_settings()
     job = find_own(settings.jobs, job_id)
     told = job.events_path.stat().st_size
-    say(f"resuming from step {resume(settings, job).step}")
+    step = resume(settings, job).step
+    say(f"resuming from step {step}" if step else "resuming")
     if not detach:
         raise_unless_completed(job, follow(job, told))
     _tell(job, as_json)
@@ -141,6 +143,7 @@ def _tell(job: JobFolder, as_json: bool) -> None:
         "disk": measure(job.path).as_dict(),
     }  # fmt: skip
     text = f"{job.id}\n{job.request.kind} {job.name}: {status_word(state, summary)}\n{job.path}\n{keep.about(job)}"
+    text += f"\non {job.machine}" if job.machine else ""
     for title, place in tracked(summary):
         text += f"\n{title}: {place}"
     answer(as_json, values, text)

@@ -20,17 +20,18 @@ POLL_SECONDS = 0.2
 PLAIN_SECONDS = 10.0  # between lines where no terminal shows bars
 
 
-def follow(job: JobFolder, offset: int = 0) -> JobState:
+def follow(job: JobFolder, offset: int = 0, *, stops: bool = True) -> JobState:
     """Show a job until it is over.
 
     Args:
         job: the job.
         offset: byte of its events from which on they are shown.
+        stops: whether Ctrl-C stops the job; else it only ends the showing.
 
     Returns:
         Its final state; `raise_unless_completed` turns that into an exit code.
     """
-    stops = 0
+    asked = 0
     with _view() as view:
         while True:
             try:
@@ -42,9 +43,11 @@ def follow(job: JobFolder, offset: int = 0) -> JobState:
                     return state
                 time.sleep(0 if events else POLL_SECONDS)
             except KeyboardInterrupt:
-                stops += 1
-                request_stop(job, now=stops > 1)
-                say("stopping after this step; Ctrl-C again stops now" if stops == 1 else "stopping now")
+                if not stops:
+                    raise
+                asked += 1
+                request_stop(job, now=asked > 1)
+                say("stopping after this step; Ctrl-C again stops now" if asked == 1 else "stopping now")
 
 
 def raise_unless_completed(job: JobFolder, state: JobState) -> None:

@@ -63,9 +63,12 @@ def resume(settings: Settings, job: JobFolder) -> Checkpoint:
         if state.status == "completed":
             raise InputError(f"'{name}' is done", where=job.id, fix="Start another run, with more epochs")
         checkpoint = last_whole(job.checkpoints)
-        if checkpoint is None:
+        if job.request.place is not None:  # it goes on from what the other machine has, with the data that lie there
+            checkpoint = checkpoint or Checkpoint(job.checkpoints, 0, {})
+        elif checkpoint is None:
             raise InputError(f"'{name}' has no usable checkpoint", where=job.id, fix="Start it again as a new run")
-        require_same_files(job, settings)
+        else:
+            require_same_files(job, settings)
         job.stop_path.unlink(missing_ok=True)
         again = JobState(status="queued", created=state.created, attempt=state.attempt + 1)
         write_state(job.state_path, again)

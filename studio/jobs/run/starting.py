@@ -41,6 +41,8 @@ Process = subprocess.Popen[bytes]
 def worker_command(job: JobFolder) -> list[str]:
     """The command line of a job's process."""
     kind = job.request.kind
+    if job.request.place is not None:
+        return module_command("studio.launch", str(job.path))
     return module_command(f"studio.{MODULES.get(kind, kind)}", str(job.path))
 
 

@@ -61,6 +61,8 @@ class _Stop:
 # A job that runs elsewhere is followed again by a new process, at most so often.
 FOLLOWED_AGAIN = 100
 _THERE = "It may go on at the service; stop it once more to end it there"
+# What another machine works on is saved there and brought back, which takes as long as it takes.
+FAR_SECONDS = 60.0
 
 
 class Supervisor:
@@ -101,7 +103,7 @@ class Supervisor:
                 self._press_stop(job, state)
         for job in [job for job in queued if job.stop_path.exists()]:
             again = job.state().attempt > 1
-            fix = _THERE if again and self._asks_for(job) == NOWHERE else ""
+            fix = _may_go_on(job) if again and self._asks_for(job) == NOWHERE else ""
             self._close(job, "stopped", f"it was stopped before it {'resumed' if again else 'started'}", fix=fix)
             queued.remove(job)
         if queued:
@@ -183,7 +185,7 @@ class Supervisor:
         if kept is None or kept[0] != written:
             try:
                 asked = JobFolder(job.path).request
-                kept = (written, wanted_device(asked.kind, asked.config))
+                kept = (written, NOWHERE if asked.elsewhere else wanted_device(asked.kind, asked.config))
             except StudioError:  # its start says what is wrong
                 kept = (written, ANY)
             self._wanted[job.id] = kept
@@ -208,10 +210,11 @@ class Supervisor:
         child = self._children.get(job.id)
         code = None if child is None else child.returncode
         kill_all(job.path, session=state.pid)  # whom the worker left behind
-        elsewhere = wanted_device(job.request.kind, {}) == NOWHERE
+        elsewhere = self._asks_for(job) == NOWHERE
         if job.stop_path.exists():
             if elsewhere:
-                return self._close(job, "stopped", "it was killed before it was cancelled at the service", code, _THERE)
+                said = f"it was killed before it was {'stopped there' if job.machine else 'cancelled at the service'}"
+                return self._close(job, "stopped", said, code, _may_go_on(job))
             return self._close(job, "stopped", "it was killed, so its last step was not saved", code)
         if elsewhere and state.attempt <= FOLLOWED_AGAIN:
             write_state(
@@ -261,14 +264,21 @@ class Supervisor:
         if asked is None or state.pid is None or not state.alive():
             return None
         now = time.monotonic()
-        stop = self._stops.setdefault(job.id, _Stop(asked=now))
+        stop, far = self._stops.setdefault(job.id, _Stop(asked=now)), job.machine
         if stop.termed is None:
-            if asked.get("now") or now - stop.asked > ASK_SECONDS:
+            if asked.get("now") or (now - stop.asked > ASK_SECONDS and not far):
                 os.kill(state.pid, signal.SIGTERM)
                 stop.termed = now
-        elif not stop.killed and now - stop.termed > TERM_SECONDS:
+        elif not stop.killed and now - stop.termed > (FAR_SECONDS if far else TERM_SECONDS):
             kill_all(job.path, state.pid)
             stop.killed = True
+
+
+def _may_go_on(job: JobFolder) -> str:
+    """What to do about a job whose process here is gone, and that may go on elsewhere."""
+    if not job.machine:
+        return _THERE
+    return f"It may go on at {job.machine}; resume it here, which follows it again, and stop it then"
 
 
 def _tell(job: JobFolder, kind: str, **fields: Any) -> None:

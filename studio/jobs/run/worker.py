@@ -167,6 +167,11 @@ class JobContext:
         self.log(" ".join(f"{level}: {text} {fix}".split()))
         self.event("notice", level=level, text=text, fix=fix, **({"change": change} if change else {}))
 
+    def relay(self, event: dict[str, Any]) -> None:
+        """Write an event that another machine has written, with the time that it has."""
+        fields = {key: value for key, value in event.items() if key not in ("seq", "kind", "self")}
+        self._events.write(event["kind"], **fields)
+
     def sample(self, **fields: Any) -> None:
         """Show an example of what the model does now."""
         self.event("sample", **fields)
@@ -258,7 +263,8 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
         return StoppedError.exit_code
     except StudioError as error:
         reason = f"{error.where}: {error.what}" if error.where else error.what
-        context.finish("failed", reason, error.fix, error.exit_code, change=getattr(error, "change", {}))
+        more = {"change": getattr(error, "change", {}), "line": getattr(error, "line", None)}
+        context.finish("failed", reason, error.fix, error.exit_code, **more)
         return error.exit_code
     except BaseException as error:  # the boundary of the process: nothing may leave it without a reason
         (job.path / RESERVE).unlink(missing_ok=True)

@@ -76,6 +76,16 @@ class JobFolder:
         except (OSError, InputError, KeyError, TypeError, ValueError, YAMLError):  # another order, or not ours
             return self.request.kind, self.request.name
 
+    @cached_property
+    def machine(self) -> str:
+        """The other machine that works on it, as lists name it, without reading the config; "" for this one."""
+        try:
+            raw = parse_yaml(self._asked().partition("\nconfig:")[0])
+            place = raw.get("place") if isinstance(raw, dict) else None
+            return str(place.get("machine") or "") if isinstance(place, dict) else ""
+        except (OSError, InputError, ValueError, YAMLError):
+            return ""
+
     def _asked(self) -> str:
         with open_in(self.path, "job.yaml") as file:
             return file.read(RUN.bytes + 1).decode("utf-8")
@@ -195,6 +205,7 @@ def create_job(
     *,
     branch: Branch | None = None,
     group: str = "",
+    place: dict[str, Any] | None = None,
     fill: Callable[[JobFolder], None] = lambda job: None,
 ) -> JobFolder:
     """Make a job's folder in state `queued`.
@@ -206,6 +217,7 @@ def create_job(
         config: full config of that kind.
         branch: the checkpoint that it begins with, if any.
         group: what the runs of one sweep have in common.
+        place: how it runs on another machine; None for this one.
         fill: puts what the job needs into its folder, before anybody can see or start it.
 
     Raises:
@@ -226,7 +238,7 @@ def create_job(
             continue
     job = JobFolder(path)
     try:
-        write_request(path, JobRequest(kind, name, config, branch, group, roots_of_page()))
+        write_request(path, JobRequest(kind, name, config, branch, group, roots_of_page(), place))
         write_atomic(job.events_path, "")
         fill(job)
         write_state(job.state_path, JobState(status="queued"))

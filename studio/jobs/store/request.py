@@ -51,6 +51,7 @@ class JobRequest:
         group: what the runs of one sweep have in common, "" for a job of its own.
         roots: the folders that the page could read which asked for it, so that its job reads no others; None for a job
             of the command line, which reads what its user may.
+        place: how it runs on another machine, whose process here only follows it; None for a job of this machine.
     """
 
     kind: Kind
@@ -59,6 +60,17 @@ class JobRequest:
     branch: Branch | None = None
     group: str = ""
     roots: tuple[str, ...] | None = None
+    place: dict[str, Any] | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it takes no device here, and a process of it that was killed is started again."""
+        return self.kind in ELSEWHERE_KINDS or self.place is not None
+
+    @property
+    def machine(self) -> str:
+        """The other machine that works on it, as lists name it; "" for this one."""
+        return str((self.place or {}).get("machine") or "")
 
 
 def parse_request(raw: Any) -> JobRequest:
@@ -82,8 +94,11 @@ def parse_request(raw: Any) -> JobRequest:
     if roots is not None and not (isinstance(roots, list) and all(isinstance(one, str) for one in roots)):
         raise TypeError("the roots are not folders")
     kept = None if roots is None else tuple(roots)
+    place = raw.get("place")
+    if place is not None and not (isinstance(place, dict) and kind == "train"):
+        raise TypeError("the place is invalid")
     return JobRequest(
-        kind, name, _as_it_was(config) if kind == "train" else config, made, str(raw.get("group") or ""), kept
+        kind, name, _as_it_was(config) if kind == "train" else config, made, str(raw.get("group") or ""), kept, place
     )
 
 
@@ -139,6 +154,8 @@ def write_request(folder: Path, request: JobRequest) -> None:
         values["group"] = request.group
     if request.roots is not None:
         values["roots"] = list(request.roots)
+    if request.place is not None:
+        values["place"] = request.place
     stream = io.StringIO()
     yaml.dump({**values, "config": request.config}, stream)
     write_atomic(folder / "job.yaml", stream.getvalue())

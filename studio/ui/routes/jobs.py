@@ -153,7 +153,9 @@ def resumable(job: JobFolder) -> int | None:
     if not state.final or state.status == "completed":
         return None
     checkpoint = last_whole(job.checkpoints)
-    return None if checkpoint is None else checkpoint.step
+    if checkpoint is None:  # another machine may have one that has not come back
+        return None if job.request.place is None else 0
+    return checkpoint.step
 
 
 def downloads(job: JobFolder) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from studio.config.remote import PREFIX
 from studio.errors import StudioError
 from studio.jobs import FINAL, JobFolder, JobState, JobSummary, Summaries
 from studio.jobs.actions.queue import place_key
-from studio.jobs.run.devices import wanted_device
+from studio.jobs.run.devices import NOWHERE, wanted_device
 from studio.jobs.store.labels import NAME as LABELS
 from studio.jobs.store.request import ANSWERING_KINDS, ELSEWHERE_KINDS, JobRequest, Kind
 from studio.jobs.views.index import JobIndex
@@ -190,8 +190,9 @@ def make_row(job_id: str, request: JobRequest, state: JobState, summary: JobSumm
         "reason": state.reason,
         "fix": state.fix,
         "place": None,
-        "wants": wanted_device(request.kind, request.config),
+        "wants": NOWHERE if request.elsewhere else wanted_device(request.kind, request.config),
         "device": state.device,
+        "machine": request.machine,
         "best": best,
         "best_step": best_step,
         "step": summary.step,
