@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -188,6 +188,15 @@ class JobContext:
         """Add to environment.json."""
         write_json(self.job.environment_path, {**self.job.environment(), **values})
 
+    @contextlib.contextmanager
+    def lend_events(self) -> Iterator[None]:
+        """Leave the events to another process of the job, which writes them until the end of the block."""
+        self._events.close()
+        try:
+            yield
+        finally:
+            self._events = EventWriter(self.job.events_path)
+
     def should_stop(self) -> bool:
         """True once a stop was asked for; the first time, the state becomes `stopping`."""
         if not self._stopping and self.job.stop_path.exists():
@@ -258,7 +267,8 @@ def run_worker(kind: Kind, work: Callable[[JobContext], None], argv: list[str] |
         return StoppedError.exit_code
     except StudioError as error:
         reason = f"{error.where}: {error.what}" if error.where else error.what
-        context.finish("failed", reason, error.fix, error.exit_code, change=getattr(error, "change", {}))
+        more = {"change": getattr(error, "change", {}), "line": getattr(error, "line", None)}
+        context.finish("failed", reason, error.fix, error.exit_code, **more)
         return error.exit_code
     except BaseException as error:  # the boundary of the process: nothing may leave it without a reason
         (job.path / RESERVE).unlink(missing_ok=True)

@@ -48,6 +48,8 @@ class Plan:
         advice: sentences naming the settings to change when it does not fit, the least costly first.
         cures: what would lower the memory, the least costly first, for a run whose memory was full all the same.
         choices: option path → Choice, for every option that can be `auto`.
+        ranks: processes that compute the run together. Memory, micro-batch and accumulation are those of each, and
+            `available_bytes` is its part of what is free.
         usual: what `auto` would be for options of which it is known, whatever is set.
     """
 
@@ -79,6 +81,7 @@ class Plan:
     cures: list[Cure] = field(default_factory=list)
     choices: dict[str, Choice] = field(default_factory=dict)
     usual: dict[str, Choice] = field(default_factory=dict)
+    ranks: int = 1
 
     @property
     def batching(self) -> Batching:
@@ -103,6 +106,8 @@ class Plan:
             "time not known yet" if self.seconds is None else f"about {_duration(self.seconds)}",
             f"{self.total_bytes / 1e9:.1f} of {self.available_bytes / 1e9:.1f} GB",
         ]
+        if self.ranks > 1:
+            parts[-1] += f" for each of {self.ranks} processes"
         return " · ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,6 +140,9 @@ def make_plan(
     written = config.method.max_completion_length if config.method.kind.online else 0
     choices: dict[str, Choice] = {}
 
+    ranks = training.ranks
+    own, device = part_of(config, device)
+    choices.update(_spread(config, device))
     dtype, autocast = _dtype(config, device, choices)
     usual = _usual_rate(config, shape)
     rate = _rate(config, usual, choices)
@@ -144,14 +152,15 @@ def make_plan(
         adapter=adapter, dtype_bytes=2 if dtype == "bfloat16" else 4, autocast=autocast,
         optimizer=training.optimizer, micro_batch=1, length=max(1, lengths.max) + written, supervised=0,
         checkpointing=False, cuda=device.kind == "cuda", import_bytes=device.import_bytes, cost=cost, written=written,
-        weight_bits=tuning.kind.weight_bits(tuning), batch=training.batch_size, scorer=reward_parameters(shape, config),
+        weight_bits=tuning.kind.weight_bits(tuning), batch=own.training.batch_size,
+        scorer=reward_parameters(shape, config),
         reference=by_beta or cost.reference == "always",
         validation=lengths.validation_max + written if lengths.validation_max else 0,
-        fused=_fused(config, device),
+        fused=_fused(config, device), buckets=ranks > 1,
     )  # fmt: skip
-    load, memory = fit(config, shape, lengths, device, load, choices, begun)
-    micro, accumulation = load.micro_batch, training.batch_size // load.micro_batch
-    per_epoch = steps_per_epoch(config, lengths.count, micro, accumulation)
+    load, memory = fit(own, shape, lengths, device, load, choices, begun)
+    micro, accumulation = load.micro_batch, own.training.batch_size // load.micro_batch
+    per_epoch = steps_per_epoch(config, lengths.count, micro, accumulation * ranks)
     steps = training.max_steps or math.ceil(training.epochs * per_epoch)
     epochs = steps / per_epoch if training.max_steps else training.epochs
     plan = Plan(
@@ -181,11 +190,47 @@ def make_plan(
         fits=fits(memory, device),
         choices=choices,
         usual={RATE: usual},
+        ranks=ranks,
     )
     seconds = speed.training_seconds(shape, load, _work(config, lengths, plan, load), device)
-    found = cures(config, shape, load)
+    if seconds is not None and device.kind != "cpu":  # on a CPU the processes share the cores
+        seconds /= ranks
+    found = cures(own, shape, load)
     told = [] if plan.fits else advice(found, memory, device)
     return replace(plan, seconds=seconds, advice=told, cures=found)
+
+
+def part_of(config: RunConfig, device: DeviceInfo) -> tuple[RunConfig, DeviceInfo]:
+    """What each process of a run has: its part of the batch, and of a processor's memory; a GPU has it to itself.
+
+    Args:
+        config, device: of the whole run.
+    """
+    ranks = config.training.ranks
+    if ranks == 1:
+        return config, device
+    training = config.training.model_copy(update={"batch_size": max(1, config.training.batch_size // ranks)})
+    if device.kind == "cpu":
+        device = replace(device, available_bytes=device.available_bytes // ranks)
+    return config.model_copy(update={"training": training}), device
+
+
+def _spread(config: RunConfig, device: DeviceInfo) -> dict[str, Choice]:
+    """On how many devices a run computes and how they share it, with the reasons."""
+    training = config.training
+    if training.devices != "auto":
+        devices = Choice(training.devices, "as set", GIVEN)
+    elif device.kind == "cpu":
+        devices = Choice(1, "one process uses all cores; several would share them", "rule")
+    else:
+        devices = Choice(1, "the other GPUs stay free for other runs", "rule")
+    if training.parallel != "auto":
+        parallel = Choice(training.parallel, "as set", GIVEN)
+    elif training.ranks == 1:
+        parallel = Choice("none", "there is one device", "training.devices")
+    else:
+        parallel = Choice("ddp", f"each of the {training.ranks} processes has the whole model", "training.devices")
+    return {"training.devices": devices, "training.parallel": parallel}
 
 
 def steps_per_epoch(config: RunConfig, rows: int, micro: int, accumulation: int) -> int:

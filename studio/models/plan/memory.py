@@ -84,6 +84,7 @@ class Load:
         token_limit: tokens computed at a time at most, where rows of like length are put together; 0 for no limit.
         waste: tokens of all micro-batches with padding over those without; 0 where that is not known.
         fused: the engine's layers compute it.
+        buckets: gradients are copied to be averaged over several processes (torch's DistributedDataParallel).
     """
 
     adapter: Adapted | None
@@ -108,6 +109,7 @@ class Load:
     token_limit: int = 0
     waste: float = 0.0
     fused: bool = False
+    buckets: bool = False
 
     @property
     def tokens(self) -> int:
@@ -165,6 +167,8 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
     logits = _logit_bytes(shape, load)
     # With one micro-batch an update, gradients come while activations and logits go, in the memory these leave.
     gradients = 4 * trainable if load.accumulates else max(0, 4 * trainable - activations - logits)
+    if load.buckets:
+        gradients += 4 * trainable
     lost = round(LOST_SHARE * (activations + 4 * trainable))
     return {
         "weights": weights,
