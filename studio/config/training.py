@@ -188,10 +188,10 @@ class TrainingConfig(Options):
         group=SPEED,
         differs="transformers: every GPU that it sees.",
     )
-    parallel: Literal["auto", "none", "ddp"] = option(
+    parallel: Literal["auto", "none", "ddp", "fsdp2"] = option(
         "auto",
-        "How several devices share an update. ddp: each has the whole model and computes a part of the batch; none: "
-        "one device. auto is ddp for several devices.",
+        "How several devices share an update, of which each computes a part. ddp: each holds the whole model; fsdp2: "
+        "each holds a part of every weight, for models that do not fit; none: one device. auto is ddp where that fits.",
         title="Parallelism",
         group=SPEED,
     )

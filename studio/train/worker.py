@@ -146,8 +146,7 @@ def train(context: JobContext) -> None:
         last = trainer.state.global_step
         saved = load_best(context, trainer, watch) if config.training.load_best_model_at_end else last
         context.log(f"the weights of step {saved} are saved")
-        if sharing.number() == 0:
-            _save(context, asked, reference, trainer, tokenizer, prepared, start, saved, watching.early)
+        _save(context, asked, reference, trainer, tokenizer, prepared, start, saved, watching.early)
     if callback.stopped:
         raise StoppedError(f"stopped at step {trainer.state.global_step} of {plan.steps}; the weights are saved")
     if sharing.number() == 0:
@@ -290,7 +289,12 @@ def _save(
     saved: int,
     early: str,
 ) -> None:
-    folder = new_folder(context.job.model)  # a model that was saved when it was stopped stays until this one is whole
+    # A model that was saved when it was stopped stays until this one is whole.
+    folder = sharing.first(lambda: new_folder(context.job.model))
+    if sharing.number():
+        if trainer.is_fsdp_enabled:  # of which each rank has a part
+            trainer.save_model(str(folder))
+        return
     start.save(trainer, folder)
     restore_switches(reference.path, folder)
     save_tokenizer(tokenizer, reference.path, folder, config.model.trust_remote_code)

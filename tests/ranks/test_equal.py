@@ -25,14 +25,21 @@ def counted(job: JobFolder) -> list[tuple[int, int, int]]:
     return [(event["step"], event["tokens"], event["supervised_tokens"]) for event in found]
 
 
-def equal(several: JobFolder, one: JobFolder) -> None:
+def equal(several: JobFolder, one: JobFolder, norms: float = TOLERANCE) -> None:
+    """Compare two runs.
+
+    Args:
+        several, one: on several ranks, and on one.
+        norms: relative difference of the gradients' norms.
+    """
     names = sorted({name for event in events(one) if event["kind"] == "metric" for name in event["values"]})
     assert {"loss", "eval_loss", "grad_norm"} <= set(names)
     for name in names:
         if name != "tokens_per_second":
             # Rewards and margins are small differences of sums of hundreds.
             near = 1e-7 if "loss" in name else TOLERANCE
-            assert curve(several, name) == pytest.approx(curve(one, name), rel=TOLERANCE, abs=near), name
+            far = norms if name == "grad_norm" else TOLERANCE
+            assert curve(several, name) == pytest.approx(curve(one, name), rel=far, abs=near), name
     assert counted(several) == counted(one)
     assert apart(several, one) <= TOLERANCE
     numbers = [event["seq"] for event in events(several)]
@@ -44,7 +51,8 @@ def test_two_ranks_are_one_process(
 ) -> None:
     """The quick one: the launcher is this process, which has imported everything."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    values, jobs = config(tiny, tmp_path, epochs=1, batch_size=6), []
+    values, jobs = config(tiny, tmp_path, epochs=1, batch_size=4), []
+    values["data"]["validation"] = 0.25  # 5 rows, so that the last batch of the validation has fewer, too
     for ranks in (1, 2):
         raw = {**values, "training": {**values["training"], "devices": ranks}}
         job = create_job(settings.jobs, "train", f"ranks-{ranks}", build(RunConfig, raw).model_dump(mode="json"))
@@ -55,7 +63,7 @@ def test_two_ranks_are_one_process(
         else:
             run_ranks(context, ranks)
     equal(jobs[1], jobs[0])
-    assert [event["step"] for event in events(jobs[1]) if "loss" in event.get("values", {})] == [1, 2, 3]
+    assert sorted(curve(jobs[1], "loss")) == [1, 2, 3, 4]
     assert last_whole(jobs[1].checkpoints) is not None
 
 
@@ -104,7 +112,7 @@ def test_the_best_model_and_the_early_stop_are_the_same(tiny: Path, session_sett
 
 @pytest.mark.long
 def test_a_branch_goes_on_with_another_number_of_ranks(tiny: Path, session_settings: Settings, tmp_path: Path) -> None:
-    values = config(tiny, tmp_path, epochs=4, save_steps=3)
+    values = config(tiny, tmp_path, epochs=4, save_steps=3, save_total_limit=9)
     one = ran(session_settings, "unbranched", values)
     begun = ran(session_settings, "begun-by-two", values, devices=2)
     for ranks in ("auto", "3"):

@@ -78,6 +78,12 @@ def test_a_suspended_rank_is_named(tmp_path: Path, ranks: Ranks) -> None:
     assert "rank 0 has done nothing for 1 s and does not answer" in watched(tmp_path, 2, 8.0)
 
 
+def test_a_tracker_that_waits_for_its_network_is_left_alone(tmp_path: Path, ranks: Ranks) -> None:
+    first, second = ranks(("studio/train/loop/trackers", "begin", 0), ("torch/distributed", "all_reduce", 0))
+    assert watched(tmp_path, 2, 3.0) == ""
+    assert first.poll() is None and second.poll() is None
+
+
 def test_nobody_hangs_while_one_computes_or_before_all_compute(tmp_path: Path, ranks: Ranks) -> None:
     ranks(("torch/distributed", "all_reduce", 0), ("code", "score", 20))
     assert watched(tmp_path, 2, 2.5) == ""

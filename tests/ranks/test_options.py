@@ -14,12 +14,14 @@ from studio.errors import InputError, InputErrors
 from studio.jobs.run import devices as module
 from studio.models.device.gpus import Gpu
 from studio.models.device.machine import DeviceInfo
+from studio.models.inspect.headers import Tensor
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.batches import shares
 from studio.models.plan.fit import Lengths
-from studio.models.plan.making import make_plan
+from studio.models.plan.making import Plan, make_plan
 from studio.settings import Settings
 from studio.train import checks
+from tests.models.checkpoints import llama_config, tensor_shapes
 
 ROWS = Lengths(count=100, total_tokens=5000, max=60, supervised_tokens=2000)
 
@@ -90,6 +92,21 @@ def test_devices_that_are_not_there(
         ({"training": {"devices": 2, "padding_free": True}}, "training.padding_free", "cannot be shared"),
         ({"training": {"devices": 2, "kernels": "auto"}}, "training.kernels", "compute on one device"),
         ({"training": {"devices": 2, "engine": "unsloth"}}, "training.engine", "Unsloth trains on one device"),
+        (
+            {"training": {"devices": 2, "parallel": "fsdp2"}, "method": {"name": "dpo"}},
+            "training.parallel",
+            "not with dpo, lora and adamw_torch_fused",
+        ),
+        (
+            {"training": {"devices": 2, "parallel": "fsdp2", "optimizer": "adafactor"}},
+            "training.parallel",
+            "not with sft, lora and adafactor",
+        ),
+        (
+            {"training": {"devices": 2, "parallel": "fsdp2"}, "tuning": {"init": "pissa"}},
+            "training.parallel",
+            "LoRA adapter that starts at default",
+        ),
         ({"training": {"devices": 2}, "method": {"name": "orpo"}}, "training.devices", "orpo with these options"),
         ({"training": {"devices": 2}, "tuning": {"name": "qlora"}}, "training.devices", "qlora trains on one device"),
     ],
@@ -128,5 +145,27 @@ def test_the_plan_is_that_of_one_process_with_its_part_of_batch_and_memory(tiny:
     auto = make_plan(run(), shape, ROWS, device).choices
     assert auto["training.devices"].reason == "one process uses all cores; several would share them"
     assert auto["training.parallel"].value == "none"
-    assert two.choices["training.parallel"].reason == "each of the 2 processes has the whole model"
+    assert two.choices["training.parallel"].reason == "the model fits in each of the 2 processes"
     assert two.choices["training.parallel"].value == "ddp"
+
+
+def test_auto_divides_a_model_that_does_not_fit_on_each_device() -> None:
+    sizes = {"hidden": 4096, "inner": 14336, "layers": 32, "heads": 32, "kv_heads": 8, "vocab": 128256}
+    shape = ModelShape.from_parts(
+        llama_config(**sizes), [Tensor(name, "BF16", size) for name, size in tensor_shapes(**sizes).items()]
+    )
+    gpu = DeviceInfo("cuda", "a GPU", 16, 80 * 10**9, 79 * 10**9, 10**12, {"bfloat16": 500_000.0}, bf16_fast=True)
+
+    def plan(tuning: str, **training: Any) -> Plan:
+        config = build(RunConfig, {"tuning": {"name": tuning}, "training": {"devices": 4, **training}})
+        return make_plan(config, shape, ROWS, gpu)
+
+    lora, full, held = plan("lora"), plan("full"), plan("full", parallel="ddp")
+    assert lora.parallel == "ddp" and lora.fits
+    assert full.parallel == "fsdp2" and full.fits
+    assert full.choices["training.parallel"].reason == (
+        "the whole run does not fit in each of the 4 processes, but a part of the model does"
+    )
+    assert held.parallel == "ddp" and not held.fits
+    assert full.memory["optimizer"] == held.memory["optimizer"] // 4
+    assert full.memory["weights"] > held.memory["weights"] // 4  # the blocks that are whole at a time

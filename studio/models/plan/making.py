@@ -22,6 +22,7 @@ from studio.models.plan.batches import Batching
 from studio.models.plan.cures import Cure, advice, cures
 from studio.models.plan.fit import GIVEN, Choice, Lengths, fit, fits
 from studio.models.plan.memory import Load
+from studio.models.plan.spread import PARALLEL, part_of, shardable, spread
 from studio.tunings import TUNINGS, title_of
 
 EVALUATIONS = 8
@@ -50,6 +51,7 @@ class Plan:
         choices: option path → Choice, for every option that can be `auto`.
         ranks: processes that compute the run together. Memory, micro-batch and accumulation are those of each, and
             `available_bytes` is its part of what is free.
+        parallel: how they share an update: none, ddp or fsdp2.
         usual: what `auto` would be for options of which it is known, whatever is set.
     """
 
@@ -82,6 +84,7 @@ class Plan:
     choices: dict[str, Choice] = field(default_factory=dict)
     usual: dict[str, Choice] = field(default_factory=dict)
     ranks: int = 1
+    parallel: str = "none"
 
     @property
     def batching(self) -> Batching:
@@ -142,7 +145,8 @@ def make_plan(
 
     ranks = training.ranks
     own, device = part_of(config, device)
-    choices.update(_spread(config, device))
+    choices.update(spread(config, device))
+    parallel = str(choices[PARALLEL].value)
     dtype, autocast = _dtype(config, device, choices)
     usual = _usual_rate(config, shape)
     rate = _rate(config, usual, choices)
@@ -156,9 +160,16 @@ def make_plan(
         scorer=reward_parameters(shape, config),
         reference=by_beta or cost.reference == "always",
         validation=lengths.validation_max + written if lengths.validation_max else 0,
-        fused=_fused(config, device), buckets=ranks > 1,
+        fused=_fused(config, device), buckets=parallel == "ddp", shards=ranks if parallel == "fsdp2" else 1,
     )  # fmt: skip
     load, memory = fit(own, shape, lengths, device, load, choices, begun)
+    if training.parallel == "auto" and parallel == "ddp" and not fits(memory, device) and shardable(config):
+        parts, part_choices = replace(load, buckets=False, shards=ranks), dict(choices)
+        parts, divided = fit(own, shape, lengths, device, parts, part_choices, begun)
+        if fits(divided, device):
+            reason = f"the whole run does not fit in each of the {ranks} processes, but a part of the model does"
+            parallel, load, memory = "fsdp2", parts, divided
+            choices.update(part_choices | {PARALLEL: Choice(parallel, reason, "memory plan")})
     micro, accumulation = load.micro_batch, own.training.batch_size // load.micro_batch
     per_epoch = steps_per_epoch(config, lengths.count, micro, accumulation * ranks)
     steps = training.max_steps or math.ceil(training.epochs * per_epoch)
@@ -191,6 +202,7 @@ def make_plan(
         choices=choices,
         usual={RATE: usual},
         ranks=ranks,
+        parallel=parallel,
     )
     seconds = speed.training_seconds(shape, load, _work(config, lengths, plan, load), device)
     if seconds is not None and device.kind != "cpu":  # on a CPU the processes share the cores
@@ -198,39 +210,6 @@ def make_plan(
     found = cures(own, shape, load)
     told = [] if plan.fits else advice(found, memory, device)
     return replace(plan, seconds=seconds, advice=told, cures=found)
-
-
-def part_of(config: RunConfig, device: DeviceInfo) -> tuple[RunConfig, DeviceInfo]:
-    """What each process of a run has: its part of the batch, and of a processor's memory; a GPU has it to itself.
-
-    Args:
-        config, device: of the whole run.
-    """
-    ranks = config.training.ranks
-    if ranks == 1:
-        return config, device
-    training = config.training.model_copy(update={"batch_size": max(1, config.training.batch_size // ranks)})
-    if device.kind == "cpu":
-        device = replace(device, available_bytes=device.available_bytes // ranks)
-    return config.model_copy(update={"training": training}), device
-
-
-def _spread(config: RunConfig, device: DeviceInfo) -> dict[str, Choice]:
-    """On how many devices a run computes and how they share it, with the reasons."""
-    training = config.training
-    if training.devices != "auto":
-        devices = Choice(training.devices, "as set", GIVEN)
-    elif device.kind == "cpu":
-        devices = Choice(1, "one process uses all cores; several would share them", "rule")
-    else:
-        devices = Choice(1, "the other GPUs stay free for other runs", "rule")
-    if training.parallel != "auto":
-        parallel = Choice(training.parallel, "as set", GIVEN)
-    elif training.ranks == 1:
-        parallel = Choice("none", "there is one device", "training.devices")
-    else:
-        parallel = Choice("ddp", f"each of the {training.ranks} processes has the whole model", "training.devices")
-    return {"training.devices": devices, "training.parallel": parallel}
 
 
 def steps_per_epoch(config: RunConfig, rows: int, micro: int, accumulation: int) -> int:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from studio.errors import InputError
 from studio.models.plan.batches import by_length
+from studio.models.plan.spread import DEVICES, PARALLEL, shardable
 from studio.train.checks.known import Known
-
-_DEVICES, _PARALLEL = "training.devices", "training.parallel"
 
 
 def _method(known: Known) -> None:
@@ -17,28 +16,34 @@ def _method(known: Known) -> None:
     if ranks == 1:
         if config.training.parallel not in ("auto", "none"):
             raise InputError(
-                f"{config.training.parallel} shares a run between devices, but this run has one", where=_PARALLEL,
-                fix=f"Set {_DEVICES} to 2 or more, or {_PARALLEL} to auto",
+                f"{config.training.parallel} shares a run between devices, but this run has one", where=PARALLEL,
+                fix=f"Set {DEVICES} to 2 or more, or {PARALLEL} to auto",
             )  # fmt: skip
         return
     if config.training.parallel == "none":
         raise InputError(
-            f"{ranks} devices are asked for, but {_PARALLEL} is none", where=_PARALLEL,
-            fix=f"Set it to auto, or {_DEVICES} to auto for one device",
+            f"{ranks} devices are asked for, but {PARALLEL} is none", where=PARALLEL,
+            fix=f"Set it to auto, or {DEVICES} to auto for one device",
         )  # fmt: skip
     if config.training.engine == "unsloth":
         raise InputError(
-            "Unsloth trains on one device", where="training.engine", fix=f"Set it to studio, or {_DEVICES} to auto"
+            "Unsloth trains on one device", where="training.engine", fix=f"Set it to studio, or {DEVICES} to auto"
         )
+    if config.training.parallel == "fsdp2" and not shardable(config):
+        raise InputError(
+            f"fsdp2 goes with sft or pretrain, full or a new LoRA adapter that starts at default, and AdamW; not "
+            f"with {config.method.name}, {config.tuning.name} and {config.training.optimizer} as they are set",
+            where=PARALLEL, fix="Set it to ddp",
+        )  # fmt: skip
     if by_length(config):
         return
     if config.method.kind.padding_free and config.training.padding_free:
         raise InputError(
             "padding-free batches cannot be shared between devices", where="training.padding_free",
-            fix=f"Set it to false, or {_DEVICES} to auto",
+            fix=f"Set it to false, or {DEVICES} to auto",
         )  # fmt: skip
     raise InputError(
-        f"{config.method.name} with these options trains on one device so far", where=_DEVICES, fix="Set it to auto"
+        f"{config.method.name} with these options trains on one device so far", where=DEVICES, fix="Set it to auto"
     )
 
 
@@ -52,7 +57,7 @@ def _batch(known: Known) -> None:
         raise InputError(
             f"a batch of {training.batch_size} examples cannot be divided equally among {ranks} devices",
             where="training.batch_size",
-            fix=f"Set it to {f'{less} or {more}' if less else more}, or change {_DEVICES}",
+            fix=f"Set it to {f'{less} or {more}' if less else more}, or change {DEVICES}",
         )
     if micro != "auto" and training.batch_size // ranks % micro:
         raise InputError(
@@ -67,16 +72,16 @@ def _model(known: Known) -> None:
     if config.training.ranks > 1 and known.shape.experts:
         raise InputError(
             "a mixture of experts trains on one device: in an update a device may use experts that others do not",
-            where=_DEVICES, fix="Set it to auto",
+            where=DEVICES, fix="Set it to auto",
         )  # fmt: skip
     if config.training.ranks > 1 and config.training.fuses:
         raise InputError(
             "the fused kernels compute on one device", where="training.kernels",
-            fix=f"Set it to off, or {_DEVICES} to auto",
+            fix=f"Set it to off, or {DEVICES} to auto",
         )  # fmt: skip
     if config.training.ranks > 1 and config.tuning.kind.quantized:
         raise InputError(
-            f"{config.tuning.name} trains on one device", where=_DEVICES, fix="Set it to auto, or tuning.name to lora"
+            f"{config.tuning.name} trains on one device", where=DEVICES, fix="Set it to auto, or tuning.name to lora"
         )
 
 

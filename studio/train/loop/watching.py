@@ -164,7 +164,8 @@ class Watching(TrainerCallback):
     def _require_numbers(self, model: Any, step: int) -> None:
         """Refuse to save weights that hold NaN or infinity: the checkpoint before is worth more."""
         changed = (weight for weight in model.parameters() if weight.requires_grad)
-        if not all(bool(weight.detach().isfinite().all()) for weight in changed):
+        held = (weight.to_local() if hasattr(weight, "to_local") else weight for weight in changed)
+        if sharing.any_of(not all(bool(weight.detach().isfinite().all()) for weight in held)):
             raise self._failed(self._health.ruined(step, f"the weights contain NaN or inf at step {step}"))
 
     def _failed(self, found: Finding) -> FailedRunError:

@@ -18,7 +18,7 @@ from typing import Any
 
 from studio.errors import StoppedError, StudioError
 from studio.jobs.run.diagnosis import from_exception
-from studio.jobs.run.worker import JobContext
+from studio.jobs.run.worker import JobContext, peak_memory_bytes
 from studio.jobs.store.folder import JobFolder
 from studio.models.catalog.quiet import quiet_imports
 from studio.private import begin
@@ -71,8 +71,12 @@ def main(argv: list[str]) -> int:
     settings = read_settings()
     context = OtherRank(job, settings) if rank else JobContext(job, settings)
     try:
-        with reading_as_asked(settings, job.request.roots):
-            _work(context, argv[1])
+        try:
+            with reading_as_asked(settings, job.request.roots):
+                _work(context, argv[1])
+        finally:  # the plan is that of one process, and the first rank holds as much as any
+            kept = job.environment().get("peak_memory_bytes", 0)
+            context.environment(peak_memory_bytes=max(peak_memory_bytes(), kept))
     except StoppedError as error:
         write_end(job.path, rank, End("stopped", error.what, fix=error.fix))
         return 0

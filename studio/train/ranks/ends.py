@@ -73,7 +73,13 @@ def log_of(job: Path, rank: int) -> Path:
 
 
 def write_end(job: Path, rank: int, end: End) -> None:
-    """Leave word of how a rank ended."""
+    """Leave word of how a rank ended.
+
+    Args:
+        job: folder of the job.
+        rank: its number.
+        end: what it says.
+    """
     write_json(job / FOLDER / f"rank-{rank}.json", asdict(end))
 
 

@@ -8,6 +8,7 @@ the code it stands. Whoever stands in a wait for others is not to blame, nor is 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -33,6 +34,8 @@ WATCHED = "computing"
 _FRAME = re.compile(r'^  File "([^"]+)", line (\d+) in (\S+)$', re.MULTILINE)
 # Code that waits for other ranks: collectives, and the backward pass, whose gradients are added up.
 _WAITS = re.compile(r"torch/(?:distributed|autograd/graph|autograd/__init__)|train/ranks/sharing")
+_BELOW = re.compile(r"torch/(?:_ops|_library)")  # between a collective and the place that waits for it
+_PATIENT = re.compile(r"train/loop/trackers")  # waits for a network, not for a rank
 
 
 @dataclass
@@ -88,12 +91,16 @@ class Watch(threading.Thread):
             return
         stopped = [rank for rank, process in idle.items() if process.status() == psutil.STATUS_STOPPED]
         places = {rank: ask(self._job, rank, process) for rank, process in idle.items() if rank not in stopped}
-        lost = stopped or [rank for rank, place in places.items() if not _WAITS.search(place)]
+        if any(_PATIENT.search(" ".join(stack)) for stack in places.values()):
+            self._seen.clear()
+            return
+        lost = stopped or [rank for rank, stack in places.items() if not _WAITS.search(stack[0] if stack else "")]
         if not lost and len(idle) < self._count:
             return
         rank = min(lost or idle)
         seconds = now - self._seen[rank].at
-        self.found = hung(self._job, rank, seconds, places.get(rank, ""))
+        stack = places.get(rank, [])
+        self.found = hung(self._job, rank, seconds, stack[0] if stack else "")
         ranks[rank].kill()
         self._over.set()
 
@@ -133,8 +140,10 @@ def ranks_of(launcher: psutil.Process) -> dict[int, psutil.Process]:
     return found
 
 
-def ask(job: Path, rank: int, process: psutil.Process) -> str:
-    """Where in the code a rank stands, as "FUNCTION (FILE, line N)"; "" if it does not answer.
+def ask(job: Path, rank: int, process: psutil.Process) -> list[str]:
+    """Where in the code a rank stands, the innermost place first, as "FUNCTION (FILE, line N)".
+
+    Empty if it does not answer.
 
     Args:
         job: folder of the job; the answer goes to the rank's log.
@@ -147,9 +156,8 @@ def ask(job: Path, rank: int, process: psutil.Process) -> str:
     end = time.monotonic() + 2.0
     while time.monotonic() < end:
         time.sleep(0.1)
-        # The main thread is the last one that is told; its first frame is where it stands.
-        main = read_tail(log, start=before).text.rpartition("\n\n")[2]
-        if frames := _FRAME.findall(main):
-            file, line, name = frames[0]
-            return f"{name} ({file}, line {line})"
-    return ""
+        main = read_tail(log, start=before).text.rpartition("\n\n")[2]  # of the threads it is told last
+        frames = [f"{name} ({file}, line {line})" for file, line, name in _FRAME.findall(main)]
+        if frames:
+            return list(itertools.dropwhile(_BELOW.search, frames))
+    return []

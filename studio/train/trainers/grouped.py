@@ -207,16 +207,13 @@ class Grouped:
         if sharing.count() == 1 or not self.setup.by_length or "gather" in vars(accelerator):
             yield
             return
-        kept = self.gather_function  # type: ignore[has-type]
-        same = _same
-        accelerator.gather = accelerator.gather_for_metrics = self.gather_function = same
+        accelerator.gather = _same  # on which gather_for_metrics builds, that cuts the last batch to its rows
         accelerator.prepare_data_loader = self._whole_loader
         try:
             yield
         finally:
-            for name in ("gather", "gather_for_metrics", "prepare_data_loader"):
+            for name in ("gather", "prepare_data_loader"):
                 delattr(accelerator, name)
-            self.gather_function = kept
 
     def _whole_loader(self, loader: Any, device_placement: bool | None = None, **_: Any) -> Any:
         accelerator: Any = self.accelerator  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from studio.train.ranks import sharing
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset
 from studio.train.trainers.grouped import Grouped, Parts
+from studio.train.trainers.sharded import Sharded, sharding_arguments
 
 # What the collator makes that the model takes; the last five tell of examples that stand in one row.
 _MODEL_INPUTS = (
@@ -25,7 +26,7 @@ _MODEL_INPUTS = (
 )  # fmt: skip
 
 
-class SupervisedTrainer(Grouped, Counting, SFTTrainer):
+class SupervisedTrainer(Grouped, Counting, Sharded, SFTTrainer):
     """SFTTrainer that computes logits at supervised tokens only."""
 
     engine_loss = True
@@ -80,7 +81,7 @@ def build(setup: Setup) -> SupervisedTrainer:
     config = setup.config
     noise = config.method.neftune_noise_alpha if config.method.reads("neftune_noise_alpha") else 0
     arguments = SFTConfig(
-        **common_arguments(setup),
+        **common_arguments(setup) | sharding_arguments(setup),
         loss_type=config.method.kind.loss(config.method),
         neftune_noise_alpha=noise or None,
         max_length=None,  # lengths were checked, cut or refused by the studio already
