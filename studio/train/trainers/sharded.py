@@ -14,6 +14,7 @@ import torch
 from accelerate.utils import DistributedType
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from studio.train.setup import Setup
@@ -39,16 +40,25 @@ class Sharded:
     """Put before a trainer class."""
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Make the accelerator, also for FSDP on a processor."""
-        state: Any = self.args.distributed_state  # type: ignore[attr-defined]
-        kind = None if state is None else state.distributed_type
-        if not self.args.fsdp or kind != DistributedType.MULTI_CPU:  # type: ignore[attr-defined]
+        """Make the accelerator, also for FSDP on a processor.
+
+        accelerate would add up gradients in bfloat16 where products are computed so, and round the loss to it.
+        """
+        args: Any = self.args  # type: ignore[attr-defined]
+        if not args.fsdp:
             return super().create_accelerator_and_postprocess()  # type: ignore[misc, no-any-return]
-        state.distributed_type = DistributedType.MULTI_GPU
+        state = args.distributed_state
+        kind = state.distributed_type
+        if kind == DistributedType.MULTI_CPU:
+            state.distributed_type = DistributedType.MULTI_GPU
         try:
             super().create_accelerator_and_postprocess()  # type: ignore[misc]
         finally:
             state.distributed_type = kind
+        if args.bf16:
+            half, whole = torch.bfloat16, torch.float32
+            policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=whole, output_dtype=whole)
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy  # type: ignore[attr-defined]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write whole weights, or the adapter's.
