@@ -26,7 +26,7 @@ from studio.train.ranks import sharing
 from studio.train.ranks.ends import FOLDER, RankError, hung, log_of
 
 LOOK_SECONDS = 1.0
-IDLE_SECONDS = 15.0
+IDLE_SECONDS = 10.0
 # A process that did less than this share of a second in each second has done nothing.
 IDLE_SHARE = 0.02
 # While this file is there the ranks compute; before and after that one of them may wait for a network.
@@ -87,15 +87,17 @@ class Watch(threading.Thread):
         now = time.monotonic()
         idle = {rank: process for rank, process in ranks.items() if self._is_idle(rank, process, now)}
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") not in ("", "-1")
-        if len(idle) < self._count and not (gpus and idle):
-            return
         stopped = [rank for rank, process in idle.items() if process.status() == psutil.STATUS_STOPPED]
+        if len(idle) < self._count and not stopped and not (gpus and idle):
+            return
         places = {rank: ask(self._job, rank, process) for rank, process in idle.items() if rank not in stopped}
         if any(_PATIENT.search(" ".join(stack)) for stack in places.values()):
             self._seen.clear()
             return
         lost = stopped or [rank for rank, stack in places.items() if not _WAITS.search(stack[0] if stack else "")]
         if not lost and len(idle) < self._count:
+            for rank in idle:
+                self._seen[rank].at = now  # it is asked again, but not at every look
             return
         rank = min(lost or idle)
         seconds = now - self._seen[rank].at
