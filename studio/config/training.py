@@ -180,6 +180,33 @@ class TrainingConfig(Options):
         "any", "Where the run computes: any takes the first free device, cuda:0 that GPU, cpu the CPU.",
         title="Device", group=SPEED,
     )  # fmt: skip
+    devices: str = option(
+        "auto",
+        "How many devices compute the run together, each with a process of its own: a number, or the numbers of GPUs, "
+        "such as [0, 2]; auto is one. On a CPU it is the number of processes, which share the cores.",
+        title="Devices",
+        group=SPEED,
+        differs="transformers: every GPU that it sees.",
+    )
+    parallel: Literal["auto", "none", "ddp", "fsdp2"] = option(
+        "auto",
+        "How several devices share an update, of which each computes a part. ddp: each holds the whole model; fsdp2: "
+        "each holds a part of every weight, for models that do not fit; none: one device. auto is ddp where that fits.",
+        title="Parallelism",
+        group=SPEED,
+    )
+
+    @property
+    def device_ids(self) -> tuple[int, ...]:
+        """Numbers of the GPUs that `devices` lists; empty where it gives a number of devices or auto."""
+        return tuple(map(int, re.findall(r"\d+", self.devices))) if self.devices.startswith("[") else ()
+
+    @property
+    def ranks(self) -> int:
+        """Processes that compute the run together: 1 for auto."""
+        if self.devices == "auto":
+            return 1
+        return len(self.device_ids) or int(self.devices)
 
     @property
     def fuses(self) -> bool:
@@ -192,6 +219,24 @@ class TrainingConfig(Options):
         if not re.fullmatch(r"any|cpu|cuda:\d{1,3}", value):
             raise ValueError("any, cpu, or a GPU such as cuda:0")
         return value
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _devices(cls, value: object) -> object:
+        wrong = "auto, a number of devices from 1, or the numbers of different GPUs such as [0, 2]"
+        if isinstance(value, list) and all(type(one) is int for one in value):
+            value = f"[{', '.join(map(str, value))}]"
+        if type(value) not in (str, int):  # nothing nested, which could be of any size
+            raise ValueError(wrong)
+        text = " ".join(str(value).split())
+        if re.fullmatch(r"auto|[1-9]\d{0,3}", text):
+            return text
+        if not re.fullmatch(r"\[? ?\d{1,3}( ?, ?\d{1,3})* ?\]?", text) or text.startswith("[") != text.endswith("]"):
+            raise ValueError(wrong)
+        ids = [int(one) for one in re.findall(r"\d+", text)]
+        if len(set(ids)) < len(ids) or text == "0":
+            raise ValueError(wrong)
+        return f"[{', '.join(map(str, ids))}]"
 
     @field_validator("report_to", mode="before")
     @classmethod

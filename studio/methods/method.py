@@ -107,6 +107,7 @@ class Method:
         result: the trained model answers, or scores answers.
         padding_free: `training.padding_free` goes with it.
         unsloth: the engine of that name has it.
+        shards: its trainer goes with weights that are divided over several devices (FSDP2).
         exact: what `data.prepare.batches` collates is the trainer's own batch.
         plain: texts are read as they are, never as conversations.
         formerly: (method, option, word) that meant this one before it had a name of its own.
@@ -129,6 +130,7 @@ class Method:
     result: Literal["model", "scorer"] = "model"
     padding_free: bool = False
     unsloth: bool = False
+    shards: bool = False
     exact: bool = False
     plain: bool = False
     formerly: tuple[str, str, str] | None = None

@@ -55,6 +55,7 @@ PRETRAIN = _Pretrain(
     cost=MethodCost(),
     trainer="supervised",
     padding_free=True,
+    shards=True,
     exact=True,
     plain=True,
     paper="Gururangan et al. 2020, arXiv:2004.10964",

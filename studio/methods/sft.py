@@ -74,6 +74,7 @@ SFT = _Sft(
     trainer="supervised",
     padding_free=True,
     unsloth=True,
+    shards=True,
     exact=True,
     paper="Ouyang et al. 2022, arXiv:2203.02155, step 1",
     differs="The studio's own masks, which work with any chat template; logits at supervised positions only.",

@@ -23,7 +23,7 @@ from studio.data.worker.client import DataCalls
 from studio.errors import InputError, StudioError
 from studio.foreign import as_path
 from studio.jobs import list_jobs
-from studio.jobs.run.devices import require_device
+from studio.jobs.run.devices import require_devices
 from studio.jobs.store.state import ACTIVE
 from studio.models.catalog.names import resolve_model
 from studio.models.device.machine import device_info
@@ -120,7 +120,7 @@ def check(
         StudioError: the computer lacks something (disk, memory).
     """
     config = with_absolute_paths(config, settings)
-    require_device(config.training.device, settings)
+    require_devices(config.training, settings)
     model = resolve_model(
         config.model.path,
         settings,

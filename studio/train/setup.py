@@ -88,6 +88,9 @@ def common_arguments(setup: Setup) -> dict[str, Any]:
         "gradient_checkpointing": plan.activation_checkpointing,
         "bf16": plan.autocast,
         "use_cpu": not torch.cuda.is_available(),
+        # Every weight that is trained takes part in every update, and every rank reads the same buffers.
+        "ddp_find_unused_parameters": False,
+        "ddp_broadcast_buffers": False,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # hides the very numbers that a person must see
         "eval_strategy": "steps" if validate else "no",

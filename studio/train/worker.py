@@ -48,6 +48,8 @@ from studio.train.loop.card import write_card
 from studio.train.loop.saving import Start, restore_switches, save_tokenizer
 from studio.train.loop.watching import Watching, load_best
 from studio.train.preflight import first_epoch
+from studio.train.ranks import sharing
+from studio.train.ranks.hanging import watched_ranks
 from studio.train.runs import base_of
 from studio.train.setup import Setup
 
@@ -67,12 +69,12 @@ def train(context: JobContext) -> None:
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
-    begun = _begun(context)
-    reference = _resolve(context, config)
+    begun = sharing.first(lambda: _begun(context))
+    reference = sharing.first(lambda: _resolve(context, config))
     context.check_stop()
     tokenizer = load_tokenizer(reference.path, config.model.trust_remote_code)
     asked = config  # as it was submitted: what auto became is the plan's to tell
-    prepared = _read(context, config, reference, tokenizer)
+    prepared = sharing.after_first(lambda: _read(context, config, reference, tokenizer))
     config = _within(config, max(row.length for row in (*prepared.train, *prepared.validation)))
     if begun is not None:
         now = [(source.path, source.sha256) for source in prepared.report.sources]
@@ -82,13 +84,14 @@ def train(context: JobContext) -> None:
     context.check_stop()
     if config.tuning.adapter and config.tuning.merges:
         with context.phase("merging the adapter"):
-            reference = merge_into(reference, Path(config.tuning.adapter), tokenizer, context.job.path / "base")
-    plan = _plan(context, asked, reference, prepared, begun is not None)
+            adapter, folder = Path(config.tuning.adapter), context.job.path / "base"
+            reference = sharing.first(lambda: merge_into(reference, adapter, tokenizer, folder))
+    plan = sharing.first(lambda: _plan(context, asked, reference, prepared, begun is not None))
     if begun is not None:
         _require_steps(context, begun, plan)
     base = reference
     if config.model.rope_scaling != "none" and config.tuning.kind.adapter:
-        base = stretched_base(config, reference, context.job.path / "stretched")
+        base = sharing.first(lambda: stretched_base(config, reference, context.job.path / "stretched"))
     _record(context, asked, base, prepared, plan)
     validations = _evaluations(plan, prepared, begun)
     if plan.seconds is not None:
@@ -98,7 +101,7 @@ def train(context: JobContext) -> None:
 
     with context.phase("loading model"):
         example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None
-        kernels, missing = fused.kernels(config)
+        kernels, missing = sharing.after_first(lambda: fused.kernels(config, plan))
         loaded = load_model(config, plan, reference.path, tokenizer, example, kernels)
         if config.training.engine == "unsloth":
             if warning := unsloth.warning():
@@ -129,19 +132,23 @@ def train(context: JobContext) -> None:
             on_samples=callback.samples,
         )
         trainer = trainers.build(setup)
-        if fused.wanted(config):
+        if fused.wanted(config, plan):
             done = fused.fuse(trainer.model, config, plan, kernels, missing)
             context.log(done.line())
             if setup.by_length and plan.unpadded and not done.unpadded:
                 # What was promised is not kept: micro-batches are made for the model's own layers.
-                setup.plan = _plan(context, asked, reference, prepared, begun is not None, fuses=False)
+                setup.plan = sharing.first(
+                    lambda: _plan(context, asked, reference, prepared, begun is not None, fuses=False)
+                )
                 _record(context, asked, base, prepared, setup.plan)
         callback.watch(trainer)
-        trackers.attach(trainer, context, list(config.training.report_to))
-        start = Start.of(trainer, config)
+        if sharing.number() == 0:
+            trackers.attach(trainer, context, list(config.training.report_to))
+        start = Start.of(trainer, config) if sharing.number() == 0 else Start()
         if begun is not None:
             callback.go_on(begun)
-        trainer.train(resume_from_checkpoint=str(begun.path) if begun is not None else None)
+        with watched_ranks(context.job.path):
+            trainer.train(resume_from_checkpoint=str(begun.path) if begun is not None else None)
     with context.phase("saving"):
         last = trainer.state.global_step
         saved = load_best(context, trainer, watch) if config.training.load_best_model_at_end else last
@@ -149,7 +156,8 @@ def train(context: JobContext) -> None:
         _save(context, asked, reference, trainer, tokenizer, prepared, start, saved, watching.early)
     if callback.stopped:
         raise StoppedError(f"stopped at step {trainer.state.global_step} of {plan.steps}; the weights are saved")
-    _tidy(context, config)
+    if sharing.number() == 0:
+        _tidy(context, config)
 
 
 def _begun(context: JobContext) -> Checkpoint | None:
@@ -292,7 +300,12 @@ def _save(
     saved: int,
     early: str,
 ) -> None:
-    folder = new_folder(context.job.model)  # a model that was saved when it was stopped stays until this one is whole
+    # A model that was saved when it was stopped stays until this one is whole.
+    folder = sharing.first(lambda: new_folder(context.job.model))
+    if sharing.number():
+        if trainer.is_fsdp_enabled:  # of which each rank has a part
+            trainer.save_model(str(folder))
+        return
     start.save(trainer, folder)
     restore_switches(reference.path, folder)
     save_tokenizer(tokenizer, reference.path, folder, config.model.trust_remote_code)

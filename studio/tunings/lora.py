@@ -14,4 +14,5 @@ LORA = Tuning(
     sentence="a small adapter on top of frozen weights",
     options=LoraOptions,
     unsloth=True,
+    shards=True,
 )

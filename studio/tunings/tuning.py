@@ -20,6 +20,7 @@ class Tuning:
         adapter: an adapter is trained beside frozen weights; False where every weight changes.
         quantized: the frozen weights are held in few bits.
         unsloth: the engine of that name has it.
+        shards: its weights can be divided over several devices (FSDP2).
     """
 
     name: str
@@ -29,6 +30,7 @@ class Tuning:
     adapter: bool = True
     quantized: bool = False
     unsloth: bool = False
+    shards: bool = False
 
     def uses_dora(self, options: Any) -> bool:
         """Whether the adapter also learns the length of each row of the weights."""

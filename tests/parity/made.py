@@ -120,7 +120,7 @@ def make_trainer(
     shape = ModelShape.from_folder(folder)
     plan = make_plan(config, shape, lengths_of(prepared), device_info(settings))
     example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None
-    kernels, reason = fused.kernels(config)
+    kernels, reason = fused.kernels(config, plan)
     loaded = load_model(config, plan, folder, tokenizer, example, kernels)
     setup = Setup(
         config=config, plan=plan, model=loaded.model, base=folder, tokenizer=tokenizer, train=prepared.train,
@@ -128,7 +128,7 @@ def make_trainer(
         engine_loss=loaded.engine_loss,
     )  # fmt: skip
     trainer = trainers.build(setup)
-    if fused.wanted(config):
+    if fused.wanted(config, plan):
         fused.fuse(trainer.model, config, plan, kernels, reason)
     return Made(trainer, setup)
 

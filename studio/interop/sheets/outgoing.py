@@ -15,6 +15,8 @@ from studio.interop.report import Line, Status
 # Options that say where and how the studio itself works.
 _OWN: dict[str, str] = {
     "training.device": "which device computes is said when the training is started",
+    "training.devices": "the number of processes is said when the training is started; the batch here is that of one",
+    "training.parallel": "how processes share an update is said when the training is started",
     "training.engine": "it is an engine of the studio",
     "training.kernels": "they are the studio's own",
     "training.keep_best": "checkpoints are kept as save_total_limit says",

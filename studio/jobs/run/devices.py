@@ -1,6 +1,8 @@
 """The devices of this machine that jobs run on, and which job takes which. Needs no torch.
 
-Every job takes one place on one device. A training says which (`training.device`); evaluations and exports take any.
+Every job takes one place on one device. A training says which (`training.device`), or takes several GPUs
+(`training.devices`), whose numbers are those of this list; evaluations and exports take any. On the processor a run of
+several processes takes one place, since they share its cores.
 Without STUDIO_DEVICES the devices are the GPUs that the driver lists, and the processor. "any" is any of the GPUs, and
 the processor only where there is no GPU: a run that asks for nothing must not land on the slow one.
 """
@@ -11,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from studio.config.training import TrainingConfig
 from studio.errors import InputError
 from studio.jobs.store.request import ELSEWHERE_KINDS
 from studio.models.device.gpus import VISIBLE, visible_gpus
@@ -18,6 +21,8 @@ from studio.models.device.machine import cores
 from studio.settings import Settings
 
 ANY, CPU = "any", "cpu"
+# "any*2" asks for two of them, "cuda:0,cuda:2" for these.
+TIMES, AND = "*", ","
 # Of a job that runs elsewhere: it takes no place here.
 NOWHERE = "none"
 
@@ -65,12 +70,16 @@ def _shared(device: Device, slots: int) -> Device:
 
 
 def wanted_device(kind: str, config: dict[str, Any]) -> str:
-    """Return what a job asks for: a device's name, "any", or "none" where it runs elsewhere."""
+    """Return what a job asks for: a device's name, "any", several of either, or "none" where it runs elsewhere."""
     if kind in ELSEWHERE_KINDS:
         return NOWHERE
     training = config.get("training") if kind == "train" else None
-    asked = training.get("device") if isinstance(training, dict) else None
-    return str(asked or ANY)
+    if not isinstance(training, dict):
+        return ANY
+    asked, several = str(training.get("device") or ANY), str(training.get("devices") or "auto")
+    if several.startswith("["):
+        return AND.join(f"cuda:{number.strip()}" for number in several.strip("[]").split(","))
+    return f"{asked}{TIMES}{several}" if asked == ANY and several not in ("auto", "1") else asked
 
 
 def environment_of(device: Device, wanted: str) -> dict[str, str]:
@@ -94,31 +103,98 @@ def assign(queued: list[tuple[str, str]], devices: list[Device], taken: list[str
     """
     open_to_any = [device for device in devices if takes(device, ANY, devices)]
     first = open_to_any[0].name if open_to_any else ""
-    busy = Counter(name or first for name in taken)
+    busy = Counter(one for name in taken for one in (name or first).split(AND))
     found: dict[str, Device] = {}
     for job, wanted in queued:
         if wanted == NOWHERE:
             found[job] = Device(NOWHERE, "no device")
             continue
-        for device in devices:
-            if busy[device.name] < device.slots and takes(device, wanted, devices):
-                found[job] = device
-                busy[device.name] += 1
-                break
+        free = [one for one in devices if busy[one.name] < one.slots and takes(one, wanted, devices)]
+        many = how_many(wanted, free)
+        if len(free) >= many:
+            busy.update(one.name for one in free[:many])
+            found[job] = free[0] if many == 1 else _joined(free[:many])
     return found
 
 
+def how_many(wanted: str, devices: list[Device]) -> int:
+    """How many of the devices that it may have a job takes; of the processor always one place.
+
+    Args:
+        wanted: what it asks for.
+        devices: that it may have.
+    """
+    if all(device.name == CPU for device in devices):
+        return 1
+    return int(wanted.partition(TIMES)[2] or 1) * len(wanted.split(AND))
+
+
+def _joined(devices: list[Device]) -> Device:
+    """Several GPUs as one that a job is given."""
+    ids = [device.environment[VISIBLE] for device in devices if VISIBLE in device.environment]
+    name, title = AND.join(device.name for device in devices), f"{len(devices)} GPUs"
+    return Device(name, title, environment={VISIBLE: ",".join(ids)} if len(ids) == len(devices) else {})
+
+
 def takes(device: Device, wanted: str, devices: list[Device]) -> bool:
-    """Whether a device is what a job asks for.
+    """Whether a device is what a job asks for, or one of those.
 
     Args:
         device: the one in question.
-        wanted: a device's name, or `ANY`: a GPU where there is one, else the CPU.
+        wanted: a device's name, or `ANY`: a GPU where there is one, else the CPU; or several.
         devices: all of this machine.
     """
-    if wanted == ANY:
+    if wanted.partition(TIMES)[0] == ANY:
         return device.name != CPU or all(one.name == CPU for one in devices)
-    return device.name == wanted
+    return device.name in wanted.split(AND)
+
+
+def require_devices(training: TrainingConfig, settings: Settings) -> None:
+    """Check that the devices of a training are there, and cores for its processes.
+
+    Args:
+        training: section of the run.
+        settings: which devices may be used.
+
+    Raises:
+        InputError: one is missing; the sentence says what there is.
+    """
+    wanted = wanted_device("train", {"training": training.model_dump()})
+    if not training.device_ids:
+        require_device(training.device, settings)
+    ranks, devices = training.ranks, list_devices(settings)
+    gpus = [device.name for device in devices if device.name != CPU]
+    here = f"there {'are' if len(gpus) > 1 else 'is'} {', '.join(gpus) or 'no GPU'} here"
+    if training.device_ids:
+        if training.device != ANY:
+            raise InputError(
+                f"training.device is {training.device}, but training.devices lists GPUs", where="training.devices",
+                fix="Leave training.device at any, or training.devices at auto",
+            )  # fmt: skip
+        if missing := [name for name in wanted.split(AND) if name not in gpus]:
+            raise InputError(
+                f"there is no {' and no '.join(missing)}: {here}", where="training.devices",
+                fix="List GPUs that there are" if gpus else "Set it to auto, or to a number of processes on the CPU",
+            )  # fmt: skip
+        return
+    if ranks == 1:
+        return
+    if training.device not in (ANY, CPU):
+        raise InputError(
+            f"training.device is {training.device}, which is one device, but training.devices is {ranks}",
+            where="training.devices", fix="Set it to auto, or training.device to any",
+        )  # fmt: skip
+    if gpus and training.device == ANY:
+        if ranks > len(gpus):
+            raise InputError(
+                f"{ranks} devices are asked for, but {here}", where="training.devices",
+                fix=f"Set it to {len(gpus)} or less, or training.device to cpu",
+            )  # fmt: skip
+    elif ranks > cores():
+        raise InputError(
+            f"{ranks} processes are asked for, but this computer has {cores()} cores to compute with",
+            where="training.devices", fix=f"Set it to {cores()} or less, or to auto",
+        )  # fmt: skip
 
 
 def require_device(wanted: str, settings: Settings) -> None:

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -192,6 +192,15 @@ class JobContext:
     def environment(self, **values: Any) -> None:
         """Add to environment.json."""
         write_json(self.job.environment_path, {**self.job.environment(), **values})
+
+    @contextlib.contextmanager
+    def lend_events(self) -> Iterator[None]:
+        """Leave the events to another process of the job, which writes them until the end of the block."""
+        self._events.close()
+        try:
+            yield
+        finally:
+            self._events = EventWriter(self.job.events_path)
 
     def should_stop(self) -> bool:
         """True once a stop was asked for; the first time, the state becomes `stopping`."""

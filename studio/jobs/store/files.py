@@ -20,7 +20,7 @@ from studio.reach import open_in
 RESERVE = ".reserve"
 RESERVE_BYTES = 64 * 1024
 # What a job makes in its folder, apart from files that are replaced whole.
-_WRITTEN = ("events.jsonl", "log.txt", ".untold", "checkpoints", "model", "base", "exports", "report", "work")
+_WRITTEN = ("events.jsonl", "log.txt", ".untold", "checkpoints", "model", "base", "exports", "report", "work", "ranks")
 
 
 def write_atomic(path: Path, text: str) -> None:

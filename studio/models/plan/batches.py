@@ -93,6 +93,21 @@ def split(lengths: Sequence[int], batching: Batching, sequences: int = 1) -> lis
     return parts
 
 
+def shares(lengths: Sequence[int], ranks: int) -> list[list[int]]:
+    """Return the places of an update's rows by the rank that computes them, which has as many and as long ones as
+    any other: dealt out from the longest on, forth and back. A rank has none where there are fewer rows than ranks.
+
+    Args:
+        lengths: (N,) tokens of each row's longest sequence.
+        ranks: how many there are.
+    """
+    dealt: list[list[int]] = [[] for _ in range(ranks)]
+    for turn, at in enumerate(sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))):
+        lap, seat = divmod(turn, ranks)
+        dealt[seat if lap % 2 == 0 else ranks - 1 - seat].append(at)
+    return dealt
+
+
 def look(each: Sequence[int], batch: int, batching: Batching, sequences: int = 1) -> Seen:
     """Look at the micro-batches of the updates that these rows make, in their order.
 

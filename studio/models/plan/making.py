@@ -23,6 +23,7 @@ from studio.models.plan.cures import Cure, advice, cures
 from studio.models.plan.fit import GIVEN, Choice, Lengths, fit, fits
 from studio.models.plan.fused import fused, unpadded
 from studio.models.plan.memory import Load
+from studio.models.plan.spread import PARALLEL, part_of, shardable, spread
 from studio.tunings import TUNINGS, title_of
 
 EVALUATIONS = 8
@@ -50,6 +51,9 @@ class Plan:
         advice: sentences naming the settings to change when it does not fit, the least costly first.
         cures: what would lower the memory, the least costly first, for a run whose memory was full all the same.
         choices: option path → Choice, for every option that can be `auto`.
+        ranks: processes that compute the run together. Memory, micro-batch and accumulation are those of each, and
+            `available_bytes` is its part of what is free.
+        parallel: how they share an update: none, ddp or fsdp2.
         usual: what `auto` would be for options of which it is known, whatever is set.
     """
 
@@ -82,6 +86,8 @@ class Plan:
     cures: list[Cure] = field(default_factory=list)
     choices: dict[str, Choice] = field(default_factory=dict)
     usual: dict[str, Choice] = field(default_factory=dict)
+    ranks: int = 1
+    parallel: str = "none"
 
     @property
     def batching(self) -> Batching:
@@ -106,6 +112,8 @@ class Plan:
             "time not known yet" if self.seconds is None else f"about {_duration(self.seconds)}",
             f"{self.total_bytes / 1e9:.1f} of {self.available_bytes / 1e9:.1f} GB",
         ]
+        if self.ranks > 1:
+            parts[-1] += f" for each of {self.ranks} processes"
         return " · ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
@@ -138,6 +146,10 @@ def make_plan(
     written = config.method.max_completion_length if config.method.kind.online else 0
     choices: dict[str, Choice] = {}
 
+    ranks = training.ranks
+    own, device = part_of(config, device)
+    choices.update(spread(config, device))
+    parallel = str(choices[PARALLEL].value)
     dtype, autocast = _dtype(config, device, choices)
     usual = _usual_rate(config, shape)
     rate = _rate(config, usual, choices)
@@ -147,14 +159,25 @@ def make_plan(
         adapter=adapter, dtype_bytes=2 if dtype == "bfloat16" else 4, autocast=autocast,
         optimizer=training.optimizer, micro_batch=1, length=max(1, lengths.max) + written, supervised=0,
         checkpointing=False, cuda=device.kind == "cuda", import_bytes=device.import_bytes, cost=cost, written=written,
-        weight_bits=tuning.kind.weight_bits(tuning), batch=training.batch_size, scorer=reward_parameters(shape, config),
+        weight_bits=tuning.kind.weight_bits(tuning), batch=own.training.batch_size,
+        scorer=reward_parameters(shape, config),
         reference=by_beta or cost.reference == "always",
         validation=lengths.validation_max + written if lengths.validation_max else 0,
-        fused=fused(config, shape, device), unpadded=unpadded(config, shape, device),
+        fused=parallel != "fsdp2" and fused(config, shape, device),
+        unpadded=parallel != "fsdp2" and unpadded(config, shape, device),
+        buckets=parallel == "ddp", shards=ranks if parallel == "fsdp2" else 1,
     )  # fmt: skip
-    load, memory = fit(config, shape, lengths, device, load, choices, begun)
-    micro, accumulation = load.micro_batch, training.batch_size // load.micro_batch
-    per_epoch = steps_per_epoch(config, lengths.count, micro, accumulation)
+    load, memory = fit(own, shape, lengths, device, load, choices, begun)
+    if training.parallel == "auto" and parallel == "ddp" and not fits(memory, device) and shardable(config):
+        parts = replace(load, buckets=False, shards=ranks, fused=False, unpadded=False)
+        part_choices = dict(choices)
+        parts, divided = fit(own, shape, lengths, device, parts, part_choices, begun)
+        if fits(divided, device):
+            reason = f"the whole run does not fit in each of the {ranks} processes, but a part of the model does"
+            parallel, load, memory = "fsdp2", parts, divided
+            choices.update(part_choices | {PARALLEL: Choice(parallel, reason, "memory plan")})
+    micro, accumulation = load.micro_batch, own.training.batch_size // load.micro_batch
+    per_epoch = steps_per_epoch(config, lengths.count, micro, accumulation * ranks)
     steps = training.max_steps or math.ceil(training.epochs * per_epoch)
     epochs = steps / per_epoch if training.max_steps else training.epochs
     plan = Plan(
@@ -185,9 +208,13 @@ def make_plan(
         fits=fits(memory, device),
         choices=choices,
         usual={RATE: usual},
+        ranks=ranks,
+        parallel=parallel,
     )
     seconds = speed.training_seconds(shape, load, _work(config, lengths, plan, load), device)
-    found = cures(config, shape, load)
+    if seconds is not None and device.kind != "cpu":  # on a CPU the processes share the cores
+        seconds /= ranks
+    found = cures(own, shape, load)
     told = [] if plan.fits else advice(found, memory, device)
     return replace(plan, seconds=seconds, advice=told, cures=found)
 

@@ -85,6 +85,8 @@ class Load:
         waste: tokens of all micro-batches with padding over those without; 0 where that is not known.
         fused: the engine's layers compute it.
         unpadded: and leave padding out.
+        buckets: gradients are copied to be averaged over several processes (torch's DistributedDataParallel).
+        shards: processes over which weights, gradients and states are divided (FSDP2); one block is whole at a time.
     """
 
     adapter: Adapted | None
@@ -110,6 +112,8 @@ class Load:
     waste: float = 0.0
     fused: bool = False
     unpadded: bool = False
+    buckets: bool = False
+    shards: int = 1
 
     @property
     def tokens(self) -> int:
@@ -167,11 +171,19 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
     logits = _logit_bytes(shape, load)
     # With one micro-batch an update, gradients come while activations and logits go, in the memory these leave.
     gradients = 4 * trainable if load.accumulates else max(0, 4 * trainable - activations - logits)
+    if load.buckets:
+        gradients += 4 * trainable
     lost = round(LOST_SHARE * (activations + 4 * trainable))
+    states = state_bytes(load.optimizer, _trained(shape, load))
+    if load.shards > 1:
+        # The block that is computed, the one that is fetched meanwhile, and what stands outside of blocks are whole.
+        block = linear // max(1, shape.layers) * 2 + shape.vocab * shape.hidden * (1 if shape.tied else 2)
+        weights = weights // load.shards + load.dtype_bytes * block
+        gradients, states = gradients // load.shards, states // load.shards
     return {
         "weights": weights,
         "gradients": gradients,
-        "optimizer": state_bytes(load.optimizer, _trained(shape, load)),
+        "optimizer": states,
         "activations": activations,
         "logits": logits,
         "runtime": RUNTIME_CUDA if load.cuda else load.import_bytes + JOB_BYTES + lost,

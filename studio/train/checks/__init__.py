@@ -12,6 +12,7 @@ from studio.train.checks.continued import CONTINUED_CHECKS
 from studio.train.checks.known import Known, raise_all
 from studio.train.checks.method import METHOD_CHECKS
 from studio.train.checks.model import MODEL_CHECKS
+from studio.train.checks.ranks import RANK_CHECKS
 from studio.train.checks.tokens import TOKEN_CHECKS, require_rows
 from studio.train.checks.watching import WATCHING_CHECKS
 from studio.train.checks.weights import WEIGHT_CHECKS
@@ -36,4 +37,4 @@ def check_method(known: Known) -> None:
     Raises:
         InputErrors: all that is wrong.
     """
-    raise_all(known, (*METHOD_CHECKS, *WATCHING_CHECKS))
+    raise_all(known, (*METHOD_CHECKS, *WATCHING_CHECKS, *RANK_CHECKS))

@@ -70,14 +70,14 @@ class Fused:
         self.segments = self.unpadded = False
 
 
-def wanted(config: RunConfig) -> bool:
-    """Whether a run may use the engine's layers."""
-    return config.training.fuses and not torch.cuda.is_available()
+def wanted(config: RunConfig, plan: Plan) -> bool:
+    """Whether a run may use the engine's layers: not where each device has a part of every weight."""
+    return config.training.fuses and not torch.cuda.is_available() and plan.parallel != "fsdp2"
 
 
-def kernels(config: RunConfig) -> tuple[Kernels | None, str]:
+def kernels(config: RunConfig, plan: Plan) -> tuple[Kernels | None, str]:
     """The compiled functions for this CPU; or None and the reason, "" where the run does not want them."""
-    if not wanted(config):
+    if not wanted(config, plan):
         return None, ""
     try:
         return Kernels(load(place())), ""

@@ -11,11 +11,12 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from studio.jobs.run.worker import JobContext, Phase
 from studio.jobs.store import checkpoints
 from studio.jobs.store.checkpoints import Checkpoint
+from studio.train.ranks import sharing
 
 if TYPE_CHECKING:
     from studio.methods import Method
@@ -72,13 +73,15 @@ class JobCallback(TrainerCallback):
             self._trainer.supervised_seen = int(done["supervised_tokens"])
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Seal the checkpoint that was just written.
+        """Seal the checkpoint that was just written, once every rank has written its part.
 
         Args:
             args, state, control: transformers' own; `state.global_step` names the checkpoint in `args.output_dir`.
         """
         folder = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
-        checkpoints.seal(folder, state.global_step, self._counted())
+        sharing.together()
+        if sharing.number() == 0:
+            checkpoints.seal(folder, state.global_step, self._counted())
 
     def _counted(self) -> dict[str, float]:
         trainer = self._trainer
@@ -93,9 +96,11 @@ class JobCallback(TrainerCallback):
         """Start the clock of the run.
 
         Args:
-            args, state, control: transformers' own; not read.
+            args, state, control: transformers' own; `args.seed` is that of the first rank, and others add their number.
         """
         self._train_began = time.monotonic()
+        if rank := sharing.number():
+            set_seed(args.seed + rank)  # or all ranks would drop the same places of different rows
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock of a step.
@@ -125,7 +130,7 @@ class JobCallback(TrainerCallback):
         spent, seen = list(self._pace)[-last:], list(self._counts)[-last:]
         self._speed = sum(seen) / max(sum(spent), 1e-9)
         self._phase.set(state.global_step, state.max_steps)
-        if self._context.should_stop():
+        if sharing.any_of(self._context.should_stop()):
             control.should_save = control.should_training_stop = self.stopped = True
         return control
 

@@ -23,6 +23,7 @@ from studio.models.plan.making import Plan
 from studio.train.loop.best import Watched, best_of, note_best, scores, since_better
 from studio.train.loop.callbacks import JobCallback
 from studio.train.loop.health import Facts, Finding, Health
+from studio.train.ranks import sharing
 
 LOOK_SECONDS = 5.0
 
@@ -142,6 +143,8 @@ class Watching(TrainerCallback):
         Args:
             args, state, control: transformers' own; `args.output_dir` holds the checkpoints.
         """
+        if sharing.number():
+            return
         folder = Path(args.output_dir or "")
         newest = folder / f"checkpoint-{state.global_step}"
         self._checkpoint_bytes = sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())
@@ -161,7 +164,8 @@ class Watching(TrainerCallback):
     def _require_numbers(self, model: Any, step: int) -> None:
         """Refuse to save weights that hold NaN or infinity: the checkpoint before is worth more."""
         changed = (weight for weight in model.parameters() if weight.requires_grad)
-        if not all(bool(weight.detach().isfinite().all()) for weight in changed):
+        held = (weight.to_local() if hasattr(weight, "to_local") else weight for weight in changed)
+        if sharing.any_of(not all(bool(weight.detach().isfinite().all()) for weight in held)):
             raise self._failed(self._health.ruined(step, f"the weights contain NaN or inf at step {step}"))
 
     def _failed(self, found: Finding) -> FailedRunError:
@@ -209,7 +213,8 @@ def load_best(context: JobContext, trainer: Any, watch: Watched) -> int:
         the step whose weights the model now has: the last one where no validated checkpoint is whole.
     """
     folder = Path(trainer.args.output_dir)
-    best = note_best(folder, watch, found := scores(trainer.state.log_history, watch.name))
+    found = scores(trainer.state.log_history, watch.name)
+    best = sharing.first(lambda: note_best(folder, watch, found))
     last: int = trainer.state.global_step
     if best is None:
         context.notice("warning", f"no checkpoint was validated, so the weights of the last step, {last}, are saved")

@@ -3,19 +3,26 @@
 transformers fetches an update's rows as one batch, in its own order, which is what a run that goes on skips; here they
 are put together by length, and the losses added up with the weight that each micro-batch has in the whole: its tokens
 or its pairs. So neither the rows of an update nor its loss depend on how many are computed at a time.
+
+Where several ranks train, each fetches the same rows and computes a part of them, all ranks equally many micro-batches:
+one that has fewer computes a row once more without weight. What is counted and reported is added up over the ranks, so
+that each of them is at any time where a single process would be; rows, loss and schedule do not depend on their number.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 
 from studio.data.prepare.batch import row_length
-from studio.models.plan.batches import Batching, split
+from studio.models.plan.batches import Batching, shares, split
+from studio.train.ranks import sharing
 from studio.train.setup import Setup
 
 Inputs = dict[str, Any]
@@ -25,12 +32,13 @@ class Parts:
     """The micro-batches of an update. Not a list: accelerate would walk through everything in it.
 
     Attributes:
-        micro_batches: what the trainer's collator makes of the rows of each.
-        rows: of all of them.
+        micro_batches: what the trainer's collator makes of the rows of each that this rank computes.
+        rows: of the update, on all ranks.
+        real: how many of the micro-batches count; those behind them only keep pace with the other ranks.
     """
 
-    def __init__(self, micro_batches: list[Inputs], rows: int) -> None:
-        self.micro_batches, self.rows = micro_batches, rows
+    def __init__(self, micro_batches: list[Inputs], rows: int, real: int) -> None:
+        self.micro_batches, self.rows, self.real = micro_batches, rows, real
 
 
 class Collator:
@@ -46,9 +54,17 @@ class Collator:
         self._collate, self._batching, self._sequences = collate, batching, sequences
 
     def __call__(self, rows: list[Inputs]) -> Parts:
-        """Sort and collate the rows."""
-        parts = split([row_length(row) for row in rows], self._batching, self._sequences)
-        return Parts([self._collate([rows[at] for at in part]) for part in parts], len(rows))
+        """Sort and collate the rows of this rank."""
+        lengths = [row_length(row) for row in rows]
+        dealt = [self._split(share, lengths) for share in shares(lengths, sharing.count())]
+        own = dealt[sharing.number()]
+        shortest = min(range(len(rows)), key=lengths.__getitem__)
+        filled = own + [[shortest]] * (max(map(len, dealt)) - len(own))
+        return Parts([self._collate([rows[at] for at in part]) for part in filled], len(rows), len(own))
+
+    def _split(self, places: list[int], lengths: list[int]) -> list[list[int]]:
+        parts = split([lengths[at] for at in places], self._batching, self._sequences)
+        return [[places[at] for at in part] for part in parts]
 
 
 class Grouped:
@@ -85,13 +101,19 @@ class Grouped:
         collate: Any = self.data_collator
         self.data_collator: Any = Collator(collate, self.setup.plan.batching, self.sequences)
         try:
-            return super()._get_dataloader(*args, **kwargs)  # type: ignore[misc]
+            with self._alone():
+                return super()._get_dataloader(*args, **kwargs)  # type: ignore[misc]
         finally:
             self.data_collator = collate
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
         inner = [one for sample in batch_samples for one in _micro_batches(sample)]
-        return super()._get_num_items_in_batch(inner, device)  # type: ignore[misc]
+        with self._alone():
+            counted = super()._get_num_items_in_batch(inner, device)  # type: ignore[misc]
+        if counted is None or sharing.count() == 1:
+            return counted
+        own = sum(self.weight(one) for sample in batch_samples for one in sample.micro_batches[: sample.real])
+        return torch.tensor(sharing.total([own])[0], device=device)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Operations of all micro-batches, as transformers estimates them."""
@@ -107,16 +129,41 @@ class Grouped:
         """
         if not isinstance(inputs, Parts):
             return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
-        parts = inputs.micro_batches
-        weights = [self.weight(part) for part in parts]
+        parts, ranks = inputs.micro_batches, sharing.count()
+        weights = self._weights(inputs)
+        whole = sharing.total([sum(weights)])[0]
+        before = self.tokens_seen, self.supervised_seen
         losses: list[torch.Tensor] = []
-        for part, _ in self._each("train", parts, weights, inputs.rows):
-            # A loss that is a mean over its micro-batch is divided by this: so it has its share in the whole.
-            self.current_gradient_accumulation_steps = sum(weights) / max(1, weights[len(losses)])
+        for part, weight in self._each("train", parts, weights, inputs.rows):
+            # A loss that is a mean over its micro-batch is divided by this: so it has its share in the whole, of which
+            # DDP takes the mean over the ranks.
+            self.current_gradient_accumulation_steps = whole / max(1, weight) / ranks
+            items = num_items_in_batch
+            if len(losses) >= inputs.real:  # in step with the other ranks, without weight
+                self.current_gradient_accumulation_steps = math.inf
+                items = None if items is None else torch.full_like(items, math.inf)
             last = len(losses) == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(model):  # type: ignore[attr-defined]
-                losses.append(super().training_step(model, part, num_items_in_batch))  # type: ignore[misc]
-        return torch.stack(losses).sum()
+            with self._alone(), nullcontext() if last else self.accelerator.no_sync(model):  # type: ignore[attr-defined]
+                losses.append(super().training_step(model, part, items))  # type: ignore[misc]
+            if len(losses) == inputs.real:
+                counted = self.tokens_seen, self.supervised_seen
+        loss = torch.stack(losses).sum()
+        return loss if ranks == 1 else self._of_all_ranks(loss, before, counted if inputs.real else before)
+
+    def _of_all_ranks(self, loss: torch.Tensor, before: tuple[int, int], counted: tuple[int, int]) -> torch.Tensor:
+        """Add up what the ranks have counted of an update; returns its whole loss.
+
+        Args:
+            loss: of this rank's part, times the number of ranks.
+            before, counted: tokens and supervised tokens before the update, and after this rank's part.
+        """
+        mine = [float(loss), *(now - then for now, then in zip(counted, before, strict=True))]
+        summed, tokens, supervised = sharing.total(mine)
+        self.tokens_seen, self.supervised_seen = before[0] + round(tokens), before[1] + round(supervised)
+        figures: dict[str, list[float]] = self._metrics["train"]  # type: ignore[attr-defined]
+        if "num_tokens" in figures:  # TRL's own count, for trackers
+            figures["num_tokens"] = [float(self.tokens_seen)]
+        return torch.full_like(loss, summed / sharing.count())
 
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -130,23 +177,71 @@ class Grouped:
             ignore_keys: passed on.
         """
         parts, rows = _micro_batches(inputs), self.rows_of(inputs)
-        weights = [self.weight(part) for part in parts]
+        weights = self._weights(inputs)
         whole = torch.zeros((), device=self.args.device)  # type: ignore[attr-defined]
         for part, weight in self._each("eval", parts, weights, rows):
             loss, _, _ = super().prediction_step(model, part, True, ignore_keys)  # type: ignore[misc]
             whole += weight * loss.float().mean()
+        if sharing.count() > 1:
+            whole.fill_(sharing.total([float(whole)])[0])
         return whole / self._row_weight / rows, None, None
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The trainer's own. Every rank goes through all rows, so there is nothing to gather."""
+        with self._alone():
+            return super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
+
+    def _weights(self, inputs: Any) -> list[int]:
+        """What each micro-batch counts; 0 for those that only keep pace."""
+        parts = _micro_batches(inputs)
+        real = inputs.real if isinstance(inputs, Parts) else len(parts)
+        return [self.weight(part) if at < real else 0 for at, part in enumerate(parts)]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Within, accelerate acts as if this were the only rank: loaders give all rows, and nothing is gathered.
+
+        TRL gathers its figures in every micro-batch, of which `_each` makes those of the update.
+        """
+        accelerator: Any = self.accelerator  # type: ignore[attr-defined]
+        if sharing.count() == 1 or not self.setup.by_length or "gather" in vars(accelerator):
+            yield
+            return
+        accelerator.gather = _same  # on which gather_for_metrics builds, that cuts the last batch to its rows
+        accelerator.prepare_data_loader = self._whole_loader
+        try:
+            yield
+        finally:
+            for name in ("gather", "prepare_data_loader"):
+                delattr(accelerator, name)
+
+    def _whole_loader(self, loader: Any, device_placement: bool | None = None, **_: Any) -> Any:
+        accelerator: Any = self.accelerator  # type: ignore[attr-defined]
+        made = prepare_data_loader(
+            loader, accelerator.device, num_processes=1, process_index=0,
+            put_on_device=accelerator.device_placement if device_placement is None else device_placement,
+            use_seedable_sampler=accelerator.use_seedable_sampler, non_blocking=accelerator.non_blocking,
+        )  # fmt: skip
+        accelerator._dataloaders.append(made)
+        return made
 
     def _each(self, mode: str, parts: list[Inputs], weights: list[int], rows: int) -> Iterator[tuple[Inputs, int]]:
         """Go through micro-batches. TRL reports means over them: their numbers are made the update's, once a row."""
         kept: dict[str, list[float]] = self._metrics[mode]  # type: ignore[attr-defined]
         before = {name: len(values) for name, values in kept.items()}
         yield from zip(parts, weights, strict=True)
-        for name, values in kept.items():
-            start = before.get(name, 0)
-            if len(values) - start == len(parts) > 0 and name != "num_tokens":
-                mean = sum(one * weight for one, weight in zip(values[start:], weights, strict=True))
-                values[start:] = [mean / max(1, sum(weights))] * rows
+        names = sorted(
+            name
+            for name, values in kept.items()
+            if len(values) - before.get(name, 0) == len(parts) > 0 and name != "num_tokens"
+        )
+        added = [
+            sum(one * weight for one, weight in zip(kept[name][before.get(name, 0) :], weights, strict=True))
+            for name in names
+        ]
+        *summed, whole = sharing.total([*added, sum(weights)])
+        for name, mean in zip(names, summed, strict=True):
+            kept[name][before.get(name, 0) :] = [mean / max(1, whole)] * rows
 
 
 class GroupedPairs(Grouped):
@@ -161,6 +256,10 @@ class GroupedPairs(Grouped):
     def total_weight(self, rows: list[Any]) -> int:
         """How many pairs these are."""
         return len(rows)
+
+
+def _same(value: Any, *args: Any, **kwargs: Any) -> Any:
+    return value
 
 
 def _micro_batches(inputs: Any) -> list[Inputs]:

@@ -5,6 +5,7 @@ The rows arrive as `input_ids` and `labels`, so that nothing is tokenized, maske
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from datasets import Dataset
@@ -12,9 +13,11 @@ from trl import SFTConfig, SFTTrainer
 
 from studio.data.prepare.units import Encoded
 from studio.train.loop.counting import Counting, finish
+from studio.train.ranks import sharing
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset
-from studio.train.trainers.grouped import Grouped
+from studio.train.trainers.grouped import Grouped, Parts
+from studio.train.trainers.sharded import Sharded, sharding_arguments
 
 # What the collator makes that the model takes; the last five tell of examples that stand in one row.
 _MODEL_INPUTS = (
@@ -23,7 +26,7 @@ _MODEL_INPUTS = (
 )  # fmt: skip
 
 
-class SupervisedTrainer(Grouped, Counting, SFTTrainer):
+class SupervisedTrainer(Grouped, Counting, Sharded, SFTTrainer):
     """SFTTrainer that computes logits at supervised tokens only."""
 
     engine_loss = True
@@ -39,7 +42,11 @@ class SupervisedTrainer(Grouped, Counting, SFTTrainer):
             num_items_in_batch: supervised tokens of the update over all micro-batches; None: each is a mean of its own.
         """
         self._right = self._judged = 0
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if sharing.count() > 1 and isinstance(inputs, Parts):
+            right, judged = sharing.total([self._right, self._judged])
+            self.accuracy = right / max(1.0, judged)
+        return loss
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -63,8 +70,9 @@ class SupervisedTrainer(Grouped, Counting, SFTTrainer):
         loss = output.loss
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DDP averages the gradients of the ranks
-        self._right, self._judged = self._right + int(output.correct), self._judged + int(output.count)
-        self.accuracy = self._right / max(1, self._judged)
+        if num_items_in_batch is None or math.isfinite(float(num_items_in_batch)):
+            self._right, self._judged = self._right + int(output.correct), self._judged + int(output.count)
+            self.accuracy = self._right / max(1, self._judged)
         return loss
 
 
@@ -73,7 +81,7 @@ def build(setup: Setup) -> SupervisedTrainer:
     config = setup.config
     noise = config.method.neftune_noise_alpha if config.method.reads("neftune_noise_alpha") else 0
     arguments = SFTConfig(
-        **common_arguments(setup),
+        **common_arguments(setup) | sharding_arguments(setup),
         loss_type=config.method.kind.loss(config.method),
         neftune_noise_alpha=noise or None,
         max_length=None,  # lengths were checked, cut or refused by the studio already

@@ -21,7 +21,7 @@ from studio.data.worker.pool import asker
 from studio.errors import InputErrors, StudioError
 from studio.jobs import submit
 from studio.jobs.actions.branching import branch, check_changes, find_checkpoint, require_length
-from studio.jobs.run.devices import require_device
+from studio.jobs.run.devices import require_devices
 from studio.jobs.store.folder import free_name, require_free
 from studio.methods import METHODS
 from studio.models.catalog.names import confine_folder, confine_model
@@ -254,7 +254,7 @@ class Planner:
         """Check a run; returns it as it is submitted, and its steps where a plan can be made already."""
         self._confine(config)
         if waits_for(config, self.services):
-            require_device(config.training.device, self.services.settings)
+            require_devices(config.training, self.services.settings)
             self._require_files(config)
             return preflight.with_absolute_paths(config, self.services.settings), None
         checked = preflight.check(config, self.services.settings, self.services.data)

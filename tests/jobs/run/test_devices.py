@@ -38,6 +38,11 @@ def names(found: dict[str, Device]) -> dict[str, str]:
         ([("a", "cuda:9"), ("b", "any")], [], {"b": "cuda:0"}),  # who waits for what is gone holds up nobody
         ([("a", "any"), ("b", "any")], [""], {"a": "cuda:1"}),  # begun by an older version, which wrote no device
         ([("a", "any")], ["cuda:7", "cuda:7"], {"a": "cuda:0"}),
+        ([("a", "any*2"), ("b", "any")], [], {"a": "cuda:0,cuda:1"}),
+        ([("a", "any*2"), ("b", "any")], ["cuda:0"], {"b": "cuda:1"}),  # it waits for both, and holds up nobody
+        ([("a", "cuda:1,cuda:0"), ("b", "cpu")], [], {"a": "cuda:0,cuda:1", "b": "cpu"}),
+        ([("a", "any")], ["cuda:0,cuda:1"], {}),
+        ([("a", "cuda:0,cuda:9")], [], {}),
     ],
 )
 def test_each_job_takes_the_first_free_device_that_it_accepts(
@@ -52,6 +57,8 @@ def test_a_processor_may_take_two() -> None:
     assert names(assign(queued, two, [])) == {"a": "cpu", "b": "cpu"}
     assert names(assign(queued, two, ["cpu"])) == {"a": "cpu"}
     assert assign(queued, [], []) == {}
+    # Several processes of one run share the cores, so they take one place.
+    assert names(assign([("a", "any*2"), ("b", "any*3"), ("c", "any")], two, [])) == {"a": "cpu", "b": "cpu"}
 
 
 def test_without_a_gpu_the_processor_is_all_there_is(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +78,8 @@ def test_gpus_are_found_and_shown_to_their_job_alone(settings: Settings, two_gpu
     assert [device.name for device in found] == ["cuda:0", "cuda:1", "cpu"]
     assert environment_of(found[1], "any") == {VISIBLE: "GPU-b"}
     assert environment_of(found[2], "cpu") == {VISIBLE: ""}
+    both = assign([("a", "any*2")], found, [])["a"]
+    assert environment_of(both, "any*2") == {VISIBLE: "GPU-a,GPU-b"}
     with pytest.raises(InputError) as caught:
         require_device("cuda:2", settings)
     assert caught.value.fix == "Set it to any or cuda:0 or cuda:1 or cpu"
@@ -97,6 +106,9 @@ def test_only_trainings_choose() -> None:
     config = RunConfig().model_dump(mode="json")
     assert wanted_device("train", config) == "any"
     assert wanted_device("train", {"training": {"device": "cuda:1"}}) == "cuda:1"
+    assert wanted_device("train", {"training": {"device": "any", "devices": "2"}}) == "any*2"
+    assert wanted_device("train", {"training": {"device": "cpu", "devices": "2"}}) == "cpu"
+    assert wanted_device("train", {"training": {"device": "any", "devices": "[0, 2]"}}) == "cuda:0,cuda:2"
     assert wanted_device("export", {"training": {"device": "cuda:1"}}) == "any"
     for strange in ({}, {"training": 3}, {"training": {"device": None}}):
         assert wanted_device("train", strange) == "any"

@@ -59,6 +59,7 @@ def test_every_auto_has_a_reason_and_a_source() -> None:
     automatic = (
         "data.max_length", "model.attention", "model.dtype", "training.learning_rate", "training.micro_batch_size",
         "training.activation_checkpointing", "training.eval_steps", "training.save_steps", "training.keep_best",
+        "training.devices", "training.parallel",
     )  # fmt: skip
     made = plan()
     assert set(made.choices) == set(automatic)
@@ -68,7 +69,7 @@ def test_every_auto_has_a_reason_and_a_source() -> None:
         data={"max_length": 256},
         training={
             "learning_rate": 1e-5, "micro_batch_size": 2, "activation_checkpointing": True, "eval_steps": 3,
-            "save_steps": 4, "keep_best": False,
+            "save_steps": 4, "keep_best": False, "devices": "1", "parallel": "none",
         },
     )  # fmt: skip
     assert {choice.source for choice in asked.choices.values()} == {"your setting"}

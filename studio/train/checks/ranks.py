@@ -1,0 +1,88 @@
+"""What several processes cannot share: methods, tunings and models whose updates are not a sum over rows.
+
+That the devices are there is `jobs.run.devices.require_devices`: a job sees only those that it was given.
+"""
+
+from __future__ import annotations
+
+from studio.errors import InputError
+from studio.models.plan.batches import by_length
+from studio.models.plan.spread import DEVICES, PARALLEL, shardable
+from studio.train.checks.known import Known
+
+
+def _method(known: Known) -> None:
+    config, ranks = known.config, known.config.training.ranks
+    if ranks == 1:
+        if config.training.parallel not in ("auto", "none"):
+            raise InputError(
+                f"{config.training.parallel} shares a run between devices, but this run has one", where=PARALLEL,
+                fix=f"Set {DEVICES} to 2 or more, or {PARALLEL} to auto",
+            )  # fmt: skip
+        return
+    if config.training.parallel == "none":
+        raise InputError(
+            f"{ranks} devices are asked for, but {PARALLEL} is none", where=PARALLEL,
+            fix=f"Set it to auto, or {DEVICES} to auto for one device",
+        )  # fmt: skip
+    if config.training.engine == "unsloth":
+        raise InputError(
+            "Unsloth trains on one device", where="training.engine", fix=f"Set it to studio, or {DEVICES} to auto"
+        )
+    if config.training.parallel == "fsdp2" and not shardable(config):
+        raise InputError(
+            f"fsdp2 goes with sft or pretrain, full or a new LoRA adapter that starts at default, and AdamW; not "
+            f"with {config.method.name}, {config.tuning.name} and {config.training.optimizer} as they are set",
+            where=PARALLEL, fix="Set it to ddp",
+        )  # fmt: skip
+    if by_length(config):
+        return
+    if config.method.kind.padding_free and config.training.padding_free:
+        raise InputError(
+            "padding-free batches cannot be shared between devices", where="training.padding_free",
+            fix=f"Set it to false, or {DEVICES} to auto",
+        )  # fmt: skip
+    raise InputError(
+        f"{config.method.name} with these options trains on one device so far", where=DEVICES, fix="Set it to auto"
+    )
+
+
+def _batch(known: Known) -> None:
+    training = known.config.training
+    ranks, micro = training.ranks, training.micro_batch_size
+    if ranks == 1:
+        return
+    if training.batch_size % ranks:
+        less, more = training.batch_size // ranks * ranks, -(-training.batch_size // ranks) * ranks
+        raise InputError(
+            f"a batch of {training.batch_size} examples cannot be divided equally among {ranks} devices",
+            where="training.batch_size",
+            fix=f"Set it to {f'{less} or {more}' if less else more}, or change {DEVICES}",
+        )
+    if micro != "auto" and training.batch_size // ranks % micro:
+        raise InputError(
+            f"each of {ranks} devices computes {training.batch_size // ranks} examples of a batch, which is no "
+            f"multiple of {micro}",
+            where="training.micro_batch_size", fix="Leave it at auto, or take a divisor of that number",
+        )  # fmt: skip
+
+
+def _model(known: Known) -> None:
+    config = known.config
+    if config.training.ranks > 1 and known.shape.experts:
+        raise InputError(
+            "a mixture of experts trains on one device: in an update a device may use experts that others do not",
+            where=DEVICES, fix="Set it to auto",
+        )  # fmt: skip
+    if config.training.ranks > 1 and config.training.fuses:
+        raise InputError(
+            "the fused kernels compute on one device", where="training.kernels",
+            fix=f"Set it to off, or {DEVICES} to auto",
+        )  # fmt: skip
+    if config.training.ranks > 1 and config.tuning.kind.quantized:
+        raise InputError(
+            f"{config.tuning.name} trains on one device", where=DEVICES, fix="Set it to auto, or tuning.name to lora"
+        )
+
+
+RANK_CHECKS = (_method, _batch, _model)

@@ -1,0 +1,145 @@
+"""FSDP2: every rank holds a part of each weight, gradient and optimizer state, and gathers a block when it computes it.
+
+accelerate and torch do that. Here its checkpoints are made those of any other run, whole tensors in model.safetensors
+and optimizer.pt, so that a run goes on with any number of ranks, sharded or not; and accelerate, which refuses FSDP on
+a processor although torch can do it there, is told otherwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from studio.train.setup import Setup
+
+_OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
+_ADAPTER = ".default"  # PEFT's name of the adapter, which its files leave out
+
+
+def sharding_arguments(setup: Setup) -> dict[str, Any]:
+    """Return what a trainer's config is given for FSDP2; nothing for other runs."""
+    if setup.plan.parallel != "fsdp2":
+        return {}
+    config = {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "state_dict_type": "FULL_STATE_DICT",
+        "activation_checkpointing": setup.plan.activation_checkpointing,
+    }
+    return {"fsdp": True, "fsdp_config": config, "gradient_checkpointing": False}
+
+
+class Sharded:
+    """Put before a trainer class."""
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Make the accelerator, also for FSDP on a processor.
+
+        accelerate would add up gradients in bfloat16 where products are computed so, and round the loss to it.
+        """
+        args: Any = self.args  # type: ignore[attr-defined]
+        if not args.fsdp:
+            return super().create_accelerator_and_postprocess()  # type: ignore[misc, no-any-return]
+        state = args.distributed_state
+        kind = state.distributed_type
+        if kind == DistributedType.MULTI_CPU:
+            state.distributed_type = DistributedType.MULTI_GPU
+        try:
+            super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        finally:
+            state.distributed_type = kind
+        if args.bf16:
+            half, whole = torch.bfloat16, torch.float32
+            policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=whole, output_dtype=whole)
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy  # type: ignore[attr-defined]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write whole weights, or the adapter's.
+
+        accelerate 1.15 leaves parts in what it gathers (tied weights), which transformers then gathers on one rank
+        alone.
+
+        Args:
+            output_dir: None for the trainer's.
+            _internal_call: passed on.
+        """
+        if not self.is_fsdp_enabled:  # type: ignore[attr-defined]
+            return super().save_model(output_dir, _internal_call)  # type: ignore[misc, no-any-return]
+        model = self.model  # type: ignore[attr-defined]
+        weights = dict(model.named_parameters())
+        if isinstance(model, PeftModel):
+            kept = {name: weight for name, weight in weights.items() if weight.requires_grad}
+        else:  # tied weights under one name, as transformers writes them
+            others = {name for name, _ in model.named_parameters(remove_duplicate=False)} - weights.keys()
+            kept = {name: weight for name, weight in model.state_dict().items() if name not in others}
+        whole = {name: _whole(weight) for name, weight in kept.items()}
+        if self.args.should_save:  # type: ignore[attr-defined]
+            self._save(output_dir or self.args.output_dir, state_dict=whole)  # type: ignore[attr-defined]
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Write the optimizer's state as that of one process."""
+        if not self.is_fsdp_enabled:  # type: ignore[attr-defined]
+            return super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc, no-any-return]
+        optimizer, scheduler = self.optimizer, self.lr_scheduler  # type: ignore[attr-defined]
+        state = optimizer.state_dict()
+        whole = {
+            place: {name: _whole(value) for name, value in sorted(values.items())}
+            for place, values in sorted(state["state"].items())
+        }
+        if self.args.should_save:  # type: ignore[attr-defined]
+            torch.save({**state, "state": whole}, Path(output_dir) / _OPTIMIZER)
+            torch.save(scheduler.state_dict(), Path(output_dir) / _SCHEDULER)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Take this rank's part of a state that was written by any number of ranks."""
+        if checkpoint is None or not self.is_fsdp_enabled:  # type: ignore[attr-defined]
+            return super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc, no-any-return]
+        optimizer, scheduler = self.optimizer, self.lr_scheduler  # type: ignore[attr-defined]
+        state = torch.load(Path(checkpoint) / _OPTIMIZER, map_location="cpu", weights_only=True)
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        for place, values in state["state"].items():
+            for name, value in values.items():
+                values[name] = _part(value, weights[place])
+        optimizer.load_state_dict(state)
+        scheduler.load_state_dict(torch.load(Path(checkpoint) / _SCHEDULER, weights_only=True))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Take this rank's part of the weights of a checkpoint.
+
+        Args:
+            resume_from_checkpoint: its folder.
+            model: None for the trainer's.
+        """
+        model = self.model if model is None else model  # type: ignore[attr-defined]
+        if not self.is_fsdp_enabled:  # type: ignore[attr-defined]
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc, no-any-return]
+        stored: dict[str, torch.Tensor] = {}
+        for file in sorted(Path(resume_from_checkpoint).glob("*.safetensors")):
+            stored |= load_file(file)
+        adapter = isinstance(model, PeftModel)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                found = stored.get(name.replace(_ADAPTER, "") if adapter else name)
+                if found is not None:
+                    weight.copy_(_part(found.to(weight.dtype), weight))
+
+
+def _whole(value: Any) -> Any:
+    """A tensor of all ranks' parts, on the CPU; everything else as it is."""
+    if isinstance(value, DTensor):
+        value = value.full_tensor()
+    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
+
+
+def _part(value: Any, weight: torch.Tensor) -> Any:
+    """This rank's part of a whole tensor that is distributed as a weight is; a count of steps is no such tensor."""
+    if not isinstance(value, torch.Tensor) or not isinstance(weight, DTensor) or value.shape != weight.shape:
+        return value
+    return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)

@@ -1,0 +1,62 @@
+"""Runs on several ranks, and what is compared of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from studio.jobs import JobFolder, read_events, submit, wait
+from studio.settings import Settings
+from tests.parity.made import demo_rows, write_rows
+
+SECONDS = 300
+# In float32 the order in which numbers are added up is all that differs.
+TOLERANCE = 1e-5
+
+
+def config(tiny: Path, folder: Path, method: str = "sft", tuning: str = "lora", **training: Any) -> dict[str, Any]:
+    """A short run: 16 rows to train on and 4 to validate, so that the last update of an epoch has fewer than others."""
+    source = {"sft": "train.jsonl", "pretrain": "text_train.jsonl"}.get(method, "pairs_train.jsonl")
+    rows = write_rows(folder / f"{method}.jsonl", demo_rows(source, 20))
+    return {
+        "model": {"path": str(tiny), "dtype": "float32"},
+        "data": {"train": [{"path": str(rows)}], "validation": 0.2},
+        "method": {"name": method},
+        "tuning": {"name": tuning, **({} if tuning == "full" else {"rank": 4})},
+        "training": {"epochs": 2, "batch_size": 6, "learning_rate": 1e-3, "eval_steps": 2, **training},
+    }
+
+
+def ran(settings: Settings, name: str, values: dict[str, Any], **training: Any) -> JobFolder:
+    """Train to the end."""
+    values = {**values, "training": {**values["training"], **training}}
+    job = submit(settings, "train", name, values)
+    assert wait(job, seconds=SECONDS).status == "completed", (job.state().reason, job.log_path.read_text())
+    return job
+
+
+def events(job: JobFolder) -> list[dict[str, Any]]:
+    return read_events(job.events_path, 0, 10**8)[0]
+
+
+def curve(job: JobFolder, name: str) -> dict[int, float]:
+    """The values of a metric by step; those of a step that was repeated are the later ones."""
+    return {
+        event["step"]: event["values"][name]
+        for event in events(job)
+        if event["kind"] == "metric" and name in event["values"]
+    }
+
+
+def weights(job: JobFolder) -> dict[str, Any]:
+    """Every tensor of the run's model or adapter."""
+    return {key: one for file in sorted(job.model.glob("*.safetensors")) for key, one in load_file(file).items()}
+
+
+def apart(ours: JobFolder, theirs: JobFolder) -> float:
+    """The largest difference of two runs' weights."""
+    one, other = weights(ours), weights(theirs)
+    assert one.keys() == other.keys() and one
+    return max(float((one[name] - other[name]).abs().max()) for name in one)

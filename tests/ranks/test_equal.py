@@ -1,0 +1,135 @@
+"""A run on several ranks is the run of one process: the same losses, counts and weights, for each method and tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from studio.config import RunConfig
+from studio.config.load import build
+from studio.jobs import JobFolder, wait
+from studio.jobs.actions.branching import branch, find_checkpoint
+from studio.jobs.run.worker import JobContext
+from studio.jobs.store.checkpoints import last_whole
+from studio.jobs.store.folder import create_job
+from studio.settings import Settings
+from studio.train.ranks.launching import run_ranks
+from studio.train.worker import train
+from tests.ranks.made import SECONDS, TOLERANCE, apart, config, curve, events, ran
+
+
+def counted(job: JobFolder) -> list[tuple[int, int, int]]:
+    """Step, tokens and supervised tokens of each metric."""
+    found = [event for event in events(job) if event["kind"] == "metric"]
+    return [(event["step"], event["tokens"], event["supervised_tokens"]) for event in found]
+
+
+def equal(several: JobFolder, one: JobFolder, norms: float = TOLERANCE) -> None:
+    """Compare two runs.
+
+    Args:
+        several, one: on several ranks, and on one.
+        norms: relative difference of the gradients' norms.
+    """
+    names = sorted({name for event in events(one) if event["kind"] == "metric" for name in event["values"]})
+    assert {"loss", "eval_loss", "grad_norm"} <= set(names)
+    for name in names:
+        if name != "tokens_per_second":
+            # Rewards and margins are small differences of sums of hundreds.
+            near = 1e-7 if "loss" in name else TOLERANCE
+            far = norms if name == "grad_norm" else TOLERANCE
+            assert curve(several, name) == pytest.approx(curve(one, name), rel=far, abs=near), name
+    assert counted(several) == counted(one)
+    assert apart(several, one) <= TOLERANCE
+    numbers = [event["seq"] for event in events(several)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_two_ranks_are_one_process(
+    tiny: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quick one: the launcher is this process, which has imported everything."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    values, jobs = config(tiny, tmp_path, epochs=1, batch_size=4), []
+    values["data"]["validation"] = 0.25  # 5 rows, so that the last batch of the validation has fewer, too
+    for ranks in (1, 2):
+        raw = {**values, "training": {**values["training"], "devices": ranks}}
+        job = create_job(settings.jobs, "train", f"ranks-{ranks}", build(RunConfig, raw).model_dump(mode="json"))
+        jobs.append(job)
+        context = JobContext(job, settings)
+        if ranks == 1:
+            train(context)
+        else:
+            run_ranks(context, ranks)
+    equal(jobs[1], jobs[0])
+    assert sorted(curve(jobs[1], "loss")) == [1, 2, 3, 4]
+    assert last_whole(jobs[1].checkpoints) is not None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("method", "tuning", "ranks"),
+    [
+        ("sft", "lora", 2), ("sft", "full", 2), ("sft", "lora", 3), ("sft", "dora", 2), ("dpo", "lora", 2),
+        ("dpo", "full", 2), ("dpo", "full", 3), ("reward", "lora", 2), ("pretrain", "full", 2),
+    ],
+)  # fmt: skip
+def test_every_number_is_that_of_one_process(
+    tiny: Path, session_settings: Settings, tmp_path: Path, method: str, tuning: str, ranks: int
+) -> None:
+    # 16 rows in batches of 6 leave 4 for the last update of an epoch; in batches of 3 one, for 3 ranks.
+    values = config(tiny, tmp_path, method, tuning, batch_size=6 if ranks == 2 else 3)
+    one = ran(session_settings, f"{method}-{tuning}-{ranks}-one", values)
+    several = ran(session_settings, f"{method}-{tuning}-{ranks}", values, devices=ranks)
+    equal(several, one)
+    log = several.path / "ranks" / "rank-1.log"
+    assert "loading model" in log.read_text() and "loading model" in several.log_path.read_text()
+
+
+@pytest.mark.long
+def test_token_bounds_and_recomputed_activations_change_nothing(
+    tiny: Path, session_settings: Settings, tmp_path: Path
+) -> None:
+    values = config(tiny, tmp_path, batch_size=8)
+    one = ran(session_settings, "whole", values)
+    several = ran(session_settings, "small", values, devices=2, micro_batch_size=1, activation_checkpointing=True)
+    equal(several, one)
+
+
+@pytest.mark.long
+def test_the_best_model_and_the_early_stop_are_the_same(tiny: Path, session_settings: Settings, tmp_path: Path) -> None:
+    values = config(
+        tiny, tmp_path, epochs=10, learning_rate=0.1, eval_steps=1, early_stopping=2, load_best_model_at_end=True
+    )
+    one = ran(session_settings, "best-one", values)
+    several = ran(session_settings, "best", values, devices=2)
+    ends = [[event["values"] for event in events(job) if event["kind"] == "result"][-1] for job in (one, several)]
+    assert ends[0]["stopped_early"] and ends[0]["saved_step"] < ends[0]["steps"]
+    assert [(end["steps"], end["saved_step"]) for end in ends] == [(ends[0]["steps"], ends[0]["saved_step"])] * 2
+    assert apart(several, one) <= TOLERANCE
+
+
+@pytest.mark.long
+def test_a_branch_goes_on_with_another_number_of_ranks(tiny: Path, session_settings: Settings, tmp_path: Path) -> None:
+    values = config(tiny, tmp_path, epochs=4, save_steps=3, save_total_limit=9)
+    one = ran(session_settings, "unbranched", values)
+    begun = ran(session_settings, "begun-by-two", values, devices=2)
+    for ranks in ("auto", "3"):
+        raw = dict(begun.request.config)
+        changed = build(RunConfig, {**raw, "training": {**raw["training"], "devices": ranks}})
+        child = branch(session_settings, begun, find_checkpoint(begun, 6), f"by-{ranks}", changed, 12)
+        assert wait(child, seconds=SECONDS).status == "completed", child.log_path.read_text()
+        assert curve(child, "loss") == pytest.approx(curve(one, "loss"), rel=TOLERANCE)
+        assert apart(child, one) <= TOLERANCE
+
+
+@pytest.mark.long
+def test_the_real_model_trains_on_two_ranks_as_on_one(
+    model_path: Path, session_settings: Settings, tmp_path: Path
+) -> None:
+    values = config(model_path, tmp_path, max_steps=4, batch_size=4, learning_rate=2e-4)
+    one = ran(session_settings, "real-one", values)
+    several = ran(session_settings, "real", values, devices=2)
+    equal(several, one)
+    assert curve(one, "loss")[4] < curve(one, "loss")[1]
