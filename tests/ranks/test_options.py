@@ -90,7 +90,6 @@ def test_devices_that_are_not_there(
         ({"training": {"devices": 3}}, "training.batch_size", "8 examples cannot be divided equally among 3 devices"),
         ({"training": {"devices": 2, "micro_batch_size": 8}}, "training.micro_batch_size", "which is no multiple of 8"),
         ({"training": {"devices": 2, "padding_free": True}}, "training.padding_free", "cannot be shared"),
-        ({"training": {"devices": 2, "kernels": "auto"}}, "training.kernels", "compute on one device"),
         ({"training": {"devices": 2, "engine": "unsloth"}}, "training.engine", "Unsloth trains on one device"),
         (
             {"training": {"devices": 2, "parallel": "fsdp2"}, "method": {"name": "dpo"}},

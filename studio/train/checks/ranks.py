@@ -74,11 +74,6 @@ def _model(known: Known) -> None:
             "a mixture of experts trains on one device: in an update a device may use experts that others do not",
             where=DEVICES, fix="Set it to auto",
         )  # fmt: skip
-    if config.training.ranks > 1 and config.training.fuses:
-        raise InputError(
-            "the fused kernels compute on one device", where="training.kernels",
-            fix=f"Set it to off, or {DEVICES} to auto",
-        )  # fmt: skip
     if config.training.ranks > 1 and config.tuning.kind.quantized:
         raise InputError(
             f"{config.tuning.name} trains on one device", where=DEVICES, fix="Set it to auto, or tuning.name to lora"
