@@ -199,8 +199,6 @@ class HfBackend:
     def _with_adapter(self, base: Any, folder: Path) -> Any:
         from peft import PeftConfig, PeftModel
 
-        from studio.writing.adapters import shorten
-
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             if not (folder / name).is_file():
                 raise InputError(f"this folder is not an adapter: it has no {name}", where=str(folder))
@@ -213,8 +211,6 @@ class HfBackend:
             )
         require_quick_adapter(folder, base)
         model = PeftModel.from_pretrained(base, str(folder), is_trainable=False, local_files_only=True).eval()
-        if self._device.type == "cpu":
-            shorten(model)
         self._switches = [layer for layer in model.modules() if hasattr(layer, "_disable_adapters")]
         self._adapter_on = True
         return model
