@@ -133,7 +133,7 @@ def train(context: JobContext) -> None:
         )
         trainer = trainers.build(setup)
         if fused.wanted(config, plan):
-            done = fused.fuse(trainer.model, config, plan, kernels, missing)
+            done = fused.fuse(trainer, config, plan, kernels, missing)
             context.log(done.line())
             if setup.by_length and plan.unpadded and not done.unpadded:
                 # What was promised is not kept: micro-batches are made for the model's own layers.

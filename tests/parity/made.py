@@ -129,7 +129,7 @@ def make_trainer(
     )  # fmt: skip
     trainer = trainers.build(setup)
     if fused.wanted(config, plan):
-        fused.fuse(trainer.model, config, plan, kernels, reason)
+        fused.fuse(trainer, config, plan, kernels, reason)
     return Made(trainer, setup)
 
 

@@ -85,17 +85,21 @@ def kernels(config: RunConfig, plan: Plan) -> tuple[Kernels | None, str]:
         return None, str(error)
 
 
-def fuse(model: Any, config: RunConfig, plan: Plan, built: Kernels | None, reason: str) -> Fused:
-    """Replace what can be replaced in the model of a run.
+def fuse(trainer: Any, config: RunConfig, plan: Plan, built: Kernels | None, reason: str) -> Fused:
+    """Replace what can be replaced in the model of a run, and in the reference that it is compared with.
 
     Args:
-        model: the trainer's.
+        trainer: with its model.
         config: the run.
         plan: its number format.
         built: the compiled functions.
         reason: why there are none.
     """
-    done = attach(model, built, attention_is_free=config.model.attention == "auto", autocast=plan.autocast)
+    free = config.model.attention == "auto"
+    done = attach(trainer.model, built, attention_is_free=free, autocast=plan.autocast)
+    reference = getattr(trainer, "ref_model", None)
+    if reference is not None and done.replaced():  # so that both begin with equal numbers
+        attach(trainer.accelerator.unwrap_model(reference), built, attention_is_free=free, autocast=plan.autocast)
     done.reason = done.reason or reason
     return done
 
@@ -186,12 +190,13 @@ def _measured(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor,
     for parameter, _ in kept:
         parameter.grad = None
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(bool(kept)):
             logits = model(**batch, use_cache=False).logits.float()
             if logits.shape[:2] == batch["attention_mask"].shape:
                 logits = logits[batch["attention_mask"].bool()]
             torch.manual_seed(0)
-            (logits * torch.randn_like(logits)).sum().backward()
+            if kept:  # a reference model has nothing that is trained
+                (logits * torch.randn_like(logits)).sum().backward()
         slopes = [
             (parameter.grad if parameter.grad is not None else parameter.new_zeros(())).flatten()
             for parameter, _ in kept
@@ -200,7 +205,7 @@ def _measured(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor,
         for parameter, grad in kept:
             parameter.grad = grad
         model.train(training)
-    return logits.detach(), torch.cat([slope.float() for slope in slopes])
+    return logits.detach(), torch.cat([slope.float() for slope in slopes]) if slopes else logits.new_zeros(0)
 
 
 def _distance(theirs: torch.Tensor, mine: torch.Tensor) -> float:

@@ -79,15 +79,20 @@ class Group:
             del layer.forward
 
     def applies(self, x: torch.Tensor) -> bool:
-        """Whether this input can be computed here now: neither merged nor switched off, no dropout among several."""
+        """Whether this input can be computed here now: nothing is merged, and there is no dropout among several."""
+        if x.dtype != self._frozen.dtype or any(layer.merged for layer in self.layers):
+            return False
+        if self._off():
+            return not torch.is_grad_enabled()
         dropped = self._dropout() > 0
-        return x.dtype == self._frozen.dtype and all(
-            not layer.merged and not layer.disable_adapters and layer.active_adapters == list(layer.lora_A)
-            for layer in self.layers
+        return all(
+            not layer.disable_adapters and layer.active_adapters == list(layer.lora_A) for layer in self.layers
         ) and not (dropped and (len(self.layers) > 1 or self._dora))  # fmt: skip
 
     def whole(self, x: torch.Tensor) -> torch.Tensor:
         """The outputs of all layers side by side, (…, sum of their sizes), for x (…, in)."""
+        if self._off():
+            return self._without(x)
         named = [(layer, next(iter(layer.lora_A))) for layer in self.layers]
         scales = [layer.scaling[name] for layer, name in named]
         trained = [m for layer, name in named for m in (layer.lora_A[name].weight, layer.lora_B[name].weight)]
@@ -95,6 +100,19 @@ class Group:
             trained += [layer.lora_magnitude_vector[name].weight for layer, name in named]
         flat = x.reshape(-1, x.shape[-1])
         out = _Linear.apply(flat, self._frozen, self._bias, self._dropout(), scales, self._squares, *trained)
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+    def _off(self) -> bool:
+        return all(layer.disable_adapters for layer in self.layers)
+
+    def _without(self, x: torch.Tensor) -> torch.Tensor:
+        """The same without the adapters, to the bit what they give while they are 0: so a reference begins."""
+        flat = x.reshape(-1, x.shape[-1])
+        out = flat.new_empty(len(flat), sum(self.sizes))
+        for weight, part in zip(self._frozen.matrices(), out.split(self.sizes, dim=1), strict=True):
+            torch.mm(flat, weight.t(), out=part)
+        if self._bias is not None:
+            out += self._bias
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def _dropout(self) -> float:

@@ -248,6 +248,24 @@ def test_a_model_that_cannot_be_tried_trains_as_it_is(kernels: Kernels, fails_at
     )
 
 
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
+def test_a_reference_begins_with_the_numbers_of_the_policy(kernels: Kernels, autocast: bool) -> None:
+    """With adapters that are still 0, to the bit: what is compared with it has not moved."""
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(LlamaConfig(**SIZES, attention_bias=True)).to(torch.bfloat16 if autocast else torch.float32)
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(base, config).train()
+    assert fused.attach(model, kernels, attention_is_free=True, autocast=autocast).gates == 2
+    asked = {"input_ids": torch.arange(20)[None], "use_cache": False}
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        policy = model(**asked).logits
+        with model.disable_adapter():
+            assert torch.equal(model(**asked).logits, policy)
+    frozen = LlamaForCausalLM(LlamaConfig(**SIZES)).requires_grad_(False)
+    done = fused.attach(frozen, kernels, attention_is_free=True, autocast=False)
+    assert (done.norms, done.unpadded, done.reason) == (5, True, "")
+
+
 def test_padding_is_left_out_of_every_layer_but_not_of_what_comes_out(kernels: Kernels) -> None:
     model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES)))
     seen: list[int] = []

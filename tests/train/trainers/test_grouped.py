@@ -92,7 +92,8 @@ def test_an_update_has_the_rows_of_the_order(settings, tiny, tmp_path, monkeypat
             for part in inputs.micro_batches
         ]
         taken.append(shown)
-        assert all(part["input_ids"].numel() <= TOKENS or len(part["input_ids"]) == 1 for part in inputs.micro_batches)
+        for part in inputs.micro_batches:
+            assert int(part["attention_mask"].sum()) <= TOKENS or len(part["input_ids"]) == 1, "padding is not computed"
         return step(model, inputs, *more)
 
     monkeypatch.setattr(one.trainer, "training_step", watch)
@@ -103,7 +104,7 @@ def test_an_update_has_the_rows_of_the_order(settings, tiny, tmp_path, monkeypat
         wanted = [rows[at].input_ids for at in order[BATCH * update : BATCH * (update + 1)]]
         assert sorted(ids for part in parts for ids in part) == sorted(wanted)
         assert len(parts) > 1
-    assert len({len(part) for parts in taken for part in parts}) > 2, "not the same number of rows each time"
+    assert len({len(part) for parts in taken for part in parts}) > 1, "not the same number of rows each time"
     assert one.trainer.tokens_seen == sum(row.length for row in rows), "padding is not counted"
 
 
