@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from studio.cli.main import main
 from studio.jobs import JobFolder
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.folder import create_job
@@ -45,13 +46,21 @@ def test_a_folder_is_watched_by_path_and_by_url(job: JobFolder, home: Path) -> N
     assert sorted((one.name, one.stat().st_mtime_ns) for one in job.path.iterdir()) == before
 
 
-def test_what_cannot_be_watched_is_said(job: JobFolder, home: Path, tmp_path: Path) -> None:
-    for place, said in (
-        (str(tmp_path), "is not the folder of a job"), (f"file://{tmp_path}/none", "is not the folder of a job"),
-        ("nosuch://bucket/run", "cannot be read"), ("ssh://box", "names no folder"), ("no-run", "there is no job"),
-    ):  # fmt: skip
-        done = run_studio("watch", place, home=home)
-        assert done.code == 2 and said in done.stderr, done.stderr
+@pytest.mark.parametrize(
+    "place, said",
+    [
+        ("{folder}", "is not the folder of a job"),
+        ("file://{folder}/none", "is not the folder of a job"),
+        ("nosuch://bucket/run", "cannot be read"),
+        ("ssh://box", "names no folder"),
+        ("no-run", "there is no job"),
+    ],
+)
+def test_what_cannot_be_watched_is_said(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, said: str
+) -> None:
+    assert main(["watch", place.format(folder=tmp_path)]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_job_that_failed_ends_the_watching_with_its_reason(job: JobFolder, home: Path) -> None:
