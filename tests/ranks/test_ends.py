@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
 import pytest
 
 from studio.errors import StoppedError, StudioError
+from studio.train.ranks import ends
 from studio.train.ranks.ends import FOLDER, End, RankError, hung, looks_cut, verdict, write_end
 
 CUT = End("cut", "an unexpected error (RuntimeError: Connection closed by peer)", fix="x", exit_code=1, line=7)
@@ -40,6 +42,20 @@ def test_the_dead_rank_is_named_and_not_the_one_that_lost_it(job: Path) -> None:
         "'12:00:01  the very last'"
     )
     assert error.fix.startswith("Resume it from its last checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("before", "said_so"),
+    [(3, "was killed by the kernel because memory was full (SIGKILL)"), (4, "not by the kernel for lack of memory")],
+)
+def test_the_kernel_tells_whether_memory_was_full(
+    job: Path, monkeypatch: pytest.MonkeyPatch, before: int, said_so: str
+) -> None:
+    (job / "environment.json").write_text(json.dumps({"oom_kills": {"/proc/vmstat": before}}))
+    monkeypatch.setattr(ends, "oom_kills", lambda: {"/proc/vmstat": 4})
+    error = said(job, {0: CUT}, {0: 1, 1: -signal.SIGKILL})
+    assert error is not None and said_so in error.what
+    assert ("training.micro_batch_size" in error.fix) is (before == 3)
 
 
 def test_a_rank_that_the_launcher_ended_is_not_to_blame(job: Path) -> None:

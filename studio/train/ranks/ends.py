@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from studio.errors import StoppedError, StudioError
-from studio.jobs.run.causes import SIGNALS
+from studio.jobs.run.causes import LESS_MEMORY, SIGNALS
+from studio.jobs.run.diagnosis import oom_kills, rose
 from studio.jobs.store.files import read_json, write_json
+from studio.jobs.store.folder import JobFolder
 from studio.jobs.store.logs import read_tail
 
 FOLDER = "ranks"
@@ -135,8 +137,13 @@ def dead(job: Path, rank: int, code: int) -> RankError:
     """
     number = -code
     if number == signal.SIGKILL:
-        how = "was killed (SIGKILL), most often because memory was full"
-        fix = f"{AGAIN}; fewer devices or a smaller training.micro_batch_size need less memory"
+        full = rose(JobFolder(job).environment().get("oom_kills") or {}, oom_kills())
+        how = {
+            None: "was killed (SIGKILL), most often because memory was full",
+            True: "was killed by the kernel because memory was full (SIGKILL)",
+            False: "was killed (SIGKILL), and not by the kernel for lack of memory",
+        }[full]
+        fix = AGAIN if full is False else f"{AGAIN}. {LESS_MEMORY}"
     elif number in SIGNALS:
         reason, fix = SIGNALS[signal.Signals(number)]
         how = f"ended: {reason}"

@@ -26,7 +26,7 @@ from studio.train.ranks import sharing
 from studio.train.ranks.ends import FOLDER, RankError, hung, log_of
 
 LOOK_SECONDS = 1.0
-IDLE_SECONDS = 15.0
+IDLE_SECONDS = 10.0
 # A process that did less than this share of a second in each second has done nothing.
 IDLE_SHARE = 0.02
 # While this file is there the ranks compute; before and after that one of them may wait for a network.
