@@ -94,12 +94,12 @@ def test_devices_that_are_not_there(
         (
             {"training": {"devices": 2, "parallel": "fsdp2"}, "method": {"name": "dpo"}},
             "training.parallel",
-            "not with dpo, lora and adamw_torch_fused",
+            "not with dpo, lora, adamw_torch_fused and auto",
         ),
         (
             {"training": {"devices": 2, "parallel": "fsdp2", "optimizer": "adafactor"}},
             "training.parallel",
-            "not with sft, lora and adafactor",
+            "not with sft, lora, adafactor and auto",
         ),
         (
             {"training": {"devices": 2, "parallel": "fsdp2"}, "tuning": {"init": "pissa"}},
@@ -156,7 +156,14 @@ def test_auto_divides_a_model_that_does_not_fit_on_each_device() -> None:
     gpu = DeviceInfo("cuda", "a GPU", 16, 80 * 10**9, 79 * 10**9, 10**12, {"bfloat16": 500_000.0}, bf16_fast=True)
 
     def plan(tuning: str, **training: Any) -> Plan:
-        config = build(RunConfig, {"tuning": {"name": tuning}, "training": {"devices": 4, **training}})
+        config = build(
+            RunConfig,
+            {
+                "model": {"dtype": "float32"},
+                "tuning": {"name": tuning},
+                "training": {"devices": 4, **training},
+            },
+        )
         return make_plan(config, shape, ROWS, gpu)
 
     lora, full, held = plan("lora"), plan("full"), plan("full", parallel="ddp")

@@ -23,7 +23,7 @@ from studio.models.plan.cures import Cure, advice, cures
 from studio.models.plan.fit import GIVEN, Choice, Lengths, fit, fits
 from studio.models.plan.fused import fused, unpadded
 from studio.models.plan.memory import Load
-from studio.models.plan.spread import PARALLEL, part_of, shardable, spread
+from studio.models.plan.spread import PARALLEL, keeping, part_of, shardable, spread
 from studio.tunings import TUNINGS, title_of
 
 EVALUATIONS = 8
@@ -167,15 +167,20 @@ def make_plan(
         unpadded=parallel != "fsdp2" and unpadded(config, shape, device),
         buckets=parallel == "ddp", shards=ranks if parallel == "fsdp2" else 1,
     )  # fmt: skip
+    if parallel == "fsdp2":
+        own = keeping(own)
     load, memory = fit(own, shape, lengths, device, load, choices, begun)
     if training.parallel == "auto" and parallel == "ddp" and not fits(memory, device) and shardable(config):
         parts = replace(load, buckets=False, shards=ranks, fused=False, unpadded=False)
         part_choices = dict(choices)
-        parts, divided = fit(own, shape, lengths, device, parts, part_choices, begun)
+        parts, divided = fit(keeping(own), shape, lengths, device, parts, part_choices, begun)
         if fits(divided, device):
             reason = f"the whole run does not fit in each of the {ranks} processes, but a part of the model does"
             parallel, load, memory = "fsdp2", parts, divided
             choices.update(part_choices | {PARALLEL: Choice(parallel, reason, "memory plan")})
+    if parallel == "fsdp2":
+        kept = Choice(False, "divided weights are computed once, and keep their activations", PARALLEL)
+        choices["training.activation_checkpointing"] = kept
     micro, accumulation = load.micro_batch, own.training.batch_size // load.micro_batch
     per_epoch = steps_per_epoch(config, lengths.count, micro, accumulation * ranks)
     steps = training.max_steps or math.ceil(training.epochs * per_epoch)

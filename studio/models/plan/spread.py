@@ -50,10 +50,21 @@ def spread(config: RunConfig, device: DeviceInfo) -> dict[str, Choice]:
     return {DEVICES: devices, PARALLEL: parallel}
 
 
+def keeping(config: RunConfig) -> RunConfig:
+    """The run with activations that are kept, as those of divided weights are."""
+    return config.model_copy(
+        update={"training": config.training.model_copy(update={"activation_checkpointing": False})}
+    )
+
+
 def shardable(config: RunConfig) -> bool:
     """Whether a run's weights can be divided over several devices (`train.trainers.sharded`)."""
     tuning = config.tuning
-    if config.training.optimizer not in _ELEMENTWISE or (tuning.reads("lora_plus_ratio") and tuning.lora_plus_ratio):
+    if config.model.dtype != "float32" or config.training.optimizer not in _ELEMENTWISE:
+        return False
+    if config.training.activation_checkpointing is True:
+        return False
+    if tuning.reads("lora_plus_ratio") and tuning.lora_plus_ratio:
         return False
     plain = not tuning.kind.adapter or (tuning.init == "default" and not tuning.modules_to_save and not tuning.adapter)
     able = tuning.kind.shards and config.method.kind.shards and not tuning.kind.uses_dora(tuning)

@@ -31,9 +31,8 @@ def sharding_arguments(setup: Setup) -> dict[str, Any]:
         "version": 2,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
         "state_dict_type": "FULL_STATE_DICT",
-        "activation_checkpointing": setup.plan.activation_checkpointing,
     }
-    return {"fsdp": True, "fsdp_config": config, "gradient_checkpointing": False}
+    return {"fsdp": True, "fsdp_config": config}
 
 
 class Sharded:
