@@ -168,7 +168,8 @@ def test_a_new_supervisor_finds_the_running_job_again(settings, command) -> None
     pid = job.state().pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    first._children[job.id].wait()
+    while first._children[job.id].poll() is None:
+        time.sleep(0.05)
     assert finish(second, job) == "lost"
     assert "disappeared" in job.state().reason
 
