@@ -106,7 +106,7 @@ class Group:
         return all(layer.disable_adapters for layer in self.layers)
 
     def _without(self, x: torch.Tensor) -> torch.Tensor:
-        """The same without the adapters, to the bit what it is with adapters that are still 0: a reference begins so."""
+        """The same without the adapters, to the bit what they give while they are 0: so a reference begins."""
         flat = x.reshape(-1, x.shape[-1])
         out = flat.new_empty(len(flat), sum(self.sizes))
         for weight, part in zip(self._frozen.matrices(), out.split(self.sizes, dim=1), strict=True):
