@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from studio.train.engine.attention import mark, segments_of
+from studio.train.engine.attention import NAME, mark, segments_of
 from studio.train.engine.native.calls import Segments
 
 _KNOWN = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", "use_cache", "return_dict", "past_key_values"}
@@ -76,6 +76,8 @@ def _whole_rows(decoder: Any, given: dict[str, Any]) -> bool:
     if positions is not None and positions.ndim != 2:
         return False
     config = decoder.config
+    if config._attn_implementation != NAME:  # text is being written, by torch's attention
+        return False
     if any(getattr(config, name, False) for name in ("output_hidden_states", "output_attentions")):
         return False
     kept = given.get("use_cache")

@@ -288,6 +288,13 @@ def test_padding_is_left_out_of_every_layer_but_not_of_what_comes_out(kernels: K
     decoder.eval()
     assert decoder(**asked).past_key_values is not None
     assert seen == [24] * 4
+    decoder.train()
+    model.set_attn_implementation("sdpa")  # as while answers are written
+    decoder(**asked)
+    assert seen == [24] * 5
+    model.set_attn_implementation("studio_segments")
+    decoder(**asked)
+    assert seen == [24] * 5 + [20]
     done.detach()
     assert "forward" not in vars(decoder)
 
