@@ -60,6 +60,11 @@ def calls() -> Iterator[tuple[str, ast.Call]]:
                 yield f"{file.relative_to(ROOT)}:{node.lineno} {ast.unparse(node.func)}", node
 
 
+def reads_numbers_only(place: str, node: ast.Call) -> bool:
+    """Whether a call reads an optimizer's state as torch does without running what a pickle says."""
+    return place.endswith(" torch.load") and ast.unparse(node).endswith("weights_only=True)")
+
+
 @pytest.mark.long
 def test_cve_2024_52803_no_shell_sees_a_path(settings: Settings, tmp_path: Path) -> None:
     """The web page started training by `Popen(f"llamafactory-cli train {path}", shell=True)` with a path of the form.
@@ -97,13 +102,17 @@ def test_a_module_beside_the_data_is_not_run(settings: Settings, tmp_path: Path)
 def test_cve_2025_46567_pickled_weights_are_never_opened(settings: Settings, tiny: Path, tmp_path: Path) -> None:
     """A script for Baichuan models read weights by `torch.load(file)`, which runs what a pickle says.
 
-    Ours opens safetensors and GGUF only: nothing in the studio's code unpickles, a folder with pickled weights is
-    refused by name, and beside safetensors they are left closed.
+    Ours opens safetensors and GGUF only, and of its own checkpoints the optimizer's numbers: nothing in the studio's
+    code unpickles, a folder with pickled weights is refused by name, and beside safetensors they are left closed.
     """
     readers = ("pickle.", "torch.load", "joblib.", "dill.", "marshal.", "shelve.", "read_pickle")
     # These pickle what this process has made, for itself or its own child; what the child answers is text.
     own = ("studio/data/sources/held.py", "studio/data/sandbox/process.py", "studio/data/sandbox/child.py")
-    assert [place for place, _ in calls() if any(one in place for one in readers) and not place.startswith(own)] == []
+    assert [
+        place
+        for place, node in calls()
+        if any(one in place for one in readers) and not place.startswith(own) and not reads_numbers_only(place, node)
+    ] == []
     assert [place for place, _ in calls() if "pickle.load" in place and "sandbox/process" in place] == []
     # numpy refuses pickles unless it is told to take them.
     assert [place for place, node in calls() if any(key.arg == "allow_pickle" for key in node.keywords)] == []

@@ -47,6 +47,7 @@ def run_ranks(context: JobContext, count: int) -> None:
     command = module_command("studio.train.ranks", str(context.job.path), str(meeting / "store"))
     codes: dict[int, int] = {}
     watch = Watch(context.job.path, count)
+    others = set(psutil.Process().children())
     try:
         with context.lend_events(), _environment(count), watch:
             config = LaunchConfig(
@@ -61,7 +62,7 @@ def run_ranks(context: JobContext, count: int) -> None:
             except SignalException as error:
                 raise StoppedError("it was stopped before it could save its last step") from error
             finally:
-                end_children()
+                end_children(but=others)
     finally:
         shutil.rmtree(meeting, ignore_errors=True)
     found: StudioError | None = watch.found or verdict(context.job.path, count, codes)
@@ -90,9 +91,12 @@ def _environment(count: int) -> Iterator[None]:
         os.environ.update(before)
 
 
-def end_children() -> None:
-    """End every process that this one has begun; ranks lead sessions of their own."""
-    found = psutil.Process().children(recursive=True)
+def end_children(but: set[psutil.Process]) -> None:
+    """End every process that this one has begun but some, and what they began; ranks lead sessions of their own."""
+    found = [child for child in psutil.Process().children() if child not in but]
+    for child in tuple(found):
+        with contextlib.suppress(psutil.Error):
+            found += child.children(recursive=True)
     for child in found:
         with contextlib.suppress(psutil.Error):
             child.kill()

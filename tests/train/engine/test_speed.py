@@ -9,6 +9,7 @@ import pytest
 from tests.benchmarks.engine import GOAL, compare
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_updates_are_faster_with_them_and_learn_the_same() -> None:
     sides = compare(pairs=3)
