@@ -10,6 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,15 @@ _PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 def module_command(module: str, *arguments: str) -> list[str]:
     """The command line that runs a module of the studio."""
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def module_of(command: Sequence[str]) -> tuple[str, list[str]] | None:
+    """Module and arguments of a command line that `module_command` made; None for any other."""
+    *start, _ = module_command("")
+    if list(command[: len(start)]) != start or len(command) == len(start):
+        return None
+    module, *arguments = command[len(start) :]
+    return module, arguments
 
 
 def child_environment(**more: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ import psutil
 from studio.errors import InputError, StoppedError, StudioError
 from studio.jobs.run import warm
 from studio.private import begin
-from studio.processes import child_environment, module_command
+from studio.processes import child_environment, module_command, module_of
 from studio.reach import reading_as_asked, roots_of_page
 from studio.settings import read_settings
 
@@ -208,11 +208,12 @@ def run_step(
 
 def _begin(command: Sequence[str], environment: Mapping[str, str]) -> tuple[Process, IO[bytes]]:
     """Start a process, or fork it where there is one that has its libraries; return it and its output."""
-    if warm.here is not None and list(command[:3]) == module_command("")[:3] and command[3] in HEAVY:
+    called = module_of(command)
+    if warm.here is not None and called is not None and called[0] in HEAVY:
         changed = {name: value for name, value in environment.items() if os.environ.get(name) != value}
         read, write = os.pipe()
         with contextlib.suppress(OSError), os.fdopen(write, "wb") as out:
-            child = warm.here.start(command[3], command[4:], out, Path.cwd(), changed, session=False)
+            child = warm.here.start(*called, out, Path.cwd(), changed, session=False)
             if child.begun():
                 return child, os.fdopen(read, "rb")
         os.close(read)

@@ -15,7 +15,7 @@ from studio.jobs.run.devices import CPU, Device, environment_of
 from studio.jobs.run.leftovers import MARK
 from studio.jobs.run.warm import Forked, Warm
 from studio.jobs.store.folder import JobFolder
-from studio.processes import child_environment, module_command
+from studio.processes import child_environment, module_command, module_of
 from studio.reach import append_in
 from studio.settings import Settings
 
@@ -141,13 +141,14 @@ class Starter:
                 )  # fmt: skip
 
         kind = job.request.kind
-        if not _is_plain(device) or kind not in LIBRARIES or command != worker_command(job):
+        called = module_of(command)
+        if not _is_plain(device) or kind not in LIBRARIES or command != worker_command(job) or called is None:
             return Launch(cold)
         warm = self._warm_for(kind)
 
         def fork() -> Forked:
             with append_in(job.path, job.log_path.name) as log:
-                return warm.start(command[3], command[4:], log, job.path, own)
+                return warm.start(*called, log, job.path, own)
 
         return Launch(cold, warm, fork)
 

@@ -29,14 +29,15 @@ class Batching:
     tokens: int = 0
     padded: bool = True
 
-    def tokens_of(self, lengths: Sequence[int], sequences: int = 1) -> int:
+    def computed(self, rows: int, longest: int, tokens: int) -> int:
         """Tokens that are computed for some rows together.
 
         Args:
-            lengths: (N,) tokens of each row's longest sequence.
-            sequences: of a row.
+            rows: how many there are.
+            longest: tokens of the longest.
+            tokens: of all of them, without padding.
         """
-        return sequences * (len(lengths) * max(lengths) if self.padded else sum(lengths))
+        return rows * longest if self.padded else tokens
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,22 @@ def split(lengths: Sequence[int], batching: Batching, sequences: int = 1) -> lis
         sequences: of a row that are computed together.
     """
     parts: list[list[int]] = []
-    for at in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+    filled = 0  # tokens of the last part, without padding
+    for at in _longest_first(lengths):
         if parts:
-            more = [*(lengths[one] for one in parts[-1]), lengths[at]]
-            tokens = batching.tokens_of(more, sequences)
-            if len(more) <= batching.rows and (not batching.tokens or tokens <= batching.tokens):
+            rows, longest = len(parts[-1]) + 1, lengths[parts[-1][0]]
+            tokens = sequences * batching.computed(rows, longest, filled + lengths[at])
+            if rows <= batching.rows and (not batching.tokens or tokens <= batching.tokens):
                 parts[-1].append(at)
+                filled += lengths[at]
                 continue
         parts.append([at])
+        filled = lengths[at]
     return parts
+
+
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
 
 
 def shares(lengths: Sequence[int], ranks: int) -> list[list[int]]:
@@ -102,7 +110,7 @@ def shares(lengths: Sequence[int], ranks: int) -> list[list[int]]:
         ranks: how many there are.
     """
     dealt: list[list[int]] = [[] for _ in range(ranks)]
-    for turn, at in enumerate(sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))):
+    for turn, at in enumerate(_longest_first(lengths)):
         lap, seat = divmod(turn, ranks)
         dealt[seat if lap % 2 == 0 else ranks - 1 - seat].append(at)
     return dealt
@@ -121,7 +129,10 @@ def look(each: Sequence[int], batch: int, batching: Batching, sequences: int = 1
     for start in range(0, len(each), batch):
         lengths = each[start : start + batch]
         parts = split(lengths, batching, sequences)
-        sizes += [batching.tokens_of([lengths[at] for at in part], sequences) for part in parts]
+        sizes += [
+            sequences * batching.computed(len(part), lengths[part[0]], sum(lengths[at] for at in part))
+            for part in parts
+        ]
         most = max(most, len(parts))
         if len(lengths) == batch or not start:
             parts_of_whole, rows_of_whole = parts_of_whole + len(parts), rows_of_whole + len(lengths)

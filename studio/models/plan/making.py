@@ -23,7 +23,7 @@ from studio.models.plan.cures import Cure, advice, cures
 from studio.models.plan.fit import GIVEN, Choice, Lengths, fit, fits
 from studio.models.plan.fused import fused, unpadded
 from studio.models.plan.memory import Load
-from studio.models.plan.spread import PARALLEL, keeping, part_of, shardable, spread
+from studio.models.plan.spread import PARALLEL, divided, part_of, shardable, spread
 from studio.tunings import TUNINGS, title_of
 
 EVALUATIONS = 8
@@ -150,6 +150,8 @@ def make_plan(
     own, device = part_of(config, device)
     choices.update(spread(config, device))
     parallel = str(choices[PARALLEL].value)
+    if parallel == "fsdp2":
+        own = divided(own)
     dtype, autocast = _dtype(config, device, choices)
     usual = _usual_rate(config, shape)
     rate = _rate(config, usual, choices)
@@ -163,20 +165,17 @@ def make_plan(
         scorer=reward_parameters(shape, config),
         reference=by_beta or cost.reference == "always",
         validation=lengths.validation_max + written if lengths.validation_max else 0,
-        fused=parallel != "fsdp2" and fused(config, shape, device),
-        unpadded=parallel != "fsdp2" and unpadded(config, shape, device),
+        fused=fused(own, shape, device), unpadded=unpadded(own, shape, device),
         buckets=parallel == "ddp", shards=ranks if parallel == "fsdp2" else 1,
     )  # fmt: skip
-    if parallel == "fsdp2":
-        own = keeping(own)
     load, memory = fit(own, shape, lengths, device, load, choices, begun)
     if training.parallel == "auto" and parallel == "ddp" and not fits(memory, device) and shardable(config):
         parts = replace(load, buckets=False, shards=ranks, fused=False, unpadded=False)
         part_choices = dict(choices)
-        parts, divided = fit(keeping(own), shape, lengths, device, parts, part_choices, begun)
-        if fits(divided, device):
+        parts, shared = fit(divided(own), shape, lengths, device, parts, part_choices, begun)
+        if fits(shared, device):
             reason = f"the whole run does not fit in each of the {ranks} processes, but a part of the model does"
-            parallel, load, memory = "fsdp2", parts, divided
+            parallel, load, memory = "fsdp2", parts, shared
             choices.update(part_choices | {PARALLEL: Choice(parallel, reason, "memory plan")})
     if parallel == "fsdp2":
         kept = Choice(False, "divided weights are computed once, and keep their activations", PARALLEL)

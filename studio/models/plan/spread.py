@@ -6,6 +6,7 @@ Every rank computes its part of an update's rows (`train.trainers.grouped`), so 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from studio.config import RunConfig
 from studio.models.device.machine import DeviceInfo
@@ -26,10 +27,9 @@ def part_of(config: RunConfig, device: DeviceInfo) -> tuple[RunConfig, DeviceInf
     ranks = config.training.ranks
     if ranks == 1:
         return config, device
-    training = config.training.model_copy(update={"batch_size": max(1, config.training.batch_size // ranks)})
     if device.kind == "cpu":
         device = replace(device, available_bytes=device.available_bytes // ranks)
-    return config.model_copy(update={"training": training}), device
+    return _changed(config, batch_size=max(1, config.training.batch_size // ranks)), device
 
 
 def spread(config: RunConfig, device: DeviceInfo) -> dict[str, Choice]:
@@ -50,11 +50,13 @@ def spread(config: RunConfig, device: DeviceInfo) -> dict[str, Choice]:
     return {DEVICES: devices, PARALLEL: parallel}
 
 
-def keeping(config: RunConfig) -> RunConfig:
-    """The run with activations that are kept, as those of divided weights are."""
-    return config.model_copy(
-        update={"training": config.training.model_copy(update={"activation_checkpointing": False})}
-    )
+def divided(config: RunConfig) -> RunConfig:
+    """The run as it is computed with divided weights: activations are kept, and layers are the libraries'."""
+    return _changed(config, activation_checkpointing=False, kernels="off")
+
+
+def _changed(config: RunConfig, **training: Any) -> RunConfig:
+    return config.model_copy(update={"training": config.training.model_copy(update=training)})
 
 
 def shardable(config: RunConfig) -> bool:

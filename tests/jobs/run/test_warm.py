@@ -19,7 +19,7 @@ from studio.jobs.run.leftovers import MARK
 from studio.jobs.run.supervisor import Supervisor
 from studio.jobs.run.warm import Warm
 from studio.jobs.store.folder import create_job
-from studio.processes import child_environment, module_command
+from studio.processes import child_environment, module_command, module_of
 from studio.settings import Settings
 from tests.support.processes import gone
 
@@ -280,3 +280,10 @@ def test_the_libraries_of_a_training_leave_no_thread_and_no_gpu_behind(tmp_path:
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, env=child_environment())
     assert done.stdout.split() == ["1", "False"], done.stderr
+
+
+def test_a_command_of_ours_is_known_by_its_module() -> None:
+    assert module_of(module_command("studio.train", "/a job", "-m")) == ("studio.train", ["/a job", "-m"])
+    assert module_of(module_command("studio.train")) == ("studio.train", [])
+    for other in ([], module_command("")[:-1], ["python", "-P", "-m", "studio.train"], ["true"]):
+        assert module_of(other) is None
