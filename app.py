@@ -1,5 +1,5 @@
 """`python app.py`: serve the page; the same as `studio ui`."""
 
-from studio.ui.server.app import main
+from studio.cli.main import main
 
-raise SystemExit(main())
+raise SystemExit(main(["ui"]))

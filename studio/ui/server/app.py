@@ -22,7 +22,7 @@ from fastapi import FastAPI
 
 from studio.chat.manager import ChatManager
 from studio.data.worker.pool import DataPool
-from studio.errors import InputError, StudioError
+from studio.errors import InputError
 from studio.jobs import Summaries
 from studio.jobs.actions.queue import KEEP_SECONDS, Keeper
 from studio.jobs.actions.removal import empty_trash
@@ -30,7 +30,7 @@ from studio.jobs.run.notify import PAGE
 from studio.jobs.store.files import write_json
 from studio.private import begin, make_home, make_secrets, tighten
 from studio.reach import reading_only_for
-from studio.settings import Settings, forget_password, read_settings
+from studio.settings import Settings, forget_password
 from studio.ui.components.runs import run_list, sign_out
 from studio.ui.components.whose import whose_line
 from studio.ui.page import TABS, Page, build_page
@@ -203,13 +203,3 @@ def _listen(settings: Settings) -> socket.socket:
         ) from error
     listener.listen(1024)
     return listener
-
-
-def main() -> int:
-    """`python app.py [PORT]`: serve the page; a wrong setting is one sentence and exit status 2."""
-    try:
-        serve(read_settings())
-    except StudioError as error:
-        print(error.sentence, file=sys.stderr)
-        return error.exit_code
-    return 0

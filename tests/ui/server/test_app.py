@@ -20,8 +20,9 @@ from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 MEMORY_BYTES = 250 * 1000**2
-# Goal: 4 s on a quiet machine. The work is CPU work, so that is what a busy test machine can check.
-CPU_SECONDS = 4.0
+# Goal: up within 4 s on a quiet machine. Machines differ by more than three, so a test counts the CPU time in what
+# importing gradio alone takes on this one in the same minute (measured: 1.5 to 1.7).
+IN_GRADIO_IMPORTS = 2.0
 
 
 def start(home: Path, port: int, **env: str) -> subprocess.Popen[str]:
@@ -30,6 +31,13 @@ def start(home: Path, port: int, **env: str) -> subprocess.Popen[str]:
         [sys.executable, "app.py"], cwd=ROOT, env={**os.environ, **settings, **env}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+
+
+def cpu_seconds_of(code: str) -> float:
+    """CPU seconds of a new interpreter that runs the code."""
+    timed = f"import psutil; {code}; times = psutil.Process().cpu_times(); print(times.user + times.system)"
+    done = subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True, cwd=ROOT)
+    return float(done.stdout)
 
 
 def get(port: int, path: str, **headers: str) -> tuple[int, str]:
@@ -68,12 +76,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subproces
 def test_starts_light(server: tuple[subprocess.Popen[str], int]) -> None:
     process, port = server
     times = psutil.Process(process.pid).cpu_times()
-    assert times.user + times.system < CPU_SECONDS
+    assert times.user + times.system < IN_GRADIO_IMPORTS * cpu_seconds_of("import gradio")
     status, page = get(port, "/")
     assert status == 200 and "Finetune Studio" in page
     assert psutil.Process(process.pid).memory_info().rss < MEMORY_BYTES
     mapped = {Path(entry.path).name for entry in psutil.Process(process.pid).memory_maps()}
-    assert not any("torch" in name for name in mapped)
+    assert not any("torch" in name or "arrow" in name for name in mapped)
 
 
 def test_imports_neither_torch_nor_what_needs_it() -> None:
