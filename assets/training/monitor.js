@@ -168,7 +168,7 @@ window.studio.monitor = (() => {
     const { series, summary, about } = reader, training = about.config?.training || {};
     const loss = series.loss?.y || [], back = Math.min(10, loss.length - 1);
     const now = loss[loss.length - 1], before = loss[loss.length - 1 - back], known = back > 0 && now !== null && before !== null;
-    tile("loss", number(newest("loss")), known ? `${signed(now - before)} in ${back} steps` : "", known && now < before ? "good" : "");
+    tile("loss", number(newest("loss")), known ? `${signed(now - before)} in ${back} step${back === 1 ? "" : "s"}` : "", known && now < before ? "good" : "");
     const best = summary.best, last = newest("eval_loss");
     if (best === null) tile("eval_loss", NONE, "not measured yet");
     else if (last === best[0]) tile("eval_loss", number(last), `best, step ${number(best[1])}`, "good");
@@ -178,7 +178,7 @@ window.studio.monitor = (() => {
     tile("learning_rate", number(newest("learning_rate"), 4), [schedule, warm ? (summary.step < warm ? "warming up" : "warmup done") : ""].filter(Boolean).join(", "));
     const plan = about.environment?.plan || {};
     const seen = summary.tokens ? number(summary.tokens) : "";
-    tile("tokens_per_second", number(rounded(newest("tokens_per_second"))), seen ? (plan.tokens ? `${seen} of ${number(plan.tokens)} seen` : `${seen} seen`) : "");
+    tile("tokens_per_second", number(rounded(newest("tokens_per_second"))), seen ? (plan.tokens ? `${seen} seen, ${number(plan.tokens)} planned` : `${seen} seen`) : "");
     const planned = plan.total_bytes;
     tile("memory", reader.memory ? `${reader.memory.toPrecision(3)} GB` : NONE, planned ? `planned ${bytes(planned)}` : "", planned && reader.memory * 1e9 > 1.1 * planned ? "warn" : "");
     const norm = newest("grad_norm"), limit = training.max_grad_norm;
