@@ -138,7 +138,7 @@ def lines(wanted: Wanted, found: list[dict[str, Done]]) -> list[str]:
         rows.append(
             f"| {wanted.shape}, {wanted.tuning}, {wanted.context:,} tokens | {TITLES[name]} | {one.speeds[0]:,.0f} "
             f"| {one.speeds[1]:,.0f} | {one.ratio:.2f} ({one.least:.2f} to {one.most:.2f}) "
-            f"| {one.peaks[0] / 1e9:.2f} ({found[0]['studio'].planned / 1e9:.2f}) | {one.peaks[1] / 1e9:.2f} |"
+            f"| {one.peaks[0] / 1e9:.2f} ({one.planned / 1e9:.2f}) | {one.peaks[1] / 1e9:.2f} |"
         )
     return rows
 

@@ -174,6 +174,7 @@ class Beside:
     least: float
     most: float
     peaks: tuple[int, int]
+    planned: int
     far: float
 
     @classmethod
@@ -192,7 +193,7 @@ class Beside:
         return cls(
             (median(ours.speed for ours, _ in both), median(theirs.speed for _, theirs in both)),
             median(ratios), min(ratios), max(ratios),
-            (max(ours.peak for ours, _ in both), max(theirs.peak for _, theirs in both)), far,
+            (max(ours.peak for ours, _ in both), max(theirs.peak for _, theirs in both)), both[0][0].planned, far,
         )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def line(name: str, beside: Beside, goal: float) -> str:
     (ours, theirs), (here, there) = beside.speeds, beside.peaks
     return (
         f"| {name} | {ours:.0f} | {theirs:.0f} | {beside.ratio:.2f} ({beside.least:.2f} to {beside.most:.2f}) "
-        f"| {goal:g} | {here / 1e9:.2f} | {there / 1e9:.2f} | {beside.far:.0e} |"
+        f"| {goal:g} | {here / 1e9:.2f} ({beside.planned / 1e9:.2f}) | {there / 1e9:.2f} | {beside.far:.0e} |"
     )
 
 
@@ -120,7 +120,7 @@ def main(count: int, names: list[str]) -> int:
         device = device_info(read_settings(), measure=True)
         speeds = ", ".join(f"{kind} {speed:.0f} GFLOP/s" for kind, speed in device.gflops.items())
         print(f"{device.name}, {device.cores} cores, {speeds}; load before {os.getloadavg()[0]:.2f}")
-        print("| case | tokens/s | TRL | ratio, each pair | goal | peak, GB | TRL | losses differ by |")
+        print("| case | tokens/s | TRL | ratio, each pair | goal | peak (planned), GB | TRL | losses differ by |")
         print("|---|---|---|---|---|---|---|---|", flush=True)
         for one in (name for name in names if name in CASES):
             (folder / one).mkdir()
@@ -135,11 +135,11 @@ def main(count: int, names: list[str]) -> int:
 
 
 def wide(model: Path, folder: Path) -> bool:
-    """Train one row of nearly 8,192 tokens an update; whether its memory is as planned."""
+    """Train on one row of nearly 8,192 tokens; whether its memory is as planned."""
     from transformers import AutoTokenizer
 
-    file = write(folder / "8k.jsonl", long_rows(2, *WIDE, AutoTokenizer.from_pretrained(model)))
-    done = measure("studio", Case(str(model), file, batch=1, micro=1), folder / "8k")
+    file = write(folder / "8k.jsonl", long_rows(1, *WIDE, AutoTokenizer.from_pretrained(model)))
+    done = measure("studio", Case(str(model), file, batch=1, micro=1, steps=1), folder / "8k")
     off = done.planned / done.peak - 1
     sizes = f"planned {done.planned / 1e9:.2f}, measured {done.peak / 1e9:.2f} GB"
     print(f"8k: {done.speed:.0f} tokens/s, {sizes} ({off:+.0%})")

@@ -128,8 +128,8 @@ def test_a_job_says_so_and_reports_the_same(
     seen: list[dict[str, list[float]]] = []
     for kernels in ("off", "auto"):
         context = job_for(
-            settings, tiny, rows, method=options, tuning={"name": "lora", "rank": 4}, data={"validation": 0, "max_length": 256},
-            training={"max_steps": 2, "kernels": kernels},
+            settings, tiny, rows, method=options, tuning={"name": "lora", "rank": 4},
+            data={"validation": 0, "max_length": 256}, training={"max_steps": 2, "kernels": kernels},
         )  # fmt: skip
         train(context)
         assert ("log-probabilities\n" in capfd.readouterr().out) == (kernels == "auto")
