@@ -13,15 +13,16 @@ import json
 import os
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import psutil
 
 from studio.jobs import JobFolder, read_events
 from tests.benchmarks.auto import BATCH, config_of, like_alpaca, write
+from tests.benchmarks.sides import peak_of
 from tests.conftest import run_studio
 from tests.support.llama_factory import environment_in
 from tests.support.prepared import copy_model
@@ -29,7 +30,6 @@ from tests.support.prepared import copy_model
 PAIRS, STEPS, KERNELS = 3, 4, "auto"
 GOAL = 2.0
 TAIL = 3000  # characters of the output of a training that failed
-PACKED = 8  # rows of an update there, each filled up to `max_length`
 BEST = {
     "stage": "sft", "do_train": True, "finetuning_type": "lora", "lora_rank": 16, "lora_target": "all",
     "template": "smollm2", "cutoff_len": 1024, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4,
@@ -74,56 +74,49 @@ def ours(home: Path, steps: int, kernels: str) -> Training:
     return Training(metrics[-1]["tokens"], metrics[-1]["training_seconds"], peak, losses)
 
 
-def theirs(folder: Path, python: str, model: Path, steps: int) -> Training:
-    """Train there, from the command line too."""
+def theirs(
+    folder: Path, python: str, rows: list[dict[str, str]], settings: dict[str, Any], device: str = "cpu"
+) -> Training:
+    """Train there, from the command line too.
+
+    Args:
+        folder: for what it reads and writes; created.
+        python: of its environment.
+        rows: as Alpaca has them.
+        settings: beside `BEST`: the checkpoint, the number of updates, and what else differs.
+        device: cpu or cuda.
+    """
     folder.mkdir()
-    (folder / "rows.json").write_text(json.dumps(list(like_alpaca(BATCH * steps))))
+    (folder / "rows.json").write_text(json.dumps(rows))
     (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
     places = {
-        "model_name_or_path": str(model), "dataset": "rows", "dataset_dir": str(folder), "max_steps": steps,
-        "output_dir": str(folder / "out"), "tokenized_path": str(folder / "tokens"),
+        "dataset": "rows", "dataset_dir": str(folder), "output_dir": str(folder / "out"),
+        "tokenized_path": str(folder / "tokens"),
     }  # fmt: skip
-    (folder / "train.yaml").write_text(json.dumps(BEST | places))
+    chosen = BEST | places | settings
+    (folder / "train.yaml").write_text(json.dumps(chosen))
     words = [str(Path(python).parent / "llamafactory-cli"), "train", str(folder / "train.yaml")]
+    env = environment_in(folder, python)
+    if device == "cuda":
+        env["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
     with (folder / "log.txt").open("wb") as log:
-        process = psutil.Popen(words, cwd=folder, env=environment_in(folder, python), stdout=log, stderr=log)
-        peak = _peak(process)
+        process = psutil.Popen(words, cwd=folder, env=env, stdout=log, stderr=log)
+        peak = peak_of(process, device)
     assert process.wait() == 0, (folder / "log.txt").read_text()[-TAIL:]
     state = json.loads((folder / "out" / "trainer_state.json").read_text())
     losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
     seconds = json.loads((folder / "out" / "train_results.json").read_text())["train_runtime"]
-    return Training(_seen(folder / "tokens", steps), seconds, peak, losses)
+    batch = chosen["per_device_train_batch_size"] * chosen["gradient_accumulation_steps"]
+    return Training(_seen(folder / "tokens", chosen["max_steps"] * batch), seconds, peak, losses)
 
 
-def _seen(tokens: Path, steps: int) -> int:
-    """Tokens of the rows that were trained on, in their order; a packed row holds 0 where it is filled up."""
+def _seen(tokens: Path, count: int) -> int:
+    """Tokens of so many rows, in the order of the training; a packed row holds 0 where it is filled up."""
     from datasets import load_from_disk
 
     rows = load_from_disk(str(tokens))["train"]["attention_mask"]
     assert len(rows) >= 1
-    return sum(sum(1 for one in rows[at % len(rows)] if one) for at in range(steps * PACKED))
-
-
-def _peak(process: psutil.Popen) -> int:
-    """Wait for its end; return the largest resident set that it or a child of it has had."""
-    peak = 0
-    while process.poll() is None:
-        for one in (process, *_children(process)):
-            try:
-                status = Path(f"/proc/{one.pid}/status").read_text()
-            except OSError:
-                continue
-            found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-            peak = max(peak, *(1024 * int(size) for size in found), 0)
-        time.sleep(0.25)
-    return peak
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.Error:
-        return []
+    return sum(sum(1 for one in rows[at % len(rows)] if one) for at in range(count))
 
 
 def main(python: str, pairs: int, steps: int, kernels: str) -> int:
@@ -136,7 +129,8 @@ def main(python: str, pairs: int, steps: int, kernels: str) -> int:
         model = copy_model(home)
         run_studio("doctor", home=home)  # measured once, as on any machine that has trained before
         for pair in range(pairs):
-            found.append((ours(home, steps, kernels), theirs(Path(name) / f"there-{pair}", python, model, steps)))
+            rows, there = list(like_alpaca(BATCH * steps)), {"model_name_or_path": str(model), "max_steps": steps}
+            found.append((ours(home, steps, kernels), theirs(Path(name) / f"there-{pair}", python, rows, there)))
             for who, one in zip(("studio", "LLaMA-Factory"), found[-1], strict=True):
                 shown = ", ".join(f"{loss:.3f}" for loss in one.losses)
                 print(

@@ -192,9 +192,10 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
 
 def _logit_bytes(shape: ModelShape, load: Load) -> int:
     copied = load.adapter is not None and bool(load.adapter.whole)  # a head beside the model's is PEFT's
-    if load.fused and load.cost.logits == "supervised" and not copied:
+    if load.fused and load.cost.logits != "none" and not copied:
         learned = 4 * shape.vocab * shape.hidden if load.adapter is None else 0
-        return min(FUSED_LOGITS, load.supervised) * shape.vocab * (2 if load.autocast else 4) + learned
+        rows = load.supervised if load.cost.logits == "supervised" else load.tokens
+        return min(FUSED_LOGITS, rows) * shape.vocab * (2 if load.autocast else 4) + learned
     if load.cost.logits != "tiles":
         return logit_rows(load) * shape.vocab * LOGIT_BYTES[load.autocast]
     each = TILE_BYTES_CUDA if load.cuda else TILE_BYTES

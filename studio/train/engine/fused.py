@@ -19,15 +19,13 @@ from studio.config import RunConfig
 from studio.errors import StudioError
 from studio.models.device.compiled import place
 from studio.models.plan.making import Plan
-from studio.train.engine import attention, unpadded
+from studio.train.engine import attention, logprobs, unpadded
+from studio.train.engine.comparing import batch_of, distance, measured, near, random_rows, same
 from studio.train.engine.layers import WIDTH, Gated, Norm
 from studio.train.engine.lora import Group, is_ours
 from studio.train.engine.native.building import load
 from studio.train.engine.native.calls import KINDS, Kernels
 
-# Relative distances of outputs and gradients: rounding in float32, and in bfloat16 through some dozen layers.
-_AGREEMENT = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (5e-2, 2e-1)}
-_LENGTHS = (48, 29)  # tokens of the two rows that are compared
 _SOFT = ("attn_logit_softcapping", "attn_logit_soft_capping")
 
 
@@ -40,6 +38,7 @@ class Fused:
         norms, gates: how many layers.
         segments: attention is the engine's.
         unpadded: the decoder computes padded batches without their padding.
+        likely: log-probabilities of answers are the engine's.
         reason: why something is the model's own; "" if nothing is.
     """
 
@@ -48,6 +47,7 @@ class Fused:
     gates: int = 0
     segments: bool = False
     unpadded: bool = False
+    likely: bool = False
     reason: str = ""
     _undo: list[Callable[[], None]] = field(default_factory=list)
 
@@ -55,7 +55,7 @@ class Fused:
         """Which layers, for the log; "" if none."""
         counts = {"groups of LoRA layers": len(self.groups), "norms": self.norms, "gates": self.gates}
         parts = [f"{count} {name}" for name, count in counts.items() if count]
-        kinds = {"attention": self.segments, "no padding": self.unpadded}
+        kinds = {"attention": self.segments, "no padding": self.unpadded, "log-probabilities": self.likely}
         return ", ".join([*parts, *(name for name, done in kinds.items() if done)])
 
     def line(self) -> str:
@@ -67,7 +67,7 @@ class Fused:
         for undo in reversed(self._undo):
             undo()
         self._undo, self.groups, self.norms, self.gates = [], [], 0, 0
-        self.segments = self.unpadded = False
+        self.segments = self.unpadded = self.likely = False
 
 
 def wanted(config: RunConfig, plan: Plan) -> bool:
@@ -97,9 +97,14 @@ def fuse(trainer: Any, config: RunConfig, plan: Plan, built: Kernels | None, rea
     """
     free = config.model.attention == "auto"
     done = attach(trainer.model, built, attention_is_free=free, autocast=plan.autocast)
+    if built is not None:
+        _replace_head(trainer, trainer.model, built, done, autocast=plan.autocast)
     reference = getattr(trainer, "ref_model", None)
     if reference is not None and done.replaced():  # so that both begin with equal numbers
-        attach(trainer.accelerator.unwrap_model(reference), built, attention_is_free=free, autocast=plan.autocast)
+        reference = trainer.accelerator.unwrap_model(reference)
+        other = attach(reference, built, attention_is_free=free, autocast=plan.autocast)
+        if built is not None and done.likely:
+            _replace_head(trainer, reference, built, other, autocast=plan.autocast)
     done.reason = done.reason or reason
     return done
 
@@ -120,7 +125,7 @@ def attach(model: Any, built: Kernels | None, *, attention_is_free: bool, autoca
         done.detach()
         done.reason = f"they could not be tried on this model: {type(error).__name__}: {str(error).strip():.200}"
         return done
-    if not _near(far, autocast):
+    if not near(far, autocast):
         done.detach()
         done.reason = f"its layers disagree with this model's (outputs by {far[0]:.1e}, gradients by {far[1]:.1e})"
     return done
@@ -130,9 +135,9 @@ def _replace(
     model: Any, built: Kernels | None, done: Fused, *, attention_is_free: bool, autocast: bool
 ) -> tuple[float, float]:
     """Replace what can be replaced; returns how far outputs and gradients of the whole model moved."""
-    batch = _batch(model)
+    batch = batch_of(model)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        outputs, slopes = _measured(model, batch)
+        outputs, slopes = measured(model, batch)
         if built is not None:
             _replace_norms(model, built, done)
             if attention_is_free:
@@ -140,8 +145,8 @@ def _replace(
         _replace_linear(model, batch, built, done)
 
         def far() -> tuple[float, float]:
-            mine = _measured(model, batch)
-            return _distance(outputs, mine[0]), _distance(slopes, mine[1])
+            mine = measured(model, batch)
+            return distance(outputs, mine[0]), distance(slopes, mine[1])
 
         if done.segments and (decoder := _decoder(model)) is not None:
             undo = unpadded.attach(decoder)
@@ -149,18 +154,12 @@ def _replace(
                 found = far()
             except Exception:  # a decoder of anybody's code: it gets its padding back
                 found = (math.inf, math.inf)
-            if _near(found, autocast):
+            if near(found, autocast):
                 done._undo.append(undo)
                 done.unpadded = True
                 return found
             undo()
         return far()
-
-
-def _near(far: tuple[float, float], autocast: bool) -> bool:
-    """Whether outputs and gradients are near enough; a distance that is no number is not."""
-    allowed = _AGREEMENT[torch.bfloat16 if autocast else torch.float32]
-    return all(one <= most for one, most in zip(far, allowed, strict=True))
 
 
 def _decoder(model: Any) -> nn.Module | None:
@@ -171,57 +170,6 @@ def _decoder(model: Any) -> nn.Module | None:
     # With dropout attention is torch's, which takes longer over one long row.
     dropped = getattr(inner.config.get_text_config(), "attention_dropout", 0.0)
     return None if decoder is inner or mixes or dropped else decoder
-
-
-def _batch(model: Any) -> dict[str, torch.Tensor]:
-    """Two rows of different length, padded at the end."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    drawn = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, vocabulary, (2, max(_LENGTHS)), generator=drawn)
-    mask = torch.arange(max(_LENGTHS))[None] < torch.tensor(_LENGTHS)[:, None]
-    return {"input_ids": ids, "attention_mask": mask.long()}
-
-
-def _measured(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The model's outputs at real tokens, and the gradients of what is trained; leaves no gradient behind."""
-    training = model.training
-    model.eval()  # without dropout
-    kept = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.requires_grad]
-    for parameter, _ in kept:
-        parameter.grad = None
-    try:
-        with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(bool(kept)):
-            logits = model(**batch, use_cache=False).logits.float()
-            if logits.shape[:2] == batch["attention_mask"].shape:
-                logits = logits[batch["attention_mask"].bool()]
-            torch.manual_seed(0)
-            if kept:  # a reference model has nothing that is trained
-                (logits * torch.randn_like(logits)).sum().backward()
-        slopes = [
-            (parameter.grad if parameter.grad is not None else parameter.new_zeros(())).flatten()
-            for parameter, _ in kept
-        ]
-    finally:
-        for parameter, grad in kept:
-            parameter.grad = grad
-        model.train(training)
-    return logits.detach(), torch.cat([slope.float() for slope in slopes]) if slopes else logits.new_zeros(0)
-
-
-def _distance(theirs: torch.Tensor, mine: torch.Tensor) -> float:
-    return float((theirs - mine).norm() / theirs.norm().clamp(min=1e-12))
-
-
-def _probe(size: int, dtype: torch.dtype) -> torch.Tensor:
-    return torch.randn(5, size, generator=torch.Generator().manual_seed(0)).to(dtype)
-
-
-@torch.no_grad()
-def _same(ours: Callable[..., Any], own: Callable[..., Any], probe: torch.Tensor) -> bool:
-    """Whether two layers give the same for an input."""
-    mine, theirs = ours(probe), own(probe)
-    near = _AGREEMENT[theirs.dtype][0]
-    return mine.dtype == theirs.dtype and _distance(theirs.float(), mine.float()) <= near
 
 
 def _put(module: nn.Module, forward: Callable[..., Any], done: Fused) -> None:
@@ -241,8 +189,8 @@ def _replace_norms(model: nn.Module, built: Kernels, done: Fused) -> None:
         key = (type(module), weight.dtype)
         if key not in known:
             both = (_norm(module, weight, epsilon, offset, built) for offset in (False, True))
-            probe = _probe(len(weight), weight.dtype)
-            equal = [_same(forward, module.forward, probe) for forward in both]
+            probe = random_rows(len(weight), weight.dtype)
+            equal = [same(forward, module.forward, probe) for forward in both]
             known[key] = bool(equal.index(True)) if any(equal) else None
         if (offset := known[key]) is not None:
             _put(module, _norm(module, weight, epsilon, offset, built), done)
@@ -295,7 +243,7 @@ def _replace_gate(module: Any, group: Group, built: Kernels, done: Fused) -> boo
     linear = group.layers[0].base_layer
     if len(group.layers) > 2 or len(set(group.sizes)) > 1 or sum(group.sizes) % (2 * WIDTH):
         return False
-    original, probe = module.forward, _probe(linear.in_features, group.dtype)
+    original, probe = module.forward, random_rows(linear.in_features, group.dtype)
     if group.dtype not in KINDS or not group.applies(probe):
         return False
     for gelu in (False, True):
@@ -305,10 +253,38 @@ def _replace_gate(module: Any, group: Group, built: Kernels, done: Fused) -> boo
                 return original(x)
             return module.down_proj(Gated.apply(group.whole(x), gelu, built))
 
-        if _same(forward, original, probe):
+        if same(forward, original, probe):
             _put(module, forward, done)
             return True
     return False
+
+
+def _replace_head(trainer: Any, model: Any, built: Kernels, done: Fused, *, autocast: bool) -> None:
+    """Compute the log-probabilities of answers, if those of a small batch are what TRL's head gives."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    undo = [] if logprobs.has_head(inner) else [logprobs.give_head(trainer, inner)]
+    if undo == [None]:
+        return
+    batch = batch_of(model)
+    batch["labels"] = torch.where(batch["attention_mask"] == 1, batch["input_ids"], -100)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            theirs = model(**batch, fused_lm_head=True).log_probs
+            undo.append(logprobs.attach(inner, built))
+            mine = model(**batch, fused_lm_head=True).log_probs
+        done.likely = near((distance(theirs, mine),), autocast)
+    except Exception:  # a model of anybody's code: it keeps the head that it has
+        done.likely = False
+    finally:
+        model.train(training)
+    if done.likely:
+        done._undo += [one for one in undo if one is not None]
+        return
+    for one in reversed(undo):
+        if one is not None:
+            one()
 
 
 def _siblings(model: nn.Module, batch: dict[str, torch.Tensor]) -> Iterator[list[Any]]:

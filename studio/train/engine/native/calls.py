@@ -165,6 +165,25 @@ class Kernels:
         )  # fmt: skip
         return losses, best
 
+    def likely(self, logits: torch.Tensor, targets: torch.Tensor, *, factor: float, gradient: bool) -> torch.Tensor:
+        """What is known of each row's next token, (rows, 5) in float32.
+
+        That is the log-probability of its target, the logarithm of the sum of exponentials, the entropy, the mean of
+        the logits, and 1 where the target is the first of the largest, else 0.
+
+        Args:
+            logits: (rows, vocabulary); become the slope of the negative log-probabilities where `gradient` is true.
+            targets: (rows), int64.
+            factor: times which the logits count.
+            gradient: whether it is wanted.
+        """
+        known = torch.empty(logits.shape[0], 5, dtype=torch.float32)
+        self._library.likely(
+            KINDS[logits.dtype], _at(logits), _at(targets), _at(known), *map(_LONGS, logits.shape),
+            ctypes.c_float(factor), int(gradient),
+        )  # fmt: skip
+        return known
+
 
 def _at(tensor: torch.Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())

@@ -132,4 +132,59 @@ void entropy_rows(void* logits_, const int64_t* targets, float* losses, int64_t*
   }
 }
 
+// What is known of the distribution of each row's next token, (rows, 5): log-probability of its target, logarithm of the
+// sum of exponentials, entropy, mean of the logits, and whether the target is the first of the largest. Logits count
+// `factor` times. With `gradient` they become factor (p - [target]), the slope of the negative log-probability.
+template <class T>
+void likely_rows(void* logits_, const int64_t* targets, float* known, long rows, long size, float factor,
+                 bool gradient) {
+  auto logits = static_cast<T*>(logits_);
+#pragma omp parallel for schedule(dynamic)
+  for (long r = 0; r < rows; r++) {
+    T* row = logits + r * size;
+    const long whole = size / WIDTH * WIDTH, target = targets[r];
+    vec most = splat(-INFINITY), before = most, all = vec{};
+    float top = -INFINITY, earlier = -INFINITY, total = 0;
+    const long near = target / WIDTH * WIDTH;  // whole vectors that lie before the target
+    for (long j = 0; j < near; j += WIDTH) before = greater(before, load(row + j));
+    for (long j = near; j < target; j++) earlier = std::max(earlier, factor * to_float(row[j]));
+    for (long j = 0; j < whole; j += WIDTH) {
+      vec z = load(row + j) * factor;
+      most = greater(most, z);
+      all += z;
+    }
+    for (long j = whole; j < size; j++) {
+      float z = factor * to_float(row[j]);
+      top = std::max(top, z);
+      total += z;
+    }
+    top = std::max(top, largest(most));
+    if (near) earlier = std::max(earlier, factor * largest(before));
+    vec added = vec{}, weighted = vec{};
+    for (long j = 0; j < whole; j += WIDTH) {
+      vec z = load(row + j) * factor - top, e = exponential(z);
+      added += e;
+      weighted += e * z;
+    }
+    float mass = sum(added), turned = sum(weighted);
+    for (long j = whole; j < size; j++) {
+      float z = factor * to_float(row[j]) - top, e = std::exp(z);
+      mass += e;
+      turned += e * z;
+    }
+    const float wanted = factor * to_float(row[target]), spread = std::log(mass);
+    float* out = known + 5 * r;
+    out[0] = wanted - top - spread;
+    out[1] = top + spread;
+    out[2] = spread - turned / mass;
+    out[3] = (total + sum(all)) / size;
+    out[4] = wanted >= top && wanted > earlier;
+    if (!gradient) continue;
+    const float share = factor / mass;
+    for (long j = 0; j < whole; j += WIDTH) store(row + j, exponential(load(row + j) * factor - top) * share);
+    for (long j = whole; j < size; j++) from_float(std::exp(factor * to_float(row[j]) - top) * share, row[j]);
+    from_float(std::exp(wanted - top) * share - factor, row[target]);
+  }
+}
+
 }  // namespace studio

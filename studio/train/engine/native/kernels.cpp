@@ -97,4 +97,11 @@ void cross_entropy(int kind, void* logits, const int64_t* targets, float* losses
   kind ? entropy_rows<bf16>(logits, targets, losses, best, rows, size, by_probability, gradient)
        : entropy_rows<float>(logits, targets, losses, best, rows, size, by_probability, gradient);
 }
+
+// In place, where the gradient is wanted: the logits become it.
+void likely(int kind, void* logits, const int64_t* targets, float* known, int64_t rows, int64_t size, float factor,
+            int gradient) {
+  kind ? likely_rows<bf16>(logits, targets, known, rows, size, factor, gradient)
+       : likely_rows<float>(logits, targets, known, rows, size, factor, gradient);
+}
 }

@@ -1,0 +1,75 @@
+"""Whether the engine's layers give what the model's own give: on random numbers, and on a small batch of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+# Relative distances of outputs and gradients: rounding in float32, and in bfloat16 through some dozen layers.
+_AGREEMENT = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (5e-2, 2e-1)}
+_LENGTHS = (48, 29)  # tokens of the two rows that are compared
+
+
+def near(far: tuple[float, ...], autocast: bool) -> bool:
+    """Whether outputs, and gradients if there is a second distance, are near enough; what is no number is not."""
+    allowed = _AGREEMENT[torch.bfloat16 if autocast else torch.float32]
+    return all(one <= most for one, most in zip(far, allowed, strict=False))
+
+
+def batch_of(model: Any) -> dict[str, torch.Tensor]:
+    """Two rows of different length, padded at the end."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    drawn = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, vocabulary, (2, max(_LENGTHS)), generator=drawn)
+    mask = torch.arange(max(_LENGTHS))[None] < torch.tensor(_LENGTHS)[:, None]
+    return {"input_ids": ids, "attention_mask": mask.long()}
+
+
+def measured(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The model's outputs at real tokens, and the gradients of what is trained; leaves no gradient behind."""
+    training = model.training
+    model.eval()  # without dropout
+    kept = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.requires_grad]
+    for parameter, _ in kept:
+        parameter.grad = None
+    try:
+        with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(bool(kept)):
+            logits = model(**batch, use_cache=False).logits.float()
+            if logits.shape[:2] == batch["attention_mask"].shape:
+                logits = logits[batch["attention_mask"].bool()]
+            torch.manual_seed(0)
+            if kept:  # a reference model has nothing that is trained
+                (logits * torch.randn_like(logits)).sum().backward()
+        slopes = [
+            (parameter.grad if parameter.grad is not None else parameter.new_zeros(())).flatten()
+            for parameter, _ in kept
+        ]
+    finally:
+        for parameter, grad in kept:
+            parameter.grad = grad
+        model.train(training)
+    return logits.detach(), torch.cat([slope.float() for slope in slopes]) if slopes else logits.new_zeros(0)
+
+
+def distance(theirs: torch.Tensor, mine: torch.Tensor) -> float:
+    """Relative distance of two tensors of the same shape."""
+    return float((theirs - mine).norm() / theirs.norm().clamp(min=1e-12))
+
+
+def random_rows(size: int, dtype: torch.dtype) -> torch.Tensor:
+    """Five rows, the same each time."""
+    return torch.randn(5, size, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+@torch.no_grad()
+def same(ours: Callable[..., Any], own: Callable[..., Any], probe: torch.Tensor) -> bool:
+    """Whether two layers give the same for an input.
+
+    Args:
+        ours, own: the layers.
+        probe: the input.
+    """
+    mine, theirs = ours(probe), own(probe)
+    return mine.dtype == theirs.dtype and distance(theirs.float(), mine.float()) <= _AGREEMENT[theirs.dtype][0]
