@@ -191,7 +191,7 @@ def make_plan(
         usual={RATE: usual},
         ranks=ranks,
         parallel=parallel,
-        gathered=gathered_bytes(shape, load) if memory["gradients"] else 0,
+        gathered=gathered_bytes(shape, load),
         buffers=communication_bytes(shape, load) if memory["gradients"] else 0,
     )
     seconds = speed.training_seconds(shape, load, _work(config, lengths, plan, load), device)

@@ -267,7 +267,7 @@ def _fitting(plan: Plan) -> str:
 
 def _digits(number: float) -> int:
     """Two digits of a number, since the plan knows no more."""
-    scale = 10 ** max(0, math.floor(math.log10(number)) - 1)
+    scale = int(10 ** max(0, math.floor(math.log10(number)) - 1))
     return round(number / scale) * scale
 
 
