@@ -1,4 +1,4 @@
-# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make test-llama-factory · make test-skypilot · make bench (bench-quick, bench-trl, bench-gpu and bench-peer are others)
+# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make test-llama-factory · make test-skypilot · make test-deepspeed · make bench (bench-quick, bench-trl, bench-gpu and bench-peer are others)
 # Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3), EXTRAS (demo; demo,cuda on an NVIDIA GPU), SHUFFLE (a seed for the order of tests)
 PYTHON ?= python3
 PORT ?= 7860
@@ -8,6 +8,7 @@ VLLM := .venv-vllm
 AXOLOTL := .venv-axolotl
 LLAMA_FACTORY := .venv-llama-factory
 SKY := .venv-sky
+DEEPSPEED := .venv-deepspeed
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
@@ -15,7 +16,7 @@ TEST_STAMP := $(VENV)/.installed-test
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 $(addprefix --shuffle=,$(SHUFFLE))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl test-llama-factory test-skypilot bench bench-quick bench-trl bench-gpu bench-peer docs format lock clean
+.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl test-llama-factory test-skypilot test-deepspeed bench bench-quick bench-trl bench-gpu bench-peer docs format lock clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -50,6 +51,7 @@ check: $(TEST_STAMP)
 	$(BIN)/python -m studio.config.docs --check
 	$(BIN)/python -m studio.train.docs --check
 	$(BIN)/python -m studio.models.plan.cards --check
+	$(BIN)/python -m studio.models.plan.paper --check
 	$(BIN)/python -m tests.names
 	$(BIN)/python -m tests.lock --check
 	$(BIN)/hadolint Dockerfile
@@ -102,6 +104,14 @@ test-skypilot: $(TEST_STAMP)
 	$(SKY)/bin/python -m pip install --quiet --disable-pip-version-check skypilot==0.14.1
 	STUDIO_SKY_PYTHON=$(abspath $(SKY))/bin/python $(BIN)/python -m pytest -m 'long or not long' tests/launch/test_sky.py
 
+# DeepSpeed takes the studio's torch; what it compiles is for GPUs, and is left out (DS_BUILD_OPS is 0 by default).
+test-deepspeed: $(TEST_STAMP)
+	@test -x $(DEEPSPEED)/bin/python || $(BIN)/python -m venv --without-pip $(DEEPSPEED)
+	@$(BIN)/python $(SITE) > "$$($(DEEPSPEED)/bin/python $(SITE))/studio.pth"
+	$(BIN)/python -m pip --python $(DEEPSPEED)/bin/python install --quiet --disable-pip-version-check --no-deps \
+	  --no-build-isolation deepspeed==0.19.8 hjson==3.1.0 ninja==1.13.2 py-cpuinfo==9.0.0 msgpack==1.2.4 einops==0.8.2
+	STUDIO_DEEPSPEED_PYTHON=$(abspath $(DEEPSPEED))/bin/python $(BIN)/python -m pytest -m long tests/train/test_zero.py
+
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks
 
@@ -125,6 +135,7 @@ docs: $(TEST_STAMP)
 	$(BIN)/python -m studio.config.docs
 	$(BIN)/python -m studio.train.docs
 	$(BIN)/python -m studio.models.plan.cards
+	$(BIN)/python -m studio.models.plan.paper
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .

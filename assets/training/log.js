@@ -4,7 +4,7 @@
 window.studio.log = (() => {
   const KEPT = 5000;
   const ALERT = /\b(warning|error|exception|traceback|failed|critical)\b/i;
-  let root = null, part = null, lines = [], alerts = 0, show = "follow", words = "", jobId = "";
+  let root = null, part = null, lines = [], alerts = 0, show = "follow", words = "", jobId = "", chosen = 0, offered = "0", told = () => {};
   let excerpt = null; // {first, line, lines}: a place of the log that is shown instead of its end
 
   function mount(element) {
@@ -18,8 +18,31 @@ window.studio.log = (() => {
       draw();
     }));
     part("search").addEventListener("input", (event) => { words = event.target.value.toLowerCase(); excerpt = null; draw(); });
+    part("rank").addEventListener("change", (event) => choose(Number(event.target.value)));
     point();
     draw();
+  }
+
+  /** Whose log is shown: that of the first rank, which is the job's, or of another one. */
+  function choose(rank, show = true) {
+    const same = rank === chosen;
+    if (!same) {
+      reset(jobId, rank);
+      told();
+    }
+    if (show && root) part("log-card").scrollIntoView({ block: "nearest" });
+  }
+
+  /** Offer the logs of these ranks; a run of one process has one, and no choice. */
+  function offer(ranks) {
+    if (!root) return;
+    const key = ranks.join();
+    part("rank").hidden = ranks.length < 2;
+    if (key !== offered) {
+      offered = key;
+      part("rank").replaceChildren(...ranks.map((rank) => window.studio.h("option", { value: String(rank) }, rank ? `rank ${rank}` : "rank 0, the run")));
+    }
+    part("rank").value = String(chosen);
   }
 
   const wanted = (line) => (show !== "warnings" || ALERT.test(line)) && (!words || line.toLowerCase().includes(words));
@@ -59,6 +82,7 @@ window.studio.log = (() => {
 
   /** Show the log around a line, from 1, and mark it: also of a log of which only the end was read. */
   async function open(line) {
+    choose(0, false); // problems are told by the first rank
     const mine = jobId, box = part("lines");
     try {
       const answer = await window.studio.fetchJson(`${window.studio.jobPath(mine)}/log/around?line=${line}`);
@@ -72,8 +96,9 @@ window.studio.log = (() => {
     box.focus({ preventScroll: true });
   }
 
-  /** Begin with another job. */
-  function reset(id) {
+  /** Begin with another job, or with the log of another of its ranks. */
+  function reset(id, rank = 0) {
+    chosen = rank;
     jobId = id; lines = []; alerts = 0; excerpt = null;
     if (!root) return;
     point();
@@ -82,7 +107,7 @@ window.studio.log = (() => {
 
   /** Point the download at the job, which may have been chosen before this card was drawn. */
   function point() {
-    if (jobId) part("log-link").setAttribute("href", window.studio.filePath(jobId, "log.txt"));
+    if (jobId) part("log-link").setAttribute("href", window.studio.filePath(jobId, chosen ? `rank-${chosen}.log` : "log.txt"));
   }
 
   /** Add lines; progress bars that rewrite their line (\r) count as their last state. */
@@ -133,5 +158,5 @@ window.studio.log = (() => {
     }));
   }
 
-  return { mount, reset, add, samples, open };
+  return { mount, reset, add, samples, open, choose, offer, rank: () => chosen, onRank: (listener) => { told = listener; } };
 })();

@@ -21,9 +21,10 @@ window.studio.monitor = (() => {
     mine.name = mine.about.name || mine.id;
     const began = performance.now();
     const came = await mine.read(jobPath(mine.id), () => { if (mine === reader) draw(true); });
-    const log = await fetchJson(`${jobPath(mine.id)}/log?after=${mine.logAfter}`);
-    if (mine !== reader) return 0;
-    if (log.restarted) window.studio.log.reset(mine.id);
+    const rank = window.studio.log.rank();
+    const log = await fetchJson(`${jobPath(mine.id)}/log?after=${mine.logAfter}&rank=${rank}`);
+    if (mine !== reader || rank !== window.studio.log.rank()) return 0;
+    if (log.restarted) window.studio.log.reset(mine.id, rank);
     mine.logAfter = log.next;
     const drawing = performance.now();
     window.studio.log.add(log.lines, log.skipped);
@@ -35,7 +36,7 @@ window.studio.monitor = (() => {
     // A final state was read before the events, so nothing can follow it; the environment may have changed since.
     if (mine.state.final && !mine.logMore) {
       mine.about = await fetchJson(jobPath(mine.id));
-      mine.complete = true;
+      mine.complete = rank === window.studio.log.rank(); // the log of another one may be wanted by now
       draw(false);
     }
     return mine.logMore && mine.state.final ? 0 : 1000;
@@ -56,6 +57,7 @@ window.studio.monitor = (() => {
     part("training").inert = !begun;
     if (begun) {
       drawTiles();
+      window.studio.ranks.draw(part("ranks"), reader, (rank) => window.studio.log.choose(rank));
       // A service says nothing of its learning rate, speed or memory.
       for (const box of root.querySelectorAll(".tile")) box.hidden = there && !["loss", "eval_loss"].includes(box.dataset.tile) && !reader.series[box.dataset.tile];
       for (const name of ["learning_rate", "grad_norm", "tokens_per_second"]) board.plots[name].closest("section").hidden = there && !reader.series[name];
@@ -66,6 +68,7 @@ window.studio.monitor = (() => {
       label();
     }
     window.studio.log.samples(reader.samples);
+    window.studio.log.offer(reader.about?.ranks || [0]);
   }
 
   function drawHead() {
@@ -258,6 +261,7 @@ window.studio.monitor = (() => {
     window.studio.log.samples([]);
     part("training").hidden = part("next").hidden = true;
     for (const box of root.querySelectorAll(".tile")) tile(box.dataset.tile, NONE, "");
+    part("ranks").hidden = true;
     part("notices").replaceChildren();
     delete part("notices").dataset.key;
     window.studio.tracked.draw(part("trackers"), null);
@@ -327,6 +331,11 @@ window.studio.monitor = (() => {
     root = element;
     part = (name) => root.querySelector(`[data-part="${name}"]`);
     board = new window.studio.charts.Board(root.querySelector(".charts"));
+    window.studio.log.onRank(() => {
+      if (!reader) return;
+      Object.assign(reader, { logAfter: 0, complete: false });
+      poller?.now();
+    });
     board.open(root.querySelector(".monitor").dataset.plotly).catch(() => problem("Could not load the charts; reload the page."));
     window.studio.queue.mount(part("queue-acts"));
     window.studio.branch.mount(root.querySelector(".monitor"));

@@ -4,7 +4,7 @@
 /** What is known of one job, and where its files were read to. */
 window.studio.Reader = class Reader {
   constructor(id, factor) {
-    Object.assign(this, { id, factor, name: id, after: 0, logAfter: 0, series: {}, phases: [], notices: [], samples: [], memory: 0, share: 0, state: null, summary: null, about: null, complete: false });
+    Object.assign(this, { id, factor, name: id, after: 0, logAfter: 0, series: {}, phases: [], notices: [], samples: [], memory: 0, share: 0, ranks: null, state: null, summary: null, about: null, complete: false });
   }
 
   take(event) {
@@ -12,6 +12,7 @@ window.studio.Reader = class Reader {
     if (event.kind === "phase") this.takePhase(event);
     else if (event.kind === "notice") this.notices.push(event);
     else if (event.kind === "sample") this.samples.push(event);
+    else if (event.kind === "ranks") this.ranks = event;
     else if (event.kind === "resume") this.goBack(event);
     else if (event.kind === "metric") {
       for (const [name, value] of Object.entries(event.values || {})) {

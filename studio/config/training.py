@@ -188,10 +188,11 @@ class TrainingConfig(Options):
         group=SPEED,
         differs="transformers: every GPU that it sees.",
     )
-    parallel: Literal["auto", "none", "ddp", "fsdp2"] = option(
+    parallel: Literal["auto", "none", "ddp", "fsdp2", "zero1", "zero2", "zero3"] = option(
         "auto",
         "How several devices share an update, of which each computes a part. ddp: each holds the whole model; fsdp2: "
-        "each holds a part of every weight, for models that do not fit; none: one device. auto is ddp where that fits.",
+        "each holds a part of every weight, for models that do not fit; zero1, zero2, zero3: DeepSpeed divides the "
+        "optimizer's states, gradients too, weights too; none: one device. auto is ddp where that fits, else fsdp2.",
         title="Parallelism",
         group=SPEED,
     )

@@ -52,6 +52,7 @@ from studio.train.ranks import sharing
 from studio.train.ranks.hanging import watched_ranks
 from studio.train.runs import base_of
 from studio.train.setup import Setup
+from studio.train.zero import refuse_resuming
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "finetune-studio")
 
@@ -70,6 +71,8 @@ def train(context: JobContext) -> None:
         torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
     begun = sharing.first(lambda: _begun(context))
+    if begun is not None:
+        refuse_resuming(config)
     reference = sharing.first(lambda: _resolve(context, config))
     context.check_stop()
     tokenizer = load_tokenizer(reference.path, config.model.trust_remote_code)
@@ -303,7 +306,7 @@ def _save(
     # A model that was saved when it was stopped stays until this one is whole.
     folder = sharing.first(lambda: new_folder(context.job.model))
     if sharing.number():
-        if trainer.is_fsdp_enabled:  # of which each rank has a part
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # of which each rank may have a part
             trainer.save_model(str(folder))
         return
     start.save(trainer, folder)

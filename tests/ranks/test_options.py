@@ -144,7 +144,7 @@ def test_the_plan_is_that_of_one_process_with_its_part_of_batch_and_memory(tiny:
     auto = make_plan(run(), shape, ROWS, device).choices
     assert auto["training.devices"].reason == "one process uses all cores; several would share them"
     assert auto["training.parallel"].value == "none"
-    assert two.choices["training.parallel"].reason == "the model fits in each of the 2 processes"
+    assert two.choices["training.parallel"].reason.endswith(" in float32 with LoRA fits on each of 2 processes")
     assert two.choices["training.parallel"].value == "ddp"
 
 
@@ -169,8 +169,10 @@ def test_auto_divides_a_model_that_does_not_fit_on_each_device() -> None:
     lora, full, held = plan("lora"), plan("full"), plan("full", parallel="ddp")
     assert lora.parallel == "ddp" and lora.fits
     assert full.parallel == "fsdp2" and full.fits
+    assert lora.choices["training.parallel"].reason == "7.5 B in float32 with LoRA fits on each of 4 GPUs"
     assert full.choices["training.parallel"].reason == (
-        "the whole run does not fit in each of the 4 processes, but a part of the model does"
+        f"full fine-tuning of 7.5 B needs {held.total_bytes / 1e9:.1f} GB, too much for the 79.0 GB that each of "
+        f"4 GPUs has free; divided among them it needs {full.total_bytes / 1e9:.1f} GB on each"
     )
     assert held.parallel == "ddp" and not held.fits
     assert full.memory["optimizer"] == held.memory["optimizer"] // 4

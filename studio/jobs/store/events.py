@@ -31,7 +31,9 @@ _NUMBERS = frozenset((
     "passed",
 ))  # fmt: skip
 _TEXTS = frozenset(("kind", "phase", "state", "unit", "level", "text", "fix", "status", "reason"))
-_NEEDED: dict[str, tuple[str, ...]] = {"metric": ("step",), "resume": ("step",), "result": ("name", "values")}
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "metric": ("step",), "resume": ("step",), "ranks": ("step", "ranks"), "result": ("name", "values"),
+}  # fmt: skip
 _NO_NUMBERS = frozenset(("nan", "inf", "-inf"))
 _ELSE: dict[str, dict[str, Any]] = {
     "phase": {"phase": "", "state": "progress", "done": 0.0, "total": None, "unit": ""},
@@ -108,6 +110,8 @@ def _sound(event: dict[str, Any]) -> bool:
             right = _finite(value) or (value is None and name not in ("seq", "time"))
         elif name in _TEXTS or (name == "name" and kind == "result"):
             right = isinstance(value, str)
+        elif name == "ranks":
+            right = isinstance(value, list) and all(map(_figures, value))
         elif name == "values" and needed:
             right = isinstance(value, dict) and (kind != "metric" or all(map(_shown, value.values())))
         else:
@@ -115,6 +119,11 @@ def _sound(event: dict[str, Any]) -> bool:
         if not right:
             return False
     return True
+
+
+def _figures(value: Any) -> bool:
+    """What one rank of a run does: numbers by name, None for what is not known."""
+    return isinstance(value, dict) and all(one is None or _finite(one) for one in value.values())
 
 
 def _finite(value: Any) -> bool:

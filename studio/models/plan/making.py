@@ -20,11 +20,11 @@ from studio.models.inspect.adapted import adapted, reward_parameters
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.batches import Batching
 from studio.models.plan.cures import Cure, advice, cures
-from studio.models.plan.fit import GIVEN, Choice, Lengths, fit, fits
+from studio.models.plan.fit import GIVEN, Choice, Lengths, fits
 from studio.models.plan.fused import fused, unpadded
-from studio.models.plan.memory import Load
-from studio.models.plan.spread import PARALLEL, divided, part_of, shardable, spread
-from studio.tunings import TUNINGS, title_of
+from studio.models.plan.memory import Load, communication_bytes, gathered_bytes
+from studio.models.plan.saying import line_of
+from studio.models.plan.spread import fit_shared, part_of, spread
 
 EVALUATIONS = 8
 RATE = "training.learning_rate"
@@ -53,7 +53,9 @@ class Plan:
         choices: option path → Choice, for every option that can be `auto`.
         ranks: processes that compute the run together. Memory, micro-batch and accumulation are those of each, and
             `available_bytes` is its part of what is free.
-        parallel: how they share an update: none, ddp or fsdp2.
+        parallel: how they share an update: none, ddp, fsdp2, or a stage of ZeRO.
+        gathered, buffers: bytes of `memory` that only several processes need: whole blocks of divided weights (in
+            `weights`), and what is sent and received (in `gradients`).
         usual: what `auto` would be for options of which it is known, whatever is set.
     """
 
@@ -88,6 +90,8 @@ class Plan:
     usual: dict[str, Choice] = field(default_factory=dict)
     ranks: int = 1
     parallel: str = "none"
+    gathered: int = 0
+    buffers: int = 0
 
     @property
     def batching(self) -> Batching:
@@ -102,19 +106,7 @@ class Plan:
 
     def line(self) -> str:
         """The plan in one line for the page and the log."""
-        name = f"{title_of(self.tuning)} r{self.rank}" if TUNINGS[self.tuning].adapter else "Full fine-tuning"
-        many = "epoch" if self.epochs == 1 else "epochs"
-        updates = "step" if self.steps == 1 else "steps"
-        parts = [
-            name,
-            f"{_millions(self.trainable)} of {_millions(self.parameters)} trainable",
-            f"{self.epochs:.3g} {many} = {self.steps:,} {updates}",
-            "time not known yet" if self.seconds is None else f"about {_duration(self.seconds)}",
-            f"{self.total_bytes / 1e9:.1f} of {self.available_bytes / 1e9:.1f} GB",
-        ]
-        if self.ranks > 1:
-            parts[-1] += f" for each of {self.ranks} processes"
-        return " · ".join(parts)
+        return line_of(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON values, with `total_bytes` and `line`."""
@@ -149,9 +141,6 @@ def make_plan(
     ranks = training.ranks
     own, device = part_of(config, device)
     choices.update(spread(config, device))
-    parallel = str(choices[PARALLEL].value)
-    if parallel == "fsdp2":
-        own = divided(own)
     dtype, autocast = _dtype(config, device, choices)
     usual = _usual_rate(config, shape)
     rate = _rate(config, usual, choices)
@@ -166,20 +155,8 @@ def make_plan(
         reference=by_beta or cost.reference == "always",
         validation=lengths.validation_max + written if lengths.validation_max else 0,
         fused=fused(own, shape, device), unpadded=unpadded(own, shape, device),
-        buckets=parallel == "ddp", shards=ranks if parallel == "fsdp2" else 1,
     )  # fmt: skip
-    load, memory = fit(own, shape, lengths, device, load, choices, begun)
-    if training.parallel == "auto" and parallel == "ddp" and not fits(memory, device) and shardable(config):
-        parts = replace(load, buckets=False, shards=ranks, fused=False, unpadded=False)
-        part_choices = dict(choices)
-        parts, shared = fit(divided(own), shape, lengths, device, parts, part_choices, begun)
-        if fits(shared, device):
-            reason = f"the whole run does not fit in each of the {ranks} processes, but a part of the model does"
-            parallel, load, memory = "fsdp2", parts, shared
-            choices.update(part_choices | {PARALLEL: Choice(parallel, reason, "memory plan")})
-    if parallel == "fsdp2":
-        kept = Choice(False, "divided weights are computed once, and keep their activations", PARALLEL)
-        choices["training.activation_checkpointing"] = kept
+    parallel, own, (load, memory) = fit_shared(own, shape, lengths, device, load, choices, begun)
     micro, accumulation = load.micro_batch, own.training.batch_size // load.micro_batch
     per_epoch = steps_per_epoch(config, lengths.count, micro, accumulation * ranks)
     steps = training.max_steps or math.ceil(training.epochs * per_epoch)
@@ -214,6 +191,8 @@ def make_plan(
         usual={RATE: usual},
         ranks=ranks,
         parallel=parallel,
+        gathered=gathered_bytes(shape, load),
+        buffers=communication_bytes(shape, load) if memory["gradients"] else 0,
     )
     seconds = speed.training_seconds(shape, load, _work(config, lengths, plan, load), device)
     if seconds is not None and device.kind != "cpu":  # on a CPU the processes share the cores
@@ -363,24 +342,3 @@ def _work(config: RunConfig, lengths: Lengths, plan: Plan, load: Load) -> speed.
         supervised_share=lengths.supervised_tokens / max(1, lengths.total_tokens),
         validation_tokens=round(evaluations * lengths.validation_count * load.cost.sequences * mean),
     )
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e9:.3g} B" if count >= 1e9 else f"{count / 1e6:.3g} M"
-
-
-def _duration(seconds: float) -> str:
-    """Rounded as an estimate should be: 40 s, 2 min 40 s, 1 h 20 min, 3 d 4 h."""
-    if seconds < 60:
-        return f"{max(5, round(seconds / 5) * 5)} s"
-    if seconds < 600:
-        whole = round(seconds / 10) * 10
-        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(round(minutes / 10) * 10, 60)
-    if hours < 48:
-        return f"{hours} h" + (f" {minutes} min" if minutes else "")
-    days, hours = divmod(hours, 24)
-    return f"{days} d" + (f" {hours} h" if hours else "")

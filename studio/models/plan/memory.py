@@ -38,6 +38,9 @@ TILE_BYTES = {True: 2 + 7 * 4 + 1, False: 4 + 7 * 4 + 1}
 TILE_TOKENS_CUDA = 4096
 TILE_BYTES_CUDA = {True: 2, False: 4}
 
+# Numbers that DeepSpeed sends at a time (`train.engine.deepspeed` writes them into its config).
+BUCKET = 100_000_000
+
 # Numbers held for each weight, by `training.optimizer`. Adafactor's are the sides of a matrix.
 _STATES = {
     "adamw_torch": 2, "adamw_torch_fused": 2, "adafactor": 0, "sgd": 0, "adagrad": 1, "rmsprop": 1, "adamw_8bit": 2,
@@ -86,7 +89,11 @@ class Load:
         fused: the engine's layers compute it.
         unpadded: and leave padding out.
         buckets: gradients are copied to be averaged over several processes (torch's DistributedDataParallel).
-        shards: processes over which weights, gradients and states are divided (FSDP2); one block is whole at a time.
+        shards: processes over which something is divided; 1 where each has everything.
+        stage: what is divided: 1 the optimizer's states, 2 gradients too, 3 weights too, of which one block is whole at
+            a time (ZeRO, Rajbhandari et al. 2020, arXiv:1910.02054).
+        deepspeed: by DeepSpeed, which computes with weights in bfloat16 and counts float32 ones to the states; by torch
+            otherwise (FSDP2), which gathers weights in bfloat16 and keeps float32 ones.
     """
 
     adapter: Adapted | None
@@ -114,6 +121,8 @@ class Load:
     unpadded: bool = False
     buckets: bool = False
     shards: int = 1
+    stage: int = 0
+    deepspeed: bool = False
 
     @property
     def tokens(self) -> int:
@@ -157,29 +166,32 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
     linear = sum(layer.inputs * layer.outputs for layer in shape.linears)
     if adapter is None:
         # Float32 masters; autocast keeps a bfloat16 copy of every matrix for the length of a step.
-        weights = 4 * trainable + (2 * (linear + shape.vocab * shape.hidden) if load.autocast else 0)
+        held, copies = 4 * trainable, (2 * (linear + shape.vocab * shape.hidden) if load.autocast else 0)
     else:
         quantised = linear if load.weight_bits else 0
-        weights = load.dtype_bytes * (shape.parameters - quantised) + 4 * trainable
-        weights += round(load.weight_bits / 8 * quantised)
-        if load.autocast:
-            weights += 2 * sum(one.inputs * one.outputs for one in adapter.whole if not is_embedding(one))
-    if adapter is None and load.reference:
-        weights += 4 * shape.parameters
-    weights += load.dtype_bytes * load.scorer
+        held = load.dtype_bytes * (shape.parameters - quantised) + 4 * trainable
+        held += round(load.weight_bits / 8 * quantised)
+        whole = sum(one.inputs * one.outputs for one in adapter.whole if not is_embedding(one))
+        copies = 2 * whole if load.autocast else 0
+    beside = 4 * shape.parameters if adapter is None and load.reference else 0
+    beside += load.dtype_bytes * load.scorer
     activations = round(load.tokens * activation_bytes_per_token(shape, load)) + cache_bytes(shape, load)
     logits = _logit_bytes(shape, load)
-    # With one micro-batch an update, gradients come while activations and logits go, in the memory these leave.
-    gradients = 4 * trainable if load.accumulates else max(0, 4 * trainable - activations - logits)
-    if load.buckets:
-        gradients += 4 * trainable
-    lost = round(LOST_SHARE * (activations + 4 * trainable))
+    gradients = 4 * trainable
+    lost = round(LOST_SHARE * (activations + gradients))
     states = state_bytes(load.optimizer, _trained(shape, load))
     if load.shards > 1:
-        # The block that is computed, the one that is fetched meanwhile, and what stands outside of blocks are whole.
-        block = linear // max(1, shape.layers) * 2 + shape.vocab * shape.hidden * (1 if shape.tied else 2)
-        weights = weights // load.shards + load.dtype_bytes * block
-        gradients, states = gradients // load.shards, states // load.shards
+        copies = 0  # what is computed with is bfloat16 itself: gathered so, or held so
+        if load.deepspeed and load.autocast:
+            held, states, gradients = held - 2 * trainable, states + 4 * trainable, 2 * trainable
+        states = states // load.shards
+        gradients = gradients // load.shards if load.stage > 1 else gradients
+        held = held // load.shards if load.stage > 2 else held
+    # With one micro-batch an update, gradients come while activations and logits go, in the memory these leave.
+    if not load.accumulates:
+        gradients = max(0, gradients - activations - logits)
+    weights = held + copies + beside + gathered_bytes(shape, load)
+    gradients += communication_bytes(shape, load)
     return {
         "weights": weights,
         "gradients": gradients,
@@ -188,6 +200,49 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
         "logits": logits,
         "runtime": RUNTIME_CUDA if load.cuda else load.import_bytes + JOB_BYTES + lost,
     }
+
+
+def gathered_bytes(shape: ModelShape, load: Load) -> int:
+    """Divided weights that are whole for a moment: the block that is computed, the one that is fetched meanwhile, and
+    what stands outside of blocks.
+    """
+    if load.shards == 1 or load.stage < 3:
+        return 0
+    each = load.weight_bits / 8 if load.weight_bits else _computed(load)
+    return round(2 * each * _block(shape)) + _computed(load) * _outside(shape)
+
+
+def communication_bytes(shape: ModelShape, load: Load) -> int:
+    """What is sent and received lies in buffers of its own.
+
+    DDP copies every gradient. FSDP2 receives a block before its weights lie in their places, and has the gradients of a
+    block twice: as they come, and in float32 to be added up; those outside of blocks stay until the end of the step.
+    DeepSpeed has two buckets of gradients, and one of weights.
+    """
+    adapter = load.adapter
+    trainable = shape.parameters if adapter is None else adapter.parameters
+    if load.buckets:
+        return 4 * trainable
+    if load.shards == 1:
+        return 0
+    each = _computed(load)
+    if load.deepspeed:
+        return 2 * each * min(BUCKET, trainable) + each * min(BUCKET, shape.parameters)
+    received = round((load.weight_bits / 8 or each) * _block(shape))
+    block = _block(shape) if adapter is None else trainable // max(1, shape.layers)
+    return received + (each + 4) * block + (each * _outside(shape) if adapter is None else 0)
+
+
+def _computed(load: Load) -> int:
+    return 2 if load.autocast else 4
+
+
+def _block(shape: ModelShape) -> int:
+    return sum(layer.inputs * layer.outputs for layer in shape.linears) // max(1, shape.layers)
+
+
+def _outside(shape: ModelShape) -> int:
+    return shape.vocab * shape.hidden * (1 if shape.tied else 2)
 
 
 def _logit_bytes(shape: ModelShape, load: Load) -> int:

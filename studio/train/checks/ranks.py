@@ -6,9 +6,12 @@ That the devices are there is `jobs.run.devices.require_devices`: a job sees onl
 from __future__ import annotations
 
 from studio.errors import InputError
+from studio.jobs.run.devices import CPU
+from studio.models.device.gpus import visible_gpus
 from studio.models.plan.batches import by_length
-from studio.models.plan.spread import DEVICES, PARALLEL, shardable
+from studio.models.plan.spread import DEVICES, PARALLEL, ZERO, shardable, zeroable
 from studio.train.checks.known import Known
+from studio.train.zero import require_deepspeed
 
 
 def _method(known: Known) -> None:
@@ -48,6 +51,24 @@ def _method(known: Known) -> None:
     )
 
 
+def _deepspeed(known: Known) -> None:
+    config = known.config
+    training = config.training
+    if training.parallel not in ZERO or training.ranks == 1:
+        return
+    require_deepspeed(config, gpu=training.device != CPU and bool(visible_gpus()))
+    if not zeroable(config):
+        raise InputError(
+            f"{training.parallel} goes with sft or pretrain, full or LoRA, and AdamW; not with {config.method.name}, "
+            f"{config.tuning.name} and {training.optimizer} as they are set", where=PARALLEL, fix="Set it to ddp",
+        )  # fmt: skip
+    if training.load_best_model_at_end:
+        raise InputError(
+            f"with {training.parallel} the weights of an earlier step cannot be taken back",
+            where="training.load_best_model_at_end", fix=f"Set it to false, or {PARALLEL} to fsdp2",
+        )  # fmt: skip
+
+
 def _batch(known: Known) -> None:
     training = known.config.training
     ranks, micro = training.ranks, training.micro_batch_size
@@ -81,4 +102,4 @@ def _model(known: Known) -> None:
         )
 
 
-RANK_CHECKS = (_method, _batch, _model)
+RANK_CHECKS = (_method, _deepspeed, _batch, _model)

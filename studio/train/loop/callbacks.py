@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from studio.jobs.run.worker import JobContext, Phase
 from studio.jobs.store import checkpoints
 from studio.jobs.store.checkpoints import Checkpoint
+from studio.train.loop.devices import RankFigures
 from studio.train.ranks import sharing
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class JobCallback(TrainerCallback):
         self._tokens_before = 0
         self._speed = 0.0
         self._validating: Phase | None = None
+        self._figures = RankFigures(context)
         self.stopped = False
 
     @property
@@ -130,6 +132,9 @@ class JobCallback(TrainerCallback):
         spent, seen = list(self._pace)[-last:], list(self._counts)[-last:]
         self._speed = sum(seen) / max(sum(spent), 1e-9)
         self._phase.set(state.global_step, state.max_steps)
+        if sharing.count() > 1 and self._trainer is not None:
+            last = state.global_step >= state.max_steps
+            self._figures.tell(state.global_step, self._trainer.own_tokens, seconds, last=last)
         if sharing.any_of(self._context.should_stop()):
             control.should_save = control.should_training_stop = self.stopped = True
         return control

@@ -21,11 +21,13 @@ class Counting:
     Attributes:
         tokens_seen: non-padding tokens of the training batches so far, all sequences of a pair counted.
         supervised_seen: how many of them the loss counted.
+        own_tokens: how many of them this rank computed, where there are several.
         accuracy: share of supervised tokens of the latest batch that the model would have chosen, None if unknown.
     """
 
     tokens_seen = 0
     supervised_seen = 0
+    own_tokens = 0
     accuracy: float | None = None
     setup: Setup
 

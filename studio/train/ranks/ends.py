@@ -31,6 +31,7 @@ _CUT = re.compile(
 # Signals by which the launcher itself ends ranks.
 _OURS = (signal.SIGTERM,)
 _QUOTED = 200  # letters of a line that is quoted
+_LOG = re.compile(r"rank-(\d{1,4})\.log", re.ASCII)
 _NO_LINE = "Extension modules:"  # what Python adds to the place of a crash
 
 
@@ -72,6 +73,14 @@ class RankError(StudioError):
 def log_of(job: Path, rank: int) -> Path:
     """The log of a rank: the job's own for the first one."""
     return job / "log.txt" if rank == 0 else job / FOLDER / f"rank-{rank}.log"
+
+
+def ranks_with_logs(job: Path) -> list[int]:
+    """The ranks whose logs a job's folder has: always the first, whose log is the job's."""
+    if (job / FOLDER).is_symlink():  # which may lead out of it
+        return [0]
+    found = {int(match[1]) for path in (job / FOLDER).glob("rank-*.log") if (match := _LOG.fullmatch(path.name))}
+    return [0, *sorted(found - {0})]
 
 
 def write_end(job: Path, rank: int, end: End) -> None:

@@ -72,6 +72,7 @@ class Grouped:
 
     setup: Setup
     sequences = 1
+    own_tokens: int  # of `Counting`
 
     def weight(self, inputs: Inputs) -> int:
         """What a micro-batch counts in the loss of the whole: its supervised tokens."""
@@ -142,13 +143,23 @@ class Grouped:
             if len(losses) >= inputs.real:  # in step with the other ranks, without weight
                 self.current_gradient_accumulation_steps = math.inf
                 items = None if items is None else torch.full_like(items, math.inf)
-            last = len(losses) == len(parts) - 1
-            with self._alone(), nullcontext() if last else self.accelerator.no_sync(model):  # type: ignore[attr-defined]
+            with self._alone(), self._adding_up(model, last=len(losses) == len(parts) - 1):
                 losses.append(super().training_step(model, part, items))  # type: ignore[misc]
             if len(losses) == inputs.real:
                 counted = self.tokens_seen, self.supervised_seen
         loss = torch.stack(losses).sum()
         return loss if ranks == 1 else self._of_all_ranks(loss, before, counted if inputs.real else before)
+
+    def _adding_up(self, model: Any, *, last: bool) -> Any:
+        """Within, gradients are added to those before, and with the last micro-batch brought to the other ranks.
+
+        Divided gradients are brought there each time: whole ones might not fit.
+        """
+        accelerator: Any = self.accelerator  # type: ignore[attr-defined]
+        if self.is_deepspeed_enabled:  # type: ignore[attr-defined]
+            accelerator.gradient_state._set_sync_gradients(last)  # with which DeepSpeed makes its step
+        divided = self.is_deepspeed_enabled or self.is_fsdp_enabled  # type: ignore[attr-defined]
+        return nullcontext() if last or divided else accelerator.no_sync(model)
 
     def _of_all_ranks(self, loss: torch.Tensor, before: tuple[int, int], counted: tuple[int, int]) -> torch.Tensor:
         """Add up what the ranks have counted of an update; returns its whole loss.
@@ -159,6 +170,7 @@ class Grouped:
         """
         mine = [float(loss), *(now - then for now, then in zip(counted, before, strict=True))]
         summed, tokens, supervised = sharing.total(mine)
+        self.own_tokens += counted[0] - before[0]
         self.tokens_seen, self.supervised_seen = before[0] + round(tokens), before[1] + round(supervised)
         figures: dict[str, list[float]] = self._metrics["train"]  # type: ignore[attr-defined]
         if "num_tokens" in figures:  # TRL's own count, for trackers

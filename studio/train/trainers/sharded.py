@@ -17,14 +17,22 @@ from safetensors.torch import load_file
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from studio.models.plan.spread import ZERO
+from studio.train.ranks import sharing
 from studio.train.setup import Setup
+from studio.train.zero import deepspeed_config, for_trainer, write_config
 
 _OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
 _ADAPTER = ".default"  # PEFT's name of the adapter, which its files leave out
 
 
 def sharding_arguments(setup: Setup) -> dict[str, Any]:
-    """Return what a trainer's config is given for FSDP2; nothing for other runs."""
+    """Return what a trainer's config is given for FSDP2 or DeepSpeed, whose config is left in the job's folder."""
+    if stage := ZERO.get(setup.plan.parallel):
+        values = deepspeed_config(setup.config, stage=stage, ranks=setup.plan.ranks, autocast=setup.plan.autocast)
+        if sharing.number() == 0:
+            write_config(setup.output.parent, values)
+        return {"deepspeed": for_trainer(values)}
     if setup.plan.parallel != "fsdp2":
         return {}
     config = {
@@ -83,7 +91,9 @@ class Sharded:
             self._save(output_dir or self.args.output_dir, state_dict=whole)  # type: ignore[attr-defined]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Write the optimizer's state as that of one process."""
+        """Write the optimizer's state as that of one process; not DeepSpeed's own form, which nothing reads."""
+        if self.is_deepspeed_enabled:  # type: ignore[attr-defined]
+            return None
         if not self.is_fsdp_enabled:  # type: ignore[attr-defined]
             return super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc, no-any-return]
         optimizer, scheduler = self.optimizer, self.lr_scheduler  # type: ignore[attr-defined]

@@ -25,11 +25,13 @@ from studio.jobs.views.differences import settings_of
 from studio.jobs.views.expected import next_steps
 from studio.reach import open_in
 from studio.remote.record import read_record
+from studio.train.ranks.ends import log_of, ranks_with_logs
 from studio.ui.components.selected import has_model, is_elsewhere
 from studio.ui.routes.answers import HeldFile, Json, KeptAnswers, file_stamp
 from studio.ui.routes.runlist import RunBook, state_dict, summary_dict
 
 LOG_BYTES = 256 * 1024
+LAST_RANK = 9999
 
 # Every run has these in a chart or a tile already.
 _COMMON = ("eval_loss", "mean_token_accuracy")
@@ -60,6 +62,7 @@ def make_router(book: RunBook, job_of: Callable[[str], JobFolder]) -> APIRouter:
                 "summary": summary_dict(book.summary(found)),
                 "config": request.config,
                 "environment": found.environment(),
+                "ranks": ranks_with_logs(found.path),
                 "metrics": own_metrics(request.config),
                 "next": after_training(found, request),
                 "resumable": resumable(found),
@@ -103,9 +106,12 @@ def make_router(book: RunBook, job_of: Callable[[str], JobFolder]) -> APIRouter:
         return bytes(Json(answer).body), not summary.behind
 
     @router.get("/{job_id}/log")
-    def log(job_id: str, after: int = Query(0, ge=0)) -> Json:
-        path = job_of(job_id).log_path
-        return Json(kept.get(("log", job_id, after), file_stamp(path), lambda: _log(path, after)))
+    def log(job_id: str, after: int = Query(0, ge=0), rank: int = Query(0, ge=0, le=LAST_RANK)) -> Json:
+        found = job_of(job_id)
+        if rank and rank not in ranks_with_logs(found.path):
+            raise HTTPException(404, f"rank {rank} of this job has no log")
+        path = log_of(found.path, rank)
+        return Json(kept.get(("log", job_id, after, rank), file_stamp(path), lambda: _log(path, after)))
 
     @router.get("/{job_id}/log/around")
     def around(job_id: str, line: int = Query(ge=1)) -> Json:
@@ -168,7 +174,8 @@ def downloads(job: JobFolder) -> dict[str, Path]:
     exports = _files(job.exports)
     folders = [folder for folder in exports if folder.is_dir() and not folder.is_symlink()]
     inner = [(str(path.relative_to(job.exports)), path) for folder in folders for path in sorted(folder.rglob("*"))]
-    plain = [(path.name, path) for path in [job.log_path, *_files(job.report), *exports]]
+    logs = [log_of(job.path, rank) for rank in ranks_with_logs(job.path)]
+    plain = [(path.name, path) for path in [*logs, *_files(job.report), *exports]]
     for name, path in [*plain, *inner]:
         if path.is_file() and path.resolve().is_relative_to(root):
             found[name] = path

@@ -18,8 +18,9 @@ from studio.models.device.machine import DeviceInfo
 from studio.models.inspect.headers import Tensor
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.fit import MODEST, Lengths
-from studio.models.plan.making import Plan, _duration, make_plan, rate_for
+from studio.models.plan.making import Plan, make_plan, rate_for
 from studio.models.plan.memory import PARTS
+from studio.models.plan.saying import duration
 from tests.models.checkpoints import llama_config, tensor_shapes
 
 SIZES = {"hidden": 576, "inner": 1536, "layers": 30, "heads": 9, "kv_heads": 3, "vocab": 49152}
@@ -209,6 +210,6 @@ def test_rates_cover_every_size() -> None:
 
 
 def test_durations_are_round() -> None:
-    assert [_duration(s) for s in (1, 42, 60, 161, 1234, 4800, 7200, 300_000)] == [
+    assert [duration(s) for s in (1, 42, 60, 161, 1234, 4800, 7200, 300_000)] == [
         "5 s", "40 s", "1 min", "2 min 40 s", "21 min", "1 h 20 min", "2 h", "3 d 11 h",
     ]  # fmt: skip

@@ -107,6 +107,24 @@ def test_log_by_offset_and_only_the_end_of_a_long_one(page: TestClient, settings
     assert answer["skipped"] is True and answer["lines"][-1] == "line 99999" and answer["lines"][0].startswith("line ")
 
 
+def test_each_rank_has_its_log(page: TestClient, settings: Settings, tmp_path: Path) -> None:
+    job = make_job(settings)
+    assert page.get(f"/api/jobs/{job.id}").json()["ranks"] == [0]
+    (job.path / "ranks").mkdir()
+    (job.path / "ranks" / "rank-1.log").write_text("of the second\n")
+    job.log_path.write_text("of the first\n")
+    about = page.get(f"/api/jobs/{job.id}").json()
+    assert about["ranks"] == [0, 1] and {"log.txt", "rank-1.log"} <= {file["name"] for file in about["files"]}
+    lines = [page.get(f"/api/jobs/{job.id}/log", params={"rank": rank}).json()["lines"] for rank in (0, 1)]
+    assert lines == [["of the first"], ["of the second"]]
+    assert page.get(f"/api/jobs/{job.id}/files/rank-1.log").text == "of the second\n"
+    assert page.get(f"/api/jobs/{job.id}/log", params={"rank": 2}).status_code == 404
+    (job.path / "ranks").rename(tmp_path / "elsewhere")
+    (job.path / "ranks").symlink_to(tmp_path / "elsewhere")
+    assert page.get(f"/api/jobs/{job.id}").json()["ranks"] == [0]
+    assert page.get(f"/api/jobs/{job.id}/log", params={"rank": 1}).status_code == 404
+
+
 def test_answers_are_json_that_no_browser_reads_as_a_page(page: TestClient, settings: Settings) -> None:
     job = make_job(settings, "x")
     EventWriter(job.events_path).write("notice", level="warning", text=HOSTILE, fix="")

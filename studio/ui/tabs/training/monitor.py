@@ -56,6 +56,15 @@ AXES = """
 </span>
 """
 
+# One row for each rank of a run, where it has several: assets/training/ranks.js.
+DEVICES = """
+<section class="card ranks" data-part="ranks" aria-label="Devices" hidden>
+  <div class="row-flex wrap-flex"><h3>Devices</h3><span class="muted num" data-part="ranks-about"></span></div>
+  <div class="scroll-x" tabindex="0" role="region" aria-label="Table of devices"><table class="num">
+    <thead><tr data-part="ranks-head"></tr></thead><tbody data-part="ranks-rows"></tbody></table></div>
+</section>
+"""
+
 MONITOR = f"""
 <div class="studio monitor" data-plotly="{asset_url("plotly.min.js")}">
   <div class="row-flex wrap-flex">
@@ -89,6 +98,7 @@ MONITOR = f"""
   <div data-part="notices" aria-live="polite"></div>
   <div data-part="training" hidden>
     <div class="tiles num">{_TILES}</div>
+    {DEVICES}
     <div class="row-flex wrap-flex controls">
       {AXES}
       <span class="grow"></span>
@@ -117,7 +127,8 @@ LOG = """
       <thead><tr data-part="sample-head"></tr></thead><tbody data-part="sample-rows"></tbody></table></div>
   </section>
   <section class="card" data-part="log-card" aria-label="Log" hidden>
-    <div class="row-flex wrap-flex"><h3>Log</h3><span class="grow"></span>
+    <div class="row-flex wrap-flex"><h3>Log</h3>
+      <select class="field-input" data-part="rank" aria-label="Log of" hidden></select><span class="grow"></span>
       <input type="search" class="field-input" placeholder="Search" aria-label="Search the log" data-part="search">
       <span class="seg" role="group" aria-label="Lines shown">
         <button type="button" data-show="follow" aria-pressed="true">Follow</button>
@@ -135,7 +146,7 @@ LOG = """
 
 _SCRIPTS = (
     "training/chartfiles.js", "training/charts.js", "training/log.js", "training/notices.js", "training/notify.js",
-    "training/branch.js", "training/reader.js", "training/tracked.js", "training/monitor.js",
+    "training/branch.js", "training/reader.js", "training/tracked.js", "training/ranks.js", "training/monitor.js",
 )  # fmt: skip
 
 
