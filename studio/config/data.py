@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from studio.methods import METHODS
 from studio.option import Options, option
 
 Format = Literal[
@@ -150,6 +151,15 @@ class DataConfig(Options):
         title="Duplicate rows",
     )
     shuffle: bool = option(True, "Shuffle the rows before each epoch.", title="Shuffle")
+    streaming: Literal["auto", "on", "off"] = option(
+        "auto",
+        "Read rows from disk as the training comes to them, instead of holding all of them in memory; the rows, their "
+        "order and the losses are the same. auto is on for files of 1 GB or more together, where data.truncation, "
+        "data.deduplicate and method.documents allow it.",
+        title="Streaming",
+        methods=tuple(name for name, one in METHODS.items() if one.rows == "answers"),
+        differs="datasets: a shuffled buffer of rows; here every row is at hand, so the order is that of all rows.",
+    )
     mix: Literal["concatenate", "interleave"] = option(
         "concatenate",
         "How several datasets are combined: one after the other, or interleaved (in turn, or sampled by weight).",

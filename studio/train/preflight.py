@@ -17,6 +17,7 @@ from studio.config import RunConfig
 from studio.config.describe import reader, without_effect
 from studio.config.model import EMBEDDED_MODEL
 from studio.data.prepare.batch import epoch_order
+from studio.data.prepare.prepared import Estimate
 from studio.data.sources.locate import absolute, fetch_sources
 from studio.data.wire import run_sections
 from studio.data.worker.client import DataCalls
@@ -169,6 +170,8 @@ def counted(
     """
     sections = run_sections(config, folder)
     found = data.call("lengths", **sections, seed=config.training.seed, on_progress=on_progress)
+    if found["estimate"] is not None:
+        return streamed_lengths(Estimate(**found["estimate"])), found["report"]["findings"]
     lengths = Lengths(
         count=len(found["train"]),
         total_tokens=sum(found["tokens"]),
@@ -181,6 +184,19 @@ def counted(
         each=first_epoch(config, found["train"]),
     )
     return lengths, found["report"]["findings"]
+
+
+def streamed_lengths(estimate: Estimate) -> Lengths:
+    """Return what the plan needs to know of rows that are streamed."""
+    return Lengths(
+        count=estimate.count,
+        total_tokens=estimate.tokens,
+        max=estimate.longest,
+        supervised_tokens=estimate.supervised,
+        validation_count=estimate.validation_count,
+        validation_max=estimate.validation_longest,
+        each=estimate.each[:SEEN_ROWS],
+    )
 
 
 def first_epoch(config: RunConfig, lengths: Sequence[int]) -> list[int]:

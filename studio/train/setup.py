@@ -26,7 +26,7 @@ class Setup:
         model: loaded; wrapped by PEFT already only where an existing adapter is trained on.
         base: folder of the model, from which a frozen reference is read.
         tokenizer: the model's.
-        train, validation: units of the method's kind (`data.prepare.units`).
+        train, validation: sequences of units of the method's kind (`data.prepare.units`).
         output: folder of the checkpoints.
         callbacks: told of every step.
         peft_config: of a new adapter; None for full tuning and for an existing adapter.
@@ -41,8 +41,8 @@ class Setup:
     model: PreTrainedModel
     base: Path
     tokenizer: PreTrainedTokenizerBase
-    train: list[Any]
-    validation: list[Any]
+    train: Any
+    validation: Any
     output: Path
     callbacks: list[TrainerCallback] = field(default_factory=list)
     peft_config: Any = None
@@ -107,7 +107,7 @@ def common_arguments(setup: Setup) -> dict[str, Any]:
     }
 
 
-def trainer_parts(setup: Setup, dataset: Callable[[list[Any]], Any]) -> dict[str, Any]:
+def trainer_parts(setup: Setup, dataset: Callable[[Any], Any]) -> dict[str, Any]:
     """Return what every trainer is made of beside its arguments; `dataset` makes rows what its collator takes."""
     return {
         "model": setup.model,

@@ -10,7 +10,6 @@ import os
 import platform
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,10 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from studio.config import RunConfig
 from studio.config.load import build, dump_run
 from studio.data.prepare.limit import limited_by
-from studio.data.prepare.pipeline import Prepared, prepare_data
+from studio.data.prepare.pipeline import prepare_data
+from studio.data.prepare.prepared import Prepared
 from studio.data.sources.locate import fetch_sources
+from studio.data.streaming.rows import StreamedRows
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import StoppedError, StudioError
 from studio.jobs.actions.branching import recorded_sources, require_same
@@ -40,6 +41,7 @@ from studio.models.plan.fit import Lengths
 from studio.models.plan.making import Plan, make_plan
 from studio.train import checks, trainers
 from studio.train.engine import fused, unsloth
+from studio.train.leftout import LeftOut
 from studio.train.load.model import load_model, merge_into, stretched_base
 from studio.train.loop import trackers
 from studio.train.loop.best import scores, watched
@@ -47,7 +49,7 @@ from studio.train.loop.callbacks import JobCallback
 from studio.train.loop.card import write_card
 from studio.train.loop.saving import Start, restore_switches, save_tokenizer
 from studio.train.loop.watching import Watching, load_best
-from studio.train.preflight import first_epoch
+from studio.train.preflight import first_epoch, streamed_lengths
 from studio.train.ranks import sharing
 from studio.train.ranks.hanging import watched_ranks
 from studio.train.runs import base_of
@@ -78,7 +80,7 @@ def train(context: JobContext) -> None:
     tokenizer = load_tokenizer(reference.path, config.model.trust_remote_code)
     asked = config  # as it was submitted: what auto became is the plan's to tell
     prepared = sharing.after_first(lambda: _read(context, config, reference, tokenizer))
-    config = _within(config, max(row.length for row in (*prepared.train, *prepared.validation)))
+    config = _within(config, prepared.longest)
     if begun is not None:
         now = [(source.path, source.sha256) for source in prepared.report.sources]
         require_same(recorded_sources(context.job), now)
@@ -103,7 +105,7 @@ def train(context: JobContext) -> None:
         context.outline(training_seconds(left, plan.memory["weights"], trained, validated), validations)
 
     with context.phase("loading model"):
-        example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None
+        example = min(prepared.known, key=lambda row: row.length) if prepared.kind == "answers" else None
         kernels, missing = sharing.after_first(lambda: fused.kernels(config, plan))
         loaded = load_model(config, plan, reference.path, tokenizer, example, kernels)
         if config.training.engine == "unsloth":
@@ -145,6 +147,7 @@ def train(context: JobContext) -> None:
                 )
                 _record(context, asked, base, prepared, setup.plan)
         callback.watch(trainer)
+        left_out = LeftOut(context, prepared)
         if sharing.number() == 0:
             trackers.attach(trainer, context, list(config.training.report_to))
         start = Start.of(trainer, config) if sharing.number() == 0 else Start()
@@ -152,6 +155,7 @@ def train(context: JobContext) -> None:
             callback.go_on(begun)
         with watched_ranks(context.job.path):
             trainer.train(resume_from_checkpoint=str(begun.path) if begun is not None else None)
+        left_out.told()
     with context.phase("saving"):
         last = trainer.state.global_step
         saved = load_best(context, trainer, watch) if config.training.load_best_model_at_end else last
@@ -218,8 +222,9 @@ def _check(context: JobContext, config: RunConfig, reference: ModelRef, prepared
     )
     checks.check_model(known)
     checks.check_method(known)
-    rows = chain(prepared.train, prepared.validation)
-    checks.require_rows(prepared.tokenizer, rows, known.shape.vocab, reference.path)
+    checks.require_rows(prepared.tokenizer, prepared.known, known.shape.vocab, reference.path)
+    if isinstance(prepared.train, StreamedRows):
+        prepared.train.pool.vocabulary = known.shape.vocab
 
 
 def _resolve(context: JobContext, config: RunConfig) -> ModelRef:
@@ -278,6 +283,8 @@ def _same_batches(context: JobContext, begun: bool) -> Batching | None:
 
 def lengths_of(prepared: Prepared, config: RunConfig | None = None) -> Lengths:
     """Count what the plan needs to know of the data; with the run, also the lengths in its order."""
+    if prepared.estimate is not None:
+        return streamed_lengths(prepared.estimate)
     rows = prepared.train
     return Lengths(
         count=len(rows),

@@ -27,18 +27,23 @@ def epoch_order(count: int, seed: int, shuffle: bool = True, first: int | None =
         shuffle: `data.shuffle`; without it the rows come as they are.
         first: only so many of them are asked for; None for all.
     """
-    order = list(range(count))
     wanted = count if first is None else min(first, count)
     if not shuffle:
-        return order[:wanted]
+        return list(range(wanted))
     from numpy.random import RandomState
 
     drawn = max(0, min(wanted, count - 1))
     numbers = RandomState(seed % 2**32).randint(0, 2**32, size=drawn, dtype="uint32").tolist()
+    order = list(range(wanted))
+    moved: dict[int, int] = {}  # what stands now at places behind those that are asked for
     for at, number in enumerate(numbers):
         other = at + number % (count - at)
-        order[at], order[other] = order[other], order[at]
-    return order[:wanted]
+        here = order[at]
+        if other < wanted:
+            order[at], order[other] = order[other], here
+        else:
+            order[at], moved[other] = moved.get(other, other), here
+    return order
 
 
 def row_length(row: Values) -> int:

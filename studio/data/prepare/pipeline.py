@@ -15,7 +15,6 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 from studio.config.data import DataConfig
@@ -27,6 +26,8 @@ from studio.data.prepare.duplicates import deduplicate
 from studio.data.prepare.findings import collect_findings, reading_findings, text_findings
 from studio.data.prepare.joining import join_documents
 from studio.data.prepare.limit import limited
+from studio.data.prepare.prepared import Prepared
+from studio.data.prepare.split import choose_validation
 from studio.data.prepare.tokencache import TokenCache
 from studio.data.prepare.units import Unit, encode
 from studio.data.report import DataReport, SourceReport, summarize_lengths
@@ -35,6 +36,8 @@ from studio.data.sources.locate import locate, sources_of
 from studio.data.sources.mixing import mix, mix_findings
 from studio.data.sources.parsing import SHOWN_ERRORS, Parsed, parse_source
 from studio.data.sources.reading import in_turns
+from studio.data.streaming.preparing import prepare_streamed
+from studio.data.streaming.wanted import is_streamed, size_findings
 from studio.errors import InputError
 from studio.methods import MethodConfig, RowKind
 from studio.settings import Settings
@@ -45,22 +48,6 @@ OnPhase = Callable[[str, int, int | None], None]
 _AT_WORK = 3
 # While it is tokenized a text takes up to 200 bytes a character: a block of more is worked on while no other is read.
 _LONG_CHARACTERS = 1 << 19
-
-
-@dataclass
-class Prepared:
-    """The result of `prepare_data`.
-
-    Attributes:
-        kind: which units the rows are (`data.prepare.units`).
-        tokenizer: the one given, with the run's chat template; saved with what is trained on these rows.
-    """
-
-    train: list[Any]
-    validation: list[Any]
-    report: DataReport = field(default_factory=DataReport)
-    kind: RowKind = "answers"
-    tokenizer: Any = None
 
 
 @contextlib.contextmanager
@@ -102,12 +89,16 @@ def prepare_data(
     """
     tell = on_phase or (lambda name, done, total: None)
     config = limited(config, method, None)
+    named = sources_of(config)
+    here = [locate(source, settings) for source in named]
+    if is_streamed(config, method, here):
+        return prepare_streamed(
+            config, method, tokenizer, settings, list(zip(named, here, strict=True)), tell, seed
+        )  # fmt: skip
     kind = method.kind.rows
     used = with_template(tokenizer, config.template, config.system)
     masker = Masker(used, method.kind.train_on(method), config.control_tokens)
     cache = TokenCache(settings.tokens, masker, kind)
-    named = sources_of(config)
-    here = [locate(source, settings) for source in named]
     parsed = [
         parse_source(
             source, located, "train" if at < len(config.train) else "validation",
@@ -178,6 +169,7 @@ def prepare_data(
     report.findings += mix_findings(report.sources)
     report.findings += text_findings(zip(here, report.sources, strict=True))
     report.findings += template_findings(tokenizer, config.template)
+    report.findings += size_findings(config, method, here)
     return Prepared(train, validation, report, kind, used)
 
 
@@ -259,22 +251,6 @@ def refuse_long(rows: Sequence[Unit], limit: int, joinable: bool) -> None:
         fix=f"Set data.max_length to {longest}, or data.truncation to drop (drop these rows) or cut (truncate them)"
         + (", or method.documents to join (split them across examples)" if joinable else ""),
     )
-
-
-def choose_validation(rows: int, share: float, seed: int) -> set[int]:
-    """Return the places (from 0) of the rows kept away from training.
-
-    At least one and never all where the share is above 0 and there are two rows or more.
-
-    Args:
-        rows: how many there are.
-        share: of them, 0 to 1.
-        seed: the same one gives the same places.
-    """
-    if share <= 0 or rows < 2:
-        return set()
-    count = min(rows - 1, max(1, round(rows * share)))
-    return set(random.Random(seed).sample(range(rows), count))
 
 
 def _count_used(source: SourceReport, pool: Sequence[Unit], held: Sequence[Unit], times: Sequence[int]) -> None:

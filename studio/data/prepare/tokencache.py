@@ -52,9 +52,7 @@ class TokenCache:
     def __init__(self, folder: Path, masker: Masker, kind: RowKind, limit_bytes: int = LIMIT_BYTES) -> None:
         self._folder, self._kind, self._limit = folder, kind, limit_bytes
         self._of = _UNITS.get(kind)
-        self._maker = hashlib.sha256()
-        for part in (_FORMAT, kind, *_versions(), masker.fingerprint()):
-            self._maker.update(f"{part}\0".encode())
+        self._maker = made_by(masker, kind)
 
     def read(self, examples: HeldExamples) -> list[Unit] | None:
         """Return the units of these rows, in order; None if they have to be made."""
@@ -101,6 +99,14 @@ class TokenCache:
             total += path.stat().st_size
             if total > self._limit:
                 path.unlink(missing_ok=True)
+
+
+def made_by(masker: Masker, kind: RowKind) -> Any:
+    """Return a hash, to be added to, of all that tokens come from beside the rows themselves."""
+    maker = hashlib.sha256()
+    for part in (_FORMAT, kind, *_versions(), masker.fingerprint()):
+        maker.update(f"{part}\0".encode())
+    return maker
 
 
 def _versions() -> Iterator[str]:

@@ -22,7 +22,7 @@ from studio.data.prepare import batch
 from studio.data.prepare.duplicates import NEAR_ROWS, THRESHOLD, Doubles
 from studio.data.prepare.findings import check_finding
 from studio.data.prepare.joining import joined_lengths
-from studio.data.prepare.pipeline import choose_validation
+from studio.data.prepare.split import choose_validation
 from studio.data.prepare.units import Unit, encode
 from studio.data.quality.contents import check_of, checks_of
 from studio.data.report import Finding, Place, summarize_lengths

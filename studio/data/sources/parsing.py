@@ -132,7 +132,7 @@ class OpenedSource:
             if on_rows and read % 1000 == 0:
                 on_rows(read)
         if errors:
-            _raise_all(errors, self.bad, self._located.path)
+            raise_all(errors, self.bad, self._located.path)
 
     def report(self, part: Part) -> SourceReport:
         """Return what is known of the source once its rows are read.
@@ -167,7 +167,14 @@ def _choice(source: DataSource, located: Located, wanted: int, rng: random.Rando
     return have, set(choose_rows(have, wanted, rng, f"data.train, {source.path}"))
 
 
-def _raise_all(errors: list[InputError], bad: int, path: Path) -> None:
+def raise_all(errors: list[InputError], bad: int, path: Path) -> None:
+    """Raise what is wrong with some rows.
+
+    Args:
+        errors: the first of them, at least one.
+        bad: how many there are.
+        path: of the file or folder.
+    """
     if len(errors) == 1:
         raise errors[0]
     if bad > len(errors):

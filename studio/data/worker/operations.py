@@ -31,6 +31,8 @@ from studio.data.sources.locate import Located, locate, sources_of
 from studio.data.sources.parsing import OpenedSource
 from studio.data.sources.reading import Reading, in_turns
 from studio.data.sources.stream import source_at
+from studio.data.streaming.sample import look
+from studio.data.streaming.wanted import is_streamed
 from studio.data.tokens.tokenizers import Tokenizers, section, tokenizer_stamp
 from studio.data.wire import SHOWN_TOKENS, Values, error_to_dict, shortened
 from studio.data.worker.columns import columns_of
@@ -243,7 +245,8 @@ class Operations:
             train and validation: tokens of each example's longest sequence after truncation; tokens: of all its
             sequences; supervised and validation_supervised: how many of them the loss counts; good: answers
             rated so; answered: prompts
-            with an answer to compare with; report: the DataReport as plain values.
+            with an answer to compare with; report: the DataReport as plain values; estimate: None, or where rows are
+            streamed how much there is (`Estimate`), the lists then being those of the rows that were looked at.
         """
         config, asked = call.data, call.method
         here = [locate(source, self.settings, call.confined) for source in sources_of(config)]
@@ -253,8 +256,17 @@ class Operations:
 
         def compute() -> Values:
             tokenizer = self.tokenizers.load(folder, chosen.trust_remote_code)
+            if is_streamed(config, asked, here):
+                sources = list(zip(sources_of(config), here, strict=True))
+                estimate, report = look(config, asked, tokenizer, self.settings, sources, call.progress, seed)
+                each = list(estimate.each)
+                return {
+                    "train": each, "validation": [], "tokens": each, "supervised": [], "validation_supervised": [],
+                    "good": None, "answered": None, "report": report.as_dict(), "estimate": asdict(estimate),
+                }  # fmt: skip
             done = prepare_data(config, asked, tokenizer, self.settings, call.progress, seed)
             return {
+                "estimate": None,
                 "train": [one.length for one in done.train],
                 "validation": [one.length for one in done.validation],
                 "tokens": [one.tokens for one in done.train],

@@ -6,16 +6,18 @@ The rows arrive as `input_ids` and `labels`, so that nothing is tokenized, maske
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from studio.data.prepare.units import Encoded
+from studio.data.streaming.rows import StreamedRows
 from studio.train.loop.counting import Counting, finish
 from studio.train.ranks import sharing
 from studio.train.setup import Setup, common_arguments, trainer_parts
-from studio.train.trainers.columns import token_dataset
+from studio.train.trainers.columns import StreamedDataset, token_dataset
 from studio.train.trainers.grouped import Grouped, Parts
 from studio.train.trainers.sharded import Sharded, sharding_arguments
 
@@ -88,6 +90,7 @@ def build(setup: Setup) -> SupervisedTrainer:
         packing=False,
         padding_free=config.training.padding_free,
         shuffle_dataset=False,
+        remove_unused_columns=False,  # there are none, and to remove them a dataset is copied
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     trainer = SupervisedTrainer(args=arguments, **trainer_parts(setup, _dataset))
@@ -95,5 +98,7 @@ def build(setup: Setup) -> SupervisedTrainer:
     return finish(trainer, setup)
 
 
-def _dataset(rows: list[Encoded]) -> Dataset:
+def _dataset(rows: Sequence[Encoded]) -> Dataset:
+    if isinstance(rows, StreamedRows):
+        return StreamedDataset(rows)
     return token_dataset(input_ids=(row.input_ids for row in rows), labels=(row.labels for row in rows))
