@@ -92,9 +92,9 @@ def test_devices_that_are_not_there(
         ({"training": {"devices": 2, "padding_free": True}}, "training.padding_free", "cannot be shared"),
         ({"training": {"devices": 2, "engine": "unsloth"}}, "training.engine", "Unsloth trains on one device"),
         (
-            {"training": {"devices": 2, "parallel": "fsdp2"}, "method": {"name": "dpo"}},
+            {"training": {"devices": 2, "parallel": "fsdp2"}, "method": {"name": "reward"}},
             "training.parallel",
-            "not with dpo, lora, adamw_torch_fused and auto",
+            "not with reward, lora, adamw_torch_fused and auto",
         ),
         (
             {"training": {"devices": 2, "parallel": "fsdp2", "optimizer": "adafactor"}},

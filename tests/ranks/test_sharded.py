@@ -23,8 +23,12 @@ HALF = 2**-8
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("method", "tuning", "ranks"), [("sft", "full", 2), ("sft", "lora", 2), ("pretrain", "full", 3)]
-)
+    ("method", "tuning", "ranks"),
+    [
+        ("sft", "full", 2), ("sft", "lora", 2), ("pretrain", "full", 3), ("dpo", "full", 2), ("dpo", "lora", 2),
+        ("dpo", "full", 3),
+    ],
+)  # fmt: skip
 def test_every_number_is_that_of_one_process(
     tiny: Path, session_settings: Settings, tmp_path: Path, method: str, tuning: str, ranks: int
 ) -> None:
@@ -35,18 +39,20 @@ def test_every_number_is_that_of_one_process(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize(
+    ("method", "tuning"), [("sft", "full"), ("sft", "lora"), ("dpo", "full"), ("dpo", "lora")]
+)
 def test_any_number_of_ranks_goes_on_from_its_checkpoints(
-    tiny: Path, session_settings: Settings, tmp_path: Path, tuning: str
+    tiny: Path, session_settings: Settings, tmp_path: Path, method: str, tuning: str
 ) -> None:
-    values = config(tiny, tmp_path, tuning=tuning, epochs=4, save_steps=3, save_total_limit=9)
-    one = ran(session_settings, f"{tuning}-whole", values)
-    sharded = ran(session_settings, f"{tuning}-sharded", values, devices=2, parallel="fsdp2")
+    values = config(tiny, tmp_path, method, tuning, epochs=4, save_steps=3, save_total_limit=9)
+    one = ran(session_settings, f"{method}-{tuning}-whole", values)
+    sharded = ran(session_settings, f"{method}-{tuning}-sharded", values, devices=2, parallel="fsdp2")
 
     def gone_on(begun: JobFolder, name: str, **training: object) -> None:
         raw = dict(begun.request.config)
         changed = build(RunConfig, {**raw, "training": {**raw["training"], **training}})
-        child = branch(session_settings, begun, find_checkpoint(begun, 6), f"{tuning}-{name}", changed, 12)
+        child = branch(session_settings, begun, find_checkpoint(begun, 6), f"{method}-{tuning}-{name}", changed, 12)
         assert wait(child, seconds=SECONDS).status == "completed", child.log_path.read_text()
         assert curve(child, "loss") == pytest.approx(curve(one, "loss"), rel=TOLERANCE)
         assert apart(child, one) <= TOLERANCE

@@ -31,7 +31,7 @@ def _method(known: Known) -> None:
         )
     if config.training.parallel == "fsdp2" and not shardable(config):
         raise InputError(
-            f"fsdp2 goes with sft or pretrain, full or a new LoRA adapter that starts at default, AdamW and float32 "
+            f"fsdp2 goes with sft, pretrain or dpo, full or a new LoRA adapter that starts at default, AdamW and float32 "
             f"without activation checkpointing; not with {config.method.name}, {config.tuning.name}, "
             f"{config.training.optimizer} and {config.model.dtype} as they are set",
             where=PARALLEL, fix="Set it to ddp, or model.dtype to float32",

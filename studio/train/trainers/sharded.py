@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -36,7 +37,13 @@ def sharding_arguments(setup: Setup) -> dict[str, Any]:
 
 
 class Sharded:
-    """Put before a trainer class."""
+    """Put before a trainer class.
+
+    Attributes:
+        reference: a second, frozen model that is divided too, block by block; TRL would gather it as a whole.
+    """
+
+    reference: Any = None
 
     def create_accelerator_and_postprocess(self) -> None:
         """Make the accelerator, also for FSDP on a processor.
@@ -58,6 +65,8 @@ class Sharded:
             half, whole = torch.bfloat16, torch.float32
             policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=whole, output_dtype=whole)
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy  # type: ignore[attr-defined]
+        if self.reference is not None:
+            fsdp2_prepare_model(self.accelerator, self.reference)  # type: ignore[attr-defined]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write whole weights, or the adapter's.
