@@ -99,6 +99,7 @@ DPO = _Dpo(
     trainer="dpo",
     beta=0.1,
     unsloth=True,
+    shards=True,
     exact=True,
     paper="Rafailov et al. 2023, arXiv:2305.18290",
     differs="Answers are tokenized with the studio's masks, so a pair is compared from its first differing token on.",

@@ -92,9 +92,9 @@ def test_devices_that_are_not_there(
         ({"training": {"devices": 2, "padding_free": True}}, "training.padding_free", "cannot be shared"),
         ({"training": {"devices": 2, "engine": "unsloth"}}, "training.engine", "Unsloth trains on one device"),
         (
-            {"training": {"devices": 2, "parallel": "fsdp2"}, "method": {"name": "dpo"}},
+            {"training": {"devices": 2, "parallel": "fsdp2"}, "method": {"name": "reward"}},
             "training.parallel",
-            "not with dpo, lora, adamw_torch_fused and auto",
+            "not with reward, lora, adamw_torch_fused and auto",
         ),
         (
             {"training": {"devices": 2, "parallel": "fsdp2", "optimizer": "adafactor"}},
@@ -106,7 +106,12 @@ def test_devices_that_are_not_there(
             "training.parallel",
             "LoRA adapter that starts at default",
         ),
-        ({"training": {"devices": 2}, "method": {"name": "orpo"}}, "training.devices", "orpo with these options"),
+        (
+            {"training": {"devices": 2}, "method": {"name": "grpo", "grpo_loss": "bnpo"}},
+            "method.grpo_loss",
+            "bnpo's loss depends on which completions are computed together",
+        ),
+        ({"training": {"devices": 2}, "method": {"name": "ppo"}}, "training.devices", "ppo with these options"),
         ({"training": {"devices": 2}, "tuning": {"name": "qlora"}}, "training.devices", "qlora trains on one device"),
     ],
 )

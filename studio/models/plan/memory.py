@@ -173,8 +173,7 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
         held += round(load.weight_bits / 8 * quantised)
         whole = sum(one.inputs * one.outputs for one in adapter.whole if not is_embedding(one))
         copies = 2 * whole if load.autocast else 0
-    beside = 4 * shape.parameters if adapter is None and load.reference else 0
-    beside += load.dtype_bytes * load.scorer
+    reference = 4 * shape.parameters if adapter is None and load.reference else 0
     activations = round(load.tokens * activation_bytes_per_token(shape, load)) + cache_bytes(shape, load)
     logits = _logit_bytes(shape, load)
     gradients = 4 * trainable
@@ -186,11 +185,11 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
             held, states, gradients = held - 2 * trainable, states + 4 * trainable, 2 * trainable
         states = states // load.shards
         gradients = gradients // load.shards if load.stage > 1 else gradients
-        held = held // load.shards if load.stage > 2 else held
+        held, reference = (one // load.shards if load.stage > 2 else one for one in (held, reference))
     # With one micro-batch an update, gradients come while activations and logits go, in the memory these leave.
     if not load.accumulates:
         gradients = max(0, gradients - activations - logits)
-    weights = held + copies + beside + gathered_bytes(shape, load)
+    weights = held + copies + reference + load.dtype_bytes * load.scorer + gathered_bytes(shape, load)
     gradients += communication_bytes(shape, load)
     return {
         "weights": weights,
@@ -204,10 +203,12 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
 
 def gathered_bytes(shape: ModelShape, load: Load) -> int:
     """Divided weights that are whole for a moment: the block that is computed, the one that is fetched meanwhile, and
-    what stands outside of blocks.
+    what stands outside of blocks; all of them while answers are written.
     """
     if load.shards == 1 or load.stage < 3:
         return 0
+    if load.cost.generates:
+        return load.dtype_bytes * shape.parameters
     each = load.weight_bits / 8 if load.weight_bits else _computed(load)
     return round(2 * each * _block(shape)) + _computed(load) * _outside(shape)
 

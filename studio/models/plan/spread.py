@@ -156,10 +156,10 @@ def shardable(config: RunConfig) -> bool:
         return False
     plain = not tuning.kind.adapter or (tuning.init == "default" and not tuning.modules_to_save and not tuning.adapter)
     able = tuning.kind.shards and config.method.kind.shards and not tuning.kind.uses_dora(tuning)
-    return bool(able and plain and by_length(config))
+    return bool(able and plain and (by_length(config) or config.method.kind.deals(config.method)))
 
 
 def zeroable(config: RunConfig) -> bool:
     """Whether DeepSpeed can divide a run (`train.zero`)."""
-    able = config.tuning.kind.shards and config.method.kind.shards
+    able = config.tuning.kind.shards and config.method.kind.rows == "answers"  # one model, one text a row
     return bool(able and config.training.optimizer in _ELEMENTWISE and by_length(config))

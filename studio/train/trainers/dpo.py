@@ -13,10 +13,20 @@ from studio.train.loop.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset
 from studio.train.trainers.grouped import GroupedPairs
+from studio.train.trainers.sharded import Sharded, sharding_arguments
 
 
-class PreferenceTrainer(GroupedPairs, Counting, DPOTrainer):
-    """DPOTrainer that takes token ids as they are."""
+class PreferenceTrainer(GroupedPairs, Counting, Sharded, DPOTrainer):
+    """DPOTrainer that takes token ids as they are.
+
+    Args:
+        ref_model: the reference; None where it is the model without its adapter.
+        options: of DPOTrainer.
+    """
+
+    def __init__(self, ref_model: Any, **options: Any) -> None:
+        self.reference = ref_model
+        super().__init__(ref_model=ref_model, **options)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset
@@ -26,7 +36,7 @@ def build(setup: Setup) -> PreferenceTrainer:
     """Put model, reference, rows and arguments together."""
     method = setup.config.method
     arguments = DPOConfig(
-        **common_arguments(setup),
+        **common_arguments(setup) | sharding_arguments(setup),
         beta=setup.beta,
         loss_type=list(method.dpo_loss),
         loss_weights=method.dpo_loss_weights,

@@ -7,14 +7,17 @@ a processor although torch can do it there, is told otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from peft import PeftModel
 from safetensors.torch import load_file
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from studio.models.plan.spread import ZERO
@@ -44,7 +47,13 @@ def sharding_arguments(setup: Setup) -> dict[str, Any]:
 
 
 class Sharded:
-    """Put before a trainer class."""
+    """Put before a trainer class.
+
+    Attributes:
+        reference: a second, frozen model that is divided too, block by block; TRL would gather it as a whole.
+    """
+
+    reference: Any = None
 
     def create_accelerator_and_postprocess(self) -> None:
         """Make the accelerator, also for FSDP on a processor.
@@ -66,6 +75,8 @@ class Sharded:
             half, whole = torch.bfloat16, torch.float32
             policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=whole, output_dtype=whole)
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy  # type: ignore[attr-defined]
+        if self.reference is not None:
+            fsdp2_prepare_model(self.accelerator, self.reference)  # type: ignore[attr-defined]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write whole weights, or the adapter's.
@@ -138,6 +149,38 @@ class Sharded:
                 found = stored.get(name.replace(_ADAPTER, "") if adapter else name)
                 if found is not None:
                     weight.copy_(_part(found.to(weight.dtype), weight))
+
+
+def keep_sharded(trainer: Any) -> None:
+    """Remind accelerate of what it does, where its state was asked for anew while the trainer was made: that forgets it
+    on a processor, whose kind it takes from the processes.
+    """
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.distributed_type = DistributedType.FSDP
+
+
+@contextmanager
+def gathered(model: Any) -> Iterator[None]:
+    """Hold all weights whole, without gradients, while text is written: each rank computes as many tokens as its own
+    rows have, and so cannot wait for others at each.
+
+    Args:
+        model: divided; all ranks enter and leave together.
+    """
+    model._get_fsdp_state()._lazy_init()  # as the first forward pass does, which would be that of a block
+    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    groups = list(dict.fromkeys(group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups))
+    before = [group.post_forward_mesh_info for group in groups]
+    for part in parts:
+        part.unshard()
+    for group in groups:
+        group.post_forward_mesh_info = None  # keep it whole after a forward pass
+    try:
+        yield
+    finally:
+        for group, kept in zip(groups, before, strict=True):
+            group.post_forward_mesh_info = kept
+        model.reset_iter_state()
 
 
 def _whole(value: Any) -> Any:
