@@ -97,7 +97,7 @@ def fuse(trainer: Any, config: RunConfig, plan: Plan, built: Kernels | None, rea
     """
     free = config.model.attention == "auto"
     done = attach(trainer.model, built, attention_is_free=free, autocast=plan.autocast)
-    if built is not None:
+    if built is not None and not getattr(trainer, "engine_loss", False):  # whose loss needs no such head
         _replace_head(trainer, trainer.model, built, done, autocast=plan.autocast)
     reference = getattr(trainer, "ref_model", None)
     if reference is not None and done.replaced():  # so that both begin with equal numbers

@@ -69,7 +69,13 @@ class Likely(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, given: torch.Tensor | None, entropy: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
-        """The slopes that were made, times the given gradient; where the head is trained they are made here."""
+        """The slopes that were made, times the given gradient; where the head is trained they are made here.
+
+        Args:
+            ctx: what was kept.
+            given: gradient of the log-probabilities, (N); None where they are not used.
+            entropy: of the entropies, likewise.
+        """
         states, head, targets, slopes, known = ctx.saved_tensors
         if entropy is not None:  # an entropy that is trained: as TRL computes it
             theirs = SimpleNamespace(
