@@ -76,6 +76,7 @@ def test_it_is_not_resumed() -> None:
     ("asked", "where", "said"),
     [
         ({"training": {"optimizer": "adafactor"}}, "training.parallel", "not with sft, lora and adafactor"),
+        ({"tuning": {"init": "pissa"}}, "training.parallel", "a new LoRA adapter that starts at default"),
         ({"method": {"name": "dpo"}}, "training.parallel", "not with dpo, lora and adamw_torch_fused"),
         (
             {"training": {"load_best_model_at_end": True}}, "training.load_best_model_at_end",

@@ -207,8 +207,8 @@ def gathered_bytes(shape: ModelShape, load: Load) -> int:
     """
     if load.shards == 1 or load.stage < 3:
         return 0
-    if load.cost.generates:
-        return load.dtype_bytes * shape.parameters
+    if load.cost.generates:  # answers are written with whole weights
+        return _computed(load) * shape.parameters
     each = load.weight_bits / 8 if load.weight_bits else _computed(load)
     return round(2 * each * _block(shape)) + _computed(load) * _outside(shape)
 

@@ -160,6 +160,9 @@ def shardable(config: RunConfig) -> bool:
 
 
 def zeroable(config: RunConfig) -> bool:
-    """Whether DeepSpeed can divide a run (`train.zero`)."""
-    able = config.tuning.kind.shards and config.method.kind.rows == "answers"  # one model, one text a row
-    return bool(able and config.training.optimizer in _ELEMENTWISE and by_length(config))
+    """Whether DeepSpeed can divide a run (`train.zero`): one loss of one sequence, with no model beside it."""
+    tuning, method = config.tuning, config.method
+    alone = method.kind.cost.sequences == 1 and method.kind.cost.reference == "never" and not method.kind.online
+    able = tuning.kind.shards and method.kind.shards and alone and not tuning.kind.uses_dora(tuning)
+    plain = not tuning.kind.adapter or (tuning.init == "default" and not tuning.modules_to_save and not tuning.adapter)
+    return bool(able and plain and config.training.optimizer in _ELEMENTWISE and by_length(config))

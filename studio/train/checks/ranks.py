@@ -64,8 +64,9 @@ def _deepspeed(known: Known) -> None:
     require_deepspeed(config, gpu=training.device != CPU and bool(visible_gpus()))
     if not zeroable(config):
         raise InputError(
-            f"{training.parallel} goes with sft or pretrain, full or LoRA, and AdamW; not with {config.method.name}, "
-            f"{config.tuning.name} and {training.optimizer} as they are set", where=PARALLEL, fix="Set it to ddp",
+            f"{training.parallel} goes with sft or pretrain, full or a new LoRA adapter that starts at default, and "
+            f"AdamW; not with {config.method.name}, {config.tuning.name} and {training.optimizer} as they are set",
+            where=PARALLEL, fix="Set it to ddp",
         )  # fmt: skip
     if training.load_best_model_at_end:
         raise InputError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
 from typing import Any
 
 import psutil
@@ -19,7 +18,6 @@ from studio.train.ranks import sharing
 
 # Seconds between two events, and so many for each rank where that is more: of 64 ranks one has 6 kB.
 EVENT_SECONDS, RANK_SECONDS = 2.0, 0.5
-STEPS = 20  # over which speed is a mean, as that of the run is
 NOT_KNOWN = -1.0
 
 
@@ -32,8 +30,6 @@ class RankFigures:
 
     def __init__(self, context: JobContext) -> None:
         self._context = context
-        self._tokens: deque[int] = deque(maxlen=STEPS)
-        self._seconds: deque[float] = deque(maxlen=STEPS)
         self._before, self._told = 0, 0.0
         self._process = psutil.Process()
 
@@ -46,11 +42,9 @@ class RankFigures:
             seconds: the step took.
             last: of the run, which is told in any case.
         """
-        self._tokens.append(tokens - self._before)
-        self._seconds.append(seconds)
+        speed = (tokens - self._before) / max(seconds, 1e-9) if tokens else NOT_KNOWN
         self._before = tokens
         used, whole, busy = self._memory()
-        speed = sum(self._tokens) / max(sum(self._seconds), 1e-9) if tokens else NOT_KNOWN
         own = [speed, used, whole, busy]
         gathered = [0.0] * (len(own) * sharing.count())
         place = len(own) * sharing.number()
