@@ -164,7 +164,7 @@ def _estimated(config: DataConfig, figures: Sequence[tuple[bool, int, int, list[
             continue
         kept = [one for one in (_within(unit, config.limit, cut) for unit in units) if one is not None]
         away = round(rows * share)
-        times = (rows - away) / looked
+        times = (rows - away) / max(1, looked)
         count, held = count + rows - away, held + away
         tokens += round(times * sum(unit.tokens for unit in kept))
         supervised += round(times * sum(unit.supervised for unit in kept))
@@ -236,6 +236,7 @@ class _Rows:
                 yield from map(self._numbered, columnar_rows(self._file, kind))
                 return
             size = self._file.stat().st_size * (1 if kind.packing is None else _UNPACKED)
+            taken = 0
             with open_reader(self._file, kind, self._how.by_line) as reader:
                 for taken, numbered in enumerate(reader.rows(), 1):
                     self.count, self.exact = max(taken, round(taken * size / max(1, reader.position))), False
