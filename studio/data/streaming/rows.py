@@ -81,10 +81,16 @@ class RowPool:
             if found[i] is None:
                 wanted.setdefault(at, []).append((within, i))
         for at, places in wanted.items():
-            for some in in_blocks(places, lambda one, at=at: int(self._shards[at][1].sizes[one[0]])):  # type: ignore[misc]
-                for (_, i), unit in zip(some, self._made(at, [within for within, _ in some]), strict=True):
-                    found[i] = unit
+            made = self._all_made(at, [within for within, _ in places])
+            for (_, i), unit in zip(places, made, strict=True):
+                found[i] = unit
         return [self._within_vocabulary(one) for one in found if one is not None]
+
+    def _all_made(self, at: int, places: Sequence[int]) -> Iterator[Unit | InputError]:
+        """The tokens of some rows of a shard, not too much text at a time."""
+        sizes = self._shards[at][1].sizes
+        for some in in_blocks(places, lambda place: int(sizes[place])):
+            yield from self._made(at, some)
 
     def _made(self, at: int, places: Sequence[int]) -> list[Unit | InputError]:
         """Make the tokens of some rows of a shard, and keep them."""

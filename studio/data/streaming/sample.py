@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.config.data import DataConfig
+from studio.config.data import DataConfig, DataSource
 from studio.data.files.datafiles import Row, open_reader, reading
 from studio.data.formats.answers import Example, Unread
 from studio.data.masks.masker import Masker
@@ -129,6 +129,28 @@ def look(
     return estimate, report
 
 
+def look_at_one(
+    source: DataSource, located: Located, config: DataConfig, method: MethodConfig, tokenizer: Any, settings: Settings,
+    tell: OnPhase,
+) -> tuple[Estimate, DataReport]:  # fmt: skip
+    """Say about how much there is in one source, as `look` does of a run's.
+
+    Args:
+        source: as the run names it.
+        located: where it is.
+        config: section `data` of the run; its other sources, and what is kept for validation, are left aside.
+        method: section `method`.
+        tokenizer: the model's.
+        settings: of the home that keeps the indexes.
+        tell: told how far it is.
+
+    Raises:
+        InputError: the file, or one of the rows that were looked at, cannot be used.
+    """
+    alone = config.model_copy(update={"train": [source], "validation": 0.0, "truncation": "cut"})
+    return look(alone, method, tokenizer, settings, [(source, located)], tell, seed=0)
+
+
 def _estimated(config: DataConfig, figures: Sequence[tuple[bool, int, int, list[Unit]]]) -> Estimate:
     share = 0.0 if isinstance(config.validation, str) else config.validation
     cut = config.truncation == "cut"
@@ -142,7 +164,7 @@ def _estimated(config: DataConfig, figures: Sequence[tuple[bool, int, int, list[
             continue
         kept = [one for one in (_within(unit, config.limit, cut) for unit in units) if one is not None]
         away = round(rows * share)
-        times = (rows - away) / looked
+        times = (rows - away) / max(1, looked)
         count, held = count + rows - away, held + away
         tokens += round(times * sum(unit.tokens for unit in kept))
         supervised += round(times * sum(unit.supervised for unit in kept))
@@ -162,7 +184,7 @@ def _within(unit: Unit, limit: int, cut: bool) -> Unit | None:
 
 def _head(how: How, located: Located) -> _Head:
     """Understand the first rows of some files of a source."""
-    files = files_of(located)
+    files = files_of(located)[: 1 if how.hub else None]  # whose rows are numbered throughout
     step = max(1, len(files) // _FILES)
     chosen = files[::step][:_FILES]
     examples: list[Example] = []
@@ -214,6 +236,7 @@ class _Rows:
                 yield from map(self._numbered, columnar_rows(self._file, kind))
                 return
             size = self._file.stat().st_size * (1 if kind.packing is None else _UNPACKED)
+            taken = 0
             with open_reader(self._file, kind, self._how.by_line) as reader:
                 for taken, numbered in enumerate(reader.rows(), 1):
                     self.count, self.exact = max(taken, round(taken * size / max(1, reader.position))), False

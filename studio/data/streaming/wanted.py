@@ -39,6 +39,20 @@ def is_streamed(config: DataConfig, method: MethodConfig, sources: Sequence[Loca
     return config.streaming == "on" or (problem is None and _size(sources) >= LARGE_BYTES)
 
 
+def is_looked_at(config: DataConfig, method: MethodConfig, sources: Sequence[Located]) -> bool:
+    """Whether a page looks at some rows of these sources instead of reading all of them, also where a run would not
+    start with them as they are.
+
+    Args:
+        config: section `data`.
+        method: section `method`.
+        sources: those that are to be shown.
+    """
+    if config.streaming == "off" or method.kind.rows != "answers":
+        return False
+    return config.streaming == "on" or _size(sources) >= LARGE_BYTES
+
+
 def obstacle(config: DataConfig, method: MethodConfig) -> InputError | None:
     """Return the error that says why a run's rows cannot be streamed; None where they can."""
     off = f"or set {OPTION} to off"

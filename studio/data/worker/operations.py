@@ -31,11 +31,11 @@ from studio.data.sources.locate import Located, locate, sources_of
 from studio.data.sources.parsing import OpenedSource
 from studio.data.sources.reading import Reading, in_turns
 from studio.data.sources.stream import source_at
-from studio.data.streaming.sample import look
-from studio.data.streaming.wanted import is_streamed
+from studio.data.streaming.wanted import is_looked_at, is_streamed
 from studio.data.tokens.tokenizers import Tokenizers, section, tokenizer_stamp
 from studio.data.wire import SHOWN_TOKENS, Values, error_to_dict, shortened
 from studio.data.worker.columns import columns_of
+from studio.data.worker.streamed import streamed_lengths, streamed_source
 from studio.errors import InputError
 from studio.methods import MethodConfig, RowKind
 from studio.models.catalog.child import Progress
@@ -130,7 +130,7 @@ class Operations:
             kind,
             asked.kind.train_on(asked),
         ]
-        key += [asked.name, config.template, config.system, config.control_tokens]
+        key += [asked.name, config.template, config.system, config.control_tokens, config.streaming, call.confined]
         folder = None
         if call.model is not None:
             folder, chosen = self._model(call)
@@ -138,6 +138,9 @@ class Operations:
 
         def compute() -> Values:
             unread = Unread()
+            if folder is not None and call.confined and is_looked_at(config, asked, [located]):
+                own = self.tokenizers.load(folder, chosen.trust_remote_code)
+                return streamed_source(source, located, config, asked, own, self.settings, progress)
             if folder is None:
                 opened = OpenedSource(source, located, kind)
                 for example in opened.examples(lambda done: progress("reading data", done, None)):
@@ -257,13 +260,7 @@ class Operations:
         def compute() -> Values:
             tokenizer = self.tokenizers.load(folder, chosen.trust_remote_code)
             if is_streamed(config, asked, here):
-                sources = list(zip(sources_of(config), here, strict=True))
-                estimate, report = look(config, asked, tokenizer, self.settings, sources, call.progress, seed)
-                each = list(estimate.each)
-                return {
-                    "train": each, "validation": [], "tokens": each, "supervised": [], "validation_supervised": [],
-                    "good": None, "answered": None, "report": report.as_dict(), "estimate": asdict(estimate),
-                }  # fmt: skip
+                return streamed_lengths(config, asked, tokenizer, self.settings, here, call.progress, seed)
             done = prepare_data(config, asked, tokenizer, self.settings, call.progress, seed)
             return {
                 "estimate": None,

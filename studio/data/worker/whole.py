@@ -6,6 +6,7 @@ hundred rows, and end there when the page has lost interest (`client`).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from studio.data.quality.profile import NAMED, Profile, all_rows, sampled_rows, 
 from studio.data.quality.push import push as upload
 from studio.data.report import Finding, Place
 from studio.data.sources.stream import Read, Source, open_sources, understood
+from studio.data.streaming.wanted import is_looked_at
 from studio.data.tokens.tokenizers import tokenizer_stamp
 from studio.data.wire import Values, shortened
 from studio.data.worker.operations import Call, Operations
@@ -34,6 +36,8 @@ from studio.models.plan.fused import FAMILIES
 # Comparing two answers of more tokens than this would take seconds; frequent tokens then count for less.
 _PRECISE_TOKENS = 4000
 _SAMPLE_SECONDS = 1.2
+# Of rows that are streamed a page profiles so many.
+_STREAMED_SAMPLE = 20_000
 
 
 class WholeOperations(Operations):
@@ -62,12 +66,14 @@ class WholeOperations(Operations):
         Returns:
             sampled (None, or rows, of and text: "from 2,000 of 100,000 rows"), and what `Profile.result` lists.
         """
-        deadline = time.monotonic() + _SAMPLE_SECONDS
+        deadline = time.monotonic() + (_SAMPLE_SECONDS if sample else math.inf)
         config, asked, progress = call.data, call.method, call.progress
         kind = asked.kind.rows
         folder, chosen = self._model(call)
         turns = self.tokenizers.in_turns(folder, chosen, config, asked)
         sources = self._sources(call, turns)
+        if not sample and call.confined and is_looked_at(config, asked, [one.located for one in sources]):
+            sample = _STREAMED_SAMPLE
         batching = self._batching(folder, micro_batch, tokens, unpadded)
         key = [
             "profile", config.model_dump(), kind, asked.kind.train_on(asked), asked.kind.joins(asked), turns, seed,

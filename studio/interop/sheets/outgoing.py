@@ -22,6 +22,7 @@ _OWN: dict[str, str] = {
     "training.keep_best": "checkpoints are kept as save_total_limit says",
     "training.keep_checkpoints": "checkpoints are kept as save_total_limit says",
     "training.early_stopping_threshold": "every improvement counts",
+    "data.streaming": "rows and losses are the same without it",
     "data.control_tokens": "control tokens in texts are not looked for",
     "method.trust_reward_code": "it runs there in any case",
 }

@@ -11,6 +11,7 @@ import pytest
 
 from studio.config.data import DataConfig
 from studio.data.files.datafiles import Row
+from studio.data.files.hubsets import MARKER, HubSet, set_folder
 from studio.data.prepare.batch import epoch_order
 from studio.data.prepare.pipeline import Prepared, prepare_data
 from studio.data.streaming.rows import StreamedRows
@@ -52,6 +53,22 @@ def lines(rows: list[Row]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+def as_hub_set(settings: Settings, rows: list[Row]) -> str:
+    """Put rows where a set of the Hub lies once it was fetched, in two files."""
+    import pyarrow as pa
+
+    asked = HubSet("org/rows")
+    folder = set_folder(asked, settings)
+    folder.mkdir(parents=True)
+    for at in range(2):
+        table = pa.Table.from_pylist(rows[at * 30 : at * 30 + 30])
+        with pa.OSFile(str(folder / f"{at}.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=16)
+    told = {"files": ["0.arrow", "1.arrow"], "rows": len(rows), "commit": "c0ffee"}
+    (folder / MARKER).write_text(json.dumps(told))
+    return asked.name
+
+
 def made(kind: str, folder: Path) -> Path:
     """The rows in a file, or in three of a folder."""
     if kind == "jsonl":
@@ -75,9 +92,9 @@ def made(kind: str, folder: Path) -> Path:
     return folder / "shards"
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "gzip", "list", "parquet", "arrow", "folder"])
+@pytest.mark.parametrize("kind", ["jsonl", "gzip", "list", "parquet", "arrow", "folder", "hub"])
 def test_rows_and_order_are_those_of_a_run_without_streaming(settings, tokenizer, tmp_path, kind: str) -> None:
-    path = made(kind, tmp_path)
+    path = as_hub_set(settings, ROWS) if kind == "hub" else made(kind, tmp_path)
     whole = prepared(settings, tokenizer, path, streaming="off", validation=0.2)
     streamed = prepared(settings, tokenizer, path, validation=0.2)
     assert isinstance(streamed.train, StreamedRows)
