@@ -12,7 +12,7 @@ from typing import Any
 from studio.config.describe import OptionSpec, options_of, reader
 from studio.config.jobs import FILLED_IN, EvaluateConfig, ExportConfig, MergeConfig
 from studio.config.launch import FILLED_IN as LAUNCH_FILLED_IN
-from studio.config.launch import SkyConfig, SlurmConfig, SshConfig
+from studio.config.launch import SkyConfig, SlurmConfig, SshConfig, TorchrunConfig
 from studio.config.remote import FILLED_IN as REMOTE_FILLED_IN
 from studio.config.remote import OpenAIConfig
 from studio.config.run import RunConfig
@@ -48,6 +48,8 @@ def config_page() -> str:
     parts.append(option_table([one for one in options_of(SshConfig) if one.path not in LAUNCH_FILLED_IN]))
     parts.append("## Slurm\n\n`studio launch RUN --to slurm --with partition=gpu` (docs/launch.md).\n\n")
     parts.append(option_table([one for one in options_of(SlurmConfig) if one.path not in LAUNCH_FILLED_IN]))
+    parts.append("## torchrun\n\n`studio launch RUN --to torchrun --with host=10.0.0.1` (docs/launch.md).\n\n")
+    parts.append(option_table([one for one in options_of(TorchrunConfig) if one.path not in LAUNCH_FILLED_IN]))
     parts.append("## SkyPilot\n\n`studio launch RUN --to skypilot --with spot=true` (docs/launch.md).\n\n")
     parts.append(option_table([one for one in options_of(SkyConfig) if one.path not in LAUNCH_FILLED_IN]))
     return "\n".join("".join(parts).splitlines()) + "\n"

@@ -11,7 +11,7 @@ from studio.option import Options, option
 
 # Options that nobody types.
 FILLED_IN = ("to", "machine")
-SLURM, SKYPILOT = "slurm", "skypilot"
+SLURM, SKYPILOT, TORCHRUN = "slurm", "skypilot", "torchrun"
 _TIME = re.compile(r"(?:\d{1,3}-)?\d{1,3}:[0-5]\d:[0-5]\d")
 # What stands in a line of the script as it is.
 _WORD = re.compile(r"[A-Za-z0-9_.,:@+-]*")
@@ -49,10 +49,20 @@ class SlurmConfig(Options):
     partition: str = option("", "Partition to run in; empty for the cluster's default.", title="Partition")
     account: str = option("", "Account that is charged; empty for your default.", title="Account")
     qos: str = option("", "Quality of service; empty for the cluster's default.", title="Quality of service")
-    gpus: int = option(1, "GPUs on the node; 0 trains on the processor.", title="GPUs", unit="GPUs", ge=0, le=16)
-    cpus: int = option(4, "Cores on the node.", title="Cores", unit="cores", ge=1, le=1024)
+    gpus: int = option(
+        1, "GPUs on each node; 0 trains on the processor.", title="GPUs", unit="GPUs", ge=0, le=16
+    )  # fmt: skip
+    cpus: int = option(4, "Cores for each task.", title="Cores", unit="cores", ge=1, le=1024)
     memory: float | None = option(
-        None, "Memory on the node; empty for the cluster's default.", title="Memory", unit="GB", ge=1, le=100_000
+        None, "Memory on each node; empty for the cluster's default.", title="Memory", unit="GB", ge=1, le=100_000
+    )  # fmt: skip
+    tasks: int = option(
+        1, "Tasks on each node, each of which is one of training.nodes machines. More than one: without GPUs only.",
+        title="Tasks on a node", unit="tasks", ge=1, le=64,
+    )  # fmt: skip
+    wait: float = option(
+        600.0, "So long tasks wait for each other when a run of several nodes starts.", title="Time to meet",
+        unit="seconds", ge=10, le=86_400,
     )  # fmt: skip
     time: str = option(
         "24:00:00",
@@ -94,6 +104,26 @@ class SlurmConfig(Options):
     def _one_line(cls, value: str) -> str:
         if any(ord(letter) < 32 for letter in value):
             raise ValueError("one line is needed")
+        return value
+
+
+class TorchrunConfig(Options):
+    """A run on several machines that you start yourself, and that share STUDIO_HOME; this is the first of them."""
+
+    to: str = option(TORCHRUN, "torchrun.", title="Place")
+    host: str = option(
+        ..., "Address of this machine at which the others reach it, such as 10.0.0.1.", title="Address", min_length=1
+    )
+    port: int = option(0, "Port at which they meet; 0 takes a free one.", title="Port", ge=0, le=65_535)
+    wait: float = option(
+        600.0, "So long the machines wait for each other.", title="Time to meet", unit="seconds", ge=1, le=86_400
+    )  # fmt: skip
+
+    @field_validator("host")
+    @classmethod
+    def _a_host(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_.:%-]+", value):
+            raise ValueError("a name or an address such as 10.0.0.1 is needed")
         return value
 
 

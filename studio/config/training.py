@@ -188,6 +188,12 @@ class TrainingConfig(Options):
         group=SPEED,
         differs="transformers: every GPU that it sees.",
     )
+    nodes: int = option(
+        1,
+        "How many machines compute the run together, each with `devices`. More than one: studio launch --to slurm or "
+        "--to torchrun starts it on all of them.",
+        title="Machines", unit="machines", group=SPEED, ge=1, le=1024,
+    )  # fmt: skip
     parallel: Literal["auto", "none", "ddp", "fsdp2", "zero1", "zero2", "zero3"] = option(
         "auto",
         "How several devices share an update, of which each computes a part. ddp: each holds the whole model; fsdp2: "
@@ -203,11 +209,16 @@ class TrainingConfig(Options):
         return tuple(map(int, re.findall(r"\d+", self.devices))) if self.devices.startswith("[") else ()
 
     @property
-    def ranks(self) -> int:
-        """Processes that compute the run together: 1 for auto."""
+    def ranks_here(self) -> int:
+        """Processes that compute the run on each machine: 1 for auto."""
         if self.devices == "auto":
             return 1
         return len(self.device_ids) or int(self.devices)
+
+    @property
+    def ranks(self) -> int:
+        """Processes that compute the run together, on all machines."""
+        return self.ranks_here * self.nodes
 
     @property
     def fuses(self) -> bool:

@@ -6,11 +6,11 @@ from studio.jobs.run.worker import JobContext, run_worker
 
 
 def _work(context: JobContext) -> None:
-    count = build(RunConfig, context.config, "job.yaml").training.ranks
-    if count > 1:
+    training = build(RunConfig, context.config, "job.yaml").training
+    if training.ranks > 1:
         from studio.train.ranks.launching import run_ranks
 
-        return run_ranks(context, count)
+        return run_ranks(context, training.ranks_here, training.nodes)
     # torch and transformers take seconds to import: that too is a phase the person sees.
     with context.phase("loading libraries"):
         if context.config.get("training", {}).get("engine") == "unsloth":

@@ -105,6 +105,7 @@ def check(
     *,
     fetch: bool = False,
     on_progress: Progress | None = None,
+    one_of_several: bool = False,
 ) -> Checked:
     """Check model, data, memory and disk of a run.
 
@@ -115,13 +116,14 @@ def check(
         fetch: download a model or data set of the Hub that is not here yet; without it that is an error. The
             embedded model is made in any case, since it comes from a package that is here.
         on_progress: told (what, done, total) of the slow parts.
+        one_of_several: this machine has its part of a run of several machines.
 
     Raises:
         InputError: something that was asked for cannot be done; the sentence says what to change.
         StudioError: the computer lacks something (disk, memory).
     """
     config = with_absolute_paths(config, settings)
-    require_devices(config.training, settings)
+    require_devices(config.training, settings, one_of_several)
     model = resolve_model(
         config.model.path,
         settings,

@@ -97,6 +97,41 @@ def test_who_dies_is_named_and_the_run_resumes(
     same(begun, whole)
 
 
+# Read by every Python that finds it: SIGUSR2 makes a step compute for ever.
+SPINNING = """\
+import signal
+
+def spin(number, frame):
+    above = frame
+    while above is not None and above.f_code.co_name != "training_step":
+        above = above.f_back
+    if above is None:
+        signal.setitimer(signal.ITIMER_REAL, 0.003)
+        return
+    while True:
+        pass
+
+for one in (signal.SIGUSR2, signal.SIGALRM):
+    signal.signal(one, spin)
+"""
+
+
+@pytest.mark.long
+def test_a_rank_that_computes_for_ever_is_named(
+    tiny: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SPINNING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    job = submit(settings, "train", "endless", config(tiny, tmp_path, epochs=50, devices="2", eval_steps=1000))
+    until(lambda: len(curve(job, "loss")) > 5 or job.state().final)
+    assert not job.state().final, job.log_path.read_text()
+    at = time.monotonic()
+    os.kill(ranks_of(job)[1].pid, signal.SIGUSR2)
+    state = wait(job, seconds=90)
+    assert state.status == "failed" and time.monotonic() - at < NAMED_SECONDS + 10, state
+    assert re.search(r"rank 1 computes without an end, in spin \(.*sitecustomize.py, line \d+\)", state.reason), state
+
+
 @pytest.mark.long
 def test_a_stop_saves_and_it_goes_on(begun: JobFolder, whole: JobFolder, session_settings: Settings) -> None:
     request_stop(begun)

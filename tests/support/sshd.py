@@ -23,26 +23,29 @@ _PRIVILEGE = Path("/run/sshd")
 
 
 class Sshd:
-    """An sshd that signs this user in by a key of its own.
+    """An sshd that signs a user in by a key of its own.
 
     Args:
         folder: empty; keys, configuration and the home there are put into it.
+        user: who is signed in, with the home that this user has; "" for this one, with another home.
+        home: of that user.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.home = folder / "home there"  # a blank: paths must be quoted
+    def __init__(self, folder: Path, user: str = "", home: Path | None = None) -> None:
+        self.folder, self.port, self.user = folder, free_port(), user
+        self.home = home or folder / "home there"  # a blank: paths must be quoted
         self.bin = folder / "bin"
         for one in (self.home, self.bin):
-            one.mkdir(parents=True)
+            one.mkdir(parents=True, exist_ok=True)
         for key in ("host", "user"):
             self.make_key(key)
         shutil.copy(folder / "user.pub", folder / "authorized_keys")
         self.know_host()
+        known = "" if user else f'"HOME={self.home}" '
         (folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
             f"StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
-            f'AuthorizedKeysFile {folder}/authorized_keys\nSetEnv "HOME={self.home}" "OMP_NUM_THREADS=1"\n'
+            f'AuthorizedKeysFile {folder}/authorized_keys\nSetEnv {known}"OMP_NUM_THREADS=1"\n'
         )
         (folder / "ssh_config").write_text(
             f"Host *\n  IdentityFile {folder}/user\n  IdentitiesOnly yes\n  IdentityAgent none\n"
@@ -58,7 +61,7 @@ class Sshd:
     @property
     def url(self) -> str:
         """Its address without a folder."""
-        return f"ssh://127.0.0.1:{self.port}"
+        return f"ssh://{f'{self.user}@' if self.user else ''}127.0.0.1:{self.port}"
 
     def make_key(self, name: str) -> None:
         """Make a key pair, in place of an older one."""

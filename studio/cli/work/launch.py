@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from studio.cli.jobs.watch import follow, raise_unless_completed
 from studio.cli.output import answer, phase_line, say, stderr
-from studio.cli.work.train import Detach, File, Json, Sets, default_name, trained_summary
+from studio.cli.work.train import Detach, File, Json, Sets, default_name, say_plan, trained_summary
 from studio.config import RunConfig
-from studio.config.launch import SKYPILOT, SLURM, SkyConfig, SlurmConfig, SshConfig
+from studio.config.launch import SKYPILOT, SLURM, TORCHRUN, SkyConfig, SlurmConfig, SshConfig, TorchrunConfig
 from studio.config.load import apply_set
 from studio.config.presets import load_named
 from studio.errors import InputError, StudioError
@@ -25,10 +25,13 @@ from studio.launch.slurm.asking import launch as launch_on_slurm
 from studio.launch.slurm.cluster import script_path
 from studio.launch.ssh.address import SCHEME
 from studio.launch.ssh.asking import launch as launch_by_ssh
+from studio.launch.torchrun.asking import launch as launch_by_torchrun
 from studio.launch.watching import opened
 from studio.settings import Settings, read_settings
 
-To = Annotated[str, typer.Option("--to", metavar="WHERE", help="ssh://[user@]host[:port][/folder], slurm or skypilot.")]
+To = Annotated[
+    str, typer.Option("--to", metavar="WHERE", help="ssh://[user@]host[:port][/folder], slurm, torchrun or skypilot.")
+]
 With = Annotated[
     list[str], typer.Option("--with", help="Change an option of the place: --with partition=gpu", show_default=False)
 ]
@@ -63,10 +66,12 @@ def launch(
         job = launch_by_ssh(settings, name, run, _given(SshConfig, withs, to=to, python=python))
     elif to == SLURM:
         job = _by_slurm(settings, name, run, _given(SlurmConfig, withs, python=python), dry_run)
+    elif to == TORCHRUN:
+        job = _by_torchrun(settings, name, run, _given(TorchrunConfig, withs), dry_run)
     elif to == SKYPILOT:
         return _by_sky(settings, name, run, _given(SkyConfig, withs), dry_run, as_json)
     else:
-        fix = f"Write ssh://[user@]host[:port][/folder], {SLURM} or {SKYPILOT}"
+        fix = f"Write ssh://[user@]host[:port][/folder], {SLURM}, {TORCHRUN} or {SKYPILOT}"
         raise InputError(f"'{to}' is no place for a run", where="--to", fix=fix)
     if job.state().final:
         answer(as_json, {"id": job.id, "path": str(job.path), "status": "written"}, f"{job.id} is written")
@@ -77,7 +82,11 @@ def launch(
     state = follow(job)
     raise_unless_completed(job, state)
     result = trained_summary(job)
-    answer(as_json, result, f"{job.request.name} trained on {job.request.machine}\n{job.model}")
+    answer(as_json, result, f"{job.request.name} trained on {_place(run, job)}\n{job.model}")
+
+
+def _place(run: RunConfig, job: JobFolder) -> str:
+    return job.request.machine or f"{run.training.nodes} machines"
 
 
 def _given(model: type[BaseModel], withs: list[str], **more: str) -> dict[str, Any]:
@@ -94,6 +103,18 @@ def _by_slurm(settings: Settings, name: str, run: RunConfig, given: dict[str, An
     say(f"sbatch {shlex.quote(str(script_path(job)))}")
     if not here and not dry_run:
         say("the program sbatch is not on this machine, so nothing was submitted: run the line on a login node")
+    return job
+
+
+def _by_torchrun(settings: Settings, name: str, run: RunConfig, given: dict[str, Any], dry_run: bool) -> JobFolder:
+    """Start the first machine's part here, and say how those of the others are started."""
+    with stderr.status("checking …") as shown:
+        job, checked, lines = launch_by_torchrun(
+            settings, name, run, given, not dry_run, lambda *phase: shown.update(phase_line(*phase))
+        )
+    say_plan(checked)
+    for number, line in enumerate(lines, 1):
+        say(f"on machine {number}: {line}")
     return job
 
 

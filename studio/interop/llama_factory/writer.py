@@ -283,6 +283,8 @@ def _training(out: _Out) -> None:
         out.lose("training.device", f"Set CUDA_VISIBLE_DEVICES={device.partition(':')[2]} in front of the command")
     if out.get("training.devices") != "auto":
         out.lose("training.devices", "The file is for one process: divide gradient_accumulation_steps by their number")
+    if out.get("training.nodes") != 1:
+        out.lose("training.nodes", "Several machines are started with FORCE_TORCHRUN=1 NNODES=N NODE_RANK=n there")
     if out.get("training.parallel") != "auto":
         out.lose("training.parallel", "Several processes are started with FORCE_TORCHRUN=1 and compute as ddp there")
     out.keys |= {"output_dir": "saves/run", "logging_steps": 1, "plot_loss": True, "overwrite_output_dir": True}

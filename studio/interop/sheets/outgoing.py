@@ -16,6 +16,7 @@ from studio.interop.report import Line, Status
 _OWN: dict[str, str] = {
     "training.device": "which device computes is said when the training is started",
     "training.devices": "the number of processes is said when the training is started; the batch here is that of one",
+    "training.nodes": "the number of machines is said when the training is started",
     "training.parallel": "how processes share an update is said when the training is started",
     "training.engine": "it is an engine of the studio",
     "training.kernels": "they are the studio's own",

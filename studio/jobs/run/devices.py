@@ -149,20 +149,26 @@ def takes(device: Device, wanted: str, devices: list[Device]) -> bool:
     return device.name in wanted.split(AND)
 
 
-def require_devices(training: TrainingConfig, settings: Settings) -> None:
+def require_devices(training: TrainingConfig, settings: Settings, one_of_several: bool = False) -> None:
     """Check that the devices of a training are there, and cores for its processes.
 
     Args:
         training: section of the run.
         settings: which devices may be used.
+        one_of_several: this machine has its part of a run of several; else all of the run is to be computed here.
 
     Raises:
         InputError: one is missing; the sentence says what there is.
     """
+    if training.nodes > 1 and not one_of_several:
+        raise InputError(
+            f"this run is computed by {training.nodes} machines, which this does not start", where="training.nodes",
+            fix="Use studio launch --to slurm or --to torchrun, or set it to 1",
+        )  # fmt: skip
     wanted = wanted_device("train", {"training": training.model_dump()})
     if not training.device_ids:
         require_device(training.device, settings)
-    ranks, devices = training.ranks, list_devices(settings)
+    ranks, devices = training.ranks_here, list_devices(settings)
     gpus = [device.name for device in devices if device.name != CPU]
     here = f"there {'are' if len(gpus) > 1 else 'is'} {', '.join(gpus) or 'no GPU'} here"
     if training.device_ids:

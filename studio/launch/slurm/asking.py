@@ -14,10 +14,11 @@ from studio.jobs.store.folder import create_job
 from studio.jobs.store.request import JobRequest, write_request
 from studio.jobs.store.state import JobState, write_state
 from studio.launch.slurm.cluster import node_folder, script_path
-from studio.launch.slurm.script import script
+from studio.launch.slurm.script import require_room, script
 from studio.models.catalog.names import resolve_model
 from studio.settings import Settings
 from studio.train.preflight import with_absolute_paths
+from studio.train.ranks.machines import Asked, write_asked
 
 
 def launch(settings: Settings, name: str, run: RunConfig, given: dict[str, Any], submit: bool) -> JobFolder:
@@ -33,9 +34,12 @@ def launch(settings: Settings, name: str, run: RunConfig, given: dict[str, Any],
         submit: False leaves the job stopped: resuming it submits it.
 
     Raises:
-        InputError, StudioError: the run names a file that is not here, or its model cannot be fetched.
+        InputError, StudioError: the run names a file that is not here, its model cannot be fetched, or less is asked
+            of the cluster than it needs.
     """
     config = build(SlurmConfig, {**given, "to": SLURM, "machine": "Slurm"}, "studio launch")
+    require_room(config, run.training)
+    machines = run.training.nodes
     run = with_absolute_paths(run, settings)
     resolve_model(run.model.path, settings, revision=run.model.revision)  # nodes often have no network
     raw = run.model_dump(mode="json")
@@ -46,7 +50,9 @@ def launch(settings: Settings, name: str, run: RunConfig, given: dict[str, Any],
         write_request(node.path, JobRequest("train", name, raw))
         write_atomic(node.events_path, "")
         write_state(node.state_path, JobState(status="queued"))
-        write_atomic(script_path(job), script(config, name, node.path, settings.home))
+        if machines > 1:
+            write_asked(node.path, Asked(wait=config.wait))
+        write_atomic(script_path(job), script(config, name, node.path, settings.home, machines))
 
     place = {**config.model_dump(exclude_defaults=True), "to": SLURM, "machine": "Slurm"}
     with queue_lock(settings.home):

@@ -62,6 +62,17 @@ def run(job: JobFolder) -> int:
     return code
 
 
+def main(job: JobFolder) -> int:
+    """Be a task of the run: the first one is the run itself, any other comes to it."""
+    number = int(os.environ.get("SLURM_PROCID") or 0)
+    if number == 0:
+        return run(job)
+    if job.state().status == "completed":
+        return 0
+    command = module_command("studio.train.ranks.joining", str(job.path), str(number))
+    os.execve(command[0], command, child_environment())
+
+
 if __name__ == "__main__":
     begin()
-    raise SystemExit(run(JobFolder(Path(sys.argv[1]).absolute())))
+    raise SystemExit(main(JobFolder(Path(sys.argv[1]).absolute())))

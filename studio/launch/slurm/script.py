@@ -2,6 +2,9 @@
 
 Slurm sends USR1 to the script before the time limit and TERM where it ends the job: both become a stop that finishes
 the step and saves. A preempted job is put back in line by Slurm, and its next start goes on from the last checkpoint.
+
+A run of several machines has a task for each: the first one is the run, the others come to it (`train.ranks.joining`).
+Tasks end each other by themselves, so srun is told to end none, which could cost the first one its last words.
 """
 
 from __future__ import annotations
@@ -11,7 +14,10 @@ import sys
 from pathlib import Path
 
 from studio.config.launch import SlurmConfig
+from studio.config.training import TrainingConfig
+from studio.errors import InputError
 from studio.processes import module_command
+from studio.train.ranks.machines import OTHERS
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[3]
 _BODY = """\
@@ -27,7 +33,7 @@ ask() {{
 }}
 trap 'ask "time limit"' USR1
 trap 'ask "ended"' TERM
-
+{names}
 {run} "$job" &
 child=$!
 # A signal ends the waiting, not the run.
@@ -40,7 +46,52 @@ exit "$code"
 """
 
 
-def script(config: SlurmConfig, name: str, job: Path, home: Path) -> str:
+# Names of the nodes, by which the first task finds the address that the others reach.
+_NAMES = f"""
+{OTHERS}=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | tr '\\n' ' ')
+export {OTHERS}
+"""
+
+
+def require_room(config: SlurmConfig, training: TrainingConfig) -> None:
+    """Check that what is asked of the cluster is what the run needs.
+
+    Args:
+        config: what is asked of the cluster.
+        training: section of the run.
+
+    Raises:
+        InputError: it has too few GPUs or cores, or its tasks cannot be divided among nodes.
+    """
+    if training.device_ids:
+        raise InputError(
+            f"the cluster says which GPUs a run gets, but training.devices lists {training.devices}",
+            where="training.devices", fix=f"Set it to {len(training.device_ids)}",
+        )  # fmt: skip
+    here = training.ranks_here
+    if config.gpus and here > config.gpus:
+        raise InputError(
+            f"training.devices is {here}, but {config.gpus} GPUs are asked for on each node", where="--with gpus",
+            fix=f"Use --with gpus={here}, or set training.devices to {config.gpus} or less",
+        )  # fmt: skip
+    if not config.gpus and here > config.cpus:
+        raise InputError(
+            f"training.devices is {here}, but {config.cpus} cores are asked for", where="--with cpus",
+            fix=f"Use --with cpus={here}, or set training.devices to {config.cpus} or less",
+        )  # fmt: skip
+    if config.tasks > 1 and config.gpus:
+        raise InputError(
+            "tasks on one node would share its GPUs", where="--with tasks",
+            fix="Use --with tasks=1, and set training.devices to the number of GPUs on a node",
+        )  # fmt: skip
+    if training.nodes % config.tasks:
+        raise InputError(
+            f"{training.nodes} machines cannot be divided into nodes with {config.tasks} tasks", where="--with tasks",
+            fix=f"Set training.nodes to a multiple of {config.tasks}",
+        )  # fmt: skip
+
+
+def script(config: SlurmConfig, name: str, job: Path, home: Path, machines: int = 1) -> str:
     """Write the script.
 
     Args:
@@ -48,25 +99,34 @@ def script(config: SlurmConfig, name: str, job: Path, home: Path) -> str:
         name: of the run.
         job: folder of the job on the node, on a file system that the node shares.
         home: the STUDIO_HOME.
+        machines: of the run; each is a task.
     """
     asked = {
         "job-name": f"studio-{name}", "output": _pattern(job.parent / "slurm.log"), "open-mode": "append",
-        "nodes": 1, "ntasks": 1, "cpus-per-task": config.cpus, "time": config.time,
+        "nodes": machines // config.tasks, "ntasks": machines, "cpus-per-task": config.cpus, "time": config.time,
         "signal": f"B:USR1@{config.save_seconds}", "partition": config.partition, "account": config.account,
         "qos": config.qos,
     }  # fmt: skip
+    if config.tasks > 1:
+        asked["ntasks-per-node"] = config.tasks
     if config.gpus:
         asked["gpus-per-node"] = config.gpus
     if config.memory is not None:
         asked["mem"] = f"{round(config.memory * 1000)}M"
     lines = [f"#SBATCH --{key}={_quoted(str(value))}" for key, value in asked.items() if value != ""]
     lines.append("#SBATCH --requeue" if config.requeue else "#SBATCH --no-requeue")
-    body = _BODY.format(job=shlex.quote(str(job)), home=shlex.quote(str(home)), run=_run(config, home))
+    body = _BODY.format(
+        job=shlex.quote(str(job)), home=shlex.quote(str(home)), run=_run(config, home, machines),
+        names=_NAMES if machines > 1 else "",
+    )  # fmt: skip
     return "\n".join(["#!/bin/bash", *lines, "", body])
 
 
-def _run(config: SlurmConfig, home: Path) -> str:
-    words = ["srun", "--ntasks=1"]
+def _run(config: SlurmConfig, home: Path, machines: int) -> str:
+    # Since Slurm 22.05 a step does not take this from the job, and would have one core for each task.
+    words = ["srun", f"--ntasks={machines}", f"--cpus-per-task={config.cpus}"]
+    if machines > 1:
+        words += ["--kill-on-bad-exit=0", "--wait=0"]
     if config.container:
         words += [f"--container-image={config.container}", f"--container-mounts={home}:{home}"]
     command = module_command("studio.launch.slurm.node")

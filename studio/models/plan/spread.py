@@ -36,7 +36,7 @@ def part_of(config: RunConfig, device: DeviceInfo) -> tuple[RunConfig, DeviceInf
     if ranks == 1:
         return config, device
     if device.kind == "cpu":
-        device = replace(device, available_bytes=device.available_bytes // ranks)
+        device = replace(device, available_bytes=device.available_bytes // config.training.ranks_here)
     return _changed(config, batch_size=max(1, config.training.batch_size // ranks)), device
 
 

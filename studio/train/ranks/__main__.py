@@ -1,4 +1,4 @@
-"""`python -m studio.train.ranks JOB_DIR STORE`: one rank of a run, started by torch's elastic launcher.
+"""`python -m studio.train.ranks JOB_DIR MEETING`: one rank of a run, started by torch's elastic launcher.
 
 The first rank writes the job's state, events and log; every other one has a log of its own and is silent otherwise.
 How a rank ended is a file that the launcher reads (`ends`). A rank never outlives its launcher.
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     """Run one rank; returns its exit status, 0 also for a run that was stopped.
 
     Args:
-        argv: the job's folder, and the file by which the ranks meet.
+        argv: the job's folder, and where the ranks meet, as `sharing.begin` takes it.
     """
     begin()
     job, rank = JobFolder(Path(argv[0]).absolute()), int(os.environ["RANK"])
@@ -99,12 +99,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _work(context: JobContext, store: str) -> None:
+def _work(context: JobContext, meeting: str) -> None:
     with context.phase("loading libraries"):
         from studio.train.ranks import sharing
         from studio.train.worker import train
 
-        sharing.begin(store)
+        sharing.begin(meeting)
     train(context)
     sharing.end()
 

@@ -22,7 +22,7 @@ from studio.jobs.store.logs import read_tail
 
 FOLDER = "ranks"
 AGAIN = "Resume it from its last checkpoint"
-Kind = Literal["completed", "stopped", "studio", "error", "cut"]
+Kind = Literal["completed", "stopped", "studio", "error", "cut", "dead"]
 # What torch says where another rank is gone.
 _CUT = re.compile(
     r"Connection (?:closed|reset) by peer|Connection closed|Broken pipe|Socket closed|\[.*gloo/transport/|"
@@ -40,7 +40,8 @@ class End:
     """How one rank ended, as it says itself.
 
     Attributes:
-        kind: completed, stopped on request, a sentence of the studio, any other error, or cut off from another rank.
+        kind: completed, stopped on request, a sentence of the studio, any other error, or cut off from another rank;
+            dead is said of a rank of another machine by its launcher.
         what, where, fix, change: as in the errors of the studio.
         exit_code: of its process.
         line: of the job's log that tells why; None for none, and for a rank with a log of its own.
@@ -123,6 +124,9 @@ def verdict(job: Path, count: int, codes: Mapping[int, int]) -> StudioError | No
     if killed:
         return dead(job, killed[0], codes[killed[0]])
     said = {rank: end for rank, end in ends.items() if end is not None}
+    for end in said.values():
+        if end.kind == "dead":
+            return RankError(end.what, fix=end.fix)
     stopped = [end for end in said.values() if end.kind == "stopped"]
     if stopped:
         return StoppedError(stopped[0].what, fix=stopped[0].fix)
@@ -136,17 +140,18 @@ def verdict(job: Path, count: int, codes: Mapping[int, int]) -> StudioError | No
     return dead(job, rank, codes[rank])
 
 
-def dead(job: Path, rank: int, code: int) -> RankError:
+def dead(job: Path, rank: int, code: int, first: bool = True) -> RankError:
     """A rank that died without a word.
 
     Args:
         job: folder of the job.
         rank: which one.
         code: its exit status, negative for a signal.
+        first: whether this is the first machine, of which it was noted what its kernel had killed before.
     """
     number = -code
     if number == signal.SIGKILL:
-        full = rose(JobFolder(job).environment().get("oom_kills") or {}, oom_kills())
+        full = rose(JobFolder(job).environment().get("oom_kills") or {}, oom_kills()) if first else None
         how = {
             None: "was killed (SIGKILL), most often because memory was full",
             True: "was killed by the kernel because memory was full (SIGKILL)",
@@ -172,6 +177,20 @@ def hung(job: Path, rank: int, seconds: float, place: str) -> RankError:
     """
     where = f", in {place}" if place else " and does not answer; perhaps it was suspended (SIGSTOP)"
     return RankError(f"rank {rank} has done nothing for {seconds:.0f} s{where}; {last_words(job, rank)}", fix=AGAIN)
+
+
+def endless(job: Path, rank: int, seconds: float, place: str) -> RankError:
+    """A rank that computes for ever.
+
+    Args:
+        job: folder of the job.
+        rank: which one.
+        seconds: for which all others have waited for it.
+        place: where in the code it stands.
+    """
+    return RankError(
+        f"rank {rank} computes without an end, in {place}: all others have waited for it for {seconds:.0f} s", fix=AGAIN
+    )
 
 
 def last_words(job: Path, rank: int) -> str:

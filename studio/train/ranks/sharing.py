@@ -19,17 +19,18 @@ Made = TypeVar("Made")
 PATIENCE = timedelta(minutes=60)
 
 
-def begin(store: str) -> None:
-    """Join the other ranks. The file by which they meet lies in a private folder, so no port is open for it.
+def begin(meeting: str) -> None:
+    """Join the other ranks.
 
     Args:
-        store: path of that file; the same for all ranks.
+        meeting: where they meet: file://PATH in a private folder, so that no port is open for it, or env:// at the
+            launcher of the first machine.
     """
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if gpus else "gloo", init_method=f"file://{store}", timeout=PATIENCE,
+        "cpu:gloo,cuda:nccl" if gpus else "gloo", init_method=meeting, timeout=PATIENCE,
         rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]),
     )  # fmt: skip
 
