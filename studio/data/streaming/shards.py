@@ -190,7 +190,13 @@ def joined_sha256(shards: Sequence[Shard], how: How) -> str:
 
 
 def are_open(files: Sequence[Path], how: How, home: Path) -> bool:
-    """Whether `open_shards` would have nothing to go through."""
+    """Whether `open_shards` would have nothing to go through.
+
+    Args:
+        files: of a source.
+        how: how their rows are read.
+        home: folder of the indexes.
+    """
     return all((home / _key(file, how) / _ABOUT).is_file() for file in files)
 
 

@@ -80,7 +80,13 @@ def obstacle(config: DataConfig, method: MethodConfig) -> InputError | None:
 
 
 def size_findings(config: DataConfig, method: MethodConfig, sources: Sequence[Located]) -> list[Finding]:
-    """Say of large files that are read whole that they need not be."""
+    """Say of large files that are read whole that they need not be.
+
+    Args:
+        config: section `data`.
+        method: section `method`.
+        sources: all of the run's.
+    """
     if config.streaming != "auto" or (size := _size(sources)) < LARGE_BYTES:
         return []
     problem = obstacle(config, method)

@@ -17,7 +17,7 @@ from studio.errors import InputError
 from studio.methods import MethodConfig
 from tests.parity.made import demo_rows
 
-ROWS = demo_rows("train.jsonl", 60)
+ROWS = demo_rows("train.jsonl", 20)
 
 
 def quiet(name: str, done: float, total: float | None) -> None:
@@ -49,19 +49,19 @@ def test_a_plan_reads_a_few_rows_until_a_run_has_read_all(settings, tokenizer, t
     found = asked("lengths", settings, data)
     estimate = found["estimate"]
     assert len(estimate["each"]) == 80, "ten rows of each of eight files"
-    assert estimate["count"] + estimate["validation_count"] == pytest.approx(1200, rel=0.1)
+    assert estimate["count"] + estimate["validation_count"] == pytest.approx(400, rel=0.15)
     text = found["report"]["findings"][0]["text"]
-    assert text.startswith("the rows are streamed: 80 of about 1,")
+    assert text.startswith("the rows are streamed: 80 of about ")
     assert not (settings.home / "cache" / "streams").exists()
     whole = prepare_data(DataConfig(**{**data, "streaming": "off"}), MethodConfig(), tokenizer, settings)
-    assert estimate["tokens"] == pytest.approx(sum(row.tokens for row in whole.train), rel=0.1)
+    assert estimate["tokens"] == pytest.approx(sum(row.tokens for row in whole.train), rel=0.2)
     assert estimate["longest"] >= max(row.length for row in whole.train) * 0.9
 
     prepare_data(DataConfig(**data), MethodConfig(), tokenizer, settings)
     known = asked("lengths", settings, data)
-    assert known["estimate"]["count"] == 1080 and known["estimate"]["validation_count"] == 120
+    assert known["estimate"]["count"] == 360 and known["estimate"]["validation_count"] == 40
     assert sorted(known["estimate"]["each"]) == sorted(row.length for row in whole.train)
-    assert known["report"]["findings"][0]["text"].startswith("the rows are streamed: 1,200 of 1,200")
+    assert known["report"]["findings"][0]["text"].startswith("the rows are streamed: 400 of 400")
 
 
 def test_a_bad_row_among_the_first_is_named_by_the_plan(settings, tmp_path) -> None:
@@ -77,8 +77,8 @@ def test_the_page_looks_at_some_rows_and_says_so(settings, monkeypatch) -> None:
     folder = shards(settings.home / "shards", 2)
     data = options(folder, truncation="error")
     one = asked("inspect", settings, data, confined=True, path=str(folder))
-    assert one["lengths"]["rows"] == 20 and one["rows"] == pytest.approx(120, rel=0.2)
+    assert one["lengths"]["rows"] == 20 and one["rows"] == pytest.approx(40, rel=0.2)
     assert "20 of about" in one["findings"][0]["text"]
     profile = asked("profile", settings, data, confined=True)
     assert profile["sampled"]["rows"] == 30
-    assert asked("inspect", settings, data, path=str(folder))["rows"] == 120, "the command reads all"
+    assert asked("inspect", settings, data, path=str(folder))["rows"] == 40, "the command reads all"
