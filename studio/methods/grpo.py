@@ -45,6 +45,10 @@ class _Grpo(Method):
                 fix=f"Set it to {asked.rows * group}, or use more rows",
             )  # fmt: skip
 
+    def deals(self, options: GrpoOptions) -> bool:
+        # bnpo's is a mean over the tokens of those completions that are computed together.
+        return options.grpo_algorithm == "rloo" or options.grpo_loss != "bnpo"
+
     def completions(self, options: GrpoOptions) -> int:
         return options.num_generations
 
@@ -72,5 +76,6 @@ GRPO = _Grpo(
     cost=MethodCost(reference="beta", logits="tiles", generates=True),
     trainer="grpo",
     unsloth=True,
+    shards=True,
     paper="Shao et al. 2024, arXiv:2402.03300; Ahmadian et al. 2024, arXiv:2402.14740 (RLOO)",
 )

@@ -160,6 +160,12 @@ class Method:
         """Whether rows of like length may be computed together: the loss is a mean over an update's tokens or pairs."""
         return False
 
+    def deals(self, options: Any) -> bool:
+        """Whether the loss is that of a whole update however many of its rows are computed at a time, so that several
+        devices may share them, although rows of like length are not put together.
+        """
+        return False
+
     def loss(self, options: Any) -> str:
         """Name of its loss, where its trainer has several."""
         return ""

@@ -57,6 +57,12 @@ class Setup:
         return by_length(self.config)
 
     @property
+    def dealt(self) -> bool:
+        """Whether an update is computed as a whole, although its rows are not chosen by length."""
+        config = self.config
+        return config.training.engine != "unsloth" and config.method.kind.deals(config.method)
+
+    @property
     def beta(self) -> float:
         """`method.beta` with `auto` resolved."""
         method = self.config.method
@@ -69,7 +75,8 @@ def common_arguments(setup: Setup) -> dict[str, Any]:
     training = config.training
     validate = bool(setup.validation) and bool(plan.eval_steps)
     # Rows are put together by length out of those of a whole update, which is then one batch to transformers.
-    rows, parts = (training.batch_size, 1) if setup.by_length else (plan.micro_batch, plan.accumulation)
+    whole = setup.by_length or setup.dealt
+    rows, parts = (training.batch_size, 1) if whole else (plan.micro_batch, plan.accumulation)
     return {
         "output_dir": str(setup.output),
         "num_train_epochs": training.epochs,

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import Cache
+from transformers import Cache, LogitsProcessor
 from transformers.generation import logits_process as processors
 
 from studio.writing.kept import Room, rooms
@@ -32,6 +32,54 @@ _BY_ROW = (
 )  # fmt: skip
 
 
+@dataclass
+class Places:
+    """Which rows of a batch these are, where several processes write it, each some of its rows.
+
+    Random numbers are drawn for all rows, so that every row has the same tokens whoever writes it. A process that is
+    done early has drawn fewer than others, and goes on to where they are.
+
+    Attributes:
+        rows: their places among all, (R,).
+        count: all rows.
+        generator: of the numbers, in the same state in all processes.
+        steps, width: how often numbers were drawn, and how many for each row.
+    """
+
+    rows: torch.Tensor
+    count: int
+    generator: torch.Generator
+    steps: int = 0
+    width: int = 0
+
+    def draw(self, likely: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """`draw` for these of the rows, (R,), with probabilities (R, V)."""
+        self.steps, self.width = self.steps + 1, likely.shape[1]
+        return draw(likely, self.rows[rows], self.count, self.generator)
+
+    def catch_up(self, steps: int, width: int) -> None:
+        """Draw, and forget, until numbers were drawn so many times for each row."""
+        for _ in range(steps - self.steps):
+            torch.empty(self.count, width, dtype=torch.float64).uniform_(generator=self.generator)
+        self.steps, self.width = max(steps, self.steps), width
+
+
+class Drawn(LogitsProcessor):  # type: ignore[misc]
+    """Draws the tokens in place of transformers' own loop, and leaves it one choice for each row.
+
+    Args:
+        places: which rows they are.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (B, V) that are 0 at the tokens that were drawn."""
+        chosen = self._places.draw(torch.softmax(scores.float(), -1), torch.arange(len(scores)))
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+
+
 @dataclass(frozen=True)
 class Writing:
     """How a batch is continued.
@@ -44,6 +92,7 @@ class Writing:
         pad: id that fills an answer that has ended.
         sample: draw tokens; else the likeliest.
         processors: transformers', which change the scores (B, V) of each step.
+        places: of the rows among those that other processes write; None where these are all.
     """
 
     model: Any
@@ -53,6 +102,7 @@ class Writing:
     pad: int
     sample: bool
     processors: Sequence[Any]
+    places: Places | None = None
 
     @property
     def by_row(self) -> bool:
@@ -148,10 +198,13 @@ def _choose(how: Writing, ids: torch.Tensor, logits: torch.Tensor, rows: torch.T
         scores = processor(ids, scores)
     if not how.sample:
         return scores.argmax(-1)
-    return draw(torch.softmax(scores, -1), rows, count)
+    likely = torch.softmax(scores, -1)
+    return draw(likely, rows, count) if how.places is None else how.places.draw(likely, rows)
 
 
-def draw(likely: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+def draw(
+    likely: torch.Tensor, rows: torch.Tensor, count: int, generator: torch.Generator | None = None
+) -> torch.Tensor:  # fmt: skip
     """Draw a token for each row, (R,), as `torch.multinomial` draws for all rows, in a third of its time.
 
     It takes the largest of p / q with q = -log(1 - u) and uniform u. Since q > u, the logarithm, which takes most of
@@ -161,10 +214,11 @@ def draw(likely: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
         likely: probabilities, (R, V).
         rows: their places among all, (R,).
         count: all rows: numbers are drawn for each of them.
+        generator: of the numbers; None for torch's own.
     """
     if not bool(likely.sum().isfinite()):
         return torch.multinomial(likely, 1)[:, 0]  # which says what is wrong
-    uniform = torch.empty(count, likely.shape[1], dtype=torch.float64).uniform_()
+    uniform = torch.empty(count, likely.shape[1], dtype=torch.float64).uniform_(generator=generator)
     uniform = uniform if len(rows) == count else uniform[rows]
     most = likely / uniform.float()
     first = torch.arange(len(rows)), most.argmax(-1)

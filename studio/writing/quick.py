@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from transformers.generation.utils import GENERATION_MODES_MAPPING
 
 from studio.writing.adapters import in_short
 from studio.writing.kept import plain_layers, rooms
-from studio.writing.loop import Writing, write
+from studio.writing.loop import Drawn, Places, Writing, write
 
 FEW_ROWS, MANY_ROWS = 32, 128  # written at once: what takes little memory, and what brings no more speed
 KEPT_BYTES = 2**29  # of keys and values that more rows than the few may take
@@ -29,11 +30,12 @@ _TOLD = ("output_scores", "output_logits", "output_attentions", "output_hidden_s
 
 
 @contextmanager
-def quicker(model: Any) -> Iterator[None]:
+def quicker(model: Any, places: Places | None = None) -> Iterator[None]:
     """Let a model's `generate` be quick, and its logits of the last tokens; without gradients.
 
     Args:
         model: a causal language model, or PEFT's around one.
+        places: of the rows that it is given, where other processes write the others; None where these are all.
     """
     inner = _inner(model)
     if not isinstance(inner, GenerationMixin) or inner.device.type != "cpu":
@@ -45,8 +47,11 @@ def quicker(model: Any) -> Iterator[None]:
         stack.enter_context(_torchs_attention(inner))
         own = inner.generate
 
+        def ours(*args: Any, **rest: Any) -> Any:
+            return continued(*args, **{**rest, "places": places})
+
         def generate(*args: Any, **options: Any) -> Any:
-            return own(*args, **{"custom_generate": continued, **options})
+            return own(*args, **{"custom_generate": ours, **options})
 
         inner.generate = generate
         stack.callback(lambda: delattr(inner, "generate"))
@@ -140,7 +145,7 @@ def side_by_side(model: Any) -> Iterator[None]:
 
 def continued(
     model: Any, input_ids: torch.Tensor, logits_processor: Any, stopping_criteria: Any,
-    generation_config: GenerationConfig, **rest: Any,
+    generation_config: GenerationConfig, places: Places | None = None, **rest: Any,
 ) -> Any:  # fmt: skip
     """What `generate` calls to write: the quick loop, or transformers' own for what it does not know.
 
@@ -150,6 +155,7 @@ def continued(
         logits_processor: what changes the scores.
         stopping_criteria: what ends an answer.
         generation_config: the settings.
+        places: as in `quicker`.
         rest: a mask, a cache, and what else the model takes.
     """
     how = _known(model, logits_processor, stopping_criteria, generation_config, rest)
@@ -157,11 +163,13 @@ def continued(
     mask = torch.ones_like(input_ids) if mask is None else mask
     if how is None or bool((mask[:, 1:] < mask[:, :-1]).any()) or not bool(mask[:, -1].all()):
         mode = GENERATION_MODES_MAPPING[generation_config.get_generation_mode()]
+        if places is not None and generation_config.do_sample:
+            logits_processor.append(Drawn(places))
         return getattr(type(model), mode)(
             model, input_ids, logits_processor=logits_processor, stopping_criteria=stopping_criteria,
             generation_config=generation_config, **rest,
         )  # fmt: skip
-    return write(how, input_ids, mask)
+    return write(replace(how, places=places), input_ids, mask)
 
 
 def _known(

@@ -14,16 +14,24 @@ from tests.parity.made import demo_rows, write_rows
 SECONDS = 300
 # In float32 the order in which numbers are added up is all that differs.
 TOLERANCE = 1e-5
+SOURCES = {
+    "sft": "train.jsonl", "pretrain": "text_train.jsonl", "grpo": "sums_train.jsonl", "ppo": "sums_train.jsonl",
+}  # fmt: skip
+# What a random model writes is near that length, on both sides.
+WRITING = {
+    "rewards": ["length", "exact_match"], "reward_weights": [1.0, 0.5], "reward_length": 8, "num_generations": 2,
+    "max_completion_length": 12, "beta": 0.05,
+}  # fmt: skip
 
 
 def config(tiny: Path, folder: Path, method: str = "sft", tuning: str = "lora", **training: Any) -> dict[str, Any]:
     """A short run: 16 rows to train on and 4 to validate, so that the last update of an epoch has fewer than others."""
-    source = {"sft": "train.jsonl", "pretrain": "text_train.jsonl"}.get(method, "pairs_train.jsonl")
+    source = SOURCES.get(method, "pairs_train.jsonl")
     rows = write_rows(folder / f"{method}.jsonl", demo_rows(source, 20))
     return {
         "model": {"path": str(tiny), "dtype": "float32"},
         "data": {"train": [{"path": str(rows)}], "validation": 0.2},
-        "method": {"name": method},
+        "method": {"name": method, **(WRITING if method in ("grpo", "ppo") else {})},
         "tuning": {"name": tuning, **({} if tuning == "full" else {"rank": 4})},
         "training": {"epochs": 2, "batch_size": 6, "learning_rate": 1e-3, "eval_steps": 2, **training},
     }

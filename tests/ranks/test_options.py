@@ -106,7 +106,12 @@ def test_devices_that_are_not_there(
             "training.parallel",
             "LoRA adapter that starts at default",
         ),
-        ({"training": {"devices": 2}, "method": {"name": "orpo"}}, "training.devices", "orpo with these options"),
+        (
+            {"training": {"devices": 2}, "method": {"name": "grpo", "grpo_loss": "bnpo"}},
+            "method.grpo_loss",
+            "bnpo's loss depends on which completions are computed together",
+        ),
+        ({"training": {"devices": 2}, "method": {"name": "ppo"}}, "training.devices", "ppo with these options"),
         ({"training": {"devices": 2}, "tuning": {"name": "qlora"}}, "training.devices", "qlora trains on one device"),
     ],
 )

@@ -26,22 +26,21 @@ HALF = 2**-8
     ("method", "tuning", "ranks"),
     [
         ("sft", "full", 2), ("sft", "lora", 2), ("pretrain", "full", 3), ("dpo", "full", 2), ("dpo", "lora", 2),
-        ("dpo", "full", 3),
+        ("dpo", "full", 3), ("grpo", "lora", 2), ("grpo", "full", 2), ("grpo", "full", 3),
     ],
 )  # fmt: skip
 def test_every_number_is_that_of_one_process(
     tiny: Path, session_settings: Settings, tmp_path: Path, method: str, tuning: str, ranks: int
 ) -> None:
-    values = config(tiny, tmp_path, method, tuning, batch_size=6 if ranks == 2 else 3)
+    values = config(tiny, tmp_path, method, tuning, batch_size=3 if ranks == 3 and method != "grpo" else 6)
     one = ran(session_settings, f"{method}-{tuning}-{ranks}-one", values)
     several = ran(session_settings, f"{method}-{tuning}-{ranks}", values, devices=ranks, parallel="fsdp2")
     equal(several, one, norms=NORMS)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("method", "tuning"), [("sft", "full"), ("sft", "lora"), ("dpo", "full"), ("dpo", "lora")]
-)
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
 def test_any_number_of_ranks_goes_on_from_its_checkpoints(
     tiny: Path, session_settings: Settings, tmp_path: Path, method: str, tuning: str
 ) -> None:
@@ -54,7 +53,7 @@ def test_any_number_of_ranks_goes_on_from_its_checkpoints(
         changed = build(RunConfig, {**raw, "training": {**raw["training"], **training}})
         child = branch(session_settings, begun, find_checkpoint(begun, 6), f"{method}-{tuning}-{name}", changed, 12)
         assert wait(child, seconds=SECONDS).status == "completed", child.log_path.read_text()
-        assert curve(child, "loss") == pytest.approx(curve(one, "loss"), rel=TOLERANCE)
+        assert curve(child, "loss") == pytest.approx(curve(one, "loss"), rel=TOLERANCE, abs=TOLERANCE)
         assert apart(child, one) <= TOLERANCE
 
     gone_on(sharded, "by-one", devices="auto", parallel="auto")

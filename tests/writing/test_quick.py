@@ -162,6 +162,35 @@ def test_numbers_are_drawn_as_torch_draws_them(spread: float) -> None:
         assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("theirs", [False, True], ids=["quick", "transformers"])
+def test_rows_have_the_same_tokens_whoever_writes_them(theirs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By either loop, and where a part is done before the other."""
+    model = made()
+    monkeypatch.setattr(quick, "_drops", lambda inner: theirs)
+    inputs, options = prompts(), {"do_sample": True, "max_new_tokens": 24, "pad_token_id": 0, "top_k": 0}
+    ends = list(range(2, 97, 7))
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    with quicker(model):
+        whole = model.generate(**inputs, eos_token_id=ends, **options)[:, inputs["input_ids"].shape[1] :]
+    after = torch.get_rng_state()
+    parts = []
+    for rows in (torch.arange(1), torch.arange(1, len(whole))):
+        places = loop.Places(rows, len(whole), torch.Generator())
+        places.generator.set_state(state)
+        own = {name: one[rows] for name, one in inputs.items()}
+        with quicker(model, places):
+            text = model.generate(**own, eos_token_id=ends, **options)[:, inputs["input_ids"].shape[1] :]
+        parts.append((places, text))
+    steps = max(places.steps for places, _ in parts)
+    assert min(places.steps for places, _ in parts) < steps, "one ends before the other"
+    for places, text in parts:
+        assert torch.equal(text, whole[places.rows, : text.shape[1]])
+        assert bool((whole[places.rows, text.shape[1] :] == 0).all())
+        places.catch_up(steps, places.width)
+        assert torch.equal(places.generator.get_state(), after)
+
+
 def test_what_cannot_be_drawn_from_is_torchs_error() -> None:
     with pytest.raises(RuntimeError, match="inf"):
         loop.draw(torch.tensor([[0.5, float("nan")]]), torch.arange(1), 1)

@@ -178,7 +178,8 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
     if load.shards > 1:
         # The block that is computed, the one that is fetched meanwhile, and what stands outside of blocks are whole.
         block = linear // max(1, shape.layers) * 2 + shape.vocab * shape.hidden * (1 if shape.tied else 2)
-        weights = weights // load.shards + load.dtype_bytes * block
+        # Answers are written with whole weights.
+        weights = weights // load.shards + load.dtype_bytes * (shape.parameters if load.cost.generates else block)
         gradients, states = gradients // load.shards, states // load.shards
     return {
         "weights": weights,

@@ -70,4 +70,4 @@ def shardable(config: RunConfig) -> bool:
         return False
     plain = not tuning.kind.adapter or (tuning.init == "default" and not tuning.modules_to_save and not tuning.adapter)
     able = tuning.kind.shards and config.method.kind.shards and not tuning.kind.uses_dora(tuning)
-    return bool(able and plain and by_length(config))
+    return bool(able and plain and (by_length(config) or config.method.kind.deals(config.method)))

@@ -31,13 +31,18 @@ def _method(known: Known) -> None:
         )
     if config.training.parallel == "fsdp2" and not shardable(config):
         raise InputError(
-            f"fsdp2 goes with sft, pretrain or dpo, full or a new LoRA adapter that starts at default, AdamW and float32 "
-            f"without activation checkpointing; not with {config.method.name}, {config.tuning.name}, "
+            f"fsdp2 goes with sft, pretrain, dpo or grpo, full or a new LoRA adapter that starts at default, AdamW and "
+            f"float32 without activation checkpointing; not with {config.method.name}, {config.tuning.name}, "
             f"{config.training.optimizer} and {config.model.dtype} as they are set",
             where=PARALLEL, fix="Set it to ddp, or model.dtype to float32",
         )  # fmt: skip
-    if by_length(config):
+    if by_length(config) or config.method.kind.deals(config.method):
         return
+    if config.method.kind.deals(config.method.model_copy(update={"grpo_loss": "dapo"})):
+        raise InputError(
+            "bnpo's loss depends on which completions are computed together, so that several devices would have "
+            "another one", where="method.grpo_loss", fix=f"Set it to dapo, or {DEVICES} to auto",
+        )  # fmt: skip
     if config.method.kind.padding_free and config.training.padding_free:
         raise InputError(
             "padding-free batches cannot be shared between devices", where="training.padding_free",

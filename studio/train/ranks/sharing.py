@@ -74,6 +74,20 @@ def most(value: float) -> float:
     return float(largest)
 
 
+def gathered(value: Made) -> list[Made]:
+    """What every rank has, in their order."""
+    if count() == 1:
+        return [value]
+    found: list[Any] = [None] * count()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def own_share(rows: int) -> range:
+    """The places of this rank's rows, where rows are dealt out one block after the other, as equal as they can be."""
+    return range(rows * number() // count(), rows * (number() + 1) // count())
+
+
 def first(work: Callable[[], Made]) -> Made:
     """Let the first rank do something, and give all of them what it returns."""
     if count() == 1:

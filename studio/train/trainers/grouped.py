@@ -26,6 +26,8 @@ from studio.train.ranks import sharing
 from studio.train.setup import Setup
 
 Inputs = dict[str, Any]
+# What TRL notes for each micro-batch beside means over it.
+_NO_MEANS = ("num_tokens", "step_time")
 
 
 class Parts:
@@ -41,6 +43,23 @@ class Parts:
         self.micro_batches, self.rows, self.real = micro_batches, rows, real
 
 
+def deal(lengths: list[int], batching: Batching, sequences: int = 1) -> tuple[list[list[int]], int]:
+    """Return the places of this rank's rows in micro-batches, as many as every rank has, and how many of them count.
+
+    Args:
+        lengths: (N,) tokens of each row's longest sequence, the same on all ranks.
+        batching: how much is computed at a time.
+        sequences: of a row that are computed together.
+    """
+    dealt = [
+        [[share[at] for at in part] for part in split([lengths[at] for at in share], batching, sequences)]
+        for share in shares(lengths, sharing.count())
+    ]
+    own = dealt[sharing.number()]
+    shortest = min(range(len(lengths)), key=lengths.__getitem__)
+    return own + [[shortest]] * (max(map(len, dealt)) - len(own)), len(own)
+
+
 class Collator:
     """Makes `Parts` of the rows of an update.
 
@@ -48,23 +67,19 @@ class Collator:
         collate: makes tensors of rows.
         batching: how much is computed at a time.
         sequences: of a row that are computed together.
+        length: tokens of a row's longest sequence.
     """
 
-    def __init__(self, collate: Callable[[list[Inputs]], Inputs], batching: Batching, sequences: int) -> None:
-        self._collate, self._batching, self._sequences = collate, batching, sequences
+    def __init__(
+        self, collate: Callable[[list[Inputs]], Inputs], batching: Batching, sequences: int,
+        length: Callable[[Any], int] = row_length,
+    ) -> None:  # fmt: skip
+        self._collate, self._batching, self._sequences, self._length = collate, batching, sequences, length
 
     def __call__(self, rows: list[Inputs]) -> Parts:
         """Sort and collate the rows of this rank."""
-        lengths = [row_length(row) for row in rows]
-        dealt = [self._split(share, lengths) for share in shares(lengths, sharing.count())]
-        own = dealt[sharing.number()]
-        shortest = min(range(len(rows)), key=lengths.__getitem__)
-        filled = own + [[shortest]] * (max(map(len, dealt)) - len(own))
-        return Parts([self._collate([rows[at] for at in part]) for part in filled], len(rows), len(own))
-
-    def _split(self, places: list[int], lengths: list[int]) -> list[list[int]]:
-        parts = split([lengths[at] for at in places], self._batching, self._sequences)
-        return [[places[at] for at in part] for part in parts]
+        parts, real = deal([self._length(row) for row in rows], self._batching, self._sequences)
+        return Parts([self._collate([rows[at] for at in part]) for part in parts], len(rows), real)
 
 
 class Grouped:
@@ -72,6 +87,7 @@ class Grouped:
 
     setup: Setup
     sequences = 1
+    collates = True
 
     def weight(self, inputs: Inputs) -> int:
         """What a micro-batch counts in the loss of the whole: its supervised tokens."""
@@ -85,6 +101,15 @@ class Grouped:
             return int((inputs["position_ids"] == 0).sum())
         return int(inputs["input_ids"].shape[0]) // self.sequences
 
+    @property
+    def whole(self) -> bool:
+        """Whether every rank fetches whole updates, of which it computes a part."""
+        return self.setup.by_length or self.setup.dealt
+
+    def length_of(self, row: Any) -> int:
+        """Tokens of a row's longest sequence."""
+        return row_length(row)
+
     def total_weight(self, rows: list[Any]) -> int:
         """What these rows count together."""
         return sum(row.supervised - (row.labels[0] != -100) for row in rows)
@@ -96,10 +121,11 @@ class Grouped:
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """The trainer's own, whose batches are `Parts`."""
-        if not self.setup.by_length:
-            return super()._get_dataloader(*args, **kwargs)  # type: ignore[misc]
+        if not self.whole or not self.collates:
+            with self._alone():
+                return super()._get_dataloader(*args, **kwargs)  # type: ignore[misc]
         collate: Any = self.data_collator
-        self.data_collator: Any = Collator(collate, self.setup.plan.batching, self.sequences)
+        self.data_collator: Any = Collator(collate, self.setup.plan.batching, self.sequences, self.length_of)
         try:
             with self._alone():
                 return super()._get_dataloader(*args, **kwargs)  # type: ignore[misc]
@@ -184,7 +210,11 @@ class Grouped:
             whole += weight * loss.float().mean()
         if sharing.count() > 1:
             whole.fill_(sharing.total([float(whole)])[0])
-        return whole / self._row_weight / rows, None, None
+        return whole / self._divisor(weights, rows), None, None
+
+    def _divisor(self, weights: list[int], rows: int) -> float:
+        """What the loss of so many validation rows, added up with these weights, is divided by."""
+        return self._row_weight * rows
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The trainer's own. Every rank goes through all rows, so there is nothing to gather."""
@@ -204,15 +234,16 @@ class Grouped:
         TRL gathers its figures in every micro-batch, of which `_each` makes those of the update.
         """
         accelerator: Any = self.accelerator  # type: ignore[attr-defined]
-        if sharing.count() == 1 or not self.setup.by_length or "gather" in vars(accelerator):
+        if sharing.count() == 1 or not self.whole or "gather" in vars(accelerator):
             yield
             return
         accelerator.gather = _same  # on which gather_for_metrics builds, that cuts the last batch to its rows
+        accelerator.reduce = _same
         accelerator.prepare_data_loader = self._whole_loader
         try:
             yield
         finally:
-            for name in ("gather", "prepare_data_loader"):
+            for name in ("gather", "reduce", "prepare_data_loader"):
                 delattr(accelerator, name)
 
     def _whole_loader(self, loader: Any, device_placement: bool | None = None, **_: Any) -> Any:
@@ -233,7 +264,7 @@ class Grouped:
         names = sorted(
             name
             for name, values in kept.items()
-            if len(values) - before.get(name, 0) == len(parts) > 0 and name != "num_tokens"
+            if len(values) - before.get(name, 0) == len(parts) > 0 and name not in _NO_MEANS
         )
         added = [
             sum(one * weight for one, weight in zip(kept[name][before.get(name, 0) :], weights, strict=True))

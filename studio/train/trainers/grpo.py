@@ -9,62 +9,19 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from studio.data.prepare.units import Prompt
 from studio.train.load.reference import keep_start, reference_options
-from studio.train.loop.counting import Counting, finish
+from studio.train.loop.counting import finish
+from studio.train.ranks import sharing
 from studio.train.rewards.functions import Reward, make_rewards
 from studio.train.setup import Setup, common_arguments
-from studio.writing.quick import quicker
-
-SAMPLES_SHOWN = 4
-
-
-class _Online(Counting):
-    """Counts what was written and reports some of it."""
-
-    def count(self, inputs: Any) -> None:
-        """The prompts of a micro-batch have no tokens yet; `training_step` takes the trainer's own count."""
-
-    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Write answers where it is time, learn from them, and count the tokens of both."""
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        self.tokens_seen = int(self.state.num_input_tokens_seen)  # type: ignore[attr-defined]
-        return loss
-
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        """Write answers as TRL does, in less time, and computed as training computes them.
-
-        Args:
-            args, kwargs: the prompts, and whatever else this version of TRL passes.
-        """
-        # Around all steps, so that float32 weights are rounded once for them and not for each token.
-        with quicker(self.model), self.accelerator.autocast():  # type: ignore[attr-defined]
-            return super()._generate_single_turn(*args, **kwargs)  # type: ignore[misc]
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Report the answers of this step with their rewards."""
-        kept: Any = self._logs  # type: ignore[attr-defined]
-        names = list(kept["rewards"])
-        answers = list(zip(kept["prompt"], kept["completion"], strict=True))[-SAMPLES_SHOWN:]
-        first = len(kept["prompt"]) - len(answers)
-        if self.model.training and answers:  # type: ignore[attr-defined]
-            self.setup.on_samples(
-                self.state.global_step,  # type: ignore[attr-defined]
-                [
-                    {
-                        "prompt": last_text(prompt),
-                        "text": last_text(answer),
-                        "rewards": {name: kept["rewards"][name][first + i] for name in names},
-                    }
-                    for i, (prompt, answer) in enumerate(answers)
-                ],
-            )
-        super().log(logs, start_time)  # type: ignore[misc]
+from studio.train.trainers.online import Online, last_text
+from studio.train.trainers.sharded import keep_sharded, sharding_arguments
 
 
-class GroupTrainer(_Online, GRPOTrainer):
+class GroupTrainer(Online, GRPOTrainer):
     """GRPO with the studio's rewards."""
 
 
-class LeaveOneOutTrainer(_Online, RLOOTrainer):
+class LeaveOneOutTrainer(Online, RLOOTrainer):
     """RLOO with the studio's rewards."""
 
 
@@ -74,6 +31,7 @@ def build(setup: Setup) -> GroupTrainer | LeaveOneOutTrainer:
     rewards = make_rewards(setup, [*setup.train, *setup.validation])
     common = {
         **common_arguments(setup),
+        **sharding_arguments(setup),
         "beta": setup.beta,
         "num_generations": method.num_generations,
         "num_generations_eval": 1,
@@ -92,6 +50,8 @@ def build(setup: Setup) -> GroupTrainer | LeaveOneOutTrainer:
         kind: Any = LeaveOneOutTrainer
     else:
         arguments, kind = GRPOConfig(**common, loss_type=method.grpo_loss), GroupTrainer
+    if setup.dealt:  # or TRL would take a batch for each rank
+        arguments.generation_batch_size = setup.config.training.batch_size
     trainer: GroupTrainer | LeaveOneOutTrainer = kind(
         model=setup.model,
         reward_funcs=[_as_function(reward) for reward in rewards],
@@ -102,24 +62,30 @@ def build(setup: Setup) -> GroupTrainer | LeaveOneOutTrainer:
         peft_config=setup.peft_config,
         callbacks=setup.callbacks,
     )
+    keep_sharded(trainer)
+    trainer.by_token = method.grpo_algorithm == "grpo" and method.grpo_loss == "dapo"
     if setup.beta:
         keep_start(trainer, setup)
     return finish(trainer, setup)
 
 
 def _as_function(reward: Reward) -> Any:
-    """A reward as TRL calls it, with the texts of the answers instead of messages."""
+    """A reward as TRL calls it, with the texts of the answers instead of messages.
+
+    A reward model scores some answers on each rank. Others are cheap and may be a person's own code, which is called
+    once, with all answers.
+    """
 
     def score(prompts: list[Any], completions: list[Any], row: list[int], **_: Any) -> list[float | None]:
-        return reward(row, [last_text(one) for one in completions])
+        answers = [last_text(one) for one in completions]
+        if reward.name != "model":
+            return sharing.first(lambda: reward(row, answers))
+        own = sharing.own_share(len(row))
+        some = reward([row[at] for at in own], [answers[at] for at in own]) if own else []
+        return [one for part in sharing.gathered(some) for one in part]
 
     score.__name__ = reward.name
     return score
-
-
-def last_text(value: Any) -> str:
-    """The text of an answer or prompt, which TRL gives as messages where the prompt is a conversation."""
-    return str(value[-1]["content"]) if isinstance(value, list) and value else str(value or "")
 
 
 def _dataset(rows: list[Prompt], first: int) -> Dataset:

@@ -7,6 +7,8 @@ a processor although torch can do it there, is told otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from accelerate.utils import DistributedType
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from peft import PeftModel
 from safetensors.torch import load_file
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from studio.train.setup import Setup
@@ -137,6 +139,38 @@ class Sharded:
                 found = stored.get(name.replace(_ADAPTER, "") if adapter else name)
                 if found is not None:
                     weight.copy_(_part(found.to(weight.dtype), weight))
+
+
+def keep_sharded(trainer: Any) -> None:
+    """Remind accelerate of what it does, where its state was asked for anew while the trainer was made: that forgets it
+    on a processor, whose kind it takes from the processes.
+    """
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.distributed_type = DistributedType.FSDP
+
+
+@contextmanager
+def gathered(model: Any) -> Iterator[None]:
+    """Hold all weights whole, without gradients, while text is written: each rank computes as many tokens as its own
+    rows have, and so cannot wait for others at each.
+
+    Args:
+        model: divided; all ranks enter and leave together.
+    """
+    model._get_fsdp_state()._lazy_init()  # as the first forward pass does, which would be that of a block
+    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    groups = list(dict.fromkeys(group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups))
+    before = [group.post_forward_mesh_info for group in groups]
+    for part in parts:
+        part.unshard()
+    for group in groups:
+        group.post_forward_mesh_info = None  # keep it whole after a forward pass
+    try:
+        yield
+    finally:
+        for group, kept in zip(groups, before, strict=True):
+            group.post_forward_mesh_info = kept
+        model.reset_iter_state()
 
 
 def _whole(value: Any) -> Any:
