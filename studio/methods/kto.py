@@ -54,6 +54,9 @@ class _Kto(PreferenceMethod):
                 fix="Add rows with the other label",
             )  # fmt: skip
 
+    def deals(self, options: KtoOptions) -> bool:
+        return True
+
     def least_rows(self, options: KtoOptions) -> int:
         # Its estimate of the KL takes another answer of the batch.
         return 2 if options.kto_loss == "kto" else 1

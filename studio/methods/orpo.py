@@ -22,6 +22,9 @@ class OrpoOptions(BetaOptions):
 
 
 class _Orpo(PreferenceMethod):
+    def deals(self, options: OrpoOptions) -> bool:
+        return True
+
     def loss(self, options: OrpoOptions) -> str:
         return options.orpo_loss
 

@@ -18,6 +18,9 @@ class SimpoOptions(BetaOptions):
 
 
 class _Simpo(PreferenceMethod):
+    def deals(self, options: SimpoOptions) -> bool:
+        return True
+
     def loss(self, options: SimpoOptions) -> str:
         return "simpo"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,42 +16,143 @@ from studio.data.prepare.units import Rated
 from studio.methods.preference import Ranked, good_above_bad
 from studio.train.load.reference import REFERENCE, keep_start, reference_model
 from studio.train.loop.counting import Counting, finish
+from studio.train.ranks import sharing
 from studio.train.setup import Setup, common_arguments
 from studio.train.trainers.columns import token_dataset
+from studio.train.trainers.grouped import Grouped, Inputs, Parts
+
+# TRL's figures of a micro-batch, and of how much each is a mean.
+_GOOD, _BAD = ("rewards/chosen", "logps/chosen"), ("rewards/rejected", "logps/rejected")
+_MARGIN = "rewards/margins"
 
 
-class RatedTrainer(Counting, KTOTrainer):
+class RatedTrainer(Grouped, Counting, KTOTrainer):
     """KTOTrainer that takes token ids as they are, and says how often a good answer of the validation beats a bad one.
 
-    TRL reports means of the rewards only. Two more forward passes for each batch of a validation give each answer's.
+    The KL divergence is estimated on all rows of an update before any of them is learned from, so that it does not
+    depend on how many are computed at a time. TRL reports means of the rewards only: two more forward passes for each
+    micro-batch of a validation give each answer's.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._seen: list[Ranked] = []
+        self._kl: float | None = None
+        self._asked = False
 
-    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def weight(self, inputs: Inputs) -> int:
+        """Answers of a micro-batch."""
+        return len(inputs["label"])
+
+    def total_weight(self, rows: list[Any]) -> int:
+        """How many answers these are."""
+        return len(rows)
+
+    def length_of(self, row: Any) -> int:
+        """Tokens of a prompt and the longer of its answers."""
+        return len(row["prompt_ids"]) + max(len(row["completion_ids"]), len(row["KL_completion_ids"]))
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """Estimate the KL of an update, and learn from it.
+
+        Args:
+            model, num_items_in_batch: passed on.
+            inputs: `Parts`.
+        """
+        if isinstance(inputs, Parts):
+            model.train()
+            self._estimate(model, inputs)
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Note the reward of each answer, then let TRL compute the loss.
 
         Args:
             model: the policy.
-            inputs: TRL's batch of prompts with answers, each labelled good (True) or bad.
+            inputs: `Parts`: TRL's batches of prompts with answers, each labelled good (True) or bad.
             args, kwargs: passed on to TRL.
         """
+        parts = inputs.micro_batches[: inputs.real] if isinstance(inputs, Parts) else [inputs]
+        own = [one for part in parts for one in self._ranked(model, part)]
+        self._seen += [one for some in sharing.gathered(own) for one in some]
+        if isinstance(inputs, Parts):
+            self._estimate(model, inputs)
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def _ranked(self, model: Any, inputs: Inputs) -> Iterator[Ranked]:
+        """Each answer of a micro-batch with its prompt and reward."""
         batch = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             policy = self._answer_logps(model, batch)
-            if self.ref_model is None:
-                inner = self.accelerator.unwrap_model(model)
-                with use_adapter(inner, adapter_name=REFERENCE if REFERENCE in inner.peft_config else None):
-                    reference = self._answer_logps(model, batch)
-            else:
-                reference = self._answer_logps(self.ref_model, batch)
+            with self._reference(model) as reference:
+                rewards = self.beta * (policy - self._answer_logps(reference, batch))
         prompts = (batch["attention_mask"].bool() & ~batch["completion_mask"].bool()).cpu()
-        for i, reward in enumerate((self.beta * (policy - reference)).tolist()):
+        for i, reward in enumerate(rewards.tolist()):
             prompt = tuple(batch["input_ids"][i].cpu()[prompts[i]].tolist())
-            self._seen.append(Ranked(prompt, bool(batch["label"][i]), reward))
-        return super().prediction_step(model, inputs, *args, **kwargs)
+            yield Ranked(prompt, bool(batch["label"][i]), reward)
+
+    @contextmanager
+    def _reference(self, model: Any) -> Iterator[Any]:
+        """The frozen reference: a model of its own, or this one without its adapter."""
+        if self.ref_model is not None:
+            yield self.ref_model
+            return
+        inner = self.accelerator.unwrap_model(model)
+        with use_adapter(inner, adapter_name=REFERENCE if REFERENCE in inner.peft_config else None):
+            yield model
+
+    def _estimate(self, model: Any, inputs: Parts) -> None:
+        """Estimate the KL divergence on the mismatched answers of all rows, wherever they are."""
+        self._kl = None
+        if not self.calculate_KL:
+            return
+        found = 0.0
+        real = inputs.micro_batches[: inputs.real]
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for part in real:
+                batch = self._prepare_inputs(part)
+                policy = self._compute_kl_logps(model, batch)
+                with self._reference(model) as reference:
+                    found += float((policy - self._compute_kl_logps(reference, batch)).sum())
+        total, rows = sharing.total([found, sum(map(self.weight, real))])
+        self._kl, self._asked = total / max(1.0, rows), False
+
+    def _compute_kl_logps(self, model: Any, batch: Inputs) -> Any:
+        """Log-probabilities (B,) of the mismatched answers. While an update is computed TRL takes the difference of
+        the policy's and the reference's, for which it asks in turn: that is the update's estimate.
+        """
+        if self._kl is None:
+            return super()._compute_kl_logps(model, batch)
+        self._asked = not self._asked
+        return torch.full((self.weight(batch),), self._kl if self._asked else 0.0, device=self.args.device)
+
+    def _each(self, mode: str, parts: list[Inputs], weights: list[int], rows: int) -> Iterator[tuple[Inputs, int]]:
+        """Go through micro-batches. TRL's figures are means over their good answers, or their bad ones."""
+        kept: dict[str, list[float]] = self._metrics[mode]
+        before = {name: len(kept[name]) for name in (*_GOOD, *_BAD, _MARGIN, "kl")}
+        sums = dict.fromkeys((*_GOOD, *_BAD, "kl"), 0.0)
+        counts = [0, 0]
+        for part, weight in zip(parts, weights, strict=True):
+            yield part, weight
+            good = int(part["label"].sum()) if weight else 0
+            counts = [counts[0] + good, counts[1] + weight - good]
+            for name, many in (
+                *((one, good) for one in _GOOD),
+                *((one, weight - good) for one in _BAD),
+                ("kl", weight),
+            ):
+                sums[name] += kept[name][-1] * many if many else 0.0
+        *summed, chosen, rejected = sharing.total([*sums.values(), *counts])
+        found = dict(zip(sums, summed, strict=True))
+        means = {"kl": found["kl"] / max(1.0, chosen + rejected)}
+        means |= {name: found[name] / chosen for name in _GOOD if chosen}
+        means |= {name: found[name] / rejected for name in _BAD if rejected}
+        if chosen and rejected:
+            means[_MARGIN] = means[_GOOD[0]] - means[_BAD[0]]
+        for name, many in before.items():
+            kept[name][many:] = [means[name]] * rows if name in means else []
+            if not kept[name]:
+                del kept[name]  # TRL divides by their number
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the share to the numbers of a validation.
@@ -95,12 +198,13 @@ def build(setup: Setup) -> RatedTrainer:
     rows = list(setup.train)
     if setup.config.data.shuffle:
         random.Random(setup.config.training.seed).shuffle(rows)
+    together = setup.config.training.batch_size if setup.dealt else setup.plan.micro_batch
     trainer = RatedTrainer(
         model=setup.model,
         ref_model=reference_model(setup),
         args=arguments,
-        train_dataset=rated(rows, setup.plan.micro_batch),
-        eval_dataset=rated(setup.validation, setup.plan.micro_batch) if setup.validation else None,
+        train_dataset=rated(rows, together),
+        eval_dataset=rated(setup.validation, together) if setup.validation else None,
         processing_class=setup.tokenizer,
         peft_config=setup.peft_config,
         callbacks=setup.callbacks,

@@ -19,8 +19,10 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from studio.data.prepare.units import Pair
 from studio.train.loop.counting import Counting, finish
+from studio.train.ranks import sharing
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset
+from studio.train.trainers.grouped import GroupedPairs, Inputs, Parts
 
 # CPOTrainer's options for the losses that it computes.
 _CONTRASTIVE: dict[str, dict[str, Any]] = {
@@ -29,11 +31,84 @@ _CONTRASTIVE: dict[str, dict[str, Any]] = {
 }
 
 
-class OddsRatioTrainer(Counting, ORPOTrainer):
-    """ORPO on token ids."""
+class _Pairs(GroupedPairs, Counting):
+    """Puts an update's loss together from its micro-batches: a mean over pairs, and one over tokens of better answers.
+
+    TRL's is the sum of both for each micro-batch; so the second is made to count as many tokens as it has.
+    """
+
+    read = "chosen_labels"  # the column whose tokens count in the likelihood of the better answers
+    _usual = 1.0
+
+    @property
+    def _metrics(self) -> Any:
+        return self._stored_metrics  # type: ignore[attr-defined]
+
+    def weight(self, inputs: Inputs) -> int:
+        """Pairs of a micro-batch."""
+        return len(inputs["chosen_input_ids"])
+
+    def rows_of(self, inputs: Any) -> int:
+        """How many pairs these are."""
+        return inputs.rows if isinstance(inputs, Parts) else self.weight(inputs)
+
+    def length_of(self, row: Any) -> int:
+        """Tokens of the longer answer with its prompt."""
+        return max(len(row["chosen_input_ids"]), len(row["rejected_input_ids"]))
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """Gradients of an update.
+
+        Args:
+            model, num_items_in_batch: passed on.
+            inputs: `Parts`; where it is one micro-batch its likelihood is TRL's.
+        """
+        if isinstance(inputs, Parts):
+            self._look(inputs)
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Loss of some validation rows.
+
+        Args:
+            model: passed on.
+            inputs: `Parts`.
+            args, kwargs: passed on.
+        """
+        if isinstance(inputs, Parts):
+            self._look(inputs)
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def concatenated_forward(self, model: Any, batch: Inputs) -> Any:
+        """Log-probabilities and logits of both answers, and the likelihood of the better ones.
+
+        Args:
+            model: passed on.
+            batch: a micro-batch.
+        """
+        first, second, third, fourth, likelihood, *rest = super().concatenated_forward(model, batch)  # type: ignore[misc]
+        if self.whole:
+            likelihood = likelihood * self._counted(batch) / self.weight(batch) / self._usual
+        return first, second, third, fourth, likelihood, *rest
+
+    def _look(self, inputs: Parts) -> None:
+        """Count tokens of a pair, in the mean of the update."""
+        real = inputs.micro_batches[: inputs.real]
+        tokens, pairs = sharing.total([sum(map(self._counted, real)), sum(map(self.weight, real))])
+        self._usual = max(1.0, tokens) / max(1.0, pairs)
+
+    def _counted(self, inputs: Inputs) -> float:
+        ignored = -100 if self.read.endswith("labels") else 0
+        return float((inputs[self.read][:, 1:] != ignored).sum())
 
 
-class ContrastiveTrainer(Counting, CPOTrainer):
+class OddsRatioTrainer(_Pairs, ORPOTrainer):
+    """ORPO on token ids; the likelihood is that of prompt and answer."""
+
+    read = "chosen_attention_mask"
+
+
+class ContrastiveTrainer(_Pairs, CPOTrainer):
     """SimPO and CPO on token ids."""
 
 

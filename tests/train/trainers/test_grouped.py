@@ -21,7 +21,9 @@ from tests.support.everyday import everyday
 COUNT, BATCH = 21, 8  # the last update of an epoch has 5 rows left, of which a micro-batch of 2 leaves one over
 TOLERANCE = 1e-5
 TOKENS = 200
-METRICS = ("rewards/accuracies", "rewards/margins", "accuracy", "margin")
+METRICS = (
+    "rewards/accuracies", "rewards/margins", "rewards/chosen", "accuracy", "margin", "kl", "nll_loss", "reward",
+)  # fmt: skip
 WORDS = [(7 * n) % 23 + 1 for n in range(COUNT)]
 CHATS = [
     {"messages": [{"role": "user", "content": f"Count {n}"}, {"role": "assistant", "content": "word " * many}]}
@@ -32,7 +34,18 @@ PAIRS = [
     {"prompt": f"{n}+1=", "chosen": f"{n + 1} " * many, "rejected": "no idea " * ((3 * many) % 11 + 1)}
     for n, many in enumerate(WORDS)
 ]
-ROWS = {"sft": CHATS, "pretrain": TEXTS, "dpo": PAIRS, "reward": PAIRS}
+SUMS = [{"prompt": f"{n}+{many}=", "answer": str(n + many)} for n, many in enumerate(WORDS)]
+ROWS = {
+    "sft": CHATS, "pretrain": TEXTS, "dpo": PAIRS, "reward": PAIRS, "orpo": PAIRS, "simpo": PAIRS, "kto": PAIRS,
+    "grpo": SUMS,
+}  # fmt: skip
+# A pair is two answers to kto; grpo writes two to a prompt, and leaves out prompts that fill no batch.
+UPDATES = {"kto": 6, "grpo": 5}
+OPTIONS = {
+    "grpo": {
+        "rewards": ["length"], "reward_length": 6, "num_generations": 2, "max_completion_length": 8, "beta": 0.1,
+    },
+}  # fmt: skip
 
 
 def made(settings: Settings, tiny: Path, folder: Path, method: str, **training: Any) -> Made:
@@ -41,7 +54,7 @@ def made(settings: Settings, tiny: Path, folder: Path, method: str, **training: 
     raw = {
         "model": {"path": str(tiny), "dtype": "float32"},
         "data": {"train": [{"path": str(rows)}], "validation": str(rows), "max_length": 256},
-        "method": {"name": method},
+        "method": {"name": method, **OPTIONS.get(method, {})},
         "tuning": {"name": "lora", "rank": 4},
         "training": {"epochs": 1, "batch_size": BATCH, "learning_rate": 1e-3, "eval_steps": 3, **training},
     }
@@ -53,7 +66,7 @@ def few_tokens(one: Made) -> None:
     one.setup.plan = replace(one.setup.plan, micro_tokens=TOKENS)
 
 
-@pytest.mark.parametrize("method", everyday(ROWS, "sft"))
+@pytest.mark.parametrize("method", everyday(ROWS, "sft", "kto"))
 def test_the_loss_of_each_update_stays(settings, tiny, tmp_path, method: str) -> None:
     found: dict[str, Any] = {}
     for name, training in {"whole": {"micro_batch_size": 8}, "two": {"micro_batch_size": 2}, "auto": {}}.items():
@@ -61,13 +74,13 @@ def test_the_loss_of_each_update_stays(settings, tiny, tmp_path, method: str) ->
         if name == "auto":
             few_tokens(one)
         one.trainer.train()
-        figures = [key for key in one.trainer.state.log_history[-2] if key.startswith("eval_")]
+        figures = [key for entry in one.trainer.state.log_history for key in entry if key.startswith("eval_")]
         found[name] = {
             "loss": logged(one.trainer), "eval_loss": logged(one.trainer, "eval_loss"),
             "weights": trained_weights(one.trainer),
             **{key: logged(one.trainer, key) for key in METRICS},
         }  # fmt: skip
-        assert len(found[name]["loss"]) == 3 and figures
+        assert len(found[name]["loss"]) == UPDATES.get(method, 3) and figures
     for name in ("two", "auto"):
         for key, values in found["whole"].items():
             if key == "weights":
