@@ -48,7 +48,7 @@ def quicker(model: Any, places: Places | None = None) -> Iterator[None]:
         own = inner.generate
 
         def ours(*args: Any, **rest: Any) -> Any:
-            return continued(*args, **rest, places=places)
+            return continued(*args, **{**rest, "places": places})
 
         def generate(*args: Any, **options: Any) -> Any:
             return own(*args, **{"custom_generate": ours, **options})

@@ -32,7 +32,7 @@ SAMPLES_SHOWN = 4
 _ANSWERS = ("completion_ids", "completion_mask", "ref_per_token_logps", "old_per_token_logps")
 
 
-class Epochs(RepeatSampler):  # type: ignore[misc]
+class Epochs(RepeatSampler):
     """TRL's order of the prompts, also where a run goes on in a later epoch: TRL's would begin with the first one's."""
 
     def set_epoch(self, epoch: int) -> None:
