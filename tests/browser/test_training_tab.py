@@ -244,7 +244,8 @@ def test_a_failure_says_why_and_what_to_change(page: Page, server: Server, fake_
     expect(page.locator("[data-part=pill]")).to_have_text("Failed")
 
 
-@pytest.mark.parametrize("typed", ["", pytest.param("half a word", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("typed", ["", "half a word"])
 def test_a_killed_web_process_ends_nothing(
     page: Page, server: Server, fake_run: MakeRun, console: list[str], settle: Settle, typed: str
 ) -> None:
