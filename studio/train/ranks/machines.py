@@ -134,7 +134,7 @@ def interface_towards(host: str) -> str:
     own = _towards(host)
     for name, found in psutil.net_if_addrs().items():
         if any(one.address == own for one in found):
-            return name
+            return str(name)
     return ""
 
 
