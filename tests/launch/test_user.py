@@ -88,6 +88,7 @@ def test_another_user_trains_it_and_the_result_is_ours(
 ) -> None:
     python = python_for(other)
     theirs = other.home / ".finetune-studio-launch" / "home"
+    theirs.mkdir(parents=True, mode=0o700)
     measured.tell(theirs)
     owner = pwd.getpwnam(other.user)
     for path in (theirs.parent, *theirs.parent.rglob("*")):

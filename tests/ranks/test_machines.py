@@ -88,7 +88,29 @@ def test_two_machines_meet_and_know_each_other(job: JobFolder, settings: Setting
     assert isinstance(first, Meeting) and isinstance(second, Meeting)
     assert (first.host, first.port, second.number, second.hear("x")) == (HERE, second.port, 1, [1])
     assert seen["mode"] == 0 and seen["elsewhere"] != 0
-    assert second.hear("over") == {} and not (job.path / FOLDER / meeting.FILE).exists()
+    assert second.hear("over") == {}
+
+
+def test_who_comes_when_the_first_machine_has_ended_hears_why(job: JobFolder, settings: Settings) -> None:
+    write_asked(job.path, Asked(HERE, wait=20))
+
+    def stop() -> None:
+        time.sleep(1.0)
+        job.stop_path.write_text("{}")
+        with pytest.raises(StoppedError), called(JobContext(job, settings), 2):
+            raise AssertionError("it was stopped")
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    # Nobody listens when it looks.
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError, match="does not begin: it was stopped"):
+        patch.setattr(meeting, "_unreachable", lambda host, port: "too late")
+        joined(job.path, 1, 2, "", lambda text: None)
+    thread.join()
+    # That of a start before is not meant.
+    write_asked(job.path, Asked(HERE, wait=1))
+    with pytest.raises(StudioError, match="it has not begun"):
+        joined(job.path, 1, 2, "", lambda text: None)
 
 
 def test_a_machine_that_cannot_compute_it_ends_the_run_with_its_reason(job: JobFolder, settings: Settings) -> None:

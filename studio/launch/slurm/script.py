@@ -4,7 +4,7 @@ Slurm sends USR1 to the script before the time limit and TERM where it ends the 
 the step and saves. A preempted job is put back in line by Slurm, and its next start goes on from the last checkpoint.
 
 A run of several machines has a task for each: the first one is the run, the others come to it (`train.ranks.joining`).
-Tasks end each other by themselves, so srun is told to end none, which could cost the first one its last words.
+Tasks end each other by themselves, so srun is told to end none at once, which could cost the first one its last words.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from studio.processes import module_command
 from studio.train.ranks.machines import OTHERS
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[3]
+# After the end of one task the others have so long.
+_LAST_SECONDS = 60
 _BODY = """\
 set -u
 job={job}
@@ -126,7 +128,7 @@ def _run(config: SlurmConfig, home: Path, machines: int) -> str:
     # Since Slurm 22.05 a step does not take this from the job, and would have one core for each task.
     words = ["srun", f"--ntasks={machines}", f"--cpus-per-task={config.cpus}"]
     if machines > 1:
-        words += ["--kill-on-bad-exit=0", "--wait=0"]
+        words += ["--kill-on-bad-exit=0", f"--wait={_LAST_SECONDS}"]
     if config.container:
         words += [f"--container-image={config.container}", f"--container-mounts={home}:{home}"]
     command = module_command("studio.launch.slurm.node")

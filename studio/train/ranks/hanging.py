@@ -228,7 +228,7 @@ def longest_wait(job: JobFolder) -> float:
     taken = [later - earlier for earlier, later in itertools.pairwise(times) if later > earlier]
     if len(taken) < _LEAST_STEPS:
         return float("inf")
-    return float(max(ENDLESS_SECONDS, ENDLESS_STEPS * statistics.median(taken)))
+    return max(ENDLESS_SECONDS, float(ENDLESS_STEPS * statistics.median(taken)))
 
 
 @contextlib.contextmanager

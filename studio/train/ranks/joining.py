@@ -82,8 +82,8 @@ def _join(job: JobFolder, number: int) -> int:
     for rank in range(number * count, (number + 1) * count):
         end, code = read_end(job.path, rank), codes.get(rank)
         if end is None and code is not None and rank not in bond.ended:
-            found = dead(job.path, rank, code, first=False)
-            end = End("dead", found.what, fix=found.fix)
+            word = dead(job.path, rank, code, first=False)
+            end = End("dead", word.what, fix=word.fix)
         if end is not None:
             ends[rank] = end
     if watch.found is not None:

@@ -165,7 +165,8 @@ def called(context: JobContext, nodes: int) -> Iterator[Meeting]:
         end = {"refused": error.sentence, "stopped": isinstance(error, StoppedError)}
         raise
     finally:
-        (job / FOLDER / FILE).unlink(missing_ok=True)
+        # Also for those who come now that nobody listens any more.
+        write_json(job / FOLDER / FILE, {"over": {**end, "start": token}})
         with contextlib.suppress(DistError):
             if meeting.hear("answer") is None:
                 meeting.say("answer", end)
@@ -249,8 +250,11 @@ def joined(job: Path, number: int, nodes: int, problem: str, log: Callable[[str]
     asked = machines.read_asked(job)
     end = time.monotonic() + asked.wait
     reason, told, place = "it has not begun", "", ""
+    before = _over(job)  # of a start that this machine was not for
     while time.monotonic() < end:
-        found = _place(job)
+        found, over = _place(job), _over(job)
+        if over != before:
+            _require_begun(over, number)
         if found is not None:
             place = f"{found[0]}, port {found[1]}"
             reason = _unreachable(found[0], found[1])
@@ -278,6 +282,15 @@ def _place(job: Path) -> tuple[str, int, str] | None:
         return str(found["host"]), int(found["port"]), str(found["token"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _over(job: Path) -> dict[str, Any]:
+    """How the last start ended, as its first machine says; empty where it says nothing."""
+    try:
+        found = read_json(job / FOLDER / FILE)["over"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _unreachable(host: str, port: int) -> str:
@@ -315,8 +328,12 @@ def _come(
         if time.monotonic() > end + _STORE_SECONDS:
             raise StudioError("the run does not begin", where=f"machine {number}", fix="Look at the run's log")
         time.sleep(LOOK_SECONDS)
-    if answer.get("stopped"):
-        raise StoppedError(f"the run does not begin: {answer['refused']}", where=f"machine {number}")
-    if "refused" in answer:
-        raise StudioError(f"the run does not begin: {answer['refused']}", where=f"machine {number}")
+    _require_begun(answer, number)
     return meeting
+
+
+def _require_begun(answer: dict[str, Any], number: int) -> None:
+    """Raise what the first machine says of a run that does not begin, or is over."""
+    if "refused" in answer:
+        kind = StoppedError if answer.get("stopped") else StudioError
+        raise kind(f"the run does not begin: {answer['refused']}", where=f"machine {number}")
