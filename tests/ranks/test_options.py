@@ -125,6 +125,18 @@ def test_what_cannot_be_shared_is_refused_with_what_to_change(
     assert found and found[0].fix, caught.value.sentence
 
 
+def test_a_run_on_several_machines_is_told_both_of_what_to_set(tiny: Path, settings: Settings) -> None:
+    for nodes, fix in (
+        (1, "Set training.devices to auto"),
+        (2, "Set training.devices to auto and training.nodes to 1"),
+    ):
+        asked = {"training": {"devices": 2, "nodes": nodes}, "method": {"name": "ppo"}}
+        known = replace(checks.Known.of(build(RunConfig, asked), tiny, settings), lengths=ROWS)
+        with pytest.raises(InputErrors) as caught:
+            checks.check_method(known)
+        assert fix in [error.fix for error in caught.value.errors if "ppo with these options" in error.what]
+
+
 @pytest.mark.parametrize("rows", [0, 1, 2, 7, 64])
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_every_row_has_one_rank_and_all_have_alike(rows: int, ranks: int) -> None:

@@ -5,6 +5,7 @@ That the devices are there is `jobs.run.devices.require_devices`: a job sees onl
 
 from __future__ import annotations
 
+from studio.config import RunConfig
 from studio.errors import InputError
 from studio.jobs.run.devices import CPU
 from studio.models.device.gpus import visible_gpus
@@ -12,6 +13,11 @@ from studio.models.plan.batches import by_length
 from studio.models.plan.spread import DEVICES, PARALLEL, ZERO, shardable, zeroable
 from studio.train.checks.known import Known
 from studio.train.zero import require_deepspeed
+
+
+def one_device(config: RunConfig) -> str:
+    """What has to be set, to what, for a run on one device."""
+    return f"{DEVICES} to auto" + (" and training.nodes to 1" if config.training.nodes > 1 else "")
 
 
 def _method(known: Known) -> None:
@@ -26,11 +32,11 @@ def _method(known: Known) -> None:
     if config.training.parallel == "none":
         raise InputError(
             f"{ranks} devices are asked for, but {PARALLEL} is none", where=PARALLEL,
-            fix=f"Set it to auto, or {DEVICES} to auto for one device",
+            fix=f"Set it to auto, or {one_device(config)} for one process",
         )  # fmt: skip
     if config.training.engine == "unsloth":
         raise InputError(
-            "Unsloth trains on one device", where="training.engine", fix=f"Set it to studio, or {DEVICES} to auto"
+            "Unsloth trains on one device", where="training.engine", fix=f"Set it to studio, or {one_device(config)}"
         )
     if config.training.parallel == "fsdp2" and not shardable(config):
         raise InputError(
@@ -44,15 +50,17 @@ def _method(known: Known) -> None:
     if config.method.kind.deals(config.method.model_copy(update={"grpo_loss": "dapo"})):
         raise InputError(
             "bnpo's loss depends on which completions are computed together, so that several devices would have "
-            "another one", where="method.grpo_loss", fix=f"Set it to dapo, or {DEVICES} to auto",
+            "another one", where="method.grpo_loss", fix=f"Set it to dapo, or {one_device(config)}",
         )  # fmt: skip
     if config.method.kind.padding_free and config.training.padding_free:
         raise InputError(
             "padding-free batches cannot be shared between devices", where="training.padding_free",
-            fix=f"Set it to false, or {DEVICES} to auto",
+            fix=f"Set it to false, or {one_device(config)}",
         )  # fmt: skip
     raise InputError(
-        f"{config.method.name} with these options trains on one device so far", where=DEVICES, fix="Set it to auto"
+        f"{config.method.name} with these options trains on one device so far",
+        where=DEVICES,
+        fix=f"Set {one_device(config)}",
     )
 
 
@@ -100,11 +108,13 @@ def _model(known: Known) -> None:
     if config.training.ranks > 1 and known.shape.experts:
         raise InputError(
             "a mixture of experts trains on one device: in an update a device may use experts that others do not",
-            where=DEVICES, fix="Set it to auto",
+            where=DEVICES, fix=f"Set {one_device(config)}",
         )  # fmt: skip
     if config.training.ranks > 1 and config.tuning.kind.quantized:
         raise InputError(
-            f"{config.tuning.name} trains on one device", where=DEVICES, fix="Set it to auto, or tuning.name to lora"
+            f"{config.tuning.name} trains on one device",
+            where=DEVICES,
+            fix=f"Set {one_device(config)}, or tuning.name to lora",
         )
 
 
