@@ -147,6 +147,17 @@ class RowPool:
             store.close()
 
 
+def within(unit: Unit, limit: int, cuts: bool) -> Any:
+    """Return a row within a limit; None where it is left out.
+
+    Args:
+        unit: before any cut.
+        limit: tokens of a row at most.
+        cuts: whether a longer row is cut.
+    """
+    return unit if unit.length <= limit else unit.cut(limit) if cuts else None
+
+
 class StreamedRows(Sequence[Any]):
     """Some rows of a pool in the order of the run, within its limit.
 
@@ -206,7 +217,7 @@ class StreamedRows(Sequence[Any]):
 
     def within(self, unit: Unit) -> Any:
         """Return a row within the limit; None where it is left out."""
-        return unit if unit.length <= self._limit else unit.cut(self._limit) if self._cuts else None
+        return within(unit, self._limit, self._cuts)
 
     def _units(self, places: Sequence[int]) -> list[Unit | InputError]:
         return self.pool.units([int(self._numbers[place]) for place in places])

@@ -38,7 +38,7 @@ from studio.data.streaming.preparing import (
     streamed_findings,
     way_of,
 )
-from studio.data.streaming.rows import StreamedRows
+from studio.data.streaming.rows import StreamedRows, within
 from studio.data.streaming.shards import How
 from studio.errors import InputError
 from studio.methods import MethodConfig
@@ -162,7 +162,7 @@ def _estimated(config: DataConfig, figures: Sequence[tuple[bool, int, int, list[
         if not trained:
             held += rows
             continue
-        kept = [one for one in (_within(unit, config.limit, cut) for unit in units) if one is not None]
+        kept = [one for one in (within(unit, config.limit, cut) for unit in units) if one is not None]
         away = round(rows * share)
         times = (rows - away) / max(1, looked)
         count, held = count + rows - away, held + away
@@ -176,10 +176,6 @@ def _estimated(config: DataConfig, figures: Sequence[tuple[bool, int, int, list[
         )  # fmt: skip
     most = min(config.limit, round(MARGIN * longest))
     return Estimate(count, held, tokens, supervised, most, most if held else 0, each)
-
-
-def _within(unit: Unit, limit: int, cut: bool) -> Unit | None:
-    return unit if unit.length <= limit else unit.cut(limit) if cut else None
 
 
 def _head(how: How, located: Located) -> _Head:

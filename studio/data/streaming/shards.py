@@ -156,7 +156,7 @@ def open_shards(files: Sequence[Path], how: How, home: Path, on_rows: Callable[[
     Args:
         files: in order.
         how: how their rows are read.
-        home: folder of the indexes (`Settings.streams`); made if it is not there.
+        home: folder of the indexes; made if it is not there.
         on_rows: told how many rows were gone through, now and then.
 
     Raises:

@@ -7,12 +7,11 @@ from typing import Any
 from studio.config import RunConfig
 from studio.config.launch import SLURM, SlurmConfig
 from studio.config.load import build
-from studio.jobs import JobFolder, ensure_supervisor
-from studio.jobs.actions.queue import queue_lock
+from studio.jobs import JobFolder
 from studio.jobs.store.files import write_atomic
-from studio.jobs.store.folder import create_job
 from studio.jobs.store.request import JobRequest, write_request
 from studio.jobs.store.state import JobState, write_state
+from studio.launch.queueing import queue_run
 from studio.launch.slurm.cluster import node_folder, script_path
 from studio.launch.slurm.script import require_room, script
 from studio.models.catalog.names import resolve_model
@@ -55,11 +54,5 @@ def launch(settings: Settings, name: str, run: RunConfig, given: dict[str, Any],
         write_atomic(script_path(job), script(config, name, node.path, settings.home, machines))
 
     place = {**config.model_dump(exclude_defaults=True), "to": SLURM, "machine": "Slurm"}
-    with queue_lock(settings.home):
-        job = create_job(settings.jobs, "train", name, raw, place=place, fill=fill)
-        if not submit:
-            said = {"reason": "its script was written and not submitted", "fix": "Resume the run, which submits it"}
-            write_state(job.state_path, job.state().with_(status="stopped", **said))
-    if submit:
-        ensure_supervisor(settings)
-    return job
+    held = {"reason": "its script was written and not submitted", "fix": "Resume the run, which submits it"}
+    return queue_run(settings, name, raw, fill=fill, place=place, held=None if submit else held)

@@ -10,10 +10,8 @@ from studio.config.launch import TORCHRUN, TorchrunConfig
 from studio.config.load import build
 from studio.data.worker.client import DataWorker
 from studio.errors import InputError
-from studio.jobs import JobFolder, ensure_supervisor
-from studio.jobs.actions.queue import queue_lock
-from studio.jobs.store.folder import create_job
-from studio.jobs.store.state import write_state
+from studio.jobs import JobFolder
+from studio.launch.queueing import queue_run
 from studio.settings import Settings
 from studio.train.preflight import Checked, Progress, check
 from studio.train.ranks.machines import Asked, joining_line, write_asked
@@ -50,11 +48,8 @@ def launch(
         checked = check(run, settings, worker, fetch=True, on_progress=on_progress, one_of_several=True)
     asked = Asked(config.host, config.port, config.wait, by_hand=True)
     raw = checked.config.model_dump(mode="json")
-    with queue_lock(settings.home):
-        job = create_job(settings.jobs, "train", name, raw, fill=lambda made: write_asked(made.path, asked))
-        if not start:
-            said = {"reason": "it was prepared and not started", "fix": "Resume the run, which starts it here"}
-            write_state(job.state_path, job.state().with_(status="stopped", **said))
-    if start:
-        ensure_supervisor(settings)
+    held = {"reason": "it was prepared and not started", "fix": "Resume the run, which starts it here"}
+    job = queue_run(
+        settings, name, raw, fill=lambda made: write_asked(made.path, asked), held=None if start else held
+    )  # fmt: skip
     return job, checked, [joining_line(job.path, one, settings.home) for one in range(1, run.training.nodes)]

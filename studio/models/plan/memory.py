@@ -38,7 +38,7 @@ TILE_BYTES = {True: 2 + 7 * 4 + 1, False: 4 + 7 * 4 + 1}
 TILE_TOKENS_CUDA = 4096
 TILE_BYTES_CUDA = {True: 2, False: 4}
 
-# Numbers that DeepSpeed sends at a time (`train.engine.deepspeed` writes them into its config).
+# Numbers that DeepSpeed sends at a time (`train.zero` writes it into its config).
 BUCKET = 100_000_000
 
 # Numbers held for each weight, by `training.optimizer`. Adafactor's are the sides of a matrix.

@@ -147,22 +147,24 @@ def _changed(config: RunConfig, **training: Any) -> RunConfig:
 
 def shardable(config: RunConfig) -> bool:
     """Whether a run's weights can be divided over several devices (`train.trainers.sharded`)."""
-    tuning = config.tuning
-    if config.model.dtype != "float32" or config.training.optimizer not in _ELEMENTWISE:
-        return False
-    if config.training.activation_checkpointing is True:
+    tuning, method = config.tuning, config.method
+    if config.model.dtype != "float32" or config.training.activation_checkpointing is True:
         return False
     if tuning.reads("lora_plus_ratio") and tuning.lora_plus_ratio:
         return False
-    plain = not tuning.kind.adapter or (tuning.init == "default" and not tuning.modules_to_save and not tuning.adapter)
-    able = tuning.kind.shards and config.method.kind.shards and not tuning.kind.uses_dora(tuning)
-    return bool(able and plain and (by_length(config) or config.method.kind.deals(config.method)))
+    return _divisible(config) and (by_length(config) or method.kind.deals(method))
 
 
 def zeroable(config: RunConfig) -> bool:
     """Whether DeepSpeed can divide a run (`train.zero`): one loss of one sequence, with no model beside it."""
-    tuning, method = config.tuning, config.method
+    method = config.method
     alone = method.kind.cost.sequences == 1 and method.kind.cost.reference == "never" and not method.kind.online
-    able = tuning.kind.shards and method.kind.shards and alone and not tuning.kind.uses_dora(tuning)
+    return _divisible(config) and alone and by_length(config)
+
+
+def _divisible(config: RunConfig) -> bool:
+    """Whether method, tuning and optimizer go with weights of which each device has a part, whoever divides them."""
+    tuning = config.tuning
     plain = not tuning.kind.adapter or (tuning.init == "default" and not tuning.modules_to_save and not tuning.adapter)
-    return bool(able and plain and config.training.optimizer in _ELEMENTWISE and by_length(config))
+    able = tuning.kind.shards and config.method.kind.shards and not tuning.kind.uses_dora(tuning)
+    return bool(able and plain and config.training.optimizer in _ELEMENTWISE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from studio.config import RunConfig
 from studio.errors import StudioError
 from studio.models.device.compiled import place
 from studio.models.plan.making import Plan
+from studio.models.plan.spread import divided
 from studio.train.engine import attention, logprobs, unpadded
 from studio.train.engine.comparing import batch_of, distance, measured, near, random_rows, same
 from studio.train.engine.layers import WIDTH, Gated, Norm
@@ -72,7 +74,7 @@ class Fused:
 
 def wanted(config: RunConfig, plan: Plan) -> bool:
     """Whether a run may use the engine's layers: not where each device has a part of every weight."""
-    return config.training.fuses and not torch.cuda.is_available() and plan.parallel != "fsdp2"
+    return divided(config, plan.parallel).training.fuses and not torch.cuda.is_available()
 
 
 def kernels(config: RunConfig, plan: Plan) -> tuple[Kernels | None, str]:
@@ -162,9 +164,14 @@ def _replace(
         return far()
 
 
+def _inner(model: Any) -> Any:
+    """The model itself, without what PEFT puts around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def _decoder(model: Any) -> nn.Module | None:
     """The model below the head; None where padding stays: something mixes tokens that attention keeps apart."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = _inner(model)
     decoder: nn.Module = inner.base_model
     mixes = any(isinstance(module, nn.Conv1d | nn.RNNBase) for module in decoder.modules())
     # With dropout attention is torch's, which takes longer over one long row.
@@ -209,7 +216,7 @@ def _norm(
 
 
 def _replace_attention(model: Any, built: Kernels, done: Fused) -> None:
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = _inner(model)
     config = inner.config.get_text_config()
     before = inner.config._attn_implementation
     if any(getattr(config, name, None) for name in _SOFT) or not inner._can_set_attn_implementation():
@@ -261,10 +268,13 @@ def _replace_gate(module: Any, group: Group, built: Kernels, done: Fused) -> boo
 
 def _replace_head(trainer: Any, model: Any, built: Kernels, done: Fused, *, autocast: bool) -> None:
     """Compute the log-probabilities of answers, if those of a small batch are what TRL's head gives."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    undo = [] if logprobs.has_head(inner) else [logprobs.give_head(trainer, inner)]
-    if undo == [None]:
-        return
+    inner = _inner(model)
+    undo = ExitStack()
+    if not logprobs.has_head(inner):
+        take_back = logprobs.give_head(trainer, inner)
+        if take_back is None:
+            return
+        undo.callback(take_back)
     batch = batch_of(model)
     batch["labels"] = torch.where(batch["attention_mask"] == 1, batch["input_ids"], -100)
     training = model.training
@@ -272,7 +282,7 @@ def _replace_head(trainer: Any, model: Any, built: Kernels, done: Fused, *, auto
     try:
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             theirs = model(**batch, fused_lm_head=True).log_probs
-            undo.append(logprobs.attach(inner, built))
+            undo.callback(logprobs.attach(inner, built))
             mine = model(**batch, fused_lm_head=True).log_probs
         done.likely = near((distance(theirs, mine),), autocast)
     except Exception:  # a model of anybody's code: it keeps the head that it has
@@ -280,11 +290,9 @@ def _replace_head(trainer: Any, model: Any, built: Kernels, done: Fused, *, auto
     finally:
         model.train(training)
     if done.likely:
-        done._undo += [one for one in undo if one is not None]
-        return
-    for one in reversed(undo):
-        if one is not None:
-            one()
+        done._undo.append(undo.close)
+    else:
+        undo.close()
 
 
 def _siblings(model: nn.Module, batch: dict[str, torch.Tensor]) -> Iterator[list[Any]]:

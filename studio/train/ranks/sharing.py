@@ -84,6 +84,11 @@ def gathered(value: Made) -> list[Made]:
     return found
 
 
+def joined(values: list[Made]) -> list[Made]:
+    """The items of every rank's list, one list behind the other."""
+    return [one for some in gathered(values) for one in some]
+
+
 def own_share(rows: int) -> range:
     """The places of this rank's rows, where rows are dealt out one block after the other, as equal as they can be."""
     return range(rows * number() // count(), rows * (number() + 1) // count())

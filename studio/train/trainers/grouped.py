@@ -111,6 +111,14 @@ class Grouped:
         """Tokens of a row's longest sequence."""
         return row_length(row)
 
+    def look(self, model: Any, inputs: Parts) -> None:
+        """See what an update has as a whole, before any of its micro-batches is computed; nothing here.
+
+        Args:
+            model: as it is given to the trainer's steps.
+            inputs: the micro-batches.
+        """
+
     def total_weight(self, rows: list[Any]) -> int:
         """What these rows count together."""
         return sum(row.supervised - (row.labels[0] != -100) for row in rows)
@@ -156,6 +164,8 @@ class Grouped:
         """
         if not isinstance(inputs, Parts):
             return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+        model.train()  # which a validation may have left otherwise
+        self.look(model, inputs)
         parts, ranks = inputs.micro_batches, sharing.count()
         weights = self._weights(inputs)
         whole = sharing.total([sum(weights)])[0]
@@ -214,6 +224,8 @@ class Grouped:
             prediction_loss_only: taken as True; no logits are returned.
             ignore_keys: passed on.
         """
+        if isinstance(inputs, Parts):
+            self.look(model, inputs)
         parts, rows = _micro_batches(inputs), self.rows_of(inputs)
         weights = self._weights(inputs)
         whole = torch.zeros((), device=self.args.device)  # type: ignore[attr-defined]

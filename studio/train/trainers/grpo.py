@@ -82,7 +82,7 @@ def _as_function(reward: Reward) -> Any:
             return sharing.first(lambda: reward(row, answers))
         own = sharing.own_share(len(row))
         some = reward([row[at] for at in own], [answers[at] for at in own]) if own else []
-        return [one for part in sharing.gathered(some) for one in part]
+        return sharing.joined(some)
 
     score.__name__ = reward.name
     return score

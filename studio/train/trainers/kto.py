@@ -52,18 +52,6 @@ class RatedTrainer(Grouped, Counting, KTOTrainer):
         """Tokens of a prompt and the longer of its answers."""
         return len(row["prompt_ids"]) + max(len(row["completion_ids"]), len(row["KL_completion_ids"]))
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """Estimate the KL of an update, and learn from it.
-
-        Args:
-            model, num_items_in_batch: passed on.
-            inputs: `Parts`.
-        """
-        if isinstance(inputs, Parts):
-            model.train()
-            self._estimate(model, inputs)
-        return super().training_step(model, inputs, num_items_in_batch)
-
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Note the reward of each answer, then let TRL compute the loss.
 
@@ -74,9 +62,7 @@ class RatedTrainer(Grouped, Counting, KTOTrainer):
         """
         parts = inputs.micro_batches[: inputs.real] if isinstance(inputs, Parts) else [inputs]
         own = [one for part in parts for one in self._ranked(model, part)]
-        self._seen += [one for some in sharing.gathered(own) for one in some]
-        if isinstance(inputs, Parts):
-            self._estimate(model, inputs)
+        self._seen += sharing.joined(own)
         return super().prediction_step(model, inputs, *args, **kwargs)
 
     def _ranked(self, model: Any, inputs: Inputs) -> Iterator[Ranked]:
@@ -101,8 +87,13 @@ class RatedTrainer(Grouped, Counting, KTOTrainer):
         with use_adapter(inner, adapter_name=REFERENCE if REFERENCE in inner.peft_config else None):
             yield model
 
-    def _estimate(self, model: Any, inputs: Parts) -> None:
-        """Estimate the KL divergence on the mismatched answers of all rows, wherever they are."""
+    def look(self, model: Any, inputs: Parts) -> None:
+        """Estimate the KL divergence on the mismatched answers of all rows, wherever they are.
+
+        Args:
+            model: the policy.
+            inputs: the micro-batches.
+        """
         self._kl = None
         if not self.calculate_KL:
             return

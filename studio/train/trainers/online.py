@@ -164,7 +164,7 @@ class Online(Grouped, Counting, Sharded):
         places.catch_up(int(sharing.most(places.steps)), int(sharing.most(places.width)))
         if sharing.number() == 0:  # whose numbers these were
             torch.set_rng_state(places.generator.get_state())
-        return [one for part in sharing.gathered(ids) for one in part], None
+        return sharing.joined(ids), None
 
     def _write(self, places: Places | None, *args: Any, **kwargs: Any) -> Any:
         # Around all steps, so that float32 weights are rounded once for them and not for each token.

@@ -56,29 +56,6 @@ class _Pairs(GroupedPairs, Counting):
         """Tokens of the longer answer with its prompt."""
         return max(len(row["chosen_input_ids"]), len(row["rejected_input_ids"]))
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """Gradients of an update.
-
-        Args:
-            model, num_items_in_batch: passed on.
-            inputs: `Parts`; where it is one micro-batch its likelihood is TRL's.
-        """
-        if isinstance(inputs, Parts):
-            self._look(inputs)
-        return super().training_step(model, inputs, num_items_in_batch)
-
-    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Loss of some validation rows.
-
-        Args:
-            model: passed on.
-            inputs: `Parts`.
-            args, kwargs: passed on.
-        """
-        if isinstance(inputs, Parts):
-            self._look(inputs)
-        return super().prediction_step(model, inputs, *args, **kwargs)
-
     def concatenated_forward(self, model: Any, batch: Inputs) -> Any:
         """Log-probabilities and logits of both answers, and the likelihood of the better ones.
 
@@ -91,8 +68,13 @@ class _Pairs(GroupedPairs, Counting):
             likelihood = likelihood * self._counted(batch) / self.weight(batch) / self._usual
         return first, second, third, fourth, likelihood, *rest
 
-    def _look(self, inputs: Parts) -> None:
-        """Count tokens of a pair, in the mean of the update."""
+    def look(self, model: Any, inputs: Parts) -> None:
+        """Count tokens of a pair, in the mean of the update.
+
+        Args:
+            model: not read.
+            inputs: the micro-batches.
+        """
         real = inputs.micro_batches[: inputs.real]
         tokens, pairs = sharing.total([sum(map(self._counted, real)), sum(map(self.weight, real))])
         self._usual = max(1.0, tokens) / max(1.0, pairs)
