@@ -162,9 +162,9 @@ def attach(model: Any, kernels: Kernels) -> Callable[[], None]:
 
 
 def give_head(trainer: Any, model: Any) -> Callable[[], None] | None:
-    """Let TRL's ORPOTrainer or CPOTrainer take log-probabilities from the head that its DPOTrainer has.
+    """Let a trainer on TRL's ORPOTrainer or CPOTrainer take log-probabilities from the head that DPOTrainer has.
 
-    Both make all logits and take from them what this computes at the tokens that count. Their report `logits/…` is the
+    TRL's make all logits and take from them what this computes at the tokens that count. Their report `logits/…` is the
     mean over these tokens then, as DPO's is, without prompts and padding.
 
     Args:
@@ -174,15 +174,14 @@ def give_head(trainer: Any, model: Any) -> Callable[[], None] | None:
     Returns:
         What undoes it; None for other trainers, and where a model's own loss is added.
     """
-    known = all(hasattr(trainer, name) for name in ("concatenated_forward", "concatenated_inputs", "aux_loss_enabled"))
-    if not known or trainer.is_encoder_decoder or trainer.aux_loss_enabled or not hasattr(trainer, "get_batch_logps"):
+    if not hasattr(trainer, "engine_forward") or trainer.is_encoder_decoder or trainer.aux_loss_enabled:
         return None
     before = vars(model).get("forward")
     utils.add_fused_lm_head(model, outputs=("log_probs", "mean_logits"))
-    trainer.concatenated_forward = functools.partial(_concatenated, trainer)
+    trainer.engine_forward = functools.partial(_concatenated, trainer)
 
     def undo() -> None:
-        del trainer.concatenated_forward
+        del trainer.engine_forward
         del model.forward
         if before is not None:
             model.forward = before

@@ -7,7 +7,7 @@ prompt in front and not counted.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any
 
@@ -39,6 +39,7 @@ class _Pairs(GroupedPairs, Counting):
 
     read = "chosen_labels"  # the column whose tokens count in the likelihood of the better answers
     _usual = 1.0
+    engine_forward: Callable[[Any, Inputs], Any] | None = None  # `engine.logprobs`, in place of TRL's
 
     @property
     def _metrics(self) -> Any:
@@ -63,7 +64,8 @@ class _Pairs(GroupedPairs, Counting):
             model: passed on.
             batch: a micro-batch.
         """
-        first, second, third, fourth, likelihood, *rest = super().concatenated_forward(model, batch)  # type: ignore[misc]
+        compute = self.engine_forward or super().concatenated_forward  # type: ignore[misc]
+        first, second, third, fourth, likelihood, *rest = compute(model, batch)
         if self.whole:
             likelihood = likelihood * self._counted(batch) / self.weight(batch) / self._usual
         return first, second, third, fourth, likelihood, *rest

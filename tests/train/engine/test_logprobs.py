@@ -143,11 +143,14 @@ def test_a_job_says_so_and_reports_the_same(
 ) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows("pairs_train.jsonl", 6))
     options = {"name": "orpo", "orpo_loss": "cpo"} if method == "cpo" else {"name": method}
+    # Where the likelihood of the better answers is added, it is that of the update, not of a micro-batch.
+    several = {"batch_size": 4, "micro_batch_size": 2} if method in ("orpo", "simpo", "cpo") else {}
     seen: list[dict[str, list[float]]] = []
     for kernels in ("off", "auto"):
         context = job_for(
             settings, tiny, rows, method=options, tuning={"name": "lora", "rank": 4},
-            data={"validation": 0, "max_length": 256}, training={"max_steps": 2, "kernels": kernels},
+            data={"validation": 0, "max_length": 256},
+            training={"max_steps": 2, "kernels": kernels, **several},
         )  # fmt: skip
         train(context)
         assert ("log-probabilities\n" in capfd.readouterr().out) == (kernels == "auto")
