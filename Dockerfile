@@ -15,10 +15,10 @@ WORKDIR /opt/studio
 COPY . .
 
 FROM tools AS built-cpu
-RUN make install EXTRAS=demo
+RUN make install EXTRAS=demo && .venv/bin/python -m compileall -q studio
 
 FROM tools AS built-cuda
-RUN make install EXTRAS=demo,cuda
+RUN make install EXTRAS=demo,cuda && .venv/bin/python -m compileall -q studio
 
 # What runs: Python, the studio, a user without rights, and one volume for all that a person makes.
 FROM system AS runtime

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,9 @@ CHROMIUM_ARGUMENTS = [
 ]  # fmt: skip
 
 os.environ.pop("COLUMNS", None)  # xdist tells its workers a terminal's width; there is none
+# Images of containers set it; each of the thousand processes of a session would compile all its modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the studio does for its workers
@@ -41,12 +46,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the studio does for it
 
 # How long an example takes says nothing on a machine where two workers share the cores.
 hypothesis.settings.register_profile("studio", deadline=None)
-hypothesis.settings.load_profile("studio")
+hypothesis.settings.register_profile("everyday", deadline=None, max_examples=30)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--shuffle SEED`: another order of the tests; 0 is the usual one."""
     parser.addoption("--shuffle", type=int, default=0, metavar="SEED", help="run modules and tests in another order")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try fewer examples of a property every day than in `make test-all`."""
+    hypothesis.settings.load_profile("everyday" if "not long" in config.option.markexpr else "studio")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -84,6 +94,18 @@ def run_studio(*arguments: str, home: Path, seconds: float = 1100, **env: str) -
         capture_output=True, text=True, timeout=seconds, env={**os.environ, "STUDIO_HOME": str(home), **env},
     )  # fmt: skip
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def call_studio(*arguments: str, home: Path, **env: str) -> Finished:
+    """Run the command `studio` in this process: a process of its own imports for two seconds what is here already."""
+    from studio.cli.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        for name, value in {"STUDIO_HOME": str(home), **env}.items():
+            patch.setenv(name, value)
+        code = main(list(arguments))
+    return Finished(code, out.getvalue(), err.getvalue())
 
 
 class Measured:
@@ -170,9 +192,10 @@ def model_path(session_settings: Settings, session_home: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def short_run(session_settings: Settings, session_home: Path, model_path: Path) -> JobFolder:
-    """Twelve steps of the demo on the real model: enough to show, evaluate, export and chat with; it learned little."""
-    sets = ["training.max_steps=12", "training.batch_size=2", "data.validation=0"]
+def short_run(session_settings: Settings, session_home: Path, model_path: Path, measured: Measured) -> JobFolder:
+    """Four steps of the demo on the real model: enough to show, evaluate, export and chat with; it learned little."""
+    measured.measure(session_home)
+    sets = ["training.max_steps=4", "training.batch_size=2", "data.validation=0"]
     asked = [word for one in sets for word in ("--set", one)]
     done = run_studio("train", "demo/sft", "--name", "short", *asked, "--json", home=session_home)
     assert done.code == 0, done.stderr

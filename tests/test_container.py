@@ -31,6 +31,14 @@ def test_who_runs_it_has_no_rights_and_the_home_is_a_volume(target: str) -> None
     assert not any("build-essential" in rest for _, rest in steps), "no compiler in what runs"
 
 
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_the_studio_is_compiled_where_it_is_built(target: str) -> None:
+    """Its user may not write beside it: each process would compile its modules anew, for a second and a half."""
+    (copied,) = [rest.split()[0] for word, rest in FOUND[target].steps if word == "COPY"]
+    runs = [rest for word, rest in FOUND[copied.removeprefix("--from=")].steps if word == "RUN"]
+    assert any(rest.endswith("-m compileall -q studio") for rest in runs)
+
+
 def test_what_is_not_named_stands_last_so_that_it_is_the_default() -> None:
     assert list(FOUND)[-1] == "cpu"
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from studio.escaping import for_markdown, for_spreadsheet, for_terminal, json_for_terminal, quoted
 from studio.foreign import parse_yaml
-from studio.processes import child_environment, module_command
+from tests.conftest import call_studio
 
 SIGNS = ["\x1b[2J", "\x1b]0;owned\x07", "\x9b31m", "\u202egpj.exe", "\x08\x08", "\r overwritten", "\x7f", "\u2066x"]
 
@@ -70,8 +69,6 @@ def test_the_command_line_writes_them_out(tmp_path: Path, home: Path, as_json: b
     evil = "\x1b]0;owned\x07\x9b2J"
     file = tmp_path / f"rows{evil}.jsonl"
     file.write_text(json.dumps({f"prom{evil}pt": "a", "b": "c"}) + "\n", encoding="utf-8")
-    command = module_command("studio", "data", "inspect", str(file), *(["--json"] if as_json else []))
-    env = child_environment(STUDIO_HOME=str(home))
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
-    assert done.returncode == 2 and "owned" in done.stdout + done.stderr
+    done = call_studio("data", "inspect", str(file), *(["--json"] if as_json else []), home=home)
+    assert done.code == 2 and "owned" in done.stdout + done.stderr
     assert "\x1b" not in done.stdout + done.stderr and "\x9b" not in done.stdout + done.stderr

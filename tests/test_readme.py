@@ -11,7 +11,7 @@ import pytest
 
 from studio.jobs import JobFolder
 from studio.settings import Settings
-from tests.conftest import run_studio
+from tests.conftest import call_studio, run_studio
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,7 +37,7 @@ def test_every_quick_command_works(short_run: JobFolder, session_home: Path) -> 
     quick = [line for line in studio_commands() if line[0] in QUICK and "compare" not in line]
     assert [line[0] for line in quick] == ["plan", "data", "models", "jobs", "jobs", "doctor"]
     for line in quick:
-        done = run_studio(*(short_run.id if word == "orders" else word for word in line), home=session_home)
+        done = call_studio(*(short_run.id if word == "orders" else word for word in line), home=session_home)
         assert done.code == 0, f"{line}\n{done.stderr}"
         assert done.stdout.strip()
 

@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, WebError, expect
@@ -172,11 +172,16 @@ def shared_port() -> int:
     return free_port()
 
 
-@pytest.fixture(scope="module")
+def sharing(fixture_name: str, config: pytest.Config) -> Literal["session", "module"]:
+    """The few everyday tests have one web process, whose start takes longer than most of them."""
+    return "session" if "not long" in config.option.markexpr else "module"
+
+
+@pytest.fixture(scope=sharing)
 def server(
     shared_port: int, model_path: Path, tmp_path_factory: pytest.TempPathFactory, measured: Measured
 ) -> Iterator[Server]:
-    """A web process whose home holds the prepared model and no job, shared by a module's tests."""
+    """A web process whose home holds the prepared model; no job either, but for those of everyday tests before it."""
     home = tmp_path_factory.mktemp("browser") / "home"
     link_model(model_path, home)
     measured.measure(home)
@@ -270,8 +275,10 @@ def settle(page: Page) -> Callable[[], None]:
 
 
 def opened(browser: Browser) -> Iterator[BrowserContext]:
-    """A context of 1440 × 900 by day."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
+    """A context of 1440 × 900 by day, in which nothing moves: each frame is drawn by the processor."""
+    context = browser.new_context(
+        viewport={"width": 1440, "height": 900}, color_scheme="light", reduced_motion="reduce"
+    )
     context.set_default_timeout(30_000)
     yield context
     context.close()

@@ -1,6 +1,6 @@
 """The whole chain as a newcomer clicks it, on the real model: train, evaluate, chat, export, chat with the file.
 
-Every day six steps and four rows; the long one is the demo, which learns its task. In its middle the tab is closed
+Every day three steps and three rows; the long one is the demo, which learns its task. In its middle the tab is closed
 and the web process killed with SIGKILL; training must end normally and the page must show the whole curve.
 """
 
@@ -98,21 +98,21 @@ def test_a_short_run_becomes_a_proven_file(page: Page, server: Server) -> None:
     fill(page, "data.validation", "0")  # a validation after each of so few steps takes most of the time
     page.get_by_role("tab", name="Method", exact=True).click()
     page.locator("#tab-method button.fold").last.click()
-    fill(page, "training.max_steps", "6")
+    fill(page, "training.max_steps", "3")
     fill(page, "training.batch_size", "2")
-    planned(page, "plan.line.includes('6 steps') && !plan.errors.length")
-    page.locator("#tab-method .plan-name").fill("six")
+    planned(page, "plan.line.includes('3 steps') && !plan.errors.length")
+    page.locator("#tab-method .plan-name").fill("three")
     page.locator("#tab-method .plan-start").click()
-    expect(page.locator("[data-part=count]")).to_contain_text(re.compile(r"step \d+ of 6"), timeout=180_000)
+    expect(page.locator("[data-part=count]")).to_contain_text(re.compile(r"step \d+ of 3"), timeout=180_000)
     expect(page.locator("[data-part=pill]")).to_have_text("Done", timeout=300_000)
-    page.wait_for_function(POINTS, arg=6, timeout=60_000)
-    page.locator("#evaluate-limit input").fill("4")
+    page.wait_for_function(POINTS, arg=3, timeout=60_000)
+    page.locator("#evaluate-limit input").fill("3")
     page.locator("#evaluate-limit input").press("Enter")
-    scores = evaluated(page, "of 4 right")
+    scores = evaluated(page, "of 3 right")
     assert 0 <= scores[0] <= scores[-1] <= 100
     page.get_by_role("tab", name="Chat", exact=True).click()
-    longest_answer(page, 16)  # a model that learned so little finds no end
-    asked(page, "six · tuned")
+    longest_answer(page, 8)  # a model that learned so little finds no end
+    asked(page, "three · tuned")
     exported(page, server)
     for job in list_jobs(server.settings.jobs):
         foretold(job)

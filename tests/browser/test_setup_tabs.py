@@ -56,6 +56,7 @@ def upload(page: Page, button: str, file: Path) -> None:
     chooser.value.set_files(file)
 
 
+@pytest.mark.long
 def test_rank_changes_the_plan(page: Page, server: Server) -> None:
     open_tab(page, server, "method")
     assert "LoRA r16" in said(page, "method") and "135 M trainable" in said(page, "method")

@@ -1,4 +1,4 @@
-"""The chain through the command line on the real model, short: train twelve steps, evaluate, export, chat."""
+"""The chain through the command line on the real model, short: train four steps, evaluate, export, chat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from studio.jobs import JobFolder
 from studio.settings import ASSETS
-from tests.conftest import run_studio
+from tests.conftest import call_studio, run_studio
 
 
 def test_a_run_leaves_a_model_a_card_and_its_environment(short_run: JobFolder) -> None:
@@ -21,7 +21,7 @@ def test_a_run_leaves_a_model_a_card_and_its_environment(short_run: JobFolder) -
     assert not list(short_run.model.rglob("*.bin")), "pickles are not shipped"
     environment = short_run.environment()
     assert environment["peak_memory_bytes"] > 3e8
-    assert environment["plan"]["steps"] == 12
+    assert environment["plan"]["steps"] == 4
     assert "trl" in environment["versions"]
     train = hashlib.sha256((ASSETS / "demo" / "train.jsonl").read_bytes()).hexdigest()
     assert train in json.dumps(environment["data"])
@@ -54,12 +54,12 @@ def test_its_file_is_proven_and_both_answer(short_run: JobFolder, short_export: 
 
 
 def test_jobs_are_listed_shown_and_logged(short_run: JobFolder, session_home: Path) -> None:
-    listed = run_studio("jobs", "--json", home=session_home).json["jobs"]
+    listed = call_studio("jobs", "--json", home=session_home).json["jobs"]
     assert (short_run.id, "train") in [(job["id"], job["kind"]) for job in listed]
-    shown = run_studio("jobs", "show", short_run.id, "--json", home=session_home).json
+    shown = call_studio("jobs", "show", short_run.id, "--json", home=session_home).json
     assert shown["state"]["status"] == "completed"
-    assert shown["summary"]["step"] == 12
-    log = run_studio("jobs", "log", short_run.id, home=session_home).stdout
+    assert shown["summary"]["step"] == 4
+    log = call_studio("jobs", "log", short_run.id, home=session_home).stdout
     assert "training" in log
     others = [line for line in log.splitlines() if not re.match(r"\d\d:\d\d:\d\d  ", line)]
     assert others == [], "a log tells of the run, not what libraries say to themselves"

@@ -15,7 +15,7 @@ import pytest
 
 from studio.jobs import find_job, list_jobs
 from studio.settings import ASSETS
-from tests.conftest import run_studio
+from tests.conftest import call_studio, run_studio
 from tests.support.processes import interruptible
 
 
@@ -83,14 +83,14 @@ def test_jobs_list_show_log(trained_run, session_home) -> None:
 
 
 def test_plan_inspect_and_doctor_answer_in_json(session_home, model_path) -> None:
-    plan = run_studio("plan", "demo/sft", "--json", home=session_home).json
+    plan = call_studio("plan", "demo/sft", "--json", home=session_home).json
     assert plan["plan"]["trainable"] == 4_884_480
     assert plan["plan"]["steps"] > 0
     assert plan["lengths"]["count"] > 100
-    found = run_studio("data", "inspect", "demo/test.jsonl", "--json", home=session_home).json
+    found = call_studio("data", "inspect", "demo/test.jsonl", "--json", home=session_home).json
     assert (found["rows"], found["format"]) == (120, "messages")
     assert 0 < found["supervised_tokens"] < found["tokens"]
-    doctor = run_studio("doctor", "--json", home=session_home)
+    doctor = call_studio("doctor", "--json", home=session_home)
     assert doctor.code == 0, doctor.stderr
     assert doctor.json["ok"] is True
     assert doctor.json["device"]["gflops"]["float32"] > 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.benchmarks.page import cold_start
 
 # The goal of 4 s is for a quiet machine (docs/benchmarks.md); a test machine may be busy with other tests.
 SECONDS = 20.0
 
 
+@pytest.mark.long
 def test_cold_start_memory_and_modules(session_home, model_path) -> None:
     page = cold_start(session_home)
     print(f"\npage: {page.seconds:.2f} s, {page.megabytes:.0f} MB")

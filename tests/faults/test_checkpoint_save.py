@@ -130,16 +130,17 @@ def stopped(number: int, frame: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "code", "power"),
+    ("end", "code", "power", "apart"),
     [
-        # A power cut is a kill after which less is there: the everyday test.
-        pytest.param(kill, -signal.SIGKILL, False, id="kill", marks=pytest.mark.faults),
-        pytest.param(kill, -signal.SIGKILL, True, id="power cut"),
-        pytest.param(terminate, RAISED, False, id="term", marks=pytest.mark.faults),
+        # A power cut is a kill after which less is there: the everyday test, at each fourth point.
+        pytest.param(kill, -signal.SIGKILL, True, 4, id="power cut"),
+        pytest.param(kill, -signal.SIGKILL, True, 1, id="power cut anywhere", marks=pytest.mark.faults),
+        pytest.param(kill, -signal.SIGKILL, False, 1, id="kill", marks=pytest.mark.faults),
+        pytest.param(terminate, RAISED, False, 1, id="term", marks=pytest.mark.faults),
     ],
 )
 def test_a_save_may_end_at_any_point(
-    end: Callable[[], None], code: int, power: bool, tiny: Path, tmp_path: Path, settings: Settings
+    end: Callable[[], None], code: int, power: bool, apart: int, tiny: Path, tmp_path: Path, settings: Settings
 ) -> None:  # fmt: skip
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows("train.jsonl", 12))
     training = {"max_steps": STEPS, "batch_size": 3, "save_steps": SAVE, "save_total_limit": 2}
@@ -164,7 +165,7 @@ def test_a_save_may_end_at_any_point(
             return original(*args, **kwargs)
         before = signal.signal(signal.SIGTERM, stopped)
         while True:
-            points = Points(len(ends) + 1, end, folder, tmp_path / "notes")
+            points = Points(apart * len(ends) + 1, end, folder, tmp_path / "notes")
             how = save_until(trainer, lambda: original(*args, **kwargs), points)
             os.close(points.notes)
             if power:
@@ -183,6 +184,6 @@ def test_a_save_may_end_at_any_point(
     trainer.train()
     print(f"\n{len(ends)} points, {ends.count(SAVE)} of them before the new one counts")
     # Until the last sync or so the old one counts; every point was reached, the seal's own among them.
-    assert len(ends) > 25 and ends.count(SAVE) >= len(ends) - 6 and set(ends) <= {SAVE, STEPS}
+    assert apart * len(ends) > 25 and ends.count(SAVE) >= len(ends) - 6 and set(ends) <= {SAVE, STEPS}
     # The training went on over what the killed ones had left, and its save is whole.
     assert whole().step == STEPS

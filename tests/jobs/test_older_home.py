@@ -15,7 +15,7 @@ import pytest
 
 from studio.jobs import find_job, read_events
 from studio.settings import read_settings
-from tests.conftest import run_studio
+from tests.conftest import call_studio, run_studio
 
 ARCHIVE = Path(__file__).with_name("home_of_2026_11_28.tar.xz")
 STUDIO = Path(__file__).resolve().parents[2]
@@ -37,15 +37,15 @@ def older(home: Path, model_path: Path) -> Path:
 
 
 def test_its_runs_are_shown_compared_and_planned_again(older: Path) -> None:
-    listed = run_studio("jobs", "list", "--json", home=older).json["jobs"]
+    listed = call_studio("jobs", "list", "--json", home=older).json["jobs"]
     assert {(one["name"], one["status"]) for one in listed} == {
         ("before", "completed"),
         ("stopped", "stopped"),
     }
-    compared = run_studio("jobs", "compare", "before", "stopped", "--json", home=older)
+    compared = call_studio("jobs", "compare", "before", "stopped", "--json", home=older)
     assert compared.code == 0 and "training.max_steps" in compared.stdout
     (written,) = older.glob("jobs/*-before/model/run.yaml")
-    planned = run_studio("plan", str(written), "--json", home=older)
+    planned = call_studio("plan", str(written), "--json", home=older)
     assert planned.code == 0, planned.stderr
     assert planned.json["plan"]["steps"] == 4
 

@@ -13,7 +13,7 @@ import pytest
 from studio.foreign import parse_yaml
 from studio.jobs.store.folder import JobFolder
 from studio.settings import Settings
-from tests.conftest import run_studio
+from tests.conftest import call_studio
 
 PYTHON = os.environ.get("STUDIO_SKY_PYTHON", "")
 # Its own reading of a file: all schemas, and that what is copied is there.
@@ -34,7 +34,7 @@ for path in sys.argv[1:]:
 
 def written(home: Path, *more: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the command answers, and the content of the task."""
-    done = run_studio(
+    done = call_studio(
         "launch", "demo/sft", "--to", "skypilot", "--dry-run", "--name", "far", "--json", *more, home=home
     )
     assert done.code == 0, done.stderr
@@ -84,7 +84,7 @@ def test_the_run_begins_in_the_home_of_the_machine(home: Path, tmp_path: Path) -
 
 
 def test_a_spot_machine_needs_a_bucket(home: Path) -> None:
-    refused = run_studio("launch", "demo/sft", "--to", "skypilot", "--with", "spot=true", home=home)
+    refused = call_studio("launch", "demo/sft", "--to", "skypilot", "--with", "spot=true", home=home)
     assert refused.code == 2 and "Name a bucket" in refused.stderr
     assert not list((home / "sky").glob("*"))
 

@@ -20,7 +20,7 @@ from studio.jobs import JobFolder, Summaries, find_job
 from studio.launch.slurm.cluster import node_folder, script_path
 from studio.launch.slurm.script import script
 from studio.settings import Settings
-from tests.conftest import run_studio
+from tests.conftest import call_studio, run_studio
 from tests.launch.test_ssh import all_events, until
 from tests.support.slurm import Slurm, needs_slurm
 
@@ -79,7 +79,7 @@ def test_a_signal_of_slurm_asks_the_run_to_stop_and_waits_for_it(
 def test_a_dry_run_writes_the_script_and_resuming_it_needs_sbatch(
     home: Path, settings: Settings, tmp_path: Path
 ) -> None:
-    done = run_studio("launch", "demo/sft", "--to", "slurm", "--dry-run", "--json", home=home)
+    done = call_studio("launch", "demo/sft", "--to", "slurm", "--dry-run", "--json", home=home)
     assert done.code == 0, done.stderr
     job = find_job(settings.jobs, done.json["id"])
     assert done.json["status"] == "written" and f"sbatch {script_path(job)}" in done.stderr
@@ -87,11 +87,11 @@ def test_a_dry_run_writes_the_script_and_resuming_it_needs_sbatch(
     assert str(node_folder(job).path) in script_path(job).read_text()
     state = job.state()
     assert state.status == "stopped" and "not submitted" in state.reason and job.request.machine == "Slurm"
-    wrong = run_studio("launch", "demo/sft", "--to", "slurm", "--with", "time=soon", "--json", home=home)
+    wrong = call_studio("launch", "demo/sft", "--to", "slurm", "--with", "time=soon", "--json", home=home)
     assert wrong.code == 2 and "time" in wrong.stderr
     bare = tmp_path / "bare"
     bare.mkdir()
-    again = run_studio("jobs", "resume", job.id, home=home, PATH=str(bare))
+    again = call_studio("jobs", "resume", job.id, home=home, PATH=str(bare))
     assert again.code == 2 and "sbatch is not on this machine" in again.stderr
 
 

@@ -17,7 +17,7 @@ from studio.jobs import JobFolder
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
-from tests.conftest import run_studio
+from tests.conftest import call_studio
 from tests.support.processes import interruptible
 from tests.support.sshd import Sshd, needs_sshd
 
@@ -39,7 +39,7 @@ def job(tmp_path: Path) -> JobFolder:
 def test_a_folder_is_watched_by_path_and_by_url(job: JobFolder, home: Path) -> None:
     before = sorted((one.name, one.stat().st_mtime_ns) for one in job.path.iterdir())
     for place in (str(job.path), f"file://{job.path}"):
-        done = run_studio("watch", place, "--json", home=home)
+        done = call_studio("watch", place, "--json", home=home)
         assert done.code == 0, done.stderr
         assert done.json == {"status": "completed", "name": "orders", "step": 2, "loss": 0.5}
         assert "warning: the loss is odd Look at it" in done.stderr and "step 1 of 2" in done.stderr
@@ -65,7 +65,7 @@ def test_what_cannot_be_watched_is_said(
 
 def test_a_job_that_failed_ends_the_watching_with_its_reason(job: JobFolder, home: Path) -> None:
     write_state(job.state_path, JobState(status="failed", reason="the disk is full", exit_code=1))
-    done = run_studio("watch", f"file://{job.path}", home=home)
+    done = call_studio("watch", f"file://{job.path}", home=home)
     assert done.code == 1 and "the disk is full" in done.stderr
 
 
@@ -75,7 +75,7 @@ def test_a_folder_is_watched_by_ssh_while_it_grows(there: Sshd, job: JobFolder, 
     write_state(target.state_path, JobState(status="running"))
 
     def grow() -> None:
-        time.sleep(4)
+        time.sleep(1.5)
         writer = EventWriter(target.events_path)
         writer.write("metric", step=3, total_steps=3, values={"loss": 0.25})
         writer.close()
@@ -83,7 +83,7 @@ def test_a_folder_is_watched_by_ssh_while_it_grows(there: Sshd, job: JobFolder, 
 
     thread = threading.Thread(target=grow)
     thread.start()
-    done = run_studio("watch", f"{there.url}/~/a run", "--json", home=home)
+    done = call_studio("watch", f"{there.url}/~/a run", "--json", home=home)
     thread.join()
     assert done.code == 0, done.stderr
     assert done.json["step"] == 3 and done.json["loss"] == 0.25

@@ -264,7 +264,7 @@ HEADERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HEADERS)
+@pytest.mark.parametrize("name", everyday(HEADERS, "many", "long-name", "sides", "digits", "nested"))
 def test_a_header_costs_little(served: Page, model: Path, name: str) -> None:
     header = HEADERS[name]()
     length = 2 * header.count(b"BF16") or 4
@@ -292,7 +292,7 @@ FIELDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", everyday(PATHS, "long-name", "number-0", "dots", "escape"))
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: list(field)[-2 if len(field) > 1 else 0])
 def test_a_path_that_is_none_is_a_sentence(served: Page, field: dict[str, Any], name: str) -> None:
     text = PATHS[name]

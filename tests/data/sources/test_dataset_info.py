@@ -21,7 +21,7 @@ from studio.data.worker.operations import Operations
 from studio.errors import InputError
 from studio.methods import MethodConfig, RowKind
 from studio.settings import Settings
-from tests.conftest import run_studio
+from tests.conftest import call_studio
 
 Write = Callable[..., Path]
 Read = Callable[..., list[Example]]
@@ -277,9 +277,9 @@ def test_inspect_names_an_entry(write: Write, session_home: Path, model_path: Pa
     write("rows.jsonl", [{"q": "2+2?", "a": "4"}])
     columns = {"prompt": "q", "response": "a"}
     info = write("dataset_info.json", json.dumps({"mine": {"file_name": "rows.jsonl", "columns": columns}}))
-    done = run_studio("data", "inspect", f"{info}:mine", "--json", home=session_home)
+    done = call_studio("data", "inspect", f"{info}:mine", "--json", home=session_home)
     assert (done.json["rows"], done.json["format"]) == (1, "instruction")
-    bare = run_studio("data", "inspect", str(info), home=session_home)
+    bare = call_studio("data", "inspect", str(info), home=session_home)
     assert bare.code == 2 and "its datasets are: mine" in bare.stderr
 
 

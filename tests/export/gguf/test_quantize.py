@@ -35,7 +35,7 @@ def test_source_and_target_must_not_be_one_file(tmp_path: Path, watcher: Recorde
 def test_an_already_quantised_source_is_refused(
     exported: JobFolder, tmp_path: Path, watcher: Recorder, counter: Counter
 ) -> None:
-    source = next(exported.exports.glob("*-q8_0.gguf"))
+    source = next(exported.exports.glob("*-q4_0.gguf"))
     with pytest.raises(StudioError, match="requantiz"):
         quantize(source, tmp_path / "target.gguf", "q4_k_m", 1, watcher, counter)
 

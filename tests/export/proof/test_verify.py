@@ -56,7 +56,7 @@ def test_real_files_are_inside_their_limits(report: dict[str, Any]) -> None:
         assert file["template_carried"]
         assert file["end_of_turn_stops"]
     by_type = {file["type"]: file for file in report["files"]}
-    assert by_type["f16"]["mean_kl"] < 1e-4 < by_type["q8_0"]["mean_kl"] < by_type["q4_0"]["mean_kl"]
+    assert by_type["f16"]["mean_kl"] < 1e-4 < by_type["q4_0"]["mean_kl"]
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def test_the_worst_of_a_real_export_stand_side_by_side(exported: JobFolder, repo
 
 def test_texts_of_others_are_texts(exported: JobFolder, report: dict[str, Any]) -> None:
     said = f"{SCRIPT}\u202e&amp;\x1b[2J"
-    file = json.loads(json.dumps(report["files"][2]))
+    file = json.loads(json.dumps(report["files"][-1]))
     place = file["places"][0]
     place |= {"context": said, "trained": place["trained"] | {"token": said}}
     place |= {"exported": place["exported"] | {"token": " \n"}}

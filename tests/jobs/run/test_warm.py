@@ -268,6 +268,7 @@ def test_another_supervisor_finds_a_forked_job_again(supervisor: Supervisor, set
     second.close()
 
 
+@pytest.mark.long
 def test_the_libraries_of_a_training_leave_no_thread_and_no_gpu_behind(tmp_path: Path) -> None:
     """What a fork would not survive; in a process of its own, as the warm one is."""
     import subprocess

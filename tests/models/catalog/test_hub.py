@@ -103,8 +103,8 @@ def test_broken_connection_is_taken_up_again(tiny: Path, settings: Settings, mon
         ("org/gated", "main", InputError, ["gated", "HF_TOKEN", "huggingface.co/org/gated"]),
         ("org/tiny", "v9", InputError, ["v9", "model.revision"]),
         ("org/pickled", "main", InputError, ["pickled", ".safetensors"]),
-        ("org/gguf", "main", InputError, ["GGUF", "original"]),
-        ("org/adapter", "main", InputError, ["adapter", "base model"]),
+        pytest.param("org/gguf", "main", InputError, ["GGUF", "original"], marks=pytest.mark.long),
+        pytest.param("org/adapter", "main", InputError, ["adapter", "base model"], marks=pytest.mark.long),
     ],
 )
 def test_refusals_are_sentences(
@@ -148,8 +148,8 @@ SETTINGS = "https://huggingface.co/settings/tokens"
     [
         ("", ["not signed in", f"Accept its terms on {ACCEPT} ", "hf auth login", "HF_TOKEN", SETTINGS]),
         ("hf_stranger", ["the account of your token has no access", f"{ACCEPT} with that account", "fine-grained"]),
-        ("hf_waiting", ["has not been approved yet", ACCEPT]),
-        ("hf_mistyped", ["does not know the token in HF_TOKEN", SETTINGS]),
+        pytest.param("hf_waiting", ["has not been approved yet", ACCEPT], marks=pytest.mark.long),
+        pytest.param("hf_mistyped", ["does not know the token in HF_TOKEN", SETTINGS], marks=pytest.mark.long),
     ],
 )
 def test_who_has_no_access_is_told_why_and_where_to_get_it(

@@ -21,7 +21,7 @@ from studio.models.plan.fit import Lengths
 from studio.settings import Settings
 from studio.train import checks
 from studio.train.preflight import named_paths
-from tests.conftest import run_studio
+from tests.conftest import call_studio
 from tests.models.checkpoints import write_safetensors
 
 ROWS = Lengths(count=100, total_tokens=5000, max=60, supervised_tokens=2000, validation_count=0)
@@ -285,7 +285,7 @@ def test_the_command_line_refuses_before_a_job_is_made(session_home, model_path,
     run = tmp_path / "run.yaml"
     run.write_text(f"data: {{train: [{{path: {file}}}]}}\nmethod: {{name: dpo}}\n")
     before = sorted((session_home / "jobs").glob("*")) if (session_home / "jobs").exists() else []
-    done = run_studio("train", str(run), home=session_home)
+    done = call_studio("train", str(run), home=session_home)
     assert done.code == 2
     assert "plain.jsonl" in done.stderr and "a pair needs the keys chosen and rejected" in done.stderr
     assert "Traceback" not in done.stderr

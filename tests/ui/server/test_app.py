@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.conftest import call_studio
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -128,17 +129,15 @@ def test_port_in_use_is_a_sentence(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        process = start(tmp_path, port)
-        output = process.communicate(timeout=60)[0]
-    assert process.returncode == 2
-    assert f"port {port}" in output and "--port" in output and "Traceback" not in output
+        done = call_studio("ui", "--port", str(port), home=tmp_path)
+    assert done.code == 2
+    assert f"port {port}" in done.stderr and "--port" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_open_address_without_password_is_a_sentence(tmp_path: Path) -> None:
-    process = start(tmp_path, free_port(), STUDIO_HOST="0.0.0.0")
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 2
-    assert "STUDIO_PASSWORD" in output and "Traceback" not in output
+    done = call_studio("ui", "--port", str(free_port()), home=tmp_path, STUDIO_HOST="0.0.0.0")
+    assert done.code == 2
+    assert "STUDIO_PASSWORD" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_no_event_has_two_handlers_that_wait_for_the_last_change(server: tuple[subprocess.Popen[str], int]) -> None:
