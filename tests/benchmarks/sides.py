@@ -95,7 +95,7 @@ def measure(side: str, case: Case, folder: Path) -> Done:
         case: what is trained.
         folder: for what it writes; created.
     """
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "case.json").write_text(json.dumps(asdict(case)))
     command = [sys.executable, "-m", "tests.benchmarks.sides", side, str(folder)]
     with (folder / "log.txt").open("wb") as log:
