@@ -107,7 +107,8 @@ def line(name: str, beside: Beside, goal: float) -> str:
     (ours, theirs), (here, there) = beside.speeds, beside.peaks
     return (
         f"| {name} | {ours:.0f} | {theirs:.0f} | {beside.ratio:.2f} ({beside.least:.2f} to {beside.most:.2f}) "
-        f"| {goal:g} | {here / 1e9:.2f} ({beside.planned / 1e9:.2f}) | {there / 1e9:.2f} | {beside.far:.0e} |"
+        f"| {beside.cost:.2f} | {goal:g} | {here / 1e9:.2f} ({beside.planned / 1e9:.2f}) | {there / 1e9:.2f} "
+        f"| {beside.far:.0e} |"
     )
 
 
@@ -120,8 +121,11 @@ def main(count: int, names: list[str]) -> int:
         device = device_info(read_settings(), measure=True)
         speeds = ", ".join(f"{kind} {speed:.0f} GFLOP/s" for kind, speed in device.gflops.items())
         print(f"{device.name}, {device.cores} cores, {speeds}; load before {os.getloadavg()[0]:.2f}")
-        print("| case | tokens/s | TRL | ratio, each pair | goal | peak (planned), GB | TRL | losses differ by |")
-        print("|---|---|---|---|---|---|---|---|", flush=True)
+        print(
+            "| case | tokens/s | TRL | ratio, each pair | by processor time | goal | peak (planned), GB | TRL "
+            "| losses differ by |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|", flush=True)
         for one in (name for name in names if name in CASES):
             found = []
             for number in range(count):
@@ -138,7 +142,7 @@ def main(count: int, names: list[str]) -> int:
 
 
 def _speeds(pair: dict[str, Done]) -> str:
-    return " and ".join(f"{done.speed:.0f}" for done in pair.values())
+    return " and ".join(f"{done.speed:.0f} ({done.thrift:.0f} a processor second)" for done in pair.values())
 
 
 def wide(model: Path, folder: Path) -> bool:
