@@ -5,6 +5,7 @@ Light: the tokenizing is done by the data worker, so that neither the page nor `
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from studio.foreign import as_path
 from studio.jobs import list_jobs
 from studio.jobs.run.devices import require_devices
 from studio.jobs.store.state import ACTIVE
+from studio.methods import KTO
 from studio.models.catalog.names import resolve_model
 from studio.models.device.machine import device_info
 from studio.models.inspect.shape import ModelShape
@@ -184,6 +186,7 @@ def counted(
         good=found["good"],
         answered=found["answered"],
         each=first_epoch(config, found["train"]),
+        sums=first_epoch(config, found["tokens"]),
     )
     return lengths, found["report"]["findings"]
 
@@ -204,6 +207,10 @@ def streamed_lengths(estimate: Estimate) -> Lengths:
 def first_epoch(config: RunConfig, lengths: Sequence[int]) -> list[int]:
     """Lengths of the first rows in the order in which a trainer on one device takes them."""
     seed, shuffle = config.training.seed, config.data.shuffle
+    if shuffle and config.method.name == KTO.name:  # whose rows are mixed once, before the trainer has them
+        mixed = list(lengths)
+        random.Random(seed).shuffle(mixed)
+        return mixed[:SEEN_ROWS]
     return [lengths[at] for at in epoch_order(len(lengths), seed, shuffle=shuffle, first=SEEN_ROWS)]
 
 

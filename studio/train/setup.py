@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from studio.config import RunConfig
-from studio.models.plan.batches import by_length
+from studio.models.plan.batches import by_length, dealt
 from studio.models.plan.making import Plan
 from studio.models.plan.schedule import scheduler_arguments, warmup_steps
 
@@ -59,8 +59,7 @@ class Setup:
     @property
     def dealt(self) -> bool:
         """Whether an update is computed as a whole, although its rows are not chosen by length."""
-        config = self.config
-        return config.training.engine != "unsloth" and config.method.kind.deals(config.method)
+        return dealt(self.config)
 
     @property
     def beta(self) -> float:

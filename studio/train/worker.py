@@ -296,6 +296,7 @@ def lengths_of(prepared: Prepared, config: RunConfig | None = None) -> Lengths:
         good=sum(row.label for row in rows) if prepared.kind == "rated" else None,
         answered=sum(row.answer is not None for row in rows) if prepared.kind == "prompts" else None,
         each=() if config is None else first_epoch(config, [row.length for row in rows]),
+        sums=() if config is None else first_epoch(config, [row.tokens for row in rows]),
     )
 
 

@@ -71,6 +71,7 @@ class Done:
         dtype, checkpointing: as in `Case`.
         planned: the studio's expected peak memory in bytes, 0 of others.
         peak: measured, in bytes.
+        processor: seconds of all processors together, which other work on them changes less than it does `seconds`.
     """
 
     tokens: int
@@ -80,11 +81,17 @@ class Done:
     checkpointing: bool
     planned: int = 0
     peak: int = 0
+    processor: float = 0.0
 
     @property
     def speed(self) -> float:
         """Tokens a second."""
         return self.tokens / self.seconds
+
+    @property
+    def thrift(self) -> float:
+        """Tokens for a second of a processor; 0 where it is not known."""
+        return self.tokens / self.processor if self.processor else 0.0
 
 
 def measure(side: str, case: Case, folder: Path) -> Done:
@@ -95,7 +102,7 @@ def measure(side: str, case: Case, folder: Path) -> Done:
         case: what is trained.
         folder: for what it writes; created.
     """
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "case.json").write_text(json.dumps(asdict(case)))
     command = [sys.executable, "-m", "tests.benchmarks.sides", side, str(folder)]
     with (folder / "log.txt").open("wb") as log:
@@ -167,7 +174,10 @@ def pairs(
 
 @dataclass(frozen=True)
 class Beside:
-    """The studio beside another one, over all pairs: medians, and the ratio of speeds from the least to the most."""
+    """The studio beside another one, over all pairs: medians, and the ratio of speeds from the least to the most.
+
+    `cost` is the ratio of tokens for a second of a processor.
+    """
 
     speeds: tuple[float, float]
     ratio: float
@@ -176,6 +186,7 @@ class Beside:
     peaks: tuple[int, int]
     planned: int
     far: float
+    cost: float
 
     @classmethod
     def of(cls, found: list[dict[str, Done]], other: str) -> Beside:
@@ -194,6 +205,7 @@ class Beside:
             (median(ours.speed for ours, _ in both), median(theirs.speed for _, theirs in both)),
             median(ratios), min(ratios), max(ratios),
             (max(ours.peak for ours, _ in both), max(theirs.peak for _, theirs in both)), both[0][0].planned, far,
+            median(ours.thrift / theirs.thrift if theirs.thrift else 0.0 for ours, theirs in both),
         )  # fmt: skip
 
 
@@ -317,16 +329,17 @@ def _clock() -> Any:
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
-        began = ended = 0.0
+        began = ended = (0.0, 0.0)
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self.began = time.perf_counter()
+            self.began = time.perf_counter(), time.process_time()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.ended = time.perf_counter()
+            self.ended = time.perf_counter(), time.process_time()
 
         def report(self, losses: list[float], tokens: int) -> dict[str, Any]:
-            return {"tokens": tokens, "seconds": self.ended - self.began, "losses": losses}
+            seconds, processor = (end - begin for begin, end in zip(self.began, self.ended, strict=True))
+            return {"tokens": tokens, "seconds": seconds, "losses": losses, "processor": processor}
 
     return Clock()
 

@@ -118,7 +118,7 @@ def make_trainer(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prepared = prepare_data(config.data, config.method, tokenizer, settings, seed=config.training.seed)
     shape = ModelShape.from_folder(folder)
-    plan = make_plan(config, shape, lengths_of(prepared), device_info(settings))
+    plan = make_plan(config, shape, lengths_of(prepared, config), device_info(settings))
     example = min(prepared.train, key=lambda row: row.length) if prepared.kind == "answers" else None
     kernels, reason = fused.kernels(config, plan)
     loaded = load_model(config, plan, folder, tokenizer, example, kernels)

@@ -6,8 +6,10 @@ what that class cannot do: logits of some positions only, and a common beginning
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -168,14 +170,55 @@ class GgufModel:
             batch.n_seq_id[slot] = 1
             batch.seq_id[slot][0] = 0
             batch.logits[slot] = position >= first
-        code = self._thread.submit(llama_cpp.llama_decode, self._llama.ctx, batch).result()
-        if code != 0:
+        try:
+            self.decode_batch(self._llama.ctx, batch)
+        except StudioError:
             self._kept = []
-            raise StudioError(f"llama.cpp could not compute {end - begin} tokens (llama_decode: {code})")
+            raise
         for slot, position in enumerate(range(begin, end)):
             if position >= first:
                 values = llama_cpp.llama_get_logits_ith(self._llama.ctx, slot)
                 table[position - first] = np.ctypeslib.as_array(values, shape=(self.vocabulary,))
+
+    def decode_batch(self, context: Any, batch: Any) -> None:
+        """Let llama.cpp compute a batch of tokens.
+
+        Args:
+            context: of this model.
+            batch: of llama.cpp.
+
+        Raises:
+            StudioError: it fails.
+        """
+        code = self._thread.submit(llama_cpp.llama_decode, context, batch).result()
+        if code != 0:
+            raise StudioError(f"llama.cpp could not compute {batch.n_tokens} tokens (llama_decode: {code})")
+
+    @contextmanager
+    def beside(self, sequences: int, cells: int) -> Iterator[Any]:
+        """A context for several sequences beside the model's own, with the adapter that this has.
+
+        Args:
+            sequences: how many.
+            cells: tokens of all of them that are kept at a time.
+
+        Raises:
+            StudioError: there is no memory for it.
+        """
+        asked = llama_cpp.llama_context_params.from_buffer_copy(self._llama.context_params)
+        asked.n_ctx, asked.n_seq_max, asked.kv_unified = max(cells, BATCH_TOKENS), sequences, True
+        asked.n_batch = asked.n_ubatch = BATCH_TOKENS
+        context = self._thread.submit(llama_cpp.llama_init_from_model, self._llama.model, asked).result()
+        if not context:
+            raise StudioError(f"llama.cpp has no memory for {cells:,} tokens of {sequences} rows")
+        try:
+            if self._llama._lora_adapter is not None:
+                adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self._llama._lora_adapter)
+                scales = (ctypes.c_float * 1)(self._llama.lora_scale)
+                llama_cpp.llama_set_adapters_lora(context, adapters, 1, scales)
+            yield context
+        finally:
+            llama_cpp.llama_free(context)
 
     def greedy(self, prompt: Sequence[int], most: int) -> tuple[list[int], bool]:
         """The most likely answer token by token, without its end token; and whether it ended by itself.

@@ -1,8 +1,8 @@
 """A GGUF answers held-out rows, in a process with llama.cpp: how many answers are exactly right?
 
 Each row is first read once with its expected answer: if the most likely token is the expected one at every place, end
-of turn included, then greedy generation gives that answer. Only the other rows are generated, which is also how the
-wrong answer gets known.
+of turn included, then greedy generation gives that answer. Only the other rows are generated, from the token on that
+differs, which is also how the wrong answer gets known. Rows are computed side by side (`proof.together`).
 """
 
 from __future__ import annotations
@@ -15,19 +15,26 @@ from typing import Any
 from studio.evaluate.score import exact_match
 from studio.export.proof.material import SHOWN_WRONG, SPARE_TOKENS
 from studio.export.proof.model import GgufModel
+from studio.export.proof.together import Together
 from studio.export.steps import Report, serve_step
 
+_OWN_CONTEXT = 8  # tokens; rows are computed in a context beside the file's own
 
-def forced_right(model: GgufModel, prompt: Sequence[int], answer: Sequence[int]) -> bool:
-    """Would greedy generation after `prompt` give exactly the ids `answer`?
+
+def begun(model: GgufModel, answer: Sequence[int], chosen: Sequence[int]) -> list[int]:
+    """How greedy generation begins where it does not give `answer`: up to the first token that differs, or its end.
 
     Args:
         model: the GGUF file, opened.
-        prompt, answer: token ids of one row.
+        answer: token ids.
+        chosen: what is the likeliest at each of its places, after the tokens of `answer` before it.
     """
-    ids = [*prompt, *answer[:-1]]
-    chosen = model.logits(ids, len(prompt) - 1).argmax(axis=1)
-    return bool((chosen == answer).all())
+    found: list[int] = []
+    for expected, token in zip(answer, chosen, strict=True):
+        found.append(token)
+        if token != expected or model.is_end(token):
+            break
+    return found
 
 
 def answer_rows(request: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -47,17 +54,22 @@ def answer_rows(request: dict[str, Any], report: Report) -> dict[str, Any]:
     """
     rows = json.loads((Path(request["folder"]) / "cases.json").read_text(encoding="utf-8"))["rows"]
     most = max(len(row["answer_ids"]) for row in rows) + SPARE_TOKENS
-    context = max(len(row["prompt_ids"]) for row in rows) + most + 8
-    model = GgufModel(Path(request["file"]), context, request["threads"], lora_path=request.get("lora"))
+    model = GgufModel(Path(request["file"]), _OWN_CONTEXT, request["threads"], lora_path=request.get("lora"))
     correct, unfinished = 0, 0
     wrong: list[dict[str, Any]] = []
     missed: list[int] = []
     try:
-        for done, row in enumerate(rows, 1):
-            if forced_right(model, row["prompt_ids"], row["answer_ids"]):
-                correct += 1
-            else:
-                ids, ended = model.greedy(row["prompt_ids"], most)
+        with Together(model, [row["prompt_ids"] for row in rows], most) as together:
+            left: list[tuple[dict[str, Any], list[int]]] = []
+            expected = together.chosen([(row["prompt_ids"], row["answer_ids"]) for row in rows])
+            for row, chosen in zip(rows, expected, strict=True):
+                if chosen == row["answer_ids"]:
+                    correct += 1
+                    report(correct, len(rows))
+                else:
+                    left.append((row, begun(model, row["answer_ids"], chosen)))
+            asked = [(row["prompt_ids"], beginning) for row, beginning in left]
+            for (row, _), (ids, ended) in zip(left, together.written(asked, most), strict=True):
                 answer = model.decode(ids)
                 unfinished += not ended
                 if ended and exact_match(row["expected"], answer):
@@ -66,7 +78,7 @@ def answer_rows(request: dict[str, Any], report: Report) -> dict[str, Any]:
                     missed.append(row["row"])
                     shown = {key: row[key] for key in ("row", "prompt", "expected")}
                     wrong += [shown | {"answer": answer}] if len(wrong) < SHOWN_WRONG else []
-            report(done, len(rows))
+                report(correct + len(missed), len(rows))
     finally:
         model.close()
     return {

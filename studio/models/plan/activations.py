@@ -11,6 +11,7 @@ from studio.models.inspect.shape import ModelShape
 
 # Layers that take the same input in a Llama-like block, by the last part of their names.
 _TOGETHER = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
+_GATED = ("gate_proj", "up_proj", "gate_up_proj")  # what the gate keeps
 
 
 def block_bytes(shape: ModelShape, adapter: Adapted | None, *, autocast: bool, fused: bool) -> float:
@@ -59,7 +60,7 @@ def _fused(shape: ModelShape, adapter: Adapted | None, c: int) -> float:
 
     - Each of the two norms keeps its input (c H; 4 H where weights and so the stream are in float32) and a number.
     - Linear layers with adapters keep one input for all that take the same (that of o is attention's output), the
-      products with their A, and with DoRA what is scaled; others keep nothing. Full tuning keeps the inputs.
+      products with their A, and with DoRA what they give; others keep nothing. Full tuning keeps the inputs.
     - The gate keeps gate and up (2 c I), and silu(gate) where up has no adapter, since the model computes it then.
     """
     hidden, inner = shape.hidden, shape.intermediate
@@ -68,5 +69,6 @@ def _fused(shape: ModelShape, adapter: Adapted | None, c: int) -> float:
     trained = {layer.suffix: layer for layer, _ in adapter.layers}
     gated = {"gate_proj", "up_proj"} <= set(trained) or "gate_up_proj" in trained
     inputs = {_TOGETHER.get(name, name): layer.inputs for name, layer in trained.items() if name != "o_proj"}
-    each = sum(rank + (layer.outputs if adapter.dora else 0) for layer, rank in adapter.layers) / max(1, shape.layers)
+    given = [layer.outputs for layer, _ in adapter.layers if adapter.dora and not (gated and layer.suffix in _GATED)]
+    each = (sum(rank for _, rank in adapter.layers) + sum(given)) / max(1, shape.layers)
     return 2 * (c * hidden + 4) + c * inner * (2 if gated else 3) + c * (sum(inputs.values()) + each)

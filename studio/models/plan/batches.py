@@ -30,7 +30,7 @@ class Batching:
     padded: bool = True
 
     def computed(self, rows: int, longest: int, tokens: int) -> int:
-        """Tokens that are computed for some rows together.
+        """Tokens that are computed for some sequences together.
 
         Args:
             rows: how many there are.
@@ -62,9 +62,9 @@ class Seen:
 def by_length(config: RunConfig) -> bool:
     """Whether a run computes rows of like length together.
 
-    Where the loss of an update is a mean over its tokens or pairs. The losses of orpo and kto depend on which rows are
-    computed together, ppo and grpo learn from answers that are not written yet, packing knows no padding, and Unsloth
-    brings a trainer of its own.
+    Where the loss of an update is a mean over its tokens or pairs. orpo and kto put rows together by number (`dealt`),
+    ppo and grpo learn from answers that are not written yet, packing knows no padding, and Unsloth brings a trainer of
+    its own.
     """
     training = config.training
     if training.engine == "unsloth":
@@ -72,6 +72,13 @@ def by_length(config: RunConfig) -> bool:
     method = config.method
     packed = method.kind.padding_free and training.padding_free
     return method.kind.by_length(method) and not packed
+
+
+def dealt(config: RunConfig) -> bool:
+    """Whether an update is computed as a whole, although its rows are not chosen by length: its longest ones together,
+    as many as are to be computed at a time.
+    """
+    return config.training.engine != "unsloth" and config.method.kind.deals(config.method)
 
 
 def split(lengths: Sequence[int], batching: Batching, sequences: int = 1) -> list[list[int]]:
@@ -87,7 +94,7 @@ def split(lengths: Sequence[int], batching: Batching, sequences: int = 1) -> lis
     for at in _longest_first(lengths):
         if parts:
             rows, longest = len(parts[-1]) + 1, lengths[parts[-1][0]]
-            tokens = sequences * batching.computed(rows, longest, filled + lengths[at])
+            tokens = batching.computed(sequences * rows, longest, sequences * (filled + lengths[at]))
             if rows <= batching.rows and (not batching.tokens or tokens <= batching.tokens):
                 parts[-1].append(at)
                 filled += lengths[at]
@@ -116,24 +123,26 @@ def shares(lengths: Sequence[int], ranks: int) -> list[list[int]]:
     return dealt
 
 
-def look(each: Sequence[int], batch: int, batching: Batching, sequences: int = 1) -> Seen:
+def look(each: Sequence[int], batch: int, batching: Batching, sequences: int = 1, sums: Sequence[int] = ()) -> Seen:
     """Look at the micro-batches of the updates that these rows make, in their order.
 
     Args:
         each: (N,) tokens of each row's longest sequence, at least one.
         batch: rows of an update.
         batching, sequences: as in `split`.
+        sums: (N,) tokens of all sequences of each row; without them each counts as long as the longest.
     """
+    sums = sums or [sequences * length for length in each]
     sizes: list[int] = []
     most = parts_of_whole = rows_of_whole = 0
     for start in range(0, len(each), batch):
         lengths = each[start : start + batch]
         parts = split(lengths, batching, sequences)
         sizes += [
-            sequences * batching.computed(len(part), lengths[part[0]], sum(lengths[at] for at in part))
+            batching.computed(sequences * len(part), lengths[part[0]], sum(sums[start + at] for at in part))
             for part in parts
         ]
         most = max(most, len(parts))
         if len(lengths) == batch or not start:
             parts_of_whole, rows_of_whole = parts_of_whole + len(parts), rows_of_whole + len(lengths)
-    return Seen(max(sizes), sum(sizes), sequences * sum(each), parts_of_whole, most, rows_of_whole)
+    return Seen(max(sizes), sum(sizes), sum(sums), parts_of_whole, most, rows_of_whole)

@@ -15,7 +15,7 @@ from studio.config import RunConfig
 from studio.models.device.machine import DeviceInfo
 from studio.models.device.speed import padded_length
 from studio.models.inspect.shape import ModelShape
-from studio.models.plan.batches import Batching, Seen, by_length, look
+from studio.models.plan.batches import Batching, by_length, dealt, look
 from studio.models.plan.fused import may_leave_out_padding
 from studio.models.plan.memory import PARTS, Load, estimate
 
@@ -42,7 +42,9 @@ class Lengths:
         validation_max: tokens of the longest of them; 0 where it is not known.
         good: answers that are rated good, None where rows are not rated.
         answered: prompts with an answer to compare with, None where rows are not prompts.
-        each: tokens of the first examples in the order of the first epoch (`batches.SEEN_ROWS`); empty if not known.
+        each: tokens of the longest sequence of the first examples, in the order of the first epoch
+            (`batches.SEEN_ROWS`); empty if not known.
+        sums: tokens of all sequences of each of those; empty if not known.
     """
 
     count: int
@@ -54,6 +56,7 @@ class Lengths:
     answered: int | None = None
     validation_max: int = 0
     each: Sequence[int] = field(default=(), repr=False)
+    sums: Sequence[int] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -179,48 +182,56 @@ def _usual_length(config: RunConfig, lengths: Lengths, load: Load, size: int) ->
 def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, checkpointing: bool) -> Load:
     """What is in memory with micro-batches of that size."""
     batch, sequences = config.training.batch_size, load.cost.sequences
-    share = lengths.supervised_tokens / max(1, lengths.total_tokens)
-    if not by_length(config):
-        micro = size.rows
-        free = config.training.padding_free or load.unpadded
-        joined = sequences * _joined(lengths, micro) if free and not load.written else 0
-        supervised = math.ceil(micro * (lengths.supervised_tokens / lengths.count + load.written))
+    free = config.training.padding_free or load.unpadded
+    if load.written:  # an answer is as long as it may be, whatever the others are
+        supervised = math.ceil(size.rows * (lengths.supervised_tokens / lengths.count + load.written))
         return replace(
-            load, micro_batch=micro, accumulates=micro < batch, checkpointing=checkpointing, supervised=supervised,
-            padded=joined, waste=1.0 if free else 0.0,
+            load, micro_batch=size.rows, accumulates=size.rows < batch, checkpointing=checkpointing,
+            supervised=supervised, waste=1.0 if free else 0.0,
         )  # fmt: skip
-    seen = _seen(lengths, batch, size, sequences)
+    size, whole = replace(size, padded=not free), by_length(config) or dealt(config)
+    rows = _reached(config, lengths, batch if whole else size.rows)
+    seen = look(rows.each, batch if whole else size.rows, size, sequences, rows.sums)
     # The longest row comes some time, together with as many others as go with it.
-    beside = min(size.rows, batch, lengths.count)
-    if size.tokens:
-        beside = max(1, min(beside, size.tokens // (sequences * lengths.max)))
-    known = size.tokens or not size.padded
-    padded = max(seen.largest, sequences * lengths.max * (1 if known else beside))
+    if size.padded:
+        beside = 1 if size.tokens else min(size.rows, batch, lengths.count)
+        most = sequences * rows.max * beside
+    else:
+        most = max(rows.sums) if rows.sums else sequences * rows.max
+    padded = max(seen.largest, most)
     # In whole numbers of which the batch is made, as the option has it: about so many are computed at a time.
     usual = max(1, round(seen.rows / seen.parts))
     micro = size.rows if not size.tokens else max(one for one in _divisors(batch, lengths.count) if one <= usual)
+    share = lengths.supervised_tokens / max(1, lengths.total_tokens)
     return replace(
-        load, micro_batch=micro, accumulates=seen.most > 1, checkpointing=checkpointing, padded=padded,
-        supervised=math.ceil(share * padded), token_limit=size.tokens,
+        load, micro_batch=micro, accumulates=seen.most > 1 if whole else size.rows < batch,
+        checkpointing=checkpointing, padded=padded, supervised=math.ceil(share * padded), token_limit=size.tokens,
         waste=seen.padded / max(1, seen.tokens),
     )  # fmt: skip
 
 
-def _seen(lengths: Lengths, batch: int, size: Batching, sequences: int) -> Seen:
-    if lengths.each:
-        return look(lengths.each, batch, size, sequences)
-    # Not known row by row: every update as many rows as it may have, half of them longer than the mean.
-    mean = max(1, round(lengths.total_tokens / lengths.count / sequences))
-    rows = min(batch, lengths.count)
-    low = max(1, 2 * mean - lengths.max)
-    spread = [low + (lengths.max - low) * i // max(1, rows - 1) for i in range(rows)]
-    return look(spread if rows > 1 else [lengths.max], batch, size, sequences)
+def _reached(config: RunConfig, lengths: Lengths, together: int) -> Lengths:
+    """The rows that a run comes to, as far as their lengths are known; `sums` are only of all of them.
 
-
-def _joined(lengths: Lengths, micro: int) -> int:
-    """Tokens of the largest row that packing makes of `micro` examples; 0 if that is not known."""
-    each = lengths.each
-    return max((sum(each[at : at + micro]) for at in range(0, len(each), micro)), default=0)
+    Args:
+        config: the run.
+        lengths: of all rows.
+        together: rows out of which micro-batches are made.
+    """
+    training = config.training
+    count = lengths.count
+    if training.max_steps is not None:
+        count = min(count, training.max_steps * training.batch_size * training.ranks)
+    each, sums = lengths.each[:count], lengths.sums[:count]
+    if not each:
+        # Not known row by row: every update as many rows as it may have, half of them longer than the mean.
+        mean = max(1, round(lengths.total_tokens / lengths.count / config.method.kind.cost.sequences))
+        rows, low = min(together, lengths.count), max(1, 2 * mean - lengths.max)
+        spread = [low + (lengths.max - low) * i // max(1, rows - 1) for i in range(rows)]
+        return replace(lengths, each=spread if rows > 1 else [lengths.max], sums=())
+    if len(each) < count:
+        return replace(lengths, each=each, sums=())
+    return replace(lengths, each=each, sums=sums, max=max(each))
 
 
 def _explain(

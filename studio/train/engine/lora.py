@@ -17,6 +17,8 @@ from torch import nn
 
 from studio.train.engine.frozen import Frozen, frozen_of
 
+_ROWS = 128  # multiplied at a time
+
 
 def is_ours(layer: Any) -> bool:
     """Whether a layer of PEFT is one that can be computed here: LoRA or DoRA on a linear layer, one adapter.
@@ -150,38 +152,45 @@ class _Linear(torch.autograd.Function):
         count = 2 * len(scales)
         first, second, lengths = trained[:count:2], trained[1:count:2], trained[count:]
         a = torch.cat(first).to(x.dtype)
-        b = torch.block_diag(*(scale * one for scale, one in zip(scales, second, strict=True))).to(x.dtype)
+        lows = a.split([len(one) for one in first])
+        highs = [(scale * one).to(x.dtype) for scale, one in zip(scales, second, strict=True)]
+        b = torch.block_diag(*highs)
         seen, mask = torch.native_dropout(x, dropout, True) if dropout else (x, None)
         inner = seen @ a.t()
         out = x.new_empty(len(x), len(b))
-        crossed = []
-        for weight, part in zip(frozen.matrices(), out.split([len(one) for one in second], dim=1), strict=True):
+        parts = out.split([len(one) for one in second], dim=1)
+        added = []  # to the squares of each row
+        for weight, low, high, part in zip(frozen.matrices(), lows, highs, parts, strict=True):
             torch.mm(x, weight.t(), out=part)
             if squares is not None:
-                crossed.append(weight @ a.t())
+                wide_low, wide_high = low.float(), high.float()
+                made = 2 * (weight @ low.t()).float() + wide_high @ (wide_low @ wide_low.t())
+                added.append((made * wide_high).sum(1))
         out.addmm_(inner, b.t())
-        factor = kept = measured = None
+        factor = length = None
         if squares is not None:
-            wide_a, wide_b = a.float(), b.float()
-            made = (wide_b @ (wide_a @ wide_a.t())) * wide_b
-            measured = (squares + (2 * torch.cat(crossed).float() * wide_b + made).sum(1)).sqrt()
-            factor = (torch.cat(lengths) / measured).to(x.dtype)
-            kept, out = out, out * factor
+            length = torch.cat(lengths)
+            factor = (length / (squares + torch.cat(added)).sqrt()).to(x.dtype)
+            out *= factor
         if bias is not None:
             out += bias
-        ctx.save_for_backward(x, mask, inner, a, b, factor, kept, measured)
-        ctx.frozen, ctx.dropout, ctx.scales = frozen, dropout, scales
+        # With DoRA the gradient of a length follows from what the layer gives, which the gate keeps anyway.
+        ctx.save_for_backward(x, mask, inner, a, b, factor, length, None if factor is None else out)
+        ctx.frozen, ctx.dropout, ctx.scales, ctx.bias = frozen, dropout, scales, bias
         ctx.shapes = [(one.shape, one.dtype) for one in second]
         return out
 
     @staticmethod
     def backward(ctx: Any, given: torch.Tensor) -> tuple[Any, ...]:
-        x, mask, inner, a, b, factor, kept, measured = ctx.saved_tensors
+        x, mask, inner, a, b, factor, length, out = ctx.saved_tensors
         rows = [shape[0] for shape, _ in ctx.shapes]
         given = given.contiguous()
         lengths: list[torch.Tensor] = []
         if factor is not None:
-            lengths = list(((given * kept).sum(0, dtype=torch.float32) / measured).split(rows))
+            pulls = _columns(given, out)
+            if ctx.bias is not None:
+                pulls -= ctx.bias * given.sum(0, dtype=torch.float32)
+            lengths = list(torch.where(length == 0, 0.0, pulls / length).split(rows))
             given = given * factor
         pulled = given @ b  # (N, ranks)
         dx = None
@@ -200,3 +209,11 @@ class _Linear(torch.autograd.Function):
             made.append(db[row : row + outputs, column : column + rank].to(dtype) * scale)
             row, column = row + outputs, column + rank
         return dx, None, None, None, None, None, *made, *lengths
+
+
+def _columns(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """What the columns of two matrices, (N, out) each, have in common: the sums over rows of their products."""
+    total = torch.zeros(left.shape[1], dtype=torch.float32)
+    for one, other in zip(left.split(_ROWS), right.split(_ROWS), strict=True):  # so that a product stays in the cache
+        total += (one * other).sum(0, dtype=torch.float32)
+    return total

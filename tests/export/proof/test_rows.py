@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from studio.evaluate.score import exact_match
+from studio.export.proof import together as together_module
 from studio.export.proof.model import GgufModel
-from studio.export.proof.rows import answer_rows, forced_right
+from studio.export.proof.rows import answer_rows, begun
+from studio.export.proof.together import Together
 from studio.models.catalog.embedded import find_gguf
 
 PROMPT = [{"role": "user", "content": "Say hello."}]
@@ -72,10 +74,42 @@ def test_one_pass_agrees_with_generation(model: GgufModel) -> None:
     best = np.sort(model.logits([*prompt, *answer[:-1]], len(prompt) - 1), axis=1)
     answer = answer[: int(np.cumprod(best[:, -1] - best[:, -2] > 0.3).sum())]
     assert len(answer) >= 3
-    assert forced_right(model, prompt, answer)
-    changed = [*answer[:-1], answer[-1] + 1]
-    assert not forced_right(model, prompt, changed)
+    with Together(model, [prompt], 20) as together:
+        assert list(together.chosen([(prompt, answer)])) == [answer]
+        changed = [answer[0], answer[1] + 1, *answer[2:]]
+        (chosen,) = together.chosen([(prompt, changed)])
+    assert begun(model, changed, chosen) == answer[:2]
     assert isinstance(ended, bool)
+
+
+def test_rows_side_by_side_are_computed_as_alone(model: GgufModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("one", "two", "three", "four", "five", "six", "seven")
+    prompts = [
+        model.chat_ids([{"role": "user", "content": f"Repeat after me: {' '.join(words[:many])}."}])
+        for many in range(1, 8)
+    ]
+    monkeypatch.setattr(together_module, "AT_ONCE", 3)  # so that there are several groups
+    most, firm, same = 8, 0, 0
+    with Together(model, prompts, most) as together:
+        answers = list(together.written([(prompt, _first(model, prompt)) for prompt in prompts], most))
+        read = list(together.chosen([(prompt, answer) for prompt, (answer, _) in zip(prompts, answers, strict=True)]))
+    assert any(ended for _, ended in answers) and not all(ended for _, ended in answers)
+    for prompt, (answer, ended), chosen in zip(prompts, answers, read, strict=True):
+        assert 0 < len(answer) <= most and ended == (len(answer) < most)
+        alone = model.logits([*prompt, *answer], len(prompt) - 1)
+        best = np.sort(alone, axis=1)
+        clear = best[:, -1] - best[:, -2] > 0.3  # nearly equal ones may be ordered differently by another sum
+        follows = [*answer, *([2] if ended else [])]
+        for place, token in enumerate(follows):
+            firm += bool(clear[place])
+            same += bool(clear[place]) and int(alone[place].argmax()) == token
+            if clear[place] and place < len(chosen):
+                assert chosen[place] == token
+    assert firm == same >= 20
+
+
+def _first(model: GgufModel, prompt: list[int]) -> list[int]:
+    return [int(model.logits(prompt, len(prompt) - 1)[0].argmax())]
 
 
 def test_rows_are_counted_and_wrong_answers_shown(file: Path, tmp_path: Path) -> None:

@@ -75,6 +75,38 @@ def test_with_fused_kernels_rows_are_counted_without_padding() -> None:
     assert micro.memory["activations"] < wider.memory["activations"]
 
 
+def test_pairs_are_counted_with_both_their_answers() -> None:
+    """The shorter answer of a pair is not taken to be as long as the longer one, except where it is padded."""
+    shorter = [length + 20 for length in ALPACA]
+    both = replace(LENGTHS, total_tokens=sum(shorter), supervised_tokens=sum(shorter) // 2, sums=shorter)
+    alike = replace(both, sums=())
+    sizes: dict[str, Any] = {"batch_size": 8, "micro_batch_size": 4}
+    for method in ("dpo", "orpo", "reward"):
+        on, upper = (plan(one, method={"name": method}, training=sizes) for one in (both, alike))
+        assert on.memory["activations"] == pytest.approx(
+            upper.memory["activations"] * max_of_parts(shorter, 8, 4) / max_of_parts([2 * one for one in ALPACA], 8, 4)
+        ), method
+        off, same = (plan(one, method={"name": method}, training={**sizes, "kernels": "off"}) for one in (both, alike))
+        assert off.memory["activations"] == same.memory["activations"]
+
+
+def max_of_parts(sums: list[int], batch: int, rows: int) -> int:
+    """Tokens of the largest micro-batch where the longest rows of each update go together."""
+    parts = (
+        sorted(range(at, min(at + batch, len(sums))), key=lambda place: (-ALPACA[place], place))
+        for at in range(0, len(sums), batch)
+    )
+    return max(sum(sums[at] for at in places[start : start + rows]) for places in parts for start in (0, rows))
+
+
+def test_only_rows_that_the_run_comes_to_are_counted() -> None:
+    each = [50] * 40 + [900] * 40
+    lengths = Lengths(80, sum(each), 900, sum(each) // 2, each=each, sums=each)
+    whole, short = (plan(lengths, training={"batch_size": 8, "max_steps": steps}) for steps in (None, 5))
+    assert short.memory["activations"] == pytest.approx(whole.memory["activations"] * 8 * 50 / (2 * 900))
+    assert short.accumulation == 1 and whole.accumulation > 1
+
+
 @pytest.mark.parametrize("method", ["orpo", "kto"])
 def test_so_are_rows_in_the_order_of_the_data(method: str) -> None:
     off, on = (

@@ -44,7 +44,11 @@ def test_medians_and_spread_are_those_of_pairs() -> None:
     one = Beside.of(found, "trl")
     assert (one.speeds, one.ratio, one.least, one.most) == ((250.0, 250.0), 2.0, 1.0, 3.0)
     assert one.peaks == (20, 30) and one.far == pytest.approx(0.1 / 1.1)
-    assert trl.line("x", one, 1.5) == "| x | 250 | 250 | 2.00 (1.00 to 3.00) | 1.5 | 0.00 (10.00) | 0.00 | 9e-02 |"
+    assert (
+        trl.line("x", one, 1.5) == "| x | 250 | 250 | 2.00 (1.00 to 3.00) | 0.00 | 1.5 | 0.00 (10.00) | 0.00 | 9e-02 |"
+    )
+    shared = Beside.of([{"studio": done(2, 10, processor=3.0), "trl": done(4, 30, processor=7.5)}], "trl")
+    assert shared.cost == pytest.approx(2.5)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

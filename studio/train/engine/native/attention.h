@@ -215,7 +215,11 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
             log_of[r] = INFINITY, mean[r] = 0;  // a row that is not there weighs nothing
             if (r >= have) continue;
             const T *o = out.row(start + first + r, h), *g = given.row(start + first + r, h);
-            for (long d = 0; d < s.size; d++) mean[r] += to_float(o[d]) * to_float(g[d]);
+            vec both = vec{};
+            long d = 0;
+            for (; d + WIDTH <= s.size; d += WIDTH) both += load(o + d) * load(g + d);
+            for (; d < s.size; d++) mean[r] += to_float(o[d]) * to_float(g[d]);
+            mean[r] += sum(both);
             log_of[r] = logsum[(start + first + r) * s.heads + h];
           }
           for (long key = begin; key < std::min(end, first + have); key += KEYS) {

@@ -164,7 +164,7 @@ inline void tile(long steps, const typename Kind::Cell* left, long left_row, con
 template <class Kind, int VECTORS>
 inline void strip(long rows, long steps, const typename Kind::Cell* left, long left_row,
                   const typename Kind::Cell* right, long columns, float* out, long out_row, bool add) {
-  constexpr int ROWS = WIDTH == 16 ? 6 : 3;
+  constexpr int ROWS = 6;
   long r = 0;
   for (; r + ROWS <= rows; r += ROWS)
     tile<Kind, ROWS, VECTORS>(steps, left + r * left_row, left_row, right, columns, out + r * out_row, out_row, add);
@@ -179,7 +179,7 @@ template <class Kind>
 inline void product(long rows, long width, long depth, const typename Kind::Cell* left, long left_row,
                     const typename Kind::Cell* panel, long columns, float* out, long out_row, bool add) {
   long steps = depth / Kind::PAIR, at = 0;
-  constexpr int MOST = WIDTH == 16 ? 4 : 3;
+  constexpr int MOST = WIDTH == 16 ? 4 : 2;  // as many sums as leave registers for what is multiplied, of 32 or 16
   for (; at + MOST * WIDTH <= width; at += MOST * WIDTH)
     strip<Kind, MOST>(rows, steps, left, left_row, panel + at * Kind::PAIR, columns, out + at, out_row, add);
   for (; at + WIDTH <= width; at += WIDTH)
