@@ -1,6 +1,6 @@
 """Tokens a second of a run on two processes of the CPU beside the same run on one, turn about. No goal.
 
-    python -m tests.benchmarks.ranks [PAIRS]      2 pairs; about five minutes
+    python -m tests.benchmarks.ranks [PAIRS]      2 pairs; about eight minutes
 Each process of two has one core, and both what one has, so that nothing is to be gained here: it shows what sharing
 costs. The embedded model, LoRA, float32, rows like Alpaca's, 8 of them an update; the first two steps are left out.
 """
