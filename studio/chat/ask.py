@@ -18,7 +18,8 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.foreign import as_path
 from studio.jobs.store.files import read_json
-from studio.jobs.store.folder import JobFolder, find_job
+from studio.jobs.store.finding import find_job
+from studio.jobs.store.folder import JobFolder
 from studio.jobs.store.request import ANSWERING_KINDS, ELSEWHERE_KINDS
 from studio.models.catalog.names import resolve_model
 from studio.remote.record import read_record

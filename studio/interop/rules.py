@@ -17,6 +17,9 @@ from studio.interop.values import Reader, is_nothing
 if TYPE_CHECKING:
     from studio.interop.draft import Draft
 
+# Said of the keys of every tool about it.
+STREAMED = "Files of 1 GB or more together are streamed as data.streaming says; the rows and losses stay the same"
+ONE_DEVICE = "The run is imported for one device; training.devices and training.parallel share it between several"
 ANY: Any = object()  # no value is the one with which the key says nothing
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from studio.config.describe import options_of
 from studio.config.training import TrainingConfig
 from studio.interop.draft import Draft
-from studio.interop.rules import Rule, approximated, ignored, mapped, refused, table
+from studio.interop.rules import ONE_DEVICE, Rule, approximated, ignored, mapped, refused, table
 from studio.interop.values import flag, number, text, whole, words
 
 _OPTIONS = {spec.path: spec for spec in options_of(TrainingConfig)}
@@ -20,7 +20,6 @@ _OTHER_NAMES = {
     "adamw_hf": "adamw_torch", "adamw": "adamw_torch", "adamw_bnb_8bit": "adamw_8bit",
     "paged_adamw": "paged_adamw_32bit", "lion_bnb_8bit": "lion_8bit",
 }  # fmt: skip
-ONE_DEVICE = "A run computes on one device, so there is nothing to divide; the result does not depend on it"
 _RECORD = "Every step is recorded"
 _SPEED = "It changes speed or memory, not the result; the studio chooses for itself"
 _FOLDER = "A run has a folder of its own in the studio's home"

@@ -9,7 +9,8 @@ gradio.
 from studio.jobs.actions.branching import resume
 from studio.jobs.actions.client import ensure_supervisor, request_stop, submit, wait
 from studio.jobs.store.events import read_events
-from studio.jobs.store.folder import JobFolder, find_job, list_jobs
+from studio.jobs.store.finding import find_job, list_jobs
+from studio.jobs.store.folder import JobFolder
 from studio.jobs.store.request import JobRequest
 from studio.jobs.store.state import FINAL, JobState
 from studio.jobs.views.summary import JobSummary, Summaries

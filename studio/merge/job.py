@@ -20,7 +20,7 @@ from studio.export.gguf.checkpoint import link_checkpoint
 from studio.export.steps import StepResult, require, run_own_step
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import put_folder, write_json
-from studio.jobs.store.folder import job_of_id
+from studio.jobs.store.finding import job_of_id
 from studio.merge.checks import Facts, facts_of, require_fit
 from studio.merge.child import complete, write_card
 from studio.merge.curve import evaluation_of, in_words

@@ -8,7 +8,8 @@ from studio.config.load import build
 from studio.config.remote import OpenAIConfig
 from studio.errors import InputError
 from studio.jobs.actions.client import ensure_supervisor, request_stop, submit
-from studio.jobs.store.folder import JobFolder, jobs_of_kind
+from studio.jobs.store.finding import jobs_of_kind
+from studio.jobs.store.folder import JobFolder
 from studio.jobs.store.state import JobState, write_state
 from studio.locks import locked
 from studio.private import make_home

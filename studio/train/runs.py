@@ -12,7 +12,7 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.foreign import as_path
 from studio.jobs import JobFolder, find_job, list_jobs
-from studio.jobs.store.folder import job_of_id
+from studio.jobs.store.finding import job_of_id
 from studio.jobs.store.request import MODEL_KINDS
 from studio.models.catalog.names import ModelRef, require_path
 from studio.models.plan.browse import Offer

@@ -11,14 +11,13 @@ import platform
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from studio.config import RunConfig
-from studio.config.load import build, dump_run
+from studio.config.load import build
 from studio.data.prepare.limit import limited_by
 from studio.data.prepare.pipeline import prepare_data
 from studio.data.prepare.prepared import Prepared
@@ -28,10 +27,8 @@ from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import StoppedError, StudioError
 from studio.jobs.actions.branching import recorded_sources, require_same
 from studio.jobs.run.worker import JobContext
-from studio.jobs.store.checkpoints import Checkpoint, keep_only, last_whole
-from studio.jobs.store.files import new_folder, put_folder
+from studio.jobs.store.checkpoints import Checkpoint, last_whole
 from studio.jobs.views.expected import training_seconds
-from studio.methods import Method
 from studio.models.catalog.names import ModelRef, resolve_model
 from studio.models.catalog.quiet import quiet_libraries
 from studio.models.device.machine import device_info
@@ -44,14 +41,14 @@ from studio.train.engine import fused, unsloth
 from studio.train.leftout import LeftOut
 from studio.train.load.model import load_model, merge_into, stretched_base
 from studio.train.loop import trackers
-from studio.train.loop.best import scores, watched
+from studio.train.loop.best import watched
 from studio.train.loop.callbacks import JobCallback
-from studio.train.loop.card import write_card
-from studio.train.loop.saving import Start, restore_switches, save_tokenizer
+from studio.train.loop.saving import Start
 from studio.train.loop.watching import Watching, load_best
 from studio.train.preflight import first_epoch, streamed_lengths
 from studio.train.ranks import sharing
 from studio.train.ranks.hanging import watched_ranks
+from studio.train.result import save, tidy
 from studio.train.runs import base_of
 from studio.train.setup import Setup
 from studio.train.zero import refuse_resuming
@@ -160,11 +157,11 @@ def train(context: JobContext) -> None:
         last = trainer.state.global_step
         saved = load_best(context, trainer, watch) if config.training.load_best_model_at_end else last
         context.log(f"the weights of step {saved} are saved")
-        _save(context, asked, reference, trainer, tokenizer, prepared, start, saved, watching.early)
+        save(context, asked, reference, trainer, tokenizer, prepared, start, saved, watching.early)
     if callback.stopped:
         raise StoppedError(f"stopped at step {trainer.state.global_step} of {plan.steps}; the weights are saved")
     if sharing.number() == 0:
-        _tidy(context, config)
+        tidy(context, config)
 
 
 def _begun(context: JobContext) -> Checkpoint | None:
@@ -300,68 +297,6 @@ def lengths_of(prepared: Prepared, config: RunConfig | None = None) -> Lengths:
     )
 
 
-def _save(
-    context: JobContext,
-    config: RunConfig,
-    reference: ModelRef,
-    trainer: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    prepared: Prepared,
-    start: Start,
-    saved: int,
-    early: str,
-) -> None:
-    # A model that was saved when it was stopped stays until this one is whole.
-    folder = sharing.first(lambda: new_folder(context.job.model))
-    if sharing.number():
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # of which each rank may have a part
-            trainer.save_model(str(folder))
-        return
-    start.save(trainer, folder)
-    restore_switches(reference.path, folder)
-    save_tokenizer(tokenizer, reference.path, folder, config.model.trust_remote_code)
-    (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody should have to trust
-    history = trainer.state.log_history
-    losses = [entry["loss"] for entry in history if "loss" in entry]
-    validations = [loss for _, loss in scores(history, "eval_loss")]
-    result = {
-        "rows": len(prepared.train),
-        "steps": trainer.state.global_step,
-        "saved_step": saved,
-        "stopped_early": early,
-        "tokens": trainer.tokens_seen,
-        "loss": _shown(losses[-1] if losses else None),
-        "best": _shown(min(validations, default=None)),
-        "rate": trainer.args.learning_rate,
-        "data": ", ".join(source.path for source in config.data.train),
-        "metrics": _last_metrics(history, config.method.kind),
-    }
-    write_card(folder, context.job.request.name, reference.name, config, dict(result))
-    (folder / "run.yaml").write_text(dump_run(config), encoding="utf-8")
-    put_folder(folder, context.job.model)
-    context.result("training", result)
-    context.environment(peak_gpu_bytes=_peak_gpu_bytes())
-
-
-def _tidy(context: JobContext, config: RunConfig) -> None:
-    """Leave as many checkpoints as the run is to have when it is done; failing at that spoils no run."""
-    try:
-        removed = keep_only(context.job.checkpoints, config.training.keep_checkpoints)
-    except OSError as error:
-        text = f"a checkpoint could not be removed ({error.strerror or error})"
-        context.notice("warning", text, "Delete the checkpoints in the Training tab")
-        return
-    if removed:
-        context.log(f"checkpoints removed (training.keep_checkpoints): {', '.join(map(str, removed))}")
-
-
-def _last_metrics(history: list[dict[str, Any]], method: Method) -> dict[str, float]:
-    """The method's metrics as last reported, those of the validation under their `eval_` name."""
-    names = [name for metric in method.metrics for name in (metric.name, f"eval_{metric.name}")]
-    found = {name: [entry[name] for entry in history if entry.get(name) is not None] for name in names}
-    return {name: round(float(values[-1]), 6) for name, values in found.items() if values}
-
-
 def _record(
     context: JobContext, config: RunConfig, reference: ModelRef, prepared: Prepared, plan: Plan
 ) -> None:  # fmt: skip
@@ -379,16 +314,8 @@ def _record(
     )
 
 
-def _peak_gpu_bytes() -> int | None:
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-
-
 def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"

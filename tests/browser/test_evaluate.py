@@ -13,7 +13,7 @@ from studio.config.jobs import EvaluateConfig
 from studio.config.load import load_run
 from studio.jobs import JobFolder, submit, wait
 from studio.jobs.store.files import read_json
-from studio.jobs.store.folder import jobs_of_kind
+from studio.jobs.store.finding import jobs_of_kind
 from studio.settings import PRESETS
 from tests.browser.made import as_text, open_tab
 from tests.ui.made_jobs import SCRIPT, made_evaluation, made_preference, made_run

@@ -177,6 +177,7 @@ def test_what_a_key_becomes(keys: dict[str, Any], path: str, value: Any) -> None
         ({"lora_rnak": 8}, "lora_rnak", "unknown"),
         ({"deepspeed": {"optimizer": {}}}, "deepspeed.optimizer", "refused"),
         ({"warmup_steps": 20}, "warmup_steps", "approximated"),
+        ({"streaming": True}, "streaming", "ignored"),
     ],
 )  # fmt: skip
 def test_what_is_not_the_same_is_said(keys: dict[str, Any], key: str, what: str) -> None:
@@ -184,6 +185,14 @@ def test_what_is_not_the_same_is_said(keys: dict[str, Any], key: str, what: str)
     assert status(found, key) == what
     assert next(line.why for line in found.report if line.key == key)
     assert set(keys) <= {line.key for line in found.report}, "a key was left out silently"
+
+
+@pytest.mark.parametrize("stage", [1, "3", None, [], True])
+def test_what_divides_a_run_there_is_named_with_its_option_here(stage: Any) -> None:
+    found = imported(deepspeed={"zero_optimization": {"stage": stage}})
+    (why,) = (line.why for line in found.report if line.key == "deepspeed")
+    assert "training.devices" in why
+    assert (f"Its stage is training.parallel: zero{stage}" in why) == (stage in (1, "3") and stage is not True)
 
 
 def test_an_unknown_key_is_told_its_neighbour_and_a_default_where_it_came_from() -> None:

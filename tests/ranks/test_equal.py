@@ -80,7 +80,7 @@ def test_two_ranks_are_one_process(
         ("sft", "lora", 2), ("sft", "full", 2), ("sft", "lora", 3), ("sft", "dora", 2), ("dpo", "lora", 2),
         ("dpo", "full", 2), ("dpo", "full", 3), ("reward", "lora", 2), ("pretrain", "full", 2), ("grpo", "lora", 2),
         ("grpo", "full", 2), ("grpo", "lora", 3), ("kto", "lora", 2), ("kto", "full", 3), ("orpo", "lora", 2),
-        ("simpo", "full", 3),
+        ("simpo", "full", 3), ("sft", "qlora", 2), ("dpo", "qlora", 3),
     ],
 )  # fmt: skip
 def test_every_number_is_that_of_one_process(

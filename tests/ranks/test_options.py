@@ -112,7 +112,11 @@ def test_devices_that_are_not_there(
             "bnpo's loss depends on which completions are computed together",
         ),
         ({"training": {"devices": 2}, "method": {"name": "ppo"}}, "training.devices", "ppo with these options"),
-        ({"training": {"devices": 2}, "tuning": {"name": "qlora"}}, "training.devices", "qlora trains on one device"),
+        (
+            {"training": {"devices": 2, "parallel": "fsdp2"}, "tuning": {"name": "qlora"}},
+            "training.parallel",
+            "not with sft, qlora",
+        ),
     ],
 )
 def test_what_cannot_be_shared_is_refused_with_what_to_change(

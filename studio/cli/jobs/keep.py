@@ -17,7 +17,7 @@ from studio.errors import InputError
 from studio.escaping import for_terminal
 from studio.jobs import JobFolder, Summaries, find_job
 from studio.jobs.actions.removal import What, removal_question, remove_checkpoints, remove_job
-from studio.jobs.store.folder import find_only, find_own, jobs_of_kind
+from studio.jobs.store.finding import find_only, find_own, jobs_of_kind
 from studio.jobs.store.labels import Labels, change_labels, changed_tags
 from studio.jobs.store.request import MODEL_KINDS
 from studio.jobs.views.compare import Comparison, as_csv, as_markdown, compare_runs

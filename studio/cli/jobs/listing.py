@@ -24,7 +24,7 @@ from studio.jobs import (
     resume,
     wait,
 )  # fmt: skip
-from studio.jobs.store.folder import find_own
+from studio.jobs.store.finding import find_own
 from studio.jobs.views.disk import measure
 from studio.jobs.views.summary import status_word, tracked
 from studio.settings import read_settings

@@ -16,7 +16,8 @@ from studio.jobs import JobFolder, ensure_supervisor, find_job, list_jobs, submi
 from studio.jobs.actions.branching import require_training
 from studio.jobs.actions.queue import Move, move, require_unbegun, rewrite
 from studio.jobs.run.devices import list_devices
-from studio.jobs.store.folder import find_own, free_name, require_free
+from studio.jobs.store.finding import find_own
+from studio.jobs.store.folder import free_name, require_free
 from studio.jobs.store.state import ACTIVE
 from studio.settings import read_settings
 

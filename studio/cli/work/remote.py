@@ -17,7 +17,7 @@ from studio.config.remote import OpenAIConfig
 from studio.data.files.datafiles import resolve_path
 from studio.errors import InputError
 from studio.jobs import JobFolder, Summaries, ensure_supervisor, wait
-from studio.jobs.store.folder import find_job, jobs_of_kind
+from studio.jobs.store.finding import find_job, jobs_of_kind
 from studio.jobs.views.summary import status_word
 from studio.remote import asking
 from studio.remote.prepare import Prepared, prepare

@@ -23,7 +23,7 @@ from studio.data.prepare.units import Unit, encode
 from studio.data.readers.columnar import columnar_count, columnar_rows
 from studio.data.readers.kinds import kind_of_file
 from studio.data.readers.row import RowNumber
-from studio.data.report import DataReport, SourceReport, summarize_lengths
+from studio.data.report import DataReport, Finding, SourceReport, summarize_lengths
 from studio.data.sources.held import characters, in_blocks
 from studio.data.sources.locate import Located
 from studio.data.sources.parsing import SHOWN_ERRORS, raise_all
@@ -45,6 +45,7 @@ from studio.methods import MethodConfig
 from studio.settings import Settings
 
 _FILES, _ROWS, _CHARACTERS = 8, 2048, 4_000_000  # of a source, looked at
+_LONG_PASS = 200_000_000  # bytes that take ten seconds to go through
 # Text packs to about a third.
 _UNPACKED = 3
 
@@ -122,11 +123,20 @@ def look(
     report = DataReport(reports, estimate.count, estimate.validation_count, estimate.tokens, estimate.supervised)
     report.seed, report.lengths = seed, summarize_lengths([unit.length for unit in looked], config.limit)
     report.findings = streamed_findings(estimate, len(looked), config, "" if exact else "about ")
+    report.findings += _pass_findings(sum(located.bytes for _, located in here))
     report.findings += Notes().add(looked).findings() + unused_keys(unread)
     report.findings += reading_findings(reports, [source for source, _ in here], bool(used.chat_template))
     report.findings += text_findings(zip((located for _, located in here), reports, strict=True))
     report.findings += template_findings(tokenizer, config.template)
     return estimate, report
+
+
+def _pass_findings(size: int) -> list[Finding]:
+    """Say of files of so many bytes that going through them is not in the plan's time."""
+    if size < _LONG_PASS:
+        return []
+    text = f"the first run goes through all {size / 1e9:.1f} GB before it starts, which is not in the plan's time"
+    return [Finding("info", 0, text, "Nothing is to be done; a later run over the same files begins at once")]
 
 
 def look_at_one(

@@ -11,7 +11,7 @@ from studio.escaping import for_markdown
 from studio.export.cards.facts import name_of
 from studio.jobs import JobFolder
 from studio.jobs.store.files import read_json
-from studio.jobs.store.folder import jobs_of_kind
+from studio.jobs.store.finding import jobs_of_kind
 from studio.settings import Settings
 
 # What the Hub calls a measure, what people call it, and where the report has it.

@@ -18,7 +18,7 @@ from studio.export.source import Source
 from studio.jobs import JobFolder
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import read_json
-from studio.jobs.store.folder import jobs_of_kind
+from studio.jobs.store.finding import jobs_of_kind
 from studio.reach import link_or_copy
 
 # Options that decide what is made, by what is made.

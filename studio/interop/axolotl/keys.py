@@ -6,6 +6,8 @@ that would train something else. Keys with a counterpart are read in the modules
 
 from __future__ import annotations
 
+from studio.interop.rules import ONE_DEVICE, STREAMED
+
 # No effect on what is learned.
 IGNORED: dict[str, str] = {
     "strict": "says which command-line options Axolotl takes",
@@ -15,7 +17,7 @@ IGNORED: dict[str, str] = {
         "num_dataset_shards_to_save", "push_dataset_to_hub", "is_preprocess", "preprocess_iterable",
         "skip_prepare_dataset", "streaming_multipack_buffer_size", "pretrain_multipack_buffer_size",
     ), "where and how Axolotl keeps prepared data; the studio keeps its own cache"),
-    "streaming": "the studio reads files as a stream anyway",
+    "streaming": STREAMED,
     "pretrain_multipack_attn": "documents are kept apart by method.documents",
     **dict.fromkeys((
         "dataloader_pin_memory", "dataloader_num_workers", "dataloader_prefetch_factor", "remove_unused_columns",
@@ -44,7 +46,7 @@ IGNORED: dict[str, str] = {
     "tokenizer_save_jinja_files": "the chat template is saved with the tokenizer",
     "save_safetensors": "weights are always saved as safetensors",
     "device": "training.device says it",
-    "device_map": "the studio trains on one device",
+    "device_map": ONE_DEVICE,
     **dict.fromkeys(("max_memory", "gpu_memory_limit"), "the studio plans memory from what is free"),
     **dict.fromkeys(("lora_on_cpu", "merge_lora", "merge_method"), "merging happens at export"),
     **dict.fromkeys((
@@ -53,8 +55,8 @@ IGNORED: dict[str, str] = {
     **dict.fromkeys((
         "ddp", "ddp_timeout", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_find_unused_parameters", "use_ray",
         "ray_run_name", "ray_num_workers", "resources_per_worker",
-    ), "the studio trains on one device, so nothing is sharded: the model has to fit into its memory"),
-    "accelerator_config": "how processes share the data; there is one",
+    ), ONE_DEVICE),
+    "accelerator_config": ONE_DEVICE,
     **dict.fromkeys(("gc_steps", "gc_collect_steps", "torch_empty_cache_steps"), "when memory is cleaned up"),
     **dict.fromkeys(("profiler_steps", "profiler_steps_start"), "measures the training"),
     **dict.fromkeys((
@@ -126,15 +128,13 @@ IGNORED: dict[str, str] = {
 NEAR: dict[str, str] = {
     **dict.fromkeys((
         "deepspeed", "fsdp",
-    ),
-    "the studio trains on one device, so nothing is sharded: the model has to fit into its memory. The b"
-    "atch is that of one device: multiply training.batch_size by the number of GPUs"),
+    ), f"{ONE_DEVICE}. Its batch is that of one of them: multiply training.batch_size by their number"),
     **dict.fromkeys((
         "fsdp_config", "fsdp_version", "fsdp_final_state_dict_type", "dp_shard_size", "dp_replicate_size",
         "sequence_parallel_degree", "context_parallel_size", "heads_k_stride", "ring_attn_func",
         "tensor_parallel_size", "expert_parallel_size", "expert_parallel_backend", "expert_parallel_num_nvl_bytes",
         "expert_parallel_num_rdma_bytes", "expert_parallel_token_capacity", "expert_parallel_fallback_on_unsupported",
-    ), "the studio trains on one device, so nothing is sharded: the model has to fit into its memory"),
+    ), ONE_DEVICE),
     **dict.fromkeys(("fp32_norms", "fp32_norm_classes"), "normalization is computed in float32 anyway"),
     "auto_find_batch_size": "the studio plans the micro-batch from the memory that is free",
     "group_by_length": "rows of similar length in an update are computed together anyway",

@@ -1,4 +1,4 @@
-"""A DeepSpeed file: how a run is divided over devices, which is nothing to one device, and what else it may say."""
+"""A DeepSpeed file: how a run is divided between devices, and what else it may say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from studio.errors import InputError
 from studio.foreign import RUN, read_json_file
 from studio.interop.draft import Draft
-from studio.interop.training_arguments import ONE_DEVICE
+from studio.interop.rules import ONE_DEVICE
 
 # What another value than auto would change in the result.
 _MATTERS = ("optimizer", "scheduler", "gradient_clipping", "train_batch_size", "train_micro_batch_size_per_gpu",
@@ -21,7 +21,10 @@ def read_deepspeed(draft: Draft) -> None:
     value = draft.given.values["deepspeed"]
     settings = value if isinstance(value, dict) else _read(draft, str(value))
     own = [key for key in _MATTERS if settings.get(key, "auto") != "auto"]
-    draft.say("deepspeed", "ignored", why=ONE_DEVICE)
+    zero = settings.get("zero_optimization")
+    stage = zero.get("stage") if isinstance(zero, dict) else None
+    named = f". Its stage is training.parallel: zero{stage}" if str(stage) in ("1", "2", "3") else ""
+    draft.say("deepspeed", "ignored", why=ONE_DEVICE + named)
     for key in own:
         why = "Only the config's own keys count here; it is auto in most such files"
         draft.say(f"deepspeed.{key}", "refused", why=why)

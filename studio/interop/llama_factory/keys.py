@@ -9,8 +9,8 @@ import json
 from typing import Any
 
 from studio.interop.draft import Draft
-from studio.interop.rules import Rule, approximated, ignored, mapped, refused, table
-from studio.interop.training_arguments import ONE_DEVICE, RULES
+from studio.interop.rules import ONE_DEVICE, STREAMED, Rule, approximated, ignored, mapped, refused, table
+from studio.interop.training_arguments import RULES
 from studio.interop.values import flag, number, one_of, text, whole, words
 from studio.models.plan.schedule import scheduler_arguments
 
@@ -150,8 +150,8 @@ DATA = (
                  lambda value: value, 2048),
     mapped("default_system", "data.system", text),
     Rule("disable_shuffling", "mapped", "data.shuffle", read=flag, instead=_unshuffled),
-    refused("Rows are read completely before the start; take fewer with max_samples", "streaming"),
-    ignored("It is only read with streaming", "buffer_size"),
+    ignored(STREAMED, "streaming"),
+    ignored("All rows are shuffled, not those of a buffer", "buffer_size"),
     ignored("Rows are prepared as fast as this machine can, and kept", "overwrite_cache", "preprocessing_batch_size",
             "preprocessing_num_workers", "data_shared_file_system"),
     refused("Prepared data of another tool is not read; name the datasets", "tokenized_path"),

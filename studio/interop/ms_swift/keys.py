@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from studio.interop.rules import ONE_DEVICE, STREAMED
 from studio.interop.sheets import arguments
 
 _VLLM = "answers are written by the model that is trained, in the same process"
@@ -9,7 +10,6 @@ _LOGGED = "what is logged; the studio records every step"
 _CACHE = "where and how prepared data is kept; the studio keeps its own cache"
 _IMAGES = "images and sound are not supported, and nothing of them is trained"
 _SERVING = "for answers and benchmarks; the studio has its own chat and evaluation"
-_SHARDED = "the studio trains on one device, so nothing is sharded: the model has to fit into its memory"
 _NOT_HERE = "it is not among the studio's options for this method"
 _TUNER = "an adapter that the studio has not"
 _TEACHER = "distillation from a teacher is not supported"
@@ -44,7 +44,7 @@ IGNORED: dict[str, str] = {
     **dict.fromkeys(
         (
             "load_from_cache_file", "lazy_tokenize", "packing_num_proc", "packing_strategy", "packing_length",
-            "streaming", "shuffle_buffer_size", "download_mode", "strict", "disable_auto_column_mapping",
+            "download_mode", "strict", "disable_auto_column_mapping",
             "load_args", "load_data_args", "add_version", "create_checkpoint_symlink", "to_cached_dataset",
             "val_dataset_shuffle", "max_shard_size", "safe_serialization", "check_model", "use_flash_ckpt",
         ),
@@ -60,6 +60,8 @@ IGNORED: dict[str, str] = {
          "extra_eval_args", "eval_backend", "eval_metric", "predict_with_generate", "result_path", "write_batch_size",
          "structured_outputs_regex"), _SERVING,
     ),
+    "streaming": STREAMED,
+    "shuffle_buffer_size": "all rows are shuffled, not those of a buffer",
     "data_seed": "the run's seed is used for all choices",
     "task_type": "it follows from the method",
     "model_type": "the model itself says it",
@@ -67,7 +69,7 @@ IGNORED: dict[str, str] = {
     "padding_side": "padding is never counted",
     "use_hf": "data and models come from the Hugging Face Hub",
     "ignore_args_error": "what is not known is reported",
-    "device_map": "the studio trains on one device",
+    "device_map": ONE_DEVICE,
     "max_memory": "the studio plans memory from what is free",
     "tuner_backend": "training.engine unsloth is the other engine",
     "enable_npu_model_patch": "for other devices",
@@ -85,16 +87,16 @@ IGNORED: dict[str, str] = {
     "train_dataloader_shuffle": "rows are shuffled in each epoch",
     "early_stop_interval": "training.early_stopping counts validations",
     "port": _SERVING,
-    "use_ray": _SHARDED,
-    "device_groups": _SHARDED,
+    "use_ray": ONE_DEVICE,
+    "device_groups": ONE_DEVICE,
     "teacher_tag_key": _TEACHER,
 }  # fmt: skip
 NEAR: dict[str, str] = {
     **arguments.NEAR,
-    "sequence_parallel_size": _SHARDED,
-    "zero_hpz_partition_size": _SHARDED,
-    "deepspeed_autotp_size": _SHARDED,
-    "data_parallel_size": _SHARDED,
+    "sequence_parallel_size": ONE_DEVICE,
+    "zero_hpz_partition_size": ONE_DEVICE,
+    "deepspeed_autotp_size": ONE_DEVICE,
+    "data_parallel_size": ONE_DEVICE,
     "experts_impl": "a faster kernel of the same computation; the studio picks its own",
     "router_aux_loss_coef": "the model's own value is kept",
     "max_model_len": "data.max_length is the limit of a row",

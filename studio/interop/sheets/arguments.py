@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from studio.interop.rules import ONE_DEVICE
 from studio.interop.sheets import names
 from studio.interop.sheets.sheet import Sheet, is_off
 
 _LOADER = "how batches are loaded, which changes no batch"
 _LOGGED = "what is logged; the studio records every step"
-_SHARDED = "the studio trains on one device, so nothing is sharded: the model has to fit into its memory"
 _KERNEL = "a faster kernel of the same computation; the studio picks its own"
 _HUB = "the result is uploaded by an export, which asks before"
 _RESUMED = "resume a run of the studio with studio resume"
@@ -45,7 +45,7 @@ IGNORED: dict[str, str] = {
             "ddp_static_graph", "ddp_timeout", "local_rank", "save_on_each_node", "accelerator_config",
             "parallelism_config", "average_tokens_across_devices", "ds3_gather_for_generation",
         ),
-        _SHARDED,
+        ONE_DEVICE,
     ),
     **dict.fromkeys(
         ("use_liger_kernel", "liger_kernel_config", "torch_compile", "torch_compile_backend", "torch_compile_mode",
@@ -79,9 +79,9 @@ IGNORED: dict[str, str] = {
     "greater_is_better": "the metric itself says which way is better",
 }  # fmt: skip
 NEAR: dict[str, str] = {
-    "deepspeed": _SHARDED,
-    "fsdp": _SHARDED,
-    "fsdp_config": _SHARDED,
+    "deepspeed": ONE_DEVICE,
+    "fsdp": ONE_DEVICE,
+    "fsdp_config": ONE_DEVICE,
     "auto_find_batch_size": "the studio plans the micro-batch from the memory that is free",
     "dataloader_drop_last": "a last, smaller update is made",
     "group_by_length": "rows of similar length in an update are computed together anyway",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from studio.interop.rules import ONE_DEVICE, STREAMED
 from studio.interop.sheets import arguments
 
 _VLLM = "answers are written by the model that is trained, in the same process"
@@ -29,8 +30,8 @@ IGNORED: dict[str, str] = {
          "log_completions_hub_repo", "num_sample_generations"), "completions are recorded anyway",
     ),
     "ignore_bias_buffers": "for several processes only",
-    "dataset_streaming": "rows are read once, then kept",
-    "streaming": "rows are read once, then kept",
+    "dataset_streaming": STREAMED,
+    "streaming": STREAMED,
     "lora_task_type": "it follows from the method",
     "bnb_4bit_quant_storage": "for sharded training only",
     "use_kernels": "a faster kernel of the same computation; the studio picks its own",
@@ -49,8 +50,8 @@ IGNORED: dict[str, str] = {
     "use_logits_to_keep": "a faster computation of the same loss",
     "model_init_kwargs": "the model is loaded as model.dtype and model.attention say",
     "ref_model_init_kwargs": "the reference model is loaded like the model",
-    "accelerate_config": "how many processes there are; the studio has one",
-    "config_file": "how many processes there are; the studio has one",
+    "accelerate_config": ONE_DEVICE,
+    "config_file": ONE_DEVICE,
     "env": "what is set for the process; the studio has its own",
     "exp_name": "a run has a name of its own",
 }  # fmt: skip

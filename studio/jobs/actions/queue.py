@@ -24,7 +24,8 @@ from studio.jobs.actions.branching import check_changes, require_length
 from studio.jobs.actions.client import ensure_supervisor
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.files import read_json, write_json
-from studio.jobs.store.folder import JobFolder, list_jobs
+from studio.jobs.store.finding import list_jobs
+from studio.jobs.store.folder import JobFolder
 from studio.jobs.store.request import write_request
 from studio.jobs.views.index import JobIndex
 from studio.locks import PATIENCE, HeldError, locked

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from studio.errors import InputError, StudioError
 from studio.jobs.store.checkpoints import last_whole
-from studio.jobs.store.folder import JobFolder, list_jobs
+from studio.jobs.store.finding import list_jobs
+from studio.jobs.store.folder import JobFolder
 from studio.jobs.views.disk import gigabytes, measure
 from studio.locks import locked
 from studio.reach import open_in

@@ -29,7 +29,8 @@ from studio.jobs.run.notify import expect_end, tell_end
 from studio.jobs.run.starting import Launch, Starter, worker_command
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.files import RESERVE, links_to_write, size_of, write_json, write_reserve
-from studio.jobs.store.folder import JobFolder, list_jobs
+from studio.jobs.store.finding import list_jobs
+from studio.jobs.store.folder import JobFolder
 from studio.jobs.store.state import ACTIVE, JobState, own_identity, write_state
 from studio.jobs.views.index import JobIndex
 from studio.jobs.views.progress import LIBRARIES

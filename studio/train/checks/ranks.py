@@ -110,12 +110,6 @@ def _model(known: Known) -> None:
             "a mixture of experts trains on one device: in an update a device may use experts that others do not",
             where=DEVICES, fix=f"Set {one_device(config)}",
         )  # fmt: skip
-    if config.training.ranks > 1 and config.tuning.kind.quantized:
-        raise InputError(
-            f"{config.tuning.name} trains on one device",
-            where=DEVICES,
-            fix=f"Set {one_device(config)}, or tuning.name to lora",
-        )
 
 
 RANK_CHECKS = (_method, _deepspeed, _batch, _model)

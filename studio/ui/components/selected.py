@@ -16,7 +16,7 @@ from studio.data.readers.kinds import kind_by_name
 from studio.errors import InputError, StudioError
 from studio.foreign import unusable_path
 from studio.jobs import JobFolder, find_job
-from studio.jobs.store.folder import job_of_id
+from studio.jobs.store.finding import job_of_id
 from studio.jobs.store.request import ANSWERING_KINDS, ELSEWHERE_KINDS, MODEL_KINDS, Kind
 from studio.remote.record import read_record
 from studio.settings import Settings

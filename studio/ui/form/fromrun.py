@@ -17,7 +17,8 @@ from studio.config.presets import load_named
 from studio.errors import InputError
 from studio.jobs import JobFolder
 from studio.jobs.actions.queue import require_unbegun, rewrite
-from studio.jobs.store.folder import free_name, job_of_id
+from studio.jobs.store.finding import job_of_id
+from studio.jobs.store.folder import free_name
 from studio.settings import Settings
 from studio.ui.errors import guard
 from studio.ui.form.origin import known, origin_of

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from studio.jobs import JobFolder, list_jobs
 from studio.jobs.actions.removal import What, removal_question, remove_checkpoints, remove_job
-from studio.jobs.store.folder import jobs_of_kind
+from studio.jobs.store.finding import jobs_of_kind
 from studio.jobs.store.labels import change_labels
 from studio.jobs.views.compare import as_csv, as_markdown, compare_runs, metrics_of
 from studio.jobs.views.disk import DiskBook

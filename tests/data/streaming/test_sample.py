@@ -44,6 +44,8 @@ def asked(op: str, settings: Any, data: dict[str, Any], confined: bool = False, 
 
 def test_a_plan_reads_a_few_rows_until_a_run_has_read_all(settings, tokenizer, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(sample, "_ROWS", 80)
+    monkeypatch.setattr(sample, "_LONG_PASS", 100_000)
+    passes = "before it starts, which is not in the plan's time"
     folder = shards(tmp_path / "shards", 20)
     data = options(folder, validation=0.1)
     found = asked("lengths", settings, data)
@@ -52,6 +54,7 @@ def test_a_plan_reads_a_few_rows_until_a_run_has_read_all(settings, tokenizer, t
     assert estimate["count"] + estimate["validation_count"] == pytest.approx(400, rel=0.15)
     text = found["report"]["findings"][0]["text"]
     assert text.startswith("the rows are streamed: 80 of about ")
+    assert passes in found["report"]["findings"][1]["text"]
     assert not (settings.home / "cache" / "streams").exists()
     whole = prepare_data(DataConfig(**{**data, "streaming": "off"}), MethodConfig(), tokenizer, settings)
     assert estimate["tokens"] == pytest.approx(sum(row.tokens for row in whole.train), rel=0.2)
@@ -62,6 +65,7 @@ def test_a_plan_reads_a_few_rows_until_a_run_has_read_all(settings, tokenizer, t
     assert known["estimate"]["count"] == 360 and known["estimate"]["validation_count"] == 40
     assert sorted(known["estimate"]["each"]) == sorted(row.length for row in whole.train)
     assert known["report"]["findings"][0]["text"].startswith("the rows are streamed: 400 of 400")
+    assert not any(passes in one["text"] for one in known["report"]["findings"]), "it was gone through already"
 
 
 def test_a_bad_row_among_the_first_is_named_by_the_plan(settings, tmp_path) -> None:

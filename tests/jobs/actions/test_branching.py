@@ -27,7 +27,8 @@ from studio.jobs.actions.queue import rewrite
 from studio.jobs.store.checkpoints import BEST, best_step, seal, whole_steps
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.files import write_json
-from studio.jobs.store.folder import create_job, list_jobs
+from studio.jobs.store.finding import list_jobs
+from studio.jobs.store.folder import create_job
 from studio.jobs.store.request import Branch
 from studio.jobs.store.state import write_state
 from studio.settings import Settings

@@ -8,7 +8,8 @@ from studio.config import RunConfig
 from studio.errors import InputError
 from studio.jobs import find_job, list_jobs
 from studio.jobs.store.files import read_json, write_json
-from studio.jobs.store.folder import create_job, find_only, find_own, folder_name
+from studio.jobs.store.finding import find_only, find_own
+from studio.jobs.store.folder import create_job, folder_name
 from studio.jobs.store.labels import change_labels
 
 
