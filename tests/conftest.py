@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -65,6 +66,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         shuffle(items, seed)
     else:
         arrange(items)
+
+
+def pytest_collection_finish() -> None:
+    """Look at what was imported no more: garbage is sought in all objects, and for these that takes a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

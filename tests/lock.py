@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,14 @@ def declared(project: dict[str, Any]) -> list[Requirement]:
 
 
 def needed(requirements: list[Requirement]) -> Needed:
-    """Follow what is asked for through what is installed, as far as torch."""
+    """Follow what is asked for through what is installed, as far as torch; the same is followed once."""
+    return _followed(tuple(map(str, requirements)))
+
+
+@cache
+def _followed(lines: tuple[str, ...]) -> Needed:
     found, seen = Needed(), set()
-    waiting = [(one, "") for one in requirements]
+    waiting = [(Requirement(line), "") for line in lines]
     while waiting:
         one, extra = waiting.pop()
         name = canonicalize_name(one.name)

@@ -9,6 +9,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,14 @@ def commands(group: Any) -> Iterator[tuple[str, Any]]:
 COMMANDS = dict(commands(get_command(app)))
 
 
-def of_the_studio() -> Iterator[Documented]:
+@cache
+def of_the_studio() -> list[Documented]:
+    found: list[Documented] = []
     for path in sorted(STUDIO.rglob("*.py")):
         module = ".".join(path.relative_to(STUDIO.parent).with_suffix("").parts)
         private = path.name.startswith("_") and path.name != "__init__.py"
-        yield from documented(path.read_text(encoding="utf-8"), module, public=not private)
+        found += documented(path.read_text(encoding="utf-8"), module, public=not private)
+    return found
 
 
 def test_what_has_many_parameters_says_what_they_are() -> None:

@@ -112,9 +112,10 @@ def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(
     session_settings: Settings, adapter: Path, make_run: Callable[[Path], JobFolder], rows_file: Path
 ) -> JobFolder:
-    """A finished export of the stand-in to two types, by the process that the studio starts."""
-    run = make_run(adapter)
-    config = {"run": run.id, "types": TYPES, "imatrix": "off", "evaluate": str(rows_file)}
+    """A finished export of the stand-in to two types, by the process that the studio starts; one row is answered."""
+    run, row = make_run(adapter), rows_file.with_name("one.jsonl")
+    row.write_text(rows_file.read_text().splitlines(keepends=True)[0])
+    config = {"run": run.id, "types": TYPES, "imatrix": "off", "evaluate": str(row)}
     job = create_job(session_settings.jobs, "export", "stand in", config)
     with job.log_path.open("w") as log:
         done = subprocess.run(

@@ -42,7 +42,7 @@ def test_report_and_files(exported: JobFolder, report: dict[str, Any]) -> None:
         content = (exported.exports / file["file"]).read_bytes()
         assert file["bytes"] == len(content)
         assert file["sha256"] == hashlib.sha256(content).hexdigest()
-        assert file["exact_match"]["total"] == 3
+        assert file["exact_match"]["total"] == 1
         assert file["task"] is None, "no evaluation of this run exists"
         assert file["sha256"] in (exported.exports / "README.md").read_text()
     front = parse_yaml((exported.exports / "README.md").read_text().split("---\n")[1])

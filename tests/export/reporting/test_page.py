@@ -49,7 +49,7 @@ def test_a_real_export_is_told_on_one_page(exported: JobFolder, report: dict[str
     assert f"{report['reference']['positions']} positions of its own rows" in found.said
     for name in ("llama-cpp-python", "transformers"):
         assert f"{name} {report['versions'][name]}" in found.said
-    assert "three.jsonl" in page and str(exported.path.parent) not in page, "no folder of this machine is named"
+    assert "one.jsonl" in page and str(exported.path.parent) not in page, "no folder of this machine is named"
     assert not (exported.exports / report["page"]).exists(), "it holds rows, and exports/ is what is uploaded"
 
 
