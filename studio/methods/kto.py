@@ -86,6 +86,7 @@ KTO = _Kto(
     trainer="kto",
     beta=0.1,
     unsloth=True,
+    shards=True,
     paper="Ethayarajh et al. 2024, arXiv:2402.01306",
     differs="Rows are shuffled once with the seed; TRL keeps the file order, good and bad in blocks.",
 )

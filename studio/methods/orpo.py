@@ -47,5 +47,6 @@ ORPO = _Orpo(
     trainer="orpo",
     beta=0.1,
     unsloth=True,
+    shards=True,
     paper="Hong et al. 2024, arXiv:2403.07691",
 )

@@ -43,6 +43,7 @@ REWARD = _Reward(
     cost=MethodCost(sequences=2, logits="none"),
     trainer="reward",
     result="scorer",
+    shards=True,
     paper="Bradley and Terry 1952; Ouyang et al. 2022, arXiv:2203.02155, step 2",
     differs="data.truncation decides whether pairs over the limit are refused, dropped or truncated; TRL drops them.",
 )

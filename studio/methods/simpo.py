@@ -39,6 +39,7 @@ SIMPO = _Simpo(
     trainer="orpo",
     beta=2.0,
     unsloth=True,
+    shards=True,
     formerly=("orpo", "orpo_loss", "simpo"),
     paper="Meng et al. 2024, arXiv:2405.14734",
 )

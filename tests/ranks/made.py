@@ -17,6 +17,11 @@ TOLERANCE = 1e-5
 SOURCES = {
     "sft": "train.jsonl", "pretrain": "text_train.jsonl", "grpo": "sums_train.jsonl", "ppo": "sums_train.jsonl",
 }  # fmt: skip
+# Losses of a method that people know by a name of its own.
+KINDS: dict[str, dict[str, Any]] = {
+    "rloo": {"name": "grpo", "grpo_algorithm": "rloo"}, "cpo": {"name": "orpo", "orpo_loss": "cpo"},
+}  # fmt: skip
+TUNINGS: dict[str, dict[str, Any]] = {"rslora": {"name": "lora", "rslora": True}}
 # What a random model writes is near that length, on both sides.
 WRITING = {
     "rewards": ["length", "exact_match"], "reward_weights": [1.0, 0.5], "reward_length": 8, "num_generations": 2,
@@ -26,13 +31,14 @@ WRITING = {
 
 def config(tiny: Path, folder: Path, method: str = "sft", tuning: str = "lora", **training: Any) -> dict[str, Any]:
     """A short run: 16 rows to train on and 4 to validate, so that the last update of an epoch has fewer than others."""
-    source = SOURCES.get(method, "pairs_train.jsonl")
+    kind = KINDS.get(method, {"name": method})
+    source = SOURCES.get(kind["name"], "pairs_train.jsonl")
     rows = write_rows(folder / f"{method}.jsonl", demo_rows(source, 20))
     return {
         "model": {"path": str(tiny), "dtype": "float32"},
         "data": {"train": [{"path": str(rows)}], "validation": 0.2},
-        "method": {"name": method, **(WRITING if method in ("grpo", "ppo") else {})},
-        "tuning": {"name": tuning, **({} if tuning == "full" else {"rank": 4})},
+        "method": {**kind, **(WRITING if kind["name"] in ("grpo", "ppo") else {})},
+        "tuning": {**TUNINGS.get(tuning, {"name": tuning}), **({} if tuning == "full" else {"rank": 4})},
         "training": {"epochs": 2, "batch_size": 6, "learning_rate": 1e-3, "eval_steps": 2, **training},
     }
 
@@ -43,6 +49,25 @@ def ran(settings: Settings, name: str, values: dict[str, Any], **training: Any) 
     job = submit(settings, "train", name, values)
     assert wait(job, seconds=SECONDS).status == "completed", (job.state().reason, job.log_path.read_text())
     return job
+
+
+def once(settings: Settings, tiny: Path, name: str, method: str, tuning: str, **training: Any) -> JobFolder:
+    """A run that is trained once in a session, however many tests compare with it or go on from it.
+
+    Args:
+        settings: of the session, where it and its rows stay.
+        tiny: folder of the model.
+        name: says what is special about it.
+        method, tuning: their words.
+        training: as for `config`.
+    """
+    name = f"{method}-{tuning}-{name}"
+    known = [job for job in map(JobFolder, settings.jobs.glob(f"*-{name}")) if job.state().status == "completed"]
+    if known:
+        return known[0]
+    rows = settings.home / "rows"
+    rows.mkdir(exist_ok=True)
+    return ran(settings, name, config(tiny, rows, method, tuning, **training))
 
 
 def events(job: JobFolder) -> list[dict[str, Any]]:

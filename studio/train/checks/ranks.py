@@ -8,6 +8,7 @@ from __future__ import annotations
 from studio.config import RunConfig
 from studio.errors import InputError
 from studio.jobs.run.devices import CPU
+from studio.methods import METHODS
 from studio.models.device.gpus import visible_gpus
 from studio.models.plan.batches import by_length
 from studio.models.plan.spread import DEVICES, PARALLEL, ZERO, shardable, zeroable
@@ -38,14 +39,15 @@ def _method(known: Known) -> None:
         raise InputError(
             "Unsloth trains on one device", where="training.engine", fix=f"Set it to studio, or {one_device(config)}"
         )
-    if config.training.parallel == "fsdp2" and not shardable(config):
-        raise InputError(
-            f"fsdp2 goes with sft, pretrain, dpo or grpo, full or a new LoRA adapter that starts at default, AdamW and "
-            f"float32 without activation checkpointing; not with {config.method.name}, {config.tuning.name}, "
-            f"{config.training.optimizer} and {config.model.dtype} as they are set",
-            where=PARALLEL, fix="Set it to ddp, or model.dtype to float32",
-        )  # fmt: skip
     if by_length(config) or config.method.kind.deals(config.method):
+        if config.training.parallel == "fsdp2" and not shardable(config):
+            listed = ", ".join(one.name for one in METHODS.values() if one.shards)
+            raise InputError(
+                f"fsdp2 goes with {listed}, full or a new LoRA adapter that starts at default, AdamW and float32 "
+                f"without activation checkpointing; not with {config.method.name}, {config.tuning.name}, "
+                f"{config.training.optimizer} and {config.model.dtype} as they are set",
+                where=PARALLEL, fix="Set it to ddp, or model.dtype to float32",
+            )  # fmt: skip
         return
     if config.method.kind.deals(config.method.model_copy(update={"grpo_loss": "dapo"})):
         raise InputError(

@@ -24,6 +24,8 @@ class GroupTrainer(Online, GRPOTrainer):
 class LeaveOneOutTrainer(Online, RLOOTrainer):
     """RLOO with the studio's rewards."""
 
+    with_logps = False
+
 
 def build(setup: Setup) -> GroupTrainer | LeaveOneOutTrainer:
     """Put model, prompts, rewards and arguments together."""

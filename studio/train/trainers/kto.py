@@ -20,22 +20,28 @@ from studio.train.ranks import sharing
 from studio.train.setup import Setup, common_arguments
 from studio.train.trainers.columns import token_dataset
 from studio.train.trainers.grouped import Grouped, Inputs, Parts
+from studio.train.trainers.sharded import Sharded, sharding_arguments
 
 # TRL's figures of a micro-batch, and of how much each is a mean.
 _GOOD, _BAD = ("rewards/chosen", "logps/chosen"), ("rewards/rejected", "logps/rejected")
 _MARGIN = "rewards/margins"
 
 
-class RatedTrainer(Grouped, Counting, KTOTrainer):
+class RatedTrainer(Grouped, Counting, Sharded, KTOTrainer):
     """KTOTrainer that takes token ids as they are, and says how often a good answer of the validation beats a bad one.
 
     The KL divergence is estimated on all rows of an update before any of them is learned from, so that it does not
     depend on how many are computed at a time. TRL reports means of the rewards only: two more forward passes for each
     micro-batch of a validation give each answer's.
+
+    Args:
+        ref_model: the reference; None where it is the model without its adapter.
+        options: of KTOTrainer.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, ref_model: Any, **options: Any) -> None:
+        self.reference = ref_model
+        super().__init__(ref_model=ref_model, **options)
         self._seen: list[Ranked] = []
         self._kl: float | None = None
         self._asked = False
@@ -60,9 +66,9 @@ class RatedTrainer(Grouped, Counting, KTOTrainer):
             inputs: `Parts`: TRL's batches of prompts with answers, each labelled good (True) or bad.
             args, kwargs: passed on to TRL.
         """
-        parts = inputs.micro_batches[: inputs.real] if isinstance(inputs, Parts) else [inputs]
-        own = [one for part in parts for one in self._ranked(model, part)]
-        self._seen += sharing.joined(own)
+        parts, real = (inputs.micro_batches, inputs.real) if isinstance(inputs, Parts) else ([inputs], 1)
+        own = [list(self._ranked(model, part)) for part in parts]  # all: divided weights are gathered by all ranks
+        self._seen += sharing.joined([one for some in own[:real] for one in some])
         return super().prediction_step(model, inputs, *args, **kwargs)
 
     def _ranked(self, model: Any, inputs: Inputs) -> Iterator[Ranked]:
@@ -97,15 +103,15 @@ class RatedTrainer(Grouped, Counting, KTOTrainer):
         self._kl = None
         if not self.calculate_KL:
             return
-        found = 0.0
-        real = inputs.micro_batches[: inputs.real]
+        found = []
         with torch.no_grad(), self.compute_loss_context_manager():
-            for part in real:
+            for part in inputs.micro_batches:  # all: divided weights are gathered by all ranks
                 batch = self._prepare_inputs(part)
                 policy = self._compute_kl_logps(model, batch)
                 with self._reference(model) as reference:
-                    found += float((policy - self._compute_kl_logps(reference, batch)).sum())
-        total, rows = sharing.total([found, sum(map(self.weight, real))])
+                    found.append(float((policy - self._compute_kl_logps(reference, batch)).sum()))
+        real = inputs.real
+        total, rows = sharing.total([sum(found[:real]), sum(map(self.weight, inputs.micro_batches[:real]))])
         self._kl, self._asked = total / max(1.0, rows), False
 
     def _compute_kl_logps(self, model: Any, batch: Inputs) -> Any:
@@ -177,7 +183,7 @@ def build(setup: Setup) -> RatedTrainer:
     """Put model, reference, rows and arguments together."""
     method = setup.config.method
     # The KL answers belong to the batch that a row is in, so the order is made here and kept by the trainer.
-    common = {**common_arguments(setup), "train_sampling_strategy": "sequential"}
+    common = {**common_arguments(setup), **sharding_arguments(setup), "train_sampling_strategy": "sequential"}
     arguments = KTOConfig(
         **common,
         beta=setup.beta,

@@ -48,6 +48,7 @@ class Online(Grouped, Counting, Sharded):
 
     collates = False  # the prompts stay as they are until they are answered
     by_token = False
+    with_logps = True  # TRL's method that writes answers returns their log-probabilities beside them
     _scoring = False
 
     def _get_train_sampler(self, dataset: Any = None) -> Epochs:
@@ -152,7 +153,7 @@ class Online(Grouped, Counting, Sharded):
             args, kwargs: whatever else this version of TRL passes.
 
         Returns:
-            ids of all answers, and None in place of their log-probabilities.
+            ids of all answers; where TRL's returns log-probabilities, too, with None in their place.
         """
         if not self.whole or sharing.count() == 1:
             return self._write(None, prompt_ids, *args, **kwargs)
@@ -160,11 +161,13 @@ class Online(Grouped, Counting, Sharded):
         places = Places(torch.tensor(own), len(prompt_ids), torch.Generator())
         places.generator.set_state(sharing.first(torch.get_rng_state))
         with gathered(self.model) if self.is_fsdp_enabled else nullcontext():  # type: ignore[attr-defined]
-            ids = self._write(places, [prompt_ids[at] for at in own], *args, **kwargs)[0] if own else []
+            made = self._write(places, [prompt_ids[at] for at in own], *args, **kwargs) if own else None
+        ids = [] if made is None else made[0] if self.with_logps else made
         places.catch_up(int(sharing.most(places.steps)), int(sharing.most(places.width)))
         if sharing.number() == 0:  # whose numbers these were
             torch.set_rng_state(places.generator.get_state())
-        return sharing.joined(ids), None
+        every = sharing.joined(ids)
+        return (every, None) if self.with_logps else every
 
     def _write(self, places: Places | None, *args: Any, **kwargs: Any) -> Any:
         # Around all steps, so that float32 weights are rounded once for them and not for each token.

@@ -23,6 +23,7 @@ from studio.train.ranks import sharing
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset
 from studio.train.trainers.grouped import GroupedPairs, Inputs, Parts
+from studio.train.trainers.sharded import Sharded, sharding_arguments
 
 # CPOTrainer's options for the losses that it computes.
 _CONTRASTIVE: dict[str, dict[str, Any]] = {
@@ -31,7 +32,7 @@ _CONTRASTIVE: dict[str, dict[str, Any]] = {
 }
 
 
-class _Pairs(GroupedPairs, Counting):
+class _Pairs(GroupedPairs, Counting, Sharded):
     """Puts an update's loss together from its micro-batches: a mean over pairs, and one over tokens of better answers.
 
     TRL's is the sum of both for each micro-batch; so the second is made to count as many tokens as it has.
@@ -108,7 +109,8 @@ def build(setup: Setup) -> OddsRatioTrainer | ContrastiveTrainer:
     """Put model, rows and arguments together."""
     method = setup.config.method
     # Rows are within data.max_length already; these trainers ask for a limit all the same.
-    common = {**common_arguments(setup), "beta": setup.beta, "max_length": setup.config.data.limit}
+    common = common_arguments(setup) | sharding_arguments(setup)
+    common |= {"beta": setup.beta, "max_length": setup.config.data.limit}
     common["remove_unused_columns"] = False
     loss = _CONTRASTIVE.get(method.kind.loss(method))
     if loss is None:

@@ -10,16 +10,17 @@ from studio.train.loop.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset
 from studio.train.trainers.grouped import GroupedPairs
+from studio.train.trainers.sharded import Sharded, sharding_arguments
 
 
-class ScoreTrainer(GroupedPairs, Counting, RewardTrainer):
+class ScoreTrainer(GroupedPairs, Counting, Sharded, RewardTrainer):
     """RewardTrainer that counts tokens."""
 
 
 def build(setup: Setup) -> ScoreTrainer:
     """Put model, rows and arguments together; the model has one score for a sequence."""
     arguments = RewardConfig(
-        **common_arguments(setup),
+        **common_arguments(setup) | sharding_arguments(setup),
         max_length=None,  # TRL would drop longer pairs
         center_rewards_coefficient=setup.config.method.center_rewards_coefficient or None,
     )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -26,7 +26,6 @@ from studio.train.setup import Setup
 from studio.train.zero import deepspeed_config, for_trainer, write_config
 
 _OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
-_ADAPTER = ".default"  # PEFT's name of the adapter, which its files leave out
 
 
 def sharding_arguments(setup: Setup) -> dict[str, Any]:
@@ -58,7 +57,8 @@ class Sharded:
     def create_accelerator_and_postprocess(self) -> None:
         """Make the accelerator, also for FSDP on a processor.
 
-        accelerate would add up gradients in bfloat16 where products are computed so, and round the loss to it.
+        accelerate would add up gradients in bfloat16 where products are computed so, and round to it the loss and what
+        a model is given, the number of tokens among it: autocast rounds what is multiplied, as on one device.
         """
         args: Any = self.args  # type: ignore[attr-defined]
         if not args.fsdp:
@@ -72,8 +72,9 @@ class Sharded:
         finally:
             state.distributed_type = kind
         if args.bf16:
-            half, whole = torch.bfloat16, torch.float32
-            policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=whole, output_dtype=whole)
+            policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+            )
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy  # type: ignore[attr-defined]
         if self.reference is not None:
             fsdp2_prepare_model(self.accelerator, self.reference)  # type: ignore[attr-defined]
@@ -91,6 +92,7 @@ class Sharded:
         if not self.is_fsdp_enabled:  # type: ignore[attr-defined]
             return super().save_model(output_dir, _internal_call)  # type: ignore[misc, no-any-return]
         model = self.model  # type: ignore[attr-defined]
+        _reshard(model)
         weights = dict(model.named_parameters())
         if isinstance(model, PeftModel):
             kept = {name: weight for name, weight in weights.items() if weight.requires_grad}
@@ -143,10 +145,11 @@ class Sharded:
         stored: dict[str, torch.Tensor] = {}
         for file in sorted(Path(resume_from_checkpoint).glob("*.safetensors")):
             stored |= load_file(file)
-        adapter = isinstance(model, PeftModel)
+        _reshard(model)
+        names = stored_names(model) if isinstance(model, PeftModel) else {}
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                found = stored.get(name.replace(_ADAPTER, "") if adapter else name)
+                found = stored.get(names.get(name, name))
                 if found is not None:
                     weight.copy_(_part(found.to(weight.dtype), weight))
 
@@ -181,6 +184,21 @@ def gathered(model: Any) -> Iterator[None]:
         for group, kept in zip(groups, before, strict=True):
             group.post_forward_mesh_info = kept
         model.reset_iter_state()
+
+
+def _reshard(model: Any) -> None:
+    """Leave each rank its part of every weight: some stay whole after a validation, until the next step."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def stored_names(model: PeftModel) -> dict[str, str]:
+    """By the name of each trained parameter, the one that PEFT gives it in a file."""
+    names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    places = {name: torch.tensor(at) for at, name in enumerate(names)}
+    told = get_peft_model_state_dict(model, state_dict=places, save_embedding_layers=False)
+    return {names[int(place)]: stored for stored, place in told.items()}
 
 
 def _whole(value: Any) -> Any:
