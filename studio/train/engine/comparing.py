@@ -19,11 +19,17 @@ def near(far: tuple[float, ...], autocast: bool) -> bool:
 
 
 def batch_of(model: Any) -> dict[str, torch.Tensor]:
-    """Two rows of different length, padded at the end."""
+    """Two rows of different length, padded at the end with the token for it: by that a model with one score for a row
+    finds the row's end.
+    """
     vocabulary = model.get_input_embeddings().weight.shape[0]
     drawn = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (2, max(_LENGTHS)), generator=drawn)
     mask = torch.arange(max(_LENGTHS))[None] < torch.tensor(_LENGTHS)[:, None]
+    padding = model.config.get_text_config().pad_token_id
+    if padding is not None and 0 <= padding < vocabulary:
+        ids[ids == padding] = (padding + 1) % vocabulary
+        ids[~mask] = padding
     return {"input_ids": ids, "attention_mask": mask.long()}
 
 
