@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,15 @@ class Evil:
         return Path.mkdir, (self.target,)
 
 
-def calls() -> Iterator[tuple[str, ast.Call]]:
-    """Every call in the studio's code, with the place and the called name."""
-    for file in sorted((ROOT / "studio").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                yield f"{file.relative_to(ROOT)}:{node.lineno} {ast.unparse(node.func)}", node
+@cache
+def calls() -> list[tuple[str, ast.Call]]:
+    """Every call in the studio's code, with the place and the called name; read once."""
+    return [
+        (f"{file.relative_to(ROOT)}:{node.lineno} {ast.unparse(node.func)}", node)
+        for file in sorted((ROOT / "studio").rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
 
 
 def reads_numbers_only(place: str, node: ast.Call) -> bool:

@@ -51,6 +51,7 @@ def test_kept_beginnings_do_not_change_logits(model: GgufModel) -> None:
     assert (after_another.argmax(axis=1) == alone.argmax(axis=1)).mean() > 0.9
 
 
+@pytest.mark.long
 def test_torch_may_compute_in_the_same_process(file: Path) -> None:
     """On a processor with AMX both use it, and either may switch it off in a thread of the other: a crash."""
     code = f"""
