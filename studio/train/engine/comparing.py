@@ -24,6 +24,9 @@ def batch_of(model: Any) -> dict[str, torch.Tensor]:
     drawn = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (2, max(_LENGTHS)), generator=drawn)
     mask = torch.arange(max(_LENGTHS))[None] < torch.tensor(_LENGTHS)[:, None]
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
+    if pad is not None and 0 <= pad < vocabulary:  # by which a model with a score finds the last token of a row
+        ids = torch.where(mask, torch.where(ids == pad, (pad + 1) % vocabulary, ids), pad)
     return {"input_ids": ids, "attention_mask": mask.long()}
 
 
