@@ -27,7 +27,7 @@ from studio.foreign import as_path
 from studio.jobs import list_jobs
 from studio.jobs.run.devices import require_devices
 from studio.jobs.store.state import ACTIVE
-from studio.methods import KTO
+from studio.methods.kto import KTO
 from studio.models.catalog.names import resolve_model
 from studio.models.device.machine import device_info
 from studio.models.inspect.shape import ModelShape

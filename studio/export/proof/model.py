@@ -213,7 +213,8 @@ class GgufModel:
             raise StudioError(f"llama.cpp has no memory for {cells:,} tokens of {sequences} rows")
         try:
             if self._llama._lora_adapter is not None:
-                adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self._llama._lora_adapter)
+                adapter: Any = self._llama._lora_adapter
+                adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter)
                 scales = (ctypes.c_float * 1)(self._llama.lora_scale)
                 llama_cpp.llama_set_adapters_lora(context, adapters, 1, scales)
             yield context

@@ -37,7 +37,7 @@ class Together:
         StudioError: there is no memory for it.
     """
 
-    def __init__(self, model: GgufModel, prompts: Sequence[Sequence[int]], most: int) -> None:
+    def __init__(self, model: GgufModel, prompts: Sequence[list[int]], most: int) -> None:
         self._model = model
         first, last = min(prompts), max(prompts)  # as words in a dictionary: all others begin as these two do
         differ = (at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)

@@ -26,10 +26,9 @@ def batch_of(model: Any) -> dict[str, torch.Tensor]:
     drawn = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (2, max(_LENGTHS)), generator=drawn)
     mask = torch.arange(max(_LENGTHS))[None] < torch.tensor(_LENGTHS)[:, None]
-    padding = model.config.get_text_config().pad_token_id
-    if padding is not None and 0 <= padding < vocabulary:
-        ids[ids == padding] = (padding + 1) % vocabulary
-        ids[~mask] = padding
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
+    if pad is not None and 0 <= pad < vocabulary:
+        ids = torch.where(mask, torch.where(ids == pad, (pad + 1) % vocabulary, ids), pad)
     return {"input_ids": ids, "attention_mask": mask.long()}
 
 

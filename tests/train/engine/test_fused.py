@@ -9,7 +9,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+)
 
 from studio.models.device.compiled import place
 from studio.train.engine import fused
@@ -85,6 +92,20 @@ def test_what_is_replaced_in_a_llama(kernels: Kernels) -> None:
     done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
     assert done.reason == "" and done.segments and (done.norms, done.gates) == (5, 2)
     assert [len(group.layers) for group in done.groups] == [3, 1, 2, 1] * 2  # q k v, o, gate up, down
+
+
+def test_a_model_with_a_score_leaves_padding_out(kernels: Kernels) -> None:
+    """It reads the score at the last token that is not the padding's: so the batch that is tried must have that."""
+    torch.manual_seed(0)
+    base = LlamaForSequenceClassification(LlamaConfig(**SIZES, num_labels=1, pad_token_id=3))
+    model = learned(get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_CLS")))
+    ids, mask = torch.arange(60).reshape(2, 30) + 5, torch.ones(2, 30, dtype=torch.long)
+    ids[1, 20:], mask[1, 20:] = 3, 0
+    before = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
+    assert (done.reason, done.unpadded, len(done.groups)) == ("", True, 8)
+    after = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
