@@ -310,7 +310,7 @@ class PolicyTrainer(Grouped, Counting, Trainer):
             )
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         weights = dict(self.model.named_parameters())
-        kept = load_file(file, device=str(self.args.device))
+        kept = {name: tensor.to(self.args.device) for name, tensor in load_file(file).items()}
         for name in self.actors.own:
             weights[name].data.copy_(kept.pop(name))
         with safe_open(file, framework="pt") as opened:
