@@ -47,6 +47,9 @@ class _Ppo(Method):
                 "an adaptive KL coefficient cannot start at 0", where="method.kl_coef", fix="0.05 is usual"
             )
 
+    def deals(self, options: PpoOptions) -> bool:
+        return True
+
     def updates(self, options: PpoOptions) -> int:
         return options.ppo_epochs
 

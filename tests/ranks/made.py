@@ -17,8 +17,9 @@ TOLERANCE = 1e-5
 SOURCES = {
     "sft": "train.jsonl", "pretrain": "text_train.jsonl", "grpo": "sums_train.jsonl", "ppo": "sums_train.jsonl",
 }  # fmt: skip
-# Losses of a method that people know by a name of its own.
+# What a method's section says, and a tuning's: some are known by another name.
 KINDS: dict[str, dict[str, Any]] = {
+    "ppo": {"name": "ppo", "ppo_epochs": 2},
     "rloo": {"name": "grpo", "grpo_algorithm": "rloo"}, "cpo": {"name": "orpo", "orpo_loss": "cpo"},
 }  # fmt: skip
 TUNINGS: dict[str, dict[str, Any]] = {"rslora": {"name": "lora", "rslora": True}}

@@ -38,7 +38,7 @@ def equal(several: JobFolder, one: JobFolder, norms: float = TOLERANCE) -> None:
         norms: relative difference of the gradients' norms.
     """
     names = sorted({name for event in events(one) if event["kind"] == "metric" for name in event["values"]})
-    assert {"loss", "eval_loss", "grad_norm"} <= set(names)
+    assert {"loss", "grad_norm"} <= set(names) and any(name.startswith("eval_") for name in names)
     for name in names:
         if name != "tokens_per_second":
             # Rewards and margins are small differences of sums of hundreds.
@@ -80,8 +80,9 @@ def test_two_ranks_are_one_process(
         ("sft", "lora", 2), ("sft", "full", 2), ("sft", "lora", 3), ("sft", "full", 3), ("sft", "dora", 2),
         ("dpo", "lora", 2), ("dpo", "full", 2), ("dpo", "lora", 3), ("dpo", "full", 3), ("reward", "lora", 2),
         ("pretrain", "full", 2), ("grpo", "lora", 2), ("grpo", "full", 2), ("grpo", "lora", 3), ("grpo", "full", 3),
-        ("rloo", "lora", 2), ("kto", "lora", 2), ("kto", "full", 3), ("orpo", "lora", 2), ("cpo", "lora", 2),
-        ("simpo", "full", 3), ("sft", "qlora", 2), ("dpo", "qlora", 3),
+        ("rloo", "lora", 2), ("ppo", "lora", 2), ("ppo", "full", 2), ("kto", "lora", 2), ("kto", "full", 3),
+        ("orpo", "lora", 2), ("cpo", "lora", 2), ("simpo", "full", 3),
+        ("sft", "qlora", 2), ("dpo", "qlora", 3),
     ],
 )  # fmt: skip
 def test_every_number_is_that_of_one_process(
@@ -122,8 +123,10 @@ def test_the_best_model_and_the_early_stop_are_the_same(tiny: Path, session_sett
 
 @pytest.mark.long
 @pytest.mark.parametrize("ranks", ["auto", "3"])
-@pytest.mark.parametrize("tuning", ["lora", "full"])
-@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
+@pytest.mark.parametrize(
+    ("method", "tuning"), [(method, tuning) for method in ("sft", "dpo", "grpo") for tuning in ("lora", "full")]
+    + [("ppo", "lora")],
+)  # fmt: skip
 def test_a_branch_goes_on_with_another_number_of_ranks(
     tiny: Path, session_settings: Settings, method: str, tuning: str, ranks: str
 ) -> None:
@@ -133,7 +136,8 @@ def test_a_branch_goes_on_with_another_number_of_ranks(
     )
     raw = dict(begun.request.config)
     changed = build(RunConfig, {**raw, "training": {**raw["training"], "devices": ranks}})
-    child = branch(session_settings, begun, find_checkpoint(begun, 6), f"{method}-{tuning}-by-{ranks}", changed, 12)
+    steps, at = max(curve(one, "loss")), 3 if method == "ppo" else 6  # between two updates from the same answers
+    child = branch(session_settings, begun, find_checkpoint(begun, at), f"{method}-{tuning}-by-{ranks}", changed, steps)
     assert wait(child, seconds=SECONDS).status == "completed", child.log_path.read_text()
     assert curve(child, "loss") == pytest.approx(curve(one, "loss"), rel=TOLERANCE, abs=TOLERANCE)
     assert samples(child) == samples(one)

@@ -92,9 +92,9 @@ def test_devices_that_are_not_there(
         ({"training": {"devices": 2, "padding_free": True}}, "training.padding_free", "cannot be shared"),
         ({"training": {"devices": 2, "engine": "unsloth"}}, "training.engine", "Unsloth trains on one device"),
         (
-            {"training": {"devices": 2, "parallel": "fsdp2"}, "method": {"name": "reward"}},
+            {"training": {"devices": 2, "parallel": "fsdp2"}, "method": {"name": "ppo"}},
             "training.parallel",
-            "not with reward, lora, adamw_torch_fused and auto",
+            "not with ppo, lora, adamw_torch_fused and auto",
         ),
         (
             {"training": {"devices": 2, "parallel": "fsdp2", "optimizer": "adafactor"}},
@@ -111,7 +111,6 @@ def test_devices_that_are_not_there(
             "method.grpo_loss",
             "bnpo's loss depends on which completions are computed together",
         ),
-        ({"training": {"devices": 2}, "method": {"name": "ppo"}}, "training.devices", "ppo with these options"),
         (
             {"training": {"devices": 2, "parallel": "fsdp2"}, "tuning": {"name": "qlora"}},
             "training.parallel",
@@ -131,14 +130,14 @@ def test_what_cannot_be_shared_is_refused_with_what_to_change(
 
 def test_a_run_on_several_machines_is_told_both_of_what_to_set(tiny: Path, settings: Settings) -> None:
     for nodes, fix in (
-        (1, "Set training.devices to auto"),
-        (2, "Set training.devices to auto and training.nodes to 1"),
+        (1, "Set it to false, or training.devices to auto"),
+        (2, "Set it to false, or training.devices to auto and training.nodes to 1"),
     ):
-        asked = {"training": {"devices": 2, "nodes": nodes}, "method": {"name": "ppo"}}
+        asked = {"training": {"devices": 2, "nodes": nodes, "padding_free": True}}
         known = replace(checks.Known.of(build(RunConfig, asked), tiny, settings), lengths=ROWS)
         with pytest.raises(InputErrors) as caught:
             checks.check_method(known)
-        assert fix in [error.fix for error in caught.value.errors if "ppo with these options" in error.what]
+        assert fix in [error.fix for error in caught.value.errors if "padding-free batches" in error.what]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 7, 64])

@@ -54,16 +54,10 @@ def _method(known: Known) -> None:
             "bnpo's loss depends on which completions are computed together, so that several devices would have "
             "another one", where="method.grpo_loss", fix=f"Set it to dapo, or {one_device(config)}",
         )  # fmt: skip
-    if config.method.kind.padding_free and config.training.padding_free:
-        raise InputError(
-            "padding-free batches cannot be shared between devices", where="training.padding_free",
-            fix=f"Set it to false, or {one_device(config)}",
-        )  # fmt: skip
     raise InputError(
-        f"{config.method.name} with these options trains on one device so far",
-        where=DEVICES,
-        fix=f"Set {one_device(config)}",
-    )
+        "padding-free batches cannot be shared between devices", where="training.padding_free",
+        fix=f"Set it to false, or {one_device(config)}",
+    )  # fmt: skip
 
 
 def _deepspeed(known: Known) -> None:

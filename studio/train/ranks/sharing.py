@@ -94,6 +94,17 @@ def own_share(rows: int) -> range:
     return range(rows * number() // count(), rows * (number() + 1) // count())
 
 
+def by_shares(work: Callable[[range], list[Made]], rows: int) -> list[Made]:
+    """Let each rank do something with its share of some rows, and give all of them what comes of every row.
+
+    Args:
+        work: takes the places of some rows.
+        rows: how many there are.
+    """
+    own = own_share(rows)
+    return joined(work(own) if own else [])
+
+
 def first(work: Callable[[], Made]) -> Made:
     """Let the first rank do something, and give all of them what it returns."""
     if count() == 1:

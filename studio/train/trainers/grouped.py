@@ -15,10 +15,12 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from transformers.trainer_pt_utils import safe_globals
 
 from studio.data.prepare.batch import row_length
 from studio.models.plan.batches import Batching, shares, split
@@ -250,6 +252,16 @@ class Grouped:
         parts = _micro_batches(inputs)
         real = inputs.real if isinstance(inputs, Parts) else len(parts)
         return [self.weight(part) if at < real else 0 for at, part in enumerate(parts)]
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Go on with the numbers of the first rank, or of the only one, however many ranks wrote the checkpoint."""
+        super()._load_rng_state(checkpoint)  # type: ignore[misc]
+        if checkpoint is None or sharing.number():
+            return
+        for name in ("rng_state_0.pth", "rng_state.pth"):
+            if (Path(checkpoint) / name).is_file():
+                with safe_globals():
+                    torch.set_rng_state(torch.load(Path(checkpoint) / name, weights_only=True)["cpu"])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

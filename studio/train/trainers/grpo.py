@@ -10,10 +10,10 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from studio.data.prepare.units import Prompt
 from studio.train.load.reference import keep_start, reference_options
 from studio.train.loop.counting import finish
-from studio.train.ranks import sharing
 from studio.train.rewards.functions import Reward, make_rewards
 from studio.train.setup import Setup, common_arguments
 from studio.train.trainers.online import Online, last_text
+from studio.train.trainers.rollouts import scored
 from studio.train.trainers.sharded import keep_sharded, sharding_arguments
 
 
@@ -72,19 +72,10 @@ def build(setup: Setup) -> GroupTrainer | LeaveOneOutTrainer:
 
 
 def _as_function(reward: Reward) -> Any:
-    """A reward as TRL calls it, with the texts of the answers instead of messages.
-
-    A reward model scores some answers on each rank. Others are cheap and may be a person's own code, which is called
-    once, with all answers.
-    """
+    """A reward as TRL calls it, with the texts of the answers instead of messages."""
 
     def score(prompts: list[Any], completions: list[Any], row: list[int], **_: Any) -> list[float | None]:
-        answers = [last_text(one) for one in completions]
-        if reward.name != "model":
-            return sharing.first(lambda: reward(row, answers))
-        own = sharing.own_share(len(row))
-        some = reward([row[at] for at in own], [answers[at] for at in own]) if own else []
-        return sharing.joined(some)
+        return scored(reward, row, [last_text(one) for one in completions])
 
     score.__name__ = reward.name
     return score

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from transformers.trainer_pt_utils import safe_globals
 from trl.trainer.utils import RepeatSampler
 
 from studio.train.loop.counting import Counting
@@ -200,7 +198,7 @@ class Online(Grouped, Counting, Sharded):
         every = sharing.gathered(found[: len(own)].cpu())
         return torch.cat(every).to(found.device), *rest
 
-    # ---- what is reported and kept
+    # ---- what is reported
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Report the answers of this step with their rewards."""
@@ -221,16 +219,6 @@ class Online(Grouped, Counting, Sharded):
                 ],
             )
         super().log(logs, start_time)  # type: ignore[misc]
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Go on with the numbers of the first rank, or of the only one, however many ranks wrote the checkpoint."""
-        super()._load_rng_state(checkpoint)  # type: ignore[misc]
-        if checkpoint is None or sharing.number():
-            return
-        for name in ("rng_state_0.pth", "rng_state.pth"):
-            if (Path(checkpoint) / name).is_file():
-                with safe_globals():
-                    torch.set_rng_state(torch.load(Path(checkpoint) / name, weights_only=True)["cpu"])
 
 
 def last_text(value: Any) -> str:

@@ -2,19 +2,20 @@
 
 An update of the trainer is an update of PPO. In the first of `ppo_epochs` updates the policy writes answers to a batch
 of prompts (`rollouts`), and the others use the same answers again; a checkpoint between two of them keeps them.
-Callbacks, optimizer, schedule, stop and resume are the trainer's. It runs in one process. An adapter's `dropout` acts
-in the updates and not while answers are written, so that their first ratios are then not exactly 1.
+Callbacks, optimizer, schedule, stop and resume are the trainer's. An adapter's `dropout` acts in the updates and not
+while answers are written, so that their first ratios are then not exactly 1.
+
+Of several ranks each writes and judges some answers, which all of them then know, and learns from some. Gradients are
+added up here: a step is two passes over one base, by policy and value function, and DDP takes part in one.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
-from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, speed_metrics
 
@@ -37,48 +37,26 @@ from studio.train.engine.ppo import (
     whiten,
 )
 from studio.train.loop.counting import Counting, finish
+from studio.train.ranks import sharing
 from studio.train.setup import Setup, common_arguments
 from studio.train.trainers.actors import VALUE, Actors
-from studio.train.trainers.rollouts import Batch, Experience, Rewards, Scored, Writer, micro_batches
+from studio.train.trainers.grouped import Grouped
+from studio.train.trainers.rollouts import (
+    Batch,
+    Experience,
+    Repeated,
+    Rewards,
+    Scored,
+    Writer,
+    micro_batches,
+    rows_of,
+)
 
 SAMPLES_SHOWN = 4
 STATE = "ppo.safetensors"
 
 
-class Repeated(Sampler[int]):
-    """Places of the rows in batches, each batch as often as it is used; the last is filled up from the first rows.
-
-    Args:
-        rows: how many there are.
-        batch: rows of a batch.
-        times: updates of a batch.
-        seed: of the order, another one each epoch; None for the rows' own order.
-        epoch: tells which epoch begins.
-    """
-
-    def __init__(self, rows: int, batch: int, times: int, seed: int | None, epoch: Callable[[], int]) -> None:
-        self._rows, self._batch, self._times, self._seed, self._epoch = rows, batch, times, seed, epoch
-        self._batches = math.ceil(rows / batch)
-
-    @property
-    def updates(self) -> int:
-        """Updates of an epoch."""
-        return self._batches * self._times
-
-    def __len__(self) -> int:
-        return self.updates * self._batch
-
-    def __iter__(self) -> Iterator[int]:
-        order = list(range(self._rows))
-        if self._seed is not None:
-            generator = torch.Generator().manual_seed(self._seed + self._epoch())
-            order = torch.randperm(self._rows, generator=generator).tolist()
-        filled = list(islice(cycle(order), self._batches * self._batch))
-        for at in range(0, len(filled), self._batch):
-            yield from filled[at : at + self._batch] * self._times
-
-
-class PolicyTrainer(Counting, Trainer):
+class PolicyTrainer(Grouped, Counting, Trainer):
     """PPO with the studio's rewards.
 
     Args:
@@ -88,6 +66,7 @@ class PolicyTrainer(Counting, Trainer):
     """
 
     loss_is_scaled_for_ga = True  # by the tokens of the whole update
+    collates = False
     control: Any
 
     def __init__(self, setup: Setup, actors: Actors, **options: Any) -> None:
@@ -99,13 +78,12 @@ class PolicyTrainer(Counting, Trainer):
         self._experience: Experience | None = None
         self._sums: dict[str, float] = {}
         self._counted = 0
-        self._parts: list[Batch] = []
         super().__init__(model=actors.model, processing_class=setup.tokenizer, **options)
 
     # ---- batches
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Repeated:
-        batch = self._train_batch_size * self.args.gradient_accumulation_steps
+        batch = self._train_batch_size
         seed = self.args.seed if self.setup.config.data.shuffle else None
         sampler = Repeated(
             len(self.setup.train),
@@ -123,35 +101,38 @@ class PolicyTrainer(Counting, Trainer):
 
         Args:
             epoch_iterator: of dataset positions.
-            num_batches: micro-batches of an update.
+            num_batches: 1: an update's rows are one batch.
             device: not read; the completions are generated on the model's.
         """
-        fetched = [next(epoch_iterator)["places"] for _ in range(num_batches)]
-        places = torch.cat(fetched).tolist()
-        return [{"part": part, "places": places} for part in range(num_batches)], None
+        return [{"places": next(epoch_iterator)["places"].tolist()} for _ in range(num_batches)], None
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Gradients of one micro-batch; before the first of an update that begins a batch, write the batch.
+        """Gradients of an update, a micro-batch at a time; before one that begins a batch, write the batch.
 
         Args:
             model: the policy, wrapped.
-            inputs: from `get_batch_samples`: positions of the update's rows, and which micro-batch this is.
+            inputs: from `get_batch_samples`: positions of the update's rows.
             num_items_in_batch: not read; the batch's own token count divides the loss.
         """
-        places, part = inputs["places"], inputs["part"]
-        if part == 0:
-            if self._experience is None or self.state.global_step % self._method.ppo_epochs == 0:
-                self._experience = None  # its memory is free while the next is written
-                self._experience = self._write(places)
-            size = len(places) // self.args.gradient_accumulation_steps
-            self._parts = list(micro_batches(self._experience.batch, size))
-        loss: torch.Tensor = super().training_step(model, self._parts[part], self._tokens)
-        return loss
+        if self._experience is None or self.state.global_step % self._method.ppo_epochs == 0:
+            self._experience = None  # its memory is free while the next is written
+            self._experience = self._write(inputs["places"])
+        batch = self._experience.batch
+        tokens = int(batch["completion_mask"].sum())
+        own = rows_of(batch, sharing.own_share(len(batch["input_ids"])))
+        loss = torch.zeros((), device=self.args.device)
+        for part in micro_batches(own, self.setup.plan.micro_batch):
+            loss += super().training_step(model, part, tokens)
+        return self._of_all(loss)
 
-    @property
-    def _tokens(self) -> int:
-        """Tokens of the answers of the update, over which its loss is a mean."""
-        return 0 if self._experience is None else int(self._experience.batch["completion_mask"].sum())
+    def _of_all(self, loss: torch.Tensor) -> torch.Tensor:
+        """Add up what the ranks have of an update: gradients, and its loss, which is returned."""
+        if sharing.count() == 1:
+            return loss
+        for weight in self.model.parameters():
+            if weight.grad is not None:
+                torch.distributed.all_reduce(weight.grad)
+        return torch.full_like(loss, sharing.total([float(loss)])[0])
 
     def _write(self, places: list[int]) -> Experience:
         """Let the policy answer these rows, and work out what its tokens were worth."""
@@ -159,7 +140,7 @@ class PolicyTrainer(Counting, Trainer):
         prompts = [self.setup.train[place] for place in places]
         with self._judging():
             batch = self._writer.write(prompts, sample=True)
-            batch, kl = self._judged(batch, len(places) // self.args.gradient_accumulation_steps)
+            batch, kl = self._judged(batch)
         texts = self._writer.texts(batch)
         scored = self._rewards(places, texts)
         self._scores.update(scored.totals)
@@ -179,14 +160,18 @@ class PolicyTrainer(Counting, Trainer):
         self._kl_weight.update(figures["objective/kl"])
         self.tokens_seen += int(batch["attention_mask"].sum())
         self.supervised_seen += int(mask.sum())
+        self.own_tokens += int(rows_of(batch, sharing.own_share(len(mask)))["attention_mask"].sum())
         self._show(prompts, texts, scored)
         return Experience(batch, figures)
 
-    def _judged(self, batch: Batch, size: int) -> tuple[Batch, torch.Tensor]:
-        """Add log-probabilities, the reference's, and values, each (B, L); and return the KL of each answer, (B,)."""
+    def _judged(self, batch: Batch) -> tuple[Batch, torch.Tensor]:
+        """Add log-probabilities, the reference's, and values, each (B, L); and return the KL of each answer, (B,).
+
+        Each rank works them out for some answers.
+        """
         found: dict[str, list[torch.Tensor]] = {"logps": [], "ref_logps": [], "values": []}
-        length = batch["completion_mask"].shape[1]
-        for part in micro_batches(batch, size):
+        rows, length = batch["completion_mask"].shape
+        for part in micro_batches(rows_of(batch, sharing.own_share(rows)), self.setup.plan.micro_batch):
             logps, _, values = self.actors.policy(part, self._method.temperature)
             if values is None:
                 with self.actors.acting(VALUE):
@@ -194,7 +179,8 @@ class PolicyTrainer(Counting, Trainer):
             reference = self.actors.reference(part, self._method.temperature)
             for name, tensor in (("logps", logps), ("ref_logps", reference), ("values", values)):
                 found[name].append(functional.pad(tensor, (0, length - tensor.shape[1])))
-        batch = {**batch, **{name: torch.cat(tensors) for name, tensors in found.items()}}
+        for name, tensors in found.items():
+            batch = {**batch, name: torch.cat(sharing.joined([one.to("cpu") for one in tensors])).to(self.args.device)}
         return batch, ((batch["logps"] - batch["ref_logps"]) * batch["completion_mask"]).sum(-1)
 
     @contextmanager
@@ -262,7 +248,8 @@ class PolicyTrainer(Counting, Trainer):
         """Add what is known of the batch and of the updates since the last report."""
         if "loss" in logs and self._experience is not None:
             logs |= self._experience.figures
-            logs |= {name: total / max(1, self._counted) for name, total in self._sums.items()}
+            *totals, counted = sharing.total([*self._sums.values(), self._counted])
+            logs |= {name: total / max(1.0, counted) for name, total in zip(self._sums, totals, strict=True)}
             self._sums, self._counted = {}, 0
         super().log(logs, start_time)
 
@@ -276,14 +263,13 @@ class PolicyTrainer(Counting, Trainer):
             ignore_keys: not read; there are no model outputs to drop.
             metric_key_prefix: put before each metric's name.
         """
-        rows, size = self.setup.validation, self.args.per_device_train_batch_size
-        step = size * self.args.gradient_accumulation_steps
+        rows, step = self.setup.validation, self.args.per_device_train_batch_size
         chunks = [list(range(at, min(at + step, len(rows)))) for at in range(0, len(rows), step)]
         self.callback_handler.eval_dataloader = chunks
         began, total, divergence = time.time(), 0.0, 0.0
         for places in chunks:
             with self._judging():
-                batch, kl = self._judged(self._writer.write([rows[place] for place in places], sample=False), size)
+                batch, kl = self._judged(self._writer.write([rows[place] for place in places], sample=False))
             total += sum(self._rewards(places, self._writer.texts(batch), validation=True).totals)
             divergence += float(kl.sum())
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
@@ -311,8 +297,9 @@ class PolicyTrainer(Counting, Trainer):
         if self._experience is not None and self.state.global_step % self._method.ppo_epochs:
             tensors |= {f"batch/{name}": tensor for name, tensor in self._experience.batch.items()}
             state["figures"] = self._experience.figures
-        kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(kept, folder / STATE, metadata={"state": json.dumps(state)})
+        if self.args.should_save:
+            kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            save_file(kept, folder / STATE, metadata={"state": json.dumps(state)})
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -323,7 +310,7 @@ class PolicyTrainer(Counting, Trainer):
             )
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         weights = dict(self.model.named_parameters())
-        kept = load_file(file, device=str(self.args.device))
+        kept = {name: tensor.to(self.args.device) for name, tensor in load_file(file).items()}
         for name in self.actors.own:
             weights[name].data.copy_(kept.pop(name))
         with safe_open(file, framework="pt") as opened:
@@ -346,4 +333,6 @@ def build(setup: Setup) -> PolicyTrainer:
         eval_dataset=list(range(len(setup.validation))) if setup.validation else None,
         callbacks=setup.callbacks,
     )
+    if sharing.number() and torch.cuda.is_available():  # where each rank draws numbers of its own
+        torch.cuda.manual_seed(setup.config.training.seed + sharing.number())
     return finish(trainer, setup)

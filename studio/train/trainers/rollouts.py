@@ -10,23 +10,61 @@ A batch is a dict of tensors, prompts padded at the left and answers at the righ
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
 import torch
+from torch.nn import functional
+from torch.utils.data import Sampler
 from transformers import GenerationConfig
 
 from studio.chat.prompting import turn_end
 from studio.data.prepare.units import Prompt
 from studio.errors import StudioError
+from studio.train.ranks import sharing
 from studio.train.rewards.functions import Reward, make_rewards
 from studio.train.rewards.scoring import pad_id, scoring_by
 from studio.train.setup import Setup
 from studio.train.trainers.actors import Actors, SharedScorer
+from studio.writing.loop import Places
 from studio.writing.quick import quicker
 
 Batch = dict[str, torch.Tensor]
 _WHOLE = ("input_ids", "attention_mask")  # of prompt and answer; everything else is of the answer only
+
+
+class Repeated(Sampler[int]):
+    """Places of the rows in batches, each batch as often as it is used; the last is filled up from the first rows.
+
+    Args:
+        rows: how many there are.
+        batch: rows of a batch.
+        times: updates of a batch.
+        seed: of the order, another one each epoch; None for the rows' own order.
+        epoch: tells which epoch begins.
+    """
+
+    def __init__(self, rows: int, batch: int, times: int, seed: int | None, epoch: Callable[[], int]) -> None:
+        self._rows, self._batch, self._times, self._seed, self._epoch = rows, batch, times, seed, epoch
+        self._batches = math.ceil(rows / batch)
+
+    @property
+    def updates(self) -> int:
+        """Updates of an epoch."""
+        return self._batches * self._times
+
+    def __len__(self) -> int:
+        return self.updates * self._batch
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(range(self._rows))
+        if self._seed is not None:
+            generator = torch.Generator().manual_seed(self._seed + self._epoch())
+            order = torch.randperm(self._rows, generator=generator).tolist()
+        filled = list(islice(cycle(order), self._batches * self._batch))
+        for at in range(0, len(filled), self._batch):
+            yield from filled[at : at + self._batch] * self._times
 
 
 class Writer:
@@ -46,7 +84,7 @@ class Writer:
         self.ends = sorted(end for end in ends if end is not None)
 
     def write(self, prompts: Sequence[Prompt], sample: bool) -> Batch:
-        """Write one answer to each prompt, by torch's global random numbers, or greedily.
+        """Write one answer to each prompt, by torch's global random numbers, or greedily; each rank writes some.
 
         The model's own generation settings (its top_p, its repetition penalty) are left out: PPO needs the
         probabilities that the answers were really drawn with.
@@ -63,15 +101,44 @@ class Writer:
             do_sample=sample, max_new_tokens=self._method.max_completion_length, use_cache=True,
             eos_token_id=self.ends or None, pad_token_id=self._pad, **drawn,
         )  # fmt: skip
+        answers = self._answers(ids, attention, config)
+        ended = torch.isin(answers, torch.tensor(self.ends, device=device)).long()
+        mask = (ended.cumsum(-1) - ended == 0).long()  # up to the first token that ends the answer, and that token
+        return {
+            "input_ids": torch.cat([ids, answers], 1), "attention_mask": torch.cat([attention, mask], 1),
+            "completion_mask": mask,
+        }  # fmt: skip
+
+    def _answers(self, ids: torch.Tensor, attention: torch.Tensor, config: GenerationConfig) -> torch.Tensor:
+        """Answers (B, L) to prompts (B, P) as one process would write them, however many write some of them."""
+        if sharing.count() == 1:
+            return self._generate(ids, attention, config)
+        rows = len(ids)
+        own = torch.tensor(sharing.own_share(rows), dtype=torch.long)
+        places = Places(own, rows, torch.Generator()) if config.do_sample else None
+        if places is not None:
+            places.generator.set_state(sharing.first(torch.get_rng_state))
+        written = self._generate(ids[own], attention[own], config, places) if len(own) else ids[:0, :0]
+        if places is not None:
+            places.catch_up(int(sharing.most(places.steps)), int(sharing.most(places.width)))
+            if sharing.number() == 0:  # whose numbers these were
+                torch.set_rng_state(places.generator.get_state())
+        every = [some for some in sharing.gathered(written.cpu()) if len(some)]
+        longest = max(some.shape[1] for some in every)
+        filled = [functional.pad(some, (0, longest - some.shape[1]), value=self._pad) for some in every]
+        return torch.cat(filled).to(ids.device)
+
+    def _generate(
+        self, ids: torch.Tensor, attention: torch.Tensor, config: GenerationConfig, places: Places | None = None
+    ) -> torch.Tensor:
+        """Answers (B, L) to prompts (B, P), by the model's own method."""
         kept, self._model.generation_config = self._model.generation_config, config
         try:
-            with quicker(self._model):
-                written = self._model.generate(ids, attention_mask=attention)
+            with quicker(self._model, places):
+                written: torch.Tensor = self._model.generate(ids, attention_mask=attention)
         finally:
             self._model.generation_config = kept
-        ended = torch.isin(written[:, width:], torch.tensor(self.ends, device=device)).long()
-        mask = (ended.cumsum(-1) - ended == 0).long()  # up to the first token that ends the answer, and that token
-        return {"input_ids": written, "attention_mask": torch.cat([attention, mask], 1), "completion_mask": mask}
+        return written[:, ids.shape[1] :]
 
     def texts(self, batch: Batch) -> list[str]:
         """The answers as text, without the tokens that end them."""
@@ -93,6 +160,11 @@ def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
         answered = int(part["completion_mask"].sum(-1).max())
         whole = slice(width - asked, width + answered)
         yield {name: tensor[:, whole if name in _WHOLE else slice(answered)] for name, tensor in part.items()}
+
+
+def rows_of(batch: Batch, places: range) -> Batch:
+    """Some answers of a batch, one behind the other."""
+    return {name: tensor[places.start : places.stop] for name, tensor in batch.items()}
 
 
 @dataclass
@@ -152,7 +224,7 @@ class Rewards:
         totals = [0.0] * len(answers)
         parts: dict[str, list[float | None]] = {}
         for reward, weight in zip(self._validation if validation else self._rewards, self._weights, strict=True):
-            parts[reward.name] = scores = reward(places, answers)
+            parts[reward.name] = scores = scored(reward, places, answers)
             for i, score in enumerate(scores):
                 if score is not None and not math.isfinite(score):
                     raise StudioError(
@@ -161,3 +233,19 @@ class Rewards:
                     )  # fmt: skip
                 totals[i] += weight * (score or 0.0)
         return Scored(totals, parts)
+
+
+def scored(reward: Reward, places: Sequence[int], answers: Sequence[str]) -> list[float | None]:
+    """Scores of all answers on every rank.
+
+    A reward model scores some answers on each rank. Others are cheap and may be a person's own code, which is called
+    once, with all answers.
+
+    Args:
+        reward: what scores them.
+        places: of their rows.
+        answers: their texts, all of them.
+    """
+    if reward.name != "model":
+        return sharing.first(lambda: reward(places, answers))
+    return sharing.by_shares(lambda own: reward([places[at] for at in own], [answers[at] for at in own]), len(places))
