@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Said of the keys of every tool about it.
 STREAMED = "Files of 1 GB or more together are streamed as data.streaming says; the rows and losses stay the same"
+UNBUFFERED = "All rows are shuffled, not those of a buffer"
 ONE_DEVICE = "The run is imported for one device; training.devices and training.parallel share it between several"
 ANY: Any = object()  # no value is the one with which the key says nothing
 

@@ -87,6 +87,7 @@ KTO = _Kto(
     beta=0.1,
     unsloth=True,
     shards=True,
+    mixed=True,
     paper="Ethayarajh et al. 2024, arXiv:2402.01306",
     differs="Rows are shuffled once with the seed; TRL keeps the file order, good and bad in blocks.",
 )

@@ -108,6 +108,7 @@ class Method:
         padding_free: `training.padding_free` goes with it.
         unsloth: the engine of that name has it.
         shards: its trainer goes with weights that are divided over several devices (FSDP2).
+        mixed: its rows are shuffled once, before the trainer has them, and not in each epoch.
         exact: what `data.prepare.batches` collates is the trainer's own batch.
         plain: texts are read as they are, never as conversations.
         formerly: (method, option, word) that meant this one before it had a name of its own.
@@ -131,6 +132,7 @@ class Method:
     padding_free: bool = False
     unsloth: bool = False
     shards: bool = False
+    mixed: bool = False
     exact: bool = False
     plain: bool = False
     formerly: tuple[str, str, str] | None = None

@@ -5,7 +5,6 @@ Light: the tokenizing is done by the data worker, so that neither the page nor `
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import Any
 from studio.config import RunConfig
 from studio.config.describe import reader, without_effect
 from studio.config.model import EMBEDDED_MODEL
-from studio.data.prepare.batch import epoch_order
+from studio.data.prepare.batch import epoch_order, mixed
 from studio.data.prepare.prepared import Estimate
 from studio.data.sources.locate import absolute, fetch_sources
 from studio.data.wire import run_sections
@@ -27,7 +26,6 @@ from studio.foreign import as_path
 from studio.jobs import list_jobs
 from studio.jobs.run.devices import require_devices
 from studio.jobs.store.state import ACTIVE
-from studio.methods.kto import KTO
 from studio.models.catalog.names import resolve_model
 from studio.models.device.machine import device_info
 from studio.models.inspect.shape import ModelShape
@@ -207,10 +205,8 @@ def streamed_lengths(estimate: Estimate) -> Lengths:
 def first_epoch(config: RunConfig, lengths: Sequence[int]) -> list[int]:
     """Lengths of the first rows in the order in which a trainer on one device takes them."""
     seed, shuffle = config.training.seed, config.data.shuffle
-    if shuffle and config.method.name == KTO.name:  # whose rows are mixed once, before the trainer has them
-        mixed = list(lengths)
-        random.Random(seed).shuffle(mixed)
-        return mixed[:SEEN_ROWS]
+    if shuffle and config.method.kind.mixed:
+        return mixed(lengths, seed)[:SEEN_ROWS]
     return [lengths[at] for at in epoch_order(len(lengths), seed, shuffle=shuffle, first=SEEN_ROWS)]
 
 

@@ -8,14 +8,23 @@ two), and torch, 190 MB of memory and 2 seconds, stays out of the data worker.
 from __future__ import annotations
 
 import bisect
+import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from studio.data.masks.overlay import IGNORED
 from studio.data.prepare.units import Encoded, Pair, Unit
 from studio.models.plan.batches import Batching, look
 
 Values = dict[str, Any]
+Item = TypeVar("Item")
+
+
+def mixed(rows: Sequence[Item], seed: int) -> list[Item]:
+    """Return rows in the order of a method that shuffles them once (`Method.mixed`)."""
+    order = list(rows)
+    random.Random(seed).shuffle(order)
+    return order
 
 
 def epoch_order(count: int, seed: int, shuffle: bool = True, first: int | None = None) -> list[int]:

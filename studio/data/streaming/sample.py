@@ -136,7 +136,7 @@ def _pass_findings(size: int) -> list[Finding]:
     if size < _LONG_PASS:
         return []
     text = f"the first run goes through all {size / 1e9:.1f} GB before it starts, which is not in the plan's time"
-    return [Finding("info", 0, text, "Nothing is to be done; a later run over the same files begins at once")]
+    return [Finding("info", 0, text, "Nothing to do: a later run over the same files begins at once")]
 
 
 def look_at_one(

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from studio.errors import StudioError
 
 BATCH_TOKENS = 512
+Token = tuple[int, int, int, bool]  # sequence, position, id, and whether it is asked what follows
 OWN_TEMPLATE = "chat_template.default"  # llama-cpp-python's name for the template that the file carries
 
 
@@ -162,37 +163,41 @@ class GgufModel:
         return table
 
     def _run(self, ids: Sequence[int], begin: int, end: int, first: int, table: npt.NDArray[np.float32]) -> None:
-        batch = self._batch
-        batch.n_tokens = end - begin
-        for slot, position in enumerate(range(begin, end)):
-            batch.token[slot] = ids[position]
-            batch.pos[slot] = position
-            batch.n_seq_id[slot] = 1
-            batch.seq_id[slot][0] = 0
-            batch.logits[slot] = position >= first
+        tokens = [(0, position, ids[position], position >= first) for position in range(begin, end)]
         try:
-            self.decode_batch(self._llama.ctx, batch)
+            found = self.decode_batch(self._llama.ctx, self._batch, tokens)
         except StudioError:
             self._kept = []
             raise
-        for slot, position in enumerate(range(begin, end)):
-            if position >= first:
-                values = llama_cpp.llama_get_logits_ith(self._llama.ctx, slot)
-                table[position - first] = np.ctypeslib.as_array(values, shape=(self.vocabulary,))
+        for row, values in enumerate(found, max(begin, first) - first):
+            table[row] = values
 
-    def decode_batch(self, context: Any, batch: Any) -> None:
-        """Let llama.cpp compute a batch of tokens.
+    def decode_batch(self, context: Any, batch: Any, tokens: Sequence[Token]) -> list[npt.NDArray[np.float32]]:
+        """Let llama.cpp compute tokens; return the logits, (vocabulary,), after each that is asked.
+
+        They lie in the context's memory, until it computes again.
 
         Args:
             context: of this model.
-            batch: of llama.cpp.
+            batch: of llama.cpp, for at most `BATCH_TOKENS`.
+            tokens: at most so many.
 
         Raises:
             StudioError: it fails.
         """
+        batch.n_tokens = len(tokens)
+        for slot, (sequence, position, token, asked) in enumerate(tokens):
+            batch.token[slot], batch.pos[slot], batch.n_seq_id[slot] = token, position, 1
+            batch.seq_id[slot][0] = sequence
+            batch.logits[slot] = asked
         code = self._thread.submit(llama_cpp.llama_decode, context, batch).result()
         if code != 0:
-            raise StudioError(f"llama.cpp could not compute {batch.n_tokens} tokens (llama_decode: {code})")
+            raise StudioError(f"llama.cpp could not compute {len(tokens)} tokens (llama_decode: {code})")
+        return [
+            np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, slot), shape=(self.vocabulary,))
+            for slot, (*_, asked) in enumerate(tokens)
+            if asked
+        ]
 
     @contextmanager
     def beside(self, sequences: int, cells: int) -> Iterator[Any]:

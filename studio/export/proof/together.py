@@ -11,9 +11,8 @@ from contextlib import ExitStack
 from types import TracebackType
 
 import llama_cpp
-import numpy as np
 
-from studio.export.proof.model import BATCH_TOKENS, GgufModel
+from studio.export.proof.model import BATCH_TOKENS, GgufModel, Token
 
 AT_ONCE = 32  # rows
 # Tokens of rows read at a time: attention goes through those of all rows and leaves out what a row does not see, so
@@ -22,7 +21,6 @@ READ_TOKENS = 256
 CELLS = 2048  # tokens kept at a time, unless one row has more
 
 Row = tuple[Sequence[int], Sequence[int]]  # token ids of a prompt and of what follows it
-_Token = tuple[int, int, int, bool]  # sequence, position, id, and whether it is asked what follows
 
 
 class Together:
@@ -121,7 +119,7 @@ class Together:
         """
         for sequence in range(1, self._rows + 1):
             llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-        tokens: list[_Token] = []
+        tokens: list[Token] = []
         for sequence, (ids, asked) in enumerate(rows, 1):
             if self._shared:
                 llama_cpp.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
@@ -129,20 +127,10 @@ class Together:
             tokens += [(sequence, place, ids[place], place >= len(ids) - asked) for place in places]
         return self._ask(tokens)
 
-    def _ask(self, tokens: Sequence[_Token]) -> list[int]:
+    def _ask(self, tokens: Sequence[Token]) -> list[int]:
         """Compute tokens; return what is the likeliest after each of those that are asked."""
         found: list[int] = []
-        batch = self._batch
         for begin in range(0, len(tokens), BATCH_TOKENS):
-            part = tokens[begin : begin + BATCH_TOKENS]
-            batch.n_tokens = len(part)
-            for slot, (sequence, position, token, asked) in enumerate(part):
-                batch.token[slot], batch.pos[slot], batch.n_seq_id[slot] = token, position, 1
-                batch.seq_id[slot][0] = sequence
-                batch.logits[slot] = asked
-            self._model.decode_batch(self._context, batch)
-            for slot, (*_, asked) in enumerate(part):
-                if asked:
-                    values = llama_cpp.llama_get_logits_ith(self._context, slot)
-                    found.append(int(np.ctypeslib.as_array(values, shape=(self._model.vocabulary,)).argmax()))
+            values = self._model.decode_batch(self._context, self._batch, tokens[begin : begin + BATCH_TOKENS])
+            found += [int(one.argmax()) for one in values]
         return found

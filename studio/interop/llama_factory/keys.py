@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from studio.interop.draft import Draft
-from studio.interop.rules import ONE_DEVICE, STREAMED, Rule, approximated, ignored, mapped, refused, table
+from studio.interop.rules import ONE_DEVICE, STREAMED, UNBUFFERED, Rule, approximated, ignored, mapped, refused, table
 from studio.interop.training_arguments import RULES
 from studio.interop.values import flag, number, one_of, text, whole, words
 from studio.models.plan.schedule import scheduler_arguments
@@ -151,7 +151,7 @@ DATA = (
     mapped("default_system", "data.system", text),
     Rule("disable_shuffling", "mapped", "data.shuffle", read=flag, instead=_unshuffled),
     ignored(STREAMED, "streaming"),
-    ignored("All rows are shuffled, not those of a buffer", "buffer_size"),
+    ignored(UNBUFFERED, "buffer_size"),
     ignored("Rows are prepared as fast as this machine can, and kept", "overwrite_cache", "preprocessing_batch_size",
             "preprocessing_num_workers", "data_shared_file_system"),
     refused("Prepared data of another tool is not read; name the datasets", "tokenized_path"),

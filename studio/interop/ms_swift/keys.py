@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.interop.rules import ONE_DEVICE, STREAMED
+from studio.interop.rules import ONE_DEVICE, STREAMED, UNBUFFERED
 from studio.interop.sheets import arguments
 
 _VLLM = "answers are written by the model that is trained, in the same process"
@@ -61,7 +61,7 @@ IGNORED: dict[str, str] = {
          "structured_outputs_regex"), _SERVING,
     ),
     "streaming": STREAMED,
-    "shuffle_buffer_size": "all rows are shuffled, not those of a buffer",
+    "shuffle_buffer_size": UNBUFFERED,
     "data_seed": "the run's seed is used for all choices",
     "task_type": "it follows from the method",
     "model_type": "the model itself says it",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from datasets import Dataset
 from trl import KTOConfig, KTOTrainer
 from trl.trainer.utils import use_adapter
 
+from studio.data.prepare.batch import mixed
 from studio.data.prepare.units import Rated
 from studio.methods.preference import Ranked, good_above_bad
 from studio.train.load.reference import REFERENCE, keep_start, reference_model
@@ -20,28 +20,23 @@ from studio.train.ranks import sharing
 from studio.train.setup import Setup, common_arguments
 from studio.train.trainers.columns import token_dataset
 from studio.train.trainers.grouped import Grouped, Inputs, Parts
-from studio.train.trainers.sharded import Sharded, sharding_arguments
+from studio.train.trainers.sharded import ShardedBeside, sharding_arguments
 
 # TRL's figures of a micro-batch, and of how much each is a mean.
 _GOOD, _BAD = ("rewards/chosen", "logps/chosen"), ("rewards/rejected", "logps/rejected")
 _MARGIN = "rewards/margins"
 
 
-class RatedTrainer(Grouped, Counting, Sharded, KTOTrainer):
+class RatedTrainer(Grouped, Counting, ShardedBeside, KTOTrainer):
     """KTOTrainer that takes token ids as they are, and says how often a good answer of the validation beats a bad one.
 
     The KL divergence is estimated on all rows of an update before any of them is learned from, so that it does not
     depend on how many are computed at a time. TRL reports means of the rewards only: two more forward passes for each
     micro-batch of a validation give each answer's.
-
-    Args:
-        ref_model: the reference; None where it is the model without its adapter.
-        options: of KTOTrainer.
     """
 
-    def __init__(self, ref_model: Any, **options: Any) -> None:
-        self.reference = ref_model
-        super().__init__(ref_model=ref_model, **options)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._seen: list[Ranked] = []
         self._kl: float | None = None
         self._asked = False
@@ -192,9 +187,7 @@ def build(setup: Setup) -> RatedTrainer:
         undesirable_weight=method.undesirable_weight,
         max_length=None,
     )
-    rows = list(setup.train)
-    if setup.config.data.shuffle:
-        random.Random(setup.config.training.seed).shuffle(rows)
+    rows = mixed(setup.train, setup.config.training.seed) if setup.config.data.shuffle else list(setup.train)
     together = setup.config.training.batch_size if setup.dealt else setup.plan.micro_batch
     trainer = RatedTrainer(
         model=setup.model,

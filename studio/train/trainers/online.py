@@ -22,6 +22,7 @@ from trl.trainer.utils import RepeatSampler
 from studio.train.loop.counting import Counting
 from studio.train.ranks import sharing
 from studio.train.trainers.grouped import Grouped, Inputs, Parts, deal
+from studio.train.trainers.rollouts import drawn_together
 from studio.train.trainers.sharded import Sharded, gathered
 from studio.writing.loop import Places
 from studio.writing.quick import quicker
@@ -156,14 +157,10 @@ class Online(Grouped, Counting, Sharded):
         if not self.whole or sharing.count() == 1:
             return self._write(None, prompt_ids, *args, **kwargs)
         own = sharing.own_share(len(prompt_ids))
-        places = Places(torch.tensor(own), len(prompt_ids), torch.Generator())
-        places.generator.set_state(sharing.first(torch.get_rng_state))
-        with gathered(self.model) if self.is_fsdp_enabled else nullcontext():  # type: ignore[attr-defined]
+        whole = gathered(self.model) if self.is_fsdp_enabled else nullcontext()  # type: ignore[attr-defined]
+        with drawn_together(len(prompt_ids)) as places, whole:
             made = self._write(places, [prompt_ids[at] for at in own], *args, **kwargs) if own else None
         ids = [] if made is None else made[0] if self.with_logps else made
-        places.catch_up(int(sharing.most(places.steps)), int(sharing.most(places.width)))
-        if sharing.number() == 0:  # whose numbers these were
-            torch.set_rng_state(places.generator.get_state())
         every = sharing.joined(ids)
         return (every, None) if self.with_logps else every
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
@@ -67,6 +68,19 @@ class Repeated(Sampler[int]):
             yield from filled[at : at + self._batch] * self._times
 
 
+@contextmanager
+def drawn_together(rows: int) -> Iterator[Places]:
+    """Within, this rank draws the tokens of its share of some answers (`sharing.own_share`) with the numbers that one
+    process would draw for them; behind it the first rank, whose numbers they were, stands where that process would.
+    """
+    places = Places(torch.tensor(sharing.own_share(rows), dtype=torch.long), rows, torch.Generator())
+    places.generator.set_state(sharing.first(torch.get_rng_state))
+    yield places
+    places.catch_up(int(sharing.most(places.steps)), int(sharing.most(places.width)))
+    if sharing.number() == 0:
+        torch.set_rng_state(places.generator.get_state())
+
+
 class Writer:
     """Writes answers with the policy.
 
@@ -114,15 +128,10 @@ class Writer:
         if sharing.count() == 1:
             return self._generate(ids, attention, config)
         rows = len(ids)
-        own = torch.tensor(sharing.own_share(rows), dtype=torch.long)
-        places = Places(own, rows, torch.Generator()) if config.do_sample else None
-        if places is not None:
-            places.generator.set_state(sharing.first(torch.get_rng_state))
-        written = self._generate(ids[own], attention[own], config, places) if len(own) else ids[:0, :0]
-        if places is not None:
-            places.catch_up(int(sharing.most(places.steps)), int(sharing.most(places.width)))
-            if sharing.number() == 0:  # whose numbers these were
-                torch.set_rng_state(places.generator.get_state())
+        share = sharing.own_share(rows)
+        own = slice(share.start, share.stop)
+        with drawn_together(rows) if config.do_sample else nullcontext() as places:
+            written = self._generate(ids[own], attention[own], config, places) if share else ids[:0, :0]
         every = [some for some in sharing.gathered(written.cpu()) if len(some)]
         longest = max(some.shape[1] for some in every)
         filled = [functional.pad(some, (0, longest - some.shape[1]), value=self._pad) for some in every]

@@ -162,6 +162,19 @@ def keep_sharded(trainer: Any) -> None:
         trainer.accelerator.state.distributed_type = DistributedType.FSDP
 
 
+class ShardedBeside(Sharded):
+    """The same for a trainer that takes a reference model.
+
+    Args:
+        ref_model: the reference; None where it is the model without its adapter.
+        options: of the trainer.
+    """
+
+    def __init__(self, ref_model: Any, **options: Any) -> None:
+        self.reference = ref_model
+        super().__init__(ref_model=ref_model, **options)  # type: ignore[call-arg]
+
+
 @contextmanager
 def gathered(model: Any) -> Iterator[None]:
     """Hold all weights whole, without gradients, while text is written: each rank computes as many tokens as its own

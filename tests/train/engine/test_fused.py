@@ -18,10 +18,8 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from studio.models.device.compiled import place
 from studio.train.engine import fused
 from studio.train.engine.lora import Group, is_ours
-from studio.train.engine.native.building import load
 from studio.train.engine.native.calls import Kernels
 from studio.train.tuning.qlora import keep_layout
 
@@ -35,11 +33,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "phi3": {"pad_token_id": 0}, "olmo2": {}, "granite": {}, "smollm3": {"pad_token_id": 0}, "starcoder2": {},
     "stablelm": {}, "gpt_neox": {}, "falcon": {}, "glm": {"head_dim": 8, "pad_token_id": 0},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    return Kernels(load(place()))
 
 
 def learned(model: Any) -> Any:

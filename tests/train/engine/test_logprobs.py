@@ -13,11 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.trainer import utils
 
-from studio.models.device.compiled import place
 from studio.settings import Settings
 from studio.train.engine import logprobs
 from studio.train.engine.logprobs import Likely
-from studio.train.engine.native.building import load
 from studio.train.engine.native.calls import Kernels
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, reported, write_rows
@@ -25,11 +23,6 @@ from tests.parity.made import demo_rows, job_for, reported, write_rows
 OUTPUTS = ("entropy", "mean_logits", "is_top1")
 # A float32 sum over a vocabulary, in another order.
 NEAR = {"rtol": 1e-4, "atol": 2e-5}
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    return Kernels(load(place()))
 
 
 def drawn_for(count: int, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

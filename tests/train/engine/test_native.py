@@ -24,11 +24,6 @@ DTYPES = [torch.float32, torch.bfloat16]
 NEAR = {torch.float32: 3e-6, torch.bfloat16: 6e-3}
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    return Kernels(building.load(compiled.place()))
-
-
 def far(mine: torch.Tensor, theirs: torch.Tensor) -> float:
     mine, theirs = mine.detach().float(), theirs.detach().float()
     return float((mine - theirs).norm() / theirs.norm().clamp(min=1e-6))
