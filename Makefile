@@ -1,4 +1,4 @@
-# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make test-llama-factory · make test-skypilot · make test-deepspeed · make bench (bench-quick, bench-trl, bench-gpu and bench-peer are others)
+# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make test-llama-factory · make test-skypilot · make test-deepspeed · make bench (bench-quick, bench-trl, bench-learning, bench-gpu and bench-peer are others)
 # Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3), EXTRAS (demo; demo,cuda on an NVIDIA GPU), SHUFFLE (a seed for the order of tests)
 PYTHON ?= python3
 PORT ?= 7860
@@ -16,7 +16,7 @@ TEST_STAMP := $(VENV)/.installed-test
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 $(addprefix --shuffle=,$(SHUFFLE))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl test-llama-factory test-skypilot test-deepspeed bench bench-quick bench-trl bench-gpu bench-peer docs format lock clean
+.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl test-llama-factory test-skypilot test-deepspeed bench bench-quick bench-trl bench-learning bench-gpu bench-peer docs format lock clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -122,6 +122,10 @@ bench-quick: $(TEST_STAMP)
 # Every kind of training beside plain TRL and PEFT, turn about: about half an hour on two cores.
 bench-trl: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks.trl
+
+# How soon the studio and plain TRL reach the same loss on rows that were held out: about a quarter of an hour.
+bench-learning: $(TEST_STAMP)
+	$(BIN)/python -m tests.benchmarks.learning
 
 # The same on an NVIDIA GPU with larger models, beside Unsloth and LLaMA-Factory where they are installed.
 bench-gpu: $(TEST_STAMP)

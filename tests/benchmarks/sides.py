@@ -23,6 +23,8 @@ from typing import Any
 
 import psutil
 
+from tests.benchmarks.watching import clock, held_loss
+
 SEED, RANK, RATE = 42, 16, 1e-4
 TAIL = 3000  # characters of the output of a training that failed
 LIMIT = 8192  # tokens; no row is cut
@@ -46,6 +48,8 @@ class Case:
         device: cpu or cuda.
         dtype: number format of products: auto, or what the studio chose.
         checkpointing: activations are computed twice; the others do what the studio chose.
+        rate: learning rate, constant.
+        held: JSONL of conversations on which the loss is computed at the end; none where empty.
     """
 
     model: str
@@ -58,6 +62,8 @@ class Case:
     device: str = "cpu"
     dtype: str = "auto"
     checkpointing: bool = False
+    rate: float = RATE
+    held: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Done:
         planned: the studio's expected peak memory in bytes, 0 of others.
         peak: measured, in bytes.
         processor: seconds of all processors together, which other work on them changes less than it does `seconds`.
+        held: loss on the rows that were held out, in nats a token; 0 where there are none.
     """
 
     tokens: int
@@ -82,6 +89,7 @@ class Done:
     planned: int = 0
     peak: int = 0
     processor: float = 0.0
+    held: float = 0.0
 
     @property
     def speed(self) -> float:
@@ -219,17 +227,17 @@ def _studio(case: Case, folder: Path) -> dict[str, Any]:
         "method": {"name": case.method},
         "tuning": {"name": case.tuning, "rank": RANK},
         "training": {
-            "max_steps": case.steps, "batch_size": case.batch, "learning_rate": RATE, "warmup": 0, "seed": SEED,
+            "max_steps": case.steps, "batch_size": case.batch, "learning_rate": case.rate, "warmup": 0, "seed": SEED,
             "scheduler": "constant", "save_steps": 10_000, "device": "cpu" if case.device == "cpu" else "any",
         },
     }  # fmt: skip
-    clock = _clock()
-    made = make_trainer(raw, Path(case.model), folder / "out", read_settings(), [clock])
+    watch = clock()
+    made = make_trainer(raw, Path(case.model), folder / "out", read_settings(), [watch])
     made.trainer.train()
     plan = made.setup.plan
-    return clock.report(logged(made.trainer), made.trainer.tokens_seen) | {
+    return watch.report(logged(made.trainer), made.trainer.tokens_seen) | {
         "dtype": "bfloat16" if plan.autocast else "float32", "planned": plan.total_bytes,
-        "checkpointing": plan.activation_checkpointing,
+        "checkpointing": plan.activation_checkpointing, "held": _held(case, made.trainer.model, made.setup.tokenizer),
     }  # fmt: skip
 
 
@@ -294,7 +302,7 @@ def _by_trl(case: Case, folder: Path, model: Any, adapter: Any) -> dict[str, Any
     # Packing needs flash attention; without it examples would see each other.
     arguments = getattr(library, f"{name}Config")(
         output_dir=str(folder / "out"), max_steps=case.steps, per_device_train_batch_size=case.micro,
-        gradient_accumulation_steps=case.batch // case.micro, learning_rate=RATE, lr_scheduler_type="constant",
+        gradient_accumulation_steps=case.batch // case.micro, learning_rate=case.rate, lr_scheduler_type="constant",
         logging_steps=1, report_to="none", use_cpu=case.device == "cpu", bf16=case.dtype == "bfloat16",
         gradient_checkpointing=case.checkpointing, seed=SEED, save_strategy="no", disable_tqdm=True,
         max_length=LIMIT,
@@ -306,10 +314,10 @@ def _by_trl(case: Case, folder: Path, model: Any, adapter: Any) -> dict[str, Any
             seen[0] += sum(int(inputs[key].sum()) for key in inputs if key in _MASKS)
             return super().training_step(model, inputs, *args, **kwargs)
 
-    clock = _clock()
+    watch = clock()
     trainer = Counting(
         model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
-        peft_config=adapter, callbacks=[clock],
+        peft_config=adapter, callbacks=[watch],
     )  # fmt: skip
     if case.method == "reward" and case.tuning == "qlora":
         # TRL casts the head to bfloat16 with the adapter, and then fails on the float32 states that come to it.
@@ -318,30 +326,16 @@ def _by_trl(case: Case, folder: Path, model: Any, adapter: Any) -> dict[str, Any
     trainer.train()
     history = trainer.state.log_history
     losses = [entry["loss"] for entry in history if "loss" in entry and "train_runtime" not in entry]
-    return clock.report(losses, seen[0]) | {"dtype": case.dtype, "checkpointing": case.checkpointing}
+    return watch.report(losses, seen[0]) | {
+        "dtype": case.dtype, "checkpointing": case.checkpointing, "held": _held(case, trainer.model, tokenizer),
+    }  # fmt: skip
+
+
+def _held(case: Case, model: Any, tokenizer: Any) -> float:
+    return held_loss(model, tokenizer, case.held) if case.held else 0.0
 
 
 _MASKS = ("attention_mask", "chosen_attention_mask", "rejected_attention_mask")
-
-
-def _clock() -> Any:
-    """A callback that takes the time of the updates; made here, for it needs transformers."""
-    from transformers import TrainerCallback
-
-    class Clock(TrainerCallback):
-        began = ended = (0.0, 0.0)
-
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self.began = time.perf_counter(), time.process_time()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.ended = time.perf_counter(), time.process_time()
-
-        def report(self, losses: list[float], tokens: int) -> dict[str, Any]:
-            seconds, processor = (end - begin for begin, end in zip(self.began, self.ended, strict=True))
-            return {"tokens": tokens, "seconds": seconds, "losses": losses, "processor": processor}
-
-    return Clock()
 
 
 _SIDES: dict[str, Callable[[Case, Path], dict[str, Any]]] = {"studio": _studio, "trl": _trl, "unsloth": _unsloth}

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.benchmarks import gpu, sides, trl
+from tests.benchmarks import gpu, learning, sides, trl
 from tests.benchmarks.gpu import BEGIN, DOCS, END, FACTORY, Wanted
 from tests.benchmarks.preparation import own_home
 from tests.benchmarks.sides import Beside, Case, Done
+from tests.benchmarks.watching import held_loss
 from tests.train.engine.test_unsloth import calls  # noqa: F401  a fixture
 
 # Both sides add up the same float32 numbers in another order; kto's other answers depend on the micro-batches.
@@ -49,6 +51,28 @@ def test_medians_and_spread_are_those_of_pairs() -> None:
     )
     shared = Beside.of([{"studio": done(2, 10, processor=3.0), "trl": done(4, 30, processor=7.5)}], "trl")
     assert shared.cost == pytest.approx(2.5)
+
+
+def test_the_loss_of_held_out_rows_is_that_of_their_answers(tiny: Path, tmp_path: Path) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny), AutoTokenizer.from_pretrained(tiny)
+    given = list(trl.rows_of("sft", 3))
+    total, count = 0.0, 0
+    for row in given:
+        asked = tokenizer.apply_chat_template(row["messages"][:1], add_generation_prompt=True, return_dict=False)
+        whole = tokenizer.apply_chat_template(row["messages"], return_dict=False)[:-1]  # no line break behind the end
+        labels = torch.tensor([[-100] * len(asked) + whole[len(asked) :]])
+        some = len(whole) - len(asked)
+        total += some * model(input_ids=torch.tensor([whole]), labels=labels).loss.item()
+        count += some
+    assert held_loss(model, tokenizer, trl.write(tmp_path / "held.jsonl", iter(given))) == pytest.approx(total / count)
+
+
+def test_a_share_of_the_time_counts_only_where_both_have_learned_the_same() -> None:
+    pair = {"studio": done(2, 1, held=1.0, processor=3.0), "trl": done(4, 1, held=1.0, processor=8.0)}
+    assert learning.share(pair) == 0.5 and learning.reached([pair])
+    assert "| 2 s | 4 s | 0.50 (0.50 to 0.50); processor time 0.38 | 1.0000 | 1.0000 |" in learning.line("demo", [pair])
+    assert not learning.reached([pair | {"studio": done(2.1, 1, held=1.0)}])
+    assert not learning.reached([pair | {"studio": done(1, 1, held=1.01)}])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

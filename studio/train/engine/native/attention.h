@@ -32,7 +32,8 @@ struct Segment {
   long start, length;
 };
 
-constexpr long ROWS = 64, KEYS = 64;  // of a tile; both whole vectors
+constexpr long TILE = 64;  // queries and keys of a tile; whole vectors
+constexpr long STRIP = 32;  // of a tile on the diagonal, of which half is not seen
 
 inline long filled(long count, long to) { return (count + to - 1) / to * to; }
 
@@ -50,13 +51,13 @@ void take_rows(const Heads<T>& from, long head, long first, long rows, const Sha
   }
 }
 
-// A panel whose columns are the rows of `cells` and whose depth is the size: for products with its transpose.
+// A panel of a tile whose columns are the rows of `cells` and whose depth is the size: for products with its transpose.
 template <class Kind>
-void across(const typename Kind::Cell* cells, long rows, long columns, const Shape& s, typename Kind::Cell* panel) {
+void across(const typename Kind::Cell* cells, long rows, const Shape& s, typename Kind::Cell* panel) {
   constexpr int P = Kind::PAIR;
   for (long r = 0; r < rows; r++)
     for (long d = 0; d < s.padded; d += P)
-      for (int p = 0; p < P; p++) panel[(d / P * columns + r) * P + p] = cells[r * s.padded + d + p];
+      for (int p = 0; p < P; p++) panel[(d / P * TILE + r) * P + p] = cells[r * s.padded + d + p];
 }
 
 // A panel whose depth are the rows of `cells` and whose columns are the size.
@@ -67,8 +68,22 @@ void along(const typename Kind::Cell* cells, long rows, const Shape& s, typename
     for (long d = 0; d < s.padded; d++) panel[((r / P) * s.padded + d) * P + r % P] = cells[r * s.padded + d];
 }
 
+// Cells of a tile turned: (rows, columns) as (columns, rows), and one row of nothing more where rows are odd.
+template <class Cell>
+void turn(const Cell* cells, long rows, long columns, Cell* to) {
+  for (long c = 0; c < columns; c++) {
+    for (long r = 0; r < rows; r++) to[c * TILE + r] = cells[r * TILE + c];
+    if (rows % 2) to[c * TILE + rows] = Cell{};
+  }
+}
+
 // Whether query i of a segment sees key j.
 inline bool sees(long i, long j, long window) { return j <= i && (window == 0 || j > i - window); }
+
+// How many keys of a tile, in whole vectors, a strip of its queries needs, of `have` queries; all but on the diagonal.
+inline long seen_by(long first, long strip, long have, bool diagonal) {
+  return diagonal ? filled(std::min(first + strip, have), WIDTH) : TILE;
+}
 
 template <class Kind, class T>
 void forward(const Heads<const T>& q, const Heads<const T>& k, const Heads<const T>& v, const Heads<T>& out,
@@ -76,64 +91,70 @@ void forward(const Heads<const T>& q, const Heads<const T>& k, const Heads<const
   typedef typename Kind::Cell Cell;
   std::vector<long> at;  // where the panels of a segment begin, in tokens
   long tokens = 0;
-  for (auto& one : segments) at.push_back(tokens), tokens += filled(one.length, KEYS);
+  for (auto& one : segments) at.push_back(tokens), tokens += filled(one.length, TILE);
   auto keys = room<Cell>(tokens * s.key_heads * s.padded), values = room<Cell>(tokens * s.key_heads * s.padded);
   long count = long(segments.size());
 #pragma omp parallel for collapse(2) schedule(dynamic)
   for (long n = 0; n < count; n++)
     for (long h = 0; h < s.key_heads; h++) {
-      long length = segments[n].length, columns = filled(length, KEYS);
-      auto cells = room<Cell>(columns * s.padded);
-      Cell* to = keys.get() + (at[n] * s.key_heads + columns * h) * s.padded;
+      long length = segments[n].length, whole = filled(length, TILE);
+      auto cells = room<Cell>(whole * s.padded);
+      Cell* to = keys.get() + (at[n] * s.key_heads + whole * h) * s.padded;
       take_rows<Kind>(k, h, segments[n].start, length, s, cells.get());
-      across<Kind>(cells.get(), length, columns, s, to);
+      for (long key = 0; key < length; key += TILE)
+        across<Kind>(cells.get() + key * s.padded, TILE, s, to + key * s.padded);
       take_rows<Kind>(v, h, segments[n].start, length, s, cells.get());
-      along<Kind>(cells.get(), columns, s, values.get() + (to - keys.get()));
+      along<Kind>(cells.get(), whole, s, values.get() + (to - keys.get()));
     }
   struct Job {
     long segment, head, first;
   };
   std::vector<Job> jobs;
   for (long n = 0; n < count; n++)  // the longest first: nobody waits for them at the end
-    for (long first = (segments[n].length - 1) / ROWS * ROWS; first >= 0; first -= ROWS)
+    for (long first = (segments[n].length - 1) / TILE * TILE; first >= 0; first -= TILE)
       for (long h = 0; h < s.heads; h++) jobs.push_back({n, h, first});
   long todo = long(jobs.size());
 #pragma omp parallel
   {
-    auto rows = room<Cell>(ROWS * s.padded), weights = room<Cell>(ROWS * KEYS);
-    auto scores = room<float>(ROWS * KEYS), total = room<float>(ROWS * s.padded);
-    float top[ROWS], mass[ROWS];
+    auto rows = room<Cell>(TILE * s.padded), weights = room<Cell>(TILE * TILE);
+    auto scores = room<float>(TILE * TILE), total = room<float>(TILE * s.padded);
+    float top[TILE], mass[TILE];
 #pragma omp for schedule(dynamic)
     for (long job = 0; job < todo; job++) {
       auto [n, h, first] = jobs[job];
-      long start = segments[n].start, length = segments[n].length, columns = filled(length, KEYS);
-      long have = std::min(ROWS, length - first);
-      const Cell* right = keys.get() + (at[n] * s.key_heads + columns * (h / s.group())) * s.padded;
+      long start = segments[n].start, length = segments[n].length;
+      long have = std::min(TILE, length - first);
+      const Cell* right = keys.get() + (at[n] * s.key_heads + filled(length, TILE) * (h / s.group())) * s.padded;
       const Cell* below = values.get() + (right - keys.get());
       take_rows<Kind>(q, h, start + first, have, s, rows.get());
-      std::fill(total.get(), total.get() + ROWS * s.padded, 0.0f);
-      std::fill(top, top + ROWS, -INFINITY);
-      std::fill(mass, mass + ROWS, 0.0f);
-      long from = s.window ? std::max(0L, first - s.window + 1) / KEYS * KEYS : 0;
-      for (long key = from; key < first + have; key += KEYS) {
-        product<Kind>(have, KEYS, s.padded, rows.get(), s.padded, right + key * Kind::PAIR, columns, scores.get(),
-                      KEYS, false);
-        bool edge = key + KEYS > first || (s.window && key <= first + have - s.window);
+      std::fill(total.get(), total.get() + TILE * s.padded, 0.0f);
+      std::fill(top, top + TILE, -INFINITY);
+      std::fill(mass, mass + TILE, 0.0f);
+      long from = s.window ? std::max(0L, first - s.window + 1) / TILE * TILE : 0;
+      for (long key = from; key < first + have; key += TILE) {
+        // On the diagonal a strip of queries sees the keys up to its own end.
+        long strip = key == first ? STRIP : TILE;
+        for (long r = 0; r < have; r += strip)
+          product<Kind>(std::min(strip, have - r), seen_by(r, strip, have, key == first), s.padded,
+                        rows.get() + r * s.padded, s.padded, right + key * s.padded, TILE, scores.get() + r * TILE,
+                        TILE, false);
+        bool edge = key == first || (s.window && key <= first + have - s.window);
         for (long r = 0; r < have; r++) {
-          float* row = scores.get() + r * KEYS;
+          float* row = scores.get() + r * TILE;
+          long wide = seen_by(r / strip * strip, strip, have, key == first);
           if (edge)
-            for (long j = 0; j < KEYS; j++)
+            for (long j = 0; j < wide; j++)
               if (!sees(first + r, key + j, s.window)) row[j] = -INFINITY;
           vec most = load(row);
-          for (long j = WIDTH; j < KEYS; j += WIDTH) most = greater(most, load(row + j));
+          for (long j = WIDTH; j < wide; j += WIDTH) most = greater(most, load(row + j));
           float now = std::max(top[r], largest(most) * s.scale);
-          Cell* weight = weights.get() + r * KEYS;
+          Cell* weight = weights.get() + r * TILE;
           if (now == -INFINITY) {
-            for (long j = 0; j < KEYS; j++) weight[j] = Kind::cell(0);
+            for (long j = 0; j < wide; j++) weight[j] = Kind::cell(0);
             continue;
           }
           vec added = vec{};
-          for (long j = 0; j < KEYS; j += WIDTH) {
+          for (long j = 0; j < wide; j += WIDTH) {
             vec e = exponential(load(row + j) * s.scale - now);
             added += e;
             Kind::cells(weight + j, e);
@@ -145,8 +166,10 @@ void forward(const Heads<const T>& q, const Heads<const T>& k, const Heads<const
               store(&total[r * s.padded + d], load(&total[r * s.padded + d]) * shrink);
           top[r] = now;
         }
-        product<Kind>(have, s.padded, KEYS, weights.get(), KEYS, below + key * s.padded, s.padded, total.get(),
-                      s.padded, true);
+        for (long r = 0; r < have; r += strip)
+          product<Kind>(std::min(strip, have - r), s.padded, seen_by(r, strip, have, key == first),
+                        weights.get() + r * TILE, TILE, below + key * s.padded, s.padded, total.get() + r * s.padded,
+                        s.padded, true);
       }
       for (long r = 0; r < have; r++) {
         T* to = out.row(start + first + r, h);
@@ -170,7 +193,7 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
   std::vector<long> places, pieces;
   long floats = 0;
   for (long n = 0; n < long(segments.size()); n++) {
-    long length = segments[n].length, piece = std::max(256L, filled((length + 3) / 4, KEYS));
+    long length = segments[n].length, piece = std::max(256L, filled((length + 3) / 4, TILE));
     places.push_back(floats), pieces.push_back((length + piece - 1) / piece);
     for (long first = 0; first < length; first += piece)
       for (long h = 0; h < s.key_heads; h++)
@@ -181,37 +204,37 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
   long todo = long(jobs.size()), count = long(segments.size());
 #pragma omp parallel
   {
-    auto left = room<Cell>(ROWS * s.padded), seen = room<Cell>(ROWS * s.padded);
-    auto q_across = room<Cell>(ROWS * s.padded), q_along = room<Cell>(ROWS * s.padded);
-    auto g_across = room<Cell>(ROWS * s.padded), g_along = room<Cell>(ROWS * s.padded);
-    auto weights = room<Cell>(KEYS * ROWS), slopes = room<Cell>(KEYS * ROWS), turned = room<Cell>(ROWS * KEYS);
-    auto scores = room<float>(KEYS * ROWS), inner = room<float>(KEYS * ROWS);
-    float log_of[ROWS], mean[ROWS];
+    auto left = room<Cell>(TILE * s.padded), seen = room<Cell>(TILE * s.padded);
+    auto q_across = room<Cell>(TILE * s.padded), q_along = room<Cell>(TILE * s.padded);
+    auto g_across = room<Cell>(TILE * s.padded), g_along = room<Cell>(TILE * s.padded);
+    auto weights = room<Cell>(TILE * TILE), slopes = room<Cell>(TILE * TILE), turned = room<Cell>(TILE * TILE);
+    auto scores = room<float>(TILE * TILE), inner = room<float>(TILE * TILE);
+    float log_of[TILE], mean[TILE];
 #pragma omp for schedule(dynamic)
     for (long job = 0; job < todo; job++) {
       auto [n, key_head, begin, end, place] = jobs[job];
-      long start = segments[n].start, length = segments[n].length, wide = filled(end - begin, KEYS);
-      auto k_rows = room<Cell>(wide * s.padded), v_rows = room<Cell>(wide * s.padded);
-      auto k_along = room<Cell>(wide * s.padded);
-      auto k_sum = room<float>(wide * s.padded), v_sum = room<float>(wide * s.padded);
+      long start = segments[n].start, length = segments[n].length, whole = filled(end - begin, TILE);
+      auto k_rows = room<Cell>(whole * s.padded), v_rows = room<Cell>(whole * s.padded);
+      auto k_along = room<Cell>(whole * s.padded);
+      auto k_sum = room<float>(whole * s.padded), v_sum = room<float>(whole * s.padded);
       take_rows<Kind>(k, key_head, start + begin, end - begin, s, k_rows.get());
       take_rows<Kind>(v, key_head, start + begin, end - begin, s, v_rows.get());
-      along<Kind>(k_rows.get(), wide, s, k_along.get());
+      along<Kind>(k_rows.get(), whole, s, k_along.get());
       for (long h = key_head * s.group(); h < (key_head + 1) * s.group(); h++) {
         float* q_sum = sums.get() + place + h * length * s.padded;
         std::fill(q_sum, q_sum + length * s.padded, 0.0f);
-        for (long first = begin / ROWS * ROWS; first < length; first += ROWS) {
-          long have = std::min(ROWS, length - first);
+        for (long first = begin / TILE * TILE; first < length; first += TILE) {
+          long have = std::min(TILE, length - first), rows = filled(have, WIDTH);
           if (s.window && end - 1 <= first - s.window) break;
-          std::fill(left.get(), left.get() + ROWS * s.padded, Cell{});
-          std::fill(seen.get(), seen.get() + ROWS * s.padded, Cell{});
+          std::fill(left.get() + have * s.padded, left.get() + rows * s.padded, Cell{});
+          std::fill(seen.get() + have * s.padded, seen.get() + rows * s.padded, Cell{});
           take_rows<Kind>(q, h, start + first, have, s, left.get());
           take_rows<Kind>(given, h, start + first, have, s, seen.get());
-          across<Kind>(left.get(), ROWS, ROWS, s, q_across.get());
-          along<Kind>(left.get(), ROWS, s, q_along.get());
-          across<Kind>(seen.get(), ROWS, ROWS, s, g_across.get());
-          along<Kind>(seen.get(), ROWS, s, g_along.get());
-          for (long r = 0; r < ROWS; r++) {
+          across<Kind>(left.get(), rows, s, q_across.get());
+          along<Kind>(left.get(), rows, s, q_along.get());
+          across<Kind>(seen.get(), rows, s, g_across.get());
+          along<Kind>(seen.get(), rows, s, g_along.get());
+          for (long r = 0; r < rows; r++) {
             log_of[r] = INFINITY, mean[r] = 0;  // a row that is not there weighs nothing
             if (r >= have) continue;
             const T *o = out.row(start + first + r, h), *g = given.row(start + first + r, h);
@@ -222,35 +245,40 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
             mean[r] += sum(both);
             log_of[r] = logsum[(start + first + r) * s.heads + h];
           }
-          for (long key = begin; key < std::min(end, first + have); key += KEYS) {
-            long off = (key - begin) * s.padded, keys = std::min(KEYS, end - key);
+          for (long key = begin; key < std::min(end, first + have); key += TILE) {
+            long off = (key - begin) * s.padded, keys = std::min(TILE, end - key);
             if (s.window && key + keys - 1 <= first - s.window) continue;
-            // Turned: keys are rows and queries columns, which is what dk and dv are summed from.
-            product<Kind>(keys, ROWS, s.padded, k_rows.get() + off, s.padded, q_across.get(), ROWS, scores.get(), ROWS,
-                          false);
-            product<Kind>(keys, ROWS, s.padded, v_rows.get() + off, s.padded, g_across.get(), ROWS, inner.get(), ROWS,
-                          false);
-            bool edge = key + keys > first || (s.window && key <= first + have - 1 - s.window);
-            for (long j = 0; j < keys; j++) {
-              float *score = scores.get() + j * ROWS, *slope = inner.get() + j * ROWS;
-              if (edge)
-                for (long r = 0; r < ROWS; r++)
-                  if (!sees(first + r, key + j, s.window)) score[r] = -INFINITY;
-              for (long r = 0; r < ROWS; r += WIDTH) {
-                vec weight = exponential(load(score + r) * s.scale - load(log_of + r));
-                Kind::cells(weights.get() + j * ROWS + r, weight);
-                Kind::cells(slopes.get() + j * ROWS + r, weight * (load(slope + r) - load(mean + r)) * s.scale);
+            // Turned: keys are rows and queries columns, which is what dk and dv are summed from. On the diagonal a
+            // strip of keys is seen by the queries from its own beginning on.
+            long strip = key == first ? STRIP : TILE;
+            bool edge = key == first || (s.window && key <= first + have - 1 - s.window);
+            for (long j = 0; j < keys; j += strip) {
+              long from = key == first ? j : 0, some = std::min(strip, keys - j), cell = off + j * s.padded;
+              long tile = j * TILE + from, depth = rows - from;
+              const long panel = from * Kind::PAIR, below = from * s.padded;
+              product<Kind>(some, depth, s.padded, k_rows.get() + cell, s.padded, q_across.get() + panel, TILE,
+                            scores.get() + tile, TILE, false);
+              product<Kind>(some, depth, s.padded, v_rows.get() + cell, s.padded, g_across.get() + panel, TILE,
+                            inner.get() + tile, TILE, false);
+              for (long one = j; one < j + some; one++) {
+                float *score = scores.get() + one * TILE, *slope = inner.get() + one * TILE;
+                if (edge)
+                  for (long r = from; r < rows; r++)
+                    if (!sees(first + r, key + one, s.window)) score[r] = -INFINITY;
+                for (long r = from; r < rows; r += WIDTH) {
+                  vec weight = exponential(load(score + r) * s.scale - load(log_of + r));
+                  Kind::cells(weights.get() + one * TILE + r, weight);
+                  Kind::cells(slopes.get() + one * TILE + r, weight * (load(slope + r) - load(mean + r)) * s.scale);
+                }
               }
+              product<Kind>(some, s.padded, depth, weights.get() + tile, TILE, g_along.get() + below, s.padded,
+                            v_sum.get() + cell, s.padded, true);
+              product<Kind>(some, s.padded, depth, slopes.get() + tile, TILE, q_along.get() + below, s.padded,
+                            k_sum.get() + cell, s.padded, true);
+              turn(slopes.get() + tile, some, depth, turned.get());
+              product<Kind>(std::min(depth, have - from), s.padded, filled(some, Kind::PAIR), turned.get(), TILE,
+                            k_along.get() + cell, s.padded, q_sum + (first + from) * s.padded, s.padded, true);
             }
-            product<Kind>(keys, s.padded, ROWS, weights.get(), ROWS, g_along.get(), s.padded, v_sum.get() + off,
-                          s.padded, true);
-            product<Kind>(keys, s.padded, ROWS, slopes.get(), ROWS, q_along.get(), s.padded, k_sum.get() + off,
-                          s.padded, true);
-            for (long r = 0; r < have; r++)
-              for (long j = 0; j < KEYS; j++)
-                turned[r * KEYS + j] = j < keys ? slopes[j * ROWS + r] : Cell{};
-            product<Kind>(have, s.padded, KEYS, turned.get(), KEYS, k_along.get() + off, s.padded,
-                          q_sum + first * s.padded, s.padded, true);
           }
         }
       }
@@ -269,10 +297,12 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
         const float* piece = sums.get() + places[n] + h * length * s.padded;
         for (long t = 0; t < length; t++) {
           T* to = dq.row(segments[n].start + t, h);
-          for (long d = 0; d < s.size; d++) {
-            float whole = 0;
-            for (long one = 0; one < pieces[n]; one++) whole += piece[one * step + t * s.padded + d];
-            from_float(whole, to[d]);
+          for (long d = 0; d < s.size; d += WIDTH) {
+            vec whole = vec{};
+            for (long one = 0; one < pieces[n]; one++) whole += load(piece + one * step + t * s.padded + d);
+            if (d + WIDTH <= s.size) store(to + d, whole);
+            else
+              for (long rest = d; rest < s.size; rest++) from_float(whole[rest - d], to[rest]);
           }
         }
       }
