@@ -229,7 +229,7 @@ def _replace_attention(model: Any, built: Kernels, done: Fused) -> None:
 
 def _replace_linear(model: nn.Module, batch: dict[str, torch.Tensor], built: Kernels | None, done: Fused) -> None:
     for layers in _siblings(model, batch):
-        group = Group.of(layers)
+        group = Group.of(layers, built)
         if group is None:
             continue
         group.attach()
