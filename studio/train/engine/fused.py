@@ -151,16 +151,16 @@ def _replace(
             return distance(outputs, mine[0]), distance(slopes, mine[1])
 
         if done.segments and (decoder := _decoder(model)) is not None:
-            undo = unpadded.attach(decoder)
+            without = unpadded.Unpadded(decoder)
             try:
                 found = far()
             except Exception:  # a decoder of anybody's code: it gets its padding back
                 found = (math.inf, math.inf)
-            if near(found, autocast):
-                done._undo.append(undo)
+            if without.used and near(found, autocast):
+                done._undo.append(without.undo)
                 done.unpadded = True
                 return found
-            undo()
+            without.undo()
         return far()
 
 
@@ -229,7 +229,7 @@ def _replace_attention(model: Any, built: Kernels, done: Fused) -> None:
 
 def _replace_linear(model: nn.Module, batch: dict[str, torch.Tensor], built: Kernels | None, done: Fused) -> None:
     for layers in _siblings(model, batch):
-        group = Group.of(layers)
+        group = Group.of(layers, built)
         if group is None:
             continue
         group.attach()

@@ -4,18 +4,22 @@ PEFT computes it in seven steps, in float32 where the layer's input is bfloat16,
 the masters stay float32 and everything is computed in the number format of the layer's input; only the input and
 `x Aᵀ` are kept. Layers that take the same input (queries, keys and values; gate and up) are one product. d is 1, or
 with DoRA the trained length of each row over the length that it has, which PEFT measures on the whole matrix and here
-follows from `‖W + sBA‖² = ‖W‖² + 2s⟨W, BA⟩ + s²‖BA‖²`, row by row and without making BA.
+follows from `‖W + sBA‖² = ‖W‖² + 2s⟨W, BA⟩ + s²‖BA‖²`, row by row and without making BA. Products with A and B are the
+engine's own in float32, where they take a library as long as four to eight times their share of the operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from studio.train.engine.frozen import Frozen, frozen_of
+from studio.train.engine.layers import WIDTH
+from studio.train.engine.native.calls import Kernels
 
 _ROWS = 128  # multiplied at a time
 
@@ -43,12 +47,15 @@ class Group:
     Args:
         layers: PEFT's, in the order in which the model calls them; each `is_ours`, and all with DoRA or none.
         frozen: their matrices.
+        built: the compiled functions; without them torch computes everything.
     """
 
-    def __init__(self, layers: list[Any], frozen: Frozen) -> None:
+    def __init__(self, layers: list[Any], frozen: Frozen, built: Kernels | None = None) -> None:
         self.layers, self._frozen, self.dtype = layers, frozen, frozen.dtype
         self._originals = [layer.forward for layer in layers]
         self.sizes = [layer.base_layer.out_features for layer in layers]
+        fits = all(size % WIDTH == 0 for size in (layers[0].base_layer.in_features, *self.sizes))
+        self._built = built if fits and frozen.dtype == torch.float32 else None
         biases = [layer.base_layer.bias for layer in layers]
         self._bias = None
         if any(bias is not None for bias in biases):
@@ -63,12 +70,12 @@ class Group:
         self._made: tuple[torch.Tensor, list[torch.Tensor | None]] | None = None
 
     @classmethod
-    def of(cls, layers: list[Any]) -> Group | None:
-        """The group of some layers; None where they cannot be computed together."""
+    def of(cls, layers: list[Any], built: Kernels | None = None) -> Group | None:
+        """The group of some layers, as in the constructor; None where they cannot be computed together."""
         if len({bool(layer.lora_variant) for layer in layers}) > 1:
             return None
         frozen = frozen_of([layer.base_layer for layer in layers])
-        return None if frozen is None else cls(layers, frozen)
+        return None if frozen is None else cls(layers, frozen, built)
 
     def attach(self) -> None:
         """Compute the layers here from now on."""
@@ -101,7 +108,9 @@ class Group:
         if self._dora:
             trained += [layer.lora_magnitude_vector[name].weight for layer, name in named]
         flat = x.reshape(-1, x.shape[-1])
-        out = _Linear.apply(flat, self._frozen, self._bias, self._dropout(), scales, self._squares, *trained)
+        out = _Linear.apply(
+            flat, self._frozen, self._bias, self._dropout(), scales, self._squares, self._built, *trained
+        )
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def _off(self) -> bool:
@@ -147,26 +156,29 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: torch.Tensor, frozen: Frozen, bias: torch.Tensor | None, dropout: float, scales: list[float],
-        squares: torch.Tensor | None, *trained: torch.Tensor,
+        squares: torch.Tensor | None, built: Kernels | None, *trained: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
         count = 2 * len(scales)
         first, second, lengths = trained[:count:2], trained[1:count:2], trained[count:]
-        a = torch.cat(first).to(x.dtype)
-        lows = a.split([len(one) for one in first])
+        x = x if x.stride(1) == 1 else x.contiguous()
+        lows = [one.to(x.dtype) for one in first]
         highs = [(scale * one).to(x.dtype) for scale, one in zip(scales, second, strict=True)]
-        b = torch.block_diag(*highs)
+        if built is not None:  # whose rows fill whole vectors
+            lows, highs = [_filled(one, 0) for one in lows], [_filled(one, 1) for one in highs]
+        ranks, sizes = [len(low) for low in lows], [len(high) for high in highs]
+        a, pieces = torch.cat(lows), highs if built is not None else [torch.block_diag(*highs)]
         seen, mask = torch.native_dropout(x, dropout, True) if dropout else (x, None)
-        inner = seen @ a.t()
-        out = x.new_empty(len(x), len(b))
-        parts = out.split([len(one) for one in second], dim=1)
+        inner = _put(x.new_empty(len(x), len(a)), seen, a.t(), built)
+        out = x.new_empty(len(x), sum(sizes))
         added = []  # to the squares of each row
-        for weight, low, high, part in zip(frozen.matrices(), lows, highs, parts, strict=True):
+        for weight, low, high, part in zip(frozen.matrices(), lows, highs, out.split(sizes, dim=1), strict=True):
             torch.mm(x, weight.t(), out=part)
             if squares is not None:
                 wide_low, wide_high = low.float(), high.float()
                 made = 2 * (weight @ low.t()).float() + wide_high @ (wide_low @ wide_low.t())
                 added.append((made * wide_high).sum(1))
-        out.addmm_(inner, b.t())
+        for piece, part, low in _apart(pieces, out, inner):
+            _put(part, low, piece.t(), built, add=True)
         factor = length = None
         if squares is not None:
             length = torch.cat(lengths)
@@ -175,14 +187,14 @@ class _Linear(torch.autograd.Function):
         if bias is not None:
             out += bias
         # With DoRA the gradient of a length follows from what the layer gives, which the gate keeps anyway.
-        ctx.save_for_backward(x, mask, inner, a, b, factor, length, None if factor is None else out)
-        ctx.frozen, ctx.dropout, ctx.scales, ctx.bias = frozen, dropout, scales, bias
-        ctx.shapes = [(one.shape, one.dtype) for one in second]
+        ctx.save_for_backward(x, mask, inner, a, factor, length, None if factor is None else out, *pieces)
+        ctx.frozen, ctx.dropout, ctx.scales, ctx.bias, ctx.built = frozen, dropout, scales, bias, built
+        ctx.ranks, ctx.shapes = ranks, [(one.shape, one.dtype) for one in second]
         return out
 
     @staticmethod
     def backward(ctx: Any, given: torch.Tensor) -> tuple[Any, ...]:
-        x, mask, inner, a, b, factor, length, out = ctx.saved_tensors
+        x, mask, inner, a, factor, length, out, *pieces = ctx.saved_tensors
         rows = [shape[0] for shape, _ in ctx.shapes]
         given = given.contiguous()
         lengths: list[torch.Tensor] = []
@@ -192,23 +204,60 @@ class _Linear(torch.autograd.Function):
                 pulls -= ctx.bias * given.sum(0, dtype=torch.float32)
             lengths = list(torch.where(length == 0, 0.0, pulls / length).split(rows))
             given = given * factor
-        pulled = given @ b  # (N, ranks)
+        pulled = torch.empty_like(inner)  # (N, ranks)
+        learned = []
+        for piece, part, low, pull in _apart(pieces, given, inner, pulled):
+            _put(pull, part, piece, ctx.built)
+            learned.append(part.t() @ low if ctx.built is None else ctx.built.over_rows(low, part).t())
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = pulled @ a
+            dx = _put(torch.empty_like(x), pulled, a, ctx.built)
             if mask is not None:
                 dx = dx * mask / (1 - ctx.dropout)
             for weight, part in zip(ctx.frozen.matrices(), given.split(rows, dim=1), strict=True):
                 dx.addmm_(part, weight)
         seen = x if mask is None else x * mask / (1 - ctx.dropout)
-        da, db = pulled.t() @ seen, given.t() @ inner
+        da = pulled.t() @ seen if ctx.built is None else ctx.built.over_rows(pulled, seen)
+        db = learned if ctx.built is not None else _diagonal(learned[0], rows, ctx.ranks)
         made: list[torch.Tensor] = []
-        row = column = 0
-        for scale, ((outputs, rank), dtype) in zip(ctx.scales, ctx.shapes, strict=True):
-            made.append(da[column : column + rank].to(dtype))
-            made.append(db[row : row + outputs, column : column + rank].to(dtype) * scale)
-            row, column = row + outputs, column + rank
-        return dx, None, None, None, None, None, *made, *lengths
+        for scale, low, high, ((_, rank), dtype) in zip(ctx.scales, da.split(ctx.ranks), db, ctx.shapes, strict=True):
+            made += [low[:rank].to(dtype), high[:, :rank].to(dtype) * scale]
+        return dx, None, None, None, None, None, None, *made, *lengths
+
+
+def _put(
+    out: torch.Tensor, left: torch.Tensor, right: torch.Tensor, built: Kernels | None, *, add: bool = False
+) -> torch.Tensor:
+    """Put a product into `out`, or add it there; returns it."""
+    if built is not None:
+        built.low_rank(left, right.contiguous(), out, add=add)
+    elif add:
+        out.addmm_(left, right)
+    else:
+        torch.mm(left, right, out=out)
+    return out
+
+
+def _filled(matrix: torch.Tensor, side: int) -> torch.Tensor:
+    """An adapter's matrix with zeros beside it, up to a rank of whole vectors.
+
+    Args:
+        matrix: (rank, inputs), or (outputs, rank).
+        side: which of both is the rank.
+    """
+    missing = -matrix.shape[side] % WIDTH
+    return functional.pad(matrix, (0, 0, 0, missing) if side == 0 else (0, missing)) if missing else matrix
+
+
+def _apart(pieces: list[torch.Tensor], wide: torch.Tensor, *low: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Matrices (outputs, ranks), each with its columns of what layers give (N, outputs), and of each (N, ranks)."""
+    sizes, ranks = [len(one) for one in pieces], [one.shape[1] for one in pieces]
+    return zip(pieces, wide.split(sizes, dim=1), *(one.split(ranks, dim=1) for one in low), strict=True)
+
+
+def _diagonal(matrix: torch.Tensor, rows: list[int], ranks: list[int]) -> list[torch.Tensor]:
+    """The blocks of a matrix that `block_diag` would put there."""
+    return [part.split(ranks, dim=1)[place] for place, part in enumerate(matrix.split(rows))]
 
 
 def _columns(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ layer. Its states are put back where the batch has them, zeros where there is pa
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -20,24 +21,47 @@ from studio.train.engine.native.calls import Segments
 _KNOWN = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", "use_cache", "return_dict", "past_key_values"}
 
 
-def attach(decoder: nn.Module) -> Callable[[], None]:
-    """Let a decoder compute padded batches without their padding; returns what undoes it.
+class Unpadded:
+    """A decoder that computes padded batches without their padding, from now on.
 
     Args:
         decoder: a model of transformers without its head, whose attention is the engine's.
-    """
-    original: Callable[..., Any] = decoder.forward
 
-    @functools.wraps(original)
-    def forward(*args: Any, **options: Any) -> Any:
-        given = {name: value for name, value in options.items() if value is not None}
+    Attributes:
+        used: whether it has done so for a batch. A head may call its decoder in a way that is not known here.
+    """
+
+    def __init__(self, decoder: nn.Module) -> None:
+        self.used = False
+        self._decoder = decoder
+        original: Callable[..., Any] = decoder.forward
+        first = next(iter(inspect.signature(original).parameters))
+
+        @functools.wraps(original)
+        def forward(*args: Any, **options: Any) -> Any:
+            given = {name: value for name, value in options.items() if value is not None}
+            if len(args) == 1 and first == "input_ids" and first not in given and args[0] is not None:
+                given[first] = args[0]  # a model with one score for a row names everything but this
+            elif args and args != (None,):
+                return original(*args, **options)
+            made = self._without(original, given)
+            return original(*args, **options) if made is None else made
+
+        decoder.forward = forward
+
+    def undo(self) -> None:
+        """Let the decoder compute padding again."""
+        del self._decoder.forward
+
+    def _without(self, original: Callable[..., Any], given: dict[str, Any]) -> Any:
+        """What `original` returns for this batch, made without padding; None where it cannot be, or has none."""
         mask = given.get("attention_mask")
-        if args or not isinstance(mask, torch.Tensor) or not _whole_rows(decoder, given):
-            return original(*args, **options)
+        if not isinstance(mask, torch.Tensor) or not _whole_rows(self._decoder, given):
+            return None
         batch, length = mask.shape
         segments = segments_of(batch, length, mask, None)
         if segments is None or sum(segments.lengths) == mask.numel():
-            return original(**options)
+            return None
         real = mask.flatten().nonzero()[:, 0]
         flat = {name: given[name].flatten(0, 1)[real][None] for name in ("input_ids", "inputs_embeds") if name in given}
         positions = given.get("position_ids", torch.arange(length, device=mask.device)[None]).expand(batch, length)
@@ -47,14 +71,8 @@ def attach(decoder: nn.Module) -> Callable[[], None]:
         states = done.last_hidden_state[0]
         spread = states.new_zeros(batch * length, states.shape[-1]).index_put((real,), states)
         done.last_hidden_state = spread.view(batch, length, -1)
+        self.used = True
         return done
-
-    decoder.forward = forward
-
-    def undo() -> None:
-        del decoder.forward
-
-    return undo
 
 
 def joined(segments: Segments) -> Segments:

@@ -17,6 +17,7 @@ from transformers import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
 )
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from studio.train.engine import fused
 from studio.train.engine.lora import Group, is_ours
@@ -313,6 +314,19 @@ def test_padding_is_left_out_of_every_layer_but_not_of_what_comes_out(kernels: K
     assert "forward" not in vars(decoder)
 
 
+def test_padding_counts_as_left_out_only_where_the_head_lets_it_be(kernels: Kernels) -> None:
+    """Both ways agree where the decoder is called in a way that is not known; the plan must not count on it."""
+
+    class Renaming(LlamaForCausalLM):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **rest: Any) -> Any:
+            states = self.model(input_ids, attention_mask).last_hidden_state
+            return CausalLMOutputWithPast(logits=self.lm_head(states))
+
+    torch.manual_seed(0)
+    done = fused.attach(Renaming(LlamaConfig(**SIZES)), kernels, attention_is_free=True, autocast=False)
+    assert done.segments and not done.unpadded and done.reason == ""
+
+
 def test_a_decoder_that_mixes_rows_keeps_its_padding(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by what comes out where its layers are not known to mix, and by its layers where they are."""
 
@@ -334,7 +348,7 @@ def test_a_decoder_that_mixes_rows_keeps_its_padding(kernels: Kernels, monkeypat
     assert done.segments and not done.unpadded and done.reason == ""
     mixing = made()
     mixing.get_base_model().model.layers[0].conv = nn.Conv1d(1, 1, 1)
-    monkeypatch.setattr(fused.unpadded, "attach", lambda _: pytest.fail("it has a layer that mixes tokens"))
+    monkeypatch.setattr(fused.unpadded, "Unpadded", lambda _: pytest.fail("it has a layer that mixes tokens"))
     assert not fused.attach(mixing, kernels, attention_is_free=True, autocast=False).unpadded
 
 

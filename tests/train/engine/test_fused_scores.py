@@ -42,10 +42,15 @@ def test_a_reward_model_gives_the_same_with_them(kernels: Kernels, family: str, 
         lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="SEQ_CLS")
         model = learned(get_peft_model(model, lora)).train()
     before = scores(model)
+    decoder = model.get_base_model().model if adapter else model.model
+    seen: list[int] = []
+    decoder.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:2].numel()))
     done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
     assert done.reason == "" and done.segments is done.unpadded is (family != "gemma2")  # whose scores are capped
+    seen.clear()
     for theirs, ours in zip(before, scores(model), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert seen == [120 if family == "gemma2" else 30 + 13 + 40]
 
 
 def test_a_job_trains_with_them_and_learns_the_same(

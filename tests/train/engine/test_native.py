@@ -18,6 +18,7 @@ from studio.models.device import compiled
 from studio.train.engine.attention import segments_of
 from studio.train.engine.native import building
 from studio.train.engine.native.calls import Kernels, Segments
+from tests.parity.made import one_thread
 
 DTYPES = [torch.float32, torch.bfloat16]
 # Relative distance to what torch computes in float32 from the same numbers.
@@ -67,6 +68,31 @@ def test_attention(kernels: Kernels, dtype: torch.dtype, lengths, heads, size, w
     assert far(out, expected) < NEAR[dtype]
     whole = torch.cat([x.grad.flatten() for x in wide])  # one of them may be 0: a token that sees itself alone
     assert far(torch.cat([x.flatten() for x in made]), whole) < NEAR[dtype]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.sampled_from([0, 1, 5, 6, 127, 128, 129, 300]),
+    few=st.sampled_from([16, 32, 48]),
+    wide=st.sampled_from([16, 48, 64, 80, 192, 576]),
+    seed=st.integers(0, 1000),
+)
+def test_products_with_the_matrices_of_adapters(kernels: Kernels, rows, few, wide, seed) -> None:
+    drawn = torch.Generator().manual_seed(seed)
+    both, right = torch.randn(rows, few + wide, generator=drawn), torch.randn(few, wide, generator=drawn)
+    low, high = both.split([few, wide], dim=1)
+    out = torch.randn(rows, wide + 16, generator=drawn)
+    before = out.clone()
+    kernels.low_rank(low, right, out[:, 16:], add=True)
+    assert far(out[:, 16:], before[:, 16:].double() + low.double() @ right.double()) < NEAR[torch.float32]
+    assert torch.equal(out[:, :16], before[:, :16])
+    narrow = torch.full((rows, few), torch.nan)
+    kernels.low_rank(high, right.t().contiguous(), narrow, add=False)
+    assert far(narrow, high.double() @ right.t().double()) < NEAR[torch.float32]
+    made = kernels.over_rows(low, high)
+    assert far(made, low.t().double() @ high.double()) < NEAR[torch.float32]
+    with one_thread():
+        assert torch.equal(kernels.over_rows(low, high), made)
 
 
 def test_attention_of_parts_of_a_larger_tensor(kernels: Kernels) -> None:

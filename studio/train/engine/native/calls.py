@@ -184,6 +184,33 @@ class Kernels:
         )  # fmt: skip
         return known
 
+    def low_rank(self, left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, *, add: bool) -> None:
+        """Put the product of (rows, depth) and (depth, width), in float32, into `out`, or add it.
+
+        Args:
+            left: rows, side by side each.
+            right: contiguous; its width, or its depth, is that of an adapter. The width is a multiple of 16.
+            out: (rows, width), side by side in each row.
+            add: to what `out` has.
+        """
+        sizes = map(_LONGS, (*out.shape, left.shape[1]))
+        self._library.low_rank(
+            _at(left), _LONGS(left.stride(0)), _at(right), _at(out), _LONGS(out.stride(0)), *sizes, int(add)
+        )
+
+    def over_rows(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """The product of the transpose of (rows, few) and of (rows, width), in float32: (few, width).
+
+        Args:
+            left: as many numbers in a row as an adapter has.
+            right: side by side in each row; the width is a multiple of 16.
+        """
+        turned = left.t().contiguous()
+        out = torch.zeros(left.shape[1], right.shape[1])
+        sizes = map(_LONGS, (left.shape[1], *right.shape))
+        self._library.over_rows(_at(turned), _at(right), _LONGS(right.stride(0)), _at(out), *sizes)
+        return out
+
 
 def _at(tensor: torch.Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())

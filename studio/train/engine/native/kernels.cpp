@@ -4,6 +4,7 @@
 
 #include <omp.h>
 
+#include "adapters.h"
 #include "attention.h"
 #include "elements.h"
 
@@ -103,5 +104,17 @@ void likely(int kind, void* logits, const int64_t* targets, float* known, int64_
             int gradient) {
   kind ? likely_rows<bf16>(logits, targets, known, rows, size, factor, gradient)
        : likely_rows<float>(logits, targets, known, rows, size, factor, gradient);
+}
+
+// In float32.
+void low_rank(const float* left, int64_t left_row, const float* right, float* out, int64_t out_row, int64_t rows,
+              int64_t width, int64_t depth, int add) {
+  studio::low_rank(left, left_row, right, out, out_row, rows, width, depth, add);
+}
+
+// In float32.
+void over_rows(const float* left, const float* right, int64_t right_row, float* out, int64_t few, int64_t rows,
+               int64_t width) {
+  studio::over_rows(left, right, right_row, out, few, rows, width);
 }
 }
