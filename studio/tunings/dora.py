@@ -20,4 +20,5 @@ DORA = _Dora(
     title="DoRA",
     sentence="an adapter that also learns the magnitudes of the weights, slower",
     options=DoraOptions,
+    shards=True,
 )

@@ -94,17 +94,17 @@ def test_devices_that_are_not_there(
         (
             {"training": {"devices": 2, "parallel": "fsdp2"}, "method": {"name": "ppo"}},
             "training.parallel",
-            "not with ppo, lora, adamw_torch_fused and auto",
+            "not with ppo, lora and adamw_torch_fused",
         ),
         (
             {"training": {"devices": 2, "parallel": "fsdp2", "optimizer": "adafactor"}},
             "training.parallel",
-            "not with sft, lora, adafactor and auto",
+            "not with sft, lora and adafactor",
         ),
         (
             {"training": {"devices": 2, "parallel": "fsdp2"}, "tuning": {"init": "pissa"}},
             "training.parallel",
-            "LoRA adapter that starts at default",
+            "LoRA or DoRA adapter that starts at default",
         ),
         (
             {"training": {"devices": 2}, "method": {"name": "grpo", "grpo_loss": "bnpo"}},

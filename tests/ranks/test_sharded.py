@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from transformers import AutoModelForSequenceClassification
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import distributed
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from studio.config import RunConfig
 from studio.config.load import build
-from studio.jobs import wait
+from studio.jobs import JobFolder, wait
 from studio.jobs.actions.branching import branch, find_checkpoint
+from studio.jobs.store.checkpoints import last_whole
 from studio.settings import Settings
-from studio.train.trainers.sharded import stored_names
-from tests.ranks.made import SECONDS, TOLERANCE, apart, config, curve, events, once, ran
+from studio.train.trainers.sharded import ROUNDED, keep_embeddings, stored_names
+from tests.ranks.made import SECONDS, TOLERANCE, apart, config, curve, events, once, ran, weights
 from tests.ranks.test_equal import equal
 
 # torch adds up the squares of 130,000 gradients in float32, in which one process loses more than two with half each;
 # the gradients themselves agree to 1e-6.
 NORMS = 1e-4
-# bfloat16 has 8 bits, and each way of computing rounds at other places.
-HALF = 2**-8
+
+
+def formats(job: JobFolder) -> dict[str, Any]:
+    """Number format and size of all that a run keeps: its weights, those of the last checkpoint, AdamW's states."""
+    checkpoint = last_whole(job.checkpoints)
+    assert checkpoint is not None
+    states = torch.load(checkpoint.path / "optimizer.pt", weights_only=True)["state"]
+    kept = {f"{at} {name}": one for at, values in states.items() for name, one in values.items()}
+    for file in sorted(checkpoint.path.glob("*.safetensors")):
+        kept |= {f"checkpoint {name}": one for name, one in load_file(file).items()}
+    kept |= {f"model {name}": one for name, one in weights(job).items()}
+    return {name: (one.dtype, tuple(one.shape)) for name, one in kept.items()}
 
 
 def test_what_is_trained_is_found_by_its_name_in_a_file(tiny: Path) -> None:
@@ -36,6 +53,58 @@ def test_what_is_trained_is_found_by_its_name_in_a_file(tiny: Path) -> None:
     assert sorted(names.values()) == sorted(told)
     assert all(torch.equal(dict(tuned.named_parameters())[name], told[stored]) for name, stored in names.items())
     assert any("score" in name for name in names) and any("magnitude" in name for name in names)
+
+
+def whole_of(value: Any) -> torch.Tensor:
+    """A tensor with the parts of all ranks."""
+    whole: torch.Tensor = value.full_tensor() if isinstance(value, DTensor) else value
+    return whole
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """This process is the only rank."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_numbers_are_rounded_as_autocast_rounds_them(alone: None, tied: bool) -> None:
+    """Blocks are gathered in bfloat16, what they add to stays float32, and gradients are those of autocast."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+    whole = LlamaForCausalLM(LlamaConfig(vocab_size=96, num_hidden_layers=2, tie_word_embeddings=tied, **sizes))
+    model = copy.deepcopy(whole)
+    for block in model.model.layers:
+        fully_shard(block, mp_policy=ROUNDED)
+    outside = [[model.model.embed_tokens, model.model.norm, model.lm_head]]
+    if not tied:
+        outside = [[model.model.embed_tokens], [model.model.norm, model.lm_head]]
+    for modules in outside:
+        fully_shard(modules, mp_policy=ROUNDED, reshard_after_forward=False)
+    fully_shard(model, mp_policy=ROUNDED)
+    keep_embeddings(model)
+    seen: list[torch.dtype] = []
+    model.model.layers[1].self_attn.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(module.q_proj.weight.dtype), with_kwargs=True
+    )
+    model.model.layers[1].register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype), prepend=True)
+    ids = torch.randint(0, 96, (3, 17))
+    found = []
+    for one in (whole, model):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = one(input_ids=ids, labels=ids).loss
+        loss.backward()
+        grads = {name: whole_of(weight.grad) for name, weight in one.named_parameters()}
+        found.append((loss.item(), grads))
+    assert seen == [torch.float32, torch.bfloat16]
+    (theirs, expected), (ours, got) = found
+    assert ours == theirs
+    assert all(grad.dtype == torch.float32 for grad in got.values())
+    for name, grad in got.items():  # what a norm's weight has is added up in bfloat16, the others' are the same numbers
+        exact = "norm" not in name
+        assert torch.allclose(grad, expected[name], rtol=0 if exact else 2**-7, atol=0 if exact else 1e-5), name
 
 
 @pytest.mark.long
@@ -101,13 +170,67 @@ def test_any_number_of_ranks_goes_on_from_its_checkpoints(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("tuning", "parallel"), [("lora", "ddp")])
-def test_bfloat16_trains_too(
-    tiny: Path, session_settings: Settings, tmp_path: Path, tuning: str, parallel: str
+@pytest.mark.parametrize(("method", "tuning"), [("sft", "lora"), ("sft", "full"), ("dpo", "lora"), ("grpo", "full")])
+def test_recomputed_activations_change_nothing(
+    tiny: Path, session_settings: Settings, tmp_path: Path, method: str, tuning: str
 ) -> None:
-    values = config(tiny, tmp_path, tuning=tuning)
+    values = config(tiny, tmp_path, method, tuning, batch_size=6)
+    one = once(session_settings, tiny, "alone-6", method, tuning, batch_size=6)
+    several = ran(
+        session_settings, f"{method}-{tuning}-recomputed", values, devices=2, parallel="fsdp2",
+        activation_checkpointing=True,
+    )  # fmt: skip
+    assert several.environment()["plan"]["activation_checkpointing"] is True
+    equal(several, one, norms=NORMS)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("method", "tuning", "parallel"),
+    [("sft", "lora", "ddp"), ("sft", "lora", "fsdp2"), ("sft", "full", "fsdp2"), ("sft", "dora", "fsdp2"),
+     ("dpo", "lora", "fsdp2"), ("dpo", "full", "fsdp2")],
+)  # fmt: skip
+def test_bfloat16_is_that_of_one_process(
+    tiny: Path, session_settings: Settings, tmp_path: Path, method: str, tuning: str, parallel: str
+) -> None:
+    """Nearer to it than bfloat16 is to float32, with what is kept in the same formats; divided layers are not fused."""
+    values = config(tiny, tmp_path, method, tuning, kernels="auto" if parallel == "ddp" else "off")
+    exact = once(session_settings, tiny, "alone-6", method, tuning, batch_size=6)
     values["model"]["dtype"] = "bfloat16"
-    one = ran(session_settings, f"{tuning}-{parallel}-half-one", values)
-    several = ran(session_settings, f"{tuning}-{parallel}-half", values, devices=2, parallel=parallel)
-    assert curve(several, "loss") == pytest.approx(curve(one, "loss"), rel=HALF)
-    assert curve(several, "eval_loss") == pytest.approx(curve(one, "eval_loss"), rel=HALF)
+    one = ran(session_settings, f"{method}-{tuning}-half-one", values)
+    several = ran(session_settings, f"{method}-{tuning}-{parallel}-half", values, devices=2, parallel=parallel)
+    for number in ("loss", "eval_loss"):
+        mine, theirs, whole = (curve(job, number) for job in (several, one, exact))
+        assert mine.keys() == theirs.keys()
+        assert max(abs(mine[step] - theirs[step]) for step in theirs) < max(
+            abs(whole[step] - theirs[step]) for step in theirs
+        )
+    assert apart(several, one) < apart(one, exact)
+    assert formats(several) == formats(one)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_bfloat16_goes_on_from_its_checkpoints_and_loads_anywhere(
+    tiny: Path, session_settings: Settings, tmp_path: Path, tuning: str, ranks: int
+) -> None:
+    values = config(tiny, tmp_path, "sft", tuning, epochs=4, save_steps=3, save_total_limit=9)
+    values["model"]["dtype"] = "bfloat16"
+    first = ran(session_settings, f"{tuning}-{ranks}-half-begun", values, devices=2, parallel="fsdp2")
+    raw = dict(first.request.config)
+    now = {"devices": str(ranks), "parallel": "auto" if ranks == 1 else "fsdp2"}
+    changed = build(RunConfig, {**raw, "training": {**raw["training"], **now}})
+    child = branch(session_settings, first, find_checkpoint(first, 6), f"{tuning}-half-by-{ranks}", changed, 12)
+    assert wait(child, seconds=SECONDS).status == "completed", child.log_path.read_text()
+    assert curve(child, "loss") == pytest.approx(curve(first, "loss"), rel=1e-4)
+    assert formats(child) == formats(first)
+    base = AutoModelForCausalLM.from_pretrained(tiny)
+    ids = torch.arange(5, 25)[None]
+    before = base(ids).logits
+    if tuning == "full":
+        model, info = AutoModelForCausalLM.from_pretrained(child.model, output_loading_info=True)
+        assert not info["missing_keys"] and not info["unexpected_keys"]
+    else:
+        model = PeftModel.from_pretrained(base, child.model)
+    assert 0 < (model(ids).logits - before).abs().max() < 1

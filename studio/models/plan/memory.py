@@ -93,7 +93,7 @@ class Load:
         stage: what is divided: 1 the optimizer's states, 2 gradients too, 3 weights too, of which one block is whole at
             a time (ZeRO, Rajbhandari et al. 2020, arXiv:1910.02054).
         deepspeed: by DeepSpeed, which computes with weights in bfloat16 and counts float32 ones to the states; by torch
-            otherwise (FSDP2), which gathers weights in bfloat16 and keeps float32 ones.
+            otherwise (FSDP2), which keeps float32 weights and gathers them in bfloat16, but for embeddings.
     """
 
     adapter: Adapted | None
@@ -207,10 +207,12 @@ def gathered_bytes(shape: ModelShape, load: Load) -> int:
     """
     if load.shards == 1 or load.stage < 3:
         return 0
+    outside = _outside(shape, load)
     if load.cost.generates:  # answers are written with whole weights
-        return _computed(load) * shape.parameters
+        return outside + _computed(load) * max(0, shape.parameters - _outside_count(shape))
     each = load.weight_bits / 8 if load.weight_bits else _computed(load)
-    return round(2 * each * _block(shape)) + _computed(load) * _outside(shape)
+    copied = 2 * shape.vocab * shape.hidden if shape.tied and _kept_embedding(load) else 0  # autocast's, for the head
+    return round(2 * each * _block(shape)) + outside + copied
 
 
 def communication_bytes(shape: ModelShape, load: Load) -> int:
@@ -230,8 +232,9 @@ def communication_bytes(shape: ModelShape, load: Load) -> int:
     if load.deepspeed:
         return 2 * each * min(BUCKET, trainable) + each * min(BUCKET, shape.parameters)
     received = round((load.weight_bits / 8 or each) * _block(shape))
-    block = _block(shape) if adapter is None else trainable // max(1, shape.layers)
-    return received + (each + 4) * block + (each * _outside(shape) if adapter is None else 0)
+    if adapter is not None:  # whose gradients are in float32 when they come
+        return received + (4 + 4) * (trainable // max(1, shape.layers))
+    return received + (each + 4) * _block(shape) + _outside(shape, load)
 
 
 def _computed(load: Load) -> int:
@@ -242,8 +245,19 @@ def _block(shape: ModelShape) -> int:
     return sum(layer.inputs * layer.outputs for layer in shape.linears) // max(1, shape.layers)
 
 
-def _outside(shape: ModelShape) -> int:
+def _outside_count(shape: ModelShape) -> int:
     return shape.vocab * shape.hidden * (1 if shape.tied else 2)
+
+
+def _kept_embedding(load: Load) -> bool:
+    """Whether FSDP2 gathers embeddings in float32, since what they give is added to (`train.trainers.sharded`)."""
+    return load.autocast and load.adapter is None and not load.deepspeed
+
+
+def _outside(shape: ModelShape, load: Load) -> int:
+    """Bytes of embedding and head as they are gathered."""
+    more = 2 * shape.vocab * shape.hidden if _kept_embedding(load) else 0
+    return _computed(load) * _outside_count(shape) + more
 
 
 def _logit_bytes(shape: ModelShape, load: Load) -> int:

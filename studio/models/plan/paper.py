@@ -47,9 +47,7 @@ _HEADING = "## On paper"
 _INTRO = """\
 Made by `python -m studio.models.plan.paper` from the memory plan; do not edit. **Nothing here was measured**: no test
 of the studio has seen a GPU. The shapes are the published figures of Llama 3.1 8B and 70B; rows have {length:,} tokens,
-half of them supervised, products are in bfloat16, and AdamW keeps 32-bit states. 64 GPUs are eight machines. The plan
-counts what such a run would hold, also where the studio does not start it yet: what it does is above, under "What goes
-with it".
+half of them supervised, products are in bfloat16, and AdamW keeps 32-bit states. 64 GPUs are eight machines.
 
 - GPU: NVIDIA H100 SXM as in its data sheet, 80 GB (10⁹ bytes), {tflops} TFLOP/s dense bfloat16, 3.35 TB/s of memory
   bandwidth, NVLink 900 GB/s (450 each way). Between machines 400 Gbit/s a GPU, as in NVIDIA's DGX H100.
@@ -124,15 +122,11 @@ LIMITS: tuple[tuple[Case, dict[str, Any], str], ...] = (
     (Case(EIGHT, FULL.name, 8, {"parallel": "ddp"}), {"training": {"parallel": "fsdp2"}}, "`training.parallel: fsdp2`"),
     (Case(SEVENTY, LORA.name, 64, {"parallel": "ddp"}), {"tuning": QLORA.name}, "`tuning.name: qlora`"),
     (
-        Case(SEVENTY, LORA.name, 64, {"parallel": "ddp"}), {"training": {"parallel": "zero3"}},
-        "`training.parallel: zero3`",
+        Case(SEVENTY, LORA.name, 64, {"parallel": "ddp"}), {"training": {"parallel": "fsdp2"}},
+        "`training.parallel: fsdp2`",
     ),
     (Case(SEVENTY, FULL.name, 64, {"parallel": "zero1"}), {"training": {"parallel": "zero3"}}, "`zero3`: weights too"),
-    (
-        Case(SEVENTY, FULL.name, 64, {"parallel": "fsdp2"}), {"training": {"parallel": "zero3"}},
-        "`zero3`, which recomputes activations; fsdp2 keeps them",
-    ),
-    (Case(SEVENTY, FULL.name, 64, {"parallel": "fsdp2"}), {"length": 512}, "`data.max_length: 512`"),
+    (Case(SEVENTY, FULL.name, 64, {"parallel": "zero1"}), {"training": {"parallel": "fsdp2"}}, "`fsdp2`: all of it"),
     (Case(SEVENTY, FULL.name, 8, {"parallel": "zero3"}), {"gpus": 64}, "64 GPUs instead of 8"),
 )  # fmt: skip
 
@@ -156,10 +150,12 @@ def sent_bytes(case: Case, plan: Plan) -> float:
     if plan.parallel == "ddp":
         return 2 * 4 * trained * others
     reduced = each if plan.parallel in ZERO else 4
-    held = weights if found is None else weights + trained
+    held = each * (weights if found is None else weights + trained)
+    if plan.parallel == "fsdp2" and found is None and plan.autocast:
+        held += 2 * case.shape.vocab * case.shape.hidden  # embeddings are gathered in float32
     if plan.parallel in ("zero1", "zero2"):  # gradients are added up, and what each has updated is gathered
         return (reduced * (plan.accumulation if plan.parallel == "zero2" else 1) + each) * trained * others
-    return plan.accumulation * (2 * each * held + reduced * trained) * others
+    return plan.accumulation * (2 * held + reduced * trained) * others
 
 
 def times(case: Case, plan: Plan) -> tuple[float, float]:

@@ -59,15 +59,13 @@ def spread(config: RunConfig, device: DeviceInfo) -> dict[str, Choice]:
 
 
 def divided(config: RunConfig, parallel: str) -> RunConfig:
-    """The run as it is computed where something is divided: layers are the libraries', and FSDP2 keeps activations.
+    """The run as it is computed where something is divided: layers are the libraries' own.
 
     Args:
         config: what one process computes.
         parallel: none, ddp, fsdp2 or a stage of `ZERO`.
     """
-    if parallel == _FSDP2:
-        return _changed(config, activation_checkpointing=False, kernels="off")
-    return _changed(config, kernels="off") if parallel in ZERO else config
+    return _changed(config, kernels="off") if parallel == _FSDP2 or parallel in ZERO else config
 
 
 def shared(load: Load, parallel: str, ranks: int) -> Load:
@@ -126,9 +124,6 @@ def fit_shared(
                 reason = f"{too_much}; divided among them it needs {each}"
                 choices.update(part_choices)
         choices[PARALLEL] = Choice(parallel, reason, "memory plan")
-    if parallel == _FSDP2:
-        kept = Choice(False, "divided weights are computed once, and keep their activations", PARALLEL)
-        choices["training.activation_checkpointing"] = kept
     return parallel, found, best
 
 
@@ -148,8 +143,6 @@ def _changed(config: RunConfig, **training: Any) -> RunConfig:
 def shardable(config: RunConfig) -> bool:
     """Whether a run's weights can be divided over several devices (`train.trainers.sharded`)."""
     tuning, method = config.tuning, config.method
-    if config.model.dtype != "float32" or config.training.activation_checkpointing is True:
-        return False
     if tuning.reads("lora_plus_ratio") and tuning.lora_plus_ratio:
         return False
     return _divisible(config) and (by_length(config) or method.kind.deals(method))
@@ -159,12 +152,12 @@ def zeroable(config: RunConfig) -> bool:
     """Whether DeepSpeed can divide a run (`train.zero`): one loss of one sequence, with no model beside it."""
     method = config.method
     alone = method.kind.cost.sequences == 1 and method.kind.cost.reference == "never" and not method.kind.online
-    return _divisible(config) and alone and by_length(config)
+    return _divisible(config) and alone and by_length(config) and not config.tuning.uses_dora
 
 
 def _divisible(config: RunConfig) -> bool:
     """Whether method, tuning and optimizer go with weights of which each device has a part, whoever divides them."""
     tuning = config.tuning
     plain = not tuning.kind.adapter or (tuning.init == "default" and not tuning.modules_to_save and not tuning.adapter)
-    able = tuning.kind.shards and config.method.kind.shards and not tuning.kind.uses_dora(tuning)
+    able = tuning.kind.shards and config.method.kind.shards
     return bool(able and plain and config.training.optimizer in _ELEMENTWISE)

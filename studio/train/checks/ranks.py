@@ -43,10 +43,9 @@ def _method(known: Known) -> None:
         if config.training.parallel == "fsdp2" and not shardable(config):
             listed = ", ".join(one.name for one in METHODS.values() if one.shards)
             raise InputError(
-                f"fsdp2 goes with {listed}, full or a new LoRA adapter that starts at default, AdamW and float32 "
-                f"without activation checkpointing; not with {config.method.name}, {config.tuning.name}, "
-                f"{config.training.optimizer} and {config.model.dtype} as they are set",
-                where=PARALLEL, fix="Set it to ddp, or model.dtype to float32",
+                f"fsdp2 goes with {listed}, full or a new LoRA or DoRA adapter that starts at default, and AdamW; not "
+                f"with {config.method.name}, {config.tuning.name} and {config.training.optimizer} as they are set",
+                where=PARALLEL, fix="Set it to ddp",
             )  # fmt: skip
         return
     if config.method.kind.deals(config.method.model_copy(update={"grpo_loss": "dapo"})):

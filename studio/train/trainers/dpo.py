@@ -13,10 +13,10 @@ from studio.train.loop.counting import Counting, finish
 from studio.train.setup import Setup, common_arguments, trainer_parts
 from studio.train.trainers.columns import token_dataset
 from studio.train.trainers.grouped import GroupedPairs
-from studio.train.trainers.sharded import ShardedBeside, sharding_arguments
+from studio.train.trainers.sharded import Sharded, sharding_arguments
 
 
-class PreferenceTrainer(GroupedPairs, Counting, ShardedBeside, DPOTrainer):
+class PreferenceTrainer(GroupedPairs, Counting, Sharded, DPOTrainer):
     """DPOTrainer that takes token ids as they are."""
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:

@@ -20,14 +20,14 @@ from studio.train.ranks import sharing
 from studio.train.setup import Setup, common_arguments
 from studio.train.trainers.columns import token_dataset
 from studio.train.trainers.grouped import Grouped, Inputs, Parts
-from studio.train.trainers.sharded import ShardedBeside, sharding_arguments
+from studio.train.trainers.sharded import Sharded, sharding_arguments
 
 # TRL's figures of a micro-batch, and of how much each is a mean.
 _GOOD, _BAD = ("rewards/chosen", "logps/chosen"), ("rewards/rejected", "logps/rejected")
 _MARGIN = "rewards/margins"
 
 
-class RatedTrainer(Grouped, Counting, ShardedBeside, KTOTrainer):
+class RatedTrainer(Grouped, Counting, Sharded, KTOTrainer):
     """KTOTrainer that takes token ids as they are, and says how often a good answer of the validation beats a bad one.
 
     The KL divergence is estimated on all rows of an update before any of them is learned from, so that it does not

@@ -3,6 +3,11 @@
 accelerate and torch do that. Here its checkpoints are made those of any other run, whole tensors in model.safetensors
 and optimizer.pt, so that a run goes on with any number of ranks, sharded or not; and accelerate, which refuses FSDP on
 a processor although torch can do it there, is told otherwise.
+
+Numbers are rounded to bfloat16 where autocast rounds them on one device: accelerate leaves autocast out with FSDP2. An
+adapter's run gathers weights as they are stored. Where every weight is trained, from float32, blocks and head are
+gathered in bfloat16, which autocast would round them to anyway and keep a copy of until the end of the step; embeddings
+are not, since what they give is what blocks add to. The norms' weights are rounded with their block.
 """
 
 from __future__ import annotations
@@ -26,6 +31,9 @@ from studio.train.setup import Setup
 from studio.train.zero import deepspeed_config, for_trainer, write_config
 
 _OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
+# accelerate's own policy would also round the loss and what a model is given, the number of tokens among it.
+AS_STORED = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+ROUNDED = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
 
 def sharding_arguments(setup: Setup) -> dict[str, Any]:
@@ -46,20 +54,34 @@ def sharding_arguments(setup: Setup) -> dict[str, Any]:
 
 
 class Sharded:
-    """Put before a trainer class.
+    """Put before a trainer class."""
 
-    Attributes:
-        reference: a second, frozen model that is divided too, block by block; TRL would gather it as a whole.
-    """
+    _reference: Any = None
 
-    reference: Any = None
+    @property
+    def ref_model(self) -> Any:
+        """A second, frozen model that each loss is compared with; None without one, or where it is the trained one."""
+        return self._reference
+
+    @ref_model.setter
+    def ref_model(self, model: Any) -> None:
+        """Divide what TRL sets, block by block, before TRL would do so as a whole; and when TRL sets it again, with its
+        own head on it, compute it under autocast as the trained model is.
+        """
+        self._reference = model
+        if model is None or not self.is_fsdp_enabled:  # type: ignore[attr-defined]
+            return
+        accelerator: Any = self.accelerator  # type: ignore[attr-defined]
+        if isinstance(model, FSDPModule):
+            accelerator.prepare_model(model, evaluation_mode=True)
+            keep_sharded(self)
+            return
+        fsdp2_prepare_model(accelerator, model)
+        if self.args.bf16:  # type: ignore[attr-defined]
+            keep_embeddings(model)
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Make the accelerator, also for FSDP on a processor.
-
-        accelerate would add up gradients in bfloat16 where products are computed so, and round to it the loss and what
-        a model is given, the number of tokens among it: autocast rounds what is multiplied, as on one device.
-        """
+        """Make the accelerator, also for FSDP on a processor."""
         args: Any = self.args  # type: ignore[attr-defined]
         if not args.fsdp:
             return super().create_accelerator_and_postprocess()  # type: ignore[misc, no-any-return]
@@ -72,12 +94,38 @@ class Sharded:
         finally:
             state.distributed_type = kind
         if args.bf16:
-            policy = MixedPrecisionPolicy(
-                param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
-            )
-            self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy  # type: ignore[attr-defined]
-        if self.reference is not None:
-            fsdp2_prepare_model(self.accelerator, self.reference)  # type: ignore[attr-defined]
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = ROUNDED  # type: ignore[attr-defined]
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """Compute the model under autocast, before accelerate divides it.
+
+        Args:
+            model: whole, at the beginning of a training.
+            training: False where a validation asks, whose model is ready.
+            dataloader: passed on.
+        """
+        if training and self.is_fsdp_enabled and self.args.bf16:  # type: ignore[attr-defined]
+            accelerator: Any = self.accelerator  # type: ignore[attr-defined]
+            if isinstance(model, PeftModel):
+                accelerator.state.fsdp_plugin.mixed_precision_policy = AS_STORED
+            accelerator.prepare_model(model, evaluation_mode=True)
+            keep_sharded(self)
+        return super()._wrap_model(model, training, dataloader)  # type: ignore[misc]
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """The trainer's own; then the model is divided, and nothing was gathered yet.
+
+        Raises:
+            RuntimeError: accelerate has not divided it, and each rank would train a model of its own.
+        """
+        prepared = super()._prepare_for_training(*args, **kwargs)  # type: ignore[misc]
+        if self.is_fsdp_enabled:  # type: ignore[attr-defined]
+            model = self.model  # type: ignore[attr-defined]
+            if not isinstance(model, FSDPModule):
+                raise RuntimeError("the model was not divided among the ranks")
+            if self.args.bf16:  # type: ignore[attr-defined]
+                keep_embeddings(model)
+        return prepared
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write whole weights, or the adapter's.
@@ -155,24 +203,11 @@ class Sharded:
 
 
 def keep_sharded(trainer: Any) -> None:
-    """Remind accelerate of what it does, where its state was asked for anew while the trainer was made: that forgets it
-    on a processor, whose kind it takes from the processes.
+    """Remind accelerate of what it does, where its state was asked for anew, as autocast does: that forgets it on a
+    processor, whose kind it takes from the processes.
     """
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.distributed_type = DistributedType.FSDP
-
-
-class ShardedBeside(Sharded):
-    """The same for a trainer that takes a reference model.
-
-    Args:
-        ref_model: the reference; None where it is the model without its adapter.
-        options: of the trainer.
-    """
-
-    def __init__(self, ref_model: Any, **options: Any) -> None:
-        self.reference = ref_model
-        super().__init__(ref_model=ref_model, **options)  # type: ignore[call-arg]
 
 
 @contextmanager
@@ -184,10 +219,9 @@ def gathered(model: Any) -> Iterator[None]:
         model: divided; all ranks enter and leave together.
     """
     model._get_fsdp_state()._lazy_init()  # as the first forward pass does, which would be that of a block
-    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    groups = list(dict.fromkeys(group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups))
+    groups = _groups(model)
     before = [group.post_forward_mesh_info for group in groups]
-    for part in parts:
+    for part in _divided(model):
         part.unshard()
     for group in groups:
         group.post_forward_mesh_info = None  # keep it whole after a forward pass
@@ -201,9 +235,26 @@ def gathered(model: Any) -> Iterator[None]:
 
 def _reshard(model: Any) -> None:
     """Leave each rank its part of every weight: some stay whole after a validation, until the next step."""
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
+    for module in _divided(model):
+        module.reshard()
+
+
+def _divided(model: Any) -> list[FSDPModule]:
+    """The modules whose weights are gathered together: blocks, embeddings and head, and the model for the rest."""
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+def _groups(model: Any) -> list[Any]:
+    """torch's own groups of weights that are gathered together."""
+    return list(dict.fromkeys(group for part in _divided(model) for group in part._get_fsdp_state()._fsdp_param_groups))
+
+
+def keep_embeddings(model: Any) -> None:
+    """Gather embeddings as they are stored, with a head that is tied to them; before the first forward pass."""
+    weight = model.get_input_embeddings().weight
+    for group in _groups(model):
+        if any(one.sharded_param is weight for one in group.fsdp_params):
+            group.mp_policy = AS_STORED
 
 
 def stored_names(model: PeftModel) -> dict[str, str]:

@@ -68,12 +68,24 @@ def test_each_stage_divides_more() -> None:
 
 def test_fsdp2_keeps_float32_weights_and_gathers_blocks_in_bfloat16() -> None:
     made, count = plan("full", ranks=8, parallel="fsdp2"), SHAPE.parameters
-    block, outside = 218_103_808, 2 * 128_256 * 4096  # weights of the linear layers of a block; embedding and head
-    assert made.memory["weights"] - made.gathered == 4 * count // 8 and made.gathered == 2 * (2 * block + outside)
+    block, outside = 218_103_808, 128_256 * 4096  # weights of the linear layers of a block; embedding, or head
+    assert made.memory["weights"] - made.gathered == 4 * count // 8
+    assert made.gathered == 2 * 2 * block + (4 + 2) * outside
     assert made.memory["gradients"] - made.buffers == 4 * count // 8
+    assert made.buffers == (2 + 2 + 4) * block + (4 + 2) * outside
     assert made.memory["optimizer"] == 8 * count // 8 and not made.activation_checkpointing
     whole = plan("full", ranks=8, parallel="fsdp2", dtype="float32")
-    assert whole.gathered == 2 * made.gathered
+    assert whole.gathered == 4 * (2 * block + 2 * outside)
+    lora = plan("lora", ranks=8, parallel="fsdp2")
+    assert (lora.dtype, lora.gathered) == ("bfloat16", 2 * (2 * block + 2 * outside))
+
+
+def test_fsdp2_recomputes_activations_where_that_fits() -> None:
+    kept = plan("full", parallel="fsdp2", activation_checkpointing=False, gigabytes=52)
+    made = plan("full", parallel="fsdp2", gigabytes=52)
+    assert made.parallel == "fsdp2" and made.fits and made.activation_checkpointing and not kept.fits
+    assert made.memory["activations"] < kept.memory["activations"] / 2
+    assert made.gathered == kept.gathered
 
 
 def test_auto_says_why() -> None:
@@ -82,25 +94,25 @@ def test_auto_says_why() -> None:
     small = plan("qlora", gigabytes=24).choices["training.parallel"]
     assert (small.value, small.reason) == ("ddp", "8.03 B in 4 bits with QLoRA fits on each of 4 GPUs")
 
-    full = plan("full", dtype="float32")
-    whole = plan("full", dtype="float32", parallel="ddp")
-    assert full.parallel == "fsdp2" and full.fits and not whole.fits
+    full, whole = plan("full"), plan("full", parallel="ddp")
+    assert (full.dtype, full.autocast, full.parallel) == ("float32", True, "fsdp2") and full.fits and not whole.fits
     assert full.choices["training.parallel"].reason == (
         f"full fine-tuning of 8.03 B needs {whole.total_bytes / 1e9:.1f} GB, too much for the 80.0 GB that each of "
         f"4 GPUs has free; divided among them it needs {full.total_bytes / 1e9:.1f} GB on each"
     )
-    neither = plan("full", dtype="float32", gigabytes=24)
+    neither = plan("full", gigabytes=24)
     assert neither.parallel == "ddp" and not neither.fits and neither.advice
     assert neither.choices["training.parallel"].reason.endswith("GB on each, too much as well")
-    unable = plan("full", dtype="float32", optimizer="adafactor", gigabytes=24).choices["training.parallel"]
+    unable = plan("full", optimizer="adafactor", gigabytes=24).choices["training.parallel"]
     assert unable.value == "ddp" and unable.reason.endswith("which would divide it, does not go with these options")
 
 
 def test_what_is_sent() -> None:
     lora, full = RUNS[0], RUNS[1]
     made = full.plan()
-    # Weights twice in bfloat16 and gradients once in float32, for each of eight micro-batches.
-    assert paper.sent_bytes(full, made) == made.accumulation * (2 * 2 + 4) * SHAPE.parameters * 7 / 8
+    # Weights twice in bfloat16, embeddings in float32, and gradients once in float32, for each of eight micro-batches.
+    each = (2 * 2 + 4) * SHAPE.parameters + 2 * 2 * 128_256 * 4096
+    assert paper.sent_bytes(full, made) == made.accumulation * each * 7 / 8
     assert paper.sent_bytes(lora, lora.plan()) == 2 * 4 * lora.plan().trainable * 7 / 8
     computing, sending = paper.times(full, made)
     assert computing > sending > 0
