@@ -4,8 +4,9 @@
 - `evaluation`: base answers to the demo's 120 rows, by `evaluate.answers` and by `generate` in batches of 32
 - `grpo`: 16 answers of 24 tokens, four to each of four prompts, by our trainer and by TRL's method of it
 - `ppo`: 16 answers of 24 tokens by our writer, and by the same with transformers' own loop
-Prints tokens a second of each pair, medians, the ratio with its spread, and how many rows differ (bfloat16 rounds, so
-near ties do; in float32 none does: tests/writing). Exits with 1 below `GOALS`.
+In the number format that is faster here. Prints tokens a second of each pair, medians, the ratio with its spread, and
+how many rows differ (bfloat16 rounds, so near ties do; in float32 none does: tests/writing). Exits with 1 below
+`GOALS`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def pairs(case: str, count: int = PAIRS) -> list[Pair]:
     with (
         tempfile.TemporaryDirectory() as folder,
         own_home(Path(folder)),
-        _SIDES[case](copy_model(Path(folder)), Path(folder)) as (ours, theirs),
+        SIDES[case](copy_model(Path(folder)), Path(folder)) as (ours, theirs),
     ):
         for number in range(count + 1):
             (mine, seconds), (other, more) = _timed(ours, number), _timed(theirs, number)
@@ -85,12 +86,14 @@ def _evaluation(model_path: Path, folder: Path) -> Iterator[tuple[Side, Side]]:
     from studio.evaluate.loading import computing, load_model
     from studio.evaluate.measures import SPARE_TOKENS
     from studio.evaluate.questions import read_questions
+    from studio.models.device.machine import device_info
 
     tokenizer: Any = AutoTokenizer.from_pretrained(model_path)
     questions = read_questions(ASSETS / "demo" / "test.jsonl", tokenizer)
     most = max(len(one.answer_ids) for one in questions) + SPARE_TOKENS
     adapter = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
-    model: Any = get_peft_model(load_model(model_path, torch.bfloat16), adapter).eval()
+    dtype = torch.bfloat16 if device_info(read_settings(), measure=True).bf16_fast else torch.float32
+    model: Any = get_peft_model(load_model(model_path, dtype), adapter).eval()
     order = sorted(range(len(questions)), key=lambda at: len(questions[at].prompt_ids))
 
     def ids(texts: list[str]) -> list[list[int]]:
@@ -112,7 +115,7 @@ def _evaluation(model_path: Path, folder: Path) -> Iterator[tuple[Side, Side]]:
             texts |= zip(part, said, strict=True)
         return ids([texts[at] for at in range(len(questions))])
 
-    with computing(torch.bfloat16), model.disable_adapter():
+    with computing(dtype), model.disable_adapter():
         yield ours, theirs
 
 
@@ -121,7 +124,7 @@ def _trainer(method: str, model_path: Path, folder: Path) -> Any:
     from tests.parity.made import make_trainer
 
     raw: dict[str, Any] = {
-        "model": {"path": str(model_path), "dtype": "bfloat16"},
+        "model": {"path": str(model_path)},
         "data": {"train": [{"path": str(ASSETS / "demo" / "sums_train.jsonl")}]},
         "method": {"name": method, "rewards": ["length"], "temperature": 0.7, "max_completion_length": TOKENS},
         "tuning": {"name": "lora", "rank": 16},
@@ -168,13 +171,13 @@ def _ppo(model_path: Path, folder: Path) -> Iterator[tuple[Side, Side]]:
         return [answer[:count] for answer, count in answers]
 
     def theirs() -> list[list[int]]:
-        with patch.object(rollouts, "quicker", lambda model: nullcontext()):
+        with patch.object(rollouts, "quicker", lambda *_: nullcontext()):
             return ours()
 
     yield ours, theirs
 
 
-_SIDES: dict[str, Callable[[Path, Path], Any]] = {"evaluation": _evaluation, "grpo": _grpo, "ppo": _ppo}
+SIDES: dict[str, Callable[[Path, Path], Any]] = {"evaluation": _evaluation, "grpo": _grpo, "ppo": _ppo}
 
 
 def line(case: str, found: list[Pair]) -> str:
