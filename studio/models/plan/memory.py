@@ -219,7 +219,7 @@ def communication_bytes(shape: ModelShape, load: Load) -> int:
     """What is sent and received lies in buffers of its own.
 
     DDP copies every gradient. FSDP2 receives a block before its weights lie in their places, and has the gradients of a
-    block twice: as they come, and in float32 to be added up; those outside of blocks stay until the end of the step.
+    block twice, in float32 and to be added up; those outside of blocks stay until the end of the step.
     DeepSpeed has two buckets of gradients, and one of weights.
     """
     adapter = load.adapter
@@ -232,9 +232,8 @@ def communication_bytes(shape: ModelShape, load: Load) -> int:
     if load.deepspeed:
         return 2 * each * min(BUCKET, trainable) + each * min(BUCKET, shape.parameters)
     received = round((load.weight_bits / 8 or each) * _block(shape))
-    if adapter is not None:  # whose gradients are in float32 when they come
-        return received + (4 + 4) * (trainable // max(1, shape.layers))
-    return received + (each + 4) * _block(shape) + _outside(shape, load)
+    block = _block(shape) if adapter is None else trainable // max(1, shape.layers)
+    return received + (4 + 4) * block + (_outside(shape, load) if adapter is None else 0)
 
 
 def _computed(load: Load) -> int:

@@ -6,14 +6,15 @@ a processor although torch can do it there, is told otherwise.
 
 Numbers are rounded to bfloat16 where autocast rounds them on one device: accelerate leaves autocast out with FSDP2. An
 adapter's run gathers weights as they are stored. Where every weight is trained, from float32, blocks and head are
-gathered in bfloat16, which autocast would round them to anyway and keep a copy of until the end of the step; embeddings
-are not, since what they give is what blocks add to. The norms' weights are rounded with their block.
+gathered in bfloat16, which autocast would round them to anyway and keep a copy of until the end of the step; but not
+embeddings, since what they give is what blocks add to, nor the weights of norms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Sharded:
             return
         fsdp2_prepare_model(accelerator, model)
         if self.args.bf16:  # type: ignore[attr-defined]
-            keep_embeddings(model)
+            keep_exact(model)
 
     def create_accelerator_and_postprocess(self) -> None:
         """Make the accelerator, also for FSDP on a processor."""
@@ -123,8 +124,8 @@ class Sharded:
             model = self.model  # type: ignore[attr-defined]
             if not isinstance(model, FSDPModule):
                 raise RuntimeError("the model was not divided among the ranks")
-            if self.args.bf16:  # type: ignore[attr-defined]
-                keep_embeddings(model)
+            if self.args.bf16 and not isinstance(model, PeftModel):  # type: ignore[attr-defined]
+                keep_exact(model)
         return prepared
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -249,12 +250,30 @@ def _groups(model: Any) -> list[Any]:
     return list(dict.fromkeys(group for part in _divided(model) for group in part._get_fsdp_state()._fsdp_param_groups))
 
 
-def keep_embeddings(model: Any) -> None:
-    """Gather embeddings as they are stored, with a head that is tied to them; before the first forward pass."""
-    weight = model.get_input_embeddings().weight
-    for group in _groups(model):
-        if any(one.sharded_param is weight for one in group.fsdp_params):
-            group.mp_policy = AS_STORED
+def keep_exact(model: Any) -> None:
+    """Gather embeddings and vectors as they are stored; before the first forward pass.
+
+    torch adds up the gradients of a group in one number format: those that come in bfloat16 are made float32 first.
+
+    Args:
+        model: divided with `ROUNDED`.
+    """
+    embedding = model.get_input_embeddings().weight
+    for part in (part for group in _groups(model) for part in group.fsdp_params):
+        if part.sharded_param is embedding or part.sharded_param.ndim == 1:
+            part.init_dtype_attrs = partial(_unrounded, part.init_dtype_attrs)
+        else:
+            part.accumulate_unsharded_grad_if_needed = partial(_widened, part)
+
+
+def _unrounded(initialize: Callable[[MixedPrecisionPolicy], None], _: MixedPrecisionPolicy) -> None:
+    initialize(AS_STORED)
+
+
+def _widened(part: Any) -> None:
+    """Make a whole gradient float32; a weight that was never gathered has none."""
+    if hasattr(part, "_unsharded_param"):
+        part.to_accumulated_grad_if_needed()
 
 
 def stored_names(model: PeftModel) -> dict[str, str]:

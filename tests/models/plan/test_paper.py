@@ -72,7 +72,7 @@ def test_fsdp2_keeps_float32_weights_and_gathers_blocks_in_bfloat16() -> None:
     assert made.memory["weights"] - made.gathered == 4 * count // 8
     assert made.gathered == 2 * 2 * block + (4 + 2) * outside
     assert made.memory["gradients"] - made.buffers == 4 * count // 8
-    assert made.buffers == (2 + 2 + 4) * block + (4 + 2) * outside
+    assert made.buffers == (2 + 4 + 4) * block + (4 + 2) * outside
     assert made.memory["optimizer"] == 8 * count // 8 and not made.activation_checkpointing
     whole = plan("full", ranks=8, parallel="fsdp2", dtype="float32")
     assert whole.gathered == 4 * (2 * block + 2 * outside)
