@@ -57,19 +57,19 @@ def sharding_arguments(setup: Setup) -> dict[str, Any]:
 class Sharded:
     """Put before a trainer class."""
 
-    _reference: Any = None
+    _beside: Any = None  # a name that no trainer has: kto has a `_reference` of its own
 
     @property
     def ref_model(self) -> Any:
         """A second, frozen model that each loss is compared with; None without one, or where it is the trained one."""
-        return self._reference
+        return self._beside
 
     @ref_model.setter
     def ref_model(self, model: Any) -> None:
         """Divide what TRL sets, block by block, before TRL would do so as a whole; and when TRL sets it again, with its
         own head on it, compute it under autocast as the trained model is.
         """
-        self._reference = model
+        self._beside = model
         if model is None or not self.is_fsdp_enabled:  # type: ignore[attr-defined]
             return
         accelerator: Any = self.accelerator  # type: ignore[attr-defined]
