@@ -11,7 +11,6 @@ how many rows differ (bfloat16 rounds, so near ties do; in float32 none does: te
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from typing import Any
 from unittest.mock import patch
 
 from studio.settings import ASSETS, read_settings
-from tests.benchmarks.preparation import own_home
+from tests.benchmarks.preparation import asked_for, own_home
 from tests.support.prepared import copy_model
 
 PAIRS = 3
@@ -205,6 +204,4 @@ def main(count: int, cases: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    named = sys.argv[1:]
-    numbers, cases = [one for one in named if one.isdigit()], [one for one in named if not one.isdigit()]
-    raise SystemExit(main(int(numbers[0]) if numbers else PAIRS, cases or list(GOALS)))
+    raise SystemExit(main(*asked_for(PAIRS, GOALS)))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import peer
-from tests.benchmarks.preparation import own_home
+from tests.benchmarks.preparation import asked_for, own_home
 from tests.benchmarks.sides import RANK, Beside, Case, Done, measure, pairs
 from tests.benchmarks.trl import long_rows, write
 from tests.support.prepared import prepared
@@ -199,7 +199,5 @@ def _case(wanted: Wanted, model: Path, folder: Path, device: str) -> Case:
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:]
-    numbers, named = [one for one in asked if one.isdigit()], [one for one in asked if not one.isdigit()]
-    chosen = [one for one in CASES if not named or one.name in named]
-    raise SystemExit(run(chosen, int(numbers[0]) if numbers else PAIRS, "cuda", DOCS))
+    count, named = asked_for(PAIRS, [one.name for one in CASES])
+    raise SystemExit(run([one for one in CASES if one.name in named], count, "cuda", DOCS))

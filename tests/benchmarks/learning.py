@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from studio.settings import ASSETS
-from tests.benchmarks.preparation import own_home
+from tests.benchmarks.preparation import asked_for, own_home
 from tests.benchmarks.sides import Case, Done, pairs
 from tests.benchmarks.trl import rows_of, write
 from tests.support.prepared import copy_model
@@ -92,6 +92,4 @@ def main(count: int, names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:]
-    numbers, named = [one for one in asked if one.isdigit()], [one for one in asked if not one.isdigit()]
-    raise SystemExit(main(int(numbers[0]) if numbers else PAIRS, named or [*SETS]))
+    raise SystemExit(main(*asked_for(PAIRS, SETS)))

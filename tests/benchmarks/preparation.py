@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,6 +187,18 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     started = time.perf_counter()
     done = work()
     return done, time.perf_counter() - started
+
+
+def asked_for(pairs: int, cases: Iterable[str]) -> tuple[int, list[str]]:
+    """Read a benchmark's command line, `[PAIRS] [CASE …]`: how many pairs of which cases.
+
+    Args:
+        pairs: where no number is given.
+        cases: all of them, where none is named.
+    """
+    asked = sys.argv[1:]
+    numbers, named = [one for one in asked if one.isdigit()], [one for one in asked if not one.isdigit()]
+    return int(numbers[0]) if numbers else pairs, named or list(cases)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from typing import Any
 from studio.models.device.machine import device_info
 from studio.settings import read_settings
 from tests.benchmarks.auto import like_alpaca
-from tests.benchmarks.preparation import alpaca_rows, own_home
+from tests.benchmarks.preparation import alpaca_rows, asked_for, own_home
 from tests.benchmarks.sides import Beside, Case, Done, measure, pairs
 from tests.support.prepared import copy_model
 
@@ -158,6 +158,4 @@ def wide(model: Path, folder: Path) -> bool:
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:]
-    numbers, named = [one for one in asked if one.isdigit()], [one for one in asked if not one.isdigit()]
-    raise SystemExit(main(int(numbers[0]) if numbers else PAIRS, named or [*CASES, "8k"]))
+    raise SystemExit(main(*asked_for(PAIRS, [*CASES, "8k"])))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ def clock() -> Any:
 
 
 def held_loss(model: Any, tokenizer: Any, rows: str) -> float:
-    """Mean loss of the last answers' tokens, in nats, each row by itself.
+    """Mean loss of the answers' tokens, in nats, each row by itself.
 
     Args:
         model: that was trained.
@@ -38,15 +37,14 @@ def held_loss(model: Any, tokenizer: Any, rows: str) -> float:
     """
     import torch
 
+    from studio.evaluate.answers import answer_logits
+    from studio.evaluate.questions import read_questions
+
     model.eval()
     total, count = 0.0, 0
-    for line in Path(rows).read_text().splitlines():
-        messages = json.loads(line)["messages"]
-        asked = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False)
-        answer = tokenizer(messages[-1]["content"] + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
-        ids = torch.tensor([asked + answer])
-        with torch.no_grad():
-            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, len(asked) - 1 : -1].float()
-        total += torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="sum").item()
-        count += len(answer)
+    for one in read_questions(Path(rows), tokenizer):
+        (logits,) = answer_logits(model, [(one.prompt_ids, one.answer_ids)])
+        expected = torch.tensor(one.answer_ids, device=logits.device)
+        total += torch.nn.functional.cross_entropy(logits.float(), expected, reduction="sum").item()
+        count += len(one.answer_ids)
     return total / count

@@ -211,7 +211,7 @@ def gathered_bytes(shape: ModelShape, load: Load) -> int:
     if load.cost.generates:  # answers are written with whole weights
         return outside + _computed(load) * max(0, shape.parameters - _outside_count(shape))
     each = load.weight_bits / 8 if load.weight_bits else _computed(load)
-    copied = 2 * shape.vocab * shape.hidden if shape.tied and _kept_embedding(load) else 0  # autocast's, for the head
+    copied = _wider_embedding(shape, load) if shape.tied else 0  # autocast's, in bfloat16 for the head
     return round(2 * each * _block(shape)) + outside + copied
 
 
@@ -248,15 +248,16 @@ def _outside_count(shape: ModelShape) -> int:
     return shape.vocab * shape.hidden * (1 if shape.tied else 2)
 
 
-def _kept_embedding(load: Load) -> bool:
-    """Whether FSDP2 gathers embeddings in float32, since what they give is added to (`train.trainers.sharded`)."""
-    return load.autocast and load.adapter is None and not load.deepspeed
+def _wider_embedding(shape: ModelShape, load: Load) -> int:
+    """Bytes more of an embedding that FSDP2 gathers in float32, since what it gives is added to
+    (`train.trainers.sharded`); 0 where it is gathered as blocks are.
+    """
+    return 2 * shape.vocab * shape.hidden if load.autocast and load.adapter is None and not load.deepspeed else 0
 
 
 def _outside(shape: ModelShape, load: Load) -> int:
     """Bytes of embedding and head as they are gathered."""
-    more = 2 * shape.vocab * shape.hidden if _kept_embedding(load) else 0
-    return _computed(load) * _outside_count(shape) + more
+    return _computed(load) * _outside_count(shape) + _wider_embedding(shape, load)
 
 
 def _logit_bytes(shape: ModelShape, load: Load) -> int:

@@ -72,12 +72,10 @@ class Sharded:
         self._beside = model
         if model is None or not self.is_fsdp_enabled:  # type: ignore[attr-defined]
             return
-        accelerator: Any = self.accelerator  # type: ignore[attr-defined]
         if isinstance(model, FSDPModule):
-            accelerator.prepare_model(model, evaluation_mode=True)
-            keep_sharded(self)
+            self._under_autocast(model)
             return
-        fsdp2_prepare_model(accelerator, model)
+        fsdp2_prepare_model(self.accelerator, model)  # type: ignore[attr-defined]
         if self.args.bf16:  # type: ignore[attr-defined]
             keep_exact(model)
 
@@ -106,12 +104,15 @@ class Sharded:
             dataloader: passed on.
         """
         if training and self.is_fsdp_enabled and self.args.bf16:  # type: ignore[attr-defined]
-            accelerator: Any = self.accelerator  # type: ignore[attr-defined]
             if isinstance(model, PeftModel):
-                accelerator.state.fsdp_plugin.mixed_precision_policy = AS_STORED
-            accelerator.prepare_model(model, evaluation_mode=True)
-            keep_sharded(self)
+                self.accelerator.state.fsdp_plugin.mixed_precision_policy = AS_STORED  # type: ignore[attr-defined]
+            self._under_autocast(model)
         return super()._wrap_model(model, training, dataloader)  # type: ignore[misc]
+
+    def _under_autocast(self, model: Any) -> None:
+        """Let a model be computed under the run's autocast, which accelerate leaves out where it divides it."""
+        self.accelerator.prepare_model(model, evaluation_mode=True)  # type: ignore[attr-defined]
+        keep_sharded(self)
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         """The trainer's own; then the model is divided, and nothing was gathered yet.
