@@ -12,7 +12,6 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil
 import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
@@ -32,6 +31,7 @@ from studio.jobs.views.expected import training_seconds
 from studio.models.catalog.names import ModelRef, resolve_model
 from studio.models.catalog.quiet import quiet_libraries
 from studio.models.device.machine import device_info
+from studio.models.device.measure import own_bytes
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.batches import Batching
 from studio.models.plan.fit import Lengths
@@ -259,7 +259,7 @@ def _plan(
     shape = ModelShape.from_folder(reference.path)
     device = device_info(context.settings)
     if not device.measured:  # the libraries are imported by now: better than the guess that stands in for them
-        device = replace(device, import_bytes=psutil.Process().memory_info().rss)
+        device = replace(device, import_bytes=own_bytes())
     device = replace(device, compiled=device.compiled and fuses)
     plan = make_plan(config, shape, lengths_of(prepared, config), device, _same_batches(context, begun))
     context.notice("info", plan.line())

@@ -35,7 +35,7 @@ _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 # Before the first measurement: torch's CPU build on Linux.
-IMPORT_BYTES = 458_000_000
+IMPORT_BYTES = 400_000_000
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class DeviceInfo:
         available_bytes: how much of it is free now.
         free_disk: free bytes on the disk of the studio's home.
         gflops: measured speed of matrix products by dtype, GFLOP/s; empty before the first measurement.
-        import_bytes: resident memory of a process that has imported the libraries of a training run.
+        import_bytes: memory of its own that a process holds once it has imported the libraries of a training run.
         bf16_fast: whether bfloat16 is worth using: measured, or guessed from the processor's flags before that.
         capability: CUDA compute capability (major, minor); (0, 0) without a CUDA device.
         has_nvidia: whether there is an NVIDIA driver, which is known before the first measurement.
@@ -134,7 +134,7 @@ def _describe(
     place = next((path for path in (settings.home, *settings.home.parents) if path.exists()), Path("/"))
     kind: Kind = kept["kind"] if kept else "cpu"
     gflops = {str(name): float(speed) for name, speed in kept["gflops"].items()} if kept else {}
-    loaded = int(kept.get("import_bytes", IMPORT_BYTES)) if kept else IMPORT_BYTES
+    loaded = int(kept.get("import_own_bytes", IMPORT_BYTES)) if kept else IMPORT_BYTES
     name = processor
     if kept and kind != "cpu":
         name = str(kept["name"])
@@ -179,7 +179,7 @@ def _read(file: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     try:
         content = json.loads(file.read_text())
         measured = content["measured"]
-        whole = content["key"] == key and {"kind", "gflops", "import_bytes"} <= set(measured)
+        whole = content["key"] == key and {"kind", "gflops", "import_own_bytes"} <= set(measured)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return measured if whole else None

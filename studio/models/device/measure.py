@@ -22,8 +22,8 @@ def measure() -> dict[str, Any]:
     """Return what `device` keeps: kind, name, memory_bytes, free_bytes, gflops by dtype, capability and the two below.
 
     Memory and capability are those of the accelerator and None on a CPU. `bf16_native` is False on an older GPU, where
-    bfloat16 is emulated, and None where the speed alone decides. `import_bytes` is the resident
-    memory with the libraries of a training run imported: a CUDA build of torch takes half a gigabyte more.
+    bfloat16 is emulated, and None where the speed alone decides. `import_own_bytes` is what a process holds of its own
+    with the libraries of a training run imported: a CUDA build of torch takes half a gigabyte more.
     """
     import torch
 
@@ -37,7 +37,7 @@ def measure() -> dict[str, Any]:
     native = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else None
     return {
         "kind": kind, "name": name, "memory_bytes": total, "free_bytes": free, "gflops": gflops, "bf16_native": native,
-        "import_bytes": loaded, "capability": torch.cuda.get_device_capability() if kind == "cuda" else None,
+        "import_own_bytes": loaded, "capability": torch.cuda.get_device_capability() if kind == "cuda" else None,
     }  # fmt: skip
 
 
@@ -45,7 +45,17 @@ def _import_bytes() -> int:
     from transformers import AutoModelForCausalLM  # noqa: F401 - imported to be measured
     from trl import SFTTrainer  # noqa: F401
 
-    return int(psutil.Process().memory_info().rss)
+    return own_bytes()
+
+
+def own_bytes() -> int:
+    """Resident bytes of this process without the pages of files that it has mapped.
+
+    Those of the libraries are in the system's cache for all processes, and a job that was forked from one that has
+    imported them counts only those that it touches itself.
+    """
+    now = psutil.Process().memory_info()
+    return int(now.rss) - int(getattr(now, "shared", 0))
 
 
 def _speed(torch: Any, kind: str, dtype: Any) -> float:

@@ -21,10 +21,10 @@ LOGIT_CHUNK = 1024  # Supervised tokens projected at a time by our loss: × 49,1
 # Where the engine's head computes it, so many tokens at a time, whose logits become their own gradient.
 FUSED_LOGITS = 512
 
-# What a job on a CPU takes beside its imports and what is counted below: threads, rows and workspaces, and of what
-# comes and goes in a step the share that the allocator cannot use again, since batches have other lengths. Measured:
-# 0.2 GB where a step is 0.2 GB, 0.5 GB where it is 3 GB (docs/memory.md).
-JOB_BYTES = 250_000_000
+# What a job on a CPU takes beside its imports and what is counted below: threads, rows, workspaces and the pages of
+# libraries that it touches, and of what comes and goes in a step the share that the allocator cannot use again, since
+# batches have other lengths. Measured: 0.16 GB where a step is 0.2 GB, 0.4 GB where it is 2.5 GB (docs/memory.md).
+JOB_BYTES = 190_000_000
 LOST_SHARE = 0.15
 # The CUDA context and the workspaces of cuBLAS on the GPU: an assumption, not measured here.
 RUNTIME_CUDA = 900_000_000
@@ -74,7 +74,7 @@ class Load:
         supervised: tokens of a micro-batch that the loss counts.
         checkpointing: blocks keep only their input and are computed again in the backward pass.
         cuda: on a GPU, where memory is counted there.
-        import_bytes: resident memory of a process with the libraries imported.
+        import_bytes: memory of its own that a process holds with the libraries imported.
         cost: what the method computes for an example.
         weight_bits: bits of a quantised weight of the linear layers with its share of the scales; 0 for none.
         reference: a second model is held as the reference.

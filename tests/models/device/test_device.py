@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import mmap
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from studio.models.device import machine as device
 from studio.models.device.machine import device_info
+from studio.models.device.measure import own_bytes
 from studio.settings import Settings
 
 
@@ -47,7 +50,7 @@ def test_several_at_once_measure_once(settings: Settings, monkeypatch) -> None:
     def measure(without_gpu: bool) -> dict[str, object]:
         made.append(1)
         time.sleep(0.2)
-        return {"kind": "cpu", "name": "", "gflops": gflops, "bf16_native": None, "import_bytes": 1}
+        return {"kind": "cpu", "name": "", "gflops": gflops, "bf16_native": None, "import_own_bytes": 1}
 
     monkeypatch.setattr(device, "_measure", measure)
     with ThreadPoolExecutor(4) as pool:
@@ -97,3 +100,19 @@ def test_container_limits_count(settings: Settings, monkeypatch, tmp_path) -> No
     assert device.cores() == 1
     (tmp_path / "memory.max").write_text("max\n")
     assert device.memory()[0] > 1_000_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell them apart")
+def test_own_memory_leaves_out_the_pages_of_files(tmp_path) -> None:
+    size = 40_000_000
+    file = tmp_path / "library"
+    with file.open("wb") as handle:
+        handle.truncate(size)
+    process = psutil.Process()
+    before, whole = own_bytes(), process.memory_info().rss
+    with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, prot=mmap.PROT_READ) as pages:
+        assert not any(pages[at] for at in range(0, size, mmap.PAGESIZE))
+        assert process.memory_info().rss - whole > 0.9 * size
+        assert abs(own_bytes() - before) < 0.1 * size
+        made = bytearray(b"\1") * size
+        assert own_bytes() - before == pytest.approx(len(made), rel=0.1)

@@ -72,7 +72,7 @@ def test_a_program_that_fails_once_takes_no_gpu_away(smi: Path) -> None:
 
 def test_the_asked_for_gpu_says_its_memory(smi: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     result = {
-        "kind": "cuda", "name": "A GPU", "memory_bytes": 1, "free_bytes": 1, "import_bytes": 1, "bf16_native": True,
+        "kind": "cuda", "name": "A GPU", "memory_bytes": 1, "free_bytes": 1, "import_own_bytes": 1, "bf16_native": True,
         "gflops": {"float32": 50_000.0, "bfloat16": 700_000.0}, "capability": [9, 0],
     }  # fmt: skip
     asked: list[bool] = []
