@@ -242,14 +242,14 @@ class Following(Generic[F]):
         if self._broken is None:
             self._broken = time.time()
             since = time.strftime("%H:%M:%S", time.localtime(self._broken))
-            fix = "The run goes on there, and is followed again once the machine answers" if self.begun else error.fix
+            fix = "The run continues there and is followed again once the machine responds" if self.begun else error.fix
             self.context.notice("warning", f"no connection to {self.shown} since {since}: {error.what}", fix)
 
     def _tell_whole(self) -> None:
         if self._broken is not None:
             seconds = time.time() - self._broken
             self._broken = None
-            text = f"{self.shown} answers again, after {seconds:.0f} seconds without a connection"
+            text = f"{self.shown} is responding again, after {seconds:.0f} seconds without a connection"
             self.context.notice("info", text)
 
     def _sleep(self, seconds: float) -> None:
@@ -260,8 +260,8 @@ class Following(Generic[F]):
                 self.meanwhile()
             elif self._killed is not None and self._broken and time.monotonic() - self._killed > LAST_WORDS:
                 raise StoppedError(
-                    f"it is no longer followed here, and may go on at {self.shown}, which cannot be reached",
-                    fix="Resume it once the machine answers, which follows it again, and stop it then",
+                    f"it is no longer followed here and may still be running on {self.shown}, which cannot be reached",
+                    fix="Resume it once the machine responds to follow it again, then stop it",
                 )
             if self._broken is None and self._told_now is None and self.context.job.stop_path.exists():
                 return

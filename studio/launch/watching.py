@@ -188,7 +188,7 @@ class _Copy:
 
     def _lose(self, error: Exception) -> None:
         reason = error.what if isinstance(error, StudioError) else str(error)
-        lost: dict[str, Any] = {"status": "lost", "reason": f"it cannot be watched any more: {reason}", "created": 0.0}
+        lost: dict[str, Any] = {"status": "lost", "reason": f"it can no longer be watched: {reason}", "created": 0.0}
         write_atomic(self.job.state_path, json.dumps(lost))
 
 

@@ -230,7 +230,7 @@ class Patience:
             self._wait(error)
             return False, None
         if self._tries > 1:  # one error that passed at once is nothing to tell
-            self._tell("info", f"the service answers again, after {time.monotonic() - self._since:.0f} s")
+            self._tell("info", f"the service is responding again, after {time.monotonic() - self._since:.0f} s")
         self._tries = 0
         return True, answer
 
@@ -239,7 +239,7 @@ class Patience:
         if self._tries == 1:
             self._since = time.monotonic()
         if self._tries == 2:
-            self._tell("warning", f"{_why(error)}. The job goes on there; it is asked again until it answers")
+            self._tell("warning", f"{_why(error)}. The job continues there; the studio keeps asking until it responds")
         seconds = _asked_wait(error) or min(LAST_WAIT, FIRST_WAIT * 2 ** min(self._tries - 1, 10))
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:

@@ -73,7 +73,7 @@ def refuse_resuming(config: RunConfig) -> None:
     parallel = config.training.parallel
     if parallel in ZERO:
         raise InputError(
-            f"a run that {parallel} divides cannot go on from a checkpoint", where=PARALLEL,
+            f"a {parallel} run cannot resume from a checkpoint", where=PARALLEL,
             fix=f"Start it anew; with {PARALLEL} ddp or fsdp2 a run can be resumed",
         )  # fmt: skip
 
@@ -93,7 +93,7 @@ def require_deepspeed(config: RunConfig, *, gpu: bool) -> None:
         return
     fix = f"Set it to auto, ddp or fsdp2{'' if gpu else ', which compute on a CPU too'}"
     if not gpu:
-        raise InputError(f"{parallel} divides a run over GPUs, and this one has none", where=PARALLEL, fix=fix)
+        raise InputError(f"{parallel} shards a run across GPUs, and there is none here", where=PARALLEL, fix=fix)
     if find_spec("deepspeed") is None:
         raise InputError(
             f"{parallel} needs DeepSpeed, which is not installed", where=PARALLEL,

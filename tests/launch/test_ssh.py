@@ -94,7 +94,7 @@ def test_a_broken_connection_a_killed_process_a_stop_and_a_resume(
     until(lambda: Summaries().of(theirs).step > known + 1)
     assert job.state().status == "running" and theirs.state().status == "running"
     there.start()
-    until(lambda: any("127.0.0.1 answers again" in one["text"] for one in summaries.of(job).notices))
+    until(lambda: any("127.0.0.1 is responding again" in one["text"] for one in summaries.of(job).notices))
     until(lambda: summaries.of(job).step > known)
 
     # The process here is killed: another one follows the same run, and no event comes twice.

@@ -74,7 +74,7 @@ def test_a_file_that_changes_on_the_way_is_not_used(far: Studio, tmp_path: Path,
     rows.write_text("{}\n")
     parcel = make_parcel(rows)
     rows.write_text('{"other": 1}\n')
-    with pytest.raises(StudioError, match="did not arrive as it is here"):
+    with pytest.raises(StudioError, match="arrived with other contents"):
         send_parcels(by(way, far), [parcel], lambda *phase: None)
     assert not Path(parcel.place(far.found.files)).exists()
     rows.write_text("{}\n")  # the remedy
@@ -166,7 +166,7 @@ def test_events_come_once_through_a_broken_connection(
     assert [one["step"] for one in events if one["kind"] == "metric"] == [1, 2, 3, 4, 5, 6]
     assert [one["seq"] for one in events] == list(range(1, len(events) + 1))
     told = [one["text"] for one in events if one["kind"] == "notice"]
-    assert len(told) == 2 and "no connection to 127.0.0.1 since" in told[0] and "answers again" in told[1]
+    assert len(told) == 2 and "no connection to 127.0.0.1 since" in told[0] and "responding again" in told[1]
     assert not any(one["kind"] == "done" for one in events)  # the end here is told here
     assert job.environment()["base_model"]["path"] == f"{home}/models/x"
     assert os.getpid() == theirs.state().pid

@@ -93,7 +93,7 @@ def test_a_hanging_rank_is_told_with_where_it_stands(job: Path) -> None:
         "rank 1 has done nothing for 15 s, in score (rewards.py, line 7); the last line of rank-1.log is "
         "'12:00:01  the very last'"
     )
-    assert "does not answer; perhaps it was suspended (SIGSTOP)" in hung(job, 0, 20, "").what
+    assert "does not respond; it may have been suspended (SIGSTOP)" in hung(job, 0, 20, "").what
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def same(job: JobFolder, whole: JobFolder) -> None:
         (1, signal.SIGKILL, r"rank 1 was killed .*SIGKILL.*; the last line of rank-1.log is '.+'"),
         (0, signal.SIGKILL, r"rank 0 was killed .*SIGKILL.*; the last line of log.txt is '.+'"),
         (-1, signal.SIGKILL, r"killed the process|process was killed"),
-        (1, signal.SIGSTOP, r"rank 1 has done nothing for \d+ s and does not answer.*; the last line of rank-1.log is"),
+        (1, signal.SIGSTOP, r"rank 1 has done nothing for \d+ s and does not respond.*; the last line of rank-1.log is"),
         (1, signal.SIGSEGV, r"rank 1 ended: a compiled library crashed.*; the last line of rank-1.log is '.+'"),
     ],
     ids=["rank", "first-rank", "launcher", "hanging", "crashed"],
@@ -130,7 +130,7 @@ def test_a_rank_that_computes_for_ever_is_named(
     os.kill(ranks_of(job)[1].pid, signal.SIGUSR2)
     state = wait(job, seconds=90)
     assert state.status == "failed" and time.monotonic() - at < NAMED_SECONDS + 10, state
-    assert re.search(r"rank 1 computes without an end, in spin \(.*sitecustomize.py, line \d+\)", state.reason), state
+    assert re.search(r"rank 1 is stuck computing in spin \(.*sitecustomize.py, line \d+\)", state.reason), state
 
 
 @pytest.mark.long

@@ -76,7 +76,7 @@ def test_the_rank_that_waits_for_nobody_is_named_with_its_place(tmp_path: Path, 
 
 def test_a_suspended_rank_is_named(tmp_path: Path, ranks: Ranks) -> None:
     ranks(("torch/distributed", "all_reduce", 0), ("torch/distributed", "barrier", 0))[0].send_signal(signal.SIGSTOP)
-    assert "rank 0 has done nothing for 1 s and does not answer" in watched(tmp_path, 2, 8.0)
+    assert "rank 0 has done nothing for 1 s and does not respond" in watched(tmp_path, 2, 8.0)
 
 
 def test_a_tracker_that_waits_for_its_network_is_left_alone(tmp_path: Path, ranks: Ranks) -> None:
@@ -101,7 +101,7 @@ def test_a_rank_that_computes_without_an_end_is_named_with_its_place(
     steps_took(tmp_path, 0.01)
     first, second = ranks(("torch/distributed", "all_reduce", 0), ("code", "training_step", 60))
     said = watched(tmp_path, 2, 12.0)
-    assert said.startswith("rank 1 computes without an end, in training_step (") and "line 6)" in said, said
+    assert said.startswith("rank 1 is stuck computing in training_step (") and "line 6)" in said, said
     assert second.wait(5) == -signal.SIGKILL and first.poll() is None
 
 

@@ -103,7 +103,7 @@ def test_who_comes_when_the_first_machine_has_ended_hears_why(job: JobFolder, se
     thread = threading.Thread(target=stop)
     thread.start()
     # Nobody listens when it looks.
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError, match="does not begin: it was stopped"):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError, match="cannot start: it was stopped"):
         patch.setattr(meeting, "_unreachable", lambda host, port: "too late")
         joined(job.path, 1, 2, "", lambda text: None)
     thread.join()
@@ -114,9 +114,9 @@ def test_who_comes_when_the_first_machine_has_ended_hears_why(job: JobFolder, se
 
 
 def test_a_machine_that_cannot_compute_it_ends_the_run_with_its_reason(job: JobFolder, settings: Settings) -> None:
-    first, second = both(job, settings, "4 devices are asked for, but there is no GPU here")
+    first, second = both(job, settings, "4 devices were requested, but there is no GPU here")
     assert re.match(r"machine 1 \(.+\) cannot compute it: 4 devices are asked for", first.what)
-    assert second.what.startswith("the run does not begin: machine 1")
+    assert second.what.startswith("the run cannot start: machine 1")
 
 
 def test_another_version_is_refused(job: JobFolder, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_a_machine_that_never_comes_is_named_with_the_line_that_starts_it(job: J
     machines.log_of_machine(job.path, 1).write_text("12:00:00  waiting: no route to host\n")
     with pytest.raises(StudioError) as caught, called(JobContext(job, settings), 2):
         raise AssertionError("nobody came")
-    assert re.search(rf"machine 1 of 2 did not come to {HERE}, port \d+, within 1 seconds", caught.value.what)
+    assert re.search(rf"machine 1 of 2 did not connect to {HERE}, port \d+, within 1 seconds", caught.value.what)
     assert "it says: 12:00:00  waiting: no route to host" in caught.value.what
     assert caught.value.fix == f"Start it there: {joining_line(job.path, 1, settings.home)}"
 
@@ -190,7 +190,7 @@ def test_a_run_of_several_machines_is_not_begun_by_others(
     home: Path, settings: Settings, job: JobFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli(["train", "demo/sft", "--set", "training.nodes=2"]) == 2
-    assert "training.nodes: this run is computed by 2 machines" in " ".join(capsys.readouterr().err.split())
+    assert "training.nodes: this run uses 2 machines" in " ".join(capsys.readouterr().err.split())
     (job.path / machines.FILE).unlink()
     with pytest.raises(InputError, match="was not started for them"), called(JobContext(job, settings), 2):
         raise AssertionError("nobody asked")
@@ -199,9 +199,9 @@ def test_a_run_of_several_machines_is_not_begun_by_others(
 def test_launch_refuses_what_torchrun_cannot_do(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for more, where, said in (
         (["--set", "training.nodes=2"], "host", "host"),
-        (["--with", f"host={HERE}"], "training.nodes", "computed by one machine"),
+        (["--with", f"host={HERE}"], "training.nodes", "uses one machine"),
         (["--with", f"host={HERE}", "--set", "training.nodes=2", "--set", "training.devices=[0, 1]"],
-         "training.devices", "which other machines have not chosen"),
+         "training.devices", "which other machines may not have"),
         (["--with", f"host={HERE}", "--set", "training.nodes=2", "--set", "training.batch_size=3"],
          "training.batch_size", "cannot be divided equally"),
     ):  # fmt: skip

@@ -54,10 +54,10 @@ def test_anything_else_is_refused(given: object) -> None:
 @pytest.mark.parametrize(
     ("training", "gpus", "where", "said"),
     [
-        ({"devices": 3}, 0, "training.devices", "3 processes are asked for, but this computer has 2 cores"),
+        ({"devices": 3}, 0, "training.devices", "3 processes were requested, but this computer has 2 cores"),
         ({"devices": [0, 1]}, 0, "training.devices", "there is no cuda:0 and no cuda:1: there is no GPU here"),
         ({"devices": [0, 5]}, 2, "training.devices", "there is no cuda:5: there are cuda:0, cuda:1 here"),
-        ({"devices": 3}, 2, "training.devices", "3 devices are asked for, but there are cuda:0, cuda:1 here"),
+        ({"devices": 3}, 2, "training.devices", "3 devices were requested, but there are cuda:0, cuda:1 here"),
         ({"devices": 3, "device": "cpu"}, 2, "training.devices", "3 processes are asked for"),
         ({"devices": 2, "device": "cuda:0"}, 2, "training.devices", "which is one device, but training.devices is 2"),
         (
@@ -192,7 +192,7 @@ def test_auto_divides_a_model_that_does_not_fit_on_each_device() -> None:
     assert lora.choices["training.parallel"].reason == "7.5 B in float32 with LoRA fits on each of 4 GPUs"
     assert full.choices["training.parallel"].reason == (
         f"full fine-tuning of 7.5 B needs {held.total_bytes / 1e9:.1f} GB, too much for the 79.0 GB that each of "
-        f"4 GPUs has free; divided among them it needs {full.total_bytes / 1e9:.1f} GB on each"
+        f"4 GPUs has free; sharded across them it needs {full.total_bytes / 1e9:.1f} GB on each"
     )
     assert held.parallel == "ddp" and not held.fits
     assert full.memory["optimizer"] == held.memory["optimizer"] // 4

@@ -135,8 +135,8 @@ def test_an_outage_is_told_and_waited_out(service: OpenAI, settings: Settings, r
     run(job, settings)
     thread.join()
     told = notices_of(job)
-    assert [text.split(",")[0] for text in told if "answers again" in text] == ["the service answers again"]
-    assert told[0].startswith("the service cannot be reached. The job goes on there")
+    assert [text.split(",")[0] for text in told if "responding again" in text] == ["the service is responding again"]
+    assert told[0].startswith("the service cannot be reached. The job continues there")
     assert [one["step"] for one in metrics_of(job)] == list(range(1, 13))
 
 
@@ -227,7 +227,7 @@ def test_a_stop_without_the_service_says_that_the_job_may_go_on(
 
     thread = threading.Thread(target=cut)
     thread.start()
-    with pytest.raises(StoppedError, match="may go on at the service"):
+    with pytest.raises(StoppedError, match="may still be running at the service"):
         run(job, settings)
     thread.join()
     service.faults.down = False

@@ -53,7 +53,7 @@ def test_the_config_says_what_the_run_says() -> None:
 
 
 def test_without_gpus_or_deepspeed_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="zero2 divides a run over GPUs, and this one has none") as caught:
+    with pytest.raises(InputError, match="zero2 shards a run across GPUs, and there is none here") as caught:
         require_deepspeed(run(), gpu=False)
     assert "fsdp2" in caught.value.fix
     there = importlib.util.find_spec
@@ -67,7 +67,7 @@ def test_without_gpus_or_deepspeed_it_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_it_is_not_resumed() -> None:
-    with pytest.raises(InputError, match="a run that zero2 divides cannot go on from a checkpoint"):
+    with pytest.raises(InputError, match="a zero2 run cannot resume from a checkpoint"):
         refuse_resuming(run())
     refuse_resuming(build(RunConfig, {"training": {"devices": 2, "parallel": "fsdp2"}}))
 
@@ -80,7 +80,7 @@ def test_it_is_not_resumed() -> None:
         ({"method": {"name": "dpo"}}, "training.parallel", "not with dpo, lora and adamw_torch_fused"),
         (
             {"training": {"load_best_model_at_end": True}}, "training.load_best_model_at_end",
-            "the weights of an earlier step cannot be taken back",
+            "the weights of an earlier step cannot be restored",
         ),
     ],
 )  # fmt: skip

@@ -162,7 +162,7 @@ def require_devices(training: TrainingConfig, settings: Settings, one_of_several
     """
     if training.nodes > 1 and not one_of_several:
         raise InputError(
-            f"this run is computed by {training.nodes} machines, which this does not start", where="training.nodes",
+            f"this run uses {training.nodes} machines, which cannot be started from here", where="training.nodes",
             fix="Use studio launch --to slurm or --to torchrun, or set it to 1",
         )  # fmt: skip
     wanted = wanted_device("train", {"training": training.model_dump()})
@@ -180,7 +180,7 @@ def require_devices(training: TrainingConfig, settings: Settings, one_of_several
         if missing := [name for name in wanted.split(AND) if name not in gpus]:
             raise InputError(
                 f"there is no {' and no '.join(missing)}: {here}", where="training.devices",
-                fix="List GPUs that there are" if gpus else "Set it to auto, or to a number of processes on the CPU",
+                fix="List GPUs that are available" if gpus else "Set it to auto, or to a number of processes on the CPU",
             )  # fmt: skip
         return
     if ranks == 1:
@@ -193,12 +193,12 @@ def require_devices(training: TrainingConfig, settings: Settings, one_of_several
     if gpus and training.device == ANY:
         if ranks > len(gpus):
             raise InputError(
-                f"{ranks} devices are asked for, but {here}", where="training.devices",
+                f"{ranks} devices were requested, but {here}", where="training.devices",
                 fix=f"Set it to {len(gpus)} or less, or training.device to cpu",
             )  # fmt: skip
     elif ranks > cores():
         raise InputError(
-            f"{ranks} processes are asked for, but this computer has {cores()} cores to compute with",
+            f"{ranks} processes were requested, but this computer has {cores()} cores to compute with",
             where="training.devices", fix=f"Set it to {cores()} or less, or to auto",
         )  # fmt: skip
 

@@ -61,7 +61,7 @@ class _Stop:
 
 # A job that runs elsewhere is followed again by a new process, at most so often.
 FOLLOWED_AGAIN = 100
-_THERE = "It may go on at the service; stop it once more to end it there"
+_THERE = "It may still be running at the service; stop it again to end it there"
 # What another machine works on is saved there and brought back, which takes as long as it takes.
 FAR_SECONDS = 60.0
 
@@ -279,7 +279,7 @@ def _may_go_on(job: JobFolder) -> str:
     """What to do about a job whose process here is gone, and that may go on elsewhere."""
     if not job.machine:
         return _THERE
-    return f"It may go on at {job.machine}; resume it here, which follows it again, and stop it then"
+    return f"It may still be running on {job.machine}; resume it here to follow it again, then stop it"
 
 
 def _tell(job: JobFolder, kind: str, **fields: Any) -> None:

@@ -70,7 +70,7 @@ class Cluster:
             raise InputError(
                 f"sbatch refused the run ({said})",
                 where="--to slurm",
-                fix="Change what is asked of the cluster: --with",
+                fix="Change what the cluster is asked for with --with",
             )
         number = out.strip().partition(";")[0]
         write_json(self.node.path / FILE, {"job": number})
@@ -126,7 +126,7 @@ class Cluster:
             if self.node.stop_path.exists():
                 end = {"status": "stopped", "reason": "Slurm ended the job before its last step was saved"}
             else:
-                end = {"status": "lost", "reason": f"Slurm ended job {self.number} without a word of the run"}
+                end = {"status": "lost", "reason": f"Slurm ended job {self.number}, and the run left no explanation"}
             fix = f"See {self.node.path.parent / 'slurm.log'}; the run can be resumed from its last checkpoint"
             write_state(self.node.state_path, state.with_(**end, fix=fix, finished=time.time()))
 
@@ -142,7 +142,7 @@ class Cluster:
         code, out, errors = _call(["squeue", "--noheader", "--jobs", self.number, "--format", "%T|%r"])
         if code != 0 and "Invalid job id" not in errors:
             raise BrokenError(
-                f"Slurm does not answer ({' '.join(errors.split())})", where="--to slurm", fix="Try sinfo"
+                f"Slurm does not respond ({' '.join(errors.split())})", where="--to slurm", fix="Try sinfo"
             )
         line = out.strip().splitlines()[:1]
         word, _, reason = line[0].partition("|") if line else ("", "", "")
@@ -155,5 +155,5 @@ def _call(command: list[str]) -> tuple[int, str, str]:
     except FileNotFoundError as error:
         raise StudioError(f"the program {command[0]} is missing here", fix="Use a login node of the cluster") from error
     except subprocess.TimeoutExpired as error:
-        raise BrokenError(f"Slurm does not answer ({command[0]})", where="--to slurm", fix="Try sinfo") from error
+        raise BrokenError(f"Slurm does not respond ({command[0]})", where="--to slurm", fix="Try sinfo") from error
     return done.returncode, done.stdout, done.stderr

@@ -73,12 +73,12 @@ def require_room(config: SlurmConfig, training: TrainingConfig) -> None:
     here = training.ranks_here
     if config.gpus and here > config.gpus:
         raise InputError(
-            f"training.devices is {here}, but {config.gpus} GPUs are asked for on each node", where="--with gpus",
+            f"training.devices is {here}, but {config.gpus} GPUs were requested on each node", where="--with gpus",
             fix=f"Use --with gpus={here}, or set training.devices to {config.gpus} or less",
         )  # fmt: skip
     if not config.gpus and here > config.cpus:
         raise InputError(
-            f"training.devices is {here}, but {config.cpus} cores are asked for", where="--with cpus",
+            f"training.devices is {here}, but {config.cpus} cores were requested", where="--with cpus",
             fix=f"Use --with cpus={here}, or set training.devices to {config.cpus} or less",
         )  # fmt: skip
     if config.tasks > 1 and config.gpus:

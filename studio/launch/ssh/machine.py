@@ -120,7 +120,7 @@ class Machine:
             code = wait_for(process, seconds, meanwhile)
             text = _end_of(errors)
             if code is None:
-                raise BrokenError(f"{self.shown} does not answer", where=self._where, fix="Check the network")
+                raise BrokenError(f"{self.shown} does not respond", where=self._where, fix="Check the network")
             if code == _OWN_FAILURE:
                 raise explained(text, self.address, self._where)
             if output is not None:

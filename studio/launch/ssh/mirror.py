@@ -133,13 +133,13 @@ class Mirror:
                 )
                 if code != 0:
                     said = (errors.strip().splitlines() or [f"status {code}"])[-1]
-                    raise BrokenError(f"files of {machine.shown} did not arrive ({said})", fix="It is tried again")
+                    raise BrokenError(f"files from {machine.shown} did not arrive ({said})", fix="The studio will try again")
                 archive.seek(0)
                 try:
                     with tarfile.open(fileobj=archive) as opened:
                         opened.extractall(folder, filter="data")
                 except tarfile.TarError as error:
-                    raise BrokenError(f"files of {machine.shown} arrived in part", fix="It is tried again") from error
+                    raise BrokenError(f"only some files arrived from {machine.shown}", fix="The studio will try again") from error
             for path in paths:
                 if (Path(folder) / path).is_file():
                     target = self._job.path / path

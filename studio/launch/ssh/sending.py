@@ -61,7 +61,7 @@ def send_parcels(
     report("copying files", done / 1e6, size / 1e6)
     if left := _absent(studio, absent, meanwhile):
         raise StudioError(
-            f"{left[0].source} did not arrive as it is here: it was changed on the way", where="--to",
+            f"{left[0].source} arrived with other contents: it was changed while it was copied", where="--to",
             fix="Leave the file alone until it is copied, and resume the run",
         )  # fmt: skip
     return size
@@ -166,4 +166,4 @@ def _by_tar(studio: Studio, parcel: Parcel, meanwhile: Callable[[], None]) -> No
     if "No space left" in errors or b"no space left" in out.lower():
         raise no_room(studio.machine, studio.found.folder)
     said = str(failed[0]) if failed else (errors.strip().splitlines() or [f"status {code}"])[-1]
-    raise BrokenError(f"{parcel.source} did not reach {studio.machine.shown} ({said})", fix="It is tried again")
+    raise BrokenError(f"{parcel.source} did not reach {studio.machine.shown} ({said})", fix="The studio will try again")

@@ -205,7 +205,7 @@ class Studio:
             if "No space left" in errors:
                 raise no_room(self.machine, self.found.folder)
             raise StudioError(
-                f"the studio on {self.machine.shown} does not answer ({said})", where="--to",
+                f"the studio on {self.machine.shown} does not respond ({said})", where="--to",
                 fix=f"Look there: {self.python} -m studio doctor",
             )  # fmt: skip
         if isinstance(error := answer.get("error"), dict):

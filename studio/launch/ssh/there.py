@@ -164,7 +164,7 @@ def _job(settings: Settings, given: dict[str, Any]) -> JobFolder:
     job = JobFolder(settings.jobs / given["id"])
     if not job.state_path.exists():
         raise InputError(
-            f"the run {given['id']} is not there any more", where=str(settings.jobs), fix="Start it again as a new run"
+            f"the run {given['id']} no longer exists there", where=str(settings.jobs), fix="Start it again as a new run"
         )
     return job
 

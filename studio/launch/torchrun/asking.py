@@ -36,19 +36,19 @@ def launch(
     config = build(TorchrunConfig, {**given, "to": TORCHRUN}, "studio launch")
     if run.training.nodes == 1:
         raise InputError(
-            "this run is computed by one machine", where="training.nodes",
+            "this run uses one machine", where="training.nodes",
             fix="Set it to the number of machines: --set training.nodes=2; for one, use studio train",
         )  # fmt: skip
     if run.training.device_ids:
         raise InputError(
-            f"training.devices lists the GPUs {run.training.devices}, which other machines have not chosen",
+            f"training.devices lists the GPUs {run.training.devices}, which other machines may not have",
             where="training.devices", fix=f"Set it to {len(run.training.device_ids)}, for each machine",
         )  # fmt: skip
     with contextlib.closing(DataWorker(settings)) as worker:
         checked = check(run, settings, worker, fetch=True, on_progress=on_progress, one_of_several=True)
     asked = Asked(config.host, config.port, config.wait, by_hand=True)
     raw = checked.config.model_dump(mode="json")
-    held = {"reason": "it was prepared and not started", "fix": "Resume the run, which starts it here"}
+    held = {"reason": "it was prepared but not started", "fix": "Resume the run to start it here"}
     job = queue_run(
         settings, name, raw, fill=lambda made: write_asked(made.path, asked), held=None if start else held
     )  # fmt: skip

@@ -118,10 +118,10 @@ def fit_shared(
             parts, part_choices = divided(own, _FSDP2), dict(choices)
             tried = fit(parts, shape, lengths, device, shared(load, _FSDP2, ranks), part_choices, begun)
             each = f"{sum(tried[1].values()) / 1e9:.1f} GB on each"
-            reason = f"{too_much}, and divided among them it needs {each}, too much as well"
+            reason = f"{too_much}, and sharded across them it needs {each}, too much as well"
             if fits(tried[1], device):
                 parallel, found, best = _FSDP2, parts, tried
-                reason = f"{too_much}; divided among them it needs {each}"
+                reason = f"{too_much}; sharded across them it needs {each}"
                 choices.update(part_choices)
         choices[PARALLEL] = Choice(parallel, reason, "memory plan")
     return parallel, found, best

@@ -26,13 +26,13 @@ def _method(known: Known) -> None:
     if ranks == 1:
         if config.training.parallel not in ("auto", "none"):
             raise InputError(
-                f"{config.training.parallel} shares a run between devices, but this run has one", where=PARALLEL,
+                f"{config.training.parallel} splits a run across devices, but this run uses one", where=PARALLEL,
                 fix=f"Set {DEVICES} to 2 or more, or {PARALLEL} to auto",
             )  # fmt: skip
         return
     if config.training.parallel == "none":
         raise InputError(
-            f"{ranks} devices are asked for, but {PARALLEL} is none", where=PARALLEL,
+            f"{ranks} devices were requested, but {PARALLEL} is none", where=PARALLEL,
             fix=f"Set it to auto, or {one_device(config)} for one process",
         )  # fmt: skip
     if config.training.engine == "unsloth":
@@ -50,11 +50,11 @@ def _method(known: Known) -> None:
         return
     if config.method.kind.deals(config.method.model_copy(update={"grpo_loss": "dapo"})):
         raise InputError(
-            "bnpo's loss depends on which completions are computed together, so that several devices would have "
+            "bnpo's loss depends on which completions are computed together, so several devices would have "
             "another one", where="method.grpo_loss", fix=f"Set it to dapo, or {one_device(config)}",
         )  # fmt: skip
     raise InputError(
-        "padding-free batches cannot be shared between devices", where="training.padding_free",
+        "padding-free batches cannot be split between devices", where="training.padding_free",
         fix=f"Set it to false, or {one_device(config)}",
     )  # fmt: skip
 
@@ -73,7 +73,7 @@ def _deepspeed(known: Known) -> None:
         )  # fmt: skip
     if training.load_best_model_at_end:
         raise InputError(
-            f"with {training.parallel} the weights of an earlier step cannot be taken back",
+            f"with {training.parallel} the weights of an earlier step cannot be restored",
             where="training.load_best_model_at_end", fix=f"Set it to false, or {PARALLEL} to fsdp2",
         )  # fmt: skip
 

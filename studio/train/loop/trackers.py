@@ -59,7 +59,7 @@ class Trackers:
         try:
             return place_of(name, self._working[name])
         except Exception as error:  # of another's code: no address is better than a wrong one, and it ends no run
-            self._context.log(f"{name} does not say where the run is seen ({type(error).__name__})")
+            self._context.log(f"{name} gave no link to the run ({type(error).__name__})")
             return {}
 
 

@@ -157,7 +157,7 @@ class Bond(threading.Thread):
         if any(end is not None and end.kind in ("studio", "error", "dead") for end in ends):
             return None
         return RankError(
-            f"machine {self.lost} is lost: it has said nothing for {SILENT_SECONDS:.0f} seconds", fix=AGAIN
+            f"machine {self.lost} is lost: nothing was heard from it for {SILENT_SECONDS:.0f} seconds", fix=AGAIN
         )
 
 

@@ -175,7 +175,7 @@ def hung(job: Path, rank: int, seconds: float, place: str) -> RankError:
         seconds: for how long.
         place: where in the code it stands, "" if it did not answer.
     """
-    where = f", in {place}" if place else " and does not answer; perhaps it was suspended (SIGSTOP)"
+    where = f", in {place}" if place else " and does not respond; it may have been suspended (SIGSTOP)"
     return RankError(f"rank {rank} has done nothing for {seconds:.0f} s{where}; {last_words(job, rank)}", fix=AGAIN)
 
 
@@ -189,7 +189,7 @@ def endless(job: Path, rank: int, seconds: float, place: str) -> RankError:
         place: where in the code it stands.
     """
     return RankError(
-        f"rank {rank} computes without an end, in {place}: all others have waited for it for {seconds:.0f} s", fix=AGAIN
+        f"rank {rank} is stuck computing in {place}: all others have been waiting for it for {seconds:.0f} s", fix=AGAIN
     )
 
 

@@ -85,12 +85,12 @@ def _run_first(context: JobContext, count: int, nodes: int) -> None:
             try:
                 codes = launch(job, count, "env://", **where(meeting))
             except DistError as error:  # a machine went away before its ranks began
-                raise RankError(f"the machines lost each other ({error})", fix="Start it again") from error
+                raise RankError(f"the machines lost contact with each other ({error})", fix="Start it again") from error
         lost = bond.gather(job, count * nodes)
         codes = {rank: code for rank, code in codes.items() if rank not in bond.ended}
         found: StudioError | None = watch.found or lost or verdict(job, count * nodes, codes)
         if found is None and bond.ended:
-            found = RankError("ranks of other machines ended without a word", fix="Look at the logs of the ranks")
+            found = RankError("ranks on other machines ended without an explanation", fix="Look at the logs of the ranks")
         if found is not None:
             raise found
 

@@ -64,7 +64,7 @@ def read_asked(job: Path) -> Asked:
         raw = None
     if not isinstance(raw, dict):
         raise InputError(
-            "this run is computed by several machines, and was not started for them", where="training.nodes",
+            "this run uses several machines and was not launched on them", where="training.nodes",
             fix="Use studio launch --to slurm or --to torchrun, or set it to 1",
         )  # fmt: skip
     known = {one.name for one in fields(Asked)}

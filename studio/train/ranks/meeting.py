@@ -186,7 +186,7 @@ def _listening(host: str, port: int) -> socket.socket:
         have = ", ".join(machines.addresses())
         raise InputError(
             f"the first machine cannot listen at {host}, port {port or 'any'} ({reason})", where=TORCHRUN,
-            fix=f"Launch it on the machine whose address that is (here: {have}), or name another port: --with port=0",
+            fix=f"Launch it on the machine with that address (this one has {have}), or name another port: --with port=0",
         ) from error  # fmt: skip
     return made
 
@@ -197,7 +197,7 @@ def _wait_for_all(context: JobContext, meeting: Meeting, asked: Asked) -> None:
     lines = {one: machines.joining_line(job, one, context.settings.home) for one in absent}
     if asked.by_hand:
         for one, line in lines.items():
-            context.notice("info", f"machine {one} of this run is to be started by", line)
+            context.notice("info", f"start machine {one} of this run with", line)
     end = time.monotonic() + asked.wait
     with context.phase("waiting for machines", meeting.nodes, "machines") as phase:
         while absent:
@@ -207,7 +207,7 @@ def _wait_for_all(context: JobContext, meeting: Meeting, asked: Asked) -> None:
                 if hello is not None:
                     _require_able(one, hello, ours)
                     absent.remove(one)
-                    context.log(f"machine {one} is here: {str(hello.get('machine'))[:_QUOTED]}")
+                    context.log(f"machine {one} has joined: {str(hello.get('machine'))[:_QUOTED]}")
             phase.set(meeting.nodes - len(absent))
             if absent and time.monotonic() > end:
                 raise _absent(job, min(absent), meeting, asked, lines)
@@ -228,7 +228,7 @@ def _absent(job: Path, number: int, meeting: Meeting, asked: Asked, lines: dict[
     word = f"; it says: {said[-1].strip()[:_QUOTED]}" if said else ""
     fix = f"Start it there: {lines[number]}" if asked.by_hand else "See slurm.log in the job's folder"
     return StudioError(
-        f"machine {number} of {meeting.nodes} did not come to {meeting.host}, port {meeting.port}, within "
+        f"machine {number} of {meeting.nodes} did not connect to {meeting.host}, port {meeting.port}, within "
         f"{asked.wait:g} seconds{word}",
         fix=fix,
     )
@@ -317,16 +317,16 @@ def _come(
         raise DistError("another store")
     if not meeting.claim():
         raise InputError(
-            f"a launcher has come as machine {number} already", where=f"machine {number}",
+            f"another launcher has already joined as machine {number}", where=f"machine {number}",
             fix="End one of them, or give this one its own number",
         )  # fmt: skip
     meeting.say(
         f"hello/{number}", {"machine": socket.gethostname(), "versions": machines.versions(), "problem": problem}
     )
-    log(f"connected with the first machine at {host}, port {port}")
+    log(f"connected to the first machine at {host}, port {port}")
     while (answer := meeting.hear("answer")) is None:
         if time.monotonic() > end + _STORE_SECONDS:
-            raise StudioError("the run does not begin", where=f"machine {number}", fix="Look at the run's log")
+            raise StudioError("the run cannot start", where=f"machine {number}", fix="Look at the run's log")
         time.sleep(LOOK_SECONDS)
     _require_begun(answer, number)
     return meeting
@@ -336,4 +336,4 @@ def _require_begun(answer: dict[str, Any], number: int) -> None:
     """Raise what the first machine says of a run that does not begin, or is over."""
     if "refused" in answer:
         kind = StoppedError if answer.get("stopped") else StudioError
-        raise kind(f"the run does not begin: {answer['refused']}", where=f"machine {number}")
+        raise kind(f"the run cannot start: {answer['refused']}", where=f"machine {number}")

@@ -124,7 +124,7 @@ class Sharded:
         if self.is_fsdp_enabled:  # type: ignore[attr-defined]
             model = self.model  # type: ignore[attr-defined]
             if not isinstance(model, FSDPModule):
-                raise RuntimeError("the model was not divided among the ranks")
+                raise RuntimeError("the model was not sharded across the ranks")
             if self.args.bf16 and not isinstance(model, PeftModel):  # type: ignore[attr-defined]
                 keep_exact(model)
         return prepared

@@ -98,7 +98,7 @@ def test_auto_says_why() -> None:
     assert (full.dtype, full.autocast, full.parallel) == ("float32", True, "fsdp2") and full.fits and not whole.fits
     assert full.choices["training.parallel"].reason == (
         f"full fine-tuning of 8.03 B needs {whole.total_bytes / 1e9:.1f} GB, too much for the 80.0 GB that each of "
-        f"4 GPUs has free; divided among them it needs {full.total_bytes / 1e9:.1f} GB on each"
+        f"4 GPUs has free; sharded across them it needs {full.total_bytes / 1e9:.1f} GB on each"
     )
     neither = plan("full", gigabytes=24)
     assert neither.parallel == "ddp" and not neither.fits and neither.advice
