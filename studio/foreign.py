@@ -168,9 +168,9 @@ def unusable_path(text: str) -> str:
     if b"\0" in raw:
         return "it holds a character of number 0"
     if len(raw) > PATH_BYTES:
-        return f"it has {len(raw):,} bytes, and {PATH_BYTES:,} is the most"
+        return f"it has {len(raw):,} bytes; the limit is {PATH_BYTES:,}"
     longest = max(map(len, raw.split(b"/")))
-    return f"a name in it has {longest:,} bytes, and {NAME_BYTES} is the most" if longest > NAME_BYTES else ""
+    return f"a name in it has {longest:,} bytes; the limit is {NAME_BYTES}" if longest > NAME_BYTES else ""
 
 
 def _composer(limits: Limits) -> type[Composer]:
@@ -226,10 +226,10 @@ def _parts(node: Node, limits: Limits) -> list[Node]:
     if isinstance(node, MappingNode):
         for key, _ in node.value:
             if isinstance(key, ScalarNode) and len(key.value) > limits.key:
-                raise TooMuchError(f"a key has {len(key.value):,} characters, and {limits.key:,} is the most")
+                raise TooMuchError(f"a key has {len(key.value):,} characters; the limit is {limits.key:,}")
         return [part for pair in node.value for part in pair]
     if str(node.tag) in _NUMBERS and len(node.value) > limits.digits:
-        raise TooMuchError(f"a number has {len(node.value):,} characters, and {limits.digits} is the most")
+        raise TooMuchError(f"a number has {len(node.value):,} characters; the limit is {limits.digits}")
     return []
 
 

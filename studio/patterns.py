@@ -126,7 +126,7 @@ def engine(pattern: str, *, across_lines: bool = False) -> re2._Regexp:
         PatternError: it is too long, no regular expression, or one that RE2 does not match in linear time.
     """
     if len(pattern) > LONGEST:
-        raise PatternError(f"it has {len(pattern):,} characters, and {LONGEST:,} is the most")
+        raise PatternError(f"it has {len(pattern):,} characters; the limit is {LONGEST:,}")
     if any("\ud800" <= sign <= "\udfff" for sign in pattern):
         raise PatternError("it holds half a character")
     try:
@@ -200,7 +200,7 @@ def require_plain_repeats(pattern: str) -> None:
         PatternError: one is.
     """
     if len(pattern) > _LONGEST_SPLIT:
-        raise PatternError(f"it has {len(pattern):,} characters, and {_LONGEST_SPLIT:,} is the most")
+        raise PatternError(f"it has {len(pattern):,} characters; the limit is {_LONGEST_SPLIT:,}")
     groups = [False]  # whether each open group holds a repeat without end, or words to choose from
     place, depth = 0, 0
     while place < len(pattern):

@@ -5,7 +5,7 @@ window.studio.exportedFolder = (() => {
   const { h, filePath, bytes, copyButton, fileName } = window.studio;
 
   const greedyLine = (greedy, whole, dtype) => {
-    const unsure = greedy.unsure && dtype !== "nf4" ? `; ${greedy.unsure} part where ${whole} hardly preferred its token` : "";
+    const unsure = greedy.unsure && dtype !== "nf4" ? `; ${greedy.unsure} diverge where ${whole} hardly preferred its token` : "";
     return h("p", { class: "num export-note muted" }, `Greedy answers equal to ${whole}'s: ${greedy.equal} of ${greedy.total}${unsure}`);
   };
 

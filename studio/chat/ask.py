@@ -105,7 +105,7 @@ def job_target(job: JobFolder, settings: Settings) -> Target:
     if request.kind == "export":
         if request.config.get("to") in ("adapter", "gguf-lora"):
             raise InputError(
-                "it is an adapter, which answers nothing by itself", where=job.id, fix="Chat with the run instead"
+                "it is an adapter, which cannot answer on its own", where=job.id, fix="Chat with the run instead"
             )
         checkpoints = [config.parent for config in sorted(job.exports.glob("*/config.json"))]
         models = [file for file in sorted(job.exports.glob("*.gguf")) if is_model_file(file.name)]

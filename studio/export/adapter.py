@@ -79,7 +79,7 @@ class AdapterExport(FolderExport):
         said, config = super().told(found), read_object(self.folder / CONFIG)
         name = config["base_model_name_or_path"]
         if not is_hub_id(name):
-            said.append(f"its base model is a folder of this machine ({name}): give the Hub id with --base to share it")
+            said.append(f"its base model is a folder on this machine ({name}): give the Hub id with --base to share it")
         elif self.config.base is not None:
             said.append(f"it was compared on {self.source.base}; whether {name} is the same model was not checked")
         if not found["generation_ends"]:

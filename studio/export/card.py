@@ -180,7 +180,7 @@ def unserved(config: dict[str, Any]) -> str:
     Args:
         config: of adapter_config.json.
     """
-    told = {"use_dora": "DoRA", "modules_to_save": "layers that were trained whole"}
+    told = {"use_dora": "DoRA", "modules_to_save": "fully trained layers"}
     told |= dict.fromkeys(("rank_pattern", "alpha_pattern"), "ranks or scales of their own for some layers")
     return next((words for key, words in told.items() if config.get(key)), "")
 

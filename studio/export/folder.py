@@ -76,7 +76,7 @@ class FolderExport(Making):
         """
         greedy, moved, said = found["greedy"], self.reference["moved"], []
         if greedy["unsure"]:
-            said.append(f"{greedy['unsure']} of {greedy['total']} greedy answers part where two tokens are near-ties")
+            said.append(f"{greedy['unsure']} of {greedy['total']} greedy answers diverge where two tokens are near-ties")
         if moved is not None and moved <= SEEN_NATS:
             said.append(f"the training moved the base model by a mean KL of {moved:.1g}, too little to see here")
         return said
@@ -153,7 +153,7 @@ class FolderExport(Making):
             )
         told = self.dtype not in COARSE and moved and moved > SEEN_NATS
         if told and result.answer["overall"]["mean_kl"] >= LOST_SHARE * moved:
-            said.append("it is no nearer to the trained model than the base model is: the training is not in it")
+            said.append("it is no closer to the trained model than the base model is: the training is not in it")
         return said
 
     def _signed(self) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from studio.models.inspect.adapters import adapter_config
 
 # Beside A and B, by option of PEFT's config.
 _BESIDE = {
-    "use_dora": "the lengths of DoRA", "modules_to_save": "layers that were trained whole",
+    "use_dora": "the lengths of DoRA", "modules_to_save": "fully trained layers",
     "trainable_token_indices": "trained tokens", "target_parameters": "adapted parameters",
     "layer_replication": "repeated layers", "lora_bias": "biases of its matrices",
     **dict.fromkeys(

@@ -25,7 +25,7 @@ from studio.reach import read_text
 _SHOWN = 3
 _LARGE = 8 * 1024**2  # bytes of a tokenizer.json
 _SIDES = {
-    "hidden": "hidden size", "heads": "attention heads", "kv_heads": "heads for keys and values",
+    "hidden": "hidden size", "heads": "attention heads", "kv_heads": "key and value heads",
     "head_dim": "width of a head",
 }  # fmt: skip
 # Of no account to what the weights compute.

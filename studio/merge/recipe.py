@@ -220,7 +220,7 @@ def _problem(item: Any, where: str) -> InputError:
     message = str(item["msg"]).removeprefix("Value error, ")
     fix = ""
     if path and path[-1] in ("model", "base_model") and item["type"] == "string_type":
-        message, fix = "a model is named by text", "Write a run's name, a folder or a Hub id"
+        message, fix = "a model's name must be text", "Write a run's name, a folder or a Hub id"
     elif item["type"] == "missing":
         message = f"'{path[-1]}' is missing"
     return InputError(f"{message[0].lower()}{message[1:]}", where=at, fix=fix)

@@ -71,7 +71,7 @@ def _problems(recipe: Recipe, where: str) -> Iterator[InputError]:
     for name in _tokenizer_models(recipe):
         if name not in merged:
             yield InputError(
-                f"the tokenizer is to come from '{name:.100}', which is not one of the merged models",
+                f"the tokenizer should come from '{name:.100}', which is not one of the merged models",
                 where=f"{where}: {'tokenizer_source' if recipe.tokenizer_source else 'tokenizer'}",
                 fix=f"Use union, base or one of {', '.join(recipe.words)}",
             )
@@ -93,7 +93,7 @@ def _counts(
         return
     if base is not None and base not in names and method.base == "none" and (whole or not method.name):
         yield InputError(
-            f"{title} has no base model, so that '{base}' would be one more model to merge", where=at,
+            f"{title} has no base model, so '{base}' would be one more model to merge", where=at,
             fix="Remove base_model, or list it under models",
         )  # fmt: skip
         return
@@ -236,7 +236,7 @@ def _sums(method: MergeMethod, sources: Sequence[Source], scopes: Sequence[Value
     weights = [_number(given("weight", source.parameters, *scopes)) for source in sources]
     if weights and all(weight is not None for weight in weights) and abs(sum(filter(None, weights))) < 1e-8:
         yield InputError(
-            f"the weights of {method.name} add up to 0, so that their mean is not defined", where=at,
+            f"the weights of {method.name} add up to 0, so their mean is undefined", where=at,
             fix="Change a weight, or set normalize: false",
         )  # fmt: skip
 

@@ -78,7 +78,7 @@ def look_at(rows: Iterable[Sent], config: OpenAIConfig, table: Table, tokens: To
         found.counts.append(count)
         found.longest = max(found.longest, (count, sent.number))
         if most is not None and count > most and tokens.exact:
-            found.problems.append((sent.number, f"it has {count:,} tokens, and {config.name} takes {most:,}"))
+            found.problems.append((sent.number, f"it has {count:,} tokens, and the limit of {config.name} is {most:,}"))
         messages = (sent.row.get("input") or sent.row)["messages"]
         first = messages[0] if messages[0]["role"] in ("system", "developer") else None
         found.systems[None if first is None else _text(first.get("content"))] += 1
@@ -150,7 +150,7 @@ def _messages(messages: Any, key: str) -> str:
                 return f"{where} has a tool call without a function and its arguments as text"
             calls.add(str(call.get("id")))
         if role == "tool" and str(message.get("tool_call_id")) not in calls:
-            return f"{where} answers the tool call {json.dumps(message.get('tool_call_id'))}, which nobody made"
+            return f"{where} answers the tool call {json.dumps(message.get('tool_call_id'))}, which was never made"
     return ""
 
 
@@ -185,9 +185,9 @@ def warnings_of(found: Findings, held: Findings | None, table: Table, tokens: To
         said.append(f"the rows have {len(found.systems)} different system prompts ({count} have {named}): "
                     f"the model answers best with the one that it was tuned with")  # fmt: skip
     if found.doubles:
-        said.append(f"{len(found.doubles)} rows repeat an earlier one ({_numbers(found.doubles)}), and are paid for")
+        said.append(f"{len(found.doubles)} rows repeat an earlier one ({_numbers(found.doubles)}), and each is billed")
     if held is not None and (both := len(found.prints & held.prints)):
-        said.append(f"{both} rows are in the training and the validation rows: the validation loss flatters")
+        said.append(f"{both} rows are in the training and the validation rows: so the validation loss is too optimistic")
     secrets = [*found.secrets, *(held.secrets if held else [])]
     if secrets:
         shown = ", ".join(f"row {row}: {kind} {masked}" for row, kind, masked in secrets[:_SHOWN])

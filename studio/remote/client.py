@@ -49,7 +49,7 @@ def address_of(given: str | None) -> str:
     except ValueError:
         host, sound = "", False
     if not sound or not host or parts.username or parts.query:
-        raise InputError("this is no address of a service", where="base_url", fix=f"Give one such as {OFFICIAL}")
+        raise InputError("this is not the address of a service", where="base_url", fix=f"Give one such as {OFFICIAL}")
     if parts.scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
         raise InputError("the key would be sent unencrypted", where="base_url", fix="Give an address with https://")
     if page() is not None and found not in (usual, OFFICIAL):
@@ -251,7 +251,7 @@ def _why(error: openai.APIError) -> str:
     status = getattr(error, "status_code", None)
     if status == 429:
         return "the service takes no more requests for now"
-    return "the service cannot be reached" if status is None else f"the service has a fault ({status})"
+    return "the service cannot be reached" if status is None else f"the service failed ({status})"
 
 
 def _asked_wait(error: Any) -> float | None:

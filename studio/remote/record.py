@@ -137,7 +137,7 @@ class Journal:
         return self.folder / f"{sha256}.lock"
 
     def _note(self, section: str, key: str, values: dict[str, Any]) -> None:
-        with locked(self.folder / "journal.lock", "nothing can be noted of what was sent"):
+        with locked(self.folder / "journal.lock", "what was sent cannot be recorded"):
             whole = self._read()
             part = whole.setdefault(section, {})
             kept = {**(part.get(key) or {}), **values, "time": time.time()}

@@ -110,7 +110,7 @@ def _as_it_is(number: int, row: Row, method: RemoteMethod) -> Sent:
 def _made(example: Example, method: RemoteMethod, path: Path) -> Row:
     if example.messages is None:
         raise InputError(
-            "plain text is no conversation, and the service trains on conversations only",
+            "plain text is not a conversation, and the service trains on conversations only",
             where=place(path, example.row), fix="Use rows with a question and an answer",
         )  # fmt: skip
     messages = [_message(one) for one in example.messages]

@@ -98,7 +98,7 @@ def test_a_merged_checkpoint_shows_its_answers_folder_and_files(page: Page, serv
     for text in ("Merged, bfloat16", "269 MB", "99.8 %", "1.6e-4", "98 / 100", "as trained", "3 files"):
         expect(report.locator("tbody tr")).to_contain_text(text)
     expect(report).to_contain_text("Prompt tokens equal in training, chat and the folder's own tokenizer for 13")
-    expect(report).to_contain_text("Greedy answers equal to the trained model's: 7 of 8; 1 part where")
+    expect(report).to_contain_text("Greedy answers equal to the trained model's: 7 of 8; 1 diverge where")
     expect(report).to_contain_text(str(job.exports / "demo-merged"))
     as_text(page)
     report.locator("summary", has_text="Files of demo-merged").click()

@@ -78,7 +78,7 @@ def test_damage_is_caught(
     context = make(session_settings, run)
     with pytest.raises(StudioError, match="1 of 1 adapters differ"):
         export(context)
-    assert "no nearer to the trained model than the base model is" in " ".join(line_of(context)["notes"])
+    assert "no closer to the trained model than the base model is" in " ".join(line_of(context)["notes"])
     shutil.rmtree(context.job.exports)
 
 
@@ -112,7 +112,7 @@ def test_a_full_fine_tune_has_none(run: JobFolder, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "reason"),
-    [({"use_dora": True}, "DoRA"), ({"modules_to_save": ["lm_head"]}, "layers that were trained whole"),
+    [({"use_dora": True}, "DoRA"), ({"modules_to_save": ["lm_head"]}, "fully trained layers"),
      ({"alpha_pattern": {"q_proj": 4}}, "ranks or scales"), ({"use_dora": False, "rank_pattern": {}}, "")],
 )  # fmt: skip
 def test_what_servers_refuse_is_known(option: dict[str, Any], reason: str, run: JobFolder, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_the_phases_are_those_that_were_foretold(merged: JobFolder) -> None:
 # What is damaged in a finished folder, and a word of what is said of it.
 DAMAGES: dict[str, str] = {
     "a transposed tensor": "mean KL",
-    "a dropped adapter": "no nearer to the trained model than the base model",
+    "a dropped adapter": "no closer to the trained model than the base model",
     "an adapter scaled twice": "mean KL",
     "a wrong rope": "mean KL",
     "a wrong template": "chat template",

@@ -31,7 +31,7 @@ def nothing_queued(home: Path) -> object:
 
 def test_a_place_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = refused(capsys, "mars")
-    assert code == 2 and said.startswith("--to: 'mars' is no place for a run.")
+    assert code == 2 and said.startswith("--to: 'mars' is not a place for a run.")
 
 
 def test_an_unknown_host(there: Sshd, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ def copy(folder: Path, target: Path) -> Path:
 SIZES = {
     "hidden size": ({"hidden_size": 48}, "different hidden size: 32 in '{one}', 48 in '{other}'"),
     "layers": ({"num_hidden_layers": 3}, "different numbers of layers: 2 in '{one}', 3 in '{other}'"),
-    "heads": ({"num_key_value_heads": 4}, "different heads for keys and values: 2 in '{one}', 4 in '{other}'"),
+    "heads": ({"num_key_value_heads": 4}, "different key and value heads: 2 in '{one}', 4 in '{other}'"),
     "vocabulary": ({"vocab_size": 49160}, "different vocabulary sizes: 49152 in '{one}', 49160 in '{other}'"),
     "inner width": ({"intermediate_size": 64}, "mlp.down_proj.weight: 32 × 48 in '{one}', 32 × 64 in '{other}'"),
 }
@@ -190,7 +190,7 @@ BESIDE = {
         {"target_modules": ["q_proj"], "layers_to_transform": [0]},
         "adapt different layers (layers_to_transform)",
     ),
-    "whole layers": ({"modules_to_save": ["lm_head"]}, "also has layers that were trained whole"),
+    "whole layers": ({"modules_to_save": ["lm_head"]}, "also has fully trained layers"),
     "patterns": ({"rank_pattern": {"q_proj": 2}}, "has ranks of its own for some layers"),
 }
 

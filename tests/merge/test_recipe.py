@@ -62,7 +62,7 @@ WRONG = {
     "an unknown key of a model": ("models: [{modl: a}]", "Did you mean 'model'?"),
     "an unknown method": (TWO + "merge_method: tis", "Did you mean ties?"),
     "no form": ("merge_method: linear", "exactly one of models, slices and modules"),
-    "a model that is no text": ("models: [{model: {path: a}}]", "a model is named by text"),
+    "a model that is no text": ("models: [{model: {path: a}}]", "a model's name must be text"),
     "two without a method": (PLAIN, "exactly 1 model, and the recipe has 2"),
     "slices without a method": ("slices: [{sources: [{model: a, layer_range: [0, 1]}]}]", "needs a merge_method"),
     "no base": (TWO + "merge_method: ties", "ties needs a base model"),

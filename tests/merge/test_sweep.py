@@ -53,7 +53,7 @@ WRONG = {
     "a word": ("models.1.parameters.weight=0.5,much", "is not a list of 2 to 20 different numbers"),
     "another model": ("models.2.parameters.weight=0.1,0.2", "the recipe has no '2' in 'models'. There are 0, 1"),
     "a wrong name": ("model.1.parameters.weight=0.1,0.2", "Did you mean 'models'?"),
-    "below a value": ("base_model.weight=0.1,0.2", "'base_model' holds a value and no places"),
+    "below a value": ("base_model.weight=0.1,0.2", "'base_model' holds a value, so it has no parts"),
 }
 
 

@@ -35,7 +35,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("supervised", {"messages": [USER, {"role": "assistant", "content": ""}]}, "message 2 of 'messages' is empty"),
     ("supervised", {"messages": [{"role": "user"}, ANSWER]}, "message 1 of 'messages' has no content"),
     ("supervised", {"messages": [USER, {"role": "tool", "tool_call_id": "c9", "content": "1"}, ANSWER]},
-     'answers the tool call "c9", which nobody made'),
+     'answers the tool call "c9", which was never made'),
     ("supervised", {"messages": [USER, ANSWER], "tools": [{"type": "function"}]}, "tool 1 is not a function with"),
     ("dpo", {**PAIR, "preferred_output": [ANSWER, ANSWER]}, "'preferred_output' must be one message"),
     ("dpo", {**PAIR, "non_preferred_output": [ANSWER]}, "both answers are the same"),

@@ -177,7 +177,7 @@ def made_merged(jobs: Path, run: JobFolder, dtype: str = "bfloat16", to: str = "
         "type": "merged", "dtype": dtype, "file": folder.name, "path": str(folder), "bytes": 269_060_552,
         "sha256": None, "top1": 0.998, "mean_kl": 1.6e-4, "p99_kl": 1e-3, "prompt_ids_equal": True,
         "prompts_compared": 13, "verdict": "as trained", "gate": {"mean_kl": 0.003, "top1": 0.96},
-        "notes": ["1 of 8 greedy answers part where two tokens are near-ties"], "differences": [], "parts": parts,
+        "notes": ["1 of 8 greedy answers diverge where two tokens are near-ties"], "differences": [], "parts": parts,
         "greedy": {"equal": 7, "total": 8, "unsure": 1, "worst": worst}, "seconds": {"proving": 30.0},
         "exact_match": {"exact_match": 0.98, "correct": 98, "total": 100},
     }  # fmt: skip

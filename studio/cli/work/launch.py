@@ -72,7 +72,7 @@ def launch(
         return _by_sky(settings, name, run, _given(SkyConfig, withs), dry_run, as_json)
     else:
         fix = f"Write ssh://[user@]host[:port][/folder], {SLURM}, {TORCHRUN} or {SKYPILOT}"
-        raise InputError(f"'{to}' is no place for a run", where="--to", fix=fix)
+        raise InputError(f"'{to}' is not a place for a run", where="--to", fix=fix)
     if job.state().final:
         answer(as_json, {"id": job.id, "path": str(job.path), "status": "written"}, f"{job.id} is written")
         return

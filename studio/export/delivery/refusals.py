@@ -97,10 +97,10 @@ def require_shareable(base: str) -> None:
         base: the name that the adapter carries.
 
     Raises:
-        InputError: it is a folder of this machine.
+        InputError: it is a folder on this machine.
     """
     if not is_hub_id(base):
         raise InputError(
-            f"the adapter's base model is a folder of this machine ({base:.200}), which nobody else can load",
+            f"the adapter's base model is a folder on this machine ({base:.200}), which nobody else can load",
             where="base", fix="Give its Hub id as base, or upload the merged checkpoint",
         )  # fmt: skip

@@ -24,7 +24,7 @@ class LmStudioExport(GgufExport):
         command = ["lms", "import", path, "--user-repo", f"{PUBLISHER}/{self.name}", "--yes", "--copy"]
         notes = [
             f"without its program: put the file into ~/.lmstudio/models/{PUBLISHER}/{self.name}/",
-            "LM Studio and Jan have implementations of Jinja of their own, which were not compared here",
+            "LM Studio and Jan have their own implementations of Jinja, which were not compared here",
         ]
         if shutil.which(command[0]) is None:
             notes.insert(0, "LM Studio's program lms is not on this machine; the command is for one that has it")

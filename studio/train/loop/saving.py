@@ -62,7 +62,7 @@ class Start:
 
 
 def _add_whole_layers(model: Any, file: Path) -> None:
-    """Write the layers that were trained whole, a reward model's head among them: PEFT's conversion leaves them out."""
+    """Write the fully trained layers, a reward model's head among them: PEFT's conversion leaves them out."""
     kept = load_file(file)
     whole = {name: one.contiguous() for name, one in get_peft_model_state_dict(model).items() if name not in kept}
     if whole:

@@ -259,7 +259,7 @@ def test_names_and_tokens_are_looked_at_before_a_job_is_made(
         settled(wish, source_of(tiny_run), session_settings)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert settled(wish, source_of(tiny_run), session_settings) == wish
-    with pytest.raises(InputError, match=r"a folder of this machine .* which nobody else can load"):
+    with pytest.raises(InputError, match=r"a folder on this machine .* which nobody else can load"):
         settled(wish.model_copy(update={"what": "adapter"}), source_of(tiny_run), session_settings)
 
 
