@@ -21,7 +21,10 @@ from filelock import FileLock
 
 import tests.support.cores  # noqa: F401
 from studio.jobs import JobFolder, find_job
+from studio.jobs.run import warm
+from studio.jobs.run.starting import LIBRARIES
 from studio.models.device.machine import device_info
+from studio.processes import child_environment
 from studio.settings import Settings, read_settings
 from tests.support.groups import Groups, arrange
 from tests.support.prepared import copy_model, link_model
@@ -215,6 +218,20 @@ def short_export(session_settings: Settings, session_home: Path, short_run: JobF
     done = run_studio("export", short_run.id, "--to", "gguf", "--type", "q4_k_m", "--json", home=session_home)
     assert done.code == 0, done.stderr
     return find_job(session_settings.jobs, done.json["id"], "export")
+
+
+@pytest.fixture(scope="session")
+def forked_steps(session_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[warm.Warm]:
+    """Steps of exports that a test runs in its own process come from a warm process, as those of the studio's jobs do.
+
+    Each would import torch and transformers anew otherwise, in six seconds.
+    """
+    folder = tmp_path_factory.mktemp("warm")
+    with (folder / "log.txt").open("wb") as log, pytest.MonkeyPatch.context() as patch:
+        process = warm.Warm.launch([LIBRARIES["export"]], log, folder, child_environment())
+        patch.setattr(warm, "here", process)
+        yield process
+        process.close()
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,9 @@ class FolderExport(Making):
         """
         greedy, moved, said = found["greedy"], self.reference["moved"], []
         if greedy["unsure"]:
-            said.append(f"{greedy['unsure']} of {greedy['total']} greedy answers diverge where two tokens are near-ties")
+            said.append(
+                f"{greedy['unsure']} of {greedy['total']} greedy answers diverge where two tokens are near-ties"
+            )
         if moved is not None and moved <= SEEN_NATS:
             said.append(f"the training moved the base model by a mean KL of {moved:.1g}, too little to see here")
         return said

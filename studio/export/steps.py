@@ -210,10 +210,9 @@ def _begin(command: Sequence[str], environment: Mapping[str, str]) -> tuple[Proc
     """Start a process, or fork it where there is one that has its libraries; return it and its output."""
     called = module_of(command)
     if warm.here is not None and called is not None and called[0] in HEAVY:
-        changed = {name: value for name, value in environment.items() if os.environ.get(name) != value}
         read, write = os.pipe()
         with contextlib.suppress(OSError), os.fdopen(write, "wb") as out:
-            child = warm.here.start(*called, out, Path.cwd(), changed, session=False)
+            child = warm.here.start(*called, out, Path.cwd(), {**os.environ, **environment}, session=False)
             if child.begun():
                 return child, os.fdopen(read, "rb")
         os.close(read)

@@ -233,5 +233,7 @@ def _changed(raw: dict[str, Any], place: str, number: float) -> dict[str, Any]:
         else:
             target = target[key]
             if not isinstance(target, list | dict):
-                raise InputError(f"'{part:.60}' holds a value, so it has no parts", where=WHERE, fix="Name the value itself")
+                raise InputError(
+                    f"'{part:.60}' holds a value, so it has no parts", where=WHERE, fix="Name the value itself"
+                )
     return changed

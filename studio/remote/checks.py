@@ -187,7 +187,9 @@ def warnings_of(found: Findings, held: Findings | None, table: Table, tokens: To
     if found.doubles:
         said.append(f"{len(found.doubles)} rows repeat an earlier one ({_numbers(found.doubles)}), and each is billed")
     if held is not None and (both := len(found.prints & held.prints)):
-        said.append(f"{both} rows are in the training and the validation rows: so the validation loss is too optimistic")
+        said.append(
+            f"{both} rows are in the training and the validation rows, so the validation loss is too optimistic"
+        )
     secrets = [*found.secrets, *(held.secrets if held else [])]
     if secrets:
         shown = ", ".join(f"row {row}: {kind} {masked}" for row, kind, masked in secrets[:_SHOWN])

@@ -177,7 +177,8 @@ class Following:
                 return
         where = record.job or "a job that had just been sent"
         raise StoppedError(
-            f"it was stopped here, but {where} may still be running at the service", fix="'studio openai stop' ends it there"
+            f"it was stopped here, but {where} may still be running at the service",
+            fix="'studio openai stop' ends it there",
         )
 
     def _cancelled(self, record: Record) -> Any:

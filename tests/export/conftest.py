@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from studio.export.steps import QuietWatcher
 from studio.jobs import JobFolder, list_jobs
+from studio.jobs.run.warm import Warm
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
@@ -46,6 +46,11 @@ def line_of(context: JobContext) -> dict[str, Any]:
     """The first line of an export's report."""
     found: dict[str, Any] = json.loads((context.job.report / "export.json").read_text())["files"][0]
     return found
+
+
+@pytest.fixture(autouse=True)
+def steps_come_forked(forked_steps: Warm) -> None:
+    """Every export of these tests is as quick as one of the studio's."""
 
 
 @pytest.fixture(autouse=True)
@@ -110,18 +115,20 @@ def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(
-    session_settings: Settings, adapter: Path, make_run: Callable[[Path], JobFolder], rows_file: Path
+    session_settings: Settings,
+    adapter: Path,
+    make_run: Callable[[Path], JobFolder],
+    rows_file: Path,
+    forked_steps: Warm,
 ) -> JobFolder:
     """A finished export of the stand-in to two types, by the process that the studio starts; one row is answered."""
     run, row = make_run(adapter), rows_file.with_name("one.jsonl")
     row.write_text(rows_file.read_text().splitlines(keepends=True)[0])
     config = {"run": run.id, "types": TYPES, "imatrix": "off", "evaluate": str(row)}
     job = create_job(session_settings.jobs, "export", "stand in", config)
-    with job.log_path.open("w") as log:
-        done = subprocess.run(
-            [sys.executable, "-m", "studio.export", str(job.path)], stdout=log, stderr=log, timeout=580
-        )
-    assert done.returncode == 0, job.log_path.read_text()[-3000:]
+    with job.log_path.open("wb") as log:
+        process = forked_steps.start("studio.export", [str(job.path)], log, job.path, dict(os.environ))
+    assert process.wait(580) == 0, job.log_path.read_text()[-3000:]
     return job
 
 

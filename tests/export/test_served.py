@@ -165,7 +165,7 @@ def changed(run: JobFolder, folder: Path, base: Path | None = None, **option: An
     ("to", "option", "words"),
     [
         ("vllm", {"use_dora": True}, "vLLM cannot serve an adapter with DoRA"),
-        ("sglang", {"modules_to_save": ["lm_head"]}, "SGLang cannot serve an adapter with layers that were trained"),
+        ("sglang", {"modules_to_save": ["lm_head"]}, "SGLang cannot serve an adapter with fully trained layers"),
         ("tgi", {"alpha_pattern": {"q_proj": 4}}, "TGI cannot serve an adapter with ranks or scales"),
         ("vllm", {"r": 513}, "vLLM serves adapters up to rank 512; this one has rank 513"),
     ],

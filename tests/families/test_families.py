@@ -34,7 +34,7 @@ from studio.train.worker import train
 from tests.families.made import CASES, make
 from tests.support.llamaserver import llama_server
 
-pytestmark = pytest.mark.families
+pytestmark = [pytest.mark.families, pytest.mark.usefixtures("forked_steps")]
 TYPES = ["f16", "q8_0"]
 F16_KL, Q8_KL = 1e-3, 0.02  # the limits of `studio.export.proof.gates`
 # Names in which llama.cpp and others read meaning.

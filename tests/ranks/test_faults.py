@@ -74,7 +74,11 @@ def same(job: JobFolder, whole: JobFolder) -> None:
         (1, signal.SIGKILL, r"rank 1 was killed .*SIGKILL.*; the last line of rank-1.log is '.+'"),
         (0, signal.SIGKILL, r"rank 0 was killed .*SIGKILL.*; the last line of log.txt is '.+'"),
         (-1, signal.SIGKILL, r"killed the process|process was killed"),
-        (1, signal.SIGSTOP, r"rank 1 has done nothing for \d+ s and does not respond.*; the last line of rank-1.log is"),
+        (
+            1,
+            signal.SIGSTOP,
+            r"rank 1 has done nothing for \d+ s and does not respond.*; the last line of rank-1.log is",
+        ),
         (1, signal.SIGSEGV, r"rank 1 ended: a compiled library crashed.*; the last line of rank-1.log is '.+'"),
     ],
     ids=["rank", "first-rank", "launcher", "hanging", "crashed"],

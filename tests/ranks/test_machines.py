@@ -115,7 +115,7 @@ def test_who_comes_when_the_first_machine_has_ended_hears_why(job: JobFolder, se
 
 def test_a_machine_that_cannot_compute_it_ends_the_run_with_its_reason(job: JobFolder, settings: Settings) -> None:
     first, second = both(job, settings, "4 devices were requested, but there is no GPU here")
-    assert re.match(r"machine 1 \(.+\) cannot compute it: 4 devices are asked for", first.what)
+    assert re.match(r"machine 1 \(.+\) cannot compute it: 4 devices were requested", first.what)
     assert second.what.startswith("the run cannot start: machine 1")
 
 
@@ -192,7 +192,7 @@ def test_a_run_of_several_machines_is_not_begun_by_others(
     assert cli(["train", "demo/sft", "--set", "training.nodes=2"]) == 2
     assert "training.nodes: this run uses 2 machines" in " ".join(capsys.readouterr().err.split())
     (job.path / machines.FILE).unlink()
-    with pytest.raises(InputError, match="was not started for them"), called(JobContext(job, settings), 2):
+    with pytest.raises(InputError, match="was not launched on them"), called(JobContext(job, settings), 2):
         raise AssertionError("nobody asked")
 
 

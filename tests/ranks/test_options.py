@@ -58,7 +58,7 @@ def test_anything_else_is_refused(given: object) -> None:
         ({"devices": [0, 1]}, 0, "training.devices", "there is no cuda:0 and no cuda:1: there is no GPU here"),
         ({"devices": [0, 5]}, 2, "training.devices", "there is no cuda:5: there are cuda:0, cuda:1 here"),
         ({"devices": 3}, 2, "training.devices", "3 devices were requested, but there are cuda:0, cuda:1 here"),
-        ({"devices": 3, "device": "cpu"}, 2, "training.devices", "3 processes are asked for"),
+        ({"devices": 3, "device": "cpu"}, 2, "training.devices", "3 processes were requested"),
         ({"devices": 2, "device": "cuda:0"}, 2, "training.devices", "which is one device, but training.devices is 2"),
         (
             {"devices": [0], "device": "cpu"},
@@ -85,11 +85,11 @@ def test_devices_that_are_not_there(
 @pytest.mark.parametrize(
     ("asked", "where", "said"),
     [
-        ({"training": {"parallel": "ddp"}}, "training.parallel", "this run has one"),
-        ({"training": {"devices": 2, "parallel": "none"}}, "training.parallel", "2 devices are asked for"),
+        ({"training": {"parallel": "ddp"}}, "training.parallel", "this run uses one"),
+        ({"training": {"devices": 2, "parallel": "none"}}, "training.parallel", "2 devices were requested"),
         ({"training": {"devices": 3}}, "training.batch_size", "8 examples cannot be divided equally among 3 devices"),
         ({"training": {"devices": 2, "micro_batch_size": 8}}, "training.micro_batch_size", "which is no multiple of 8"),
-        ({"training": {"devices": 2, "padding_free": True}}, "training.padding_free", "cannot be shared"),
+        ({"training": {"devices": 2, "padding_free": True}}, "training.padding_free", "cannot be split"),
         ({"training": {"devices": 2, "engine": "unsloth"}}, "training.engine", "Unsloth trains on one device"),
         (
             {"training": {"devices": 2, "parallel": "fsdp2"}, "method": {"name": "ppo"}},

@@ -18,8 +18,8 @@ OTHER = "https://models.example/v1"
 
 
 @pytest.mark.parametrize(("given", "said"), [
-    ("ftp://models.example/v1", "no address"), ("nonsense", "no address"), ("http://[", "no address"),
-    ("https://ada:secret@models.example/v1", "no address"), ("http://models.example/v1", "unencrypted"),
+    ("ftp://models.example/v1", "not the address"), ("nonsense", "not the address"), ("http://[", "not the address"),
+    ("https://ada:secret@models.example/v1", "not the address"), ("http://models.example/v1", "unencrypted"),
 ])  # fmt: skip
 def test_addresses_that_cannot_be_used(given: str, said: str) -> None:
     with pytest.raises(InputError, match=said):

@@ -128,8 +128,7 @@ class ServedFile(Serving, GgufExport):
             return [f"this machine's llama-server did not render the prompts, and may not start from serve.sh: {why}"]
         self.report["rendered"] = result.answer
         return [
-            f"llama-server renders '{one['prompt']}' differently: {one['what']}"
-            for one in result.answer["differences"]
+            f"llama-server renders '{one['prompt']}' differently: {one['what']}" for one in result.answer["differences"]
         ]
 
 

@@ -180,7 +180,7 @@ def require_devices(training: TrainingConfig, settings: Settings, one_of_several
         if missing := [name for name in wanted.split(AND) if name not in gpus]:
             raise InputError(
                 f"there is no {' and no '.join(missing)}: {here}", where="training.devices",
-                fix="List GPUs that are available" if gpus else "Set it to auto, or to a number of processes on the CPU",
+                fix="List available GPUs" if gpus else "Set it to auto, or to a number of processes on the CPU",
             )  # fmt: skip
         return
     if ranks == 1:

@@ -133,13 +133,17 @@ class Mirror:
                 )
                 if code != 0:
                     said = (errors.strip().splitlines() or [f"status {code}"])[-1]
-                    raise BrokenError(f"files from {machine.shown} did not arrive ({said})", fix="The studio will try again")
+                    raise BrokenError(
+                        f"files from {machine.shown} did not arrive ({said})", fix="The studio will try again"
+                    )
                 archive.seek(0)
                 try:
                     with tarfile.open(fileobj=archive) as opened:
                         opened.extractall(folder, filter="data")
                 except tarfile.TarError as error:
-                    raise BrokenError(f"only some files arrived from {machine.shown}", fix="The studio will try again") from error
+                    raise BrokenError(
+                        f"only some files arrived from {machine.shown}", fix="The studio will try again"
+                    ) from error
             for path in paths:
                 if (Path(folder) / path).is_file():
                     target = self._job.path / path

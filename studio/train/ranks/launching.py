@@ -90,7 +90,9 @@ def _run_first(context: JobContext, count: int, nodes: int) -> None:
         codes = {rank: code for rank, code in codes.items() if rank not in bond.ended}
         found: StudioError | None = watch.found or lost or verdict(job, count * nodes, codes)
         if found is None and bond.ended:
-            found = RankError("ranks on other machines ended without an explanation", fix="Look at the logs of the ranks")
+            found = RankError(
+                "ranks on other machines ended without an explanation", fix="Look at the logs of the ranks"
+            )
         if found is not None:
             raise found
 

@@ -186,7 +186,7 @@ def _listening(host: str, port: int) -> socket.socket:
         have = ", ".join(machines.addresses())
         raise InputError(
             f"the first machine cannot listen at {host}, port {port or 'any'} ({reason})", where=TORCHRUN,
-            fix=f"Launch it on the machine with that address (this one has {have}), or name another port: --with port=0",
+            fix=f"Launch it on the machine with that address (here: {have}), or name another port: --with port=0",
         ) from error  # fmt: skip
     return made
 
