@@ -113,7 +113,7 @@ def test_a_short_run_becomes_a_proven_file(page: Page, server: Server) -> None:
     page.get_by_role("tab", name="Chat", exact=True).click()
     longest_answer(page, 8)  # a model that learned so little finds no end
     asked(page, "three · tuned")
-    exported(page, server)
+    exported(page, server, "Q8_0")  # made in a tenth of Q4_K_M's time
     for job in list_jobs(server.settings.jobs):
         foretold(job)
 
@@ -145,13 +145,16 @@ def asked(tab: Page, tuned: str) -> None:
         expect(tab.locator(f"#chat-{side} .chat-messages")).to_have_attribute("aria-busy", "false", timeout=ANSWER_MS)
 
 
-def exported(tab: Page, server: Server) -> None:
+def exported(tab: Page, server: Server, kind: str = "Q4_K_M") -> None:
     """One press exports; the file is proven, downloaded without a copy, and answers in the Chat tab."""
     tab.get_by_role("tab", name="Export", exact=True).click()
+    if kind != "Q4_K_M":
+        tab.locator("#export-types").get_by_label(kind).check()
+        tab.locator("#export-types").get_by_label("Q4_K_M").uncheck()
     tab.get_by_role("button", name="Export to GGUF", exact=True).click()
     card = tab.locator(".export-card").first
     expect(card.locator(".pill", has_text="verified")).to_be_visible(timeout=400_000)
-    expect(card.locator("tbody tr")).to_contain_text(["Q4_K_M"])
+    expect(card.locator("tbody tr")).to_contain_text([kind])
     job = next(job for job in list_jobs(server.settings.jobs) if job.request.kind == "export")
     (file,) = job.exports.glob("*.gguf")
     (line,) = json.loads((job.report / "export.json").read_text(encoding="utf-8"))["files"]

@@ -95,6 +95,15 @@ def test_products_with_the_matrices_of_adapters(kernels: Kernels, rows, few, wid
         assert torch.equal(kernels.over_rows(low, high), made)
 
 
+def test_sums_over_many_rows_are_as_exact_as_torchs(kernels: Kernels) -> None:
+    """Two ranks add up half of the rows each: what one sum loses shows as a difference between them and one process."""
+    drawn = torch.Generator().manual_seed(3)
+    low, high = torch.randn(4000, 16, generator=drawn), torch.randn(4000, 192, generator=drawn)
+    exact = low.double().t() @ high.double()
+    ours, torchs = ((made - exact).abs().mean() for made in (kernels.over_rows(low, high), low.t() @ high))
+    assert ours <= 1.5 * torchs
+
+
 def test_attention_of_parts_of_a_larger_tensor(kernels: Kernels) -> None:
     both = torch.randn(70, 6 * 16)
     q, k, v = (part.unflatten(1, (2, 16)) for part in both.split(32, dim=1))

@@ -137,6 +137,7 @@ struct Paired {
 };
 #endif
 
+// What is added to comes last: long sums are sums of short ones, which lose less.
 template <class Kind, int ROWS, int VECTORS>
 inline void tile(long steps, const typename Kind::Cell* left, long left_row, const typename Kind::Cell* right,
                  long columns, float* out, long out_row, bool add) {
@@ -144,7 +145,7 @@ inline void tile(long steps, const typename Kind::Cell* left, long left_row, con
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) total[r][v] = add ? load(out + r * out_row + v * WIDTH) : vec{};
+    for (int v = 0; v < VECTORS; v++) total[r][v] = vec{};
   for (long k = 0; k < steps; k++) {
     typename Kind::Right here[VECTORS];
 #pragma GCC unroll 4
@@ -158,7 +159,10 @@ inline void tile(long steps, const typename Kind::Cell* left, long left_row, con
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) store(out + r * out_row + v * WIDTH, total[r][v]);
+    for (int v = 0; v < VECTORS; v++) {
+      float* at = out + r * out_row + v * WIDTH;
+      store(at, add ? load(at) + total[r][v] : total[r][v]);
+    }
 }
 
 template <class Kind, int VECTORS>
