@@ -13,11 +13,12 @@ namespace studio {
 // through all of `right`, which stays in the cache.
 inline void low_rank(const float* left, long left_row, const float* right, float* out, long out_row, long rows,
                      long width, long depth, bool add) {
-  constexpr long ROWS = 6;
+  constexpr long ROWS = 6, DEPTH = 128;
 #pragma omp parallel for schedule(static)
   for (long r = 0; r < rows; r += ROWS)
-    product<Single>(std::min(ROWS, rows - r), width, depth, left + r * left_row, left_row, right, width,
-                    out + r * out_row, out_row, add);
+    for (long d = 0; d < depth; d += DEPTH)
+      product<Single>(std::min(ROWS, rows - r), width, std::min(DEPTH, depth - d), left + r * left_row + d, left_row,
+                      right + d * width, width, out + r * out_row, out_row, add || d > 0);
 }
 
 // out (few x width) = left (few x rows) times right (rows x width): the gradients of low-rank matrices. `right` is read
