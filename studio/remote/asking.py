@@ -113,7 +113,7 @@ def go_on(settings: Settings, job: JobFolder) -> str:
             status: str = client.fine_tuning.jobs.retrieve(record.job).status
             if status == "paused":
                 client.fine_tuning.jobs.resume(record.job)
-                said.append("it is still running at the service")
+                said.append("it was resumed at the service")
     with locked(job.path / ".resume.lock", f"'{job.name}' cannot be followed again now"):
         state = job.state()
         followed = state.status == "completed" or (state.final and record.over)

@@ -205,7 +205,7 @@ def test_pause_resume_and_stop(service: OpenAI, settings: Settings, rows: Rows) 
     step = Summaries().of(job).step
     time.sleep(0.3)
     assert Summaries().of(job).step == step and Summaries().of(job).progress.share < 0.9
-    assert go_on(settings, job) == "it is still running at the service"
+    assert go_on(settings, job) == "it was resumed at the service"
     until(lambda: Summaries().of(job).step > step)
     request_stop(job)
     thread.join(10)

@@ -101,9 +101,10 @@ class Forked:
 class Warm:
     """A warm process, as its owner sees it."""
 
-    def __init__(self, channel: socket.socket, ready: bool = False) -> None:
+    def __init__(self, channel: socket.socket, environment: Mapping[str, str], ready: bool = False) -> None:
         """Take the owner's end of the channel; `launch` and `beside` make the process."""
         channel.setblocking(False)
+        self._environment = dict(environment)
         self._channel, self._ready, self._gone = channel, ready, False
         self._children: dict[int, Forked] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -122,7 +123,7 @@ class Warm:
             OSError: no process can be started.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        made = cls(ours)
+        made = cls(ours, environment)
         with theirs:
             made._process = subprocess.Popen(
                 module_command("studio.jobs.run.warm", str(theirs.fileno()), *modules),
@@ -145,7 +146,7 @@ class Warm:
                 _become(serve(theirs))
             raise SystemExit
         theirs.close()
-        return cls(ours, ready=True)
+        return cls(ours, os.environ, ready=True)
 
     def start(
         self, module: str, arguments: Sequence[str], log: IO[bytes], cwd: Path, environment: Mapping[str, str],
@@ -158,16 +159,17 @@ class Warm:
             arguments: of its command line.
             log: where its output goes.
             cwd: folder that it starts in.
-            environment: added to that of the warm process.
+            environment: added to that of the warm process; only what differs is sent.
             session: whether it leads a session of its own.
 
         Raises:
             OSError: the warm process is gone, and nothing was started.
         """
         child, number = Forked(self), len(self._children)
+        changed = {name: value for name, value in environment.items() if self._environment.get(name) != value}
         asked = {
             "id": number, "module": module, "arguments": [*arguments], "cwd": str(cwd),
-            "environment": dict(environment), "session": session,
+            "environment": changed, "session": session,
         }  # fmt: skip
         socket.send_fds(self._channel, [json.dumps(asked).encode()], [log.fileno()])
         self._children[number] = child

@@ -23,7 +23,7 @@ FUSED_LOGITS = 512
 
 # What a job on a CPU takes beside its imports and what is counted below: threads, rows, workspaces and the pages of
 # libraries that it touches, and of what comes and goes in a step the share that the allocator cannot use again, since
-# batches have other lengths. Measured: 0.16 GB where a step is 0.2 GB, 0.4 GB where it is 2.5 GB (docs/memory.md).
+# batches have other lengths. Measured: 0.1 to 0.2 GB with an adapter, 0.5 GB in full (docs/memory.md).
 JOB_BYTES = 190_000_000
 LOST_SHARE = 0.15
 # The CUDA context and the workspaces of cuBLAS on the GPU: an assumption, not measured here.

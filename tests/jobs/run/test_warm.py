@@ -116,6 +116,16 @@ def test_a_child_is_a_process_of_its_own_with_what_was_imported(warm: Warm, tmp_
     assert first["numpy"] != second["numpy"]
 
 
+def test_a_child_finds_what_its_owner_says_now_however_much_both_have(modules: Path, tmp_path: Path) -> None:
+    many = {**child_environment(), "WORD": "before", **{f"LONG_{n}": "x" * 1000 for n in range(100)}}  # over LARGEST
+    with (tmp_path / "log").open("ab") as log:
+        made = Warm.launch(["costly"], log, tmp_path, many)
+        child = made.start("says", [], log, tmp_path, {**many, "WORD": "hello"})
+    assert child.wait(60) == 0
+    made.close()
+    assert json.loads((tmp_path / "log").read_text())["word"] == "hello"
+
+
 def test_it_tells_how_a_child_ended(warm: Warm, tmp_path: Path) -> None:
     failing, killed = begin(warm, tmp_path / "one", "ends", "7"), begin(warm, tmp_path / "two", "waits")
     until(lambda: failing.poll() is not None)

@@ -8,7 +8,7 @@ import pytest
 
 from studio.jobs import JobFolder
 
-# docs/memory.md: -7 to +9 % in 33 runs on two machines; allocators differ from system to system.
+# docs/memory.md: -7 to +7 % in 29 runs by the plan of then, -3 to +9 % in five since; allocators differ.
 TOLERANCE = 0.15
 
 
