@@ -271,7 +271,10 @@ def test_start_selects_the_new_run(page: Page, server: Server) -> None:
     page.get_by_role("tab", name="Method", exact=True).click()
     expect(page.locator("#tab-method .plan-start")).to_have_text("Add to queue")
     expect(page.locator("#tab-method .plan-name")).to_have_value("")
-    page.wait_for_function("() => ['completed', 'failed'].includes(studio.state.jobs[0]?.status)", timeout=300_000)
+    page.wait_for_function(
+        "id => ['completed', 'failed'].includes(studio.state.jobs.find(job => job.id === id)?.status)",
+        arg=job.id, timeout=300_000,
+    )  # fmt: skip
     assert job.state().status == "completed", job.log_path.read_text()[-2000:]
 
 

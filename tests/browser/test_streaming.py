@@ -63,7 +63,10 @@ def test_rows_are_streamed_as_the_form_says(page: Page, server: Server, scheme: 
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert serious(page) == []
     page.locator("#tab-data .plan-start").click()
-    page.wait_for_function("() => ['completed', 'failed'].includes(studio.state.jobs[0]?.status)", timeout=300_000)
+    page.wait_for_function(
+        "name => ['completed', 'failed'].includes(studio.state.jobs.find(job => job.name === name)?.status)",
+        arg=f"streamed-{width}", timeout=300_000,
+    )  # fmt: skip
     job = find_job(server.settings.jobs, f"streamed-{width}", "train")
     assert job.state().status == "completed", job.log_path.read_text()[-2000:]
     assert job.request.config["data"]["streaming"] == "on"
