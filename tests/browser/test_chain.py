@@ -23,12 +23,13 @@ from tests.browser.conftest import Server
 from tests.browser.made import longest_answer
 from tests.browser.test_setup_tabs import fill, open_tab, planned
 
-TRAINING_SECONDS = 600
+TRAINING_SECONDS = 1200  # not a goal, which benchmarks have: twelve minutes were seen on one core, in float32
 ANSWER_MS = 120_000
 POINTS = "count => document.querySelector('[data-chart=loss]')?.data?.some(trace => trace.x.length >= count)"
 
 
 @pytest.mark.long
+@pytest.mark.timeout(2700)
 def test_the_demo_learns_its_task_and_is_taken_away(
     browser: Browser,
     page: Page,
