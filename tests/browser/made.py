@@ -30,6 +30,14 @@ def longest_answer(page: Page, tokens: int) -> None:
     field.blur()
 
 
+def until_ended(page: Page, name: str) -> None:
+    """Wait until the page knows that the run of that name has ended; the newest it knows may be another one."""
+    page.wait_for_function(
+        "name => ['completed', 'failed'].includes(studio.state.jobs.find(job => job.name === name)?.status)",
+        arg=name, timeout=300_000,
+    )  # fmt: skip
+
+
 def as_text(page: Page) -> None:
     """Nothing of what a model or a file said has become markup or script."""
     assert page.evaluate(PWNED)

@@ -14,7 +14,7 @@ from playwright.sync_api import TimeoutError as Late
 
 from studio.jobs import find_job
 from studio.settings import ASSETS
-from tests.browser.made import look, serious
+from tests.browser.made import look, serious, until_ended
 from tests.models.tiny import save_tiny
 
 if TYPE_CHECKING:
@@ -271,10 +271,7 @@ def test_start_selects_the_new_run(page: Page, server: Server) -> None:
     page.get_by_role("tab", name="Method", exact=True).click()
     expect(page.locator("#tab-method .plan-start")).to_have_text("Add to queue")
     expect(page.locator("#tab-method .plan-name")).to_have_value("")
-    page.wait_for_function(
-        "id => ['completed', 'failed'].includes(studio.state.jobs.find(job => job.id === id)?.status)",
-        arg=job.id, timeout=300_000,
-    )  # fmt: skip
+    until_ended(page, "one step")
     assert job.state().status == "completed", job.log_path.read_text()[-2000:]
 
 

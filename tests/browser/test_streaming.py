@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.jobs import find_job
-from tests.browser.made import look, serious
+from tests.browser.made import look, serious, until_ended
 from tests.browser.test_other_method import choose
 from tests.browser.test_setup_tabs import open_tab, planned, upload
 
@@ -63,10 +63,7 @@ def test_rows_are_streamed_as_the_form_says(page: Page, server: Server, scheme: 
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert serious(page) == []
     page.locator("#tab-data .plan-start").click()
-    page.wait_for_function(
-        "name => ['completed', 'failed'].includes(studio.state.jobs.find(job => job.name === name)?.status)",
-        arg=f"streamed-{width}", timeout=300_000,
-    )  # fmt: skip
+    until_ended(page, f"streamed-{width}")
     job = find_job(server.settings.jobs, f"streamed-{width}", "train")
     assert job.state().status == "completed", job.log_path.read_text()[-2000:]
     assert job.request.config["data"]["streaming"] == "on"
