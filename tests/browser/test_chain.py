@@ -48,7 +48,7 @@ def test_the_demo_learns_its_task_and_is_taken_away(
         re.compile("loading|preparing|reading|tokenizing|step"), timeout=60_000
     )
     expect(page.locator("[data-part=count]")).to_contain_text(re.compile(r"step \d+ of \d+"), timeout=180_000)
-    page.wait_for_function(POINTS, arg=3)
+    page.wait_for_function(POINTS, arg=3, timeout=180_000)
     page.screenshot(path=artifacts / "training.png")
     address = page.url
     (job,) = list_jobs(server.settings.jobs)
