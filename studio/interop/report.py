@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from studio.config import RunConfig
 
 # mapped: it means the same here. approximated: close, `why` says how it differs. ignored: it changes nothing here.
 # refused: the studio cannot do it. unknown: the tool has no such key, either.
@@ -33,6 +36,19 @@ class Line:
     def as_dict(self) -> dict[str, Any]:
         """The line for JSON output and for the page."""
         return {"key": self.key, "status": self.status, "to": self.to, "why": self.why, "line": self.line}
+
+
+def by_part(config: RunConfig, micro: int) -> str:
+    """How an update differs in a tool that computes each of its micro-batches by itself; "" where it does not.
+
+    Args:
+        config: the run.
+        micro: rows that are computed at a time there.
+    """
+    what = config.method.kind.by_part(config.method)
+    if not what or micro >= config.training.batch_size:
+        return ""
+    return f"{what[:1].upper()}{what[1:]} over a whole update here, in each micro-batch there"
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ class _Kto(PreferenceMethod):
     def deals(self, options: KtoOptions) -> bool:
         return True
 
+    def by_part(self, options: KtoOptions) -> str:
+        return "the KL divergence is estimated" if options.kto_loss == "kto" else ""
+
     def least_rows(self, options: KtoOptions) -> int:
         # Its estimate of the KL takes another answer of the batch.
         return 2 if options.kto_loss == "kto" else 1

@@ -168,6 +168,10 @@ class Method:
         """
         return False
 
+    def by_part(self, options: Any) -> str:
+        """What TRL takes from each micro-batch and the studio from a whole update; "" for nothing."""
+        return ""
+
     def loss(self, options: Any) -> str:
         """Name of its loss, where its trainer has several."""
         return ""

@@ -25,6 +25,9 @@ class _Orpo(PreferenceMethod):
     def deals(self, options: OrpoOptions) -> bool:
         return True
 
+    def by_part(self, options: OrpoOptions) -> str:
+        return "the likelihood's mean over tokens is taken"
+
     def loss(self, options: OrpoOptions) -> str:
         return options.orpo_loss
 

@@ -21,14 +21,17 @@ from studio.config.describe import options_of
 from studio.config.load import build
 from studio.data.prepare.units import Prompt
 from studio.errors import InputError
+from studio.interop.report import Exported
 from studio.interop.scripts import TRL_SCRIPT, UNSLOTH_SCRIPT
 from studio.interop.tool import Tool
+from studio.interop.tools import tool_named
 from studio.methods import METHODS
 from studio.train.rewards.functions import exact_match, json_scorer, length_scorer, numeric, regex_scorer
 from studio.tunings import TUNINGS
 from tests.parity.made import demo_rows, logged, make_trainer, one_thread, write_rows
 
 STEPS = 3
+AXOLOTL, LLAMA_FACTORY = tool_named("axolotl"), tool_named("llama-factory")
 # Both sides add up the same numbers in another order; fp32 keeps seven digits.
 TOLERANCE = 1e-4
 # Whatever asks for the studio fails.
@@ -43,6 +46,12 @@ def script(tool: Tool, raw: dict[str, Any]) -> str:
     assert tool.write is not None
     (text,) = tool.write(build(RunConfig, raw)).files.values()
     return text
+
+
+def written(tool: Tool, **sections: Any) -> Exported:
+    """A run on rows of the Hub as another tool reads it."""
+    assert tool.write is not None
+    return tool.write(build(RunConfig, {"data": {"train": [{"path": "org/rows"}]}, **sections}))
 
 
 def imports_of(text: str) -> dict[str, str]:
@@ -123,6 +132,32 @@ def test_the_names_and_options_of_every_script_exist_in_trl() -> None:
                 assert {word.arg for word in node.keywords} <= set(known), (method, tuning)
                 looked_at += 1
     assert looked_at > 2 * (len(CELLS) - len(TUNINGS))
+
+
+KL, MEAN = "The KL divergence is estimated", "The likelihood's mean over tokens is taken"
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [({"name": "kto"}, KL), ({"name": "kto", "kto_loss": "apo_zero_unpaired"}, ""), ({"name": "orpo"}, MEAN),
+     ({"name": "dpo"}, ""), ({"name": "simpo"}, "")],
+)  # fmt: skip
+def test_what_trl_takes_from_each_micro_batch_is_said(method: dict[str, str], said: str) -> None:
+    wanted = [("approximated", f"{said} over a whole update here, in each micro-batch there")] if said else []
+    for tool, micro in itertools.product((TRL_SCRIPT, AXOLOTL, LLAMA_FACTORY), ("auto", 2, 12)):
+        training = {"batch_size": 12, "micro_batch_size": micro}
+        report = written(tool, method=method, training=training).report
+        found = [(line.status, line.why) for line in report if line.key == "training.micro_batch_size"]
+        assert [line for line in found if line[0] == "approximated"] == (wanted if micro != 12 else [])
+
+
+def test_kto_is_never_told_to_compute_one_answer_at_a_time() -> None:
+    for tool, line in (
+        (TRL_SCRIPT, "per_device_train_batch_size=3"), (AXOLOTL, "micro_batch_size: 3"),
+        (LLAMA_FACTORY, "per_device_train_batch_size: 3"),
+    ):  # fmt: skip
+        files = written(tool, method={"name": "kto"}, training={"batch_size": 3}).files
+        assert line in next(iter(files.values()))
 
 
 def test_what_differs_is_said_at_the_top_and_a_name_is_no_code() -> None:
@@ -222,13 +257,16 @@ def compare(raw: dict[str, Any], model: Path, theirs: list[dict[str, float]], ou
 TRAINED = [name for name in METHODS if name != "ppo"]
 TEXTS = [{"prompt": f"{n} + 1?", "chosen": f"{n + 1}", "rejected": "No."} for n in range(12)]
 RATED = [{"prompt": f"{n} + 1?", "completion": f"{n + n % 2}", "label": n % 2 == 1} for n in range(12)]
+# TRL estimates the KL divergence in each micro-batch.
+WHOLE = {"training": {"micro_batch_size": 4}}
 VARIANTS: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any]]] = {
     **{name: (name, rows_for(name, 12), {}) for name in TRAINED},
     "cpo": ("orpo", rows_for("orpo", 12), {"method": {"orpo_loss": "cpo"}}),
     "rloo": ("grpo", rows_for("grpo", 12), {"method": {"grpo_algorithm": "rloo"}}),
     "grpo in order": ("grpo", rows_for("grpo", 12), {"data": {"shuffle": False}}),
-    "rated": ("kto", RATED, {}),
-    "rated in order": ("kto", RATED, {"data": {"shuffle": False}}),
+    "kto": ("kto", rows_for("kto", 12), WHOLE),
+    "rated": ("kto", RATED, WHOLE),
+    "rated in order": ("kto", RATED, WHOLE | {"data": {"shuffle": False}}),
     "raw pairs": ("dpo", TEXTS, {"source": {"reading": "raw"}}),
     "pairs of texts": ("reward", TEXTS, {"source": {"reading": "conversation"}}),
     "joined": ("pretrain", rows_for("pretrain", 12), {"method": {"documents": "join"}, "data": {"max_length": 32}}),

@@ -16,7 +16,7 @@ from studio.errors import InputError
 from studio.interop.llama_factory.datafiles import write_datasets
 from studio.interop.llama_factory.keys import BACK, SCHEDULE_KEYS, TITLE, targets_back
 from studio.interop.llama_factory.methods import PAIRWISE, STAGES, WITHOUT_REFERENCE
-from studio.interop.report import Exported, Line, Status
+from studio.interop.report import Exported, Line, Status, by_part
 from studio.interop.yamltext import document
 
 CONFIG = "train.yaml"
@@ -306,9 +306,14 @@ def _batch(out: _Out) -> None:
     size, micro = out.get("training.batch_size"), out.get("training.micro_batch_size")
     why = ""
     if micro == "auto":
-        micro = next(one for one in range(min(_MICRO, size), 0, -1) if size % one == 0)
+        least = out.config.method.kind.least_rows(out.config.method)
+        micro = next((one for one in range(min(_MICRO, size), least - 1, -1) if size % one == 0), size)
         why = "auto goes by the memory here; the result does not depend on it"
-    out.put("training.micro_batch_size", {"per_device_train_batch_size": micro}, why)
+    differs = by_part(out.config, micro)
+    out.put(
+        "training.micro_batch_size", {"per_device_train_batch_size": micro}, differs or why,
+        "approximated" if differs else "mapped",
+    )  # fmt: skip
     out.put("training.batch_size", {"gradient_accumulation_steps": size // micro})
 
 

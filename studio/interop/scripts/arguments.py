@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from studio.interop.report import by_part
 from studio.interop.scripts.source import Expression, source
 from studio.interop.scripts.trainers import Trainer
 from studio.interop.sheets.outgoing import Outgoing
@@ -18,9 +19,11 @@ def arguments_of(out: Outgoing, trainer: Trainer, validates: bool) -> tuple[list
         trainer: whose config it is.
         validates: whether there are validation rows.
     """
-    training = out.config.training
-    chosen = training.micro_batch_size
-    micro = max(part for part in (1, 2, 4) if training.batch_size % part == 0) if chosen == "auto" else chosen
+    training, method = out.config.training, out.config.method
+    micro = training.micro_batch_size
+    if micro == "auto":
+        parts = (part for part in (4, 2, 1) if training.batch_size % part == 0)
+        micro = next((part for part in parts if part >= method.kind.least_rows(method)), training.batch_size)
     rate, why = out.rate()
     out.tell("training.learning_rate", "approximated" if why else "mapped", "learning_rate", why)
     steps = training.max_steps
@@ -53,6 +56,8 @@ def arguments_of(out: Outgoing, trainer: Trainer, validates: bool) -> tuple[list
                  "weight_decay", "max_grad_norm", "save_steps", "save_total_limit", "report_to",
                  "activation_checkpointing"):  # fmt: skip
         out.tell(f"training.{name}", "mapped", f"{trainer.name}Config")
+    if why := by_part(out.config, micro):
+        out.tell("training.micro_batch_size", "approximated", "per_device_train_batch_size", why)
     found |= trainer.options(out)
     text = {name: source(value) for name, value in found.items()}
     exact = out.config.model.dtype == "float32"
