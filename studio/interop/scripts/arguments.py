@@ -20,10 +20,9 @@ def arguments_of(out: Outgoing, trainer: Trainer, validates: bool) -> tuple[list
         validates: whether there are validation rows.
     """
     training, method = out.config.training, out.config.method
-    micro = training.micro_batch_size
-    if micro == "auto":
-        parts = (part for part in (4, 2, 1) if training.batch_size % part == 0)
-        micro = next((part for part in parts if part >= method.kind.least_rows(method)), training.batch_size)
+    chosen, least = training.micro_batch_size, method.kind.least_rows(method)
+    parts = [part for part in (4, 2, 1) if training.batch_size % part == 0 and part >= least]
+    micro = next(iter(parts), training.batch_size) if chosen == "auto" else chosen
     rate, why = out.rate()
     out.tell("training.learning_rate", "approximated" if why else "mapped", "learning_rate", why)
     steps = training.max_steps
