@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from studio.config import RunConfig
+from studio.config.run import RunConfig
 
 # mapped: it means the same here. approximated: close, `why` says how it differs. ignored: it changes nothing here.
 # refused: the studio cannot do it. unknown: the tool has no such key, either.
@@ -36,6 +35,21 @@ class Line:
     def as_dict(self) -> dict[str, Any]:
         """The line for JSON output and for the page."""
         return {"key": self.key, "status": self.status, "to": self.to, "why": self.why, "line": self.line}
+
+
+def rows_at_a_time(config: RunConfig, sizes: Iterable[int]) -> int:
+    """How many rows another tool is told to compute at a time.
+
+    Args:
+        config: the run.
+        sizes: where the run leaves it to the plan, the first of these that divides the update and is enough for the
+            method; the whole update where none is.
+    """
+    training, method = config.training, config.method
+    if training.micro_batch_size != "auto":
+        return training.micro_batch_size
+    least = method.kind.least_rows(method)
+    return next((size for size in sizes if size >= least and training.batch_size % size == 0), training.batch_size)
 
 
 def by_part(config: RunConfig, micro: int) -> str:

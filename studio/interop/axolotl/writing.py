@@ -8,7 +8,7 @@ from studio.config.run import RunConfig
 from studio.errors import InputError
 from studio.interop.axolotl.reading import TITLE
 from studio.interop.axolotl.sets import write_sets
-from studio.interop.report import Exported, by_part
+from studio.interop.report import Exported, by_part, rows_at_a_time
 from studio.interop.sheets.outgoing import Outgoing
 
 NAME = "axolotl.yml"
@@ -187,11 +187,8 @@ def _groups(out: Outgoing) -> None:
 
 
 def _training(out: Outgoing) -> None:
-    training, method = out.config.training, out.config.method
-    micro = training.micro_batch_size
-    if micro == "auto":
-        least = method.kind.least_rows(method)
-        micro = least if training.batch_size % least == 0 else training.batch_size
+    training = out.config.training
+    micro = rows_at_a_time(out.config, (1, 2))
     why = by_part(out.config, micro)
     out.put("micro_batch_size", micro, "training.micro_batch_size", why, "approximated" if why else "mapped")
     out.put("gradient_accumulation_steps", training.batch_size // micro, "training.batch_size")

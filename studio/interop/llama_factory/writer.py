@@ -16,7 +16,7 @@ from studio.errors import InputError
 from studio.interop.llama_factory.datafiles import write_datasets
 from studio.interop.llama_factory.keys import BACK, SCHEDULE_KEYS, TITLE, targets_back
 from studio.interop.llama_factory.methods import PAIRWISE, STAGES, WITHOUT_REFERENCE
-from studio.interop.report import Exported, Line, Status, by_part
+from studio.interop.report import Exported, Line, Status, by_part, rows_at_a_time
 from studio.interop.yamltext import document
 
 CONFIG = "train.yaml"
@@ -303,18 +303,15 @@ def _schedule(out: _Out) -> None:
 
 
 def _batch(out: _Out) -> None:
-    size, micro = out.get("training.batch_size"), out.get("training.micro_batch_size")
-    why = ""
-    if micro == "auto":
-        least = out.config.method.kind.least_rows(out.config.method)
-        micro = next((one for one in range(min(_MICRO, size), least - 1, -1) if size % one == 0), size)
+    micro = rows_at_a_time(out.config, range(_MICRO, 0, -1))
+    differs, why = by_part(out.config, micro), ""
+    if out.get("training.micro_batch_size") == "auto":
         why = "auto goes by the memory here; the result does not depend on it"
-    differs = by_part(out.config, micro)
     out.put(
         "training.micro_batch_size", {"per_device_train_batch_size": micro}, differs or why,
         "approximated" if differs else "mapped",
     )  # fmt: skip
-    out.put("training.batch_size", {"gradient_accumulation_steps": size // micro})
+    out.put("training.batch_size", {"gradient_accumulation_steps": out.get("training.batch_size") // micro})
 
 
 def _rhythm(out: _Out) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.interop.report import by_part
+from studio.interop.report import by_part, rows_at_a_time
 from studio.interop.scripts.source import Expression, source
 from studio.interop.scripts.trainers import Trainer
 from studio.interop.sheets.outgoing import Outgoing
@@ -19,10 +19,8 @@ def arguments_of(out: Outgoing, trainer: Trainer, validates: bool) -> tuple[list
         trainer: whose config it is.
         validates: whether there are validation rows.
     """
-    training, method = out.config.training, out.config.method
-    chosen, least = training.micro_batch_size, method.kind.least_rows(method)
-    parts = [part for part in (4, 2, 1) if training.batch_size % part == 0 and part >= least]
-    micro = next(iter(parts), training.batch_size) if chosen == "auto" else chosen
+    training = out.config.training
+    micro = rows_at_a_time(out.config, (4, 2, 1))
     rate, why = out.rate()
     out.tell("training.learning_rate", "approximated" if why else "mapped", "learning_rate", why)
     steps = training.max_steps
