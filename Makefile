@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(PIP) --editable '.[$(EXTRAS)]'
 	@$(BIN)/python -m studio.export.gguf.toolchain
-	@$(BIN)/python -m studio.train.engine.native.building
+	@$(BIN)/python -m studio.kernels.building
 	@touch $@
 
 $(TEST_STAMP): $(STAMP) tests/install_tokenizers.py

@@ -16,6 +16,11 @@ from typing import IO, Any
 
 import psutil
 
+# How threads of torch and llama.cpp wait for their next product, where the person says nothing of it. By OpenMP's
+# default they spin for milliseconds, and take the processor from whoever else computes. Where they sleep at once,
+# waking them takes a virtual machine longer than most products do. So they spin for some microseconds.
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "500"}
+
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 
 
@@ -34,9 +39,10 @@ def module_of(command: Sequence[str]) -> tuple[str, list[str]] | None:
 
 
 def child_environment(**more: str) -> dict[str, str]:
-    """This process's environment with what such a child needs to find the package, and `more`."""
+    """This process's environment with what such a child needs to find the package and to compute well, and `more`."""
+    waiting = {} if WAITING.keys() & os.environ.keys() else WAITING
     search = os.pathsep.join(filter(None, (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": search, **more}
+    return {**waiting, **os.environ, "PYTHONPATH": search, **more}
 
 
 def cpu_seconds(pid: int) -> float:

@@ -219,9 +219,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _load(options: argparse.Namespace) -> Backend:
-    # Must be set before torch or llama.cpp load their OpenMP: with its default (threads that wait by spinning) two
-    # threads beside a training run were 3 to 30 times slower per token than one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything is local; without it libraries look for model cards
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if options.gguf:

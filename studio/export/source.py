@@ -197,8 +197,8 @@ def where_it_lies(source: DataSource, settings: Settings) -> DataSource:
 def cpu_threads() -> int:
     """CPU threads for llama.cpp: the cores that this process may use, as its own default would be, at most 16.
 
-    More than the idle ones do no harm since the steps wait passively (`steps.QUIET`). With spinning threads, on two
-    cores that others used too, 621 tokens took 76 s instead of 5 s.
+    More than the idle ones do no harm since they hardly spin (`processes.WAITING`). With threads that do, on two cores
+    that others used too, 621 tokens took 76 s instead of 5 s.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 16)

@@ -36,15 +36,12 @@ MARK = "@studio "
 KEPT_LINES = 200
 POLL_SECONDS = 0.2
 KILL_AFTER_SECONDS = 5.0
-# Offline, so that nothing named in a configuration is fetched, code least of all. Passive waiting, since the threads of
-# torch and llama.cpp spin otherwise: on two cores that others used too, 600 small products of torch took 13 s instead
-# of 3 s, and 621 tokens of llama.cpp 76 s instead of 5 s.
+# Offline, so that nothing named in a configuration is fetched, code least of all.
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONWARNINGS": "ignore::FutureWarning",
-    "OMP_WAIT_POLICY": "PASSIVE",
 }
 # Our own steps that want torch and transformers: where this job came from a warm process, they do as well.
 HEAVY = {

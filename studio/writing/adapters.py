@@ -16,6 +16,8 @@ from peft.tuners.lora import Linear, LoraLayer
 from torch import nn
 from torch.nn import functional
 
+from studio.writing.products import few, suits
+
 
 @contextmanager
 def in_short(model: nn.Module) -> Iterator[None]:
@@ -70,13 +72,18 @@ def _short(layer: Any) -> Callable[..., torch.Tensor] | None:
         return base.forward  # type: ignore[no-any-return]
     first = torch.cat([layer.lora_A[name].weight.detach() for name in active]).to(dtype)
     second = torch.cat([layer.scaling[name] * layer.lora_B[name].weight.detach() for name in active], 1)
+    adapter = (first.contiguous(), second.to(dtype).contiguous()) if suits(weight) else None
     first, second = first.t().contiguous(), second.to(dtype).t().contiguous()
 
     def forward(x: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
         if x.dtype != dtype or rest or options:
             return whole(layer, x, *rest, **options)
+        used = not layer._disable_adapters
+        quick = None if adapter is None else few(x, weight, bias, adapter if used else None)
+        if quick is not None:
+            return quick
         made = functional.linear(x, weight, bias)
-        if not layer._disable_adapters:
+        if used:
             made.view(-1, made.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]) @ first, second)
         return made
 

@@ -22,6 +22,7 @@ from transformers.generation.utils import GENERATION_MODES_MAPPING
 from studio.writing.adapters import in_short
 from studio.writing.kept import plain_layers, rooms
 from studio.writing.loop import Drawn, Places, Writing, write
+from studio.writing.products import by_few_rows
 
 FEW_ROWS, MANY_ROWS = 32, 128  # written at once: what takes little memory, and what brings no more speed
 KEPT_BYTES = 2**29  # of keys and values that more rows than the few may take
@@ -42,6 +43,7 @@ def quicker(model: Any, places: Places | None = None) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
+        stack.enter_context(by_few_rows(inner))
         stack.enter_context(in_short(inner))
         stack.enter_context(side_by_side(inner))
         stack.enter_context(_torchs_attention(inner))

@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from studio.processes import child_environment
 from tests.benchmarks.watching import clock, held_loss
 
 SEED, RANK, RATE = 42, 16, 1e-4
@@ -114,7 +115,8 @@ def measure(side: str, case: Case, folder: Path) -> Done:
     (folder / "case.json").write_text(json.dumps(asdict(case)))
     command = [sys.executable, "-m", "tests.benchmarks.sides", side, str(folder)]
     with (folder / "log.txt").open("wb") as log:
-        process = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        environment = child_environment() if side == "studio" else None  # as its jobs are started
+        process = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         peak = peak_of(process, case.device)
     assert process.wait() == 0, (folder / "log.txt").read_text()[-TAIL:]
     return replace(Done(**json.loads((folder / "done.json").read_text())), peak=peak)

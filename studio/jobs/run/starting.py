@@ -31,10 +31,6 @@ WARM_SECONDS = 120.0
 # Libraries are imported ahead where more than this is free.
 FREE_BYTES = 3e9
 
-# Threads that spin while they wait take the processor from each other on a busy machine: a step beside other work
-# took up to thirty times as long. A value in the environment wins.
-_WORKER_ENV = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-
 Process = subprocess.Popen[bytes]
 
 
@@ -173,7 +169,8 @@ class Starter:
         return self._warm
 
     def _environment(self) -> dict[str, Any]:
-        return _WORKER_ENV | child_environment(STUDIO_HOME=str(self.settings.home), STUDIO_WEBHOOK="")
+        own = {"STUDIO_HOME": str(self.settings.home), "STUDIO_WEBHOOK": ""}
+        return {"PYTHONUNBUFFERED": "1", **child_environment(**own)}
 
 
 def _is_plain(device: Device) -> bool:

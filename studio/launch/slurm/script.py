@@ -25,7 +25,7 @@ _LAST_SECONDS = 60
 _BODY = """\
 set -u
 job={job}
-export STUDIO_HOME={home} OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
+export STUDIO_HOME={home} PYTHONUNBUFFERED=1
 
 # A stop that was asked for before stays: it is the person's.
 ask() {{

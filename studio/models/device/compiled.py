@@ -13,7 +13,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-SOURCES = Path(__file__).resolve().parents[2] / "train" / "engine" / "native"
+SOURCES = Path(__file__).resolve().parents[2] / "kernels"
 FLAGS = (
     "-O3", "-march=native", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp",
     "-shared", "-fPIC",

@@ -85,9 +85,7 @@ def gguf_obstacle(folder: Path, raw: dict[str, Any], tensors: Sequence[Tensor], 
 
 def _asked(request: dict[str, Any]) -> dict[str, str] | None:
     """The child's answer: {} for no obstacle, None where it could not tell."""
-    environment = child_environment(
-        HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", OMP_WAIT_POLICY="PASSIVE", GGML_NO_BACKTRACE="1"
-    )
+    environment = child_environment(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", GGML_NO_BACKTRACE="1")
     try:
         done = subprocess.run(
             module_command(_MODULE), input=json.dumps(request), capture_output=True, text=True, errors="replace",

@@ -1,8 +1,9 @@
 """Attention within segments, computed by the studio's own code in place of torch's.
 
 Torch computes a packed row under a dense mask and a padded batch with its padding; its kernel for a CPU is slow
-backwards, above all for short rows. Ours computes what each token sees and nothing else (`native/attention.h`), and is
-put into transformers' attention interface by name, so any model that asks there has it.
+backwards, above all for short rows. Ours computes what each token sees and nothing else
+(`studio/kernels/attention.h`), and is put into transformers' attention interface by name, so any model that asks there
+has it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import flash_attention_mask
 
-from studio.train.engine.native.calls import KINDS, Kernels, Segments
+from studio.kernels.calls import KINDS, Kernels, Segments
 
 NAME = "studio_segments"
 _SIZES = range(8, 257)  # of a head

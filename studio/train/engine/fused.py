@@ -18,6 +18,8 @@ from torch import nn
 
 from studio.config import RunConfig
 from studio.errors import StudioError
+from studio.kernels.building import load
+from studio.kernels.calls import KINDS, Kernels
 from studio.models.device.compiled import place
 from studio.models.plan.making import Plan
 from studio.models.plan.spread import divided
@@ -25,8 +27,6 @@ from studio.train.engine import attention, logprobs, unpadded
 from studio.train.engine.comparing import batch_of, distance, measured, near, random_rows, same
 from studio.train.engine.layers import WIDTH, Gated, Norm
 from studio.train.engine.lora import Group, is_ours
-from studio.train.engine.native.building import load
-from studio.train.engine.native.calls import KINDS, Kernels
 
 _SOFT = ("attn_logit_softcapping", "attn_logit_soft_capping")
 

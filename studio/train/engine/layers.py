@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from studio.kernels.calls import KINDS, Kernels
 from studio.models.plan.memory import FUSED_LOGITS as ROWS
-from studio.train.engine.native.calls import KINDS, Kernels
 
 WIDTH = 16  # a row must fill whole vectors
 

@@ -18,8 +18,8 @@ import torch
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.trainer import utils
 
+from studio.kernels.calls import KINDS, Kernels
 from studio.models.plan.memory import FUSED_LOGITS as ROWS
-from studio.train.engine.native.calls import KINDS, Kernels
 
 _OPTIONAL = {"entropy": 2, "mean_logits": 3, "is_top1": 4}  # places in what `Kernels.likely` returns
 

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from studio.kernels.calls import Kernels
 from studio.train.engine.frozen import Frozen, frozen_of
 from studio.train.engine.layers import WIDTH
-from studio.train.engine.native.calls import Kernels
 
 _ROWS = 128  # multiplied at a time
 

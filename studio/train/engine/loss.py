@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from studio.kernels.calls import Kernels
 from studio.models.plan.memory import LOGIT_CHUNK as CHUNK
 from studio.train.engine.layers import HeadLoss, head_fits
-from studio.train.engine.native.calls import Kernels
 
 # Heads that do more than a matrix product. Their models keep the library's loss.
 _SCALED_HEADS = (

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from studio.kernels.calls import Segments
 from studio.train.engine.attention import NAME, mark, segments_of
-from studio.train.engine.native.calls import Segments
 
 _KNOWN = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", "use_cache", "return_dict", "past_key_values"}
 

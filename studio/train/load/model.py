@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from studio.config import RunConfig
+from studio.kernels.calls import Kernels
 from studio.models.catalog.names import ModelRef
 from studio.models.inspect.adapters import adapter_config
 from studio.models.inspect.attention import attention_options
@@ -24,7 +25,6 @@ from studio.models.plan.making import Plan
 from studio.reach import link_or_copy
 from studio.train.engine import loss as engine_loss
 from studio.train.engine import unsloth
-from studio.train.engine.native.calls import Kernels
 from studio.train.load.pretrained import load_adapter, load_whole
 from studio.train.loop.saving import save_tokenizer
 from studio.train.tuning import prepare

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from studio.kernels.building import load
+from studio.kernels.calls import Kernels
 from studio.models.device.compiled import place
-from studio.train.engine.native.building import load
-from studio.train.engine.native.calls import Kernels
 
 
 @pytest.fixture(scope="session")

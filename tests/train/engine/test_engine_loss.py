@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from studio.kernels.building import load
+from studio.kernels.calls import Kernels
 from studio.models.device.compiled import place
 from studio.train.engine import layers
 from studio.train.engine import loss as engine
-from studio.train.engine.native.building import load
-from studio.train.engine.native.calls import Kernels
 
 SIZES = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

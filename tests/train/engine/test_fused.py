@@ -19,9 +19,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from studio.kernels.calls import Kernels
 from studio.train.engine import fused
 from studio.train.engine.lora import Group, is_ours
-from studio.train.engine.native.calls import Kernels
 from studio.train.tuning.qlora import keep_layout
 
 SIZES = {

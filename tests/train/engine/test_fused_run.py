@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from studio.kernels import building
 from studio.settings import Settings
-from studio.train.engine.native import building
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, reported, write_rows
 

@@ -9,9 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from studio.kernels.calls import Kernels
 from studio.settings import Settings
 from studio.train.engine import fused
-from studio.train.engine.native.calls import Kernels
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, reported, write_rows
 from tests.train.engine.test_fused import FAMILIES, SIZES, learned

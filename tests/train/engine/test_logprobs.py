@@ -13,10 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.trainer import utils
 
+from studio.kernels.calls import Kernels
 from studio.settings import Settings
 from studio.train.engine import logprobs
 from studio.train.engine.logprobs import Likely
-from studio.train.engine.native.calls import Kernels
 from studio.train.worker import train
 from tests.parity.made import demo_rows, job_for, reported, write_rows
 

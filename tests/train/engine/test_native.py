@@ -14,10 +14,10 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from studio.errors import StudioError
+from studio.kernels import building
+from studio.kernels.calls import Kernels, Segments
 from studio.models.device import compiled
 from studio.train.engine.attention import segments_of
-from studio.train.engine.native import building
-from studio.train.engine.native.calls import Kernels, Segments
 from tests.parity.made import one_thread
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -93,6 +93,22 @@ def test_products_with_the_matrices_of_adapters(kernels: Kernels, rows, few, wid
     assert far(made, low.t().double() @ high.double()) < NEAR[torch.float32]
     with one_thread():
         assert torch.equal(kernels.over_rows(low, high), made)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.integers(1, 70), width=st.sampled_from([1, 2, 5, 48, 97, 576]), depth=st.sampled_from([1, 7, 16, 100, 576]),
+    rank=st.sampled_from([0, 1, 8, 20]), seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_products_of_a_few_rows(kernels: Kernels, rows: int, width: int, depth: int, rank: int, seed: int) -> None:
+    drawn = torch.Generator().manual_seed(seed)
+    left = torch.randn(rows, depth + 3, generator=drawn)[:, 3:]
+    right = torch.randn(width + 1, depth + 5, generator=drawn)[1:, :depth]
+    down, up = torch.randn(rank, depth, generator=drawn), torch.randn(width, rank, generator=drawn)
+    made = kernels.few_rows(left, right, (down, up) if rank else None)
+    assert far(made, left.double() @ (right.double() + up.double() @ down.double()).t()) < NEAR[torch.float32]
+    with one_thread():
+        assert torch.equal(kernels.few_rows(left, right, (down, up) if rank else None), made)
 
 
 def test_long_sums_are_as_exact_as_torchs(kernels: Kernels) -> None:

@@ -1,6 +1,6 @@
 """The C++ sources, compiled once for this CPU and loaded into the process.
 
-`python -m studio.train.engine.native.building` compiles them: the installation does, so that no run waits for it.
+`python -m studio.kernels.building` compiles them: the installation does, so that no run waits for it.
 
 A plain C interface keeps it apart from torch's version: what was built for one release works with the next. It adds
 its threads to torch's (both ask for the same libgomp, which a process loads once).

@@ -1,4 +1,4 @@
-// What the engine computes by itself on a CPU: the C functions that `kernels.py` calls.
+// What the engine computes by itself on a CPU: the C functions that `calls.py` calls.
 //
 // Each takes numbers as float32 (kind 0) or bfloat16 (kind 1), which lie side by side in the last dimension.
 
@@ -7,6 +7,7 @@
 #include "adapters.h"
 #include "attention.h"
 #include "elements.h"
+#include "rows.h"
 
 using namespace studio;
 
@@ -116,5 +117,11 @@ void low_rank(const float* left, int64_t left_row, const float* right, float* ou
 void over_rows(const float* left, const float* right, int64_t right_row, float* out, int64_t few, int64_t rows,
                int64_t width) {
   studio::over_rows(left, right, right_row, out, few, rows, width);
+}
+
+// In float32. down: (rank x depth), up: (width x rank); neither where the rank is 0.
+void few_rows(const float* left, int64_t left_row, const float* right, int64_t right_row, const float* down,
+              const float* up, int64_t rank, float* out, int64_t out_row, int64_t rows, int64_t width, int64_t depth) {
+  adapted_rows({left, long(left_row), right, long(right_row), long(depth)}, down, up, rank, out, out_row, rows, width);
 }
 }

@@ -1,0 +1,94 @@
+"""Products of a model's linear layers with a few rows, by the engine's code, while text is written on a CPU.
+
+A step of writing multiplies each weight with one row for each answer. Libraries are made for many rows: of 16 they
+compute a third of what the processor can (docs/writing.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from studio.errors import StudioError
+from studio.kernels.building import load
+from studio.kernels.calls import Kernels
+from studio.models.device.compiled import place
+
+MOST_ROWS = 64  # from more on a library is as fast
+
+
+@contextmanager
+def by_few_rows(model: nn.Module) -> Iterator[None]:
+    """Compute plain linear layers so, without gradients, until this ends.
+
+    Args:
+        model: whose weights stay where they are until then.
+    """
+    layers = [layer for layer in model.modules() if type(layer) is nn.Linear and "forward" not in vars(layer)]
+    layers = [layer for layer in layers if suits(layer.weight)]
+    for layer in layers:
+        layer.forward = _forward(layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def suits(weight: Any) -> bool:
+    """Whether a weight (width, depth) is one that the engine's code multiplies: plain float32 numbers of this process.
+
+    Args:
+        weight: of a linear layer.
+    """
+    return (
+        type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.device.type == "cpu"
+        and weight.stride(1) == 1 and _built() is not None
+    )  # fmt: skip
+
+
+def few(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
+    adapter: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor | None:  # fmt: skip
+    """A linear layer's output (…, width) for x (…, depth), if these are a few rows; else None.
+
+    Args:
+        x: the input.
+        weight: (width, depth), which `suits`.
+        bias: (width), or None.
+        adapter: (rank, depth) and (width, rank), whose product is added to the weight.
+    """
+    built, depth = _built(), weight.shape[1]
+    if built is None or not 0 < x.numel() <= MOST_ROWS * depth or x.dtype != torch.float32:
+        return None
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return None
+    made = built.few_rows(x.reshape(-1, depth).contiguous(), weight, adapter)
+    if bias is not None:
+        made += bias
+    return made.view(*x.shape[:-1], made.shape[-1])
+
+
+@cache
+def _built() -> Kernels | None:
+    try:
+        return Kernels(load(place()))
+    except StudioError:  # torch computes everything then
+        return None
+
+
+def _forward(layer: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+    weight, bias = layer.weight, layer.bias
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        made = few(x, weight, bias)
+        return functional.linear(x, weight, bias) if made is None else made
+
+    return forward
