@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from studio.config.run import RunConfig
+from studio.methods import MethodConfig
 
 # mapped: it means the same here. approximated: close, `why` says how it differs. ignored: it changes nothing here.
 # refused: the studio cannot do it. unknown: the tool has no such key, either.
@@ -52,15 +53,16 @@ def rows_at_a_time(config: RunConfig, sizes: Iterable[int]) -> int:
     return next((size for size in sizes if size >= least and training.batch_size % size == 0), training.batch_size)
 
 
-def by_part(config: RunConfig, micro: int) -> str:
+def by_part(method: MethodConfig, rows: int, micro: int) -> str:
     """How an update differs in a tool that computes each of its micro-batches by itself; "" where it does not.
 
     Args:
-        config: the run.
+        method: of the run.
+        rows: of an update.
         micro: rows that are computed at a time there.
     """
-    what = config.method.kind.by_part(config.method)
-    if not what or micro >= config.training.batch_size:
+    what = method.kind.by_part(method)
+    if not what or micro >= rows:
         return ""
     return f"{what[:1].upper()}{what[1:]} over a whole update here, in each micro-batch there"
 

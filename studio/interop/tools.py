@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+
+from pydantic import ValidationError
 
 from studio.config.run import RunConfig
 from studio.errors import InputError
 from studio.interop import axolotl, llama_factory, ms_swift, scripts, trl
 from studio.interop.reading import Given
-from studio.interop.report import Exported, Imported
+from studio.interop.report import Exported, Imported, by_part
 from studio.interop.rules import nearest
 from studio.interop.tool import Tool
+from studio.methods import MethodConfig
 
 # One line for each tool; its package exports TOOL.
 _ALL: tuple[Tool, ...] = (
@@ -81,7 +85,24 @@ def import_given(given: Given, tool: str = "") -> Imported:
     Raises:
         InputError: the tool is not known, or a value cannot be read.
     """
-    return (tool_named(tool) if tool else detect(given)).read(given)
+    return _with_parts((tool_named(tool) if tool else detect(given)).read(given))
+
+
+def _with_parts(made: Imported) -> Imported:
+    """Say beside the batch what the method takes from a whole update here, and from each of its micro-batches there."""
+    training, method = (made.run.get(name, {}) for name in ("training", "method"))
+    rows, micro = (training.get(name) for name in ("batch_size", "micro_batch_size"))
+    if type(rows) is not int or type(micro) is not int:
+        return made
+    try:
+        why = by_part(MethodConfig(**method), rows, micro)
+    except ValidationError:  # whoever reads the run says what is wrong with it
+        return made
+    of = next((line for line in made.report if line.to == "training.batch_size"), None)
+    if not why or of is None:
+        return made
+    said = replace(of, status="approximated", why=". ".join(filter(None, (of.why, why))))
+    return replace(made, report=[said if line is of else line for line in made.report])
 
 
 def export_to(config: RunConfig, tool: str) -> Exported:

@@ -95,6 +95,32 @@ def test_a_command_becomes_a_run(command: str, expected: dict[str, Any]) -> None
     assert not [line.key for line in result.report if line.status == "unknown"]
 
 
+AXOLOTL_KTO = "base_model: m\nrl: kto\nsequence_len: 64\ndatasets: [{path: r.jsonl, type: llama3.argilla}]\n"
+FACTORY_KTO = "stage: kto\nmodel_name_or_path: m\nfinetuning_type: lora\ndataset: rows\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("trl kto --model_name_or_path m --dataset_name d --per_device_train_batch_size 4", ""),
+        ("trl kto --model_name_or_path m --dataset_name d --gradient_accumulation_steps 2", "KL divergence"),
+        ("trl kto --model_name_or_path m --dataset_name d --gradient_accumulation_steps 2 "
+         "--loss_type apo_zero_unpaired", ""),
+        ("python orpo.py --model_name_or_path m --dataset_name d --gradient_accumulation_steps 2", "mean"),
+        ("trl dpo --model_name_or_path m --dataset_name d --gradient_accumulation_steps 2", ""),
+        (f"{AXOLOTL_KTO}micro_batch_size: 2\ngradient_accumulation_steps: 4\n", "KL divergence"),
+        (f"{AXOLOTL_KTO}micro_batch_size: 2\nbatch_size: 4\n", "KL divergence"),
+        (f"{AXOLOTL_KTO}micro_batch_size: 2\n", ""),
+        (f"{FACTORY_KTO}per_device_train_batch_size: 2\ngradient_accumulation_steps: 4\n", "KL divergence"),
+    ],
+)  # fmt: skip
+def test_what_is_of_a_micro_batch_there_is_said_beside_the_batch(text: str, said: str) -> None:
+    lines = [line for line in imported(text).report if "in each micro-batch there" in line.why]
+    assert len(lines) == bool(said)
+    assert all(line.status == "approximated" and said in line.why for line in lines)
+    assert all(line.to == "training.batch_size" for line in lines)
+
+
 def test_a_set_of_ms_swift_names_its_subset_and_rows() -> None:
     result = imported("swift sft --model m --dataset 'HF::org/a:sub#500' /data/b.jsonl org/c#0")
     assert [{**one} for one in result.run["data"]["train"]] == [

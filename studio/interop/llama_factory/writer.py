@@ -304,7 +304,7 @@ def _schedule(out: _Out) -> None:
 
 def _batch(out: _Out) -> None:
     micro = rows_at_a_time(out.config, range(_MICRO, 0, -1))
-    differs, why = by_part(out.config, micro), ""
+    differs, why = by_part(out.config.method, out.config.training.batch_size, micro), ""
     if out.get("training.micro_batch_size") == "auto":
         why = "auto goes by the memory here; the result does not depend on it"
     out.put(
