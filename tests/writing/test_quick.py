@@ -337,13 +337,11 @@ def largest_product() -> Iterator[list[int]]:
 
 
 def test_the_head_is_not_copied_for_each_row() -> None:
+    """As torch did until 2.13."""
     model = LlamaForCausalLM(LlamaConfig(**{**SIZES, "vocab_size": 5000})).eval().requires_grad_(False)
-    given = prompts()
-    with largest_product() as theirs:
-        model(**given, logits_to_keep=1)
-    with quicker(model), largest_product() as ours:
-        model(**given, logits_to_keep=1)
-    assert max(theirs) >= 5000 * 32 * 10 > max(ours)
+    with quicker(model), largest_product() as numbers:
+        model(**prompts(), logits_to_keep=1)
+    assert 0 < max(numbers) < 5000 * 32 * 10
 
 
 def test_more_rows_are_written_at_once_where_they_take_little() -> None:

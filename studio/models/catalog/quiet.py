@@ -6,6 +6,8 @@ only delays the start.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import os
 import sys
@@ -15,9 +17,19 @@ import warnings
 def quiet_imports() -> None:
     """Drop what libraries say while they are imported; to be called before the first of them is.
 
-    bitsandbytes looks for a kernel on the Hub then, and warns in each process of a CPU that it goes on without.
+    bitsandbytes looks for a kernel on the Hub then, and warns in each process of a CPU that it goes on without. Triton,
+    which torch imports from 2.15 on, has thirty lines to say when the process has ended.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    atexit.register(_close_errors)  # the first that is registered runs last
+
+
+def _close_errors() -> None:
+    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
 
 
 def quiet_libraries() -> None:
