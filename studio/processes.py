@@ -38,11 +38,15 @@ def module_of(command: Sequence[str]) -> tuple[str, list[str]] | None:
     return module, arguments
 
 
+def waiting() -> dict[str, str]:
+    """What the environment lacks of `WAITING`: all of it, or nothing where the person has set one of them."""
+    return {} if WAITING.keys() & os.environ.keys() else WAITING
+
+
 def child_environment(**more: str) -> dict[str, str]:
     """This process's environment with what such a child needs to find the package and to compute well, and `more`."""
-    waiting = {} if WAITING.keys() & os.environ.keys() else WAITING
     search = os.pathsep.join(filter(None, (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH"))))
-    return {**waiting, **os.environ, "PYTHONPATH": search, **more}
+    return {**waiting(), **os.environ, "PYTHONPATH": search, **more}
 
 
 def cpu_seconds(pid: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from tests.writing.test_quick import adapted, continuations, made, prompts
 
 
 @pytest.fixture
-def multiplied(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+def multiplied(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For each product of the engine's: whether it had an adapter."""
     calls: list[bool] = []
     own = Kernels.few_rows
@@ -28,7 +27,7 @@ def multiplied(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
         return own(self, left, right, adapter)
 
     monkeypatch.setattr(Kernels, "few_rows", counted)
-    yield calls
+    return calls
 
 
 def test_layers_are_computed_so_and_are_as_before_afterwards(multiplied: list[bool]) -> None:

@@ -189,7 +189,7 @@ def _groups(out: Outgoing) -> None:
 def _training(out: Outgoing) -> None:
     training = out.config.training
     micro = rows_at_a_time(out.config, (1, 2))
-    why = by_part(out.config.method, out.config.training.batch_size, micro)
+    why = by_part(out.config.method, training.batch_size, micro)
     out.put("micro_batch_size", micro, "training.micro_batch_size", why, "approximated" if why else "mapped")
     out.put("gradient_accumulation_steps", training.batch_size // micro, "training.batch_size")
     out.put("num_epochs", training.epochs, "training.epochs")

@@ -53,7 +53,7 @@ def arguments_of(out: Outgoing, trainer: Trainer, validates: bool) -> tuple[list
                  "weight_decay", "max_grad_norm", "save_steps", "save_total_limit", "report_to",
                  "activation_checkpointing"):  # fmt: skip
         out.tell(f"training.{name}", "mapped", f"{trainer.name}Config")
-    if why := by_part(out.config.method, out.config.training.batch_size, micro):
+    if why := by_part(out.config.method, training.batch_size, micro):
         out.tell("training.micro_batch_size", "approximated", "per_device_train_batch_size", why)
     found |= trainer.options(out)
     text = {name: source(value) for name, value in found.items()}

@@ -12,8 +12,10 @@ import logging
 import os
 import sys
 import warnings
+from functools import cache
 
 
+@cache  # registered again behind a library, the last act would come before the library's own
 def quiet_imports() -> None:
     """Drop what libraries say while they are imported; to be called before the first of them is.
 
