@@ -2,8 +2,9 @@
 //
 // As FlashAttention (Dao 2023, arXiv:2307.08691) does on a GPU: scores exist for one tile at a time, their maximum and
 // sum are kept as a logarithm for the backward pass, which computes them again. Keys and values may be shared by
-// several heads (grouped queries), and a window may hide what is far behind. Each number is written by one thread and
-// added up in one order, so a run repeats to the bit, with any number of threads.
+// several heads (grouped queries), and a window may hide what is far behind. A segment may continue another one, which
+// several do: it sees all of that, and what that one continues. Each number is written by one thread and added up in
+// one order, so a run repeats to the bit, with any number of threads.
 
 #pragma once
 
@@ -29,8 +30,15 @@ struct Shape {
 };
 
 struct Segment {
-  long start, length;
+  long start, length, before;  // before: the segment that it continues, earlier in the list; -1 for none
 };
+
+// A segment, the one that it continues, and so on.
+inline std::vector<long> line_of(const std::vector<Segment>& segments, long n) {
+  std::vector<long> line;
+  for (; n >= 0; n = segments[n].before) line.push_back(n);
+  return line;
+}
 
 constexpr long TILE = 64;  // queries and keys of a tile; whole vectors
 constexpr long STRIP = 32;  // of a tile on the diagonal, of which half is not seen
@@ -80,9 +88,9 @@ void turn(const Cell* cells, long rows, long columns, Cell* to) {
 // Whether query i of a segment sees key j.
 inline bool sees(long i, long j, long window) { return j <= i && (window == 0 || j > i - window); }
 
-// How many keys of a tile, in whole vectors, a strip of its queries needs, of `have` queries; all but on the diagonal.
-inline long seen_by(long first, long strip, long have, bool diagonal) {
-  return diagonal ? filled(std::min(first + strip, have), WIDTH) : TILE;
+// How many of a tile's keys, in whole vectors, a strip of `have` queries needs: not all on the diagonal.
+inline long seen_by(long first, long strip, long have, bool diagonal, long keys) {
+  return filled(diagonal ? std::min(first + strip, have) : keys, WIDTH);
 }
 
 template <class Kind, class T>
@@ -124,52 +132,57 @@ void forward(const Heads<const T>& q, const Heads<const T>& k, const Heads<const
       auto [n, h, first] = jobs[job];
       long start = segments[n].start, length = segments[n].length;
       long have = std::min(TILE, length - first);
-      const Cell* right = keys.get() + (at[n] * s.key_heads + filled(length, TILE) * (h / s.group())) * s.padded;
-      const Cell* below = values.get() + (right - keys.get());
       take_rows<Kind>(q, h, start + first, have, s, rows.get());
       std::fill(total.get(), total.get() + TILE * s.padded, 0.0f);
       std::fill(top, top + TILE, -INFINITY);
       std::fill(mass, mass + TILE, 0.0f);
-      long from = s.window ? std::max(0L, first - s.window + 1) / TILE * TILE : 0;
-      for (long key = from; key < first + have; key += TILE) {
-        // On the diagonal a strip of queries sees the keys up to its own end.
-        long strip = key == first ? STRIP : TILE;
-        for (long r = 0; r < have; r += strip)
-          product<Kind>(std::min(strip, have - r), seen_by(r, strip, have, key == first), s.padded,
-                        rows.get() + r * s.padded, s.padded, right + key * s.padded, TILE, scores.get() + r * TILE,
-                        TILE, false);
-        bool edge = key == first || (s.window && key <= first + have - s.window);
-        for (long r = 0; r < have; r++) {
-          float* row = scores.get() + r * TILE;
-          long wide = seen_by(r / strip * strip, strip, have, key == first);
-          if (edge)
-            for (long j = 0; j < wide; j++)
-              if (!sees(first + r, key + j, s.window)) row[j] = -INFINITY;
-          vec most = load(row);
-          for (long j = WIDTH; j < wide; j += WIDTH) most = greater(most, load(row + j));
-          float now = std::max(top[r], largest(most) * s.scale);
-          Cell* weight = weights.get() + r * TILE;
-          if (now == -INFINITY) {
-            for (long j = 0; j < wide; j++) weight[j] = Kind::cell(0);
-            continue;
+      for (long other : line_of(segments, n)) {
+        const bool own = other == n;
+        const long many = segments[other].length, stop = own ? first + have : many;
+        const Cell* right = keys.get() + (at[other] * s.key_heads + filled(many, TILE) * (h / s.group())) * s.padded;
+        const Cell* below = values.get() + (right - keys.get());
+        const long from = own && s.window ? std::max(0L, first - s.window + 1) / TILE * TILE : 0;
+        for (long key = from; key < stop; key += TILE) {
+          // On the diagonal a strip of queries sees the keys up to its own end.
+          const bool diagonal = own && key == first;
+          const long strip = diagonal ? STRIP : TILE, some = std::min(TILE, many - key);
+          for (long r = 0; r < have; r += strip)
+            product<Kind>(std::min(strip, have - r), seen_by(r, strip, have, diagonal, some), s.padded,
+                          rows.get() + r * s.padded, s.padded, right + key * s.padded, TILE, scores.get() + r * TILE,
+                          TILE, false);
+          const bool edge = own ? diagonal || (s.window && key <= first + have - s.window) : some % WIDTH;
+          for (long r = 0; r < have; r++) {
+            float* row = scores.get() + r * TILE;
+            const long wide = seen_by(r / strip * strip, strip, have, diagonal, some);
+            if (edge)
+              for (long j = 0; j < wide; j++)
+                if (own ? !sees(first + r, key + j, s.window) : j >= some) row[j] = -INFINITY;
+            vec most = load(row);
+            for (long j = WIDTH; j < wide; j += WIDTH) most = greater(most, load(row + j));
+            float now = std::max(top[r], largest(most) * s.scale);
+            Cell* weight = weights.get() + r * TILE;
+            if (now == -INFINITY) {
+              for (long j = 0; j < wide; j++) weight[j] = Kind::cell(0);
+              continue;
+            }
+            vec added = vec{};
+            for (long j = 0; j < wide; j += WIDTH) {
+              vec e = exponential(load(row + j) * s.scale - now);
+              added += e;
+              Kind::cells(weight + j, e);
+            }
+            float shrink = top[r] == -INFINITY ? 0.0f : std::exp(top[r] - now);
+            mass[r] = mass[r] * shrink + sum(added);
+            if (shrink != 1.0f)
+              for (long d = 0; d < s.padded; d += WIDTH)
+                store(&total[r * s.padded + d], load(&total[r * s.padded + d]) * shrink);
+            top[r] = now;
           }
-          vec added = vec{};
-          for (long j = 0; j < wide; j += WIDTH) {
-            vec e = exponential(load(row + j) * s.scale - now);
-            added += e;
-            Kind::cells(weight + j, e);
-          }
-          float shrink = top[r] == -INFINITY ? 0.0f : std::exp(top[r] - now);
-          mass[r] = mass[r] * shrink + sum(added);
-          if (shrink != 1.0f)
-            for (long d = 0; d < s.padded; d += WIDTH)
-              store(&total[r * s.padded + d], load(&total[r * s.padded + d]) * shrink);
-          top[r] = now;
+          for (long r = 0; r < have; r += strip)
+            product<Kind>(std::min(strip, have - r), s.padded, seen_by(r, strip, have, diagonal, some),
+                          weights.get() + r * TILE, TILE, below + key * s.padded, s.padded, total.get() + r * s.padded,
+                          s.padded, true);
         }
-        for (long r = 0; r < have; r += strip)
-          product<Kind>(std::min(strip, have - r), s.padded, seen_by(r, strip, have, key == first),
-                        weights.get() + r * TILE, TILE, below + key * s.padded, s.padded, total.get() + r * s.padded,
-                        s.padded, true);
       }
       for (long r = 0; r < have; r++) {
         T* to = out.row(start + first + r, h);
@@ -187,21 +200,31 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
               const Heads<T>& dv, const std::vector<Segment>& segments, const Shape& s) {
   typedef typename Kind::Cell Cell;
   struct Job {
-    long segment, head, first, last, place;  // keys from first to last of a head of keys; place: of its sums for dq
+    long segment, head, first, last, piece;  // the keys from first to last of a head of keys
   };
+  struct Reader {
+    long segment, piece;  // who sees the keys of a segment, and which of its sums for dq their first piece adds to
+  };
+  const long count = long(segments.size());
   std::vector<Job> jobs;
-  std::vector<long> places, pieces;
+  std::vector<std::vector<Reader>> readers(count);
+  std::vector<long> places, pieces;  // of the sums for dq: where those of a segment begin, and how many there are
   long floats = 0;
-  for (long n = 0; n < long(segments.size()); n++) {
-    long length = segments[n].length, piece = std::max(256L, filled((length + 3) / 4, TILE));
-    places.push_back(floats), pieces.push_back((length + piece - 1) / piece);
+  auto piece_of = [&](long n) { return std::max(256L, filled((segments[n].length + 3) / 4, TILE)); };
+  for (long n = 0; n < count; n++) {
+    const long length = segments[n].length, piece = piece_of(n);
     for (long first = 0; first < length; first += piece)
       for (long h = 0; h < s.key_heads; h++)
-        jobs.push_back({n, h, first, std::min(length, first + piece), floats + first / piece * length * s.heads * s.padded});
-    floats += pieces.back() * length * s.heads * s.padded;
+        jobs.push_back({n, h, first, std::min(length, first + piece), first / piece});
+    places.push_back(floats), pieces.push_back(0);
+    for (long other : line_of(segments, n)) {
+      readers[other].push_back({n, pieces[n]});
+      pieces[n] += (segments[other].length + piece_of(other) - 1) / piece_of(other);
+    }
+    floats += pieces[n] * length * s.heads * s.padded;
   }
   std::unique_ptr<float[]> sums(new float[floats]);
-  long todo = long(jobs.size()), count = long(segments.size());
+  const long todo = long(jobs.size());
 #pragma omp parallel
   {
     auto left = room<Cell>(TILE * s.padded), seen = room<Cell>(TILE * s.padded);
@@ -212,20 +235,24 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
     float log_of[TILE], mean[TILE];
 #pragma omp for schedule(dynamic)
     for (long job = 0; job < todo; job++) {
-      auto [n, key_head, begin, end, place] = jobs[job];
-      long start = segments[n].start, length = segments[n].length, whole = filled(end - begin, TILE);
+      auto [n, key_head, begin, end, piece] = jobs[job];
+      const long own_start = segments[n].start, whole = filled(end - begin, TILE);
       auto k_rows = room<Cell>(whole * s.padded), v_rows = room<Cell>(whole * s.padded);
       auto k_along = room<Cell>(whole * s.padded);
       auto k_sum = room<float>(whole * s.padded), v_sum = room<float>(whole * s.padded);
-      take_rows<Kind>(k, key_head, start + begin, end - begin, s, k_rows.get());
-      take_rows<Kind>(v, key_head, start + begin, end - begin, s, v_rows.get());
+      take_rows<Kind>(k, key_head, own_start + begin, end - begin, s, k_rows.get());
+      take_rows<Kind>(v, key_head, own_start + begin, end - begin, s, v_rows.get());
       along<Kind>(k_rows.get(), whole, s, k_along.get());
-      for (long h = key_head * s.group(); h < (key_head + 1) * s.group(); h++) {
-        float* q_sum = sums.get() + place + h * length * s.padded;
+      for (long lap = 0; lap < s.group() * long(readers[n].size()); lap++) {
+        const long h = key_head * s.group() + lap % s.group();
+        const auto [reader, before] = readers[n][lap / s.group()];
+        const long start = segments[reader].start, length = segments[reader].length;
+        const bool own = reader == n;
+        float* q_sum = sums.get() + places[reader] + ((before + piece) * s.heads + h) * length * s.padded;
         std::fill(q_sum, q_sum + length * s.padded, 0.0f);
-        for (long first = begin / TILE * TILE; first < length; first += TILE) {
+        for (long first = own ? begin / TILE * TILE : 0; first < length; first += TILE) {
           long have = std::min(TILE, length - first), rows = filled(have, WIDTH);
-          if (s.window && end - 1 <= first - s.window) break;
+          if (own && s.window && end - 1 <= first - s.window) break;
           std::fill(left.get() + have * s.padded, left.get() + rows * s.padded, Cell{});
           std::fill(seen.get() + have * s.padded, seen.get() + rows * s.padded, Cell{});
           take_rows<Kind>(q, h, start + first, have, s, left.get());
@@ -245,15 +272,16 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
             mean[r] += sum(both);
             log_of[r] = logsum[(start + first + r) * s.heads + h];
           }
-          for (long key = begin; key < std::min(end, first + have); key += TILE) {
+          for (long key = begin; key < (own ? std::min(end, first + have) : end); key += TILE) {
             long off = (key - begin) * s.padded, keys = std::min(TILE, end - key);
-            if (s.window && key + keys - 1 <= first - s.window) continue;
+            if (own && s.window && key + keys - 1 <= first - s.window) continue;
             // Turned: keys are rows and queries columns, which is what dk and dv are summed from. On the diagonal a
             // strip of keys is seen by the queries from its own beginning on.
-            long strip = key == first ? STRIP : TILE;
-            bool edge = key == first || (s.window && key <= first + have - 1 - s.window);
+            const bool diagonal = own && key == first;
+            const long strip = diagonal ? STRIP : TILE;
+            const bool edge = diagonal || (own && s.window && key <= first + have - 1 - s.window);
             for (long j = 0; j < keys; j += strip) {
-              long from = key == first ? j : 0, some = std::min(strip, keys - j), cell = off + j * s.padded;
+              long from = diagonal ? j : 0, some = std::min(strip, keys - j), cell = off + j * s.padded;
               long tile = j * TILE + from, depth = rows - from;
               const long panel = from * Kind::PAIR, below = from * s.padded;
               product<Kind>(some, depth, s.padded, k_rows.get() + cell, s.padded, q_across.get() + panel, TILE,
@@ -283,7 +311,7 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
         }
       }
       for (long j = 0; j < end - begin; j++) {
-        T *to_k = dk.row(start + begin + j, key_head), *to_v = dv.row(start + begin + j, key_head);
+        T *to_k = dk.row(own_start + begin + j, key_head), *to_v = dv.row(own_start + begin + j, key_head);
         for (long d = 0; d < s.size; d++) {
           from_float(k_sum[j * s.padded + d], to_k[d]);
           from_float(v_sum[j * s.padded + d], to_v[d]);

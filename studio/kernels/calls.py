@@ -13,15 +13,23 @@ _LONGS = ctypes.c_int64
 
 @dataclass(frozen=True)
 class Segments:
-    """Where each sequence of a batch begins and how long it is, in tokens of the flattened batch (B x T)."""
+    """The sequences of a batch, in tokens of the flattened batch (B x T).
+
+    Attributes:
+        starts, lengths: where each begins, and how long it is.
+        before: the place of the segment that each continues, earlier in the list, or -1; empty where none does. It
+            sees all tokens of that one, and what that one continues.
+    """
 
     starts: tuple[int, ...]
     lengths: tuple[int, ...]
+    before: tuple[int, ...] = ()
 
-    def arrays(self) -> tuple[ctypes.Array[_LONGS], ctypes.Array[_LONGS], _LONGS]:
-        """The C arrays of both, and how many there are."""
+    def arrays(self) -> tuple[ctypes.Array[_LONGS], ctypes.Array[_LONGS], ctypes.Array[_LONGS], _LONGS]:
+        """The C arrays of these, and how many there are."""
         count = len(self.starts)
-        return (_LONGS * count)(*self.starts), (_LONGS * count)(*self.lengths), _LONGS(count)
+        made = _LONGS * count
+        return made(*self.starts), made(*self.lengths), made(*(self.before or (-1,) * count)), _LONGS(count)
 
 
 class Kernels:

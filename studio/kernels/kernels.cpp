@@ -24,10 +24,9 @@ Heads<T> heads(void* data, const int64_t* steps) {
   return {static_cast<T*>(data), long(steps[0]), long(steps[1])};
 }
 
-std::vector<Segment> segments_of(const int64_t* starts, const int64_t* lengths, int64_t count) {
+std::vector<Segment> segments_of(const int64_t* starts, const int64_t* lengths, const int64_t* before, int64_t count) {
   std::vector<Segment> out;
-  for (int64_t n = 0; n < count; n++)
-    if (lengths[n] > 0) out.push_back({long(starts[n]), long(lengths[n])});
+  for (int64_t n = 0; n < count; n++) out.push_back({long(starts[n]), long(lengths[n]), long(before[n])});
   return out;
 }
 
@@ -55,18 +54,19 @@ extern "C" {
 
 // at: q, k, v, out; steps: between tokens and between heads, of each.
 void attention(int kind, void** at, const int64_t* steps, float* logsum, const int64_t* starts, const int64_t* lengths,
-               int64_t count, int64_t heads, int64_t key_heads, int64_t size, int64_t window, float scale) {
+               const int64_t* before, int64_t count, int64_t heads, int64_t key_heads, int64_t size, int64_t window,
+               float scale) {
   Shape s = shape_of(heads, key_heads, size, window, scale);
-  auto segments = segments_of(starts, lengths, count);
+  auto segments = segments_of(starts, lengths, before, count);
   kind ? attend<Half, bf16>(at, steps, logsum, segments, s) : attend<Single, float>(at, steps, logsum, segments, s);
 }
 
 // at: q, k, v, out, gradient of out, and where the gradients of q, k, v go.
 void attention_backward(int kind, void** at, const int64_t* steps, const float* logsum, const int64_t* starts,
-                        const int64_t* lengths, int64_t count, int64_t heads, int64_t key_heads, int64_t size,
-                        int64_t window, float scale) {
+                        const int64_t* lengths, const int64_t* before, int64_t count, int64_t heads,
+                        int64_t key_heads, int64_t size, int64_t window, float scale) {
   Shape s = shape_of(heads, key_heads, size, window, scale);
-  auto segments = segments_of(starts, lengths, count);
+  auto segments = segments_of(starts, lengths, before, count);
   kind ? attend_back<Half, bf16>(at, steps, logsum, segments, s)
        : attend_back<Single, float>(at, steps, logsum, segments, s);
 }

@@ -109,8 +109,12 @@ def _torchs_attention(inner: Any) -> Iterator[None]:
         inner.set_attn_implementation(before)
 
 
-def _drops(model: Any) -> bool:
-    """Whether numbers are dropped at random, as in a training: each row needs its own reading then."""
+def drops(model: Any) -> bool:
+    """Whether numbers are dropped at random, as in a training: each row needs its own reading then.
+
+    Args:
+        model: a causal language model, or a part of one.
+    """
     if not model.training:
         return False
     rates = [value for name, value in model.config.get_text_config().to_dict().items() if "drop" in name]
@@ -193,7 +197,7 @@ def _known(
         or any(getattr(settings, name, None) for name in _TOLD)
         or settings.prefill_chunk_size is not None
         or (ends is not None and settings._pad_token_tensor is None)
-        or _drops(model)
+        or drops(model)
     ):
         return None
     layers = plain_layers(model.config)

@@ -168,7 +168,7 @@ def test_numbers_are_drawn_as_torch_draws_them(spread: float) -> None:
 def test_rows_have_the_same_tokens_whoever_writes_them(theirs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """By either loop, and where a part is done before the other."""
     model = made()
-    monkeypatch.setattr(quick, "_drops", lambda inner: theirs)
+    monkeypatch.setattr(quick, "drops", lambda inner: theirs)
     inputs, options = prompts(), {"do_sample": True, "max_new_tokens": 24, "pad_token_id": 0, "top_k": 0}
     ends = list(range(2, 97, 7))
     torch.manual_seed(3)

@@ -34,6 +34,8 @@ def register(kernels: Kernels) -> None:
         segments = None
         if key.shape[2] == length:
             segments = segments_of(batch, length, attention_mask, options.get("position_ids"))
+            if segments is not None and segments.before:
+                window = 0  # no row reaches its end
         fits = size in _SIZES and value.shape[-1] == size and query.dtype == key.dtype == value.dtype
         if segments is None or dropout or query.dtype not in KINDS or not fits:
             return _plain(query, key, value, attention_mask, segments, window, scale, dropout), None
@@ -123,7 +125,11 @@ def _plain(
         seen = seen | ~seen.any(-1, keepdim=True)  # padding that sees nothing would be no number
     elif segments is not None and len(segments.starts) > 1 == len(query):
         numbers = torch.repeat_interleave(torch.arange(len(segments.starts)), torch.tensor(segments.lengths))
-        seen = seen & (numbers[:, None] == numbers[None])
+        known = torch.eye(len(segments.starts), dtype=torch.bool)
+        for at, before in enumerate(segments.before):
+            if before >= 0:
+                known[at] |= known[before]
+        seen = seen & known[numbers][:, numbers]
     out = functional.scaled_dot_product_attention(
         query, key, value, attn_mask=seen, dropout_p=dropout, scale=scale, enable_gqa=True
     )

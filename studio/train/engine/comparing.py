@@ -9,7 +9,8 @@ import torch
 
 # Relative distances of outputs and gradients: rounding in float32, and in bfloat16 through some dozen layers.
 _AGREEMENT = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (5e-2, 2e-1)}
-_LENGTHS = (48, 29)  # tokens of the two rows that are compared
+_LENGTHS = (72, 53)  # tokens of the two rows that are compared
+_COMMON = 40  # of which they begin with so many in common
 
 
 def near(far: tuple[float, ...], autocast: bool) -> bool:
@@ -19,12 +20,13 @@ def near(far: tuple[float, ...], autocast: bool) -> bool:
 
 
 def batch_of(model: Any) -> dict[str, torch.Tensor]:
-    """Two rows of different length, padded at the end with the token for it: by that a model with one score for a row
-    finds the row's end.
+    """Two rows of different length that begin alike, padded at the end with the token for it: by that a model with one
+    score for a row finds the row's end.
     """
     vocabulary = model.get_input_embeddings().weight.shape[0]
     drawn = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (2, max(_LENGTHS)), generator=drawn)
+    ids[1, :_COMMON] = ids[0, :_COMMON]
     mask = torch.arange(max(_LENGTHS))[None] < torch.tensor(_LENGTHS)[:, None]
     pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     if pad is not None and 0 <= pad < vocabulary:

@@ -40,6 +40,7 @@ class Fused:
         norms, gates: how many layers.
         segments: attention is the engine's.
         unpadded: the decoder computes padded batches without their padding.
+        shared: and prefixes that rows share once.
         likely: log-probabilities of answers are the engine's.
         reason: why something is the model's own; "" if nothing is.
     """
@@ -49,6 +50,7 @@ class Fused:
     gates: int = 0
     segments: bool = False
     unpadded: bool = False
+    shared: bool = False
     likely: bool = False
     reason: str = ""
     _undo: list[Callable[[], None]] = field(default_factory=list)
@@ -57,7 +59,10 @@ class Fused:
         """Which layers, for the log; "" if none."""
         counts = {"groups of LoRA layers": len(self.groups), "norms": self.norms, "gates": self.gates}
         parts = [f"{count} {name}" for name, count in counts.items() if count]
-        kinds = {"attention": self.segments, "no padding": self.unpadded, "log-probabilities": self.likely}
+        kinds = {
+            "attention": self.segments, "no padding": self.unpadded, "shared prefixes": self.shared,
+            "log-probabilities": self.likely,
+        }  # fmt: skip
         return ", ".join([*parts, *(name for name, done in kinds.items() if done)])
 
     def line(self) -> str:
@@ -69,7 +74,7 @@ class Fused:
         for undo in reversed(self._undo):
             undo()
         self._undo, self.groups, self.norms, self.gates = [], [], 0, 0
-        self.segments = self.unpadded = self.likely = False
+        self.segments = self.unpadded = self.shared = self.likely = False
 
 
 def wanted(config: RunConfig, plan: Plan) -> bool:
@@ -150,15 +155,16 @@ def _replace(
             mine = measured(model, batch)
             return distance(outputs, mine[0]), distance(slopes, mine[1])
 
-        if done.segments and (decoder := _decoder(model)) is not None:
-            without = unpadded.Unpadded(decoder)
+        decoder = _decoder(model) if done.segments else None
+        for shares in (True, False) if decoder is not None else ():
+            without = unpadded.Unpadded(decoder, shares=shares)
             try:
                 found = far()
             except Exception:  # a decoder of anybody's code: it gets its padding back
                 found = (math.inf, math.inf)
             if without.used and near(found, autocast):
                 done._undo.append(without.undo)
-                done.unpadded = True
+                done.unpadded, done.shared = True, without.shared
                 return found
             without.undo()
         return far()

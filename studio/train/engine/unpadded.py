@@ -1,8 +1,9 @@
 """A padded batch computed as one row of its real tokens.
 
 Whatever a trainer asks of its model, its decoder sees only what counts: padding costs neither time nor memory in any
-layer. Its states are put back where the batch has them, zeros where there is padding. Attention keeps the rows apart
-(`engine.attention`), and every token keeps the position that it has in the batch.
+layer, and prefixes that rows share are computed once (`engine.prefixes`). The states are put back where the batch has
+them, zeros where there is padding. Attention keeps the rows apart (`engine.attention`), and every token keeps
+the position that it has in the batch.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -17,8 +19,11 @@ from torch import nn
 
 from studio.kernels.calls import Segments
 from studio.train.engine.attention import NAME, mark, segments_of
+from studio.train.engine.prefixes import Prefixes, prefixes
+from studio.writing.quick import drops
 
-_KNOWN = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", "use_cache", "return_dict", "past_key_values"}
+_INPUTS = ("input_ids", "inputs_embeds")
+_KNOWN = {*_INPUTS, "attention_mask", "position_ids", "use_cache", "return_dict", "past_key_values"}
 
 
 class Unpadded:
@@ -26,14 +31,16 @@ class Unpadded:
 
     Args:
         decoder: a model of transformers without its head, whose attention is the engine's.
+        shares: compute prefixes that rows share once.
 
     Attributes:
         used: whether it has done so for a batch. A head may call its decoder in a way that is not known here.
+        shared: whether rows of a batch shared a prefix that was computed once.
     """
 
-    def __init__(self, decoder: nn.Module) -> None:
-        self.used = False
-        self._decoder = decoder
+    def __init__(self, decoder: nn.Module, *, shares: bool) -> None:
+        self.used = self.shared = False
+        self._decoder, self._shares = decoder, shares
         original: Callable[..., Any] = decoder.forward
         first = next(iter(inspect.signature(original).parameters))
 
@@ -60,28 +67,58 @@ class Unpadded:
             return None
         batch, length = mask.shape
         segments = segments_of(batch, length, mask, None)
-        if segments is None or sum(segments.lengths) == mask.numel():
+        if segments is None:
             return None
         real = mask.flatten().nonzero()[:, 0]
-        flat = {name: given[name].flatten(0, 1)[real][None] for name in ("input_ids", "inputs_embeds") if name in given}
         positions = given.get("position_ids", torch.arange(length, device=mask.device)[None]).expand(batch, length)
-        positions = positions.flatten()[real][None]
-        mark(positions, joined(segments))
+        positions = positions.flatten()[real]
+        shared = self._prefixes(given, real, positions, segments)
+        segments, taken = (joined(segments), real) if shared is None else (shared.segments, real[shared.taken])
+        if len(taken) == mask.numel():
+            return None
+        flat = {name: given[name].flatten(0, 1)[taken][None] for name in _INPUTS if name in given}
+        positions = (positions if shared is None else positions[shared.taken])[None]
+        mark(positions, segments)
         done = original(**flat, position_ids=positions, attention_mask=None, use_cache=False)
         states = done.last_hidden_state[0]
+        states = states if shared is None else states.index_select(0, shared.places)
         spread = states.new_zeros(batch * length, states.shape[-1]).index_put((real,), states)
         done.last_hidden_state = spread.view(batch, length, -1)
-        self.used = True
+        self.used, self.shared = True, self.shared or shared is not None
         return done
+
+    def _prefixes(
+        self, given: dict[str, Any], real: torch.Tensor, positions: torch.Tensor, segments: Segments
+    ) -> Prefixes | None:
+        """The prefixes that the rows of a batch share; None where there are none, or each row is to be computed.
+
+        Args:
+            given: the batch, (B, T).
+            real: places of its real tokens, (R,) of B x T.
+            positions: of these, (R,).
+            segments: the rows.
+        """
+        ids = given.get("input_ids")
+        if not self._shares or ids is None or not _alike(self._decoder, ids.shape[1]):
+            return None
+        numbers = ids.flatten()[real] * (int(positions.max()) + 1) + positions
+        found = prefixes([row.tolist() for row in numbers.split(segments.lengths)])
+        return found if len(found.taken) < len(real) else None
 
 
 def joined(segments: Segments) -> Segments:
     """The segments of a batch one behind the other."""
-    starts, total = [], 0
-    for length in segments.lengths:
-        starts.append(total)
-        total += length
-    return Segments(tuple(starts), segments.lengths)
+    return Segments(tuple(accumulate(segments.lengths, initial=0))[:-1], segments.lengths)
+
+
+def _alike(decoder: Any, length: int) -> bool:
+    """Whether tokens that stand behind the same ones have the same states, in rows of at most so many tokens.
+
+    Not where each row has numbers dropped at random for itself, nor where a window ends within a row: the kernel
+    counts what a token sees from the beginning of its segment.
+    """
+    window = getattr(decoder.config.get_text_config(), "sliding_window", None)
+    return (window is None or length <= window) and not drops(decoder)
 
 
 def _whole_rows(decoder: Any, given: dict[str, Any]) -> bool:
@@ -95,6 +132,9 @@ def _whole_rows(decoder: Any, given: dict[str, Any]) -> bool:
         return False
     config = decoder.config
     if config._attn_implementation != NAME:  # text is being written, by torch's attention
+        return False
+    # Noise on embeddings (NEFTune) is the smaller the longer a row is.
+    if decoder.training and getattr(decoder.get_input_embeddings(), "neftune_noise_alpha", None):
         return False
     if any(getattr(config, name, False) for name in ("output_hidden_states", "output_attentions")):
         return False

@@ -64,6 +64,6 @@ def test_a_job_trains_with_them_and_learns_the_same(
             data={"validation": 0, "max_length": 256}, training={"max_steps": 2, "kernels": kernels},
         )  # fmt: skip
         train(context)
-        assert ("attention, no padding\n" in capfd.readouterr().out) == (kernels == "auto")
+        assert ("attention, no padding, shared prefixes\n" in capfd.readouterr().out) == (kernels == "auto")
         seen[kernels] = reported(context)
     assert len(seen["off"]) == 2 and seen["auto"] == pytest.approx(seen["off"], rel=1e-5)

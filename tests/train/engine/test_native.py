@@ -70,6 +70,43 @@ def test_attention(kernels: Kernels, dtype: torch.dtype, lengths, heads, size, w
     assert far(torch.cat([x.flatten() for x in made]), whole) < NEAR[dtype]
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(
+        st.tuples(st.sampled_from([1, 2, 7, 31, 63, 64, 65, 100, 300]), st.integers(-1, 5)), min_size=1, max_size=6
+    ),
+    heads=st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3)]),
+    size=st.sampled_from([8, 24, 64, 80, 128]),
+    seed=st.integers(0, 1000),
+)
+def test_attention_of_segments_that_continue_others(kernels: Kernels, dtype: torch.dtype, sizes, heads, size, seed):
+    drawn = torch.Generator().manual_seed(seed)
+    lengths = tuple(length for length, _ in sizes)
+    before = tuple(min(place, at - 1) for at, (_, place) in enumerate(sizes))
+    segments = Segments(tuple(sum(lengths[:at]) for at in range(len(lengths))), lengths, before)
+    q, k, v, slope = (
+        torch.randn(sum(lengths), count, size, generator=drawn).to(dtype)
+        for count in (heads[0], heads[1], heads[1], heads[0])
+    )
+    out, logsum = kernels.attention(q, k, v, segments, 0, size**-0.5)
+    made = kernels.attention_backward((q, k, v), (out, logsum), slope, segments, 0, size**-0.5)
+    wide = [x.float().requires_grad_() for x in (q, k, v)]
+    parts = []
+    for at, length in enumerate(lengths):  # each with what it continues in front of it, of which only its own counts
+        places, other = torch.arange(length) + segments.starts[at], before[at]
+        while other >= 0:
+            places = torch.cat([torch.arange(lengths[other]) + segments.starts[other], places])
+            other = before[other]
+        whole = plain(*(x[places] for x in wide), Segments((0,), (len(places),)), 0)
+        parts.append(whole[-length:])
+    expected = torch.cat(parts)
+    expected.backward(slope.float())
+    assert far(out, expected) < NEAR[dtype]
+    whole = torch.cat([x.grad.flatten() for x in wide])
+    assert far(torch.cat([x.flatten() for x in made]), whole) < NEAR[dtype]
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.sampled_from([0, 1, 5, 6, 127, 128, 129, 300]),
