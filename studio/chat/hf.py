@@ -26,6 +26,8 @@ from studio.errors import InputError
 from studio.models.inspect.adapters import require_quick_adapter
 from studio.models.inspect.attention import answer_options
 from studio.models.inspect.headers import SAFE, read_config, weight_files
+from studio.writing.adapters import shorten
+from studio.writing.products import quicken
 
 PREFILL_TOKENS = 512  # longest part of a prompt read in one step: others wait no longer than that
 DEFAULT_CONTEXT = 4096  # tokens, where the model's config names no limit
@@ -191,7 +193,9 @@ class HfBackend:
             **answer_options(read_config(folder)),
             **SAFE,
         )
-        return module.to(self._device).eval()
+        module = module.to(self._device).eval()
+        quicken(module)
+        return module
 
     def _load_tokenizer(self, folder: Path) -> Any:
         return load_tokenizer(folder, self._trust)
@@ -211,6 +215,7 @@ class HfBackend:
             )
         require_quick_adapter(folder, base)
         model = PeftModel.from_pretrained(base, str(folder), is_trainable=False, local_files_only=True).eval()
+        shorten(model)
         self._switches = [layer for layer in model.modules() if hasattr(layer, "_disable_adapters")]
         self._adapter_on = True
         return model

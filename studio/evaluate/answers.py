@@ -1,15 +1,15 @@
 """Greedy answers of a transformers model to many questions, and whether they are exactly right.
 
-Two passes. First the expected answer is fed in, and the model's choice at each of its positions is compared: if
-all agree, greedy decoding gives exactly this answer, so it need not be generated. The rest is generated in
-batches. On a model that knows its task this is ten times faster than generating everything; on one that gives the
-expected answer to hardly any of the first questions the first pass is left out for the others. Both are computed by
-`studio.writing`, quicker than transformers does where a CPU computes.
+The expected answer is tried first: the model's choice at each of its positions is compared, and if all agree, greedy
+decoding gives exactly this answer, so it need not be generated. On a model that knows its task this is ten times faster
+than generating everything. Where a CPU computes, `studio.writing` does both, and reads each prompt once. Elsewhere that
+is a pass of its own, left out for the rest if the model gives the expected answer to hardly any of the first questions.
 """
 
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,15 +48,24 @@ def answer_all(
         max_new_tokens: where an answer is cut.
         on_done: called with the number of questions answered so far.
     """
-    with quicker(model):
-        return _answer(model, tokenizer, questions, max_new_tokens, on_done)
-
-
-def _answer(
-    model: Any, tokenizer: Any, questions: list[Question], max_new_tokens: int, on_done: Callable[[int], None]
-) -> list[Answer]:
     answers: dict[int, Answer] = {}
-    order = sorted(range(len(questions)), key=lambda at: len(questions[at].prompt_ids))
+    with quicker(model) as drafting:
+        if not drafting:
+            answers = _as_expected(model, questions, on_done)
+        writer = _Writer(model, tokenizer, max_new_tokens, _Count(len(answers), on_done), drafting)
+        order = sorted(range(len(questions)), key=lambda at: len(questions[at].prompt_ids))
+        left = [at for at in order if at not in answers]
+        longest = max((len(questions[at].prompt_ids) for at in left), default=0) + max_new_tokens
+        size = rows_at_once(model, longest) if left and _skips_padding(model) else 1
+        for batch in _batches(left, size):
+            for at, text in zip(batch, writer.texts([questions[at] for at in batch]), strict=True):
+                answers[at] = Answer(text, exact_match(questions[at].expected, text))
+    return [answers[at] for at in range(len(questions))]
+
+
+def _as_expected(model: Any, questions: list[Question], on_done: Callable[[int], None]) -> dict[int, Answer]:
+    """The answers, by their question's place, that are as expected; not all are looked for if few are found."""
+    answers: dict[int, Answer] = {}
     lengths = [len(question.prompt_ids) + len(question.answer_ids) for question in questions]
     tried = 0
     for batch in split(lengths, FORCED):
@@ -67,15 +76,7 @@ def _answer(
             if right:
                 answers[at] = Answer(questions[at].expected, True)
         on_done(len(answers))
-    left = [at for at in order if at not in answers]
-    longest = max((len(questions[at].prompt_ids) for at in left), default=0) + max_new_tokens
-    size = rows_at_once(model, longest) if left and _skips_padding(model) else 1
-    for batch in _batches(left, size):
-        texts = _generated(model, tokenizer, [questions[at].prompt_ids for at in batch], max_new_tokens)
-        for at, text in zip(batch, texts, strict=True):
-            answers[at] = Answer(text, exact_match(questions[at].expected, text))
-        on_done(len(answers))
-    return [answers[at] for at in range(len(questions))]
+    return answers
 
 
 def _skips_padding(model: Any) -> bool:
@@ -115,28 +116,71 @@ def answer_logits(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> It
         yield logits[at, begin : begin + len(answer)]
 
 
-@torch.inference_mode()
-def _generated(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[str]:
-    length = max(map(len, prompts))
-    device = next(model.parameters()).device
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ids = torch.full((len(prompts), length), pad)
-    mask = torch.zeros_like(ids)
-    for at, prompt in enumerate(prompts):  # padded on the left, so that all answers begin at one position
-        ids[at, length - len(prompt) :] = torch.tensor(prompt)
-        mask[at, length - len(prompt) :] = 1
-    output = model.generate(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        pad_token_id=pad,
-    )
-    texts: list[str] = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
-    return texts
+class _Count:
+    """Counts answers, which several threads write."""
+
+    def __init__(self, done: int, on_done: Callable[[int], None]) -> None:
+        self.done, self._on_done, self._lock = done, on_done, threading.Lock()
+
+    def __call__(self, more: int) -> None:
+        with self._lock:
+            self.done += more
+            self._on_done(self.done)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """How answers are generated.
+
+    Attributes:
+        model, tokenizer: which write them.
+        most: longest answer, tokens.
+        ended: called with the number of answers that are ready.
+        drafting: the expected answers are tried meanwhile.
+    """
+
+    model: Any
+    tokenizer: Any
+    most: int
+    ended: _Count
+    drafting: bool
+
+    @torch.inference_mode()
+    def texts(self, questions: Sequence[Question]) -> list[str]:
+        """The answers to some questions, computed together."""
+        length = max(len(one.prompt_ids) for one in questions)
+        device = next(self.model.parameters()).device
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        ids = torch.full((len(questions), length), pad)
+        mask = torch.zeros_like(ids)
+        for at, one in enumerate(questions):  # padded on the left, so that all answers begin at one position
+            ids[at, length - len(one.prompt_ids) :] = torch.tensor(one.prompt_ids)
+            mask[at, length - len(one.prompt_ids) :] = 1
+        told: dict[str, Any] = {"eos_token_id": self._ends(questions)}
+        if self.drafting:
+            told |= {"drafts": [one.answer_ids for one in questions], "on_end": self.ended}
+        done = self.ended.done + len(questions)
+        output = self.model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=self.most,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=pad,
+            **told,
+        )
+        self.ended(done - self.ended.done)  # where nothing was said of single rows
+        texts: list[str] = self.tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
+        return texts
+
+    def _ends(self, questions: Sequence[Question]) -> list[int] | None:
+        """The tokens that end an answer: the model's own, and the one that ends the expected answers, as in Chat."""
+        known = getattr(self.model.generation_config, "eos_token_id", None)
+        ends = set(known if isinstance(known, list) else [] if known is None else [known])
+        ends |= {one.answer_ids[-1] for one in questions if one.answer_ids}.intersection(self.tokenizer.all_special_ids)
+        return sorted(ends) or None
 
 
 def _batches(items: list[int], size: int) -> Iterator[list[int]]:

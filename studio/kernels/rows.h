@@ -98,8 +98,48 @@ inline void columns(const Sides& first, const Sides& second, long rows, float* o
   for (; r < rows; r++) dots<1, COLUMNS>(first.at(r, 0), second.at(r, 0), out + r * out_row, out_row);
 }
 
+// Fewer rows than a tile has, whose time is that of reading the numbers of `right`: one column after the other, as they
+// lie in memory, by as many sums as keep the processor from waiting for the last one.
+constexpr int STREAMS = 4;
+
+template <int ROWS>
+inline void add_streamed(const Sides& s, vec (&total)[ROWS][STREAMS]) {
+  long k = 0;
+  for (; k + STREAMS * WIDTH <= s.depth; k += STREAMS * WIDTH)
+#pragma GCC unroll 4
+    for (int part = 0; part < STREAMS; part++) {
+      const vec here = load(s.right + k + part * WIDTH);
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; r++) total[r][part] += load(s.left + r * s.left_row + k + part * WIDTH) * here;
+    }
+  for (; k + WIDTH <= s.depth; k += WIDTH)
+    for (int r = 0; r < ROWS; r++) total[r][0] += load(s.left + r * s.left_row + k) * load(s.right + k);
+}
+
+template <int ROWS>
+void streamed(const Sides& first, const Sides& second, float* out, long out_row, long width) {
+#pragma omp parallel for schedule(static) if (ROWS * width * first.depth > ALONE)
+  for (long c = 0; c < width; c++) {
+    const Sides here = first.at(0, c), there = second.at(0, c);
+    vec total[ROWS][STREAMS];
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+      for (int part = 0; part < STREAMS; part++) total[r][part] = vec{};
+    add_streamed(here, total);
+    add_streamed(there, total);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+      out[r * out_row + c] = halved((total[r][0] + total[r][1]) + (total[r][2] + total[r][3])) + rest(here, r, 0) +
+                             rest(there, r, 0);
+  }
+}
+
 // out (rows x width) = the sum of both products of left (rows x depth) and the transpose of right (width x depth).
 inline void few_rows(const Sides& first, const Sides& second, float* out, long out_row, long rows, long width) {
+  if (rows == 1) return streamed<1>(first, second, out, out_row, width);
+  if (rows == 2) return streamed<2>(first, second, out, out_row, width);
+  if (rows == 3) return streamed<3>(first, second, out, out_row, width);
   const long parts = (width + FEW_COLUMNS - 1) / FEW_COLUMNS;
 #pragma omp parallel for schedule(static) if (rows * width * first.depth > ALONE)
   for (long part = 0; part < parts; part++) {

@@ -51,12 +51,21 @@ class Room(DynamicLayer):  # type: ignore[misc]
 
     def choose(self, rows: torch.Tensor) -> None:
         """Keep these rows, (R,) in their order; one may be there several times."""
+        self.take(self._rows(rows, self._most), self._length)
+
+    def chosen(self, rows: torch.Tensor, more: int) -> Room:
+        """These rows, (R,) in their order, with room for so many tokens more."""
+        room = Room(self._length + more)
+        room.take(self._rows(rows, self._length + more), self._length)
+        return room
+
+    def _rows(self, rows: torch.Tensor, most: int) -> list[torch.Tensor]:
         chosen = []
         for one in self._memory:
-            made = one.new_empty(len(rows), *one.shape[1:])
+            made = one.new_empty(len(rows), one.shape[1], most, one.shape[3])
             made[:, :, : self._length] = one[:, :, : self._length].index_select(0, rows)
             chosen.append(made)
-        self.take(chosen, self._length)
+        return chosen
 
     @staticmethod
     def joined(parts: list[Room], targets: list[tuple[torch.Tensor, torch.Tensor]], length: int, most: int) -> Room:

@@ -2,15 +2,16 @@
 
 - Equal prompts are read once (GRPO asks for several answers to each), and so is a beginning that all share.
 - Keys and values have their memory once (`kept`), and rows that have ended leave the batch.
+- An answer that is expected is read in one step, and not written if it is the model's own (`drafts`).
 - Settings are transformers' own: its processors change the scores. Random numbers are drawn for all rows in each step,
   also for those that have left, so the same seed draws the same tokens as there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional
 from transformers import Cache, LogitsProcessor
 from transformers.generation import logits_process as processors
 
+from studio.writing.drafts import written_alike
 from studio.writing.kept import Room, rooms
 
 READ_TOKENS = 2048  # of prompts read in one step: more bring no speed, and take memory
@@ -93,6 +95,8 @@ class Writing:
         sample: draw tokens; else the likeliest.
         processors: transformers', which change the scores (B, V) of each step.
         places: of the rows among those that other processes write; None where these are all.
+        drafts: what is expected of each row, B lists of token ids; empty for none. They change the time only.
+        on_end: called with the number of rows that have ended since the last call, by any thread.
     """
 
     model: Any
@@ -103,6 +107,8 @@ class Writing:
     sample: bool
     processors: Sequence[Any]
     places: Places | None = None
+    drafts: Sequence[Sequence[int]] = ()
+    on_end: Callable[[int], None] = lambda count: None
 
     @property
     def by_row(self) -> bool:
@@ -129,7 +135,7 @@ def write(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     def half(first: int) -> torch.Tensor:
         torch.set_num_threads(threads // 2)  # of this thread and those that work for it
         with torch.autocast("cpu", enabled=cast[0], dtype=cast[1]):
-            return _write(how, ids[first::2], mask[first::2])
+            return _write(replace(how, drafts=how.drafts[first::2]), ids[first::2], mask[first::2])
 
     try:
         with ThreadPoolExecutor(2) as pool:
@@ -153,11 +159,25 @@ def _continued(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> torch.Ten
     written[:, :width] = ids
     scores, cache, seen = _read(how, ids, mask)
     lengths = mask.sum(1)
+    rows = torch.arange(count)
+    at = longest = width
+    if how.drafts and how.ends is not None and not how.sample and not how.processors:
+        alike = written_alike(how.model, how.drafts, scores, cache, seen, lengths, how.ends, how.longest - width)
+        for row in alike:
+            longest = max(longest, width + len(how.drafts[row]))
+            written[row, width : width + len(how.drafts[row])] = torch.tensor(how.drafts[row])
+        how.on_end(len(alike))
+        if len(alike) == count:
+            return written[:, :longest].clone()
+        if alike:
+            rows = torch.tensor(sorted(set(range(count)).difference(alike)))
+            scores, lengths = scores[rows], lengths[rows]
+            for layer in cache.layers:
+                layer.choose(rows)
     seen = functional.pad(seen, (0, how.longest - width), value=True)
     padded = not bool(seen.all())
-    rows = torch.arange(count)
-    going = torch.ones(count, dtype=torch.bool)  # of the rows that are still in the batch
-    at = width
+    going = torch.ones(len(rows), dtype=torch.bool)  # of the rows that are still in the batch
+    left = len(rows)
     while True:
         chosen = _choose(how, written[rows, :at] if len(rows) < count else written[:, :at], scores, rows, count)
         chosen = torch.where(going, chosen, how.pad)
@@ -165,9 +185,10 @@ def _continued(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> torch.Ten
         at += 1
         if how.ends is not None:
             going = going & ~torch.isin(chosen, how.ends)
-        left = int(going.sum())
-        if at == how.longest or not left:
-            return written[:, :at].clone()
+        before, left = left, int(going.sum()) if at < how.longest else 0
+        how.on_end(before - left)
+        if not left:
+            return written[:, : max(at, longest)].clone()
         if how.by_row and left <= STAYING * len(rows):
             staying = going.nonzero()[:, 0]
             rows, going, chosen, lengths = rows[staying], going[staying], chosen[staying], lengths[staying]

@@ -30,15 +30,25 @@ def by_few_rows(model: nn.Module) -> Iterator[None]:
     Args:
         model: whose weights stay where they are until then.
     """
-    layers = [layer for layer in model.modules() if type(layer) is nn.Linear and "forward" not in vars(layer)]
-    layers = [layer for layer in layers if suits(layer.weight)]
-    for layer in layers:
-        layer.forward = _forward(layer)
+    layers = quicken(model)
     try:
         yield
     finally:
         for layer in layers:
             del layer.forward
+
+
+def quicken(model: nn.Module) -> list[nn.Linear]:
+    """Compute plain linear layers so, without gradients, from now on; returns these layers.
+
+    Args:
+        model: whose weights stay where they are.
+    """
+    layers = [layer for layer in model.modules() if type(layer) is nn.Linear and "forward" not in vars(layer)]
+    layers = [layer for layer in layers if suits(layer.weight)]
+    for layer in layers:
+        layer.forward = _forward(layer)
+    return layers
 
 
 def suits(weight: Any) -> bool:

@@ -7,9 +7,10 @@ states, criteria that stop an answer by its text), transformers' own loop goes o
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -31,8 +32,10 @@ _TOLD = ("output_scores", "output_logits", "output_attentions", "output_hidden_s
 
 
 @contextmanager
-def quicker(model: Any, places: Places | None = None) -> Iterator[None]:
+def quicker(model: Any, places: Places | None = None) -> Iterator[bool]:
     """Let a model's `generate` be quick, and its logits of the last tokens; without gradients.
+
+    Gives whether `generate` takes `drafts` and `on_end` meanwhile, as in `Writing`.
 
     Args:
         model: a causal language model, or PEFT's around one.
@@ -40,7 +43,7 @@ def quicker(model: Any, places: Places | None = None) -> Iterator[None]:
     """
     inner = _inner(model)
     if not isinstance(inner, GenerationMixin) or inner.device.type != "cpu":
-        yield
+        yield False
         return
     with ExitStack() as stack:
         stack.enter_context(by_few_rows(inner))
@@ -49,15 +52,16 @@ def quicker(model: Any, places: Places | None = None) -> Iterator[None]:
         stack.enter_context(_torchs_attention(inner))
         own = inner.generate
 
-        def ours(*args: Any, **rest: Any) -> Any:
-            return continued(*args, **{**rest, "places": places})
+        def ours(*args: Any, drafts: Any = (), on_end: Any = None, **rest: Any) -> Any:
+            told = {"places": places, "drafts": drafts} | ({"on_end": on_end} if on_end else {})
+            return continued(*args, **{**rest, "told": told})
 
         def generate(*args: Any, **options: Any) -> Any:
             return own(*args, **{"custom_generate": ours, **options})
 
         inner.generate = generate
         stack.callback(lambda: delattr(inner, "generate"))
-        yield
+        yield _can(inner) and plain_layers(inner.config) > 0
 
 
 def rows_at_once(model: Any, tokens: int) -> int:
@@ -151,7 +155,7 @@ def side_by_side(model: Any) -> Iterator[None]:
 
 def continued(
     model: Any, input_ids: torch.Tensor, logits_processor: Any, stopping_criteria: Any,
-    generation_config: GenerationConfig, places: Places | None = None, **rest: Any,
+    generation_config: GenerationConfig, told: Mapping[str, Any] = MappingProxyType({}), **rest: Any,
 ) -> Any:  # fmt: skip
     """What `generate` calls to write: the quick loop, or transformers' own for what it does not know.
 
@@ -161,7 +165,7 @@ def continued(
         logits_processor: what changes the scores.
         stopping_criteria: what ends an answer.
         generation_config: the settings.
-        places: as in `quicker`.
+        told: attributes of `Writing` that transformers does not know.
         rest: a mask, a cache, and what else the model takes.
     """
     how = _known(model, logits_processor, stopping_criteria, generation_config, rest)
@@ -169,13 +173,13 @@ def continued(
     mask = torch.ones_like(input_ids) if mask is None else mask
     if how is None or bool((mask[:, 1:] < mask[:, :-1]).any()) or not bool(mask[:, -1].all()):
         mode = GENERATION_MODES_MAPPING[generation_config.get_generation_mode()]
-        if places is not None and generation_config.do_sample:
-            logits_processor.append(Drawn(places))
+        if told.get("places") is not None and generation_config.do_sample:
+            logits_processor.append(Drawn(told["places"]))
         return getattr(type(model), mode)(
             model, input_ids, logits_processor=logits_processor, stopping_criteria=stopping_criteria,
             generation_config=generation_config, **rest,
         )  # fmt: skip
-    return write(replace(how, places=places), input_ids, mask)
+    return write(replace(how, **told), input_ids, mask)
 
 
 def _known(

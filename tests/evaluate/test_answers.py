@@ -53,12 +53,13 @@ def test_a_model_that_knows_little_is_asked_at_once(monkeypatch: pytest.MonkeyPa
         seen.extend(one.row for one in batch)
         return [one.row < knows for one in batch]
 
-    def generated(model: object, tokenizer: object, prompts: list[list[int]], most: int) -> list[str]:
+    def generated(writer: object, batch: list[Question]) -> list[str]:
+        prompts = [one.prompt_ids for one in batch]
         asked.extend(prompt[0] for prompt in prompts)
         return ["right" if prompt[0] % 2 else "wrong" for prompt in prompts]
 
     monkeypatch.setattr(answers, "_forced", forced)
-    monkeypatch.setattr(answers, "_generated", generated)
+    monkeypatch.setattr(answers._Writer, "texts", generated)
     monkeypatch.setattr(answers, "_skips_padding", lambda model: True)
     monkeypatch.setattr(answers, "FORCED", Batching(rows=16))
     found = answer_all(None, None, questions, 10, lambda done: None)
