@@ -185,6 +185,9 @@ def counted(
         answered=found["answered"],
         each=first_epoch(config, found["train"]),
         sums=first_epoch(config, found["tokens"]),
+        repeats=first_epoch(config, found["repeats"]),
+        common=found["common"],
+        alone=max(tokens - again for tokens, again in zip(found["tokens"], found["repeats"], strict=True)),
     )
     return lengths, found["report"]["findings"]
 

@@ -46,6 +46,11 @@ class Unit:
         return self.length
 
     @property
+    def repeats(self) -> int:
+        """How many of them repeat the beginning of another of its sequences."""
+        return 0
+
+    @property
     def supervised(self) -> int:
         """How many of them the loss counts."""
         raise NotImplementedError
@@ -111,6 +116,12 @@ class Pair(Unit):
     def tokens(self) -> int:
         """Tokens of both sequences, the prompt in each."""
         return len(kept(self, "prompt_ids")) + sum(map(len, kept_ids(self)))
+
+    @property
+    def repeats(self) -> int:
+        """Tokens of the prompt, and of what both answers begin with."""
+        prompt, *answers = kept_ids(self)
+        return len(prompt) + _alike(*answers)
 
     @property
     def supervised(self) -> int:
@@ -186,6 +197,16 @@ class Prompt(Unit):
         return None
 
 
+def common_beginning(units: Sequence[Unit]) -> int:
+    """Return how many tokens all rows begin with; of those with a prompt, within it.
+
+    Args:
+        units: of one kind, at least one.
+    """
+    beginnings = [kept_ids(one)[0] for one in units]
+    return _alike(min(beginnings), max(beginnings))
+
+
 def encode(kind: RowKind, examples: Sequence[Example], masker: Masker) -> list[Unit]:
     """Return rows as units of that kind, in order; a pair makes two rated answers.
 
@@ -239,6 +260,12 @@ def _rejected(example: Example) -> Example:
 def _span(masked: Masked) -> tuple[int, int]:
     """Where the answer begins and ends."""
     return masked.trained[0], masked.trained[-1]
+
+
+def _alike(one: array[int], other: array[int]) -> int:
+    """How many tokens both begin with."""
+    differing = (at for at, (here, there) in enumerate(zip(one, other, strict=False)) if here != there)
+    return next(differing, min(len(one), len(other)))
 
 
 def _digest(*parts: array[int]) -> bytes:

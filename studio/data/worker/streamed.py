@@ -37,8 +37,9 @@ def streamed_lengths(
     estimate, report = look(config, method, tokenizer, settings, sources, tell, seed)
     each = list(estimate.each)
     return {
-        "train": each, "validation": [], "tokens": each, "supervised": [], "validation_supervised": [], "good": None,
-        "answered": None, "report": report.as_dict(), "estimate": asdict(estimate),
+        "train": each, "validation": [], "tokens": each, "repeats": [], "common": 0, "supervised": [],
+        "validation_supervised": [], "good": None, "answered": None, "report": report.as_dict(),
+        "estimate": asdict(estimate),
     }  # fmt: skip
 
 

@@ -69,9 +69,9 @@ def training_seconds(shape: ModelShape, load: Load, work: Work, device: DeviceIn
         linear, attention = FUSED
     train, validate = step_flops(shape, load, work), forward_flops(shape, load, work)
     per_token = [flops[0] / linear + flops[1] / attention for flops in (train, validate)]
-    padded = _usual_length(work, load) / max(1.0, work.mean_length)
+    computed = _computed(work, load)
     total = work.passes * work.tokens * per_token[0] + work.validation_tokens * per_token[1]
-    return (total * padded + work.written * validate[0] / WRITING) / (peak * 1e9)
+    return (total * computed + work.written * validate[0] / WRITING) / (peak * 1e9)
 
 
 def padded_length(mean: float, longest: int, rows: int) -> float:
@@ -87,17 +87,17 @@ def padded_length(mean: float, longest: int, rows: int) -> float:
     return max(mean, low + (longest - low) * rows / (rows + 1))
 
 
-def _usual_length(work: Work, load: Load) -> float:
-    if load.waste:
-        return load.waste * work.mean_length
-    return padded_length(work.mean_length, work.max_length, load.micro_batch)
+def _computed(work: Work, load: Load) -> float:
+    """Tokens that are computed for each token of the rows."""
+    return load.waste or padded_length(work.mean_length, work.max_length, load.micro_batch) / max(1.0, work.mean_length)
 
 
 def forward_flops(shape: ModelShape, load: Load, work: Work) -> tuple[float, float]:
-    """Operations of one token forward: (in linear layers, in attention).
+    """Operations of one computed token forward: (in linear layers, in attention).
 
-    2 a weight, the head at supervised tokens only; attention multiplies a token's query with the whole padded row
-    and the weights with the values, since the causal half that is not needed is not skipped everywhere.
+    2 a weight, the head at the rows' supervised tokens only, however many are computed; attention multiplies a token's
+    query with the whole padded row and the weights with the values, since the causal half that is not needed is not
+    skipped everywhere. A token that is computed once for several rows has a row before it as any other.
 
     Args:
         shape: of the model.
@@ -106,13 +106,14 @@ def forward_flops(shape: ModelShape, load: Load, work: Work) -> tuple[float, flo
     """
     linear = sum(layer.inputs * layer.outputs for layer in shape.linears)
     adapter = load.adapter.low_rank if load.adapter else 0
-    head = shape.vocab * shape.hidden * work.supervised_share
-    attention = 4 * shape.layers * shape.heads * shape.head_dim * _usual_length(work, load)
+    computed = _computed(work, load)
+    head = shape.vocab * shape.hidden * work.supervised_share / computed
+    attention = 4 * shape.layers * shape.heads * shape.head_dim * work.mean_length * max(1.0, computed)
     return 2 * (linear + adapter + head), attention
 
 
 def step_flops(shape: ModelShape, load: Load, work: Work) -> tuple[float, float]:
-    """Operations of one token forward and backward: (in linear layers, in attention).
+    """Operations of one computed token forward and backward: (in linear layers, in attention).
 
     Backward needs the gradient of the input (as much as forward) and of each trained weight (as much again); in
     attention of both factors. Checkpointing adds a second forward pass.
@@ -127,6 +128,6 @@ def step_flops(shape: ModelShape, load: Load, work: Work) -> tuple[float, float]
     if load.adapter is not None:
         trained: float = load.adapter.parameters
     else:
-        trained = weights + shape.vocab * shape.hidden * work.supervised_share
+        trained = weights + shape.vocab * shape.hidden * work.supervised_share / _computed(work, load)
     again = 1 if load.checkpointing else 0
     return linear * (2 + again) + 2 * trained, attention * (3 + again)

@@ -26,12 +26,14 @@ class Adapted:
         dora: the length of each row is learned too.
         whole: layers of which a copy is trained beside it; the head is one, and the embedding, whose `outputs` are the
             width of the model.
+        dropout: probability with which its inputs are dropped in training.
     """
 
     layers: tuple[tuple[Linear, int], ...]
     rank: int
     dora: bool = False
     whole: tuple[Linear, ...] = ()
+    dropout: float = 0.0
 
     @property
     def low_rank(self) -> int:
@@ -63,7 +65,7 @@ def adapted(shape: ModelShape, tuning: TuningConfig) -> Adapted | None:
     pattern = dict(tuning.rank_pattern or {}) if not isinstance(tuning.rank_pattern, str) else {}
     layers = in_blocks(shape.targets(tuning.target_modules), tuning.layers_to_transform)
     whole = _whole(shape, tuning.modules_to_save) if tuning.reads("modules_to_save") else ()
-    return Adapted(_ranked(layers, tuning.rank, pattern), tuning.rank, tuning.uses_dora, whole)
+    return Adapted(_ranked(layers, tuning.rank, pattern), tuning.rank, tuning.uses_dora, whole, tuning.dropout)
 
 
 def _kept(shape: ModelShape, config: dict[str, Any]) -> Adapted:
@@ -80,7 +82,8 @@ def _kept(shape: ModelShape, config: dict[str, Any]) -> Adapted:
         layers = shape.targets(known) if known else ()
     layers = in_blocks(layers, config.get("layers_to_transform"))
     ranked = _ranked(layers, rank, config.get("rank_pattern") or {})
-    return Adapted(ranked, rank, bool(config.get("use_dora")), _whole(shape, config.get("modules_to_save")))
+    whole, dropout = _whole(shape, config.get("modules_to_save")), float(config.get("lora_dropout") or 0)
+    return Adapted(ranked, rank, bool(config.get("use_dora")), whole, dropout)
 
 
 def _ranked(layers: Iterable[Linear], rank: int, pattern: dict[str, int]) -> tuple[tuple[Linear, int], ...]:

@@ -116,6 +116,7 @@ class ModelShape:
         dtype: type of most stored weights ("bfloat16").
         dtype_bytes: bytes of one stored weight, on average.
         file_bytes: bytes of the weights on the disk.
+        window: tokens that attention goes back at most, be it in some blocks only; None for no such limit.
     """
 
     family: str
@@ -134,6 +135,7 @@ class ModelShape:
     file_bytes: int
     linears: tuple[Linear, ...] = field(repr=False, default=())
     experts: tuple[Linear, ...] = field(repr=False, default=())
+    window: int | None = None
 
     @classmethod
     def from_folder(cls, path: Path) -> ModelShape:
@@ -201,6 +203,7 @@ class ModelShape:
         main = max(floats, key=lambda kind: floats[kind]) if floats else "F32"
         total = sum(tensor.size for tensor in tensors)
         size = sum(tensor.bytes for tensor in tensors)
+        window = core.get("sliding_window") if core.get("use_sliding_window", True) else None
         one_key = core.get("multi_query") is True and not core.get("new_decoder_architecture")
         return cls(
             family=family,
@@ -219,6 +222,7 @@ class ModelShape:
             file_bytes=size,
             linears=tuple(_linears(weights, family)),
             experts=tuple(_expert_stacks(weights, core, hidden)) if family in _EXPERT_NAMES else (),
+            window=window if _is_figure(window) else None,
         )
 
     def targets(self, wanted: str | list[str]) -> tuple[Linear, ...]:

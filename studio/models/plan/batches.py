@@ -13,6 +13,8 @@ from studio.config import RunConfig
 
 # So many rows, in the order of the first epoch, are looked at for the largest micro-batch and the padding.
 SEEN_ROWS = 4096
+# A beginning that rows have in common is computed once where that saves so many tokens; fewer are not worth it.
+LEAST_SAVED = 32
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,14 @@ class Seen:
 
     Attributes:
         largest: tokens of the largest, as they are computed.
-        padded, tokens: of all of them as they are computed, and without padding.
+        scored: and with those that are computed once counted for each of their rows.
+        padded, tokens: of all of them as they are computed, and as the rows have them.
         parts, rows: how many there are of them, and of rows, in updates that are whole (a last one has fewer rows).
         most: how many there are in one update.
     """
 
     largest: int
+    scored: int
     padded: int
     tokens: int
     parts: int
@@ -123,7 +127,24 @@ def shares(lengths: Sequence[int], ranks: int) -> list[list[int]]:
     return dealt
 
 
-def look(each: Sequence[int], batch: int, batching: Batching, sequences: int = 1, sums: Sequence[int] = ()) -> Seen:
+def computed_once(repeats: Sequence[int], common: int, sequences: int = 1) -> int:
+    """Return how many tokens of a micro-batch without padding need not be computed, since others begin like them.
+
+    Args:
+        repeats: (B,) tokens of each row that repeat a beginning within it, `common` among them.
+        common: tokens that all rows begin with.
+        sequences: as in `split`.
+    """
+    spared = (sequences * len(repeats) - 1) * common
+    if spared < LEAST_SAVED:
+        spared = common = 0
+    return spared + sum(count - common for count in repeats if count - common >= LEAST_SAVED)
+
+
+def look(
+    each: Sequence[int], batch: int, batching: Batching, sequences: int = 1, sums: Sequence[int] = (),
+    repeats: Sequence[int] = (), common: int = 0,
+) -> Seen:  # fmt: skip
     """Look at the micro-batches of the updates that these rows make, in their order.
 
     Args:
@@ -131,18 +152,22 @@ def look(each: Sequence[int], batch: int, batching: Batching, sequences: int = 1
         batch: rows of an update.
         batching, sequences: as in `split`.
         sums: (N,) tokens of all sequences of each row; without them each counts as long as the longest.
+        repeats: (N,) and `common`, as in `computed_once`, where beginnings are computed once.
     """
     sums = sums or [sequences * length for length in each]
+    repeats = repeats or [0] * len(each)
+    whole: list[int] = []
     sizes: list[int] = []
     most = parts_of_whole = rows_of_whole = 0
     for start in range(0, len(each), batch):
         lengths = each[start : start + batch]
         parts = split(lengths, batching, sequences)
-        sizes += [
-            batching.computed(sequences * len(part), lengths[part[0]], sum(sums[start + at] for at in part))
-            for part in parts
-        ]
+        for part in parts:
+            tokens = sum(sums[start + at] for at in part)
+            whole.append(batching.computed(sequences * len(part), lengths[part[0]], tokens))
+            once = 0 if batching.padded else computed_once([repeats[start + at] for at in part], common, sequences)
+            sizes.append(whole[-1] - once)
         most = max(most, len(parts))
         if len(lengths) == batch or not start:
             parts_of_whole, rows_of_whole = parts_of_whole + len(parts), rows_of_whole + len(lengths)
-    return Seen(max(sizes), sum(sizes), sum(sums), parts_of_whole, most, rows_of_whole)
+    return Seen(max(sizes), max(whole), sum(sizes), sum(sums), parts_of_whole, most, rows_of_whole)

@@ -45,6 +45,9 @@ class Lengths:
         each: tokens of the longest sequence of the first examples, in the order of the first epoch
             (`batches.SEEN_ROWS`); empty if not known.
         sums: tokens of all sequences of each of those; empty if not known.
+        repeats: tokens of each of those that repeat a beginning within it (`Unit.repeats`); empty if not known.
+        common: tokens that all examples begin with; 0 if not known.
+        alone: tokens of the largest example, what repeats in it counted once; 0 if not known.
     """
 
     count: int
@@ -57,6 +60,9 @@ class Lengths:
     validation_max: int = 0
     each: Sequence[int] = field(default=(), repr=False)
     sums: Sequence[int] = field(default=(), repr=False)
+    repeats: Sequence[int] = field(default=(), repr=False)
+    common: int = 0
+    alone: int = 0
 
 
 @dataclass(frozen=True)
@@ -191,27 +197,29 @@ def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, che
         )  # fmt: skip
     size, whole = replace(size, padded=not free), by_length(config) or dealt(config)
     rows = _reached(config, lengths, batch if whole else size.rows)
-    seen = look(rows.each, batch if whole else size.rows, size, sequences, rows.sums)
-    # The longest row comes some time, together with as many others as go with it.
-    if size.padded:
-        beside = 1 if size.tokens else min(size.rows, batch, lengths.count)
-        most = sequences * rows.max * beside
-    else:
-        most = max(rows.sums) if rows.sums else sequences * rows.max
-    padded = max(seen.largest, most)
+    begun = (rows.repeats, rows.common) if load.shares else ()
+    seen = look(rows.each, batch if whole else size.rows, size, sequences, rows.sums, *begun)
+    # The longest row comes some time, where rows are padded together with as many others as go with it.
+    beside = min(size.rows, batch, lengths.count) if size.padded and not size.tokens else 1
+    most = alone = sequences * rows.max * beside
+    if load.shares and rows.alone:
+        alone = rows.alone
+    if not size.padded and len(rows.each) == rows.count:  # it was seen
+        most = alone = 0
+    padded, scored = max(seen.largest, alone), max(seen.scored, most)
     # In whole numbers of which the batch is made, as the option has it: about so many are computed at a time.
     usual = max(1, round(seen.rows / seen.parts))
     micro = size.rows if not size.tokens else max(one for one in _divisors(batch, lengths.count) if one <= usual)
     share = lengths.supervised_tokens / max(1, lengths.total_tokens)
     return replace(
         load, micro_batch=micro, accumulates=seen.most > 1 if whole else size.rows < batch,
-        checkpointing=checkpointing, padded=padded, supervised=math.ceil(share * padded), token_limit=size.tokens,
-        waste=seen.padded / max(1, seen.tokens),
+        checkpointing=checkpointing, padded=padded, scored=scored, supervised=math.ceil(share * scored),
+        token_limit=size.tokens, waste=seen.padded / max(1, seen.tokens),
     )  # fmt: skip
 
 
 def _reached(config: RunConfig, lengths: Lengths, together: int) -> Lengths:
-    """The rows that a run comes to, as far as their lengths are known; `sums` are only of all of them.
+    """The rows that a run comes to, as far as their lengths are known.
 
     Args:
         config: the run.
@@ -222,16 +230,16 @@ def _reached(config: RunConfig, lengths: Lengths, together: int) -> Lengths:
     count = lengths.count
     if training.max_steps is not None:
         count = min(count, training.max_steps * training.batch_size * training.ranks)
-    each, sums = lengths.each[:count], lengths.sums[:count]
+    each, sums, repeats = (known[:count] for known in (lengths.each, lengths.sums, lengths.repeats))
     if not each:
         # Not known row by row: every update as many rows as it may have, half of them longer than the mean.
         mean = max(1, round(lengths.total_tokens / lengths.count / config.method.kind.cost.sequences))
         rows, low = min(together, lengths.count), max(1, 2 * mean - lengths.max)
         spread = [low + (lengths.max - low) * i // max(1, rows - 1) for i in range(rows)]
-        return replace(lengths, each=spread if rows > 1 else [lengths.max], sums=())
-    if len(each) < count:
-        return replace(lengths, each=each, sums=())
-    return replace(lengths, each=each, sums=sums, max=max(each))
+        each = spread if rows > 1 else [lengths.max]
+        return replace(lengths, count=count, each=each, sums=(), repeats=(), common=0)
+    longest = max(each) if len(each) == count else lengths.max
+    return replace(lengths, count=count, each=each, sums=sums, repeats=repeats, max=longest)
 
 
 def _explain(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from studio.config import RunConfig
 from studio.models.device.machine import DeviceInfo
+from studio.models.inspect.adapted import adapted
 from studio.models.inspect.shape import ModelShape
 
 # Families, as transformers calls them, all of whose layers were found to be replaced (tests/train/engine).
@@ -38,6 +39,25 @@ def unpadded(config: RunConfig, shape: ModelShape, device: DeviceInfo) -> bool:
         device: where it computes.
     """
     return shape.family in FAMILIES and may_leave_out_padding(config, device)
+
+
+def shares(config: RunConfig, shape: ModelShape, device: DeviceInfo, longest: int) -> bool:
+    """Whether a beginning that rows of a micro-batch have in common is computed once: where padding is left out, and
+    every row would compute it alike.
+
+    Args:
+        config: the run.
+        shape: of its model.
+        device: where it computes.
+        longest: tokens of its longest row, which a window must not end in.
+    """
+    method = config.method
+    if not unpadded(config, shape, device) or (method.kind.padding_free and config.training.padding_free):
+        return False
+    if shape.window is not None and longest > shape.window:
+        return False
+    adapter, noisy = adapted(shape, config.tuning), method.reads("neftune_noise_alpha") and method.neftune_noise_alpha
+    return not (noisy or (adapter is not None and adapter.dropout))
 
 
 def may_leave_out_padding(config: RunConfig, device: DeviceInfo) -> bool:

@@ -84,10 +84,13 @@ class Load:
         batch: examples of an update, whose answers are all written before it.
         accumulates: an update has several micro-batches, so that gradients lie beside the next one's activations.
         padded: tokens of the largest micro-batch, all sequences counted; 0 where each has `micro_batch` of the longest.
+        scored: and with those that are computed once for several rows, as the head has them, counted for each.
         token_limit: tokens computed at a time at most, where rows of like length are put together; 0 for no limit.
-        waste: tokens of all micro-batches with padding over those without; 0 where that is not known.
+        waste: tokens of all micro-batches as they are computed over those of their rows: above 1 with padding, below
+            where some are computed once for several rows; 0 where that is not known.
         fused: the engine's layers compute it.
         unpadded: and leave padding out.
+        shares: and compute a beginning that several rows have in common once.
         buckets: gradients are copied to be averaged over several processes (torch's DistributedDataParallel).
         shards: processes over which something is divided; 1 where each has everything.
         stage: what is divided: 1 the optimizer's states, 2 gradients too, 3 weights too, of which one block is whole at
@@ -115,10 +118,12 @@ class Load:
     batch: int = 1
     accumulates: bool = True
     padded: int = 0
+    scored: int = 0
     token_limit: int = 0
     waste: float = 0.0
     fused: bool = False
     unpadded: bool = False
+    shares: bool = False
     buckets: bool = False
     shards: int = 1
     stage: int = 0
@@ -126,16 +131,18 @@ class Load:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the largest micro-batch with padding, all sequences of an example counted."""
+        """Tokens of the largest micro-batch as they are computed, all sequences of an example counted."""
         return self.padded or self.micro_batch * self.cost.sequences * self.length
 
     def resized(self, rows: int, length: int) -> Load:
         """The same with micro-batches of at most so many examples, of at most so many tokens."""
-        padded = 0
-        if self.padded:
-            row = self.cost.sequences * length
-            padded = max(row, min(self.padded, self.padded * length // self.length, rows * row))
-        return replace(self, micro_batch=min(rows, self.micro_batch), length=length, padded=padded)
+        row = self.cost.sequences * length
+
+        def fewer(tokens: int) -> int:
+            return max(min(tokens, row), min(tokens, tokens * length // self.length, rows * row))
+
+        padded, scored = fewer(self.padded), fewer(self.scored)
+        return replace(self, micro_batch=min(rows, self.micro_batch), length=length, padded=padded, scored=scored)
 
 
 def estimate(shape: ModelShape, load: Load) -> dict[str, int]:
@@ -150,7 +157,7 @@ def estimate(shape: ModelShape, load: Load) -> dict[str, int]:
     share = load.supervised * load.validation // load.length
     row = load.cost.sequences * load.validation
     padded = max(row, min(load.token_limit, load.batch * row)) if load.token_limit else 0
-    looked = replace(load, length=load.validation, supervised=share, batch=load.micro_batch, padded=padded)
+    looked = replace(load, length=load.validation, supervised=share, batch=load.micro_batch, padded=padded, scored=0)
     block = round(looked.tokens * (_block_bytes(shape, looked) + _transient_bytes(shape, looked)))
     validation = step | {
         "gradients": 0, "activations": block + cache_bytes(shape, looked), "logits": _logit_bytes(shape, looked)
@@ -264,7 +271,7 @@ def _logit_bytes(shape: ModelShape, load: Load) -> int:
     copied = load.adapter is not None and bool(load.adapter.whole)  # a head beside the model's is PEFT's
     if load.fused and load.cost.logits != "none" and not copied:
         learned = 4 * shape.vocab * shape.hidden if load.adapter is None else 0
-        rows = load.supervised if load.cost.logits == "supervised" else load.tokens
+        rows = load.supervised if load.cost.logits == "supervised" else load.scored or load.tokens
         return min(FUSED_LOGITS, rows) * shape.vocab * (2 if load.autocast else 4) + learned
     if load.cost.logits != "tiles":
         return logit_rows(load) * shape.vocab * LOGIT_BYTES[load.autocast]
@@ -276,10 +283,11 @@ def logit_rows(load: Load) -> int:
     """Tokens whose logits exist at one time."""
     if load.cost.logits == "none":
         return 0
+    tokens = load.scored or load.tokens
     if load.cost.logits == "full":
-        return load.tokens
+        return tokens
     if load.cost.logits == "tiles":
-        return min(TILE_TOKENS_CUDA if load.cuda else TILE_TOKENS, load.tokens)
+        return min(TILE_TOKENS_CUDA if load.cuda else TILE_TOKENS, tokens)
     return min(LOGIT_CHUNK, load.supervised)
 
 

@@ -79,7 +79,8 @@ def shared(load: Load, parallel: str, ranks: int) -> Load:
     stage = 3 if parallel == _FSDP2 else ZERO.get(parallel, 0)
     if not stage:
         return replace(load, buckets=parallel == "ddp")
-    return replace(load, shards=ranks, stage=stage, deepspeed=parallel in ZERO, fused=False, unpadded=False)
+    own = replace(load, fused=False, unpadded=False, shares=False)
+    return replace(own, shards=ranks, stage=stage, deepspeed=parallel in ZERO)
 
 
 def fit_shared(

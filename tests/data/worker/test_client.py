@@ -15,11 +15,17 @@ from typing import Any
 
 import psutil
 import pytest
+from transformers import AutoTokenizer
 
+from studio.config import RunConfig
+from studio.config.load import build
+from studio.data.prepare.pipeline import prepare_data
 from studio.data.wire import error_from_dict, error_to_dict
 from studio.data.worker.client import DataWorker
 from studio.errors import InputError, InputErrors, StoppedError, StudioError
 from studio.settings import Settings
+from studio.train.preflight import counted
+from studio.train.worker import lengths_of
 from tests.data.rows import chat
 
 Write = Callable[..., Path]
@@ -77,6 +83,26 @@ def test_lengths_are_those_of_a_run(worker: DataWorker, model: str) -> None:
     assert len(done["train"]) == len(done["supervised"]) == done["report"]["train_rows"]
     assert len(done["validation"]) == done["report"]["validation_rows"] > 0
     assert sum(done["train"] + done["validation"]) == done["report"]["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("method", "rows"), [("sft", "train"), ("dpo", "pairs_train"), ("kto", "pairs_train"), ("grpo", "sums_train")]
+)
+def test_the_plan_has_the_same_lengths_before_a_run_and_in_it(
+    worker: DataWorker, session_settings: Settings, model_path: Path, method: str, rows: str
+) -> None:
+    data = {"train": [{"path": f"demo/{rows}.jsonl"}], "validation": 0.1}
+    config = build(RunConfig, {"model": {"path": str(model_path)}, "data": data, "method": {"name": method}})
+    before, _ = counted(config, worker, model_path, None)
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    known = prepare_data(config.data, config.method, tokenizer, session_settings, seed=config.training.seed)
+    assert before == lengths_of(known, config)
+    assert before.common > 10, "the template's system prompt"
+    assert len(before.repeats) == len(before.each) and any(before.repeats) is (method == "dpo")
+    if method == "dpo":
+        assert before.common <= min(before.repeats) and before.alone < max(before.sums)
+    else:
+        assert before.alone == before.max
 
 
 def test_template(worker: DataWorker, model: str) -> None:

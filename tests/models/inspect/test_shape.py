@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,6 +42,20 @@ def test_head_counts_only_when_it_is_one_of_its_own() -> None:
     assert loose.parameters == tied.parameters + 100 * 16
     assert stored_twice.parameters == tied.parameters
     assert (tied.tied, loose.tied, stored_twice.tied) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "window"),
+    [
+        ({}, None),
+        ({"sliding_window": None}, None),
+        ({"sliding_window": 512}, 512),
+        ({"sliding_window": 512, "use_sliding_window": False}, None),
+        ({"sliding_window": "wide"}, None),
+    ],
+)
+def test_window(asked: dict[str, Any], window: int | None) -> None:
+    assert ModelShape.from_parts({**llama_config(), **asked}, _tensors()).window == window
 
 
 def test_targets() -> None:

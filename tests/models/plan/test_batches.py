@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +13,21 @@ from hypothesis import strategies as st
 
 from studio.config import RunConfig
 from studio.methods import METHODS
-from studio.models.plan.batches import Batching, by_length, look, split
+from studio.models.device import speed
+from studio.models.plan.batches import LEAST_SAVED, Batching, by_length, computed_once, look, split
 from studio.models.plan.fit import ENOUGH, MODEST, Lengths
 from studio.models.plan.making import Plan, make_plan
+from studio.models.plan.memory import Load
 from tests.models.plan.test_plan import DEVICE, SHAPE
 
 # 212 tokens on average, with a long tail.
 ALPACA = [60, 90, 120, 150, 170, 190, 210, 240, 290, 700, 130, 160, 110, 200, 180, 230, 80, 140, 1000, 90] * 20
 LENGTHS = Lengths(len(ALPACA), sum(ALPACA), max(ALPACA), sum(ALPACA) // 2, each=ALPACA)
+# Pairs with prompts of 80 tokens, of which 40 are a system prompt, and answers of 60 and 40 tokens, 50 and 40, ...
+PAIRS = Lengths(
+    4, 930, 140, 290, each=[140, 130, 110, 100], sums=[260, 250, 215, 205], repeats=[80] * 4, common=40, alone=180
+)
+IN_TWOS: dict[str, Any] = {"batch_size": 4, "micro_batch_size": 2, "activation_checkpointing": False}
 
 
 def plan(lengths: Lengths = LENGTHS, free: float = 22e9, kind: Any = "cpu", **sections: Any) -> Plan:
@@ -97,6 +106,104 @@ def max_of_parts(sums: list[int], batch: int, rows: int) -> int:
         for at in range(0, len(sums), batch)
     )
     return max(sum(sums[at] for at in places[start : start + rows]) for places in parts for start in (0, rows))
+
+
+def test_a_beginning_that_rows_have_in_common_is_computed_once() -> None:
+    free, padded = Batching(2, padded=False), Batching(2)
+    seen = look([100, 90, 80], 3, free, common=50)
+    # Of 100 + 90 the second row computes 40; the third has nothing to share with.
+    assert (seen.largest, seen.scored, seen.padded, seen.tokens) == (140, 190, 220, 270)
+    pairs = look(PAIRS.each, 4, free, 2, PAIRS.sums, PAIRS.repeats, PAIRS.common)
+    # The system prompt once for four sequences, the 40 tokens of the question once for both answers of each pair.
+    assert pairs.largest == 260 + 250 - 3 * 40 - 2 * 40 == 40 + 2 * 40 + 60 + 40 + 50 + 40
+    assert (pairs.scored, pairs.padded, pairs.tokens) == (510, 310 + 220, 930)
+    assert (pairs.parts, pairs.rows) == (2, 4), "as without it"
+    assert look([100, 90, 80], 3, padded, common=50) == look([100, 90, 80], 3, padded)
+    kept = look(PAIRS.each, 4, padded, 2, PAIRS.sums, PAIRS.repeats, PAIRS.common)
+    assert kept == look(PAIRS.each, 4, padded, 2, PAIRS.sums)
+
+
+def test_but_not_for_a_few_tokens() -> None:
+    few = LEAST_SAVED - 1
+    assert computed_once([0, 0], few) == 0 and computed_once([0, 0], few + 1) == few + 1
+    assert computed_once([0, 0, 0], few) == 2 * few, "of three rows two need not compute it"
+    assert computed_once([few], 0, 2) == 0 and computed_once([few + 1], 0, 2) == few + 1
+    # A pair alone: what it has in common with others is a part of its prompt.
+    assert computed_once([80], 40, 2) == computed_once([80], 10, 2) == 80
+    assert computed_once([60, 60], 40, 2) == 3 * 40, "20 tokens more of each prompt are too few"
+    assert computed_once([], 0) == 0
+
+
+def test_the_plan_counts_it_once() -> None:
+    alone = replace(PAIRS, repeats=(), common=0, alone=0)
+    on, off = (plan(one, method={"name": "dpo"}, training=IN_TWOS) for one in (PAIRS, alone))
+    assert on.memory["activations"] == pytest.approx(off.memory["activations"] * 310 / 510, rel=1e-6)
+    assert on.batching == off.batching and on.memory["logits"] == off.memory["logits"]
+    # The head has every row, so what it computes stays; the layers compute 530 of 930 tokens.
+    assert off.seconds and on.seconds and off.seconds * 530 / 930 < on.seconds < off.seconds
+    full = {"tuning": {"modules_to_save": "lm_head"}, "training": IN_TWOS, "method": {"name": "orpo"}}
+    assert plan(PAIRS, **full).memory["logits"] == plan(alone, **full).memory["logits"] > 0
+
+
+def test_smaller_micro_batches_take_no_more_than_the_one_that_shares() -> None:
+    cost = METHODS["dpo"].cost
+    load = Load(None, 4, False, "adamw_torch", 2, 140, 90, checkpointing=False, cost=cost, padded=310, scored=510)
+    one, half = load.resized(1, 140), load.resized(2, 70)
+    assert (one.padded, one.scored) == (280, 280)  # at most two sequences of 140 tokens
+    assert (half.padded, half.scored) == (155, 255)
+    assert replace(load, padded=250).resized(1, 140).padded == 250, "not more than there is now"
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"tuning": {"dropout": 0.1}},
+        {"method": {"name": "sft", "neftune_noise_alpha": 5}},
+        {"method": {"name": "sft"}, "training": {**IN_TWOS, "padding_free": True}},
+        {"training": {**IN_TWOS, "kernels": "off"}},
+        {"method": {"name": "grpo"}, "training": {"batch_size": 8}},
+    ],
+)
+def test_only_where_rows_compute_it_alike(sections: dict[str, Any]) -> None:
+    wanted = {"training": IN_TWOS, "method": {"name": "dpo"}, **sections}
+    made, other = (plan(one, **wanted) for one in (PAIRS, replace(PAIRS, repeats=(), common=0, alone=0)))
+    assert made.memory == other.memory and made.seconds == other.seconds
+
+
+def test_not_where_a_window_ends_within_a_row() -> None:
+    config, device = RunConfig(method={"name": "dpo"}, training=IN_TWOS), DEVICE
+    made = {window: make_plan(config, replace(SHAPE, window=window), PAIRS, device) for window in (None, 140, 139)}
+    assert made[None].memory == made[140].memory
+    assert made[None].memory["activations"] < made[139].memory["activations"]
+
+
+def test_an_adapter_that_goes_on_has_a_dropout_of_its_own(tmp_path: Path) -> None:
+    for dropout in (0.0, 0.05):
+        kept = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"], "lora_dropout": dropout}
+        (tmp_path / "adapter_config.json").write_text(json.dumps(kept))
+        wanted: dict[str, Any] = {"tuning": {"adapter": str(tmp_path)}, "training": IN_TWOS, "method": {"name": "dpo"}}
+        made, other = (plan(one, **wanted) for one in (PAIRS, replace(PAIRS, repeats=(), common=0)))
+        assert (made.memory == other.memory) is bool(dropout)
+
+
+def test_rows_beyond_those_seen_count_as_the_largest_of_them_by_itself() -> None:
+    """So many pairs that not all are looked at: the largest has 400 tokens, or 250 with its prompt once."""
+    many = replace(PAIRS, count=10_000, total_tokens=2_325_000, max=210, alone=250, supervised_tokens=725_000)
+    twos = {**IN_TWOS, "micro_batch_size": 1}
+    on, off = (plan(one, method={"name": "dpo"}, training=twos) for one in (many, replace(many, alone=0)))
+    assert on.memory["activations"] == pytest.approx(off.memory["activations"] * 250 / 420, rel=1e-6)
+    assert on.memory["logits"] == off.memory["logits"]
+
+
+def test_the_head_computes_supervised_tokens_however_many_the_layers_do() -> None:
+    work = speed.Work(1000, 10, 100.0, 100, supervised_share=0.5, validation_tokens=0)
+    load = Load(None, 4, False, "adamw_torch", 2, 100, 50, checkpointing=False)
+    linear = 2 * sum(layer.inputs * layer.outputs for layer in SHAPE.linears)
+    for waste in (0.5, 1.0, 1.5):
+        of_linear, attention = speed.forward_flops(SHAPE, replace(load, waste=waste), work)
+        assert waste * of_linear == pytest.approx(waste * linear + SHAPE.vocab * SHAPE.hidden)
+        row = 100 * max(1.0, waste)  # which the attention of each token goes over
+        assert attention == pytest.approx(4 * SHAPE.layers * SHAPE.heads * SHAPE.head_dim * row)
 
 
 def test_only_rows_that_the_run_comes_to_are_counted() -> None:
