@@ -20,7 +20,7 @@ from studio.config.load import build
 from studio.data.prepare.limit import limited_by
 from studio.data.prepare.pipeline import prepare_data
 from studio.data.prepare.prepared import Prepared
-from studio.data.prepare.units import common_beginning
+from studio.data.prepare.units import common_prefix
 from studio.data.sources.locate import fetch_sources
 from studio.data.streaming.rows import StreamedRows
 from studio.data.tokens.pretrained import load_tokenizer
@@ -296,7 +296,7 @@ def lengths_of(prepared: Prepared, config: RunConfig | None = None) -> Lengths:
         each=() if config is None else first_epoch(config, [row.length for row in rows]),
         sums=() if config is None else first_epoch(config, [row.tokens for row in rows]),
         repeats=() if config is None else first_epoch(config, [row.repeats for row in rows]),
-        common=common_beginning(rows),
+        common=common_prefix(rows),
         alone=max(row.tokens - row.repeats for row in rows),
     )
 

@@ -47,7 +47,7 @@ class Unit:
 
     @property
     def repeats(self) -> int:
-        """How many of them repeat the beginning of another of its sequences."""
+        """How many of them repeat a prefix of another of its sequences."""
         return 0
 
     @property
@@ -197,14 +197,14 @@ class Prompt(Unit):
         return None
 
 
-def common_beginning(units: Sequence[Unit]) -> int:
+def common_prefix(units: Sequence[Unit]) -> int:
     """Return how many tokens all rows begin with; of those with a prompt, within it.
 
     Args:
         units: of one kind, at least one.
     """
-    beginnings = [kept_ids(one)[0] for one in units]
-    return _alike(min(beginnings), max(beginnings))
+    prefixes = [kept_ids(one)[0] for one in units]
+    return _alike(min(prefixes), max(prefixes))
 
 
 def encode(kind: RowKind, examples: Sequence[Example], masker: Masker) -> list[Unit]:

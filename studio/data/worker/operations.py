@@ -26,7 +26,7 @@ from studio.data.prepare.counting import count_tokens
 from studio.data.prepare.findings import note_text, reading_findings, text_findings, unused_keys
 from studio.data.prepare.limit import limited
 from studio.data.prepare.pipeline import prepare_data
-from studio.data.prepare.units import both_answers, common_beginning
+from studio.data.prepare.units import both_answers, common_prefix
 from studio.data.sources.locate import Located, locate, sources_of
 from studio.data.sources.parsing import OpenedSource
 from studio.data.sources.reading import Reading, in_turns
@@ -246,7 +246,7 @@ class Operations:
 
         Returns:
             train and validation: tokens of each example's longest sequence after truncation; tokens: of all its
-            sequences; repeats: how many of them repeat a beginning within it; common: tokens that all examples begin
+            sequences; repeats: how many of them repeat a prefix within it; common: tokens that all examples begin
             with; supervised and validation_supervised: how many tokens the loss counts; good: answers rated so;
             answered: prompts with an answer to compare with; report: the DataReport as plain values; estimate: None, or
             where rows are streamed how much there is (`Estimate`), the lists then being those of the rows that were
@@ -269,7 +269,7 @@ class Operations:
                 "validation": [one.length for one in done.validation],
                 "tokens": [one.tokens for one in done.train],
                 "repeats": [one.repeats for one in done.train],
-                "common": common_beginning(done.train),
+                "common": common_prefix(done.train),
                 "supervised": [one.supervised for one in done.train],
                 "validation_supervised": [one.supervised for one in done.validation],
                 "good": sum(one.label for one in done.train) if done.kind == "rated" else None,

@@ -13,7 +13,7 @@ from studio.config import RunConfig
 
 # So many rows, in the order of the first epoch, are looked at for the largest micro-batch and the padding.
 SEEN_ROWS = 4096
-# A beginning that rows have in common is computed once where that saves so many tokens; fewer are not worth it.
+# A prefix that rows share is computed once where that saves so many tokens; fewer are not worth it.
 LEAST_SAVED = 32
 
 
@@ -131,7 +131,7 @@ def computed_once(repeats: Sequence[int], common: int, sequences: int = 1) -> in
     """Return how many tokens of a micro-batch without padding need not be computed, since others begin like them.
 
     Args:
-        repeats: (B,) tokens of each row that repeat a beginning within it, `common` among them.
+        repeats: (B,) tokens of each row that repeat a prefix within it, `common` among them.
         common: tokens that all rows begin with.
         sequences: as in `split`.
     """
@@ -152,7 +152,7 @@ def look(
         batch: rows of an update.
         batching, sequences: as in `split`.
         sums: (N,) tokens of all sequences of each row; without them each counts as long as the longest.
-        repeats: (N,) and `common`, as in `computed_once`, where beginnings are computed once.
+        repeats: (N,) and `common`, as in `computed_once`, where prefixes are computed once.
     """
     sums = sums or [sequences * length for length in each]
     repeats = repeats or [0] * len(each)

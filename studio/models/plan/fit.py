@@ -45,7 +45,7 @@ class Lengths:
         each: tokens of the longest sequence of the first examples, in the order of the first epoch
             (`batches.SEEN_ROWS`); empty if not known.
         sums: tokens of all sequences of each of those; empty if not known.
-        repeats: tokens of each of those that repeat a beginning within it (`Unit.repeats`); empty if not known.
+        repeats: tokens of each of those that repeat a prefix within it (`Unit.repeats`); empty if not known.
         common: tokens that all examples begin with; 0 if not known.
         alone: tokens of the largest example, what repeats in it counted once; 0 if not known.
     """

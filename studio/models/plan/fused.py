@@ -27,7 +27,7 @@ def fused(config: RunConfig, shape: ModelShape, device: DeviceInfo) -> bool:
         device: where it computes.
     """
     bits = config.tuning.kind.weight_bits(config.tuning)
-    return unpadded(config, shape, device) and bits < 8 and not config.method.kind.cost.value
+    return shape.family in FAMILIES and _may(config, device) and bits < 8 and not config.method.kind.cost.value
 
 
 def unpadded(config: RunConfig, shape: ModelShape, device: DeviceInfo) -> bool:
@@ -42,8 +42,8 @@ def unpadded(config: RunConfig, shape: ModelShape, device: DeviceInfo) -> bool:
 
 
 def shares(config: RunConfig, shape: ModelShape, device: DeviceInfo, longest: int) -> bool:
-    """Whether a beginning that rows of a micro-batch have in common is computed once: where padding is left out, and
-    every row would compute it alike.
+    """Whether a prefix that rows share is computed once: where padding is left out, and every row would compute it
+    alike.
 
     Args:
         config: the run.
@@ -56,11 +56,16 @@ def shares(config: RunConfig, shape: ModelShape, device: DeviceInfo, longest: in
         return False
     if shape.window is not None and longest > shape.window:
         return False
-    adapter, noisy = adapted(shape, config.tuning), method.reads("neftune_noise_alpha") and method.neftune_noise_alpha
-    return not (noisy or (adapter is not None and adapter.dropout))
+    adapter = adapted(shape, config.tuning)
+    return adapter is None or not adapter.dropout
 
 
 def may_leave_out_padding(config: RunConfig, device: DeviceInfo) -> bool:
-    """Whether a run does so if its model is of `FAMILIES`."""
+    """Whether a run does so if its model is of `FAMILIES`. Noise on embeddings depends on how long a row is with it."""
+    method = config.method
+    return _may(config, device) and not (method.reads("neftune_noise_alpha") and method.neftune_noise_alpha)
+
+
+def _may(config: RunConfig, device: DeviceInfo) -> bool:
     wanted = config.training.fuses and config.model.attention == "auto"
     return wanted and device.kind != "cuda" and device.compiled

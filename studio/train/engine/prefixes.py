@@ -14,8 +14,7 @@ from itertools import accumulate, groupby
 import torch
 
 from studio.kernels.calls import Segments
-
-LEAST_SAVED = 32  # tokens: a segment for fewer takes what it saves
+from studio.models.plan.batches import LEAST_SAVED
 
 
 @dataclass(frozen=True)

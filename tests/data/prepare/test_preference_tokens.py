@@ -15,7 +15,7 @@ from studio.config import RunConfig
 from studio.config.load import build
 from studio.data.masks.masker import Masker
 from studio.data.prepare.pipeline import Prepared, prepare_data
-from studio.data.prepare.units import Encoded, Pair, Prompt, Rated, common_beginning, encode
+from studio.data.prepare.units import Encoded, Pair, Prompt, Rated, common_prefix, encode
 from studio.errors import InputError, InputErrors
 from studio.settings import Settings
 from tests.data.rows import A, B, Q, parse
@@ -47,12 +47,12 @@ def test_what_repeats_in_a_row_and_what_all_rows_begin_with() -> None:
     ids = [([1, 2, 3], [4, 5], [4, 6, 7]), ([1, 2, 8, 9], [3], [4]), ([1, 2], [5], [6])]
     pairs = [Pair(*one, row, "") for row, one in enumerate(ids, 1)]
     assert [one.repeats for one in pairs] == [4, 4, 2], "the prompt, and the first token of answers that begin alike"
-    assert common_beginning(pairs) == 2
-    assert common_beginning(pairs[:1]) == 3, "within the prompt"
+    assert common_prefix(pairs) == 2
+    assert common_prefix(pairs[:1]) == 3, "within the prompt"
     answers = [Encoded([7, 7, end, 1], [-100, -100, end, 1], 1, "") for end in (3, -1, 5)]
-    assert common_beginning(answers) == 2 and {one.repeats for one in answers} == {0}
-    assert common_beginning([*answers, Encoded([1, 2], [-100, 2], 1, "")]) == 0
-    assert common_beginning([*answers[:1], Encoded([7, 7], [-100, 7], 1, "")]) == 2, "one row may begin the other"
+    assert common_prefix(answers) == 2 and {one.repeats for one in answers} == {0}
+    assert common_prefix([*answers, Encoded([1, 2], [-100, 2], 1, "")]) == 0
+    assert common_prefix([*answers[:1], Encoded([7, 7], [-100, 7], 1, "")]) == 2, "one row may begin the other"
 
 
 def test_the_tokens_of_a_pair_of_texts_have_no_template(tokenizer: Any) -> None:

@@ -108,7 +108,7 @@ def max_of_parts(sums: list[int], batch: int, rows: int) -> int:
     return max(sum(sums[at] for at in places[start : start + rows]) for places in parts for start in (0, rows))
 
 
-def test_a_beginning_that_rows_have_in_common_is_computed_once() -> None:
+def test_a_prefix_that_rows_share_is_computed_once() -> None:
     free, padded = Batching(2, padded=False), Batching(2)
     seen = look([100, 90, 80], 3, free, common=50)
     # Of 100 + 90 the second row computes 40; the third has nothing to share with.
