@@ -33,12 +33,6 @@ struct Segment {
   long start, length, before;  // before: the segment that it continues, earlier in the list; -1 for none
 };
 
-// A segment, the one that it continues, and so on.
-inline std::vector<long> line_of(const std::vector<Segment>& segments, long n) {
-  std::vector<long> line;
-  for (; n >= 0; n = segments[n].before) line.push_back(n);
-  return line;
-}
 
 constexpr long TILE = 64;  // queries and keys of a tile; whole vectors
 constexpr long STRIP = 32;  // of a tile on the diagonal, of which half is not seen
@@ -136,7 +130,7 @@ void forward(const Heads<const T>& q, const Heads<const T>& k, const Heads<const
       std::fill(total.get(), total.get() + TILE * s.padded, 0.0f);
       std::fill(top, top + TILE, -INFINITY);
       std::fill(mass, mass + TILE, 0.0f);
-      for (long other : line_of(segments, n)) {
+      for (long other = n; other >= 0; other = segments[other].before) {
         const bool own = other == n;
         const long many = segments[other].length, stop = own ? first + have : many;
         const Cell* right = keys.get() + (at[other] * s.key_heads + filled(many, TILE) * (h / s.group())) * s.padded;
@@ -154,9 +148,11 @@ void forward(const Heads<const T>& q, const Heads<const T>& k, const Heads<const
           for (long r = 0; r < have; r++) {
             float* row = scores.get() + r * TILE;
             const long wide = seen_by(r / strip * strip, strip, have, diagonal, some);
-            if (edge)
-              for (long j = 0; j < wide; j++)
-                if (own ? !sees(first + r, key + j, s.window) : j >= some) row[j] = -INFINITY;
+            if (edge) {
+              const long newest = first + r - key, oldest = own && s.window ? newest - s.window + 1 : 0;
+              std::fill(row, row + std::clamp(oldest, 0L, wide), -INFINITY);
+              std::fill(row + std::clamp(own ? newest + 1 : some, 0L, wide), row + wide, -INFINITY);
+            }
             vec most = load(row);
             for (long j = WIDTH; j < wide; j += WIDTH) most = greater(most, load(row + j));
             float now = std::max(top[r], largest(most) * s.scale);
@@ -217,7 +213,7 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
       for (long h = 0; h < s.key_heads; h++)
         jobs.push_back({n, h, first, std::min(length, first + piece), first / piece});
     places.push_back(floats), pieces.push_back(0);
-    for (long other : line_of(segments, n)) {
+    for (long other = n; other >= 0; other = segments[other].before) {
       readers[other].push_back({n, pieces[n]});
       pieces[n] += (segments[other].length + piece_of(other) - 1) / piece_of(other);
     }
