@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import Cache
 
-AT_ONCE = 512  # tokens of answers whose logits are in memory at a time
+AT_ONCE = 256  # tokens of answers whose logits are in memory at a time
 
 
 def written_alike(
