@@ -169,9 +169,9 @@ class TrainingConfig(Options):
 
     kernels: Literal["auto", "off"] = option(
         "auto",
-        "Compute LoRA layers, attention, norms and the loss on a CPU with the studio's own code, without padding and "
-        "prefixes that rows share once, which is faster and keeps less; auto does so where a small batch gives what the "
-        "model's own layers give.",
+        "Compute LoRA layers, attention, norms and the loss on a CPU with the studio's own code, without padding, and "
+        "prefixes that rows share once, which is faster and keeps less; auto does so where a small batch gives what "
+        "the model's own layers give.",
         title="Fused kernels",
         group=SPEED,
         differs="TRL: the model's own layers.",

@@ -168,6 +168,7 @@ class _Writer:
             temperature=None,
             top_p=None,
             top_k=None,
+            repetition_penalty=1.0,  # which tried answers, GGUF files and Chat do not have either
             pad_token_id=pad,
             **told,
         )

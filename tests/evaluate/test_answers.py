@@ -1,11 +1,13 @@
-"""The two-pass evaluation says what plain greedy decoding says, row by row."""
+"""An evaluation says what plain greedy decoding says, row by row, whatever answers are tried first."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from studio.evaluate import answers
 from studio.evaluate.answers import answer_all
@@ -40,6 +42,42 @@ def test_questions_are_rendered_as_in_training(model_path) -> None:
     (question,) = read_questions(ASSETS / "demo" / "test.jsonl", tokenizer, 1)
     assert tokenizer.decode(question.prompt_ids).endswith("<|im_start|>assistant\n")
     assert tokenizer.decode(question.answer_ids) == question.expected + "<|im_end|>"
+
+
+def test_answers_are_greedy_and_end_where_the_expected_ones_do(model_path) -> None:
+    """A generation config's penalty is not applied, as nowhere else, and its end is not the only one."""
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    questions = read_questions(ASSETS / "demo" / "test.jsonl", tokenizer, 5)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes, eos_token_id=0)).eval()
+    # A token is followed by the next one, but the second behind a prompt's last by that: the prompt is repeated.
+    model.lm_head.weight.data = torch.nn.functional.pad(model.model.embed_tokens.weight.detach(), (0, 0, 1, 0))[:-1]
+    last = questions[0].prompt_ids[-1]
+    model.lm_head.weight.data[last] = model.model.embed_tokens.weight.detach()[last + 2]
+    model.generation_config.repetition_penalty = 3.0
+    end = questions[0].answer_ids[-1]
+    expected = []
+    for question in questions:
+        ids = torch.tensor([question.prompt_ids])
+        for _ in range(9):
+            chosen = model(ids).logits[:, -1].argmax(-1)
+            ids = torch.cat([ids, chosen[None]], 1)
+        expected.append(ids[0, len(question.prompt_ids) :].tolist())
+    asked = {"attention_mask": torch.ones(1, len(questions[0].prompt_ids)), "max_new_tokens": 9, "do_sample": False}
+    penalized = model.generate(torch.tensor([questions[0].prompt_ids]), **asked)[0, len(questions[0].prompt_ids) :]
+    assert penalized.tolist() != expected[0]
+    counted: list[int] = []
+    found = answer_all(model, tokenizer, questions, 9, counted.append)
+    assert [one.text for one in found] == [tokenizer.decode(ids, skip_special_tokens=True) for ids in expected]
+    assert counted[-1] == 5
+    # The model writes the third token of its first answer as the end of its turn.
+    model.lm_head.weight.data[[end, expected[0][2]]] = model.lm_head.weight.data[[expected[0][2], end]]
+    first = expected[0][:2]
+    drafted = [replace(one, answer_ids=[*first, end], expected=tokenizer.decode(first)) for one in questions[:1]]
+    for some in (questions[:1], drafted):
+        (answer,) = answer_all(model, tokenizer, some, 9, lambda done: None)
+        assert answer.text == tokenizer.decode(first) and answer.right is (some is drafted)
 
 
 @pytest.mark.parametrize(("knows", "read"), [(0, 16), (1, 16), (2, 32), (4, 48), (13, 100), (100, 100)])
