@@ -139,6 +139,25 @@ def test_in_bfloat16_it_is_as_near_as_rows_by_themselves(kernels: Kernels) -> No
         assert float((mine - theirs).norm() / theirs.norm()) < 2e-2
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activations_that_are_computed_twice_see_their_prefix(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch, reentrant: bool
+) -> None:
+    torch.manual_seed(0)
+    model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES)))
+    before = measured(model, batch(ALIKE))
+    assert fused.attach(model, kernels, attention_is_free=True, autocast=False).shared
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    seen: list[int] = []
+    own = Kernels.attention
+    monkeypatch.setattr(Kernels, "attention", lambda *given: (seen.append(len(given[1])), own(*given))[1])
+    after = measured(model, batch(ALIKE))
+    assert seen == [sum(map(len, ALIKE)) - 3 * 30] * 4, "two layers, each of them twice"
+    for mine, theirs in zip(after, before, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
+
+
 @pytest.mark.parametrize("reason", ["dropout", "window", "noise", "embeddings"])
 def test_rows_are_computed_by_themselves(kernels: Kernels, reason: str) -> None:
     """Where numbers are dropped for each row, a window ends within one, or tokens are not what the model is given.
