@@ -152,7 +152,7 @@ def look(
         batch: rows of an update.
         batching, sequences: as in `split`.
         sums: (N,) tokens of all sequences of each row; without them each counts as long as the longest.
-        repeats: (N,) and `common`, as in `computed_once`, where prefixes are computed once.
+        repeats, common: (N,) and one number, as in `computed_once`, where prefixes are computed once.
     """
     sums = sums or [sequences * length for length in each]
     repeats = repeats or [0] * len(each)
