@@ -33,7 +33,6 @@ struct Segment {
   long start, length, before;  // before: the segment that it continues, earlier in the list; -1 for none
 };
 
-
 constexpr long TILE = 64;  // queries and keys of a tile; whole vectors
 constexpr long STRIP = 32;  // of a tile on the diagonal, of which half is not seen
 

@@ -70,11 +70,7 @@ inline float rest(const Sides& s, int row, int column) {
 
 template <int ROWS, int COLUMNS>
 inline void dots(const Sides& first, const Sides& second, float* out, long out_row) {
-  vec total[ROWS][COLUMNS];
-#pragma GCC unroll 8
-  for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-    for (int c = 0; c < COLUMNS; c++) total[r][c] = vec{};
+  vec total[ROWS][COLUMNS] = {};
   add_whole(first, total);
   add_whole(second, total);
 #pragma GCC unroll 8
@@ -123,11 +119,7 @@ void streamed(const Sides& first, const Sides& second, float* out, long out_row,
 #pragma omp parallel for schedule(static) if (width * first.depth > ALONE_STREAMED)
   for (long c = 0; c < width; c++) {
     const Sides here = first.at(0, c), there = second.at(0, c);
-    vec total[ROWS][STREAMS];
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-      for (int part = 0; part < STREAMS; part++) total[r][part] = vec{};
+    vec total[ROWS][STREAMS] = {};
     add_streamed(here, total);
     add_streamed(there, total);
 #pragma GCC unroll 8

@@ -284,9 +284,10 @@ def lengths_of(prepared: Prepared, config: RunConfig | None = None) -> Lengths:
     if prepared.estimate is not None:
         return streamed_lengths(prepared.estimate)
     rows = prepared.train
+    tokens, repeats = [row.tokens for row in rows], [row.repeats for row in rows]
     return Lengths(
         count=len(rows),
-        total_tokens=sum(row.tokens for row in rows),
+        total_tokens=sum(tokens),
         max=max(row.length for row in rows),
         supervised_tokens=sum(row.supervised for row in rows),
         validation_count=len(prepared.validation),
@@ -294,10 +295,10 @@ def lengths_of(prepared: Prepared, config: RunConfig | None = None) -> Lengths:
         good=sum(row.label for row in rows) if prepared.kind == "rated" else None,
         answered=sum(row.answer is not None for row in rows) if prepared.kind == "prompts" else None,
         each=() if config is None else first_epoch(config, [row.length for row in rows]),
-        sums=() if config is None else first_epoch(config, [row.tokens for row in rows]),
-        repeats=() if config is None else first_epoch(config, [row.repeats for row in rows]),
+        sums=() if config is None else first_epoch(config, tokens),
+        repeats=() if config is None else first_epoch(config, repeats),
         common=common_prefix(rows),
-        alone=max(row.tokens - row.repeats for row in rows),
+        alone=max(all_of - again for all_of, again in zip(tokens, repeats, strict=True)),
     )
 
 

@@ -7,16 +7,19 @@ speculative decoding (Leviathan et al. 2023, arXiv:2211.17192), with whole answe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers import Cache
+
+from studio.models.plan.batches import Batching, split
 
 AT_ONCE = 256  # tokens of answers whose logits are in memory at a time
 
 
-def written_alike(
+def as_drafted(
     model: Any, drafts: Sequence[Sequence[int]], scores: torch.Tensor, cache: Cache, seen: torch.Tensor,
     lengths: torch.Tensor, ends: torch.Tensor, most: int,
 ) -> list[int]:  # fmt: skip
@@ -38,13 +41,15 @@ def written_alike(
         if 0 < len(draft) <= most and draft[0] == first[row] and draft[-1] in stops and stops.isdisjoint(draft[:-1])
     ]  # fmt: skip
     found = [row for row in fit if len(drafts[row]) == 1]
-    for rows in _parts(sorted((row for row in fit if len(drafts[row]) > 1), key=lambda row: len(drafts[row])), drafts):
-        some, width = torch.tensor(rows), len(drafts[rows[-1]]) - 1
+    longer = [row for row in fit if len(drafts[row]) > 1]
+    for part in split([len(drafts[row]) for row in longer], Batching(len(longer), AT_ONCE)):
+        rows = [longer[at] for at in part]
+        some, width = torch.tensor(rows), len(drafts[rows[0]]) - 1
         ids = torch.zeros(len(rows), width, dtype=torch.long)  # padded on the right, which nothing before it sees
         for at, row in enumerate(rows):
             ids[at, : len(drafts[row]) - 1] = torch.tensor(drafts[row][:-1])
         places = lengths[some, None] + torch.arange(width)
-        mask = torch.nn.functional.pad(seen[some], (0, width), value=True)
+        mask = functional.pad(seen[some], (0, width), value=True)
         theirs = Cache(layers=[layer.chosen(some, width) for layer in cache.layers])
         logits = model(
             input_ids=ids, position_ids=places, attention_mask=mask.long(), past_key_values=theirs, use_cache=True,
@@ -54,15 +59,3 @@ def written_alike(
             if best[: len(drafts[row]) - 1] == list(drafts[row][1:]):
                 found.append(row)
     return found
-
-
-def _parts(rows: Sequence[int], drafts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Cut rows, the shortest drafts first, into those that are read at once."""
-    part: list[int] = []
-    for row in rows:
-        if part and (len(part) + 1) * len(drafts[row]) > AT_ONCE:
-            yield part
-            part = []
-        part.append(row)
-    if part:
-        yield part

@@ -19,7 +19,8 @@ from torch.nn import functional
 from transformers import Cache, LogitsProcessor
 from transformers.generation import logits_process as processors
 
-from studio.writing.drafts import written_alike
+from studio.alike import alike
+from studio.writing.drafts import as_drafted
 from studio.writing.kept import Room, rooms
 
 READ_TOKENS = 2048  # of prompts read in one step: more bring no speed, and take memory
@@ -162,15 +163,15 @@ def _continued(how: Writing, ids: torch.Tensor, mask: torch.Tensor) -> torch.Ten
     rows = torch.arange(count)
     at = longest = width
     if how.drafts and how.ends is not None and not how.sample and not how.processors:
-        alike = written_alike(how.model, how.drafts, scores, cache, seen, lengths, how.ends, how.longest - width)
-        for row in alike:
+        expected = as_drafted(how.model, how.drafts, scores, cache, seen, lengths, how.ends, how.longest - width)
+        for row in expected:
             longest = max(longest, width + len(how.drafts[row]))
             written[row, width : width + len(how.drafts[row])] = torch.tensor(how.drafts[row])
-        how.on_end(len(alike))
-        if len(alike) == count:
+        how.on_end(len(expected))
+        if len(expected) == count:
             return written[:, :longest].clone()
-        if alike:
-            rows = torch.tensor(sorted(set(range(count)).difference(alike)))
+        if expected:
+            rows = torch.tensor(sorted(set(range(count)).difference(expected)))
             scores, lengths = scores[rows], lengths[rows]
             for layer in cache.layers:
                 layer.choose(rows)
@@ -319,8 +320,7 @@ def _step(how: Writing, ids: torch.Tensor, theirs: torch.Tensor, cache: Cache) -
 def _shared(prompts: Sequence[tuple[int, ...]]) -> int:
     """How many tokens at the beginning of all prompts are worth being read by themselves."""
     first, last = min(prompts), max(prompts)  # in the order of the alphabet: all others begin as these two do
-    differ = (at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1])
-    same = min(next(differ, len(first)), min(map(len, prompts)) - 1)
+    same = min(alike(first, last), min(map(len, prompts)) - 1)
     return same if same * (len(prompts) - 1) >= SHARED_TOKENS else 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from studio.alike import alike
 from studio.data.files.where import Where, as_truth, emptiness, is_given, kind, short
 from studio.data.formats.answers import LABELS, Example, FormatName, instruction_prompt, parse_answer, split_prompt
 from studio.data.formats.conversations import LIST_KEYS, Message, conversation, is_message, messages_of, with_system
@@ -156,9 +157,7 @@ def _shared(
         what = "the row has no prompt: it is missing or empty, and chosen and rejected are single answers"
         fix = "Fill in prompt, or write chosen and rejected as conversations (lists of messages)"
         raise where.error(what, "chosen", fix)
-    same = 0
-    while same < min(len(better), len(worse)) - 1 and better[same] == worse[same]:
-        same += 1
+    same = min(alike(better, worse), min(len(better), len(worse)) - 1)
     if not same or better[same]["role"] != "assistant" or worse[same]["role"] != "assistant":
         raise where.error("chosen and rejected do not begin with the same prompt", "chosen", "Put it in prompt")
     return better[:same], better[same:], worse[same:]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from studio.alike import alike
 from studio.data.files.datafiles import place
 from studio.data.formats.answers import Example
 from studio.data.formats.conversations import Message
@@ -121,7 +122,7 @@ class Pair(Unit):
     def repeats(self) -> int:
         """Tokens of the prompt, and of what both answers begin with."""
         prompt, *answers = kept_ids(self)
-        return len(prompt) + _alike(*answers)
+        return len(prompt) + alike(*answers)
 
     @property
     def supervised(self) -> int:
@@ -204,7 +205,7 @@ def common_prefix(units: Sequence[Unit]) -> int:
         units: of one kind, at least one.
     """
     prefixes = [kept_ids(one)[0] for one in units]
-    return _alike(min(prefixes), max(prefixes))
+    return alike(min(prefixes), max(prefixes))
 
 
 def encode(kind: RowKind, examples: Sequence[Example], masker: Masker) -> list[Unit]:
@@ -260,12 +261,6 @@ def _rejected(example: Example) -> Example:
 def _span(masked: Masked) -> tuple[int, int]:
     """Where the answer begins and ends."""
     return masked.trained[0], masked.trained[-1]
-
-
-def _alike(one: array[int], other: array[int]) -> int:
-    """How many tokens both begin with."""
-    differing = (at for at, (here, there) in enumerate(zip(one, other, strict=False)) if here != there)
-    return next(differing, min(len(one), len(other)))
 
 
 def _digest(*parts: array[int]) -> bytes:

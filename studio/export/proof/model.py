@@ -17,6 +17,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from studio.alike import alike
 from studio.errors import StudioError
 
 BATCH_TOKENS = 512
@@ -146,12 +147,7 @@ class GgufModel:
         Raises:
             StudioError: llama.cpp fails.
         """
-        same = 0
-        for kept, token in zip(self._kept, ids, strict=False):
-            if kept != token:
-                break
-            same += 1
-        same = min(same, first)
+        same = min(alike(self._kept, ids), first)
         if not llama_cpp.llama_memory_seq_rm(self._memory, 0, same, -1):
             # A recurrent state cannot be cut back; it starts anew.
             llama_cpp.llama_memory_seq_rm(self._memory, 0, -1, -1)

@@ -12,6 +12,7 @@ from types import TracebackType
 
 import llama_cpp
 
+from studio.alike import alike
 from studio.export.proof.model import BATCH_TOKENS, GgufModel, Token
 
 AT_ONCE = 32  # rows
@@ -38,9 +39,8 @@ class Together:
     def __init__(self, model: GgufModel, prompts: Sequence[list[int]], most: int) -> None:
         self._model = model
         first, last = min(prompts), max(prompts)  # as words in a dictionary: all others begin as these two do
-        differ = (at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
         # Each prompt keeps a token of its own, which is asked what follows.
-        self._shared = max(0, min(next(differ, len(first)), min(map(len, prompts)) - 1))
+        self._shared = max(0, min(alike(first, last), min(map(len, prompts)) - 1))
         longest = max(map(len, prompts)) - self._shared + most
         self._rows = max(1, min(AT_ONCE, len(prompts), CELLS // longest))
         self._stack = ExitStack()

@@ -197,12 +197,12 @@ def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, che
         )  # fmt: skip
     size, whole = replace(size, padded=not free), by_length(config) or dealt(config)
     rows = _reached(config, lengths, batch if whole else size.rows)
-    begun = (rows.repeats, rows.common) if load.shares else ()
-    seen = look(rows.each, batch if whole else size.rows, size, sequences, rows.sums, *begun)
+    once = (rows.repeats, rows.common) if load.shares_prefixes else ()
+    seen = look(rows.each, batch if whole else size.rows, size, sequences, rows.sums, *once)
     # The longest row comes some time, where rows are padded together with as many others as go with it.
     beside = min(size.rows, batch, lengths.count) if size.padded and not size.tokens else 1
     most = alone = sequences * rows.max * beside
-    if load.shares and rows.alone:
+    if load.shares_prefixes and rows.alone:
         alone = rows.alone
     if not size.padded and len(rows.each) == rows.count:  # it was seen
         most = alone = 0

@@ -41,7 +41,7 @@ def unpadded(config: RunConfig, shape: ModelShape, device: DeviceInfo) -> bool:
     return shape.family in FAMILIES and may_leave_out_padding(config, device)
 
 
-def shares(config: RunConfig, shape: ModelShape, device: DeviceInfo, longest: int) -> bool:
+def shares_prefixes(config: RunConfig, shape: ModelShape, device: DeviceInfo, longest: int) -> bool:
     """Whether a prefix that rows share is computed once: where padding is left out, and every row would compute it
     alike.
 

@@ -21,7 +21,7 @@ from studio.models.inspect.shape import ModelShape
 from studio.models.plan.batches import Batching
 from studio.models.plan.cures import Cure, advice, cures
 from studio.models.plan.fit import GIVEN, Choice, Lengths, fits
-from studio.models.plan.fused import fused, shares, unpadded
+from studio.models.plan.fused import fused, shares_prefixes, unpadded
 from studio.models.plan.memory import Load, communication_bytes, gathered_bytes
 from studio.models.plan.saying import line_of
 from studio.models.plan.spread import fit_shared, part_of, spread
@@ -155,7 +155,7 @@ def make_plan(
         reference=by_beta or cost.reference == "always",
         validation=lengths.validation_max + written if lengths.validation_max else 0,
         fused=fused(own, shape, device), unpadded=unpadded(own, shape, device),
-        shares=shares(own, shape, device, lengths.max),
+        shares_prefixes=shares_prefixes(own, shape, device, lengths.max),
     )  # fmt: skip
     parallel, own, (load, memory) = fit_shared(own, shape, lengths, device, load, choices, begun)
     micro, accumulation = load.micro_batch, own.training.batch_size // load.micro_batch

@@ -90,7 +90,7 @@ class Load:
             where some are computed once for several rows; 0 where that is not known.
         fused: the engine's layers compute it.
         unpadded: and leave padding out.
-        shares: and compute a prefix that several rows share once.
+        shares_prefixes: and compute a prefix that several rows share once.
         buckets: gradients are copied to be averaged over several processes (torch's DistributedDataParallel).
         shards: processes over which something is divided; 1 where each has everything.
         stage: what is divided: 1 the optimizer's states, 2 gradients too, 3 weights too, of which one block is whole at
@@ -123,7 +123,7 @@ class Load:
     waste: float = 0.0
     fused: bool = False
     unpadded: bool = False
-    shares: bool = False
+    shares_prefixes: bool = False
     buckets: bool = False
     shards: int = 1
     stage: int = 0

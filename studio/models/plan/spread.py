@@ -79,7 +79,7 @@ def shared(load: Load, parallel: str, ranks: int) -> Load:
     stage = 3 if parallel == _FSDP2 else ZERO.get(parallel, 0)
     if not stage:
         return replace(load, buckets=parallel == "ddp")
-    own = replace(load, fused=False, unpadded=False, shares=False)
+    own = replace(load, fused=False, unpadded=False, shares_prefixes=False)
     return replace(own, shards=ranks, stage=stage, deepspeed=parallel in ZERO)
 
 

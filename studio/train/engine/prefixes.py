@@ -13,6 +13,7 @@ from itertools import accumulate, groupby
 
 import torch
 
+from studio.alike import alike
 from studio.kernels.calls import Segments
 from studio.models.plan.batches import LEAST_SAVED
 
@@ -63,20 +64,18 @@ def prefixes(rows: Sequence[list[int]]) -> Prefixes:
 def _parts(rows: Sequence[list[int]]) -> Iterator[_Part]:
     """Yield the parts of rows, each behind the one that it continues."""
     ordered = sorted((row for row in range(len(rows)) if rows[row]), key=lambda row: rows[row])
-    # Of each group: its rows, sorted so that all begin as the first and the last do; how far they are alike at least;
+    # Of each group: its rows, sorted so that all begin as the first and the last do; how many tokens of that are known;
     # and from where on, and behind which part, they are not computed yet.
     left = [(ordered, 0, 0, -1)] if ordered else []
     count = 0
     while left:
-        group, alike, begin, before = left.pop()
-        first, last = rows[group[0]], rows[group[-1]]
-        shorter = min(len(first), len(last))
-        alike = next((at for at in range(alike, shorter) if first[at] != last[at]), shorter)
-        if len(group) == 1 or (len(group) - 1) * (alike - begin) >= LEAST_SAVED:
-            yield _Part(group, begin, alike, before)
-            begin, before, count = alike, count, count + 1
-        ended = [row for row in group if len(rows[row]) == alike]
-        if begin < alike:
-            left += [([row], alike, begin, before) for row in ended]
-        for _, some in groupby(group[len(ended) :], key=lambda row: rows[row][alike]):
-            left.append((list(some), alike, begin, before))
+        group, same, begin, before = left.pop()
+        same = alike(rows[group[0]], rows[group[-1]], same)
+        if len(group) == 1 or (len(group) - 1) * (same - begin) >= LEAST_SAVED:
+            yield _Part(group, begin, same, before)
+            begin, before, count = same, count, count + 1
+        ended = [row for row in group if len(rows[row]) == same]
+        if begin < same:
+            left += [([row], same, begin, before) for row in ended]
+        for _, some in groupby(group[len(ended) :], key=lambda row: rows[row][same]):
+            left.append((list(some), same, begin, before))

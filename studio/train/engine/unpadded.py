@@ -99,7 +99,7 @@ class Unpadded:
             segments: the rows.
         """
         ids = given.get("input_ids")
-        if not self._shares or ids is None or not _alike(self._decoder, ids.shape[1]):
+        if not self._shares or ids is None or not _equal_states(self._decoder, ids.shape[1]):
             return None
         numbers = ids.flatten()[real] * (int(positions.max()) + 1) + positions
         found = prefixes([row.tolist() for row in numbers.split(segments.lengths)])
@@ -111,7 +111,7 @@ def joined(segments: Segments) -> Segments:
     return Segments(tuple(accumulate(segments.lengths, initial=0))[:-1], segments.lengths)
 
 
-def _alike(decoder: Any, length: int) -> bool:
+def _equal_states(decoder: Any, length: int) -> bool:
     """Whether tokens that stand behind the same ones have the same states, in rows of at most so many tokens.
 
     Not where each row has numbers dropped at random for itself, nor where a window ends within a row: the kernel
