@@ -222,17 +222,17 @@ class Kernels:
     def few_rows(
         self, left: torch.Tensor, right: torch.Tensor, adapter: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """The product of (rows, depth) and of the transpose of (width, depth), in float32: (rows, width).
+        """The product of (rows, depth) and of the transpose of (width, depth): (rows, width).
 
         Args:
-            left, right: side by side in each row.
+            left, right: side by side in each row, in one number format.
             adapter: (rank, depth) and (width, rank), contiguous, whose product is added to `right`.
         """
-        out = torch.empty(left.shape[0], right.shape[0])
+        out = left.new_empty(left.shape[0], right.shape[0])
         nothing = ctypes.c_void_p(0)
         down, up = (nothing, nothing) if adapter is None else map(_at, adapter)
         self._library.few_rows(
-            _at(left), _LONGS(left.stride(0)), _at(right), _LONGS(right.stride(0)), down, up,
+            KINDS[left.dtype], _at(left), _LONGS(left.stride(0)), _at(right), _LONGS(right.stride(0)), down, up,
             _LONGS(0 if adapter is None else len(adapter[0])), _at(out), _LONGS(out.stride(0)),
             *map(_LONGS, (*out.shape, left.shape[1])),
         )  # fmt: skip

@@ -48,6 +48,11 @@ void attend_back(void** at, const int64_t* steps, const float* logsum, const std
                     heads<T>(at[5], steps + 10), heads<T>(at[6], steps + 12), heads<T>(at[7], steps + 14), segments, s);
 }
 
+template <class T>
+Sides<T> sides(const void* left, int64_t left_row, const void* right, int64_t right_row, int64_t depth) {
+  return {static_cast<const T*>(left), long(left_row), static_cast<const T*>(right), long(right_row), long(depth)};
+}
+
 }  // namespace
 
 extern "C" {
@@ -119,9 +124,10 @@ void over_rows(const float* left, const float* right, int64_t right_row, float* 
   studio::over_rows(left, right, right_row, out, few, rows, width);
 }
 
-// In float32. down: (rank x depth), up: (width x rank); neither where the rank is 0.
-void few_rows(const float* left, int64_t left_row, const float* right, int64_t right_row, const float* down,
-              const float* up, int64_t rank, float* out, int64_t out_row, int64_t rows, int64_t width, int64_t depth) {
-  adapted_rows({left, long(left_row), right, long(right_row), long(depth)}, down, up, rank, out, out_row, rows, width);
+// down: (rank x depth), up: (width x rank); neither where the rank is 0.
+void few_rows(int kind, const void* left, int64_t left_row, const void* right, int64_t right_row, const void* down,
+              const void* up, int64_t rank, void* out, int64_t out_row, int64_t rows, int64_t width, int64_t depth) {
+  kind ? adapted_rows(sides<bf16>(left, left_row, right, right_row, depth), down, up, rank, out, out_row, rows, width)
+       : adapted_rows(sides<float>(left, left_row, right, right_row, depth), down, up, rank, out, out_row, rows, width);
 }
 }

@@ -1,7 +1,7 @@
-// A few rows times a matrix that lies as torch keeps weights, (out x in), in float32: the next token of each answer.
-// Libraries lay such a matrix out anew for each product, which takes longer than the product where the rows are few. Here
-// each number of it is read once, while the processor fetches what comes next. Sums are made in one order with any number
-// of threads.
+// A few rows times a matrix that lies as torch keeps weights, (out x in): the next token of each answer. Libraries lay
+// such a matrix out anew for each product, which takes longer than the product where the rows are few. Here each number
+// of it is read once, while the processor fetches what comes next. Sums are made in float32, in one order with any
+// number of threads.
 
 #pragma once
 
@@ -17,7 +17,8 @@ constexpr int FEW_ROWS = WIDTH == 16 ? 6 : 4, FEW_COLUMNS = WIDTH == 16 ? 4 : 3;
 constexpr long CACHE_LINE = 64, ALONE = 1 << 17;  // multiplications that are not worth waking threads for
 
 // Keeps a vector in a register: compilers read it from memory again for each use, which is what takes the time here.
-inline void held(vec& value) {
+template <class V>
+inline void held(V& value) {
 #if defined(__x86_64__)
   __asm__("" : "+v"(value));
 #else
@@ -33,57 +34,85 @@ inline float halved(vec value) {
   return (total[0] + total[2]) + (total[1] + total[3]);
 }
 
+// Numbers that lie side by side, STEP of them at a time: how they are read, and how two such add to a vector of sums.
+template <class T>
+struct Lane {
+  typedef vec Part;
+  static constexpr long STEP = WIDTH;
+  static inline Part whole(const T* from) { return load(from); }
+  static inline Part some(const T* from, long count) {
+    float out[WIDTH] = {};
+    for (long i = 0; i < count; i++) out[i] = to_float(from[i]);
+    return load(out);
+  }
+  static inline void add(vec& sum, Part left, Part right) { sum += left * right; }
+};
+
+#ifdef __AVX512BF16__
+template <>
+struct Lane<bf16> {
+  typedef __m512i Part;
+  static constexpr long STEP = 2 * WIDTH;
+  static inline Part whole(const bf16* from) { return _mm512_loadu_si512(from); }
+  static inline Part some(const bf16* from, long count) {
+    return _mm512_maskz_loadu_epi16((__mmask32(1) << count) - 1, from);
+  }
+  static inline void add(vec& sum, Part left, Part right) {
+    sum = (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
+  }
+};
+#endif
+
 // Rows and the columns that they meet, each side by side: of both, `depth` numbers.
+template <class T>
 struct Sides {
-  const float* left;
+  const T* left;
   long left_row;
-  const float* right;
+  const T* right;
   long right_row, depth;
   Sides at(long row, long column) const {
     return {left + row * left_row, left_row, right + column * right_row, right_row, depth};
   }
+  long whole() const { return depth / Lane<T>::STEP * Lane<T>::STEP; }
 };
 
 // Always inlined: where a compiler finds that there is enough of that, sums are kept in memory, at half the speed.
-template <int ROWS, int COLUMNS>
-__attribute__((always_inline)) inline void add_whole(const Sides& s, vec (&total)[ROWS][COLUMNS]) {
-  for (long k = 0; k + WIDTH <= s.depth; k += WIDTH) {
-    vec here[COLUMNS];
+template <int ROWS, int COLUMNS, class T, class Read>
+__attribute__((always_inline)) inline void add_step(const Sides<T>& s, long k, vec (&total)[ROWS][COLUMNS], Read read) {
+  typename Lane<T>::Part here[COLUMNS];
 #pragma GCC unroll 4
-    for (int c = 0; c < COLUMNS; c++) held(here[c] = load(s.right + c * s.right_row + k));
+  for (int c = 0; c < COLUMNS; c++) held(here[c] = read(s.right + c * s.right_row + k));
 #pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) {
-      vec one = load(s.left + r * s.left_row + k);
-      held(one);
+  for (int r = 0; r < ROWS; r++) {
+    typename Lane<T>::Part one = read(s.left + r * s.left_row + k);
+    held(one);
 #pragma GCC unroll 4
-      for (int c = 0; c < COLUMNS; c++) total[r][c] += one * here[c];
-    }
+    for (int c = 0; c < COLUMNS; c++) Lane<T>::add(total[r][c], one, here[c]);
   }
 }
 
-inline float rest(const Sides& s, int row, int column) {
-  float made = 0;
-  for (long k = s.depth / WIDTH * WIDTH; k < s.depth; k++)
-    made += s.left[row * s.left_row + k] * s.right[column * s.right_row + k];
-  return made;
+template <int ROWS, int COLUMNS, class T>
+__attribute__((always_inline)) inline void add_product(const Sides<T>& s, vec (&total)[ROWS][COLUMNS]) {
+  const long whole = s.whole(), left = s.depth - whole;
+  for (long k = 0; k < whole; k += Lane<T>::STEP) add_step(s, k, total, Lane<T>::whole);
+  if (left) add_step(s, whole, total, [left](const T* from) { return Lane<T>::some(from, left); });
 }
 
-template <int ROWS, int COLUMNS>
-inline void dots(const Sides& first, const Sides& second, float* out, long out_row) {
+template <int ROWS, int COLUMNS, class T>
+inline void dots(const Sides<T>& first, const Sides<T>& second, T* out, long out_row) {
   vec total[ROWS][COLUMNS] = {};
-  add_whole(first, total);
-  add_whole(second, total);
+  add_product(first, total);
+  add_product(second, total);
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-    for (int c = 0; c < COLUMNS; c++)
-      out[r * out_row + c] = halved(total[r][c]) + rest(first, r, c) + rest(second, r, c);
+    for (int c = 0; c < COLUMNS; c++) from_float(halved(total[r][c]), out[r * out_row + c]);
 }
 
 // All rows times some columns, whose numbers are in the cache after the first rows. Meanwhile `next` is fetched.
-template <int COLUMNS>
-inline void columns(const Sides& first, const Sides& second, long rows, float* out, long out_row, const float* next) {
-  const char *at = reinterpret_cast<const char*>(next), *end = at + COLUMNS * first.right_row * sizeof(float);
+template <int COLUMNS, class T>
+inline void columns(const Sides<T>& first, const Sides<T>& second, long rows, T* out, long out_row, const T* next) {
+  const char *at = reinterpret_cast<const char*>(next), *end = at + COLUMNS * first.right_row * sizeof(T);
   const long tiles = std::max(1L, rows / FEW_ROWS), lines = (end - at + CACHE_LINE - 1) / CACHE_LINE;
   const long share = (lines + tiles - 1) / tiles * CACHE_LINE;
   long r = 0;
@@ -98,39 +127,44 @@ inline void columns(const Sides& first, const Sides& second, long rows, float* o
 // Fewer rows than a tile has, whose time is that of reading the numbers of `right`: one column after the other, as they
 // lie in memory, by as many sums as keep the processor from waiting for the last one.
 constexpr int STREAMS = 4;
-constexpr long ALONE_STREAMED = 1 << 20;  // numbers that one thread reads while another wakes up
+constexpr long ALONE_STREAMED = 1 << 22;  // bytes that one thread reads while another wakes up
 
-template <int ROWS>
-__attribute__((always_inline)) inline void add_streamed(const Sides& s, vec (&total)[ROWS][STREAMS]) {
+template <int ROWS, class T>
+__attribute__((always_inline)) inline void add_streamed(const Sides<T>& s, vec (&total)[ROWS][STREAMS]) {
+  constexpr long STEP = Lane<T>::STEP;
+  const long whole = s.whole(), left = s.depth - whole;
   long k = 0;
-  for (; k + STREAMS * WIDTH <= s.depth; k += STREAMS * WIDTH)
+  for (; k + STREAMS * STEP <= whole; k += STREAMS * STEP)
 #pragma GCC unroll 4
     for (int part = 0; part < STREAMS; part++) {
-      const vec here = load(s.right + k + part * WIDTH);
+      const auto here = Lane<T>::whole(s.right + k + part * STEP);
 #pragma GCC unroll 8
-      for (int r = 0; r < ROWS; r++) total[r][part] += load(s.left + r * s.left_row + k + part * WIDTH) * here;
+      for (int r = 0; r < ROWS; r++)
+        Lane<T>::add(total[r][part], Lane<T>::whole(s.left + r * s.left_row + k + part * STEP), here);
     }
-  for (; k + WIDTH <= s.depth; k += WIDTH)
-    for (int r = 0; r < ROWS; r++) total[r][0] += load(s.left + r * s.left_row + k) * load(s.right + k);
+  for (; k < whole; k += STEP)
+    for (int r = 0; r < ROWS; r++)
+      Lane<T>::add(total[r][0], Lane<T>::whole(s.left + r * s.left_row + k), Lane<T>::whole(s.right + k));
+  for (int r = 0; left && r < ROWS; r++)
+    Lane<T>::add(total[r][0], Lane<T>::some(s.left + r * s.left_row + k, left), Lane<T>::some(s.right + k, left));
 }
 
-template <int ROWS>
-void streamed(const Sides& first, const Sides& second, float* out, long out_row, long width) {
-#pragma omp parallel for schedule(static) if (width * first.depth > ALONE_STREAMED)
+template <int ROWS, class T>
+void streamed(const Sides<T>& first, const Sides<T>& second, T* out, long out_row, long width) {
+#pragma omp parallel for schedule(static) if (width * first.depth * long(sizeof(T)) > ALONE_STREAMED)
   for (long c = 0; c < width; c++) {
-    const Sides here = first.at(0, c), there = second.at(0, c);
     vec total[ROWS][STREAMS] = {};
-    add_streamed(here, total);
-    add_streamed(there, total);
+    add_streamed(first.at(0, c), total);
+    add_streamed(second.at(0, c), total);
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++)
-      out[r * out_row + c] = halved((total[r][0] + total[r][1]) + (total[r][2] + total[r][3])) + rest(here, r, 0) +
-                             rest(there, r, 0);
+      from_float(halved((total[r][0] + total[r][1]) + (total[r][2] + total[r][3])), out[r * out_row + c]);
   }
 }
 
 // out (rows x width) = the sum of both products of left (rows x depth) and the transpose of right (width x depth).
-inline void few_rows(const Sides& first, const Sides& second, float* out, long out_row, long rows, long width) {
+template <class T>
+void few_rows(const Sides<T>& first, const Sides<T>& second, T* out, long out_row, long rows, long width) {
   if (rows == 1) return streamed<1>(first, second, out, out_row, width);
   if (rows == 2) return streamed<2>(first, second, out, out_row, width);
   if (rows == 3) return streamed<3>(first, second, out, out_row, width);
@@ -138,7 +172,7 @@ inline void few_rows(const Sides& first, const Sides& second, float* out, long o
 #pragma omp parallel for schedule(static) if (rows * width * first.depth > ALONE)
   for (long part = 0; part < parts; part++) {
     const long c = part * FEW_COLUMNS;
-    const Sides here = first.at(0, c), there = second.at(0, c);
+    const Sides<T> here = first.at(0, c), there = second.at(0, c);
     if (c + FEW_COLUMNS <= width)
       columns<FEW_COLUMNS>(here, there, rows, out + c, out_row, here.right + FEW_COLUMNS * here.right_row);
     else
@@ -148,13 +182,16 @@ inline void few_rows(const Sides& first, const Sides& second, float* out, long o
 }
 
 // x Wᵀ + (x Aᵀ) Bᵀ, or without the latter where the rank is 0.
-inline void adapted_rows(const Sides& layer, const float* down, const float* up, long rank, float* out, long out_row,
-                         long rows, long width) {
-  const Sides none = {nullptr, 0, nullptr, 0, 0};
-  std::vector<float> low(rows * rank);
+template <class T>
+void adapted_rows(const Sides<T>& layer, const void* down, const void* up, long rank, void* out, long out_row,
+                  long rows, long width) {
+  const Sides<T> none = {nullptr, 0, nullptr, 0, 0};
+  std::vector<T> low(rows * rank);
   if (rank)
-    few_rows({layer.left, layer.left_row, down, layer.depth, layer.depth}, none, low.data(), rank, rows, rank);
-  few_rows(layer, {low.data(), rank, up, rank, rank}, out, out_row, rows, width);
+    few_rows({layer.left, layer.left_row, static_cast<const T*>(down), layer.depth, layer.depth}, none, low.data(),
+             rank, rows, rank);
+  few_rows(layer, {low.data(), rank, static_cast<const T*>(up), rank, rank}, static_cast<T*>(out), out_row, rows,
+           width);
 }
 
 }  // namespace studio

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from studio.errors import StudioError
 from studio.kernels.building import load
-from studio.kernels.calls import Kernels
+from studio.kernels.calls import KINDS, Kernels
 from studio.models.device.compiled import place
 
 MOST_ROWS = 64  # from more on a library is as fast
@@ -52,13 +52,13 @@ def quicken(model: nn.Module) -> list[nn.Linear]:
 
 
 def suits(weight: Any) -> bool:
-    """Whether a weight (width, depth) is one that the engine's code multiplies: plain float32 numbers of this process.
+    """Whether a weight (width, depth) is one that the engine's code multiplies: plain numbers of this process.
 
     Args:
         weight: of a linear layer.
     """
     return (
-        type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.device.type == "cpu"
+        type(weight) is nn.Parameter and weight.dtype in KINDS and weight.device.type == "cpu"
         and weight.stride(1) == 1 and _built() is not None
     )  # fmt: skip
 
@@ -76,9 +76,9 @@ def few(
         adapter: (rank, depth) and (width, rank), whose product is added to the weight.
     """
     built, depth = _built(), weight.shape[1]
-    if built is None or not 0 < x.numel() <= MOST_ROWS * depth or x.dtype != torch.float32:
+    if built is None or not 0 < x.numel() <= MOST_ROWS * depth or x.dtype != weight.dtype or torch.is_grad_enabled():
         return None
-    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.get_autocast_dtype("cpu"):
         return None
     made = built.few_rows(x.reshape(-1, depth).contiguous(), weight, adapter)
     if bias is not None:

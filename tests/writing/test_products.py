@@ -62,10 +62,24 @@ def test_what_torch_computes(multiplied: list[bool]) -> None:
         assert multiplied == [False]
 
 
+def test_in_bfloat16_with_autocast_and_without(multiplied: list[bool]) -> None:
+    layer = nn.Linear(48, 20, dtype=torch.bfloat16)
+    x = torch.randn(5, 48, dtype=torch.bfloat16)
+    with torch.no_grad():
+        wanted = functional.linear(x.float(), layer.weight.float(), layer.bias.float())
+        with by_few_rows(layer):
+            found = layer(x)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                assert torch.equal(layer(x), found)
+    assert multiplied == [False, False]
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize(
-    "weight", [nn.Parameter(torch.ones(4, 4, dtype=torch.bfloat16)), nn.Parameter(torch.ones(4, 4).t()[::2].t()),
+    "weight", [nn.Parameter(torch.ones(4, 4, dtype=torch.float16)), nn.Parameter(torch.ones(4, 4).t()[::2].t()),
                type("Packed", (nn.Parameter,), {})(torch.ones(4, 4))],
-    ids=["bfloat16", "columns apart", "a kind of its own"],
+    ids=["float16", "columns apart", "a kind of its own"],
 )  # fmt: skip
 def test_weights_that_are_left_to_torch(weight: Any) -> None:
     assert not suits(weight)
