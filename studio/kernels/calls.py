@@ -238,6 +238,28 @@ class Kernels:
         )  # fmt: skip
         return out
 
+    def next_token(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor | None, scale: float
+    ) -> torch.Tensor:
+        """Attention of one new token of each row to those that are kept: (B, 1, H, E).
+
+        Args:
+            q: (B, H, 1, D), side by side in the last dimension, as are the others.
+            k: (B, heads of keys, T, D).
+            v: (B, heads of keys, T, E).
+            seen: which of the tokens a row sees, (B, T), bool; None for all.
+            scale: of the products of queries and keys.
+        """
+        out = q.new_empty(len(q), 1, q.shape[1], v.shape[3])
+        steps = [step for one in (q, k, v) for step in one.stride()[:3]]
+        self._library.next_token(
+            KINDS[q.dtype], (ctypes.c_void_p * 4)(*(one.data_ptr() for one in (q, k, v, out))),
+            (_LONGS * len(steps))(*steps), ctypes.c_void_p(0) if seen is None else _at(seen),
+            _LONGS(0 if seen is None else seen.stride(0)),
+            *map(_LONGS, (len(q), q.shape[1], *k.shape[1:3], q.shape[3], v.shape[3])), ctypes.c_float(scale),
+        )  # fmt: skip
+        return out
+
 
 def _at(tensor: torch.Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())

@@ -7,6 +7,7 @@
 #include "adapters.h"
 #include "attention.h"
 #include "elements.h"
+#include "next.h"
 #include "rows.h"
 
 using namespace studio;
@@ -51,6 +52,17 @@ void attend_back(void** at, const int64_t* steps, const float* logsum, const std
 template <class T>
 Sides<T> sides(const void* left, int64_t left_row, const void* right, int64_t right_row, int64_t depth) {
   return {static_cast<const T*>(left), long(left_row), static_cast<const T*>(right), long(right_row), long(depth)};
+}
+
+template <class T>
+void read_next(void** at, const int64_t* steps, const uint8_t* seen, int64_t seen_row, int64_t rows, int64_t heads,
+               int64_t key_heads, int64_t tokens, int64_t size, int64_t value_size, float scale) {
+  auto kept = [&](int which, int64_t width) {
+    const int64_t* step = steps + 3 * which;
+    return Kept<T>{static_cast<const T*>(at[which]), long(step[0]), long(step[1]), long(step[2]), long(width)};
+  };
+  next_token<T>(kept(0, size), kept(1, size), kept(2, value_size), static_cast<T*>(at[3]), seen, seen_row, rows, heads,
+                key_heads, tokens, scale);
 }
 
 }  // namespace
@@ -129,5 +141,12 @@ void few_rows(int kind, const void* left, int64_t left_row, const void* right, i
               const void* up, int64_t rank, void* out, int64_t out_row, int64_t rows, int64_t width, int64_t depth) {
   kind ? adapted_rows(sides<bf16>(left, left_row, right, right_row, depth), down, up, rank, out, out_row, rows, width)
        : adapted_rows(sides<float>(left, left_row, right, right_row, depth), down, up, rank, out, out_row, rows, width);
+}
+
+// at: q, k, v, out; steps: between rows, heads and tokens, of the first three.
+void next_token(int kind, void** at, const int64_t* steps, const uint8_t* seen, int64_t seen_row, int64_t rows,
+                int64_t heads, int64_t key_heads, int64_t tokens, int64_t size, int64_t value_size, float scale) {
+  auto read = kind ? read_next<bf16> : read_next<float>;
+  read(at, steps, seen, seen_row, rows, heads, key_heads, tokens, size, value_size, scale);
 }
 }

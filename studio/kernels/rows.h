@@ -34,6 +34,33 @@ inline float halved(vec value) {
   return (total[0] + total[2]) + (total[1] + total[3]);
 }
 
+#ifdef __AVX512F__
+inline void store_four(float* to, __m128 values) { _mm_storeu_ps(to, values); }
+inline void store_four(bf16* to, __m128 values) {
+#ifdef __AVX512BF16__
+  const __m128bh made = _mm_cvtneps_pbh(values);
+  std::memcpy(to, &made, 8);
+#else
+  for (int i = 0; i < 4; i++) from_float(values[i], to[i]);
+#endif
+}
+#endif
+
+// The sums of four vectors, put side by side; where vectors cannot be shuffled, one after the other.
+template <class T>
+inline void put_sums(const vec (&values)[4], T* to) {
+#ifdef __AVX512F__
+  const __m512 a = (__m512)values[0], b = (__m512)values[1], c = (__m512)values[2], d = (__m512)values[3];
+  const __m512d first = (__m512d)_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  const __m512d second = (__m512d)_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  const __m512 all = _mm512_add_ps((__m512)_mm512_unpacklo_pd(first, second), (__m512)_mm512_unpackhi_pd(first, second));
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), (__m256)_mm512_extractf64x4_pd((__m512d)all, 1));
+  store_four(to, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+#else
+  for (int i = 0; i < 4; i++) from_float(halved(values[i]), to[i]);
+#endif
+}
+
 // Numbers that lie side by side, STEP of them at a time: how they are read, and how two such add to a vector of sums.
 template <class T>
 struct Lane {
@@ -98,20 +125,24 @@ __attribute__((always_inline)) inline void add_product(const Sides<T>& s, vec (&
   if (left) add_step(s, whole, total, [left](const T* from) { return Lane<T>::some(from, left); });
 }
 
-template <int ROWS, int COLUMNS, class T>
-inline void dots(const Sides<T>& first, const Sides<T>& second, T* out, long out_row) {
+template <int ROWS, int COLUMNS, class T, class O>
+inline void dots(const Sides<T>& first, const Sides<T>& second, O* out, long out_row) {
   vec total[ROWS][COLUMNS] = {};
   add_product(first, total);
   add_product(second, total);
 #pragma GCC unroll 8
-  for (int r = 0; r < ROWS; r++)
+  for (int r = 0; r < ROWS; r++) {
+    O* to = out + r * out_row;
+    if constexpr (COLUMNS == 4) put_sums(total[r], to);
+    else
 #pragma GCC unroll 4
-    for (int c = 0; c < COLUMNS; c++) from_float(halved(total[r][c]), out[r * out_row + c]);
+      for (int c = 0; c < COLUMNS; c++) from_float(halved(total[r][c]), to[c]);
+  }
 }
 
 // All rows times some columns, whose numbers are in the cache after the first rows. Meanwhile `next` is fetched.
-template <int COLUMNS, class T>
-inline void columns(const Sides<T>& first, const Sides<T>& second, long rows, T* out, long out_row, const T* next) {
+template <int COLUMNS, class T, class O>
+inline void columns(const Sides<T>& first, const Sides<T>& second, long rows, O* out, long out_row, const T* next) {
   const char *at = reinterpret_cast<const char*>(next), *end = at + COLUMNS * first.right_row * sizeof(T);
   const long tiles = std::max(1L, rows / FEW_ROWS), lines = (end - at + CACHE_LINE - 1) / CACHE_LINE;
   const long share = (lines + tiles - 1) / tiles * CACHE_LINE;

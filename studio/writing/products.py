@@ -59,7 +59,7 @@ def suits(weight: Any) -> bool:
     """
     return (
         type(weight) is nn.Parameter and weight.dtype in KINDS and weight.device.type == "cpu"
-        and weight.stride(1) == 1 and _built() is not None
+        and weight.stride(1) == 1 and built() is not None
     )  # fmt: skip
 
 
@@ -75,22 +75,23 @@ def few(
         bias: (width), or None.
         adapter: (rank, depth) and (width, rank), whose product is added to the weight.
     """
-    built, depth = _built(), weight.shape[1]
-    if built is None or not 0 < x.numel() <= MOST_ROWS * depth or x.dtype != weight.dtype or torch.is_grad_enabled():
+    compiled, depth = built(), weight.shape[1]
+    if compiled is None or not 0 < x.numel() <= MOST_ROWS * depth or x.dtype != weight.dtype or torch.is_grad_enabled():
         return None
     if torch.is_autocast_enabled("cpu") and x.dtype != torch.get_autocast_dtype("cpu"):
         return None
-    made = built.few_rows(x.reshape(-1, depth).contiguous(), weight, adapter)
+    made = compiled.few_rows(x.reshape(-1, depth).contiguous(), weight, adapter)
     if bias is not None:
         made += bias
     return made.view(*x.shape[:-1], made.shape[-1])
 
 
 @cache
-def _built() -> Kernels | None:
+def built() -> Kernels | None:
+    """The compiled functions; None where they cannot be had, and torch computes everything."""
     try:
         return Kernels(load(place()))
-    except StudioError:  # torch computes everything then
+    except StudioError:
         return None
 
 

@@ -21,6 +21,7 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 from transformers.generation.utils import GENERATION_MODES_MAPPING
 
 from studio.writing.adapters import in_short
+from studio.writing.attending import for_writing
 from studio.writing.kept import plain_layers, rooms
 from studio.writing.loop import Drawn, Places, Writing, write
 from studio.writing.products import by_few_rows
@@ -49,7 +50,7 @@ def quicker(model: Any, places: Places | None = None) -> Iterator[bool]:
         stack.enter_context(by_few_rows(inner))
         stack.enter_context(in_short(inner))
         stack.enter_context(side_by_side(inner))
-        stack.enter_context(_torchs_attention(inner))
+        stack.enter_context(for_writing(inner))
         own = inner.generate
 
         def ours(*args: Any, drafts: Any = (), on_end: Any = None, **rest: Any) -> Any:
@@ -97,20 +98,6 @@ def _can(inner: Any) -> bool:
         and {"past_key_values", "position_ids", "logits_to_keep"} <= set(accepted)
         and type(inner).prepare_inputs_for_generation is GenerationMixin.prepare_inputs_for_generation
     )
-
-
-@contextmanager
-def _torchs_attention(inner: Any) -> Iterator[None]:
-    """Attention by torch in place of one that was made for training, and has to work out a mask for each token."""
-    before = inner.config._attn_implementation
-    if before in ("eager", "sdpa") or not inner._supports_sdpa:
-        yield
-        return
-    inner.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        inner.set_attn_implementation(before)
 
 
 def drops(model: Any) -> bool:

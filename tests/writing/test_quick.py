@@ -311,19 +311,19 @@ def test_an_error_leaves_the_model_as_it_was() -> None:
     assert not any("forward" in vars(module) or module._forward_pre_hooks for module in model.modules())
 
 
-def test_in_bfloat16_a_layer_is_as_near_to_the_exact_as_pefts() -> None:
-    """Both round; neither may be the worse by more than that."""
-    exact = adapted(made())
-    rounded = adapted(made().to(torch.bfloat16))
-    given = {name: one[:4] for name, one in prompts().items()}
-    with torch.no_grad():
-        wanted = exact(**given).logits[:, -1]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            theirs = rounded(**given).logits[:, -1].float()
-            with quicker(rounded):
-                ours = rounded(**given).logits[:, -1].float()
-    assert (ours - wanted).norm() < 1.2 * (theirs - wanted).norm()
-    assert (ours - wanted).norm() > 0
+def test_in_bfloat16_a_model_is_as_near_to_the_exact_as_with_peft() -> None:
+    """Both round; over many texts neither may be the worse by more than a tenth."""
+    exact, rounded = adapted(made()), adapted(made().to(torch.bfloat16))
+    ours = theirs = 0.0
+    for seed in range(30):
+        ids = torch.randint(3, 50, (4, 9), generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            wanted = exact(input_ids=ids).logits[:, -1]
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                theirs += float((rounded(input_ids=ids).logits[:, -1].float() - wanted).square().sum())
+                with quicker(rounded):
+                    ours += float((rounded(input_ids=ids).logits[:, -1].float() - wanted).square().sum())
+    assert 0 < ours < 1.1**2 * theirs
 
 
 @contextmanager

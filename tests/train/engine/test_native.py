@@ -151,6 +151,33 @@ def test_products_of_a_few_rows(
         assert torch.equal(kernels.few_rows(left, right, (down, up) if rank else None), made)
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.integers(1, 5), heads=st.sampled_from([(1, 1), (4, 2), (9, 3), (8, 1), (5, 5), (14, 2)]),
+    tokens=st.sampled_from([1, 3, 16, 65, 200]), masked=st.booleans(),
+    sizes=st.sampled_from([(64, 64), (8, 8), (80, 80), (24, 17), (48, 32)]),
+    seed=st.integers(0, 1000), dtype=st.sampled_from(DTYPES),
+)  # fmt: skip
+def test_attention_of_a_next_token(kernels: Kernels, rows: int, heads, tokens, sizes, masked, seed, dtype) -> None:
+    drawn = torch.Generator().manual_seed(seed)
+    q = torch.randn(rows, 1, heads[0], sizes[0], generator=drawn).to(dtype).transpose(1, 2)
+    room = [torch.randn(rows, heads[1], tokens + 4, size, generator=drawn).to(dtype) for size in sizes]
+    k, v = (one[:, :, :tokens] for one in room)
+    seen = None
+    if masked:
+        seen = torch.rand(rows, tokens + 2, generator=drawn)[:, :tokens] < 0.6
+        seen[:, -1] = True
+    made = kernels.next_token(q, k, v, seen, 0.3)
+    expected = functional.scaled_dot_product_attention(
+        *(one.float() for one in (q, k, v)), attn_mask=None if seen is None else seen[:, None, None], scale=0.3,
+        enable_gqa=True,
+    ).transpose(1, 2)  # fmt: skip
+    assert made.shape == expected.shape and made.dtype == dtype
+    assert far(made, expected) < NEAR[dtype]
+    with one_thread():
+        assert torch.equal(kernels.next_token(q, k, v, seen, 0.3), made)
+
+
 def test_long_sums_are_as_exact_as_torchs(kernels: Kernels) -> None:
     """Two ranks add up half of the rows each: what one sum loses shows as a difference between them and one process."""
     drawn = torch.Generator().manual_seed(3)
