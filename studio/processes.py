@@ -21,6 +21,10 @@ import psutil
 # waking them takes a virtual machine longer than most products do. So they spin for some microseconds.
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "500"}
 
+# torch's library for bfloat16 compiles each product for the number of rows that it has, and by default keeps 1,024 of
+# them in each of two caches. Micro-batches of different lengths make that a gigabyte, of which a step needs some dozen.
+KEPT = {"LRU_CACHE_CAPACITY": "128", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
+
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 
 
@@ -43,10 +47,15 @@ def waiting() -> dict[str, str]:
     return {} if WAITING.keys() & os.environ.keys() else WAITING
 
 
+def for_libraries() -> dict[str, str]:
+    """What the environment lacks for the libraries that compute: how threads wait, and what is kept of products."""
+    return waiting() | {name: value for name, value in KEPT.items() if name not in os.environ}
+
+
 def child_environment(**more: str) -> dict[str, str]:
     """This process's environment with what such a child needs to find the package and to compute well, and `more`."""
     search = os.pathsep.join(filter(None, (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH"))))
-    return {**waiting(), **os.environ, "PYTHONPATH": search, **more}
+    return {**for_libraries(), **os.environ, "PYTHONPATH": search, **more}
 
 
 def cpu_seconds(pid: int) -> float:

@@ -24,7 +24,7 @@ from studio.jobs import JobFolder, find_job
 from studio.jobs.run import warm
 from studio.jobs.run.starting import LIBRARIES
 from studio.models.device.machine import device_info
-from studio.processes import child_environment, waiting
+from studio.processes import child_environment, for_libraries
 from studio.settings import Settings, read_settings
 from tests.support.groups import Groups, arrange
 from tests.support.prepared import copy_model, link_model
@@ -45,7 +45,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.update(waiting())  # as the studio's children
+os.environ.update(for_libraries())  # as the studio's children
 
 
 # How long an example takes says nothing on a machine where two workers share the cores.

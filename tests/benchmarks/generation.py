@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-from studio.processes import waiting
+from studio.processes import for_libraries
 from studio.settings import ASSETS, read_settings
 from tests.benchmarks.preparation import asked_for, own_home
 from tests.support.prepared import copy_model
@@ -194,7 +194,7 @@ def line(case: str, found: list[Pair]) -> str:
 
 def main(count: int, cases: list[str]) -> int:
     """Measure and print; returns 1 where a goal is missed."""
-    os.environ.update(waiting())  # as the studio's jobs have it, before torch is imported
+    os.environ.update(for_libraries())  # as the studio's jobs have it, before torch is imported
     missed = 0
     for case in cases:
         found = pairs(case, count)

@@ -26,6 +26,8 @@ FUSED_LOGITS = 512
 # batches have other lengths. Measured: 0.1 to 0.2 GB with an adapter, 0.5 GB in full (docs/memory.md).
 JOB_BYTES = 190_000_000
 LOST_SHARE = 0.15
+# What torch's library for bfloat16 compiles and keeps of a run's products (`processes.KEPT`), measured.
+PRODUCT_BYTES = 100_000_000
 # The CUDA context and the workspaces of cuBLAS on the GPU: an assumption, not measured here.
 RUNTIME_CUDA = 900_000_000
 # Bytes per logit while a chunk's loss and gradient are made: bf16 and fp32 logits, log-softmax, both gradients.
@@ -185,6 +187,7 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
     logits = _logit_bytes(shape, load)
     gradients = 4 * trainable
     lost = round(LOST_SHARE * (activations + gradients))
+    kept = PRODUCT_BYTES if load.autocast else 0
     states = state_bytes(load.optimizer, _trained(shape, load))
     if load.shards > 1:
         copies = 0  # what is computed with is bfloat16 itself: gathered so, or held so
@@ -204,7 +207,7 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
         "optimizer": states,
         "activations": activations,
         "logits": logits,
-        "runtime": RUNTIME_CUDA if load.cuda else load.import_bytes + JOB_BYTES + lost,
+        "runtime": RUNTIME_CUDA if load.cuda else load.import_bytes + JOB_BYTES + kept + lost,
     }
 
 
