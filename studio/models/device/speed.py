@@ -22,9 +22,10 @@ _OTHER = 0.25
 # The same with the fused kernels on a CPU in bfloat16: from a step of 3,709 tokens without padding, 7.9 s on a quiet
 # machine of 408 GFLOP/s, and 5 % for what a run does between its steps. In float32 they are taken to change nothing.
 FUSED = (0.66, 0.38)
-# Share of the matrix speed that writing answers reaches, one token at a time: 16 answers of 24 tokens by SmolLM2-135M
-# with an adapter took 11 to 17 s on one thread of 450 GFLOP/s. Not measured on a GPU.
-WRITING = 0.02
+# Share of the matrix speed that writing answers reaches, by (device, autocast): 16 answers of 24 tokens by SmolLM2-135M
+# with an adapter took 2.0 to 2.5 s at 429 GFLOP/s in bfloat16, 2.8 to 3.3 s at 160 in float32. Not measured on a GPU.
+WRITING = {("cpu", True): 0.1, ("cpu", False): 0.2}
+_WRITING_ELSEWHERE = 0.02
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def training_seconds(shape: ModelShape, load: Load, work: Work, device: DeviceIn
     per_token = [flops[0] / linear + flops[1] / attention for flops in (train, validate)]
     computed = _computed(work, load)
     total = work.passes * work.tokens * per_token[0] + work.validation_tokens * per_token[1]
-    return (total * computed + work.written * validate[0] / WRITING) / (peak * 1e9)
+    written = work.written * validate[0] / WRITING.get(kind, _WRITING_ELSEWHERE)
+    return (total * computed + written) / (peak * 1e9)
 
 
 def padded_length(mean: float, longest: int, rows: int) -> float:

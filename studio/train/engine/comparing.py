@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 # Relative distances of outputs and gradients: rounding in float32, and in bfloat16 through some dozen layers.
 _AGREEMENT = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (5e-2, 2e-1)}
@@ -34,8 +36,19 @@ def batch_of(model: Any) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask.long()}
 
 
-def measured(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The model's outputs at real tokens, and the gradients of what is trained; leaves no gradient behind."""
+def measured(
+    model: Any, batch: dict[str, torch.Tensor], decoder: nn.Module | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The model's outputs at real tokens, and the gradients of what is trained; leaves no gradient behind.
+
+    Of a model with one score for a row the outputs are its decoder's states: two scores can both be small sums of
+    large numbers, whose rounding in bfloat16 says nothing. Which token gives the score shows in the gradients.
+
+    Args:
+        model: as it is trained.
+        batch: of `batch_of`.
+        decoder: the part of the model that gives a state for each token; None where there is none.
+    """
     training = model.training
     model.eval()  # without dropout
     kept = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.requires_grad]
@@ -43,9 +56,13 @@ def measured(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, 
         parameter.grad = None
     try:
         with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(bool(kept)):
-            logits = model(**batch, use_cache=False).logits.float()
-            if logits.shape[:2] == batch["attention_mask"].shape:
-                logits = logits[batch["attention_mask"].bool()]
+            with _states(decoder) as states:
+                logits = model(**batch, use_cache=False).logits.float()
+            real, outputs = batch["attention_mask"].bool(), logits
+            if logits.shape[:2] == real.shape:
+                outputs = logits = logits[real]
+            elif states and states[-1].shape[:2] == real.shape:
+                outputs = states[-1].float()[real]
             torch.manual_seed(0)
             if kept:  # a reference model has nothing that is trained
                 (logits * torch.randn_like(logits)).sum().backward()
@@ -57,7 +74,21 @@ def measured(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, 
         for parameter, grad in kept:
             parameter.grad = grad
         model.train(training)
-    return logits.detach(), torch.cat([slope.float() for slope in slopes]) if slopes else logits.new_zeros(0)
+    return outputs.detach(), torch.cat([slope.float() for slope in slopes]) if slopes else logits.new_zeros(0)
+
+
+@contextmanager
+def _states(decoder: nn.Module | None) -> Iterator[list[torch.Tensor]]:
+    """What a decoder gives meanwhile, (B, T, H) each time."""
+    found: list[torch.Tensor] = []
+    if decoder is None:
+        yield found
+        return
+    handle = decoder.register_forward_hook(lambda _module, _given, made: found.append(made[0]))
+    try:
+        yield found
+    finally:
+        handle.remove()
 
 
 def distance(theirs: torch.Tensor, mine: torch.Tensor) -> float:

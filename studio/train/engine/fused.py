@@ -144,7 +144,7 @@ def _replace(
     """Replace what can be replaced; returns how far outputs and gradients of the whole model moved."""
     batch = batch_of(model)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        outputs, slopes = measured(model, batch)
+        outputs, slopes = measured(model, batch, _decoder(model))
         if built is not None:
             _replace_norms(model, built, done)
             if attention_is_free:
@@ -152,7 +152,7 @@ def _replace(
         _replace_linear(model, batch, built, done)
 
         def far() -> tuple[float, float]:
-            mine = measured(model, batch)
+            mine = measured(model, batch, _decoder(model))
             return distance(outputs, mine[0]), distance(slopes, mine[1])
 
         decoder = _decoder(model) if done.segments else None

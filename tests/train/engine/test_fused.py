@@ -20,7 +20,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from studio.kernels.calls import Kernels
-from studio.train.engine import fused
+from studio.train.engine import comparing, fused
 from studio.train.engine.lora import Group, is_ours
 from studio.train.tuning.qlora import keep_layout
 
@@ -376,3 +376,17 @@ def test_layers_of_a_group_may_be_called_as_they_like() -> None:
     found = [layer(one) for layer in layers for one in (x, other)]  # not as they are called in a model
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_scores_are_compared_by_the_states_that_they_are_made_of() -> None:
+    """Two scores of nearly 0 are far from each other in bfloat16, whoever computes them; states are not."""
+    torch.manual_seed(0)
+    config = LlamaConfig(**SIZES, num_labels=1, pad_token_id=3)
+    model = LlamaForSequenceClassification(config)
+    batch = comparing.batch_of(model)
+    states, slopes = comparing.measured(model, batch, model.base_model)
+    assert states.shape == (int(batch["attention_mask"].sum()), config.hidden_size)
+    scores, same = comparing.measured(model, batch, None)
+    assert scores.shape == (2, 1)
+    assert torch.equal(slopes, same)
+    assert not model.base_model._forward_hooks
