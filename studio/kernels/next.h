@@ -83,23 +83,28 @@ void next_token(const Kept<T>& q, const Kept<T>& k, const Kept<T>& v, T* out, co
       for (long h = 0; h < key_heads; h++) {
         const uint8_t* mine = seen ? seen + r * seen_row : nullptr;
         const Sides<T> all = {q.at(r, h * group), q.head, k.at(r, h), k.token, q.size};
-        long t = 0;
+        long first = 0;  // of what it sees: padding before it may hold anything
+        while (mine && first < tokens && !mine[first]) first++;
+        long t = first;
         for (; t + FEW_COLUMNS <= tokens; t += FEW_COLUMNS)
           columns<FEW_COLUMNS>(all.at(0, t), none, group, &scores[t], many, k.at(r, h, t + FEW_COLUMNS));
         for (; t < tokens; t++) columns<1>(all.at(0, t), none, group, &scores[t], many, k.at(r, h, t));
         for (long g = 0; g < group; g++) {
           float* row = &scores[g * many];
-          for (long other = 0; mine && other < tokens; other++)
+          std::fill(row, row + first, -INFINITY);
+          for (long other = first; mine && other < tokens; other++)
             if (!mine[other]) row[other] = -INFINITY;
           std::fill(row + tokens, row + many, -INFINITY);
           mass[g] = weigh(row, many, scale);
         }
+        const T* values = v.at(r, h, first);
+        const float* weights = scores.data() + first;
         T* to = out + (r * heads + h * group) * v.size;
         long g = 0;
         for (; g + 3 <= group; g += 3)
-          mix<3>(v.at(r, h), v.token, tokens, v.size, &scores[g * many], many, &mass[g], to + g * v.size);
+          mix<3>(values, v.token, tokens - first, v.size, weights + g * many, many, &mass[g], to + g * v.size);
         for (; g < group; g++)
-          mix<1>(v.at(r, h), v.token, tokens, v.size, &scores[g * many], many, &mass[g], to + g * v.size);
+          mix<1>(values, v.token, tokens - first, v.size, weights + g * many, many, &mass[g], to + g * v.size);
       }
   }
 }

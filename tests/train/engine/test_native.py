@@ -163,14 +163,16 @@ def test_attention_of_a_next_token(kernels: Kernels, rows: int, heads, tokens, s
     q = torch.randn(rows, 1, heads[0], sizes[0], generator=drawn).to(dtype).transpose(1, 2)
     room = [torch.randn(rows, heads[1], tokens + 4, size, generator=drawn).to(dtype) for size in sizes]
     k, v = (one[:, :, :tokens] for one in room)
-    seen = None
+    whole_k, whole_v, seen = k.clone(), v.clone(), None
     if masked:
         seen = torch.rand(rows, tokens + 2, generator=drawn)[:, :tokens] < 0.6
-        seen[:, -1] = True
+        seen[:, : tokens // 3], seen[:, -1] = False, True
+        for one in (k, v):
+            one[:, :, : tokens // 3] = torch.nan  # padding may hold anything
     made = kernels.next_token(q, k, v, seen, 0.3)
     expected = functional.scaled_dot_product_attention(
-        *(one.float() for one in (q, k, v)), attn_mask=None if seen is None else seen[:, None, None], scale=0.3,
-        enable_gqa=True,
+        *(one.float() for one in (q, whole_k, whole_v)),
+        attn_mask=None if seen is None else seen[:, None, None], scale=0.3, enable_gqa=True,
     ).transpose(1, 2)  # fmt: skip
     assert made.shape == expected.shape and made.dtype == dtype
     assert far(made, expected) < NEAR[dtype]
