@@ -34,7 +34,7 @@ def test_products_are_kept_as_the_person_says_or_few(monkeypatch: pytest.MonkeyP
 
 
 def test_products_of_many_shapes_take_no_more_memory() -> None:
-    """In a process of its own, whose caches are filled before; by default it is 0.2 MB a shape, up to a gigabyte."""
+    """In a process of its own, whose caches are filled before; by default it grows by 0.6 MB a shape."""
     code = (
         "import torch, psutil\n"
         "torch.set_num_threads(1)\n"

@@ -36,8 +36,6 @@ struct Segment {
 constexpr long TILE = 64;  // queries and keys of a tile; whole vectors
 constexpr long STRIP = 32;  // of a tile on the diagonal, of which half is not seen
 
-inline long filled(long count, long to) { return (count + to - 1) / to * to; }
-
 template <class Cell>
 std::unique_ptr<Cell[]> room(long count) {
   return std::unique_ptr<Cell[]>(new Cell[count]());

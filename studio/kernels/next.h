@@ -73,7 +73,7 @@ void mix(const T* values, long step, long tokens, long size, const float* weight
 template <class T>
 void next_token(const Kept<T>& q, const Kept<T>& k, const Kept<T>& v, T* out, const uint8_t* seen, long seen_row,
                 long rows, long heads, long key_heads, long tokens, float scale) {
-  const long group = heads / key_heads, many = (tokens + WIDTH - 1) / WIDTH * WIDTH;
+  const long group = heads / key_heads, many = filled(tokens, WIDTH);
   const Sides<T> none = {nullptr, 0, nullptr, 0, 0};
 #pragma omp parallel if (rows * heads * tokens * q.size > ALONE)
   {

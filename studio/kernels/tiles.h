@@ -30,6 +30,8 @@ typedef int32_t ivec __attribute__((vector_size(WIDTH * 4), aligned(4), may_alia
 typedef uint16_t half_vec __attribute__((vector_size(WIDTH * 2), aligned(2), may_alias));
 typedef uint32_t uvec __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
 
+inline long filled(long count, long to) { return (count + to - 1) / to * to; }
+
 struct bf16 {
   uint16_t bits;
 };

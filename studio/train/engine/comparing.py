@@ -36,9 +36,7 @@ def batch_of(model: Any) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask.long()}
 
 
-def measured(
-    model: Any, batch: dict[str, torch.Tensor], decoder: nn.Module | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+def measured(model: Any, batch: dict[str, torch.Tensor], decoder: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """The model's outputs at real tokens, and the gradients of what is trained; leaves no gradient behind.
 
     Of a model with one score for a row the outputs are its decoder's states: two scores can both be small sums of
@@ -47,7 +45,7 @@ def measured(
     Args:
         model: as it is trained.
         batch: of `batch_of`.
-        decoder: the part of the model that gives a state for each token; None where there is none.
+        decoder: the part of the model that gives a state for each token; the model itself where it has no such part.
     """
     training = model.training
     model.eval()  # without dropout
@@ -78,12 +76,9 @@ def measured(
 
 
 @contextmanager
-def _states(decoder: nn.Module | None) -> Iterator[list[torch.Tensor]]:
+def _states(decoder: nn.Module) -> Iterator[list[torch.Tensor]]:
     """What a decoder gives meanwhile, (B, T, H) each time."""
     found: list[torch.Tensor] = []
-    if decoder is None:
-        yield found
-        return
     handle = decoder.register_forward_hook(lambda _module, _given, made: found.append(made[0]))
     try:
         yield found

@@ -142,9 +142,9 @@ def _replace(
     model: Any, built: Kernels | None, done: Fused, *, attention_is_free: bool, autocast: bool
 ) -> tuple[float, float]:
     """Replace what can be replaced; returns how far outputs and gradients of the whole model moved."""
-    batch = batch_of(model)
+    batch, below = batch_of(model), _inner(model).base_model
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        outputs, slopes = measured(model, batch, _decoder(model))
+        outputs, slopes = measured(model, batch, below)
         if built is not None:
             _replace_norms(model, built, done)
             if attention_is_free:
@@ -152,7 +152,7 @@ def _replace(
         _replace_linear(model, batch, built, done)
 
         def far() -> tuple[float, float]:
-            mine = measured(model, batch, _decoder(model))
+            mine = measured(model, batch, below)
             return distance(outputs, mine[0]), distance(slopes, mine[1])
 
         decoder = _decoder(model) if done.segments else None

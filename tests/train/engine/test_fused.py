@@ -386,7 +386,7 @@ def test_scores_are_compared_by_the_states_that_they_are_made_of() -> None:
     batch = comparing.batch_of(model)
     states, slopes = comparing.measured(model, batch, model.base_model)
     assert states.shape == (int(batch["attention_mask"].sum()), config.hidden_size)
-    scores, same = comparing.measured(model, batch, None)
+    scores, same = comparing.measured(model, batch, model)
     assert scores.shape == (2, 1)
     assert torch.equal(slopes, same)
     assert not model.base_model._forward_hooks
