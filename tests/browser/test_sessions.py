@@ -27,6 +27,7 @@ from tests.ui.made_jobs import finish, made_run
 from tests.ui.server.test_app import ROOT, free_port, start, wait_until_up
 
 PASSWORD = "correct horse battery"
+PATH = "#data-path :is(input, textarea)"
 
 
 @pytest.fixture
@@ -91,14 +92,8 @@ def again(page: Page) -> None:
 
 def typed(page: Page, text: str) -> None:
     page.get_by_role("tab", name="Data", exact=True).click()
-    # gradio draws a tab anew while its first answers come, and forgets what is typed
+    page.locator(PATH).fill(text)
     page.wait_for_function(PLANNED, timeout=120_000)
-    field = page.locator("#data-path input, #data-path textarea")
-    for _ in range(20):
-        if field.input_value() == text:
-            return
-        field.fill(text)
-        page.wait_for_timeout(500)
 
 
 def refused(console: list[str]) -> bool:
@@ -107,7 +102,7 @@ def refused(console: list[str]) -> bool:
 
 
 def still_typed(page: Page, text: str) -> None:
-    expect(page.locator("#data-path input, #data-path textarea")).to_have_value(text)
+    expect(page.locator(PATH)).to_have_value(text)
 
 
 def script_signs_in(closed: Closed) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.made import look, serious
 from tests.browser.made import open_tab as open_job
-from tests.browser.test_setup_tabs import open_tab, planned, upload
+from tests.browser.test_setup_tabs import PLANNED, open_tab, planned, upload
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server
@@ -121,3 +122,33 @@ def test_the_frame_is_there_before_gradio(page: Page, server: Server) -> None:
     expect(page.locator("#tab-model-button")).to_be_visible()
     expect(page.locator(".shell")).to_have_count(0)
     assert page.evaluate("window.hadShell") is True
+
+
+HELD = """() => {
+  const own = window.requestAnimationFrame.bind(window), waiting = [];
+  window.requestAnimationFrame = (call) => (window.held ? waiting.push(call) : own(call));
+  window.release = () => { window.held = false; waiting.splice(0).forEach(own); };
+}"""
+
+
+@pytest.mark.parametrize(
+    ("tab", "field"), [("data", "#data-path :is(input, textarea)"), ("chat", "#chat-message textarea")]
+)
+def test_what_is_typed_before_a_tab_is_settled_stays(page: Page, server: Server, tab: str, field: str) -> None:
+    """gradio waits for a frame, and then puts the values into a new tab's fields that it was built with."""
+    page.add_init_script(f"({HELD})()")
+    page.goto(f"{server.url}#tab=model")
+    page.wait_for_function(PLANNED, timeout=120_000)
+    page.evaluate("held = true")
+    page.evaluate(f"document.querySelector('#tab-{tab}-button').click()")
+    there = f"!!document.querySelector('{field}')?.offsetParent"
+    until = time.monotonic() + 60
+    while not page.evaluate(there):  # what Playwright waits for comes with a frame
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    page.evaluate(f"document.querySelector('{field}').focus()")
+    page.keyboard.insert_text("half a ")
+    page.keyboard.insert_text("line")
+    page.evaluate("release()")
+    page.wait_for_timeout(1500)
+    expect(page.locator(field).first).to_have_value("half a line")

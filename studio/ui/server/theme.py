@@ -162,6 +162,6 @@ def page_head() -> str:
     others = (name for name in served_assets() if name.endswith(".css") and name not in (first, DOCS_STYLE))
     styles = [first, *others]
     links = "".join(f'<link rel="stylesheet" href="{asset_url(name)}">' for name in styles)
-    shared = ("elements", "shell", "requests", "words", "studio", "refused", "headline")
+    shared = ("elements", "shell", "typed", "requests", "words", "studio", "refused", "headline")
     scripts = script_tags(*(f"core/{name}.js" for name in shared))
     return f'{links}<link rel="icon" type="image/svg+xml" href="{asset_url("core/icon.svg")}">{scripts}'
