@@ -27,6 +27,7 @@ from studio.models.inspect.adapters import require_quick_adapter
 from studio.models.inspect.attention import answer_options
 from studio.models.inspect.headers import SAFE, read_config, weight_files
 from studio.writing.adapters import shorten
+from studio.writing.passes import quicken_passes
 from studio.writing.products import quicken
 
 PREFILL_TOKENS = 512  # longest part of a prompt read in one step: others wait no longer than that
@@ -195,6 +196,7 @@ class HfBackend:
         )
         module = module.to(self._device).eval()
         quicken(module)
+        quicken_passes(module)
         return module
 
     def _load_tokenizer(self, folder: Path) -> Any:

@@ -1,4 +1,4 @@
 """The engine's own code for CPUs: C++ sources, and what compiles, loads and calls them.
 
-Nothing here knows of models; `studio.train.engine` puts it in their places.
+`studio.train.engine` and `studio.writing` put it in the places of a model's own layers.
 """

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1}
+WIDTH = 16  # a row must fill whole vectors where nothing else is said
 _LONGS = ctypes.c_int64
 
 
@@ -130,15 +131,17 @@ class Kernels:
         )  # fmt: skip
         return out, None if slopes is None else slopes.to(weight.dtype)
 
-    def gated(self, both: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
-        """act(gate) * up, (rows, size), of rows that hold gate and up one after the other, (rows, 2 x size).
+    def gated(self, gate: torch.Tensor, up: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
+        """act(gate) * up, (rows, size).
 
         Args:
-            both: the rows.
+            gate, up: (rows, size), side by side in each row, and as far from one row to the next.
             gelu: the gate is GELU by tanh, not SiLU.
         """
-        out = both.new_empty(both.shape[0], both.shape[1] // 2)
-        self._library.gated(KINDS[both.dtype], _at(both), _at(out), *map(_LONGS, out.shape), int(gelu))
+        out = gate.new_empty(gate.shape)
+        self._library.gated(
+            KINDS[gate.dtype], _at(gate), _at(up), _LONGS(gate.stride(0)), _at(out), *map(_LONGS, out.shape), int(gelu)
+        )
         return out
 
     def gated_backward(self, both: torch.Tensor, given: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:

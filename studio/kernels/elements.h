@@ -71,14 +71,14 @@ inline vec sigmoid(vec x) { return 1.0f / (1.0f + exponential(-x)); }
 inline vec inside(vec x, bool gelu) { return gelu ? 1.59576912f * (x + 0.044715f * x * x * x) : x; }
 inline vec inside_slope(vec x, bool gelu) { return gelu ? 1.59576912f * (1.0f + 0.134145f * x * x) : x * 0.0f + 1.0f; }
 
-// act(gate) * up (Shazeer 2020, arXiv:2002.05202) of rows that hold the gate first and then what it lets through.
+// act(gate) * up (Shazeer 2020, arXiv:2002.05202) of rows that lie `step` numbers apart.
 template <class T>
-void gate_rows(const void* both_, void* out_, long rows, long size, bool gelu) {
-  auto both = static_cast<const T*>(both_);
+void gate_rows(const void* gates_, const void* ups_, long step, void* out_, long rows, long size, bool gelu) {
+  auto gates = static_cast<const T*>(gates_), ups = static_cast<const T*>(ups_);
   auto out = static_cast<T*>(out_);
 #pragma omp parallel for schedule(static)
   for (long r = 0; r < rows; r++) {
-    const T *gate = both + r * 2 * size, *up = gate + size;
+    const T *gate = gates + r * step, *up = ups + r * step;
     for (long d = 0; d < size; d += WIDTH) {
       vec g = load(gate + d);
       store(out + r * size + d, rounded(g * sigmoid(inside(g, gelu)), out) * load(up + d));
@@ -86,6 +86,7 @@ void gate_rows(const void* both_, void* out_, long rows, long size, bool gelu) {
   }
 }
 
+// Of rows that hold the gate first and then what it lets through.
 template <class T>
 void gate_rows_back(const void* both_, const void* given_, void* slopes_, long rows, long size, bool gelu) {
   auto both = static_cast<const T*>(both_), given = static_cast<const T*>(given_);

@@ -100,8 +100,9 @@ void norm_backward(int kind, const void* x, const void* weight, const float* sca
        : norm_rows_back<float>(x, weight, scales, given, dx, slopes, rows, size, offset);
 }
 
-void gated(int kind, const void* both, void* out, int64_t rows, int64_t size, int gelu) {
-  kind ? gate_rows<bf16>(both, out, rows, size, gelu) : gate_rows<float>(both, out, rows, size, gelu);
+void gated(int kind, const void* gates, const void* ups, int64_t step, void* out, int64_t rows, int64_t size, int gelu) {
+  kind ? gate_rows<bf16>(gates, ups, step, out, rows, size, gelu)
+       : gate_rows<float>(gates, ups, step, out, rows, size, gelu);
 }
 
 void gated_backward(int kind, const void* both, const void* given, void* slopes, int64_t rows, int64_t size,

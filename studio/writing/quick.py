@@ -24,6 +24,7 @@ from studio.writing.adapters import in_short
 from studio.writing.attending import for_writing
 from studio.writing.kept import plain_layers, rooms
 from studio.writing.loop import Drawn, Places, Writing, write
+from studio.writing.passes import in_one_pass
 from studio.writing.products import by_few_rows
 
 FEW_ROWS, MANY_ROWS = 32, 128  # written at once: what takes little memory, and what brings no more speed
@@ -49,6 +50,7 @@ def quicker(model: Any, places: Places | None = None) -> Iterator[bool]:
     with ExitStack() as stack:
         stack.enter_context(by_few_rows(inner))
         stack.enter_context(in_short(inner))
+        stack.enter_context(in_one_pass(inner))
         stack.enter_context(side_by_side(inner))
         stack.enter_context(for_writing(inner))
         own = inner.generate

@@ -1,23 +1,23 @@
-"""Whether the engine's layers give what the model's own give: on random numbers, and on a small batch of the model."""
+"""Whether a model with the engine's layers gives what it gave with its own, on a small batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-# Relative distances of outputs and gradients: rounding in float32, and in bfloat16 through some dozen layers.
-_AGREEMENT = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (5e-2, 2e-1)}
+from studio.kernels.recognized import AGREEMENT
+
 _LENGTHS = (72, 53)  # tokens of the two rows that are compared
 _COMMON = 40  # of which they begin with so many in common
 
 
 def near(far: tuple[float, ...], autocast: bool) -> bool:
     """Whether outputs, and gradients if there is a second distance, are near enough; what is no number is not."""
-    allowed = _AGREEMENT[torch.bfloat16 if autocast else torch.float32]
+    allowed = AGREEMENT[torch.bfloat16 if autocast else torch.float32]
     return all(one <= most for one, most in zip(far, allowed, strict=False))
 
 
@@ -84,25 +84,3 @@ def _states(decoder: nn.Module) -> Iterator[list[torch.Tensor]]:
         yield found
     finally:
         handle.remove()
-
-
-def distance(theirs: torch.Tensor, mine: torch.Tensor) -> float:
-    """Relative distance of two tensors of the same shape."""
-    return float((theirs - mine).norm() / theirs.norm().clamp(min=1e-12))
-
-
-def random_rows(size: int, dtype: torch.dtype) -> torch.Tensor:
-    """Five rows, the same each time."""
-    return torch.randn(5, size, generator=torch.Generator().manual_seed(0)).to(dtype)
-
-
-@torch.no_grad()
-def same(ours: Callable[..., Any], own: Callable[..., Any], probe: torch.Tensor) -> bool:
-    """Whether two layers give the same for an input.
-
-    Args:
-        ours, own: the layers.
-        probe: the input.
-    """
-    mine, theirs = ours(probe), own(probe)
-    return mine.dtype == theirs.dtype and distance(theirs.float(), mine.float()) <= _AGREEMENT[theirs.dtype][0]

@@ -19,13 +19,14 @@ from torch import nn
 from studio.config import RunConfig
 from studio.errors import StudioError
 from studio.kernels.building import load
-from studio.kernels.calls import KINDS, Kernels
+from studio.kernels.calls import KINDS, WIDTH, Kernels
+from studio.kernels.recognized import distance, norms, random_rows, same
 from studio.models.device.compiled import place
 from studio.models.plan.making import Plan
 from studio.models.plan.spread import divided
 from studio.train.engine import attention, logprobs, unpadded
-from studio.train.engine.comparing import batch_of, distance, measured, near, random_rows, same
-from studio.train.engine.layers import WIDTH, Gated, Norm
+from studio.train.engine.comparing import batch_of, measured, near
+from studio.train.engine.layers import Gated, Norm
 from studio.train.engine.lora import Group, is_ours
 
 _SOFT = ("attn_logit_softcapping", "attn_logit_soft_capping")
@@ -191,23 +192,9 @@ def _put(module: nn.Module, forward: Callable[..., Any], done: Fused) -> None:
 
 
 def _replace_norms(model: nn.Module, built: Kernels, done: Fused) -> None:
-    known: dict[tuple[type, torch.dtype], bool | None] = {}
-    for module in model.modules():
-        weight = getattr(module, "weight", None)
-        epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-        if not type(module).__name__.endswith("RMSNorm") or not isinstance(epsilon, float) or weight is None:
-            continue
-        if weight.ndim != 1 or len(weight) % WIDTH or weight.dtype not in KINDS:
-            continue
-        key = (type(module), weight.dtype)
-        if key not in known:
-            both = (_norm(module, weight, epsilon, offset, built) for offset in (False, True))
-            probe = random_rows(len(weight), weight.dtype)
-            equal = [same(forward, module.forward, probe) for forward in both]
-            known[key] = bool(equal.index(True)) if any(equal) else None
-        if (offset := known[key]) is not None:
-            _put(module, _norm(module, weight, epsilon, offset, built), done)
-            done.norms += 1
+    for module, epsilon, offset in norms(model, built):
+        _put(module, _norm(module, module.weight, epsilon, offset, built), done)
+        done.norms += 1
 
 
 def _norm(
@@ -216,7 +203,8 @@ def _norm(
     original = module.forward
 
     def forward(x: torch.Tensor) -> Any:
-        return original(x) if x.dtype != weight.dtype else Norm.apply(x, weight, epsilon, offset, built)
+        suits = x.dtype == weight.dtype and x.shape[-1] == len(weight)
+        return Norm.apply(x, weight, epsilon, offset, built) if suits else original(x)
 
     return forward
 

@@ -10,8 +10,6 @@ from torch import nn
 from studio.kernels.calls import KINDS, Kernels
 from studio.models.plan.memory import FUSED_LOGITS as ROWS
 
-WIDTH = 16  # a row must fill whole vectors
-
 
 class Norm(torch.autograd.Function):
     """RMSNorm of x (…, size) with a weight (size)."""
@@ -65,7 +63,7 @@ class Gated(torch.autograd.Function):
         rows = rows if rows.is_contiguous() else rows.contiguous()
         ctx.save_for_backward(rows)
         ctx.kernels, ctx.gelu = kernels, gelu
-        return kernels.gated(rows, gelu=gelu).view(*both.shape[:-1], both.shape[-1] // 2)
+        return kernels.gated(*rows.chunk(2, 1), gelu=gelu).view(*both.shape[:-1], both.shape[-1] // 2)
 
     @staticmethod
     def backward(ctx: Any, given: torch.Tensor) -> tuple[Any, ...]:

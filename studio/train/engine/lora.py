@@ -17,9 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from studio.kernels.calls import Kernels
+from studio.kernels.calls import WIDTH, Kernels
 from studio.train.engine.frozen import Frozen, frozen_of
-from studio.train.engine.layers import WIDTH
 
 _ROWS = 128  # multiplied at a time
 

@@ -209,6 +209,27 @@ def test_activations_computed_twice_give_the_same(kernels: Kernels) -> None:
         torch.testing.assert_close(after[1][name], gradient)
 
 
+def test_a_norm_whose_weights_are_not_its_own_is_left_alone(kernels: Kernels) -> None:
+    """FalconMamba's inner norms hold ones that they do not use, of another width than the rows."""
+    torch.manual_seed(0)
+    sizes = {name: SIZES[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers")}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("falcon_mamba", **sizes)).train()
+    inner = [module for name, module in model.named_modules() if name.endswith(("dt_layernorm", "b_layernorm"))]
+    assert len(inner) == 4
+    done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
+    assert done.norms == 3, done.line()
+    assert not any("forward" in vars(module) for module in inner)
+
+
+def test_a_norm_that_gets_narrower_rows_is_the_models_own(kernels: Kernels) -> None:
+    torch.manual_seed(0)
+    model = adapted(LlamaForCausalLM(LlamaConfig(**SIZES)))
+    done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
+    assert done.norms == 5, done.line()
+    with pytest.raises(RuntimeError, match="must match the size"):  # torch's own sentence, and not other memory
+        model.get_base_model().model.norm(torch.ones(2, 16))
+
+
 def test_a_layer_that_is_computed_otherwise_is_left_alone(kernels: Kernels) -> None:
     class OwnRMSNorm(nn.Module):
         def __init__(self, layer: Any) -> None:
