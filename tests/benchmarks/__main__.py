@@ -18,7 +18,7 @@ from statistics import median
 
 import psutil
 
-from tests.benchmarks import auto, generation, gguf, memory, merging, preparation
+from tests.benchmarks import auto, first, generation, gguf, memory, merging, preparation
 from tests.benchmarks.clicks import waits
 from tests.benchmarks.methods import RISES, SEEDS, WATCHED, learn
 from tests.benchmarks.page import cold_start
@@ -132,6 +132,9 @@ def main() -> int:
         measure("page: first contentful paint", waited.paint, "s", 1.5)
         measure("page: a click to its effect, median", median(waited.clicks.values()), "ms", 100)
         rows += [(f"… {what}", f"{time:.0f} ms", "") for what, time in waited.clicks.items()]
+        begun = first.first_steps(home)
+        measure("page: a click on Start to the end of the demo's first step", begun.ready, "s", first.GOAL)
+        rows.append(("… at once, with nothing imported", f"{begun.at_once:.1f} s", ""))
     print("\n| measure | here | goal |\n|---|---|---|")
     print("\n".join(f"| {name} | {value} | {goal} |" for name, value, goal in rows))
     for name in missed:

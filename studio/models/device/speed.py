@@ -22,6 +22,10 @@ _OTHER = 0.25
 # The same with the fused kernels on a CPU in bfloat16: from a step of 3,709 tokens without padding, 7.9 s on a quiet
 # machine of 408 GFLOP/s, and 5 % for what a run does between its steps. In float32 they are taken to change nothing.
 FUSED = (0.66, 0.38)
+# And what each micro-batch takes besides, however few its tokens are: seconds a layer, forward and backward. At 429
+# GFLOP/s rows like Alpaca's went at 485 tokens/s in micro-batches of about 1,700 (0.51 GFLOP a token), the demo's at
+# 475 in those of 545 (0.45 GFLOP).
+FUSED_SECONDS = 0.007
 # Share of the matrix speed that writing answers reaches, by (device, autocast): 16 answers of 24 tokens by SmolLM2-135M
 # with an adapter took 2.0 to 2.5 s at 429 GFLOP/s in bfloat16, 2.8 to 3.3 s at 160 in float32. Not measured on a GPU.
 WRITING = {("cpu", True): 0.1, ("cpu", False): 0.2}
@@ -66,14 +70,19 @@ def training_seconds(shape: ModelShape, load: Load, work: Work, device: DeviceIn
         return None
     kind = (device.kind, load.autocast)
     linear, attention = LINEAR.get(kind, _OTHER), ATTENTION.get(kind, _OTHER)
+    besides = 0.0
     if load.fused and load.autocast:
         linear, attention = FUSED
+        together = load.micro_batch * work.mean_length
+        together = min(together, load.token_limit) if load.token_limit else together
+        passed = work.passes * work.tokens + work.validation_tokens / 3  # which goes forward only
+        besides = FUSED_SECONDS * shape.layers * passed / together
     train, validate = step_flops(shape, load, work), forward_flops(shape, load, work)
     per_token = [flops[0] / linear + flops[1] / attention for flops in (train, validate)]
     computed = _computed(work, load)
     total = work.passes * work.tokens * per_token[0] + work.validation_tokens * per_token[1]
     written = work.written * validate[0] / WRITING.get(kind, _WRITING_ELSEWHERE)
-    return (total * computed + written) / (peak * 1e9)
+    return besides + (total * computed + written) / (peak * 1e9)
 
 
 def padded_length(mean: float, longest: int, rows: int) -> float:

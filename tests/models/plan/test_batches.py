@@ -206,6 +206,20 @@ def test_the_head_computes_supervised_tokens_however_many_the_layers_do() -> Non
         assert attention == pytest.approx(4 * SHAPE.layers * SHAPE.heads * SHAPE.head_dim * row)
 
 
+def test_small_micro_batches_take_longer_for_the_same_tokens() -> None:
+    """With the fused kernels: what a micro-batch takes besides does not depend on its tokens."""
+    device = replace(DEVICE, gflops={"bfloat16": 429.0, "float32": 195.0})
+    work = speed.Work(57_270, 840, 68.0, 68, supervised_share=0.46, validation_tokens=0)
+    load = Load(None, 4, True, "adamw_torch", 8, 68, 68, checkpointing=False, waste=1.0)
+    took = {
+        (rows, fused): speed.training_seconds(SHAPE, replace(load, micro_batch=rows, fused=fused), work, device)
+        for rows in (8, 25) for fused in (True, False)
+    }  # fmt: skip
+    assert took[8, False] == took[25, False]
+    layers = SHAPE.layers * (57_270 / (8 * 68) - 57_270 / (25 * 68))
+    assert took[8, True] - took[25, True] == pytest.approx(speed.FUSED_SECONDS * layers)
+
+
 def test_only_rows_that_the_run_comes_to_are_counted() -> None:
     each = [50] * 40 + [900] * 40
     lengths = Lengths(80, sum(each), 900, sum(each) // 2, each=each, sums=each)
