@@ -49,7 +49,9 @@
     Object.assign(known, { typed: target.value, until: performance.now() + WATCHED });
     timer ||= setInterval(look, OFTEN);
   }, true);
-  // What is sent may be taken out of its field.
-  document.addEventListener("click", ({ target }) => target.closest("button, a, [role=button]") && watched.clear(), true);
+  // Whatever a person does besides may have another text put there: what is sent is taken out, a card fills in its own.
+  const forget = ({ target }) => watched.has(target) || watched.clear();
+  document.addEventListener("click", forget, true);
+  document.addEventListener("change", forget, true);
   document.addEventListener("keydown", ({ key }) => key === "Enter" && watched.clear(), true);
 })();

@@ -176,3 +176,14 @@ def test_what_is_typed_before_a_tab_is_settled_stays(page: Page, server: Server,
     page.evaluate("release()")
     page.wait_for_timeout(1500)
     expect(page.locator(field).first).to_have_value("half a line")
+
+
+def test_a_click_may_put_back_what_stood_there_before(page: Page, server: Server) -> None:
+    open_tab(page, server, "model")
+    path = page.locator("#f-model-path :is(input, textarea)").first
+    before = path.input_value()
+    path.fill("someone/some-model")
+    page.locator("#model-cards label", has_text="SmolLM2").click()
+    expect(path).to_have_value(before)
+    page.wait_for_timeout(500)  # in which a text would be put back that was lost
+    expect(path).to_have_value(before)
