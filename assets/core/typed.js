@@ -9,7 +9,7 @@
   let timer = 0;
 
   const text = (field) => field instanceof HTMLTextAreaElement
-    || (field instanceof HTMLInputElement && ["text", "number", "search", "password", "url"].includes(field.type));
+    || (field instanceof HTMLInputElement && ["text", "number", "search", "url"].includes(field.type));
   // A drop-down puts another text into its field itself.
   const plain = (field) => text(field) && !field.closest("[role=listbox], [role=combobox], [aria-autocomplete]");
 
@@ -49,8 +49,9 @@
     Object.assign(known, { typed: target.value, until: performance.now() + WATCHED });
     timer ||= setInterval(look, OFTEN);
   }, true);
-  // Whatever a person does besides may have another text put there: what is sent is taken out, a card fills in its own.
-  const forget = ({ target }) => watched.has(target) || watched.clear();
+  // Whatever a person does besides may have another text put there: what is sent is taken out, a card fills in its own,
+  // and a number that is left is put right.
+  const forget = ({ target }) => (watched.has(target) && target.type !== "number") || watched.clear();
   document.addEventListener("click", forget, true);
   document.addEventListener("change", forget, true);
   document.addEventListener("keydown", ({ key }) => key === "Enter" && watched.clear(), true);
