@@ -37,6 +37,11 @@ def same(ours: Callable[..., Any], own: Callable[..., Any], probe: torch.Tensor)
     return mine.dtype == theirs.dtype and distance(theirs.float(), mine.float()) <= AGREEMENT[theirs.dtype][0]
 
 
+def fits(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether rows (…, width) are those that a weight (…, width) is for."""
+    return (x.dtype, x.shape[-1]) == (weight.dtype, weight.shape[-1])
+
+
 def norms(model: nn.Module, built: Kernels) -> Iterator[tuple[Any, float, bool]]:
     """Yield RMSNorms, what each adds to the mean of squares, and whether its weights are what is added to 1.
 

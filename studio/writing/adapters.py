@@ -7,8 +7,7 @@ is added to them would be rounded, and training goes on from them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,41 +15,18 @@ from peft.tuners.lora import Linear, LoraLayer
 from torch import nn
 from torch.nn import functional
 
+from studio.writing.placed import Placed, put
 from studio.writing.products import few, suits
 
 
-@contextmanager
-def in_short(model: nn.Module) -> Iterator[None]:
-    """Compute the adapters of a model so, without gradients, until this ends.
+def shorten(model: nn.Module) -> Placed:
+    """Compute the adapters of a model so, without gradients, as they are now; they can still be switched off and on.
 
     Args:
         model: with PEFT's layers in it, or without.
     """
-    own = shorten(model)
-    try:
-        yield
-    finally:
-        for layer, before in own:
-            del layer.forward
-            if before is not None:
-                layer.forward = before
-
-
-def shorten(model: nn.Module) -> list[tuple[nn.Module, Any]]:
-    """Compute the adapters of a model so, as they are now; they can still be switched off and on.
-
-    Args:
-        model: with PEFT's layers in it, or without.
-
-    Returns:
-        The layers, and what was put in place of their class's forward before; None for nothing.
-    """
-    found: list[tuple[nn.Module, Any]] = []
-    for layer in model.modules():
-        if isinstance(layer, LoraLayer) and (forward := _short(layer)) is not None:
-            found.append((layer, vars(layer).get("forward")))
-            layer.forward = forward
-    return found
+    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    return put([(layer, forward) for layer in layers if (forward := _short(layer)) is not None])
 
 
 def _short(layer: Any) -> Callable[..., torch.Tensor] | None:

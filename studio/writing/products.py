@@ -6,8 +6,7 @@ compute a third of what the processor can (docs/writing.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -19,36 +18,19 @@ from studio.errors import StudioError
 from studio.kernels.building import load
 from studio.kernels.calls import KINDS, Kernels
 from studio.models.device.compiled import place
+from studio.writing.placed import Placed, put
 
 MOST_ROWS = 64  # from more on a library is as fast
 
 
-@contextmanager
-def by_few_rows(model: nn.Module) -> Iterator[None]:
-    """Compute plain linear layers so, without gradients, until this ends.
-
-    Args:
-        model: whose weights stay where they are until then.
-    """
-    layers = quicken(model)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
-
-
-def quicken(model: nn.Module) -> list[nn.Linear]:
-    """Compute plain linear layers so, without gradients, from now on; returns these layers.
+def quicken(model: nn.Module) -> Placed:
+    """Compute plain linear layers so, without gradients, from now on.
 
     Args:
         model: whose weights stay where they are.
     """
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and "forward" not in vars(layer)]
-    layers = [layer for layer in layers if suits(layer.weight)]
-    for layer in layers:
-        layer.forward = _forward(layer)
-    return layers
+    return put([(layer, _forward(layer)) for layer in layers if suits(layer.weight)])
 
 
 def suits(weight: Any) -> bool:

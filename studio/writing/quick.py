@@ -20,12 +20,13 @@ from transformers import DynamicCache, GenerationConfig, GenerationMixin
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 from transformers.generation.utils import GENERATION_MODES_MAPPING
 
-from studio.writing.adapters import in_short
+from studio.writing.adapters import shorten
 from studio.writing.attending import for_writing
 from studio.writing.kept import plain_layers, rooms
 from studio.writing.loop import Drawn, Places, Writing, write
-from studio.writing.passes import in_one_pass
-from studio.writing.products import by_few_rows
+from studio.writing.passes import quicken_passes
+from studio.writing.placed import for_a_while
+from studio.writing.products import quicken
 
 FEW_ROWS, MANY_ROWS = 32, 128  # written at once: what takes little memory, and what brings no more speed
 KEPT_BYTES = 2**29  # of keys and values that more rows than the few may take
@@ -48,9 +49,8 @@ def quicker(model: Any, places: Places | None = None) -> Iterator[bool]:
         yield False
         return
     with ExitStack() as stack:
-        stack.enter_context(by_few_rows(inner))
-        stack.enter_context(in_short(inner))
-        stack.enter_context(in_one_pass(inner))
+        for layers in (quicken, shorten, quicken_passes):
+            stack.enter_context(for_a_while(layers(inner)))
         stack.enter_context(side_by_side(inner))
         stack.enter_context(for_writing(inner))
         own = inner.generate

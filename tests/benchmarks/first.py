@@ -74,19 +74,21 @@ def _imported(page: Page, home: Path) -> None:
     page.locator("#tab-method-button").click()
     end, before = time.monotonic() + _LIMIT, -1.0
     while time.monotonic() < end:
-        named = [one for one in psutil.process_iter(["cmdline"]) if _is_warm(one, home)]
-        taken = sum(sum(one.cpu_times()[:2]) for one in named)
-        if named and taken > 1 and taken == before:
+        found = warm_processes(home)
+        taken = sum(sum(one.cpu_times()[:2]) for one in found)
+        if found and taken > 1 and taken == before:
             return
         before = taken
         time.sleep(1)
     raise TimeoutError("the libraries were not imported")
 
 
-def _is_warm(process: psutil.Process, home: Path) -> bool:
-    if "studio.jobs.run.warm" not in (process.info["cmdline"] or []):
-        return False
-    return process.environ().get("STUDIO_HOME") == str(home)
+def warm_processes(home: Path) -> list[psutil.Process]:
+    """The processes of a home that import the libraries for its jobs."""
+    return [
+        one for one in psutil.process_iter(["cmdline"])
+        if "studio.jobs.run.warm" in (one.info["cmdline"] or []) and one.environ().get("STUDIO_HOME") == str(home)
+    ]  # fmt: skip
 
 
 def _begun(home: Path) -> JobFolder:

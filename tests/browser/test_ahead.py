@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.jobs import list_jobs, request_stop, wait
+from tests.benchmarks.first import warm_processes
 from tests.support.prepared import link_model
 
 if TYPE_CHECKING:
@@ -43,9 +44,7 @@ def test_libraries_are_imported_before_start_is_pressed(
 def _warm(home: Path) -> psutil.Process:
     end = time.monotonic() + 120
     while time.monotonic() < end:
-        for process in psutil.process_iter(["cmdline"]):
-            named = "studio.jobs.run.warm" in (process.info["cmdline"] or [])
-            if named and process.environ().get("STUDIO_HOME") == str(home):
-                return process
+        if found := warm_processes(home):
+            return found[0]
         time.sleep(0.1)
     pytest.fail("nothing was imported")

@@ -9,7 +9,8 @@ import torch
 
 from studio.kernels.calls import Kernels
 from studio.writing import passes
-from studio.writing.passes import in_one_pass
+from studio.writing.passes import quicken_passes
+from studio.writing.placed import for_a_while
 from studio.writing.quick import quicker
 from tests.writing.test_quick import adapted, continuations, made, prompts
 
@@ -46,7 +47,7 @@ def test_what_is_in_a_family(family: str, norms: int, gates: int, used: dict[str
     theirs, _ = continuations(model, given, do_sample=False)
     assert used == {"norm": 0, "gated": 0}
     own = {name: dict(vars(module)) for name, module in model.named_modules()}
-    with in_one_pass(model):
+    with for_a_while(quicken_passes(model)):
         used.update(norm=0, gated=0)
         with torch.no_grad():
             model(**given)
@@ -71,7 +72,7 @@ def test_what_stays_the_models_own(why: str, used: dict[str, int], monkeypatch: 
     model = made().to(torch.float64 if why == "number format" else torch.float32)
     if why == "no code":
         monkeypatch.setattr(passes, "built", lambda: None)
-    with in_one_pass(model):
+    with for_a_while(quicken_passes(model)):
         used.update(norm=0, gated=0)
         with torch.set_grad_enabled(why == "gradients"):
             model(**prompts())

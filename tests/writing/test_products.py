@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from studio.kernels.calls import Kernels
 from studio.writing import products
-from studio.writing.products import MOST_ROWS, by_few_rows, few, suits
+from studio.writing.placed import for_a_while
+from studio.writing.products import MOST_ROWS, few, quicken, suits
 from studio.writing.quick import quicker
 from tests.writing.test_quick import adapted, continuations, made, prompts
 
@@ -35,10 +36,10 @@ def test_layers_are_computed_so_and_are_as_before_afterwards(multiplied: list[bo
     x = torch.randn(3, 5, 24)
     with torch.no_grad():
         wanted = model(x)
-        with by_few_rows(model):
+        with for_a_while(quicken(model)):
             found = model(x)
             assert len(multiplied) == 2
-            with by_few_rows(model):  # of whom the layers already are, they stay
+            with for_a_while(quicken(model)):  # of whom the layers already are, they stay
                 assert torch.equal(model(x), found)
         assert (found - wanted).abs().max() < 1e-5
         assert torch.equal(model(x), wanted)
@@ -49,7 +50,7 @@ def test_layers_are_computed_so_and_are_as_before_afterwards(multiplied: list[bo
 def test_what_torch_computes(multiplied: list[bool]) -> None:
     layer = nn.Linear(16, 8)
     x = torch.randn(MOST_ROWS, 16)
-    with by_few_rows(layer):
+    with for_a_while(quicken(layer)):
         assert layer(x).requires_grad  # with gradients
         with torch.no_grad():
             assert torch.equal(layer(x.repeat(2, 1)), functional.linear(x.repeat(2, 1), layer.weight, layer.bias))
@@ -67,7 +68,7 @@ def test_in_bfloat16_with_autocast_and_without(multiplied: list[bool]) -> None:
     x = torch.randn(5, 48, dtype=torch.bfloat16)
     with torch.no_grad():
         wanted = functional.linear(x.float(), layer.weight.float(), layer.bias.float())
-        with by_few_rows(layer):
+        with for_a_while(quicken(layer)):
             found = layer(x)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 assert torch.equal(layer(x), found)

@@ -24,7 +24,7 @@ _OTHER = 0.25
 FUSED = (0.66, 0.38)
 # And what each micro-batch takes besides, however few its tokens are: seconds a layer, forward and backward. At 429
 # GFLOP/s rows like Alpaca's went at 485 tokens/s in micro-batches of about 1,700 (0.51 GFLOP a token), the demo's at
-# 475 in those of 545 (0.45 GFLOP).
+# 482 in those of 545 (0.45 GFLOP).
 FUSED_SECONDS = 0.007
 # Share of the matrix speed that writing answers reaches, by (device, autocast): 16 answers of 24 tokens by SmolLM2-135M
 # with an adapter took 2.0 to 2.5 s at 429 GFLOP/s in bfloat16, 2.8 to 3.3 s at 160 in float32. Not measured on a GPU.

@@ -20,7 +20,7 @@ from studio.config import RunConfig
 from studio.errors import StudioError
 from studio.kernels.building import load
 from studio.kernels.calls import KINDS, WIDTH, Kernels
-from studio.kernels.recognized import distance, norms, random_rows, same
+from studio.kernels.recognized import distance, fits, norms, random_rows, same
 from studio.models.device.compiled import place
 from studio.models.plan.making import Plan
 from studio.models.plan.spread import divided
@@ -203,8 +203,7 @@ def _norm(
     original = module.forward
 
     def forward(x: torch.Tensor) -> Any:
-        suits = x.dtype == weight.dtype and x.shape[-1] == len(weight)
-        return Norm.apply(x, weight, epsilon, offset, built) if suits else original(x)
+        return Norm.apply(x, weight, epsilon, offset, built) if fits(x, weight) else original(x)
 
     return forward
 
