@@ -15,8 +15,8 @@ FOLDERS = ("tests/chat", "tests/export")
 # The session's short run, its export and the demo (`tests/conftest.py`) are made in the worker that has these.
 # So is the web process that the everyday tests of `tests/browser` share.
 TRAINED = (
-    "tests/browser/test_chain.py", "tests/browser/test_chat.py", "tests/browser/test_data_tab.py",
-    "tests/browser/test_setup_tabs.py", "tests/browser/test_training_tab.py", "tests/cli/test_chain.py",
+    "tests/browser/results/test_chain.py", "tests/browser/results/test_chat.py", "tests/browser/setup/test_data_tab.py",
+    "tests/browser/setup/test_setup_tabs.py", "tests/browser/training/test_training_tab.py", "tests/cli/test_chain.py",
     "tests/cli/test_demo.py", "tests/evaluate/test_answers.py", "tests/models/plan/test_peak.py",
     "tests/security/test_other_users.py", "tests/test_readme.py",
 )  # fmt: skip

@@ -16,7 +16,7 @@ from studio.jobs import JobFolder, list_jobs, wait
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import write_state
 from tests.browser.made import serious
-from tests.browser.test_setup_tabs import fill, open_tab, planned, said, value
+from tests.browser.setup.test_setup_tabs import fill, open_tab, planned, said, value
 
 if TYPE_CHECKING:
     from pathlib import Path

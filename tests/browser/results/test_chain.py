@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from studio.jobs import JobFolder, list_jobs, read_events, wait
 from tests.browser.conftest import Server
 from tests.browser.made import longest_answer
-from tests.browser.test_setup_tabs import fill, open_tab, planned
+from tests.browser.setup.test_setup_tabs import fill, open_tab, planned
 
 TRAINING_SECONDS = 1200  # not a goal, which benchmarks have: twelve minutes were seen on one core, in float32
 ANSWER_MS = 120_000

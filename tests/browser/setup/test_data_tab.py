@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.jobs import find_job, wait
-from tests.browser.test_methods import choose
-from tests.browser.test_setup_tabs import fill, open_tab, planned, upload, value
+from tests.browser.setup.test_methods import choose
+from tests.browser.setup.test_setup_tabs import fill, open_tab, planned, upload, value
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server

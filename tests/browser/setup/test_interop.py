@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_setup_tabs import open_tab, planned, value
+from tests.browser.setup.test_setup_tabs import open_tab, planned, value
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server

@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 
 from studio.jobs import find_job
 from tests.browser.made import look, serious, until_ended
-from tests.browser.test_other_method import choose
-from tests.browser.test_setup_tabs import open_tab, planned, upload
+from tests.browser.setup.test_other_method import choose
+from tests.browser.setup.test_setup_tabs import open_tab, planned, upload
 
 if TYPE_CHECKING:
     from pathlib import Path

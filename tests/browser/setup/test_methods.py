@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.jobs import find_job, list_jobs, read_events, wait
-from tests.browser.test_setup_tabs import fill, open_tab, planned
+from tests.browser.setup.test_setup_tabs import fill, open_tab, planned
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server

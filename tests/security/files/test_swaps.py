@@ -32,7 +32,7 @@ from studio.settings import Settings
 from studio.train.rewards.python import read_reference
 from studio.train.rewards.schema import read_schema
 from tests.security.conftest import HERE, Handlers
-from tests.security.swaps import INSIDE, OUTSIDE, rows, swapped, tried
+from tests.security.files.swaps import INSIDE, OUTSIDE, rows, swapped, tried
 from tests.support.everyday import everyday
 from tests.ui.made_jobs import made_export, made_run
 

@@ -24,7 +24,7 @@ from studio.models.inspect.headers import read_config
 from studio.reach import descriptor_path, opened, read_text, reading_for
 from studio.settings import Settings
 from studio.train.rewards.python import load_function
-from tests.security.swaps import INSIDE, OUTSIDE, rows
+from tests.security.files.swaps import INSIDE, OUTSIDE, rows
 from tests.ui.made_jobs import made_run
 
 

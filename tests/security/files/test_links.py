@@ -21,7 +21,7 @@ from studio.jobs.store.folder import JobFolder, create_job
 from studio.locks import HeldError
 from studio.reach import append_in, open_own, reading_for
 from studio.settings import PRESETS, Settings
-from tests.security.swaps import INSIDE, OUTSIDE, swapped, tried
+from tests.security.files.swaps import INSIDE, OUTSIDE, swapped, tried
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from studio.jobs import find_job
 from studio.models.inspect.tokenizerfiles import copy_tokenizer
 from tests.browser.made import as_text, open_tab, serious
-from tests.browser.test_setup_tabs import planned
+from tests.browser.setup.test_setup_tabs import planned
 from tests.merge.made import SIZES, put_child, put_point, put_run
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from studio.config.presets import load_named
 from studio.jobs import JobFolder, Summaries, list_jobs, submit, wait
 from studio.jobs.store.request import Branch
-from tests.browser.test_training_tab import POINTS, open_page, points
+from tests.browser.training.test_training_tab import POINTS, open_page, points
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.made import look, serious
-from tests.browser.test_setup_tabs import fill, open_tab, planned, value
+from tests.browser.setup.test_setup_tabs import fill, open_tab, planned, value
 from tests.hubserver import Hub, serve_hub
 from tests.models.checkpoints import write_checkpoint
 from tests.support.prepared import link_model

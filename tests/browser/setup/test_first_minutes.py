@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from studio.jobs import list_jobs
-from tests.browser.test_setup_tabs import planned
+from tests.browser.setup.test_setup_tabs import planned
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server

@@ -18,8 +18,8 @@ from studio.jobs import JobFolder
 from studio.jobs.store.files import write_json
 from studio.settings import Settings
 from tests.browser.made import as_text, open_tab, serious
-from tests.browser.test_chat import DRAWN
-from tests.browser.test_setup_tabs import upload
+from tests.browser.results.test_chat import DRAWN
+from tests.browser.setup.test_setup_tabs import upload
 from tests.support.ports import free_port
 from tests.support.prepared import link_model
 from tests.ui.made_jobs import SCRIPT, finish, made_evaluation, made_export, made_run

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from studio.ui.server.entrance import KEY_HEADER
 from studio.ui.server.sessions import SessionFile
 from tests.browser.made import serious
-from tests.browser.test_setup_tabs import PLANNED
+from tests.browser.setup.test_setup_tabs import PLANNED
 from tests.conftest import Measured
 from tests.support.prepared import link_model
 from tests.ui.made_jobs import finish, made_run

@@ -16,8 +16,8 @@ from studio.config.model import EMBEDDED_MODEL
 from studio.jobs import find_job
 from studio.models.inspect.tokenizerfiles import copy_tokenizer
 from tests.browser.made import as_text, longest_answer, open_tab
-from tests.browser.test_chain import asked, evaluated, exported
-from tests.browser.test_merge import pick
+from tests.browser.results.test_chain import asked, evaluated, exported
+from tests.browser.results.test_merge import pick
 from tests.merge.made import put_run
 
 if TYPE_CHECKING:

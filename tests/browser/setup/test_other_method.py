@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.made import look, serious
-from tests.browser.test_setup_tabs import fill, open_tab, upload, value
+from tests.browser.setup.test_setup_tabs import fill, open_tab, upload, value
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from studio.config.presets import load_named
 from tests.browser.made import serious
-from tests.browser.test_setup_tabs import PLANNED, planned, value
+from tests.browser.setup.test_setup_tabs import PLANNED, planned, value
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server

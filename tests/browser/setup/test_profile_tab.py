@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.made import PWNED, look, serious
-from tests.browser.test_setup_tabs import open_tab, planned, upload
+from tests.browser.setup.test_setup_tabs import open_tab, planned, upload
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server

@@ -14,7 +14,7 @@ from playwright.sync_api import CDPSession, Page, expect
 
 from tests.browser.made import look, serious
 from tests.browser.made import open_tab as open_job
-from tests.browser.test_setup_tabs import PLANNED, open_tab, planned, upload
+from tests.browser.setup.test_setup_tabs import PLANNED, open_tab, planned, upload
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server
