@@ -52,10 +52,10 @@ check: $(TEST_STAMP)
 	$(BIN)/python -m studio.train.docs --check
 	$(BIN)/python -m studio.models.plan.cards --check
 	$(BIN)/python -m studio.models.plan.paper --check
-	$(BIN)/python -m tests.names
-	$(BIN)/python -m tests.lock --check
+	$(BIN)/python -m tests.project.names
+	$(BIN)/python -m tests.project.lock --check
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/python -m tests.audit
+	$(BIN)/python -m tests.project.audit
 
 test: $(TEST_STAMP)
 	$(PYTEST)
@@ -146,7 +146,7 @@ format: $(TEST_STAMP)
 	$(BIN)/ruff format .
 
 lock: $(TEST_STAMP)
-	$(BIN)/python -m tests.lock
+	$(BIN)/python -m tests.project.lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

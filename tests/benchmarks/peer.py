@@ -25,8 +25,8 @@ from studio.jobs import JobFolder, read_events
 from tests.benchmarks.auto import BATCH, config_of, like_alpaca, write
 from tests.benchmarks.sides import peak_of
 from tests.conftest import run_studio
-from tests.support.llama_factory import environment_in
 from tests.support.prepared import copy_model
+from tests.support.programs.llama_factory import environment_in
 
 PAIRS, STEPS, KERNELS = 3, 4, "auto"
 GOALS, MOST_MEMORY = {"best": 2.0, "default": 6.0}, 0.75  # times as fast; of the memory of its best

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from studio.cli.main import main
-from tests.openaiserver import OpenAI, serve_openai
+from tests.support.servers.openaiserver import OpenAI, serve_openai
 
 Run = Callable[..., tuple[int, dict[str, Any], str]]
 

@@ -27,7 +27,7 @@ from studio.jobs.run.worker import JobContext
 from studio.jobs.store.files import write_json
 from studio.settings import Settings
 from tests.export.conftest import export_of
-from tests.support.composefile import compose_schema
+from tests.support.programs.composefile import compose_schema
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 

@@ -32,7 +32,7 @@ from studio.settings import Settings
 from studio.train.preflight import check
 from studio.train.worker import train
 from tests.families.made import CASES, make
-from tests.support.llamaserver import llama_server
+from tests.support.programs.llamaserver import llama_server
 
 pytestmark = [pytest.mark.families, pytest.mark.usefixtures("forked_steps")]
 TYPES = ["f16", "q8_0"]

@@ -31,7 +31,7 @@ from studio.settings import Settings
 from tests.conftest import run_studio
 from tests.install_tokenizers import folder_of
 from tests.parity.made import demo_rows, logged, make_trainer, one_thread, write_rows
-from tests.support.llama_factory import environment_in
+from tests.support.programs.llama_factory import environment_in
 
 PYTHON = os.environ.get("STUDIO_LLAMA_FACTORY_PYTHON", "")
 pytestmark = [

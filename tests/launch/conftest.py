@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Measured
 from tests.support.prepared import link_model
-from tests.support.sshd import SSHD, Sshd
+from tests.support.programs.sshd import SSHD, Sshd
 
 ROOT = Path(__file__).resolve().parents[2]
 

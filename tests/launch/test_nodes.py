@@ -24,7 +24,7 @@ from tests.launch.test_slurm import cluster, lines, step_of
 from tests.launch.test_ssh import all_events, until
 from tests.parity.fixtures import tiny
 from tests.ranks.made import TOLERANCE, apart, config, curve
-from tests.support.slurm import Slurm, needs_slurm
+from tests.support.programs.slurm import Slurm, needs_slurm
 
 __all__ = ["cluster", "tiny"]
 

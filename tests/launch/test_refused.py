@@ -12,7 +12,7 @@ from studio.errors import StudioError
 from studio.launch.ssh.address import parse_address
 from studio.launch.ssh.machine import Machine
 from studio.launch.ssh.setup import SPARE_BYTES, Found, probe, require_room
-from tests.support.sshd import Sshd, needs_sshd
+from tests.support.programs.sshd import Sshd, needs_sshd
 
 pytestmark = needs_sshd
 

@@ -22,7 +22,7 @@ from studio.launch.slurm.script import script
 from studio.settings import Settings
 from tests.conftest import call_studio, run_studio
 from tests.launch.test_ssh import all_events, until
-from tests.support.slurm import Slurm, needs_slurm
+from tests.support.programs.slurm import Slurm, needs_slurm
 
 
 def lines(text: str) -> dict[str, str]:

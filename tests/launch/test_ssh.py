@@ -18,7 +18,7 @@ from studio.jobs import JobFolder, Summaries, find_job, read_events
 from studio.jobs.store.checkpoints import whole_steps
 from studio.settings import Settings
 from tests.conftest import run_studio
-from tests.support.sshd import Sshd, needs_sshd
+from tests.support.programs.sshd import Sshd, needs_sshd
 
 pytestmark = needs_sshd
 SHORT = ["--set", "training.max_steps=3", "--set", "training.batch_size=2", "--set", "data.validation=0"]

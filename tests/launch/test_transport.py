@@ -29,7 +29,7 @@ from studio.launch.ssh.parcel import make_parcel
 from studio.launch.ssh.sending import send_parcels
 from studio.launch.ssh.setup import Studio, probe
 from studio.settings import Settings
-from tests.support.sshd import Sshd, needs_sshd
+from tests.support.programs.sshd import Sshd, needs_sshd
 
 pytestmark = needs_sshd
 WAYS = ["rsync", "tar"]

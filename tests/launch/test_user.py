@@ -23,7 +23,7 @@ from tests.conftest import Measured, run_studio
 from tests.launch.conftest import ROOT
 from tests.parity.fixtures import tiny
 from tests.ranks.made import config
-from tests.support.sshd import Sshd, needs_sshd
+from tests.support.programs.sshd import Sshd, needs_sshd
 
 __all__ = ["tiny"]
 NAME = "studio-test"

@@ -19,7 +19,7 @@ from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
 from tests.conftest import call_studio
 from tests.support.processes import interruptible
-from tests.support.sshd import Sshd, needs_sshd
+from tests.support.programs.sshd import Sshd, needs_sshd
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from studio.jobs.store.folder import create_job
 from studio.remote.job import POLL_VARIABLE
 from studio.remote.prepare import Prepared, prepare
 from studio.settings import Settings, read_settings
-from tests.openaiserver import OpenAI, serve_openai
+from tests.support.servers.openaiserver import OpenAI, serve_openai
 
 KEY = "sk-of-ada-0123456789abcdefghij"
 

@@ -17,8 +17,8 @@ from studio.remote.job import follow
 from studio.remote.record import read_record
 from studio.settings import Settings
 from studio.ui.tabs.chat.targets import opening_of, targets_of
-from tests.openaiserver import BAD_KEY, OpenAI
 from tests.remote.conftest import Rows, context_of, prepared_of, questions, queued
+from tests.support.servers.openaiserver import BAD_KEY, OpenAI
 
 ASKED = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Is 5 a number?"}]
 

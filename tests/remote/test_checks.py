@@ -18,8 +18,8 @@ from studio.remote.rows import rows_of, split
 from studio.remote.table import FILE, read_table
 from studio.remote.tokens import Tokens
 from studio.settings import PRESETS, Settings
-from tests.openaijobs import refused_rows
 from tests.remote.conftest import Rows, chat, prepared_of, questions
+from tests.support.servers.openaijobs import refused_rows
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}

@@ -11,8 +11,8 @@ from studio.reach import reading_for
 from studio.remote.asking import delete, jobs_there
 from studio.remote.client import OFFICIAL, address_of, connect, find_key, said_plainly
 from studio.settings import Settings
-from tests.openaiserver import BAD_KEY, OpenAI
 from tests.remote.conftest import KEY
+from tests.support.servers.openaiserver import BAD_KEY, OpenAI
 
 OTHER = "https://models.example/v1"
 

@@ -18,8 +18,8 @@ from studio.remote.client import address_of, connect
 from studio.remote.job import follow
 from studio.remote.record import Journal, read_record
 from studio.settings import Settings
-from tests.openaiserver import OpenAI
 from tests.remote.conftest import KEY, Rows, chat, context_of, prepared_of, questions, queued
+from tests.support.servers.openaiserver import OpenAI
 
 GRADER = (
     '{"type": "string_check", "name": "same", "operation": "eq", "input": "{{sample.output_text}}", "reference": "x"}'

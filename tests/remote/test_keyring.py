@@ -18,8 +18,8 @@ from studio.errors import InputError
 from studio.processes import child_environment
 from studio.remote.client import find_key
 from studio.settings import Settings
-from tests.openaiserver import OpenAI
 from tests.remote.conftest import KEY
+from tests.support.servers.openaiserver import OpenAI
 
 EXTRA = os.environ.get("STUDIO_KEYRING", "")
 IN_A_FILE = "keyrings.alt.file.PlaintextKeyring"

@@ -14,8 +14,8 @@ from studio.jobs.store.files import read_json
 from studio.remote.asking import start
 from studio.remote.record import read_record
 from studio.settings import Settings
-from tests.openaiserver import OpenAI
 from tests.remote.conftest import Rows, prepared_of, questions
+from tests.support.servers.openaiserver import OpenAI
 
 # Requests of a job: list and upload of two files (4), the start, then its state and events in turn. Each is a moment
 # before it is done and one after it, when its answer is lost with the process.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests import audit
+from tests.project import audit
 
 HOLE = {"id": "PYSEC-2026-1", "aliases": ["CVE-2026-1"], "fix_versions": ["2.0"]}
 

@@ -12,9 +12,9 @@ from studio.jobs import JobFolder
 from tests.browser.conftest import Serve, Server
 from tests.browser.made import as_text, look, open_tab, serious
 from tests.export.tinyrun import make_tiny_run
-from tests.hubserver import Hub, serve_hub
-from tests.hubuploads import Uploads
 from tests.support.prepared import link_model
+from tests.support.servers.hubserver import Hub, serve_hub
+from tests.support.servers.hubuploads import Uploads
 from tests.ui.made_jobs import made_run, made_upload
 
 REPO = "#export-repo textarea, #export-repo input"

@@ -18,7 +18,7 @@ from studio.config.jobs import ExportConfig
 from studio.jobs import JobFolder
 from studio.models.catalog.embedded import find_gguf
 from tests.browser.made import as_text, open_tab, serious
-from tests.support.llamaserver import llama_server
+from tests.support.programs.llamaserver import llama_server
 from tests.ui.made_jobs import made_differing, made_export, made_merged, made_run, made_served, made_weighted
 
 if TYPE_CHECKING:

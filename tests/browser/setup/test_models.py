@@ -12,9 +12,9 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.made import look, serious
 from tests.browser.setup.test_setup_tabs import fill, open_tab, planned, value
-from tests.hubserver import Hub, serve_hub
 from tests.models.checkpoints import write_checkpoint
 from tests.support.prepared import link_model
+from tests.support.servers.hubserver import Hub, serve_hub
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server

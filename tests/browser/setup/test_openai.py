@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.made import as_text, open_tab, serious
-from tests.openaiserver import OpenAI, serve_openai
+from tests.support.servers.openaiserver import OpenAI, serve_openai
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server

@@ -27,7 +27,7 @@ from studio.errors import InputError, StoppedError, StudioError
 from studio.methods import MethodConfig
 from studio.settings import Settings
 from tests.data.rows import chat
-from tests.hubserver import COMMIT, Hub, serve_hub
+from tests.support.servers.hubserver import COMMIT, Hub, serve_hub
 
 CARD = """---
 configs:

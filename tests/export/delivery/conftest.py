@@ -15,8 +15,8 @@ from studio.jobs.run.worker import JobContext
 from studio.jobs.store.folder import create_job
 from studio.settings import Settings
 from tests.export.tinyrun import make_tiny_run
-from tests.hubserver import Hub, serve_hub
-from tests.hubuploads import Uploads
+from tests.support.servers.hubserver import Hub, serve_hub
+from tests.support.servers.hubuploads import Uploads
 
 TOKEN = "hf_of_ada"
 BASE_ID = "lab/base"

@@ -30,7 +30,7 @@ from studio.jobs.store.files import write_json
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 from tests.export.delivery.conftest import BASE_ID, TOKEN, contents, context_of
-from tests.hubserver import Hub
+from tests.support.servers.hubserver import Hub
 
 REPO = "ada/tuned"
 MB = 1_000_000

@@ -22,7 +22,7 @@ from studio.jobs.store.state import write_state
 from studio.processes import child_environment, module_command
 from studio.settings import Settings
 from tests.export.delivery.conftest import context_of
-from tests.hubserver import Hub
+from tests.support.servers.hubserver import Hub
 
 MB = 1_000_000
 

@@ -20,8 +20,8 @@ from studio.export.proof.material import compared_prompts
 from studio.export.proof.rendering import rendering
 from studio.models.catalog.embedded import find_gguf
 from tests.install_tokenizers import CACHE, VERSION
-from tests.support.llamaserver import llama_server
 from tests.support.processes import gone
+from tests.support.programs.llamaserver import llama_server
 
 # With SmolLM2's tokens, which the comparison is not about.
 FAMILIES = ("llama3", "qwen2_5", "qwen3", "gemma3", "deepseek_v3", "command_r_plus", "llama3_2")

@@ -14,7 +14,7 @@ from studio.data.masks.masker import Masker
 from studio.export.proof.material import SHAPES
 from studio.export.serving.turns import taken_apart
 from tests.install_tokenizers import CACHE, VERSION
-from tests.support.golang import go_program
+from tests.support.programs.golang import go_program
 
 # As Ollama calls a template: its options, its one function, its names.
 PROGRAM = """package main

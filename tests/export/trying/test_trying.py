@@ -33,8 +33,8 @@ from studio.ui.server.services import Services
 from studio.ui.tabs.chat.ask import Sampling, make_ask
 from studio.ui.tabs.chat.pane import Finished, Piece
 from studio.ui.tabs.chat.targets import find_target, served_key, targets_of
-from tests.support.llamaserver import llama_server
 from tests.support.processes import gone, interruptible
+from tests.support.programs.llamaserver import llama_server
 from tests.ui.made_jobs import made_export, made_merged, made_run
 
 WAIT = 60

@@ -16,7 +16,7 @@ import pytest
 
 from studio.jobs.run.causes import CAUSES
 from studio.jobs.run.diagnosis import Diagnosis, diagnose, from_exception
-from tests.hubserver import Hub, serve_hub
+from tests.support.servers.hubserver import Hub, serve_hub
 
 HEAD = "12:00:01  loading model\n12:00:09  training      3 of 84   loss 1.2345\nTraceback (most recent call last):\n"
 FRAME = '  File "/studio/train/worker.py", line 71, in train\n    trainer.train()\n'

@@ -13,8 +13,8 @@ from studio.models.catalog import hub
 from studio.models.catalog.hubcard import hub_card
 from studio.models.catalog.names import known_models, resolve_model
 from studio.settings import Settings
-from tests.hubserver import Hub, serve_hub
 from tests.models.checkpoints import write_checkpoint
+from tests.support.servers.hubserver import Hub, serve_hub
 
 
 @pytest.fixture(autouse=True)

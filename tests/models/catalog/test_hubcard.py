@@ -12,8 +12,8 @@ import pytest
 from studio.errors import InputError, StudioError
 from studio.models.catalog.hubcard import SECONDS, find_models, hub_card
 from tests.conftest import run_studio
-from tests.hubserver import COMMIT, Hub, serve_hub
 from tests.models.checkpoints import write_checkpoint
+from tests.support.servers.hubserver import COMMIT, Hub, serve_hub
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from studio.models.inspect.known_shapes import KNOWN, KnownModel, shape_of
 from studio.models.inspect.outline import Outline, outline
 from studio.models.inspect.shape import ModelShape
 from studio.settings import Settings
-from tests.hubserver import Hub, serve_hub
 from tests.models.checkpoints import write_checkpoint
+from tests.support.servers.hubserver import Hub, serve_hub
 
 
 def known(path: Path | str, settings: Settings) -> Outline:

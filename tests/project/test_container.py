@@ -1,4 +1,4 @@
-"""The Dockerfile and its context as files. That its steps work is seen by `tests/container.py`, in a fresh root."""
+"""The Dockerfile and its context as files. That its steps work is seen by `container.py`, in a fresh root."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.container import Stage, kept, stages
+from tests.project.container import Stage, kept, stages
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOUND = stages((ROOT / "Dockerfile").read_text())
 
 

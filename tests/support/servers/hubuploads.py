@@ -1,4 +1,4 @@
-"""The side of the local Hub (tests/hubserver.py) that takes models: tokens, new repositories, large files, commits.
+"""The side of the local Hub (`hubserver.py`) that takes models: tokens, new repositories, large files, commits.
 
 What is answered was read off the client, huggingface_hub 2.4 (hf_api.py, _commit_api.py, lfs.py): Git LFS, in one
 piece or in parts, and commits as lines of JSON. Large files are kept by their SHA-256, as on the Hub, also those of

@@ -1,5 +1,6 @@
-"""Do the steps of the Dockerfile where no container runtime is: `python3 tests/container.py Dockerfile . [TARGET]`.
+"""Do the steps of the Dockerfile where no container runtime is.
 
+    python3 tests/project/container.py Dockerfile . [TARGET]
 For a fresh Debian root, as root (it installs, makes a user, writes /opt/studio and /data). Stages share that one root,
 so what a stage lacks that an earlier one installed is not seen. Afterwards the image's command is started as its user.
 """

@@ -1,4 +1,4 @@
-"""`python -m tests.audit`: has an installed package a known hole? A part of `make check`.
+"""`python -m tests.project.audit`: has an installed package a known hole? A part of `make check`.
 
 pip-audit asks PyPI about what is installed here. A machine without a network, or one that reaches a registry which
 knows the packages but not their holes, gets no answer: then this says so in a sentence and does not fail. pip-audit

@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from studio.cli.main import app
 
-STUDIO = Path(__file__).parents[1] / "studio"
+STUDIO = Path(__file__).parents[2] / "studio"
 LEAST = 3
 _SECTION = re.compile(r"^Args:\n((?:    .*\n?|\n)+)", re.MULTILINE)
 _ENTRY = re.compile(r"^ {4}(\w+(?:, \w+)*): \S", re.MULTILINE)

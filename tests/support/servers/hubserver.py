@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
-from tests.hubuploads import UploadAnswers, Uploads
+from tests.support.servers.hubuploads import UploadAnswers, Uploads
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

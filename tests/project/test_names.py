@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.names import main, names_in
+from tests.project.names import main, names_in
 
 
 @pytest.mark.parametrize(

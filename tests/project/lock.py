@@ -1,8 +1,8 @@
-"""`python -m tests.lock [--check]`: constraints.txt, the versions that were tested together. `make lock` writes it.
+"""`python -m tests.project.lock [--check]`: constraints.txt, the versions that were tested together.
 
-It names all that the studio with its demo and tests needs on Linux without a GPU. torch keeps pyproject.toml's range,
-so that each machine takes the build for its own devices; what only torch asks for (triton, nvidia-*, sympy) is torch's
-to choose.
+`make lock` writes it. It names all that the studio with its demo and tests needs on Linux without a GPU. torch keeps
+pyproject.toml's range, so that each machine takes the build for its own devices; what only torch asks for (triton,
+nvidia-*, sympy) is torch's to choose.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "constraints.txt"
 HEAD = """\
 # The versions that were tested together: Linux, no GPU, Python 3.11 and 3.13. Written by `make lock`.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.lock import LOCK, ROOT, declared, needed, problems, read_lock, written
+from tests.project.lock import LOCK, ROOT, declared, needed, problems, read_lock, written
 
 TEXT = LOCK.read_text(encoding="utf-8")
 

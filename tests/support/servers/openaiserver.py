@@ -4,7 +4,7 @@ Shapes and words are those of the API reference (openai/openai-openapi of 2026-0
 published. A job goes on by the clock: files are checked, it waits, trains a step every `pace` seconds, and leaves a
 checkpoint after each epoch and a model that answers what it was taught. `Faults` makes it refuse, break and wait.
 
-`python -m tests.openaiserver --port 8123` serves it alone; any key but sk-bad is good.
+`python -m tests.support.servers.openaiserver --port 8123` serves it alone; any key but sk-bad is good.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
-from tests.openaijobs import BASES, Job, refused_rows
+from tests.support.servers.openaijobs import BASES, Job, refused_rows
 
 BAD_KEY = "sk-bad"
 SORRY = "The server had an error while processing your request. Sorry about that!"
