@@ -121,19 +121,19 @@ bench-quick: $(TEST_STAMP)
 
 # Every kind of training beside plain TRL and PEFT, turn about: about half an hour on two cores.
 bench-trl: $(TEST_STAMP)
-	$(BIN)/python -m tests.benchmarks.trl
+	$(BIN)/python -m tests.benchmarks.beside.trl
 
 # How soon the studio and plain TRL reach the same loss on rows that were held out: about a quarter of an hour.
 bench-learning: $(TEST_STAMP)
-	$(BIN)/python -m tests.benchmarks.learning
+	$(BIN)/python -m tests.benchmarks.beside.learning
 
 # The same on an NVIDIA GPU with larger models, beside Unsloth and LLaMA-Factory where they are installed.
 bench-gpu: $(TEST_STAMP)
-	$(BIN)/python -m tests.benchmarks.gpu
+	$(BIN)/python -m tests.benchmarks.beside.gpu
 
 # A training beside LLaMA-Factory's best settings, run turn about: about a quarter of an hour.
 bench-peer: $(TEST_STAMP) $(LLAMA_FACTORY)/.installed
-	$(BIN)/python -m tests.benchmarks.peer $(abspath $(LLAMA_FACTORY))/bin/python
+	$(BIN)/python -m tests.benchmarks.beside.peer $(abspath $(LLAMA_FACTORY))/bin/python
 
 docs: $(TEST_STAMP)
 	$(BIN)/python -m studio.config.docs

@@ -18,10 +18,11 @@ from statistics import median
 
 import psutil
 
-from tests.benchmarks import auto, first, generation, gguf, memory, merging, preparation
-from tests.benchmarks.clicks import waits
+from tests.benchmarks import auto, generation, gguf, memory, merging, preparation
 from tests.benchmarks.methods import RISES, SEEDS, WATCHED, learn
-from tests.benchmarks.page import cold_start
+from tests.benchmarks.page import first
+from tests.benchmarks.page.clicks import waits
+from tests.benchmarks.page.start import cold_start
 from tests.conftest import run_studio
 
 

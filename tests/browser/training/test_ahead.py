@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.jobs import list_jobs, request_stop, wait
-from tests.benchmarks.first import warm_processes
+from tests.benchmarks.page.first import warm_processes
 from tests.support.prepared import link_model
 
 if TYPE_CHECKING:

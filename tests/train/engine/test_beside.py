@@ -13,11 +13,11 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.benchmarks import gpu, learning, sides, trl
-from tests.benchmarks.gpu import BEGIN, DOCS, END, FACTORY, Wanted
+from tests.benchmarks.beside import gpu, learning, sides, trl
+from tests.benchmarks.beside.gpu import BEGIN, DOCS, END, FACTORY, Wanted
+from tests.benchmarks.beside.sides import Beside, Case, Done
+from tests.benchmarks.beside.watching import held_loss
 from tests.benchmarks.preparation import own_home
-from tests.benchmarks.sides import Beside, Case, Done
-from tests.benchmarks.watching import held_loss
 from tests.train.engine.test_unsloth import calls  # noqa: F401  a fixture
 
 # Both sides add up the same float32 numbers in another order; kto's other answers depend on the micro-batches.

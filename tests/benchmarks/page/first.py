@@ -1,6 +1,6 @@
 """How soon a training is under way: from a click on Start on the page to the end of its first step.
 
-    python -m tests.benchmarks.first HOME      HOME: one where the demo has run, so that the model is there
+    python -m tests.benchmarks.page.first HOME      HOME: one where the demo has run, so that the model is there
 Once as soon as the page has a plan, and once with the libraries imported, as they are after a person has clicked on
 anything (docs/jobs.md). The validation before the first step is a part of it.
 """
@@ -19,7 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from studio.jobs import JobFolder, list_jobs, read_events, request_stop, wait
 from studio.settings import read_settings
-from tests.benchmarks.page import served
+from tests.benchmarks.page.start import served
 from tests.conftest import CHROMIUM_ARGUMENTS
 
 GOAL = 10.0

@@ -1,6 +1,6 @@
 """The studio on an NVIDIA GPU beside plain TRL, and LLaMA-Factory with Liger and Unsloth where they are, turn about.
 
-    python -m tests.benchmarks.gpu [PAIRS] [CASE …]      2 pairs of each case; `make bench-gpu`
+    python -m tests.benchmarks.beside.gpu [PAIRS] [CASE …]      2 pairs of each case; `make bench-gpu`
 Models of the shapes of Llama 3 with random weights, LoRA and QLoRA on all linear layers, rows of half to nearly all of
 the context. Unsloth is measured if it is installed here, LLaMA-Factory if STUDIO_LLAMA_FACTORY_PYTHON names the Python
 of its environment. Writes its table into docs/benchmarks.md. Where there is no GPU it says so and exits with 2.
@@ -18,14 +18,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import peer
+from tests.benchmarks.beside import peer
+from tests.benchmarks.beside.sides import RANK, Beside, Case, Done, measure, pairs
+from tests.benchmarks.beside.trl import long_rows, write
 from tests.benchmarks.preparation import asked_for, own_home
-from tests.benchmarks.sides import RANK, Beside, Case, Done, measure, pairs
-from tests.benchmarks.trl import long_rows, write
 from tests.support.prepared import prepared
 
 PAIRS = 2
-DOCS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parents[3] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- make bench-gpu writes what follows -->", "<!-- until here -->"
 FACTORY = "llama-factory"
 TITLES = {"trl": "plain TRL", "unsloth": "Unsloth", FACTORY: "LLaMA-Factory with Liger"}

@@ -1,7 +1,7 @@
 """The studio's PPO beside the last one that TRL had (1.12.0), on the demo's sums, with the same reward and settings.
 
     pip install --target FOLDER --no-deps trl==1.12.0
-    python -m tests.benchmarks.ppo_against_trl FOLDER [seed ...]
+    python -m tests.benchmarks.beside.ppo_against_trl FOLDER [seed ...]
 Prints the mean reward of each batch of answers as JSON lines. TRL runs in a process of its own with FOLDER before the
 installed TRL. It trains a value model of its own in full; the studio's is a second adapter over the shared base.
 """
@@ -130,7 +130,7 @@ def main() -> None:
         for seed in seeds:
             print(json.dumps({"who": "studio", "seed": seed, **ours(home, seed)}), flush=True)
             model = home / "models" / "smollm2-135m-instruct"
-            command = [sys.executable, "-m", "tests.benchmarks.ppo_against_trl", "--theirs", str(model)]
+            command = [sys.executable, "-m", "tests.benchmarks.beside.ppo_against_trl", "--theirs", str(model)]
             command += [str(ASSETS / "demo" / "sums_train.jsonl"), str(seed)]
             path = os.pathsep.join([folder, str(ASSETS.parent)])
             done = subprocess.run(

@@ -12,7 +12,7 @@ from statistics import median
 
 from playwright.sync_api import Page, sync_playwright
 
-from tests.benchmarks.page import served
+from tests.benchmarks.page.start import served
 from tests.conftest import CHROMIUM_ARGUMENTS
 
 TIMES = 7

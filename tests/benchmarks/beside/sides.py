@@ -1,6 +1,6 @@
 """One training by the studio, by plain TRL and PEFT, by Unsloth or by LLaMA-Factory, each in a process of its own.
 
-    python -m tests.benchmarks.sides SIDE FOLDER      what `measure` starts; case.json lies in FOLDER
+    python -m tests.benchmarks.beside.sides SIDE FOLDER      what `measure` starts; case.json lies in FOLDER
 Each begins with the same weights and rows. Seconds are those from the beginning of the first update to the end of the
 last one, without loading and saving; tokens are those of rows, without padding; memory is the largest resident set of
 the process, or what it takes of the GPU's memory.
@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from studio.processes import child_environment
-from tests.benchmarks.watching import clock, held_loss
+from tests.benchmarks.beside.watching import clock, held_loss
 
 SEED, RANK, RATE = 42, 16, 1e-4
 TAIL = 3000  # characters of the output of a training that failed
@@ -113,7 +113,7 @@ def measure(side: str, case: Case, folder: Path) -> Done:
     """
     folder.mkdir(parents=True)
     (folder / "case.json").write_text(json.dumps(asdict(case)))
-    command = [sys.executable, "-m", "tests.benchmarks.sides", side, str(folder)]
+    command = [sys.executable, "-m", "tests.benchmarks.beside.sides", side, str(folder)]
     with (folder / "log.txt").open("wb") as log:
         environment = child_environment() if side == "studio" else None  # as its jobs are started
         process = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)

@@ -1,6 +1,6 @@
 """How soon the studio and plain TRL with PEFT reach the same loss on rows that neither was trained on, turn about.
 
-    python -m tests.benchmarks.learning [PAIRS] [SET …]      1 pair of each set
+    python -m tests.benchmarks.beside.learning [PAIRS] [SET …]      1 pair of each set
 - `demo`: the demo's rows (68 tokens on average); its validation rows are held out
 - `alpaca`: rows like Alpaca's (212 tokens); the rows that come after them are held out
 SmolLM2-135M-Instruct, LoRA of rank 16, the studio with everything on auto, TRL with the settings that are fastest on a
@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import median
 
 from studio.settings import ASSETS
+from tests.benchmarks.beside.sides import Case, Done, pairs
+from tests.benchmarks.beside.trl import rows_of, write
 from tests.benchmarks.preparation import asked_for, own_home
-from tests.benchmarks.sides import Case, Done, pairs
-from tests.benchmarks.trl import rows_of, write
 from tests.support.prepared import copy_model
 
 PAIRS = 1

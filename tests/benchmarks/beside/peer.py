@@ -1,6 +1,6 @@
 """A LoRA training on rows like Alpaca's beside LLaMA-Factory's, run turn about on this machine.
 
-    python -m tests.benchmarks.peer PYTHON [PAIRS] [STEPS] [KERNELS]      3 pairs of 4 steps; `make bench-peer`
+    python -m tests.benchmarks.beside.peer PYTHON [PAIRS] [STEPS] [KERNELS]      3 pairs of 4 steps; `make bench-peer`
 PYTHON is that of an environment with LLaMA-Factory. It gets its best settings for a CPU (`BEST`: bfloat16, packed rows
 that do not attend to each other, no checkpointing), then its own for a CPU (`DEFAULT`), and the studio everything on
 auto, `training.kernels` as named. An update has about 8,000 tokens, 1,700 where rows are not packed. Tokens are those
@@ -23,7 +23,7 @@ import psutil
 
 from studio.jobs import JobFolder, read_events
 from tests.benchmarks.auto import BATCH, config_of, like_alpaca, write
-from tests.benchmarks.sides import peak_of
+from tests.benchmarks.beside.sides import peak_of
 from tests.conftest import run_studio
 from tests.support.prepared import copy_model
 from tests.support.programs.llama_factory import environment_in

@@ -1,6 +1,6 @@
 """Trainings by the studio beside the same by plain TRL and PEFT on this machine, turn about.
 
-    python -m tests.benchmarks.trl [PAIRS] [CASE …]      2 pairs of each case; `make bench-trl`
+    python -m tests.benchmarks.beside.trl [PAIRS] [CASE …]      2 pairs of each case; `make bench-trl`
 Cases are METHOD-TUNING (`CASES`), `long` (LoRA on rows of 1,000 to 4,000 tokens) and `8k` (the studio alone, whose
 memory is put beside its plan). SmolLM2-135M-Instruct and rows like Alpaca's; the studio has everything on auto, TRL the
 settings that are fastest on a CPU: the number format that the studio chose, no checkpointing, four rows at a time (long
@@ -23,8 +23,8 @@ from typing import Any
 from studio.models.device.machine import device_info
 from studio.settings import read_settings
 from tests.benchmarks.auto import like_alpaca
+from tests.benchmarks.beside.sides import Beside, Case, Done, measure, pairs
 from tests.benchmarks.preparation import alpaca_rows, asked_for, own_home
-from tests.benchmarks.sides import Beside, Case, Done, measure, pairs
 from tests.support.prepared import copy_model
 
 PAIRS = 2

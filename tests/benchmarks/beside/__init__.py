@@ -1,0 +1,1 @@
+"""The studio beside other libraries, on the same rows and turn about."""
