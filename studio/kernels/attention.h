@@ -8,10 +8,9 @@
 
 #pragma once
 
-#include <memory>
 #include <vector>
 
-#include "tiles.h"
+#include "panels.h"
 
 namespace studio {
 
@@ -36,44 +35,10 @@ struct Segment {
 constexpr long TILE = 64;  // queries and keys of a tile; whole vectors
 constexpr long STRIP = 32;  // of a tile on the diagonal, of which half is not seen
 
-template <class Cell>
-std::unique_ptr<Cell[]> room(long count) {
-  return std::unique_ptr<Cell[]>(new Cell[count]());
-}
-
 // Rows of one head as cells, [rows][padded]; what is beyond them stays 0.
 template <class Kind, class T>
 void take_rows(const Heads<T>& from, long head, long first, long rows, const Shape& s, typename Kind::Cell* to) {
-  for (long r = 0; r < rows; r++) {
-    const T* row = from.row(first + r, head);
-    for (long d = 0; d < s.size; d++) to[r * s.padded + d] = Kind::cell(to_float(row[d]));
-  }
-}
-
-// A panel of a tile whose columns are the rows of `cells` and whose depth is the size: for products with its transpose.
-template <class Kind>
-void across(const typename Kind::Cell* cells, long rows, const Shape& s, typename Kind::Cell* panel) {
-  constexpr int P = Kind::PAIR;
-  for (long r = 0; r < rows; r++)
-    for (long d = 0; d < s.padded; d += P)
-      for (int p = 0; p < P; p++) panel[(d / P * TILE + r) * P + p] = cells[r * s.padded + d + p];
-}
-
-// A panel whose depth are the rows of `cells` and whose columns are the size.
-template <class Kind>
-void along(const typename Kind::Cell* cells, long rows, const Shape& s, typename Kind::Cell* panel) {
-  constexpr int P = Kind::PAIR;
-  for (long r = 0; r < rows; r++)
-    for (long d = 0; d < s.padded; d++) panel[((r / P) * s.padded + d) * P + r % P] = cells[r * s.padded + d];
-}
-
-// Cells of a tile turned: (rows, columns) as (columns, rows), and one row of nothing more where rows are odd.
-template <class Cell>
-void turn(const Cell* cells, long rows, long columns, Cell* to) {
-  for (long c = 0; c < columns; c++) {
-    for (long r = 0; r < rows; r++) to[c * TILE + r] = cells[r * TILE + c];
-    if (rows % 2) to[c * TILE + rows] = Cell{};
-  }
+  for (long r = 0; r < rows; r++) take<Kind>(from.row(first + r, head), s.size, to + r * s.padded);
 }
 
 // Whether query i of a segment sees key j.
@@ -101,9 +66,9 @@ void forward(const Heads<const T>& q, const Heads<const T>& k, const Heads<const
       Cell* to = keys.get() + (at[n] * s.key_heads + whole * h) * s.padded;
       take_rows<Kind>(k, h, segments[n].start, length, s, cells.get());
       for (long key = 0; key < length; key += TILE)
-        across<Kind>(cells.get() + key * s.padded, TILE, s, to + key * s.padded);
+        lay_across(cells.get() + key * s.padded, s.padded, TILE, s.padded, to + key * s.padded, TILE);
       take_rows<Kind>(v, h, segments[n].start, length, s, cells.get());
-      along<Kind>(cells.get(), whole, s, values.get() + (to - keys.get()));
+      lay(cells.get(), s.padded, whole, s.padded, values.get() + (to - keys.get()), s.padded);
     }
   struct Job {
     long segment, head, first;
@@ -179,8 +144,7 @@ void forward(const Heads<const T>& q, const Heads<const T>& k, const Heads<const
       }
       for (long r = 0; r < have; r++) {
         T* to = out.row(start + first + r, h);
-        float part = 1.0f / mass[r];
-        for (long d = 0; d < s.size; d++) from_float(total[r * s.padded + d] * part, to[d]);
+        give(&total[r * s.padded], 1.0f / mass[r], s.size, to);
         logsum[(start + first + r) * s.heads + h] = top[r] + std::log(mass[r]);
       }
     }
@@ -224,6 +188,7 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
     auto q_across = room<Cell>(TILE * s.padded), q_along = room<Cell>(TILE * s.padded);
     auto g_across = room<Cell>(TILE * s.padded), g_along = room<Cell>(TILE * s.padded);
     auto weights = room<Cell>(TILE * TILE), slopes = room<Cell>(TILE * TILE), turned = room<Cell>(TILE * TILE);
+    auto spare = room<Cell>(TILE * TILE);
     auto scores = room<float>(TILE * TILE), inner = room<float>(TILE * TILE);
     float log_of[TILE], mean[TILE];
 #pragma omp for schedule(dynamic)
@@ -235,7 +200,7 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
       auto k_sum = room<float>(whole * s.padded), v_sum = room<float>(whole * s.padded);
       take_rows<Kind>(k, key_head, own_start + begin, end - begin, s, k_rows.get());
       take_rows<Kind>(v, key_head, own_start + begin, end - begin, s, v_rows.get());
-      along<Kind>(k_rows.get(), whole, s, k_along.get());
+      lay(k_rows.get(), s.padded, whole, s.padded, k_along.get(), s.padded);
       for (long lap = 0; lap < s.group() * long(readers[n].size()); lap++) {
         const long h = key_head * s.group() + lap % s.group();
         const auto [reader, before] = readers[n][lap / s.group()];
@@ -250,10 +215,10 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
           std::fill(seen.get() + have * s.padded, seen.get() + rows * s.padded, Cell{});
           take_rows<Kind>(q, h, start + first, have, s, left.get());
           take_rows<Kind>(given, h, start + first, have, s, seen.get());
-          across<Kind>(left.get(), rows, s, q_across.get());
-          along<Kind>(left.get(), rows, s, q_along.get());
-          across<Kind>(seen.get(), rows, s, g_across.get());
-          along<Kind>(seen.get(), rows, s, g_along.get());
+          lay_across(left.get(), s.padded, rows, s.padded, q_across.get(), TILE);
+          lay(left.get(), s.padded, rows, s.padded, q_along.get(), s.padded);
+          lay_across(seen.get(), s.padded, rows, s.padded, g_across.get(), TILE);
+          lay(seen.get(), s.padded, rows, s.padded, g_along.get(), s.padded);
           for (long r = 0; r < rows; r++) {
             log_of[r] = INFINITY, mean[r] = 0;  // a row that is not there weighs nothing
             if (r >= have) continue;
@@ -296,7 +261,7 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
                             v_sum.get() + cell, s.padded, true);
               product<Kind>(some, s.padded, depth, slopes.get() + tile, TILE, q_along.get() + below, s.padded,
                             k_sum.get() + cell, s.padded, true);
-              turn(slopes.get() + tile, some, depth, turned.get());
+              turn(slopes.get() + tile, TILE, some, depth, spare.get(), turned.get(), TILE);
               product<Kind>(std::min(depth, have - from), s.padded, filled(some, Kind::PAIR), turned.get(), TILE,
                             k_along.get() + cell, s.padded, q_sum + (first + from) * s.padded, s.padded, true);
             }
@@ -305,10 +270,8 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
       }
       for (long j = 0; j < end - begin; j++) {
         T *to_k = dk.row(own_start + begin + j, key_head), *to_v = dv.row(own_start + begin + j, key_head);
-        for (long d = 0; d < s.size; d++) {
-          from_float(k_sum[j * s.padded + d], to_k[d]);
-          from_float(v_sum[j * s.padded + d], to_v[d]);
-        }
+        give(&k_sum[j * s.padded], 1.0f, s.size, to_k);
+        give(&v_sum[j * s.padded], 1.0f, s.size, to_v);
       }
     }
 #pragma omp for collapse(2) schedule(dynamic)

@@ -195,31 +195,37 @@ class Kernels:
         )  # fmt: skip
         return known
 
+    def has_low_rank(self, dtype: torch.dtype) -> bool:
+        """Whether `low_rank` and `over_rows` take a number format on this CPU."""
+        return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(self._library.multiplies_pairs()))
+
     def low_rank(self, left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, *, add: bool) -> None:
-        """Put the product of (rows, depth) and (depth, width), in float32, into `out`, or add it.
+        """Put the product of (rows, depth) and (depth, width) into `out`, or add it.
 
         Args:
-            left: rows, side by side each.
-            right: contiguous; its width, or its depth, is that of an adapter. The width is a multiple of 16.
+            left: rows, side by side each; in a number format that `has_low_rank`, as the others.
+            right: contiguous; its width, or its depth, is that of an adapter. Both are multiples of 16.
             out: (rows, width), side by side in each row.
             add: to what `out` has.
         """
         sizes = map(_LONGS, (*out.shape, left.shape[1]))
         self._library.low_rank(
-            _at(left), _LONGS(left.stride(0)), _at(right), _at(out), _LONGS(out.stride(0)), *sizes, int(add)
-        )
+            KINDS[out.dtype], _at(left), _LONGS(left.stride(0)), _at(right), _at(out), _LONGS(out.stride(0)), *sizes,
+            int(add),
+        )  # fmt: skip
 
     def over_rows(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """The product of the transpose of (rows, few) and of (rows, width), in float32: (few, width).
 
         Args:
-            left: as many numbers in a row as an adapter has.
+            left: as many numbers in a row as an adapter has, side by side; in a number format that `has_low_rank`.
             right: side by side in each row; the width is a multiple of 16.
         """
-        turned = left.t().contiguous()
         out = torch.zeros(left.shape[1], right.shape[1])
         sizes = map(_LONGS, (left.shape[1], *right.shape))
-        self._library.over_rows(_at(turned), _at(right), _LONGS(right.stride(0)), _at(out), *sizes)
+        self._library.over_rows(
+            KINDS[right.dtype], _at(left), _LONGS(left.stride(0)), _at(right), _LONGS(right.stride(0)), _at(out), *sizes
+        )
         return out
 
     def few_rows(
@@ -240,6 +246,24 @@ class Kernels:
             *map(_LONGS, (*out.shape, left.shape[1])),
         )  # fmt: skip
         return out
+
+    def rotary(self, x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, *, back: bool = False) -> torch.Tensor:
+        """Rotary positions of (B, H, T, D): each number of a head's first half turned with its place in the second.
+
+        Args:
+            x: side by side in the last dimension.
+            cosine, sine: (B or 1, T, D), side by side in the last dimension.
+            back: the slope of `x` for that of what it became.
+        """
+        rows, heads, tokens, size = x.shape
+        out = x.new_empty(rows, tokens, heads, size)
+        steps = [x.stride(0), x.stride(2), x.stride(1)]
+        steps += [step for one in (cosine, sine) for step in (one.stride(0) if len(one) > 1 else 0, one.stride(1))]
+        self._library.rotary(
+            KINDS[x.dtype], (ctypes.c_void_p * 4)(*(one.data_ptr() for one in (x, cosine, sine, out))),
+            (_LONGS * len(steps))(*steps), *map(_LONGS, (rows, tokens, heads, size)), int(back),
+        )  # fmt: skip
+        return out.transpose(1, 2)
 
     def next_token(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor | None, scale: float

@@ -8,6 +8,7 @@
 #include "attention.h"
 #include "elements.h"
 #include "next.h"
+#include "rotary.h"
 #include "rows.h"
 
 using namespace studio;
@@ -125,16 +126,39 @@ void likely(int kind, void* logits, const int64_t* targets, float* known, int64_
        : likely_rows<float>(logits, targets, known, rows, size, factor, gradient);
 }
 
-// In float32.
-void low_rank(const float* left, int64_t left_row, const float* right, float* out, int64_t out_row, int64_t rows,
-              int64_t width, int64_t depth, int add) {
-  studio::low_rank(left, left_row, right, out, out_row, rows, width, depth, add);
+// Whether `low_rank` and `over_rows` take bfloat16.
+int multiplies_pairs() {
+#ifdef __AVX512BF16__
+  return 1;
+#else
+  return 0;
+#endif
 }
 
-// In float32.
-void over_rows(const float* left, const float* right, int64_t right_row, float* out, int64_t few, int64_t rows,
-               int64_t width) {
-  studio::over_rows(left, right, right_row, out, few, rows, width);
+void low_rank(int kind, const void* left, int64_t left_row, const void* right, void* out, int64_t out_row, int64_t rows,
+              int64_t width, int64_t depth, int add) {
+  auto with = [&](auto how) {
+    typedef typename decltype(how)::Cell Cell;
+    studio::low_rank<decltype(how)>(static_cast<const Cell*>(left), left_row, static_cast<const Cell*>(right),
+                                    static_cast<Cell*>(out), out_row, rows, width, depth, add);
+  };
+#ifdef __AVX512BF16__
+  if (kind) return with(Paired{});
+#endif
+  with(Single{});
+}
+
+void over_rows(int kind, const void* left, int64_t left_row, const void* right, int64_t right_row, float* out,
+               int64_t few, int64_t rows, int64_t width) {
+  auto with = [&](auto how) {
+    typedef typename decltype(how)::Cell Cell;
+    studio::over_rows<decltype(how)>(static_cast<const Cell*>(left), left_row, static_cast<const Cell*>(right),
+                                     right_row, out, few, rows, width);
+  };
+#ifdef __AVX512BF16__
+  if (kind) return with(Paired{});
+#endif
+  with(Single{});
 }
 
 // down: (rank x depth), up: (width x rank); neither where the rank is 0.
@@ -149,5 +173,19 @@ void next_token(int kind, void** at, const int64_t* steps, const uint8_t* seen, 
                 int64_t heads, int64_t key_heads, int64_t tokens, int64_t size, int64_t value_size, float scale) {
   auto read = kind ? read_next<bf16> : read_next<float>;
   read(at, steps, seen, seen_row, rows, heads, key_heads, tokens, size, value_size, scale);
+}
+
+// at: x, cosines, sines, out; steps: between rows, tokens and heads of x, and between rows and tokens of the others.
+void rotary(int kind, void** at, const int64_t* steps, int64_t rows, int64_t tokens, int64_t heads, int64_t size,
+            int back) {
+  auto with = [&](auto number) {
+    typedef decltype(number) T;
+    auto given = [&](int which, const int64_t* step, int64_t head) {
+      return Turned<T>{static_cast<const T*>(at[which]), long(step[0]), long(step[1]), long(head)};
+    };
+    rotate(given(0, steps, steps[2]), given(1, steps + 3, 0), given(2, steps + 5, 0), static_cast<T*>(at[3]), rows,
+           tokens, heads, size, back);
+  };
+  kind ? with(bf16{}) : with(0.0f);
 }
 }

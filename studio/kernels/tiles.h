@@ -62,12 +62,16 @@ inline vec load(const bf16* from) {
 }
 inline void store(float* to, vec value) { *reinterpret_cast<vec*>(to) = value; }
 inline void store(bf16* to, vec value) {
+#ifdef __AVX512BF16__
+  *reinterpret_cast<half_vec*>(to) = (half_vec)_mm512_cvtneps_pbh((__m512)value);
+#else
   uvec wide = reinterpret_cast<uvec&>(value);
   uvec rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
   uvec none = (wide >> 16) | 0x40;
   ivec odd = value != value;
   uvec mask = reinterpret_cast<uvec&>(odd);
   *reinterpret_cast<half_vec*>(to) = __builtin_convertvector((rounded & ~mask) | (none & mask), half_vec);
+#endif
 }
 inline vec choose(ivec mask, vec yes, vec no) {
   ivec out = (reinterpret_cast<ivec&>(yes) & mask) | (reinterpret_cast<ivec&>(no) & ~mask);
@@ -127,9 +131,7 @@ struct Paired {
     from_float(value, out);
     return out;
   }
-  static inline void cells(Cell* to, vec value) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh((__m512)value));
-  }
+  static inline void cells(Cell* to, vec value) { store(to, value); }
   static inline Right right(const Cell* from) { return (__m512bh)_mm512_loadu_si512(from); }
   static inline vec multiply(vec sum, const Cell* left, Right right) {
     int32_t pair;
@@ -140,11 +142,11 @@ struct Paired {
 #endif
 
 // What is added to comes last: long sums are sums of short ones, which lose less.
-template <class Kind, int ROWS, int VECTORS>
+template <class Kind, int ROWS, int VECTORS, class T>
 inline void tile(long steps, const typename Kind::Cell* left, long left_row, const typename Kind::Cell* right,
-                 long columns, float* out, long out_row, bool add) {
+                 long columns, T* out, long out_row, bool add) {
   vec total[ROWS][VECTORS];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; v++) total[r][v] = vec{};
@@ -152,42 +154,46 @@ inline void tile(long steps, const typename Kind::Cell* left, long left_row, con
     typename Kind::Right here[VECTORS];
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; v++) here[v] = Kind::right(right + (k * columns + v * WIDTH) * Kind::PAIR);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; v++)
         total[r][v] = Kind::multiply(total[r][v], left + r * left_row + k * Kind::PAIR, here[v]);
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; v++) {
-      float* at = out + r * out_row + v * WIDTH;
+      T* at = out + r * out_row + v * WIDTH;
       store(at, add ? load(at) + total[r][v] : total[r][v]);
     }
 }
 
-template <class Kind, int VECTORS>
+// As many rows as leave registers for what is multiplied: 24 sums of 32, 12 of 16.
+template <class Kind, int VECTORS, class T>
 inline void strip(long rows, long steps, const typename Kind::Cell* left, long left_row,
-                  const typename Kind::Cell* right, long columns, float* out, long out_row, bool add) {
-  constexpr int ROWS = 6;
+                  const typename Kind::Cell* right, long columns, T* out, long out_row, bool add) {
+  constexpr int ROWS = VECTORS == 1 ? 12 : 6;
   long r = 0;
   for (; r + ROWS <= rows; r += ROWS)
     tile<Kind, ROWS, VECTORS>(steps, left + r * left_row, left_row, right, columns, out + r * out_row, out_row, add);
-  for (; r + 2 <= rows; r += 2)
-    tile<Kind, 2, VECTORS>(steps, left + r * left_row, left_row, right, columns, out + r * out_row, out_row, add);
+  for (; r + 4 <= rows; r += 4)
+    tile<Kind, 4, VECTORS>(steps, left + r * left_row, left_row, right, columns, out + r * out_row, out_row, add);
   for (; r < rows; r++)
     tile<Kind, 1, VECTORS>(steps, left + r * left_row, left_row, right, columns, out + r * out_row, out_row, add);
 }
 
 // out (rows x width) = or += left (rows x depth) times a panel (depth x columns), of whose columns `width` are taken.
-template <class Kind>
+template <class Kind, class T>
 inline void product(long rows, long width, long depth, const typename Kind::Cell* left, long left_row,
-                    const typename Kind::Cell* panel, long columns, float* out, long out_row, bool add) {
-  long steps = depth / Kind::PAIR, at = 0;
-  constexpr int MOST = WIDTH == 16 ? 4 : 2;  // as many sums as leave registers for what is multiplied, of 32 or 16
+                    const typename Kind::Cell* panel, long columns, T* out, long out_row, bool add) {
+  const long steps = depth / Kind::PAIR;
+  long at = 0;
+  constexpr int MOST = WIDTH == 16 ? 4 : 2;
   for (; at + MOST * WIDTH <= width; at += MOST * WIDTH)
     strip<Kind, MOST>(rows, steps, left, left_row, panel + at * Kind::PAIR, columns, out + at, out_row, add);
+  for (; at + 2 * WIDTH <= width; at += 2 * WIDTH)
+    strip<Kind, 2>(rows, steps, left, left_row, panel + at * Kind::PAIR, columns, out + at, out_row, add);
   for (; at + WIDTH <= width; at += WIDTH)
     strip<Kind, 1>(rows, steps, left, left_row, panel + at * Kind::PAIR, columns, out + at, out_row, add);
 }

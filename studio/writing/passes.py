@@ -1,7 +1,7 @@
-"""Norms and gates of MLPs in one pass through memory each, while text is written on a CPU.
+"""Norms, rotary positions and gates of MLPs in one pass through memory each, while text is written on a CPU.
 
 With a few rows such a step is little work, and most of its time is what torch needs to begin each of the eight
-operations of a norm, or the two of a gate.
+operations of a norm, the ten of rotary positions, or the two of a gate.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import torch
 from torch import nn
 
 from studio.kernels.recognized import fits, gated_mlps, normed, norms
+from studio.kernels.rotary import rotaries, turned, with_ours
 from studio.writing.placed import Placed, put
 from studio.writing.products import built
 
 
 def quicken_passes(model: nn.Module) -> Placed:
-    """Compute norms and gates so, without gradients, from now on.
+    """Compute norms, rotary positions and gates so, without gradients, from now on.
 
     Args:
-        model: a language model; what was put in place of an MLP for training is left out.
+        model: a language model; what was put in place of a layer for training is left out.
     """
     compiled = built()
     if compiled is None:
@@ -31,7 +32,11 @@ def quicken_passes(model: nn.Module) -> Placed:
         for norm, epsilon, offset in norms(model, compiled) if "forward" not in vars(norm)
     ]  # fmt: skip
     found += gated_mlps(model, compiled)
-    return put([(module, _where_it_fits(module.forward, forward, weight)) for module, forward, weight in found])
+    ours = [(module, _where_it_fits(module.forward, forward, weight)) for module, forward, weight in found]
+    for module, place in rotaries(model, compiled):
+        if "forward" not in vars(module):
+            ours.append((module, with_ours(module, place, turned(compiled), gradients=False)))
+    return put(ours)
 
 
 def _where_it_fits(own: Callable[..., Any], ours: Callable[..., Any], weight: torch.Tensor) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Norms and gates in one pass: in which models, with the same text, and that a model is as before afterwards."""
+"""Norms, rotary positions and gates in one pass: in which models, with the same text; the model is as before then."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.writing.test_quick import adapted, continuations, made, prompts
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often each function was called."""
-    counts = {"norm": 0, "gated": 0}
+    counts = {"norm": 0, "rotary": 0, "gated": 0}
 
     def counted(name: str) -> None:
         own = getattr(Kernels, name)
@@ -35,23 +35,23 @@ def used(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("family", "norms", "gates"),
+    ("family", "norms", "turned", "gates"),
     [
-        ("llama", 5, 2), ("qwen3", 9, 2), ("gemma", 5, 2), ("granite", 5, 2), ("glm", 5, 2), ("olmo2", 9, 2),
-        ("starcoder2", 0, 0), ("gpt2", 0, 0), ("stablelm", 0, 2),
+        ("llama", 5, 4, 2), ("qwen3", 9, 4, 2), ("gemma", 5, 4, 2), ("granite", 5, 4, 2), ("glm", 5, 0, 2),
+        ("olmo2", 9, 4, 2), ("starcoder2", 0, 4, 0), ("gpt2", 0, 0, 0), ("stablelm", 0, 4, 2),
     ],
 )  # fmt: skip
-def test_what_is_in_a_family(family: str, norms: int, gates: int, used: dict[str, int]) -> None:
+def test_what_is_in_a_family(family: str, norms: int, turned: int, gates: int, used: dict[str, int]) -> None:
     model = made(family, **({"head_dim": 16} if family == "qwen3" else {"head_dim": 8} if family != "gpt2" else {}))
     given = prompts()
     theirs, _ = continuations(model, given, do_sample=False)
-    assert used == {"norm": 0, "gated": 0}
+    assert not any(used.values())
     own = {name: dict(vars(module)) for name, module in model.named_modules()}
     with for_a_while(quicken_passes(model)):
-        used.update(norm=0, gated=0)
+        used.update(norm=0, rotary=0, gated=0)
         with torch.no_grad():
             model(**given)
-        assert used == {"norm": norms, "gated": gates}
+        assert used == {"norm": norms, "rotary": turned, "gated": gates}
     assert {name: dict(vars(module)) for name, module in model.named_modules()} == own
     with quicker(model):
         ours, _ = continuations(model, given, do_sample=False)
@@ -62,7 +62,7 @@ def test_an_activation_that_it_does_not_know(used: dict[str, int]) -> None:
     model = made(hidden_act="relu")
     theirs, _ = continuations(model, prompts(), do_sample=False)
     with quicker(model):
-        used.update(norm=0, gated=0)
+        used.update(norm=0, rotary=0, gated=0)
         ours, _ = continuations(model, prompts(), do_sample=False)
     assert torch.equal(ours, theirs) and used["gated"] == 0 and used["norm"] > 0
 
@@ -73,10 +73,10 @@ def test_what_stays_the_models_own(why: str, used: dict[str, int], monkeypatch: 
     if why == "no code":
         monkeypatch.setattr(passes, "built", lambda: None)
     with for_a_while(quicken_passes(model)):
-        used.update(norm=0, gated=0)
+        used.update(norm=0, rotary=0, gated=0)
         with torch.set_grad_enabled(why == "gradients"):
             model(**prompts())
-    assert used == {"norm": 0, "gated": 0}
+    assert not any(used.values())
 
 
 def test_what_was_put_there_for_training_is_there_again(used: dict[str, int]) -> None:

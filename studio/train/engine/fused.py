@@ -21,12 +21,13 @@ from studio.errors import StudioError
 from studio.kernels.building import load
 from studio.kernels.calls import KINDS, WIDTH, Kernels
 from studio.kernels.recognized import distance, fits, norms, random_rows, same
+from studio.kernels.rotary import rotaries, with_ours
 from studio.models.device.compiled import place
 from studio.models.plan.making import Plan
 from studio.models.plan.spread import divided
 from studio.train.engine import attention, logprobs, unpadded
 from studio.train.engine.comparing import batch_of, measured, near
-from studio.train.engine.layers import Gated, Norm
+from studio.train.engine.layers import Gated, Norm, Rotary
 from studio.train.engine.lora import Group, is_ours
 
 _SOFT = ("attn_logit_softcapping", "attn_logit_soft_capping")
@@ -39,6 +40,7 @@ class Fused:
     Attributes:
         groups: of linear layers with adapters.
         norms, gates: how many layers.
+        rotary: positions are turned by the engine.
         segments: attention is the engine's.
         unpadded: the decoder computes padded batches without their padding.
         shared: and prefixes that rows share once.
@@ -49,6 +51,7 @@ class Fused:
     groups: list[Group] = field(default_factory=list)
     norms: int = 0
     gates: int = 0
+    rotary: bool = False
     segments: bool = False
     unpadded: bool = False
     shared: bool = False
@@ -61,8 +64,8 @@ class Fused:
         counts = {"groups of LoRA layers": len(self.groups), "norms": self.norms, "gates": self.gates}
         parts = [f"{count} {name}" for name, count in counts.items() if count]
         kinds = {
-            "attention": self.segments, "no padding": self.unpadded, "shared prefixes": self.shared,
-            "log-probabilities": self.likely,
+            "rotary positions": self.rotary, "attention": self.segments, "no padding": self.unpadded,
+            "shared prefixes": self.shared, "log-probabilities": self.likely,
         }  # fmt: skip
         return ", ".join([*parts, *(name for name, done in kinds.items() if done)])
 
@@ -75,7 +78,7 @@ class Fused:
         for undo in reversed(self._undo):
             undo()
         self._undo, self.groups, self.norms, self.gates = [], [], 0, 0
-        self.segments = self.unpadded = self.shared = self.likely = False
+        self.rotary = self.segments = self.unpadded = self.shared = self.likely = False
 
 
 def wanted(config: RunConfig, plan: Plan) -> bool:
@@ -148,6 +151,7 @@ def _replace(
         outputs, slopes = measured(model, batch, below)
         if built is not None:
             _replace_norms(model, built, done)
+            _replace_rotaries(model, built, done)
             if attention_is_free:
                 _replace_attention(model, built, done)
         _replace_linear(model, batch, built, done)
@@ -206,6 +210,12 @@ def _norm(
         return Norm.apply(x, weight, epsilon, offset, built) if fits(x, weight) else original(x)
 
     return forward
+
+
+def _replace_rotaries(model: nn.Module, built: Kernels, done: Fused) -> None:
+    for module, where in rotaries(model, built):
+        _put(module, with_ours(module, where, lambda *given: Rotary.apply(*given, built), gradients=True), done)
+        done.rotary = True
 
 
 def _replace_attention(model: Any, built: Kernels, done: Fused) -> None:

@@ -1,4 +1,4 @@
-"""RMSNorm, the gate of an MLP and the loss of the next token as one pass through memory each, with their gradients."""
+"""RMSNorm, rotary positions, gates of MLPs and the loss of the next token in one pass each, and their gradients."""
 
 from __future__ import annotations
 
@@ -44,6 +44,34 @@ class Norm(torch.autograd.Function):
             rows, weight, scales, flat, offset=ctx.offset, trained=ctx.needs_input_grad[1]
         )
         return dx.view(given.shape), slopes, None, None, None
+
+
+class Rotary(torch.autograd.Function):
+    """Queries and keys (B, H, T, D) turned by cosines and sines (B or 1, T, D)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, kernels: Kernels
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Kernels.rotary`.
+
+        Args:
+            ctx: keeps what the gradient needs.
+            q: (B, H, T, D).
+            k: (B, heads of keys, T, D).
+            cosine, sine: (B or 1, T, D).
+            kernels: the compiled functions.
+        """
+        ctx.save_for_backward(cosine, sine)
+        ctx.kernels = kernels
+        return kernels.rotary(q, cosine, sine), kernels.rotary(k, cosine, sine)
+
+    @staticmethod
+    def backward(ctx: Any, *given: torch.Tensor) -> tuple[Any, ...]:
+        """See `Kernels.rotary`."""
+        cosine, sine = ctx.saved_tensors
+        slopes = (one if one.stride(-1) == 1 else one.contiguous() for one in given)
+        return *(ctx.kernels.rotary(one, cosine, sine, back=True) for one in slopes), None, None, None
 
 
 class Gated(torch.autograd.Function):

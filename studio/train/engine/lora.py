@@ -5,7 +5,7 @@ the masters stay float32 and everything is computed in the number format of the 
 `x Aᵀ` are kept. Layers that take the same input (queries, keys and values; gate and up) are one product. d is 1, or
 with DoRA the trained length of each row over the length that it has, which PEFT measures on the whole matrix and here
 follows from `‖W + sBA‖² = ‖W‖² + 2s⟨W, BA⟩ + s²‖BA‖²`, row by row and without making BA. Products with A and B are the
-engine's own in float32, where they take a library as long as four to eight times their share of the operations.
+engine's own: they take a library as long as two to eight times their share of the operations.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Group:
         self._originals = [layer.forward for layer in layers]
         self.sizes = [layer.base_layer.out_features for layer in layers]
         fits = all(size % WIDTH == 0 for size in (layers[0].base_layer.in_features, *self.sizes))
-        self._built = built if fits and frozen.dtype == torch.float32 else None
+        self._built = built if fits and built is not None and built.has_low_rank(frozen.dtype) else None
         biases = [layer.base_layer.bias for layer in layers]
         self._bias = None
         if any(bias is not None for bias in biases):

@@ -1,14 +1,3 @@
-"""The engine's compiled functions, loaded once."""
+from tests.kernels.conftest import kernels
 
-from __future__ import annotations
-
-import pytest
-
-from studio.kernels.building import load
-from studio.kernels.calls import Kernels
-from studio.models.device.compiled import place
-
-
-@pytest.fixture(scope="session")
-def kernels() -> Kernels:
-    return Kernels(load(place()))
+__all__ = ["kernels"]

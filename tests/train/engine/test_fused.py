@@ -74,7 +74,8 @@ def test_a_family_gives_the_same_with_them(kernels: Kernels, family: str) -> Non
     done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
     after = answers(model, autocast=False)
     assert done.reason == ""
-    assert bool(done.replaced()) is (family != "falcon")  # whose linear layers are of a class of its own
+    assert bool(done.groups) is (family != "falcon")  # whose linear layers are of a class of its own
+    assert done.rotary is (family != "glm")  # which turns neighbours, not halves
     assert before[1].keys() == after[1].keys()
     torch.testing.assert_close(after[0], before[0], rtol=1e-4, atol=1e-5)
     for name, gradient in before[1].items():

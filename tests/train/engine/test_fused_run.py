@@ -37,8 +37,8 @@ def test_a_job_says_what_is_fused_and_learns_the_same(
     assert "fused" not in capfd.readouterr().out and len(plain) == 6
     found = losses(settings, tiny, rows, kernels="auto", padding_free=padding_free)
     assert (
-        "fused kernels: 8 groups of LoRA layers, 5 norms, 2 gates, attention, no padding, shared prefixes\n"
-        in capfd.readouterr().out
+        "fused kernels: 8 groups of LoRA layers, 5 norms, 2 gates, rotary positions, attention, no padding, "
+        "shared prefixes\n" in capfd.readouterr().out
     )
     assert found == pytest.approx(plain, rel=1e-5)
 

@@ -1,0 +1,100 @@
+"""Rotary positions in one pass through memory: in which layers, and how they come to be computed so.
+
+transformers' layers call a function of their own Python module for it. Ours stands there while such a layer is computed
+and at no other time, so that a model that was left as it is stays so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from studio.kernels.calls import KINDS, Kernels
+from studio.kernels.recognized import AGREEMENT, distance
+
+NAME = "apply_rotary_pos_emb"
+Turn = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+def turned(built: Kernels) -> Turn:
+    """Queries and keys (B, H, T, D) turned by cosines and sines (B or 1, T, D), without gradients.
+
+    Args:
+        built: the compiled functions.
+    """
+    return lambda q, k, cosine, sine: (built.rotary(q, cosine, sine), built.rotary(k, cosine, sine))
+
+
+def rotaries(model: nn.Module, built: Kernels) -> Iterator[tuple[nn.Module, Any]]:
+    """Yield the layers that turn the halves of queries and keys, and the Python module that each calls for it.
+
+    Args:
+        model: it is not changed.
+        built: the compiled functions.
+    """
+    known: dict[str, bool] = {}
+    for module in model.modules():
+        place = sys.modules.get(type(module).__module__)
+        code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
+        if not hasattr(place, NAME) or NAME not in getattr(code, "co_names", ()):
+            continue
+        name = type(module).__module__
+        if name not in known:
+            known[name] = _halves(getattr(place, NAME), turned(built))
+        if known[name]:
+            yield module, place
+
+
+def with_ours(module: nn.Module, place: Any, ours: Turn, *, gradients: bool) -> Callable[..., Any]:
+    """A layer's forward with our function for its rotary positions, where that takes what it is given.
+
+    Args:
+        module: the layer, as it is now.
+        place: the Python module that it calls for it.
+        ours: as `turned`.
+        gradients: it has them; where they are wanted, one without leaves the work to the layer's own.
+    """
+    own, forward = getattr(place, NAME), module.forward
+
+    def turn(q: torch.Tensor, k: torch.Tensor, *given: Any, **options: Any) -> Any:
+        ready = gradients or not torch.is_grad_enabled()
+        if not ready or len(given) != 2 or options or not all(_fits(x, *given) for x in (q, k)):
+            return own(q, k, *given, **options)
+        return ours(q, k, *given)
+
+    def computed(*given: Any, **options: Any) -> Any:
+        before = getattr(place, NAME)
+        setattr(place, NAME, turn)
+        try:
+            return forward(*given, **options)
+        finally:
+            setattr(place, NAME, before)
+
+    return computed
+
+
+def _fits(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> bool:
+    rows = ((1, *x.shape[2:]), (x.shape[0], *x.shape[2:])) if x.ndim == 4 else ()
+    return x.dtype in KINDS and x.device.type == "cpu" and x.stride(-1) == 1 and x.shape[-1] % 2 == 0 and all(
+        one.dtype == x.dtype and one.shape in rows and one.stride(-1) == 1 for one in (cosine, sine)
+    )  # fmt: skip
+
+
+def _halves(own: Callable[..., Any], ours: Turn) -> bool:
+    """Whether a function gives what ours gives."""
+    drawn = torch.Generator().manual_seed(0)
+    q, k = torch.randn(1, 2, 3, 20, generator=drawn), torch.randn(1, 1, 3, 20, generator=drawn)
+    given = torch.randn(2, 1, 3, 20, generator=drawn)
+    try:
+        found = own(q, k, *given)
+        return all(
+            mine.shape == theirs.shape and distance(theirs, mine) <= AGREEMENT[torch.float32][0]
+            for mine, theirs in zip(ours(q, k, *given), found, strict=True)
+        )
+    except Exception:  # a function of anybody's code: it stays as it is
+        return False
