@@ -1,14 +1,13 @@
 """Rotary positions in one pass through memory: in which layers, and how they come to be computed so.
 
-transformers' layers call a function of their own Python module for it. Ours stands there while such a layer is computed
-and at no other time, so that a model that was left as it is stays so.
+transformers' layers call a function of their own Python module for it. A layer of ours has its own forward with other
+globals: ours stands there in place of that function, for this layer and for no other, whichever threads compute them.
 """
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Iterator
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -30,36 +29,35 @@ def turned(built: Kernels) -> Turn:
     return lambda q, k, cosine, sine: (built.rotary(q, cosine, sine), built.rotary(k, cosine, sine))
 
 
-def rotaries(model: nn.Module, built: Kernels) -> Iterator[tuple[nn.Module, Any]]:
-    """Yield the layers that turn the halves of queries and keys, and the Python module that each calls for it.
+def rotaries(model: nn.Module, built: Kernels) -> Iterator[nn.Module]:
+    """Yield the layers that turn the halves of queries and keys, with a forward that is their class's own.
 
     Args:
         model: it is not changed.
         built: the compiled functions.
     """
-    known: dict[str, bool] = {}
+    known: dict[Callable[..., Any], bool] = {}
     for module in model.modules():
-        place = sys.modules.get(type(module).__module__)
-        code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
-        if not hasattr(place, NAME) or NAME not in getattr(code, "co_names", ()):
+        forward = type(module).forward
+        own = getattr(forward, "__globals__", {}).get(NAME)
+        if own is None or NAME not in forward.__code__.co_names or "forward" in vars(module):
             continue
-        name = type(module).__module__
-        if name not in known:
-            known[name] = _halves(getattr(place, NAME), turned(built))
-        if known[name]:
-            yield module, place
+        if own not in known:
+            known[own] = _halves(own, turned(built))
+        if known[own]:
+            yield module
 
 
-def with_ours(module: nn.Module, place: Any, ours: Turn, *, gradients: bool) -> Callable[..., Any]:
+def with_ours(module: nn.Module, ours: Turn, *, gradients: bool) -> Callable[..., Any]:
     """A layer's forward with our function for its rotary positions, where that takes what it is given.
 
     Args:
-        module: the layer, as it is now.
-        place: the Python module that it calls for it.
+        module: one of `rotaries`.
         ours: as `turned`.
         gradients: it has them; where they are wanted, one without leaves the work to the layer's own.
     """
-    own, forward = getattr(place, NAME), module.forward
+    forward: Any = type(module).forward
+    own = forward.__globals__[NAME]
 
     def turn(q: torch.Tensor, k: torch.Tensor, *given: Any, **options: Any) -> Any:
         ready = gradients or not torch.is_grad_enabled()
@@ -67,15 +65,10 @@ def with_ours(module: nn.Module, place: Any, ours: Turn, *, gradients: bool) -> 
             return own(q, k, *given, **options)
         return ours(q, k, *given)
 
-    def computed(*given: Any, **options: Any) -> Any:
-        before = getattr(place, NAME)
-        setattr(place, NAME, turn)
-        try:
-            return forward(*given, **options)
-        finally:
-            setattr(place, NAME, before)
-
-    return computed
+    told = forward.__globals__ | {NAME: turn}
+    again = FunctionType(forward.__code__, told, forward.__name__, forward.__defaults__, forward.__closure__)
+    again.__kwdefaults__ = forward.__kwdefaults__
+    return MethodType(again, module)
 
 
 def _fits(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> bool:

@@ -33,9 +33,7 @@ def quicken_passes(model: nn.Module) -> Placed:
     ]  # fmt: skip
     found += gated_mlps(model, compiled)
     ours = [(module, _where_it_fits(module.forward, forward, weight)) for module, forward, weight in found]
-    for module, place in rotaries(model, compiled):
-        if "forward" not in vars(module):
-            ours.append((module, with_ours(module, place, turned(compiled), gradients=False)))
+    ours += [(one, with_ours(one, turned(compiled), gradients=False)) for one in rotaries(model, compiled)]
     return put(ours)
 
 

@@ -1,7 +1,8 @@
-"""Our function for rotary positions stands in a module only while a layer is computed, and only where it fits."""
+"""Our function for rotary positions is called by the layers that it was put into, by no other, and where it fits."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -24,26 +25,30 @@ def model() -> Any:
 
 def put(model: Any, kernels: Kernels, calls: list[str], *, gradients: bool) -> None:
     """Put ours into a model; each call of it is noted."""
-    for module, place in rotaries(model, kernels):
 
-        def ours(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            calls.append("ours")
-            return turned(kernels)(*given)
+    def ours(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append("ours")
+        return turned(kernels)(*given)
 
-        module.forward = with_ours(module, place, ours, gradients=gradients)
+    for module in rotaries(model, kernels):
+        module.forward = with_ours(module, ours, gradients=gradients)
 
 
-def test_the_module_is_as_it_was_afterwards_also_when_a_layer_fails(model: Any, kernels: Kernels) -> None:
+def test_threads_that_compute_two_models_of_a_family_get_each_their_own(model: Any, kernels: Kernels) -> None:
+    """As evaluation does with the halves of a batch: what one thread takes back must not be the other's."""
     calls: list[str] = []
+    other = LlamaForCausalLM(model.config).eval()
     put(model, kernels, calls, gradients=True)
-    ids = torch.arange(12)[None]
-    with torch.no_grad():
-        model(ids)
-    assert len(calls) == 2 and modeling_llama.apply_rotary_pos_emb is OWN
-    model.model.layers[1].self_attn.o_proj = None
-    with pytest.raises(TypeError), torch.no_grad():
-        model(ids)
-    assert len(calls) == 4 and modeling_llama.apply_rotary_pos_emb is OWN
+    ids, laps = torch.arange(12)[None], 40
+
+    def compute(one: Any) -> None:
+        for _ in range(laps):
+            one(ids)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(compute, (model, model, other)))
+    assert len(calls) == 2 * 2 * laps  # layers, threads
+    assert modeling_llama.apply_rotary_pos_emb is OWN
 
 
 def test_another_model_of_the_family_is_left_as_it_is(model: Any, kernels: Kernels) -> None:
@@ -80,3 +85,9 @@ def test_a_function_that_turns_neighbours_is_left_alone(
     assert len(list(rotaries(model, kernels))) == 2
     monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", neighbours)
     assert list(rotaries(model, kernels)) == []
+
+
+def test_a_layer_whose_forward_is_another_already_is_left_alone(model: Any, kernels: Kernels) -> None:
+    layer = model.model.layers[0].self_attn
+    layer.forward = layer.forward
+    assert list(rotaries(model, kernels)) == [model.model.layers[1].self_attn]

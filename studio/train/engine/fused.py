@@ -213,8 +213,8 @@ def _norm(
 
 
 def _replace_rotaries(model: nn.Module, built: Kernels, done: Fused) -> None:
-    for module, where in rotaries(model, built):
-        _put(module, with_ours(module, where, lambda *given: Rotary.apply(*given, built), gradients=True), done)
+    for module in rotaries(model, built):
+        _put(module, with_ours(module, lambda *given: Rotary.apply(*given, built), gradients=True), done)
         done.rotary = True
 
 
