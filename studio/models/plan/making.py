@@ -290,7 +290,8 @@ def _eval_steps(config: RunConfig, lengths: Lengths, steps: int, choices: dict[s
         count = EVALUATIONS if config.training.early_stopping else _evaluations(config, lengths, steps)
         many = "one validation" if count == 1 else f"about {count} validations"
         why = "" if count == EVALUATIONS else ": more would take over a third of the time"
-        choice = Choice(max(1, steps // count), f"{many} in {steps} steps{why}", "rule")
+        # Rounded up, so that the one at the end does not come right after another.
+        choice = Choice(max(1, -(-steps // count)), f"{many} in {steps} steps{why}", "rule")
     choices["training.eval_steps"] = choice
     return int(choice.value)
 
