@@ -33,6 +33,7 @@ from studio.settings import Settings, read_settings
 from tests.conftest import Measured
 from tests.support.ports import free_port
 from tests.support.prepared import link_model
+from tests.support.processes import end_jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0
@@ -160,10 +161,19 @@ def serving() -> Iterator[Serve]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start a web process on a home; it is ended with the test."""
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start a web process on a home; it is ended with the test, and so are jobs of a home that is the test's own."""
+    homes: list[Path] = []
     with serving() as start:
-        yield start
+
+        def noted(home: Path, port: int | None = None, **more: str) -> Server:
+            homes.append(home)
+            return start(home, port, **more)
+
+        yield noted
+    for home in homes:
+        if home.is_relative_to(tmp_path):
+            end_jobs(home)
 
 
 @pytest.fixture(scope="session")
@@ -187,6 +197,7 @@ def server(
     measured.measure(home)
     with serving() as start:
         yield start(home, shared_port)
+    end_jobs(home)
     measured.learn(home)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from pathlib import Path
 
 import psutil
 
@@ -21,6 +23,14 @@ def gone(pid: int) -> bool:
         return ended(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return True
+
+
+def end_jobs(home: Path) -> None:
+    """End what runs jobs of a home: a test that failed may have left a training, which would go on beside others."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "studio.jobs.run" in " ".join(process.cmdline()) and process.environ().get("STUDIO_HOME") == str(home):
+                process.kill()
 
 
 def interruptible() -> None:
