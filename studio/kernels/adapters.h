@@ -36,8 +36,8 @@ void over_rows(const typename Kind::Cell* left, long left_row, const typename Ki
   typedef typename Kind::Cell Cell;
   constexpr long ROWS = 128, COLUMNS = 64;
   const long deep = filled(rows, Kind::PAIR);
-  auto turned = room<Cell>(few * deep), spare = room<Cell>(few * deep);
-  turn(left, left_row, rows, few, spare.get(), turned.get(), deep);
+  auto turned = room<Cell>(few * deep);
+  turn(left, left_row, rows, few, turned.get(), deep);
 #pragma omp parallel for schedule(dynamic)
   for (long c = 0; c < width; c += COLUMNS) {
     Cell panel[ROWS * COLUMNS];

@@ -188,7 +188,6 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
     auto q_across = room<Cell>(TILE * s.padded), q_along = room<Cell>(TILE * s.padded);
     auto g_across = room<Cell>(TILE * s.padded), g_along = room<Cell>(TILE * s.padded);
     auto weights = room<Cell>(TILE * TILE), slopes = room<Cell>(TILE * TILE), turned = room<Cell>(TILE * TILE);
-    auto spare = room<Cell>(TILE * TILE);
     auto scores = room<float>(TILE * TILE), inner = room<float>(TILE * TILE);
     float log_of[TILE], mean[TILE];
 #pragma omp for schedule(dynamic)
@@ -261,7 +260,7 @@ void backward(const Heads<const T>& q, const Heads<const T>& k, const Heads<cons
                             v_sum.get() + cell, s.padded, true);
               product<Kind>(some, s.padded, depth, slopes.get() + tile, TILE, q_along.get() + below, s.padded,
                             k_sum.get() + cell, s.padded, true);
-              turn(slopes.get() + tile, TILE, some, depth, spare.get(), turned.get(), TILE);
+              turn(slopes.get() + tile, TILE, some, depth, turned.get(), TILE);
               product<Kind>(std::min(depth, have - from), s.padded, filled(some, Kind::PAIR), turned.get(), TILE,
                             k_along.get() + cell, s.padded, q_sum + (first + from) * s.padded, s.padded, true);
             }

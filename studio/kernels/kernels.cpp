@@ -50,6 +50,22 @@ void attend_back(void** at, const int64_t* steps, const float* logsum, const std
                     heads<T>(at[5], steps + 10), heads<T>(at[6], steps + 12), heads<T>(at[7], steps + 14), segments, s);
 }
 
+template <class Kind>
+void put_low_rank(const void* left, int64_t left_row, const void* right, void* out, int64_t out_row, int64_t rows,
+                  int64_t width, int64_t depth, int add) {
+  typedef typename Kind::Cell Cell;
+  low_rank<Kind>(static_cast<const Cell*>(left), left_row, static_cast<const Cell*>(right), static_cast<Cell*>(out),
+                 out_row, rows, width, depth, add);
+}
+
+template <class Kind>
+void put_over_rows(const void* left, int64_t left_row, const void* right, int64_t right_row, float* out, int64_t few,
+                   int64_t rows, int64_t width) {
+  typedef typename Kind::Cell Cell;
+  over_rows<Kind>(static_cast<const Cell*>(left), left_row, static_cast<const Cell*>(right), right_row, out, few, rows,
+                  width);
+}
+
 template <class T>
 Sides<T> sides(const void* left, int64_t left_row, const void* right, int64_t right_row, int64_t depth) {
   return {static_cast<const T*>(left), long(left_row), static_cast<const T*>(right), long(right_row), long(depth)};
@@ -64,6 +80,16 @@ void read_next(void** at, const int64_t* steps, const uint8_t* seen, int64_t see
   };
   next_token<T>(kept(0, size), kept(1, size), kept(2, value_size), static_cast<T*>(at[3]), seen, seen_row, rows, heads,
                 key_heads, tokens, scale);
+}
+
+template <class T>
+void turn_positions(void** at, const int64_t* steps, int64_t rows, int64_t tokens, int64_t heads, int64_t size,
+                    int back) {
+  auto given = [&](int which, const int64_t* step, int64_t head) {
+    return Turned<T>{static_cast<const T*>(at[which]), long(step[0]), long(step[1]), long(head)};
+  };
+  rotate(given(0, steps, steps[2]), given(1, steps + 3, 0), given(2, steps + 5, 0), static_cast<T*>(at[3]), rows,
+         tokens, heads, size, back);
 }
 
 }  // namespace
@@ -127,38 +153,18 @@ void likely(int kind, void* logits, const int64_t* targets, float* known, int64_
 }
 
 // Whether `low_rank` and `over_rows` take bfloat16.
-int multiplies_pairs() {
-#ifdef __AVX512BF16__
-  return 1;
-#else
-  return 0;
-#endif
-}
+int multiplies_pairs() { return Half::PAIR == 2; }
 
 void low_rank(int kind, const void* left, int64_t left_row, const void* right, void* out, int64_t out_row, int64_t rows,
               int64_t width, int64_t depth, int add) {
-  auto with = [&](auto how) {
-    typedef typename decltype(how)::Cell Cell;
-    studio::low_rank<decltype(how)>(static_cast<const Cell*>(left), left_row, static_cast<const Cell*>(right),
-                                    static_cast<Cell*>(out), out_row, rows, width, depth, add);
-  };
-#ifdef __AVX512BF16__
-  if (kind) return with(Paired{});
-#endif
-  with(Single{});
+  auto multiply = kind ? put_low_rank<Half> : put_low_rank<Single>;
+  multiply(left, left_row, right, out, out_row, rows, width, depth, add);
 }
 
 void over_rows(int kind, const void* left, int64_t left_row, const void* right, int64_t right_row, float* out,
                int64_t few, int64_t rows, int64_t width) {
-  auto with = [&](auto how) {
-    typedef typename decltype(how)::Cell Cell;
-    studio::over_rows<decltype(how)>(static_cast<const Cell*>(left), left_row, static_cast<const Cell*>(right),
-                                     right_row, out, few, rows, width);
-  };
-#ifdef __AVX512BF16__
-  if (kind) return with(Paired{});
-#endif
-  with(Single{});
+  auto multiply = kind ? put_over_rows<Half> : put_over_rows<Single>;
+  multiply(left, left_row, right, right_row, out, few, rows, width);
 }
 
 // down: (rank x depth), up: (width x rank); neither where the rank is 0.
@@ -178,14 +184,7 @@ void next_token(int kind, void** at, const int64_t* steps, const uint8_t* seen, 
 // at: x, cosines, sines, out; steps: between rows, tokens and heads of x, and between rows and tokens of the others.
 void rotary(int kind, void** at, const int64_t* steps, int64_t rows, int64_t tokens, int64_t heads, int64_t size,
             int back) {
-  auto with = [&](auto number) {
-    typedef decltype(number) T;
-    auto given = [&](int which, const int64_t* step, int64_t head) {
-      return Turned<T>{static_cast<const T*>(at[which]), long(step[0]), long(step[1]), long(head)};
-    };
-    rotate(given(0, steps, steps[2]), given(1, steps + 3, 0), given(2, steps + 5, 0), static_cast<T*>(at[3]), rows,
-           tokens, heads, size, back);
-  };
-  kind ? with(bf16{}) : with(0.0f);
+  auto turn = kind ? turn_positions<bf16> : turn_positions<float>;
+  turn(at, steps, rows, tokens, heads, size, back);
 }
 }

@@ -103,13 +103,19 @@ inline void lay_across(const Cell* cells, long row, long rows, long depth, Cell*
   turn_words(cells, row / P, rows, depth / P, panel, width);
 }
 
-// Cells turned: (rows, columns) as (columns, rows), with 0 behind an odd last one; `spare` has room for all of them.
-inline void turn(const float* cells, long row, long rows, long columns, float*, float* to, long to_row) {
+// Cells turned: (rows, columns) as (columns, rows), with 0 behind an odd last one. Pairs are made and turned in parts.
+inline void turn(const float* cells, long row, long rows, long columns, float* to, long to_row) {
   turn_words(cells, row, rows, columns, to, to_row);
 }
-inline void turn(const bf16* cells, long row, long rows, long columns, bf16* spare, bf16* to, long to_row) {
-  lay(cells, row, rows, columns, spare, columns);
-  turn_words(spare, columns, (rows + 1) / 2, columns, to, to_row / 2);
+inline void turn(const bf16* cells, long row, long rows, long columns, bf16* to, long to_row) {
+  constexpr long ROWS = 32, COLUMNS = 64;
+  bf16 panel[ROWS * COLUMNS];
+  for (long r = 0; r < rows; r += ROWS)
+    for (long c = 0; c < columns; c += COLUMNS) {
+      const long here = std::min(ROWS, rows - r), wide = std::min(COLUMNS, columns - c);
+      lay(cells + r * row + c, row, here, wide, panel, wide);
+      turn_words(panel, wide, (here + 1) / 2, wide, to + c * to_row + r, to_row / 2);
+    }
 }
 
 }  // namespace studio

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from studio.jobs import JobFolder
 from tests.browser.made import as_text, longest_answer, open_tab, serious
-from tests.ui.made_jobs import SCRIPT, made_run
+from tests.ui.made_jobs import SCRIPT
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server
@@ -33,13 +33,6 @@ DRAWN = """script => {
 UPDATES = """() => { window.updates = {left: 0, right: 0}; for (const side of ['left', 'right'])
   new MutationObserver(() => window.updates[side]++).observe(document.querySelector(`#chat-${side} .chat-messages`),
     {subtree: true, childList: true, characterData: true}) }"""
-
-
-@pytest.fixture
-def run(server: Server, leftovers: list[Path]) -> JobFolder:
-    made = made_run(server.settings.jobs)
-    leftovers.append(server.settings.jobs)
-    return made
 
 
 @pytest.mark.long

@@ -15,18 +15,11 @@ from tests.export.tinyrun import make_tiny_run
 from tests.support.prepared import link_model
 from tests.support.servers.hubserver import Hub, serve_hub
 from tests.support.servers.hubuploads import Uploads
-from tests.ui.made_jobs import made_run, made_upload
+from tests.ui.made_jobs import made_upload
 
 REPO = "#export-repo textarea, #export-repo input"
 PATH = "#export-path textarea, #export-path input"
 LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (1440, 390)]
-
-
-@pytest.fixture
-def run(server: Server, leftovers: list[Path]) -> JobFolder:
-    made = made_run(server.settings.jobs)
-    leftovers.append(server.settings.jobs)
-    return made
 
 
 @pytest.mark.long

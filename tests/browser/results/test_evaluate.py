@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +15,7 @@ from studio.jobs.store.files import read_json
 from studio.jobs.store.finding import jobs_of_kind
 from studio.settings import PRESETS
 from tests.browser.made import as_text, open_tab
-from tests.ui.made_jobs import SCRIPT, made_evaluation, made_preference, made_run
+from tests.ui.made_jobs import SCRIPT, made_evaluation, made_preference
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeRun, Server
@@ -24,13 +23,6 @@ if TYPE_CHECKING:
     MakeRun = Callable[..., FakeRun]
 
 ROWS = "#evaluation-view tbody tr"
-
-
-@pytest.fixture
-def run(server: Server, leftovers: list[Path]) -> JobFolder:
-    made = made_run(server.settings.jobs)
-    leftovers.append(server.settings.jobs)
-    return made
 
 
 @pytest.mark.long

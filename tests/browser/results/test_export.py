@@ -27,13 +27,6 @@ if TYPE_CHECKING:
     MakeRun = Callable[..., FakeRun]
 
 
-@pytest.fixture
-def run(server: Server, leftovers: list[Path]) -> JobFolder:
-    made = made_run(server.settings.jobs)
-    leftovers.append(server.settings.jobs)
-    return made
-
-
 @pytest.mark.long
 def test_without_a_run_there_is_one_sentence(page: Page, server: Server) -> None:
     open_tab(page, server.url, "export", "")
