@@ -77,12 +77,10 @@ def test_two_ranks_are_one_process(
 @pytest.mark.parametrize(
     ("method", "tuning", "ranks"),
     [
-        ("sft", "lora", 2), ("sft", "full", 2), ("sft", "lora", 3), ("sft", "full", 3), ("sft", "dora", 2),
-        ("dpo", "lora", 2), ("dpo", "full", 2), ("dpo", "lora", 3), ("dpo", "full", 3), ("reward", "lora", 2),
-        ("pretrain", "full", 2), ("grpo", "lora", 2), ("grpo", "full", 2), ("grpo", "lora", 3), ("grpo", "full", 3),
-        ("rloo", "lora", 2), ("ppo", "lora", 2), ("ppo", "full", 2), ("kto", "lora", 2), ("kto", "full", 3),
-        ("orpo", "lora", 2), ("cpo", "lora", 2), ("simpo", "full", 3),
-        ("sft", "qlora", 2), ("dpo", "qlora", 3),
+        ("sft", "lora", 2), ("sft", "full", 3), ("sft", "dora", 2), ("dpo", "lora", 3), ("dpo", "full", 2),
+        ("reward", "lora", 2), ("pretrain", "full", 2), ("grpo", "lora", 2), ("grpo", "full", 3), ("rloo", "lora", 2),
+        ("ppo", "lora", 2), ("ppo", "full", 2), ("kto", "lora", 2), ("kto", "full", 3), ("orpo", "lora", 2),
+        ("cpo", "lora", 2), ("simpo", "full", 3), ("sft", "qlora", 2), ("dpo", "qlora", 3),
     ],
 )  # fmt: skip
 def test_every_number_is_that_of_one_process(
@@ -122,10 +120,12 @@ def test_the_best_model_and_the_early_stop_are_the_same(tiny: Path, session_sett
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("ranks", ["auto", "3"])
 @pytest.mark.parametrize(
-    ("method", "tuning"), [(method, tuning) for method in ("sft", "dpo", "grpo") for tuning in ("lora", "full")]
-    + [("ppo", "lora")],
+    ("method", "tuning", "ranks"),
+    [
+        ("sft", "lora", "auto"), ("sft", "lora", "3"), ("sft", "full", "auto"), ("dpo", "lora", "3"),
+        ("grpo", "lora", "auto"), ("grpo", "full", "3"), ("ppo", "lora", "auto"), ("ppo", "lora", "3"),
+    ],
 )  # fmt: skip
 def test_a_branch_goes_on_with_another_number_of_ranks(
     tiny: Path, session_settings: Settings, method: str, tuning: str, ranks: str
