@@ -1,4 +1,4 @@
-"""What New run asks: what the draft begins with. Filled and answered by assets/core/newrun.js."""
+"""What New run asks: what the draft begins with. Filled and answered by assets/runs/newrun.js."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The left column: brand, New run, the jobs with search, filters and choice, the device, and who signs out.
 
-The markup is constant; assets/core/runs.js and organise.js fill it from /api/jobs, names as text only. Signing out is
-done by assets/core/session.js, which has the key that it needs.
+The markup is constant; assets/runs/runs.js and organise.js fill it from /api/jobs, names as text only. Signing out is
+done by assets/session/session.js, which has the key that it needs.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ SIGN_OUT = """<div class="studio sign-out">
 def run_list() -> gr.HTML:
     """Make the list of jobs; selecting one sets `Page.job`."""
     return drawn(
-        TEMPLATE, "runs", "training/compare.js", "training/keep.js", "training/queue.js", "core/organise.js",
-        "core/whose.js", "core/newrun.js", "core/runs.js", elem_id="run-list",
+        TEMPLATE, "runs", "charts/compare.js", "training/keep.js", "training/queue.js", "runs/organise.js",
+        "core/whose.js", "runs/newrun.js", "runs/runs.js", elem_id="run-list",
     )  # fmt: skip
 
 

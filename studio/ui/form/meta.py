@@ -44,7 +44,7 @@ class Meta:
 
     @classmethod
     def read(cls, text: Any) -> Meta:
-        """Read what assets/core/form.js sends; anything else counts as nothing."""
+        """Read what assets/form/form.js sends; anything else counts as nothing."""
         try:
             given = parse_json(str(text))
             wanted = given["set"] if isinstance(given["set"], dict) else {}

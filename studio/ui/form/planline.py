@@ -286,7 +286,7 @@ def wire(page: Page) -> None:
         return job, gr.Tabs(selected="training")
 
     outputs = [*form.lines, form.draft, page.summaries["method"]]
-    told = [*form.inputs, form.origin, form.meta]  # the last is what assets/core/form.js fills in
+    told = [*form.inputs, form.origin, form.meta]  # the last is what assets/form/form.js fills in
     calculate: dict[str, Any] = {"fn": guard(update), "inputs": told, "outputs": outputs, "js": COUNTED, **QUIET}
     gr.on(
         [line.submit for line in form.lines], guard(start), inputs, [page.job, page.tabs],

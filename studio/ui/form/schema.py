@@ -1,7 +1,7 @@
 """The form of a run, made from the schema: a component for each option, values in, a config out.
 
 No option is known by name here. An option that the chosen method or tuning does not use stays in the document
-and is hidden by a class (assets/core/form.js, no request); `config` leaves its value out. What a draft keeps are the
+and is hidden by a class (assets/form/form.js, no request); `config` leaves its value out. What a draft keeps are the
 raw values, so that a half-typed number survives a reload too.
 """
 
@@ -53,7 +53,7 @@ class Form:
         device: this machine, for the choices that it may not have.
         offers: good words of options whose words only the machine knows: its devices.
         start: the values that the page opens with: the demo's. `changed` compares with them.
-        meta: slot of handlers for what assets/core/form.js adds to the values (`planline.Meta`).
+        meta: slot of handlers for what assets/form/form.js adds to the values (`planline.Meta`).
         lines: the plan lines of the tabs.
         facts: the card of the chosen model; its `submit` says that it was downloaded.
         sweeps: pieces in which values to try are typed; the plan is made again on their `input`.
@@ -268,7 +268,7 @@ def field_id(path: str) -> str:
 
 
 def applies_classes(spec: OptionSpec) -> list[str]:
-    """Classes that say where an option applies; assets/core/form.js hides it elsewhere."""
+    """Classes that say where an option applies; assets/form/form.js hides it elsewhere."""
     classes = [f"for-method-{word}" for word in spec.methods] + [f"for-tuning-{word}" for word in spec.tunings]
     return classes + (["by-method"] if spec.methods else []) + (["by-tuning"] if spec.tunings else [])
 

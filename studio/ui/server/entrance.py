@@ -39,9 +39,9 @@ _SAME_FOR_ALL = re.compile(
 _DOWNLOADS = ("/api/", "/gradio_api/file=")
 
 _PAGE = (
-    (ASSETS / "core" / "signin.html").read_text(encoding="utf-8")
+    (ASSETS / "session" / "signin.html").read_text(encoding="utf-8")
     .replace("[ICON]", (ASSETS / "core" / "icon.svg").read_text(encoding="utf-8").strip())
-    .replace("[SCRIPT]", (ASSETS / "core" / "session.js").read_text(encoding="utf-8").strip())
+    .replace("[SCRIPT]", (ASSETS / "session" / "session.js").read_text(encoding="utf-8").strip())
 )  # fmt: skip
 _NAME_FIELD = """<label>Name <input name="name" autocomplete="username" autocapitalize="none" required></label>
 """

@@ -15,7 +15,7 @@ import gradio as gr
 from studio.settings import ASSETS
 
 # The folders of assets/ with what the page is made of, in the order of their styles, and the kinds of files served.
-ROOMS = ("core", "chat", "data", "export", "model", "training")
+ROOMS = ("core", "form", "session", "runs", "chat", "data", "export", "model", "charts", "training")
 SERVED = (".css", ".js", ".svg")
 DOCS_STYLE = "core/docs.css"  # of the pages of docs/, not of the studio's own
 

@@ -192,7 +192,7 @@ def test_assets_are_those_of_the_list_only(page: TestClient) -> None:
         "%2e%2e%2fapp.py",
         "demo/make_demo.py",
         "core/..%2f..%2fapp.py",
-        "core/signin.html",
+        "session/signin.html",
         "core",
     ):
         assert page.get(f"/studio/{name}").status_code == 404

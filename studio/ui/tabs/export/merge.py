@@ -102,7 +102,7 @@ class MergeCard:
                 self.start = gr.Button(START, variant="primary", scale=0, min_width=150, elem_id="merge-start")
             self.said = text_line("", "merge-said", look="muted")
         drawn(
-            REPORT, "merge", "core/follow.js", "training/chartfiles.js", "training/charts.js", "export/mergecurve.js",
+            REPORT, "merge", "core/follow.js", "charts/chartfiles.js", "charts/charts.js", "export/mergecurve.js",
             "export/merge.js",
         )  # fmt: skip
         fields = [self.models, self.method, self.base, self.weights, self.number]

@@ -1,6 +1,6 @@
 """Configs of other tools in the Method tab: one comes in and fills the form, the form goes out as one; and the command.
 
-What is read and written is `studio.interop`; this only shows it (assets/core/interop.js).
+What is read and written is `studio.interop`; this only shows it (assets/form/interop.js).
 """
 
 from __future__ import annotations

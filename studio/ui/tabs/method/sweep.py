@@ -31,7 +31,7 @@ SWEEP = """
 
 
 def sweep_rows(specs: dict[str, OptionSpec]) -> gr.HTML:
-    """Make the rows; event `input`: they changed. The values travel with the form's meta (assets/training/sweep.js)."""
+    """Make the rows; event `input`: they changed. The values travel with the form's meta (assets/form/sweep.js)."""
     options = [
         {"path": path, "title": spec.title, "example": ", ".join(spec.choices[:3])}
         for path, spec in specs.items()

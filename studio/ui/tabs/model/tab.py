@@ -2,7 +2,7 @@
 
 The embedded model is prepared in the background when the page first wants it, once for all pages, so that the
 plan and the rows' tokens can be shown before the first run. A Hub model is described and downloaded by
-assets/core/models.js over `ui.routes.models`; without that, fetching it is the first phase of a run.
+assets/model/models.js over `ui.routes.models`; without that, fetching it is the first phase of a run.
 """
 
 from __future__ import annotations

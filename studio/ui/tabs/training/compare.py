@@ -1,7 +1,7 @@
 """Several runs over each other: curves, the options that differ, results.
 
 The markup is constant and stands in the Training tab instead of the selected job while runs are compared; it is a
-template, so that a page that compares nothing has no second set of charts. assets/training/compare.js fills it from
+template, so that a page that compares nothing has no second set of charts. assets/charts/compare.js fills it from
 /api/compare and the runs' events.
 """
 
@@ -52,6 +52,6 @@ TEMPLATE = f"""
 def comparison() -> gr.HTML:
     """Make the comparison; it is hidden while fewer than two runs are compared."""
     return drawn(
-        TEMPLATE, "compare", "training/chartfiles.js", "training/charts.js", "training/log.js", "training/reader.js",
-        "training/monitor.js", "training/compare.js", elem_id="comparison",
+        TEMPLATE, "compare", "charts/chartfiles.js", "charts/charts.js", "training/log.js", "training/reader.js",
+        "training/monitor.js", "charts/compare.js", elem_id="comparison",
     )  # fmt: skip

@@ -145,7 +145,7 @@ LOG = """
 
 
 _SCRIPTS = (
-    "training/chartfiles.js", "training/charts.js", "training/log.js", "training/notices.js", "training/notify.js",
+    "charts/chartfiles.js", "charts/charts.js", "training/log.js", "training/notices.js", "training/notify.js",
     "training/branch.js", "training/reader.js", "training/tracked.js", "training/ranks.js", "training/monitor.js",
 )  # fmt: skip
 
