@@ -20,7 +20,8 @@ from studio.jobs.actions.removal import What, removal_question, remove_checkpoin
 from studio.jobs.store.finding import find_only, find_own, jobs_of_kind
 from studio.jobs.store.labels import Labels, change_labels, changed_tags
 from studio.jobs.store.request import MODEL_KINDS
-from studio.jobs.views.compare import Comparison, as_csv, as_markdown, compare_runs
+from studio.jobs.views.compare import Comparison, compare_runs
+from studio.jobs.views.comparedtext import as_csv, as_markdown
 from studio.jobs.views.disk import PARTS, DiskBook, gigabytes, measure
 from studio.settings import read_settings
 

@@ -1,4 +1,4 @@
-"""Several runs beside each other: the options that differ, and what came of them; also as text to take elsewhere.
+"""Several runs beside each other: the options that differ, and what came of them.
 
 One function for page and command line. A value is marked as best only where the runs measured the same thing; where
 they may not have, a note says so.
@@ -6,10 +6,7 @@ they may not have, a note says so.
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
-import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +16,6 @@ from typing import Any, Literal
 from studio.config import RunConfig
 from studio.config.describe import options_of
 from studio.errors import InputError
-from studio.escaping import for_markdown, for_spreadsheet
 from studio.jobs.store.events import read_events
 from studio.jobs.store.files import read_json, size_of
 from studio.jobs.store.folder import JobFolder
@@ -43,8 +39,6 @@ SCORING_OPTIONS = frozenset(spec.path for spec in options_of(RunConfig) if spec.
 # What an evaluation measures of a trained model.
 SCORES = {"exact_match": "Exact match after", "preference_accuracy": "Preference accuracy after"}
 Better = Literal["lower", "higher", "neither"]
-
-_OPTION = re.compile(r"[\w.()\- ]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -132,32 +126,6 @@ def metrics_of(config: dict[str, Any]) -> tuple[Metric, ...]:
     """What the method of a training's config reports beside the loss; nothing where this version does not know it."""
     method = METHODS.get(str(at(config, "method.name")))
     return method.metrics if method is not None else ()
-
-
-def as_markdown(comparison: Comparison) -> str:
-    """Return the tables as Markdown; the best values are bold and carry the word."""
-    names = [for_markdown(run["name"]) for run in comparison.runs]
-    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
-    lines.append("| state | " + " | ".join(for_markdown(run["word"]) for run in comparison.runs) + " |")
-    lines += [_line(_code(row.key), row) for row in comparison.options]
-    lines += [_line(for_markdown(row.title), row) for row in comparison.results]
-    return "\n".join([*lines, "", *(f"{for_markdown(note)}\n" for note in comparison.notes)]).rstrip() + "\n"
-
-
-def as_csv(comparison: Comparison) -> str:
-    """Return one line for each option and result: kind, key, title, a column for each run, names of the best."""
-    stream = io.StringIO()
-    writer = csv.writer(stream)
-    names = [str(run["name"]) for run in comparison.runs]
-    writer.writerow(_safe(["kind", "key", "title", *names, "best"]))
-    writer.writerow(_safe(["run", "id", "Id", *(str(run["id"]) for run in comparison.runs), ""]))
-    for row in comparison.options:
-        writer.writerow(_safe(["option", row.key, row.title, *row.values, ""]))
-    for row in comparison.results:
-        figures = ["" if number is None else f"{number:.10g}" for number in row.numbers]
-        best = ", ".join(names[place] for place in row.best)
-        writer.writerow([*_safe(["result", row.key, row.title]), *figures, *_safe([best])])
-    return stream.getvalue()
 
 
 def _results(facts: Sequence[Facts], metrics: Sequence[Metric], changed: set[str]) -> list[Row]:
@@ -346,20 +314,3 @@ def _seconds(value: float) -> str:
 def _number(value: Any) -> float | None:
     usable = isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0
     return float(value) if usable else None
-
-
-def _code(key: str) -> str:
-    """An option's name as code; one that another version or person wrote as text, for no sign ends code safely."""
-    return f"`{key}`" if _OPTION.fullmatch(key) else for_markdown(key)
-
-
-def _line(title: str, row: Row) -> str:
-    cells = [
-        f"**{for_markdown(text)}** (best)" if place in row.best else for_markdown(text)
-        for place, text in enumerate(row.values)
-    ]
-    return f"| {title} | " + " | ".join(cells) + " |"
-
-
-def _safe(cells: list[str]) -> list[str]:
-    return [for_spreadsheet(cell) for cell in cells]  # names come from other people

@@ -16,7 +16,8 @@ from studio.jobs import JobFolder, list_jobs
 from studio.jobs.actions.removal import What, removal_question, remove_checkpoints, remove_job
 from studio.jobs.store.finding import jobs_of_kind
 from studio.jobs.store.labels import change_labels
-from studio.jobs.views.compare import as_csv, as_markdown, compare_runs, metrics_of
+from studio.jobs.views.compare import compare_runs, metrics_of
+from studio.jobs.views.comparedtext import as_csv, as_markdown
 from studio.jobs.views.disk import DiskBook
 from studio.ui.routes.answers import NEVER_KEPT, Json, refusing
 from studio.ui.server.services import Services

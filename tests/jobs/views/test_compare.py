@@ -15,7 +15,8 @@ from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.labels import change_labels
 from studio.jobs.store.state import write_state
-from studio.jobs.views.compare import Comparison, Row, as_csv, as_markdown, compare_runs
+from studio.jobs.views.compare import Comparison, Row, compare_runs
+from studio.jobs.views.comparedtext import as_csv, as_markdown
 from studio.jobs.views.disk import DiskBook
 from tests.jobs.made import trained
 
