@@ -17,7 +17,7 @@ class Segments:
     """The sequences of a batch, in tokens of the flattened batch (B x T).
 
     Attributes:
-        starts, lengths: where each begins, and how long it is.
+        starts, lengths: where each begins, and how long it is; no token is in two of them.
         before: the place of the segment that each continues, earlier in the list, or -1; empty where none does. It
             sees all tokens of that one, and what that one continues.
     """
@@ -25,6 +25,11 @@ class Segments:
     starts: tuple[int, ...]
     lengths: tuple[int, ...]
     before: tuple[int, ...] = ()
+
+    def filled(self, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+        """Room for what is computed of each token, (tokens, …), with zeros for those that no segment has."""
+        whole = sum(self.lengths) == shape[0]
+        return torch.empty(shape, dtype=dtype) if whole else torch.zeros(shape, dtype=dtype)
 
     def arrays(self) -> tuple[ctypes.Array[_LONGS], ctypes.Array[_LONGS], ctypes.Array[_LONGS], _LONGS]:
         """The C arrays of these, and how many there are."""
@@ -58,8 +63,7 @@ class Kernels:
         Returns:
             (tokens, heads, size), and the logarithms of the sums of weights, (tokens, heads) in float32.
         """
-        out = torch.zeros(q.shape, dtype=q.dtype)
-        logsum = torch.zeros(q.shape[:2], dtype=torch.float32)
+        out, logsum = segments.filled(q.shape, q.dtype), segments.filled(q.shape[:2], torch.float32)
         self._library.attention(
             KINDS[q.dtype], *_heads(q, k, v, out), _at(logsum), *segments.arrays(), *_sizes(q, k, window, scale)
         )
@@ -86,7 +90,7 @@ class Kernels:
         """
         q, k, v = inputs
         out, logsum = result
-        made = tuple(torch.zeros(one.shape, dtype=one.dtype) for one in inputs)
+        made = tuple(segments.filled(one.shape, one.dtype) for one in inputs)
         self._library.attention_backward(
             KINDS[q.dtype], *_heads(q, k, v, out, given, *made), _at(logsum), *segments.arrays(),
             *_sizes(q, k, window, scale),
