@@ -144,6 +144,8 @@ def train(context: JobContext) -> None:
                     lambda: _plan(context, asked, reference, prepared, begun is not None, fuses=False)
                 )
                 _record(context, asked, base, prepared, setup.plan)
+        if method.padding_free and config.training.padding_free:
+            trainer.require_apart(setup.plan)
         callback.watch(trainer)
         left_out = LeftOut(context, prepared)
         if sharing.number() == 0:

@@ -36,6 +36,18 @@ def _optimizer(known: Known) -> None:
         )  # fmt: skip
 
 
+def _noise(known: Known) -> None:
+    method, training = known.config.method, known.config.training
+    if not (method.kind.padding_free and training.padding_free and method.reads("neftune_noise_alpha")):
+        return
+    if method.neftune_noise_alpha:
+        raise InputError(
+            "the noise of NEFTune is scaled by the length of a row, and without padding one row holds all examples of "
+            "a micro-batch", where="method.neftune_noise_alpha",
+            fix="Set it to 0, or turn training.padding_free off",
+        )  # fmt: skip
+
+
 def _context(known: Known) -> None:
     lengths, longest, allowed = known.lengths, known.context, known.config.data.max_length
     if longest is None:
@@ -62,4 +74,4 @@ def _context(known: Known) -> None:
         )
 
 
-METHOD_CHECKS = (_own, check_rewards, _optimizer, _context)
+METHOD_CHECKS = (_own, check_rewards, _optimizer, _noise, _context)

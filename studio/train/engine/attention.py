@@ -8,6 +8,8 @@ has it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +21,59 @@ from studio.kernels.calls import KINDS, Kernels, Segments
 
 NAME = "studio_segments"
 _SIZES = range(8, 257)  # of a head
+_SOFT = ("attn_logit_softcapping", "attn_logit_soft_capping")
+_asked: list[int] | None = None  # windows, while `_windows` listens
+
+
+def put_into(model: Any, inner: Any, batch: dict[str, Any], kernels: Kernels) -> Callable[[], None] | None:
+    """Let a model attend here, unless it attends in a way that is unknown here.
+
+    A window that only the model's mask has (PhiMoE, Llama 4) cannot be told from the batch, which is shorter.
+
+    Args:
+        model: as it is trained.
+        inner: the same without PEFT's wrapper.
+        batch: inputs of the model.
+        kernels: the compiled functions.
+
+    Returns:
+        what takes it back; None where the model attends itself.
+    """
+    config, before = inner.config.get_text_config(), inner.config._attn_implementation
+    if any(getattr(config, name, None) for name in _SOFT) or not inner._can_set_attn_implementation():
+        return None
+
+    def undo() -> None:
+        inner.set_attn_implementation(before)
+
+    register(kernels)
+    inner.set_attn_implementation(NAME)
+    if _has_window(config):
+        with _windows() as asked, torch.no_grad():
+            model(**batch, use_cache=False)
+        if not any(asked):
+            undo()
+            return None
+    return undo
+
+
+@contextmanager
+def _windows() -> Iterator[list[int]]:
+    """The windows that layers ask for meanwhile, one for each call; 0 for none."""
+    global _asked
+    _asked = []
+    try:
+        yield _asked
+    finally:
+        _asked = None
+
+
+def _has_window(config: Any) -> bool:
+    """Whether some layer sees only the last tokens, or those of its chunk, as far as a model's text config tells."""
+    layers = getattr(config, "layer_types", None)
+    if layers is not None:
+        return any(word in kind for kind in layers for word in ("sliding", "chunked"))
+    return getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
 
 
 def register(kernels: Kernels) -> None:
@@ -29,6 +84,8 @@ def register(kernels: Kernels) -> None:
     ) -> tuple[torch.Tensor, None]:
         scale = options.get("scaling") or query.shape[-1] ** -0.5
         window = options.get("sliding_window") or 0
+        if _asked is not None:
+            _asked.append(window)
         batch, heads, length, size = query.shape
         dropout = options.get("dropout") or 0.0
         segments = None

@@ -1,18 +1,22 @@
-"""Whether a model with the engine's layers gives what it gave with its own, on a small batch."""
+"""Whether a model with the engine's layers gives what it gave with its own, on a small batch; and for two rows in one
+what it gives for each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from studio.kernels.recognized import AGREEMENT
+from studio.kernels.recognized import AGREEMENT, distance
 
 _LENGTHS = (72, 53)  # tokens of the two rows that are compared
 _COMMON = 40  # of which they begin with so many in common
+_FIRST = 4  # tokens of a row, in which a short convolution over the row before shows most
+Collate = Callable[[list[dict[str, list[int]]]], dict[str, Any]]
 
 
 def near(far: tuple[float, ...], autocast: bool) -> bool:
@@ -84,3 +88,31 @@ def _states(decoder: nn.Module) -> Iterator[list[torch.Tensor]]:
         yield found
     finally:
         handle.remove()
+
+
+def mixed(model: Any, collate: Collate) -> float:
+    """How far the outputs of a row behind another one are from those of the row alone; next to 0 where each is apart.
+
+    Attention keeps examples in one row apart by their positions. What else mixes tokens, as convolutions and linear
+    attention do, mostly goes on from one example into the next.
+
+    Args:
+        model: as it is trained.
+        collate: makes inputs of the model from rows, which have "input_ids" and "labels": one row of all of them.
+
+    Returns:
+        the relative distance, of all the row's tokens or of its first, whichever is larger.
+    """
+    batch, training = batch_of(model), model.training
+    kept = (ids[real.bool()].tolist() for ids, real in zip(*batch.values(), strict=True))
+    rows = [{"input_ids": ids, "labels": ids} for ids in kept]
+    model.eval()  # without dropout
+    try:
+        with torch.no_grad():
+            together, alone = (
+                model(**collate(part), use_cache=False).logits[0, -len(rows[1]["input_ids"]) :].float()
+                for part in (rows, rows[1:])
+            )
+    finally:
+        model.train(training)
+    return max(distance(alone, together), distance(alone[:_FIRST], together[:_FIRST]))

@@ -30,8 +30,6 @@ from studio.train.engine.comparing import batch_of, measured, near
 from studio.train.engine.layers import Gated, Norm, Rotary
 from studio.train.engine.lora import Group, is_ours
 
-_SOFT = ("attn_logit_softcapping", "attn_logit_soft_capping")
-
 
 @dataclass
 class Fused:
@@ -41,7 +39,7 @@ class Fused:
         groups: of linear layers with adapters.
         norms, gates: how many layers.
         rotary: positions are turned by the engine.
-        segments: attention is the engine's.
+        own_attention: lets the model attend itself again; None where attention is not the engine's.
         unpadded: the decoder computes padded batches without their padding.
         shared: and prefixes that rows share once.
         likely: log-probabilities of answers are the engine's.
@@ -52,12 +50,17 @@ class Fused:
     norms: int = 0
     gates: int = 0
     rotary: bool = False
-    segments: bool = False
+    own_attention: Callable[[], None] | None = None
     unpadded: bool = False
     shared: bool = False
     likely: bool = False
     reason: str = ""
     _undo: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def segments(self) -> bool:
+        """Whether attention is the engine's."""
+        return self.own_attention is not None
 
     def replaced(self) -> str:
         """Which layers, for the log; "" if none."""
@@ -73,12 +76,19 @@ class Fused:
         """What was replaced and why not more, for the log."""
         return f"fused kernels: {self.replaced() or 'none'}{f' ({self.reason})' if self.reason else ''}"
 
+    def undo_attention(self) -> None:
+        """Let the model attend itself again."""
+        if self.own_attention is not None:
+            self.own_attention()
+        self.own_attention = None
+
     def detach(self) -> None:
         """Let the model compute everything itself again."""
         for undo in reversed(self._undo):
             undo()
+        self.undo_attention()
         self._undo, self.groups, self.norms, self.gates = [], [], 0, 0
-        self.rotary = self.segments = self.unpadded = self.shared = self.likely = False
+        self.rotary = self.unpadded = self.shared = self.likely = False
 
 
 def wanted(config: RunConfig, plan: Plan) -> bool:
@@ -107,7 +117,8 @@ def fuse(trainer: Any, config: RunConfig, plan: Plan, built: Kernels | None, rea
         reason: why there are none.
     """
     free = config.model.attention == "auto"
-    done = attach(trainer.model, built, attention_is_free=free, autocast=plan.autocast)
+    mixes = trainer.mixed if config.method.kind.padding_free and config.training.padding_free else None
+    done = attach(trainer.model, built, attention_is_free=free, autocast=plan.autocast, mixes=mixes)
     if built is not None and not getattr(trainer, "engine_loss", False):  # whose loss needs no such head
         _replace_head(trainer, trainer.model, built, done, autocast=plan.autocast)
     reference = getattr(trainer, "ref_model", None)
@@ -120,7 +131,10 @@ def fuse(trainer: Any, config: RunConfig, plan: Plan, built: Kernels | None, rea
     return done
 
 
-def attach(model: Any, built: Kernels | None, *, attention_is_free: bool, autocast: bool) -> Fused:
+def attach(
+    model: Any, built: Kernels | None, *, attention_is_free: bool, autocast: bool,
+    mixes: Callable[[], float] | None = None,
+) -> Fused:  # fmt: skip
     """Replace what can be replaced.
 
     Args:
@@ -128,10 +142,11 @@ def attach(model: Any, built: Kernels | None, *, attention_is_free: bool, autoca
         built: the compiled functions; without them only LoRA layers are replaced.
         attention_is_free: the person left the choice of attention to the studio.
         autocast: products are computed in bfloat16.
+        mixes: how far examples that share a row change each other (`comparing.mixed`), where the run has such rows.
     """
     done = Fused()
     try:
-        far = _replace(model, built, done, attention_is_free=attention_is_free, autocast=autocast)
+        far = _replace(model, built, done, attention_is_free=attention_is_free, autocast=autocast, mixes=mixes)
     except Exception as error:  # a model of anybody's code, on a batch of ours: it trains as it is
         done.detach()
         done.reason = f"they could not be tried on this model: {type(error).__name__}: {str(error).strip():.200}"
@@ -143,8 +158,9 @@ def attach(model: Any, built: Kernels | None, *, attention_is_free: bool, autoca
 
 
 def _replace(
-    model: Any, built: Kernels | None, done: Fused, *, attention_is_free: bool, autocast: bool
-) -> tuple[float, float]:
+    model: Any, built: Kernels | None, done: Fused, *, attention_is_free: bool, autocast: bool,
+    mixes: Callable[[], float] | None,
+) -> tuple[float, float]:  # fmt: skip
     """Replace what can be replaced; returns how far outputs and gradients of the whole model moved."""
     batch, below = batch_of(model), _inner(model).base_model
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
@@ -153,7 +169,9 @@ def _replace(
             _replace_norms(model, built, done)
             _replace_rotaries(model, built, done)
             if attention_is_free:
-                _replace_attention(model, built, done)
+                done.own_attention = attention.put_into(model, _inner(model), batch, built)
+            if done.segments and mixes is not None and not near((mixes(),), autocast):
+                done.undo_attention()
         _replace_linear(model, batch, built, done)
 
         def far() -> tuple[float, float]:
@@ -216,18 +234,6 @@ def _replace_rotaries(model: nn.Module, built: Kernels, done: Fused) -> None:
     for module in rotaries(model, built):
         _put(module, with_ours(module, lambda *given: Rotary.apply(*given, built), gradients=True), done)
         done.rotary = True
-
-
-def _replace_attention(model: Any, built: Kernels, done: Fused) -> None:
-    inner = _inner(model)
-    config = inner.config.get_text_config()
-    before = inner.config._attn_implementation
-    if any(getattr(config, name, None) for name in _SOFT) or not inner._can_set_attn_implementation():
-        return
-    attention.register(built)
-    inner.set_attn_implementation(attention.NAME)
-    done._undo.append(lambda: inner.set_attn_implementation(before))
-    done.segments = True
 
 
 def _replace_linear(model: nn.Module, batch: dict[str, torch.Tensor], built: Kernels | None, done: Fused) -> None:

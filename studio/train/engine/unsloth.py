@@ -3,7 +3,7 @@
 Unsloth replaces parts of transformers, PEFT and TRL when it is imported, so it must be imported before them, which
 `studio.train.__main__` does. Trainers, data, events and checks stay the studio's; our own loss is not attached, since
 the forward pass is Unsloth's. Its calls are held against the signatures of a release
-(tests/train/engine/test_unsloth.py).
+(tests/train/engine/unsloth/test_unsloth.py).
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ On GPUs every rank draws numbers of its own, so that its answers are other ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import cycle, islice
 from typing import Any
 
 import torch
@@ -32,7 +34,26 @@ _ANSWERS = ("completion_ids", "completion_mask", "ref_per_token_logps", "old_per
 
 
 class Epochs(RepeatSampler):
-    """TRL's order of the prompts, also where a run goes on in a later epoch: TRL's would begin with the first one's."""
+    """TRL's order of the prompts, also where a run goes on in a later epoch: TRL's would begin with the first one's.
+
+    The last batch of an epoch is filled up from its first prompts; TRL leaves out those that fill no batch.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(range(self.num_samples))
+        if self.shuffle:
+            order = torch.randperm(self.num_samples, generator=self.generator).tolist()
+        filled = list(islice(cycle(order), self._batches * self.batch_size))
+        for at in range(0, len(filled), self.batch_size):
+            batch = [place for place in filled[at : at + self.batch_size] for _ in range(self.mini_repeat_count)]
+            yield from batch * self.repeat_count
+
+    def __len__(self) -> int:
+        return self._batches * int(self.batch_size * self.mini_repeat_count * self.repeat_count)
+
+    @property
+    def _batches(self) -> int:
+        return math.ceil(int(self.num_samples) / int(self.batch_size))
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the orders of the epochs before, which the order of this one follows."""

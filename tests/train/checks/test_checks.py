@@ -57,6 +57,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tuning.name": "lorra"}, "tuning.name", "should be"),
     ({"model.dtype": "float16"}, "model.dtype", "should be"),
     ({"training.optimizer": "muon"}, "training.optimizer", "should be"),
+    ({"training.padding_free": True, "method.neftune_noise_alpha": 5}, "method.neftune_noise_alpha", "all examples of a micro-batch"),
     ({"training.scheduler": "reduce_lr_on_plateau"}, "training.scheduler", "should be"),
     ({"method.name": "dpo", "method.dpo_loss": "sigmoid, magic"}, "method.dpo_loss", "'magic' is not one of"),
     ({"method.name": "dpo", "method.dpo_loss": "sigmoid, sigmoid"}, "method.dpo_loss", "given once"),

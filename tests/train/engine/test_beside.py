@@ -18,7 +18,7 @@ from tests.benchmarks.beside.gpu import BEGIN, DOCS, END, FACTORY, Wanted
 from tests.benchmarks.beside.sides import Beside, Case, Done
 from tests.benchmarks.beside.watching import held_loss
 from tests.benchmarks.preparation import own_home
-from tests.train.engine.test_unsloth import calls  # noqa: F401  a fixture
+from tests.train.engine.unsloth.test_unsloth import calls  # noqa: F401  a fixture
 
 # Both sides add up the same float32 numbers in another order; kto's other answers depend on the micro-batches.
 FAR = 1e-4
