@@ -318,7 +318,9 @@ def _step(name: str, above: int, flags: int, path: Path) -> int:
     except OSError as error:
         if error.errno == errno.ELOOP:  # its links were resolved before: somebody has put one there meanwhile
             raise InputError(
-                "a link was put in its place", where=f"{path!s:.200}", fix="Look who changes the folder, and try again"
+                "it was replaced by a link while it was read",
+                where=f"{path!s:.200}",
+                fix="Find out what changes the folder, then try again",
             ) from error
         if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, a device without a driver
             raise _odd(path) from error

@@ -176,7 +176,7 @@ def _password(env: Mapping[str, str]) -> str | None:
     found = {env[name] for name in PASSWORD_VARIABLES if env.get(name) and not (by_link and name == "STUDIO_TOKEN")}
     if by_link and (found or env.get("STUDIO_LOGIN_FILE")):
         raise InputError(
-            "a link is asked for, and a password or a login file is set",
+            "a sign-in link cannot be combined with a password or a login file",
             where="STUDIO_TOKEN",
             fix="Unset STUDIO_TOKEN, or the other one",
         )
@@ -186,7 +186,7 @@ def _password(env: Mapping[str, str]) -> str | None:
         )
     if found and env.get("STUDIO_LOGIN_FILE"):
         raise InputError(
-            "there are a password and a login file",
+            "both a password and a login file are set",
             where="STUDIO_LOGIN_FILE",
             fix="Set one of them and unset the other",
         )

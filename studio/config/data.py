@@ -154,7 +154,7 @@ class DataConfig(Options):
     streaming: Literal["auto", "on", "off"] = option(
         "auto",
         "Read rows from disk as the training comes to them, instead of holding all of them in memory; the rows, their "
-        "order and the losses are the same. auto is on for files of 1 GB or more together, where data.truncation, "
+        "order and the losses are the same. auto turns it on when the files total 1 GB or more, where data.truncation, "
         "data.deduplicate and method.documents allow it.",
         title="Streaming",
         methods=tuple(name for name, one in METHODS.items() if one.rows == "answers"),

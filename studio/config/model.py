@@ -14,7 +14,7 @@ class ModelConfig(Options):
 
     path: str = option(
         EMBEDDED_MODEL,
-        "The embedded model's name, that of a run or merge whose model is whole, a folder with a Hugging Face "
+        "The embedded model's name, the name of a run or merge that saved full weights, a folder with a Hugging Face "
         "checkpoint, or a Hub id such as org/name.",
         title="Model",
         tier="basic",

@@ -57,11 +57,11 @@ class OpenAIConfig(Options):
         title="Learning rate multiplier",
     )  # fmt: skip
     beta: float | Literal["auto"] = option(
-        "auto", "How strongly DPO holds to the model as it was, above 0 and up to 2.", title="Beta",
+        "auto", "How strongly DPO keeps the model close to the reference model, above 0 and up to 2.", title="Beta",
         needs=("method", ("dpo",)),
     )  # fmt: skip
     grader: str | None = option(
-        None, "Grader of the reinforcement method, as JSON in OpenAI's shape.", title="Grader",
+        None, "Grader of the reinforcement method, as JSON in OpenAI's format.", title="Grader",
         needs=("method", ("reinforcement",)),
     )  # fmt: skip
     suffix: str | None = option(

@@ -45,8 +45,8 @@ class TrainingConfig(Options):
     )
     micro_batch_size: int | Auto = option(
         "auto",
-        "Examples computed at a time. auto takes what is fast: on a CPU about 2,000 tokens and at most half of the "
-        "free memory where the run fits into that, on a GPU as many as fit.",
+        "Examples computed at a time. auto picks a fast size: on a CPU about 2,000 tokens, using at most half of the "
+        "free memory if the run fits in that; on a GPU as many as fit.",
         title="Micro-batch",
         group=SPEED,
         unit="examples",
@@ -74,7 +74,7 @@ class TrainingConfig(Options):
     padding_free: bool = option(
         False,
         "Compute the examples of a micro-batch as one row without padding; each sees only itself, so nothing changes "
-        "but time and memory.",
+        "but time and memory. Refused for models whose layers would mix the examples.",
         title="Padding-free",
         group=SPEED,
         methods=having("padding_free", METHODS),
@@ -139,7 +139,11 @@ class TrainingConfig(Options):
         unit="steps",
     )  # fmt: skip
     save_total_limit: int = option(
-        2, "Most checkpoints at a time; older ones are removed.", title="Checkpoint limit", group=CHECKPOINTS, ge=1
+        2,
+        "Maximum number of checkpoints to keep; older ones are removed.",
+        title="Checkpoint limit",
+        group=CHECKPOINTS,
+        ge=1,
     )
     keep_checkpoints: Literal["all", "last", "none"] = option(
         "all",
@@ -169,9 +173,9 @@ class TrainingConfig(Options):
 
     kernels: Literal["auto", "off"] = option(
         "auto",
-        "Compute LoRA layers, attention, norms and the loss on a CPU with the studio's own code, without padding, and "
-        "prefixes that rows share once, which is faster and keeps less; auto does so where a small batch gives what "
-        "the model's own layers give.",
+        "Compute LoRA layers, attention, norms and the loss with the studio's own CPU kernels, without padding, and "
+        "compute shared prefixes once: faster, with less memory. auto does so if a small batch gives the same results "
+        "as the model's own layers.",
         title="Fused kernels",
         group=SPEED,
         differs="TRL: the model's own layers.",
@@ -197,7 +201,7 @@ class TrainingConfig(Options):
     )  # fmt: skip
     parallel: Literal["auto", "none", "ddp", "fsdp2", "zero1", "zero2", "zero3"] = option(
         "auto",
-        "How several devices share an update, of which each computes a part. ddp: each holds the whole model; fsdp2: "
+        "How an update is split across devices. ddp: each holds the whole model; fsdp2: "
         "each holds a part of every weight, for models that do not fit; zero1, zero2, zero3: DeepSpeed divides the "
         "optimizer's states, gradients too, weights too; none: one device. auto is ddp where that fits, else fsdp2.",
         title="Parallelism",

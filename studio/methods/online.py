@@ -21,7 +21,7 @@ class OnlineOptions(Options):
 
     rewards: str | list[RewardName] = option(
         lambda: ["exact_match"],
-        "What scores a completion, one or several: exact_match and numeric compare it with the row's answer; json, "
+        "One or more reward functions: exact_match and numeric compare it with the row's answer; json, "
         "regex and length check its form; model is a reward model; python is your own function.",
         title="Rewards",
         decides="score",
@@ -52,7 +52,7 @@ class OnlineOptions(Options):
     reward_python: str | None = option(
         None,
         "For python: FILE.py:FUNCTION, called with prompts, completions and the row's other keys; returns one number "
-        "each. It runs with your rights.",
+        "each. It runs with your permissions.",
         title="Python reward",
         decides="score",
         needs=("rewards", ("python",)),

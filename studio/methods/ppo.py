@@ -25,7 +25,9 @@ class PpoOptions(OnlineOptions):
         title="KL target", decides="loss", gt=0,
     )  # fmt: skip
     vf_coef: float = option(0.1, "Weight of the value loss.", title="Value coefficient", decides="loss", ge=0)
-    gamma: float = option(1.0, "Discount factor of later rewards.", title="Discount factor", decides="loss", gt=0, le=1)
+    gamma: float = option(
+        1.0, "Discount factor for future rewards.", title="Discount factor", decides="loss", gt=0, le=1
+    )
     lam: float = option(
         0.95,
         "Lambda of generalized advantage estimation (arXiv:1506.02438).",

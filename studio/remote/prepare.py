@@ -119,7 +119,7 @@ def prepare(
     if not config.data:
         raise InputError("there are no rows", where="data", fix="Give a file of rows")
     if config.method == "reinforcement" and config.grader is None:
-        raise InputError("reinforcement needs a grader", where="grader", fix="Give one as JSON, in OpenAI's shape")
+        raise InputError("reinforcement needs a grader", where="grader", fix="Give one as JSON, in OpenAI's format")
     table = read_table(settings)
     known = table.model(config.name)
     tokens = tokens_of(known.encoding if known else "o200k_base", settings)

@@ -53,7 +53,7 @@ class AdapterOptions(Options):
         None, "Different alphas for some modules, such as q_proj=64.", title="Alpha pattern"
     )
     layers_to_transform: str | int | list[int] | None = option(
-        None, "Only these blocks get an adapter, from 0, such as 0-3, 28, 29; empty is all.",
+        None, "Layers that get an adapter, counted from 0, such as 0-3, 28, 29; empty means all.",
         title="Layers to transform",
     )  # fmt: skip
     adapter: str | None = option(

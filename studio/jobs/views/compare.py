@@ -272,8 +272,8 @@ def _require_comparable(runs: Sequence[JobFolder]) -> None:
     for job in runs:
         if job.request.kind not in ANSWERING_KINDS:
             raise InputError(
-                f"'{job.name}' makes no model ({job.request.kind})", where="compare",
-                fix="Compare runs, merges and jobs at OpenAI",
+                f"'{job.name}' is an {job.request.kind} job and has no model to compare", where="compare",
+                fix="Choose runs, merges or jobs at OpenAI",
             )  # fmt: skip
 
 

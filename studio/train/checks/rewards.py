@@ -109,7 +109,7 @@ def _needs_python(known: Known) -> None:
     split_reference(method.reward_python)
     if not method.trust_reward_code:
         raise InputError(
-            "the file's code would run with your rights", where="method.trust_reward_code",
+            "the file's code would run with your permissions", where="method.trust_reward_code",
             fix="Read the file, then turn this on",
         )  # fmt: skip
 

@@ -111,7 +111,7 @@ def test_the_code_of_a_python_reward_is_shown_before_it_may_run(page: Page, serv
     fill(page, "method.rewards", "python")
     expect(page.locator("#f-method-reward_python")).to_be_visible()  # the fold opens, since it is missing
     fill(page, "method.reward_python", f"{file}:short")
-    planned(page, "plan.code && plan.errors[0]?.sentence.includes('run with your rights')")
+    planned(page, "plan.code && plan.errors[0]?.sentence.includes('run with your permissions')")
     expect(page.locator("#reward-code .code-title")).to_have_text("rewards.py")
     expect(page.locator("#reward-code .code-text")).to_have_text(file.read_text())
     page.locator("#f-method-trust_reward_code input").check()

@@ -158,7 +158,7 @@ def test_no_run_twice_and_trainings_only(settings) -> None:
     run = trained(settings.jobs, "a")
     with pytest.raises(InputError, match="given twice"):
         compared(run, run)
-    with pytest.raises(InputError, match=r"'a' makes no model \(evaluate\)"):
+    with pytest.raises(InputError, match=r"'a' is an evaluate job and has no model to compare"):
         compared(run, evaluated(settings, run, 1.0))
 
 

@@ -99,7 +99,7 @@ def test_a_link_is_asked_for_instead_of_a_password(home: Path, monkeypatch: pyte
     for name in ("STUDIO_PASSWORD", "STUDIO_LOGIN_FILE"):
         with monkeypatch.context() as also:
             also.setenv(name, "another password")
-            with pytest.raises(InputError, match="a link is asked for"):
+            with pytest.raises(InputError, match="a sign-in link cannot be combined"):
                 read_settings()
 
 
