@@ -154,7 +154,7 @@ class Draft:
                 self.say(key, "ignored", why="With this value it asks for nothing")
             else:
                 self.say(key, "refused", why=rule.why)
-        elif is_nothing(value):
+        elif is_nothing(value) and not (rule.none and str(value).strip().lower() == "none" and value is not None):
             if rule.default is ANY:
                 self.say(key, "ignored", why="Empty means the default")
             else:

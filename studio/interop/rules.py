@@ -38,6 +38,7 @@ class Rule:
         default: the tool's own value where the key is not given; it is written into the run where ours is another one.
             `ANY` for none.
         off: with these values a key that is refused changes nothing, and is ignored.
+        none: the word `none` is a value of it, and not the same as no value.
         instead: what is done instead of `to`, for a value that means several options.
     """
 
@@ -49,6 +50,7 @@ class Rule:
     write: Callable[[Any], Any] | None = None
     default: Any = ANY
     off: tuple[Any, ...] = ()
+    none: bool = False
     instead: Callable[[Draft, Any], None] | None = None
 
 

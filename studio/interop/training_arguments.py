@@ -206,7 +206,7 @@ RULES = table(
     mapped("metric_for_best_model", "training.metric_for_best_model", _metric),
     mapped("save_total_limit", "training.save_total_limit", whole),
     mapped("neftune_noise_alpha", "method.neftune_noise_alpha", number),
-    Rule("report_to", "mapped", "training.report_to", write=list, instead=_trackers),
+    Rule("report_to", "mapped", "training.report_to", write=list, none=True, instead=_trackers),
     _every("eval_steps", _EVAL, "training.eval_steps"),
     _every("save_steps", ("save_strategy",), "training.save_steps"),
     _strategy("eval_strategy", *_SHARED_EVAL),

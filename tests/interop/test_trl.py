@@ -74,7 +74,7 @@ def checked(result: Imported, expected: dict[str, Any]) -> None:
         # ms-swift.
         (SWIFT, {"method.name": "sft", "method.train_on": "assistant", "tuning.name": "lora", "tuning.rank": 8,
                  "tuning.alpha": 32, "training.learning_rate": 1e-4, "training.scheduler": "cosine",
-                 "training.weight_decay": 0.1, "training.batch_size": 1, "data.truncation": "drop"}),
+                 "training.weight_decay": 0.1, "training.batch_size": 16, "data.truncation": "drop"}),
         ("NPROC_PER_NODE=2\nNPROC_PER_NODE=$NPROC_PER_NODE \\\nswift sft --model m --tuner_type full \\\n"
          " --dataset 'org/a:sub#500' b.jsonl --gradient_accumulation_steps $(expr 16 / $NPROC_PER_NODE)",
          {"tuning.name": "full", "training.batch_size": 16, "training.learning_rate": 1e-5}),

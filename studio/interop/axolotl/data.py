@@ -6,6 +6,7 @@ from typing import Any
 
 from studio.interop.axolotl.datasets import Entry
 from studio.interop.sheets.sheet import Sheet
+from studio.interop.sheets.splits import HeldOut, held_out
 
 # Templates of theirs that are one of the studio's; the others are a model family's own, which its tokenizer brings.
 _TEMPLATES = {
@@ -44,8 +45,9 @@ def read_sets(sheet: Sheet) -> list[Entry]:
         sheet.mapped("dataset_exact_deduplication", "data.deduplicate", "exact" if once else "none")
     if system := sheet.text("default_system_message"):
         sheet.mapped("default_system_message", "data.system", system)
-    if sheet.has("pretraining_sample_concatenation"):
-        sheet.tell("pretraining_sample_concatenation", "mapped", "method.documents")
+    if (joined := sheet.flag("pretraining_sample_concatenation")) is not None:
+        why = "" if joined else "texts are joined all the same; method.documents separate keeps them apart"
+        sheet.tell("pretraining_sample_concatenation", "mapped" if joined else "approximated", "method.documents", why)
     return found
 
 
@@ -76,13 +78,15 @@ def read_validation(sheet: Sheet) -> None:
             path = files[0] if isinstance(files, list) else files
         if not isinstance(path, str) or not path:
             raise sheet.error("test_datasets", "a set of data needs a path")
-        if first.get("split"):
-            sheet.set("data.validation_split", str(first["split"]).partition("[")[0], "test_datasets")
-        why = "it is read with the columns of the first training set"
-        if len(entries) > 1:
-            why = f"one of {len(entries)} sets can be used, and {why}"
-        status = sheet.approximated if len(entries) > 1 else sheet.mapped
-        status("test_datasets", "data.validation", path, why)
+        test = held_out(str(first["split"]), path, sheet.value("data.train")) if first.get("split") else HeldOut(path)
+        if test.split:
+            sheet.set("data.validation_split", test.split, "test_datasets")
+        parts = [f"one of {len(entries)} sets can be used"] if len(entries) > 1 else []
+        parts += [test.why] if test.why else []
+        parts += ["it is read with the columns of the first training set"] if test.validation == path else []
+        status = "approximated" if len(entries) > 1 and test.status == "mapped" else test.status
+        sheet.set("data.validation", test.validation, "test_datasets")
+        sheet.tell("test_datasets", status, "data.validation", ", and ".join(parts))
         sheet.ignored("val_set_size", "test_datasets has the validation rows")
     elif size is None:
         sheet.default("val_set_size", "data.validation", 0.0)

@@ -6,14 +6,13 @@ same way here: turns as a conversation, its fixed prompts as lines over the colu
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from studio.data.formats.conversations import SYNONYMS
 from studio.interop.axolotl.prompts import columns_of, formatted, user_columns
 from studio.interop.sheets.sheet import Sheet
+from studio.interop.sheets.splits import split_of
 
-_SLICE = re.compile(r"([\w.-]+)\[:(\d+)(%?)\]")
 # `path` of these names a format, and `data_files` the file.
 _LOADERS = ("json", "csv", "parquet", "arrow", "text")
 _ADDRESSES = ("s3://", "gs://", "gcs://", "az://", "abfs://", "adl://", "oci://", "http://", "https://")
@@ -127,20 +126,9 @@ class Entry:
         split = self.sheet.text("split")
         if not split:
             return
-        if found := _SLICE.fullmatch(split):
-            self.source["split"] = found[1]
-            if found[3]:
-                why = "the whole split; a share of it cannot be given, set rows to so many"
-            else:
-                self.source["rows"] = int(found[2])
-                why = "as many rows, drawn from the whole split"
-            self.sheet.tell("split", "approximated", "data.train", why)
-        elif re.fullmatch(r"[\w.-]+", split):
-            self.source["split"] = split
-            self.sheet.tell("split", "mapped", "data.train")
-        else:
-            self.source["split"] = re.split(r"[\[+]", split)[0] or "train"
-            self.sheet.refused("split", "one split is taken whole")
+        found = split_of(split)
+        self.source |= found.of_set()
+        self.sheet.tell("split", found.status, "data.train", found.why)
 
     # ---- what a row means
 
@@ -266,8 +254,10 @@ class Entry:
             else:
                 sheet.refused("roles_to_train", "answers are always learned; a weight of 0 takes one out")
         for key in ("train_on_eos", "train_on_eot"):
-            word = sheet.text(key)
-            if word == "turn":
+            word = sheet.word(key)
+            if word == "none":
+                sheet.refused(key, "the end of each answer counts, or the model would not learn to stop")
+            elif word == "turn":
                 sheet.tell(key, "mapped", "method.train_on", "the end of each answer counts")
             elif word is not None:
                 sheet.tell(key, "approximated", "method.train_on", "the end of each answer counts, and no other")

@@ -7,6 +7,7 @@ from typing import Any
 
 from studio.interop.sheets import names
 from studio.interop.sheets.sheet import Sheet
+from studio.interop.trl.keys import USUAL
 from studio.methods import METHODS
 from studio.methods.dpo import DPO_LOSSES
 
@@ -141,8 +142,12 @@ def _pairs(sheet: Sheet, name: str) -> None:
         ("kto_undesirable_weight", "method.undesirable_weight"),
         ("center_rewards_coefficient", "method.center_rewards_coefficient"),
     ):
-        if (value := sheet.number(key)) is not None and sheet.offers(path):
+        if (value := sheet.number(key)) is None:
+            continue
+        if sheet.reads(path):
             sheet.mapped(key, path, value)
+        elif value and key == "dpo_label_smoothing" and sheet.offers(path):
+            sheet.refused(key, "the losses that are named are not smoothed here")
     alpha = sheet.number("cpo_alpha")
     if sheet.offers("method.simpo_gamma") and alpha != 0:
         given = "1" if alpha is None else f"{alpha:g}"
@@ -161,8 +166,9 @@ def _online(sheet: Sheet) -> None:
         else:
             sheet.ignored("trl", "the method does not read it")
     if not given or not groups:
-        if set(given) == {"beta"}:
-            sheet.set("method.beta", sheet.part(given, "trl.").number("beta"))
+        if given and (beta := sheet.part(given, "trl.").number("beta")) is not None and sheet.offers("method.beta"):
+            # Of every method; what else stands there is GRPO's.
+            sheet.part(given, "trl.").mapped("beta", "method.beta", beta)
         if groups:
             _grpo_defaults(sheet)
         return
@@ -181,13 +187,10 @@ def _online(sheet: Sheet) -> None:
         part.mapped("loss_type", "method.grpo_loss", loss)
     elif loss:
         part.refused("loss_type", f"the studio has no {loss:.30}")
-    scale = part.raw("scale_rewards")
-    if scale is not None:
-        usual = str(scale).lower() in ("true", "group")
-        part.tell("scale_rewards", "ignored" if usual else "refused", "",
-                  "rewards are scaled within each group")  # fmt: skip
+    names.reward_scale(part)
     _rewards(part)
-    part.rest({"ignored": TRL_IGNORED, "refused": TRL_REFUSED}, TRL_KEYS)
+    part.leave_usual(USUAL)
+    part.rest({"ignored": TRL_IGNORED, "refused": TRL_REFUSED}, TRL_KEYS, on=USUAL)
     _grpo_defaults(sheet)
 
 

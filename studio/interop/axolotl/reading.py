@@ -32,6 +32,8 @@ READ = frozenset({
     "metric_for_best_model", "save_steps", "saves_per_epoch", "save_strategy", "save_total_limit", "use_wandb",
     "wandb_project", "wandb_mode", "use_tensorboard", "use_trackio", "use_mlflow", "gradient_checkpointing", "plugins",
 })  # fmt: skip
+# Keys that are on by themselves.
+_ON = ("peft_autocast_adapter_dtype",)
 KEYS = frozenset({*READ, *IGNORED, *NEAR, *REFUSED})
 
 
@@ -54,7 +56,7 @@ def read(given: Given) -> Imported:
     training.read_duration(sheet)
     training.read_training(sheet)
     _plugins(sheet)
-    sheet.rest({"ignored": IGNORED, "approximated": NEAR, "refused": REFUSED}, KEYS)
+    sheet.rest({"ignored": IGNORED, "approximated": NEAR, "refused": REFUSED}, KEYS, on=_ON)
     return sheet.done()
 
 

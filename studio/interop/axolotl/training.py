@@ -147,8 +147,8 @@ def _checkpoints(sheet: Sheet) -> None:
             sheet.mapped("saves_per_epoch", "training.save_steps", "auto")
         else:
             sheet.approximated("saves_per_epoch", "training.save_steps", "auto", "once per epoch")
-    strategy = sheet.text("save_strategy")
-    if strategy in ("no", "False"):
+    strategy = sheet.word("save_strategy")
+    if strategy in ("no", "false"):
         sheet.approximated("save_strategy", "training.keep_checkpoints", "none", "they are removed at the end")
     elif strategy == "best":
         sheet.mapped("save_strategy", "training.keep_best", True)

@@ -156,7 +156,7 @@ DATA = (
             "preprocessing_num_workers", "data_shared_file_system"),
     refused("Prepared data of another tool is not read; name the datasets", "tokenized_path"),
     ignored("Answers are counted by studio evaluate", "eval_num_beams"),
-    ignored("Padding never counts", "ignore_pad_token_for_loss"),
+    refused("Padding never counts here", "ignore_pad_token_for_loss", off=(True,)),
     ignored("One validation loss is reported for all sets", "eval_on_each_dataset"),
     Rule("tool_format", "approximated", why="Tools are written as the model's chat template writes them"),
     Rule("enable_thinking", "approximated", why="Thinking is written as the model's chat template writes it"),

@@ -133,7 +133,9 @@ def _read_loss(draft: Draft, name: str, loss: str) -> None:
         ("pref_bco_weight", bco, "The loss bco_pair beside it, with TRL's running mean"),
     ):
         if draft.has(key):
-            if value <= 0 or (not compares and name not in WITHOUT_REFERENCE):
+            rated = key == "pref_ftx" and draft.reads("method.desirable_weight")  # its KTO adds it, too
+            read = compares or rated or name in WITHOUT_REFERENCE
+            if value <= 0 or not read:
                 draft.say(key, "ignored", why=_NOTHING if value <= 0 else "Only stage dpo reads it")
             elif compares:
                 draft.say(key, "approximated", "method.dpo_loss_weights", why)

@@ -84,7 +84,6 @@ IGNORED: dict[str, str] = {
     "disable_ignore_empty_think": "reasoning is written as the chat template writes it",
     "enable_thinking": "reasoning is written as the chat template writes it",
     "preserve_thinking": "reasoning is written as the chat template writes it",
-    "train_dataloader_shuffle": "rows are shuffled in each epoch",
     "early_stop_interval": "training.early_stopping counts validations",
     "port": _SERVING,
     "use_ray": ONE_DEVICE,
@@ -183,5 +182,6 @@ REFUSED: dict[str, str] = {
 USUAL: dict[str, tuple[object, ...]] = {
     "top_p": (1,), "top_k": (-1, 0), "repetition_penalty": (1,), "num_iterations": (1,), "lora_bias": ("none",),
     "importance_sampling_level": ("token",), "top_entropy_quantile": (1,), "num_labels": (1,),
+    "ref_model_mixup_alpha": (0.6,), "ref_model_sync_steps": (512,), "discopop_tau": (0.05,),
     "max_resample_times": (3,), "cliprange_value": (0.2,), "acc_strategy": ("token",),
 }  # fmt: skip

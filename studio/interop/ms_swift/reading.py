@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.interop.command import Command
-from studio.interop.ms_swift.keys import IGNORED, NEAR, REFUSED
+from studio.interop.ms_swift.keys import IGNORED, NEAR, REFUSED, USUAL
 from studio.interop.reading import Given
 from studio.interop.report import Imported
 from studio.interop.sheets import arguments, names
@@ -13,7 +13,6 @@ from studio.interop.sheets.configfile import with_file
 from studio.interop.sheets.sheet import Sheet
 from studio.interop.trl.method import READ as METHOD_KEYS
 from studio.interop.trl.method import read_method
-from studio.interop.trl.reading import leave_usual
 from studio.tunings import adapter_for
 
 TITLE = "ms-swift"
@@ -23,6 +22,10 @@ _RLHF: tuple[tuple[str, str, str, float | None], ...] = (
     ("cpo", "cpo", "orpo", 0.1), ("kto", "kto", "kto", 0.1), ("rm", "reward", "reward", None),
     ("ppo", "ppo", "ppo", None), ("grpo", "grpo", "grpo", 0.04),
 )  # fmt: skip
+# What its trainers take without a key, where TRL takes something else.
+_OWN: dict[str, Any] = {
+    "loss_type": "grpo", "temperature": 0.9, "max_completion_length": 512, "simpo_gamma": 1.0,
+}  # fmt: skip
 _PARTS = ("sft", "pt", "rlhf")
 _HUBS = ("HF::", "hf::", "MS::", "ms::")
 _INIT = ("gaussian", "pissa", "olora", "orthogonal")
@@ -31,7 +34,8 @@ READ = frozenset({
     "train_type", "sft_type", "adapters", "quant_method", "quant_bits", "bnb_4bit_quant_type",
     "bnb_4bit_use_double_quant", "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save",
     "use_rslora", "use_dora", "init_weights", "lorap_lr_ratio", "dataset", "val_dataset", "split_dataset_ratio",
-    "dataset_shuffle", "columns", "interleave_prob", "stopping_strategy", "system", "max_length",
+    "dataset_shuffle", "train_dataloader_shuffle", "columns", "interleave_prob", "stopping_strategy", "system",
+    "max_length",
     "truncation_strategy", "loss_scale", "rlhf_type", "rpo_alpha", "enable_dft_loss", "advantage_estimator",
     "reward_model", *METHOD_KEYS, *arguments.READ,
 })  # fmt: skip
@@ -65,9 +69,14 @@ def read(given: Given) -> Imported:
     _method(sheet, part)
     full = _tuning(sheet)
     _data(sheet, part)
-    arguments.read_arguments(sheet, arguments.Defaults(1, 1e-5 if full else 1e-4, "cosine", decay=0.1))
-    leave_usual(sheet)
-    sheet.rest({"ignored": IGNORED, "approximated": NEAR, "refused": REFUSED}, KEYS)
+    groups = sheet.offers("method.num_generations")
+    usual = arguments.Defaults(
+        1, 1e-5 if full else 1e-4, "cosine", decay=0.1, beta2=0.95, least_batch=0 if groups else 16
+    )
+    arguments.read_arguments(sheet, usual)
+    _order(sheet, groups)
+    sheet.leave_usual(USUAL)
+    sheet.rest({"ignored": IGNORED, "approximated": NEAR, "refused": REFUSED}, KEYS, on=USUAL)
     return sheet.done()
 
 
@@ -103,19 +112,11 @@ def _method(sheet: Sheet, part: str) -> None:
         _, trainer, name, beta = row
         if word == "simpo" and not sheet.has("loss_type"):
             sheet.given.values["loss_type"] = "simpo"
-        read_method(sheet, trainer, name)
-        if beta is not None and not sheet.has("beta"):
-            sheet.default("beta", "method.beta", beta)
+        if trainer == "grpo":
+            _estimator(sheet)
+        read_method(sheet, trainer, name, _OWN if beta is None else {**_OWN, "beta": beta})
         if sheet.has("rpo_alpha") and sheet.offers("method.dpo_loss"):
-            alpha = sheet.number("rpo_alpha") or 0.0
-            sheet.set("method.dpo_loss", ["sigmoid", "sft"])
-            sheet.approximated("rpo_alpha", "method.dpo_loss_weights", [1.0, alpha],
-                               "the likelihood of the chosen answer is added with this weight")  # fmt: skip
-        estimator = sheet.text("advantage_estimator")
-        if estimator in sheet.specs["method.grpo_algorithm"].choices:
-            sheet.mapped("advantage_estimator", "method.grpo_algorithm", estimator)
-        elif estimator:
-            sheet.refused("advantage_estimator", f"the studio has no {estimator:.30}")
+            _likelihood(sheet)
     else:
         sheet.set("method.name", "sft")
         _packing(sheet)
@@ -132,6 +133,46 @@ def _method(sheet: Sheet, part: str) -> None:
     for key in ("loss_scale", "rpo_alpha", "enable_dft_loss", "advantage_estimator", "rlhf_type", *METHOD_KEYS):
         if sheet.has(key) and not sheet.told(key):
             sheet.ignored(key, "this method does not read it")
+
+
+def _estimator(sheet: Sheet) -> None:
+    estimator = sheet.text("advantage_estimator")
+    if estimator in sheet.specs["method.grpo_algorithm"].choices:
+        sheet.mapped("advantage_estimator", "method.grpo_algorithm", estimator)
+    elif estimator:
+        sheet.refused("advantage_estimator", f"the studio has no {estimator:.30}")
+
+
+def _likelihood(sheet: Sheet) -> None:
+    """Read the weight of the chosen answer's likelihood, which is added to the losses that are named."""
+    losses = list(sheet.value("method.dpo_loss") or ["sigmoid"])
+    weights = list(sheet.value("method.dpo_loss_weights") or [1.0] * len(losses))
+    if not (alpha := sheet.number("rpo_alpha")):
+        sheet.ignored("rpo_alpha", "it is 0")
+    elif "sft" in losses:
+        sheet.refused("rpo_alpha", "the loss sft is among loss_type, and has its weight there")
+    else:
+        sheet.set("method.dpo_loss", [*losses, "sft"])
+        why = "the likelihood of the chosen answer is added with this weight"
+        sheet.approximated("rpo_alpha", "method.dpo_loss_weights", [*weights, alpha], why)
+
+
+def _order(sheet: Sheet, groups: bool) -> None:
+    """Read whether rows are shuffled: once before the training, and in each epoch; GRPO has the first switch only."""
+    once, again = sheet.flag("dataset_shuffle"), sheet.flag("train_dataloader_shuffle")
+    last = once if groups else again
+    if last is False:
+        for key in ("dataset_shuffle", "train_dataloader_shuffle"):
+            if once is False:
+                sheet.tell(key, "mapped", "data.shuffle")
+        if once is False:
+            sheet.set("data.shuffle", False, "dataset_shuffle")
+        else:
+            why = "rows are shuffled once there, and in each epoch here; data.shuffle false keeps their order"
+            sheet.tell("train_dataloader_shuffle", "approximated", "data.shuffle", why)
+    for key in ("dataset_shuffle", "train_dataloader_shuffle"):
+        if sheet.has(key) and not sheet.told(key):
+            sheet.ignored(key, "rows are shuffled in each epoch, and there, too")
 
 
 def _packing(sheet: Sheet) -> None:
@@ -230,8 +271,6 @@ def _data(sheet: Sheet, part: str) -> None:
         sheet.mapped("split_dataset_ratio", "data.validation", float(share))
     elif not tests:
         sheet.default("split_dataset_ratio", "data.validation", 0.0)
-    if (shuffled := sheet.flag("dataset_shuffle")) is not None:
-        sheet.ignored("dataset_shuffle", "rows are shuffled in each epoch" if shuffled else "so are they there")
     weights = sheet.numbers("interleave_prob")
     if weights and len(weights) == len(sources):
         for source, weight in zip(sources, weights, strict=True):
@@ -241,7 +280,10 @@ def _data(sheet: Sheet, part: str) -> None:
         sheet.refused("interleave_prob", "one weight for each set is needed")
     if word := sheet.text("stopping_strategy"):
         sheet.mapped("stopping_strategy", "data.stopping_strategy", word)
-    if system := sheet.text("system"):
+    system = sheet.text("system")
+    if system and system.lower().endswith(".txt"):
+        sheet.refused("system", "ms-swift reads the prompt from this file: write its text into data.system")
+    elif system:
         sheet.mapped("system", "data.system", system)
     length = sheet.whole("max_length")
     if length:

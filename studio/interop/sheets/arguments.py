@@ -5,6 +5,7 @@ What a tool takes where a key is left out differs from tool to tool, and is give
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from studio.interop.rules import ONE_DEVICE
@@ -115,6 +116,8 @@ class Defaults:
         epochs: passes over the data.
         save_steps: steps between checkpoints; 0 where they are made once an epoch.
         shuffle: whether rows are shuffled.
+        beta2: of AdamW.
+        least_batch: rows of an update, to which it accumulates where the parts are not given; 0 for one part.
     """
 
     batch: int
@@ -124,6 +127,8 @@ class Defaults:
     epochs: float = 3.0
     save_steps: int = 500
     shuffle: bool = True
+    beta2: float = 0.999
+    least_batch: int = 0
 
 
 def read_arguments(sheet: Sheet, usual: Defaults) -> None:
@@ -137,7 +142,7 @@ def read_arguments(sheet: Sheet, usual: Defaults) -> None:
         sheet.mapped("max_steps", "training.max_steps", steps)
     else:
         sheet.ignored("max_steps", "no limit")
-    read_batch(sheet, usual.batch)
+    read_batch(sheet, usual.batch, usual.least_batch)
     if (rate := sheet.number("learning_rate")) is None:
         sheet.default("learning_rate", "training.learning_rate", usual.rate)
     else:
@@ -162,8 +167,14 @@ def processes(sheet: Sheet) -> int:
     return command.processes or (int(told) if told.isascii() and told.isdigit() and 0 < len(told) < 5 else 1) or 1
 
 
-def read_batch(sheet: Sheet, usual: int) -> None:
-    """Read rows at a time and the number of parts of an update; several processes make the batch larger."""
+def read_batch(sheet: Sheet, usual: int, least: int = 0) -> None:
+    """Read rows at a time and the number of parts of an update; several processes make the batch larger.
+
+    Args:
+        sheet: the config.
+        usual: rows at a time where they are not given.
+        least: rows of an update, to which the tool accumulates where the parts are not given; 0 for one part.
+    """
     micro, parts, count = (
         sheet.whole("per_device_train_batch_size"), sheet.whole("gradient_accumulation_steps"), processes(sheet)
     )  # fmt: skip
@@ -176,6 +187,10 @@ def read_batch(sheet: Sheet, usual: int) -> None:
         sheet.default("per_device_train_batch_size", "training.micro_batch_size", usual)
     else:
         sheet.mapped("per_device_train_batch_size", "training.micro_batch_size", micro)
+    if parts is None and least:
+        parts = max(1, math.ceil(least / (micro * count)))
+        why = f"Not given: {sheet.tool} accumulates to {least} rows or more in an update"
+        sheet.note("gradient_accumulation_steps", "mapped", "training.batch_size", why)
     sheet.set("training.batch_size", micro * (parts or 1) * count, sheet.prefix + "gradient_accumulation_steps")
     sheet.tell("gradient_accumulation_steps", "mapped", "training.batch_size",
                ", ".join(part for part in ("times per_device_train_batch_size", times) if part))  # fmt: skip
@@ -195,6 +210,9 @@ def _numbers(sheet: Sheet, usual: Defaults) -> None:
             same = given == value
             why = f"the usual {value:g}" if same else f"the optimizer keeps {value:g}"
             sheet.tell(key, "ignored" if same else "approximated", "", why)
+    if usual.beta2 != 0.999 and not sheet.has("adam_beta2"):
+        why = f"Not given: the default of {sheet.tool} is {usual.beta2:g}; the optimizer keeps 0.999"
+        sheet.note("adam_beta2", "approximated", "", why)
 
 
 def _validation(sheet: Sheet) -> None:

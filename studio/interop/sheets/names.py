@@ -197,6 +197,38 @@ def best_model(sheet: Sheet) -> None:
         sheet.mapped("metric_for_best_model", "training.metric_for_best_model", word)
 
 
+def reward_scale(sheet: Sheet, one_out: str = "") -> None:
+    """Read `scale_rewards`: by what GRPO divides the rewards of a group, less their mean.
+
+    `none` and false are answers here: nothing is divided (Dr. GRPO), where without the key the group's standard
+    deviation divides.
+
+    Args:
+        sheet: the config, of GRPO or RLOO.
+        one_out: what RLOO takes for it: "none", or "ignored" where it does not read the key; "" for GRPO.
+    """
+    key = "scale_rewards"
+    given = sheet.word(key)
+    if given is None:
+        return
+    word = "group" if given in ("true", "yes", "on", "1") else "none" if given in ("false", "no", "off", "0") else given
+    if one_out:
+        same = one_out in ("ignored", word)
+        sheet.tell(key, "ignored" if same else "refused", "", "RLOO does not divide by a standard deviation")
+    elif word == "group":
+        sheet.ignored(key, "rewards are divided by the standard deviation of their group here, too")
+    elif word == "none":
+        why = (
+            "rewards are always divided by the standard deviation of their group here; method.grpo_loss dr_grpo "
+            "changes how tokens are averaged, not this"
+        )
+        sheet.refused(key, why)
+    elif word == "batch":
+        sheet.refused(key, "rewards are divided by the standard deviation of their group here, not of the batch")
+    else:
+        sheet.refused(key, f"the studio divides by the standard deviation of a group, and has no {word:.30}")
+
+
 def reward_place(function: str) -> str:
     """The function `package.module.name` as the studio names it, `package/module.py:name`."""
     module, _, name = function.rpartition(".")

@@ -7,7 +7,7 @@ A key is looked up with the type that it has to have, and leaves by one of `mapp
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +49,18 @@ class Sheet(Draft):
     def text(self, key: str) -> str | None:
         """The value of a key as text; None where it has none."""
         return None if self.raw(key) is None else self._read(key, _any_text)
+
+    def word(self, key: str) -> str | None:
+        """The value of a key in lower case, for keys to which `none` and false are answers; None only without a value.
+
+        Raises:
+            InputError: it is a list or a mapping.
+        """
+        value = self.given.values.get(key)
+        if isinstance(value, list | dict):
+            raise self.error(key, "a word is needed")
+        found = "" if value is None else str(value).strip().lower()
+        return found if found not in ("", "null", "~") else None
 
     def number(self, key: str) -> float | None:
         """The value of a key as a number, also where it is text."""
@@ -208,12 +220,24 @@ class Sheet(Draft):
         """Whether something was said about a key."""
         return key in self._said
 
-    def rest(self, tables: Mapping[Status, Mapping[str, str]], known: frozenset[str]) -> None:
+    def leave_usual(self, table: Mapping[str, tuple[object, ...]]) -> None:
+        """Say of keys with the value that they have by themselves that they ask for nothing.
+
+        Args:
+            table: these values, by key.
+        """
+        for key, usual in table.items():
+            value = self.raw(key)
+            if value is not None and not self.told(key) and any(_same(value, one) for one in usual):
+                self.ignored(key, "its usual value")
+
+    def rest(self, tables: Mapping[Status, Mapping[str, str]], known: frozenset[str], on: Collection[str] = ()) -> None:
         """Say what becomes of every key that is left.
 
         Args:
             tables: reasons by key, by the status that they mean.
             known: names of all keys that the tool has, for the nearest one to an unknown key.
+            on: keys that are not off by themselves, so that turning one off asks for something.
         """
         for key, value in self.given.values.items():
             if key in self._said:
@@ -223,7 +247,7 @@ class Sheet(Draft):
                 self.tell(key, "unknown", "", f"{self.tool} has no such key. {nearest(key, known)}")
             elif status is None or values.is_nothing(value) or value in ([], {}):
                 self.tell(key, "ignored", "", "with this value it asks for nothing")
-            elif status != "ignored" and is_off(value):
+            elif status != "ignored" and key not in on and is_off(value):
                 self.tell(key, "ignored", "", "it is off")
             else:
                 self.tell(key, status, "", tables[status][key])
@@ -231,6 +255,13 @@ class Sheet(Draft):
         for key, value in self.given.values.items():
             if values.is_nothing(value) and self.prefix + key not in reported:
                 self.tell(key, "ignored", "", "it has no value")
+
+
+def _same(value: Any, usual: object) -> bool:
+    try:
+        return float(value) == float(usual)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return bool(value == usual)
 
 
 def is_off(value: Any) -> bool:

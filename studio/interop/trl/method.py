@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from studio.interop.sheets import names
 from studio.interop.sheets.sheet import Sheet
 from studio.methods import METHODS
@@ -32,16 +35,20 @@ _NUMBERS: tuple[tuple[str, str, float | None], ...] = (
     ("gamma", "method.gamma", None),
     ("lam", "method.lam", None),
 )
+# Of PPO, which has left TRL, where it took something else.
+_OF_PPO: dict[str, float] = {"max_completion_length": 53, "temperature": 0.7}
 
 
-def read_method(sheet: Sheet, word: str, name: str) -> None:
+def read_method(sheet: Sheet, word: str, name: str, own: Mapping[str, Any] | None = None) -> None:
     """Read the numbers of the trainer.
 
     Args:
         sheet: the config.
         word: the trainer, as TRL calls it.
         name: our method.
+        own: what a tool on top of TRL takes without a key, by key, where it is not what TRL takes.
     """
+    taken_by = own if own is not None else _OF_PPO if word == "ppo" else {}
     if word == "cpo" and sheet.text("loss_type") != "simpo":
         name = "orpo"
         sheet.set("method.orpo_loss", "cpo")
@@ -52,23 +59,32 @@ def read_method(sheet: Sheet, word: str, name: str) -> None:
         sheet.mapped("beta", "method.beta", beta)
     elif sheet.reads("method.beta"):
         usual = 0.0 if word == "grpo" else 0.05 if word == "rloo" else 0.1
-        sheet.default("beta", "method.beta", usual)
+        sheet.default("beta", "method.beta", taken_by.get("beta", usual))
     if word == "rloo":
         sheet.set("method.grpo_algorithm", "rloo")
     clip = "epsilon" if sheet.offers("method.num_generations") else "cliprange"
     for key, path, taken in _NUMBERS:
         if not sheet.reads(path) or (path == "method.clip_range" and key != clip):
             continue
-        number = sheet.number(key)
+        number, taken = sheet.number(key), taken_by.get(key, taken)
         if number is not None:
             sheet.mapped(key, path, number)
+        elif key == "max_completion_length" and sheet.has("response_length"):
+            continue
         elif taken is not None and not (key == "num_generations" and word == "rloo"):
-            sheet.default(key, path, int(taken))
+            sheet.default(key, path, taken)
     if word == "rloo" and sheet.raw("num_generations") is None:
         sheet.default("num_generations", "method.num_generations", 2)
-    if sheet.offers("method.simpo_gamma") and (margin := sheet.number("simpo_gamma")) is not None:
-        sheet.mapped("simpo_gamma", "method.simpo_gamma", margin)
-    _online(sheet, name)
+    if sheet.offers("method.simpo_gamma"):
+        if (margin := sheet.number("simpo_gamma")) is not None:
+            sheet.mapped("simpo_gamma", "method.simpo_gamma", margin)
+        elif "simpo_gamma" in taken_by:
+            sheet.default("simpo_gamma", "method.simpo_gamma", taken_by["simpo_gamma"])
+    if "loss_type" in taken_by and sheet.reads("method.grpo_loss") and not sheet.has("loss_type"):
+        sheet.default("loss_type", "method.grpo_loss", taken_by["loss_type"])
+    if word in ("dpo", "cpo"):
+        _smoothing(sheet)
+    _online(sheet, name, "" if sheet.value("method.grpo_algorithm") != "rloo" else "none" if own else "ignored")
     for key in READ:
         if sheet.has(key) and not sheet.told(key):
             sheet.ignored(key, f"{METHODS[name].title} does not read it")
@@ -105,6 +121,9 @@ def _supervised(sheet: Sheet) -> None:
 
 def _losses(sheet: Sheet, word: str) -> None:
     losses = sheet.words("loss_type")
+    if word == "cpo":
+        _contrastive(sheet, losses[0] if losses else "sigmoid")
+        return
     if not losses:
         return
     if word == "dpo":
@@ -124,18 +143,41 @@ def _losses(sheet: Sheet, word: str) -> None:
         sheet.mapped("loss_type", "method.kto_loss", one)
     elif word == "grpo" and one in _GRPO_LOSSES:
         sheet.mapped("loss_type", "method.grpo_loss", one)
-    elif word == "cpo" and one in ("simpo", "sigmoid"):
-        sheet.tell("loss_type", "mapped", "method.name")
-        alpha = sheet.number("cpo_alpha")
-        if one == "simpo" and alpha != 0:
-            given = "1" if alpha is None else f"{alpha:g}"
-            why = f"TRL adds the likelihood of the chosen answer with weight {given}; SimPO has none, and so here"
-            sheet.note("cpo_alpha", "approximated", "method.name", why)
     else:
         sheet.refused("loss_type", f"the studio has no {one:.40}")
 
 
-def _online(sheet: Sheet, name: str) -> None:
+def _contrastive(sheet: Sheet, loss: str) -> None:
+    """Read the loss of CPO, and the weight of the chosen answer's likelihood beside it: 1 without a key."""
+    if loss in ("simpo", "sigmoid"):
+        sheet.tell("loss_type", "mapped", "method.name")
+    else:
+        sheet.refused("loss_type", f"the studio has no {loss:.40}")
+    alpha = sheet.number("cpo_alpha")
+    if loss == "simpo" and alpha != 0:
+        given = "1" if alpha is None else f"{alpha:g}"
+        why = f"{sheet.tool} adds the likelihood of the chosen answer with weight {given}; SimPO has none, and so here"
+        sheet.note("cpo_alpha", "approximated", "method.name", why)
+    elif loss != "simpo" and alpha is not None:
+        same = alpha == 1
+        why = "the likelihood of the chosen answer has weight 1 in CPO here" + (", too" if same else "")
+        sheet.tell("cpo_alpha", "ignored" if same else "refused", "", why)
+
+
+def _smoothing(sheet: Sheet) -> None:
+    """Refuse to smooth a loss that is not smoothed here; older releases of TRL smoothed `sigmoid`, too."""
+    if (smoothing := sheet.number("label_smoothing")) is None or sheet.told("label_smoothing"):
+        return
+    losses = sheet.words("loss_type") or ["sigmoid"]
+    if not smoothing:
+        sheet.ignored("label_smoothing", "it is 0")
+    elif {"sigmoid", "simpo"} & set(losses):
+        sheet.refused("label_smoothing", f"the loss {losses[0]:.30} is not smoothed here")
+    else:
+        sheet.ignored("label_smoothing", f"the loss {losses[0]:.30} does not read it")
+
+
+def _online(sheet: Sheet, name: str, one_out: str) -> None:
     if not METHODS[name].online:
         return
     if (length := sheet.whole("response_length")) is not None:
@@ -147,9 +189,8 @@ def _online(sheet: Sheet, name: str) -> None:
         sheet.default("whiten_rewards", "method.whiten_rewards", False)
     if sheet.has("total_episodes"):
         sheet.tell("total_episodes", "approximated", "training.epochs", "num_train_epochs says how long")
-    if sheet.has("scale_rewards"):
-        usual = str(sheet.raw("scale_rewards")).lower() in ("true", "group")
-        sheet.tell("scale_rewards", "ignored" if usual else "refused", "", "rewards are scaled within each group")
+    if sheet.offers("method.num_generations"):
+        names.reward_scale(sheet, one_out)
     found: list[str] = []
     scorer = next((key for key in ("reward_model_name_or_path", "reward_model_path") if sheet.has(key)), "")
     if scorer:

@@ -11,6 +11,7 @@ from studio.interop.report import Imported
 from studio.interop.sheets import arguments, names
 from studio.interop.sheets.configfile import with_file
 from studio.interop.sheets.sheet import Sheet
+from studio.interop.sheets.splits import held_out, split_of
 from studio.interop.trl.keys import IGNORED, NEAR, REFUSED, USUAL
 from studio.interop.trl.method import READ as METHOD_KEYS
 from studio.interop.trl.method import read_method
@@ -77,8 +78,10 @@ def read(given: Given) -> Imported:
     _data(sheet)
     _length(sheet, word)
     arguments.read_arguments(sheet, arguments.Defaults(8, rate, shuffle=word != "kto"))
-    leave_usual(sheet)
-    sheet.rest({"ignored": IGNORED, "approximated": NEAR, "refused": REFUSED}, KEYS)
+    if word in ("grpo", "rloo") and (shuffled := sheet.flag("shuffle_dataset")) is not None:
+        sheet.mapped("shuffle_dataset", "data.shuffle", shuffled)
+    sheet.leave_usual(USUAL)
+    sheet.rest({"ignored": IGNORED, "approximated": NEAR, "refused": REFUSED}, KEYS, on=USUAL)
     return sheet.done()
 
 
@@ -90,21 +93,6 @@ def _without_negations(given: Given) -> Given:
         if name != key and name in KEYS and key not in KEYS and values[key] is True:
             values[name], lines[name] = not values.pop(key), lines.get(key, 0)
     return replace(given, values=values, lines=lines)
-
-
-def leave_usual(sheet: Sheet) -> None:
-    """Say of keys with the value that they have by themselves that they ask for nothing."""
-    for key, usual in USUAL.items():
-        value = sheet.raw(key)
-        if value is not None and not sheet.told(key) and any(_same(value, one) for one in usual):
-            sheet.ignored(key, "its usual value")
-
-
-def _same(value: Any, usual: object) -> bool:
-    try:
-        return float(value) == float(usual)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return bool(value == usual)
 
 
 def _model(sheet: Sheet) -> None:
@@ -182,10 +170,10 @@ def _data(sheet: Sheet) -> None:
     elif name := sheet.text("dataset_name"):
         source: dict[str, Any] = {"path": name}
         sheet.tell("dataset_name", "mapped", "data.train")
-        for key, ours in (("dataset_config", "subset"), ("dataset_train_split", "split")):
-            if value := sheet.text(key):
-                source[ours] = value
-                sheet.tell(key, "mapped", "data.train")
+        if subset := sheet.text("dataset_config"):
+            source["subset"] = subset
+            sheet.tell("dataset_config", "mapped", "data.train")
+        _split(sheet, "dataset_train_split", source)
         found = [source]
     else:
         raise sheet.error("dataset_name", "no data is named", "Add it with a file or a Hub id")
@@ -197,16 +185,28 @@ def _data(sheet: Sheet) -> None:
         source["reading"] = "raw"
     sheet.tell("dataset_text_field", "mapped", "data.train")
     sheet.set("data.train", found, "datasets" if sets else "dataset_name")
-    if share is not None and 0 < share < 1:
+    if share is not None and not sets:
+        sheet.ignored("test_split_size", "TRL reads it with datasets only")
+    if sets and share is not None and 0 < share < 1:
         sheet.mapped("test_split_size", "data.validation", share)
     elif validates and not sets:
-        sheet.set("data.validation", found[0]["path"])
-        sheet.set("data.validation_split", sheet.text("dataset_test_split") or "test")
-        sheet.tell("dataset_test_split", "mapped", "data.validation_split")
+        test = held_out(sheet.text("dataset_test_split") or "test", found[0]["path"], found)
+        sheet.set("data.validation", test.validation, "dataset_test_split")
+        if test.split:
+            sheet.set("data.validation_split", test.split, "dataset_test_split")
+        to = "data.validation_split" if test.split else "data.validation"
+        sheet.tell("dataset_test_split", test.status, to, test.why)
     else:
         sheet.set("data.validation", 0.0)
     if not sheet.told("dataset_test_split"):
         sheet.ignored("dataset_test_split", "without eval_strategy nothing is validated")
+
+
+def _split(sheet: Sheet, key: str, source: dict[str, Any]) -> None:
+    if given := sheet.text(key):
+        split = split_of(given)
+        source |= split.of_set()
+        sheet.tell(key, split.status, "data.train", split.why)
 
 
 def _mixed(sheet: Sheet, at: int, value: Any) -> dict[str, Any]:
@@ -222,10 +222,10 @@ def _mixed(sheet: Sheet, at: int, value: Any) -> dict[str, Any]:
         raise part.error("path", "a set of data needs a path", "Add path with a file or a Hub id")
     part.tell("path", "mapped", "data.train")
     source: dict[str, Any] = {"path": path}
-    for key, ours in (("name", "subset"), ("split", "split")):
-        if given := part.text(key):
-            source[ours] = given
-            part.tell(key, "mapped", "data.train")
+    if subset := part.text("name"):
+        source["subset"] = subset
+        part.tell("name", "mapped", "data.train")
+    _split(part, "split", source)
     known = frozenset({"path", "data_files", "name", "split", "columns", "fraction", "data_dir"})
     part.rest({
         "ignored": {"columns": "the columns that the method needs are taken"},
