@@ -132,7 +132,7 @@ def engine(pattern: str, *, across_lines: bool = False) -> re2._Regexp:
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError, ValueError) as error:
-        raise PatternError(f"it is no regular expression ({error})") from error
+        raise PatternError(f"it is not a regular expression ({error})") from error
     options = re2.Options()
     options.max_mem, options.log_errors, options.dot_nl = _MEMORY, False, across_lines
     try:

@@ -128,7 +128,7 @@ def read_text(text: str, where: str = PASTED, folder: Path | None = None) -> Giv
         raise InputError(f"it holds {what} instead of keys", where=where, fix="Give a config or a command line")
     odd = [key for key in values if not isinstance(key, str)]
     if odd:
-        raise InputError(f"the key {odd[0]!r:.40} is no word", where=where, fix="Put it in quotes")
+        raise InputError(f"the key {odd[0]!r:.40} is not a word", where=where, fix="Put it in quotes")
     return Given(values, _lines(text, values), where, "mapping", text, folder)
 
 

@@ -74,7 +74,7 @@ def test_numbers_and_lines_of_yaml_and_json() -> None:
         ), "this is not a config: it has more than 20,000 values"),
         ('{"a": 1,}', "line 1: not valid JSON"),
         ("- a\n- b", "it holds a list instead of keys"),
-        ("1: 2", "the key 1 is no word"),
+        ("1: 2", "the key 1 is not a word"),
         ("", "it is empty"),
         ("a: b\0", "this is not text"),
         ("a: " + "x" * RUN.bytes, "it has more than 256 KB"),

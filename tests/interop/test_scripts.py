@@ -37,9 +37,10 @@ TOLERANCE = 1e-4
 # Whatever asks for the studio fails.
 PLAIN = "import runpy, sys; sys.modules['studio'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
 CELLS = list(itertools.product(METHODS, TUNINGS))
-# Of Unsloth's API, as its documentation has it; what they take is that of a release (test_unsloth_release).
+# Of Unsloth's API, as its documentation has it; what they take is that of a release (unsloth/test_release.py).
 UNSLOTH = {"from_pretrained", "get_peft_model"}
-CONTRACT = json.loads((Path(__file__).parents[1] / "train/engine/contracts/unsloth.json").read_text(encoding="utf-8"))
+_RELEASE = Path(__file__).parents[1] / "train" / "engine" / "unsloth" / "contracts" / "unsloth.json"
+CONTRACT = json.loads(_RELEASE.read_text(encoding="utf-8"))
 
 
 def script(tool: Tool, raw: dict[str, Any]) -> str:

@@ -40,6 +40,6 @@ def _read(draft: Draft, name: str) -> dict[str, Any]:
                 found = read_json_file(place, RUN)
             except (ValueError, InputError) as error:
                 where = draft.given.place("deepspeed")
-                raise InputError(f"{name} is no DeepSpeed file: {error}", where=where, fix="Fix the file") from error
+                raise InputError(f"{name} is not a DeepSpeed file: {error}", where=where, fix="Fix the file") from error
             return found if isinstance(found, dict) else {}
     return {}

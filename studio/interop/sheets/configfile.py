@@ -47,7 +47,7 @@ def with_file(given: Given, tool: str) -> Given:
         path = given.folder / path
     under = read_file(path)
     if under.kind != "mapping":
-        raise InputError("this is no YAML or JSON", where=str(path), fix="Name the config")
+        raise InputError("this is not YAML or JSON", where=str(path), fix="Name the config")
     for key, value in values.items():
         before = under.values.get(key)
         if isinstance(value, dict) and isinstance(before, dict):

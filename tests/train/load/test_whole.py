@@ -195,7 +195,7 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"rank_pattern": {"v_proj": 2}}, "has rank 2 for model.layers.0.self_attn.v_proj"),
     ({}, {"target_modules": ["q_proj"]}, "lacks model.layers.0.mlp.down_proj"),
     ({}, {"target_modules": ".*nothing"}, "lacks model.layers.0.mlp.down_proj"),
-    ({}, {"target_modules": "("}, "is no regular expression"),
+    ({}, {"target_modules": "("}, "is not a regular expression"),
     ({}, {"target_modules": None}, "lacks model.layers.0.mlp.down_proj"),
     ({}, {"peft_type": "IA3"}, "adapters of type IA3"),
 ]
