@@ -55,7 +55,7 @@ class Example:
         label: whether the answer is a good one.
         answer: what a written answer is compared with, for the methods whose model writes it.
         columns: the row's other keys, which a reward function is given.
-        unused: keys of the row that were not read.
+        unused: keys of the row that were not read, and of its turns, such as "messages[].timestamp".
     """
 
     row: int

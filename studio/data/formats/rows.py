@@ -193,8 +193,8 @@ def _with_tools(example: Example, row: dict[str, Any], where: Where) -> Example:
     if tools is not None and example.messages is None:
         what = "tools are rendered by the chat template, which a plain-text row does not use"
         raise where.error(what, "tools", "Write prompt and completion as messages, or remove the tools")
-    unused = tuple(key for key in example.unused if key not in _TOOL_KEYS)
-    if tools is None and len(unused) == len(example.unused):
+    unused = (*(key for key in example.unused if key not in _TOOL_KEYS), *sorted(where.unread))
+    if tools is None and unused == example.unused:
         return example
     return replace(example, tools=tools, unused=unused)
 

@@ -39,7 +39,7 @@ from studio.data.sources.reading import Reading
 from studio.errors import InputError, StudioError
 from studio.reach import opened
 
-_VERSION = 1
+_VERSION = 2
 _ABOUT, _ROWS = "about.json", "rows.jsonl"
 # name of a file of the index: its numbers as `array` and numpy name them
 _NUMBERS = {"ends": ("Q", "<u8"), "numbers": ("I", "<u4"), "sizes": ("I", "<u4")}
