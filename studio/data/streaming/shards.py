@@ -96,6 +96,7 @@ class Shard:
         self.read_as = about["read_as"]
         self.unread = Unread(rated=about["rated"])
         self.unread.counts.update(about["unread"])
+        self.unread.lost.update(about["lost"])
         self._state: list[Any] = about["state"]
         self._copied: bool = about["copied"]
 
@@ -287,7 +288,7 @@ def _pass(file: Path, folder: Path, how: How, before: int, on_rows: Callable[[in
     on_rows(count)
     return {
         "count": count, "longest": longest, "characters": total, "copied": copied, "unread": dict(unread.counts),
-        "rated": unread.rated, "chat": chat, "read_as": how.reading.read_as,
+        "lost": dict(unread.lost), "rated": unread.rated, "chat": chat, "read_as": how.reading.read_as,
     }  # fmt: skip
 
 
