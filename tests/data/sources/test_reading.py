@@ -12,7 +12,9 @@ from studio.config.data import DataConfig, DataSource
 from studio.config.load import load_run
 from studio.data.formats.column_names import known_columns, side_columns
 from studio.data.prepare.pipeline import Prepared, prepare_data
+from studio.data.sources.locate import of_file
 from studio.data.sources.reading import in_turns, source_named
+from studio.data.worker.columns import columns_of
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError
 from studio.evaluate.questions import read_questions
@@ -36,7 +38,9 @@ def prepared(tokenizer: Any, settings: Settings, write: Writer) -> Callable[...,
     """prepared(rows or source, method): the units of a run without validation."""
 
     def run(rows: list[dict[str, Any]], method: str = "sft", own: bool = True, **options: Any) -> Prepared:
-        config = {key: options.pop(key) for key in ("control_tokens", "template") if key in options}
+        config = {
+            key: options.pop(key) for key in ("control_tokens", "template", "streaming", "truncation") if key in options
+        }
         path = write("rows.jsonl", rows)
         source = {"path": str(path), **options}
         used = tokenizer if own else with_template(tokenizer, None)
@@ -256,7 +260,8 @@ def test_the_reason_tells_both_what_the_rows_and_the_columns_say(prepared: Calla
 def test_a_context_that_has_no_place_is_a_warning(prepared: Callable[..., Prepared]) -> None:
     rows = [{"prompt": "q", "completion": "a", "context": "c", "id": 1}, {"prompt": "r", "completion": "b"}]
     text = "columns are not read although their names say that they belong to the prompt: context"
-    for options in ({}, {"format": "prompt_completion"}):
+    streamed = {"streaming": "on", "truncation": "cut"}
+    for options in ({}, {"format": "prompt_completion"}, streamed, streamed):
         done = prepared(rows, **options)
         (found,) = [one for one in done.report.findings if one.text == text]
         assert (found.level, found.count) == ("warning", 1)
@@ -268,6 +273,14 @@ def test_a_context_that_has_no_place_is_a_warning(prepared: Callable[..., Prepar
         assert [one.text for one in found_all if "context" in one.text] == ["ignored keys: context, id"]
     pair = {"prompt": "q", "chosen": "a", "rejected": "b", "context": "c"}
     assert text in [one.text for one in prepared([pair] * 2, method="dpo").report.findings]
+
+
+def test_the_page_shows_what_the_names_say(write: Writer) -> None:
+    rows = [{"prompt": "q", "completion": "a"}] * 9 + [{"prompt": "q", "completion": "a", "system_prompt": "s"}]
+    path = write("rows.jsonl", rows)
+    shown = columns_of(DataSource(path=str(path)), of_file(path), "answers")
+    assert shown["columns"] == ["prompt", "completion", "system_prompt"]
+    assert shown["mapping"] == {"prompt": "prompt", "completion": "completion", "system": "system_prompt"}
 
 
 def test_conversations_and_prompts_keep_their_other_columns(prepared: Callable[..., Prepared]) -> None:
