@@ -83,6 +83,7 @@ CASES: dict[str, tuple[bytes | dict[str, bytes] | None, dict[str, Any]]] = {
     "CSV: uneven rows": ({"orders.csv": b"prompt,completion\n2+2=,4\n2+2=,4,5\n"}, {"path": "orders.csv"}),
     "CSV: an open quote": ({"orders.csv": b'text\n"a\nb\n'}, {"path": "orders.csv"}),
     "CSV: text behind a quote": ({"orders.csv": b'text\n"a" b\n'}, {"path": "orders.csv"}),
+    "TSV: a quote that begins a cell": ({"orders.tsv": b'a\tb\n1\t"x\n2\ty\n3\tz"\n'}, {"path": "orders.tsv"}),
     "CSV: a name twice": ({"orders.csv": b"text,text\na,b\n"}, {"path": "orders.csv"}),
     "CSV: a column without a name": ({"orders.csv": b"text,\na,b\n"}, {"path": "orders.csv"}),
     "CSV: messages that are no JSON": ({"orders.csv": b"messages\nhello\n"}, {"path": "orders.csv"}),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.data.files.datafiles import Row
+from studio.data.readers.padding import cleaner_of
 from studio.errors import InputError
 from studio.models.catalog.child import Progress, run_child
 from studio.models.catalog.hubaccess import is_hub_id
@@ -133,12 +134,16 @@ def read_arrow(files: tuple[Path, ...], start: int = 0) -> Iterator[tuple[int, R
     number = 0
     for file in files:
         with held(file) as name, pyarrow.memory_map(name) as mapped, pyarrow.ipc.open_stream(mapped) as stream:
+            found = ((field.name, cleaner_of(field.name, field.type)) for field in stream.schema)
+            cleaners = [(name, clean) for name, clean in found if clean is not None]
             for batch in stream:
                 at = min(batch.num_rows, max(0, start - number))
                 number += at
                 for begin in range(at, batch.num_rows, _ROWS_AT_ONCE):
                     for row in batch.slice(begin, _ROWS_AT_ONCE).to_pylist():
                         number += 1
+                        for name, clean in cleaners:
+                            clean(row[name])
                         yield number, {key: _json_value(value) for key, value in row.items()}
 
 

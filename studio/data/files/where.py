@@ -38,10 +38,14 @@ class Where:
         path: the file.
         number: the row's number in it, from 1.
         tags: what the file calls the parts of a turn (`DataSource.tags`).
+
+    Attributes:
+        unread: keys within the row's values that were given and not read, such as "messages[].timestamp".
     """
 
     def __init__(self, path: Path | str, number: int, tags: Mapping[str, str] | None = None) -> None:
         self.path, self.number, self.tags = path, number, dict(tags or {})
+        self.unread: set[str] = set()
 
     @property
     def name(self) -> str:

@@ -55,7 +55,8 @@ class Example:
         label: whether the answer is a good one.
         answer: what a written answer is compared with, for the methods whose model writes it.
         columns: the row's other keys, which a reward function is given.
-        unused: keys of the row that were not read.
+        unused: keys of the row that were not read, and of its turns, such as "messages[].timestamp".
+        lost: those of `unused` whose names say that they belong to the prompt: a context, a system prompt.
     """
 
     row: int
@@ -72,6 +73,7 @@ class Example:
     answer: str | None = None
     columns: dict[str, Any] = field(default_factory=dict, compare=False)
     unused: tuple[str, ...] = field(default=(), compare=False)
+    lost: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass
@@ -81,19 +83,22 @@ class Unread:
     Attributes:
         counts: how many rows have each.
         rated: how many rows have a rating among them that the method does not learn from.
+        lost: how many rows have each of those that belong to the prompt by their names.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     rated: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
 
     def add(self, example: Example) -> None:
         """Count those of one more row."""
         self.counts.update(example.unused)
+        self.lost.update(example.lost)
         # A text with a label is one of a class, not a rated answer.
         self.rated += example.text is None and any(key in LABELS for key in example.unused)
 
     def __add__(self, other: Unread) -> Unread:
-        return Unread(self.counts + other.counts, self.rated + other.rated)
+        return Unread(self.counts + other.counts, self.rated + other.rated, self.lost + other.lost)
 
 
 def parse_answer(row: dict[str, Any], where: Where, format: FormatName) -> Example:

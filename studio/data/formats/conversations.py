@@ -2,7 +2,8 @@
 
 A message is a dict with `role` and `content` (a text), and where the row has them `tool_calls` (OpenAI's shape, the
 arguments as given: an object or JSON text), `name`, `tool_call_id`, `reasoning_content`, and `weight` 0 for an answer
-that is not learned. Nothing is left out in silence: what cannot be kept is refused by name.
+that is not learned. Nothing is left out in silence: what cannot be kept is refused by name, and keys that are not read
+are noted in `Where.unread`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _TAGGED = {"user": "user", "assistant": "assistant", "system": "system", "observ
 _ROLE_KEYS = ("role", "from", "speaker", "author")
 _CONTENT_KEYS = ("content", "value", "text", "message", "utterance")
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+# What says whether an answer is learned: OpenAI's weight, ms-swift's loss, Axolotl's train and training.
+_MARKS = ("weight", "loss", "train", "training")
 _REFUSED = ("images", "image", "audio", "videos", "refusal")
 LIST_KEYS = ("messages", "conversations")
 
@@ -185,15 +188,23 @@ class _Turn:
         if "content" not in where.tags and len(set(texts.values())) > 1:
             what = f"the message has several text fields: {', '.join(texts)}"
             raise where.error(what, label, "Remove all but one, or set the file's tags, such as content=text")
+        self.read = {self.role_key, self.content_key, *_MARKS, *_REFUSED}
 
     def message(self) -> Message:
         for key in _REFUSED:
             if is_given(self.turn.get(key)):
                 raise self._error(f"'{key}' is not supported", key, f"Remove '{key}', or move it into the content")
         role = self._role()
-        if role == "call":
-            calls = self._calls(self.where.need(self.turn, self.content_key, self.label), self.content_key)
-            return {"role": "assistant", "content": "", "tool_calls": calls}
+        message = self._called() if role == "call" else self._said(role)
+        self._add_weight(message)
+        self._note_unread(message)
+        return message
+
+    def _called(self) -> Message:
+        calls = self._calls(self.where.need(self.turn, self.content_key, self.label), self.content_key)
+        return {"role": "assistant", "content": "", "tool_calls": calls}
+
+    def _said(self, role: str) -> Message:
         message: Message = {"role": role, "content": ""}
         calls = self._tool_calls() if role == "assistant" else []
         if not calls or self.turn.get(self.content_key) is not None:
@@ -210,7 +221,7 @@ class _Turn:
                 for key in ("name", "tool_call_id")
                 if is_given(self.turn.get(key))
             }
-        self._add_weight(message)
+            self.read |= {"name", "tool_call_id"}
         return message
 
     def _error(self, what: str, key: str, fix: str) -> Exception:
@@ -229,13 +240,11 @@ class _Turn:
         return known[word]
 
     def _tool_calls(self) -> list[dict[str, Any]]:
-        if is_given(calls := self.turn.get("tool_calls")):
-            return self._calls(calls, "tool_calls")
-        if is_given(call := self.turn.get("function_call")):
-            return self._calls(call, "function_call")
-        return []
+        key = next((key for key in ("tool_calls", "function_call") if is_given(self.turn.get(key))), None)
+        return [] if key is None else self._calls(self.turn[key], key)
 
     def _calls(self, value: Any, key: str) -> list[dict[str, Any]]:
+        self.read.add(key)
         given = self.where.json_text(value, f"{self.label}.{key}")
         calls = [given] if isinstance(given, dict) else given
         if not isinstance(calls, list) or not calls:
@@ -258,19 +267,40 @@ class _Turn:
         key = next((key for key in _REASONING_KEYS if is_given(self.turn.get(key))), None)
         if key is not None:
             message["reasoning_content"] = self.where.text(self.turn, key, self.label)
+            self.read.add(key)
 
     def _add_weight(self, message: Message) -> None:
-        weight = self.turn.get("weight")
-        if weight is None:
+        marks = {key: self._mark(key) for key in _MARKS if self.turn.get(key) is not None}
+        if len(set(marks.values())) > 1:
+            what = f"{' and '.join(marks)} contradict each other"
+            raise self._error(what, next(reversed(marks)), "Remove all but one")
+        for key, trained in marks.items():
+            if message["role"] != "assistant" and trained:
+                fix = f"Remove the {key}, or set method.train_on: all to train on every token"
+                raise self._error(f"a {message['role']} message is never trained on", key, fix)
+            if message["role"] == "assistant" and not trained:
+                message["weight"] = 0
+
+    def _mark(self, key: str) -> bool:
+        """Whether a mark says that the answer is learned: a weight as a number, the others as true or false, too."""
+        value = self.turn[key]
+        if value not in (0, 1) or (key == "weight" and isinstance(value, bool)):
+            no, yes, what = ("0", "1", "a weight") if key == "weight" else ("false", "true", key)
+            fix = f"Set it to {no} to use the answer as context only, or to {yes} to train on it"
+            raise self._error(f"{what} must be {no} or {yes}, not {short(value)}", key, fix)
+        return bool(value)
+
+    def _note_unread(self, message: Message) -> None:
+        """Name the keys that say something and were not read; what only says the same once more is no loss."""
+        if self.turn.keys() <= self.read:
             return
-        if isinstance(weight, bool) or weight not in (0, 1):
-            fix = "Set it to 0 to use the answer as context only, or to 1 to train on it"
-            raise self._error(f"a weight must be 0 or 1, not {short(weight)}", "weight", fix)
-        if message["role"] != "assistant" and weight == 1:
-            what = f"a {message['role']} message is never trained on"
-            raise self._error(what, "weight", "Remove the weight, or set method.train_on: all to train on every token")
-        if message["role"] == "assistant" and weight == 0:
-            message["weight"] = 0
+        same = [self.turn.get(self.content_key), message["content"], message.get("reasoning_content")]
+        for key, value in self.turn.items():
+            if key in self.read or not is_given(value) or value in same:
+                continue
+            if key in _ROLE_KEYS and isinstance(value, str) and SYNONYMS.get(value.strip().lower()) == message["role"]:
+                continue
+            self.where.unread.add(f"{self.label.rpartition('[')[0]}[].{key}")
 
 
 _CALL_FIX = 'Write {"name": "...", "arguments": {...}}'

@@ -1,17 +1,17 @@
 """Rows that say which answer is better, whether one is good, or only what is asked.
 
-Pairs are written in five ways: `prompt` with `chosen` and `rejected`; both as whole conversations (the prompt is what
-they share); alpaca keys; ShareGPT turns with the two last answers beside them; messages likewise. Texts stay texts
-(no chat template), messages stay messages, as with plain answers.
+Pairs are written in five ways: `prompt` with `chosen` and `rejected`; both as whole conversations (`conversation_pairs`
+says what the prompt is then); alpaca keys; ShareGPT turns with the two last answers beside them; messages likewise.
+Texts stay texts (no chat template), messages stay messages, as with plain answers.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from studio.alike import alike
 from studio.data.files.where import Where, as_truth, emptiness, is_given, kind, short
 from studio.data.formats.answers import LABELS, Example, FormatName, instruction_prompt, parse_answer, split_prompt
+from studio.data.formats.conversation_pairs import Asked, split_pair
 from studio.data.formats.conversations import LIST_KEYS, Message, conversation, is_message, messages_of, with_system
 
 _RATED: dict[FormatName, tuple[str, ...]] = {
@@ -37,10 +37,11 @@ def pair(row: dict[str, Any], where: Where) -> Example:
             where.number, name, "preference", prompt=row["prompt"], completion=chosen, rejected=rejected,
             unused=_unused(row, "prompt", "chosen", "rejected"),
         )  # fmt: skip
-    before, used = _prompt(row, where)
+    asked = _prompt(row, where)
+    before, used = asked.messages, asked.keys
     better, worse = (_answer(row[key], key, where) for key in ("chosen", "rejected"))
-    if not before or better[0]["role"] != "assistant":
-        before, better, worse = _shared(better, worse, where)
+    if not before or any(answer[0]["role"] != "assistant" for answer in (better, worse)):
+        before, better, worse, used = split_pair(asked, better, worse, row, where)
     else:
         _require_open(before, next(key for key in used if key in row), where)
     for key, answer in (("chosen", better), ("rejected", worse)):
@@ -127,17 +128,21 @@ def prompt(row: dict[str, Any], where: Where, format: FormatName) -> Example:
     return Example(where.number, name, format, messages=asked, answer=answer, columns=columns)
 
 
-def _prompt(row: dict[str, Any], where: Where) -> tuple[list[Message], tuple[str, ...]]:
-    """Messages of the prompt (none where the two conversations hold it) and the keys that were read."""
+def _prompt(row: dict[str, Any], where: Where) -> Asked:
+    """The messages of the prompt (none where the two conversations hold it) and the keys that were read."""
     if "instruction" in row:
-        return instruction_prompt(row, where), ("instruction", "input", "system", "history")
+        keys = ("instruction", "input", "system", "history")
+        return Asked(instruction_prompt(row, where), keys, is_text=True)
     if any(key in row for key in LIST_KEYS):
-        return conversation(row, where, answered=False), (*LIST_KEYS, "system")
-    if isinstance(row.get("prompt"), list) and row["prompt"] and is_message(row["prompt"][0]):
-        return with_system(messages_of(row["prompt"], "prompt", where), row, where), ("prompt", "system")
-    if isinstance(row.get("prompt"), str) and row["prompt"].strip():
-        return with_system([{"role": "user", "content": row["prompt"]}], row, where), ("prompt", "system")
-    return [], ("prompt",)
+        return Asked(conversation(row, where, answered=False), (*LIST_KEYS, "system"))
+    value = row.get("prompt")
+    if isinstance(value, list) and value and is_message(value[0]):
+        return Asked(with_system(messages_of(value, "prompt", where), row, where), ("prompt", "system"))
+    if isinstance(value, str) and value.strip():
+        text: Message = {"role": "user", "content": value}
+        return Asked(with_system([text], row, where), ("prompt", "system"), is_text=True)
+    # A prompt of any other kind was not read, so it must be named.
+    return Asked([], () if is_given(value) and not isinstance(value, str) else ("prompt",))
 
 
 def _answer(value: Any, key: str, where: Where) -> list[Message]:
@@ -147,20 +152,6 @@ def _answer(value: Any, key: str, where: Where) -> list[Message]:
         _require_text(value, key, where)
         return [{"role": "assistant", "content": value}]
     return messages_of([value] if isinstance(value, dict) else value, key, where)
-
-
-def _shared(
-    better: list[Message], worse: list[Message], where: Where
-) -> tuple[list[Message], list[Message], list[Message]]:
-    """Split two whole conversations into what they share and how each ends."""
-    if len(better) == len(worse) == 1:
-        what = "the row has no prompt: it is missing or empty, and chosen and rejected are single answers"
-        fix = "Fill in prompt, or write chosen and rejected as conversations (lists of messages)"
-        raise where.error(what, "chosen", fix)
-    same = min(alike(better, worse), min(len(better), len(worse)) - 1)
-    if not same or better[same]["role"] != "assistant" or worse[same]["role"] != "assistant":
-        raise where.error("chosen and rejected do not begin with the same prompt", "chosen", "Put it in prompt")
-    return better[:same], better[same:], worse[same:]
 
 
 def _right_answer(row: dict[str, Any], where: Where) -> str | None:

@@ -14,7 +14,7 @@ from studio.data.files.datafiles import place
 from studio.data.files.where import Where, is_given, names_of
 from studio.data.formats import preference
 from studio.data.formats.answers import FORMATS, LABELS, Example, FormatName, parse_answer
-from studio.data.formats.columns import known_columns, suggest_columns
+from studio.data.formats.column_names import known_columns, meaning_of, suggest_columns
 from studio.data.formats.conversations import LIST_KEYS, is_message, tools_of
 from studio.data.readers.kinds import kind_by_name
 from studio.errors import InputError
@@ -193,10 +193,18 @@ def _with_tools(example: Example, row: dict[str, Any], where: Where) -> Example:
     if tools is not None and example.messages is None:
         what = "tools are rendered by the chat template, which a plain-text row does not use"
         raise where.error(what, "tools", "Write prompt and completion as messages, or remove the tools")
-    unused = tuple(key for key in example.unused if key not in _TOOL_KEYS)
-    if tools is None and len(unused) == len(example.unused):
+    unused = (*(key for key in example.unused if key not in _TOOL_KEYS), *sorted(where.unread))
+    lost = _lost(example, row)
+    if tools is None and unused == example.unused and not lost:
         return example
-    return replace(example, tools=tools, unused=unused)
+    return replace(example, tools=tools, unused=unused, lost=lost)
+
+
+def _lost(example: Example, row: dict[str, Any]) -> tuple[str, ...]:
+    """Columns that were not read and would belong to the prompt; a conversation has its own, and a text has none."""
+    if not example.unused or example.text is not None or any(key in row for key in LIST_KEYS):
+        return ()
+    return tuple(key for key in example.unused if meaning_of(key) and is_given(row.get(key)))
 
 
 def _unknown_format(row: dict[str, Any], number: int, path: Path | str, kind: RowKind) -> InputError:

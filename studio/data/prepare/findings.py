@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from studio.config.data import DataConfig, DataSource
 from studio.data.formats.answers import Unread
+from studio.data.formats.column_names import meaning_of
 from studio.data.prepare.units import Unit
 from studio.data.report import DataReport, Finding, Place, ReadAs, SourceReport
 from studio.data.sources.locate import Located
@@ -293,12 +294,21 @@ def reading_finding(
 
 
 def unused_keys(unread: Unread) -> list[Finding]:
-    """A finding that names the keys of the rows that were not read, and a warning if a rating is among them."""
-    counts, rated = unread.counts, unread.rated
-    if not counts:
-        return []
-    found = [Finding("info", max(counts.values()), f"ignored keys: {', '.join(sorted(counts)[:10])}")]
-    if rated:
+    """A finding that names the keys of the rows that were not read.
+
+    There are warnings if a rating is among them, or a column that belongs to the prompt by its name.
+    """
+    found: list[Finding] = []
+    if others := {key: count for key, count in unread.counts.items() if key not in unread.lost}:
+        found.append(Finding("info", max(others.values()), f"ignored keys: {', '.join(sorted(others)[:10])}"))
+    if lost := unread.lost:
+        text = "columns are not read although their names say that they belong to the prompt"
+        key = min(lost)
+        way = f"prompt={{{{ {key} }}}} {{{{ prompt }}}}, or input={key} beside an instruction"
+        way = f"system={key}" if meaning_of(key) == "system" else way
+        fix = f"To use them, set the file's columns, such as {way}"
+        found.append(Finding("warning", max(lost.values()), f"{text}: {', '.join(sorted(lost)[:10])}", fix))
+    if rated := unread.rated:
         text = "labeled answers: this method trains on good and bad ones alike"
         found.append(Finding("warning", rated, text, "Set method.name to kto, or remove the bad answers from the file"))
     return found

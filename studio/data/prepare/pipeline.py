@@ -33,7 +33,7 @@ from studio.data.prepare.units import Unit, encode
 from studio.data.report import DataReport, SourceReport, summarize_lengths
 from studio.data.sources.held import characters
 from studio.data.sources.locate import locate, sources_of
-from studio.data.sources.mixing import mix, mix_findings
+from studio.data.sources.mixing import mix, mix_findings, rows_findings
 from studio.data.sources.parsing import SHOWN_ERRORS, Parsed, parse_source
 from studio.data.sources.reading import in_turns
 from studio.data.streaming.preparing import prepare_streamed
@@ -166,6 +166,7 @@ def prepare_data(
     unread = sum((one.examples.unread for one in parsed), Unread())
     collect_findings(report, config, unread, flat, once, validation)
     report.findings += reading_findings(report.sources, named, bool(used.chat_template))
+    report.findings += rows_findings(list(zip(named, here, report.sources, strict=True)))
     report.findings += mix_findings(report.sources)
     report.findings += text_findings(zip(here, report.sources, strict=True))
     report.findings += template_findings(tokenizer, config.template)

@@ -1,8 +1,8 @@
 """Rows of Parquet and Arrow files: some hundreds at a time, from a memory map.
 
 Nested lists and structs become lists and dicts, maps dicts. Dates and times become ISO 8601 text, decimals text, NaN
-(pandas' missing number) null. Bytes are refused unless they are UTF-8 text, as some writers store it. pyarrow is
-imported only when such a file is read.
+(pandas' missing number) null; the nulls that pad the structs of tool calls are left out (`padding`). Bytes are refused
+unless they are UTF-8 text, as some writers store it. pyarrow is imported only when such a file is read.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import IO, Any
 from studio.data.readers.bytestream import open_unpacked
 from studio.data.readers.json_text import MAX_DEPTH
 from studio.data.readers.kinds import NAMES, FileKind
+from studio.data.readers.padding import cleaner_of
 from studio.data.readers.row import Row, place
 from studio.errors import InputError
 from studio.reach import held
@@ -216,8 +217,9 @@ def _values(column: Any, name: str, path: Path, before: int) -> list[Any]:
     """A column's values as JSON would hold them."""
     try:
         if _is_plain(column.type):
-            return _plain_values(column)
-        return [_json_value(value) for value in column.to_pylist(maps_as_pydicts="strict")]
+            values = _plain_values(column)
+        else:
+            values = [_json_value(value) for value in column.to_pylist(maps_as_pydicts="strict")]
     except (UnicodeDecodeError, ValueError, OverflowError, KeyError, TypeError):
         for number, one in enumerate(column, before + 1):
             try:
@@ -225,6 +227,10 @@ def _values(column: Any, name: str, path: Path, before: int) -> list[Any]:
             except (UnicodeDecodeError, ValueError, OverflowError, KeyError, TypeError) as error:
                 raise _bad_value(error, path, number, name) from error
         raise
+    if (clean := cleaner_of(name, column.type)) is not None:
+        for value in values:
+            clean(value)
+    return values
 
 
 def _plain_values(column: Any) -> list[Any]:

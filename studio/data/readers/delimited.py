@@ -97,11 +97,32 @@ class Delimited:
     def _cells_of_rows(self) -> Iterator[list[str]]:
         count = len(self._header)
         while (cells := self._record()) is not None:
+            if self._delimiter == "\t" and self._lines.number > self._begun:
+                self._require_own_lines(cells)
             if len(cells) == count:
                 yield cells
                 self._rows_before = True
             elif cells:
                 raise self._uneven(cells)
+
+    def _require_own_lines(self, cells: list[str]) -> None:
+        """Refuse a cell of a row over several lines that has another row in it.
+
+        Tools write TSV without quoting, so a text that begins with a quote opens a cell, which ends at the next text
+        that happens to end with one.
+        """
+        tabs = len(self._header) - 1
+        # A line of code that is indented by a tab is none.
+        if tabs and any(
+            line.count("\t") == tabs and line[:1] != "\t" for cell in cells for line in cell.split("\n")[1:]
+        ):
+            raise InputError(
+                f"rows seem to be swallowed by a quote that begins a cell: the row has lines {self._begun} to "
+                f"{self._lines.number}, and one within a cell has as many tabs as the header",
+                where=place(self._path, self._number),
+                fix="Double the quote and put the whole cell in quotes, or remove the quote; if the cell is meant to "
+                "hold such lines, save the table as CSV",
+            )
 
     def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
         # The limit is one for the whole process; no other part of the studio reads CSV.
@@ -157,6 +178,9 @@ class Delimited:
         if self._delimiter == "|" and names[:1] == names[-1:] == [""]:
             fix = "Write it as CSV, without the outer bars and the line of dashes"
             raise InputError("this is a Markdown table", where=where, fix=fix)
+        if names[:1] == [""] and len(names) > 1 and "" not in names[1:]:
+            # The index of pandas or the row names of R, under the name that pandas reads it by.
+            names[0] = "Unnamed: 0"
         if "" in names or not names:
             at = names.index("") + 1 if names else 1
             raise InputError(f"column {at} of the header has no name", where=where, fix="Name every column")

@@ -11,8 +11,9 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-from studio.config.data import DataConfig
+from studio.config.data import DataConfig, DataSource
 from studio.data.report import Finding, SourceReport
+from studio.data.sources.locate import Located
 from studio.errors import InputError
 
 # (which set, which of its rows), both from 0.
@@ -34,25 +35,15 @@ def choose(have: int, wanted: int, rng: random.Random) -> list[int]:
     return list(range(have)) * passes + sorted(rng.sample(range(have), rest))
 
 
-def choose_rows(have: int, wanted: int, rng: random.Random, where: str) -> list[int]:
-    """Return the places of the rows that a source's `rows` takes: `wanted` of `have`, in order, none twice.
+def choose_rows(have: int, wanted: int, rng: random.Random) -> list[int]:
+    """Return the places of the rows that a source's `rows` takes: at most `wanted` of `have`, in order, none twice.
 
     Args:
         have: rows of the source.
-        wanted: rows asked for.
+        wanted: rows asked for; all are taken where there are fewer (`rows_findings` says so).
         rng: advanced by the draw.
-        where: the option, for the error.
-
-    Raises:
-        InputError: there are not so many.
     """
-    if wanted > have:
-        raise InputError(
-            f"{wanted:,} rows were asked for, but there are only {have:,}",
-            where=where,
-            fix=f"Ask for at most {have:,}; to repeat rows, give weights and stopping_strategy: all_exhausted",
-        )
-    return choose(have, wanted, rng)
+    return choose(have, min(wanted, have), rng) if have else []
 
 
 def is_mixed(config: DataConfig) -> bool:
@@ -98,6 +89,21 @@ def mix(config: DataConfig, counts: Sequence[int], seed: int) -> list[Place]:
             )  # fmt: skip
         rows.append(iter(choose(count, wanted[at], random.Random(f"{seed}/mix/{at}"))))
     return [(at, next(rows[at])) for at in order]
+
+
+def rows_findings(sources: Sequence[tuple[DataSource, Located, SourceReport]]) -> list[Finding]:
+    """Say of each source that has fewer rows than were asked for that all of them are used.
+
+    Args:
+        sources: as the run names each, where it is, and the report that knows how many rows it has.
+    """
+    found = []
+    for source, located, report in sources:
+        wanted = source.rows or located.sample or 0
+        if wanted > report.rows:
+            text = f"{wanted:,} rows were asked for, and the dataset has {report.rows:,}: all are used ({source.path})"
+            found.append(Finding("info", report.rows, text))
+    return found
 
 
 def mix_findings(sources: Sequence[SourceReport]) -> list[Finding]:

@@ -57,7 +57,7 @@ def parse_source(
         turns: whether plain questions and answers are conversations, as the model has it (`in_turns`).
 
     Raises:
-        InputError: the file or one of its rows cannot be used, or has fewer rows than are wanted.
+        InputError: the file or one of its rows cannot be used.
         InputErrors: several rows cannot be used; the first five are named.
     """
     opened = OpenedSource(source, located, kind, rng, turns)
@@ -96,7 +96,7 @@ class OpenedSource:
         self._have: int | None = None
         places: set[int] | None = None
         if rng and wanted:
-            self._have, places = _choice(source, located, wanted, rng)
+            self._have, places = _choice(located, wanted, rng)
         rows = located.rows(0)
         if places is not None:
             rows = (one for at, one in enumerate(rows) if at in places)
@@ -161,10 +161,10 @@ class OpenedSource:
         )
 
 
-def _choice(source: DataSource, located: Located, wanted: int, rng: random.Random) -> tuple[int, set[int]]:
+def _choice(located: Located, wanted: int, rng: random.Random) -> tuple[int, set[int]]:
     """(rows there are, places from 0 of those that are taken); a file is read once more for it, and not kept."""
     have = located.count if located.count is not None else sum(1 for _ in located.rows(0))
-    return have, set(choose_rows(have, wanted, rng, f"data.train, {source.path}"))
+    return have, set(choose_rows(have, wanted, rng))
 
 
 def raise_all(errors: list[InputError], bad: int, path: Path) -> None:

@@ -4,20 +4,30 @@ where they are a plain question and its answer and the model is one that is aske
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from studio.config.data import DataConfig, DataSource
 from studio.data.files.datafiles import Row
 from studio.data.formats.answers import Example, FormatName, as_conversation
-from studio.data.formats.columns import Columns, known_columns
+from studio.data.formats.column_names import known_columns, side_columns
+from studio.data.formats.columns import Columns
 from studio.data.formats.rows import detect, parse_row
 from studio.data.report import ReadAs
 from studio.data.sources.locate import Located
+from studio.errors import InputError
 from studio.methods import MethodConfig, RowKind
 
 # How the reason of a format begins that was told from the names of the columns.
 COLUMNS_SAY = "the columns say "
+# What a column that was told by its name need not have in every row.
+_OPTIONAL = ("input", "system", "answer")
+# Of rows with one of these no column is told by its name.
+_SELF_SAID = {"messages", "conversations"}
+# Rows whose keys are looked at, and about how many characters of them at most.
+_LOOKED_AT, _LOOKED_CHARACTERS = 100, 8_000_000
 
 
 def source_named(data: Mapping[str, Any], path: str) -> DataSource:
@@ -47,6 +57,26 @@ def in_turns(template: Any, config: DataConfig | None = None, method: MethodConf
     """
     markup = config is not None and config.control_tokens == "keep"
     return bool(template) and not markup and (method is None or not method.kind.plain)
+
+
+def first_keys(located: Located, first: Iterable[tuple[int, Row]] = ()) -> list[str]:
+    """Return the keys of the first hundred rows of a source, in order; a key may be missing from its very first row.
+
+    Args:
+        located: where the source is.
+        first: (number, row) of other rows of it, whose keys come before.
+    """
+    keys: dict[str, None] = {}
+    size = 0
+    try:
+        for _, row in itertools.chain(first, itertools.islice(located.rows(0), _LOOKED_AT)):
+            keys.update(dict.fromkeys(row))
+            size += sum(len(value) for value in row.values() if isinstance(value, str))
+            if _SELF_SAID & keys.keys() or size > _LOOKED_CHARACTERS:
+                break
+    except InputError:
+        pass  # the row that cannot be read is named where its turn comes
+    return list(keys)
 
 
 class Reading:
@@ -80,21 +110,29 @@ class Reading:
     def format(self, first: Sequence[tuple[int, Row]]) -> tuple[FormatName, str]:
         """Return the source's format and why: its own ("" then), or what the keys of the first rows say.
 
-        Columns that are called question and answer, in whatever language, are taken for what they say.
+        Columns that are called question and answer, in whatever language, are taken for what they say, and so is what
+        stands beside them: a context and a system prompt. Rows after the first may be those that have it, so the first
+        hundred rows of the source are looked at, whichever rows are given.
 
         Raises:
             InputError: no format that the method can use has these keys.
         """
         if self._source.format != "auto":
             return self._source.format, ""
-        if first and not self._columns and self._located.entry is None and (
-            found := known_columns(list(first[0][1]), self._kind)
-        ):  # fmt: skip
-            self._columns = Columns(found)
-            self.reason = COLUMNS_SAY + ", ".join(f"{role}={column}" for role, column in found.items())
+        inferred = ""
+        beside: dict[str, str] = {}
+        if first and not self._columns and self._located.entry is None:
+            keys = first_keys(self._located, first)
+            if not (found := known_columns(keys, self._kind)):
+                found = beside = side_columns(keys, self._kind)
+            if found:
+                self._columns = Columns(found, _OPTIONAL)
+                inferred = COLUMNS_SAY + ", ".join(f"{role}={column}" for role, column in found.items())
         shown = [(number, self.mapped(row, number)) for number, row in first]
         detected = detect(shown, self._located.path, self._kind)
-        self.reason = self.reason or detected.reason
+        if beside:
+            inferred += f"; {detected.reason}"
+        self.reason = inferred or detected.reason
         return detected.format, self.reason
 
     def example(self, row: Row, number: int, format: FormatName) -> Example:
@@ -110,6 +148,8 @@ class Reading:
         """
         path = self._located.path
         example = parse_row(self.mapped(row, number), number, path, format, self._kind, self._tags)
+        if example.lost and self._source.columns:
+            example = replace(example, lost=())  # who has named the columns knows which are left
         if example.prompt is None:
             return example
         self.read_as = "conversation" if self._turns else "raw"

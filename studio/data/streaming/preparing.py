@@ -28,7 +28,7 @@ from studio.data.prepare.units import Unit
 from studio.data.report import DataReport, Finding, SourceReport, summarize_lengths
 from studio.data.sources.held import in_blocks
 from studio.data.sources.locate import Located
-from studio.data.sources.mixing import choose_rows, is_mixed, mix
+from studio.data.sources.mixing import choose_rows, is_mixed, mix, rows_findings
 from studio.data.sources.reading import Reading, in_turns
 from studio.data.streaming.rows import RowPool, StreamedRows
 from studio.data.streaming.shards import How, Shard, are_open, joined_sha256, open_shards
@@ -159,6 +159,9 @@ def prepare_streamed(
         report.stop_text = masker.stop_text()
     template = bool(used.chat_template)
     report.findings += reading_findings(report.sources, [one.source for one in opened], template)
+    report.findings += rows_findings(
+        [(one.source, one.located, said) for one, said in zip(opened, report.sources, strict=True)]
+    )
     report.findings += text_findings(zip((one.located for one in opened), report.sources, strict=True))
     report.findings += template_findings(tokenizer, config.template)
     kept = [row for row in map(train.within, (unit for unit, _ in (*first, *some))) if row is not None]
@@ -173,7 +176,7 @@ def _chosen(one: Opened, at: int, seed: int) -> Any:
     if not wanted:
         return np.arange(one.count, dtype=np.int64)
     rng = random.Random(f"{seed}/rows/{at}")
-    return np.array(choose_rows(one.count, wanted, rng, f"data.train, {one.source.path}"), dtype=np.int64)
+    return np.array(choose_rows(one.count, wanted, rng), dtype=np.int64)
 
 
 def _divided(config: DataConfig, counts: Sequence[int], chosen: Sequence[Any], seed: int) -> tuple[Any, Any]:

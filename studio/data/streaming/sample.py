@@ -26,6 +26,7 @@ from studio.data.readers.row import RowNumber
 from studio.data.report import DataReport, Finding, SourceReport, summarize_lengths
 from studio.data.sources.held import characters, in_blocks
 from studio.data.sources.locate import Located
+from studio.data.sources.mixing import rows_findings
 from studio.data.sources.parsing import SHOWN_ERRORS, raise_all
 from studio.data.sources.reading import in_turns
 from studio.data.streaming.preparing import (
@@ -126,6 +127,8 @@ def look(
     report.findings += _pass_findings(sum(located.bytes for _, located in here))
     report.findings += Notes().add(looked).findings() + unused_keys(unread)
     report.findings += reading_findings(reports, [source for source, _ in here], bool(used.chat_template))
+    if exact:  # else the number of rows is estimated
+        report.findings += rows_findings([(*one, said) for one, said in zip(here, reports, strict=True)])
     report.findings += text_findings(zip((located for _, located in here), reports, strict=True))
     report.findings += template_findings(tokenizer, config.template)
     return estimate, report

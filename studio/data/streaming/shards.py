@@ -39,7 +39,7 @@ from studio.data.sources.reading import Reading
 from studio.errors import InputError, StudioError
 from studio.reach import opened
 
-_VERSION = 1
+_VERSION = 2
 _ABOUT, _ROWS = "about.json", "rows.jsonl"
 # name of a file of the index: its numbers as `array` and numpy name them
 _NUMBERS = {"ends": ("Q", "<u8"), "numbers": ("I", "<u4"), "sizes": ("I", "<u4")}
@@ -96,6 +96,7 @@ class Shard:
         self.read_as = about["read_as"]
         self.unread = Unread(rated=about["rated"])
         self.unread.counts.update(about["unread"])
+        self.unread.lost.update(about["lost"])
         self._state: list[Any] = about["state"]
         self._copied: bool = about["copied"]
 
@@ -287,7 +288,7 @@ def _pass(file: Path, folder: Path, how: How, before: int, on_rows: Callable[[in
     on_rows(count)
     return {
         "count": count, "longest": longest, "characters": total, "copied": copied, "unread": dict(unread.counts),
-        "rated": unread.rated, "chat": chat, "read_as": how.reading.read_as,
+        "lost": dict(unread.lost), "rated": unread.rated, "chat": chat, "read_as": how.reading.read_as,
     }  # fmt: skip
 
 

@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 from studio.config.data import DataSource
-from studio.data.formats.columns import ROLES, known_columns
+from studio.data.formats.column_names import ROLES, known_columns, side_columns
 from studio.data.sources.locate import Located
+from studio.data.sources.reading import first_keys
 from studio.data.wire import Values
 from studio.methods import RowKind
 
@@ -30,9 +31,11 @@ def columns_of(source: DataSource, located: Located, kind: RowKind) -> Values:
         mapping: column by role: what the source says, else what the names say.
     """
     rows = [row for _, row in itertools.islice(located.rows(0), ROWS)]
-    names = list(dict.fromkeys(str(name) for row in rows for name in row))[:MOST_COLUMNS]
+    shown_names = (str(name) for row in rows for name in row)
+    names = list(dict.fromkeys([*shown_names, *first_keys(located)]))[:MOST_COLUMNS]
     said = source.columns if isinstance(source.columns, dict) else {}
-    mapping = said or known_columns(names, kind) or {role: role for role in ROLES[kind] if role in names}
+    own = {role: role for role in ROLES[kind] if role in names}
+    mapping = said or known_columns(names, kind) or {**own, **side_columns(names, kind)}
     shown = [[_sample(row.get(name, "")) for name in names] for row in rows]
     return {"columns": names, "rows": shown, "roles": ROLES[kind], "mapping": mapping}
 

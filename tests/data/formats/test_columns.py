@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from studio.config.data import COLUMN_ROLES, DataConfig, DataSource
 from studio.config.load import build, dump_run
 from studio.config.run import RunConfig
-from studio.data.formats.columns import Columns, suggest_columns
+from studio.data.formats.column_names import suggest_columns
+from studio.data.formats.columns import Columns
 from studio.data.formats.rows import detect_format, parse_row
 from studio.data.prepare.pipeline import prepare_data
 from studio.errors import InputError, InputErrors

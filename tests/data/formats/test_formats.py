@@ -73,6 +73,29 @@ ACCEPTED: list[tuple[FormatName, dict[str, Any], Any]] = [
         {"messages": [Q, {**A, "weight": 0}, {**Q, "weight": 0}, {**A, "weight": 1}]},
         [Q, {**A, "weight": 0}, Q, A],
     ),
+    # As ms-swift and Axolotl mark them.
+    (
+        "messages",
+        {"messages": [Q, {**A, "loss": False}, {**Q, "loss": False}, {**A, "loss": True, "weight": 1, "train": None}]},
+        [Q, {**A, "weight": 0}, Q, A],
+    ),
+    (
+        "messages",
+        {"messages": [{**Q, "train": 0}, {**A, "train": 0}, Q, {**A, "training": False}]},
+        [Q, {**A, "weight": 0}, Q, {**A, "weight": 0}],
+    ),
+    (
+        "messages",
+        {
+            "conversations": [
+                {"from": "human", "value": "q"},
+                {"from": "function_call", "value": json.dumps(CALL["function"]), "loss": False},
+                RESULT,
+                A,
+            ]
+        },
+        [Q, {**CALLED, "weight": 0}, RESULT, A],
+    ),
     ("prompt_completion", {"prompt": "q", "completion": "a", "system": "s"}, [S, Q, A]),
     ("prompt_completion", {"prompt": [Q], "completion": [A], "system": "s"}, [S, Q, A]),
     ("prompt_completion", {"prompt": [Q], "completion": [A]}, [Q, A]),
@@ -133,6 +156,14 @@ REFUSED: list[tuple[FormatName, dict[str, Any], list[str]]] = [
     ("messages", {"messages": [Q, {**A, "weight": 0.5}]}, ["'messages[1].weight'", "0 or 1, not 0.5"]),
     ("messages", {"messages": [Q, {**A, "weight": True}]}, ["'messages[1].weight'", "0 or 1, not True"]),
     ("messages", {"messages": [{**Q, "weight": 1}, A]}, ["'messages[0].weight'", "user message is never trained on"]),
+    ("messages", {"messages": [Q, {**A, "loss": 0.5}]}, ["'messages[1].loss'", "loss must be false or true, not 0.5"]),
+    ("messages", {"messages": [Q, {**A, "train": "no"}]}, ["'messages[1].train'", "false or true, not 'no'"]),
+    ("messages", {"messages": [{**Q, "training": True}, A]}, ["'messages[0].training'", "is never trained on"]),
+    (
+        "messages",
+        {"messages": [Q, {**A, "weight": 1, "loss": False}]},
+        ["'messages[1].loss'", "weight and loss contradict each other", "Remove all but one"],
+    ),
     ("messages", {"messages": [Q, {**A, "refusal": "no"}]}, ["'messages[1].refusal'", "not supported"]),
     ("messages", {"messages": "[{"}, ["field 'messages'", "invalid JSON"]),
     ("messages", {"messages": [{**Q, "content": [{"type": "image_url"}]}, A]}, ["content of type 'image_url'"]),
@@ -172,6 +203,26 @@ def test_unknown_keys_name_the_likely_ones() -> None:
 
 def test_unread_keys_are_listed() -> None:
     assert parse_row({**chat("q", "a"), "id": 7, "source": "x"}, 1, "x", "messages").unused == ("id", "source")
+
+
+def test_unread_keys_of_turns_are_listed() -> None:
+    turns = [{**Q, "timestamp": 5, "name": "Ann"}, {**A, "timestamp": 6, "thinking": "t", "reasoning": "other"}]
+    example = parse_row({"messages": turns, "id": 7}, 1, "x", "messages")
+    assert example.unused == ("id", "messages[].name", "messages[].reasoning", "messages[].timestamp")
+    # Nothing is lost of what says the same again, says nothing, or is read.
+    turns = [
+        {**Q, "from": "human", "text": "q", "loss": False, "tool_calls": [], "name": None},
+        {**A, "value": "a", "from": "gpt", "reasoning": "t", "thinking": "t", "weight": 1, "refusal": None},
+        {**RESULT, "name": "now", "tool_call_id": "1"},
+        {**A, "content": [{"type": "text", "text": "a"}], "text": "a"},
+    ]
+    assert parse_row({"messages": turns}, 1, "x", "messages").unused == ()
+    pair = {"prompt": [{**Q, "id": 1}], "chosen": [{**A, "score": 5}], "rejected": {**A, "content": "b", "score": 1}}
+    assert parse_row(pair, 1, "x", "preference", "pairs").unused == (
+        "chosen[].score",
+        "prompt[].id",
+        "rejected[].score",
+    )
 
 
 @pytest.mark.parametrize("given", [TOOLS, [FUNCTION], json.dumps(TOOLS)])

@@ -24,11 +24,30 @@ PAIRS: list[tuple[dict[str, Any], list[dict[str, str]], list[dict[str, str]]]] =
     ({"prompt": "q", "chosen": [A], "rejected": [B]}, [Q, A], [Q, B]),
     ({"prompt": [Q, A, Q], "chosen": [A], "rejected": [B]}, [Q, A, Q, A], [Q, A, Q, B]),
     ({"prompt": [Q], "chosen": [A, Q, A], "rejected": [B]}, [Q, A, Q, A], [Q, B]),
-    # Both whole conversations: the prompt is what they share, whatever is in `prompt` beside.
+    # Both whole conversations: the prompt is what they share, and `prompt` says it once more.
     ({"chosen": [Q, A], "rejected": [Q, B]}, [Q, A], [Q, B]),
     ({"chosen": [S, Q, A, Q, A], "rejected": [S, Q, A, Q, B]}, [S, Q, A, Q, A], [S, Q, A, Q, B]),
     ({"prompt": "q", "chosen": [Q, A], "rejected": [Q, B]}, [Q, A], [Q, B]),
     ({"prompt": [Q], "chosen": [Q, A], "rejected": [Q, B]}, [Q, A], [Q, B]),
+    ({"prompt": " q\n", "chosen": [Q, A], "rejected": [Q, B]}, [Q, A], [Q, B]),
+    ({"prompt": [Q], "chosen": [Q, A, Q, A], "rejected": [Q, A, Q, B]}, [Q, A, Q, A], [Q, A, Q, B]),
+    ({"messages": [Q, A], "chosen": [Q, A, Q, A], "rejected": [Q, A, Q, B]}, [Q, A, Q, A], [Q, A, Q, B]),
+    # A system prompt beside them is theirs, whichever of the two has it.
+    ({"prompt": [S], "chosen": [Q, A], "rejected": [Q, B]}, [S, Q, A], [S, Q, B]),
+    ({"prompt": [S, Q], "chosen": [Q, A], "rejected": [Q, B]}, [S, Q, A], [S, Q, B]),
+    ({"messages": [S, Q], "chosen": [Q, A], "rejected": [Q, B]}, [S, Q, A], [S, Q, B]),
+    ({"prompt": [Q], "chosen": [S, Q, A], "rejected": [S, Q, B]}, [S, Q, A], [S, Q, B]),
+    ({"system": "s", "prompt": "q", "chosen": [Q, A], "rejected": [Q, B]}, [S, Q, A], [S, Q, B]),
+    ({"system": "s", "chosen": [Q, A], "rejected": [Q, B]}, [S, Q, A], [S, Q, B]),
+    ({"system": " s ", "chosen": [S, Q, A], "rejected": [S, Q, B]}, [S, Q, A], [S, Q, B]),
+    ({"system": "s", "instruction": "q", "chosen": [Q, A], "rejected": [Q, B]}, [S, Q, A], [S, Q, B]),
+    ({"prompt": "x", "system": "s", "chosen": [Q, A], "rejected": [Q, B]}, [S, Q, A], [S, Q, B]),
+    ({"prompt": "q", "chosen": [S, A], "rejected": [S, B]}, [S, Q, A], [S, Q, B]),
+    # Earlier turns come first, as in TRL, and the system prompt once.
+    ({"prompt": [Q, A], "chosen": [{**Q, "content": "r"}, A], "rejected": [{**Q, "content": "r"}, B]},
+     [Q, A, {**Q, "content": "r"}, A], [Q, A, {**Q, "content": "r"}, B]),
+    ({"conversations": [S, Q, B], "chosen": [S, Q, Q, A], "rejected": [S, Q, Q, B]},
+     [S, Q, B, Q, Q, A], [S, Q, B, Q, Q, B]),
     # alpaca
     ({"instruction": "q", "chosen": "a", "rejected": "b"}, [Q, A], [Q, B]),
     (
@@ -41,7 +60,7 @@ PAIRS: list[tuple[dict[str, Any], list[dict[str, str]], list[dict[str, str]]]] =
     ({"conversations": [GPT_Q], "chosen": [GPT_A], "rejected": [GPT_B], "system": "s"}, [S, Q, A], [S, Q, B]),
     ({"messages": [Q], "chosen": A, "rejected": B}, [Q, A], [Q, B]),
     ({"messages": [S, Q], "chosen": "a", "rejected": "b"}, [S, Q, A], [S, Q, B]),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("row", "better", "worse"), PAIRS)
@@ -78,6 +97,21 @@ def test_a_copy_of_the_better_answer_is_not_its_prompt() -> None:
     assert (example.messages, example.rejected, example.trained_from) == ([Q, A], [Q, B], 1)
 
 
+@pytest.mark.parametrize(
+    ("row", "unused"),
+    [
+        ({"prompt": "q", "chosen": [Q, A], "rejected": [Q, B]}, ()),
+        ({"prompt": "", "chosen": [Q, A], "rejected": [Q, B]}, ()),
+        ({"prompt": "Human: q", "chosen": [Q, A], "rejected": [Q, B]}, ("prompt",)),
+        ({"prompt": ["q"], "chosen": [Q, A], "rejected": [Q, B]}, ("prompt",)),
+        ({"instruction": "q", "input": "x", "system": "s", "chosen": [Q, A], "rejected": [Q, B]},
+         ("instruction", "input")),
+    ],
+)  # fmt: skip
+def test_a_prompt_that_was_not_read_is_named(row: dict[str, Any], unused: tuple[str, ...]) -> None:
+    assert parse("pairs", row).unused == unused
+
+
 REFUSED_PAIRS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prompt": [Q], "chosen": [A], "rejected": [A]}, ["field 'rejected'", "chosen and rejected are identical"]),
     ({"prompt": "q", "chosen": "a", "rejected": "a"}, ["field 'rejected'", "chosen and rejected are identical"]),
@@ -93,6 +127,15 @@ REFUSED_PAIRS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prompt": [Q], "chosen": 5, "rejected": [B]}, ["field 'chosen'", "expected a list of messages, got a number"]),
     ({"prompt": [Q], "chosen": [Q], "rejected": [Q]}, ["field 'chosen'"]),
     ({"messages": [Q, A], "chosen": Q, "rejected": B}, ["field 'chosen'"]),
+    ({"prompt": [{**Q, "content": "x"}], "chosen": [Q, A], "rejected": [Q, B]},
+     ["field 'prompt'", "prompt is not how chosen and rejected begin", "Remove prompt"]),
+    ({"prompt": [{**S, "content": "x"}, Q], "chosen": [S, Q, A], "rejected": [S, Q, B]},
+     ["field 'prompt'", "chosen and rejected begin with another one", "Remove one of the two"]),
+    ({"system": "x", "prompt": "q", "chosen": [S, Q, A], "rejected": [S, Q, B]}, ["field 'system'", "another one"]),
+    ({"system": "x", "chosen": [S, Q, A], "rejected": [S, Q, B]}, ["field 'system'", "another one"]),
+    ({"system": "s", "chosen": [A], "rejected": [B]}, ["field 'chosen'", "the row has no prompt"]),
+    ({"prompt": [Q], "chosen": [A], "rejected": [Q, B]}, ["field 'chosen'", "same prompt"]),
+    ({"prompt": [Q, A], "chosen": [S, A], "rejected": [S, B]}, ["field 'prompt'", "ends with an assistant message"]),
     (
         {"prompt": [Q], "chosen": [{**A, "role": "narrator"}], "rejected": [B]},
         ["'chosen[0].role'", "unknown role 'narrator'"],
@@ -107,7 +150,7 @@ REFUSED_PAIRS: list[tuple[dict[str, Any], list[str]]] = [
         {"messages": [Q, A], "chosen": "a", "rejected": "b"},
         ["field 'messages'", "the prompt ends with an assistant message"],
     ),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("row", "said"), REFUSED_PAIRS)

@@ -101,6 +101,24 @@ def test_content_says_the_kind_before_the_name(write: Write) -> None:
         assert [row for _, row in read_rows(path)] == rows
 
 
+def test_the_index_of_pandas_keeps_the_name_that_pandas_gives_it(write: Write) -> None:
+    for text in (",prompt,completion\n0,q,a\n", '"","prompt","completion"\n"0","q","a"\n'):
+        ((number, row),) = read_rows(write("x.csv", text))
+        assert (number, row) == (2, {"Unnamed: 0": "0", "prompt": "q", "completion": "a"})
+        assert parse_row(row, number, "x.csv", "prompt_completion").unused == ("Unnamed: 0",)
+
+
+def test_a_quoted_cell_of_a_tsv_may_hold_lines_and_tabs(write: Write) -> None:
+    code = "def f():\n\treturn 1"
+    for name, text in (
+        ("x.tsv", f'a\tb\nq\t"{code}"\nr\t"a ""b""\nc"\n'),
+        ("x.tsv", f'a\tb\tc\nq\t"{code}"\tx\nr\t"x\nu\tv"\t\n'),
+        ("x.tsv", 'a\n"q\nr"\n'),
+        ("x.csv", 'a,b\nq,"x\nu\tv"\n'),
+    ):
+        assert all("\n" in "".join(row.values()) for _, row in read_rows(write(name, text)))
+
+
 def test_delimiters_and_cells(write: Write) -> None:
     assert list(read_rows(write("x.csv", "\ufeffprompt;completion\r\na,b;1\r\n"))) == [
         (2, {"prompt": "a,b", "completion": "1"})
@@ -121,6 +139,12 @@ def test_delimiters_and_cells(write: Write) -> None:
         ("x.csv", "a;b\n1\n", ["row 2", "the row has 1 cell, the header", "semicolons"]),
         ("x.csv", "a,a\n1,2\n", ["row 1", "two columns are named 'a'"]),
         ("x.csv", "a,,b\n1,2,3\n", ["row 1", "column 2 of the header has no name"]),
+        ("x.csv", ",\n1,2\n", ["row 1", "column 1 of the header has no name"]),
+        ("x.csv", ",a,\n1,2,3\n", ["row 1", "column 1 of the header has no name"]),
+        ("x.csv", ",a,Unnamed: 0\n1,2,3\n", ["row 1", "two columns are named 'Unnamed: 0'"]),
+        ("x.tsv", 'a\tb\nq0\tx\nq1\t"Hello\nq2\tfine\nq3\tend"\nq4\tx\n',
+         ["row 3", "rows seem to be swallowed by a quote that begins a cell", "lines 3 to 5", "Double the quote"]),
+        ("x.tsv", 'a\tb\tc\nq1\t"Hello\tx\nq2\ty\tz"\n', ["row 2", "rows seem to be swallowed", "lines 2 to 3"]),
         ("x.csv", "a,b\n", ["a header but no rows"]),
         ("x.csv", 'a\nx\n"never closed\ny\n', ["row 3", "begins on line 3 is not closed", "Close the quote"]),
         ("x.csv", 'a\n"b" c\n', ["row 2", "bad quotes in line 2", "Double a quote"]),

@@ -115,8 +115,12 @@ def test_slips_are_sentences() -> None:
         mix(config(1, 0.001), [10, 10], 1)
     with pytest.raises(InputError, match=r"set0\.jsonl: no rows of this dataset are left to mix"):
         mix(config(1, 1), [0, 10], 1)
-    with pytest.raises(InputError, match=r"7 rows were asked for, but there are only 6\. Ask for at most 6"):
-        choose_rows(6, 7, random.Random(1), "data.train")
+
+
+def test_a_limit_on_rows_is_an_upper_one() -> None:
+    assert choose_rows(6, 7, random.Random(1)) == choose_rows(6, 6, random.Random(1)) == [0, 1, 2, 3, 4, 5]
+    assert choose_rows(0, 7, random.Random(1)) == []
+    assert len(set(choose_rows(6, 5, random.Random(1)))) == 5
 
 
 def test_choose() -> None:
@@ -179,5 +183,12 @@ def test_rows_are_a_seeded_choice(prepare: Callable[..., Prepared]) -> None:
     big = done.report.sources[0]
     assert (big.rows, big.chosen, big.kept) == (40, 7, 7)
     assert [row for path, row in used(done.train) if path == "small.jsonl"] == list(range(1, 11))
-    with pytest.raises(InputError, match=r"small\.jsonl: 11 rows were asked for, but there are only 10\."):
-        prepare({}, {"rows": 11})
+
+
+@pytest.mark.parametrize("more", [{}, {"streaming": "on", "truncation": "cut"}])
+def test_more_rows_than_there_are_means_all_of_them(prepare: Callable[..., Prepared], more: dict[str, Any]) -> None:
+    done = prepare({"rows": 40}, {"rows": 11_000}, validation=0, **more)
+    assert (done.report.sources[1].rows, done.report.sources[1].chosen, done.report.train_rows) == (10, 10, 50)
+    (found,) = [one for one in done.report.findings if "asked for" in one.text]
+    assert found.text.startswith("11,000 rows were asked for, and the dataset has 10: all are used (")
+    assert (found.level, found.count) == ("info", 10) and "small.jsonl" in found.text

@@ -10,10 +10,13 @@ import pytest
 
 from studio.config.data import DataConfig, DataSource
 from studio.config.load import load_run
-from studio.data.formats.columns import known_columns
+from studio.data.formats.column_names import known_columns, side_columns
 from studio.data.prepare.pipeline import Prepared, prepare_data
+from studio.data.sources.locate import of_file
 from studio.data.sources.reading import in_turns, source_named
+from studio.data.worker.columns import columns_of
 from studio.data.worker.whole import WholeOperations
+from studio.errors import InputError
 from studio.evaluate.questions import read_questions
 from studio.methods import MethodConfig
 from studio.settings import Settings
@@ -35,7 +38,9 @@ def prepared(tokenizer: Any, settings: Settings, write: Writer) -> Callable[...,
     """prepared(rows or source, method): the units of a run without validation."""
 
     def run(rows: list[dict[str, Any]], method: str = "sft", own: bool = True, **options: Any) -> Prepared:
-        config = {key: options.pop(key) for key in ("control_tokens", "template") if key in options}
+        config = {
+            key: options.pop(key) for key in ("control_tokens", "template", "streaming", "truncation") if key in options
+        }
         path = write("rows.jsonl", rows)
         source = {"path": str(path), **options}
         used = tokenizer if own else with_template(tokenizer, None)
@@ -200,6 +205,93 @@ def test_an_evaluation_asks_as_the_run_was_trained(tokenizer: Any, write: Writer
 )  # fmt: skip
 def test_columns_that_are_called_question_and_answer(keys: tuple[str, ...], kind: Any, mapping: dict[str, str]) -> None:
     assert known_columns(keys, kind) == mapping
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind", "mapping"),
+    [
+        (("instruction", "context", "output"), "answers", {"input": "context"}),
+        (("instruction", "input", "output", "system_prompt"), "answers", {"system": "system_prompt"}),
+        (("instruction", "Kontext", "output", "system_message"), "answers",
+         {"system": "system_message", "input": "Kontext"}),
+        (("prompt", "completion", "system_prompt", "context"), "answers", {"system": "system_prompt"}),
+        (("prompt", "completion", "label", "System Prompt"), "rated", {"system": "System Prompt"}),
+        (("instruction", "output", "label", "passage"), "rated", {"input": "passage"}),
+        (("instruction", "context", "chosen", "rejected"), "pairs", {"input": "context"}),
+        (("prompt", "context", "system_prompt", "chosen", "rejected"), "pairs", {"system": "system_prompt"}),
+        # Their own keys, two candidates, conversations, texts, prompts, and rows of no method.
+        (("instruction", "input", "context", "output", "system", "system_prompt"), "answers", {}),
+        (("instruction", "context", "passage", "output"), "answers", {}),
+        (("messages", "instruction", "output", "context", "system_prompt"), "answers", {}),
+        (("text", "context"), "answers", {}),
+        (("prompt", "system_prompt"), "prompts", {}),
+        (("prompt", "system_prompt"), "pairs", {}),
+        (("question", "answer", "context"), "answers", {}),
+    ],
+)  # fmt: skip
+def test_columns_beside_a_question(keys: tuple[str, ...], kind: Any, mapping: dict[str, str]) -> None:
+    assert side_columns(keys, kind) == mapping
+
+
+@pytest.mark.parametrize("late", [{"context": "c"}, {"system_prompt": "s"}])
+@pytest.mark.parametrize("own", [("question", "answer"), ("instruction", "output")])
+def test_a_row_may_lack_what_stands_beside_a_question(
+    prepared: Callable[..., Prepared], tokenizer: Any, late: dict[str, str], own: tuple[str, str]
+) -> None:
+    rows = [{own[0]: "q1", own[1]: "a"}, {own[0]: "q2", own[1]: "b", **late}, {own[0]: "q3", own[1]: "c"}]
+    for some in (rows, [rows[1], rows[0], rows[2]]):
+        done = prepared(some)
+        texts = [tokenizer.decode(unit.input_ids) for unit in done.train]
+        (found,) = [text for text in texts if "q2" in text]
+        assert ("user\nq2\nc<" in found) if "context" in late else ("system\ns<" in found)
+        assert sum("<|im_start|>user\nq1<|im_end|>" in text for text in texts) == 1
+        reason = done.report.sources[0].reason
+        assert reason.startswith("the columns say ") and f"={next(iter(late))}" in reason
+        assert not [one for one in done.report.findings if next(iter(late)) in one.text and one.level == "warning"]
+
+
+def test_the_reason_tells_both_what_the_rows_and_the_columns_say(prepared: Callable[..., Prepared]) -> None:
+    done = prepared([{"instruction": "q", "context": "c", "output": "a"}])
+    assert done.report.sources[0].reason == (
+        "the columns say input=context; the rows have the keys instruction and output"
+    )
+
+
+def test_a_context_that_has_no_place_is_a_warning(prepared: Callable[..., Prepared]) -> None:
+    rows = [{"prompt": "q", "completion": "a", "context": "c", "id": 1}, {"prompt": "r", "completion": "b"}]
+    text = "columns are not read although their names say that they belong to the prompt: context"
+    streamed = {"streaming": "on", "truncation": "cut"}
+    for options in ({}, {"format": "prompt_completion"}, streamed, streamed):
+        done = prepared(rows, **options)
+        (found,) = [one for one in done.report.findings if one.text == text]
+        assert (found.level, found.count) == ("warning", 1)
+        assert "columns, such as prompt={{ context }} {{ prompt }}" in found.fix
+        assert [one.text for one in done.report.findings if "ignored" in one.text] == ["ignored keys: id"]
+    # Whoever names the columns, or has nothing in them, has not lost any.
+    for some, options in ((rows, {"columns": {"prompt": "prompt"}}), ([{**rows[0], "context": ""}], {})):
+        found_all = prepared(some, **options).report.findings
+        assert [one.text for one in found_all if "context" in one.text] == ["ignored keys: context, id"]
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b", "context": "c"}
+    assert text in [one.text for one in prepared([pair] * 2, method="dpo").report.findings]
+
+
+def test_the_page_shows_what_the_names_say(write: Writer) -> None:
+    rows = [{"prompt": "q", "completion": "a"}] * 9 + [{"prompt": "q", "completion": "a", "system_prompt": "s"}]
+    path = write("rows.jsonl", rows)
+    shown = columns_of(DataSource(path=str(path)), of_file(path), "answers")
+    assert shown["columns"] == ["prompt", "completion", "system_prompt"]
+    assert shown["mapping"] == {"prompt": "prompt", "completion": "completion", "system": "system_prompt"}
+
+
+def test_conversations_and_prompts_keep_their_other_columns(prepared: Callable[..., Prepared]) -> None:
+    done = prepared([{**chat("q", "a"), "context": "c", "system_prompt": "s"}])
+    assert [one.text for one in done.report.findings if "key" in one.text] == ["ignored keys: context, system_prompt"]
+
+
+def test_a_column_that_a_person_named_stays_required(prepared: Callable[..., Prepared]) -> None:
+    rows = [{"question": "q", "answer": "a", "about": "c"}, {"question": "q", "answer": "a"}]
+    with pytest.raises(InputError, match="there is no column 'about' for input"):
+        prepared(rows, columns={"instruction": "question", "output": "answer", "input": "about"})
 
 
 def test_preview_inspection_and_profile_say_the_same(model_path: Path, settings: Settings, write: Writer) -> None:
