@@ -63,7 +63,11 @@ class DataSource(Options):
         gt=0,
     )
     rows: int | None = option(
-        None, "Use this many rows, sampled with the run's seed; empty uses all.", title="Row limit", unit="rows", ge=1
+        None,
+        "Use at most this many rows, sampled with the run's seed; empty uses all.",
+        title="Row limit",
+        unit="rows",
+        ge=1,
     )
     columns: str | dict[str, str] | None = option(
         None,
