@@ -20,11 +20,9 @@ from studio.export.delivery.wishes import settled
 from studio.export.files import in_words
 from studio.export.proof.gates import difference, rare_differences
 from studio.export.source import open_source
-from studio.foreign import as_path
 from studio.jobs import find_job, submit
 from studio.jobs.store.files import read_json
 from studio.jobs.store.request import ANSWERING_KINDS, ELSEWHERE_KINDS
-from studio.models.catalog.hubaccess import is_hub_id
 from studio.settings import Settings, read_settings
 
 FLAGS = {
@@ -203,8 +201,6 @@ def export_config(settings: Settings, run: str, options: dict[str, Any]) -> Expo
     if config.evaluate is not None:
         config = config.model_copy(update={"evaluate": str(resolve_path(config.evaluate, settings))})
     require_exportable(source, config)
-    if config.base is not None and not is_hub_id(config.base):  # a folder, which means another one in the job's process
-        config = config.model_copy(update={"base": str(as_path(config.base).absolute())})
     return settled(config, source, settings)
 
 
