@@ -22,6 +22,7 @@ from studio.reach import opened
 
 # Longest part of a path and longest path that Linux takes, in bytes.
 NAME_BYTES, PATH_BYTES = 255, 4095
+_BLOCK = 1024 * 1024
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -128,7 +129,7 @@ def parse_json(
     raw = data.encode(errors="surrogatepass") if isinstance(data, str) else data
     _require_bytes(len(raw), limits)
     # Each value but the first stands behind one of these, so that a bomb is known before it has grown.
-    if sum(map(raw.count, (b",", b"[", b"{", b":"))) > limits.nodes:
+    if _separators(raw) > limits.nodes and _outside_strings(raw, limits.nodes) > limits.nodes:
         raise _too_many(limits)
     try:
         value = json.loads(data, object_hook=object_hook)
@@ -137,6 +138,25 @@ def parse_json(
     if object_hook is None and limits.depth:
         _require_depth(value, limits)
     return value
+
+
+def _separators(raw: bytes) -> int:
+    return sum(map(raw.count, (b",", b"[", b"{", b":")))
+
+
+def _outside_strings(raw: bytes, most: int) -> int:
+    """Count separators that stand in no string: answers of a model may be JSON, too. Counting ends above `most`."""
+    if not json.detect_encoding(raw).startswith("utf-8"):
+        return _separators(raw)
+    # Without escaped backslashes, and then without escaped quotes, each quote begins or ends a string.
+    bare, count, inside = raw.replace(b"\\\\", b"").replace(b'\\"', b""), 0, 0
+    for begin in range(0, len(bare), _BLOCK):  # in blocks, since a bomb may be all quotes
+        parts = bare[begin : begin + _BLOCK].split(b'"')
+        count += sum(map(_separators, parts[inside::2]))
+        if count > most:
+            break
+        inside = (inside + len(parts) - 1) % 2
+    return count
 
 
 def read_json_file(path: Path, limits: Limits = CONFIG) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,48 @@ def test_bombs_of_json_are_refused(text: str) -> None:
     with pytest.raises(TooMuchError):
         parse_json(text)
     assert parse_json("[" * 40 + "]" * 40)
+
+
+FEW = Limits(bytes=10_000_000, nodes=1000)
+
+
+@pytest.mark.parametrize("text", ["[1,{},2]", '{"a": "[,:{"}' * 2, '\\",', "\\", '"', '\\\\"', "\n,\t[", "é,", "\x00,"])
+def test_what_stands_in_a_text_is_no_value(text: str) -> None:
+    """Answers of a model may be JSON, and a report has thousands of them."""
+    value = {"rows": [{"answer": text * 200} for _ in range(20)]}
+    for written in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=2)):
+        assert parse_json(written, FEW) == value == parse_json(written.encode(), FEW)
+
+
+@pytest.mark.parametrize("before", ["", '"\\\\"', '"\\\\\\""', '"\\""', '"a\\\\\\\\"', '"é"', '"\\u0022"'])
+@pytest.mark.parametrize("code", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_no_text_hides_values(before: str, code: str) -> None:
+    values = f"[{before or 0}{',1' * 1001}]"
+    assert len(json.loads(values)) == 1002
+    with pytest.raises(TooMuchError):
+        parse_json(values.encode(code), FEW)
+    with pytest.raises(TooMuchError):
+        parse_json(f'["{"x" * 2_000_000}",{values[1:]}'.encode(code), FEW)  # of more than one block
+    with pytest.raises(TooMuchError):
+        parse_json(("[" + '"",' * 1001 + "0]").encode(code), FEW)
+
+
+@examples(deadline=None)
+@given(plain)
+def test_values_are_counted_outside_of_texts(value: Any) -> None:
+    outside = "".join(re.split(r'"(?:[^"\\]|\\.)*"', json.dumps(value)))
+    count = sum(map(outside.count, ",[{:"))
+    parse_json(json.dumps(value), Limits(bytes=1_000_000, nodes=count))
+    if count:
+        with pytest.raises(TooMuchError):
+            parse_json(json.dumps(value), Limits(bytes=1_000_000, nodes=count - 1))
+
+
+def test_a_text_that_never_ends_is_known_soon() -> None:
+    began = time.process_time()
+    with pytest.raises(ValueError):
+        parse_json('"' + ',\\"' * 1_000_000, FEW)
+    assert time.process_time() - began < 5
 
 
 def test_a_file_is_not_read_past_its_limit(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from studio.chat.client import AnswerStats, Messages, stream
 from studio.chat.manager import ChatManager
 from studio.chat.target import Target
-from studio.config.jobs import is_model_file
+from studio.config.jobs import is_model_file, only_adapter
 from studio.config.model import EMBEDDED_MODEL
 from studio.errors import InputError
 from studio.foreign import as_path
@@ -103,7 +103,7 @@ def job_target(job: JobFolder, settings: Settings) -> Target:
             )  # fmt: skip
         return Target("remote", request.name, base_url=record.base_url, there=tuple(record.models().items()))
     if request.kind == "export":
-        if request.config.get("to") in ("adapter", "gguf-lora"):
+        if only_adapter(request.config):
             raise InputError(
                 "it is an adapter, which cannot answer on its own", where=job.id, fix="Chat with the run instead"
             )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from studio.errors import InputError
 from studio.methods import METHODS, Method, RowKind
 from studio.option import Options, option
 
@@ -54,6 +55,7 @@ DEFAULT_TYPES: tuple[GgufType, ...] = ("q4_k_m",)
 COMPARED: tuple[RowKind, ...] = ("pairs", "rated")  # rows whose answers are compared with each other
 DEMO_TRAIN, DEMO_TEST = "demo/train.jsonl", "demo/test.jsonl"
 AUTO, HELD_OUT = "auto", "validation"  # instead of a file: the run's usual rows, the rows that it held out
+CHOOSE_ROWS = "Choose a file of rows (--data FILE)"
 
 
 def is_model_file(name: str) -> bool:
@@ -68,16 +70,40 @@ def is_model_file(name: str) -> bool:
 def usual_rows(run: Mapping[str, Any]) -> str:
     """Return the rows that say most of a run: its validation rows, and the demo's test rows for a run on its orders.
 
+    They are HELD_OUT also where the run held out none, which `asked_rows` refuses.
+
     Args:
-        run: configuration of the run, as job.yaml has it.
+        run: configuration of the run, as job.yaml has it; {} for a model that no run made.
     """
     data, method = run.get("data") or {}, _method(run)
     paths = [str(source.get("path")) for source in data.get("train") or [] if isinstance(source, Mapping)]
-    demo = all(one.startswith("demo/") for one in paths)
-    if not compares(run) and (method is None or method.rows != "answers" or method.plain or demo):
-        return DEMO_TEST
-    validation = data.get("validation")
-    return validation if isinstance(validation, str) else HELD_OUT if validation else DEMO_TEST
+    demo = bool(paths) and all(one.startswith("demo/") for one in paths)
+    # Pairs and sums of the demo are no orders: what was held out of them says more.
+    orders = method is None or method.rows == "answers" or not data.get("validation")
+    return DEMO_TEST if demo and orders else _own_rows(run)
+
+
+def asked_rows(asked: str, run: Mapping[str, Any], name: str) -> str:
+    """Return the file of rows on which a run is evaluated, or HELD_OUT where it held out a share of its own.
+
+    Args:
+        asked: a file, AUTO or HELD_OUT.
+        run, name: the run's configuration, as job.yaml has it, and its name.
+
+    Raises:
+        InputError: the run's own rows are asked for, and it held out none.
+    """
+    if asked not in (AUTO, HELD_OUT):
+        return asked
+    rows = usual_rows(run) if asked == AUTO else _own_rows(run)
+    if rows == HELD_OUT and not (run.get("data") or {}).get("validation"):
+        raise InputError(f"run '{name}' held out no rows", where="data", fix=CHOOSE_ROWS)
+    return rows
+
+
+def _own_rows(run: Mapping[str, Any]) -> str:
+    validation = (run.get("data") or {}).get("validation")
+    return validation if isinstance(validation, str) and validation else HELD_OUT
 
 
 def compares(run: Mapping[str, Any]) -> bool:
@@ -260,6 +286,16 @@ def made_for(to: str, what: str | None) -> str:
         what: what is put there, where it is a place; None for the default.
     """
     return (what or str(ExportConfig.model_fields["what"].default)) if to in PLACES else to
+
+
+def only_adapter(export: Mapping[str, Any]) -> bool:
+    """Whether an export makes an adapter alone, wherever it is put and whatever serves it.
+
+    Args:
+        export: its options, as job.yaml has them.
+    """
+    served = export.get("to") in SERVERS and export.get("serve") == "adapter"
+    return served or made_for(str(export.get("to")), export.get("what")) in ("adapter", "gguf-lora")
 
 
 # Options of a merge that nobody types.

@@ -87,10 +87,7 @@ def evaluate_elsewhere(context: JobContext, config: EvaluateConfig, run: JobFold
 
 def _questions(context: JobContext, config: EvaluateConfig, run: JobFolder) -> tuple[str, list[Asked]]:
     asked = build(OpenAIConfig, run.request.config, "job.yaml")
-    data = config.data
-    if data == AUTO:
-        held = bool(asked.validation or asked.validation_share)
-        data = DEMO_TEST if not held else asked.validation or HELD_OUT
+    data = usual_elsewhere(config.data, asked)
     if data == HELD_OUT:
         found = list(enumerate(held_rows(asked, context.settings), 1))
     else:
@@ -100,6 +97,20 @@ def _questions(context: JobContext, config: EvaluateConfig, run: JobFolder) -> t
     if not questions:
         raise InputError("no row has a question and an expected answer", where=data, fix="Choose another file of rows")
     return data, questions
+
+
+def usual_elsewhere(data: str, job: OpenAIConfig) -> str:
+    """Return the file of rows that is asked, or HELD_OUT, as `config.jobs.usual_rows` does for a run.
+
+    Args:
+        data: a file, AUTO or HELD_OUT.
+        job: options of the job that tuned the model.
+    """
+    if data not in (AUTO, HELD_OUT):
+        return data
+    held = job.validation or job.validation_share
+    demo = data == AUTO and not held and job.data.startswith("demo/")
+    return DEMO_TEST if demo else job.validation or HELD_OUT
 
 
 def _question(number: int, row: Row) -> Asked | None:

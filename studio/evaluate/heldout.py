@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from studio.config import RunConfig
-from studio.config.jobs import COMPARED
+from studio.config.jobs import CHOOSE_ROWS, COMPARED
 from studio.config.load import build
 from studio.data.formats.answers import Example
 from studio.data.prepare.limit import limited_by
@@ -32,8 +34,8 @@ def held_out(run: JobFolder, tokenizer: Any, settings: Settings, limit: int | No
         limit: first rows only; None for all.
 
     Raises:
-        InputError: it held out none, its files are gone, or two of them have one name, so that rows cannot be told
-            apart.
+        InputError: it held out none, or rows that expect no answer; its files are gone; or two of them have one
+            name, so that rows cannot be told apart.
     """
     config = build(RunConfig, run.training, "job.yaml")
     base = Path(run.environment()["base_model"]["path"])
@@ -44,12 +46,12 @@ def held_out(run: JobFolder, tokenizer: Any, settings: Settings, limit: int | No
     for unit in prepared.validation:
         wanted.setdefault((unit.path, unit.row), []).append(unit)
     if not wanted:
-        raise InputError(f"run '{run.request.name}' held out no rows", where="data", fix="Choose a file of rows")
+        raise InputError(f"run '{run.request.name}' held out no rows", where="data", fix=CHOOSE_ROWS)
     files = [Path(source.path).name for source in data.train]
     if len(set(files)) < len(files):
         raise InputError(
             "two of the run's files have the same name, so its validation rows cannot be told apart", where="data",
-            fix="Choose a file of rows",
+            fix=CHOOSE_ROWS,
         )  # fmt: skip
     examples: list[Example] = []
     kind: RowKind = prepared.kind if prepared.kind in COMPARED else "answers"
@@ -57,13 +59,35 @@ def held_out(run: JobFolder, tokenizer: Any, settings: Settings, limit: int | No
     for source in data.train:
         located = locate(source, settings)
         reading = Reading(source, located, kind, turns)
-        format_name, _ = reading.format([next(located.rows(0))])
+        with askable(run):
+            format_name, _ = reading.format([next(located.rows(0))])
         name = located.path.name  # as the rows of it are named
         for number, row in located.rows(0):
             if units := wanted.get((name, number)):
                 example = reading.example(row, number, format_name)
                 examples += _rated(example, units) if kind == "rated" else [example]
     return examples[:limit]
+
+
+@contextmanager
+def askable(run: JobFolder) -> Iterator[None]:
+    """Say of rows that a run could be trained on, and that expect no answer, that others have to be chosen.
+
+    Texts of pretraining and prompts alone are such rows: nothing could be compared with what a model writes.
+
+    Args:
+        run: whose rows they are.
+
+    Raises:
+        InputError: the rows cannot be asked; it has the reason.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            f"run '{run.request.name}' held out rows that cannot be asked: {error.what}", where=error.where,
+            fix=CHOOSE_ROWS,
+        ) from error  # fmt: skip
 
 
 def _rated(example: Example, units: list[Rated]) -> list[Example]:

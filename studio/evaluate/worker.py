@@ -16,14 +16,14 @@ import torch
 from peft import PeftModel
 
 from studio.config import RunConfig
-from studio.config.jobs import AUTO, HELD_OUT, EvaluateConfig, usual_rows
+from studio.config.jobs import HELD_OUT, EvaluateConfig, asked_rows
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
 from studio.data.sources.reading import source_named
 from studio.data.tokens.pretrained import load_tokenizer
 from studio.errors import InputError
 from studio.evaluate.elsewhere import evaluate_elsewhere
-from studio.evaluate.heldout import held_out
+from studio.evaluate.heldout import askable, held_out
 from studio.evaluate.loading import computing, load_model
 from studio.evaluate.measures import Measure, measure_of
 from studio.evaluate.questions import read_examples
@@ -52,8 +52,7 @@ def evaluate(context: JobContext) -> None:
     run = require_model(found)
     with context.phase("reading data", unit="rows"):
         tokenizer = load_tokenizer(run.model)
-        if config.data == AUTO:
-            config = config.model_copy(update={"data": usual_rows(run.training)})
+        config = config.model_copy(update={"data": asked_rows(config.data, run.training, run.request.name)})
         measure = _measure(context.settings, config, run, tokenizer)
     context.outline(evaluation_seconds(measure.count))
     asked: dict[str, list[Any]] = {}
@@ -72,13 +71,14 @@ def _measure(settings: Settings, config: EvaluateConfig, run: JobFolder, tokeniz
     """What the rows of an evaluation are good for."""
     trained = build(RunConfig, run.training, "job.yaml")
     kind = trained.method.kind.rows
+    most = None if config.max_new_tokens == "auto" else int(config.max_new_tokens)
     if config.data == HELD_OUT:
         examples = held_out(run, tokenizer, settings, config.limit)
-    else:
-        path = resolve_path(config.data, settings)
-        source = source_named(run.training.get("data") or {}, config.data)
-        kind, examples = read_examples(path, tokenizer, config.limit, source, kind)
-    most = None if config.max_new_tokens == "auto" else int(config.max_new_tokens)
+        with askable(run):
+            return measure_of(kind, examples, tokenizer, config.data, trained.data, most)
+    path = resolve_path(config.data, settings)
+    source = source_named(run.training.get("data") or {}, config.data)
+    kind, examples = read_examples(path, tokenizer, config.limit, source, kind)
     return measure_of(kind, examples, tokenizer, config.data, trained.data, most)
 
 

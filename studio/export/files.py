@@ -62,6 +62,11 @@ def sha256(path: Path, on_bytes: Callable[[int], None]) -> str:
     return digest.hexdigest()
 
 
+def newest(folder: Path) -> float:
+    """When a file of a folder was last written, as Unix seconds; 0 where it has none."""
+    return max((path.stat().st_mtime for path in folder.rglob("*") if path.is_file()), default=0.0)
+
+
 def parts_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
     """The files of a report's line, each with "file", "bytes" and "sha256": a folder's, a divided GGUF's, or itself."""
     found: list[dict[str, Any]] = entry.get("parts") or entry.get("shards") or [entry]

@@ -18,15 +18,14 @@ from typing import Any
 from studio.config.jobs import ExportConfig
 from studio.errors import StudioError
 from studio.export.card import card_front, shown_base
-from studio.export.cards.license import license_of
 from studio.export.delivery.delivery import Delivery, files_in
 from studio.export.delivery.earlier import same_export, take
 from studio.export.files import sha256
 from studio.export.origins.origin import Origin
 from studio.export.proof.gates import Gate, Verdict, losses, shortcomings
 from studio.export.readme import readme
+from studio.export.reporting.beginning import beginning
 from studio.export.reporting.beside import COMPARING, set_beside
-from studio.export.reporting.facts import versions
 from studio.export.reporting.page import PAGE, report_page
 from studio.export.source import Source, texts_from
 from studio.export.steps import StepResult, require, run_own_step
@@ -62,23 +61,8 @@ class Making(ABC):
         self.work = context.job.path / "work"
         self.name = re.sub(r"[^\w.-]+", "-", source.name, flags=re.ASCII).strip("-.") or "model"
         self.phases: list[dict[str, Any]] = []
-        origin = source.origin
         self.reference: dict[str, Any] = {}
-        self.report: dict[str, Any] = {
-            "run": origin.id,
-            "name": source.name,
-            "to": config.to,
-            "base_model": str(origin.base_model.get("name") or ""),
-            "compared_with": origin.whole,
-            "data": config.evaluate,
-            "trained": origin.score(context.settings, rows) if rows and source.step is None else None,
-            "began": time.time(),
-            "versions": versions(),
-            "evaluation": origin.evaluation(context.settings),
-            "license": license_of(source.base, origin.base_model),
-            "files": [],
-            "phases": self.phases,
-        }
+        self.report = beginning(context.settings, config, source, rows) | {"phases": self.phases}
 
     @abstractmethod
     def expected(self) -> dict[str, float]:

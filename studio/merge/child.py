@@ -15,6 +15,7 @@ from studio.export.gguf.checkpoint import read_object, write_object
 from studio.merge.checks import template_of
 from studio.merge.parents import Parent
 from studio.merge.recipe import Recipe, SliceSource
+from studio.merge.specials import Specials
 from studio.models.inspect.tokenizerfiles import copy_tokenizer, write_template
 
 CARD = """\
@@ -43,7 +44,7 @@ _LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 
 
 def complete(child: Path, first: Path, recipe: Recipe, dtype: str) -> None:
-    """Give a merged model config, generation settings, tokenizer and template.
+    """Give a merged model config, generation settings, tokenizer and template; ids of tokens are those of the child.
 
     Args:
         child: its folder, with the weights and what mergekit wrote beside them.
@@ -58,15 +59,19 @@ def complete(child: Path, first: Path, recipe: Recipe, dtype: str) -> None:
     if recipe.sliced:
         config |= _layers(recipe, config)
     template = template_of(child) if recipe.chat_template else None
+    generation = first / "generation_config.json"
+    generating = read_object(generation) if generation.is_file() else None
     if recipe.own_tokenizer:
-        config["vocab_size"] = made["vocab_size"]
+        specials = Specials(first, child)
+        config = specials.carried(config) | {"vocab_size": made["vocab_size"]}
+        generating = specials.carried(generating) if generating is not None else None
     else:
         copy_tokenizer(first, child)
         if template is not None:
             write_template(template, child)
     write_object(child / "config.json", config)
-    if (first / "generation_config.json").is_file():
-        write_object(child / "generation_config.json", read_object(first / "generation_config.json"))
+    if generating is not None:
+        write_object(child / generation.name, generating)
 
 
 def _layers(recipe: Recipe, config: Mapping[str, Any]) -> dict[str, Any]:

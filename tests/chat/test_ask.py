@@ -72,6 +72,30 @@ def test_an_export_is_its_gguf(own: Settings) -> None:
         resolve_target("out", own)
 
 
+@pytest.mark.parametrize(
+    "made", [{"to": "adapter"}, {"to": "gguf-lora"}, {"to": "folder", "what": "adapter"},
+             {"to": "hub", "what": "adapter"}, {"to": "vllm", "serve": "adapter"}, {"to": "tgi", "serve": "adapter"}],
+)  # fmt: skip
+def test_an_exported_adapter_is_none_to_chat_with(own: Settings, made: dict[str, str]) -> None:
+    """Also where it is put somewhere or served, and where its tokenizer needs a config.json beside it."""
+    job = create_job(own.jobs, "export", "out", {"run": "x"} | made)
+    folder = job.exports / "out-adapter"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="an adapter, which cannot answer on its own"):
+        resolve_target("out", own)
+
+
+@pytest.mark.parametrize("made", [{"to": "folder"}, {"to": "hub", "what": "merged"}, {"to": "vllm", "serve": "merged"},
+                                  {"to": "merged", "what": "adapter", "serve": "adapter"}])  # fmt: skip
+def test_an_exported_checkpoint_answers(own: Settings, made: dict[str, str]) -> None:
+    job = create_job(own.jobs, "export", "out", {"run": "x"} | made)
+    folder = job.exports / "out-merged"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert resolve_target("out", own).model == folder
+
+
 def test_files_and_unknown_names(own: Settings, tmp_path: Path, gguf_path: Path) -> None:
     assert resolve_target(str(gguf_path), own) == Target("gguf", gguf_path.name, gguf=gguf_path)
     with pytest.raises(InputError, match="no such GGUF file"):

@@ -10,12 +10,15 @@ import pytest
 from transformers import AutoTokenizer
 
 from studio.config import RunConfig
-from studio.config.jobs import DEMO_TEST, HELD_OUT, usual_rows
+from studio.config.jobs import AUTO, DEMO_TEST, HELD_OUT, EvaluateConfig, asked_rows, usual_rows
 from studio.config.load import build
+from studio.config.remote import OpenAIConfig
 from studio.data.prepare.pipeline import prepare_data
 from studio.errors import InputError
+from studio.evaluate.elsewhere import usual_elsewhere
 from studio.evaluate.heldout import held_out
 from studio.evaluate.questions import questions_of
+from studio.evaluate.worker import _measure
 from studio.jobs import JobFolder
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
@@ -86,13 +89,77 @@ def test_what_cannot_be_told_is_said(settings: Settings, model_path: Path, tmp_p
         ({}, DEMO_TEST),
         ({"data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, HELD_OUT),
         ({"data": {"train": [{"path": "/own.jsonl"}], "validation": "/other.jsonl"}}, "/other.jsonl"),
-        ({"data": {"train": [{"path": "/own.jsonl"}], "validation": 0}}, DEMO_TEST),
+        ({"data": {"train": [{"path": "/own.jsonl"}, {"path": "demo/train.jsonl"}], "validation": 0.1}}, HELD_OUT),
         ({"method": {"name": "dpo"}, "data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, HELD_OUT),
         ({"method": {"name": "kto"}, "data": {"train": [{"path": "demo/rated.jsonl"}], "validation": 0.1}}, HELD_OUT),
         ({"method": {"name": "orpo"}, "data": {"validation": "demo/pairs_test.jsonl"}}, "demo/pairs_test.jsonl"),
-        ({"method": {"name": "grpo"}, "data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, DEMO_TEST),
-        ({"method": {"name": "pretrain"}, "data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, DEMO_TEST),
+        ({"method": {"name": "kto"}, "data": {"train": [{"path": "demo/rated.jsonl"}], "validation": 0}}, DEMO_TEST),
+        ({"method": {"name": "grpo"}, "data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, HELD_OUT),
+        (
+            {"method": {"name": "grpo"}, "data": {"train": [{"path": "/own.jsonl"}], "validation": "/b.jsonl"}},
+            "/b.jsonl",
+        ),
+        ({"method": {"name": "ppo"}, "data": {"train": [{"path": "demo/sums_train.jsonl"}]}}, HELD_OUT),
+        ({"method": {"name": "pretrain"}, "data": {"train": [{"path": "/own.jsonl"}], "validation": 0.1}}, HELD_OUT),
+        ({"method": {"name": "pretrain"}, "data": {"train": [{"path": "demo/text_train.jsonl"}]}}, DEMO_TEST),
     ],
 )
 def test_the_usual_rows_of_a_run(change: dict[str, Any], rows: str) -> None:
-    assert usual_rows(RunConfig.model_validate(change).model_dump(mode="json")) == rows
+    config = RunConfig.model_validate(change).model_dump(mode="json")
+    assert usual_rows(config) == rows == asked_rows(AUTO, config, "own")
+
+
+@pytest.mark.parametrize("asked", [AUTO, HELD_OUT])
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo", "pretrain"])
+def test_a_run_that_held_out_no_rows_is_not_measured_on_others(asked: str, method: str) -> None:
+    change = {"method": {"name": method}, "data": {"train": [{"path": "/own.jsonl"}], "validation": 0}}
+    for config in (
+        RunConfig.model_validate(change).model_dump(mode="json"),
+        {},
+    ):  # {}: a merge of models from elsewhere
+        with pytest.raises(InputError) as refused:
+            asked_rows(asked, config, "own")
+        assert refused.value.sentence == (
+            "data: run 'own' held out no rows. Choose a file of rows (--data FILE)."
+        )  # fmt: skip
+        assert asked_rows("/mine.jsonl", config, "own") == "/mine.jsonl"
+
+
+def test_validation_rows_of_a_file_are_that_file() -> None:
+    config = RunConfig.model_validate({"data": {"validation": "/other.jsonl"}}).model_dump(mode="json")
+    assert asked_rows(HELD_OUT, config, "own") == "/other.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("method", "row"),
+    [("grpo", {"prompt": "{} and 1?"}), ("pretrain", {"text": "The sum of {0} and 1 is more than {0}."})],
+)
+def test_rows_without_an_answer_are_refused(
+    settings: Settings, model_path: Path, tmp_path: Path, method: str, row: dict[str, str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    lines = [json.dumps({key: text.format(n) for key, text in row.items()}) for n in range(ROWS)]
+    file.write_text("\n".join(lines))
+    config = {"model": {"path": str(model_path)}, "method": {"name": method},
+              "data": {"train": [{"path": str(file)}], "validation": 0.1}}  # fmt: skip
+    run = create_job(settings.jobs, "train", "own", RunConfig.model_validate(config).model_dump(mode="json"))
+    write_json(run.environment_path, {"base_model": {"name": str(model_path), "path": str(model_path)}})
+    asked = EvaluateConfig(run=run.id, data=HELD_OUT)
+    with pytest.raises(InputError, match=r"run 'own' held out rows that cannot be asked: .*\(--data FILE\)"):
+        _measure(settings, asked, run, AutoTokenizer.from_pretrained(model_path))
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ({"data": "demo/train.jsonl"}, DEMO_TEST),
+        ({"data": "/own.jsonl", "validation": "/other.jsonl"}, "/other.jsonl"),
+        ({"data": "/own.jsonl", "validation_share": 0.1}, HELD_OUT),
+        ({"data": "demo/train.jsonl", "validation_share": 0.1}, HELD_OUT),
+        ({"data": "/own.jsonl"}, HELD_OUT),
+        ({"data": ""}, HELD_OUT),
+    ],
+)
+def test_the_usual_rows_of_a_model_at_a_service(asked: dict[str, Any], wanted: str) -> None:
+    assert usual_elsewhere(AUTO, OpenAIConfig.model_validate(asked)) == wanted
+    assert usual_elsewhere("/mine.jsonl", OpenAIConfig.model_validate(asked)) == "/mine.jsonl"

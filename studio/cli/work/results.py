@@ -10,7 +10,7 @@ from studio.cli.jobs.watch import follow, raise_unless_completed
 from studio.cli.output import answer, say, table
 from studio.cli.work.train import Json
 from studio.config.describe import options_of
-from studio.config.jobs import AUTO, HELD_OUT, Destination, EvaluateConfig, ExportConfig, made_for
+from studio.config.jobs import AUTO, HELD_OUT, Destination, EvaluateConfig, ExportConfig, asked_rows, made_for
 from studio.config.load import build
 from studio.data.files.datafiles import resolve_path
 from studio.errors import InputError, StudioError
@@ -22,7 +22,7 @@ from studio.export.proof.gates import difference, rare_differences
 from studio.export.source import open_source
 from studio.jobs import find_job, submit
 from studio.jobs.store.files import read_json
-from studio.jobs.store.request import ANSWERING_KINDS
+from studio.jobs.store.request import ANSWERING_KINDS, ELSEWHERE_KINDS
 from studio.settings import Settings, read_settings
 
 FLAGS = {
@@ -163,15 +163,25 @@ def run_evaluation(settings: Settings, run: str, options: dict[str, Any]) -> dic
         options: of an evaluation; unset ones take their defaults.
 
     Raises:
-        StudioError: it did not complete.
+        InputError: there is no such run or file, or the run held out no rows and none are named.
+        StudioError: it did not complete, or its report has more than a file of the studio may have.
     """
     job = find_job(settings.jobs, run, ANSWERING_KINDS)
     config = build(EvaluateConfig, {"run": job.id, **options})
     if config.data not in (AUTO, HELD_OUT):
         config = config.model_copy(update={"data": str(resolve_path(config.data, settings))})
+    elif job.request.kind not in ELSEWHERE_KINDS:  # refused here, before a job is made of it
+        asked_rows(config.data, job.training, job.request.name)
     submitted = submit(settings, "evaluate", f"{job.request.name}-evaluation", config.model_dump(mode="json"))
     raise_unless_completed(submitted, follow(submitted))
-    return {"id": submitted.id, "path": str(submitted.path), **read_json(submitted.report / "evaluation.json")}
+    try:
+        report = read_json(submitted.report / "evaluation.json")
+    except ValueError as error:
+        raise StudioError(
+            f"its report cannot be read: {error}", where=str(submitted.report / "evaluation.json"),
+            fix="Evaluate fewer rows at a time (--limit)",
+        ) from error  # fmt: skip
+    return {"id": submitted.id, "path": str(submitted.path), **report}
 
 
 def export_config(settings: Settings, run: str, options: dict[str, Any]) -> ExportConfig:

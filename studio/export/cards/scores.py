@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from studio.data.files.datafiles import resolve_path
 from studio.errors import InputError
 from studio.escaping import for_markdown
 from studio.export.cards.facts import name_of
+from studio.export.files import newest
 from studio.jobs import JobFolder
 from studio.jobs.store.files import read_json
 from studio.jobs.store.finding import jobs_of_kind
@@ -22,17 +24,16 @@ MEASURES = (
 
 
 def evaluation_of(settings: Settings, run: JobFolder) -> dict[str, Any] | None:
-    """Return the run's newest complete evaluation, without its rows; None if there is none.
+    """Return the newest complete evaluation of the run's present model, without its rows; None if there is none.
+
+    One that began before the model was written is of an older model, and one that cannot be read counts as none.
 
     Args:
         settings: of the home whose evaluations are searched.
         run: the exported run.
     """
-    for job in jobs_of_kind(settings.jobs, "evaluate"):
-        if job.state().status != "completed" or job.request.config.get("limit") is not None:
-            continue
-        report = read_json(job.report / "evaluation.json") or {}
-        if report.get("run") == run.id and report.get("before") and report.get("after"):
+    for report in _reports(settings, run):
+        if report.get("before") and report.get("after"):
             return {"data": str(report.get("data", "")), "before": report["before"], "after": report["after"]}
     return None
 
@@ -45,15 +46,27 @@ def evaluation_on(settings: Settings, run: JobFolder, rows: Path) -> dict[str, A
         run: the exported run.
         rows: the file.
     """
-    for job in jobs_of_kind(settings.jobs, "evaluate"):
-        if job.state().status != "completed":
-            continue
-        report: dict[str, Any] = read_json(job.report / "evaluation.json") or {}
-        whole = job.request.config.get("limit") is None
+    for report in _reports(settings, run):
         exact = "exact_match" in (report.get("after") or {})
-        if exact and report.get("run") == run.id and whole and _same_file(str(report.get("data", "")), rows, settings):
+        if exact and _same_file(str(report.get("data", "")), rows, settings):
             return report
     return None
+
+
+def _reports(settings: Settings, run: JobFolder) -> Iterator[dict[str, Any]]:
+    """The reports of completed evaluations of a run's present model on all of their rows, newest first."""
+    trained = newest(run.model)
+    for job in jobs_of_kind(settings.jobs, "evaluate"):
+        state = job.state()
+        if state.status != "completed" or (state.started or state.created) < trained:
+            continue
+        try:
+            whole = job.request.config.get("limit") is None
+            report = read_json(job.report / "evaluation.json") if whole else None
+        except (OSError, ValueError, InputError):  # that of another run must not stop an export
+            continue
+        if isinstance(report, dict) and report.get("run") == run.id:
+            yield report
 
 
 def _same_file(named: str, path: Path, settings: Settings) -> bool:

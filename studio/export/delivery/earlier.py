@@ -13,7 +13,7 @@ from studio.config.jobs import ExportConfig
 from studio.config.load import build
 from studio.errors import InputError
 from studio.export.delivery.delivery import files_in
-from studio.export.files import parts_of, sha256
+from studio.export.files import newest, parts_of, sha256
 from studio.export.source import Source
 from studio.jobs import JobFolder
 from studio.jobs.run.worker import JobContext
@@ -21,10 +21,11 @@ from studio.jobs.store.files import read_json
 from studio.jobs.store.finding import jobs_of_kind
 from studio.reach import link_or_copy
 
-# Options that decide what is made, by what is made.
-DECIDE = {"merged": ("dtype", "shard_gb"), "adapter": ("base",), "gguf": ("types", "shard_size")}
+# Options that decide what is made, whatever it is, and by what is made.
+ALWAYS = ("evaluate", "checkpoint")
+DECIDE = {"merged": ("dtype", "shard_gb"), "adapter": ("base",), "gguf": ("types", "shard_size", "imatrix")}
 # What a report says of the making, beside its files.
-TOLD = ("reference", "merge", "tokenizer", "modelfile", "curves", "base_model")
+TOLD = ("reference", "merge", "packed", "tokenizer", "modelfile", "imatrix", "curves", "base_model")
 CARD = "README.md"
 
 
@@ -36,7 +37,7 @@ def same_export(context: JobContext, config: ExportConfig, source: Source) -> Jo
         config: what is to be made: merged, adapter or gguf, wherever it is put.
         source: what is exported.
     """
-    trained = max((path.stat().st_mtime for path in source.origin.model.rglob("*") if path.is_file()), default=0.0)
+    trained = newest(source.model)
     for job in jobs_of_kind(context.settings.jobs, "export"):
         state = job.state()
         if job.id == context.job.id or not state.final or not state.started or state.started < trained:
@@ -59,6 +60,7 @@ def take(context: JobContext, job: JobFolder, report: dict[str, Any]) -> bool:
     """
     told, target = _report(job), context.job.exports
     parts = [part for file in told["files"] for part in parts_of(file)]
+    parts += [told["imatrix"]] if told.get("imatrix") else []
     signed = {part["file"]: part["sha256"] for part in parts if Path(part["file"]).name != CARD}
     total, before = sum(part["bytes"] for part in parts), 0
     with context.phase("checksums", total, "bytes") as phase:
@@ -83,7 +85,7 @@ def _asked(job: JobFolder, config: ExportConfig) -> bool:
         other = build(ExportConfig, job.request.config, job.id)
     except InputError:  # of another version, or edited
         return False
-    keys = ("evaluate", *DECIDE.get(config.made, ()))
+    keys = (*ALWAYS, *DECIDE.get(config.made, ()))
     return other.made == config.made and all(getattr(other, key) == getattr(config, key) for key in keys)
 
 

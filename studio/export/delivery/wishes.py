@@ -8,11 +8,13 @@ from studio.export.adapter import named_base
 from studio.export.delivery.local import WHERE, free_place
 from studio.export.delivery.refusals import require_repository, require_shareable, require_token
 from studio.export.source import Source
+from studio.foreign import as_path
+from studio.models.catalog.hubaccess import is_hub_id
 from studio.settings import Settings
 
 
 def settled(config: ExportConfig, source: Source, settings: Settings) -> ExportConfig:
-    """Return what is asked for with a path that means the same in the job's process.
+    """Return what is asked for with paths that mean the same in the job's process.
 
     Args:
         config: what is asked for.
@@ -22,6 +24,8 @@ def settled(config: ExportConfig, source: Source, settings: Settings) -> ExportC
     Raises:
         InputError: no place is named, or one that is taken or that nothing can be put to; there is no token.
     """
+    if config.base is not None and not is_hub_id(config.base):  # a folder
+        config = config.model_copy(update={"base": str(as_path(config.base).absolute())})
     if config.to == "hub":
         require_repository(config.repo)
         if config.what == "adapter":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,21 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from studio.config import RunConfig
+from studio.config.jobs import ExportConfig
 from studio.export.card import KNOWN, UNKNOWN, model_card
 from studio.export.cards.curves import Losses, draw_curves, losses_of
 from studio.export.cards.front import front_matter
 from studio.export.cards.license import license_of, told
-from studio.export.cards.scores import evaluation_of, results
+from studio.export.cards.scores import evaluation_of, evaluation_on, results
 from studio.export.origins.run import RunOrigin
+from studio.export.reporting.beginning import beginning
+from studio.export.source import Source
 from studio.jobs import JobFolder
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
-from studio.settings import Settings
+from studio.settings import ASSETS, Settings
 from tests.ui.made_jobs import made_evaluation, made_preference
 
 BASE = "lab/base"
@@ -54,6 +58,8 @@ def run(settings: Settings) -> JobFolder:
     made = create_job(settings.jobs, "train", "orders", config)
     made.model.mkdir()
     (made.model / "adapter_config.json").write_text('{"r": 32}')
+    written = time.time() - 3600  # an evaluation that began before is of an older model
+    os.utime(made.model / "adapter_config.json", (written, written))
     write_json(made.environment_path, {
         "base_model": {"name": f"{BASE}@main", "path": "/home/ada/.studio/models/hub--lab--base", "source": "hub"},
         "data": {
@@ -166,6 +172,34 @@ def test_an_evaluation_of_some_rows_or_of_another_run_does_not_count(run: JobFol
     report = json.loads((other.report / "evaluation.json").read_text())
     write_json(other.report / "evaluation.json", report | {"run": "another"})
     assert evaluation_of(settings, run) is None
+
+
+def test_an_evaluation_of_an_older_model_does_not_count(run: JobFolder, settings: Settings) -> None:
+    made_evaluation(settings.jobs, run)
+    assert evaluation_of(settings, run) is not None
+    assert evaluation_on(settings, run, ASSETS / "demo" / "test.jsonl") is not None
+    (run.model / "adapter_config.json").touch()
+    assert evaluation_of(settings, run) is None
+    assert evaluation_on(settings, run, ASSETS / "demo" / "test.jsonl") is None
+
+
+@pytest.mark.parametrize("text", ["[" * 60 + "]" * 60, "{", "[]"])
+def test_an_evaluation_that_cannot_be_read_stops_no_export(run: JobFolder, settings: Settings, text: str) -> None:
+    made_evaluation(settings.jobs, run)
+    time.sleep(1.1)  # the broken one is looked at first
+    (made_evaluation(settings.jobs, run).report / "evaluation.json").write_text(text)
+    found = evaluation_of(settings, run)
+    assert found is not None and found["after"]["total"] == 25
+    assert evaluation_on(settings, run, ASSETS / "demo" / "test.jsonl") is not None
+
+
+@pytest.mark.parametrize("step", [None, 98])
+def test_a_checkpoint_has_no_score_of_the_run(run: JobFolder, settings: Settings, step: int | None) -> None:
+    made_evaluation(settings.jobs, run)
+    source = Source(RunOrigin(run), None, run.model, run.model, run.model, step)
+    config = ExportConfig(run=run.id, to="adapter", checkpoint=step)
+    report = beginning(settings, config, source, ASSETS / "demo" / "test.jsonl")
+    assert (report["evaluation"] is None, report["trained"] is None) == (step is not None, step is not None)
 
 
 def test_curves_are_those_of_the_events(run: JobFolder, tmp_path: Path) -> None:

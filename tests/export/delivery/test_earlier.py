@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,7 +52,8 @@ def made(
 
 
 def wanted(settings: Settings, run: JobFolder, **config: Any) -> tuple[JobContext, ExportConfig]:
-    context = context_of(settings, run, to="folder", what="adapter", path="/nowhere", **{"base": BASE} | config)
+    usual = {"to": "folder", "what": "adapter", "path": "/nowhere", "base": BASE}
+    context = context_of(settings, run, **usual | config)
     asked = ExportConfig.model_validate(context.config)
     return context, asked.model_copy(update={"to": asked.made})
 
@@ -61,6 +64,39 @@ def test_the_newest_of_the_same_is_found(session_settings: Settings, tiny_run: J
     newer = made(session_settings, tiny_run, to="hub", what="adapter", repo="ada/x")
     context, config = wanted(session_settings, tiny_run)
     assert same_export(context, config, source_of(tiny_run)) == newer
+
+
+@pytest.mark.parametrize("known", [
+    {"checkpoint": 98}, {"imatrix": "on"}, {"imatrix": "off"}, {"shard_size": 0.5}, {"types": ["f16"]}, {}
+])  # fmt: skip
+def test_of_gguf_files_all_that_changes_them_is_the_same(
+    session_settings: Settings, tiny_run: JobFolder, known: dict[str, Any]
+) -> None:
+    """Above all, the result of a run is not taken for one of its checkpoints."""
+    usual = {"base": None, "what": "gguf", "types": ["q4_0"], "evaluate": "demo/test.jsonl"}
+    job = made(session_settings, tiny_run, **usual | {"to": "gguf", "what": "merged"} | known)
+    for asked in ({}, known):
+        context, config = wanted(session_settings, tiny_run, **usual | asked)
+        source = replace(source_of(tiny_run), step=asked.get("checkpoint"))
+        found = same_export(context, config, source)
+        assert (found == job) == (asked == known)
+    shutil.rmtree(job.path)
+
+
+def test_an_importance_matrix_is_taken_as_it_was_signed(session_settings: Settings, tiny_run: JobFolder) -> None:
+    job = made(session_settings, tiny_run, base="lab/matrix")
+    file = job.exports / "tiny-run.imatrix.gguf"
+    file.write_bytes(b"matrix")
+    matrix = {"file": file.name, "bytes": 6, "sha256": sha256(file, lambda done: None), "rows": 3, "tokens": 9}
+    report = json.loads((job.report / "export.json").read_text())
+    write_json(job.report / "export.json", report | {"imatrix": matrix})
+    context, config = wanted(session_settings, tiny_run, base="lab/matrix")
+    making = AdapterExport(context, config, open_source(session_settings, tiny_run.id), None)
+    context.job.exports.mkdir()
+    assert take(context, job, making.report) and making.report["imatrix"] == matrix
+    file.unlink()
+    file.write_bytes(b"MATRIX")
+    assert not take(context, job, making.report)
 
 
 @pytest.mark.parametrize(
