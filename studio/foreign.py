@@ -277,4 +277,4 @@ def _too_many(limits: Limits) -> TooMuchError:
 
 
 def _too_deep(limits: Limits) -> TooMuchError:
-    return TooMuchError(f"lists and mappings lie in each other more than {limits.depth} deep")
+    return TooMuchError(f"lists and mappings are nested more than {limits.depth} levels deep")

@@ -32,14 +32,14 @@ Destination = Literal[
 DESTINATIONS: dict[Destination, str] = {
     "gguf": "files for llama.cpp, Ollama and LM Studio",
     "ollama": "GGUF files, and a model of Ollama where it is installed",
-    "llama-server": "GGUF files, and what starts llama.cpp's server with the first of them",
+    "llama-server": "GGUF files, and a script that starts llama.cpp's server with the first of them",
     "lmstudio": "GGUF files, put among the models of LM Studio where it is installed",
-    "gguf-lora": "the adapter as a GGUF, which llama.cpp loads beside that of the base model",
+    "gguf-lora": "the adapter as a GGUF, which llama.cpp loads on top of the base model's GGUF",
     "merged": "base model and adapter as one checkpoint in safetensors, for vLLM, SGLang, transformers or training",
     "adapter": "the adapter alone, for programs that load it beside its base model",
-    "vllm": "a checkpoint or the adapter, and what starts vLLM with it",
-    "sglang": "a checkpoint or the adapter, and what starts SGLang with it",
-    "tgi": "a checkpoint or the adapter, and what starts TGI 3.3.7 with it, the last version of an archived project",
+    "vllm": "a checkpoint or the adapter, and a script that starts vLLM with it",
+    "sglang": "a checkpoint or the adapter, and a script that starts SGLang with it",
+    "tgi": "a checkpoint or the adapter, and a script that starts TGI 3.3.7, the last version of an archived project",
     "hub": "a checkpoint, an adapter or GGUF files in a repository of the Hugging Face Hub",
     "folder": "a checkpoint, an adapter or GGUF files in a folder or zip file of your choice",
 }
@@ -122,8 +122,8 @@ class EvaluateConfig(Options):
     run: str = option(..., "The training run (its id or name) whose result is measured.", title="Run", min_length=1)
     data: str = option(
         AUTO,
-        "File of rows that were not trained on, with expected answers, pairs or rated answers; or validation: the rows "
-        "that the run held out. auto takes those, and for a run on the demo's orders its test rows.",
+        "File of rows that were not trained on, with expected answers, pairs or rated answers; or validation, for the "
+        "rows that the run held out. auto uses those; for a run on the demo dataset it uses the demo's test rows.",
         title="Rows", tier="basic", min_length=1,
     )  # fmt: skip
     limit: int | None = option(None, "Only the first N rows; empty for all.", title="Row limit", unit="rows", ge=1)
@@ -216,8 +216,8 @@ class ExportConfig(Options):
     )  # fmt: skip
     what: Literal["merged", "adapter", "gguf"] = option(
         "merged",
-        "What is put there. merged: one checkpoint in safetensors. adapter: the adapter alone. gguf: GGUF files of the "
-        "chosen types.",
+        "What is uploaded or written. merged: one checkpoint in safetensors. adapter: the adapter alone. gguf: GGUF "
+        "files of the chosen types.",
         title="What", tier="basic", needs=("to", PLACES),
     )  # fmt: skip
     repo: str | None = option(
@@ -227,7 +227,7 @@ class ExportConfig(Options):
         title="Repository", tier="basic", needs=("to", ("hub",)),
     )  # fmt: skip
     private: bool = option(
-        True, "A new repository can be seen by its owner only. One that is there stays as it is.",
+        True, "Create the repository as private. An existing one keeps its visibility.",
         title="Private", tier="basic", needs=("to", ("hub",)),
     )  # fmt: skip
     overwrite: bool = option(
@@ -238,8 +238,7 @@ class ExportConfig(Options):
     )  # fmt: skip
     path: str | None = option(
         None,
-        "Folder that is made, or an empty one; a name that ends in .zip makes a zip file. Nothing that is there is "
-        "overwritten.",
+        "A new or empty folder; a name ending in .zip makes a zip file. Existing files are never overwritten.",
         title="Folder or zip file", tier="basic", needs=("to", ("folder",)),
     )  # fmt: skip
 
@@ -317,7 +316,7 @@ class MergeConfig(Options):
         title="Rows", tier="basic",
     )  # fmt: skip
     compare: bool = option(
-        True, "The models answer the rows, too, not only the child.", title="Compare with the models",
+        True, "Also evaluate the models that are merged, not only the child.", title="Compare with the models",
         needs=("evaluate", ()),
     )  # fmt: skip
     seed: int = option(
@@ -346,5 +345,6 @@ class MergeConfig(Options):
         title="Varied value",
     )  # fmt: skip
     asked_by: str | None = option(
-        None, "In a sweep: id of its merge that asks the models; the studio fills it in.", title="Models asked by",
+        None, "In a sweep: id of its merge that evaluates the models; the studio fills it in.",
+        title="Models evaluated by",
     )  # fmt: skip

@@ -155,7 +155,7 @@ def _of_model(word: str, text: str, settings: Settings, fetch: bool, on_progress
     name, _, revision = text.partition("@")
     if not (name == EMBEDDED_MODEL or is_hub_id(name)):
         raise InputError(
-            f"there is no folder '{word:.100}', and it is no run, nor of the form owner/name", where=_WHERE,
+            f"there is no folder '{word:.100}', and it is neither a run nor of the form owner/name", where=_WHERE,
             fix="Name a run, the folder of a checkpoint, or a Hub id",
         )  # fmt: skip
     found = resolve_model(name, settings, revision=revision or "main", fetch=fetch, on_progress=on_progress)

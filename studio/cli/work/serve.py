@@ -70,5 +70,5 @@ def _chosen(server: str, job: JobFolder) -> Tried:
             )  # fmt: skip
         return fits[0]
     if server not in PROGRAMS:
-        raise InputError(f"'{server}' is no server", where="--with", fix=f"Give {' or '.join(PROGRAMS)}")
+        raise InputError(f"'{server}' is not a server", where="--with", fix=f"Give {' or '.join(PROGRAMS)}")
     return server

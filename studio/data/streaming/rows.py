@@ -192,7 +192,7 @@ class StreamedRows(Sequence[Any]):
         """Return the rows at some places from 0; the next usable row stands for one that cannot be used.
 
         Raises:
-            InputError: a file is not what it was, or too many rows behind each other cannot be used.
+            InputError: a file is not what it was, or too many consecutive rows cannot be used.
         """
         wanted = [int(place) for place in places]
         rows = [self._kept(place, unit) for place, unit in zip(wanted, self._units(wanted), strict=True)]
@@ -239,6 +239,6 @@ class StreamedRows(Sequence[Any]):
             if row is not None:
                 return row
         raise InputError(
-            f"{_MOST_UNUSABLE:,} rows behind each other cannot be used", where=self.pool.path.name,
+            f"{_MOST_UNUSABLE:,} consecutive rows cannot be used", where=self.pool.path.name,
             fix="Raise data.max_length, or look at the rows in the Data tab",
         )  # fmt: skip

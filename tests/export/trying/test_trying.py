@@ -289,7 +289,7 @@ def test_an_adapter_is_served_beside_the_runs_base_model(settings: Settings, tmp
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--with", "sh"), "'sh' is no server"),
+        (("--with", "sh"), "'sh' is not a server"),
         (("--with", "vllm"), "vLLM cannot load what this export made (q8_0)"),
         (("--port", "70000"), "70000 is not a port"),
     ],
