@@ -157,13 +157,16 @@ class MergeCard:
             weights: one for each model, as typed; empty for 1 each.
             number: t or density, as typed; empty for what the method takes.
 
-        Raises:
-            InputError: there are more or fewer weights than models.
+        Returns:
+            The recipe, and what is wrong: this is asked at each key, so a half-typed field is said and not raised.
         """
         if not models:
             return ["", ""]
         method = METHODS[name] if name else UNLOAD
-        return [write_recipe(written(method, models, base or "", weights or "", number or "")), ""]
+        try:
+            return [write_recipe(written(method, models, base or "", weights or "", number or "")), ""]
+        except InputError as error:
+            return [gr.skip(), error.sentence]
 
     def offer(self, wanted: bool, models: list[str]) -> gr.Dropdown:
         """Offer the methods, those that cannot merge the chosen models with the reason.
@@ -254,7 +257,7 @@ def written(method: MergeMethod, models: list[str], base: str, weights: str, num
     else:
         if each and len(each) != len(models):
             raise InputError(
-                f"{len(each)} weights are given for {len(models)} models",
+                f"{len(each)} weight{' is' if len(each) == 1 else 's are'} given for {len(models)} models",
                 where="Weights",
                 fix="Give one for each model",
             )
