@@ -110,7 +110,7 @@ window.studioForm = window.studioForm || (() => {
   }
 
   /* ---- cards */
-  function cards({ element, props, watch }, constants) {
+  function cards({ element, props, trigger, watch }, constants) {
     const group = element.querySelector(".choices");
     group.setAttribute("aria-label", constants.legend);
     const name = `cards-${Math.random().toString(36).slice(2)}`;
@@ -134,6 +134,7 @@ window.studioForm = window.studioForm || (() => {
       if (constants.topic === "models") publish("choosing", true);
       if (constants.topic === "tuning.name") apply(state.method, value);
       if (constants.topic === "method.name") apply(value, state.tuning);
+      trigger("input"); // a person's choice, which handlers tell from a value that a reply brought
     };
     draw();
     watch("value", draw);

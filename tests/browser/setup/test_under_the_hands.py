@@ -1,0 +1,40 @@
+"""What a person types and where they are stays while the page answers: the model's name, a file's options, the YAML."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.setup.test_data_tab import write_csv
+from tests.browser.setup.test_setup_tabs import fill, open_tab, planned, upload, value
+
+if TYPE_CHECKING:
+    from tests.browser.conftest import Server
+
+# Each reply of a handler comes later than the next letter; `late` turns it off again.
+LATE = """() => { const ask = window.fetch; window.late = 400; window.fetch = async (...what) => {
+  const answer = await ask(...what);
+  const late = String(what[0]?.url || what[0]).includes("/gradio_api/");
+  if (late) await new Promise((done) => setTimeout(done, window.late));
+  return answer;
+} }"""
+OFFLINE = "The Hub cannot be reached. Check the network."
+
+
+@pytest.mark.long
+def test_no_letter_of_a_models_name_is_lost_while_replies_are_late(page: Page, server: Server) -> None:
+    open_tab(page, server, "model")
+    page.evaluate(LATE)
+    field = page.locator("#f-model-path").locator("input, textarea").first
+    field.press("Control+a")
+    page.keyboard.type("some-org/some-long-model", delay=150)
+    expect(page.locator("#model-facts .facts-title")).to_have_text("some-long-model", timeout=60_000)
+    assert value(page, "model.path") == "some-org/some-long-model"
+    page.evaluate("window.late = 0")
+    page.locator("#model-cards label", has_text="SmolLM2").click()
+    expect(field).to_have_value("smollm2-135m-instruct")
+    planned(page, "plan.memory && !plan.errors.length")
