@@ -38,3 +38,19 @@ def test_no_letter_of_a_models_name_is_lost_while_replies_are_late(page: Page, s
     page.locator("#model-cards label", has_text="SmolLM2").click()
     expect(field).to_have_value("smollm2-135m-instruct")
     planned(page, "plan.memory && !plan.errors.length")
+
+
+@pytest.mark.long
+def test_the_answer_of_a_search_stays_below_an_empty_list(page: Page, server: Server) -> None:
+    open_tab(page, server, "model")
+    page.route("**/api/models/search*", lambda route: route.fulfill(json={"models": [], "problem": OFFLINE}))
+    models = page.locator("#model-browser")
+    models.get_by_text("Browse models", exact=True).click()
+    expect(models.locator(".model-row").first).to_be_visible(timeout=90_000)
+    name, said = models.get_by_label("Find a model"), models.locator(".models-said")
+    name.fill("zzzqqq")
+    expect(said).to_have_text("No model of this list has that name. The Hub may have one.")
+    name.press("Enter")
+    expect(said).to_have_text(OFFLINE)
+    name.fill("smollm")
+    expect(said).to_have_text("")
