@@ -54,3 +54,33 @@ def test_the_answer_of_a_search_stays_below_an_empty_list(page: Page, server: Se
     expect(said).to_have_text(OFFLINE)
     name.fill("smollm")
     expect(said).to_have_text("")
+
+
+@pytest.mark.long
+def test_the_yaml_that_is_shown_is_that_of_the_form(page: Page, server: Server) -> None:
+    open_tab(page, server, "method")
+    show, text, problem = page.locator(".yaml-show"), page.locator("#yaml .yaml-text"), page.locator(".yaml-problem li")
+    show.click()
+    expect(text).to_contain_text("name: sft")
+    page.get_by_role("combobox", name="Load a preset").click()
+    page.get_by_role("option", name="demo/dpo", exact=True).click()
+    expect(text).to_contain_text("name: dpo")
+    expect(page.locator(".yaml-said")).to_have_text("demo/dpo loaded")
+    fill(page, "training.epochs", "7")
+    expect(text).to_contain_text("epochs: 7")
+    fill(page, "training.learning_rate", "much")
+    expect(problem).to_contain_text("'much' is not a number")
+    expect(text).to_be_hidden()
+    fill(page, "training.learning_rate", "0.003")
+    expect(text).to_contain_text("learning_rate: 0.003")
+    expect(problem).to_have_count(0)
+    show.click()
+    expect(text).to_be_hidden()
+    fill(page, "training.epochs", "8")
+    planned(page, "plan.line.includes('8 epochs')")
+    expect(text).to_be_hidden()
+    for _ in range(2):  # the same text once more
+        show.click()
+        expect(text).to_contain_text("epochs: 8")
+        show.click()
+        expect(text).to_be_hidden()
