@@ -84,3 +84,36 @@ def test_the_yaml_that_is_shown_is_that_of_the_form(page: Page, server: Server) 
         expect(text).to_contain_text("epochs: 8")
         show.click()
         expect(text).to_be_hidden()
+
+
+@pytest.mark.long
+def test_a_files_options_are_filled_in_one_after_the_other(page: Page, server: Server, tmp_path: Path) -> None:
+    open_tab(page, server, "data")
+    upload(page, "#data-upload", write_csv(tmp_path / "mine.csv", ("wunsch", "bescheid")))
+    files = page.locator("#f-data-train")
+    more = files.get_by_role("button", name=re.compile("More options of .*mine.csv"))
+    expect(more).to_have_attribute("aria-expanded", "true")  # no method can read its columns as they are
+    mapping = files.get_by_label("Column mapping")
+    prompt, completion = files.get_by_label("Column of Prompt"), files.get_by_label("Column of Completion")
+    prompt.focus()
+    prompt.select_option("wunsch")
+    completion.focus()
+    completion.select_option("bescheid")  # before the answer to the first one came
+    expect(mapping).to_have_value("prompt=wunsch, completion=bescheid")
+    planned(page, "!plan.errors.length && plan.line.includes('steps')")
+    expect(completion).to_be_focused()
+
+    weight, limit = files.get_by_label("Sampling weight"), files.get_by_label("Row limit")
+    weight.fill("2")
+    limit.click()  # which is when the weight counts
+    page.keyboard.type("1")
+    page.wait_for_timeout(3_000)  # the counts of the data come
+    page.keyboard.type("1")
+    expect(limit).to_be_focused()
+    assert [weight.input_value(), limit.input_value()] == ["2", "11"]
+    more.click()
+    expect(weight).to_have_count(0)
+    more.click()
+    assert [weight.input_value(), limit.input_value()] == ["2", "11"]
+    files.get_by_role("button", name=re.compile("^Remove .*mine.csv")).click()
+    expect(files.locator("tbody > tr")).to_have_count(0)
