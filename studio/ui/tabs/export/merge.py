@@ -251,7 +251,7 @@ def written(method: MergeMethod, models: list[str], base: str, weights: str, num
     values: dict[str, Any] = {"merge_method": method.name} if method.name else {}
     if base and method.base != "none":
         values["base_model"] = base
-    each = [_number(part) for part in weights.split(",") if part.strip()]
+    each = [_number(part, "Weights") for part in weights.split(",") if part.strip()]
     if method.parameter("weight") is None:
         values["models"] = [{"model": word} for word in models]
     else:
@@ -267,12 +267,12 @@ def written(method: MergeMethod, models: list[str], base: str, weights: str, num
         ]
     name = next((one for one in _NUMBERS if method.parameter(one) is not None), "")
     if name and number.strip():
-        values["parameters"] = {name: _number(number)}
+        values["parameters"] = {name: _number(number, name.capitalize())}
     return values
 
 
-def _number(text: str) -> float:
+def _number(text: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"'{text.strip():.40}' is not a number", fix="Write it like 0.5") from None
+        raise InputError(f"'{text.strip():.40}' is not a number", where=where, fix="Write it like 0.5") from None
