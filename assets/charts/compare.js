@@ -120,7 +120,8 @@ window.studio.compare = (() => {
     if (again) board.redraw(); else if (came) board.extend();
     await board.queue;
     const key = ids.map((id) => `${id} ${row(id)?.name} ${row(id)?.status}`).join();
-    if (!table || key !== tableKey || (all.some((reader) => !reader.complete) && Date.now() - tableAt > TABLE_MS)) {
+    const waited = Date.now() - tableAt > TABLE_MS; // also for a table that was refused
+    if (key !== tableKey || (waited && (!table || all.some((reader) => !reader.complete)))) {
       tableKey = key;
       await readTable(mine);
       return 0;
@@ -150,6 +151,7 @@ window.studio.compare = (() => {
       problem("");
     } catch (error) {
       if (error.status === 404 || error.status === 409) return problem(error.message);
+      tableAt = 0; // asked again as soon as the poll goes on
       throw error;
     }
     drawTable();

@@ -73,22 +73,40 @@ window.studio.follow = (() => {
     return [h("p", { class: "notice error" }, ...linked(`${state.reason || state.status}${state.fix ? `. ${state.fix}` : ""}`)), rows, ...told];
   }
 
-  function pill(job) {
-    const { word, pill: look } = statusOf(job);
-    return h("span", { class: `pill ${look}` }, word.toLowerCase());
-  }
-
-  function stopButton(job) {
-    return h("button", { type: "button", class: "btn small danger", onclick: async ({ currentTarget: button }) => {
-      button.disabled = true;
-      put(button, "Stopping …");
+  /** How a job is, what it does, and Stop: elements that stay while their texts change, since a button that is made anew
+   *  at each poll loses the focus. `of` names the job that is shown, `tell` gives its state; `beside` is put before Stop. */
+  function line(...beside) {
+    const look = h("span", {}), what = h("span", { class: "muted" });
+    let job = "";
+    const stop = h("button", { type: "button", class: "btn small danger", onclick: async () => {
+      const asked = job;
+      ready(false);
       try {
-        await postJson(`${jobPath(job)}/stop`, { now: false });
+        await postJson(`${jobPath(asked)}/stop`, { now: false });
       } catch {
-        button.disabled = false;
-        put(button, "Stop");
+        if (asked === job) ready(true);
       }
-    } }, "Stop");
+    } });
+    const ready = (can) => {
+      stop.disabled = !can;
+      put(stop, can ? "Stop" : "Stopping …");
+    };
+    return {
+      parts: [look, what, h("span", { class: "grow" }), ...beside, stop],
+      of: (id, text) => {
+        job = id;
+        put(what, text);
+        look.hidden = stop.hidden = true;
+        ready(true);
+      },
+      tell: (state) => {
+        const { word, pill } = statusOf(state);
+        put(look, word.toLowerCase());
+        look.className = `pill ${pill}`;
+        look.hidden = false;
+        stop.hidden = isFinal(state);
+      },
+    };
   }
 
   /** The line above all else that says what is wrong with reaching the studio. */
@@ -109,5 +127,5 @@ window.studio.follow = (() => {
       h("table", {}, h("thead", {}, h("tr", {}, ...titles)), h("tbody", {}, ...rows)));
   }
 
-  return { events, untilFinal, progress, pill, stopButton, setTrouble, table };
+  return { events, untilFinal, progress, line, setTrouble, table };
 })();

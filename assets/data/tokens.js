@@ -206,47 +206,76 @@
   const asText = (value) => (value && typeof value === "object"
     ? Object.entries(value).map(([name, of]) => `${name}=${of}`).join(", ") : value ?? "");
 
+  /** A file's row and its options, made once: an element that is made anew under a person's hand loses the focus and what
+   *  is typed next. `draw` puts in what is known of it; the field that has the focus keeps what it holds. */
+  function sourceRow(path, constants, { change, more, remove }) {
+    const row = { path };
+    const put = (field, value) => { if (field !== document.activeElement && field.value !== value) field.value = value; };
+    const format = h("select", { "aria-label": `Format of ${path}`, onchange: () => change(row, { format: format.value }) },
+      ...constants.formats.map((word) => h("option", { value: word }, word)));
+    const counted = h("td", { class: "num" }), file = h("td", { class: "path" }, ...fileName(path.split("/").slice(-2).join("/")));
+    const opener = h("button", { type: "button", class: "btn quiet small", "aria-label": `More options of ${path}`, onclick: () => more(row) }, "More");
+    const line = h("tr", {}, file, h("td", {}, format), counted, h("td", { class: "num" }, opener,
+      h("button", { type: "button", class: "btn quiet small", "aria-label": `Remove ${path}`, onclick: () => remove(row) }, "✕")));
+
+    const columns = window.studioForm.columns((mapping) => change(row, { columns: mapping }));
+    const fields = constants.fields.map((field) => {
+      const choose = field.choices.length > 0;
+      const input = h(choose ? "select" : "input", { class: "field-input", title: field.help, onchange: () => change(row, { [field.name]: input.value.trim() || undefined }) },
+        ...field.choices.map((word) => h("option", { value: word }, word)));
+      return { ...field, input, usual: choose ? field.choices[0] : "" };
+    });
+    const options = h("tr", { class: "source-options" }, h("td", { colspan: 5 }, columns.box, h("div", { class: "option-grid" },
+      ...fields.map((field) => h("label", {}, h("span", {}, field.title), field.input, h("small", { class: "muted" }, field.help))))));
+
+    row.draw = (source, told, open, again) => {
+      file.title = told.file || path;
+      format.title = told.reason || "";
+      const auto = [...format.options].find((one) => one.value === "auto"), read = told.format ? `auto: ${told.format}` : "auto";
+      if (auto && auto.textContent !== read) auto.textContent = read;
+      put(format, source.format || "auto");
+      counted.textContent = told.rows === undefined ? "" : whole(told.rows);
+      opener.setAttribute("aria-expanded", String(open));
+      if (!open) return [line];
+      columns.show(source, again);
+      for (const { name, input, usual } of fields) put(input, asText(source[name]) || usual);
+      return [line, options];
+    };
+    return row;
+  }
+
   function sources({ element, props, watch }, constants) {
     const body = element.querySelector("tbody");
     const open = new Set(), asked = new Set();
+    let rows = [];
     const set = (list) => { props.value = list; draw(); };
-    const change = (i, values) => set((props.value || []).map((other, j) => (j === i ? { ...other, ...values } : other)));
+    const acts = {
+      change: (row, values) => set((props.value || []).map((one, i) => (rows[i] === row ? { ...one, ...values } : one))),
+      more: ({ path }) => { if (!open.delete(path)) open.add(path); draw(true); },
+      remove: (row) => { open.delete(row.path); set((props.value || []).filter((_, i) => rows[i] !== row)); },
+    };
 
-    function options(source, i) {
-      const columns = window.studioForm.columns(source, (mapping) => change(i, { columns: mapping }));
-      return h("tr", { class: "source-options" }, h("td", { colspan: 5 }, columns, h("div", { class: "option-grid" }, ...constants.fields.map((field) => {
-        const choose = field.choices.length > 0;
-        const input = h(choose ? "select" : "input", { class: "field-input", title: field.help, onchange: () => change(i, { [field.name]: input.value.trim() || undefined }) },
-          ...field.choices.map((word) => h("option", { value: word }, word)));
-        input.value = asText(source[field.name]) || (choose ? field.choices[0] : "");
-        return h("label", {}, h("span", {}, field.title), input, h("small", { class: "muted" }, field.help));
-      }))));
-    }
-
-    const draw = () => {
-      const list = props.value || [];
-      const known = ((window.studioForm.latest.data || {}).sources) || [];
+    const draw = (again = false) => {
+      const list = props.value || [], known = ((window.studioForm.latest.data || {}).sources) || [], before = [...rows];
       element.querySelector(".sources-empty").hidden = list.length > 0;
-      body.replaceChildren(...list.flatMap((source, i) => {
+      rows = list.map(({ path }) => {
+        const at = before.findIndex((row) => row.path === path);
+        return at < 0 ? sourceRow(path, constants, acts) : before.splice(at, 1)[0];
+      });
+      const lines = list.flatMap((source, i) => {
         const told = known[i] || {};
         if (told.unread === source.path && !asked.has(source.path)) { asked.add(source.path); open.add(source.path); } // which column is which
-        const format = h("select", { "aria-label": `Format of ${source.path}`, title: told.reason || null, onchange: (event) => change(i, { format: event.target.value }) },
-          ...constants.formats.map((word) => h("option", { value: word, selected: word === source.format },
-            word === "auto" && told.format ? `auto: ${told.format}` : word)));
-        const more = () => { if (!open.delete(source.path)) open.add(source.path); draw(); };
-        const remove = () => { open.delete(source.path); set(list.filter((_, j) => j !== i)); };
-        const line = h("tr", {},
-          h("td", { class: "path", title: told.file || source.path }, ...fileName(source.path.split("/").slice(-2).join("/"))), h("td", {}, format),
-          h("td", { class: "num" }, told.rows === undefined ? "" : whole(told.rows)),
-          h("td", { class: "num" },
-            h("button", { type: "button", class: "btn quiet small", "aria-expanded": String(open.has(source.path)), "aria-label": `More options of ${source.path}`, onclick: more }, "More"),
-            h("button", { type: "button", class: "btn quiet small", "aria-label": `Remove ${source.path}`, onclick: remove }, "✕")));
-        return open.has(source.path) ? [line, options(source, i)] : [line];
-      }));
+        return rows[i].draw(source, told, open.has(source.path), again);
+      });
+      // Only what differs is taken out or put in: a row that is put in again loses the focus too.
+      for (const line of [...body.children]) if (!lines.includes(line)) line.remove();
+      lines.forEach((line, i) => { if (body.children[i] !== line) body.insertBefore(line, body.children[i] || null); });
     };
     draw();
-    watch("value", draw);
-    subscribe("data", element, () => { if (!body.contains(document.activeElement)) draw(); });
+    watch("value", () => draw());
+    subscribe("data", element, () => draw(true));
+    // What a reply brought for the field that had the focus.
+    body.addEventListener("focusout", () => setTimeout(() => draw()));
   }
 
   Object.assign(window.studioForm, { tokens, tokenRun, lengths, dataHead, findings, split, sources });

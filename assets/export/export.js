@@ -42,17 +42,18 @@ window.studioExport = (() => {
   };
 
   const watchExport = (view, value, job, head, body, trigger) => {
+    const title = head.firstElementChild, line = follow.line();
+    line.of(job.id, job.what);
     let reported = false, wasLive = false;
     return follow.events(view.root, job.id, ({ state, phases, notices }) => {
-      const title = head.firstElementChild;
       if (wasLive && isFinal(state)) trigger("refresh"); // the line under the tab's name, the Chat tab's list
       wasLive = !isFinal(state);
       if (state.status === "completed") {
         if (!reported) { reported = true; loadReport(value, job, head, body, trigger); }
         return;
       }
-      head.replaceChildren(title, follow.pill(state), h("span", { class: "muted" }, job.what), h("span", { class: "grow" }));
-      if (!isFinal(state)) head.append(follow.stopButton(job.id));
+      if (!head.contains(line.parts[0])) head.replaceChildren(title, ...line.parts);
+      line.tell(state);
       body.replaceChildren(...follow.progress(state, phases, notices));
       // A file that differs fails the job, but it was made and compared: what was found is shown below the reason.
       const compared = phases.some((phase) => phase.phase === "checksums");

@@ -7,11 +7,11 @@ window.studio.exportedServing = (() => {
   const command = (one) => [h("dt", { class: "muted" }, one.what),
     h("dd", {}, h("code", { class: "mono" }, one.text), copyButton(one.text, `Copy the command: ${one.what}`))];
 
-  const rendered = (told) => {
+  const rendered = ({ rendered: told, compared_with: whole = "the trained model" }) => {
     const rare = told.rare ? ` and ${told.rare_equal} of ${told.rare} rare texts` : "";
     const good = told.equal === told.compared;
     return h("p", { class: `num export-note ${good ? "muted" : "notice warning"}` },
-      `llama-server (${told.program}) makes the same prompts as ${report.compared_with || "the trained model"} for ${told.equal} of ${told.compared} conversations${rare}`);
+      `llama-server (${told.program}) makes the same prompts as ${whole} for ${told.equal} of ${told.compared} conversations${rare}`);
   };
 
   return (report, job) => {
@@ -22,6 +22,6 @@ window.studio.exportedServing = (() => {
       ` for ${told.server}, beside the files; clients ask for `, h("code", { class: "mono" }, told.name), ".")] : [];
     const notes = told.notes.length ? [h("ul", {}, ...told.notes.map((note) => h("li", {}, note)))] : [];
     return [h("div", { class: "export-note export-serving" }, ...said,
-      h("dl", { class: "hashes" }, ...told.commands.flatMap(command)), ...(report.rendered ? [rendered(report.rendered)] : []), ...notes)];
+      h("dl", { class: "hashes" }, ...told.commands.flatMap(command)), ...(report.rendered ? [rendered(report)] : []), ...notes)];
   };
 })();

@@ -26,6 +26,7 @@ window.studioForm = window.studioForm || (() => {
   function before(values) {
     state.sequence += 1;
     state.waiting = true;
+    publish("changed", state.sequence);
     const mine = state.sequence;
     setTimeout(() => { if (state.waiting && mine === state.sequence) publish("busy", true); }, 350);
     const last = values.length - 1;
@@ -110,7 +111,7 @@ window.studioForm = window.studioForm || (() => {
   }
 
   /* ---- cards */
-  function cards({ element, props, watch }, constants) {
+  function cards({ element, props, trigger, watch }, constants) {
     const group = element.querySelector(".choices");
     group.setAttribute("aria-label", constants.legend);
     const name = `cards-${Math.random().toString(36).slice(2)}`;
@@ -134,6 +135,7 @@ window.studioForm = window.studioForm || (() => {
       if (constants.topic === "models") publish("choosing", true);
       if (constants.topic === "tuning.name") apply(state.method, value);
       if (constants.topic === "method.name") apply(value, state.tuning);
+      trigger("input"); // a person's choice, which handlers tell from a value that a reply brought
     };
     draw();
     watch("value", draw);
@@ -178,14 +180,27 @@ window.studioForm = window.studioForm || (() => {
     });
   }
 
-  /* ---- the run as YAML */
+  /* ---- the run as YAML: while it is open it is made again at each change, so that it is always that of the form */
   function yaml({ element, props, trigger, watch }) {
     const find = (name) => element.querySelector(`.${name}`);
     const show = find("yaml-show"), body = find("yaml-body"), said = find("yaml-said");
+    let open = false;
+    const problems = (list) => find("yaml-problem").replaceChildren(...list.map((text) => h("li", {}, text)));
+    // Later, since it is called while gradio gathers the values of another event.
+    const ask = () => setTimeout(() => { if (open && element.isConnected) trigger("click"); });
+    const set = (on) => {
+      open = on;
+      put(show, on ? "Hide YAML" : "Show as YAML");
+      show.setAttribute("aria-expanded", on);
+    };
     show.addEventListener("click", () => {
-      if (body.hidden) { trigger("click"); return; }
-      body.hidden = true; show.textContent = "Show as YAML"; show.setAttribute("aria-expanded", false);
+      set(!open);
+      put(said, "");
+      if (open) { ask(); return; }
+      body.hidden = true;
+      problems([]);
     });
+    subscribe("changed", element, ask);
     find("yaml-copy").addEventListener("click", async () => {
       try { await navigator.clipboard.writeText(find("yaml-text").textContent); said.textContent = "copied"; }
       catch { said.textContent = "the browser does not allow copying: select the text and press Ctrl+C"; }
@@ -193,12 +208,14 @@ window.studioForm = window.studioForm || (() => {
     find("yaml-save").addEventListener("click", () =>
       saveText(`${(latest.plan || {}).name || "run"}.yaml`, find("yaml-text").textContent, "application/yaml"));
     watch("value", () => {
-      const data = props.value || {};
-      find("yaml-problem").replaceChildren(...(data.errors || []).map((text) => h("li", {}, text)));
-      said.textContent = data.said || "";
-      if (!data.text) return;
-      find("yaml-text").textContent = data.text;
-      body.hidden = false; show.textContent = "Hide YAML"; show.setAttribute("aria-expanded", true);
+      const data = props.value || {}, made = data.text !== undefined;
+      if (made && !open) return; // it was hidden meanwhile
+      problems(data.errors || []);
+      if (!made) put(said, data.said || "");
+      if (made) put(find("yaml-text"), data.text);
+      // What a preset or a file brought is another run than the text that is shown, until that is made again.
+      if (made) body.hidden = !data.text;
+      else if (data.said) { body.hidden = true; ask(); }
     });
   }
 

@@ -151,7 +151,7 @@
   function browser({ element, props, trigger }) {
     const find = (name) => element.querySelector(`.models-${name}`);
     const words = find("find"), fold = element.querySelector("details");
-    let known = [], found = [];
+    let known = [], found = [], answer = ""; // of the Hub, to the search
 
     const choose = (name) => {
       publish("choosing", true);
@@ -174,36 +174,39 @@
       for (const one of all) groups.set(one.family, [...(groups.get(one.family) || []), one]);
       find("list").replaceChildren(...[...groups].map(([family, rows]) =>
         h("section", {}, h("h4", {}, family), h("ul", {}, ...rows.map(row)))));
-      if (!all.length && known.length) put(find("said"), "No model of this list has that name. The Hub may have one.");
+      put(find("said"), answer || (!all.length && known.length ? "No model of this list has that name. The Hub may have one." : ""));
     }
 
     async function load() {
       put(find("said"), "Planning each model for this computer …");
+      let problem = "";
       try {
         known = (await fetchJson("/api/models", { signal: AbortSignal.timeout(PLANS_MS) })).models;
-        put(find("said"), "");
       } catch (error) {
-        put(find("said"), error.message);
+        problem = error.message;
       }
       draw();
+      if (problem && !answer) put(find("said"), problem);
     }
 
     async function search() {
       const text = words.value.trim();
       if (!text) { put(find("said"), "Type a part of the name first."); return; }
-      put(find("said"), "Asking the Hub …");
+      put(find("said"), answer = "Asking the Hub …");
+      let models = [], problem = "";
       try {
-        const { models, problem } = await fetchJson(`/api/models/search?${new URLSearchParams({ words: text })}`);
-        found = models.map((one) => ({ ...one, family: "Found on the Hub" }));
-        put(find("said"), problem || (found.length ? "" : "The Hub has no such model with .safetensors files."));
+        ({ models, problem } = await fetchJson(`/api/models/search?${new URLSearchParams({ words: text })}`));
       } catch (error) {
-        put(find("said"), error.message);
+        problem = error.message;
       }
+      if (words.value.trim() !== text) return; // another name is being typed
+      found = models.map((one) => ({ ...one, family: "Found on the Hub" }));
+      answer = problem || (found.length ? "" : "The Hub has no such model with .safetensors files.");
       draw();
     }
 
     fold.addEventListener("toggle", () => { if (fold.open) load(); });
-    words.addEventListener("input", () => { found = []; put(find("said"), ""); draw(); });
+    words.addEventListener("input", () => { found = []; answer = ""; draw(); });
     words.addEventListener("keydown", (event) => { if (event.key === "Enter") search(); });
     find("search").addEventListener("click", search);
   }

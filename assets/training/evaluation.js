@@ -3,7 +3,7 @@
 "use strict";
 
 window.studioEvaluation = (() => {
-  const { h, breakable, filePath, fetchJson, follow, isFinal, rate, duration } = window.studio;
+  const { h, breakable, filePath, fetchJson, follow, rate, duration } = window.studio;
   const PAGE_ROWS = 10;
   // What a report of each measure shows: its table's columns, a row of it, and its score.
   const MEASURES = {
@@ -31,7 +31,9 @@ window.studioEvaluation = (() => {
 
   const mount = (element, props, watch, trigger) => {
     const root = element.querySelector(".evaluation-view");
-    const view = { root, job: null, stop: () => {}, stopRun: () => {} };
+    const choice = h("select", { class: "field-input", "aria-label": "Which evaluation", onchange: () => show(view, choice.value) });
+    const line = follow.line(choice), head = h("div", { class: "row-flex wrap-flex evaluation-head" }, ...line.parts);
+    const view = { root, line, head, choice, jobs: [], job: null, stop: () => {}, stopRun: () => {} };
     const draw = () => drawValue(view, props.value || {}, trigger);
     watch("value", draw);
     draw();
@@ -42,32 +44,26 @@ window.studioEvaluation = (() => {
     view.stopRun = value.waiting ? follow.untilFinal(view.root, value.waiting, () => trigger("refresh")) : () => {};
     const jobs = value.evaluations || [];
     const job = jobs.length ? jobs[0].id : "";
-    if (job && job === view.job) { drawChoice(view, jobs); return; }
+    view.jobs = jobs;
+    if (job && job === view.job && jobs.some((one) => one.id === view.shown)) { drawChoice(view); return; }
     view.stop();
     view.stop = () => {};
     view.job = job;
-    view.root.replaceChildren();
-    if (!job) {
-      view.root.append(h("p", { class: "muted" }, value.hint || ""));
-      return;
-    }
-    show(view, jobs, job);
+    if (job) show(view, job); else view.root.replaceChildren(h("p", { class: "muted" }, value.hint || ""));
   };
 
-  const show = (view, jobs, job) => {
+  const show = (view, job) => {
     view.stop();
-    view.job = jobs[0].id;
-    const shown = jobs.find((one) => one.id === job);
-    const head = h("div", { class: "row-flex wrap-flex evaluation-head" }), body = h("div", { class: "evaluation-body" });
-    view.root.replaceChildren(head, body);
-    view.head = head;
     view.shown = job;
-    drawChoice(view, jobs);
+    const body = h("div", { class: "evaluation-body" });
+    // The head stays where it is: a choice that is put in again closes under the person's hand.
+    if (view.root.contains(view.head)) view.root.replaceChild(body, view.body); else view.root.replaceChildren(view.head, body);
+    view.body = body;
+    view.line.of(job, view.jobs.find((one) => one.id === job).what);
+    drawChoice(view);
     let reported = false;
     view.stop = follow.events(view.root, job, ({ state, phases, notices }) => {
-      head.replaceChildren(follow.pill(state), h("span", { class: "muted" }, shown.what), h("span", { class: "grow" }));
-      if (view.choice) head.append(view.choice);
-      if (!isFinal(state)) head.append(follow.stopButton(job));
+      view.line.tell(state);
       if (state.status === "completed") {
         if (!reported) { reported = true; loadReport(body, job); }
         return;
@@ -76,11 +72,12 @@ window.studioEvaluation = (() => {
     }, (trouble) => follow.setTrouble(view.root, trouble));
   };
 
-  const drawChoice = (view, jobs) => {
-    view.choice = null;
-    if (jobs.length < 2) return;
-    view.choice = h("select", { class: "field-input", "aria-label": "Which evaluation", onchange: (event) => show(view, jobs, event.target.value) },
-      ...jobs.map((one) => h("option", { value: one.id, selected: one.id === view.shown }, `${one.when} · ${one.what}`)));
+  const drawChoice = ({ choice, jobs, shown }) => {
+    const offered = JSON.stringify(jobs);
+    choice.hidden = jobs.length < 2;
+    if (choice.dataset.offered !== offered) choice.replaceChildren(...jobs.map((one) => h("option", { value: one.id }, `${one.when} · ${one.what}`)));
+    choice.dataset.offered = offered;
+    choice.value = shown;
   };
 
   const loadReport = async (body, job) => {

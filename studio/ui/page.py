@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.context import Context
 
 from studio.ui.server.services import Services
 
@@ -54,6 +55,11 @@ class Page:
     tabs: gr.Tabs = field(init=False)
     form: Form = field(init=False)
     chat: ChatTab = field(init=False)
+
+    @property
+    def selections(self) -> list[Any]:
+        """The events at which a job is selected: the page is opened, or `job` changes."""
+        return [Context.root_block.load, self.job.change]
 
 
 def build_page(services: Services) -> Page:

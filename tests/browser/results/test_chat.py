@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Page, expect
 
+from studio.config.jobs import ExportConfig
+from studio.config.model import EMBEDDED_MODEL
 from studio.jobs import JobFolder
+from studio.jobs.store.request import JobRequest, write_request
 from tests.browser.made import as_text, longest_answer, open_tab, serious
-from tests.ui.made_jobs import SCRIPT
+from tests.ui.made_jobs import SCRIPT, made_export, made_run
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Server
@@ -54,6 +58,27 @@ def test_examples_and_system_prompt_come_from_the_run(page: Page, server: Server
     page.locator("#chat-settings button").first.click()
     expect(page.locator("#chat-system textarea")).to_have_value("Order to JSON.")
     assert serious(page) == []
+
+
+@pytest.mark.long
+def test_an_export_of_a_plain_model_is_talked_to_until_it_is_gone(
+    page: Page, server: Server, leftovers: list[Path], settle: Callable[[], None]
+) -> None:
+    model = JobRequest("export", "smol", ExportConfig(run=EMBEDDED_MODEL, types=["q8_0"]).model_dump(mode="json"))
+    leftovers.append(server.settings.jobs)
+    job = made_export(server.settings.jobs, made_run(server.settings.jobs, "smol"), ("q8_0",))
+    write_request(job.path, model)
+    open_tab(page, server.url, "export", job.id)
+    settle()
+    page.get_by_role("button", name="Chat with it: smol-q8_0.gguf", exact=True).click()
+    expect(page.get_by_role("tab", name="Chat", exact=True)).to_have_attribute("aria-selected", "true")
+    left, right = page.locator("#chat-left-target input"), page.locator("#chat-right-target input")
+    expect(right).to_have_value("smol-q8_0.gguf · GGUF")
+    expect(left).to_have_value("SmolLM2-135M-Instruct · base")
+    shutil.rmtree(job.exports)
+    page.get_by_role("button", name="New conversation", exact=True).click()
+    expect(right).to_have_value("No trained model")
+    expect(page.locator(".refused")).to_have_count(0)
 
 
 @pytest.mark.long

@@ -67,6 +67,47 @@ def test_progress_is_live_and_a_failure_says_why(page: Page, server: Server, run
 
 
 @pytest.mark.long
+def test_stop_and_the_choice_of_evaluations_stay_while_one_goes_on(
+    page: Page, server: Server, run: JobFolder, fake_run: MakeRun
+) -> None:
+    older = made_evaluation(server.settings.jobs, run)
+    fake = fake_run("zdemo", "evaluate", EvaluateConfig(run=run.id).model_dump(mode="json"))
+    open_tab(page, server.url, "training", run.id)
+    fake.phase("answers of the base model", 12, 120, "rows", "begin")
+    view = page.locator("#evaluation-view")
+    choice, stop = view.get_by_label("Which evaluation"), view.get_by_role("button", name="Stop", exact=True)
+    for control in (stop, choice):
+        control.focus()
+        page.wait_for_timeout(2_500)  # two polls
+        expect(control).to_be_focused()
+    choice.select_option(older.id)
+    expect(page.locator(".score b")).to_have_text(["0.0 %", "96.0 %"])
+    expect(choice).to_be_focused()
+    expect(stop).to_be_hidden()
+    choice.select_option(fake.job.id)
+    expect(view.locator(".phase-count")).to_have_text("12 of 120 rows")
+    expect(stop).to_be_visible()
+
+
+@pytest.mark.long
+def test_rows_that_were_chosen_stay_when_an_evaluation_of_the_run_is_selected(
+    page: Page, server: Server, run: JobFolder, settle: Callable[[], None]
+) -> None:
+    server.settings.uploads.mkdir(parents=True, exist_ok=True)
+    (server.settings.uploads / "mine.jsonl").write_text("{}\n")
+    job = made_evaluation(server.settings.jobs, run)
+    open_tab(page, server.url, "training", run.id)
+    settle()
+    rows = page.locator("#evaluate-data input")
+    rows.click()
+    page.get_by_role("option", name="mine.jsonl", exact=True).click()
+    page.evaluate("id => window.studio.select(id)", job.id)
+    page.wait_for_timeout(1_000)  # until it is asked for
+    settle()
+    expect(rows).to_have_value("mine.jsonl")
+
+
+@pytest.mark.long
 def test_unfinished_run_cannot_be_evaluated_until_it_is_done(page: Page, server: Server, fake_run: MakeRun) -> None:
     fake = fake_run("young")
     fake.job.model.mkdir()

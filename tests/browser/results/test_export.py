@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 import urllib.request
@@ -16,6 +17,8 @@ from playwright.sync_api import Page, expect
 
 from studio.config.jobs import ExportConfig
 from studio.jobs import JobFolder
+from studio.jobs.store.checkpoints import seal
+from studio.jobs.store.files import write_json
 from studio.models.catalog.embedded import find_gguf
 from tests.browser.made import as_text, open_tab, serious
 from tests.support.programs.llamaserver import llama_server
@@ -142,6 +145,48 @@ def test_the_report_says_how_a_server_is_started(page: Page, server: Server, run
     with urllib.request.urlopen(f"{server.url}api/jobs/{job.id}/files/compose.yaml") as download:
         assert b"vllm/vllm-openai" in download.read()
     assert not serious(page)
+
+
+@pytest.mark.long
+def test_a_report_for_llama_cpps_server_is_shown_whole(page: Page, server: Server, run: JobFolder) -> None:
+    job = made_served(server.settings.jobs, run)
+    report = json.loads((job.report / "export.json").read_text())
+    told = {"program": "llama.cpp b9999", "equal": 11, "compared": 12, "rare": 3, "rare_equal": 2}
+    write_json(job.report / "export.json", report | {"rendered": told})
+    open_tab(page, server.url, "export", run.id)
+    expect(page.locator(".export-serving")).to_contain_text(
+        "llama-server (llama.cpp b9999) makes the same prompts as the trained model for 11 of 12 conversations and 2 of"
+        " 3 rare texts"
+    )
+    expect(page.locator("#export-report .notice.error")).to_have_count(0)
+
+
+@pytest.mark.long
+def test_stop_and_the_chosen_checkpoint_stay_while_an_export_goes_on(
+    page: Page, server: Server, run: JobFolder, fake_run: MakeRun, settle: Callable[[], None]
+) -> None:
+    for step in (5, 10):
+        (run.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
+        seal(run.checkpoints / f"checkpoint-{step}", step, {})
+    config = ExportConfig.model_validate({"run": run.id, "types": ["q8_0"]})
+    fake = fake_run("zdemo", "export", config.model_dump(mode="json"))
+    open_tab(page, server.url, "export", run.id)
+    fake.phase("merging", 1, 2, "steps")
+    settle()
+    page.locator("#export-checkpoint input").click()
+    page.get_by_role("option", name="Step 10", exact=True).click()
+    head = page.locator("#export-report .export-head").first
+    stop = head.get_by_role("button", name="Stop", exact=True)
+    stop.focus()
+    page.wait_for_timeout(2_500)  # two polls
+    expect(stop).to_be_focused()
+    fake.finish("failed", "no room on the disk", "Free some space")
+    expect(page.locator("#export-report .notice.error")).to_contain_text("no room on the disk")
+    expect(head.locator(".pill")).to_have_text("failed")
+    expect(stop).to_be_hidden()
+    page.wait_for_timeout(1_000)  # until the form is asked for again
+    settle()
+    expect(page.locator("#export-checkpoint input")).to_have_value("Step 10")
 
 
 @pytest.mark.long

@@ -59,7 +59,11 @@ def test_two_runs_are_merged(page: Page, server: Server, runs: None, settle: Cal
     recipe = page.locator("#merge-recipe textarea")
     expect(recipe).to_have_value("merge_method: linear\nmodels:\n- model: first\n  parameters:\n    weight: 1.0\n"
                                  "- model: second\n  parameters:\n    weight: 1.0\n")  # fmt: skip
-    page.locator("#merge-weights textarea, #merge-weights input").fill("0.25, 0.75")
+    page.locator("#merge-weights textarea, #merge-weights input").press_sequentially("0.25,", delay=100)
+    expect(page.locator("#merge-said")).to_contain_text("1 weight is given for 2 models")
+    expect(page.locator(".refused")).to_have_count(0)
+    page.locator("#merge-weights textarea, #merge-weights input").press_sequentially(" 0.75", delay=100)
+    expect(page.locator("#merge-said p")).to_have_text("")
     expect(recipe).to_have_value(
         "merge_method: linear\nmodels:\n- model: first\n  parameters:\n    weight: 0.25\n"
         "- model: second\n  parameters:\n    weight: 0.75\n"

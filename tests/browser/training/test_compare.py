@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from studio.jobs import JobFolder, read_events
 from studio.jobs.store.labels import Labels, change_labels
@@ -117,6 +118,28 @@ def test_runs_over_each_other_with_what_differs(page: Page, server: Server, done
     page.locator("#comparison").get_by_role("button", name="Close", exact=True).click()
     expect(page.locator("#monitor")).to_be_visible()
     assert "compare=" not in page.url
+
+
+@pytest.mark.long
+def test_a_table_that_is_refused_is_asked_for_again_after_a_while(
+    page: Page, server: Server, done: MakeDone, console: list[str]
+) -> None:
+    jobs = [done("first", [0.5]), done("second", [0.6])]
+    asked: list[float] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(time.monotonic())
+        route.fulfill(status=409, json={"detail": "'second' cannot be read"})
+
+    page.route("**/api/compare?*", refuse)
+    page.goto(f"{server.url}#tab=training&compare={','.join(job.id for job in jobs)}")
+    expect(page.locator("#comparison [data-compare=problem]")).to_have_text("'second' cannot be read")
+    page.wait_for_timeout(6_000)
+    page.unroute("**/api/compare?*")
+    expect(page.locator("#comparison tbody tr").first).to_be_visible()
+    expect(page.locator("#comparison [data-compare=problem]")).to_be_hidden()
+    assert 1 <= len(asked) <= 3, asked
+    console.clear()
 
 
 @pytest.mark.long

@@ -13,8 +13,10 @@ import gradio as gr
 import pytest
 
 from studio.chat.ask import job_target
+from studio.config.jobs import ExportConfig
 from studio.errors import InputError, StudioError
 from studio.jobs import Summaries
+from studio.jobs.store.folder import create_job
 from studio.settings import Settings
 from studio.ui.components.selected import selected_run
 from studio.ui.page import build_page
@@ -34,7 +36,7 @@ from studio.ui.tabs.chat.pane import (
 )
 from studio.ui.tabs.chat.tab import MAX_LIVE, ChatTab, LiveTurns
 from studio.ui.tabs.chat.targets import find_target, opening_of, targets_of
-from tests.ui.made_jobs import SCRIPT, made_evaluation, made_export, made_merged, made_run, made_weighted
+from tests.ui.made_jobs import SCRIPT, finish, made_evaluation, made_export, made_merged, made_run, made_weighted
 
 SESSION = SimpleNamespace(session_hash="tab-1")
 
@@ -268,6 +270,30 @@ def test_open_with_puts_the_file_at_the_right(tab: ChatTab, settings: Settings) 
     assert (left.value, right.value, summary, tabs.selected) == ("tuned", key, "tuned | GGUF", "chat")
     with pytest.raises(InputError):
         tab.open_with(run.id, "gguf/x/y.gguf", SESSION)  # type: ignore[arg-type]
+
+
+def test_an_export_of_a_plain_model_is_opened_beside_that_model(tab: ChatTab, settings: Settings) -> None:
+    config = ExportConfig.model_validate({"run": "smollm2-135m-instruct", "types": ["q8_0"]})
+    job = create_job(settings.jobs, "export", "smol", config.model_dump(mode="json"))
+    job.exports.mkdir()
+    (job.exports / "smol-q8_0.gguf").touch()
+    finish(job)
+    key = f"gguf/{job.id}/smol-q8_0.gguf"
+    left, right, *_, summary, tabs = tab.open_with(job.id, key, SESSION)  # type: ignore[arg-type]
+    assert (left.value, right.value, summary, tabs.selected) == ("base", key, "base | GGUF", "chat")
+
+
+def test_what_is_gone_is_replaced_by_what_is_there(tab: ChatTab, settings: Settings) -> None:
+    run = made_run(settings.jobs)
+    gone = "gguf/deleted/demo-f16.gguf"
+    left, right, pane, *_, summary = tab.reload_choices(run.id, gone, gone)
+    assert (left.value, right.value, summary) == ("base", "tuned", "base | tuned")
+    assert pane["messages"] == [], "the answers of the one that is gone do not stand below another one's name"
+    left, right, first, second, summary = tab.restart(run.id, "base", gone, SESSION)  # type: ignore[arg-type]
+    assert (left.value, right.value, summary) == ("base", "tuned", "base | tuned")
+    assert first["messages"] == second["messages"] == []
+    *choices, _, _, summary = tab.restart(run.id, "tuned", "base", SESSION)  # type: ignore[arg-type]
+    assert choices == [gr.skip(), gr.skip()] and summary == "tuned | base"
 
 
 def test_one_question_a_tab_and_a_limit_for_all() -> None:

@@ -90,6 +90,17 @@ def test_uploads_are_offered(card: EvaluationCard, settings: Settings) -> None:
     assert [label for label, _ in rows.choices] == ["Demo test rows", "mine.jsonl"] and start.interactive
 
 
+def test_chosen_rows_stay_while_the_run_is_the_same(
+    card: EvaluationCard, settings: Settings, services: Services
+) -> None:
+    run, other = made_run(settings.jobs), made_run(settings.jobs, "other")
+    shown = card_value(services, run)
+    _, rows, _ = card.refresh(made_evaluation(settings.jobs, run).id, shown)
+    assert rows.choices and "value" not in rows.constructor_args
+    _, rows, _ = card.refresh(other.id, shown)
+    assert rows.constructor_args["value"] == "demo/test.jsonl"
+
+
 def test_newest_evaluation_is_first_and_others_runs_are_left_out(settings: Settings, services: Services) -> None:
     run, other = made_run(settings.jobs), made_run(settings.jobs, "other")
     first = made_evaluation(settings.jobs, run)

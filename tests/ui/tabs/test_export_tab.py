@@ -140,6 +140,23 @@ def test_a_checkpoint_of_the_run_is_chosen_by_its_step(
         tab.submit(run.id, ["f16"], "", checkpoint="7")
 
 
+def test_the_chosen_checkpoint_stays_while_the_run_is_the_same(
+    tab: ExportTab, settings: Settings, services: Services
+) -> None:
+    run, other = made_run(settings.jobs), made_run(settings.jobs, "other")
+    for job in (run, other):
+        (job.checkpoints / "checkpoint-5").mkdir(parents=True)
+        seal(job.checkpoints / "checkpoint-5", 5, {})
+    export_job = made_export(settings.jobs, run)
+    report = report_value(services, run)
+    for told in (tab.refresh(run.id, "", report, "5"), tab.select(export_job.id, report, "5")[1:]):
+        assert told[3].choices == [("Result of the run", ""), ("Step 5", "5")]
+        assert "value" not in told[3].constructor_args, "a choice that was made since is not written over"
+    for told in (tab.refresh(run.id, "", report, "7"), tab.refresh(other.id, "", report, "5"), tab.refresh(run.id)):
+        assert told[3].constructor_args["value"] == ""
+    assert tab.refresh(run.id, "smollm2-135m-instruct", report, "5")[3].constructor_args["value"] == ""
+
+
 def shown(tab: ExportTab, to: Destination, serve: str = "merged", what: str | None = None) -> set[str]:
     """Names of the fields that a destination shows."""
     fields = {

@@ -20,7 +20,7 @@ from studio.ui.errors import guard
 from studio.ui.page import QUIET, STREAMED, Page
 from studio.ui.tabs.chat.ask import Sampling, loaded_line, make_ask, unload_all
 from studio.ui.tabs.chat.pane import Ask, Turn, chat_pane, empty_pane, show_turns
-from studio.ui.tabs.chat.targets import EXAMPLES, ChatTarget, find_target, opening_of, targets_for
+from studio.ui.tabs.chat.targets import EXAMPLES, ChatTarget, find_target, opening_of, settled, targets_for
 
 MAX_QUESTION = 100_000
 DEFAULT_MAX_TOKENS = 256
@@ -174,8 +174,9 @@ class ChatTab:
         ]  # fmt: skip
         gr.on(None, guard(self.refresh), page.job, fresh, trigger_mode="multiple", **QUIET)
         panes = [self.left_pane, self.right_pane]
+        chosen, begun = [self.left, self.right], [self.left, self.right, *panes, page.summaries["chat"]]
         for change in (self.left.input, self.right.input, self.clear.click):
-            change(guard(self.restart), [page.job, self.left, self.right], [*panes, page.summaries["chat"]], **QUIET)
+            change(guard(self.restart), [page.job, *chosen], begun, **QUIET)
         asked = [
             page.job, self.message, self.left, self.right, self.left_pane, self.right_pane, self.system,
             self.temperature, self.top_p, self.max_tokens,
@@ -217,18 +218,17 @@ class ChatTab:
         ]
 
     def reload_choices(self, job_id: str, left: str | None, right: str | None) -> list[Any]:
-        """Offer what can be talked to now; the conversation stays, unless the right pane had nobody to talk to.
+        """Offer what can be talked to now; the conversation stays, unless the right pane talks to another one now.
 
         Args:
             job_id: of the selected run; empty for none.
-            left, right: keys of the chosen targets; None or empty where a pane has none.
+            left, right: keys of the chosen targets, which may be gone; None or empty where a pane has none.
         """
         targets = targets_for(self.page.services, job_id)
-        first = not right and len(targets) > 1
+        _, now = settled(targets, left, right)
         return [
-            *self._choices(targets, left or "", right or ""), empty_pane(ASK_HINT) if first else gr.skip(),
-            gr.Button(visible=len(targets) < 2), *self._loaded(),
-            self._summary(targets, left or "base", right or (targets[1].key if first else "")),
+            *self._choices(targets, left, right), gr.skip() if now == (right or "") else self._empty(now)[1],
+            gr.Button(visible=len(targets) < 2), *self._loaded(), self._summary(targets, left, right),
         ]  # fmt: skip
 
     def open_with(self, job_id: str, key: str, request: gr.Request) -> list[Any]:
@@ -248,17 +248,20 @@ class ChatTab:
             gr.Tabs(selected="chat"),
         ]  # fmt: skip
 
-    def restart(self, job_id: str, left: str, right: str | None, request: gr.Request) -> list[Any]:
+    def restart(self, job_id: str, left: str | None, right: str | None, request: gr.Request) -> list[Any]:
         """Begin a new conversation, with what the two panes talk to now.
 
         Args:
             job_id: of the selected run; empty for none.
-            left, right: keys of the chosen targets; None where the right pane has none.
+            left, right: keys of the chosen targets, which may be gone; None where a pane has none.
             request: tells the browser's session, whose answer in progress is dropped.
         """
         self.live.stop(str(request.session_hash), discard=True)
         targets = targets_for(self.page.services, job_id)
-        return [*self._empty(right or ""), self._summary(targets, left, right or "")]
+        now = settled(targets, left, right)
+        # Sent back only where one is gone: meanwhile another one may have been chosen.
+        choices = [gr.skip()] * 2 if now == (left, right or "") else self._choices(targets, left, right)
+        return [*choices, *self._empty(now[1]), self._summary(targets, left, right)]
 
     def answer(
         self, job_id: str, question: str, left: str, right: str | None, left_value: Any, right_value: Any, system: str,
@@ -320,12 +323,11 @@ class ChatTab:
         unload_all(self.chats)
         return self._loaded()
 
-    def _choices(self, targets: list[ChatTarget], left: str, right: str) -> list[Any]:
+    def _choices(self, targets: list[ChatTarget], left: str | None, right: str | None) -> list[Any]:
         choices = [(target.label, target.key) for target in targets]
-        known = {target.key for target in targets}
-        right = right if right in known else targets[1].key if len(targets) > 1 else ""
+        left, right = settled(targets, left, right)
         return [
-            gr.Dropdown(choices=choices, value=left if left in known else "base"),
+            gr.Dropdown(choices=choices, value=left),
             gr.Dropdown(choices=choices if right else [NO_TARGET], value=right, interactive=bool(right)),
         ]
 
@@ -336,9 +338,9 @@ class ChatTab:
     def _empty(self, right: str) -> list[dict[str, Any]]:
         return [empty_pane(ASK_HINT), empty_pane(ASK_HINT if right else NO_RUN_HINT)]
 
-    def _summary(self, targets: list[ChatTarget], left: str, right: str) -> str:
-        kinds = [find_target(targets, key).kind for key in (left, right) if key]
-        return " | ".join(kinds)
+    def _summary(self, targets: list[ChatTarget], left: str | None, right: str | None) -> str:
+        kinds = {target.key: target.kind for target in targets}
+        return " | ".join(kinds[key] for key in settled(targets, left, right) if key)
 
 
 def _value(value: Any) -> dict[str, Any]:

@@ -152,6 +152,20 @@ def find_target(targets: list[ChatTarget], key: str) -> ChatTarget:
     raise InputError("this model no longer exists", fix="Pick another one above the pane")
 
 
+def settled(targets: list[ChatTarget], left: str | None, right: str | None) -> tuple[str, str]:
+    """Return what the two panes talk to: of a key that is no target, the first one at the left, the next at the right.
+
+    Args:
+        targets: what can be talked to; at least one.
+        left, right: the wanted keys; None or empty for none.
+
+    Returns:
+        Two keys; that of the right is "" where there is one target only.
+    """
+    known = [target.key for target in targets]
+    return left if left in known else known[0], right if right in known else "".join(known[1:2])
+
+
 def base_name(run: JobFolder | None) -> str:
     """Name of the base model: as the run's environment has it, or as it was asked for."""
     recorded = run.environment().get("base_model", {}) if run is not None else {}

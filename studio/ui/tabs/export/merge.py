@@ -157,13 +157,16 @@ class MergeCard:
             weights: one for each model, as typed; empty for 1 each.
             number: t or density, as typed; empty for what the method takes.
 
-        Raises:
-            InputError: there are more or fewer weights than models.
+        Returns:
+            The recipe, and what is wrong: this is asked at each key, so a half-typed field is said and not raised.
         """
         if not models:
             return ["", ""]
         method = METHODS[name] if name else UNLOAD
-        return [write_recipe(written(method, models, base or "", weights or "", number or "")), ""]
+        try:
+            return [write_recipe(written(method, models, base or "", weights or "", number or "")), ""]
+        except InputError as error:
+            return [gr.skip(), error.sentence]
 
     def offer(self, wanted: bool, models: list[str]) -> gr.Dropdown:
         """Offer the methods, those that cannot merge the chosen models with the reason.
@@ -248,13 +251,13 @@ def written(method: MergeMethod, models: list[str], base: str, weights: str, num
     values: dict[str, Any] = {"merge_method": method.name} if method.name else {}
     if base and method.base != "none":
         values["base_model"] = base
-    each = [_number(part) for part in weights.split(",") if part.strip()]
+    each = [_number(part, "Weights") for part in weights.split(",") if part.strip()]
     if method.parameter("weight") is None:
         values["models"] = [{"model": word} for word in models]
     else:
         if each and len(each) != len(models):
             raise InputError(
-                f"{len(each)} weights are given for {len(models)} models",
+                f"{len(each)} weight{' is' if len(each) == 1 else 's are'} given for {len(models)} models",
                 where="Weights",
                 fix="Give one for each model",
             )
@@ -264,12 +267,12 @@ def written(method: MergeMethod, models: list[str], base: str, weights: str, num
         ]
     name = next((one for one in _NUMBERS if method.parameter(one) is not None), "")
     if name and number.strip():
-        values["parameters"] = {name: _number(number)}
+        values["parameters"] = {name: _number(number, name.capitalize())}
     return values
 
 
-def _number(text: str) -> float:
+def _number(text: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"'{text.strip():.40}' is not a number", fix="Write it like 0.5") from None
+        raise InputError(f"'{text.strip():.40}' is not a number", where=where, fix="Write it like 0.5") from None

@@ -49,9 +49,9 @@ def export_report(value: dict[str, Any]) -> gr.HTML:
 def report_value(services: Services, run: JobFolder | None) -> dict[str, Any]:
     """Which exports the run has, newest first; `waiting` names the run while it is still training."""
     if run is None:
-        return {"run": "", "waiting": "", "exports": []}
+        return {"run": "", "id": "", "waiting": "", "exports": []}
     exports = [_shown(job, run.name) for job in jobs_of(services, run, "export")]
-    return {"run": run.name, "waiting": "" if run.state().final else run.id, "exports": exports}
+    return {"run": run.name, "id": run.id, "waiting": "" if run.state().final else run.id, "exports": exports}
 
 
 def model_value(services: Services, model: str, job_id: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def model_value(services: Services, model: str, job_id: str) -> dict[str, Any]:
     jobs, name = exports_of(services, model), PurePath(model).name
     exports = [_shown(job, name) for job in jobs]
     silent = all(job.id != job_id for job in jobs)
-    return {"run": name, "waiting": "", "exports": exports, "silent": silent}
+    return {"run": name, "id": "", "waiting": "", "exports": exports, "silent": silent}
 
 
 def _shown(job: JobFolder, name: str) -> dict[str, str]:

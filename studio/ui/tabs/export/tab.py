@@ -21,7 +21,6 @@ from studio.export.proof.gates import TYPES
 from studio.export.source import Source, open_source, source_of
 from studio.foreign import as_path
 from studio.jobs import JobFolder, submit
-from studio.jobs.store.checkpoints import whole_steps
 from studio.models.catalog.names import known_models
 from studio.ui.components.choices import heading, text_line
 from studio.ui.components.selected import (
@@ -38,10 +37,11 @@ from studio.ui.errors import guard
 from studio.ui.page import QUIET, Page
 from studio.ui.tabs.chat.targets import export_key, served_key, short_name
 from studio.ui.tabs.export import merge
+from studio.ui.tabs.export.checkpoint import RESULT, checkpoint_choice
 from studio.ui.tabs.export.delivery import DeliveryFields, placed
 from studio.ui.tabs.export.report import TITLES, empty_sentence, export_report, model_value, report_value, types_of
 
-NO_ROWS, RESULT, RUN = ("No rows", ""), ("Result of the run", ""), ("The selected run", "")
+NO_ROWS, RUN = ("No rows", ""), ("The selected run", "")
 SOURCE_HELP = (
     "The run that is selected at the left, a model of this computer, or a folder: a Hugging Face checkpoint or a PEFT "
     "adapter."
@@ -148,8 +148,10 @@ class ExportTab:
             self.report = export_report(report_value(page.services, None))
             merge.build(page)
         fresh = [self.empty, self.form, self.rows, self.checkpoint, self.report, page.summaries["export"]]
-        gr.on(None, guard(self.select), page.job, [self.source, *fresh], trigger_mode="multiple", **QUIET)
-        shown = [page.job, self.source]
+        now = [self.report, self.checkpoint]
+        asked, shown = [page.job, *now], [self.source, *fresh]
+        gr.on(page.selections, guard(self.select), asked, shown, trigger_mode="multiple", **QUIET)
+        shown = [page.job, self.source, *now]
         self.source.change(guard(self.refresh), shown, fresh, trigger_mode="always_last", **QUIET)
         self.report.refresh(guard(self.refresh), shown, fresh, **QUIET)
         chat = page.chat
@@ -205,36 +207,37 @@ class ExportTab:
             self.start: gr.Button(STARTS[to]),
         }
 
-    def select(self, job_id: str) -> list[Any]:
+    def select(self, job_id: str, *now: Any) -> list[Any]:
         """Show what is exported where a job is selected: its run, or the model of which it is an export."""
         model = selected_model(self.settings, job_id)
         models = [(f"{short_name(one.name)} · model", one.name) for one in known_models(self.settings) if one.ready]
-        return [gr.Dropdown(choices=[RUN, *models], value=model), *self.refresh(job_id, model)]
+        return [gr.Dropdown(choices=[RUN, *models], value=model), *self.refresh(job_id, model, *now)]
 
-    def refresh(self, job_id: str, source: str | None = None) -> list[Any]:
+    def refresh(
+        self, job_id: str, source: str | None = None, report: Any = None, checkpoint: str | None = None
+    ) -> list[Any]:
         """Show the form and the exports of the selected run, or of a model.
 
         Args:
             job_id: of the selected job; empty for none.
             source: name or folder of the model, as typed; None or empty for the run.
+            report, checkpoint: what the page shows of them now.
         """
         if model := (source or "").strip():
             return [
                 gr.HTML(value="", visible=False), gr.Column(visible=True),
                 gr.Dropdown(choices=[NO_ROWS, *rows_choices(self.settings, None, DEMO_TEST)]),
-                gr.Dropdown(choices=[RESULT], value="", visible=False),
+                checkpoint_choice(None, report, checkpoint),
                 model_value(self.page.services, self._id(model), job_id),
                 self._summary(exports_of(self.page.services, self._id(model))),
             ]  # fmt: skip
         run = selected_run(self.settings, job_id)
         empty = empty_sentence(run)
-        steps = whole_steps(run.checkpoints) if run is not None else []
-        kept = [RESULT, *((f"Step {step}", str(step)) for step in steps)]
         return [
             gr.HTML(value=empty, visible=bool(empty)),
             gr.Column(visible=not empty),
             gr.Dropdown(choices=[NO_ROWS, *rows_choices(self.settings, run, DEMO_TEST)]),
-            gr.Dropdown(choices=kept, value="", visible=bool(steps)),
+            checkpoint_choice(run, report, checkpoint),
             report_value(self.page.services, run),
             self._summary(jobs_of(self.page.services, run, "export") if run is not None else []),
         ]

@@ -89,7 +89,7 @@ def build(page: Page) -> None:
         try:
             return {"text": dump_run(form.typed(form.raw(values)))}
         except InputErrors as wrong:
-            return problems([form.problem(error)["sentence"] for error in wrong.errors])
+            return {"text": ""} | problems([form.problem(error)["sentence"] for error in wrong.errors])
 
     def load_preset(name: str | None) -> list[Any]:
         if not name:
@@ -121,7 +121,8 @@ def build(page: Page) -> None:
         outputs = [*form.inputs, form.origin]
         for path in (METHOD, TUNING):
             form.components[path].change(guard(switch), outputs, outputs, trigger_mode="multiple", **QUIET)
-        file.click(guard(show), form.inputs, file, **QUIET)
+        # The page asks at each change while the text is shown; the last one must not be lost behind one in progress.
+        file.click(guard(show), form.inputs, file, trigger_mode="always_last", **QUIET)
         preset.input(guard(load_preset), preset, [*outputs, file], **QUIET)
         upload.upload(guard(load_file), upload, [*outputs, file], **QUIET)
         interop.wire(form, lambda config, name: filled(untrusting(config)[0], name))

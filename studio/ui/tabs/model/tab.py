@@ -97,8 +97,9 @@ def build(page: Page) -> None:
         return shown
 
     outputs = [facts, cards, page.summaries["model"]]
-    # The card is only another way to fill the path: the path is the option.
-    cards.change(None, cards, path, js="value => value", **QUIET)
+    # The card is only another way to fill the path: the path is the option. Not on `change`: each reply while a path is
+    # typed brings the cards an older text, which would be written over what was typed since.
+    cards.input(None, cards, path, js="value => value", **QUIET)
     browser.input(None, browser, path, js="value => value.name", **QUIET)
     gr.on(
         [path.change, revision.change], guard(show), [path, revision], outputs,

@@ -82,17 +82,25 @@ class EvaluationCard:
                 elem_id="evaluation-view",
             )
         fresh = [self.view, self.data, self.start]
-        gr.on(None, guard(self.refresh), page.job, fresh, trigger_mode="multiple", **QUIET)
-        self.view.refresh(guard(self.refresh), page.job, fresh, **QUIET)
+        shown = [page.job, self.view]
+        gr.on(page.selections, guard(self.refresh), shown, fresh, trigger_mode="multiple", **QUIET)
+        self.view.refresh(guard(self.refresh), shown, fresh, **QUIET)
         self.start.click(guard(self.submit), [page.job, self.data, self.limit], self.view, **QUIET)
 
-    def refresh(self, job_id: str) -> list[Any]:
-        """Show the newest evaluation of the selected run."""
+    def refresh(self, job_id: str, shown: Any = None) -> list[Any]:
+        """Show the newest evaluation of the selected run; the rows that a person chose stay while it is the same run.
+
+        Args:
+            job_id: of the selected job; empty for none.
+            shown: what the page shows now, as `card_value` returned it.
+        """
         run = selected_run(self.settings, job_id)
+        same = run is not None and isinstance(shown, dict) and shown.get("run") == run.id
+        value: dict[str, Any] = {} if same else {"value": usual(run)}
         ready = run is not None and has_model(run)
         return [
             card_value(self.services, run),
-            gr.Dropdown(choices=offered(self.settings, run), value=usual(run)),
+            gr.Dropdown(choices=offered(self.settings, run), **value),
             gr.Button(interactive=ready),
         ]
 
