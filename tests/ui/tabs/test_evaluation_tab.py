@@ -137,3 +137,15 @@ def test_the_runs_own_validation_rows_come_first(
     assert rows.choices[0] == ("Validation rows of this run", "validation") and rows.value == "validation"
     card.submit(run.id, rows.value, "")
     assert submitted[0][2]["data"] == "validation"
+
+
+def test_a_run_that_held_out_no_rows_asks_for_some(
+    card: EvaluationCard, settings: Settings, submitted: list[Any]
+) -> None:
+    own = {"train": [{"path": "/rows/mine.jsonl"}], "validation": 0}
+    run = made_run(settings.jobs, data=RunConfig.model_validate({"data": own}).model_dump(mode="json")["data"])
+    _, rows, _ = card.refresh(run.id)
+    assert rows.value is None and [label for label, _ in rows.choices] == ["Demo test rows"]
+    with pytest.raises(InputError, match=r"held out no rows\. Choose a file of rows"):
+        card.submit(run.id, None, "")
+    assert submitted == []

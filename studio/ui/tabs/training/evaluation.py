@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from studio.config.describe import options_of
-from studio.config.jobs import DEMO_TEST, HELD_OUT, EvaluateConfig, compares, usual_rows
+from studio.config.jobs import AUTO, DEMO_TEST, HELD_OUT, EvaluateConfig, asked_rows, compares, usual_rows
 from studio.config.load import build as build_config
 from studio.jobs import JobFolder, submit
 from studio.settings import Settings
@@ -96,7 +96,7 @@ class EvaluationCard:
         """
         run = selected_run(self.settings, job_id)
         same = run is not None and isinstance(shown, dict) and shown.get("run") == run.id
-        value: dict[str, Any] = {} if same else {"value": usual(run)}
+        value: dict[str, Any] = {} if same else {"value": usual(run) or None}
         ready = run is not None and has_model(run)
         return [
             card_value(self.services, run),
@@ -111,9 +111,15 @@ class EvaluationCard:
             job_id: of a completed run.
             data: file of rows with answers, or the word for the run's own; None or empty for what is usual.
             limit: first rows only, as typed; None or empty for all.
+
+        Raises:
+            InputError: nothing is chosen, and the run held out no rows.
         """
         run = require_model(self.settings, job_id)
-        rows = data or usual(run)
+        if is_elsewhere(run):
+            rows = data or usual(run) or HELD_OUT
+        else:
+            rows = asked_rows(data or AUTO, run.training, run.request.name)
         rows = rows if rows == HELD_OUT else rows_path(self.settings, rows)
         asked = {"run": run.id, "data": rows, "limit": limit or None}
         config = build_config(EvaluateConfig, asked)
@@ -122,11 +128,15 @@ class EvaluationCard:
 
 
 def usual(run: JobFolder | None) -> str:
-    """The rows that an evaluation of a run is offered first."""
-    if run is not None and is_elsewhere(run):
+    """The rows that an evaluation of a run is offered first; "" where it held out none and is none of the demo's."""
+    if run is None:
+        return DEMO_TEST
+    if is_elsewhere(run):
         config = run.request.config
-        return str(config.get("validation") or (HELD_OUT if config.get("validation_share") else DEMO_TEST))
-    return DEMO_TEST if run is None else usual_rows(run.training)
+        demo = DEMO_TEST if str(config.get("data")).startswith("demo/") else ""
+        return str(config.get("validation") or (HELD_OUT if config.get("validation_share") else demo))
+    rows, data = usual_rows(run.training), run.training.get("data") or {}
+    return "" if rows == HELD_OUT and not data.get("validation") else rows
 
 
 def offered(settings: Settings, run: JobFolder | None) -> list[tuple[str, str]]:
