@@ -28,7 +28,7 @@
     event.stopImmediatePropagation();
     input.value = "";
     const { bytes } = window.studio;
-    show("Upload", `'${large.name}' has ${bytes(large.size)}; an upload may have ${bytes(most)}. Put the file on the studio's computer and enter its path instead.`);
+    show("Upload", `'${large.name}' is ${bytes(large.size)}; uploads are limited to ${bytes(most)}. Put the file on the studio's computer and enter its path instead.`);
   }, true);
 
   window.fetch = async (input, options) => {

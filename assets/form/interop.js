@@ -44,7 +44,7 @@
         h("div", { class: "row-flex wrap-flex" }, h("b", {}, name), h("span", { class: "grow" }), copyButton(text, `Copy ${name}`),
           h("button", { type: "button", class: "btn small", onclick: () => saveText(name, text, "text/plain") }, "Download")),
         h("pre", { class: "log yaml-text", tabindex: "0", role: "region", "aria-label": name }, text)]),
-      h("p", { class: "muted" }, `Run with: ${data.command}. The data in its form is written by studio convert RUN --to … --out FOLDER.`));
+      h("p", { class: "muted" }, `Run with: ${data.command}. To also write the data in that tool's format, run: studio convert RUN --to … --out FOLDER`));
     });
   }
 

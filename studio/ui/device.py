@@ -42,5 +42,5 @@ def describe(device: DeviceInfo) -> dict[str, str]:
     used, total = device.memory_bytes - device.available_bytes, device.memory_bytes
     return {
         "first": " · ".join(first),
-        "second": f"memory {gigabytes(used)} of {gigabytes(total)} GB · disk {device.free_disk / 1e9:.0f} GB",
+        "second": f"memory {gigabytes(used)} of {gigabytes(total)} GB · {device.free_disk / 1e9:.0f} GB of disk free",
     }

@@ -20,7 +20,7 @@ def dialog() -> str:
     return f"""
 <dialog class="ask new-run-ask" data-new="ask" aria-labelledby="new-run-title">
   <h3 id="new-run-title">New run</h3>
-  <p class="muted">It takes the place of the draft. Runs that were started are not touched.</p>
+  <p class="muted">This replaces the current draft. Runs already started are not affected.</p>
   <button type="button" class="btn new-choice" data-new="empty"><b>Empty</b>
     <small>Default settings; model, data and method are yours to choose</small></button>
   <button type="button" class="btn new-choice" data-new="run" hidden><b></b><small></small></button>

@@ -80,7 +80,7 @@ def make_router(book: RunBook, job_of: Callable[[str], JobFolder]) -> APIRouter:
     def settings(job_id: str) -> Json:
         found = job_of(job_id)
         if found.request.kind != "train":
-            raise HTTPException(404, f"'{found.name}' is no training run")
+            raise HTTPException(404, f"'{found.name}' is not a training run")
         rows, note = settings_of(found)
         return Json({"settings": [asdict(row) for row in rows], "note": note})
 

@@ -179,7 +179,7 @@ def _too_large(request: Request) -> Response | None:
     said = request.headers.get("content-length", "0")
     if request.url.path in _UPLOADS or not said.isdecimal() or int(said[:20]) <= MOST_BODY:
         return None
-    text = f"A request may have {MOST_BODY / 1024**2:.0f} MB; send a file as an upload."
+    text = f"Requests are limited to {MOST_BODY / 1024**2:.0f} MB. Upload the file instead."
     return PlainTextResponse(text, 413, {"connection": "close"})
 
 

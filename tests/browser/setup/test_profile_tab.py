@@ -142,7 +142,7 @@ def test_the_first_batch(page: Page, with_data: Callable[..., None]) -> None:
     ended(page, "#first-batch")
     expect(card.locator(".batch-line")).to_have_count(7)  # the eighth is kept for validation
     expect(card.locator(".batch-said")).to_contain_text(
-        re.compile(r"7 sequences of \d+ tokens; \d+ of \d+ places are padding")
+        re.compile(r"7 sequences of \d+ tokens; \d+ of \d+ positions are padding")
     )
     assert card.locator(".padding").count() == 6
     first = card.locator(".batch-line").first

@@ -46,7 +46,7 @@ def test_padding_is_counted_and_long_rows_are_shown_in_part(session_settings: Se
     assert shown["lines"][3]["more"] > 0 and len(shown["lines"][3]["tokens"]) == SHOWN
     empty = sum(width - length for length in lengths)
     assert shown["said"] == (
-        f"4 sequences of {width:,} tokens; {empty:,} of {4 * width:,} places are padding ({empty / (4 * width):.0%})"
+        f"4 sequences of {width:,} tokens; {empty:,} of {4 * width:,} positions are padding ({empty / (4 * width):.0%})"
     )
     trained = "".join(token[0] for token in shown["lines"][1]["tokens"] if token[2])
     assert trained == "two words<|im_end|>" and text_of(shown["lines"][1]) == "Say two words<|im_end|>"

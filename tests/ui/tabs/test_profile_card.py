@@ -99,7 +99,7 @@ def test_a_profile_is_begun_polled_and_its_pairs_opened(
     assert opened["error"] == "" and opened["sides"][0]["texts"] == [["user", "Say 1."], ["assistant", "1!"]]
     assert opened["sides"][1]["title"] == "rows.jsonl, row 7"
     assert "there is no row 70" in client.get("/api/data/p1/pair?first=0:2&second=0:70").json()["error"]
-    assert "no place of a row" in client.get("/api/data/p1/pair?first=0:2&second=x").json()["error"]
+    assert "does not identify a row" in client.get("/api/data/p1/pair?first=0:2&second=x").json()["error"]
 
 
 def test_cancel_ends_the_work_and_the_worker_stays(

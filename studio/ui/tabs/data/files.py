@@ -98,7 +98,7 @@ def _keep(source: IO[bytes], sent: str, name: str, settings: Settings) -> Path:
     size = os.fstat(source.fileno()).st_size
     if size > UPLOAD_BYTES:
         raise InputError(
-            f"'{sent}' has {size / 1e6:,.0f} MB; an upload may have {UPLOAD_BYTES / 1e6:,.0f} MB", where="Upload",
+            f"'{sent}' is {size / 1e6:,.0f} MB; uploads are limited to {UPLOAD_BYTES / 1e6:,.0f} MB", where="Upload",
             fix="Put the file on this computer and enter its path instead",
         )  # fmt: skip
     settings.uploads.mkdir(parents=True, exist_ok=True)

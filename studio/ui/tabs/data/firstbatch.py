@@ -70,7 +70,7 @@ def batch_value(answer: Values) -> Values:
         parts = (answer["texts"][at][:length], arrays["input_ids"][at][:length], trained[:length])
         lines.append({**_line(title, *parts, special), "padding": width - length})
     empty = sum(line["padding"] for line in lines)
-    share = f"{empty:,} of {many * width:,} places are padding ({empty / (many * width):.0%})"
+    share = f"{empty:,} of {many * width:,} positions are padding ({empty / (many * width):.0%})"
     if empty and answer["unpadded"]:
         share += ", which is not computed"
     return {"said": f"{many:,} sequences of {width:,} tokens; {share}", "lines": lines}

@@ -84,7 +84,9 @@ def keep_card(page: Page) -> gr.HTML:
     def train(text: str) -> list[Any]:
         task = tasks.find(Asked.read(text).page, "keep")
         if task is None or not task.answers:
-            raise InputError("the copy is no longer known", fix="Add its path to the files")
+            raise InputError(
+                "this page no longer knows the copy, since the studio was restarted", fix="Add its path to the files"
+            )
         return trained_on(task.answers[-1])
 
     def connect() -> None:

@@ -132,7 +132,7 @@ def figures(found: Values) -> list[list[str]]:
     most = sorted(found["turns"].items(), key=lambda one: -one[1])[:3]
     turns = [f"{count} in {rows:,} row{'' if rows == 1 else 's'}" for count, rows in most]
     rest = len(found["turns"]) - len(turns)
-    shown.append(["Turns", ", ".join(turns + ([f"{rest} other numbers"] if rest else [])) or "none"])
+    shown.append(["Turns", ", ".join(turns + ([f"{rest} other turn counts"] if rest else [])) or "none"])
     if found["roles"]:
         shown.append(["Roles", ", ".join(f"{role} {count:,}" for role, count in found["roles"].items())])
     return shown
@@ -220,5 +220,5 @@ def place_of(text: str) -> Values:
     """
     parts: Sequence[str] = text.split(":")
     if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) < 12 for part in parts):
-        raise InputError(f"'{text[:40]}' is no place of a row", fix="Reload the page")
+        raise InputError(f"'{text[:40]}' does not identify a row", fix="Reload the page")
     return {"source": int(parts[0]), "at": int(parts[1])}

@@ -38,7 +38,10 @@ def push_card(page: Page) -> gr.HTML:
     def calls(asked: Asked, raw: Values) -> Calls:
         kept = page.services.tasks.find(asked.page, "keep")
         if kept is None or not kept.answers:
-            raise InputError("the copy is no longer known", fix="Write it again, or use `studio data keep --push`")
+            raise InputError(
+                "this page no longer knows the copy, since the studio was restarted",
+                fix="Write it again, or use `studio data keep --push`",
+            )
         name = Path(kept.answers[-1]["path"]).name
         repo, public = str(asked.get("repo", "")).strip(), asked.get("public") is True
         return [("push", {"name": name, "repo": repo, "private": not public})]

@@ -58,7 +58,7 @@ class MergeCard:
         specs = {spec.path: spec for spec in options_of(MergeConfig)}
         self.settings, self.book = page.services.settings, page.services.book
         with gr.Column(elem_classes=["card-block"], elem_id="merge"):
-            heading("Merge", "several models to one that is used like a run")
+            heading("Merge", "combine several models into one that works like a run")
             self.models = gr.Dropdown(
                 [], value=[], multiselect=True, allow_custom_value=True, label="Models", interactive=True,
                 info="Runs of the studio, RUN@STEP, folders, or Hub ids such as owner/name.", elem_id="merge-models",

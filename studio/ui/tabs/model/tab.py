@@ -229,7 +229,7 @@ def model_facts(path: str, revision: str, settings: Settings) -> dict[str, Any]:
     return shown
 
 
-HUB_ABSENT = "It is not on this computer yet. Plan and token view are available once it is downloaded."
+HUB_ABSENT = "It is not on this computer yet. The plan and the token view appear once it is downloaded."
 
 
 def preparing(shown: dict[str, Any]) -> dict[str, Any]:
