@@ -138,11 +138,14 @@ def test_a_sweep_is_a_curve_that_leads_to_its_children(page: Page, server: Serve
 
 
 @pytest.mark.long
-def test_a_recipe_comes_from_a_file_and_goes_into_one(page: Page, server: Server, tmp_path: Path) -> None:
+def test_a_recipe_comes_from_a_file_and_goes_into_one(
+    page: Page, server: Server, tmp_path: Path, settle: Callable[[], None]
+) -> None:
     file, large = tmp_path / "mix.yaml", tmp_path / "large.yaml"
     file.write_text("merge_method: passthrough\nslices: [{sources: [{model: nobody, layer_range: [0, 1]}]}]\n")
     large.write_text("# " + 10_000_000 * "x")
     open_tab(page, server.url, "export", "")
+    settle()  # the tab's scripts come after the page
     chosen, said = page.locator("[data-recipe=file]"), page.locator("[data-recipe=said]")
     chosen.set_input_files(large)
     expect(said).to_have_text(
