@@ -257,7 +257,7 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, server: Server, tmp_pa
     page.on("request", lambda request: sent.append(request.url) if "/upload" in request.url else None)
     upload(page, "#data-upload", large)
     said = page.locator(".refused")
-    expect(said).to_contain_text("'large.jsonl' has 501 MB")
+    expect(said).to_contain_text("'large.jsonl' is 501 MB")
     expect(said).to_contain_text("500 MB")
     page.wait_for_timeout(500)
     assert sent == []
