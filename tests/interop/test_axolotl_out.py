@@ -7,6 +7,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
+from hypothesis import example
 from hypothesis import given as given_these
 from hypothesis import settings as examples
 
@@ -69,6 +70,11 @@ def made(run: dict[str, Any]) -> RunConfig:
     return build(RunConfig, raw)
 
 
+# The loss sigmoid does not read it, so it is not written: it would come back as refused.
+UNREAD = {"method": "dpo", "tuning": "full", "micro": 1, "parts": 1, "options": {"method.label_smoothing": 0.005}}
+
+
+@example(UNREAD)
 @given_these(RUNS)
 @examples(max_examples=40)
 def test_what_is_mapped_comes_back_with_the_same_meaning(run: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ class Outgoing:
     def changed(self, path: str, key: str) -> None:
         """Write an option that has another value than its default, and that the run reads, as it is."""
         value = value_at(self._all, path)
-        if value != self._specs[path].default and self.reads(path):
+        if value != self._specs[path].default and self.reads(path) and path not in self._unread:
             self.put(key, value, path)
 
     def tell(self, path: str, status: Status, key: str = "", why: str = "") -> None:
