@@ -21,6 +21,11 @@ class RunConfig(Options):
     tuning: TuningConfig = Field(default_factory=TuningConfig, description="Which of its numbers change.")
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="How long and how fast.")
 
+    @property
+    def padding_free(self) -> bool:
+        """Whether examples share a row: the option counts for the methods that have it."""
+        return self.method.kind.padding_free and self.training.padding_free
+
     @model_validator(mode="after")
     def _micro_batch_divides(self) -> RunConfig:
         micro, batch = self.training.micro_batch_size, self.training.batch_size

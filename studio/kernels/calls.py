@@ -26,7 +26,7 @@ class Segments:
     lengths: tuple[int, ...]
     before: tuple[int, ...] = ()
 
-    def filled(self, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+    def room(self, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
         """Room for what is computed of each token, (tokens, …), with zeros for those that no segment has."""
         whole = sum(self.lengths) == shape[0]
         return torch.empty(shape, dtype=dtype) if whole else torch.zeros(shape, dtype=dtype)
@@ -63,7 +63,7 @@ class Kernels:
         Returns:
             (tokens, heads, size), and the logarithms of the sums of weights, (tokens, heads) in float32.
         """
-        out, logsum = segments.filled(q.shape, q.dtype), segments.filled(q.shape[:2], torch.float32)
+        out, logsum = segments.room(q.shape, q.dtype), segments.room(q.shape[:2], torch.float32)
         self._library.attention(
             KINDS[q.dtype], *_heads(q, k, v, out), _at(logsum), *segments.arrays(), *_sizes(q, k, window, scale)
         )
@@ -90,7 +90,7 @@ class Kernels:
         """
         q, k, v = inputs
         out, logsum = result
-        made = tuple(segments.filled(one.shape, one.dtype) for one in inputs)
+        made = tuple(segments.room(one.shape, one.dtype) for one in inputs)
         self._library.attention_backward(
             KINDS[q.dtype], *_heads(q, k, v, out, given, *made), _at(logsum), *segments.arrays(),
             *_sizes(q, k, window, scale),

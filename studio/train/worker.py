@@ -144,7 +144,7 @@ def train(context: JobContext) -> None:
                     lambda: _plan(context, asked, reference, prepared, begun is not None, fuses=False)
                 )
                 _record(context, asked, base, prepared, setup.plan)
-        if method.padding_free and config.training.padding_free:
+        if config.padding_free:
             trainer.require_apart(setup.plan)
         callback.watch(trainer)
         left_out = LeftOut(context, prepared)

@@ -11,6 +11,7 @@ import functools
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from studio.data.formats.conversations import LIST_KEYS
 from studio.methods import RowKind
 
 # Names that data sets use. The order within a role is the order of preference.
@@ -62,7 +63,7 @@ _ALL_NAMES = {
 # Keys by which a row says itself what it is.
 _OWN: dict[RowKind, tuple[tuple[str, ...], ...]] = {
     "answers": (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output"), ("text",)),
-    "pairs": (("messages",), ("conversations",), ("prompt",), ("instruction",)),
+    "pairs": (("messages",), ("conversations",), ("instruction",), ("prompt",)),
     "rated": (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output")),
     "prompts": (("messages",), ("conversations",), ("prompt",), ("instruction", "output")),
 }
@@ -163,15 +164,11 @@ def side_columns(keys: Sequence[str], kind: RowKind) -> dict[str, str]:
 def _by_own_keys(keys: Sequence[str], kind: RowKind) -> str:
     """The key by which rows say what is asked, as the formats look for it; "" where they are of another kind."""
     own = set(keys)
-    if kind == "prompts" or own & {"messages", "conversations"}:
+    if kind == "prompts" or own & set(LIST_KEYS):
         return ""
-    forms: dict[RowKind, tuple[tuple[str, ...], ...]] = {
-        "answers": (("prompt", "completion"), ("instruction", "output")),
-        "pairs": (("instruction", "chosen", "rejected"), ("prompt", "chosen", "rejected")),
-        "rated": (("prompt", "completion"), ("instruction", "output")),
-        "prompts": (),
-    }
-    return next((form[0] for form in forms[kind] if own.issuperset(form)), "")
+    also = _NEEDS[kind] if kind == "pairs" else ()
+    forms = (form for form in _OWN[kind] if form[0] in ("instruction", "prompt"))
+    return next((form[0] for form in forms if own.issuperset((*form, *also))), "")
 
 
 @functools.lru_cache(maxsize=1024)

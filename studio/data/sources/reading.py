@@ -14,6 +14,7 @@ from studio.data.files.datafiles import Row
 from studio.data.formats.answers import Example, FormatName, as_conversation
 from studio.data.formats.column_names import known_columns, side_columns
 from studio.data.formats.columns import Columns
+from studio.data.formats.conversations import LIST_KEYS
 from studio.data.formats.rows import detect, parse_row
 from studio.data.report import ReadAs
 from studio.data.sources.locate import Located
@@ -24,8 +25,6 @@ from studio.methods import MethodConfig, RowKind
 COLUMNS_SAY = "the columns say "
 # What a column that was told by its name need not have in every row.
 _OPTIONAL = ("input", "system", "answer")
-# Of rows with one of these no column is told by its name.
-_SELF_SAID = {"messages", "conversations"}
 # Rows whose keys are looked at, and about how many characters of them at most.
 _LOOKED_AT, _LOOKED_CHARACTERS = 100, 8_000_000
 
@@ -72,7 +71,7 @@ def first_keys(located: Located, first: Iterable[tuple[int, Row]] = ()) -> list[
         for _, row in itertools.chain(first, itertools.islice(located.rows(0), _LOOKED_AT)):
             keys.update(dict.fromkeys(row))
             size += sum(len(value) for value in row.values() if isinstance(value, str))
-            if _SELF_SAID & keys.keys() or size > _LOOKED_CHARACTERS:
+            if keys.keys() & set(LIST_KEYS) or size > _LOOKED_CHARACTERS:  # turns: no column is told by its name
                 break
     except InputError:
         pass  # the row that cannot be read is named where its turn comes

@@ -161,16 +161,15 @@ def _order(sheet: Sheet, groups: bool) -> None:
     """Read whether rows are shuffled: once before the training, and in each epoch; GRPO has the first switch only."""
     once, again = sheet.flag("dataset_shuffle"), sheet.flag("train_dataloader_shuffle")
     last = once if groups else again
-    if last is False:
-        for key in ("dataset_shuffle", "train_dataloader_shuffle"):
-            if once is False:
-                sheet.tell(key, "mapped", "data.shuffle")
-        if once is False:
-            sheet.set("data.shuffle", False, "dataset_shuffle")
-        else:
-            why = "rows are shuffled once there, and in each epoch here; data.shuffle false keeps their order"
-            sheet.tell("train_dataloader_shuffle", "approximated", "data.shuffle", why)
-    for key in ("dataset_shuffle", "train_dataloader_shuffle"):
+    switches = ("dataset_shuffle", "train_dataloader_shuffle")
+    if last is False and once is False:
+        for key in switches:
+            sheet.tell(key, "mapped", "data.shuffle")
+        sheet.set("data.shuffle", False, "dataset_shuffle")
+    elif last is False:
+        why = "rows are shuffled once there, and in each epoch here; data.shuffle false keeps their order"
+        sheet.tell("train_dataloader_shuffle", "approximated", "data.shuffle", why)
+    for key in switches:
         if sheet.has(key) and not sheet.told(key):
             sheet.ignored(key, "rows are shuffled in each epoch, and there, too")
 

@@ -35,8 +35,8 @@ _NUMBERS: tuple[tuple[str, str, float | None], ...] = (
     ("gamma", "method.gamma", None),
     ("lam", "method.lam", None),
 )
-# Of PPO, which has left TRL, where it took something else.
-_OF_PPO: dict[str, float] = {"max_completion_length": 53, "temperature": 0.7}
+# By trainer, where it takes something else; PPO has left TRL.
+_TAKEN: dict[str, dict[str, float]] = {"ppo": {"max_completion_length": 53, "temperature": 0.7}}
 
 
 def read_method(sheet: Sheet, word: str, name: str, own: Mapping[str, Any] | None = None) -> None:
@@ -48,7 +48,7 @@ def read_method(sheet: Sheet, word: str, name: str, own: Mapping[str, Any] | Non
         name: our method.
         own: what a tool on top of TRL takes without a key, by key, where it is not what TRL takes.
     """
-    taken_by = own if own is not None else _OF_PPO if word == "ppo" else {}
+    taken_by = own if own is not None else _TAKEN.get(word, {})
     if word == "cpo" and sheet.text("loss_type") != "simpo":
         name = "orpo"
         sheet.set("method.orpo_loss", "cpo")

@@ -74,8 +74,7 @@ def by_length(config: RunConfig) -> bool:
     if training.engine == "unsloth":
         return False
     method = config.method
-    packed = method.kind.padding_free and training.padding_free
-    return method.kind.by_length(method) and not packed
+    return method.kind.by_length(method) and not config.padding_free
 
 
 def dealt(config: RunConfig) -> bool:

@@ -51,8 +51,7 @@ def shares_prefixes(config: RunConfig, shape: ModelShape, device: DeviceInfo, lo
         device: where it computes.
         longest: tokens of its longest row, which a window must not end in.
     """
-    method = config.method
-    if not unpadded(config, shape, device) or (method.kind.padding_free and config.training.padding_free):
+    if not unpadded(config, shape, device) or config.padding_free:
         return False
     if shape.window is not None and longest > shape.window:
         return False

@@ -37,10 +37,8 @@ def _optimizer(known: Known) -> None:
 
 
 def _noise(known: Known) -> None:
-    method, training = known.config.method, known.config.training
-    if not (method.kind.padding_free and training.padding_free and method.reads("neftune_noise_alpha")):
-        return
-    if method.neftune_noise_alpha:
+    method = known.config.method
+    if known.config.padding_free and method.reads("neftune_noise_alpha") and method.neftune_noise_alpha:
         raise InputError(
             "the noise of NEFTune is scaled by the length of a row, and without padding one row holds all examples of "
             "a micro-batch", where="method.neftune_noise_alpha",

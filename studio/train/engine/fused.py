@@ -117,7 +117,7 @@ def fuse(trainer: Any, config: RunConfig, plan: Plan, built: Kernels | None, rea
         reason: why there are none.
     """
     free = config.model.attention == "auto"
-    mixes = trainer.mixed if config.method.kind.padding_free and config.training.padding_free else None
+    mixes = trainer.mixed if config.padding_free else None
     done = attach(trainer.model, built, attention_is_free=free, autocast=plan.autocast, mixes=mixes)
     if built is not None and not getattr(trainer, "engine_loss", False):  # whose loss needs no such head
         _replace_head(trainer, trainer.model, built, done, autocast=plan.autocast)

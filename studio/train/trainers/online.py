@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from itertools import cycle, islice
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from trl.trainer.utils import RepeatSampler
 from studio.train.loop.counting import Counting
 from studio.train.ranks import sharing
 from studio.train.trainers.grouped import Grouped, Inputs, Parts, deal
-from studio.train.trainers.rollouts import drawn_together
+from studio.train.trainers.rollouts import drawn_together, in_batches
 from studio.train.trainers.sharded import Sharded, gathered
 from studio.writing.loop import Places
 from studio.writing.quick import quicker
@@ -43,17 +42,12 @@ class Epochs(RepeatSampler):
         order = list(range(self.num_samples))
         if self.shuffle:
             order = torch.randperm(self.num_samples, generator=self.generator).tolist()
-        filled = list(islice(cycle(order), self._batches * self.batch_size))
-        for at in range(0, len(filled), self.batch_size):
-            batch = [place for place in filled[at : at + self.batch_size] for _ in range(self.mini_repeat_count)]
-            yield from batch * self.repeat_count
+        for batch in in_batches(order, self.batch_size):
+            yield from [place for place in batch for _ in range(self.mini_repeat_count)] * self.repeat_count
 
     def __len__(self) -> int:
-        return self._batches * int(self.batch_size * self.mini_repeat_count * self.repeat_count)
-
-    @property
-    def _batches(self) -> int:
-        return math.ceil(int(self.num_samples) / int(self.batch_size))
+        batches = math.ceil(int(self.num_samples) / int(self.batch_size))
+        return batches * int(self.batch_size * self.mini_repeat_count * self.repeat_count)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the orders of the epochs before, which the order of this one follows."""

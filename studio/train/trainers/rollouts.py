@@ -63,9 +63,15 @@ class Repeated(Sampler[int]):
         if self._seed is not None:
             generator = torch.Generator().manual_seed(self._seed + self._epoch())
             order = torch.randperm(self._rows, generator=generator).tolist()
-        filled = list(islice(cycle(order), self._batches * self._batch))
-        for at in range(0, len(filled), self._batch):
-            yield from filled[at : at + self._batch] * self._times
+        for batch in in_batches(order, self._batch):
+            yield from batch * self._times
+
+
+def in_batches(order: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yield places in batches of `size`; the last is filled up from the first places, again and again where need be."""
+    places = cycle(order)
+    for _ in range(math.ceil(len(order) / size)):
+        yield list(islice(places, size))
 
 
 @contextmanager

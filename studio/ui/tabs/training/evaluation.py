@@ -11,8 +11,9 @@ from typing import Any
 import gradio as gr
 
 from studio.config.describe import options_of
-from studio.config.jobs import AUTO, DEMO_TEST, HELD_OUT, EvaluateConfig, asked_rows, compares, usual_rows
+from studio.config.jobs import AUTO, DEMO_TEST, HELD_OUT, EvaluateConfig, asked_rows, compares
 from studio.config.load import build as build_config
+from studio.errors import InputError
 from studio.jobs import JobFolder, submit
 from studio.settings import Settings
 from studio.ui.components.choices import heading
@@ -135,8 +136,10 @@ def usual(run: JobFolder | None) -> str:
         config = run.request.config
         demo = DEMO_TEST if str(config.get("data")).startswith("demo/") else ""
         return str(config.get("validation") or (HELD_OUT if config.get("validation_share") else demo))
-    rows, data = usual_rows(run.training), run.training.get("data") or {}
-    return "" if rows == HELD_OUT and not data.get("validation") else rows
+    try:
+        return asked_rows(AUTO, run.training, run.request.name)
+    except InputError:  # it held out none
+        return ""
 
 
 def offered(settings: Settings, run: JobFolder | None) -> list[tuple[str, str]]:
