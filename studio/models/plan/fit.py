@@ -177,7 +177,7 @@ def _sizes(config: RunConfig, lengths: Lengths, device: DeviceInfo, load: Load) 
 def _usual_length(config: RunConfig, lengths: Lengths, load: Load, size: int) -> float:
     """Tokens to which the rows of a micro-batch are usually padded; where there is no padding they are not."""
     mean = lengths.total_tokens / lengths.count / load.cost.sequences
-    if config.training.padding_free or load.unpadded:
+    if config.padding_free or load.unpadded:
         return mean
     if not lengths.each:
         return padded_length(mean, lengths.max, size)
@@ -188,7 +188,7 @@ def _usual_length(config: RunConfig, lengths: Lengths, load: Load, size: int) ->
 def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, checkpointing: bool) -> Load:
     """What is in memory with micro-batches of that size."""
     batch, sequences = config.training.batch_size, load.cost.sequences
-    free = config.training.padding_free or load.unpadded
+    free = config.padding_free or load.unpadded
     if load.written:  # an answer is as long as it may be, whatever the others are
         supervised = math.ceil(size.rows * (lengths.supervised_tokens / lengths.count + load.written))
         return replace(

@@ -228,6 +228,14 @@ def test_only_rows_that_the_run_comes_to_are_counted() -> None:
     assert short.accumulation == 1 and whole.accumulation > 1
 
 
+@pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if not kind.padding_free])
+def test_a_method_without_rows_of_several_examples_is_planned_as_without_the_option(name: str) -> None:
+    with_it, without = (
+        plan(method={"name": name}, training={"kernels": "off", "padding_free": wanted}) for wanted in (True, False)
+    )
+    assert (with_it.memory, with_it.seconds) == (without.memory, without.seconds)
+
+
 @pytest.mark.parametrize("method", ["orpo", "kto"])
 def test_so_are_rows_in_the_order_of_the_data(method: str) -> None:
     off, on = (
