@@ -1,4 +1,4 @@
-# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make test-llama-factory · make test-skypilot · make test-deepspeed · make bench (bench-quick, bench-trl, bench-learning, bench-gpu and bench-peer are others)
+# make run · make install · make check · make test · make test-all (test-matrix, test-families and test-faults are parts) · make test-vllm · make test-axolotl · make test-llama-factory · make test-skypilot · make test-deepspeed · make test-liger · make bench (bench-quick, bench-trl, bench-learning, bench-gpu and bench-peer are others)
 # Variables: PORT (7860), STUDIO_HOME (~/.finetune-studio), PYTHON (python3), EXTRAS (demo; demo,cuda on an NVIDIA GPU), SHUFFLE (a seed for the order of tests)
 PYTHON ?= python3
 PORT ?= 7860
@@ -9,6 +9,7 @@ AXOLOTL := .venv-axolotl
 LLAMA_FACTORY := .venv-llama-factory
 SKY := .venv-sky
 DEEPSPEED := .venv-deepspeed
+LIGER := .venv-liger
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
@@ -16,7 +17,7 @@ TEST_STAMP := $(VENV)/.installed-test
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 $(addprefix --shuffle=,$(SHUFFLE))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl test-llama-factory test-skypilot test-deepspeed bench bench-quick bench-trl bench-learning bench-gpu bench-peer docs format lock clean
+.PHONY: run install check test test-all test-matrix test-families test-faults test-vllm test-axolotl test-llama-factory test-skypilot test-deepspeed test-liger bench bench-quick bench-trl bench-learning bench-gpu bench-peer docs format lock clean
 
 run: install
 	@$(BIN)/studio ui --port $(PORT)
@@ -111,6 +112,13 @@ test-deepspeed: $(TEST_STAMP)
 	$(BIN)/python -m pip --python $(DEEPSPEED)/bin/python install --quiet --disable-pip-version-check --no-deps \
 	  --no-build-isolation deepspeed==0.19.8 hjson==3.1.0 ninja==1.13.2 py-cpuinfo==9.0.0 msgpack==1.2.4 einops==0.8.2
 	STUDIO_DEEPSPEED_PYTHON=$(abspath $(DEEPSPEED))/bin/python $(BIN)/python -m pytest -m long tests/train/test_zero.py
+
+test-liger: $(TEST_STAMP)
+	@test -x $(LIGER)/bin/python || $(BIN)/python -m venv --without-pip $(LIGER)
+	@$(BIN)/python $(SITE) > "$$($(LIGER)/bin/python $(SITE))/studio.pth"
+	$(BIN)/python -m pip --python $(LIGER)/bin/python install --quiet --disable-pip-version-check --no-deps \
+	  liger-kernel==0.8.5 triton==3.9.0
+	STUDIO_LIGER_PYTHON=$(abspath $(LIGER))/bin/python $(BIN)/python -m pytest -m long tests/train/engine/liger
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks

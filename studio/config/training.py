@@ -174,8 +174,8 @@ class TrainingConfig(Options):
     kernels: Literal["auto", "off"] = option(
         "auto",
         "Compute LoRA layers, attention, norms and the loss with the studio's own CPU kernels, without padding, and "
-        "compute shared prefixes once: faster, with less memory. auto does so if a small batch gives the same results "
-        "as the model's own layers.",
+        "compute shared prefixes once: faster, with less memory. On an NVIDIA GPU norms, gates and rotary positions are "
+        "Liger's, if it is installed. auto does so if a small batch gives the same results as the model's own layers.",
         title="Fused kernels",
         group=SPEED,
         differs="TRL: the model's own layers.",
@@ -227,7 +227,7 @@ class TrainingConfig(Options):
 
     @property
     def fuses(self) -> bool:
-        """Whether the run wants the engine's layers, which are for CPUs."""
+        """Whether the run wants layers in place of the model's own: the engine's on a CPU, Liger's on a GPU."""
         return self.kernels == "auto" and self.engine == "studio"
 
     @field_validator("device")

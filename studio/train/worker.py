@@ -38,7 +38,7 @@ from studio.models.plan.batches import Batching
 from studio.models.plan.fit import Lengths
 from studio.models.plan.making import Plan, make_plan
 from studio.train import checks, trainers
-from studio.train.engine import fused, unsloth
+from studio.train.engine import fused, liger, unsloth
 from studio.train.leftout import LeftOut
 from studio.train.load.model import load_model, merge_into, stretched_base
 from studio.train.loop import trackers
@@ -144,6 +144,8 @@ def train(context: JobContext) -> None:
                     lambda: _plan(context, asked, reference, prepared, begun is not None, fuses=False)
                 )
                 _record(context, asked, base, prepared, setup.plan)
+        if liger.wanted(config, plan):
+            context.log(liger.fuse(trainer, plan).line())
         if config.padding_free:
             trainer.require_apart(setup.plan)
         callback.watch(trainer)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from studio.kernels.recognized import fits, gated_mlps, normed, norms
-from studio.kernels.rotary import rotaries, turned, with_ours
+from studio.kernels.recognized import compiled, compiled_gate, fits, gated_mlps, norms
+from studio.kernels.rotary import rotaries, with_ours
 from studio.writing.placed import Placed, put
 from studio.writing.products import built
 
@@ -24,16 +24,14 @@ def quicken_passes(model: nn.Module) -> Placed:
     Args:
         model: a language model; what was put in place of a layer for training is left out.
     """
-    compiled = built()
-    if compiled is None:
+    functions = built()
+    if functions is None:
         return []
-    found = [
-        (norm, normed(norm.weight, epsilon, offset, compiled), norm.weight)
-        for norm, epsilon, offset in norms(model, compiled) if "forward" not in vars(norm)
-    ]  # fmt: skip
-    found += gated_mlps(model, compiled)
+    layers = compiled(functions)
+    found = [one for one in norms(model, layers) if "forward" not in vars(one[0])]
+    found += gated_mlps(model, compiled_gate(functions))
     ours = [(module, _where_it_fits(module.forward, forward, weight)) for module, forward, weight in found]
-    ours += [(one, with_ours(one, turned(compiled), gradients=False)) for one in rotaries(model, compiled)]
+    ours += [(one, with_ours(one, layers, gradients=False)) for one in rotaries(model, layers)]
     return put(ours)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
 from studio.kernels.calls import Kernels
-from studio.kernels.rotary import rotaries, turned, with_ours
+from studio.kernels.recognized import compiled
+from studio.kernels.rotary import rotaries, with_ours
 from tests.train.engine.test_fused import SIZES
 
 OWN = modeling_llama.apply_rotary_pos_emb
@@ -26,12 +28,14 @@ def model() -> Any:
 def put(model: Any, kernels: Kernels, calls: list[str], *, gradients: bool) -> None:
     """Put ours into a model; each call of it is noted."""
 
+    layers = compiled(kernels)
+
     def ours(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         calls.append("ours")
-        return turned(kernels)(*given)
+        return layers.turn(*given)
 
-    for module in rotaries(model, kernels):
-        module.forward = with_ours(module, ours, gradients=gradients)
+    for module in rotaries(model, layers):
+        module.forward = with_ours(module, replace(layers, turn=ours), gradients=gradients)
 
 
 def test_threads_that_compute_two_models_of_a_family_get_each_their_own(model: Any, kernels: Kernels) -> None:
@@ -82,12 +86,12 @@ def test_a_function_that_turns_neighbours_is_left_alone(
         turn = [torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2) for x in (q, k)]
         return tuple(x * cos[:, None] + y * sin[:, None] for x, y in zip((q, k), turn, strict=True))
 
-    assert len(list(rotaries(model, kernels))) == 2
+    assert len(list(rotaries(model, compiled(kernels)))) == 2
     monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", neighbours)
-    assert list(rotaries(model, kernels)) == []
+    assert list(rotaries(model, compiled(kernels))) == []
 
 
 def test_a_layer_whose_forward_is_another_already_is_left_alone(model: Any, kernels: Kernels) -> None:
     layer = model.model.layers[0].self_attn
     layer.forward = layer.forward
-    assert list(rotaries(model, kernels)) == [model.model.layers[1].self_attn]
+    assert list(rotaries(model, compiled(kernels))) == [model.model.layers[1].self_attn]

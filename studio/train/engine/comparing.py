@@ -25,11 +25,37 @@ def near(far: tuple[float, ...], autocast: bool) -> bool:
     return all(one <= most for one, most in zip(far, allowed, strict=False))
 
 
+def objection(replace: Callable[[], tuple[float, float]], autocast: bool) -> str:
+    """Replace a model's layers; returns why they cannot stay so, "" if they can.
+
+    Args:
+        replace: returns how far outputs and gradients of the whole model moved.
+        autocast: products are computed in bfloat16.
+    """
+    try:
+        far = replace()
+    except Exception as error:  # a model of anybody's code, on a batch of ours: it trains as it is
+        return f"they could not be tried on this model: {type(error).__name__}: {str(error).strip():.200}"
+    if near(far, autocast):
+        return ""
+    return f"its layers disagree with this model's (outputs by {far[0]:.1e}, gradients by {far[1]:.1e})"
+
+
+def base_of(model: Any) -> Any:
+    """The model itself, without what PEFT puts around it.
+
+    Args:
+        model: as it is trained.
+    """
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def batch_of(model: Any) -> dict[str, torch.Tensor]:
     """Two rows of different length that begin alike, padded at the end with the token for it: by that a model with one
     score for a row finds the row's end.
     """
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    embedding = model.get_input_embeddings().weight
+    vocabulary = embedding.shape[0]
     drawn = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (2, max(_LENGTHS)), generator=drawn)
     ids[1, :_COMMON] = ids[0, :_COMMON]
@@ -37,7 +63,12 @@ def batch_of(model: Any) -> dict[str, torch.Tensor]:
     pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     if pad is not None and 0 <= pad < vocabulary:
         ids = torch.where(mask, torch.where(ids == pad, (pad + 1) % vocabulary, ids), pad)
-    return {"input_ids": ids, "attention_mask": mask.long()}
+    return {"input_ids": ids.to(embedding.device), "attention_mask": mask.long().to(embedding.device)}
+
+
+def apart(one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, float]:
+    """How far outputs and gradients of `measured` are from each other."""
+    return distance(one[0], other[0]), distance(one[1], other[1])
 
 
 def measured(model: Any, batch: dict[str, torch.Tensor], decoder: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,16 +82,16 @@ def measured(model: Any, batch: dict[str, torch.Tensor], decoder: nn.Module) -> 
         batch: of `batch_of`.
         decoder: the part of the model that gives a state for each token; the model itself where it has no such part.
     """
-    training = model.training
+    training, real = model.training, batch["attention_mask"].bool()
     model.eval()  # without dropout
     kept = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.requires_grad]
     for parameter, _ in kept:
         parameter.grad = None
     try:
-        with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(bool(kept)):
+        with torch.random.fork_rng([real.device] if real.is_cuda else []), torch.set_grad_enabled(bool(kept)):
             with _states(decoder) as states:
                 logits = model(**batch, use_cache=False).logits.float()
-            real, outputs = batch["attention_mask"].bool(), logits
+            outputs = logits
             if logits.shape[:2] == real.shape:
                 outputs = logits = logits[real]
             elif states and states[-1].shape[:2] == real.shape:

@@ -20,14 +20,14 @@ from studio.config import RunConfig
 from studio.errors import StudioError
 from studio.kernels.building import load
 from studio.kernels.calls import KINDS, WIDTH, Kernels
-from studio.kernels.recognized import distance, fits, norms, random_rows, same
+from studio.kernels.recognized import Layers, distance, fits, norms, random_rows, same
 from studio.kernels.rotary import rotaries, with_ours
 from studio.models.device.compiled import place
 from studio.models.plan.making import Plan
 from studio.models.plan.spread import divided
 from studio.train.engine import attention, logprobs, unpadded
-from studio.train.engine.comparing import batch_of, measured, near
-from studio.train.engine.layers import Gated, Norm, Rotary
+from studio.train.engine.comparing import apart, base_of, batch_of, measured, near, objection
+from studio.train.engine.layers import Gated, one_pass
 from studio.train.engine.lora import Group, is_ours
 
 
@@ -36,6 +36,7 @@ class Fused:
     """What was replaced.
 
     Attributes:
+        name: of what it was replaced by, for the log.
         groups: of linear layers with adapters.
         norms, gates: how many layers.
         rotary: positions are turned by the engine.
@@ -46,6 +47,7 @@ class Fused:
         reason: why something is the model's own; "" if nothing is.
     """
 
+    name: str = "fused kernels"
     groups: list[Group] = field(default_factory=list)
     norms: int = 0
     gates: int = 0
@@ -74,13 +76,19 @@ class Fused:
 
     def line(self) -> str:
         """What was replaced and why not more, for the log."""
-        return f"fused kernels: {self.replaced() or 'none'}{f' ({self.reason})' if self.reason else ''}"
+        return f"{self.name}: {self.replaced() or 'none'}{f' ({self.reason})' if self.reason else ''}"
 
     def undo_attention(self) -> None:
         """Let the model attend itself again."""
         if self.own_attention is not None:
             self.own_attention()
         self.own_attention = None
+
+    def keep_unless(self, objection: str) -> None:
+        """Take everything back for a reason; "" for none."""
+        if objection:
+            self.detach()
+        self.reason = objection
 
     def detach(self) -> None:
         """Let the model compute everything itself again."""
@@ -145,15 +153,11 @@ def attach(
         mixes: how far examples that share a row change each other (`comparing.mixed`), where the run has such rows.
     """
     done = Fused()
-    try:
-        far = _replace(model, built, done, attention_is_free=attention_is_free, autocast=autocast, mixes=mixes)
-    except Exception as error:  # a model of anybody's code, on a batch of ours: it trains as it is
-        done.detach()
-        done.reason = f"they could not be tried on this model: {type(error).__name__}: {str(error).strip():.200}"
-        return done
-    if not near(far, autocast):
-        done.detach()
-        done.reason = f"its layers disagree with this model's (outputs by {far[0]:.1e}, gradients by {far[1]:.1e})"
+
+    def replace() -> tuple[float, float]:
+        return _replace(model, built, done, attention_is_free=attention_is_free, autocast=autocast, mixes=mixes)
+
+    done.keep_unless(objection(replace, autocast))
     return done
 
 
@@ -162,21 +166,19 @@ def _replace(
     mixes: Callable[[], float] | None,
 ) -> tuple[float, float]:  # fmt: skip
     """Replace what can be replaced; returns how far outputs and gradients of the whole model moved."""
-    batch, below = batch_of(model), _inner(model).base_model
+    batch, below = batch_of(model), base_of(model).base_model
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        outputs, slopes = measured(model, batch, below)
+        before = measured(model, batch, below)
         if built is not None:
-            _replace_norms(model, built, done)
-            _replace_rotaries(model, built, done)
+            replace_passes(model, one_pass(built), done)
             if attention_is_free:
-                done.own_attention = attention.put_into(model, _inner(model), batch, built)
+                done.own_attention = attention.put_into(model, base_of(model), batch, built)
             if done.segments and mixes is not None and not near((mixes(),), autocast):
                 done.undo_attention()
         _replace_linear(model, batch, built, done)
 
         def far() -> tuple[float, float]:
-            mine = measured(model, batch, below)
-            return distance(outputs, mine[0]), distance(slopes, mine[1])
+            return apart(before, measured(model, batch, below))
 
         decoder = _decoder(model) if done.segments else None
         for shares in (True, False) if decoder is not None else ():
@@ -193,14 +195,9 @@ def _replace(
         return far()
 
 
-def _inner(model: Any) -> Any:
-    """The model itself, without what PEFT puts around it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _decoder(model: Any) -> nn.Module | None:
     """The model below the head; None where padding stays: something mixes tokens that attention keeps apart."""
-    inner = _inner(model)
+    inner = base_of(model)
     decoder: nn.Module = inner.base_model
     mixes = any(isinstance(module, nn.Conv1d | nn.RNNBase) for module in decoder.modules())
     # With dropout attention is torch's, which takes longer over one long row.
@@ -208,32 +205,38 @@ def _decoder(model: Any) -> nn.Module | None:
     return None if decoder is inner or mixes or dropped else decoder
 
 
-def _put(module: nn.Module, forward: Callable[..., Any], done: Fused) -> None:
+def put(module: nn.Module, forward: Callable[..., Any], done: Fused) -> None:
+    """Let a layer compute in another way, until `Fused.detach`.
+
+    Args:
+        module: the layer.
+        forward: instead of its own.
+        done: which takes it back.
+    """
     module.forward = forward
     done._undo.append(lambda: delattr(module, "forward"))
 
 
-def _replace_norms(model: nn.Module, built: Kernels, done: Fused) -> None:
-    for module, epsilon, offset in norms(model, built):
-        _put(module, _norm(module, module.weight, epsilon, offset, built), done)
+def replace_passes(model: nn.Module, layers: Layers, done: Fused) -> None:
+    """Put those layers in place of norms and rotary positions.
+
+    Args:
+        model: as it is trained.
+        layers: with gradients.
+        done: gets what was replaced.
+    """
+    for module, forward, weight in norms(model, layers):
+        put(module, _where_it_fits(module.forward, forward, weight), done)
         done.norms += 1
-
-
-def _norm(
-    module: Any, weight: torch.Tensor, epsilon: float, offset: bool, built: Kernels
-) -> Callable[[torch.Tensor], Any]:
-    original = module.forward
-
-    def forward(x: torch.Tensor) -> Any:
-        return Norm.apply(x, weight, epsilon, offset, built) if fits(x, weight) else original(x)
-
-    return forward
-
-
-def _replace_rotaries(model: nn.Module, built: Kernels, done: Fused) -> None:
-    for module in rotaries(model, built):
-        _put(module, with_ours(module, lambda *given: Rotary.apply(*given, built), gradients=True), done)
+    for module in rotaries(model, layers):
+        put(module, with_ours(module, layers, gradients=True), done)
         done.rotary = True
+
+
+def _where_it_fits(
+    own: Callable[..., Any], ours: Callable[[torch.Tensor], Any], weight: torch.Tensor
+) -> Callable[[torch.Tensor], Any]:
+    return lambda x: ours(x) if fits(x, weight) else own(x)
 
 
 def _replace_linear(model: nn.Module, batch: dict[str, torch.Tensor], built: Kernels | None, done: Fused) -> None:
@@ -270,14 +273,14 @@ def _replace_gate(module: Any, group: Group, built: Kernels, done: Fused) -> boo
             return module.down_proj(Gated.apply(group.whole(x), gelu, built))
 
         if same(forward, original, probe):
-            _put(module, forward, done)
+            put(module, forward, done)
             return True
     return False
 
 
 def _replace_head(trainer: Any, model: Any, built: Kernels, done: Fused, *, autocast: bool) -> None:
     """Compute the log-probabilities of answers, if those of a small batch are what TRL's head gives."""
-    inner = _inner(model)
+    inner = base_of(model)
     undo = ExitStack()
     if not logprobs.has_head(inner):
         take_back = logprobs.give_head(trainer, inner)

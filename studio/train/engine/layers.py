@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from studio.kernels.calls import KINDS, Kernels
+from studio.kernels.recognized import Layers
 from studio.models.plan.memory import FUSED_LOGITS as ROWS
 
 
@@ -150,6 +151,15 @@ class HeadLoss(torch.autograd.Function):
         slopes, learned = ctx.saved_tensors
         made = None if slopes is None else slopes * given.to(slopes.dtype)
         return made, None, None if learned is None else (learned * given).to(ctx.dtype), None, None
+
+
+def one_pass(kernels: Kernels) -> Layers:
+    """Norms and rotary positions, with gradients.
+
+    Args:
+        kernels: the compiled functions.
+    """
+    return Layers("cpu", lambda *given: Norm.apply(*given, kernels), lambda *given: Rotary.apply(*given, kernels))
 
 
 def head_fits(head: nn.Module, states: torch.Tensor) -> bool:

@@ -104,7 +104,7 @@ class SupervisedTrainer(Grouped, Counting, Sharded, SFTTrainer):
         """
         exact = plan.dtype == "float32" and not plan.autocast
         try:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=plan.autocast and not torch.cuda.is_available()):
+            with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=plan.autocast):
                 far = self.mixed()
         except Exception as error:  # a model of anybody's code
             said = (
