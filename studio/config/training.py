@@ -174,8 +174,8 @@ class TrainingConfig(Options):
     kernels: Literal["auto", "off"] = option(
         "auto",
         "Compute LoRA layers, attention, norms and the loss with the studio's own CPU kernels, without padding, and "
-        "compute shared prefixes once: faster, with less memory. On an NVIDIA GPU norms, gates and rotary positions are "
-        "Liger's, if it is installed. auto does so if a small batch gives the same results as the model's own layers.",
+        "compute shared prefixes once: faster, with less memory. On an NVIDIA GPU norms, gates and rotary positions "
+        "are Liger's, if installed. auto does so if a small batch gives the same results as the model's own layers.",
         title="Fused kernels",
         group=SPEED,
         differs="TRL: the model's own layers.",

@@ -73,7 +73,13 @@ def distance(theirs: torch.Tensor, mine: torch.Tensor) -> float:
 
 
 def random_rows(size: int, dtype: torch.dtype, device: str = "cpu") -> torch.Tensor:
-    """Five rows, the same each time."""
+    """Five rows, the same each time.
+
+    Args:
+        size: numbers of a row.
+        dtype: their format.
+        device: where they are.
+    """
     return torch.randn(5, size, generator=torch.Generator().manual_seed(0)).to(device, dtype)
 
 

@@ -13,8 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
+from studio.kernels.recognized import gated_mlps
 from studio.train.engine import liger
+from tests.train.engine.test_fused import SIZES, adapted
 
 PYTHON = os.environ.get("STUDIO_LIGER_PYTHON", "")
 SCRIPT = Path(__file__).with_name("interpreted.py")
@@ -51,3 +56,17 @@ def test_a_run_says_that_they_are_not_installed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(liger, "find_spec", lambda name: None)
     line = liger.fuse(SimpleNamespace(), SimpleNamespace()).line()  # type: ignore[arg-type]
     assert line == "Liger's kernels: none (they are not installed; studio doctor says how)"
+
+
+def test_gates_between_layers_of_4_bits_are_found(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**SIZES | {"hidden_size": 64, "intermediate_size": 128})).save_pretrained(tmp_path)
+    kind = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=kind, dtype=torch.bfloat16)
+
+    def gate(first: torch.Tensor, second: torch.Tensor, gelu: bool) -> torch.Tensor:
+        return (functional.gelu(first, approximate="tanh") if gelu else functional.silu(first)) * second
+
+    for model in (base, adapted(base)):
+        assert [type(one).__name__ for one, _, _ in gated_mlps(model, gate, packed=True)] == ["LlamaMLP"] * 2
+        assert list(gated_mlps(model, gate)) == []
