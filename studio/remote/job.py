@@ -75,6 +75,12 @@ class Following:
         except StoppedError:
             self._cancel()
             raise
+        except StudioError:
+            record = read_record(context.job)
+            if record.job and not record.over:  # it failed here, as by a key that is refused now
+                fix = "'studio openai resume' follows it again, 'studio openai stop' ends it there"
+                context.notice("warning", f"{record.job} may still be running at the service", fix)
+            raise
 
     def _begin(self, record: Record, report: Reporter) -> Record:
         """Send what has to be sent, and start the job."""

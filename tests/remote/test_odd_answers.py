@@ -17,7 +17,7 @@ from studio.remote.job import POLL_VARIABLE, follow
 from studio.remote.record import read_record
 from studio.settings import Settings
 from tests.remote.conftest import KEY, Rows, context_of, prepared_of, questions, queued
-from tests.remote.test_job import until
+from tests.remote.test_job import notices_of, until
 from tests.support.servers.openaiserver import OpenAI, _Handler, refusal
 
 Answer = tuple[int, dict[str, Any] | None]
@@ -100,6 +100,16 @@ def test_the_key_is_taken_out_of_what_a_service_says(service: OpenAI, settings: 
     said = str(caught.value)
     assert said.startswith("could not find ftjob-1: unknown header Bearer … xxx") and KEY not in said
     assert len(said) < 1100
+
+
+def test_a_job_that_can_no_longer_be_read_is_not_called_over(
+    service: OpenAI, settings: Settings, rows: Rows, answers: Change
+) -> None:
+    answers(lambda handler, path, usual: refusal(401, "no") if path[-1] == "events" else usual)
+    job = queued(settings, prepared_of(settings, rows(questions())))
+    with pytest.raises(InputError, match="could not read the job's events: the service refused the key"):
+        follow(context_of(job, settings))
+    assert notices_of(job) == [f"{read_record(job).job} may still be running at the service"]
 
 
 def test_a_stop_after_the_end_leaves_what_was_made(
