@@ -99,6 +99,7 @@ class Following(Generic[F]):
         self._killed: float | None = None
         self._broken: float | None = None  # since when the place cannot be reached, in Unix seconds
         self._told_now: bool | None = None  # whether a stop was told there, and whether it was to be at once
+        self._late = ""  # why files did not come that are all that is missing
         self._seen = 0
 
     def connect(self) -> F:
@@ -154,8 +155,9 @@ class Following(Generic[F]):
                     environment = told
                 try:
                     here = copies.update(found["files"])
-                except BrokenError:
+                except BrokenError as error:
                     here = False
+                    self._tell_late(error, bool(found["final"]))
                 if found["final"] and here and not more:
                     return self._end(found)
                 self._sleep(0.0 if more else 0.2 if found["final"] else self.poll)
@@ -244,6 +246,14 @@ class Following(Generic[F]):
             since = time.strftime("%H:%M:%S", time.localtime(self._broken))
             fix = "The run continues there and is followed again once the machine responds" if self.begun else error.fix
             self.context.notice("warning", f"no connection to {self.shown} since {since}: {error.what}", fix)
+
+    def _tell_late(self, error: BrokenError, final: bool) -> None:
+        """Say once why a run that is over there is not over here: its files do not come, again and again."""
+        if final and error.what != self._late:
+            self._late = error.what
+            self.context.notice(
+                "warning", f"the run ended there, and its files are still missing: {error.what}", error.fix
+            )
 
     def _tell_whole(self) -> None:
         if self._broken is not None:

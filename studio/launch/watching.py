@@ -30,7 +30,9 @@ POLL_SECONDS = 2.0
 # Bytes of the events in one answer.
 PART = 4 * 1024 * 1024
 _WHERE = "studio watch"
-_NO_FILE = 44
+_NO_FILE, _NOT_READ = 44, 45
+# What a login shell prints comes before it.
+_BEGIN = "studio:begin"
 
 
 class Place(Protocol):
@@ -60,9 +62,23 @@ class BySsh:
         """As `Place.read`."""
         folder = self._machine.address.folder
         path = ("" if folder.startswith("/") else '"$HOME"/') + shlex.quote(f"{folder}/{name}")
-        command = f"test -f {path} || exit {_NO_FILE}; tail -c +{at + 1} {path} | head -c {PART}"
-        code, out, _ = self._machine.run(command, seconds=60)
-        return None if code == _NO_FILE else out
+        command = (
+            f"test -f {path} || exit {_NO_FILE}; test -r {path} || exit {_NOT_READ}; "
+            f"echo; echo {_BEGIN}; tail -c +{at + 1} {path} | head -c {PART}"
+        )
+        code, out, errors = self._machine.run(command, seconds=60)
+        if code == _NO_FILE:
+            return None
+        _, begin, content = out.partition(f"\n{_BEGIN}\n".encode())
+        if not begin:
+            said = (
+                "you may not read it" if code == _NOT_READ else (errors.strip().splitlines() or [f"status {code}"])[-1]
+            )
+            raise StudioError(
+                f"{folder}/{name} on {self._machine.shown} cannot be read ({said})", where=_WHERE,
+                fix="Check the file there",
+            )  # fmt: skip
+        return content
 
 
 class ByFsspec:

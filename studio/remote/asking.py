@@ -73,6 +73,8 @@ def adopt(settings: Settings, id: str, name: str = "", base_url: str | None = No
         StudioError: the service cannot be reached.
     """
     address = address_of(base_url)
+    if not id.strip():
+        raise InputError("a job at the service has an id", where="FTJOB", fix="'studio openai jobs --there' lists them")
     with said_plainly(f"find {id}"):
         found = connect(address).fine_tuning.jobs.retrieve(id)
     with locked(make_home(settings.home) / "openai.lock", "no job can be taken over"):
@@ -116,7 +118,8 @@ def go_on(settings: Settings, job: JobFolder) -> str:
                 said.append("it was resumed at the service")
     with locked(job.path / ".resume.lock", f"'{job.name}' cannot be followed again now"):
         state = job.state()
-        followed = state.status == "completed" or (state.final and record.over)
+        # One that succeeded there and ended early here goes on here, where its models are noted.
+        followed = state.status == "completed" or (state.final and record.status in _FREE)
         if state.final and not followed:
             job.stop_path.unlink(missing_ok=True)
             write_state(

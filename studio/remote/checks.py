@@ -17,11 +17,12 @@ from studio.config.remote import KINDS, OpenAIConfig, RemoteMethod
 from studio.data.formats.answers import Example
 from studio.data.prepare.duplicates import fingerprint
 from studio.data.quality.secrets import find_secrets
-from studio.remote.rows import Row, Sent, as_line
+from studio.remote.rows import Row, Sent, as_line, prompt_of
 from studio.remote.table import Table
-from studio.remote.tokens import Tokens
+from studio.remote.tokens import AN_IMAGE, Tokens, images_of
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+IMAGES = ("data:image/jpeg", "data:image/jpg", "data:image/png", "data:image/webp")
 _SHOWN = 5
 
 
@@ -38,6 +39,7 @@ class Findings:
         secrets: (row, kind, masked form).
         systems: how many rows have each system prompt, None counting those without one.
         unused: how many rows have each key that is not sent.
+        images: how many there are.
         prints: of all rows, to compare files.
     """
 
@@ -49,6 +51,7 @@ class Findings:
     secrets: list[tuple[int, str, str]] = field(default_factory=list)
     systems: Counter[str | None] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
+    images: int = 0
     prints: set[bytes] = field(default_factory=set)
 
 
@@ -79,7 +82,11 @@ def look_at(rows: Iterable[Sent], config: OpenAIConfig, table: Table, tokens: To
         found.longest = max(found.longest, (count, sent.number))
         if most is not None and count > most and tokens.exact:
             found.problems.append((sent.number, f"it has {count:,} tokens, and the limit of {config.name} is {most:,}"))
-        messages = (sent.row.get("input") or sent.row)["messages"]
+        messages = prompt_of(sent.row)["messages"]
+        images = [image for message in messages for image in images_of(message)]
+        found.images += len(images)
+        if wrong := _images(images, table):
+            found.problems.append((sent.number, wrong))
         first = messages[0] if messages[0]["role"] in ("system", "developer") else None
         found.systems[None if first is None else _text(first.get("content"))] += 1
         found.secrets += [(sent.number, *one) for text in _texts(sent.row) for one in find_secrets(text)]
@@ -137,20 +144,62 @@ def _messages(messages: Any, key: str) -> str:
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             return f"{where} has the role {json.dumps(role)}, which is none of {', '.join(ROLES)}"
-        if "weight" in message and (role != "assistant" or message["weight"] not in (0, 1)):
-            return f"{where} has the weight {json.dumps(message['weight'])}; only answers have one, and it is 0 or 1"
+        weight = message.get("weight", 1)
+        if ("weight" in message and role != "assistant") or weight not in (0, 1) or isinstance(weight, bool):
+            return f"{where} has the weight {json.dumps(weight)}; only answers have one, and it is 0 or 1"
         has_call = bool(message.get("tool_calls") or message.get("function_call"))
         if not isinstance(content, str | list) and not (role == "assistant" and has_call):
             return f"{where} has no content"
-        if content == "" and not has_call:
+        if not content and not has_call:
             return f"{where} is empty"
-        for call in message.get("tool_calls") or []:
+        if isinstance(content, list) and (wrong := _parts(content, role, where)):
+            return wrong
+        made = message.get("tool_calls") or []
+        if not isinstance(made, list):
+            return f"{where} has tool calls that are not a list"
+        for call in made:
             function = call.get("function") if isinstance(call, dict) else None
-            if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
-                return f"{where} has a tool call without a function and its arguments as text"
-            calls.add(str(call.get("id")))
-        if role == "tool" and str(message.get("tool_call_id")) not in calls:
+            texts = [function.get("name"), function.get("arguments")] if isinstance(function, dict) else [None]
+            if not all(isinstance(one, str) for one in texts):
+                return f"{where} has a tool call without a function, its name and its arguments as text"
+            if not isinstance(call.get("id"), str) or call.get("type") != "function":
+                return f"{where} has a tool call without an id and the type function"
+            calls.add(call["id"])
+        if role == "tool" and message.get("tool_call_id") not in calls:
             return f"{where} answers the tool call {json.dumps(message.get('tool_call_id'))}, which was never made"
+    return ""
+
+
+def _parts(parts: list[Any], role: str, where: str) -> str:
+    """Why the service would refuse a content of several parts."""
+    for at, part in enumerate(parts, 1):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            continue
+        if kind == "refusal" and role == "assistant":
+            continue
+        if kind != "image_url":
+            return f"part {at} of {where} is neither a text nor an image (its type is {json.dumps(kind)})"
+        if role != "user":
+            return f"part {at} of {where} is an image, and only messages from user may have one"
+        if not isinstance(part["image_url"], dict) or not isinstance(part["image_url"].get("url"), str):
+            return f"part {at} of {where} is an image without an image_url that has a url"
+    return ""
+
+
+def _images(images: list[Row], table: Table) -> str:
+    """Why the service would refuse an example for its images."""
+    most, most_bytes = table.images.get("most"), table.images.get("bytes")
+    if most is not None and len(images) > most:
+        return f"it has {len(images)} images, and {most} is the most"
+    for at, image in enumerate(images, 1):
+        head, comma, data = image["url"].partition(",")
+        if not head.startswith("data:") or not comma:
+            continue
+        if not head.startswith(IMAGES):
+            return f"image {at} is none of {', '.join(one.removeprefix('data:image/') for one in IMAGES)}"
+        if most_bytes is not None and len(data) * 3 // 4 > most_bytes:
+            return f"image {at} has {len(data) * 3 / 4e6:,.1f} MB, and {most_bytes / 1e6:,.0f} MB is the most"
     return ""
 
 
@@ -190,6 +239,11 @@ def warnings_of(found: Findings, held: Findings | None, table: Table, tokens: To
         said.append(
             f"{both} rows are in the training and the validation rows, so the validation loss is too optimistic"
         )
+    if found.images:
+        said.append(
+            f"{found.images:,} images are priced as if each were one of usual size, which is {AN_IMAGE} tokens: OpenAI "
+            f"counts them by their size, and leaves out those that its policy excludes, such as people"
+        )
     secrets = [*found.secrets, *(held.secrets if held else [])]
     if secrets:
         shown = ", ".join(f"row {row}: {kind} {masked}" for row, kind, masked in secrets[:_SHOWN])
@@ -207,7 +261,8 @@ def _numbers(rows: list[int]) -> str:
 
 def _texts(value: Any) -> Iterable[str]:
     if isinstance(value, str):
-        yield value
+        if not value.startswith(IMAGES):
+            yield value
     elif isinstance(value, dict | list):
         for one in value.values() if isinstance(value, dict) else value:
             yield from _texts(one)

@@ -7,6 +7,7 @@ service was asked whether the first time had arrived (`sending`).
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ FIRST_WAIT, LAST_WAIT = 1.0, 60.0
 # So long a service may ask for with Retry-After.
 LONGEST_WAIT = 600.0
 TIMEOUT = 120.0
+_LONGEST_TEXT = 1000
+_OTHER = "what answers there is not a service of OpenAI's API"
 
 
 def address_of(given: str | None) -> str:
@@ -48,7 +51,7 @@ def address_of(given: str | None) -> str:
         host, sound = parts.hostname or "", parts.scheme in ("http", "https") and parts.port != 0
     except ValueError:
         host, sound = "", False
-    if not sound or not host or parts.username or parts.query:
+    if not sound or not host or "@" in parts.netloc or parts.query:
         raise InputError("this is not the address of a service", where="base_url", fix=f"Give one such as {OFFICIAL}")
     if parts.scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
         raise InputError("the key would be sent unencrypted", where="base_url", fix="Give an address with https://")
@@ -109,7 +112,31 @@ def connect(base_url: str) -> openai.OpenAI:
     """
     import openai
 
-    return openai.OpenAI(base_url=base_url, api_key=find_key(), max_retries=0, timeout=TIMEOUT)
+    checked = openai.DefaultHttpxClient(event_hooks={"response": [_require_object]})
+    return openai.OpenAI(
+        base_url=base_url, api_key=find_key(), max_retries=0, timeout=TIMEOUT, http_client=checked
+    )  # fmt: skip
+
+
+def _require_object(response: Any) -> None:
+    """Refuse what is no answer of this API, as a proxy's page: the client would give its text for an object.
+
+    Args:
+        response: of httpx.
+
+    Raises:
+        openai.APIConnectionError: it is none.
+    """
+    import openai
+
+    if not response.is_success or response.headers.get("content-type", "").startswith("text/event-stream"):
+        return
+    try:
+        sound = isinstance(json.loads(response.read()), dict)
+    except ValueError:
+        sound = False
+    if not sound:
+        raise openai.APIConnectionError(message=_OTHER, request=response.request)
 
 
 @contextmanager
@@ -136,6 +163,8 @@ def sentence(error: openai.APIError, what: str) -> StudioError:
     """
     import openai
 
+    if error.message == _OTHER:
+        return StudioError(f"could not {what}: {_OTHER}", fix=f"Check the address ({ADDRESS}) and the connection")
     if isinstance(error, openai.APIConnectionError):
         return StudioError(f"could not {what}: the service cannot be reached", fix="Check the connection")
     status = error.status_code if isinstance(error, openai.APIStatusError) else 0
@@ -168,8 +197,12 @@ def is_passing(error: Exception) -> bool:
 
 
 def _message(error: openai.APIError) -> str:
+    """The service's words on one line, without the key, which some services repeat."""
     body = error.body if isinstance(error.body, dict) else {}
-    return str(body.get("message") or error.message)
+    text = " ".join(str(body.get("message") or body.get("detail") or error.message).split())
+    key = error.request.headers.get("authorization", "").removeprefix("Bearer ")
+    text = text.replace(key, "…") if key else text
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
 
 
 def _code(error: openai.APIError) -> str:
@@ -249,6 +282,8 @@ class Patience:
 
 def _why(error: openai.APIError) -> str:
     status = getattr(error, "status_code", None)
+    if error.message == _OTHER:
+        return _OTHER
     if status == 429:
         return "the service takes no more requests for now"
     return "the service cannot be reached" if status is None else f"the service failed ({status})"

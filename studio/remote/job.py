@@ -17,7 +17,7 @@ from studio.jobs.run.worker import JobContext, Reporter
 from studio.remote.client import Patience, address_of, connect, said_plainly
 from studio.remote.news import News
 from studio.remote.prepare import prepare
-from studio.remote.record import Journal, Record, read_record, update_record
+from studio.remote.record import OVER, Journal, Record, read_record, update_record
 from studio.remote.sending import TOKEN, send_file, start_job, token_of
 
 if TYPE_CHECKING:
@@ -74,6 +74,12 @@ class Following:
                 self._watch(record.job, report)
         except StoppedError:
             self._cancel()
+            raise
+        except StudioError:
+            record = read_record(context.job)
+            if record.job and not record.over:  # it failed here, as by a key that is refused now
+                fix = "'studio openai resume' follows it again, 'studio openai stop' ends it there"
+                context.notice("warning", f"{record.job} may still be running at the service", fix)
             raise
 
     def _begin(self, record: Record, report: Reporter) -> Record:
@@ -140,11 +146,12 @@ class Following:
 
     def _note(self, found: Any) -> None:
         before = read_record(self.context.job)
-        method = getattr(found.method, found.method.type, None) if found.method else None
+        method = getattr(found.method, found.method.type or "", None) if found.method else None
         chosen = getattr(method, "hyperparameters", None) or found.hyperparameters
+        numbers = chosen.model_dump(exclude_none=True) if chosen else {}
         now = {
             "status": found.status, "base": found.model, "tuned": found.fine_tuned_model or "",
-            "trained_tokens": found.trained_tokens, "hyperparameters": chosen.model_dump(exclude_none=True),
+            "trained_tokens": found.trained_tokens, "hyperparameters": numbers,
         }  # fmt: skip
         if any(getattr(before, name) != value for name, value in now.items()):
             update_record(self.context.job, **now)
@@ -174,6 +181,11 @@ class Following:
             if done:
                 if found is not None:
                     self._note(found)
+                    if found.status != "cancelled" and found.status in OVER:
+                        raise StoppedError(
+                            f"the job had already {found.status} at the service when the stop arrived",
+                            fix="'studio openai resume' brings what it made",
+                        )
                 return
         where = record.job or "a job that had just been sent"
         raise StoppedError(
@@ -185,10 +197,27 @@ class Following:
         """Cancel it; None where it never arrived."""
         jobs = self.client.fine_tuning.jobs
         if record.job:
-            return jobs.cancel(record.job)
+            return cancelled(self.client, record.job)
         token = token_of(self.context.job, self.config)
         found = next((one for one in jobs.list(limit=20) if (one.metadata or {}).get(TOKEN) == token), None)
-        return None if found is None else jobs.cancel(found.id)
+        return None if found is None else cancelled(self.client, found.id)
+
+
+def cancelled(client: openai.OpenAI, id: str) -> Any:
+    """Cancel a job at the service, and return it; one that is over by now is returned as it is.
+
+    Raises:
+        openai.APIError: the service refuses it, or cannot be reached.
+    """
+    import openai
+
+    try:
+        return client.fine_tuning.jobs.cancel(id)
+    except (openai.BadRequestError, openai.ConflictError):
+        found = client.fine_tuning.jobs.retrieve(id)
+        if found.status in OVER:
+            return found
+        raise
 
 
 def cancel_there(record: Record) -> str:
@@ -198,4 +227,4 @@ def cancel_there(record: Record) -> str:
         StudioError: the service refuses it, or cannot be reached.
     """
     with said_plainly("cancel the job"):
-        return str(connect(record.base_url).fine_tuning.jobs.cancel(record.job).status)
+        return str(cancelled(connect(record.base_url), record.job).status)

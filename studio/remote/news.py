@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from studio.jobs.run.worker import JobContext
 from studio.jobs.store.events import read_events
 from studio.jobs.store.folder import JobFolder
-from studio.remote.client import Patience
+from studio.remote.client import Patience, is_missing
 from studio.remote.record import update_record
 
 if TYPE_CHECKING:
@@ -69,12 +69,17 @@ class News:
         jobs = self._client.fine_tuning.jobs
 
         def look() -> list[Any]:
-            return list(jobs.checkpoints.list(self._id, limit=_PAGE))
+            try:
+                return list(jobs.checkpoints.list(self._id, limit=_PAGE))
+            except Exception as error:
+                if is_missing(error):  # a service that keeps none
+                    return []
+                raise
 
         found = self._patience.ask("read the job's checkpoints", look)
         values = [
             {"step": one.step_number, "model": one.fine_tuned_model_checkpoint, "id": one.id,
-             "metrics": one.metrics.model_dump(exclude_none=True)}
+             "metrics": one.metrics.model_dump(exclude_none=True) if one.metrics else {}}
             for one in sorted(found, key=lambda one: one.step_number)
         ]  # fmt: skip
         update_record(self._context.job, checkpoints=values)
@@ -91,11 +96,12 @@ class News:
                 more = {"total_steps": self.total} | ({} if eta is None else {"eta": round(eta, 1)})
                 self._context.metric(step, values, remote=event.id, **more)
                 return
-        self._context.log(event.message)
+        text = str(event.message or "")
+        self._context.log(text)
         if level := LEVELS.get(event.level):
-            self._context.event("notice", level=level, text=event.message, fix="", remote=event.id)
+            self._context.event("notice", level=level, text=text, fix="", remote=event.id)
         else:
-            self._context.event("remote", text=event.message, remote=event.id)
+            self._context.event("remote", text=text, remote=event.id)
 
 
 def known_ids(job: JobFolder) -> set[str]:

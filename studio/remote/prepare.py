@@ -32,7 +32,7 @@ class Checked:
         training_bytes: of the file of training rows.
         rows, validation_rows: how many there are.
         tokens: of the training rows, once.
-        counted: whether tokens were counted, not estimated.
+        counted: whether tokens were counted, not estimated, as those of images always are.
         epochs: passes; as the service is expected to choose where `epochs_chosen`.
         price: USD; None where the table has none.
         hour: USD for an hour of training, where that is how the model is priced.
@@ -72,7 +72,8 @@ class Checked:
         chosen = " (OpenAI chooses; this is what it usually takes)" if self.epochs_chosen else ""
         said = f"{about}{self.tokens:,} tokens × {epochs}{chosen}"
         if self.price is not None:
-            return f"{said} = about ${self.price:,.2f}. {self.age}"
+            dollars = "less than $0.01" if 0 < self.price < 0.01 else f"about ${self.price:,.2f}"
+            return f"{said} = {dollars}. {self.age}"
         if self.hour is not None:
             return f"${self.hour:,.2f} for each hour of training, however long it takes ({said}). {self.age}"
         return f"{said}; the table has no price for {self.config.name}"
@@ -137,6 +138,8 @@ def prepare(
     training, validation = b"".join(lines), b"".join(held_lines)
     price = count * epochs * known.training / 1e6 if known and known.training is not None else None
     warnings = warnings_of(found, held, table, tokens, path)
+    if share and not held_lines:
+        warnings.append(f"no row is held out for validation: {share:g} of {len(lines)} rows is less than one")
     if not known:
         warnings.append(f"the table does not have {config.name}: neither price nor limits are known")
     elif known.methods and config.method not in known.methods:
@@ -146,7 +149,7 @@ def prepare(
                 "budget": None if price is None else round(price, 2)}
     )  # fmt: skip
     return Prepared(
-        config, len(training), len(lines), len(held_lines), count, tokens.exact, epochs,
+        config, len(training), len(lines), len(held_lines), count, tokens.exact and not found.images, epochs,
         config.n_epochs == "auto", price, known.training_hour if known else None,
         _problems(found, held, len(lines), training, validation, table),
         tuple([*warnings, *table.warnings(config.name, today)]), table.age(today), training, validation,

@@ -25,6 +25,8 @@ Row = dict[str, Any]
 T = TypeVar("T")
 _SUPERVISED = ("messages", "tools", "parallel_tool_calls", "functions")
 _PAIR = ("input", "preferred_output", "non_preferred_output")
+# Keys of a message that the service knows; it refuses a file with any other.
+_MESSAGE = ("role", "content", "name", "weight", "refusal", "audio", "tool_calls", "tool_call_id", "function_call")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Sent:
     Attributes:
         number: in its file.
         row: in the service's format.
-        unused: keys that are not sent.
+        unused: keys that are not sent, those of messages and of an input as "messages.KEY" and "input.KEY".
         error: why it cannot be used; `row` is empty then.
     """
 
@@ -65,7 +67,8 @@ def rows_of(path: Path, method: RemoteMethod) -> Iterator[Sent]:
             format_name, _ = reading.format([(number, row)])
         try:
             example = reading.example(row, number, format_name)
-            yield Sent(number, _made(example, method, path), example.unused)
+            made, more = _plain(_made(example, method, path))
+            yield Sent(number, made, example.unused + more)
         except InputError as error:
             yield Sent(number, {}, error=error)
 
@@ -104,7 +107,36 @@ def _ready(row: Row, method: RemoteMethod) -> bool:
 def _as_it_is(number: int, row: Row, method: RemoteMethod) -> Sent:
     kept = tuple(row) if method == "reinforcement" else _SUPERVISED if method == "supervised" else _PAIR
     unused = tuple(key for key in row if key not in kept)
-    return Sent(number, {key: row[key] for key in kept if row.get(key) is not None}, unused)
+    sent, more = _plain({key: row[key] for key in kept if row.get(key) is not None})
+    return Sent(number, sent, unused + more)
+
+
+def prompt_of(row: Row) -> Row:
+    """What a row asks: the row itself, or the input of a pair. Those of reinforcement may have any key, also input."""
+    return row if "messages" in row else row["input"]
+
+
+def _plain(row: Row) -> tuple[Row, tuple[str, ...]]:
+    """A row whose messages have only the service's keys, and the others; a key that is null, as of a table, is none."""
+    unused: dict[str, None] = {}
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        for one in value:
+            if isinstance(one, dict):
+                unused.update({f"messages.{key}": None for key in one if key not in _MESSAGE and one[key] is not None})
+        return [
+            {key: one[key] for key in _MESSAGE if key in one and (one[key] is not None or key == "content")}
+            if isinstance(one, dict) else one for one in value
+        ]  # fmt: skip
+
+    made = {key: plain(value) if key in ("messages", *_PAIR[1:]) else value for key, value in row.items()}
+    if "messages" not in made and isinstance(asked := made.get("input"), dict):
+        unused.update({f"input.{key}": None for key in asked if key not in _SUPERVISED})
+        made["input"] = {key: asked[key] for key in _SUPERVISED if asked.get(key) is not None}
+        made["input"] |= {"messages": plain(asked.get("messages"))}
+    return made, tuple(unused)
 
 
 def _made(example: Example, method: RemoteMethod, path: Path) -> Row:
@@ -113,7 +145,7 @@ def _made(example: Example, method: RemoteMethod, path: Path) -> Row:
             "plain text is not a conversation, and the service trains on conversations only",
             where=place(path, example.row), fix="Use rows with a question and an answer",
         )  # fmt: skip
-    messages = [_message(one) for one in example.messages]
+    messages = _messages(example.messages)
     tools = {"tools": example.tools} if example.tools else {}
     if method == "reinforcement":
         answer = {} if example.answer is None else {"answer": example.answer}
@@ -128,15 +160,28 @@ def _made(example: Example, method: RemoteMethod, path: Path) -> Row:
     return {
         "input": {"messages": messages[:begin], **tools},
         "preferred_output": messages[begin:],
-        "non_preferred_output": [_message(one) for one in rejected[begin:]],
+        "non_preferred_output": _messages(rejected)[begin:],
     }
 
 
-def _message(message: Row) -> Row:
-    """A message with the arguments of its calls as text, as the service wants them."""
-    made = dict(message)
-    if calls := made.get("tool_calls"):
-        made["tool_calls"] = [_call(one) for one in calls]
+def _messages(messages: list[Row]) -> list[Row]:
+    """Messages with the arguments of their calls as text, and an id for each call and its answer, as the service wants.
+
+    An answer without one is that of the first call that has none yet.
+    """
+    made, open_calls, count = [], [], 0
+    for message in messages:
+        one = dict(message)
+        if calls := one.get("tool_calls"):
+            one["tool_calls"] = []
+            for call in calls:
+                count += 1
+                one["tool_calls"].append({"id": f"call_{count}", **_call(call)})
+            open_calls += [call["id"] for call in one["tool_calls"]]
+        if one["role"] == "tool" and open_calls:
+            one.setdefault("tool_call_id", open_calls[0])
+            open_calls = [id for id in open_calls if id != one["tool_call_id"]]
+        made.append(one)
     return made
 
 

@@ -157,11 +157,12 @@ def find_job_of(
     def look() -> list[str]:
         found = []
         for one in client.fine_tuning.jobs.list(limit=100):
-            if one.created_at < since - _SKEW:
+            created = one.created_at or since  # some services do not say it
+            if created < since - _SKEW:
                 break
             ours = (one.metadata or {}).get(TOKEN)
             same = ours is None and one.training_file == training_file and one.model == model
-            if ours == token or (same and one.created_at >= since - 1):
+            if ours == token or (same and created >= since - 1):
                 found.append(one.id)
         return found
 

@@ -53,6 +53,7 @@ class Table:
         least: examples below which the service refuses.
         advised: examples from which tuning is worth its price.
         file_bytes: largest file.
+        images: `most` in an example and `bytes` of one; empty where the table does not say.
         closing: what the service said of its end, "" for nothing.
         last_day: on which jobs can be started no more.
         epochs: how the service's own choice is estimated: usual, least_examples, most_examples, most.
@@ -65,6 +66,7 @@ class Table:
     least: int
     advised: int
     file_bytes: int
+    images: dict[str, int] = field(default_factory=dict)
     closing: str = ""
     last_day: datetime.date | None = None
     epochs: dict[str, int] = field(default_factory=dict)
@@ -120,7 +122,9 @@ def read_table(settings: Settings) -> Table:
             path=path, as_of=_day(raw["as_of"]), source=str(raw["source"]),
             models=tuple(RemoteModel.model_validate(row) for row in raw["models"]),
             least=int(limits["examples"]["least"]), advised=int(limits["examples"]["advised"]),
-            file_bytes=int(limits["file_bytes"]["most"]), closing=str(closing.get("text") or "").strip().rstrip("."),
+            file_bytes=int(limits["file_bytes"]["most"]),
+            images={key: int(limits["images"][key]) for key in ("most", "bytes") if key in limits.get("images", {})},
+            closing=str(closing.get("text") or "").strip().rstrip("."),
             last_day=_day(closing["last_day"]) if closing.get("last_day") else None,
             epochs={key: int(raw["epochs"][key]) for key in ("usual", "least_examples", "most_examples", "most")},
         )  # fmt: skip

@@ -7,23 +7,28 @@ that unasked: it counts where the table is in tiktoken's own cache (`TIKTOKEN_CA
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from studio.errors import StudioError
+from studio.remote.rows import prompt_of
 from studio.settings import Settings
 
 # Of the service's cookbook on counting: what a message and a row have beside their texts.
 A_MESSAGE, A_NAME, A_ROW = 3, 1, 3
+# An image of low detail, and any other as if its sides had 1024 pixels: 85 tokens, and 170 for each of four tiles.
+A_LOW_IMAGE, AN_IMAGE = 85, 765
 # About four characters of English are a token; each character of another script counts as one.
 CHARACTERS = 4
 _CACHE = "TIKTOKEN_CACHE_DIR"
+_ENVIRONMENT = threading.Lock()
 _ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
 
 
@@ -54,15 +59,34 @@ class Tokens:
         total = 0
         for message in messages:
             total += A_MESSAGE + A_NAME * ("name" in message)
-            total += sum(self.text(_text(value)) for key, value in message.items() if key != "weight" and value)
+            total += sum(
+                self.text(_text(value)) for key, value in message.items()
+                if key not in ("weight", "content") and value
+            )  # fmt: skip
+            total += self._content(message.get("content"))
+            for image in images_of(message):
+                total += A_LOW_IMAGE if image.get("detail") == "low" else AN_IMAGE
         return total
+
+    def _content(self, content: Any) -> int:
+        parts = content if isinstance(content, list) else [content]
+        texts = (one.get("text") or one.get("refusal") if isinstance(one, dict) else one for one in parts)
+        return sum(self.text(text) for text in texts if isinstance(text, str))
 
     def row(self, row: dict[str, Any]) -> int:
         """Tokens of a row in the service's format; a pair counts with both answers."""
-        asked: dict[str, Any] = row.get("input") or row
+        asked = prompt_of(row)
         tools = asked.get("tools")
         total = A_ROW + self.messages(asked["messages"]) + (self.text(_text(tools)) if tools else 0)
-        return total + sum(self.messages(row.get(key) or []) for key in ("preferred_output", "non_preferred_output"))
+        answers = () if asked is row else ("preferred_output", "non_preferred_output")
+        return total + sum(self.messages(row[key]) for key in answers)
+
+
+def images_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The images of a message, each with its `url` and maybe its `detail`."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    return [one["image_url"] for one in parts if isinstance(one, dict) and isinstance(one.get("image_url"), dict)]
 
 
 def tokens_of(encoding: str, settings: Settings) -> Tokens:
@@ -74,7 +98,8 @@ def tokens_of(encoding: str, settings: Settings) -> Tokens:
     """
     for folder in _folders(settings):
         if (folder / _name(encoding)).is_file():
-            with _cached_in(folder):
+            # A damaged table is fetched again by tiktoken, which may fail in dozens of ways; estimates do without.
+            with _cached_in(folder), contextlib.suppress(Exception):
                 return Tokens(_load(encoding))
     return Tokens()
 
@@ -114,16 +139,17 @@ def _folders(settings: Settings) -> Iterator[Path]:
     yield settings.home / "cache" / "tiktoken"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _cached_in(folder: Path) -> Iterator[None]:
-    before = os.environ.get(_CACHE)
-    os.environ[_CACHE] = str(folder)
-    try:
-        yield
-    finally:
-        os.environ.pop(_CACHE)
-        if before is not None:
-            os.environ[_CACHE] = before
+    with _ENVIRONMENT:  # two pages may check at once
+        before = os.environ.get(_CACHE)
+        os.environ[_CACHE] = str(folder)
+        try:
+            yield
+        finally:
+            os.environ.pop(_CACHE)
+            if before is not None:
+                os.environ[_CACHE] = before
 
 
 def _name(encoding: str) -> str:

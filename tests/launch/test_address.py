@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import pytest
 
 from studio.errors import InputError
@@ -18,13 +20,14 @@ from studio.launch.ssh.machine import BrokenError, explained
         ("ssh://box/~/runs", Address("box", folder="runs")),
         ("ssh://box/", Address("box")),
         ("ssh://[::1]:22/my%20runs", Address("::1", port=22, folder="/my runs")),
+        ("ssh://box/a%23b%3Fc%2541", Address("box", folder="/a#b?c%41")),
         ("ssh://ada@[fe80::1%eth0]", Address("fe80::1%eth0", "ada")),
     ],
 )
 def test_an_address_is_taken_apart_and_put_together(text: str, wanted: Address) -> None:
     assert parse_address(text) == wanted
     assert parse_address(wanted.text) == wanted
-    assert wanted.folder == FOLDER or wanted.folder.lstrip("/") in wanted.text
+    assert wanted.folder == FOLDER or wanted.folder.lstrip("/") in unquote(wanted.text)
 
 
 @pytest.mark.parametrize(

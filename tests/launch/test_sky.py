@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import zipfile
 from pathlib import Path
@@ -81,6 +82,11 @@ def test_the_run_begins_in_the_home_of_the_machine(home: Path, tmp_path: Path) -
     (job / "state.json").write_text("as the machine before left it")
     assert subprocess.run(command, env=environment).returncode == 0
     assert (job / "state.json").read_text() == "as the machine before left it"
+
+
+def test_a_name_becomes_one_that_skypilot_takes(home: Path) -> None:
+    answer, task = written(home, "--name", "Größe - v2_(α)")
+    assert re.fullmatch(r"studio-[0-9]{8}-[0-9]{6}-gr-e-v2", task["name"]) and task["name"] in answer["command"]
 
 
 def test_a_spot_machine_needs_a_bucket(home: Path) -> None:

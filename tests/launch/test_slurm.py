@@ -46,6 +46,16 @@ def test_each_option_is_a_line_of_the_script() -> None:
     assert {"partition", "account", "qos", "gpus-per-node", "mem"}.isdisjoint(plain) and "requeue" in plain
 
 
+def test_a_name_and_a_path_reach_sbatch_as_they_are() -> None:
+    text = script(SlurmConfig(), 'it\'s "v1"\n#2', Path("/a#b/o'brien/jobs/x/slurm/x"), Path("/a#b"))
+    told = lines(text)
+    assert (
+        told["job-name"] == r'''"studio-it\'s \"v1\" \#2"'''
+        and told["output"] == r"/a\#b/o\'brien/jobs/x/slurm/slurm.log"
+    )
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+
+
 def test_what_could_break_the_script_is_refused() -> None:
     for wrong in (
         {"partition": "gpu\n#SBATCH --uid=0"}, {"account": "a b"}, {"qos": '"'}, {"container": "a\nb"},

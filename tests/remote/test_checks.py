@@ -16,13 +16,14 @@ from studio.remote.checks import wrong_with
 from studio.remote.prepare import prepare
 from studio.remote.rows import rows_of, split
 from studio.remote.table import FILE, read_table
-from studio.remote.tokens import Tokens
+from studio.remote.tokens import Tokens, _name, tokens_of
 from studio.settings import PRESETS, Settings
 from tests.remote.conftest import Rows, chat, prepared_of, questions
 from tests.support.servers.openaijobs import refused_rows
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + 400_000 * "A"}}
 PAIR = {"input": {"messages": [USER]}, "preferred_output": [ANSWER],
         "non_preferred_output": [{"role": "assistant", "content": "No"}]}  # fmt: skip
 WRONG: list[tuple[str, dict[str, Any], str]] = [
@@ -37,6 +38,15 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("supervised", {"messages": [USER, {"role": "tool", "tool_call_id": "c9", "content": "1"}, ANSWER]},
      'answers the tool call "c9", which was never made'),
     ("supervised", {"messages": [USER, ANSWER], "tools": [{"type": "function"}]}, "tool 1 is not a function with"),
+    ("supervised", {"messages": [USER, {**ANSWER, "weight": True}]}, "has the weight true; only answers have one"),
+    ("supervised", {"messages": [USER, {**ANSWER, "tool_calls": 5}]}, "has tool calls that are not a list"),
+    ("supervised", {"messages": [USER, {"role": "assistant", "tool_calls": [{**CALL, "id": None}]}]},
+     "a tool call without an id"),
+    ("supervised", {"messages": [USER, {"role": "assistant", "content": []}]}, "message 2 of 'messages' is empty"),
+    ("supervised", {"messages": [USER, {"role": "assistant", "content": [IMAGE]}]},
+     "part 1 of message 2 of 'messages' is an image, and only messages from user may have one"),
+    ("supervised", {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}, ANSWER]},
+     'is neither a text nor an image (its type is "input_audio")'),
     ("dpo", {**PAIR, "preferred_output": [ANSWER, ANSWER]}, "'preferred_output' must be one message"),
     ("dpo", {**PAIR, "non_preferred_output": [ANSWER]}, "both answers are the same"),
     ("dpo", {**PAIR, "input": {"messages": [USER, ANSWER]}}, "the prompt ends with an answer"),
@@ -62,6 +72,7 @@ def test_the_price_is_tokens_times_epochs_times_price(settings: Settings, rows: 
     assert found.price == pytest.approx(found.tokens * 4 * 3.00 / 1e6)
     assert found.cost().startswith(f"about {found.tokens:,} tokens × 4 epochs = about $0.0")
     assert "Prices as of 2026-05-07" in found.cost() and "They may have changed." in found.cost()
+    assert "= less than $0.01." in prepared_of(settings, rows(questions(12))).cost()
     # What the service would choose itself: at least 100 examples seen, by the rule of its cookbook.
     assert prepared_of(settings, rows(questions(12))).epochs == 8
     hourly = prepared_of(
@@ -94,6 +105,73 @@ def test_doubtful_rows_are_told(settings: Settings, rows: Rows) -> None:
     assert "abcdefghijklmnop" not in said
     assert "1 rows are in the training and the validation rows" in said
     assert "keys that are not sent, with their rows: note (1)" in said
+
+
+def seen(at: int, *parts: dict[str, Any]) -> dict[str, Any]:
+    """A row that asks about images."""
+    return {"messages": [{"role": "user", "content": [{"type": "text", "text": f"What is {at}?"}, *parts]}, ANSWER]}
+
+
+def test_images_are_priced_as_images_and_refused_as_the_service_does(settings: Settings, rows: Rows) -> None:
+    model = {"model": "openai:gpt-4o-2024-08-06"}
+    low = {"type": "image_url", "image_url": {**IMAGE["image_url"], "detail": "low"}}
+    found = prepared_of(settings, rows([seen(at, IMAGE, low) for at in range(12)]), **model)
+    # Three for the row, three a message, two and three of its role, and the texts.
+    assert found.problems == () and 12 * (765 + 85) < found.tokens < 12 * (765 + 85 + 30) and not found.counted
+    assert any("24 images are priced as if each were one of usual size" in one for one in found.warnings)
+    bitmap = {"type": "image_url", "image_url": {"url": "data:image/bmp;base64,AAAA"}}
+    large = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + 14_000_000 * "A"}}
+    wrong = prepared_of(settings, rows([seen(0, *[low] * 11), seen(1, low, bitmap), seen(2, large)]), **model).problems
+    assert wrong[0] == "row 1: it has 11 images, and 10 is the most"
+    assert wrong[1] == "row 2: image 2 is none of jpeg, jpg, png, webp"
+    assert wrong[2] == "row 3: image 1 has 10.5 MB, and 10 MB is the most"
+
+
+def test_rows_for_a_grader_may_have_any_key(settings: Settings, rows: Rows) -> None:
+    own = {"input": "the problem", "preferred_output": "yes"}
+    path = rows([{"messages": [{"role": "user", "content": f"Is {at}?"}], **own} for at in range(12)])
+    found = prepared_of(settings, path, method="reinforcement", grader="{}", model="openai:o4-mini-2025-04-16")
+    assert found.problems == () and json.loads(found.training.splitlines()[0])["input"] == "the problem"
+
+
+def test_messages_are_sent_with_the_keys_that_the_service_knows(settings: Settings, rows: Rows) -> None:
+    some = [
+        {"messages": [{**USER, "name": None, "weight": None, "id": at}, {**ANSWER, "weight": 1}]} for at in range(12)
+    ]
+    found = prepared_of(settings, rows(some))
+    assert json.loads(found.training.splitlines()[0]) == {"messages": [USER, {**ANSWER, "weight": 1}]}
+    assert "keys that are not sent, with their rows: messages.id (12)" in found.warnings
+    pair = {**PAIR, "input": {"messages": [USER], "note": "x"}}
+    (sent,) = rows_of(rows([pair]), "dpo")
+    assert sent.row == PAIR and sent.unused == ("input.note",)
+
+
+def test_calls_get_the_ids_that_the_service_wants(rows: Rows) -> None:
+    turns = [("human", "2 + 2?"), ("function_call", '{"name": "add", "arguments": {"a": 2}}'), ("observation", "4"),
+             ("gpt", "4")]  # fmt: skip
+    path = rows([{"conversations": [{"from": who, "value": text} for who, text in turns]}])
+    (sent,) = rows_of(path, "supervised")
+    assert wrong_with(sent.row, "supervised") == ""
+    call, answer = sent.row["messages"][1]["tool_calls"][0], sent.row["messages"][2]
+    assert call["id"] == answer["tool_call_id"] == "call_1" and call["type"] == "function"
+
+
+def test_a_share_that_holds_out_nothing_is_told(settings: Settings, rows: Rows) -> None:
+    found = prepared_of(settings, rows(questions(12)), validation_share=0.03)
+    assert "no row is held out for validation: 0.03 of 12 rows is less than one" in found.warnings
+
+
+def test_a_damaged_table_of_tokens_means_an_estimate(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = settings.home / "cache" / "tiktoken"
+    folder.mkdir(parents=True)
+    (folder / _name("o200k_base")).write_text("damaged")
+
+    def no_network(url: str, **_: Any) -> None:
+        raise ConnectionError(url)
+
+    monkeypatch.setattr("requests.get", no_network)
+    monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
+    assert not tokens_of("o200k_base", settings).exact and tokens_of("o200k_base", settings).text("abcdefgh") == 2
 
 
 def test_rows_that_cannot_be_used_are_all_named(settings: Settings, rows: Rows) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,8 @@ def write_task(
             "a spot machine may vanish, and its disk with it", where="--with spot",
             fix="Name a bucket for the job's folder: --with bucket=s3://name",
         )  # fmt: skip
+    # SkyPilot's names have letters and digits of ASCII, and single dashes between them.
+    machine = re.sub(r"[^a-z0-9]+", "-", f"studio-{folder.name}".lower()).strip("-")
     made = new_folder(folder)
     try:
         cargo = pack(run.model_dump(mode="json"), settings, f"{_HOME}/studio/files", made / "desk")
@@ -103,12 +106,11 @@ def write_task(
         write_state(made / "job" / "state.json", JobState(status="queued"))
         wheel.make_wheel(made / "wheel" / wheel.name())
         write_atomic(made / "wheel" / "constraints.txt", wheel.constraints())
-        write_atomic(made / FILE, _yaml(_content(name, cargo.paths, plan, gigabytes, config, folder)))
+        write_atomic(made / FILE, _yaml(_content(machine, cargo.paths, plan, gigabytes, config, folder)))
         put_folder(made, folder)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
-    machine = f"studio-{folder.name.rpartition('/')[2]}".lower().replace("_", "-").replace(".", "-")
     if config.spot:  # only a managed job is put on another machine
         command = ["sky", "jobs", "launch", "--yes", "--name", machine, str(folder / FILE)]
     else:
@@ -128,7 +130,7 @@ def _described(paths: dict[str, str], made: Path, folder: Path) -> dict[str, str
 
 
 def _content(
-    name: str, paths: dict[str, str], plan: Plan, gigabytes: int, config: SkyConfig, folder: Path
+    machine: str, paths: dict[str, str], plan: Plan, gigabytes: int, config: SkyConfig, folder: Path
 ) -> dict[str, Any]:
     gpus = [config.gpu] if config.gpu else [gpu for gpu, memory in GPUS.items() if memory == gigabytes]
     resources: dict[str, Any] = {
@@ -147,7 +149,7 @@ def _content(
         mounts[_OUT] = {"source": config.bucket, "mode": "MOUNT_CACHED"}
     parts = ",".join([*wheel.extras(), "cuda"])
     return {
-        "name": f"studio-{name}"[:60],
+        "name": machine,
         "resources": resources,
         "file_mounts": mounts,
         "setup": LiteralScalarString(_SETUP.format(parts=parts)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import time
@@ -20,6 +22,8 @@ from studio.launch.ssh.there import seen
 #: Of a job's folder here: the script, and the folder that the node writes.
 FOLDER, SCRIPT = "slurm", "slurm.sh"
 _SECONDS = 60.0
+# What sbatch says of a controller that is away or busy, which may have taken the job all the same.
+_UNREACHED = ("Unable to contact slurm controller", "Socket timed out", "Zero Bytes were transmitted", "standby mode")
 # What Slurm may still start or run.
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING")
 
@@ -54,27 +58,50 @@ class Cluster:
         return str(found.get("job") or "") if isinstance(found, dict) else ""
 
     def submit(self) -> str:
-        """Hand the script to sbatch, and return Slurm's number.
+        """Hand the script to sbatch, unless it waits in line already, and return Slurm's number.
+
+        It may have been submitted by hand, or sbatch's answer may have been lost: two jobs would write one folder.
 
         Raises:
-            InputError: sbatch is not here, or it refused the script.
+            BrokenError: Slurm does not answer now.
+            InputError, StudioError: sbatch is not here, it refused the script, or it does not say a number.
         """
         if shutil.which("sbatch") is None:
             raise InputError(
                 "the program sbatch is not on this machine", where="--to slurm",
                 fix=f"Run this on a login node of the cluster: sbatch {self._script}",
             )  # fmt: skip
+        number = self._in_line() or self._handed_over()
+        write_json(self.node.path / FILE, {"job": number})
+        return number
+
+    def _in_line(self) -> str:
+        """Number of a job of ours with this script that nobody knows of here; "" for none."""
+        code, out, errors = _call(["squeue", "--noheader", "--user", str(os.getuid()), "--format", "%i|%o"])
+        if code != 0:
+            raise _silent(" ".join(errors.split()))
+        pairs = (line.strip().partition("|") for line in out.splitlines())
+        known = self.number
+        return next((id for id, _, command in pairs if command == str(self._script) and id != known), "")
+
+    def _handed_over(self) -> str:
         code, out, errors = _call(["sbatch", "--parsable", str(self._script)])
         if code != 0:
             said = " ".join(errors.split()) or f"status {code}"
+            if any(one in errors for one in _UNREACHED):
+                raise _silent(said)
             raise InputError(
                 f"sbatch refused the run ({said})",
                 where="--to slurm",
                 fix="Change what the cluster is asked for with --with",
             )
-        number = out.strip().partition(";")[0]
-        write_json(self.node.path / FILE, {"job": number})
-        return number
+        numbers = re.findall(r"^(\d+)(?:;\S*)?$", out, flags=re.MULTILINE)  # a site's own text may stand around it
+        if not numbers:
+            raise StudioError(
+                f"sbatch did not say the job's number ({' '.join(out.split())[:200] or 'it said nothing'})",
+                where="--to slurm", fix="Resume the run, which looks for it in Slurm's queue first",
+            )  # fmt: skip
+        return str(numbers[-1])
 
     def ask(
         self, operation: str, given: dict[str, Any], *, seconds: float = 120,
@@ -100,7 +127,11 @@ class Cluster:
         if state.attempt <= given["attempt"]:
             self.node.stop_path.unlink(missing_ok=True)
             write_state(self.node.state_path, JobState(created=state.created, attempt=state.attempt + 1))
-            self.submit()
+            try:
+                self.submit()
+            except StudioError:
+                write_state(self.node.state_path, state)  # whoever asks again must not find it done
+                raise
         return {}
 
     def _look(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -141,12 +172,14 @@ class Cluster:
         """State of the job and why it waits, as Slurm calls them; empty once Slurm has done with it."""
         code, out, errors = _call(["squeue", "--noheader", "--jobs", self.number, "--format", "%T|%r"])
         if code != 0 and "Invalid job id" not in errors:
-            raise BrokenError(
-                f"Slurm does not respond ({' '.join(errors.split())})", where="--to slurm", fix="Try sinfo"
-            )
-        line = out.strip().splitlines()[:1]
-        word, _, reason = line[0].partition("|") if line else ("", "", "")
+            raise _silent(" ".join(errors.split()))
+        line = [one for one in out.splitlines() if "|" in one][-1:]
+        word, _, reason = line[0].strip().partition("|") if line else ("", "", "")
         return word, reason
+
+
+def _silent(said: str) -> BrokenError:
+    return BrokenError(f"Slurm does not respond ({said})", where="--to slurm", fix="Try sinfo")
 
 
 def _call(command: list[str]) -> tuple[int, str, str]:
@@ -155,5 +188,5 @@ def _call(command: list[str]) -> tuple[int, str, str]:
     except FileNotFoundError as error:
         raise StudioError(f"the program {command[0]} is missing here", fix="Use a login node of the cluster") from error
     except subprocess.TimeoutExpired as error:
-        raise BrokenError(f"Slurm does not respond ({command[0]})", where="--to slurm", fix="Try sinfo") from error
+        raise _silent(command[0]) from error
     return done.returncode, done.stdout, done.stderr

@@ -38,7 +38,7 @@ class OnCluster(Following[Cluster]):
 
     def begin(self, far: Cluster) -> None:
         """Submit it, unless somebody has done that by hand."""
-        number = far.number or far.submit()
+        number = self.steadily(lambda: far.number or far.submit())
         self.context.log(f"job {number} of Slurm")
         update_record(self.context.job, begun=True, folder=str(far.node.path))
 

@@ -9,6 +9,7 @@ Tasks end each other by themselves, so srun is told to end none at once, which c
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -104,7 +105,8 @@ def script(config: SlurmConfig, name: str, job: Path, home: Path, machines: int 
         machines: of the run; each is a task.
     """
     asked = {
-        "job-name": f"studio-{name}", "output": _pattern(job.parent / "slurm.log"), "open-mode": "append",
+        "job-name": f"studio-{' '.join(name.split())}", "output": _pattern(job.parent / "slurm.log"),
+        "open-mode": "append",
         "nodes": machines // config.tasks, "ntasks": machines, "cpus-per-task": config.cpus, "time": config.time,
         "signal": f"B:USR1@{config.save_seconds}", "partition": config.partition, "account": config.account,
         "qos": config.qos,
@@ -148,4 +150,6 @@ def _pattern(path: Path) -> str:
 
 
 def _quoted(text: str) -> str:
+    """A value as sbatch reads it: the rest of a line is a comment from # on, also within quotes."""
+    text = re.sub(r"""(["'\\#])""", r"\\\1", text)
     return f'"{text}"' if any(letter.isspace() for letter in text) else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from studio.errors import InputError
 
@@ -44,6 +44,7 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         place = f"{self.user}@{host}" if self.user else host
         folder = "" if self.folder == FOLDER else self.folder if self.folder.startswith("/") else f"/~/{self.folder}"
+        folder = re.sub(r"[%?#]", lambda sign: quote(sign[0]), folder)  # it is taken apart again
         return f"{SCHEME}{place}{f':{self.port}' if self.port else ''}{folder}"
 
 

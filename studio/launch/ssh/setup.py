@@ -26,8 +26,9 @@ INSTALL_BYTES, SPARE_BYTES = 10_000_000_000, 500_000_000
 _INSTALL_SECONDS = 3600.0
 _MARK = "studio:"
 _NO_VENV = 71
-# POSIX sh. A login shell may print what it likes: our lines begin with a mark.
+# POSIX sh. A login shell may print what it likes, also without an end of line: our lines begin with a mark.
 _PROBE = r"""
+echo
 umask 077
 case "$F" in /*) ;; *) F="$HOME/$F" ;; esac
 say() { printf 'studio:%s=%s\n' "$1" "$2"; }
@@ -44,6 +45,19 @@ done
 case "$(rsync --version 2>/dev/null | head -n 1)" in *"version 3"*) say rsync 1 ;; esac
 command -v nvidia-smi >/dev/null 2>&1 && say gpu 1
 exit 0
+"""
+
+
+# Runs a shell once nobody else installs the same there; the lock ends with the shell's last process.
+_ALONE = """
+import fcntl, os, sys
+file = open(sys.argv[1], "w")
+os.set_inheritable(file.fileno(), True)
+try:
+    fcntl.flock(file, fcntl.LOCK_EX)
+except OSError:  # a file system without locks
+    pass
+os.execvp("sh", ["sh", "-s"])
 """
 
 
@@ -256,12 +270,15 @@ def _install(machine: Machine, found: Found, file: Path, place: str) -> None:
     parts = ",".join([*wheel.extras(), *(["cuda"] if found.gpu else [])])
     asked = f"{inner}/{file.name}" + (f"[{parts}]" if parts else "")
     v, pip = shlex.quote(place), f"{shlex.quote(f'{place}/bin/python')} -m pip install --disable-pip-version-check"
+    made = shlex.quote(f"{place}/.installed")
     script = (
-        f"umask 077; rm -rf {v}\n{shlex.quote(found.python)} -m venv {v} >&2 || {{ rm -rf {v}; exit {_NO_VENV}; }}\n"
+        f"umask 077; [ -f {made} ] && exit 0\n"
+        f"rm -rf {v}\n{shlex.quote(found.python)} -m venv {v} >&2 || {{ rm -rf {v}; exit {_NO_VENV}; }}\n"
         f"{pip} --quiet -c {shlex.quote(f'{inner}/constraints.txt')} {shlex.quote(asked)} >&2 || exit 1\n"
-        f": > {shlex.quote(f'{place}/.installed')}\n"
+        f": > {made}\n"
     )
-    code, _, errors = machine.run("sh -s", given=script.encode(), seconds=_INSTALL_SECONDS)
+    alone = shlex.join([found.python, "-c", _ALONE, f"{place}.lock"])
+    code, _, errors = machine.run(alone, given=script.encode(), seconds=_INSTALL_SECONDS)
     if code == 0:
         return
     if "No space left" in errors:
@@ -292,7 +309,8 @@ def put(machine: Machine, content: Any, path: str) -> None:
     Raises:
         StudioError: it cannot be written.
     """
-    folder, target, part = (shlex.quote(one) for one in (path.rpartition("/")[0], path, f"{path}.part"))
+    folder, target = (shlex.quote(one) for one in (path.rpartition("/")[0], path))
+    part = f"{target}.part.$$"  # its own: two runs may write the same at once
     command = f"umask 077; mkdir -p {folder} && cat > {part} && mv -f {part} {target}"
     code, _, errors = machine.run(command, given=content, seconds=_INSTALL_SECONDS)
     if code != 0:
@@ -304,7 +322,7 @@ def put(machine: Machine, content: Any, path: str) -> None:
 
 def _require_version(studio: Studio) -> None:
     code, out, errors = studio.machine.run(
-        f"{shlex.quote(studio.python)} -c 'import studio.launch.ssh; print(\"{_MARK}\" + studio.__version__)'",
+        f"{shlex.quote(studio.python)} -c 'import studio.launch.ssh; print(); print(\"{_MARK}\" + studio.__version__)'",
         seconds=60,
     )
     lines = [line for line in out.decode(errors="replace").splitlines() if line.startswith(_MARK)]

@@ -212,7 +212,7 @@ def main() -> int:
                 return 0
             answer = made
     except StudioError as error:
-        print(json.dumps({"error": {**error.as_dict(), "exit_code": error.exit_code}}))
+        _answer({"error": {**error.as_dict(), "exit_code": error.exit_code}})
         return error.exit_code
     except OSError as error:
         print(f"{error}", file=sys.stderr)
@@ -221,10 +221,15 @@ def main() -> int:
             "where": str(error.filename or ""),
             "fix": "Check the disk",
         }
-        print(json.dumps({"error": {**said, "exit_code": 1}}))
+        _answer({"error": {**said, "exit_code": 1}})
         return 1
-    print(json.dumps(answer, default=str))
+    _answer(answer)
     return 0
+
+
+def _answer(value: dict[str, Any]) -> None:
+    """On a line of its own, whatever the login shell has printed."""
+    print(f"\n{json.dumps(value, default=str)}")
 
 
 if __name__ == "__main__":
