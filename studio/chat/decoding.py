@@ -6,11 +6,14 @@ Pure: numpy in, plain values out. What it does not do: penalties and other proce
 from __future__ import annotations
 
 import codecs
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from studio.errors import StudioError
 
 Logits = npt.NDArray[np.float32]
 REPLACEMENT = "\ufffd"  # what decoders write for bytes that are no (or not yet) a character
@@ -32,10 +35,17 @@ class Sampler:
         self._random = np.random.default_rng(None if seed is None else seed % 2**64)
 
     def __call__(self, logits: Logits) -> int:
-        """Choose from logits (V,)."""
+        """Choose from logits (V,).
+
+        Raises:
+            StudioError: they are no numbers to choose by.
+        """
+        largest = float(logits.max())
+        if not math.isfinite(largest):
+            raise StudioError("its numbers overflowed, so no token is likelier than another")
         if self.temperature == 0:
             return int(logits.argmax())
-        scaled = (logits.astype(np.float64) - float(logits.max())) / self.temperature
+        scaled = (logits.astype(np.float64) - largest) / self.temperature
         weights = np.exp(scaled)
         weights /= weights.sum()
         if self.top_p >= 1:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from studio.chat.decoding import Logits, Sampler, StopFilter, TextMaker
+from studio.errors import StudioError
 
 
 class Decoder(Protocol):
@@ -173,7 +174,8 @@ class Engine:
             return self._step(answer)
         except Exception as error:  # the server lives on, the person gets the reason
             traceback.print_exc()
-            answer.sink(Failed(f"The model failed: {type(error).__name__}: {error}"))
+            why = error.sentence if isinstance(error, StudioError) else f"{type(error).__name__}: {error}"
+            answer.sink(Failed(f"The model failed: {why}"))
             return True
 
     def _step(self, answer: Answer) -> bool:

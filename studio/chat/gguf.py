@@ -97,12 +97,22 @@ class GgufBackend:
 
     def text(self, model: str) -> ByteText:
         """A new token-to-text state; special tokens are not shown."""
-        return ByteText(lambda token: self._llama.detokenize([token]))
+        return ByteText(self._piece)
 
     def begin(self, model: str, ids: Sequence[int]) -> GgufDecoder:
         """A new answer; the cache starts empty, so the same seed gives the same answer whatever was before."""
         self._llama.reset()  # type: ignore[no-untyped-call]
         return GgufDecoder(self._llama, self._size, ids)
+
+    def _piece(self, token: int) -> bytes:
+        """What a token adds to the text; llama-cpp-python's own `detokenize` loses tokens of more than 32 bytes."""
+        size = 32
+        while True:
+            room = ctypes.create_string_buffer(size)
+            length = int(llama_cpp.llama_token_to_piece(self._vocab, token, room, size, 0, False))
+            if length >= 0:
+                return room.raw[:length]
+            size = -length
 
     def _token_text(self, token: int) -> str:
         return llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8") if token >= 0 else ""

@@ -60,7 +60,10 @@ def prompt_text(template: str, messages: Messages, tokens: dict[str, str]) -> st
 
 
 def turn_end(tokenizer: Any) -> int | None:
-    """The special token that the chat template writes after an assistant's text; None where there is none."""
+    """The token that the chat template writes after an assistant's text; None where there is none.
+
+    As in training, the first special token, or else the first other added one that is not only blanks.
+    """
     mark = "finetune-studio-mark"
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
     try:
@@ -68,7 +71,8 @@ def turn_end(tokenizer: Any) -> int | None:
         after = _ids(tokenizer, text.rpartition(mark)[2], special=False)
     except (TemplateRefusedError, OutOfBoundsError):
         return None  # a template may refuse anything; then the ids of generation_config must do
-    return next((token for token in after if token in tokenizer.all_special_ids), None)
+    added = {id for id, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
+    return next((token for known in (tokenizer.all_special_ids, added) for token in after if token in known), None)
 
 
 def _joined(messages: Sequence[dict[str, str]]) -> str:

@@ -105,6 +105,8 @@ def make_app(backend: Backend, engine: Engine, lifetime: Lifetime, key: str) -> 
             raise ApiError(429, f"{LONGEST_QUEUE} answers are already in progress", code="rate_limit_exceeded")
         messages = [message.plain() for message in asked.messages]
         ids = await asyncio.to_thread(backend.prompt, asked.model, messages)
+        if not ids:
+            raise ApiError(400, "messages: their texts are empty, so there is nothing to answer", param="messages")
         if len(ids) >= backend.context:
             raise ApiError(
                 400,

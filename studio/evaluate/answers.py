@@ -1,9 +1,10 @@
 """Greedy answers of a transformers model to many questions, and whether they are exactly right.
 
-The expected answer is tried first: the model's choice at each of its positions is compared, and if all agree, greedy
-decoding gives exactly this answer, so it need not be generated. On a model that knows its task this is ten times faster
-than generating everything. Where a CPU computes, `studio.writing` does both, and reads each prompt once. Elsewhere that
-is a pass of its own, left out for the rest if the model gives the expected answer to hardly any of the first questions.
+The expected answer is tried first: the model's choice at each of its positions is compared, and if all agree, its end
+included, greedy decoding gives exactly this answer, so it need not be generated. On a model that knows its task this is
+ten times faster than generating everything. Where a CPU computes, `studio.writing` does both, and reads each prompt
+once. Elsewhere that is a pass of its own, left out for the rest if the model gives the expected answer to hardly any of
+the first questions.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers import GenerationConfig
 
+from studio.errors import InputError
 from studio.evaluate.questions import Question
 from studio.evaluate.score import exact_match
 from studio.models.plan.batches import Batching, split
@@ -30,7 +34,7 @@ TELLING, WORTH = 16, 1 / 8
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said to one question."""
+    """What a model said to one question; it is right if it has ended and is the expected answer, as tokens or text."""
 
     text: str
     right: bool
@@ -45,38 +49,99 @@ def answer_all(
         model: a causal language model (or PEFT model) in evaluation mode.
         tokenizer: its tokenizer.
         questions: what is asked.
-        max_new_tokens: where an answer is cut.
+        max_new_tokens: where an answer is cut; it is cut too where the model has no more positions.
         on_done: called with the number of questions answered so far.
+
+    Raises:
+        InputError: a prompt leaves no position for an answer.
     """
     answers: dict[int, Answer] = {}
+    places = positions(model)
+    for one in questions:
+        require_room(one.row, len(one.prompt_ids) + 1, places)
     with quicker(model) as drafting:
+        count, ends = _Count(on_done), _ends(model, tokenizer, questions)
+        writer = _Writer(model, tokenizer, max_new_tokens, places, ends, count, drafting)
         if not drafting:
-            answers = _as_expected(model, questions, on_done)
-        writer = _Writer(model, tokenizer, max_new_tokens, _Count(len(answers), on_done), drafting)
+            answers = _as_expected(writer, questions)
         order = sorted(range(len(questions)), key=lambda at: len(questions[at].prompt_ids))
         left = [at for at in order if at not in answers]
         longest = max((len(questions[at].prompt_ids) for at in left), default=0) + max_new_tokens
         size = rows_at_once(model, longest) if left and _skips_padding(model) else 1
-        for batch in _batches(left, size):
-            for at, text in zip(batch, writer.texts([questions[at] for at in batch]), strict=True):
-                answers[at] = Answer(text, exact_match(questions[at].expected, text))
+        for batch in _batches(left, size, lambda at: writer.room(questions[at]) == max_new_tokens):
+            answers.update(zip(batch, writer.answers([questions[at] for at in batch]), strict=True))
     return [answers[at] for at in range(len(questions))]
 
 
-def _as_expected(model: Any, questions: list[Question], on_done: Callable[[int], None]) -> dict[int, Answer]:
+def positions(model: Any) -> int | None:
+    """How many positions a model has a place for; None where they are computed (rotary ones) or not counted.
+
+    Args:
+        model: a causal language model (or PEFT model).
+    """
+    config = model.config.get_text_config()
+    rotary = getattr(config, "rope_parameters", None) is not None
+    return None if rotary else getattr(config, "max_position_embeddings", None)
+
+
+def require_room(row: int, tokens: int, places: int | None) -> None:
+    """Refuse a row that a model has no positions for.
+
+    Args:
+        row: its number.
+        tokens: that are read, or written, at least.
+        places: of `positions`.
+
+    Raises:
+        InputError: there are more tokens than positions.
+    """
+    if places is not None and tokens > places:
+        raise InputError(
+            f"it takes {tokens} tokens or more, answer included, and the model has positions for {places}",
+            where=f"row {row}", fix="Leave the row out",
+        )  # fmt: skip
+
+
+def _as_expected(writer: _Writer, questions: list[Question]) -> dict[int, Answer]:
     """The answers, by their question's place, that are as expected; not all are looked for if few are found."""
     answers: dict[int, Answer] = {}
-    lengths = [len(question.prompt_ids) + len(question.answer_ids) for question in questions]
+    fit = [at for at, question in enumerate(questions) if writer.may_be(question)]
+    lengths = [len(questions[at].prompt_ids) + len(questions[at].answer_ids) for at in fit]
     tried = 0
-    for batch in split(lengths, FORCED):
+    for part in split(lengths, FORCED) if fit else []:
         if tried >= TELLING and len(answers) < WORTH * tried:
             break
-        tried += len(batch)
-        for at, right in zip(batch, _forced(model, [questions[at] for at in batch]), strict=True):
+        tried += len(part)
+        batch = [questions[fit[at]] for at in part]
+        for at, question, right in zip(part, batch, _forced(writer.model, batch), strict=True):
             if right:
-                answers[at] = Answer(questions[at].expected, True)
-        on_done(len(answers))
+                answers[fit[at]] = writer.answer(question, question.answer_ids)
+        writer.ended(len(answers) - writer.ended.done)
     return answers
+
+
+def _ends(model: Any, tokenizer: Any, questions: Sequence[Question]) -> frozenset[int]:
+    """The tokens that end an answer: the model's own, and the one that ends the expected answers, as in Chat."""
+    known = model.generation_config.eos_token_id
+    marks = {*tokenizer.all_special_ids}
+    marks |= {id for id, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
+    last = {one.answer_ids[-1] for one in questions if one.answer_ids}
+    return frozenset(known if isinstance(known, list) else [] if known is None else [known]) | (last & marks)
+
+
+@contextmanager
+def _plainly(model: Any) -> Iterator[None]:
+    """Let `generate` take the likeliest token each time, whatever else the model's generation config asks for.
+
+    Penalties, suppressed tokens, least lengths and beams are left out where an answer is tried, in GGUF files and in
+    Chat, too.
+    """
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    own, inner.generation_config = inner.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        inner.generation_config = own
 
 
 def _skips_padding(model: Any) -> bool:
@@ -119,8 +184,8 @@ def answer_logits(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> It
 class _Count:
     """Counts answers, which several threads write."""
 
-    def __init__(self, done: int, on_done: Callable[[int], None]) -> None:
-        self.done, self._on_done, self._lock = done, on_done, threading.Lock()
+    def __init__(self, on_done: Callable[[int], None]) -> None:
+        self.done, self._on_done, self._lock = 0, on_done, threading.Lock()
 
     def __call__(self, more: int) -> None:
         with self._lock:
@@ -135,6 +200,8 @@ class _Writer:
     Attributes:
         model, tokenizer: which write them.
         most: longest answer, tokens.
+        places: of `positions`.
+        ends: tokens that end an answer.
         ended: called with the number of answers that are ready.
         drafting: the expected answers are tried meanwhile.
     """
@@ -142,12 +209,32 @@ class _Writer:
     model: Any
     tokenizer: Any
     most: int
+    places: int | None
+    ends: frozenset[int]
     ended: _Count
     drafting: bool
 
+    def room(self, question: Question) -> int:
+        """The longest answer to a question, in tokens."""
+        return self.most if self.places is None else min(self.most, self.places - len(question.prompt_ids))
+
+    def may_be(self, question: Question) -> bool:
+        """Whether the expected answer is one that can be written: it ends, once, before it would be cut."""
+        ids = question.answer_ids
+        return 0 < len(ids) <= self.room(question) and ids[-1] in self.ends and self.ends.isdisjoint(ids[:-1])
+
+    def answer(self, question: Question, ids: list[int]) -> Answer:
+        """What was written, with whatever fills it behind its end."""
+        end = next((at for at, token in enumerate(ids) if token in self.ends), None)
+        text = str(self.tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        expected = question.answer_ids
+        expected = expected[:-1] if expected and expected[-1] in self.ends else expected
+        # A tokenizer that normalizes, or a template that rewrites, gives other characters for the same tokens.
+        return Answer(text, end is not None and (ids[:end] == expected or exact_match(question.expected, text)))
+
     @torch.inference_mode()
-    def texts(self, questions: Sequence[Question]) -> list[str]:
-        """The answers to some questions, computed together."""
+    def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        """The answers to some questions of the same room, computed together."""
         length = max(len(one.prompt_ids) for one in questions)
         device = next(self.model.parameters()).device
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
@@ -156,34 +243,23 @@ class _Writer:
         for at, one in enumerate(questions):  # padded on the left, so that all answers begin at one position
             ids[at, length - len(one.prompt_ids) :] = torch.tensor(one.prompt_ids)
             mask[at, length - len(one.prompt_ids) :] = 1
-        told: dict[str, Any] = {"eos_token_id": self._ends(questions)}
+        told: dict[str, Any] = {"eos_token_id": sorted(self.ends) or None}
         if self.drafting:
             told |= {"drafts": [one.answer_ids for one in questions], "on_end": self.ended}
         done = self.ended.done + len(questions)
-        output = self.model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=self.most,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=1.0,  # which tried answers, GGUF files and Chat do not have either
-            pad_token_id=pad,
-            **told,
-        )
+        with _plainly(self.model):
+            output = self.model.generate(
+                input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=self.room(questions[0]),
+                do_sample=False, pad_token_id=pad, **told,
+            )  # fmt: skip
         self.ended(done - self.ended.done)  # where nothing was said of single rows
-        texts: list[str] = self.tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
-        return texts
-
-    def _ends(self, questions: Sequence[Question]) -> list[int] | None:
-        """The tokens that end an answer: the model's own, and the one that ends the expected answers, as in Chat."""
-        known = getattr(self.model.generation_config, "eos_token_id", None)
-        ends = set(known if isinstance(known, list) else [] if known is None else [known])
-        ends |= {one.answer_ids[-1] for one in questions if one.answer_ids}.intersection(self.tokenizer.all_special_ids)
-        return sorted(ends) or None
+        written = output[:, length:].tolist()
+        return [self.answer(question, row) for question, row in zip(questions, written, strict=True)]
 
 
-def _batches(items: list[int], size: int) -> Iterator[list[int]]:
-    for begin in range(0, len(items), size):
-        yield items[begin : begin + size]
+def _batches(items: list[int], size: int, together: Callable[[int], bool]) -> Iterator[list[int]]:
+    """Cut items into parts of a size; those that cannot be computed together with others are parts of their own."""
+    shared = [one for one in items if together(one)]
+    for begin in range(0, len(shared), size):
+        yield shared[begin : begin + size]
+    yield from ([one] for one in items if not together(one))

@@ -92,10 +92,15 @@ def _questions(context: JobContext, config: EvaluateConfig, run: JobFolder) -> t
         found = list(enumerate(held_rows(asked, context.settings), 1))
     else:
         path = Path(resolve_path(data, context.settings))
-        found = [(sent.number, sent.row) for sent in rows_of(path, "supervised") if sent.error is None]
-    questions = [one for number, row in found[: config.limit] if (one := _question(number, row)) is not None]
+        found = [(sent.number, sent.row) for sent in rows_of(path, "supervised")]  # {} for one that cannot be used
+    found = found[: config.limit]
+    asked_of = {number: _question(number, row) for number, row in found}
+    questions = [one for one in asked_of.values() if one is not None]
     if not questions:
         raise InputError("no row has a question and an expected answer", where=data, fix="Choose another file of rows")
+    if left := [number for number, one in asked_of.items() if one is None]:
+        what = f"{len(left)} of {len(found)} rows do not end with a text as the answer to a question, and are left out"
+        context.notice("warning", f"{what}, the first of them row {left[0]}")
     return data, questions
 
 

@@ -149,6 +149,6 @@ def measure_of(
     if kind in COMPARED:
         masker = Masker(tokenizer, control_tokens=data.control_tokens)
         return Preference(judged(kind, examples, masker, where), kind == "pairs")
-    questions = questions_of(examples, tokenizer)
+    questions = questions_of(examples, tokenizer, data.control_tokens)
     most = max(len(question.answer_ids) for question in questions) + SPARE_TOKENS
     return ExactMatch(questions, tokenizer, longest or most)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from studio.config.data import DataSource
 from studio.config.jobs import COMPARED
-from studio.data.files.datafiles import read_rows
+from studio.data.files.datafiles import place, read_rows
 from studio.data.formats.answers import Example, split_prompt
 from studio.data.formats.rows import fitting_kind, fitting_kinds
 from studio.data.masks.masker import Masker
@@ -107,20 +107,30 @@ def read_questions(
     return questions_of(examples, tokenizer)
 
 
-def questions_of(examples: Sequence[Example], tokenizer: Any) -> list[Question]:
-    """Turn rows into questions; of a conversation the last answer is expected.
+def questions_of(
+    examples: Sequence[Example], tokenizer: Any, control_tokens: Literal["refuse", "keep"] = "keep"
+) -> list[Question]:
+    """Turn rows into questions; of a conversation the last answer that counts is expected.
 
     Args:
         examples: rows with an answer.
         tokenizer: with its chat template.
+        control_tokens: as the training reads them.
 
     Raises:
-        InputError: a row cannot be rendered, or has no answer.
+        InputError: a row cannot be rendered, or has no prompt or no answer.
     """
     questions = []
-    for example, masked in zip(examples, Masker(tokenizer, "last").encode(examples), strict=True):
+    examples = [_up_to_what_counts(example) for example in examples]
+    masker = Masker(tokenizer, "last", control_tokens)
+    for example, masked in zip(examples, masker.encode(examples), strict=True):
         prompt, expected = split_prompt(example)
         begin = next(at for at, label in enumerate(masked.labels) if label != IGNORED)
+        if not begin:
+            raise InputError(
+                "the prompt is empty, so there is nothing to ask", where=place(example.path, example.row),
+                fix="Add a prompt, or remove the row",
+            )  # fmt: skip
         end = max(at for at, label in enumerate(masked.labels) if label != IGNORED) + 1
         questions.append(
             Question(
@@ -132,3 +142,13 @@ def questions_of(examples: Sequence[Example], tokenizer: Any) -> list[Question]:
             )
         )
     return questions
+
+
+def _up_to_what_counts(example: Example) -> Example:
+    """The row without its last turns, where their answers have weight 0: training does not ask for those either."""
+    messages = example.messages or []
+    answers = [at for at, one in enumerate(messages) if one["role"] == "assistant"]
+    counted = [at for at in answers if at >= example.trained_from and messages[at].get("weight", 1)]
+    if not counted or counted[-1] == answers[-1]:
+        return example
+    return replace(example, messages=messages[: counted[-1] + 1])

@@ -18,7 +18,7 @@ from studio.data.formats.answers import Example
 from studio.data.masks.masker import Masker
 from studio.data.prepare.units import Pair, Rated, both_answers, encode
 from studio.errors import InputError
-from studio.evaluate.answers import FORCED, answer_logits
+from studio.evaluate.answers import FORCED, answer_logits, positions, require_room
 from studio.methods import RowKind
 from studio.methods.preference import Ranked, good_above_bad
 from studio.models.plan.batches import split
@@ -87,9 +87,15 @@ def likelihoods(model: Any, answers: Sequence[Judged], on_done: Callable[[int], 
         model: a causal language model (or PEFT model) in evaluation mode.
         answers: what it is asked about.
         on_done: called with the number of answers so far.
+
+    Raises:
+        InputError: the model has no positions for so long an answer.
     """
     found: dict[int, float] = {}
-    for batch in split([len(one.prompt_ids) + len(one.answer_ids) for one in answers], FORCED):
+    lengths, places = [len(one.prompt_ids) + len(one.answer_ids) for one in answers], positions(model)
+    for one, length in zip(answers, lengths, strict=True):
+        require_room(one.row, length, places)
+    for batch in split(lengths, FORCED):
         rows = [(answers[at].prompt_ids, answers[at].answer_ids) for at in batch]
         for at, logits in zip(batch, answer_logits(model, rows), strict=True):
             ids = torch.tensor(answers[at].answer_ids, device=logits.device)

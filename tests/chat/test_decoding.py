@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from studio.chat.decoding import REPLACEMENT, ByteText, Sampler, StopFilter, WindowText
+from studio.errors import StudioError
 
 TEXT = "Grüße 😀 你好，世界 👨‍👩‍👧‍👦 नमस्ते\n\n  two spaces 🇫🇷 e\u0301"
 
@@ -40,6 +41,13 @@ def test_same_seed_same_draws_and_negative_seeds_are_seeds() -> None:
 def test_extreme_logits_do_not_overflow() -> None:
     logits = np.array([-1e30, 1e30, -np.inf], dtype=np.float32)
     assert Sampler(temperature=0.01, top_p=0.5, seed=0)(logits) == 1
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("logits", [[np.nan, 1, 2], [np.inf, 1, 2], [-np.inf, -np.inf, -np.inf]], ids=str)
+def test_numbers_that_overflowed_choose_nothing(logits: list[float], temperature: float) -> None:
+    with pytest.raises(StudioError, match="its numbers overflowed"):
+        Sampler(temperature)(np.array(logits, dtype=np.float32))
 
 
 def test_hugging_face_tokens_become_whole_characters(model_path: Path) -> None:

@@ -7,9 +7,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from studio.chat.decoding import ByteText, Logits, Sampler, StopFilter
 from studio.chat.engine import Answer, Decoder, End, Engine, Event, Failed, Piece
+from studio.chat.lifetime import Lifetime
+from studio.chat.server import make_app
+from studio.errors import StudioError
 
 END = 0
 
@@ -25,9 +29,10 @@ class Counting:
         self.parallel = parallel
         self.steps: list[str] = []
         self.gate = threading.Event()
+        self.error: Exception = RuntimeError("no memory left")
 
     def prompt(self, model: str, messages: list[dict[str, str]]) -> list[int]:
-        return [1]
+        return [1] * len(messages[0]["content"])
 
     def ends(self, model: str, token: int) -> bool:
         return token == END
@@ -49,7 +54,7 @@ class _Step:
 
     def logits(self) -> Logits:
         if self.model == "broken":
-            raise RuntimeError("no memory left")
+            raise self.backend.error
         self.backend.steps.append(self.model)
         row = np.zeros(128, dtype=np.float32)
         row[ord("a")] = 1
@@ -113,8 +118,14 @@ def test_cancel_ends_after_the_step_in_progress_and_makes_room() -> None:
     engine.stop()
 
 
-def test_a_failure_is_told_and_the_next_answer_works() -> None:
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(RuntimeError("no memory left"), "RuntimeError: no memory left"), (StudioError("it is tired"), "it is tired.")],
+    ids=["a library's", "the studio's"],
+)
+def test_a_failure_is_told_and_the_next_answer_works(error: Exception, why: str) -> None:
     backend = Counting(1)
+    backend.error = error
     backend.gate.set()
     engine = Engine(backend)
     engine.start()
@@ -122,7 +133,7 @@ def test_a_failure_is_told_and_the_next_answer_works() -> None:
     engine.submit(broken.answer)
     engine.submit(good.answer)
     assert broken.over.wait(10) and good.over.wait(10)
-    assert broken.events == [Failed("The model failed: RuntimeError: no memory left")]
+    assert broken.events == [Failed(f"The model failed: {why}")]
     assert good.text() == "aaaaa"
     engine.stop()
 
@@ -137,3 +148,13 @@ def test_stop_string_over_several_tokens() -> None:
     assert watcher.over.wait(10)
     assert watcher.text() == "" and watcher.events == [End("stop", 3)]
     engine.stop()
+
+
+def test_a_prompt_of_no_tokens_is_refused() -> None:
+    """A model without a template may be given nothing at all, behind which there is nothing to read."""
+    backend = Counting(1)
+    client = TestClient(make_app(backend, Engine(backend), Lifetime(0), "k" * 20), base_url="http://127.0.0.1")
+    body = {"model": "base", "messages": [{"role": "user", "content": ""}]}
+    reply = client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {'k' * 20}"})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "messages")
+    assert "their texts are empty" in reply.json()["error"]["message"]

@@ -55,6 +55,11 @@ def test_prompts_are_those_of_the_libraries(number: int, tokenizer: Any) -> None
 
 def test_the_end_of_a_turn(tokenizer: Any) -> None:
     assert turn_end(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    other = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
+    other.add_tokens(["<turn_end>"])  # one that is not special, which training takes for the end all the same
+    for template in ("<turn_end>", "<turn_end><|im_end|>"):
+        other.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}" + template + "{% endfor %}"
+        assert turn_end(other) == other.convert_tokens_to_ids(template.removeprefix("<turn_end>") or "<turn_end>")
 
 
 @pytest.mark.long
@@ -118,3 +123,10 @@ def test_a_gguf_file_says_its_prompt(gguf_path: Path) -> None:
     backend._chat_template = BOMBS["loops"]
     with pytest.raises(ApiError, match="takes more"):
         backend.prompt("gguf", QUESTIONS[0])
+
+
+def test_a_gguf_files_long_tokens_are_whole(gguf_path: Path) -> None:
+    backend = GgufBackend(gguf_path, context=256)
+    for text in ("-" * 64, "\n" + " " * 48, "a\n" + " " * 40 + "return \U0001f3a8"):
+        ids, maker = backend._llama.tokenize(text.encode(), add_bos=False, special=False), backend.text("gguf")
+        assert "".join(map(maker.push, ids)) + maker.finish() == text

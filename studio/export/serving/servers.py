@@ -7,6 +7,7 @@ card stays), llama.cpp's server. All listen on this machine alone: none of them 
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
 from dataclasses import dataclass
@@ -167,7 +168,8 @@ def write_serving(folder: Path, served: Served, notes: list[str]) -> dict[str, A
     write_atomic(folder / SCRIPT, script(served))
     (folder / SCRIPT).chmod(0o755)
     write_atomic(folder / COMPOSE, compose(served))
-    message = f'{{"model": "{served.asked}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    asked = {"model": served.asked, "messages": [{"role": "user", "content": "Hello"}]}
+    message = json.dumps(asked, ensure_ascii=False)
     url = f"http://127.0.0.1:{PORTS[served.server]}/v1/chat/completions"
     ask = shlex.join(["curl", url, "--header", "Content-Type: application/json", "--data", message])
     start = shlex.join(["sh", str(folder / SCRIPT)])

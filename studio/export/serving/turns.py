@@ -158,7 +158,8 @@ def _between(render: Callable[[list[Message]], str], messages: list[Message]) ->
 
 
 def _literal(text: str) -> str:
-    return text.replace("{{", '{{ "{{" }}')
+    # A brace at the end would open Go's next action with it.
+    return re.sub(r"\{\{|\{\Z", lambda found: f'{{{{ "{found[0]}" }}}}', text)
 
 
 def as_values(turns: Turns | None) -> dict[str, Any] | None:

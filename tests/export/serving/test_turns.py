@@ -99,3 +99,5 @@ def test_blanks_are_told_apart_from_other_differences() -> None:
 
 def test_braces_are_text_in_go() -> None:
     assert '{{ "{{" }}x}}' in Turns("", "", None, ("{{x}}", ""), ("", ""), "").in_go(start=False)
+    assert '{{ "{{" }}{{ "{" }}{{ .Content }}}' in Turns("", "", None, ("{{{", "}"), ("", ""), "").in_go(start=False)
+    assert 'a{b{{ "{" }}{{ .Content }}' in Turns("", "", None, ("a{b{", ""), ("", ""), "").in_go(start=False)
