@@ -81,6 +81,17 @@ class OfKinds(Options):
         return name in self.kind.options.model_fields
 
 
+def whole_or_auto(value: int | str) -> int | str:
+    """Check a count that may be left to the studio.
+
+    Raises:
+        ValueError: it is below 1.
+    """
+    if value != "auto" and int(value) < 1:
+        raise ValueError("a whole number from 1, or auto")
+    return value
+
+
 def _plain_types(annotation: Any) -> list[Any]:
     """The types without parts that an annotation is made of: int and str of `list[int] | str`."""
     if isinstance(annotation, UnionType) or get_origin(annotation) in (Union, list, dict):

@@ -11,6 +11,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -23,6 +24,24 @@ from studio.reach import opened
 
 LONGEST_CONTEXT = 4096  # tokens; the cache is allocated whole at the start
 PREFILL_TOKENS = 512  # longest part of a prompt read in one step, so that a cancel is prompt
+
+
+def piece_of(vocab: Any, token: int) -> bytes:
+    """What a token adds to the text, nothing if it is special.
+
+    llama-cpp-python's own `detokenize` loses tokens of more than 32 bytes.
+
+    Args:
+        vocab: llama.cpp's, of a loaded model.
+        token: its id.
+    """
+    size = 32
+    while True:
+        room = ctypes.create_string_buffer(size)
+        length = int(llama_cpp.llama_token_to_piece(vocab, token, room, size, 0, False))
+        if length >= 0:
+            return room.raw[:length]
+        size = -length
 
 
 class GgufBackend:
@@ -97,22 +116,12 @@ class GgufBackend:
 
     def text(self, model: str) -> ByteText:
         """A new token-to-text state; special tokens are not shown."""
-        return ByteText(self._piece)
+        return ByteText(lambda token: piece_of(self._vocab, token))
 
     def begin(self, model: str, ids: Sequence[int]) -> GgufDecoder:
         """A new answer; the cache starts empty, so the same seed gives the same answer whatever was before."""
         self._llama.reset()  # type: ignore[no-untyped-call]
         return GgufDecoder(self._llama, self._size, ids)
-
-    def _piece(self, token: int) -> bytes:
-        """What a token adds to the text; llama-cpp-python's own `detokenize` loses tokens of more than 32 bytes."""
-        size = 32
-        while True:
-            room = ctypes.create_string_buffer(size)
-            length = int(llama_cpp.llama_token_to_piece(self._vocab, token, room, size, 0, False))
-            if length >= 0:
-                return room.raw[:length]
-            size = -length
 
     def _token_text(self, token: int) -> str:
         return llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8") if token >= 0 else ""

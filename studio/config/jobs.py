@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from studio.errors import InputError
 from studio.methods import METHODS, Method, RowKind
-from studio.option import Options, option
+from studio.option import Options, option, whole_or_auto
 
 GgufType = Literal[
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q4_0", "q3_k_m", "q2_k",
@@ -134,6 +134,11 @@ class EvaluateConfig(Options):
         title="Maximum new tokens",
         unit="tokens",
     )
+
+    @field_validator("max_new_tokens")
+    @classmethod
+    def _count(cls, value: int | str) -> int | str:
+        return whole_or_auto(value)
 
 
 class ExportConfig(Options):

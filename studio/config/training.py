@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from studio.methods import METHODS
-from studio.option import Options, having, option
+from studio.option import Options, having, option, whole_or_auto
 from studio.tunings import TUNINGS
 
 Auto = Literal["auto"]
@@ -264,9 +264,7 @@ class TrainingConfig(Options):
     @field_validator("micro_batch_size", "eval_steps", "save_steps")
     @classmethod
     def _count(cls, value: int | str) -> int | str:
-        if value != "auto" and int(value) < 1:
-            raise ValueError("a whole number from 1, or auto")
-        return value
+        return whole_or_auto(value)
 
     @field_validator("learning_rate")
     @classmethod

@@ -130,11 +130,14 @@ def _ends(model: Any, tokenizer: Any, questions: Sequence[Question]) -> frozense
 
 
 @contextmanager
-def _plainly(model: Any) -> Iterator[None]:
+def plainly(model: Any) -> Iterator[None]:
     """Let `generate` take the likeliest token each time, whatever else the model's generation config asks for.
 
     Penalties, suppressed tokens, least lengths and beams are left out where an answer is tried, in GGUF files and in
     Chat, too.
+
+    Args:
+        model: a causal language model (or PEFT model).
     """
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     own, inner.generation_config = inner.generation_config, GenerationConfig()
@@ -247,7 +250,7 @@ class _Writer:
         if self.drafting:
             told |= {"drafts": [one.answer_ids for one in questions], "on_end": self.ended}
         done = self.ended.done + len(questions)
-        with _plainly(self.model):
+        with plainly(self.model):
             output = self.model.generate(
                 input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=self.room(questions[0]),
                 do_sample=False, pad_token_id=pad, **told,

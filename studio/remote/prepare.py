@@ -23,6 +23,11 @@ _SPLIT_SEED = 42
 _SHOWN = 20
 
 
+def dollars(price: float) -> str:
+    """An estimated price as a person reads it."""
+    return "less than $0.01" if 0 < price < 0.01 else f"about ${price:,.2f}"
+
+
 @dataclass(frozen=True)
 class Checked:
     """What is known of rows that could be sent, and what it costs.
@@ -72,8 +77,7 @@ class Checked:
         chosen = " (OpenAI chooses; this is what it usually takes)" if self.epochs_chosen else ""
         said = f"{about}{self.tokens:,} tokens × {epochs}{chosen}"
         if self.price is not None:
-            dollars = "less than $0.01" if 0 < self.price < 0.01 else f"about ${self.price:,.2f}"
-            return f"{said} = {dollars}. {self.age}"
+            return f"{said} = {dollars(self.price)}. {self.age}"
         if self.hour is not None:
             return f"${self.hour:,.2f} for each hour of training, however long it takes ({said}). {self.age}"
         return f"{said}; the table has no price for {self.config.name}"

@@ -57,6 +57,12 @@ def test_every_option_explains_itself() -> None:
         assert 6 <= sum(spec.tier == "basic" for spec in shown) <= 15, (method, tuning)
 
 
+@pytest.mark.parametrize("length", [0, -5])
+def test_an_answer_may_not_be_shorter_than_a_token(length: int) -> None:
+    with pytest.raises(InputErrors, match="a whole number from 1, or auto"):
+        build(EvaluateConfig, {"run": "one", "max_new_tokens": length})
+
+
 def test_the_yaml_carries_the_help_as_comments() -> None:
     text = dump_run(RunConfig())
     for spec in options_of(RunConfig):

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from studio.evaluate.answers import plainly
+
 PROMPTS, OF_ROWS = 8, 5
 TOKENS = 48
 LIKELIEST = 5
@@ -58,11 +60,12 @@ def greedy_answers(model: Any, prompts: Sequence[tuple[str, list[int]]], ends: l
     answers = []
     for name, prompt in prompts:
         ids = torch.tensor([prompt], device=model.device)
-        output = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False,
-            temperature=None, top_p=None, top_k=None, eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0,
-            return_dict_in_generate=True, output_logits=True,
-        )  # fmt: skip
+        with plainly(model):
+            output = model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False,
+                eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0, return_dict_in_generate=True,
+                output_logits=True,
+            )  # fmt: skip
         likely = [torch.log_softmax(logits[0].float(), -1).topk(LIKELIEST) for logits in output.logits]
         pairs = [list(zip(one.indices.tolist(), one.values.tolist(), strict=True)) for one in likely]
         answers.append(GreedyAnswer(name, prompt, output.sequences[0, len(prompt) :].tolist(), pairs))

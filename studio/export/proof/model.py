@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from studio.alike import alike
+from studio.chat.gguf import piece_of
 from studio.errors import StudioError
 
 BATCH_TOKENS = 512
@@ -137,7 +138,7 @@ class GgufModel:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer, without special tokens."""
-        return self._llama.detokenize(list(ids)).decode("utf-8", "replace")
+        return b"".join(piece_of(self._vocab, token) for token in ids).decode("utf-8", "replace")
 
     def logits(self, ids: Sequence[int], first: int) -> npt.NDArray[np.float32]:
         """Logits after each of the positions first, first + 1, … of a sequence: (len(ids) - first, vocabulary).

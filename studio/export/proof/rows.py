@@ -63,11 +63,12 @@ def answer_rows(request: dict[str, Any], report: Report) -> dict[str, Any]:
             left: list[tuple[dict[str, Any], list[int]]] = []
             expected = together.chosen([(row["prompt_ids"], row["answer_ids"]) for row in rows])
             for row, chosen in zip(rows, expected, strict=True):
-                if chosen == row["answer_ids"]:
+                beginning = begun(model, row["answer_ids"], chosen)
+                if beginning == row["answer_ids"] and model.is_end(beginning[-1]):
                     correct += 1
                     report(correct, len(rows))
                 else:
-                    left.append((row, begun(model, row["answer_ids"], chosen)))
+                    left.append((row, beginning))
             asked = [(row["prompt_ids"], beginning) for row, beginning in left]
             for (row, _), (ids, ended) in zip(left, together.written(asked, most), strict=True):
                 answer = model.decode(ids)

@@ -68,6 +68,11 @@ assert abs(model.logits(ids, 0) - first).max() < 0.2
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_long_tokens_of_an_answer_are_whole(model: GgufModel) -> None:
+    for text in ("-" * 64, "\n" + " " * 48):
+        assert model.decode(model._llama.tokenize(text.encode(), add_bos=False, special=False)) == text
+
+
 def test_one_pass_agrees_with_generation(model: GgufModel) -> None:
     prompt = model.chat_ids([{"role": "user", "content": "Repeat after me: one two three."}])
     answer, ended = model.greedy(prompt, 12)
@@ -125,11 +130,15 @@ def test_rows_are_counted_and_wrong_answers_shown(file: Path, tmp_path: Path) ->
         row | {"expected": said, "answer_ids": [*answer, 2]},
         row | {"row": 2, "expected": f" {said}\n", "answer_ids": [*answer, 198, 2]},
         row | {"row": 3, "expected": "Berlin.", "answer_ids": [77, 2] + [2] * len(answer)},
+        row | {"row": 4, "expected": "One", "answer_ids": answer[:1]},  # with no end, after which it would stop
     ]
     (tmp_path / "cases.json").write_text(json.dumps({"rows": rows}))
     seen: list[tuple[float, float | None]] = []
     request = {"file": str(file), "folder": str(tmp_path), "threads": 1}
     found = answer_rows(request, lambda done, total: seen.append((done, total)))
-    assert (found["correct"], found["total"], found["exact_match"]) == (2, 3, 0.6667)
-    assert found["wrong"] == [{"row": 3, "prompt": "p", "expected": "Berlin.", "answer": said}]
-    assert seen[-1] == (3, 3)
+    assert (found["correct"], found["total"], found["exact_match"]) == (2, 4, 0.5)
+    assert found["wrong"] == [
+        {"row": 3, "prompt": "p", "expected": "Berlin.", "answer": said},
+        {"row": 4, "prompt": "p", "expected": "One", "answer": said},
+    ]
+    assert seen[-1] == (4, 4)

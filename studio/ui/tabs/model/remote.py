@@ -18,7 +18,7 @@ from studio.errors import InputError, StudioError
 from studio.jobs.store.folder import free_name
 from studio.remote.asking import adopt, start
 from studio.remote.checking import check
-from studio.remote.prepare import Checked
+from studio.remote.prepare import Checked, dollars
 from studio.remote.table import read_table
 from studio.settings import Settings
 from studio.ui.components.choices import text_line
@@ -233,7 +233,7 @@ def in_words(found: Checked, closing: str = "") -> str:
 def start_label(found: Checked) -> str:
     """What the button says that sends the rows: how many, and the price."""
     rows = found.rows + found.validation_rows
-    price = "price unknown" if found.price is None else f"about ${found.price:,.2f}"
+    price = "price unknown" if found.price is None else dollars(found.price)
     if found.hour is not None:
         price = f"${found.hour:,.2f} an hour"
     return f"Send {rows:,} rows and start ({price})"
