@@ -45,7 +45,6 @@ class Slice(_Part):
 
     sources: list[SliceSource] = Field(min_length=1)
     base_model: str | None = None
-    residual_weight: float | None = None
     parameters: Values = Field(default_factory=dict)
 
 

@@ -103,6 +103,10 @@ WRONG = {
     "an unknown key of a token": (
         TWO + "merge_method: linear\ntokenizer: {tokens: {<x>: {sorce: a}}}", "Did you mean 'source'?",
     ),
+    "what mergekit does not read": (
+        "merge_method: passthrough\nslices: [{residual_weight: 0.5, sources: [{model: a, layer_range: [0, 1]}]}]",
+        "a recipe has no 'residual_weight' there",
+    ),
     "an unknown template": (TWO + "merge_method: linear\nchat_template: chatlm", "Did you mean chatml?"),
     "a model's own value of a shared parameter": (
         "merge_method: slerp\nbase_model: a\nparameters: {t: 1}\nmodels: [{model: a, parameters: {t: 0}}, {model: b}]",
