@@ -162,8 +162,8 @@ def _differences(recipe: Recipe, first: Facts, other: Facts, where: str) -> Iter
         sides.append(differs("different numbers of layers", first.shape.layers, other.shape.layers, advice))
     if first.shape.tied != other.shape.tied and recipe.sliced:
         advice = "Choose layers of models that all have an output head of their own, or all have none"
-        words = ["no" if each.shape.tied else "yes" for each in (first, other)]
-        sides.append(differs("an output head of its own", *words, advice))
+        one, two = ("no" if each.shape.tied else "yes" for each in (first, other))
+        sides.append(differs("an output head of its own", one, two, advice))
     if not recipe.own_tokenizer:
         advice = "Add 'tokenizer: {source: union}' to the recipe, or merge models with one vocabulary"
         if first.shape.vocab != other.shape.vocab:
